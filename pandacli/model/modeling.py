@@ -1,0 +1,261 @@
+"""Video-Panda in transformers: STAB, a projector and a Llama that reads frames as tokens."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import GenerationMixin, LlamaModel
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.models.llama.modeling_llama import LlamaPreTrainedModel
+
+from pandacli.model.config import VideoPandaConfig
+from pandacli.model.stab import STAB
+
+FRAME_TOKEN_ID = -200
+"""Stands in `input_ids` where the tokens of the next frame go."""
+
+IGNORED_LABEL = -100
+"""The label of positions that carry no loss, as everywhere in transformers."""
+
+
+class VideoPandaModel(LlamaModel):
+    """A Llama with two organs more: `video_tower` (STAB) and `video_projector`."""
+
+    config_class = VideoPandaConfig
+    config: VideoPandaConfig
+
+    def __init__(self, config: VideoPandaConfig) -> None:
+        super().__init__(config)
+        self.video_tower = STAB(config)
+        self.video_projector = nn.Sequential(
+            nn.Linear(config.video_hidden_size, config.hidden_size),
+            nn.GELU(),
+            nn.Linear(config.hidden_size, config.hidden_size),
+        )
+        self.post_init()
+
+    def encode_frames(self, pixel_values: Tensor) -> list[list[Tensor]]:
+        """Encode and project videos, frame by frame.
+
+        Args:
+            pixel_values: (B, T, 4, S, S): normalised RGB and the mask of the content.
+
+        Returns:
+            For each video, for each frame, (tokens, hidden_size).
+
+        Raises:
+            ValueError: Another shape, or T frames cannot be cut into equal chunks.
+        """
+        size = self.config.image_size
+        if pixel_values.ndim != 5 or tuple(pixel_values.shape[2:]) != (4, size, size):
+            shape = tuple(pixel_values.shape)
+            raise ValueError(f"pixel_values of shape {shape}: wanted (B, T, 4, {size}, {size})")
+        weight = self.video_tower.patch_embedding.weight
+        videos = self.video_tower(pixel_values.to(weight.device, weight.dtype))
+        frames = [frame for video in videos for frame in video]
+        tokens = self.video_projector(torch.cat(frames))
+        projected = list(tokens.split([len(frame) for frame in frames]))
+        count = pixel_values.shape[1]
+        return [projected[i : i + count] for i in range(0, len(projected), count)]
+
+
+class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
+    """Video-Panda with its language head: frames and a prompt in, text out.
+
+    `input_ids` carry `FRAME_TOKEN_ID` (-200) where a frame goes. Each is replaced by the tokens of
+    the next frame of that row's video, so the sequence that the Llama sees is longer than
+    `input_ids`; rows of different lengths are padded on the left.
+    """
+
+    config_class = VideoPandaConfig
+    config: VideoPandaConfig
+    input_modalities = ("video", "text")
+    _no_split_modules = ["LlamaDecoderLayer", "STAB"]  # noqa: RUF012  (the name transformers reads)
+
+    def __init__(self, config: VideoPandaConfig) -> None:
+        super().__init__(config)
+        self.model = VideoPandaModel(config)
+        self.vocab_size = config.vocab_size
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_video_features(self, pixel_values: Tensor) -> list[Tensor]:
+        """Turn videos into the tokens that the Llama reads.
+
+        Args:
+            pixel_values: (B, T, 4, S, S): normalised RGB and the mask of the content. A single
+                frame (T = 1) goes through the image branch of the paper.
+
+        Returns:
+            B tensors (tokens, hidden_size): for each frame 1 + h * (w + 1) tokens, in order.
+
+        Raises:
+            ValueError: Another shape, or T frames cannot be cut into equal chunks.
+        """
+        return [torch.cat(frames) for frames in self.model.encode_frames(pixel_values)]
+
+    def embed_prompt(self, input_ids: Tensor, pixel_values: Tensor) -> list[Tensor]:
+        """Embed prompts, each frame slot replaced by the tokens of its frame.
+
+        Args:
+            input_ids: (B, length), `FRAME_TOKEN_ID` at the frame slots.
+            pixel_values: (B, T, 4, S, S).
+
+        Returns:
+            B tensors (sequence, hidden_size).
+
+        Raises:
+            ValueError: A prompt has another number of slots than its video has frames.
+        """
+        return self._embed(input_ids, self._encode_for(input_ids, pixel_values))
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Predict the next token at every position.
+
+        Args:
+            input_ids: (B, length), with frame slots where `pixel_values` are given.
+            attention_mask: (B, length), 0 at padding; where frames are spliced in, it is
+                expanded with them.
+            position_ids: (B, sequence); by default counted from the mask.
+            past_key_values: The KV cache of what came before.
+            inputs_embeds: (B, sequence, hidden_size) instead of `input_ids`.
+            pixel_values: (B, T, 4, S, S), the frames for the slots.
+            labels: (B, length), `IGNORED_LABEL` where there is no loss.
+            use_cache: Whether to return the KV cache.
+            logits_to_keep: Compute logits of the last so many positions only (0: of all), or of
+                the positions a tensor names.
+            **kwargs: Passed on to the Llama.
+
+        Returns:
+            Logits (B, sequence, vocabulary) of the sequence with its frames spliced in.
+        """
+        if pixel_values is not None:
+            if input_ids is None:
+                raise ValueError("pixel_values need the input_ids that hold their slots")
+            inputs_embeds, attention_mask, labels = self._splice_frames(
+                input_ids, pixel_values, attention_mask, labels
+            )
+            input_ids = None
+            if position_ids is None:
+                position_ids = attention_mask.cumsum(1).sub(1).clamp(min=0)
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, kept])
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(
+                logits=logits, labels=labels, vocab_size=self.config.vocab_size
+            )
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    @torch.no_grad()
+    def generate(
+        self,
+        inputs: Tensor | None = None,
+        *args: Any,
+        pixel_values: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Generate as every transformers model does; frames are encoded once, at the start.
+
+        Args:
+            inputs: (B, length) prompts with frame slots; also taken as `input_ids`.
+            *args: Passed on to `GenerationMixin.generate`.
+            pixel_values: (B, T, 4, S, S), the frames for the slots.
+            attention_mask: (B, length), 0 at padding.
+            **kwargs: Passed on to `GenerationMixin.generate`.
+
+        Returns:
+            (B, length + new tokens): the prompts, slots unexpanded, and what was generated.
+        """
+        input_ids = kwargs.pop("input_ids", inputs)
+        if pixel_values is None or input_ids is None:
+            return super().generate(input_ids, *args, attention_mask=attention_mask, **kwargs)
+        embedded, mask, _ = self._splice_frames(input_ids, pixel_values, attention_mask, None)
+        generated = super().generate(
+            None, *args, inputs_embeds=embedded, attention_mask=mask, **kwargs
+        )
+        if isinstance(generated, Tensor):
+            return torch.cat((input_ids, generated), 1)
+        generated.sequences = torch.cat((input_ids, generated.sequences), 1)
+        return generated
+
+    def _encode_for(self, input_ids: Tensor, pixel_values: Tensor) -> list[list[Tensor]]:
+        """The tokens of every frame, after checking that each has a slot."""
+        slots = (input_ids == FRAME_TOKEN_ID).sum(1).tolist()
+        if slots != [pixel_values.shape[1]] * len(pixel_values):
+            raise ValueError(
+                f"prompts with {slots} frame slots do not fit"
+                f" {len(pixel_values)} videos of {pixel_values.shape[1]} frames"
+            )
+        return self.model.encode_frames(pixel_values)
+
+    def _embed(self, input_ids: Tensor, videos: list[list[Tensor]]) -> list[Tensor]:
+        text = self.model.embed_tokens(input_ids.clamp(min=0))
+        slots = input_ids == FRAME_TOKEN_ID
+        return [splice(*row) for row in zip(text, slots, videos, strict=True)]
+
+    def _splice_frames(
+        self,
+        input_ids: Tensor,
+        pixel_values: Tensor,
+        attention_mask: Tensor | None,
+        labels: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Embeddings, mask and labels of the sequence with its frames, padded on the left."""
+        videos = self._encode_for(input_ids, pixel_values)
+
+        def expand(values: Tensor, filler: int) -> list[Tensor]:
+            fillers = [[values.new_full((len(frame),), filler) for frame in v] for v in videos]
+            slots = input_ids == FRAME_TOKEN_ID
+            return [splice(*row) for row in zip(values, slots, fillers, strict=True)]
+
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        return (
+            pad_left(self._embed(input_ids, videos), 0.0),
+            pad_left(expand(mask, 1), 0),
+            None if labels is None else pad_left(expand(labels, IGNORED_LABEL), IGNORED_LABEL),
+        )
+
+
+def splice(values: Tensor, slots: Tensor, replacements: list[Tensor]) -> Tensor:
+    """Replace each row of values (length, ...) that is a slot by the rows of a replacement."""
+    pieces, start = [], 0
+    for place, rows in zip(slots.nonzero().flatten().tolist(), replacements, strict=True):
+        pieces += [values[start:place], rows.to(values)]
+        start = place + 1
+    return torch.cat([*pieces, values[start:]])
+
+
+def pad_left(rows: list[Tensor], value: float) -> Tensor:
+    """Stack rows of different lengths, the shorter ones filled with `value` in front."""
+    return pad_sequence(rows, batch_first=True, padding_value=value, padding_side="left")
