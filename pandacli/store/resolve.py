@@ -1,0 +1,101 @@
+"""From what a person calls a model to the folder that holds it."""
+
+import os
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal
+
+from pandacli.errors import ModelError
+from pandacli.store.catalogue import MODELS, KnownModel
+from pandacli.store.checkpoint_folder import check_checkpoint
+from pandacli.store.places import (
+    bundled_checkpoint,
+    cached_checkpoint,
+    home_checkpoint,
+    home_folder,
+)
+
+Kind = Literal["bundled", "home", "cache", "folder"]
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A model whose files are on this machine.
+
+    Args:
+        name: A known model's name, or the folder as it was given.
+        folder: The checkpoint folder.
+        kind: How it was found: shipped with panda, under `PANDA_HOME`, in the Hugging Face cache,
+            or given as a folder.
+    """
+
+    name: str
+    folder: Path
+    kind: Kind
+
+
+def resolve(model: str | os.PathLike[str]) -> ResolvedModel:
+    """Find a model on this machine, without torch and without the network.
+
+    Args:
+        model: A name of `MODELS`, or the path of a checkpoint folder. A known name wins over a
+            folder of the same name; write `./name` for the folder.
+
+    Raises:
+        ModelError: There is no such model, it is not on this machine, or its files are not whole.
+    """
+    known = MODELS.get(model) if isinstance(model, str) else None
+    try:
+        if known is None:
+            return _resolve_folder(model)
+        return _resolve_bundled(known) if known.repo is None else _resolve_published(known)
+    except OSError as error:
+        where = error.filename or os.fspath(model)
+        raise ModelError(f"cannot read {where}: {error.strerror}") from error
+
+
+def _resolve_bundled(model: KnownModel) -> ResolvedModel:
+    folder = bundled_checkpoint(model)
+    if not folder.is_dir():
+        raise ModelError(
+            f"{model.name} is missing from this installation of panda", "install pandacli again"
+        )
+    check_checkpoint(folder, "install pandacli again")
+    return ResolvedModel(model.name, folder, "bundled")
+
+
+def _resolve_published(model: KnownModel) -> ResolvedModel:
+    again = f"get the rest with: {model.download_command}"
+    if folder := home_checkpoint(model):
+        check_checkpoint(folder, again)
+        return ResolvedModel(model.name, folder, "home")
+    if folder := cached_checkpoint(model):
+        check_checkpoint(folder, again)
+        return ResolvedModel(model.name, folder, "cache")
+    raise ModelError(
+        f"{model.name} is not on this machine",
+        f"get it with: {model.download_command}"
+        f" - or put its files in {home_folder(model)}"
+        f" - or try panda without it: --model tiny",
+    )
+
+
+def _resolve_folder(model: str | os.PathLike[str]) -> ResolvedModel:
+    written = os.fspath(model)
+    folder = Path(os.path.expanduser(written))  # noqa: PTH111  (leaves an unknown ~user alone)
+    if not written or not (folder.exists() or _looks_like_path(model)):
+        raise _unknown(written)
+    check_checkpoint(folder)
+    return ResolvedModel(written, folder.resolve(), "folder")
+
+
+def _looks_like_path(model: str | os.PathLike[str]) -> bool:
+    return not isinstance(model, str) or model.startswith((".", "~")) or os.sep in model
+
+
+def _unknown(name: str) -> ModelError:
+    close = get_close_matches(name.lower(), MODELS, n=1)
+    known = ", ".join(MODELS)
+    hint = f"did you mean {close[0]}?" if close else f"the models are {known}, or a folder"
+    return ModelError(f"no model is called '{name}'", hint)
