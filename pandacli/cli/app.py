@@ -1,0 +1,40 @@
+"""The command line as a tree of commands."""
+
+from typing import Annotated
+
+import typer
+
+from pandacli import __version__
+from pandacli.cli.ask import ask
+from pandacli.cli.commands import Commands
+from pandacli.cli.demo import demo
+from pandacli.cli.help import PlainCommand
+
+app = typer.Typer(
+    name="panda",
+    add_completion=False,
+    cls=Commands,
+    invoke_without_command=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 80},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"panda {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def panda(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Ask questions about a video, on your own machine."""
+
+
+app.command(cls=PlainCommand)(ask)
+app.command(cls=PlainCommand)(demo)

@@ -1,0 +1,133 @@
+"""`panda ask`: questions in, answers out, from one load and one look at the clip."""
+
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pandacli.cli import options, settings
+from pandacli.cli.opening import load_model, read_clip
+from pandacli.errors import UsageError
+from pandacli.ui.console import Screen
+from pandacli.video.clip import Clip
+
+if TYPE_CHECKING:
+    from pandacli.engine import Answer
+    from pandacli.video import Frames
+
+_EXAMPLE = 'for example: panda ask clip.mp4 "what happens?"'
+_LONGEST_QUESTION = 100_000  # characters; more than any model here can read
+
+
+def ask(
+    video: Annotated[
+        str, typer.Argument(metavar="VIDEO", show_default=False, help="Any video file.")
+    ],
+    questions: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="QUESTION...",
+            show_default=False,
+            help="One or more; - reads one from standard input.",
+        ),
+    ],
+    start: options.From = None,
+    end: options.To = None,
+    frames: options.Frames = None,
+    model: options.Model = None,
+    quant: options.Quant = None,
+    device: options.Device = None,
+    system: options.System = None,
+    max_tokens: options.MaxTokens = None,
+    temperature: options.Temperature = None,
+    seed: options.Seed = None,
+    json: options.Json = None,
+    stats: options.Stats = None,
+    quiet: options.Quiet = None,
+    debug: options.Debug = None,
+) -> None:
+    """Ask one or more questions about a video.
+
+    The answer streams to standard output, everything else goes to standard
+    error. Each question is asked on its own. The answers to several questions
+    take one line each when the output is not a terminal (line breaks in them
+    become spaces); --json keeps them as they are.
+    """
+    chosen = settings.resolve(
+        {
+            "from": start,
+            "to": end,
+            "frames": frames,
+            "model": model,
+            "quant": quant,
+            "device": device,
+            "system": system,
+            "max-tokens": max_tokens,
+            "temperature": temperature,
+            "seed": seed,
+            "json": json,
+            "stats": stats,
+            "quiet": quiet,
+            "debug": debug,
+        }
+    )
+    screen = Screen(quiet=chosen["quiet"])
+    asked = _read_questions(questions)
+    frames = read_clip(Clip(Path(video), chosen["from"], chosen["to"]), chosen["frames"], screen)
+    panda = load_model(chosen["model"], screen, device=chosen["device"], quant=chosen["quant"])
+    clip = panda.open(frames, num_frames=chosen["frames"], system=chosen["system"])
+    how = {name: chosen[name.replace("_", "-")] for name in ("max_tokens", "temperature", "seed")}
+    if chosen["json"]:
+        with screen.stage("thinking"):
+            answers = [clip.ask(question, **how) for question in asked]
+        screen.json(video, panda.name, frames, answers)
+        for answer in answers:
+            _report(answer, frames, chosen, screen)
+        return
+    for question in asked:
+        if len(asked) > 1:
+            screen.heading(question)
+        with closing(clip.stream(question, **how)) as pieces:
+            screen.stream(pieces, one_line=len(asked) > 1 and not screen.answers_to_terminal)
+        _report(pieces.answer, frames, chosen, screen)
+
+
+def _report(answer: "Answer", frames: "Frames", chosen: dict[str, Any], screen: Screen) -> None:
+    """Says on stderr what there is to know about an answer beside its words."""
+    if answer.finish_reason == "length":
+        screen.notice(f"the answer was cut off: --max-tokens is {chosen['max-tokens']}")
+    if chosen["stats"]:
+        screen.stats(answer, frames)
+
+
+def _read_questions(arguments: list[str]) -> list[str]:
+    """Returns the questions, with `-` replaced by what standard input holds.
+
+    Raises:
+        UsageError: A question is empty, `-` comes twice, or standard input is not text.
+    """
+    if arguments.count("-") > 1:
+        raise UsageError("standard input (-) can be read for one question only")
+    questions = [_read_stdin() if argument == "-" else argument for argument in arguments]
+    for question in questions:
+        if not question.strip():
+            raise UsageError(
+                "the question is empty", 'for example: panda ask clip.mp4 "what happens?"'
+            )
+    return questions
+
+
+def _read_stdin() -> str:
+    if sys.stdin is None:
+        raise UsageError("standard input is closed")
+    if sys.stdin.isatty():
+        Screen().notice("type the question, end with Ctrl-D")
+    try:
+        text = sys.stdin.buffer.read(_LONGEST_QUESTION + 1).decode()
+    except UnicodeDecodeError as error:
+        raise UsageError("the question on standard input is not UTF-8 text") from error
+    if len(text) > _LONGEST_QUESTION:
+        raise UsageError(f"the question on standard input has over {_LONGEST_QUESTION} characters")
+    return text.strip()

@@ -1,0 +1,39 @@
+"""`panda demo`: a first look, with the clip and the small model that come with panda."""
+
+from contextlib import closing
+from pathlib import Path
+
+from pandacli.cli import options, settings
+from pandacli.cli.opening import load_model, read_clip
+from pandacli.ui.console import Screen
+from pandacli.video.clip import Clip
+
+CLIP = Path(__file__).parents[1] / "assets" / "demo.mp4"
+QUESTIONS = ("What happens?", "How many shapes are there?", "What colour is the background?")
+
+
+def demo(
+    device: options.Device = None,
+    stats: options.Stats = None,
+    quiet: options.Quiet = None,
+    debug: options.Debug = None,
+) -> None:
+    """Ask the small model tiny about a bundled clip.
+
+    Shows the frames that the model sees. tiny knows moving shapes and nothing
+    else; for videos of the world there is Video-Panda-7B (see panda ask).
+    """
+    chosen = settings.resolve({"device": device, "stats": stats, "quiet": quiet, "debug": debug})
+    screen = Screen(quiet=chosen["quiet"])
+    frames = read_clip(Clip(CLIP), 8, screen)
+    screen.line(f"The clip is {CLIP}")
+    screen.line("The model is tiny: it knows moving shapes, and it is not Video-Panda-7B.\n")
+    screen.frames(frames)
+    clip = load_model("tiny", screen, device=chosen["device"]).open(frames)
+    for question in QUESTIONS:
+        screen.line(f"\n> {question}")
+        with closing(clip.stream(question)) as pieces:
+            screen.stream(pieces)
+        if chosen["stats"]:
+            screen.stats(pieces.answer, frames)
+    screen.line('\nNow a clip of your own: panda ask clip.mp4 "what happens?"')

@@ -1,0 +1,114 @@
+"""The way in, and the one place where errors become a line and an exit code."""
+
+import os
+import signal
+import sys
+import traceback
+from types import FrameType
+from typing import NoReturn
+
+from pandacli.errors import DeviceError, PandaError, UsageError
+from pandacli.ui.console import Screen
+
+INTERRUPTED = 130
+CLOSED_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
+TERMINATED = 143
+UNEXPECTED = 70  # EX_SOFTWARE: a fault of ours, told apart from all that users can cause
+
+
+def main() -> NoReturn:
+    """Runs `panda` on the arguments of this process and exits with its code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Runs `panda` on `arguments`; returns the exit code, having printed what there is to say."""
+    _prepare_streams()
+    screen = Screen()
+    try:
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        # The terminal has just written ^C: the shell's prompt belongs on a line of its own.
+        if sys.stderr.isatty():
+            screen.error_line("")
+        return INTERRUPTED
+    except BrokenPipeError:
+        _discard_unwritten()
+        return CLOSED_PIPE
+    except PandaError as error:
+        _traceback_if_wanted(arguments)
+        screen.error(error.message, error.hint)
+        _discard_unwritten()
+        return error.exit_code
+    except MemoryError:
+        _traceback_if_wanted(arguments)
+        screen.error("out of memory", "close other programs, or ask for a smaller --quant")
+        return DeviceError.exit_code
+    except Exception as error:
+        if not _traceback_if_wanted(arguments):
+            screen.error(
+                f"unexpected {type(error).__name__}: {error}",
+                "this is a fault in panda; the same command with --debug shows where",
+            )
+        return UNEXPECTED
+
+
+def _dispatch(arguments: list[str]) -> int:
+    """Parses and runs; nothing is caught here but what the parser itself raises."""
+    import typer
+    from typer.exceptions import TyperException
+
+    from pandacli.cli.app import app
+    from pandacli.cli.complaints import usage_error
+
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("panda", arguments) as context:
+            if not arguments:
+                typer.echo(context.get_help(), err=True)
+                return UsageError.exit_code
+            command.invoke(context)
+    except typer.Exit as done:
+        return done.exit_code
+    except TyperException as error:
+        raise usage_error(error) from error
+    return 0
+
+
+def _traceback_if_wanted(arguments: list[str]) -> bool:
+    """Prints the traceback of the error in hand if `--debug` or a default asks for it."""
+    from pandacli.cli.settings import resolve
+
+    try:
+        wanted = "--debug" in arguments or resolve({"debug": None})["debug"]
+    except UsageError:  # the configuration file is what the error is about
+        wanted = False
+    if wanted:
+        traceback.print_exc()
+    return wanted
+
+
+def _prepare_streams() -> None:
+    """Makes stdout and stderr take any text, also where the caller has closed them."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _discard_unwritten() -> None:
+    """Sends what stdout could not take nowhere, so that the interpreter's last flush succeeds."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    # An exception unwinds the spinner, which gives the terminal its cursor back.
+    sys.exit(TERMINATED)

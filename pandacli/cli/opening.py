@@ -1,0 +1,45 @@
+"""The slow steps before an answer, in the order that reports trouble soonest.
+
+First the frames: a clip that cannot be used is told before anything else. Then whether the model
+is on this machine, and only then its weights.
+"""
+
+from typing import TYPE_CHECKING
+
+from pandacli.ui.console import Screen
+from pandacli.video.clip import Clip
+
+if TYPE_CHECKING:
+    from pandacli import Panda
+    from pandacli.video import Frames
+
+
+def read_clip(clip: Clip, num_frames: int, screen: Screen) -> "Frames":
+    """Returns the sampled frames of `clip`, having passed on what the reader noticed.
+
+    Raises:
+        ClipError: The file cannot be used.
+    """
+    from pandacli.video import sample_frames
+
+    with screen.stage("reading frames"):
+        frames = sample_frames(clip, num_frames)
+    for sentence in frames.notices:
+        screen.notice(sentence)
+    return frames
+
+
+def load_model(name: str, screen: Screen, *, device: str = "auto", quant: str = "auto") -> "Panda":
+    """Returns the model called `name`, loaded.
+
+    Raises:
+        ModelError: It is not on this machine, or damaged.
+        DeviceError: The device is not there, or too small.
+    """
+    from pandacli.store import resolve
+
+    resolve(name)  # before torch is imported, which takes seconds
+    with screen.stage(f"loading {name}"):
+        from pandacli import Panda
+
+        return Panda.load(name, device=device, quant=quant)

@@ -1,0 +1,193 @@
+"""One table of every option, and the one way an option gets its value.
+
+The order is: the option on the command line, its variable `PANDA_…`, the configuration file, the
+built-in value. All four go through the same reader, so a value that is refused in one place is
+refused in all, and the complaint names the place.
+"""
+
+import math
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pandacli.errors import PandaError, UsageError
+from pandacli.store.catalogue import DEFAULT_MODEL
+
+QUANTS = ("auto", "4bit", "8bit", "none")
+_TRUE = ("1", "true", "yes", "on")
+_FALSE = ("0", "false", "no", "off")
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _name(value: str) -> str:
+    if not value.strip():
+        raise ValueError("is empty")
+    return value
+
+
+def _flag(value: str) -> bool:
+    if value.lower() in _TRUE:
+        return True
+    if value.lower() in _FALSE:
+        return False
+    raise ValueError(f"{value!r} is neither true nor false")
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def read(value: str) -> int:
+        try:
+            number = int(value)
+        except ValueError:
+            raise ValueError(f"{value!r} is not a whole number") from None
+        if not least <= number <= most:
+            raise ValueError(f"{value} is not between {least} and {most}")
+        return number
+
+    return read
+
+
+def _temperature(value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        raise ValueError(f"{value!r} is not a number") from None
+    if not (math.isfinite(number) and number >= 0):
+        raise ValueError(f"{value} is not a number from 0 upwards")
+    return number
+
+
+def _quant(value: str) -> str:
+    if value not in QUANTS:
+        raise ValueError(f"{value!r} is not one of {', '.join(QUANTS)}")
+    return value
+
+
+def _device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+        raise ValueError(f"{value!r} is not one of auto, cpu, cuda, cuda:N")
+    return value
+
+
+def _seconds(value: str) -> float:
+    from pandacli.video.clip import parse_time
+
+    return parse_time(value)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One option: its name (as in the file and, with dashes, on the command line) and reader."""
+
+    name: str
+    read: Callable[[str], Any]
+    built_in: Any = None
+
+    @property
+    def variable(self) -> str:
+        """The environment variable, `PANDA_MAX_TOKENS` for `max-tokens`."""
+        return "PANDA_" + self.name.upper().replace("-", "_")
+
+
+SETTINGS = {
+    setting.name: setting
+    for setting in (
+        Setting("model", _name, DEFAULT_MODEL),
+        Setting("quant", _quant, "auto"),
+        Setting("device", _device, "auto"),
+        Setting("from", _seconds),
+        Setting("to", _seconds),
+        Setting("frames", _whole(1, 512), 8),
+        Setting("max-tokens", _whole(1, 1_000_000), 1024),
+        Setting("temperature", _temperature, 0.0),
+        Setting("seed", _whole(0, 2**63 - 1)),
+        Setting("system", _text),
+        Setting("json", _flag, False),
+        Setting("stats", _flag, False),
+        Setting("quiet", _flag, False),
+        Setting("debug", _flag, False),
+    )
+}
+
+
+def config_path() -> Path:
+    """Where the configuration file is looked for, on Linux `~/.config/panda/config.toml`."""
+    from platformdirs import user_config_path
+
+    return user_config_path("panda") / "config.toml"
+
+
+def read_config(path: Path) -> dict[str, str]:
+    """Returns the defaults that the file at `path` sets, as text; none if there is no file.
+
+    Raises:
+        UsageError: The file cannot be read, is not TOML, or holds a key that is no option.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise UsageError(f"{path} is not a TOML file: {error}") from error
+    return {key: _config_text(path, key, value) for key, value in table.items()}
+
+
+def _config_text(path: Path, key: str, value: object) -> str:
+    if key not in SETTINGS:
+        near = get_close_matches(key, SETTINGS, n=1)
+        raise UsageError(
+            f"{path} sets {key!r}, which is not an option",
+            f"did you mean {near[0]!r}?" if near else f"the options are {', '.join(SETTINGS)}",
+        )
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise UsageError(f"{key} in {path} must be text, a number or true/false")
+
+
+def resolve(given: Mapping[str, str | bool | None]) -> dict[str, Any]:
+    """Returns the value of every option named in `given`.
+
+    Args:
+        given: What the command line says, by option name; None where it says nothing.
+
+    Raises:
+        UsageError: A value cannot be right; the message names the option, the variable or the
+            file and key that it came from.
+    """
+    path = config_path()
+    config = read_config(path)
+    # The whole file is checked, so that a bad line does not wait for the command that uses it.
+    in_file = {key: _read(SETTINGS[key], text, f"{key} in {path}") for key, text in config.items()}
+    values: dict[str, Any] = {}
+    for name, option in given.items():
+        setting = SETTINGS[name]
+        variable = os.environ.get(setting.variable, "")
+        if isinstance(option, bool):
+            values[name] = option
+        elif option is not None:
+            values[name] = _read(setting, option, f"--{name}")
+        elif variable:
+            values[name] = _read(setting, variable, setting.variable)
+        else:
+            values[name] = in_file.get(name, setting.built_in)
+    return values
+
+
+def _read(setting: Setting, text: str, where: str) -> Any:
+    try:
+        return setting.read(text)
+    except PandaError as error:
+        raise UsageError(f"{where}: {error.message}", error.hint) from error
+    except ValueError as error:
+        raise UsageError(f"{where}: {error}") from error

@@ -1,0 +1,1 @@
+"""What reaches the screen: answers, notices, tables and pictures."""

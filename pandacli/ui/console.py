@@ -1,0 +1,155 @@
+"""The screen: answers go to stdout, every other word to stderr.
+
+Colour, spinners and cursor codes are for terminals only, and Rich is imported only once one of
+them is wanted. Text is never read as Rich markup, and text from outside goes through
+`pandacli.ui.harmless`.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from itertools import chain
+from typing import TYPE_CHECKING, TextIO
+
+from pandacli.errors import PandaError
+from pandacli.ui.harmless import harmless, harmless_line
+from pandacli.ui.report import answers_json, stats_rows, times_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pandacli.engine import Answer
+    from pandacli.video import Frames
+
+
+class Screen:
+    """Where a command prints.
+
+    Args:
+        quiet: Leave out notices and spinners. Answers and errors still show.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+
+    @cached_property
+    def out(self) -> "Console":
+        """Rich on stdout."""
+        return _console(sys.stdout)
+
+    @cached_property
+    def err(self) -> "Console":
+        """Rich on stderr."""
+        return _console(sys.stderr)
+
+    @property
+    def answers_to_terminal(self) -> bool:
+        """Whether a person reads stdout as it comes."""
+        return sys.stdout.isatty()
+
+    @contextmanager
+    def stage(self, doing: str) -> Iterator[None]:
+        """Shows that something slow is under way, and takes the words back when it is over."""
+        if self.quiet or not sys.stderr.isatty():
+            yield
+            return
+        from rich.text import Text
+
+        with self.err.status(Text(f"{harmless_line(doing)}…", style="dim"), spinner="dots"):
+            yield
+
+    def notice(self, sentence: str) -> None:
+        """Tells the user, on stderr, something about the answer that they should know."""
+        if not self.quiet:
+            self.error_line(f"panda: {sentence}")
+
+    def error_line(self, text: str) -> None:
+        """Prints one line on stderr, whatever is in `text`."""
+        sys.stderr.write(harmless_line(text) + "\n")
+        sys.stderr.flush()
+
+    def error(self, message: str, hint: str | None = None) -> None:
+        """Says on stderr what went wrong and, under it, what to do."""
+        self.error_line(f"panda: {message}")
+        if hint:
+            self.error_line(f"       {hint}")
+
+    def heading(self, question: str) -> None:
+        """Says which question the next answer is to, where a person reads both streams."""
+        if self.answers_to_terminal and sys.stderr.isatty() and not self.quiet:
+            from rich.text import Text
+
+            self.err.print(Text(harmless_line(question), style="dim"), soft_wrap=True)
+
+    def stream(self, pieces: Iterable[str], *, one_line: bool = False) -> None:
+        """Writes an answer as it is decoded, and ends it with a newline.
+
+        The words "thinking…" stand in for the first piece until it is there.
+
+        Args:
+            pieces: The answer in order; anything, control characters included.
+            one_line: Line breaks in the answer become spaces.
+        """
+        remaining = iter(pieces)
+        with self.stage("thinking"):
+            first = next(remaining, "")
+        for piece in chain([first], remaining):
+            shown = harmless(piece.replace("\n", " ") if one_line else piece)
+            self._write(shown)
+        self._write("\n")
+
+    def line(self, text: str) -> None:
+        """Prints a line of our own on stdout; what it quotes from outside is made harmless."""
+        self._write(harmless(text) + "\n")
+
+    def _write(self, text: str) -> None:
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise PandaError(f"cannot write the answer: {error.strerror}") from error
+
+    def json(self, video: str, model: str, frames: "Frames", answers: "Sequence[Answer]") -> None:
+        """Prints one JSON object on stdout: on one line for programs, indented for people."""
+        pretty = self.answers_to_terminal
+        self._write(answers_json(video, model, frames, answers, pretty=pretty) + "\n")
+
+    def stats(self, answer: "Answer", frames: "Frames") -> None:
+        """Prints what an answer cost on stderr, as named values in two columns."""
+        rows = stats_rows(answer, frames)
+        if not sys.stderr.isatty():
+            for name, value in rows:
+                self.error_line(f"{name:<11}  {value}")
+            return
+        from rich.table import Table
+        from rich.text import Text
+
+        grid = Table.grid(padding=(0, 2))
+        for name, value in rows:
+            grid.add_row(Text(name, style="dim"), Text(value))
+        self.err.print(grid)
+
+    def frames(self, frames: "Frames") -> None:
+        """Draws the frames with their times; says only the times where nothing can be drawn."""
+        if self.answers_to_terminal and self.out.color_system is not None:
+            from pandacli.ui.strip import FrameStrip
+
+            self.out.print(FrameStrip(frames))
+        else:
+            self.line(f"Frames at {times_line(frames)}")
+
+
+def _console(stream: TextIO) -> "Console":
+    from rich.console import Console
+
+    # FORCE_COLOR and its kin must not put colours into a pipe.
+    return Console(
+        file=stream,
+        force_terminal=stream.isatty(),
+        markup=False,
+        highlight=False,
+        emoji=False,
+    )

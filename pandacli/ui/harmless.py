@@ -1,0 +1,37 @@
+r"""Text from outside, made safe to print.
+
+File names, questions, answers and metadata are data: a terminal must never act on them. Control
+characters (C0, C1, DEL) and the bidirectional overrides that can reorder a line are shown as
+`\x1b` or `\u202e`. Everything else, emoji and right-to-left scripts included, passes unchanged.
+"""
+
+from itertools import chain
+
+# Embeddings, overrides and isolates: they make a line read otherwise than it is.
+_BIDI = chain(range(0x202A, 0x202F), range(0x2066, 0x206A))
+_CONTROLS = chain(range(0x20), range(0x7F, 0xA0))
+# Python keeps the bytes of a file name that is not UTF-8 as lone surrogates.
+_UNDECODED_BYTES = range(0xDC80, 0xDD00)
+_OTHER_SURROGATES = chain(range(0xD800, 0xDC80), range(0xDD00, 0xE000))
+
+_LINE = (
+    {code: f"\\x{code:02x}" for code in _CONTROLS}
+    | {code: f"\\u{code:04x}" for code in _BIDI}
+    | {code: f"\\x{code - 0xDC00:02x}" for code in _UNDECODED_BYTES}
+    | {code: f"\\u{code:04x}" for code in _OTHER_SURROGATES}
+    | {ord("\n"): "\\n", ord("\t"): "\\t", ord("\r"): "\\r"}
+)
+_TEXT = {code: shown for code, shown in _LINE.items() if chr(code) not in "\n\t"}
+
+
+def harmless(text: str) -> str:
+    """Returns `text` with what a terminal might act on spelt out; newlines and tabs stay.
+
+    One character at a time, so the pieces of a stream can be passed one by one.
+    """
+    return text.translate(_TEXT)
+
+
+def harmless_line(text: str) -> str:
+    """Returns `text` as `harmless` does, on one line: newlines and tabs are spelt out too."""
+    return text.translate(_LINE)

@@ -1,0 +1,73 @@
+"""What an answer cost and what it looked at: as rows for people, as JSON for programs."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from pandacli.video.clip import format_time
+
+if TYPE_CHECKING:
+    from pandacli.engine import Answer
+    from pandacli.video import Frames
+
+
+def answers_json(
+    video: str, model: str, frames: "Frames", answers: Sequence["Answer"], *, pretty: bool
+) -> str:
+    """Returns one JSON object with the frames looked at and every answer.
+
+    It is pure ASCII, so no terminal that shows it can be made to act on what is in it.
+    """
+    record = {
+        "video": video,
+        "model": model,
+        "frames": [
+            {"index": int(index), "time": round(float(time), 6)}
+            for index, time in zip(frames.indices, frames.times, strict=True)
+        ],
+        "answers": [
+            {
+                "question": answer.question,
+                "answer": answer.text,
+                "finish_reason": answer.finish_reason,
+                "stats": asdict(answer.stats),
+            }
+            for answer in answers
+        ],
+    }
+    return json.dumps(record, indent=2 if pretty else None)
+
+
+def stats_rows(answer: "Answer", frames: "Frames") -> list[tuple[str, str]]:
+    """Returns the named values of `--stats`."""
+    stats = answer.stats
+    return [
+        ("frames", f"{len(frames.times)} at {times_line(frames)}"),
+        (
+            "tokens",
+            f"{stats.prefix_tokens} prefix, {stats.question_tokens} question, "
+            f"{stats.answer_tokens} answer",
+        ),
+        (
+            "time",
+            f"{stats.load_seconds:.2f} s load, {stats.frames_seconds:.2f} s frames, "
+            f"{stats.prefill_seconds:.2f} s prefill, {stats.decode_seconds:.2f} s decode",
+        ),
+        ("first token", f"{stats.first_token_seconds:.2f} s"),
+        ("speed", f"{stats.tokens_per_second:.1f} tokens/s"),
+        ("memory", _size(stats.peak_memory_bytes)),
+    ]
+
+
+def times_line(frames: "Frames") -> str:
+    """Returns the times of `frames`, one after the other."""
+    return ", ".join(format_time(time) for time in frames.times)
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"

@@ -1,0 +1,116 @@
+"""The real command line on a stand-in for the engine and the video room.
+
+Run as a script, it is `panda` with a model that answers `You asked: …`, word by word, about eight
+frames it made up. It records what reached the engine as one JSON line in the file `STAND_IN_LOG`.
+
+    STAND_IN_ANSWER   what to answer instead
+    STAND_IN_DELAY    seconds before each word
+"""
+
+import json
+import os
+import time
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import numpy as np
+
+import pandacli
+import pandacli.store
+import pandacli.video
+from pandacli.cli import main
+
+
+@dataclass
+class StandInStats:
+    frames: int = 8
+    prefix_tokens: int = 1232
+    question_tokens: int = 9
+    answer_tokens: int = 3
+    load_seconds: float = 1.0
+    frames_seconds: float = 0.25
+    prefill_seconds: float = 0.5
+    first_token_seconds: float = 0.75
+    decode_seconds: float = 0.3
+    tokens_per_second: float = 10.0
+    peak_memory_bytes: int = 1_500_000_000
+
+
+@dataclass
+class StandInAnswer:
+    question: str
+    text: str
+    finish_reason: str = "stop"
+    stats: StandInStats = field(default_factory=StandInStats)
+
+
+class StandInStream:
+    def __init__(self, answer):
+        self.answer = answer
+        self.pieces = iter(answer.text.replace(" ", "\0 ").split("\0"))
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        time.sleep(float(os.environ.get("STAND_IN_DELAY", "0")))
+        return next(self.pieces)
+
+    def close(self):
+        log("closed")
+
+
+class StandInClip:
+    def __init__(self, frames):
+        self.frames = frames
+
+    def ask(self, question, *, max_tokens=1024, temperature=0.0, seed=None):
+        log("ask", question=question, max_tokens=max_tokens, temperature=temperature, seed=seed)
+        text = os.environ.get("STAND_IN_ANSWER", f"You asked: {question}")
+        return StandInAnswer(question, text, "length" if max_tokens == 1 else "stop")
+
+    def stream(self, question, **how):
+        return StandInStream(self.ask(question, **how))
+
+
+class StandInPanda:
+    def __init__(self, name):
+        self.name = name
+
+    @classmethod
+    def load(cls, model, *, device, quant):
+        log("load", model=model, device=device, quant=quant)
+        time.sleep(float(os.environ.get("STAND_IN_DELAY", "0")))
+        return cls(model)
+
+    def open(self, frames, *, num_frames=8, system=None):
+        log("open", num_frames=num_frames, system=system)
+        return StandInClip(frames)
+
+
+def sample_frames(clip, num_frames=8):
+    log("frames", start=clip.start, end=clip.end, num_frames=num_frames)
+    time.sleep(float(os.environ.get("STAND_IN_DELAY", "0")))
+    shade = np.linspace(0, 255, 320, dtype=np.uint8)
+    pixels = np.zeros((num_frames, 180, 320, 3), np.uint8)
+    pixels[..., 0], pixels[..., 2] = shade, shade[::-1]
+    times = tuple(float(n) for n in range(num_frames))
+    return SimpleNamespace(
+        pixels=pixels,
+        indices=tuple(range(0, num_frames * 30, 30)),
+        times=times,
+        notices=tuple(filter(None, [os.environ.get("STAND_IN_NOTICE")])),
+    )
+
+
+def log(event, **facts):
+    if path := os.environ.get("STAND_IN_LOG"):
+        with open(path, "a") as file:
+            file.write(json.dumps({"event": event, **facts}) + "\n")
+
+
+if __name__ == "__main__":
+    pandacli.Panda = StandInPanda
+    pandacli.video.sample_frames = sample_frames
+    pandacli.store.resolve = lambda name: log("resolve", model=name)
+    main()
