@@ -1,0 +1,63 @@
+"""From a video file to the tensor of frames that the model looks at.
+
+    clip        what the user names: a file and a range of time in it
+    sampling    which frames to look at
+    stream      what the container says, without decoding
+    sources     OpenCV, PyAV and Pillow as walks over decoded frames
+    reader      exact frames by number
+    info        the facts about a file
+    frames      a clip's sampled frames, with their times
+    canvas      frames to what the model sees
+
+The names below are loaded when first used, so that importing this package, or
+`pandacli.video.clip`, costs neither numpy nor OpenCV.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pandacli.video.canvas import content_box, preprocess
+    from pandacli.video.clip import Clip, format_time, parse_time
+    from pandacli.video.frames import Frames, sample_frames
+    from pandacli.video.info import VideoInfo, probe
+    from pandacli.video.reader import read_frames
+    from pandacli.video.sampling import sample_indices
+
+__all__ = [
+    "Clip",
+    "Frames",
+    "VideoInfo",
+    "content_box",
+    "format_time",
+    "parse_time",
+    "preprocess",
+    "probe",
+    "read_frames",
+    "sample_frames",
+    "sample_indices",
+]
+
+_HOME = {
+    "Clip": "clip",
+    "Frames": "frames",
+    "VideoInfo": "info",
+    "content_box": "canvas",
+    "format_time": "clip",
+    "parse_time": "clip",
+    "preprocess": "canvas",
+    "probe": "info",
+    "read_frames": "reader",
+    "sample_frames": "frames",
+    "sample_indices": "sampling",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
