@@ -2,6 +2,7 @@
 
 from contextlib import closing
 from pathlib import Path
+from shlex import quote
 
 from pandacli.cli import options, settings
 from pandacli.cli.opening import load_model, read_clip
@@ -26,14 +27,15 @@ def demo(
     chosen = settings.resolve({"device": device, "stats": stats, "quiet": quiet, "debug": debug})
     screen = Screen(quiet=chosen["quiet"])
     frames = read_clip(Clip(CLIP), 8, screen)
-    screen.line(f"The clip is {CLIP}")
-    screen.line("The model is tiny: it knows moving shapes, and it is not Video-Panda-7B.\n")
+    screen.line(f"tiny, a small model of moving shapes (not Video-Panda-7B), looks at {CLIP.name}:")
     screen.frames(frames)
+    screen.line("")
     clip = load_model("tiny", screen, device=chosen["device"]).open(frames)
     for question in QUESTIONS:
-        screen.line(f"\n> {question}")
+        screen.question(question)
         with closing(clip.stream(question)) as pieces:
             screen.stream(pieces)
         if chosen["stats"]:
             screen.stats(pieces.answer, frames)
-    screen.line('\nNow a clip of your own: panda ask clip.mp4 "what happens?"')
+    screen.line(f'\nMore of it:   panda ask {quote(str(CLIP))} "..." --model tiny')
+    screen.line('Your videos:  panda ask clip.mp4 "what happens?"')

@@ -72,7 +72,7 @@ Seed = Annotated[
 System = Annotated[
     str | None,
     typer.Option(
-        metavar="TEXT", help="Replaces the model's system prompt.", rich_help_panel=_ANSWER
+        metavar="TEXT", help="Replaces the system prompt.", rich_help_panel=_ANSWER
     ),
 ]
 Json = Annotated[

@@ -18,6 +18,7 @@ from pandacli.ui.report import answers_json, stats_rows, times_line
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
     from pandacli.engine import Answer
     from pandacli.video import Frames
@@ -54,9 +55,7 @@ class Screen:
         if self.quiet or not sys.stderr.isatty():
             yield
             return
-        from rich.text import Text
-
-        with self.err.status(Text(f"{harmless_line(doing)}…", style="dim"), spinner="dots"):
+        with self.err.status(_dim(f"{harmless_line(doing)}…"), spinner="dots"):
             yield
 
     def notice(self, sentence: str) -> None:
@@ -78,9 +77,7 @@ class Screen:
     def heading(self, question: str) -> None:
         """Says which question the next answer is to, where a person reads both streams."""
         if self.answers_to_terminal and sys.stderr.isatty() and not self.quiet:
-            from rich.text import Text
-
-            self.err.print(Text(harmless_line(question), style="dim"), soft_wrap=True)
+            self.err.print(_dim(harmless_line(question)), soft_wrap=True)
 
     def stream(self, pieces: Iterable[str], *, one_line: bool = False) -> None:
         """Writes an answer as it is decoded, and ends it with a newline.
@@ -125,12 +122,18 @@ class Screen:
                 self.error_line(f"{name:<11}  {value}")
             return
         from rich.table import Table
-        from rich.text import Text
 
         grid = Table.grid(padding=(0, 2))
         for name, value in rows:
-            grid.add_row(Text(name, style="dim"), Text(value))
+            grid.add_row(_dim(name), value)
         self.err.print(grid)
+
+    def question(self, question: str) -> None:
+        """Shows a question on stdout, above its answer."""
+        if self.answers_to_terminal:
+            self.out.print(_dim(f"> {harmless_line(question)}"), soft_wrap=True)
+        else:
+            self.line(f"> {harmless_line(question)}")
 
     def frames(self, frames: "Frames") -> None:
         """Draws the frames with their times; says only the times where nothing can be drawn."""
@@ -139,7 +142,7 @@ class Screen:
 
             self.out.print(FrameStrip(frames))
         else:
-            self.line(f"Frames at {times_line(frames)}")
+            self.line(f"frames at {times_line(frames)}")
 
 
 def _console(stream: TextIO) -> "Console":
@@ -153,3 +156,9 @@ def _console(stream: TextIO) -> "Console":
         highlight=False,
         emoji=False,
     )
+
+
+def _dim(text: str) -> "Text":
+    from rich.text import Text
+
+    return Text(text, style="dim")

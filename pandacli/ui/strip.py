@@ -75,7 +75,8 @@ def _row(pictures: Sequence["Image"], times: Sequence[str]) -> Iterator[Segment]
                 yield Segment("▄", Style(color=lower, bgcolor=upper))
             yield Segment(" " * (width - picture.width + _GAP))
         yield Segment.line()
-    yield Segment("".join(time.center(width + _GAP) for time in times).rstrip())
+    captions = "".join(time.center(width) + " " * _GAP for time in times)
+    yield Segment(captions.rstrip(), Style(dim=True))
     yield Segment.line()
 
 

@@ -1,0 +1,215 @@
+"""Writes the completion files for bash, zsh and fish from the commands that `panda` has.
+
+    python completions/generate.py            # or: make completions
+    python completions/generate.py --check    # exits 1 if a file is not current
+
+What the shells do is in `templates/`, readable as shell code; this fills in commands, options and
+values. The results are static: a shell that completes `panda` never starts Python.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from pandacli.cli.app import app
+from pandacli.cli.settings import QUANTS
+from pandacli.store import MODELS
+
+HERE = Path(__file__).parent
+VIDEOS = "3gp avi flv gif m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv"
+CHOICES = {
+    "--model": tuple(MODELS),  # or a folder
+    "--quant": QUANTS,
+    "--device": ("auto", "cpu", "cuda"),
+}
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option: its names, whether a value follows, and what it is for."""
+
+    names: tuple[str, ...]
+    takes_value: bool
+    help: str
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values to offer; none where any value may come."""
+        return CHOICES.get(self.names[-1], ())
+
+    @property
+    def folders(self) -> bool:
+        """Whether a folder may be the value."""
+        return self.names[-1] == "--model"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command with its options; `takes_video` if its first argument is a video file."""
+
+    name: str
+    help: str
+    options: tuple[Option, ...]
+    takes_video: bool
+
+
+def read_app() -> tuple[Command, list[Command]]:
+    """Returns `panda` itself and its commands."""
+    root: Any = typer.main.get_command(app)
+    with root.make_context("panda", ["--"], resilient_parsing=True) as context:
+        commands = [_read(command, context) for command in root.commands.values()]
+        return _read(root, context), commands
+
+
+def _read(command: Any, context: Any) -> Command:
+    parameters = command.get_params(context)
+    options = tuple(
+        # Without --no-…, as in the help: it only serves to overrule a default.
+        Option(tuple(sorted(p.opts, key=len)), not p.is_flag, _plain(p.help))
+        for p in parameters
+        if p.param_type_name == "option"
+    )
+    arguments = [p.metavar for p in parameters if p.param_type_name == "argument"]
+    summary = _plain(command.help.split("\n")[0])
+    return Command(command.name, summary, options, arguments[:1] == ["VIDEO"])
+
+
+def _plain(text: str) -> str:
+    """A help text in the words that a menu has room for."""
+    text = text.split(" [default")[0].rstrip(".")
+    if set(text) & set("'\"[]$`\\"):
+        raise ValueError(f"the shells cannot quote this help text: {text}")
+    return text
+
+
+def _valued(commands: Sequence[Command]) -> list[str]:
+    """The names of all options that a value follows."""
+    return sorted({n for c in commands for o in c.options if o.takes_value for n in o.names})
+
+
+def bash(root: Command, commands: Sequence[Command]) -> dict[str, str]:
+    """Returns what `templates/panda.bash` leaves open."""
+    command_cases = []
+    for command in commands:
+        names = " ".join(name for option in command.options for name in option.names)
+        files = "_panda_videos" if command.takes_video else ":"
+        command_cases.append(f'        {command.name}) words="{names}"; files={files} ;;')
+    chosen = {option.names: option for c in commands for option in c.options if option.choices}
+    value_cases = []
+    for option in chosen.values():
+        folders = "; _panda_folders" if option.folders else ""
+        words = f'_panda_words "{" ".join(option.choices)}"{folders}'
+        value_cases.append(f"        {'|'.join(option.names)}) {words}; return ;;")
+    return {
+        "VIDEOS": "|".join(f"*.{_any_case(suffix)}" for suffix in VIDEOS.split()),
+        "VALUED": "|".join(_valued(commands)),
+        "COMMANDS": " ".join(command.name for command in commands),
+        "OPTIONS": " ".join(name for option in root.options for name in option.names),
+        "COMMAND_CASES": "\n".join(command_cases),
+        "VALUE_CASES": "\n".join(value_cases),
+    }
+
+
+def _any_case(suffix: str) -> str:
+    """The glob for a suffix in small or capital letters."""
+    return "".join(f"[{c}{c.upper()}]" if c.isalpha() else c for c in suffix)
+
+
+def zsh(root: Command, commands: Sequence[Command]) -> dict[str, str]:
+    """Returns what `templates/panda.zsh` leaves open."""
+    cases = []
+    for command in commands:
+        specs = [spec for option in command.options for spec in _zsh_specs(option)]
+        if command.takes_video:
+            specs += ["'1:video:_panda_videos'", "'*:question: '"]
+        arguments = " \\\n                ".join(["_arguments -s -S", *specs])
+        cases.append(f"        ({command.name})\n            {arguments}\n            ;;")
+    root_specs = [spec for option in root.options for spec in _zsh_specs(option)]
+    return {
+        "VIDEOS": VIDEOS.replace(" ", "|"),
+        "OPTIONS": " \\\n        ".join(root_specs),
+        "COMMANDS": "\n        ".join(f"'{c.name}:{_colons(c.help)}'" for c in commands),
+        "COMMAND_CASES": "\n".join(cases),
+    }
+
+
+def _zsh_specs(option: Option) -> list[str]:
+    value = ""
+    if option.folders:
+        value = f":value:_panda_models {' '.join(option.choices)}"
+    elif option.choices:
+        value = f":value:({' '.join(option.choices)})"
+    elif option.takes_value:
+        value = ":value: "
+    names = " ".join(option.names)
+    specs = []
+    for name in option.names:
+        joint = "=" if value and name.startswith("--") else ""
+        specs.append(f"'({names}){name}{joint}[{_colons(option.help)}]{value}'")
+    return specs
+
+
+def _colons(text: str) -> str:
+    return text.replace(":", "\\:")
+
+
+def fish(root: Command, commands: Sequence[Command]) -> dict[str, str]:
+    """Returns what `templates/panda.fish` leaves open."""
+    start = "__fish_use_subcommand"
+    lines = [_fish_option(option, start) for option in root.options]
+    for command in commands:
+        inside = f"__fish_seen_subcommand_from {command.name}"
+        lines.append(f"complete -c panda -n {start} -a {command.name} -d '{command.help}'")
+        lines += [_fish_option(option, f"'{inside}'") for option in command.options]
+        if command.takes_video:
+            before_video = f"'{inside}; and __panda_before_video'"
+            lines.append(f"complete -c panda -n {before_video} -a '(__panda_videos)'")
+    return {
+        "VIDEOS": VIDEOS.replace(" ", "|"),
+        "VALUED": " ".join(_valued(commands)),
+        "COMPLETIONS": "\n".join(lines),
+    }
+
+
+def _fish_option(option: Option, condition: str) -> str:
+    words = [f"complete -c panda -n {condition}"]
+    words += [f"-l {n[2:]}" if n.startswith("--") else f"-s {n[1:]}" for n in option.names]
+    if option.takes_value:
+        words.append("-x")
+    if option.choices:
+        folders = " (__fish_complete_directories)" if option.folders else ""
+        words.append(f"-a '{' '.join(option.choices)}{folders}'")
+    return " ".join([*words, f"-d '{option.help}'"])
+
+
+def generate() -> dict[Path, str]:
+    """Returns every completion file and what should be in it."""
+    root, commands = read_app()
+    texts = {}
+    for shell in (bash, zsh, fish):
+        name = f"panda.{shell.__name__}"
+        text = (HERE / "templates" / name).read_text()
+        for key, value in shell(root, commands).items():
+            text = text.replace(f"@{key}@", value)
+        texts[HERE / name] = text
+    return texts
+
+
+def main() -> None:
+    """Writes the files, or with `--check` compares them."""
+    texts = generate()
+    if "--check" in sys.argv[1:]:
+        stale = [p.name for p, text in texts.items() if not p.exists() or p.read_text() != text]
+        if stale:
+            sys.exit(f"not current: {', '.join(stale)}; run make completions")
+        return
+    for path, text in texts.items():
+        path.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
