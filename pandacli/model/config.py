@@ -1,7 +1,11 @@
 """The configuration of a Video-Panda: the sizes of STAB beside those of the Llama."""
 
+from typing import Any
+
 from huggingface_hub.dataclasses import strict
 from transformers import LlamaConfig
+
+from pandacli.model import official
 
 
 @strict
@@ -32,6 +36,17 @@ class VideoPandaConfig(LlamaConfig):
     max_position_embeddings: int = 4096
     rms_norm_eps: float = 1e-5
     pad_token_id: int | None = 0
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Build a configuration from the fields of a `config.json`, ours or the authors'.
+
+        Returns:
+            The configuration; with `return_unused_kwargs=True` also the kwargs that are no fields.
+        """
+        if official.is_official(config_dict):
+            config_dict = official.config_fields(config_dict)
+        return super().from_dict(config_dict, **kwargs)
 
     @property
     def patch_grid(self) -> int:

@@ -1,15 +1,18 @@
 """Video-Panda in transformers: STAB, a projector and a Llama that reads frames as tokens."""
 
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import GenerationMixin, LlamaModel
+from transformers import GenerationMixin, LlamaModel, PreTrainedConfig
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.llama.modeling_llama import LlamaPreTrainedModel
 
+from pandacli.model import checkpoint
 from pandacli.model.config import VideoPandaConfig
 from pandacli.model.stab import STAB
 
@@ -80,6 +83,57 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
         self.vocab_size = config.vocab_size
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]  # its options are passed on unseen
+        cls,
+        pretrained_model_name_or_path: str | PathLike[str] | None = None,
+        *model_args: Any,
+        config: PreTrainedConfig | str | PathLike[str] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Load a model, as every transformers model does.
+
+        A folder may hold the authors' layout or one written by `save_pretrained`. It is checked
+        before anything is built, and read without holding in memory what is not used.
+
+        Args:
+            pretrained_model_name_or_path: A checkpoint folder.
+            *model_args: Passed on to the constructor.
+            config: Takes the place of the folder's `config.json`, as does that of another folder.
+            **kwargs: As for `PreTrainedModel.from_pretrained`: `dtype`, `device_map`,
+                `quantization_config`, `subfolder`, ...; also fields of the configuration.
+
+        Raises:
+            ModelError: A file of the folder is missing, damaged or unsafe, or tensors are missing
+                or have the wrong shape.
+        """
+        folder = Path(pretrained_model_name_or_path or "", kwargs.get("subfolder") or "")
+        if pretrained_model_name_or_path is None or not folder.is_dir():
+            return super().from_pretrained(
+                pretrained_model_name_or_path, *model_args, config=config, **kwargs
+            )
+        if not isinstance(config, PreTrainedConfig):
+            fields = VideoPandaConfig.__dataclass_fields__.keys() & kwargs.keys() - {"dtype"}
+            changed = {name: kwargs.pop(name) for name in fields}
+            config = checkpoint.read_config(Path(config or folder), **changed)
+        if getattr(config, "quantization_config", None) is not None:
+            # stored quantised: transformers knows the names of the parts of such a tensor
+            return super().from_pretrained(folder, *model_args, config=config, **kwargs)
+        with torch.device("meta"):
+            expected = cls(config).state_dict()
+        kwargs.pop("subfolder", None)
+        kwargs.setdefault("generation_config", checkpoint.read_generation_config(folder))
+        loaded = super().from_pretrained(
+            None,
+            *model_args,
+            config=config,
+            state_dict=checkpoint.read_tensors(folder, expected),
+            **kwargs,
+        )
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.name_or_path = model.config.name_or_path = str(folder)
+        return loaded
 
     def get_video_features(self, pixel_values: Tensor) -> list[Tensor]:
         """Turn videos into the tokens that the Llama reads.

@@ -48,7 +48,8 @@ class LSTE(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         """(N, C, t, g, g) -> (N, C, t, g, g)."""
-        mixed: Tensor = self.pos_embed(patches)
+        norm, narrow, along_time, widen = self.pos_embed
+        mixed: Tensor = widen(depthwise(narrow(norm(patches)), along_time))
         return mixed
 
 
@@ -209,7 +210,7 @@ class STAB(nn.Module):
         _, width, rows, columns = patches.shape
         chunked = patches.view(-1, length, width, rows, columns).transpose(1, 2)
         mixed = chunked + self.lmhra1(chunked)
-        mixed = mixed + self.dpe(mixed)  # (chunks, C, t, g, g)
+        mixed = mixed + depthwise(mixed, self.dpe)  # (chunks, C, t, g, g)
         memory = mixed.flatten(2).transpose(1, 2)  # (chunks, t*g*g, C)
         context = self.dec(self.temporal_cls_token, memory)  # (chunks, C)
         dense = (mixed + chunked).transpose(1, 2).reshape(videos * frames, width, rows, columns)
@@ -226,6 +227,33 @@ class STAB(nn.Module):
         split = self.split_embedding.to(tokens.dtype).expand(n, rows, 1, width)
         lines = torch.cat((tokens, split), 2).flatten(1, 2)  # (N, h*(w+1), C)
         return torch.cat((context.unsqueeze(1).to(lines.dtype), lines), 1)
+
+
+def depthwise(x: Tensor, conv: nn.Module) -> Tensor:
+    """A depthwise 3-D convolution as a sum of 2-D ones, one for each of its taps in time.
+
+    The same function; torch has a fast kernel for the flat ones only.
+
+    Args:
+        x: (N, C, t, g, g).
+        conv: A `Conv3d` with as many groups as channels, odd sizes, padded to keep the shape.
+    """
+    assert isinstance(conv, nn.Conv3d)
+    n, channels, t, rows, columns = x.shape
+    taps, height, width = conv.kernel_size
+    padded = F.pad(x.transpose(1, 2), (0, 0, 0, 0, 0, 0, taps // 2, taps // 2))
+    total = sum(
+        F.conv2d(
+            padded[:, tap : tap + t].reshape(-1, channels, rows, columns),  # (N*t, C, g, g)
+            conv.weight[:, :, tap],
+            conv.bias if tap == 0 else None,
+            padding=(height // 2, width // 2),
+            groups=channels,
+        )
+        for tap in range(taps)
+    )
+    assert isinstance(total, Tensor)
+    return total.view(n, t, channels, rows, columns).transpose(1, 2)
 
 
 def attend_with_one_query(

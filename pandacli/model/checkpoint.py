@@ -1,0 +1,214 @@
+"""Reading a checkpoint folder: the authors' layout, or one written by `save_pretrained`.
+
+Files are mapped into memory, never read whole: what the model does not use is never touched, and
+what it uses goes from the file to its device tensor by tensor. Nothing in a folder can run code.
+Everything that can be wrong with the files is found before the model is built, as a `ModelError`.
+"""
+
+import json
+import logging
+import pickle
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from transformers import GenerationConfig
+
+from pandacli.errors import ModelError
+from pandacli.model.config import VideoPandaConfig
+from pandacli.model.official import BATCH_COUNTER, MODEL_TYPES, tensor_name
+
+logger = logging.getLogger(__name__)
+
+_INCOMPLETE = "the files may be incomplete or damaged: get the model again"
+_NAMED = 3  # how many tensors or files an error names
+
+
+def read_config(folder: Path, **overrides: Any) -> VideoPandaConfig:
+    """The configuration of the model in a folder.
+
+    Args:
+        folder: The checkpoint folder.
+        **overrides: Fields that take the place of those in the file.
+
+    Raises:
+        ModelError: `config.json` is missing, damaged, or of another kind of model.
+    """
+    path = folder / "config.json"
+    fields = read_json(path)
+    kind = fields.get("model_type")
+    if kind not in MODEL_TYPES:
+        raise ModelError(f"{path} describes a model of type {kind!r}, not a Video-Panda")
+    try:
+        config: VideoPandaConfig = VideoPandaConfig.from_dict(fields | overrides)
+    except Exception as error:  # the checks of transformers raise errors of many kinds
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{path} cannot be used: {reason}") from error
+    return config
+
+
+def read_generation_config(folder: Path) -> GenerationConfig | None:
+    """How the model in a folder generates by default, or None where the folder does not say.
+
+    Raises:
+        ModelError: `generation_config.json` is damaged.
+    """
+    path = folder / "generation_config.json"
+    if not path.is_file():
+        return None
+    try:
+        generation = GenerationConfig.from_dict(read_json(path))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ModelError(f"{path} cannot be used: {error}") from error
+    if not generation.do_sample:
+        # Vicuna's file sets a temperature beside greedy decoding: transformers won't save that
+        generation.temperature = generation.top_p = generation.top_k = None
+    return generation
+
+
+def read_tensors(folder: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a model, under our names, mapped from the files of a folder.
+
+    Where one is stored under two names, the one that is also ours is taken. Warns of tensors that
+    neither the model nor the official layout knows.
+
+    Args:
+        folder: The checkpoint folder.
+        expected: Of each tensor that the model needs, its name and one of the same shape.
+
+    Raises:
+        ModelError: There are no weights; a file is missing, damaged, or holds anything but tensors;
+            a tensor is missing or has another shape.
+    """
+    tensors: dict[str, Tensor] = {}
+    aliased: dict[str, Tensor] = {}
+    for path in weight_files(folder):
+        for key, tensor in _open(path):
+            name = tensor_name(key)
+            if name is not None:
+                (tensors if name == key else aliased)[name] = tensor
+    tensors = aliased | tensors
+    # left out of the official layout; only training with another momentum would count batches
+    for name, wanted in expected.items():
+        if name.endswith(BATCH_COUNTER):
+            tensors[name] = torch.zeros_like(wanted, device="cpu")
+    _check(folder, tensors, expected)
+    return tensors
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights: safetensors before `.bin`, an index before a single file.
+
+    Raises:
+        ModelError: There are none, the index is damaged, or a file that it names is missing.
+    """
+    for stem, ending in (("model", "safetensors"), ("pytorch_model", "bin")):
+        index = folder / f"{stem}.{ending}.index.json"
+        single = folder / f"{stem}.{ending}"
+        if index.is_file():
+            return _indexed_files(index)
+        if single.is_file():
+            return [single]
+    raise ModelError(
+        f"no weights in {folder}",
+        "it should hold model.safetensors or pytorch_model.bin, or an index and its shards",
+    )
+
+
+def _check(folder: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    missing = [name for name in expected if name not in tensors]
+    if missing:
+        raise ModelError(
+            f"{folder} lacks {len(missing)} of {len(expected)} tensors: {_some(missing)}",
+            _INCOMPLETE,
+        )
+    wrong = [
+        f"{name} is {_kind(tensors[name])} instead of {_kind(wanted)}"
+        for name, wanted in expected.items()
+        if tensors[name].shape != wanted.shape
+        or tensors[name].is_floating_point() != wanted.is_floating_point()
+    ]
+    if wrong:
+        raise ModelError(
+            f"{len(wrong)} tensors in {folder} do not fit: {_some(wrong)}", _INCOMPLETE
+        )
+    unknown = sorted(set(tensors) - set(expected))
+    if unknown:
+        logger.warning("%d unknown tensors in %s ignored: %s", len(unknown), folder, _some(unknown))
+
+
+def _indexed_files(index: Path) -> list[Path]:
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise ModelError(f"{index} does not say where the tensors are", _INCOMPLETE)
+    names = sorted(set(map(str, places.values())))
+    foreign = [name for name in names if Path(name).name != name]
+    if foreign:
+        raise ModelError(f"{index} names files outside its folder: {_some(foreign)}")
+    missing = [name for name in names if not (index.parent / name).is_file()]
+    if missing:
+        raise ModelError(
+            f"{index.parent} lacks {len(missing)} of {len(names)} weight files: {_some(missing)}",
+            _INCOMPLETE,
+        )
+    return [index.parent / name for name in names]
+
+
+def _open(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """Keys and mapped tensors of one file; a key that is not used costs nothing."""
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                for key in file.keys():  # noqa: SIM118  (not a mapping)
+                    if tensor_name(key) is not None:
+                        yield key, file.get_tensor(key)
+        else:
+            # files of before 2020 are no zip archives, and cannot be mapped
+            stored = torch.load(
+                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+            )
+            yield from ((str(key), tensor) for key, tensor in _only_tensors(stored, path))
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{path} was refused: it is damaged, or would run code when opened", _INCOMPLETE
+        ) from error
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError, SafetensorError) as error:
+        raise ModelError(f"{path} cannot be read as weights", _INCOMPLETE) from error
+
+
+def _only_tensors(stored: Any, path: Path) -> list[tuple[Any, Tensor]]:
+    if not isinstance(stored, Mapping):
+        raise ModelError(f"{path} does not hold named tensors", _INCOMPLETE)
+    return [(key, tensor) for key, tensor in stored.items() if isinstance(tensor, Tensor)]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        ModelError: The file is missing or damaged, or holds anything but an object.
+    """
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"no {path.name} in {path.parent}") from error
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ModelError(f"{path} is not valid JSON", _INCOMPLETE) from error
+    if not isinstance(fields, dict):
+        raise ModelError(f"{path} does not hold a JSON object", _INCOMPLETE)
+    return fields
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
