@@ -8,6 +8,8 @@ Everything that can be wrong with the files is found before the model is built, 
 import json
 import logging
 import pickle
+import struct
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -160,30 +162,38 @@ def _indexed_files(index: Path) -> list[Path]:
 
 def _open(path: Path) -> Iterator[tuple[str, Tensor]]:
     """Keys and mapped tensors of one file; a key that is not used costs nothing."""
+    return _open_safetensors(path) if path.suffix == ".safetensors" else _open_bin(path)
+
+
+def _open_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
     try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                for key in file.keys():  # noqa: SIM118  (not a mapping)
-                    if tensor_name(key) is not None:
-                        yield key, file.get_tensor(key)
-        else:
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118  (not a mapping)
+                if tensor_name(key) is not None:
+                    yield key, file.get_tensor(key)
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise ModelError(f"{path} cannot be read as weights", _INCOMPLETE) from error
+
+
+def _open_bin(path: Path) -> Iterator[tuple[str, Tensor]]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about what is odd in a file that is refused anyway
             # files of before 2020 are no zip archives, and cannot be mapped
             stored = torch.load(
                 path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
             )
-            yield from ((str(key), tensor) for key, tensor in _only_tensors(stored, path))
-    except pickle.UnpicklingError as error:
+    except (pickle.UnpicklingError, LookupError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{path} was refused: it is damaged, or would run code when opened", _INCOMPLETE
         ) from error
-    except (OSError, RuntimeError, ValueError, KeyError, EOFError, SafetensorError) as error:
+    except (OSError, RuntimeError, ValueError, EOFError, struct.error) as error:
         raise ModelError(f"{path} cannot be read as weights", _INCOMPLETE) from error
-
-
-def _only_tensors(stored: Any, path: Path) -> list[tuple[Any, Tensor]]:
     if not isinstance(stored, Mapping):
         raise ModelError(f"{path} does not hold named tensors", _INCOMPLETE)
-    return [(key, tensor) for key, tensor in stored.items() if isinstance(tensor, Tensor)]
+    for key, tensor in stored.items():
+        if isinstance(tensor, Tensor):
+            yield str(key), tensor
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,0 +1,362 @@
+"""Folders as the authors publish them: what loads, what is left out, what is refused."""
+
+import json
+import logging
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from pandacli.errors import ModelError
+from pandacli.model import VideoPandaConfig, VideoPandaForConditionalGeneration
+from pandacli.model.official import tensor_name
+from tests.model.e2e import last_logits, llama_sizes, load_vectors
+from tests.model.official_layout import (
+    SMALL,
+    config_of,
+    tensors_of,
+    write_bin_shards,
+    write_config,
+    write_safetensors,
+)
+
+load = VideoPandaForConditionalGeneration.from_pretrained
+
+
+@pytest.fixture(scope="module")
+def small_tensors() -> dict[str, Tensor]:
+    return tensors_of(config_of(**SMALL))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, small_tensors: dict[str, Tensor]) -> Path:
+    """A small checkpoint in two `.bin` shards."""
+    write_config(tmp_path, config_of(**SMALL))
+    write_bin_shards(tmp_path, small_tensors)
+    return tmp_path
+
+
+@pytest.fixture
+def unshared(tmp_path: Path, small_tensors: dict[str, Tensor]) -> tuple[Path, dict[str, Tensor]]:
+    """A folder without weights, and the weights under the names that the model needs."""
+    write_config(tmp_path, config_of(**SMALL))
+    needed = {name: t for name, t in small_tensors.items() if tensor_name(name) == name}
+    return tmp_path, needed
+
+
+def assert_weights_are(
+    model: VideoPandaForConditionalGeneration, tensors: dict[str, Tensor]
+) -> None:
+    for name, value in model.state_dict().items():
+        assert value.equal(tensors[name]), name
+
+
+def test_a_checkpoint_loaded_twice_gives_the_recorded_logits(tmp_path: Path) -> None:
+    vectors = load_vectors("e2e_h64_16x9")
+    config = config_of(**llama_sizes(vectors))
+    write_config(tmp_path, config)
+    write_bin_shards(tmp_path, tensors_of(config))
+    wanted = vectors.tensors["last_logits"]
+    first = last_logits(load(tmp_path), vectors)
+    second = last_logits(AutoModelForImageTextToText.from_pretrained(tmp_path), vectors)
+    for file in tmp_path.iterdir():
+        file.unlink()
+    torch.testing.assert_close(first, wanted, atol=1e-3, rtol=0)
+    assert second.equal(first)
+
+
+def test_every_tensor_comes_from_the_shards(folder: Path, small_tensors: dict[str, Tensor]) -> None:
+    assert_weights_are(load(folder), small_tensors)
+
+
+@pytest.mark.parametrize("shards", [1, 5])
+def test_the_number_of_shards_does_not_matter(
+    tmp_path: Path, small_tensors: dict[str, Tensor], shards: int
+) -> None:
+    write_config(tmp_path, config_of(**SMALL))
+    write_bin_shards(tmp_path, small_tensors, shards)
+    assert_weights_are(load(tmp_path), small_tensors)
+
+
+def test_a_single_bin_file_loads(tmp_path: Path, small_tensors: dict[str, Tensor]) -> None:
+    write_config(tmp_path, config_of(**SMALL))
+    torch.save(small_tensors, tmp_path / "pytorch_model.bin")
+    assert_weights_are(load(tmp_path), small_tensors)
+
+
+def test_a_bin_file_of_the_old_kind_loads(tmp_path: Path, small_tensors: dict[str, Tensor]) -> None:
+    write_config(tmp_path, config_of(**SMALL))
+    torch.save(small_tensors, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+    assert_weights_are(load(tmp_path), small_tensors)
+
+
+def test_safetensors_that_kept_only_the_aliases_load(
+    tmp_path: Path, small_tensors: dict[str, Tensor]
+) -> None:
+    write_config(tmp_path, config_of(**SMALL))
+    write_safetensors(tmp_path, small_tensors)
+    assert_weights_are(load(tmp_path), small_tensors)
+
+
+@pytest.mark.parametrize("kind", ["bin", "safetensors"])
+def test_our_name_wins_over_an_alias(
+    unshared: tuple[Path, dict[str, Tensor]], small_tensors: dict[str, Tensor], kind: str
+) -> None:
+    folder, tensors = unshared
+    for name in list(tensors):
+        alias = name.replace("video_tower", "vision_tower")
+        alias = alias.replace("video_projector", "mm_projector")
+        if alias != name:
+            tensors[alias] = torch.full_like(tensors[name], 7)
+    if kind == "bin":
+        write_bin_shards(folder, tensors)
+    else:
+        save_file(tensors, folder / "model.safetensors")
+    assert_weights_are(load(folder), small_tensors)
+
+
+def test_safetensors_are_preferred_to_bin(folder: Path, small_tensors: dict[str, Tensor]) -> None:
+    write_safetensors(folder, small_tensors)
+    for file in folder.glob("*.bin"):
+        file.write_bytes(b"stale")
+    assert_weights_are(load(folder), small_tensors)
+
+
+def test_a_subfolder_can_be_named(small_tensors: dict[str, Tensor], folder: Path) -> None:
+    assert_weights_are(load(folder.parent, subfolder=folder.name), small_tensors)
+
+
+def test_teachers_are_left_out_of_memory(tmp_path: Path) -> None:
+    config = config_of(**SMALL)
+    write_config(tmp_path, config)
+    write_bin_shards(tmp_path, tensors_of(config, teacher_megabytes=64))
+    assert sum(file.stat().st_size for file in tmp_path.glob("*.bin")) > 64e6
+    script = """
+import re, sys
+from pathlib import Path
+from pandacli.model import VideoPandaForConditionalGeneration
+
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text()).group(1))
+
+before = peak()
+VideoPandaForConditionalGeneration.from_pretrained(sys.argv[1])
+print(peak() - before)
+"""
+    if not Path("/proc/self/status").is_file():
+        pytest.skip("peak memory is read from /proc")
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    for file in tmp_path.glob("*.bin"):
+        file.unlink()
+    assert int(done.stdout) < 40e3  # kB
+
+
+@pytest.mark.parametrize("model_type", ["videopanda", "eve"])
+def test_the_configuration_keeps_sizes_and_nothing_else(folder: Path, model_type: str) -> None:
+    write_config(folder, config_of(**SMALL, model_type=model_type))
+    for config in (AutoConfig.from_pretrained(folder), load(folder).config):
+        assert isinstance(config, VideoPandaConfig)
+        assert config.model_type == "videopanda"
+        assert (config.hidden_size, config.video_hidden_size) == (16, 32)
+        assert (config.image_size, config.patch_size, config.num_frames) == (448, 14, 4)
+        assert config.use_cache is True
+        assert not [name for name in config.to_dict() if "mm_" in name or "teacher" in name]
+
+
+def test_the_base_checkpoint_loads_too(folder: Path, small_tensors: dict[str, Tensor]) -> None:
+    write_config(folder, config_of(**SMALL, model_type="eve"))
+    assert_weights_are(load(folder), small_tensors)
+    assert_weights_are(AutoModelForImageTextToText.from_pretrained(folder), small_tensors)
+
+
+def test_the_stored_type_is_kept_unless_another_is_asked_for(folder: Path) -> None:
+    write_config(folder, config_of(**SMALL, torch_dtype="bfloat16"))
+    assert load(folder).dtype == torch.bfloat16
+    assert load(folder, dtype=torch.float16).dtype == torch.float16
+    assert load(folder, dtype="float32").lm_head.weight.dtype == torch.float32
+
+
+def test_fields_of_the_configuration_can_be_changed_on_the_way(folder: Path) -> None:
+    model = load(folder, max_position_embeddings=128, attn_implementation="eager")
+    assert model.config.max_position_embeddings == 128
+    assert model.config._attn_implementation == "eager"
+
+
+def test_a_sampling_default_beside_greedy_decoding_can_be_saved_again(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    model = load(folder)
+    assert model.generation_config.eos_token_id == 2
+    model.save_pretrained(tmp_path_factory.mktemp("saved"))
+
+
+def test_loading_details_are_given_when_asked_for(folder: Path) -> None:
+    _, details = load(folder, output_loading_info=True)
+    assert not details["missing_keys"]
+    assert not details["unexpected_keys"]
+
+
+def test_missing_tensors_are_named(unshared: tuple[Path, dict[str, Tensor]]) -> None:
+    folder, tensors = unshared
+    for name in [name for name in tensors if ".dec." in name]:
+        del tensors[name]
+    write_bin_shards(folder, tensors)
+    with pytest.raises(ModelError, match=r"lacks 14 of \d+ tensors: .*\.dec\..* and 11 more") as e:
+        load(folder)
+    assert e.value.exit_code == 4
+    assert "\n" not in e.value.message
+
+
+def test_tensors_of_another_shape_are_named(unshared: tuple[Path, dict[str, Tensor]]) -> None:
+    folder, tensors = unshared
+    tensors["lm_head.weight"] = torch.zeros(65, 16)
+    write_bin_shards(folder, tensors)
+    with pytest.raises(ModelError, match=r"lm_head\.weight is \(65, 16\) .* of \(64, 16\)"):
+        load(folder)
+
+
+def test_tensors_of_whole_numbers_are_refused(unshared: tuple[Path, dict[str, Tensor]]) -> None:
+    folder, tensors = unshared
+    tensors["lm_head.weight"] = torch.zeros(64, 16, dtype=torch.int8)
+    write_bin_shards(folder, tensors)
+    with pytest.raises(ModelError, match=r"lm_head\.weight is \(64, 16\) int8"):
+        load(folder)
+
+
+def test_unknown_tensors_are_warned_of(
+    folder: Path, small_tensors: dict[str, Tensor], caplog: pytest.LogCaptureFixture
+) -> None:
+    write_bin_shards(folder, small_tensors | {"model.extra.weight": torch.zeros(2)})
+    with caplog.at_level(logging.WARNING):
+        assert_weights_are(load(folder), small_tensors)
+    assert "1 unknown tensors" in caplog.text
+    assert "model.extra.weight" in caplog.text
+
+
+def test_nothing_is_warned_of_in_an_official_folder(
+    folder: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        load(folder)
+    assert caplog.text == ""
+    assert "Warn" not in capsys.readouterr().err
+
+
+class Bomb:
+    """Unpickled carelessly, creates a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_that_would_run_code_is_refused(folder: Path, zipped: bool) -> None:
+    trap = folder / "owned"
+    shard = next(folder.glob("*.bin"))
+    torch.save({"model.norm.weight": Bomb(trap)}, shard, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ModelError, match=shard.name):
+        load(folder)
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not weights at all", b"PK\x03\x04half a zip", pickle.dumps({"a": 1}), b"\x80\x02."],
+)
+def test_a_shard_that_is_none_is_named(folder: Path, content: bytes) -> None:
+    shard = sorted(folder.glob("*.bin"))[1]
+    shard.write_bytes(content)
+    with pytest.raises(ModelError, match=shard.name):
+        load(folder)
+
+
+@pytest.mark.parametrize("kept", [0.01, 0.5, 0.99])
+@pytest.mark.parametrize("kind", ["bin", "safetensors"])
+def test_a_half_written_file_is_named(
+    folder: Path, small_tensors: dict[str, Tensor], kind: str, kept: float
+) -> None:
+    if kind == "safetensors":
+        write_safetensors(folder, small_tensors)
+    file = sorted(folder.glob(f"*.{kind}"))[0]
+    content = file.read_bytes()
+    file.write_bytes(content[: int(len(content) * kept)])
+    with pytest.raises(ModelError, match=file.name):
+        load(folder)
+
+
+def test_a_file_that_holds_a_list_is_named(folder: Path) -> None:
+    shard = next(folder.glob("*.bin"))
+    torch.save([torch.zeros(2)], shard)
+    with pytest.raises(ModelError, match=r"does not hold named tensors"):
+        load(folder)
+
+
+def test_missing_shards_are_named(folder: Path) -> None:
+    (folder / "pytorch_model-00002-of-00002.bin").unlink()
+    with pytest.raises(ModelError, match=r"lacks 1 of 2 weight files: pytorch_model-00002-of-0"):
+        load(folder)
+
+
+def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
+    write_config(tmp_path, config_of(**SMALL))
+    with pytest.raises(ModelError, match="no weights in"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "pytorch_model.bin.index.json"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe\x00"])
+def test_damaged_json_is_named(folder: Path, name: str, content: bytes) -> None:
+    (folder / name).write_bytes(content)
+    with pytest.raises(ModelError, match=name):
+        load(folder)
+
+
+def test_a_damaged_generation_config_is_named(folder: Path) -> None:
+    (folder / "generation_config.json").write_bytes(b"{")
+    with pytest.raises(ModelError, match=r"generation_config\.json"):
+        load(folder)
+
+
+@pytest.mark.parametrize("index", [{}, {"weight_map": {}}, {"weight_map": ["a"]}])
+def test_an_index_without_places_is_refused(folder: Path, index: dict[str, Any]) -> None:
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match="does not say where"):
+        load(folder)
+
+
+def test_an_index_cannot_point_outside_its_folder(folder: Path) -> None:
+    index = {"weight_map": {"lm_head.weight": "../secret.bin"}}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match="outside its folder"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"model_type": "llava"}, "of type 'llava', not a Video-Panda"),
+        ({"mm_projector_type": "linear"}, "mm_projector_type 'linear'"),
+        ({"hidden_size": "wide"}, "hidden_size"),
+        ({"video_hidden_size": 30}, "video_hidden_size 30"),
+    ],
+)
+def test_a_configuration_that_cannot_be_is_explained(
+    folder: Path, changed: dict[str, Any], message: str
+) -> None:
+    write_config(folder, config_of(**{**SMALL, **changed}))
+    with pytest.raises(ModelError, match=message) as e:
+        load(folder)
+    assert "\n" not in e.value.message
