@@ -7,17 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import GenerationMixin, LlamaModel, PreTrainedConfig
+from transformers import GenerationMixin, LlamaModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.llama.modeling_llama import LlamaPreTrainedModel
 
 from pandacli.model import checkpoint
 from pandacli.model.config import VideoPandaConfig
+from pandacli.model.prompt import FRAME_SLOT
 from pandacli.model.stab import STAB
-
-FRAME_TOKEN_ID = -200
-"""Stands in `input_ids` where the tokens of the next frame go."""
 
 IGNORED_LABEL = -100
 """The label of positions that carry no loss, as everywhere in transformers."""
@@ -67,14 +65,15 @@ class VideoPandaModel(LlamaModel):
 class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
     """Video-Panda with its language head: frames and a prompt in, text out.
 
-    `input_ids` carry `FRAME_TOKEN_ID` (-200) where a frame goes. Each is replaced by the tokens of
+    `input_ids` carry `FRAME_SLOT` (-200) where a frame goes. Each is replaced by the tokens of
     the next frame of that row's video, so the sequence that the Llama sees is longer than
-    `input_ids`; rows of different lengths are padded on the left.
+    `input_ids`. Where frames are spliced in, padding is taken out, on whichever side it was, and
+    rows of different lengths are padded anew on the left.
     """
 
     config_class = VideoPandaConfig
     config: VideoPandaConfig
-    input_modalities = ("video", "text")
+    input_modalities = ["video", "text"]  # noqa: RUF012  (the name transformers reads)
     _no_split_modules = ["LlamaDecoderLayer", "STAB"]  # noqa: RUF012  (the name transformers reads)
 
     def __init__(self, config: VideoPandaConfig) -> None:
@@ -85,11 +84,11 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
         self.post_init()
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]  # its options are passed on unseen
+    def from_pretrained(
         cls,
         pretrained_model_name_or_path: str | PathLike[str] | None = None,
         *model_args: Any,
-        config: PreTrainedConfig | str | PathLike[str] | None = None,
+        config: VideoPandaConfig | str | PathLike[str] | None = None,
         **kwargs: Any,
     ) -> Any:
         """Load a model, as every transformers model does.
@@ -113,7 +112,7 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
             return super().from_pretrained(
                 pretrained_model_name_or_path, *model_args, config=config, **kwargs
             )
-        if not isinstance(config, PreTrainedConfig):
+        if not isinstance(config, VideoPandaConfig):
             fields = VideoPandaConfig.__dataclass_fields__.keys() & kwargs.keys() - {"dtype"}
             changed = {name: kwargs.pop(name) for name in fields}
             config = checkpoint.read_config(Path(config or folder), **changed)
@@ -154,7 +153,7 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
         """Embed prompts, each frame slot replaced by the tokens of its frame.
 
         Args:
-            input_ids: (B, length), `FRAME_TOKEN_ID` at the frame slots.
+            input_ids: (B, length), `FRAME_SLOT` at the frame slots.
             pixel_values: (B, T, 4, S, S).
 
         Returns:
@@ -250,32 +249,40 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
 
         Returns:
             (B, length + new tokens): the prompts, slots unexpanded, and what was generated.
+
+        Raises:
+            ValueError: A prompt has another number of slots than its video has frames.
         """
         input_ids = kwargs.pop("input_ids", inputs)
+        generate: Any = super().generate  # type: ignore[misc]  # typed for another protocol
         if pixel_values is None or input_ids is None:
-            return super().generate(input_ids, *args, attention_mask=attention_mask, **kwargs)
+            if input_ids is not None and (input_ids == FRAME_SLOT).any():
+                raise ValueError("the prompts have frame slots, but no pixel_values came with them")
+            return generate(input_ids, *args, attention_mask=attention_mask, **kwargs)
         embedded, mask, _ = self._splice_frames(input_ids, pixel_values, attention_mask, None)
-        generated = super().generate(
-            None, *args, inputs_embeds=embedded, attention_mask=mask, **kwargs
-        )
+        generated = generate(None, *args, inputs_embeds=embedded, attention_mask=mask, **kwargs)
+        sequences: Tensor = generated if isinstance(generated, Tensor) else generated.sequences
+        prompts = input_ids.repeat_interleave(len(sequences) // len(input_ids), 0)
+        sequences = torch.cat((prompts, sequences), 1)
         if isinstance(generated, Tensor):
-            return torch.cat((input_ids, generated), 1)
-        generated.sequences = torch.cat((input_ids, generated.sequences), 1)
+            return sequences
+        generated.sequences = sequences
         return generated
 
     def _encode_for(self, input_ids: Tensor, pixel_values: Tensor) -> list[list[Tensor]]:
         """The tokens of every frame, after checking that each has a slot."""
-        slots = (input_ids == FRAME_TOKEN_ID).sum(1).tolist()
+        slots = (input_ids == FRAME_SLOT).sum(1).tolist()
         if slots != [pixel_values.shape[1]] * len(pixel_values):
             raise ValueError(
                 f"prompts with {slots} frame slots do not fit"
                 f" {len(pixel_values)} videos of {pixel_values.shape[1]} frames"
             )
-        return self.model.encode_frames(pixel_values)
+        model: VideoPandaModel = self.model
+        return model.encode_frames(pixel_values)
 
     def _embed(self, input_ids: Tensor, videos: list[list[Tensor]]) -> list[Tensor]:
         text = self.model.embed_tokens(input_ids.clamp(min=0))
-        slots = input_ids == FRAME_TOKEN_ID
+        slots = input_ids == FRAME_SLOT
         return [splice(*row) for row in zip(text, slots, videos, strict=True)]
 
     def _splice_frames(
@@ -287,17 +294,22 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Embeddings, mask and labels of the sequence with its frames, padded on the left."""
         videos = self._encode_for(input_ids, pixel_values)
+        slots = input_ids == FRAME_SLOT
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
 
         def expand(values: Tensor, filler: int) -> list[Tensor]:
             fillers = [[values.new_full((len(frame),), filler) for frame in v] for v in videos]
-            slots = input_ids == FRAME_TOKEN_ID
             return [splice(*row) for row in zip(values, slots, fillers, strict=True)]
 
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        kept = [row != 0 for row in expand(mask, 1)]
+
+        def pack(rows: list[Tensor], filler: float) -> Tensor:
+            return pad_left([row[keep] for row, keep in zip(rows, kept, strict=True)], filler)
+
         return (
-            pad_left(self._embed(input_ids, videos), 0.0),
-            pad_left(expand(mask, 1), 0),
-            None if labels is None else pad_left(expand(labels, IGNORED_LABEL), IGNORED_LABEL),
+            pack(self._embed(input_ids, videos), 0.0),
+            pack(expand(torch.ones_like(mask), 1), 0),
+            None if labels is None else pack(expand(labels, IGNORED_LABEL), IGNORED_LABEL),
         )
 
 

@@ -239,7 +239,7 @@ def test_unknown_tensors_are_warned_of(
     write_bin_shards(folder, small_tensors | {"model.extra.weight": torch.zeros(2)})
     with caplog.at_level(logging.WARNING):
         assert_weights_are(load(folder), small_tensors)
-    assert "1 unknown tensors" in caplog.text
+    assert "unknown tensors" in caplog.text
     assert "model.extra.weight" in caplog.text
 
 
