@@ -1,0 +1,33 @@
+"""Load once, answer many: a Video-Panda that keeps what it has seen of a clip.
+
+    panda       `Panda`, the Python face: load a model, open a clip, ask
+    loading     checkpoint folder to model, on a device, in a precision
+    device      which device, which number format, and running out of memory
+    quantize    4-bit and 8-bit weights, and when they are needed
+    loaded_clip a clip with its prefix (system prompt and frames) computed once
+    prefix      the KV cache that questions on a clip share
+    generate    prefill, decode_one, sample
+    streaming   ids to text, piece by piece
+    answer      what comes out
+
+Importing this package is cheap: torch is imported when a model is loaded.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from pandacli.engine.answer import Answer, AnswerStream, Stats
+from pandacli.engine.frame_count import check_frame_count
+from pandacli.engine.panda import Panda
+
+if TYPE_CHECKING:
+    from pandacli.engine.loaded_clip import LoadedClip
+
+__all__ = ["Answer", "AnswerStream", "LoadedClip", "Panda", "Stats", "check_frame_count"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "LoadedClip":
+        from pandacli.engine.loaded_clip import LoadedClip
+
+        return LoadedClip
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,167 @@
+"""The Python face of panda, which the command line uses too."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Self
+
+from pandacli import store
+from pandacli.engine.answer import Answer, AnswerStream
+from pandacli.engine.frame_count import check_frame_count
+
+if TYPE_CHECKING:
+    from pandacli.engine.loaded_clip import LoadedClip
+    from pandacli.engine.quantize import Quant
+    from pandacli.model.modeling import VideoPandaForConditionalGeneration
+    from pandacli.model.tokenizer import VideoPandaTokenizer
+    from pandacli.video import Clip, Frames
+
+
+class Panda:
+    """A Video-Panda, loaded.
+
+        panda = Panda.load("tiny")
+        print(panda.ask("clip.mp4", "what happens?"))
+
+        clip = panda.open("clip.mp4", start=10, end=20)  # frames are read and encoded once
+        for piece in clip.stream("what happens?"):
+            print(piece, end="", flush=True)
+
+    Attributes:
+        name: What the model was asked for as.
+        device: "cpu" or "cuda:N".
+        dtype: What is computed in: "float32", "bfloat16" or "float16".
+        quant: "none", "8bit" or "4bit".
+        load_seconds: How long loading took.
+    """
+
+    def __init__(
+        self,
+        model: "VideoPandaForConditionalGeneration",
+        tokenizer: "VideoPandaTokenizer",
+        *,
+        name: str,
+        quant: "Quant" = "none",
+        load_seconds: float = 0.0,
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.name = name
+        self.device = str(model.device)
+        self.dtype = str(model.dtype).removeprefix("torch.")
+        self.quant: str = quant
+        self.load_seconds = load_seconds
+
+    @classmethod
+    def load(
+        cls,
+        model: str | os.PathLike[str] = store.DEFAULT_MODEL,
+        *,
+        device: str = "auto",
+        quant: str = "auto",
+    ) -> Self:
+        """Load a model that is on this machine.
+
+        Args:
+            model: "video-panda-7b", "video-panda-7b-pretrained", "tiny", or a checkpoint folder.
+            device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
+            quant: "none", "8bit", "4bit", or "auto": none where the memory is enough.
+
+        Raises:
+            ModelError: The model is not here, or damaged.
+            DeviceError: The device is not there, or has too little memory.
+            UsageError: No device or quantisation is called so.
+        """
+        started = perf_counter()
+        resolved = store.resolve(model)  # before torch is imported, which takes seconds
+        from pandacli.engine.device import pick_device, pick_dtype
+        from pandacli.engine.loading import load_model
+        from pandacli.engine.quantize import pick_quant
+        from pandacli.model.checkpoint import read_config
+        from pandacli.model.tokenizer import VideoPandaTokenizer
+
+        place = pick_device(device)
+        dtype = pick_dtype(place)
+        bits = pick_quant(quant, read_config(resolved.folder), place, dtype)
+        tokenizer = VideoPandaTokenizer.from_pretrained(resolved.folder)
+        weights = load_model(resolved.folder, place, dtype, bits)
+        seconds = perf_counter() - started
+        return cls(weights, tokenizer, name=resolved.name, quant=bits, load_seconds=seconds)
+
+    def open(
+        self,
+        video: "str | os.PathLike[str] | Clip | Frames",
+        *,
+        start: float | None = None,
+        end: float | None = None,
+        num_frames: int = 8,
+        system: str | None = None,
+        frames_seconds: float = 0.0,
+    ) -> "LoadedClip":
+        """Read the frames of a clip, to ask about it.
+
+        Args:
+            video: A path, a `Clip`, or `Frames` that are read already.
+            start: Of a path: the first moment looked at, in seconds.
+            end: Of a path: the moment to stop at, in seconds.
+            num_frames: How many frames the model is shown; what a shorter clip lacks is padding.
+            system: The system prompt; None is the one that the model was trained with.
+            frames_seconds: For `Frames`: how long reading them took, for the statistics.
+
+        Raises:
+            ClipError: The video cannot be used.
+            UsageError: The model cannot look at so many frames, or the range is none.
+        """
+        check_frame_count(num_frames, self.model.config.num_frames)
+        from pandacli.engine.loaded_clip import LoadedClip
+        from pandacli.video import Clip, Frames, sample_frames
+
+        if isinstance(video, Clip | Frames) and not (start is None and end is None):
+            raise TypeError("start and end belong to a path; a Clip has its own, Frames are read")
+        if isinstance(video, Frames):
+            return LoadedClip(self, video, num_frames, system, frames_seconds)
+        clip = video if isinstance(video, Clip) else Clip(Path(video), start, end)
+        started = perf_counter()
+        frames = sample_frames(clip, num_frames)
+        return LoadedClip(self, frames, num_frames, system, perf_counter() - started)
+
+    def ask(
+        self,
+        video: "str | os.PathLike[str] | Clip | Frames",
+        question: str,
+        *,
+        start: float | None = None,
+        end: float | None = None,
+        num_frames: int = 8,
+        system: str | None = None,
+        history: Sequence[tuple[str, str]] = (),
+        max_tokens: int = 1024,
+        temperature: float = 0.0,
+        seed: int | None = None,
+    ) -> Answer:
+        """Ask one question; `open` and `LoadedClip.ask` in one, and with their arguments."""
+        clip = self.open(video, start=start, end=end, num_frames=num_frames, system=system)
+        return clip.ask(
+            question, history=history, max_tokens=max_tokens, temperature=temperature, seed=seed
+        )
+
+    def stream(
+        self,
+        video: "str | os.PathLike[str] | Clip | Frames",
+        question: str,
+        *,
+        start: float | None = None,
+        end: float | None = None,
+        num_frames: int = 8,
+        system: str | None = None,
+        history: Sequence[tuple[str, str]] = (),
+        max_tokens: int = 1024,
+        temperature: float = 0.0,
+        seed: int | None = None,
+    ) -> AnswerStream:
+        """Ask one question, the answer in pieces; as `ask`."""
+        clip = self.open(video, start=start, end=end, num_frames=num_frames, system=system)
+        return clip.stream(
+            question, history=history, max_tokens=max_tokens, temperature=temperature, seed=seed
+        )

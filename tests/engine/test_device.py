@@ -1,0 +1,110 @@
+"""Where to compute, and what is said when that is not there."""
+
+import resource
+
+import pytest
+import torch
+
+from pandacli.engine.device import free_memory, memory_errors, peak_memory, pick_device, pick_dtype
+from pandacli.errors import DeviceError, UsageError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> int:
+    """A machine with so many GPUs, as far as torch says."""
+    count: int = request.param
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    return count
+
+
+@pytest.mark.parametrize(
+    ("gpus", "wanted", "device"),
+    [
+        (0, "auto", "cpu"),
+        (0, "cpu", "cpu"),
+        (2, "auto", "cuda:0"),
+        (2, "cpu", "cpu"),
+        (2, "cuda", "cuda:0"),
+        (2, "cuda:1", "cuda:1"),
+    ],
+    indirect=["gpus"],
+)
+@pytest.mark.usefixtures("gpus")
+def test_a_device_that_is_there_is_taken(wanted: str, device: str) -> None:
+    assert str(pick_device(wanted)) == device
+
+
+@pytest.mark.parametrize(
+    ("gpus", "wanted", "message"),
+    [
+        (0, "cuda", "cuda is not there: torch sees no CUDA device"),
+        (0, "cuda:0", "cuda:0 is not there: torch sees no CUDA device"),
+        (1, "cuda:1", "cuda:1 is not there"),
+        (3, "cuda:12", "cuda:12 is not there"),
+    ],
+    indirect=["gpus"],
+)
+@pytest.mark.usefixtures("gpus")
+def test_a_device_that_is_not_there_is_a_device_error(wanted: str, message: str) -> None:
+    with pytest.raises(DeviceError) as caught:
+        pick_device(wanted)
+    assert caught.value.message == message
+
+
+@pytest.mark.parametrize("wanted", ["gpu", "cuda:", "cuda:x", "cuda:-1", "CPU", "", "cpu:0"])
+def test_a_name_of_no_device_is_a_usage_error(wanted: str) -> None:
+    with pytest.raises(UsageError, match="no device is called"):
+        pick_device(wanted)
+
+
+def test_the_cpu_computes_in_single_precision() -> None:
+    assert pick_dtype(CPU) == torch.float32
+
+
+@pytest.mark.parametrize(("has_bf16", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_cuda_computes_in_half_precision(
+    monkeypatch: pytest.MonkeyPatch, has_bf16: bool, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_bf16)
+    assert pick_dtype(torch.device("cuda:0")) == dtype
+
+
+def test_peak_memory_on_the_cpu_is_in_bytes_and_never_falls() -> None:
+    before = peak_memory(CPU)
+    block = bytearray(b"x" * 300_000_000)
+    del block
+    assert 50e6 < before <= peak_memory(CPU) < free_memory(CPU) + 100e9
+    assert peak_memory(CPU) >= 300e6
+
+
+@pytest.mark.parametrize(("platform", "factor"), [("linux", 1024), ("darwin", 1)])
+def test_the_units_of_getrusage_are_the_platforms(
+    monkeypatch: pytest.MonkeyPatch, platform: str, factor: int
+) -> None:
+    monkeypatch.setattr("sys.platform", platform)
+    monkeypatch.setattr(
+        resource, "getrusage", lambda _: type("Usage", (), {"ru_maxrss": 5_000_000})
+    )
+    assert peak_memory(CPU) == 5_000_000 * factor
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_of_any_kind_is_a_device_error(error: Exception) -> None:
+    with pytest.raises(DeviceError, match="out of memory") as caught, memory_errors("try this"):
+        raise error
+    assert caught.value.hint == "try this"
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), memory_errors(""):
+        raise RuntimeError("shapes do not fit")
