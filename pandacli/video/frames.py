@@ -1,5 +1,7 @@
 """The frames of a clip that the model is shown, with when they happen."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,10 +9,10 @@ from numpy.typing import NDArray
 
 from pandacli.errors import UsageError
 from pandacli.video.clip import Clip, format_time
-from pandacli.video.info import VideoInfo, describe
+from pandacli.video.info import VideoInfo, describe, timestamps
 from pandacli.video.reader import decode, stack
 from pandacli.video.sampling import sample_indices
-from pandacli.video.stream import read_stream
+from pandacli.video.stream import Stream, read_stream
 
 
 @dataclass(frozen=True)
@@ -40,26 +42,43 @@ def sample_frames(clip: Clip, num_frames: int = 8) -> Frames:
         UsageError: The clip's range lies outside of the video, or `num_frames` is below one.
     """
     stream = read_stream(clip.path)
-    reading = decode(stream, {0}, to_end=True)
+    announced = timestamps(stream, stream.ticks or [None] * stream.packet_count)
+    guess = choose(clip, announced, stream.fps, num_frames) or [0]
+    reading = decode(stream, {0, *guess}, to_end=True)
     info = describe(stream, reading)
-    indices = choose(info, clip, num_frames)
-    pictures = decode(stream, set(indices), to_end=False).pictures
+    indices = choose(clip, info.timestamps, info.fps, num_frames)
+    if not indices:
+        raise UsageError(
+            f"the range asked for has no frame in it: {clip.path} "
+            f"is {format_time(info.duration)} long",
+            "choose --from and --to inside the video",
+        )
+    if not reading.pictures.keys() >= set(indices):
+        reading = decode(stream, set(indices), to_end=False)
     return Frames(
-        pixels=stack(pictures[index] for index in indices),
+        pixels=stack([reading.pictures[index] for index in indices]),
         indices=tuple(indices),
         times=tuple(info.timestamps[index] for index in indices),
         info=info,
+        notices=_notices(stream, info),
     )
 
 
-def choose(info: VideoInfo, clip: Clip, num_frames: int) -> list[int]:
-    """Numbers of the frames to look at inside the clip's range."""
-    start = clip.start or 0.0
-    end = clip.end if clip.end is not None else float("inf")
-    inside = [i for i, time in enumerate(info.timestamps) if start <= time < end]
+def choose(clip: Clip, times: Sequence[float], fps: float, num_frames: int) -> list[int]:
+    """Numbers of the frames to look at inside the clip's range; none if it has no frame."""
+    start = clip.start if clip.start is not None else -math.inf
+    end = clip.end if clip.end is not None else math.inf
+    inside = [number for number, time in enumerate(times) if start <= time < end]
     if not inside:
-        raise UsageError(
-            f"there is no frame in the range asked for; {clip.path} is "
-            f"{format_time(info.duration)} long",
-        )
-    return [inside[k] for k in sample_indices(info.fps, len(inside), num_frames)]
+        return []
+    return [inside[k] for k in sample_indices(fps, len(inside), num_frames)]
+
+
+def _notices(stream: Stream, info: VideoInfo) -> tuple[str, ...]:
+    promised = max(stream.claimed_count, stream.packet_count)
+    if info.frame_count >= promised:
+        return ()
+    return (
+        f"only {info.frame_count} of {promised} frames of {stream.path} can be decoded; "
+        "the frames looked at are among those",
+    )

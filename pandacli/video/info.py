@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import median
 
 from pandacli.video.reader import Reading, decode
 from pandacli.video.stream import Stream, read_stream
@@ -46,17 +47,18 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
 
 def describe(stream: Stream, reading: Reading) -> VideoInfo:
     """The facts about a stream, once it is known what decodes; `reading` has frame 0."""
-    height, width = reading.pictures[min(reading.pictures)].shape[:2]
+    height, width = reading.pictures[0].shape[:2]
     times = timestamps(stream, reading.ticks)
-    fps = stream.fps or (len(times) / times[-1] if times[-1] > 0 else 0.0)
     steps = [after - before for before, after in pairwise(times)]
-    last_step = sorted(steps)[len(steps) // 2] if steps else (1 / fps if fps else 0.0)
+    spell = times[-1] - times[0]
+    fps = stream.fps or (len(steps) / spell if spell > 0 else 0.0)
+    usual_step = median(steps) if steps else (1 / fps if fps else 0.0)
     return VideoInfo(
         width=width,
         height=height,
         fps=fps,
         frame_count=len(times),
-        duration=times[-1] + last_step,
+        duration=times[-1] + usual_step,
         codec=stream.codec,
         constant_rate=not steps or max(steps) - min(steps) <= 1.5 * float(stream.time_base),
         timestamps=times,
@@ -64,9 +66,15 @@ def describe(stream: Stream, reading: Reading) -> VideoInfo:
 
 
 def timestamps(stream: Stream, ticks: Sequence[int | None]) -> tuple[float, ...]:
-    """Seconds from the beginning of the file; counted out at `fps` where there are no ticks."""
-    if any(tick is None for tick in ticks):
+    """Seconds from the beginning of the file, ascending.
+
+    Where the frames have no times, or times that go back, they are counted out at the stream's
+    frame rate.
+    """
+    if stream.ticks is not None and len(ticks) == len(stream.ticks):
+        # In AVI the packets' times are right as a set, but a decoder may hand them out wrongly.
+        ticks = stream.ticks
+    known = [tick for tick in ticks if tick is not None]
+    if len(known) < len(ticks) or any(after <= before for before, after in pairwise(known)):
         return tuple(number / (stream.fps or 1.0) for number in range(len(ticks)))
-    return tuple(
-        float((tick - stream.zero) * stream.time_base) for tick in ticks if tick is not None
-    )
+    return tuple(float((tick - stream.zero) * stream.time_base) for tick in known)

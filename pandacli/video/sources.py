@@ -1,8 +1,13 @@
 """Decoders as walks: from some moment on, one frame after the other, in presentation order.
 
-OpenCV does the work. PyAV takes over what OpenCV opens but cannot decode (its wheels have no
-AV1 decoder), and what it would not show as it was stored: from version 5 on it maps HDR and
-BT.2020 to a plain screen, which neither the model's training nor any other reader does.
+OpenCV does the work wherever it can be trusted. PyAV takes over
+
+* what OpenCV opens but cannot decode: its wheels have no AV1 decoder;
+* what OpenCV would not show as it is stored: from version 5 on it maps HDR and BT.2020 to a
+  plain screen, which neither the training of the model nor any other reader does;
+* interlaced frames, which OpenCV leaves black while reporting success (its swscale refuses them);
+* damaged streams, where OpenCV gives up at the first gap.
+
 Pillow reads animated WebP, which FFmpeg does not.
 """
 
@@ -13,14 +18,22 @@ from typing import Any, Protocol
 import av
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from pandacli.video.stream import Stream, address, choose_stream, opened
 
+# Both are read once, when OpenCV is loaded or first opens a file. What is wrong with a file is
+# ours to say.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
 import cv2
 
 Picture = NDArray[np.uint8]
+
+
+class DoubtfulPictureError(Exception):
+    """A decoder's picture that may not be what the stream holds."""
 
 
 class Source(Protocol):
@@ -36,7 +49,25 @@ class Source(Protocol):
         """
 
     def picture(self) -> Picture:
-        """The frame that `walk` yielded last, turned upright: uint8 `(H, W, 3)`, RGB."""
+        """The frame that `walk` yielded last, turned upright: uint8 `(H, W, 3)`, RGB.
+
+        Raises:
+            DoubtfulPictureError: It may be wrong; another decoder should be asked.
+        """
+
+
+def sources_for(stream: Stream) -> tuple[Source, Source]:
+    """The decoder to use for a stream, and the one whose word is final where that one fails."""
+    if stream.codec == "webp" and stream.packet_count > 1:
+        return PillowSource(stream), PillowSource(stream)
+    final = PyAVSource(stream, threaded=False)
+    unfit_for_opencv = (
+        stream.codec in {"av1", "libdav1d"}
+        or stream.wide_colour
+        or stream.interlaced
+        or not stream.alone
+    )
+    return (PyAVSource(stream) if unfit_for_opencv else OpenCVSource(stream)), final
 
 
 class OpenCVSource:
@@ -44,45 +75,55 @@ class OpenCVSource:
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._capture: cv2.VideoCapture | None = None
+        self._capture = cv2.VideoCapture()
+        self._before: Picture | None = None
 
     def walk(self, start: int | None = None) -> Iterator[int | None]:
         stream = self._stream
         capture = cv2.VideoCapture(address(stream.path), cv2.CAP_FFMPEG)
-        self._capture = capture
+        self._capture, self._before = capture, None
         milliseconds = 1000 * stream.time_base
         if start is not None:
             capture.set(cv2.CAP_PROP_POS_MSEC, float((start - stream.first_tick) * milliseconds))
         try:
             while capture.grab():
-                if stream.ticks is None:
-                    yield None
-                else:
-                    position = capture.get(cv2.CAP_PROP_POS_MSEC)
-                    yield round(position / milliseconds) + stream.first_tick
+                position = capture.get(cv2.CAP_PROP_POS_MSEC)
+                yield round(position / milliseconds) + stream.first_tick
         finally:
             capture.release()
 
     def picture(self) -> Picture:
-        assert self._capture is not None, "walk first"
-        decoded, bgr = self._capture.retrieve()
-        if not decoded:
-            raise ValueError("OpenCV cannot convert this frame")
+        decoded, image = self._capture.retrieve()
+        if not decoded or image.ndim != 3:
+            raise DoubtfulPictureError("OpenCV cannot convert this frame")
+        bgr = np.asarray(image, np.uint8)
+        if not bgr.any() or (self._before is not None and np.array_equal(bgr, self._before)):
+            # A conversion that fails leaves the buffer as it was, black at first, and is
+            # reported as a success.
+            raise DoubtfulPictureError("OpenCV may not have converted this frame")
+        self._before = bgr
         return np.ascontiguousarray(bgr[..., ::-1], np.uint8)
 
 
 class PyAVSource:
-    """Frames through PyAV, turned upright here."""
+    """Frames through PyAV, turned upright here.
 
-    def __init__(self, stream: Stream) -> None:
+    On damaged streams several threads lose frames and patch holes differently from run to run;
+    a single one does what the reference decoder does.
+    """
+
+    def __init__(self, stream: Stream, *, threaded: bool = True) -> None:
         self._stream = stream
+        self._threaded = threaded
         self._frame: Any = None
 
     def walk(self, start: int | None = None) -> Iterator[int | None]:
         with opened(self._stream.path) as container:
-            stream = choose_stream(container)
-            assert stream is not None
-            stream.thread_type = "AUTO"
+            stream: Any = choose_stream(container)
+            if self._threaded:
+                stream.thread_type = "AUTO"
+            else:
+                stream.codec_context.thread_count = 1
             if start is not None:
                 container.seek(start, stream=stream)
             for packet in _packets(container, stream):
@@ -91,33 +132,53 @@ class PyAVSource:
                     yield frame.pts
 
     def picture(self) -> Picture:
-        # The interpolation is that of the colour planes of high-bit-depth and chroma-subsampled
-        # frames; bicubic is what FFmpeg and OpenCV use.
-        rgb = self._frame.to_ndarray(format="rgb24", interpolation="BICUBIC")
+        try:
+            # Bicubic for the colour planes, as in FFmpeg's own and in OpenCV's conversion.
+            rgb = self._frame.to_ndarray(format="rgb24", interpolation="BICUBIC")
+        except (av.error.FFmpegError, OSError, ValueError):
+            raise DoubtfulPictureError("PyAV cannot convert this frame") from None
         quarter_turns = round(self._frame.rotation / 90) % 4
         return np.ascontiguousarray(np.rot90(rgb, quarter_turns), np.uint8)
 
 
 def _packets(container: Any, stream: Any) -> Iterator[Any]:
-    """The packets of a stream, up to where the file is too damaged to go on, and the flush."""
+    """The packets of a stream up to where the file is too damaged to go on, then the flush."""
     try:
         yield from container.demux(stream)
     except (av.error.FFmpegError, OSError):
-        yield av.Packet()
+        flush = av.Packet()
+        flush.stream = stream
+        yield flush
 
 
 def _decoded(packet: Any) -> list[Any]:
     """The frames that a packet completes; none where it is damaged."""
     try:
         frames: list[Any] = packet.decode()
-    except av.error.FFmpegError:
+    except (av.error.FFmpegError, OSError):
         return []
     return frames
 
 
-def sources_for(stream: Stream) -> list[Source]:
-    """Decoders to try on a stream, the one to prefer first."""
-    opencv, pyav = OpenCVSource(stream), PyAVSource(stream)
-    if stream.codec in {"av1", "libdav1d"} or stream.wide_colour or not stream.alone:
-        return [pyav, opencv]
-    return [opencv, pyav]
+class PillowSource:
+    """Frames of an animated WebP through Pillow; a tick is a millisecond."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._image: Image.Image | None = None
+
+    def walk(self, start: int | None = None) -> Iterator[int | None]:
+        with Image.open(self._stream.path) as image:
+            self._image = image
+            for number, tick in enumerate(self._stream.ticks or ()):
+                try:
+                    image.seek(number)
+                    image.load()
+                except (OSError, EOFError):
+                    return
+                if start is None or tick >= start:
+                    yield tick
+
+    def picture(self) -> Picture:
+        assert self._image is not None, "walk first"
+        return np.array(self._image.convert("RGB"))

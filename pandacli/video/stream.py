@@ -16,12 +16,15 @@ from typing import Any
 
 import av
 import av.logging
+from PIL import Image
 
 from pandacli.errors import ClipError
 
 av.logging.set_level(None)
 
 _NOT_VIDEO = "give a video file, such as .mp4, .mkv, .webm, .mov, .avi or .gif"
+_PROGRESSIVE = {0, 1}
+"""FFmpeg's numbers for a field order that is unknown, and for frames that have no fields."""
 _PLAIN_TEXT = {"tty", "concat", "ffmetadata", "lrc"}
 """Formats by which FFmpeg makes pictures, or other files, out of text."""
 
@@ -40,9 +43,12 @@ class Stream:
         zero: The tick at which the file begins (its earliest stream), from which times are told.
         ticks: Presentation times of the frames that the packets should decode to, ascending;
             None where the container gives no usable times.
-        packet_count: How many packets there are, hidden ones included.
-        claimed_count: How many frames the container's header promises, 0 where it is silent.
+        key_ticks: Those of them from which decoding can begin, ascending.
+        packet_count: How many packets should show something.
+        claimed_count: How many frames the container's header promises, less those that it
+            hides itself; 0 where it is silent.
         wide_colour: Whether the colours are outside of what a plain screen shows (HDR, BT.2020).
+        interlaced: Whether frames are stored as two fields.
         alone: Whether this is the only video stream.
     """
 
@@ -55,9 +61,11 @@ class Stream:
     first_tick: int
     zero: int
     ticks: tuple[int, ...] | None
+    key_ticks: tuple[int, ...]
     packet_count: int
     claimed_count: int
     wide_colour: bool
+    interlaced: bool
     alone: bool
 
 
@@ -146,8 +154,13 @@ def _without_video(path: Path, container: Any) -> ClipError:
 
 
 def _describe(path: Path, container: Any, stream: Any) -> Stream:
-    ticks, packet_count = _packet_ticks(container, stream)
-    time_base = stream.time_base or Fraction(1, 1000)
+    if container.format.name == "webp_pipe":
+        pages = _webp_ticks(path)
+        packets = _Packets(pages, pages[:1], len(pages), 0)
+        time_base = Fraction(1, 1000)
+    else:
+        packets = _read_packets(container, stream)
+        time_base = stream.time_base or Fraction(1, 1000)
     first_tick = stream.start_time or 0
     zero = first_tick
     if container.start_time is not None:
@@ -162,30 +175,61 @@ def _describe(path: Path, container: Any, stream: Any) -> Stream:
         time_base=time_base,
         first_tick=first_tick,
         zero=zero,
-        ticks=ticks,
-        packet_count=packet_count,
-        claimed_count=stream.frames,
+        ticks=packets.ticks,
+        key_ticks=packets.key_ticks,
+        packet_count=packets.shown,
+        claimed_count=max(0, stream.frames - packets.hidden),
         wide_colour=_is_wide(codec),
+        interlaced=codec is not None and codec.field_order not in _PROGRESSIVE,
         alone=len(container.streams.video) == 1,
     )
 
 
-def _packet_ticks(container: Any, stream: Any) -> tuple[tuple[int, ...] | None, int]:
-    """Ascending presentation times of the packets that show something, and the packet count."""
-    shown: list[int | None] = []
-    count = 0
+@dataclass(frozen=True)
+class _Packets:
+    ticks: tuple[int, ...] | None
+    key_ticks: tuple[int, ...]
+    shown: int
+    hidden: int
+
+
+def _read_packets(container: Any, stream: Any) -> _Packets:
+    ticks: list[int] = []
+    key_ticks: list[int] = []
+    shown = hidden = 0
     try:
         for packet in container.demux(stream):
-            if packet.size:
-                count += 1
-                if not packet.is_discard:
-                    shown.append(packet.pts)
+            if not packet.size:
+                continue
+            if packet.is_discard:
+                hidden += 1
+                continue
+            shown += 1
+            if packet.pts is not None:
+                ticks.append(packet.pts)
+                if packet.is_keyframe:
+                    key_ticks.append(packet.pts)
     except (av.error.FFmpegError, OSError):
         pass  # damaged from here on; what comes before it may still be shown
-    timed = sorted(tick for tick in shown if tick is not None)
-    if len(timed) != len(shown) or len(set(timed)) != len(timed):
-        return None, count
-    return tuple(timed), count
+    usable = len(set(ticks)) == shown
+    return _Packets(
+        tuple(sorted(ticks)) if usable else None, tuple(sorted(key_ticks)), shown, hidden
+    )
+
+
+def _webp_ticks(path: Path) -> tuple[int, ...]:
+    """When each frame of a WebP begins, in milliseconds; one for a still picture."""
+    ticks, tick = [], 0
+    try:
+        with Image.open(path) as image:
+            for number in range(getattr(image, "n_frames", 1)):
+                image.seek(number)
+                image.load()
+                ticks.append(tick)
+                tick += int(image.info.get("duration", 0))
+    except (OSError, EOFError, ValueError, Image.DecompressionBombError):
+        pass  # what came before the damage can still be shown
+    return tuple(ticks)
 
 
 def _is_wide(codec: Any) -> bool:
