@@ -125,7 +125,7 @@ def zsh(root: Command, commands: Sequence[Command]) -> dict[str, str]:
     for command in commands:
         specs = [spec for option in command.options for spec in _zsh_specs(option)]
         if command.takes_video:
-            specs += ["'1:video:_panda_videos'", "'*:question: '"]
+            specs += ["'1:video:_panda_videos'", "'*:question:_panda_question'"]
         arguments = " \\\n                ".join(["_arguments -s -S", *specs])
         cases.append(f"        ({command.name})\n            {arguments}\n            ;;")
     root_specs = [spec for option in root.options for spec in _zsh_specs(option)]

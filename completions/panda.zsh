@@ -7,8 +7,13 @@ _panda_videos() {
 }
 
 _panda_models() {
-    compadd -- "$@"
+    compadd "$@"
     _files -/
+}
+
+# A question is free text. A message here would keep zsh from inserting a single option.
+_panda_question() {
+    return 1
 }
 
 _panda() {
@@ -51,7 +56,7 @@ _panda() {
                 '(-h --help)-h[Show this message and exit]' \
                 '(-h --help)--help[Show this message and exit]' \
                 '1:video:_panda_videos' \
-                '*:question: '
+                '*:question:_panda_question'
             ;;
         (demo)
             _arguments -s -S \

@@ -7,8 +7,13 @@ _panda_videos() {
 }
 
 _panda_models() {
-    compadd -- "$@"
+    compadd "$@"
     _files -/
+}
+
+# A question is free text. A message here would keep zsh from inserting a single option.
+_panda_question() {
+    return 1
 }
 
 _panda() {

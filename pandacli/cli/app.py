@@ -26,11 +26,24 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+def _help(context: typer.Context, wanted: bool) -> None:
+    if wanted:
+        typer.echo(context.get_help())
+        raise typer.Exit
+
+
+# Typer's own --help makes it import pydantic, a third of the time that help takes.
+@app.callback(add_help_option=False)
 def panda(
     version: Annotated[
         bool,
         typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+    show_help: Annotated[
+        bool,
+        typer.Option(
+            "--help", "-h", callback=_help, is_eager=True, help="Show this message and exit."
+        ),
     ] = False,
 ) -> None:
     """Ask questions about a video, on your own machine."""

@@ -73,31 +73,41 @@ def ask(
             "debug": debug,
         }
     )
+    if not video:
+        raise UsageError("VIDEO is empty", _EXAMPLE)
     screen = Screen(quiet=chosen["quiet"])
     asked = _read_questions(questions)
-    frames = read_clip(Clip(Path(video), chosen["from"], chosen["to"]), chosen["frames"], screen)
+    wanted = Clip(Path(video), chosen["from"], chosen["to"])
+    sampled, seconds = read_clip(wanted, chosen["frames"], screen)
     panda = load_model(chosen["model"], screen, device=chosen["device"], quant=chosen["quant"])
-    clip = panda.open(frames, num_frames=chosen["frames"], system=chosen["system"])
+    clip = panda.open(
+        sampled,
+        num_frames=chosen["frames"],
+        system=chosen["system"],
+        frames_seconds=seconds,
+    )
     how = {name: chosen[name.replace("_", "-")] for name in ("max_tokens", "temperature", "seed")}
     if chosen["json"]:
         with screen.stage("thinking"):
             answers = [clip.ask(question, **how) for question in asked]
-        screen.json(video, panda.name, frames, answers)
+        screen.json(video, panda.name, sampled, answers)
         for answer in answers:
-            _report(answer, frames, chosen, screen)
+            _report(answer, sampled, chosen, screen)
         return
     for question in asked:
         if len(asked) > 1:
             screen.heading(question)
         with closing(clip.stream(question, **how)) as pieces:
             screen.stream(pieces, one_line=len(asked) > 1 and not screen.answers_to_terminal)
-        _report(pieces.answer, frames, chosen, screen)
+        _report(pieces.answer, sampled, chosen, screen)
 
 
 def _report(answer: "Answer", frames: "Frames", chosen: dict[str, Any], screen: Screen) -> None:
     """Says on stderr what there is to know about an answer beside its words."""
     if answer.finish_reason == "length":
-        screen.notice(f"the answer was cut off: --max-tokens is {chosen['max-tokens']}")
+        length = answer.stats.answer_tokens
+        limit = "--max-tokens" if length == chosen["max-tokens"] else "the context is full"
+        screen.notice(f"the answer was cut off after {length} tokens ({limit})")
     if chosen["stats"]:
         screen.stats(answer, frames)
 
@@ -113,9 +123,9 @@ def _read_questions(arguments: list[str]) -> list[str]:
     questions = [_read_stdin() if argument == "-" else argument for argument in arguments]
     for question in questions:
         if not question.strip():
-            raise UsageError(
-                "the question is empty", 'for example: panda ask clip.mp4 "what happens?"'
-            )
+            raise UsageError("the question is empty", _EXAMPLE)
+        if any("\ud800" <= character <= "\udfff" for character in question):
+            raise UsageError(f"the question is not UTF-8 text: {question}")
     return questions
 
 

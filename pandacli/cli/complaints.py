@@ -17,7 +17,7 @@ def usage_error(error: TyperException) -> UsageError:
     option = getattr(error, "option_name", None)
     if hasattr(error, "possibilities"):
         names = [name for parameter in context.command.params for name in parameter.opts]
-        near = get_close_matches(option or "", names, n=1)
+        near = get_close_matches(option or "", names, n=1, cutoff=0.7)
         return UsageError(
             f"{command} has no option {option}", f"did you mean {near[0]}?" if near else see
         )

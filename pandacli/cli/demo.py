@@ -26,11 +26,12 @@ def demo(
     """
     chosen = settings.resolve({"device": device, "stats": stats, "quiet": quiet, "debug": debug})
     screen = Screen(quiet=chosen["quiet"])
-    frames = read_clip(Clip(CLIP), 8, screen)
+    frames, seconds = read_clip(Clip(CLIP), 8, screen)
     screen.line(f"tiny, a small model of moving shapes (not Video-Panda-7B), looks at {CLIP.name}:")
     screen.frames(frames)
     screen.line("")
-    clip = load_model("tiny", screen, device=chosen["device"]).open(frames)
+    panda = load_model("tiny", screen, device=chosen["device"])
+    clip = panda.open(frames, frames_seconds=seconds)
     for question in QUESTIONS:
         screen.question(question)
         with closing(clip.stream(question)) as pieces:

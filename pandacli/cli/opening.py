@@ -4,6 +4,7 @@ First the frames: a clip that cannot be used is told before anything else. Then 
 is on this machine, and only then its weights.
 """
 
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from pandacli.ui.console import Screen
@@ -14,19 +15,23 @@ if TYPE_CHECKING:
     from pandacli.video import Frames
 
 
-def read_clip(clip: Clip, num_frames: int, screen: Screen) -> "Frames":
-    """Returns the sampled frames of `clip`, having passed on what the reader noticed.
+def read_clip(clip: Clip, num_frames: int, screen: Screen) -> tuple["Frames", float]:
+    """Returns the sampled frames of `clip` and the seconds that took.
+
+    What the reader noticed about the file is passed on to the user.
 
     Raises:
         ClipError: The file cannot be used.
     """
     from pandacli.video import sample_frames
 
+    started = perf_counter()
     with screen.stage("reading frames"):
         frames = sample_frames(clip, num_frames)
+    seconds = perf_counter() - started
     for sentence in frames.notices:
         screen.notice(sentence)
-    return frames
+    return frames, seconds
 
 
 def load_model(name: str, screen: Screen, *, device: str = "auto", quant: str = "auto") -> "Panda":

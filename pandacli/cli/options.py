@@ -71,9 +71,7 @@ Seed = Annotated[
 ]
 System = Annotated[
     str | None,
-    typer.Option(
-        metavar="TEXT", help="Replaces the system prompt.", rich_help_panel=_ANSWER
-    ),
+    typer.Option(metavar="TEXT", help="Replaces the system prompt.", rich_help_panel=_ANSWER),
 ]
 Json = Annotated[
     bool | None,

@@ -54,6 +54,14 @@ def _whole(least: int, most: int) -> Callable[[str], int]:
     return read
 
 
+def _frame_count(value: str) -> int:
+    from pandacli.engine import check_frame_count
+
+    count = _whole(1, 512)(value)
+    check_frame_count(count)
+    return count
+
+
 def _temperature(value: str) -> float:
     try:
         number = float(value)
@@ -104,7 +112,7 @@ SETTINGS = {
         Setting("device", _device, "auto"),
         Setting("from", _seconds),
         Setting("to", _seconds),
-        Setting("frames", _whole(1, 512), 8),
+        Setting("frames", _frame_count, 8),
         Setting("max-tokens", _whole(1, 1_000_000), 1024),
         Setting("temperature", _temperature, 0.0),
         Setting("seed", _whole(0, 2**63 - 1)),

@@ -137,7 +137,7 @@ class Screen:
 
     def frames(self, frames: "Frames") -> None:
         """Draws the frames with their times; says only the times where nothing can be drawn."""
-        if self.answers_to_terminal and self.out.color_system is not None:
+        if self.answers_to_terminal and self.out.color_system and not self.out.no_color:
             from pandacli.ui.strip import FrameStrip
 
             self.out.print(FrameStrip(frames))

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from pandacli.video import Frames
 
-_WIDEST = 32  # cells; larger pictures would push the answer off the screen
-_NARROWEST = 14  # cells; holds a time such as 1:02:03.250
+_WIDEST = 32  # cells a picture
+_TALLEST = 16  # lines of the whole strip, so that answers fit under it on a small terminal
 _GAP = 1
 
 
@@ -36,46 +36,51 @@ class FrameStrip:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yields the strip as segments."""
-        count = len(self.frames.times)
-        columns = _columns(options.max_width, count)
-        width = min(_WIDEST, (options.max_width - (columns - 1) * _GAP) // columns)
-        for start in range(0, count, columns):
-            row = range(start, min(start + columns, count))
-            yield from _row(
-                [_shrunk(self.frames.pixels[index], width) for index in row],
-                [format_time(self.frames.times[index]) for index in row],
-            )
+        pixels, times = self.frames.pixels, [format_time(time) for time in self.frames.times]
+        height, width = pixels.shape[1:3]
+        narrowest = max(map(len, times))
+        columns, size = _layout(options.max_width, len(times), width / height, narrowest)
+        for start in range(0, len(times), columns):
+            row = slice(start, start + columns)
+            yield from _row([_shrunk(frame, size) for frame in pixels[row]], times[row], narrowest)
 
 
-def _columns(max_width: int, count: int) -> int:
-    """Pictures a row: all in one if they stay readable, else the most even split that does."""
-    fits = max(1, (max_width + _GAP) // (_NARROWEST + 4 + _GAP))
-    rows = -(-count // fits)
-    return -(-count // rows)
+def _layout(
+    max_width: int, count: int, aspect: float, narrowest: int
+) -> tuple[int, tuple[int, int]]:
+    """Pictures a row, and their (width, height) in pixels: large, in few rows, within limits."""
+    layouts = []
+    for rows in range(1, count + 1):
+        columns = -(-count // rows)
+        room = min(_WIDEST, (max_width + _GAP) // columns - _GAP)
+        if room < narrowest and rows < count:
+            continue
+        lines = max(2, _TALLEST // rows - 1)  # one is for the times
+        width = max(1.0, min(room, 2 * lines * aspect))
+        layouts.append((columns, (round(width), max(2, round(width / aspect / 2) * 2))))
+    largest = max(width * height for _, (width, height) in layouts)
+    return next((columns, size) for columns, size in layouts if size[0] * size[1] >= 0.7 * largest)
 
 
-def _shrunk(pixels: Any, width: int) -> "Image":
-    """One frame (H, W, 3) as a picture `width` pixels wide and an even number tall."""
+def _shrunk(pixels: Any, size: tuple[int, int]) -> "Image":
+    """One frame, uint8 (H, W, 3), as a picture of `size`."""
     from PIL import Image
 
-    picture = Image.fromarray(pixels)
-    height = max(2, round(picture.height * width / picture.width / 2) * 2)
-    if height > width * 1.25:  # portrait: the height is what must stay small
-        height = round(width * 1.25 / 2) * 2
-    scaled_width = min(width, max(1, round(picture.width * height / picture.height)))
-    return picture.resize((scaled_width, height), Image.Resampling.BOX)
+    return Image.fromarray(pixels).resize(size, Image.Resampling.BOX)
 
 
-def _row(pictures: Sequence["Image"], times: Sequence[str]) -> Iterator[Segment]:
-    width = max(picture.width for picture in pictures)
+def _row(pictures: Sequence["Image"], times: Sequence[str], narrowest: int) -> Iterator[Segment]:
+    width = max(narrowest, pictures[0].width)
+    margin = " " * (width - pictures[0].width + _GAP)
     for top in range(0, pictures[0].height, 2):
-        for picture in pictures:
+        for place, picture in enumerate(pictures):
+            if place:
+                yield Segment(margin)
             for x in range(picture.width):
                 upper, lower = _colour(picture, x, top), _colour(picture, x, top + 1)
                 yield Segment("▄", Style(color=lower, bgcolor=upper))
-            yield Segment(" " * (width - picture.width + _GAP))
         yield Segment.line()
-    captions = "".join(time.center(width) + " " * _GAP for time in times)
+    captions = "".join(time.center(pictures[0].width).ljust(width + _GAP) for time in times)
     yield Segment(captions.rstrip(), Style(dim=True))
     yield Segment.line()
 

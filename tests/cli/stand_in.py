@@ -11,6 +11,7 @@ import json
 import os
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -67,7 +68,7 @@ class StandInClip:
     def ask(self, question, *, max_tokens=1024, temperature=0.0, seed=None):
         log("ask", question=question, max_tokens=max_tokens, temperature=temperature, seed=seed)
         text = os.environ.get("STAND_IN_ANSWER", f"You asked: {question}")
-        return StandInAnswer(question, text, "length" if max_tokens == 1 else "stop")
+        return StandInAnswer(question, text, "length" if max_tokens == 3 else "stop")
 
     def stream(self, question, **how):
         return StandInStream(self.ask(question, **how))
@@ -83,7 +84,8 @@ class StandInPanda:
         time.sleep(float(os.environ.get("STAND_IN_DELAY", "0")))
         return cls(model)
 
-    def open(self, frames, *, num_frames=8, system=None):
+    def open(self, frames, *, num_frames=8, system=None, frames_seconds=0.0):
+        assert frames_seconds >= 0
         log("open", num_frames=num_frames, system=system)
         return StandInClip(frames)
 
@@ -105,7 +107,7 @@ def sample_frames(clip, num_frames=8):
 
 def log(event, **facts):
     if path := os.environ.get("STAND_IN_LOG"):
-        with open(path, "a") as file:
+        with Path(path).open("a") as file:
             file.write(json.dumps({"event": event, **facts}) + "\n")
 
 

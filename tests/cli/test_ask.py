@@ -1,0 +1,180 @@
+"""`panda ask`: what goes to stdout, what to stderr, and what reaches the engine."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in.py")))
+
+
+def events(home):
+    return [json.loads(line) for line in (home / "log").read_text().splitlines()]
+
+
+def test_stdout_is_the_answer_and_a_newline_and_nothing_else(stand_in):
+    done = stand_in("ask", "x.mp4", "what happens?")
+    assert done.stdout == b"You asked: what happens?\n"
+    assert done.stderr == b""
+    assert done.returncode == 0
+
+
+def test_the_frames_are_read_before_the_model_is_looked_for_and_loaded(stand_in, home):
+    stand_in("ask", "x.mp4", "why?", STAND_IN_LOG=str(home / "log"))
+    order = [event["event"] for event in events(home)]
+    assert order == ["frames", "resolve", "load", "open", "ask", "closed"]
+
+
+def test_every_option_acts(stand_in, home):
+    options = "--from 1:02 --to 70.5 --frames 12 --model m --quant 8bit --device cuda:1"
+    options += " --system Be-brief. --max-tokens 99 --temperature 0.5 --seed 7"
+    stand_in("ask", "x.mp4", "why?", *options.split(), STAND_IN_LOG=str(home / "log"))
+    frames, _, load, opened, asked, _ = events(home)
+    assert frames == {"event": "frames", "start": 62.0, "end": 70.5, "num_frames": 12}
+    assert load == {"event": "load", "model": "m", "device": "cuda:1", "quant": "8bit"}
+    assert opened == {"event": "open", "num_frames": 12, "system": "Be-brief."}
+    assert asked == {
+        "event": "ask",
+        "question": "why?",
+        "max_tokens": 99,
+        "temperature": 0.5,
+        "seed": 7,
+    }
+
+
+def test_several_questions_share_one_load_and_one_clip(stand_in, home):
+    done = stand_in("ask", "x.mp4", "one?", "two?", STAND_IN_LOG=str(home / "log"))
+    assert done.stdout == b"You asked: one?\nYou asked: two?\n"
+    names = [event["event"] for event in events(home)]
+    assert (names.count("load"), names.count("open"), names.count("ask")) == (1, 1, 2)
+
+
+def test_one_answer_keeps_its_line_breaks(stand_in):
+    done = stand_in("ask", "x.mp4", "q", STAND_IN_ANSWER="one\ntwo")
+    assert done.stdout == b"one\ntwo\n"
+
+
+def test_several_answers_take_one_line_each(stand_in):
+    done = stand_in("ask", "x.mp4", "p", "q", STAND_IN_ANSWER="one\ntwo")
+    assert done.stdout == b"one two\none two\n"
+
+
+def test_json_is_one_object_on_one_line(stand_in):
+    done = stand_in("ask", "x.mp4", "one?", "two?", "--json", "--model", "m")
+    assert done.stdout.count(b"\n") == 1
+    record = json.loads(done.stdout)
+    assert record["video"] == "x.mp4"
+    assert record["model"] == "m"
+    assert record["frames"][1] == {"index": 30, "time": 1.0}
+    assert [answer["question"] for answer in record["answers"]] == ["one?", "two?"]
+    assert record["answers"][0]["answer"] == "You asked: one?"
+    assert record["answers"][0]["finish_reason"] == "stop"
+    assert record["answers"][0]["stats"]["prefix_tokens"] == 1232
+
+
+def test_json_of_one_question_has_the_same_shape(stand_in):
+    record = json.loads(stand_in("ask", "x.mp4", "one?", "--json").stdout)
+    assert len(record["answers"]) == 1
+
+
+def test_stats_go_to_stderr_as_plain_lines(stand_in):
+    done = stand_in("ask", "x.mp4", "why?", "--stats")
+    assert done.stdout == b"You asked: why?\n"
+    assert done.stderr.decode().splitlines() == [
+        "frames       8 at 0:00, 0:01, 0:02, 0:03, 0:04, 0:05, 0:06, 0:07",
+        "tokens       1232 prefix, 9 question, 3 answer",
+        "time         1.00 s load, 0.25 s frames, 0.50 s prefill, 0.30 s decode",
+        "first token  0.75 s",
+        "speed        10.0 tokens/s",
+        "memory       1.5 GB",
+    ]
+
+
+def test_a_notice_of_the_reader_goes_to_stderr(stand_in):
+    done = stand_in("ask", "x.mp4", "why?", STAND_IN_NOTICE="frame 9 stands in for frame 10")
+    assert done.stderr == b"panda: frame 9 stands in for frame 10\n"
+
+
+def test_quiet_leaves_notices_out(stand_in):
+    done = stand_in("ask", "x.mp4", "why?", "--quiet", STAND_IN_NOTICE="something")
+    assert done.stderr == b""
+
+
+def test_an_answer_that_was_cut_off_is_said_to_be(stand_in):
+    done = stand_in("ask", "x.mp4", "why?", "--max-tokens", "3")
+    assert done.stderr == b"panda: the answer was cut off after 3 tokens (--max-tokens)\n"
+
+
+def test_a_dash_reads_the_whole_of_stdin_stripped(stand_in):
+    done = stand_in("ask", "x.mp4", "-", stdin=b"\n  what\n happens? \n\n")
+    assert done.stdout == b"You asked: what\n happens?\n"
+
+
+@pytest.mark.parametrize(
+    ("questions", "stdin", "complaint"),
+    [
+        ([""], b"", "the question is empty"),
+        (["  \n"], b"", "the question is empty"),
+        (["-"], b" \n", "the question is empty"),
+        (["-", "-"], b"why?", "standard input (-) can be read for one question only"),
+        (["-"], b"\xff\xfe", "the question on standard input is not UTF-8 text"),
+        (["-"], b"a" * 200_000, "the question on standard input has over 100000 characters"),
+        ([b"\xff"], b"", "the question is not UTF-8 text: \\xff"),
+    ],
+)
+def test_a_question_that_cannot_be_is_refused_first(panda, questions, stdin, complaint):
+    done = panda("ask", "no-such-file.mp4", *questions, stdin=stdin)
+    assert done.stderr.decode().splitlines()[0] == f"panda: {complaint}"
+    assert done.returncode == 2
+
+
+def test_a_question_may_start_with_a_dash_after_two(stand_in):
+    assert stand_in("ask", "--", "x.mp4", "-1?").stdout == b"You asked: -1?\n"
+
+
+def test_control_characters_of_an_answer_are_spelt_out(stand_in):
+    done = stand_in("ask", "x.mp4", "q", STAND_IN_ANSWER="a\x1b[31mb\rc\x9bd \u202ee\x07")
+    assert done.stdout.decode() == "a\\x1b[31mb\\rc\\x9bd \\u202ee\\x07\n"
+
+
+def test_control_characters_in_json_are_escaped(stand_in):
+    done = stand_in("ask", "x.mp4", "q", "--json", STAND_IN_ANSWER="a\x1b[31m\x9b\u202e")
+    assert done.stdout.isascii()
+    assert b"\x1b" not in done.stdout
+    assert json.loads(done.stdout)["answers"][0]["answer"] == "a\x1b[31m\x9b\u202e"
+
+
+def test_rich_markup_is_text(stand_in):
+    done = stand_in("ask", "x.mp4", "[bold]what?[/bold]", "--stats")
+    assert done.stdout == b"You asked: [bold]what?[/bold]\n"
+
+
+def test_a_closed_pipe_ends_it_without_a_word(environment):
+    command = [*STAND_IN, "ask", "x.mp4", "why?"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        command, env=environment, stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+    assert done.stderr == b""
+    assert done.returncode == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_full_disk_is_said_to_be_full(environment):
+    command = [*STAND_IN, "ask", "x.mp4", "why?"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command, env=environment, stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert done.stderr == b"panda: cannot write the answer: No space left on device\n"
+    assert done.returncode == 1
+
+
+def test_closed_standard_streams_are_no_reason_to_fail(environment):
+    command = " ".join([*STAND_IN, "ask", "x.mp4", "why?", ">&-", "2>&-", "<&-"])
+    assert subprocess.run(command, shell=True, env=environment, check=False).returncode == 0

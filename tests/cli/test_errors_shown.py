@@ -1,0 +1,101 @@
+"""Errors a user can cause: one or two lines, an exit code that means something, no traceback."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def lines(done):
+    return done.stderr.decode().splitlines()
+
+
+@pytest.fixture
+def bad_files(home):
+    (home / "empty.mp4").touch()
+    (home / "text.mp4").write_text("what happens?\n" * 50)
+    (home / "folder.mp4").mkdir()
+    return home
+
+
+@pytest.mark.parametrize("name", ["missing.mp4", "empty.mp4", "text.mp4", "folder.mp4"])
+def test_a_video_that_cannot_be_used_is_exit_3(panda, bad_files, name):
+    done = panda("ask", str(bad_files / name), "why?")
+    assert done.returncode == 3
+    assert name in lines(done)[0]
+    assert len(lines(done)) <= 2
+    assert done.stdout == b""
+
+
+def test_the_video_is_told_before_the_model(panda):
+    assert panda("ask", "missing.mp4", "why?", "--model", "no-such-model").returncode == 3
+
+
+def test_an_unknown_model_is_exit_4_with_the_nearest_name(panda, clip):
+    done = panda("ask", str(clip), "why?", "--model", "tinny")
+    assert lines(done) == ["panda: no model is called 'tinny'", "       did you mean tiny?"]
+    assert done.returncode == 4
+
+
+def test_the_missing_7b_is_exit_4_with_the_ways_on(panda, clip):
+    done = panda("ask", str(clip), "why?")
+    assert lines(done)[0] == "panda: video-panda-7b is not on this machine"
+    assert "hf download" in lines(done)[1]
+    assert "--model tiny" in lines(done)[1]
+    assert done.returncode == 4
+
+
+def test_a_missing_model_is_told_without_importing_torch(environment, clip):
+    script = (
+        "import sys\n"
+        "from pandacli.cli.entry import run\n"
+        f"assert run(['ask', {str(clip)!r}, 'why?']) == 4\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+
+
+def test_a_range_behind_the_end_is_wrong_usage(panda, clip):
+    assert panda("ask", str(clip), "why?", "--from", "1:00:00").returncode == 2
+
+
+def test_a_file_name_cannot_drive_the_terminal(panda):
+    done = panda("ask", b"\x1b[31m\xff\n[red]\xc2\x9b.mp4", "why?")
+    assert b"\x1b" not in done.stderr
+    assert "\\x1b[31m\\xff\\n[red]\\x9b.mp4" in done.stderr.decode()
+
+
+def test_a_traceback_comes_only_with_debug(panda):
+    assert b"Traceback" not in panda("ask", "missing.mp4", "why?").stderr
+    for wish in ({"PANDA_DEBUG": "1"}, {}):
+        arguments = [] if wish else ["--debug"]
+        done = panda("ask", "missing.mp4", "why?", *arguments, **wish)
+        assert b"Traceback" in done.stderr
+        assert lines(done)[-2].startswith("panda: ")
+        assert done.returncode == 3
+
+
+BROKEN = """
+import sys, importlib
+def broken(*_): raise {error}
+importlib.import_module("pandacli.cli.ask").read_clip = broken
+from pandacli.cli.entry import run
+sys.exit(run(["ask", "x.mp4", "why?"]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        ("ValueError('of \\x1b ours')", 70, "panda: unexpected ValueError: of \\x1b ours"),
+        ("MemoryError", 5, "panda: out of memory"),
+        ("KeyboardInterrupt", 130, None),
+        ("BrokenPipeError", 141, None),
+    ],
+)
+def test_what_nobody_expected_is_short_too(environment, error, code, message):
+    command = [sys.executable, "-c", BROKEN.format(error=error)]
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert done.returncode == code
+    assert lines(done)[:1] == ([message] if message else [])
+    assert b"Traceback" not in done.stderr

@@ -1,0 +1,133 @@
+"""Where an option's value comes from: option, variable, file, built-in, in that order."""
+
+import pytest
+
+from pandacli.cli import settings
+from pandacli.errors import UsageError
+
+
+@pytest.fixture(autouse=True)
+def config(tmp_path, monkeypatch):
+    """The configuration file, which does not exist yet; no variable is set."""
+    for setting in settings.SETTINGS.values():
+        monkeypatch.delenv(setting.variable, raising=False)
+    path = tmp_path / "config.toml"
+    monkeypatch.setattr(settings, "config_path", lambda: path)
+    return path
+
+
+def value_of(name, given=None):
+    return settings.resolve({name: given})[name]
+
+
+def test_nothing_said_is_the_built_in_value():
+    everything = settings.resolve(dict.fromkeys(settings.SETTINGS))
+    assert everything == {
+        "model": "video-panda-7b",
+        "quant": "auto",
+        "device": "auto",
+        "from": None,
+        "to": None,
+        "frames": 8,
+        "max-tokens": 1024,
+        "temperature": 0.0,
+        "seed": None,
+        "system": None,
+        "json": False,
+        "stats": False,
+        "quiet": False,
+        "debug": False,
+    }
+
+
+def test_the_file_goes_before_the_built_in_value(config):
+    config.write_text("max-tokens = 64\n")
+    assert value_of("max-tokens") == 64
+
+
+def test_a_variable_goes_before_the_file(config, monkeypatch):
+    config.write_text("max-tokens = 64\n")
+    monkeypatch.setenv("PANDA_MAX_TOKENS", "65")
+    assert value_of("max-tokens") == 65
+
+
+def test_the_option_goes_before_the_variable(monkeypatch):
+    monkeypatch.setenv("PANDA_MAX_TOKENS", "65")
+    assert value_of("max-tokens", "66") == 66
+
+
+def test_an_empty_variable_is_no_variable(monkeypatch):
+    monkeypatch.setenv("PANDA_MODEL", "")
+    assert value_of("model") == "video-panda-7b"
+
+
+@pytest.mark.parametrize(
+    ("text", "flag"), [("1", True), ("yes", True), ("TRUE", True), ("0", False), ("off", False)]
+)
+def test_a_flag_can_be_set_by_a_variable(monkeypatch, text, flag):
+    monkeypatch.setenv("PANDA_JSON", text)
+    assert value_of("json") is flag
+
+
+def test_a_negative_flag_overrules_the_file(config):
+    config.write_text("json = true\n")
+    assert value_of("json") is True
+    assert value_of("json", False) is False
+
+
+def test_every_kind_of_value_can_stand_in_the_file(config):
+    config.write_text(
+        'model = "tiny"\nfrom = "0:01.5"\nto = 9\ntemperature = 0.5\nseed = 7\nstats = true\n'
+    )
+    names = ("model", "from", "to", "temperature", "seed", "stats")
+    assert settings.resolve(dict.fromkeys(names)) == {
+        "model": "tiny",
+        "from": 1.5,
+        "to": 9.0,
+        "temperature": 0.5,
+        "seed": 7,
+        "stats": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "message", "hint"),
+    [
+        ("modle = 'tiny'", "sets 'modle', which is not an option", "did you mean 'model'?"),
+        ("max_tokens = 5", "sets 'max_tokens', which is not an option", "'max-tokens'?"),
+        ("frames = 0", "frames in {path}: 0 is not between 1 and 512", None),
+        ("quiet = 'perhaps'", "quiet in {path}: 'perhaps' is neither true nor false", None),
+        ("frames = [8]", "frames in {path} must be text, a number or true/false", None),
+        ("frames = true", "frames in {path}: 'true' is not a whole number", None),
+        ("frames 8", "{path} is not a TOML file", None),
+    ],
+)
+def test_a_mistake_in_the_file_names_the_file_and_the_key(config, line, message, hint):
+    config.write_text(line)
+    with pytest.raises(UsageError) as caught:
+        value_of("model")
+    assert message.format(path=config) in caught.value.message
+    assert (hint or "") in (caught.value.hint or "")
+
+
+def test_a_file_that_cannot_be_read_is_a_usage_error(config):
+    config.mkdir()
+    with pytest.raises(UsageError, match="cannot read"):
+        value_of("model")
+
+
+def test_a_bad_variable_is_named(monkeypatch):
+    monkeypatch.setenv("PANDA_DEVICE", "gpu")
+    with pytest.raises(UsageError, match="PANDA_DEVICE: 'gpu' is not one of"):
+        value_of("device")
+
+
+def test_the_configuration_file_of_the_user_is_read(panda, home, clip):
+    (home / "config" / "panda" / "config.toml").write_text('model = "from-the-file"\n')
+    done = panda("ask", str(clip), "why?")
+    assert b"no model is called 'from-the-file'" in done.stderr
+
+
+def test_help_works_whatever_is_in_the_file(panda, home):
+    (home / "config" / "panda" / "config.toml").write_text("not toml")
+    assert panda("ask", "--help").returncode == 0

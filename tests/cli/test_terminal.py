@@ -1,0 +1,156 @@
+"""`panda` in a pseudo-terminal: notices come and go, the terminal is left as it was."""
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+STAND_IN = Path(__file__).with_name("stand_in.py")
+HIDE_CURSOR, SHOW_CURSOR = b"\x1b[?25l", b"\x1b[?25h"
+
+
+class Session:
+    """A command whose stdout, stderr or both are a pseudo-terminal."""
+
+    def __init__(self, arguments, environment, *, stdout_to_terminal=True):
+        self.screen, terminal = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, str(STAND_IN), *arguments],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=terminal if stdout_to_terminal else subprocess.PIPE,
+            stderr=terminal,
+            start_new_session=True,
+        )
+        os.close(terminal)
+        self.seen = b""
+
+    def read(self, until=None, seconds=60):
+        """Reads until some bytes are on the screen, or to the end."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and (until is None or until not in self.seen):
+            if not select.select([self.screen], [], [], 0.1)[0]:
+                continue
+            try:
+                chunk = os.read(self.screen, 65536)
+            except OSError:  # Linux reports the end of a pseudo-terminal so
+                break
+            if not chunk:
+                break
+            self.seen += chunk
+        assert until is None or until in self.seen
+        return self.seen
+
+    def finish(self):
+        """Reads the rest; returns it with the exit code."""
+        self.read()
+        code = self.process.wait(60)
+        os.close(self.screen)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        return self.seen, code
+
+
+@pytest.fixture
+def terminal(environment):
+    """Starts the stand-in in a terminal; each slow step takes as long as `delay` says."""
+
+    def start(*arguments, delay="0.05", stdout_to_terminal=True, **variables):
+        variables = {"TERM": "xterm-256color", "STAND_IN_DELAY": delay} | variables
+        return Session(arguments, environment | variables, stdout_to_terminal=stdout_to_terminal)
+
+    return start
+
+
+def test_every_slow_stage_is_named(terminal):
+    seen, code = terminal("ask", "x.mp4", "why?").finish()
+    assert code == 0
+    places = [
+        seen.index(words.encode())
+        for words in ("reading frames…", "loading video-panda-7b…", "thinking…", "You asked:")
+    ]
+    assert places == sorted(places)
+
+
+def test_the_notice_is_gone_before_the_answer_starts(terminal):
+    seen, _ = terminal("ask", "x.mp4", "why?").finish()
+    before, answer = seen.split(b"You asked:")
+    assert before.endswith(b"\x1b[2K")  # the line of the notice is erased
+    assert before.rindex(SHOW_CURSOR) > before.rindex(HIDE_CURSOR)
+    assert answer == b" why?\r\n"
+
+
+def test_words_come_as_they_are_decoded(terminal):
+    session = terminal("ask", "x.mp4", "why?", delay="0.5")
+    session.read(until=b"You")
+    assert b"why?" not in session.seen
+    assert session.process.poll() is None
+    seen, _ = session.finish()
+    assert seen.endswith(b"You asked: why?\r\n")
+
+
+def test_quiet_shows_no_notices(terminal):
+    assert terminal("ask", "x.mp4", "why?", "--quiet").finish() == (b"You asked: why?\r\n", 0)
+
+
+def test_notices_show_when_only_stdout_is_piped(terminal):
+    session = terminal("ask", "x.mp4", "why?", "p?", stdout_to_terminal=False)
+    seen = session.read()
+    assert "thinking…".encode() in seen
+    assert b"asked" not in seen
+    assert session.process.stdout.read() == b"You asked: why?\nYou asked: p?\n"
+    session.finish()
+
+
+def test_several_questions_stand_above_their_answers(terminal):
+    seen, _ = terminal("ask", "x.mp4", "one?", "\x1b[31mtwo?", "--quiet", delay="0").finish()
+    assert seen == b"You asked: one?\r\nYou asked: \\x1b[31mtwo?\r\n"
+    seen, _ = terminal("ask", "x.mp4", "one?", "\x1b[31mtwo?", delay="0").finish()
+    assert b"\x1b[2m\\x1b[31mtwo?\x1b[0m\r\n" in seen
+
+
+def test_no_colour_is_honoured(terminal):
+    seen, _ = terminal("demo", NO_COLOR="1").finish()
+    assert b"38;" not in seen
+    assert b"48;" not in seen
+    assert b"frames at 0:00, 0:01" in seen
+
+
+def test_a_dumb_terminal_gets_no_cursor_codes(terminal):
+    seen, _ = terminal("ask", "x.mp4", "why?", TERM="dumb").finish()
+    assert b"\x1b" not in seen
+    assert seen.endswith(b"You asked: why?\r\n")
+
+
+@pytest.mark.parametrize(
+    ("moment", "signal_sent", "code"),
+    [
+        ("loading", signal.SIGINT, 130),
+        ("You", signal.SIGINT, 130),
+        ("thinking", signal.SIGTERM, 143),
+    ],
+)
+def test_an_interruption_leaves_the_terminal_in_order(terminal, moment, signal_sent, code):
+    session = terminal("ask", "x.mp4", "why?", delay="1")
+    session.read(until=moment.encode())
+    session.process.send_signal(signal_sent)
+    seen, exit_code = session.finish()
+    assert exit_code == code
+    assert b"Traceback" not in seen
+    assert seen.rindex(SHOW_CURSOR) > seen.rindex(HIDE_CURSOR)
+    if signal_sent == signal.SIGINT:
+        assert seen.endswith(b"\r\n")
+        assert not seen.endswith(b"\r\n\r\n")
+
+
+def test_the_demo_draws_the_frames(terminal):
+    seen, code = terminal("demo", COLUMNS="80", COLORTERM="truecolor", delay="0").finish()
+    assert code == 0
+    assert "▄".encode() in seen
+    assert b"0:07" in seen

@@ -1,0 +1,47 @@
+"""Text from outside cannot drive a terminal."""
+
+import unicodedata
+
+import pytest
+
+from pandacli.ui.harmless import harmless, harmless_line
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[31mred", "\\x1b[31mred"),
+        ("bell\x07", "bell\\x07"),
+        ("over\rwritten", "over\\rwritten"),
+        ("\x9b31m", "\\x9b31m"),
+        ("\x7f", "\\x7f"),
+        ("a\u202egnp.exe", "a\\u202egnp.exe"),
+        ("\u2066x\u2069", "\\u2066x\\u2069"),
+        ("\udcff", "\\xff"),
+        ("\ud800", "\\ud800"),
+    ],
+)
+def test_what_a_terminal_would_act_on_is_spelt_out(text, shown):
+    assert harmless(text) == shown
+
+
+@pytest.mark.parametrize(
+    "text", ["plain [bold]text[/]", "naïve 東京 👩‍👩‍👧", "العربية עברית", "two\nlines\tand a tab"]
+)
+def test_everything_else_stays_as_it_is(text):
+    assert harmless(text) == text
+
+
+def test_on_one_line_newlines_and_tabs_are_spelt_out_too():
+    assert harmless_line("a\nb\tc") == "a\\nb\\tc"
+
+
+def test_no_control_character_gets_through():
+    everything = "".join(map(chr, range(0x11000)))
+    left = {c for c in harmless(everything) if unicodedata.category(c) in ("Cc", "Cs")}
+    assert left == {"\n", "\t"}
+
+
+def test_the_pieces_of_a_stream_can_be_passed_one_by_one():
+    text = "a\x1b[31mb\u202ec\n"
+    assert "".join(harmless(character) for character in text) == harmless(text)
