@@ -1,9 +1,9 @@
-"""STAB, the Spatio-Temporal Alignment Block of Video-Panda (arXiv 2412.18609, section 3).
+r"""STAB, the Spatio-Temporal Alignment Block of Video-Panda (arXiv 2412.18609, section 3).
 
 Eight frames go in, one sequence of tokens comes out, with no pre-trained encoder on the way:
 
     patches -> LSTE -> +patches -> crop -> LSD -> tokens of a 2x2 block of patches
-                  \\-> GSTRA (a context vector a chunk) --\\
+                  \-> GSTRA (a context vector a chunk) --\
                                 LSD -> FSRA (a frame) ----> fused context token
 
 The names of parameters are those of the published checkpoint. B counts videos, T frames of a
@@ -89,8 +89,7 @@ class GSTRA(nn.Module):
             query, self.ln_3(memory), w_k, w_v, self.attn.num_heads, head_size**-0.5
         )
         context: Tensor = token[0] + self.attn.out_proj(attended + b_v)
-        context = context + self.mlp(self.ln_2(context))
-        return context
+        return context + self.mlp(self.ln_2(context))
 
 
 class LSD(nn.Module):

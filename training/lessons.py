@@ -1,0 +1,224 @@
+"""Endless batches of clips with questions, drawn and spelled as fast as a processor core can.
+
+All clips of a batch have the same content box, so that their frames make equally many tokens and
+nothing but text is padded. Each clip carries several dialogues; they share the clip's prefix, and
+the attention mask keeps them from seeing one another (`training.network`).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from pandacli.model.prompt import encode_prefix, encode_prompt
+from pandacli.model.tokenizer import VideoPandaTokenizer
+from pandacli.video import sample_indices
+from pandacli.video.canvas import content_box, fit_to_canvas
+from training.drawing import degrade, draw_frames
+from training.questions import QUESTION_KINDS, Dialogue, random_dialogue
+from training.scenes import COLOURS, KINDS, MOTIONS, Scene, random_scene
+
+IGNORED = -100
+
+_ASPECTS = (16 / 9, 4 / 3, 1.0, 3 / 4, 9 / 16, 2.39)
+_ASPECT_WEIGHTS = (0.35, 0.27, 0.13, 0.08, 0.12, 0.05)
+
+# where a shape is probed for the cells that it covers, in radii from its centre
+_PROBES = ((0.0, 0.0), (0.5, 0.0), (-0.5, 0.0), (0.0, 0.5), (0.0, -0.5))
+
+# how often each kind of question is asked; the hard ones more often
+_KIND_WEIGHTS = {
+    "describe": 2.0,
+    "colour": 0.8,
+    "shape": 1.2,
+    "motion": 1.2,
+    "direction": 0.8,
+    "count": 0.8,
+    "background": 0.5,
+    "position": 1.0,
+    "first": 0.8,
+    "yes/no": 2.2,
+    "follow-up": 1.2,
+}
+
+
+@dataclass
+class Batch:
+    """Clips and what is asked about them. B clips, L text positions, T frames."""
+
+    frames: Tensor
+    """(B, T, S, S, 3) uint8 canvases."""
+    box: tuple[int, int, int, int]
+    """The content, in pixels: top, bottom, left, right."""
+    text: Tensor
+    """(B, L) ids of all dialogues after each other, 0 at padding."""
+    dialogue: Tensor
+    """(B, L) which dialogue a position belongs to, from 1; 0 at padding."""
+    offset: Tensor
+    """(B, L) position within the dialogue."""
+    target: Tensor
+    """(B, L) the id to predict next, or `IGNORED`."""
+    shapes: Tensor
+    """(B, T, 15, 4) cells that shapes cover: cell, colour, kind and motion; -1 where unused."""
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on another device."""
+        moved = {
+            name: value.to(device) if isinstance(value, Tensor) else value
+            for name, value in vars(self).items()
+        }
+        return Batch(**moved)
+
+
+class Lessons(IterableDataset[Batch]):
+    """Batches without end; worker w of run seed s draws the same ones each time.
+
+    Args:
+        tokenizer: Of the model.
+        image_size: Side of the canvas, in pixels.
+        batch_size: Clips a batch.
+        dialogues: Dialogues a clip.
+        seed: Of everything drawn.
+        easy: Plain scenes of one or two shapes only.
+    """
+
+    def __init__(
+        self,
+        tokenizer: VideoPandaTokenizer,
+        *,
+        image_size: int,
+        batch_size: int,
+        dialogues: int,
+        seed: int,
+        easy: bool = False,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.image_size = image_size
+        self.batch_size = batch_size
+        self.dialogues = dialogues
+        self.seed = seed
+        self.easy = easy
+        self.prefix_length = len(encode_prefix(tokenizer))
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Draw for ever."""
+        worker = get_worker_info()
+        rng = np.random.default_rng((self.seed, worker.id if worker else 0))
+        while True:
+            yield self.draw(rng)
+
+    def draw(self, rng: Generator) -> Batch:
+        """One batch."""
+        sizes = random_sizes(rng, self.batch_size, self.image_size)
+        box = content_box(*sizes[0], image_size=self.image_size)
+        frames, texts, shapes = [], [], []
+        for width, height in sizes:
+            count = int(rng.integers(1, 3)) if self.easy else None
+            scene = random_scene(rng, width=width, height=height, shapes=count, easy=self.easy)
+            times = scene.times(sample_indices(scene.fps, scene.frame_count))
+            drawn = draw_frames(scene, times, rng)
+            drawn = drawn if self.easy else degrade(drawn, rng)
+            frames.append(fit_to_canvas(drawn, image_size=self.image_size))
+            texts.append(self._spell([self._ask(scene, rng) for _ in range(self.dialogues)]))
+            shapes.append(_visible_shapes(scene, times, box))
+        length = max(len(rows[0]) for rows in texts)
+        text, dialogue, offset, target = (
+            torch.from_numpy(np.stack([_padded(rows[i], length, filler) for rows in texts]))
+            for i, filler in enumerate((0, 0, 0, IGNORED))
+        )
+        return Batch(
+            torch.from_numpy(np.stack(frames)),
+            box,
+            text,
+            dialogue,
+            offset,
+            target,
+            torch.from_numpy(np.stack(shapes)),
+        )
+
+    def _ask(self, scene: Scene, rng: Generator) -> Dialogue:
+        weights = np.array([_KIND_WEIGHTS[kind] for kind in QUESTION_KINDS])
+        kind = str(rng.choice(QUESTION_KINDS, p=weights / weights.sum()))
+        return random_dialogue(scene, kind, rng)
+
+    def _spell(self, dialogues: list[Dialogue]) -> tuple[NDArray[np.int64], ...]:
+        """Ids, dialogue numbers, offsets and targets of dialogues laid one after another."""
+        columns: tuple[list[int], ...] = ([], [], [], [])
+        for number, dialogue in enumerate(dialogues, 1):
+            ids, target = self._spell_one(dialogue)
+            for column, values in zip(
+                columns, (ids, [number] * len(ids), range(len(ids)), target), strict=True
+            ):
+                column.extend(values)
+        return tuple(np.array(column, np.int64) for column in columns)
+
+    def _spell_one(self, dialogue: Dialogue) -> tuple[list[int], list[int]]:
+        turns = dialogue.turns
+        ids = encode_prompt(turns, self.tokenizer)[self.prefix_length :]
+        target = [IGNORED] * len(ids)
+        for number in range(len(turns)):
+            asked = [*turns[:number], (turns[number][0], None)]
+            start = len(encode_prompt(asked, self.tokenizer)) - self.prefix_length
+            end = ids.index(self.tokenizer.eos_id, start)
+            target[start - 1 : end] = ids[start : end + 1]
+        return ids, target
+
+
+def random_sizes(rng: Generator, count: int, image_size: int) -> list[tuple[int, int]]:
+    """Frame sizes (width, height) that all have the content box of the first."""
+    aspect = float(rng.choice(_ASPECTS, p=_ASPECT_WEIGHTS))
+    if rng.random() < 0.3:
+        aspect = float(np.exp(rng.uniform(np.log(0.45), np.log(2.6))))
+    sizes: list[tuple[int, int]] = []
+    wanted = None
+    while len(sizes) < count:
+        nearby = aspect if rng.random() < 0.5 else aspect * float(np.exp(rng.uniform(-0.2, 0.2)))
+        longer = float(np.exp(rng.uniform(np.log(150), np.log(420))))
+        width, height = (longer, longer / nearby) if nearby > 1 else (longer * nearby, longer)
+        size = (max(32, round(width)), max(32, round(height)))
+        box = content_box(*size, image_size=image_size)
+        wanted = wanted or box
+        if box == wanted:
+            sizes.append(size)
+    return sizes
+
+
+def _visible_shapes(
+    scene: Scene, times: list[float], box: tuple[int, int, int, int]
+) -> NDArray[np.int64]:
+    """(T, 15, 4): of each shape seen at each time some cells it covers, and what it is."""
+    top, bottom, left, right = box
+    rows, columns = (bottom - top) // 28, (right - left) // 28
+    short = min(scene.width, scene.height)
+    seen = np.full((len(times), 3 * len(_PROBES), 4), -1, np.int64)
+    for t, time in enumerate(times):
+        for n, shape in enumerate(scene.shapes):
+            if shape.opacity(time) <= 0.5:
+                continue
+            x, y, radius = shape.at(time)
+            places = [
+                (x + dx * radius * short / scene.width, y + dy * radius * short / scene.height)
+                for dx, dy in _PROBES
+            ]
+            cells = {
+                int(py * rows) * columns + int(px * columns)
+                for px, py in places
+                if 0 <= px < 1 and 0 <= py < 1
+            }
+            what = (
+                COLOURS.index(shape.colour),
+                KINDS.index(shape.kind),
+                MOTIONS.index(shape.motion),
+            )
+            for slot, cell in enumerate(sorted(cells), n * len(_PROBES)):
+                seen[t, slot] = (cell, *what)
+    return seen
+
+
+def _padded(values: NDArray[np.int64], length: int, filler: int) -> NDArray[np.int64]:
+    return np.pad(values, (0, length - len(values)), constant_values=filler)

@@ -1,0 +1,219 @@
+"""The loss of `tiny`: answers, and while it learns, what it should have seen on the way.
+
+Answers alone teach slowly: a wrong "left" says nothing about which of thousands of weights to
+blame. So small linear heads, thrown away afterwards, read out of the Llama's layers what any
+answer needs: at the tokens that a shape covers its colour and kind, in the last layer its motion,
+and at every token its own place in the frame.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AttentionInterface
+
+from pandacli.model.modeling import VideoPandaForConditionalGeneration
+from pandacli.model.prompt import encode_prefix
+from pandacli.model.tokenizer import VideoPandaTokenizer
+from pandacli.video.canvas import _MEAN, _STD
+from training.lessons import IGNORED, Batch
+from training.scenes import COLOURS, KINDS, MOTIONS
+
+_FIRST_TELLING_FRAME = 3  # before this one a motion can hardly be told
+
+
+@dataclass
+class Losses:
+    """Of one batch: what is minimised, and what is worth plotting."""
+
+    total: Tensor
+    answer: Tensor
+    token_accuracy: Tensor
+    seen_accuracy: Tensor
+    """Share of shapes whose colour and kind are read right in the middle layer."""
+    motion_accuracy: Tensor
+
+
+class Pupil(nn.Module):
+    """A Video-Panda with the reading heads that it needs only while it learns."""
+
+    def __init__(
+        self, model: VideoPandaForConditionalGeneration, tokenizer: VideoPandaTokenizer
+    ) -> None:
+        super().__init__()
+        self.model = model
+        model.set_attn_implementation("branching")
+        hidden = model.config.hidden_size
+        self.presence = nn.Linear(hidden, 1)
+        self.appearance = nn.ModuleList(
+            nn.Linear(hidden, len(COLOURS) + len(KINDS)) for _ in range(3)
+        )
+        self.place = nn.Linear(hidden, 2)
+        self.motion = nn.Linear(hidden, len(MOTIONS))
+        prefix = torch.tensor([i for i in encode_prefix(tokenizer) if i >= 0])
+        self.register_buffer("prefix_ids", prefix, persistent=False)
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (_MEAN, _STD))
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
+
+    def forward(self, batch: Batch, hints: float) -> Losses:
+        """The losses of a batch.
+
+        Args:
+            batch: Clips and dialogues.
+            hints: Weight of what is read off the layers, against that of the answers.
+        """
+        llama = self.model.model
+        top, bottom, left, right = batch.box
+        rows, columns = (bottom - top) // 28, (right - left) // 28
+        videos = torch.stack([torch.cat(v) for v in llama.encode_frames(self._pixels(batch))])
+        count = videos.shape[0]
+        head = llama.embed_tokens(self.prefix_ids).expand(count, -1, -1)
+        inputs = torch.cat((head, videos.to(head.dtype), llama.embed_tokens(batch.text)), 1)
+        prefix_length = head.shape[1] + videos.shape[1]
+        outputs = llama(
+            inputs_embeds=inputs,
+            attention_mask=branching_mask(batch.dialogue, prefix_length),
+            position_ids=branching_positions(batch.offset, prefix_length),
+            output_hidden_states=True,
+            use_cache=False,
+        )
+        final = outputs.last_hidden_state
+        asked = batch.target != IGNORED
+        logits = self.model.lm_head(final[:, prefix_length:][asked]).float()
+        answer = F.cross_entropy(logits, batch.target[asked])
+
+        def cells(states: Tensor) -> Tensor:
+            """The tokens of cells: (B, T, rows * columns, hidden)."""
+            frames = states[:, head.shape[1] : prefix_length].unflatten(
+                1, (batch.shapes.shape[1], -1)
+            )
+            grid = frames[:, :, 1:].unflatten(2, (rows, columns + 1))[:, :, :, :-1]
+            return grid.flatten(2, 3)
+
+        layers = outputs.hidden_states
+        early, middle, late = (cells(layers[i]) for i in (0, len(layers) // 2, -1))
+        presence = self._presence_loss(early, batch.shapes)
+        appearance = [
+            self._appearance_loss(head, states, batch.shapes)
+            for head, states in zip(self.appearance, (early, middle, late), strict=True)
+        ]
+        place = self._place_loss(middle, rows, columns)
+        motion, motion_accuracy = self._motion_loss(late, batch.shapes)
+        seen = presence + 0.5 * sum(loss for loss, _ in appearance) + 4 * place + motion
+        return Losses(
+            answer + hints * seen,
+            answer.detach(),
+            (logits.argmax(-1) == batch.target[asked]).float().mean(),
+            appearance[1][1],
+            motion_accuracy,
+        )
+
+    def _pixels(self, batch: Batch) -> Tensor:
+        """(B, T, 4, S, S): normalised RGB and the mask."""
+        rgb = batch.frames.permute(0, 1, 4, 2, 3).float().div(255).sub(self.mean).div(self.std)
+        mask = torch.zeros_like(rgb[:, :, :1])
+        top, bottom, left, right = batch.box
+        mask[..., top:bottom, left:right] = 1
+        return torch.cat((rgb, mask), 2)
+
+    def _presence_loss(self, cells: Tensor, shapes: Tensor) -> Tensor:
+        present = torch.zeros(cells.shape[:3], device=cells.device)
+        clips, times, slots = (shapes[..., 0] >= 0).nonzero(as_tuple=True)
+        present[clips, times, shapes[clips, times, slots, 0]] = 1
+        logits = self.presence(cells)[..., 0].float()
+        weight = torch.tensor(4.0, device=cells.device)
+        return F.binary_cross_entropy_with_logits(logits, present, pos_weight=weight)
+
+    def _appearance_loss(
+        self, head: nn.Module, cells: Tensor, shapes: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        states, truth = at_shapes(cells, shapes)
+        colour, kind = head(states).float().split((len(COLOURS), len(KINDS)), -1)
+        loss = F.cross_entropy(colour, truth[:, 1]) + F.cross_entropy(kind, truth[:, 2])
+        right = (colour.argmax(-1) == truth[:, 1]) & (kind.argmax(-1) == truth[:, 2])
+        return loss, right.float().mean()
+
+    def _place_loss(self, cells: Tensor, rows: int, columns: int) -> Tensor:
+        y = torch.linspace(0, 1, rows, device=cells.device).repeat_interleave(columns)
+        x = torch.linspace(0, 1, columns, device=cells.device).repeat(rows)
+        guess = self.place(cells).float()
+        return F.mse_loss(guess, torch.stack((y, x), -1).expand_as(guess))
+
+    def _motion_loss(self, cells: Tensor, shapes: Tensor) -> tuple[Tensor, Tensor]:
+        later = slice(_FIRST_TELLING_FRAME, None)
+        states, truth = at_shapes(cells[:, later], shapes[:, later])
+        logits = self.motion(states).float()
+        right = (logits.argmax(-1) == truth[:, 3]).float().mean()
+        return F.cross_entropy(logits, truth[:, 3]), right
+
+
+def at_shapes(cells: Tensor, shapes: Tensor) -> tuple[Tensor, Tensor]:
+    """The states (n, hidden) that shapes cover, and what these shapes are (n, 4)."""
+    clips, times, slots = (shapes[..., 0] >= 0).nonzero(as_tuple=True)
+    truth = shapes[clips, times, slots]
+    return cells[clips, times, truth[:, 0]], truth
+
+
+def branching_attention(
+    _module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor,
+    **_: object,
+) -> tuple[Tensor, None]:
+    """Attention of dialogues that share a prefix, in the form transformers calls it.
+
+    The prefix is plain causal attention, which needs no mask and half the work; only the text
+    behind it needs the mask.
+
+    Args:
+        _module: The attention layer.
+        query: (B, heads, P + L, size); `key` and `value` likewise.
+        key: See `query`.
+        value: See `query`.
+        attention_mask: (B, 1, L, P + L), see `branching_mask`.
+    """
+    prefix = query.shape[2] - attention_mask.shape[2]
+    with torch.autocast(query.device.type, enabled=False):  # else softmax would be in float32
+        query, key, value = (x.to(torch.bfloat16) for x in (query, key, value))
+        ahead = torch.full((prefix, prefix), -torch.inf, dtype=query.dtype, device=query.device)
+        seen = _attend(
+            query[:, :, :prefix], key[:, :, :prefix], value[:, :, :prefix], ahead.triu(1)
+        )
+        read = _attend(query[:, :, prefix:], key, value, attention_mask.to(query.dtype))
+    return torch.cat((seen, read), 2).transpose(1, 2), None
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """Written out: on a CPU in bfloat16 this is faster backwards than torch's fused attention."""
+    logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2) + mask
+    return logits.softmax(-1) @ value
+
+
+AttentionInterface.register("branching", branching_attention)
+
+
+def branching_mask(dialogue: Tensor, prefix_length: int) -> Tensor:
+    """Who may attend to whom when dialogues that share a prefix lie one after another.
+
+    Args:
+        dialogue: (B, L) numbers from 1, 0 at padding.
+        prefix_length: Positions P of the prefix, which all dialogues see.
+
+    Returns:
+        (B, 1, L, P + L), 0 where the text position may look at the column, else -inf.
+    """
+    length = dialogue.shape[1]
+    same = dialogue[:, :, None] == dialogue[:, None, :]
+    allowed = F.pad(same.tril(), (prefix_length, 0), value=True)  # (B, L, P + L)
+    mask = torch.zeros(len(dialogue), 1, length, prefix_length + length, device=dialogue.device)
+    return mask.masked_fill(~allowed[:, None], -torch.inf)
+
+
+def branching_positions(offset: Tensor, prefix_length: int) -> Tensor:
+    """(B, P + L): every dialogue counts on from the end of the prefix."""
+    prefix = torch.arange(prefix_length, device=offset.device).expand(len(offset), -1)
+    return torch.cat((prefix, offset + prefix_length), 1)

@@ -1,0 +1,296 @@
+"""Train `tiny`: `python -m training.train`. Stop it at will; the same command goes on.
+
+Everything it needs is drawn on the spot. In the run's folder lie the state to resume from
+(`state.pt`), the model so far (`model/`) and a plot of loss and accuracy (`progress.png`).
+"""
+
+import argparse
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+
+from pandacli.model.config import VideoPandaConfig
+from pandacli.model.modeling import VideoPandaForConditionalGeneration
+from pandacli.model.tokenizer import VideoPandaTokenizer
+from training.lessons import Batch, Lessons
+from training.network import Losses, Pupil
+from training.vocabulary import train_vocabulary
+
+IMAGE_SIZE = 168
+HIDDEN_SIZE = 192
+VIDEO_HIDDEN_SIZE = 192
+
+WARM_UP_STEPS = 100
+EASY_STEPS = 400
+"""How long only plain scenes of one or two shapes are shown."""
+NORM_STEPS = 300
+"""After so many steps BatchNorm keeps its statistics: batches differ in aspect ratio, and the
+finished model must see all of them through the same ones."""
+COOL_DOWN = 0.3
+"""The last part of the training, in which the learning rate falls to zero."""
+
+
+@dataclass
+class History:
+    """One point of the plot every `--report` steps, averaged over them."""
+
+    step: list[int] = field(default_factory=list)
+    answer_loss: list[float] = field(default_factory=list)
+    token_accuracy: list[float] = field(default_factory=list)
+    seen_accuracy: list[float] = field(default_factory=list)
+    motion_accuracy: list[float] = field(default_factory=list)
+
+
+def main() -> None:
+    """Parse the command line and train."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", type=Path, default=Path("runs/tiny"), help="folder of the run")
+    parser.add_argument("--steps", type=int, default=4800, help="length of the whole training")
+    parser.add_argument("--batch-size", type=int, default=16, help="clips a step")
+    parser.add_argument("--dialogues", type=int, default=8, help="dialogues a clip")
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--report", type=int, default=50, help="steps between points of the plot")
+    parser.add_argument("--save", type=int, default=200, help="steps between checkpoints")
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw clips")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    train(parser.parse_args())
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train to the end, resuming where the run's folder says."""
+    torch.manual_seed(options.seed)
+    tokenizer = load_vocabulary(options.run, options.seed)
+    model = new_model(len(tokenizer))
+    pupil = Pupil(model, tokenizer).to(options.device)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.998), use_buffers=True)
+    optimizers = build_optimizers(pupil, options.learning_rate)
+    history, step = History(), 0
+    state_file = options.run / "state.pt"
+    if state_file.exists():
+        state = torch.load(state_file, weights_only=True)
+        pupil.load_state_dict(state["pupil"])
+        average.load_state_dict(state["average"])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        history, step = History(**state["history"]), state["step"]
+
+    batches = Batches(tokenizer, options)
+    window: list[Losses] = []
+    columns = (
+        TextColumn("{task.fields[status]}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns) as progress:
+        bar = progress.add_task("training", total=options.steps, completed=step, status="")
+        while step < options.steps:
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = options.learning_rate * schedule(step / options.steps, step)
+            losses = take_step(
+                pupil, batches.next(step), optimizers, hints(step / options.steps), step
+            )
+            average.update_parameters(model)
+            window.append(losses)
+            step += 1
+            if step % options.report == 0:
+                extend(history, step, window)
+                window.clear()
+                status = (
+                    f"loss {history.answer_loss[-1]:.3f}"
+                    f"  tokens {history.token_accuracy[-1]:.1%}"
+                    f"  seen {history.seen_accuracy[-1]:.1%}"
+                    f"  motion {history.motion_accuracy[-1]:.1%}"
+                )
+                progress.update(bar, status=status)
+                if not progress.console.is_terminal:
+                    progress.console.print(f"step {step}  {status}", highlight=False)
+            progress.update(bar, completed=step)
+            if step % options.save == 0 or step == options.steps:
+                save(options.run, pupil, average, optimizers, history, step, tokenizer)
+
+
+def load_vocabulary(run: Path, seed: int) -> VideoPandaTokenizer:
+    """The run's tokenizer, made when it is not there yet."""
+    file = run / "tokenizer.model"
+    if not file.exists():
+        train_vocabulary(run, seed)
+    return VideoPandaTokenizer(file, legacy=True)
+
+
+def new_model(vocabulary_size: int) -> VideoPandaForConditionalGeneration:
+    """An untrained `tiny`."""
+    config = VideoPandaConfig(
+        image_size=IMAGE_SIZE,
+        patch_size=14,
+        video_hidden_size=VIDEO_HIDDEN_SIZE,
+        video_num_heads=8,
+        hidden_size=HIDDEN_SIZE,
+        intermediate_size=512,
+        num_hidden_layers=5,
+        num_attention_heads=4,
+        vocab_size=vocabulary_size,
+        max_position_embeddings=2048,
+        initializer_range=0.04,
+    )
+    return VideoPandaForConditionalGeneration(config)
+
+
+def build_optimizers(pupil: Pupil, learning_rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices between layers, AdamW for everything else."""
+    matrices, others = [], []
+    outer = ("embed_tokens", "lm_head", "appearance", "presence", "place", "motion")
+    for name, parameter in pupil.named_parameters():
+        inner = parameter.ndim == 2 and not any(part in name for part in outer)
+        (matrices if inner else others).append(parameter)
+    return [
+        torch.optim.Muon(
+            matrices, lr=learning_rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"
+        ),
+        torch.optim.AdamW(others, lr=learning_rate, weight_decay=0.01, betas=(0.9, 0.98)),
+    ]
+
+
+def schedule(progress: float, step: int) -> float:
+    """Share of the full learning rate: a short rise, a plateau, a straight line to zero."""
+    return min(1.0, (step + 1) / WARM_UP_STEPS, max(0.0, (1 - progress) / COOL_DOWN))
+
+
+def hints(progress: float) -> float:
+    """Weight of what is read off the layers; answers take over towards the end."""
+    return 1.0 if progress < 0.5 else 0.3
+
+
+def take_step(
+    pupil: Pupil,
+    batch: Batch,
+    optimizers: list[torch.optim.Optimizer],
+    hints_weight: float,
+    step: int,
+) -> Losses:
+    """One step of all optimizers on one batch."""
+    pupil.train()
+    if step >= NORM_STEPS:
+        pupil.model.model.video_tower.lmhra1.eval()
+    device = pupil.prefix_ids.device
+    with torch.autocast(device.type, torch.bfloat16):
+        losses: Losses = pupil(batch.to(device), hints_weight)
+    losses.total.backward()
+    losses.total = losses.total.detach()  # the history must not hold on to the graph
+    torch.nn.utils.clip_grad_norm_(pupil.parameters(), 1.0)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
+    return losses
+
+
+class Batches:
+    """The batch of each step: easy ones first; a resumed run goes on with others."""
+
+    def __init__(self, tokenizer: VideoPandaTokenizer, options: argparse.Namespace) -> None:
+        self.tokenizer = tokenizer
+        self.options = options
+        self.stage: bool | None = None
+
+    def next(self, step: int) -> Batch:
+        """Draw the batch of a step."""
+        easy = step < EASY_STEPS
+        if easy != self.stage:
+            self.stage = easy
+            lessons = Lessons(
+                self.tokenizer,
+                image_size=IMAGE_SIZE,
+                batch_size=self.options.batch_size,
+                dialogues=self.options.dialogues,
+                seed=self.options.seed + 1000 * (step + 1),
+                easy=easy,
+            )
+            self.loader = iter(
+                DataLoader(
+                    lessons,
+                    batch_size=None,
+                    num_workers=self.options.workers,
+                    multiprocessing_context="spawn",  # a fork would keep a copy of our memory
+                )
+            )
+        batch: Batch = next(self.loader)
+        return batch
+
+
+def extend(history: History, step: int, window: list[Losses]) -> None:
+    """Add the averages of a window of steps."""
+
+    def mean(values: list[torch.Tensor]) -> float:
+        return float(torch.stack([value.detach() for value in values]).mean())
+
+    history.step.append(step)
+    history.answer_loss.append(mean([losses.answer for losses in window]))
+    history.token_accuracy.append(mean([losses.token_accuracy for losses in window]))
+    history.seen_accuracy.append(mean([losses.seen_accuracy for losses in window]))
+    history.motion_accuracy.append(mean([losses.motion_accuracy for losses in window]))
+
+
+def save(
+    run: Path,
+    pupil: Pupil,
+    average: AveragedModel,
+    optimizers: list[torch.optim.Optimizer],
+    history: History,
+    step: int,
+    tokenizer: VideoPandaTokenizer,
+) -> None:
+    """Write the state to resume from, the averaged model so far and the plot."""
+    state: dict[str, Any] = {
+        "pupil": pupil.state_dict(),
+        "average": average.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+        "history": asdict(history),
+        "step": step,
+    }
+    torch.save(state, run / "state.new")
+    (run / "state.new").replace(run / "state.pt")
+    export(average.module, tokenizer, run / "model")
+    (run / "history.json").write_text(json.dumps(asdict(history)))
+    plot(history, run / "progress.png")
+
+
+def export(model: torch.nn.Module, tokenizer: VideoPandaTokenizer, folder: Path) -> None:
+    """Save the model in half precision, as `from_pretrained` and `panda --model` load it."""
+    assert isinstance(model, VideoPandaForConditionalGeneration)
+    half = VideoPandaForConditionalGeneration(model.config)
+    half.load_state_dict(model.state_dict())
+    half.to(torch.float16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def plot(history: History, file: Path) -> None:
+    """Loss and accuracy over the steps, as a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    left.plot(history.step, history.answer_loss)
+    left.set(xlabel="step", ylabel="loss of the answers", yscale="log")
+    right.plot(history.step, history.token_accuracy, label="tokens of answers")
+    right.plot(
+        history.step, history.seen_accuracy, label="colour and shape, read off the middle layer"
+    )
+    right.plot(history.step, history.motion_accuracy, label="motion, read off the last layer")
+    right.set(xlabel="step", ylabel="accuracy", ylim=(0, 1))
+    right.legend(loc="lower right")
+    figure.savefig(file, dpi=100)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    main()
