@@ -4,6 +4,7 @@
     loading     checkpoint folder to model, on a device, in a precision
     device      which device, which number format, and running out of memory
     quantize    4-bit and 8-bit weights, and when they are needed
+    frame_count how many frames a model can look at
     loaded_clip a clip with its prefix (system prompt and frames) computed once
     prefix      the KV cache that questions on a clip share
     generate    prefill, decode_one, sample

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import pandacli
 from pandacli import Panda
 from pandacli.engine import Answer, LoadedClip
 from pandacli.errors import ClipError, ModelError, UsageError
@@ -65,6 +66,12 @@ def test_a_number_of_frames_that_the_model_cannot_chunk_is_refused(
     with pytest.raises(UsageError, match="cannot look at 9 frames") as caught:
         panda.open(clip, num_frames=9)
     assert caught.value.hint == "8 or 10 would do; 8 is what it was trained with"
+
+
+def test_the_package_offers_panda_and_nothing_by_accident() -> None:
+    assert pandacli.Panda is Panda
+    with pytest.raises(AttributeError, match="no attribute 'Pander'"):
+        _ = pandacli.Pander
 
 
 def test_a_model_that_is_not_here_is_told_before_torch_is_imported() -> None:
