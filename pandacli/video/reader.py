@@ -10,6 +10,7 @@ import os
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,10 +133,9 @@ def _jump(
 ) -> Reading | None:
     """Read the frames wanted by jumping to them; None when that is no gain or not to be trusted."""
     ticks = stream.ticks
-    if ticks is None or not _worth_jumping(stream, wanted, to_end=to_end):
+    if not ticks or not _worth_jumping(stream, wanted, to_end=to_end):
         return None
-    head = range(min(_CHECKED_HEAD, len(ticks)))
-    if [tick for tick, _ in zip(usual.walk(), head, strict=False)] != [ticks[i] for i in head]:
+    if tuple(islice(usual.walk(), _CHECKED_HEAD)) != ticks[:_CHECKED_HEAD]:
         return None
     if to_end or max(wanted, default=0) >= len(ticks):
         count = _count_to_the_end(stream, final)
@@ -161,8 +161,8 @@ def _worth_jumping(stream: Stream, wanted: Collection[int], *, to_end: bool) -> 
     jumped = _CHECKED_HEAD
     for number in {*wanted, count - 1} if to_end else wanted:
         number = min(number, count - 1)
-        begin = stream.ticks[number] - _ticks_in(stream, _SEEK_MARGINS[0])
-        keys_before = bisect_right(stream.key_ticks, begin)
+        begin = _start(stream, number, _SEEK_MARGINS[0])
+        keys_before = 0 if begin is None else bisect_right(stream.key_ticks, begin)
         key = stream.key_ticks[keys_before - 1] if keys_before else stream.ticks[0]
         jumped += number - bisect_right(stream.ticks, key) + 2
     return 2 * jumped < walked
@@ -176,7 +176,7 @@ def _count_to_the_end(stream: Stream, source: Source) -> int | None:
     assert stream.ticks is not None
     for margin in _SEEK_MARGINS:
         found: int | None = None
-        walk = source.walk(stream.ticks[-1] - _ticks_in(stream, margin))
+        walk = source.walk(_start(stream, len(stream.ticks) - 1, margin))
         for number in _numbered(stream, walk):
             if number is None:
                 return None
@@ -210,8 +210,7 @@ def _jump_to(stream: Stream, source: Source, number: int) -> tuple[Iterator[int 
     """A walk that stands at frame `number`, and that number; -1 if it cannot be reached."""
     assert stream.ticks is not None
     for margin in _SEEK_MARGINS:
-        start = stream.ticks[number] - _ticks_in(stream, margin)
-        walk = _numbered(stream, source.walk(start))
+        walk = _numbered(stream, source.walk(_start(stream, number, margin)))
         if _step_to(walk, number) == number:
             return walk, number
     return iter(()), -1
@@ -241,8 +240,11 @@ def _numbered(stream: Stream, walk: Iterator[int | None]) -> Iterator[int | None
         expected += 1
 
 
-def _ticks_in(stream: Stream, seconds: float) -> int:
-    return round(seconds / stream.time_base)
+def _start(stream: Stream, number: int, margin: float) -> int | None:
+    """The tick `margin` seconds before frame `number`; None where that is before the first."""
+    assert stream.ticks is not None
+    start = stream.ticks[number] - round(margin / stream.time_base)
+    return start if start > stream.ticks[0] else None
 
 
 def stack(pictures: Sequence[Picture]) -> NDArray[np.uint8]:

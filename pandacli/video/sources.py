@@ -31,6 +31,10 @@ import cv2
 
 Picture = NDArray[np.uint8]
 
+_UNKNOWN_TO_OPENCV = {"av1", "libdav1d"}
+_ROUNDING = 2.0
+"""Grey levels by which two right conversions of one frame to RGB may differ on average."""
+
 
 class DoubtfulPictureError(Exception):
     """A decoder's picture that may not be what the stream holds."""
@@ -60,23 +64,51 @@ def sources_for(stream: Stream) -> tuple[Source, Source]:
     """The decoder to use for a stream, and the one whose word is final where that one fails."""
     if stream.codec == "webp" and stream.packet_count > 1:
         return PillowSource(stream), PillowSource(stream)
-    final = PyAVSource(stream, threaded=False)
-    unfit_for_opencv = (
-        stream.codec in {"av1", "libdav1d"}
-        or stream.wide_colour
-        or stream.interlaced
-        or not stream.alone
+    usual = OpenCVSource(stream) if _fit_for_opencv(stream) else PyAVSource(stream)
+    return usual, PyAVSource(stream, threaded=False)
+
+
+def _fit_for_opencv(stream: Stream) -> bool:
+    """Whether OpenCV should be able to read a stream, and does show its first frame rightly."""
+    return (
+        stream.alone
+        and stream.codec not in _UNKNOWN_TO_OPENCV
+        and not stream.wide_colour
+        and not stream.interlaced
+        # OpenCV crashes on a path that is not valid UTF-8.
+        and not any("\udc80" <= letter <= "\udcff" for letter in str(stream.path.absolute()))
+        and _same_first_picture(OpenCVSource(stream), PyAVSource(stream, threaded=False))
     )
-    return (PyAVSource(stream) if unfit_for_opencv else OpenCVSource(stream)), final
+
+
+def _same_first_picture(one: Source, other: Source) -> bool:
+    """Whether two decoders show the same first frame, but for rounding."""
+    for _ in zip(one.walk(), other.walk(), strict=False):
+        try:
+            pictures = one.picture(), other.picture()
+        except DoubtfulPictureError:
+            return False
+        if pictures[0].shape != pictures[1].shape:
+            return False
+        difference = pictures[0].astype(np.int16) - pictures[1]
+        return bool(np.abs(difference).mean() < _ROUNDING)
+    return False
 
 
 class OpenCVSource:
-    """Frames through `cv2.VideoCapture`, which turns them upright itself."""
+    """Frames through `cv2.VideoCapture`, which turns them upright itself.
+
+    A conversion to RGB that fails is reported as a success and leaves OpenCV's buffer as it
+    was. So the first frame of every walk is converted, wanted or not, and a picture that equals
+    the one before it is not believed. The file's first frame has none before it; `sources_for`
+    compares that one with another decoder's.
+    """
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._capture = cv2.VideoCapture()
         self._before: Picture | None = None
+        self._at_first_frame = False
 
     def walk(self, start: int | None = None) -> Iterator[int | None]:
         stream = self._stream
@@ -87,22 +119,26 @@ class OpenCVSource:
             capture.set(cv2.CAP_PROP_POS_MSEC, float((start - stream.first_tick) * milliseconds))
         try:
             while capture.grab():
+                self._at_first_frame = start is None and self._before is None
+                if self._before is None:
+                    self._before = self._convert()
                 position = capture.get(cv2.CAP_PROP_POS_MSEC)
                 yield round(position / milliseconds) + stream.first_tick
         finally:
             capture.release()
 
     def picture(self) -> Picture:
-        decoded, image = self._capture.retrieve()
-        if not decoded or image.ndim != 3:
-            raise DoubtfulPictureError("OpenCV cannot convert this frame")
-        bgr = np.asarray(image, np.uint8)
-        if not bgr.any() or (self._before is not None and np.array_equal(bgr, self._before)):
-            # A conversion that fails leaves the buffer as it was, black at first, and is
-            # reported as a success.
+        bgr = self._convert()
+        before = None if self._at_first_frame else self._before
+        if bgr.ndim != 3 or (before is not None and np.array_equal(bgr, before)):
             raise DoubtfulPictureError("OpenCV may not have converted this frame")
         self._before = bgr
-        return np.ascontiguousarray(bgr[..., ::-1], np.uint8)
+        return np.ascontiguousarray(bgr[..., ::-1])
+
+    def _convert(self) -> Picture:
+        """The frame as OpenCV gives it, BGR; an empty array where it admits that it cannot."""
+        decoded, image = self._capture.retrieve()
+        return np.asarray(image, np.uint8) if decoded else np.empty(0, np.uint8)
 
 
 class PyAVSource:
@@ -125,7 +161,10 @@ class PyAVSource:
             else:
                 stream.codec_context.thread_count = 1
             if start is not None:
-                container.seek(start, stream=stream)
+                try:
+                    container.seek(start, stream=stream)
+                except (av.error.FFmpegError, OSError):
+                    return
             for packet in _packets(container, stream):
                 for frame in _decoded(packet):
                     self._frame = frame

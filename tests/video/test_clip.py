@@ -1,0 +1,79 @@
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pandacli.errors import UsageError
+from pandacli.video.clip import Clip, format_time, parse_time
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0.0),
+        ("62.5", 62.5),
+        (".5", 0.5),
+        ("90", 90.0),
+        ("1:02.5", 62.5),
+        ("01:02", 62.0),
+        ("75:00", 4500.0),
+        ("1:02:03.5", 3723.5),
+        ("0:00:00", 0.0),
+        (" 1:02 ", 62.0),
+    ],
+)
+def test_a_time_is_read_in_every_form(text, seconds):
+    assert parse_time(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "abc", "-5", "1:60", "1:60:00", "1:2:3:4", ":30", "1:", "1e3", "nan", "inf", "1,5", "٣"],
+)
+def test_what_is_no_time_is_refused_with_the_forms_that_are(text):
+    with pytest.raises(UsageError, match="not a time") as caught:
+        parse_time(text)
+    assert "m:ss" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0:00"),
+        (62.5, "1:02.5"),
+        (59.9996, "1:00"),
+        (10.0, "0:10"),
+        (600.0, "10:00"),
+        (3723.0, "1:02:03"),
+        (-0.04, "-0:00.04"),
+    ],
+)
+def test_a_time_is_written_for_reading(seconds, text):
+    assert format_time(seconds) == text
+
+
+def test_a_clip_takes_its_path_as_text():
+    assert Clip("film.mp4").path == Path("film.mp4")
+
+
+@pytest.mark.parametrize(("start", "end"), [(5.0, 5.0), (5.0, 2.0), (None, 0.0)])
+def test_a_range_that_does_not_go_forward_is_refused(start, end):
+    with pytest.raises(UsageError, match="not after its start"):
+        Clip(Path("film.mp4"), start, end)
+
+
+@pytest.mark.parametrize("moment", [-1.0, math.nan, math.inf])
+def test_a_moment_that_cannot_be_is_refused(moment):
+    with pytest.raises(UsageError):
+        Clip(Path("film.mp4"), start=moment)
+
+
+def test_clips_and_times_cost_no_heavy_import():
+    program = (
+        "import sys; from pandacli.video import Clip, parse_time; Clip('a', parse_time('1'));"
+        "print([name for name in ('numpy', 'cv2', 'av', 'PIL', 'torch') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
