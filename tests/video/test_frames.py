@@ -1,0 +1,69 @@
+import pytest
+
+from pandacli.errors import UsageError
+from pandacli.video import Clip, sample_frames, sample_indices
+from tests.video.clips import cut_short, numbers_in, write_clip
+
+
+@pytest.fixture(scope="module")
+def four_seconds(tmp_path_factory):
+    path = tmp_path_factory.mktemp("clips") / "clip.mp4"
+    return write_clip(path, 100, options={"bf": "2", "g": "25"})
+
+
+def test_the_frames_are_those_of_the_sampling_rule(four_seconds):
+    frames = sample_frames(Clip(four_seconds))
+    assert list(frames.indices) == sample_indices(25.0, 100)
+    assert numbers_in(frames.pixels) == list(frames.indices)
+    assert frames.times == tuple(index / 25 for index in frames.indices)
+    assert frames.notices == ()
+
+
+def test_a_range_is_sampled_as_if_it_were_the_video(four_seconds):
+    frames = sample_frames(Clip(four_seconds, start=1.0, end=3.0))
+    assert list(frames.indices) == [25 + index for index in sample_indices(25.0, 50)]
+    assert numbers_in(frames.pixels) == list(frames.indices)
+
+
+def test_a_range_without_an_end_goes_to_the_last_frame(four_seconds):
+    assert sample_frames(Clip(four_seconds, start=3.8)).indices == (95, 96, 97, 98, 99)
+
+
+def test_a_range_of_one_frame_is_one_frame(four_seconds):
+    frames = sample_frames(Clip(four_seconds, start=2.0, end=2.04))
+    assert frames.indices == (50,)
+
+
+def test_a_range_past_the_end_says_how_long_the_clip_is(four_seconds):
+    with pytest.raises(UsageError, match="is 0:04 long"):
+        sample_frames(Clip(four_seconds, start=60.0))
+
+
+def test_more_frames_can_be_asked_for(tmp_path):
+    path = write_clip(tmp_path / "clip.mp4", 60, rate=2, options={"g": "10"})
+    frames = sample_frames(Clip(path), 16)
+    assert list(frames.indices) == sample_indices(2.0, 60, 16)
+    assert numbers_in(frames.pixels) == list(frames.indices)
+
+
+def test_a_range_follows_the_streams_own_times(tmp_path):
+    ticks = [number * 20 if number < 50 else 5000 + number * 20 for number in range(60)]
+    path = write_clip(tmp_path / "clip.mp4", 60, ticks=ticks, options={"bf": "2"})
+    assert set(sample_frames(Clip(path, start=3.0)).indices) <= set(range(50, 60))
+
+
+def test_a_download_that_broke_off_is_sampled_as_far_as_it_goes(tmp_path):
+    options = {"g": "12", "bf": "0", "qp": "1"}
+    whole = write_clip(
+        tmp_path / "whole.mp4", 200, options=options, muxer={"movflags": "faststart"}
+    )
+    frames = sample_frames(Clip(cut_short(whole, tmp_path / "part.mp4", 0.5)))
+    assert numbers_in(frames.pixels) == list(frames.indices)
+    assert list(frames.indices) == sample_indices(25.0, frames.info.frame_count)
+    assert f"only {frames.info.frame_count} of 200 frames" in frames.notices[0]
+
+
+def test_a_video_of_one_frame_gives_that_frame(tmp_path):
+    frames = sample_frames(Clip(write_clip(tmp_path / "one.mp4", 1)))
+    assert frames.indices == (0,)
+    assert len(frames.pixels) == 1

@@ -1,0 +1,257 @@
+"""Each frame carries its number, so a frame that is one off is seen as such."""
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from pandacli.errors import ClipError
+from pandacli.video import read_frames, reader
+from pandacli.video.sources import OpenCVSource, PyAVSource
+from tests.video.clips import (
+    HEIGHT,
+    WIDTH,
+    copy_from,
+    cut_short,
+    number_in,
+    numbered_picture,
+    numbers_in,
+    write_clip,
+)
+
+B_FRAMES = {"g": "12", "bf": "3"}
+OPEN_GOP = {"x264-params": "open-gop=1:keyint=12:bframes=3:b-adapt=0:scenecut=0"}
+LIVE = {"deadline": "realtime", "cpu-used": "8"}
+AV1 = {"preset": "11", "svtav1-params": "lp=1"}
+UNEVEN = [number * 40 + number * number for number in range(30)]
+
+FORMATS = {
+    "h264.mp4": {"options": B_FRAMES},
+    "h264.mkv": {"options": OPEN_GOP},
+    "h264.ts": {"options": B_FRAMES},
+    "h264.avi": {"options": B_FRAMES},
+    "h264.h264": {"options": B_FRAMES},
+    "fragments.mp4": {"options": B_FRAMES, "muxer": {"movflags": "frag_keyframe+empty_moov"}},
+    "uneven.mp4": {"options": B_FRAMES, "ticks": UNEVEN},
+    "uneven.mkv": {"options": B_FRAMES, "ticks": UNEVEN},
+    "hevc.mp4": {"codec": "libx265", "options": {"x265-params": "log-level=none:keyint=12"}},
+    "hevc10.mkv": {
+        "codec": "libx265",
+        "pix_fmt": "yuv420p10le",
+        "options": {"x265-params": "log-level=none"},
+    },
+    "vp9.webm": {"codec": "libvpx-vp9", "options": LIVE},
+    "vp8.webm": {"codec": "libvpx", "options": LIVE},
+    "live.webm": {"codec": "libvpx-vp9", "options": LIVE, "muxer": {"live": "1"}},
+    "av1.mp4": {"codec": "libsvtav1", "options": AV1},
+    "mpeg4.avi": {"codec": "mpeg4", "options": {"bf": "2", "q": "3"}},
+    "mpeg2.mpg": {"codec": "mpeg2video", "options": {"bf": "2"}},
+    "animated.gif": {"codec": "gif", "pix_fmt": "rgb8"},
+    "animated.apng": {"codec": "apng", "pix_fmt": "rgb24"},
+    "odd.mkv": {"codec": "ffv1", "size": (95, 71)},
+    "gray.mkv": {"codec": "ffv1", "pix_fmt": "gray"},
+    "alpha.mov": {"codec": "prores_ks", "pix_fmt": "yuva444p10le"},
+    "interlaced.mp4": {"options": {"x264-params": "tff=1"}, "interlaced": True},
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_frame_is_the_one_asked_for(tmp_path, name):
+    path = write_clip(tmp_path / name, **FORMATS[name])
+    indices = [29, 0, 17, 5, 28, 6, 17]
+    assert numbers_in(read_frames(path, indices)) == indices
+
+
+@pytest.fixture
+def jumps(monkeypatch):
+    """Make every clip count as long, and note from where the decoders are asked to begin."""
+    starts = []
+
+    def noting(walk):
+        def noted(self, start=None):
+            starts.append(start)
+            return walk(self, start)
+
+        return noted
+
+    monkeypatch.setattr(reader, "_WALK_PIXELS", 0)
+    for source in (OpenCVSource, PyAVSource):
+        monkeypatch.setattr(source, "walk", noting(source.walk))
+    return starts
+
+
+LONG = {
+    "h264.mp4": {"options": B_FRAMES},
+    "open_gop.mkv": {"options": OPEN_GOP},
+    "h264.ts": {"options": B_FRAMES},
+    "uneven.mp4": {"options": B_FRAMES, "ticks": [n * 40 + n * n // 4 for n in range(300)]},
+    "av1.mp4": {"codec": "libsvtav1", "options": {**AV1, "g": "24"}},
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_frames_jumped_to_are_the_ones_asked_for(tmp_path, jumps, name):
+    path = write_clip(tmp_path / name, 300, **LONG[name])
+    indices = [231, 260, 299]
+    assert numbers_in(read_frames(path, indices)) == indices
+    assert any(start is not None for start in jumps)
+
+
+def test_a_long_clip_whose_packets_do_not_tell_the_truth_is_walked(tmp_path, jumps, monkeypatch):
+    path = write_clip(tmp_path / "clip.mp4", 300, options=B_FRAMES)
+    monkeypatch.setattr(reader, "read_stream", with_a_frame_too_many(reader.read_stream))
+    assert numbers_in(read_frames(path, [250, 290])) == [250, 290]
+    assert jumps[-1] is None
+
+
+def with_a_frame_too_many(read_stream):
+    def lying(path):
+        stream = read_stream(path)
+        ticks = (*stream.ticks[:10], stream.ticks[10] - 1, *stream.ticks[10:])
+        return reader.replace(stream, ticks=ticks, packet_count=len(ticks))
+
+    return lying
+
+
+@pytest.mark.parametrize("rotation", [90, 180, 270])
+@pytest.mark.parametrize("codec", ["libx264", "libsvtav1"])
+def test_a_rotated_clip_is_turned_upright(tmp_path, codec, rotation):
+    options = AV1 if codec == "libsvtav1" else None
+    path = write_clip(tmp_path / "clip.mp4", 8, codec=codec, rotation=rotation, options=options)
+    frames = read_frames(path, [3, 6])
+    stored = [np.rot90(frame, -rotation // 90) for frame in frames]
+    assert frames.shape[1:3] == ((HEIGHT, WIDTH) if rotation == 180 else (WIDTH, HEIGHT))
+    assert numbers_in(stored) == [3, 6]
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libsvtav1"])
+def test_opencv_and_pyav_turn_the_same_way(tmp_path, codec):
+    options = AV1 if codec == "libsvtav1" else None
+    path = write_clip(tmp_path / "clip.mp4", 4, codec=codec, rotation=90, options=options)
+    stream = reader.read_stream(path)
+    final = PyAVSource(stream, threaded=False)
+    next(iter(final.walk()))
+    assert read_frames(path, [0]).shape[1:] == final.picture().shape
+
+
+def test_colours_come_as_red_green_and_blue(tmp_path):
+    colours = [(200, 30, 30), (30, 200, 30), (30, 30, 200)]
+    pictures = [Image.new("RGB", (64, 48), colour) for colour in colours]
+    path = tmp_path / "clip.apng"
+    pictures[0].save(path, "PNG", save_all=True, append_images=pictures[1:], duration=40)
+    assert [tuple(frame[24, 32]) for frame in read_frames(path, [0, 1, 2])] == colours
+
+
+def test_hdr_is_read_as_it_is_stored(tmp_path):
+    def tag(stream):
+        stream.codec_context.color_primaries = 9
+        stream.codec_context.color_trc = 16
+        stream.codec_context.colorspace = 9
+
+    options = {"x265-params": "log-level=none"}
+    form = {"codec": "libx265", "pix_fmt": "yuv420p10le", "options": options}
+    plain = write_clip(tmp_path / "plain.mp4", 4, **form)
+    wide = write_clip(tmp_path / "wide.mp4", 4, **form, prepare=tag)
+    difference = read_frames(plain, [3]).astype(int) - read_frames(wide, [3])
+    assert reader.read_stream(wide).wide_colour
+    assert np.abs(difference).max() <= 3
+
+
+def test_an_animated_webp_is_read(tmp_path):
+    pictures = [Image.fromarray(numbered_picture(number)) for number in range(12)]
+    path = tmp_path / "clip.webp"
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=40, quality=95)
+    assert numbers_in(read_frames(path, [11, 0, 7])) == [11, 0, 7]
+
+
+@pytest.mark.parametrize("name", ["still.png", "still.jpg", "still.webp", "still.bmp"])
+def test_a_still_picture_is_a_video_of_one_frame(tmp_path, name):
+    Image.fromarray(numbered_picture(1234)).save(tmp_path / name)
+    assert numbers_in(read_frames(tmp_path / name, [0])) == [1234]
+
+
+def test_a_hidden_frame_has_no_number(tmp_path):
+    whole = write_clip(tmp_path / "whole.mp4", 60, options={"g": "12", "bf": "0"})
+    cut = copy_from(whole, tmp_path / "cut.mp4", 24, before=5)
+    assert numbers_in(read_frames(cut, [0, 1, 30])) == [29, 30, 59]
+
+
+def test_an_open_group_cut_in_the_middle_starts_at_its_first_whole_frame(tmp_path):
+    whole = write_clip(tmp_path / "whole.ts", 60, options=OPEN_GOP)
+    cut = copy_from(whole, tmp_path / "cut.ts", 30)
+    first = number_in(read_frames(cut, [0])[0])
+    assert numbers_in(read_frames(cut, [0, 1, 2, 9])) == [first, first + 1, first + 2, first + 9]
+
+
+def test_the_last_frames_of_a_download_that_broke_off_are_read(tmp_path):
+    # Several threads lose the two frames before the damage; the announced count is 200.
+    options = {"g": "12", "bf": "0", "qp": "1"}
+    whole = write_clip(
+        tmp_path / "whole.mp4", 200, options=options, muxer={"movflags": "faststart"}
+    )
+    part = cut_short(whole, tmp_path / "part.mp4", 0.6)
+    count = len(reader.decode(reader.read_stream(part), {0}, to_end=True).ticks)
+    assert 50 < count < 199
+    assert numbers_in(read_frames(part, [count - 2])) == [count - 2]
+
+
+def test_past_the_end_the_last_frame_stands_in_and_a_warning_says_so(tmp_path, caplog):
+    path = write_clip(tmp_path / "clip.mp4", 10)
+    frames = read_frames(path, [2, 10, 400])
+    assert numbers_in(frames) == [2, 9, 9]
+    assert "has no frame 10, 400: frame 9 stands in" in caplog.text
+
+
+def test_frames_of_another_size_are_brought_to_the_first_ones_size(tmp_path):
+    small = write_clip(tmp_path / "small.h264", 5, options={"bf": "0"})
+    large = write_clip(tmp_path / "large.h264", 5, size=(192, 144), options={"bf": "0"})
+    both = tmp_path / "both.h264"
+    both.write_bytes(small.read_bytes() + large.read_bytes())
+    frames = read_frames(both, [4, 9])
+    assert frames.shape == (2, HEIGHT, WIDTH, 3)
+    assert numbers_in(frames) == [4, 4]
+
+
+@pytest.mark.parametrize(
+    "name", ["a b.mp4", "50%03d.mp4", "c:d.mp4", "-e.mp4", "\udcff.mp4", "日.mp4"]
+)
+def test_an_awkward_name_is_only_a_name(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    write_clip(tmp_path / "plain.mp4", 5).rename(tmp_path / name)
+    assert numbers_in(read_frames(name, [4])) == [4]
+
+
+def test_a_numbered_picture_does_not_drag_in_its_neighbours(tmp_path):
+    for number in range(4):
+        Image.fromarray(numbered_picture(number)).save(tmp_path / f"img{number:03}.png")
+    assert (
+        len(reader.decode(reader.read_stream(tmp_path / "img001.png"), {0}, to_end=True).ticks) == 1
+    )
+
+
+def test_of_several_video_streams_one_is_read_from_end_to_end(tmp_path):
+    path = tmp_path / "two.mkv"
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("mpeg4", rate=25) for _ in range(2)]
+        for stream, size in zip(streams, [(48, 36), (192, 144)], strict=True):
+            stream.width, stream.height = size
+            stream.pix_fmt = "yuv420p"
+        for number in [*range(12), None]:
+            for stream in streams:
+                picture = numbered_picture(number or 0, stream.width, stream.height)
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                container.mux(stream.encode(frame if number is not None else None))
+    assert numbers_in(read_frames(path, [0, 5, 11])) == [0, 5, 11]
+
+
+@pytest.mark.parametrize("indices", [[], [-1], [3, -2]])
+def test_indices_that_cannot_be_are_refused(tmp_path, indices):
+    with pytest.raises(ValueError, match="numbered from 0"):
+        read_frames(write_clip(tmp_path / "clip.mp4", 3), indices)
+
+
+def test_a_file_of_which_nothing_decodes_is_refused(tmp_path):
+    Image.fromarray(numbered_picture(0, 400, 300)).save(tmp_path / "whole.png")
+    part = cut_short(tmp_path / "whole.png", tmp_path / "part.png", 0.2)
+    with pytest.raises(ClipError, match="can be decoded"):
+        read_frames(part, [0])

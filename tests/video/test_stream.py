@@ -1,0 +1,119 @@
+"""What cannot be used is refused in one clear line before anything is decoded."""
+
+import os
+from pathlib import Path
+
+import av
+import pytest
+
+from pandacli.errors import ClipError
+from pandacli.video.stream import read_stream
+from tests.video.clips import cut_short, write_clip, write_sound
+
+
+def complaint(path):
+    with pytest.raises(ClipError) as caught:
+        read_stream(path)
+    assert "\n" not in caught.value.message
+    assert caught.value.exit_code == 3
+    return caught.value.message
+
+
+def test_a_missing_file_is_named(tmp_path):
+    assert complaint(tmp_path / "none.mp4") == f"there is no file {tmp_path / 'none.mp4'}"
+
+
+def test_a_file_inside_a_file_is_missing(tmp_path):
+    path = write_clip(tmp_path / "clip.mp4", 2)
+    assert "there is no file" in complaint(path / "inside.mp4")
+
+
+def test_a_directory_is_refused(tmp_path):
+    assert complaint(tmp_path) == f"{tmp_path} is a directory"
+
+
+def test_an_empty_file_is_refused(tmp_path):
+    path = tmp_path / "empty.mp4"
+    path.touch()
+    assert complaint(path) == f"{path} is empty"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"hello, this is no video\n" * 50,
+        bytes(100_000),
+        bytes(range(256)) * 50,
+        b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/x.ts\n",
+        b"ffconcat version 1.0\nfile /etc/hostname\n",
+        b"1\n00:00:01,000 --> 00:00:02,000\nhello\n",
+    ],
+    ids=["text", "zeros", "bytes", "playlist", "list of files", "subtitles"],
+)
+@pytest.mark.parametrize("name", ["file.mp4", "file.txt", "file"])
+def test_what_is_no_video_is_refused(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert complaint(path).startswith(str(path))
+
+
+def test_sound_alone_is_refused(tmp_path):
+    path = write_sound(tmp_path / "sound.m4a")
+    assert complaint(path) == f"{path} has sound but no picture"
+
+
+def test_an_index_that_never_came_is_refused(tmp_path):
+    whole = write_clip(tmp_path / "whole.mp4", 30)  # its index is at the end
+    assert "not a video that can be read" in complaint(cut_short(whole, tmp_path / "part.mp4", 0.5))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission_is_refused(tmp_path):
+    path = write_clip(tmp_path / "clip.mp4", 2)
+    path.chmod(0)
+    assert "may not be read" in complaint(path)
+
+
+def test_a_file_that_the_system_will_not_open_is_refused(tmp_path, monkeypatch):
+    path = write_clip(tmp_path / "clip.mp4", 2)
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert complaint(path) == f"{path} may not be read"
+
+
+def test_a_pipe_does_not_keep_anyone_waiting(tmp_path):
+    path = tmp_path / "pipe.mp4"
+    os.mkfifo(path)
+    assert complaint(path) == f"{path} is not a regular file"
+
+
+def test_a_device_is_refused():
+    assert complaint("/dev/zero") == "/dev/zero is not a regular file"
+
+
+@pytest.mark.parametrize("name", ["a\0b.mp4", "x" * 5000])
+def test_a_name_that_cannot_be_is_refused(name):
+    assert "cannot be opened" in complaint(name)
+
+
+def test_a_cover_picture_is_no_video(tmp_path):
+    sound = write_sound(tmp_path / "sound.m4a")
+    picture = write_clip(tmp_path / "cover.jpg", 1, codec="mjpeg", pix_fmt="yuvj420p")
+    path = tmp_path / "song.m4a"
+    with (
+        av.open(str(sound)) as heard,
+        av.open(str(picture)) as seen,
+        av.open(str(path), "w") as song,
+    ):
+        audio = song.add_stream_from_template(heard.streams.audio[0])
+        cover = song.add_stream_from_template(seen.streams.video[0])
+        cover.disposition = av.stream.Disposition.attached_pic
+        for source, target in ((seen, cover), (heard, audio)):
+            for packet in source.demux():
+                if packet.size:
+                    packet.stream = target
+                    song.mux(packet)
+    assert complaint(path) == f"{path} has sound but no picture"
