@@ -67,7 +67,9 @@ def read_frames(path: str | os.PathLike[str], indices: Sequence[int]) -> NDArray
     if missing:
         last = len(reading.ticks) - 1
         reading = decode(stream, {*reading.pictures, last}, to_end=False)
-        _log.warning("%s has no frame %s: frame %d stands in", path, listed(missing), last)
+        _log.warning(
+            "%r has no frame %s: frame %d stands in", os.fspath(path), listed(missing), last
+        )
         for index in missing:
             reading.pictures[index] = reading.pictures[last]
     return stack([reading.pictures[index] for index in wanted])

@@ -31,7 +31,6 @@ import cv2
 
 Picture = NDArray[np.uint8]
 
-_UNKNOWN_TO_OPENCV = {"av1", "libdav1d"}
 _ROUNDING = 2.0
 """Grey levels by which two right conversions of one frame to RGB may differ on average."""
 
@@ -72,7 +71,7 @@ def _fit_for_opencv(stream: Stream) -> bool:
     """Whether OpenCV should be able to read a stream, and does show its first frame rightly."""
     return (
         stream.alone
-        and stream.codec not in _UNKNOWN_TO_OPENCV
+        and stream.codec != "av1"
         and not stream.wide_colour
         and not stream.interlaced
         # OpenCV crashes on a path that is not valid UTF-8.

@@ -23,6 +23,7 @@ from pandacli.errors import ClipError
 av.logging.set_level(None)
 
 _NOT_VIDEO = "give a video file, such as .mp4, .mkv, .webm, .mov, .avi or .gif"
+_CONVERT = "convert it to a common one first, such as H.264 in .mp4"
 _PROGRESSIVE = {0, 1}
 """FFmpeg's numbers for a field order that is unknown, and for frames that have no fields."""
 _PLAIN_TEXT = {"tty", "concat", "ffmetadata", "lrc"}
@@ -35,7 +36,7 @@ class Stream:
 
     Attributes:
         path: The file.
-        codec: FFmpeg's name of the codec, "h264".
+        codec: FFmpeg's name of the codec, "h264" or "av1".
         fps: Average frame rate; 0.0 where the container does not know.
         width, height: Size of a stored frame in pixels, before any rotation.
         time_base: Seconds a tick of `ticks`.
@@ -81,6 +82,8 @@ def read_stream(path: str | os.PathLike[str]) -> Stream:
         stream = choose_stream(container)
         if stream is None:
             raise _without_video(file, container)
+        if stream.codec_context is None:
+            raise ClipError(f"no decoder here knows the kind of video in {file}", _CONVERT)
         return _describe(file, container, stream)
 
 
@@ -168,10 +171,10 @@ def _describe(path: Path, container: Any, stream: Any) -> Stream:
     codec = stream.codec_context
     return Stream(
         path=path,
-        codec=codec.name if codec else "unknown",
+        codec=codec.codec.canonical_name,
         fps=float(stream.average_rate or stream.guessed_rate or 0),
-        width=codec.width if codec else 0,
-        height=codec.height if codec else 0,
+        width=codec.width,
+        height=codec.height,
         time_base=time_base,
         first_tick=first_tick,
         zero=zero,
@@ -180,7 +183,7 @@ def _describe(path: Path, container: Any, stream: Any) -> Stream:
         packet_count=packets.shown,
         claimed_count=max(0, stream.frames - packets.hidden),
         wide_colour=_is_wide(codec),
-        interlaced=codec is not None and codec.field_order not in _PROGRESSIVE,
+        interlaced=codec.field_order not in _PROGRESSIVE,
         alone=len(container.streams.video) == 1,
     )
 
@@ -236,9 +239,7 @@ def _is_wide(codec: Any) -> bool:
     """Whether the stream is HDR, or its primaries are wider than those of ordinary screens."""
     plain_primaries = {0, 1, 2, 4, 5, 6, 7}  # unspecified, BT.709, BT.470, SMPTE 170M and 240M
     hdr_transfers = {16, 18}  # PQ and HLG (ITU-T H.273)
-    return codec is not None and (
-        codec.color_primaries not in plain_primaries or codec.color_trc in hdr_transfers
-    )
+    return codec.color_primaries not in plain_primaries or codec.color_trc in hdr_transfers
 
 
 def _reason(error: OSError | ValueError) -> str:

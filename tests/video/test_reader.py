@@ -92,7 +92,7 @@ LONG = {
 @pytest.mark.parametrize("name", LONG)
 def test_frames_jumped_to_are_the_ones_asked_for(tmp_path, jumps, name):
     path = write_clip(tmp_path / name, 300, **LONG[name])
-    indices = [231, 260, 299]
+    indices = [270, 299]
     assert numbers_in(read_frames(path, indices)) == indices
     assert any(start is not None for start in jumps)
 

@@ -8,7 +8,7 @@ import pytest
 
 from pandacli.errors import ClipError
 from pandacli.video.stream import read_stream
-from tests.video.clips import cut_short, write_clip, write_sound
+from tests.video.clips import cut_short, numbered_picture, write_clip, write_sound
 
 
 def complaint(path):
@@ -101,19 +101,22 @@ def test_a_name_that_cannot_be_is_refused(name):
 
 def test_a_cover_picture_is_no_video(tmp_path):
     sound = write_sound(tmp_path / "sound.m4a")
-    picture = write_clip(tmp_path / "cover.jpg", 1, codec="mjpeg", pix_fmt="yuvj420p")
-    path = tmp_path / "song.m4a"
-    with (
-        av.open(str(sound)) as heard,
-        av.open(str(picture)) as seen,
-        av.open(str(path), "w") as song,
-    ):
+    path = tmp_path / "song.mp4"
+    with av.open(str(sound)) as heard, av.open(str(path), "w") as song:
         audio = song.add_stream_from_template(heard.streams.audio[0])
-        cover = song.add_stream_from_template(seen.streams.video[0])
+        cover = song.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
         cover.disposition = av.stream.Disposition.attached_pic
-        for source, target in ((seen, cover), (heard, audio)):
-            for packet in source.demux():
-                if packet.size:
-                    packet.stream = target
-                    song.mux(packet)
+        picture = av.VideoFrame.from_ndarray(numbered_picture(1, 64, 48), format="rgb24")
+        song.mux(cover.encode(picture))
+        for packet in heard.demux():
+            if packet.size:
+                packet.stream = audio
+                song.mux(packet)
     assert complaint(path) == f"{path} has sound but no picture"
+
+
+def test_a_kind_of_video_that_nothing_here_decodes_is_refused(tmp_path):
+    path = tmp_path / "drawing.svg"
+    path.write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+    assert complaint(path) == f"no decoder here knows the kind of video in {path}"
