@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from types import FrameType
 from typing import NoReturn
 
@@ -19,7 +20,12 @@ UNEXPECTED = 70  # EX_SOFTWARE: a fault of ours, told apart from all that users 
 def main() -> NoReturn:
     """Runs `panda` on the arguments of this process and exits with its code."""
     signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(run(sys.argv[1:]))
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # of libraries; PYTHONWARNINGS=default shows them
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    code = run(sys.argv[1:])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C cannot hurry the way out
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:

@@ -7,7 +7,7 @@ them is wanted. Text is never read as Rich markup, and text from outside goes th
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, TextIO
@@ -64,9 +64,10 @@ class Screen:
             self.error_line(f"panda: {sentence}")
 
     def error_line(self, text: str) -> None:
-        """Prints one line on stderr, whatever is in `text`."""
-        sys.stderr.write(harmless_line(text) + "\n")
-        sys.stderr.flush()
+        """Prints one line on stderr, whatever is in `text`; nobody to read it is no error."""
+        with suppress(OSError):
+            sys.stderr.write(harmless_line(text) + "\n")
+            sys.stderr.flush()
 
     def error(self, message: str, hint: str | None = None) -> None:
         """Says on stderr what went wrong and, under it, what to do."""

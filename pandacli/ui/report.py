@@ -31,7 +31,10 @@ def answers_json(
                 "question": answer.question,
                 "answer": answer.text,
                 "finish_reason": answer.finish_reason,
-                "stats": asdict(answer.stats),
+                "stats": {
+                    name: round(value, 6) if isinstance(value, float) else value
+                    for name, value in asdict(answer.stats).items()
+                },
             }
             for answer in answers
         ],

@@ -11,7 +11,6 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 STAND_IN = Path(__file__).with_name("stand_in.py")
-CONFIG = Path("config/panda/config.toml")  # under the test's home
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 
@@ -19,13 +18,21 @@ Run = Callable[..., subprocess.CompletedProcess[bytes]]
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A home folder with no configuration and no models."""
-    (tmp_path / "config" / "panda").mkdir(parents=True)
-    return tmp_path
+    return _home(tmp_path)
 
 
 @pytest.fixture
 def environment(home: Path) -> dict[str, str]:
     """The variables of a user who has set none that concern panda."""
+    return _environment(home)
+
+
+def _home(folder: Path) -> Path:
+    (folder / "config" / "panda").mkdir(parents=True)
+    return folder
+
+
+def _environment(home: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if _is_neutral(name)}
     return kept | {
         "HOME": str(home),
@@ -65,6 +72,13 @@ def _runner(command: list[str], environment: dict[str, str], home: Path) -> Run:
 def panda(environment: dict[str, str], home: Path) -> Run:
     """The real thing: `panda(*arguments, stdin=b"", VARIABLE="value")`."""
     return _runner([sys.executable, "-m", "pandacli"], environment, home)
+
+
+@pytest.fixture(scope="module")
+def module_panda(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """As `panda`, with one home for a module whose runs are slow and leave nothing behind."""
+    home = _home(tmp_path_factory.mktemp("home"))
+    return _runner([sys.executable, "-m", "pandacli"], _environment(home), home)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Errors a user can cause: one or two lines, an exit code that means something, no traceback."""
 
+import os
 import subprocess
 import sys
 
@@ -99,3 +100,12 @@ def test_what_nobody_expected_is_short_too(environment, error, code, message):
     assert done.returncode == code
     assert lines(done)[:1] == ([message] if message else [])
     assert b"Traceback" not in done.stderr
+
+
+def test_an_error_that_nobody_reads_keeps_its_exit_code(environment):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "pandacli", "ask", "missing.mp4", "why?"]
+    done = subprocess.run(command, env=environment, stdout=writer, stderr=writer, check=False)
+    os.close(writer)
+    assert done.returncode == 3
