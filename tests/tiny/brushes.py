@@ -150,6 +150,7 @@ def save(pictures: Iterator[Picture], film: Film, writer: str, stem: Path) -> Pa
     with av.open(str(path), "w") as container:
         fast = {"preset": "veryfast"} if writer == "libx264" else {"deadline": "realtime"}
         stream = container.add_stream(writer, rate=film.fps, options={"crf": "25", **fast})
+        assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = film.width, film.height, "yuv420p"
         for picture in pictures:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))

@@ -104,12 +104,11 @@ def test_shuffled_frames_lose_the_motion_and_keep_the_shape(tiny, order):
     kept = [f"It moves {film.actors[0].action}." for film in _MOVING]
     assert len(mistakes(motion, kept)) >= len(_MOVING) - 1
 
-    shape = answers(tiny, _MOVING, shuffled, "What shape is it?")
-    assert len(mistakes(shape, [f"A {film.actors[0].kind}." for film in _MOVING])) <= 1
-    colour = answers(tiny, _MOVING, shuffled, "What colour is it?")
-    assert (
-        len(mistakes(colour, [f"{film.actors[0].colour.capitalize()}." for film in _MOVING])) <= 1
-    )
+    actors = [film.actors[0] for film in _MOVING]
+    shapes = answers(tiny, _MOVING, shuffled, "What shape is it?")
+    assert len(mistakes(shapes, [f"A {actor.kind}." for actor in actors])) <= 1
+    colours = answers(tiny, _MOVING, shuffled, "What colour is it?")
+    assert len(mistakes(colours, [f"{actor.colour.capitalize()}." for actor in actors])) <= 1
 
 
 @pytest.mark.parametrize("shade", [0, 128, 255])
