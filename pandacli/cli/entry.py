@@ -24,6 +24,7 @@ def main() -> NoReturn:
         warnings.simplefilter("ignore")  # of libraries; PYTHONWARNINGS=default shows them
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     code = run(sys.argv[1:])
+    _discard_unwritten()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C cannot hurry the way out
     sys.exit(code)
 
@@ -42,12 +43,10 @@ def run(arguments: list[str]) -> int:
             screen.error_line("")
         return INTERRUPTED
     except BrokenPipeError:
-        _discard_unwritten()
         return CLOSED_PIPE
     except PandaError as error:
         _traceback_if_wanted(arguments)
         screen.error(error.message, error.hint)
-        _discard_unwritten()
         return error.exit_code
     except MemoryError:
         _traceback_if_wanted(arguments)
@@ -108,11 +107,12 @@ def _prepare_streams() -> None:
 
 
 def _discard_unwritten() -> None:
-    """Sends what stdout could not take nowhere, so that the interpreter's last flush succeeds."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Sends what nobody took nowhere, so that the interpreter's last flush succeeds."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
