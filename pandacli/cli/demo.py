@@ -10,7 +10,7 @@ from pandacli.ui.console import Screen
 from pandacli.video.clip import Clip
 
 CLIP = Path(__file__).parents[1] / "assets" / "demo.mp4"
-QUESTIONS = ("What happens?", "How many shapes are there?", "What colour is the background?")
+QUESTIONS = ("What happens?", "Which shape appears?", "Which way does the red circle move?")
 
 
 def demo(
