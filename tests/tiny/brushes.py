@@ -112,7 +112,8 @@ def _distance(p: Picture, kind: str, colour: RGB, x: float, y: float, r: float) 
         distance = (length * np.cos(angle) - tip) * normal[0] + length * np.sin(angle) * normal[1]
         distance = -distance if normal[0] < 0 else distance
     cover = np.clip(0.5 - distance, 0, 1)[..., None]
-    return np.rint(p * (1 - cover) + np.asarray(colour) * cover).astype(np.uint8)
+    blended: Picture = np.rint(p * (1 - cover) + np.asarray(colour) * cover).astype(np.uint8)
+    return blended
 
 
 def _star(x: float, y: float, r: float, inner: float) -> list[tuple[float, float]]:
