@@ -50,6 +50,7 @@ def write_clip(
     pix_fmt: str = "yuv420p",
     rate: Fraction | int = 25,
     size: tuple[int, int] = (WIDTH, HEIGHT),
+    numbers: Sequence[int] | None = None,
     ticks: Sequence[int] | None = None,
     time_base: Fraction = Fraction(1, 1000),
     options: dict[str, str] | None = None,
@@ -61,6 +62,7 @@ def write_clip(
     """Write frames 0 to `count - 1` and return `path`.
 
     Args:
+        numbers: What each frame carries instead of its own number.
         ticks: When each frame is shown, in units of `time_base`; None for a constant rate.
         options: Of the encoder.
         muxer: Options of the container.
@@ -80,7 +82,8 @@ def write_clip(
         if prepare is not None:
             prepare(stream)
         for number in range(count):
-            frame = av.VideoFrame.from_ndarray(numbered_picture(number, *size), format="rgb24")
+            carried = number if numbers is None else numbers[number]
+            frame = av.VideoFrame.from_ndarray(numbered_picture(carried, *size), format="rgb24")
             if ticks is not None:
                 frame.pts, frame.time_base = ticks[number], time_base
             container.mux(stream.encode(frame))

@@ -1,7 +1,7 @@
 import pytest
 
 from pandacli.errors import UsageError
-from pandacli.video import Clip, sample_frames, sample_indices
+from pandacli.video import Clip, reader, sample_frames, sample_indices
 from tests.video.clips import cut_short, numbers_in, write_clip
 
 
@@ -61,6 +61,21 @@ def test_a_download_that_broke_off_is_sampled_as_far_as_it_goes(tmp_path):
     assert numbers_in(frames.pixels) == list(frames.indices)
     assert list(frames.indices) == sample_indices(25.0, frames.info.frame_count)
     assert f"only {frames.info.frame_count} of 200 frames" in frames.notices[0]
+
+
+@pytest.mark.parametrize("share", [1.0, 0.8], ids=["whole", "broken off"])
+def test_a_long_clip_is_sampled_by_jumping(tmp_path, monkeypatch, share):
+    options = {"g": "12", "bf": "0", "preset": "ultrafast"}
+    muxer = {"movflags": "faststart"}
+    whole = write_clip(tmp_path / "whole.mp4", 1500, size=(48, 36), options=options, muxer=muxer)
+    path = cut_short(whole, tmp_path / "clip.mp4", share)
+    walked = sample_frames(Clip(path))
+    monkeypatch.setattr(reader, "_WALK_PIXELS", 0)
+    monkeypatch.setattr(reader, "_walk", None)  # jumping must do
+    frames = sample_frames(Clip(path))
+    assert numbers_in(frames.pixels) == list(frames.indices)
+    assert frames.indices == walked.indices
+    assert frames.info == walked.info
 
 
 def test_a_video_of_one_frame_gives_that_frame(tmp_path):

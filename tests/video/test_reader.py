@@ -113,6 +113,17 @@ def with_a_frame_too_many(read_stream):
     return lying
 
 
+def test_a_clip_in_which_nothing_moves_is_read(tmp_path):
+    path = write_clip(tmp_path / "still.mkv", 10, codec="ffv1", numbers=[7] * 10)
+    assert numbers_in(read_frames(path, [0, 4, 9])) == [7, 7, 7]
+
+
+def test_a_long_clip_in_which_nothing_moves_is_read(tmp_path, jumps):
+    path = write_clip(tmp_path / "still.mkv", 300, codec="ffv1", numbers=[7] * 300)
+    assert numbers_in(read_frames(path, [250, 299])) == [7, 7]
+    assert None not in jumps[-2:]
+
+
 @pytest.mark.parametrize("rotation", [90, 180, 270])
 @pytest.mark.parametrize("codec", ["libx264", "libsvtav1"])
 def test_a_rotated_clip_is_turned_upright(tmp_path, codec, rotation):
