@@ -8,6 +8,7 @@ the attention mask keeps them from seeing one another (`training.network`).
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from numpy.random import Generator
@@ -19,11 +20,13 @@ from pandacli.model.prompt import encode_prefix, encode_prompt
 from pandacli.model.tokenizer import VideoPandaTokenizer
 from pandacli.video import sample_indices
 from pandacli.video.canvas import content_box, fit_to_canvas
-from training.drawing import degrade, draw_frames
+from training.drawing import degrade, draw_frames, outline_of
 from training.questions import QUESTION_KINDS, Dialogue, random_dialogue
 from training.scenes import COLOURS, KINDS, MOTIONS, Scene, random_scene
 
 IGNORED = -100
+
+_FRAMES = 8
 
 _ASPECTS = (16 / 9, 4 / 3, 1.0, 3 / 4, 9 / 16, 2.39)
 _ASPECT_WEIGHTS = (0.35, 0.27, 0.13, 0.08, 0.12, 0.05)
@@ -65,6 +68,8 @@ class Batch:
     """(B, L) the id to predict next, or `IGNORED`."""
     shapes: Tensor
     """(B, T, 15, 4) cells that shapes cover: cell, colour, kind and motion; -1 where unused."""
+    mask: Tensor
+    """(B, T, cells, 64) uint8: how far a shape covers each 8 by 8 part of a cell, 255 for whole."""
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on another device."""
@@ -84,6 +89,7 @@ class Lessons(IterableDataset[Batch]):
         batch_size: Clips a batch.
         dialogues: Dialogues a clip.
         seed: Of everything drawn.
+        pictures: Batches of pictures after every batch of clips.
         easy: Plain scenes of one or two shapes only.
     """
 
@@ -95,6 +101,7 @@ class Lessons(IterableDataset[Batch]):
         batch_size: int,
         dialogues: int,
         seed: int,
+        pictures: int = 1,
         easy: bool = False,
     ) -> None:
         self.tokenizer = tokenizer
@@ -102,6 +109,7 @@ class Lessons(IterableDataset[Batch]):
         self.batch_size = batch_size
         self.dialogues = dialogues
         self.seed = seed
+        self.pictures = pictures
         self.easy = easy
         self.prefix_length = len(encode_prefix(tokenizer))
 
@@ -111,12 +119,40 @@ class Lessons(IterableDataset[Batch]):
         rng = np.random.default_rng((self.seed, worker.id if worker else 0))
         while True:
             yield self.draw(rng)
+            for _ in range(self.pictures):
+                yield self.draw_pictures(rng)
+
+    def draw_pictures(self, rng: Generator) -> Batch:
+        """A batch in which every frame shows another scene and nothing is asked.
+
+        Shapes are told apart from what is read off the layers. The frames of a clip all show the
+        same shapes; here there are eight times as many to learn from.
+        """
+        sizes = random_sizes(rng, self.batch_size * _FRAMES, self.image_size, longest=260)
+        box = content_box(*sizes[0], image_size=self.image_size)
+        frames, shapes, masks = [], [], []
+        for width, height in sizes:
+            count = None if rng.random() < 0.3 else 3
+            easy = self.easy or rng.random() < 0.5
+            scene = random_scene(rng, width=width, height=height, shapes=count, easy=easy)
+            times = [float(rng.random())]
+            drawn = draw_frames(scene, times, rng)
+            drawn = drawn if easy else degrade(drawn, rng)
+            frames.append(fit_to_canvas(drawn, image_size=self.image_size)[0])
+            shapes.append(_visible_shapes(scene, times, box)[0])
+            masks.append(_masks(scene, times, box)[0])
+        seen = torch.from_numpy(np.stack(shapes)).unflatten(0, (self.batch_size, _FRAMES))
+        seen[..., 3] = IGNORED
+        nothing = torch.zeros(self.batch_size, 0, dtype=torch.long)
+        pictures = torch.from_numpy(np.stack(frames)).unflatten(0, (self.batch_size, _FRAMES))
+        mask = torch.from_numpy(np.stack(masks)).unflatten(0, (self.batch_size, _FRAMES))
+        return Batch(pictures, box, nothing, nothing, nothing, nothing, seen, mask)
 
     def draw(self, rng: Generator) -> Batch:
-        """One batch."""
+        """One batch of clips and dialogues."""
         sizes = random_sizes(rng, self.batch_size, self.image_size)
         box = content_box(*sizes[0], image_size=self.image_size)
-        frames, texts, shapes = [], [], []
+        frames, texts, shapes, masks = [], [], [], []
         for width, height in sizes:
             count = int(rng.integers(1, 3)) if self.easy else None
             scene = random_scene(rng, width=width, height=height, shapes=count, easy=self.easy)
@@ -126,6 +162,7 @@ class Lessons(IterableDataset[Batch]):
             frames.append(fit_to_canvas(drawn, image_size=self.image_size))
             texts.append(self._spell([self._ask(scene, rng) for _ in range(self.dialogues)]))
             shapes.append(_visible_shapes(scene, times, box))
+            masks.append(_masks(scene, times, box))
         length = max(len(rows[0]) for rows in texts)
         text, dialogue, offset, target = (
             torch.from_numpy(np.stack([_padded(rows[i], length, filler) for rows in texts]))
@@ -139,6 +176,7 @@ class Lessons(IterableDataset[Batch]):
             offset,
             target,
             torch.from_numpy(np.stack(shapes)),
+            torch.from_numpy(np.stack(masks)),
         )
 
     def _ask(self, scene: Scene, rng: Generator) -> Dialogue:
@@ -169,7 +207,9 @@ class Lessons(IterableDataset[Batch]):
         return ids, target
 
 
-def random_sizes(rng: Generator, count: int, image_size: int) -> list[tuple[int, int]]:
+def random_sizes(
+    rng: Generator, count: int, image_size: int, *, longest: float = 420
+) -> list[tuple[int, int]]:
     """Frame sizes (width, height) that all have the content box of the first."""
     aspect = float(rng.choice(_ASPECTS, p=_ASPECT_WEIGHTS))
     if rng.random() < 0.3:
@@ -178,7 +218,7 @@ def random_sizes(rng: Generator, count: int, image_size: int) -> list[tuple[int,
     wanted = None
     while len(sizes) < count:
         nearby = aspect if rng.random() < 0.5 else aspect * float(np.exp(rng.uniform(-0.2, 0.2)))
-        longer = float(np.exp(rng.uniform(np.log(150), np.log(420))))
+        longer = float(np.exp(rng.uniform(np.log(150), np.log(longest))))
         width, height = (longer, longer / nearby) if nearby > 1 else (longer * nearby, longer)
         size = (max(32, round(width)), max(32, round(height)))
         box = content_box(*size, image_size=image_size)
@@ -218,6 +258,24 @@ def _visible_shapes(
             for slot, cell in enumerate(sorted(cells), n * len(_PROBES)):
                 seen[t, slot] = (cell, *what)
     return seen
+
+
+def _masks(scene: Scene, times: list[float], box: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+    """(T, cells, 64): where any shape is, in each cell on a grid of 8 by 8."""
+    top, bottom, left, right = box
+    rows, columns = (bottom - top) // 28, (right - left) // 28
+    short = min(scene.width, scene.height)
+    scale = np.array([columns * 8, rows * 8])
+    masks = np.zeros((len(times), rows * 8, columns * 8), np.uint8)
+    for mask, time in zip(masks, times, strict=True):
+        for shape in scene.shapes:
+            if shape.opacity(time) > 0.5:
+                x, y, radius = shape.at(time)
+                stretch = (radius * short / scene.width, radius * short / scene.height)
+                points = (outline_of(shape.kind, shape.turn) * stretch + (x, y)) * scale - 0.5
+                cv2.fillPoly(mask, [(points * 16).round().astype(np.int32)], 255, cv2.LINE_AA, 4)
+    parts = masks.reshape(len(times), rows, 8, columns, 8).transpose(0, 1, 3, 2, 4)
+    return parts.reshape(len(times), rows * columns, 64)
 
 
 def _padded(values: NDArray[np.int64], length: int, filler: int) -> NDArray[np.int64]:

@@ -2,8 +2,9 @@
 
 Answers alone teach slowly: a wrong "left" says nothing about which of thousands of weights to
 blame. So small linear heads, thrown away afterwards, read out of the Llama's layers what any
-answer needs: at the tokens that a shape covers its colour and kind, in the last layer its motion,
-and at every token its own place in the frame.
+answer needs: in the first layer the outlines of shapes, whatever their colours; at the tokens that
+a shape covers its colour and kind; in the last layer its motion; and at every token its own place
+in the frame.
 """
 
 from dataclasses import dataclass
@@ -33,6 +34,10 @@ class Losses:
     seen_accuracy: Tensor
     """Share of shapes whose colour and kind are read right in the middle layer."""
     motion_accuracy: Tensor
+    asked: bool
+    """Whether there were questions; there are none about pictures."""
+    mask: Tensor
+    """How badly the outlines of shapes are read off the first layer."""
 
 
 class Pupil(nn.Module):
@@ -49,6 +54,7 @@ class Pupil(nn.Module):
         self.appearance = nn.ModuleList(
             nn.Linear(hidden, len(COLOURS) + len(KINDS)) for _ in range(3)
         )
+        self.mask = nn.Linear(hidden, 64)
         self.place = nn.Linear(hidden, 2)
         self.motion = nn.Linear(hidden, len(MOTIONS))
         prefix = torch.tensor([i for i in encode_prefix(tokenizer) if i >= 0])
@@ -82,7 +88,7 @@ class Pupil(nn.Module):
         final = outputs.last_hidden_state
         asked = batch.target != IGNORED
         logits = self.model.lm_head(final[:, prefix_length:][asked]).float()
-        answer = F.cross_entropy(logits, batch.target[asked])
+        answer = F.cross_entropy(logits, batch.target[asked]) if len(logits) else logits.sum()
 
         def cells(states: Tensor) -> Tensor:
             """The tokens of cells: (B, T, rows * columns, hidden)."""
@@ -101,13 +107,17 @@ class Pupil(nn.Module):
         ]
         place = self._place_loss(middle, rows, columns)
         motion, motion_accuracy = self._motion_loss(late, batch.shapes)
-        seen = presence + 0.5 * sum(loss for loss, _ in appearance) + 4 * place + motion
+        coverage = batch.mask.float() / 255
+        mask = F.binary_cross_entropy_with_logits(self.mask(early).float(), coverage)
+        seen = presence + 5 * mask + 0.5 * sum(loss for loss, _ in appearance) + 4 * place + motion
         return Losses(
             answer + hints * seen,
             answer.detach(),
-            (logits.argmax(-1) == batch.target[asked]).float().mean(),
+            _share(logits.argmax(-1) == batch.target[asked]),
             appearance[1][1],
             motion_accuracy,
+            len(logits) > 0,
+            mask.detach(),
         )
 
     def _pixels(self, batch: Batch) -> Tensor:
@@ -144,6 +154,8 @@ class Pupil(nn.Module):
     def _motion_loss(self, cells: Tensor, shapes: Tensor) -> tuple[Tensor, Tensor]:
         later = slice(_FIRST_TELLING_FRAME, None)
         states, truth = at_shapes(cells[:, later], shapes[:, later])
+        if (truth[:, 3] == IGNORED).all():  # pictures
+            return states.sum() * 0, torch.zeros(())
         logits = self.motion(states).float()
         right = (logits.argmax(-1) == truth[:, 3]).float().mean()
         return F.cross_entropy(logits, truth[:, 3]), right
@@ -217,3 +229,7 @@ def branching_positions(offset: Tensor, prefix_length: int) -> Tensor:
     """(B, P + L): every dialogue counts on from the end of the prefix."""
     prefix = torch.arange(prefix_length, device=offset.device).expand(len(offset), -1)
     return torch.cat((prefix, offset + prefix_length), 1)
+
+
+def _share(right: Tensor) -> Tensor:
+    return right.float().mean() if len(right) else torch.zeros(())

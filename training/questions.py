@@ -451,60 +451,39 @@ def _claim_position(scene: Scene, rng: Generator) -> tuple[str, bool]:
 
 def _follow_up(scene: Scene, rng: Generator) -> Turns:
     shape = _pick(rng, scene.shapes)
-    openings: list[Callable[[], Turns]] = []
-    for asker in (_colour, _kind, _motion, _direction):
-        openings.append(lambda asker=asker: asker(_focused(scene, shape), rng))
-    full = f"the {shape.name}"
-    openings.append(lambda: [(f"Is there {_with_article(shape.name)}?", "Yes.")])
-    openings.append(lambda: [(_pick(rng, _MOTION).format(it=full), f"It {_DOES[shape.motion]}.")])
-    if sum(other.kind == shape.kind for other in scene.shapes) == 1:
-        openings.append(lambda: [(f"Is there {_with_article(shape.kind)}?", "Yes.")])
-    if len(scene.shapes) == 1:
-        openings.append(lambda: _describe(scene, rng))
-        openings.append(lambda: _count(scene, rng) if rng.random() < 0 else _describe(scene, rng))
-    turns = _pick(rng, openings)() if len(scene.shapes) == 1 else _opening(scene, shape, rng)
+    turns = _opening(scene, shape, rng)
     asked = {"colour": _COLOUR, "kind": _KIND, "motion": _MOTION, "direction": _DIRECTION}
-    topics = [str(t) for t in rng.permutation(list(asked))[: int(rng.integers(1, 3))]]
-    for topic in topics:
-        if topic == "direction" and shape.motion not in DIRECTIONS:
-            topic = "motion"
-        question = _pick(rng, asked[topic]).format(it="it")
+    answers = {
+        "colour": _sentence(shape.colour),
+        "kind": f"A {shape.kind}.",
+        "motion": f"It {_DOES[shape.motion]}.",
+        "direction": _sentence(shape.motion),
+    }
+    for topic in map(str, rng.permutation(list(asked))[: int(rng.integers(1, 3))]):
+        known = topic if topic != "direction" or shape.motion in DIRECTIONS else "motion"
+        question = _pick(rng, asked[known]).format(it="it")
         if rng.random() < 0.6:
             question = "And " + question[0].lower() + question[1:]
-        answer = {
-            "colour": _sentence(shape.colour),
-            "kind": f"A {shape.kind}.",
-            "motion": f"It {_DOES[shape.motion]}.",
-            "direction": _sentence(shape.motion),
-        }[topic]
-        turns.append((question, answer))
+        turns.append((question, answers[known]))
     return turns
 
 
 def _opening(scene: Scene, shape: Shape, rng: Generator) -> Turns:
-    """A first turn that makes one shape of several the one that is talked about."""
+    """A first turn that makes one shape the one that is talked about."""
     names = _names(scene, shape, rng, without=_pick(rng, ("colour", "kind", "motion")))
     it = _pick(rng, names) if names else f"the {shape.name}"
-    alone = sum(other.motion == shape.motion for other in scene.shapes) == 1
     openings: Turns = [
         (_pick(rng, _MOTION).format(it=f"the {shape.name}"), f"It {_DOES[shape.motion]}."),
         (f"Is there {_with_article(shape.name)}?", "Yes."),
         (f"Do you see {it}?", "Yes."),
     ]
-    if alone:
+    if sum(other.motion == shape.motion for other in scene.shapes) == 1:
         question = _pick(rng, _KIND_OF_THAT).format(does=_pick(rng, _ACTIVE[shape.motion]))
         openings += [(question, f"The {shape.name}.")] * 3
+    if len(scene.shapes) == 1:
+        for asker in (_describe, _colour, _kind, _motion, _direction):
+            openings += asker(scene, rng)
     return [_pick(rng, openings)]
-
-
-def _focused(scene: Scene, shape: Shape) -> Scene:
-    return (
-        scene
-        if len(scene.shapes) == 1
-        else Scene(
-            (shape,), scene.background, scene.width, scene.height, scene.fps, scene.frame_count
-        )
-    )
 
 
 def relation(scene: Scene, one: Shape, other: Shape) -> tuple[str, str]:

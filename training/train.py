@@ -6,6 +6,7 @@ Everything it needs is drawn on the spot. In the run's folder lie the state to r
 
 import argparse
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ EASY_STEPS = 400
 NORM_STEPS = 300
 """After so many steps BatchNorm keeps its statistics: batches differ in aspect ratio, and the
 finished model must see all of them through the same ones."""
+PICTURE_SHARE = 0.6
+"""The first part of the training, in which three steps of four are about pictures: telling shapes
+apart is what takes longest, and a batch of pictures shows eight times as many as one of clips."""
 COOL_DOWN = 0.3
 """The last part of the training, in which the learning rate falls to zero."""
 
@@ -45,6 +49,7 @@ class History:
     token_accuracy: list[float] = field(default_factory=list)
     seen_accuracy: list[float] = field(default_factory=list)
     motion_accuracy: list[float] = field(default_factory=list)
+    mask_loss: list[float] = field(default_factory=list)
 
 
 def main() -> None:
@@ -52,7 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, default=Path("runs/tiny"), help="folder of the run")
     parser.add_argument("--steps", type=int, default=4800, help="length of the whole training")
-    parser.add_argument("--batch-size", type=int, default=16, help="clips a step")
+    parser.add_argument("--batch-size", type=int, default=12, help="clips a step and process")
     parser.add_argument("--dialogues", type=int, default=8, help="dialogues a clip")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
@@ -60,11 +65,33 @@ def main() -> None:
     parser.add_argument("--save", type=int, default=200, help="steps between checkpoints")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw clips")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    train(parser.parse_args())
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=1 if torch.cuda.is_available() else os.cpu_count(),
+        help="how many share a step; on a CPU faster than threads",
+    )
+    options = parser.parse_args()
+    load_vocabulary(options.run, options.seed)
+    meeting_point = options.run / "meeting-point"
+    meeting_point.unlink(missing_ok=True)
+    arguments = (options, meeting_point.absolute().as_uri())
+    torch.multiprocessing.spawn(train, arguments, nprocs=options.processes)
 
 
-def train(options: argparse.Namespace) -> None:
-    """Train to the end, resuming where the run's folder says."""
+def train(rank: int, options: argparse.Namespace, meeting_point: str) -> None:
+    """Train to the end, resuming where the run's folder says.
+
+    Args:
+        rank: Which of the processes this is. Each draws its own share of every batch, all average
+            their gradients, and the first one reports and saves.
+        options: The command line.
+        meeting_point: URI of a file through which the processes find each other.
+    """
+    torch.distributed.init_process_group(
+        "gloo", init_method=meeting_point, rank=rank, world_size=options.processes
+    )
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // options.processes))
     torch.manual_seed(options.seed)
     tokenizer = load_vocabulary(options.run, options.seed)
     model = new_model(len(tokenizer))
@@ -81,7 +108,7 @@ def train(options: argparse.Namespace) -> None:
             optimizer.load_state_dict(saved)
         history, step = History(**state["history"]), state["step"]
 
-    batches = Batches(tokenizer, options)
+    batches = Batches(tokenizer, options, rank)
     window: list[Losses] = []
     columns = (
         TextColumn("{task.fields[status]}"),
@@ -89,7 +116,7 @@ def train(options: argparse.Namespace) -> None:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns) as progress:
+    with Progress(*columns, disable=rank > 0) as progress:
         bar = progress.add_task("training", total=options.steps, completed=step, status="")
         while step < options.steps:
             for optimizer in optimizers:
@@ -101,7 +128,7 @@ def train(options: argparse.Namespace) -> None:
             average.update_parameters(model)
             window.append(losses)
             step += 1
-            if step % options.report == 0:
+            if step % options.report == 0 and rank == 0:
                 extend(history, step, window)
                 window.clear()
                 status = (
@@ -109,12 +136,13 @@ def train(options: argparse.Namespace) -> None:
                     f"  tokens {history.token_accuracy[-1]:.1%}"
                     f"  seen {history.seen_accuracy[-1]:.1%}"
                     f"  motion {history.motion_accuracy[-1]:.1%}"
+                    f"  mask {history.mask_loss[-1]:.3f}"
                 )
                 progress.update(bar, status=status)
                 if not progress.console.is_terminal:
                     progress.console.print(f"step {step}  {status}", highlight=False)
             progress.update(bar, completed=step)
-            if step % options.save == 0 or step == options.steps:
+            if rank == 0 and (step % options.save == 0 or step == options.steps):
                 save(options.run, pupil, average, optimizers, history, step, tokenizer)
 
 
@@ -147,7 +175,7 @@ def new_model(vocabulary_size: int) -> VideoPandaForConditionalGeneration:
 def build_optimizers(pupil: Pupil, learning_rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices between layers, AdamW for everything else."""
     matrices, others = [], []
-    outer = ("embed_tokens", "lm_head", "appearance", "presence", "place", "motion")
+    outer = ("embed_tokens", "lm_head", "appearance", "presence", "mask", "place", "motion")
     for name, parameter in pupil.named_parameters():
         inner = parameter.ndim == 2 and not any(part in name for part in outer)
         (matrices if inner else others).append(parameter)
@@ -166,7 +194,7 @@ def schedule(progress: float, step: int) -> float:
 
 def hints(progress: float) -> float:
     """Weight of what is read off the layers; answers take over towards the end."""
-    return 1.0 if progress < 0.5 else 0.3
+    return 1.0 if progress < 0.8 else 0.3
 
 
 def take_step(
@@ -185,6 +213,7 @@ def take_step(
         losses: Losses = pupil(batch.to(device), hints_weight)
     losses.total.backward()
     losses.total = losses.total.detach()  # the history must not hold on to the graph
+    average_gradients(pupil)
     torch.nn.utils.clip_grad_norm_(pupil.parameters(), 1.0)
     for optimizer in optimizers:
         optimizer.step()
@@ -192,25 +221,43 @@ def take_step(
     return losses
 
 
-class Batches:
-    """The batch of each step: easy ones first; a resumed run goes on with others."""
+def average_gradients(pupil: Pupil) -> None:
+    """Give all processes the mean of their gradients."""
+    count = torch.distributed.get_world_size()
+    if count == 1:
+        return
+    gradients = [p.grad for p in pupil.parameters() if p.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    torch.distributed.all_reduce(flat)
+    flat /= count
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
 
-    def __init__(self, tokenizer: VideoPandaTokenizer, options: argparse.Namespace) -> None:
+
+class Batches:
+    """The batch of each step; a resumed run goes on with others."""
+
+    def __init__(
+        self, tokenizer: VideoPandaTokenizer, options: argparse.Namespace, rank: int
+    ) -> None:
         self.tokenizer = tokenizer
         self.options = options
-        self.stage: bool | None = None
+        self.rank = rank
+        self.stage: tuple[bool, int] | None = None
 
     def next(self, step: int) -> Batch:
         """Draw the batch of a step."""
         easy = step < EASY_STEPS
-        if easy != self.stage:
-            self.stage = easy
+        pictures = 3 if step < PICTURE_SHARE * self.options.steps else 1
+        if (easy, pictures) != self.stage:
+            self.stage = (easy, pictures)
             lessons = Lessons(
                 self.tokenizer,
                 image_size=IMAGE_SIZE,
                 batch_size=self.options.batch_size,
                 dialogues=self.options.dialogues,
-                seed=self.options.seed + 1000 * (step + 1),
+                seed=self.options.seed + 1000 * (step + 1) + self.rank,
+                pictures=pictures,
                 easy=easy,
             )
             self.loader = iter(
@@ -231,11 +278,13 @@ def extend(history: History, step: int, window: list[Losses]) -> None:
     def mean(values: list[torch.Tensor]) -> float:
         return float(torch.stack([value.detach() for value in values]).mean())
 
+    clips = [losses for losses in window if losses.asked]
     history.step.append(step)
-    history.answer_loss.append(mean([losses.answer for losses in window]))
-    history.token_accuracy.append(mean([losses.token_accuracy for losses in window]))
-    history.seen_accuracy.append(mean([losses.seen_accuracy for losses in window]))
-    history.motion_accuracy.append(mean([losses.motion_accuracy for losses in window]))
+    history.answer_loss.append(mean([losses.answer for losses in clips]))
+    history.token_accuracy.append(mean([losses.token_accuracy for losses in clips]))
+    history.seen_accuracy.append(mean([losses.seen_accuracy for losses in clips]))
+    history.motion_accuracy.append(mean([losses.motion_accuracy for losses in clips]))
+    history.mask_loss.append(mean([losses.mask for losses in window]))
 
 
 def save(
