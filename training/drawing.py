@@ -83,6 +83,7 @@ def write_clip(
     """
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=Fraction(scene.fps).limit_denominator(1001))
+        assert isinstance(stream, av.VideoStream)
         stream.width, stream.height = scene.width // 2 * 2, scene.height // 2 * 2
         stream.pix_fmt = "yuv420p"
         stream.options = (
@@ -109,7 +110,7 @@ def _draw_background(background: Background, width: int, height: int) -> Frame:
     y = np.linspace(-0.5, 0.5, height, dtype=np.float32) * np.sin(background.angle)
     ramp = y[:, None] + x[None, :]
     ramp = (ramp - ramp.min()) / max(1e-6, float(ramp.max() - ramp.min()))
-    near, far = np.float32(background.rgb), np.float32(background.other)
+    near, far = (np.array(rgb, np.float32) for rgb in (background.rgb, background.other))
     blended: Frame = (near + ramp[..., None] * (far - near)).round().astype(np.uint8)
     return blended
 

@@ -6,7 +6,7 @@ the attention mask keeps them from seeing one another (`training.network`).
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -73,11 +73,10 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on another device."""
-        moved = {
-            name: value.to(device) if isinstance(value, Tensor) else value
-            for name, value in vars(self).items()
-        }
-        return Batch(**moved)
+        return replace(
+            self,
+            **{k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)},  # type: ignore[arg-type]
+        )
 
 
 class Lessons(IterableDataset[Batch]):

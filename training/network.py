@@ -43,6 +43,10 @@ class Losses:
 class Pupil(nn.Module):
     """A Video-Panda with the reading heads that it needs only while it learns."""
 
+    prefix_ids: Tensor
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self, model: VideoPandaForConditionalGeneration, tokenizer: VideoPandaTokenizer
     ) -> None:
@@ -95,7 +99,7 @@ class Pupil(nn.Module):
             frames = states[:, head.shape[1] : prefix_length].unflatten(
                 1, (batch.shapes.shape[1], -1)
             )
-            grid = frames[:, :, 1:].unflatten(2, (rows, columns + 1))[:, :, :, :-1]
+            grid: Tensor = frames[:, :, 1:].unflatten(2, (rows, columns + 1))[:, :, :, :-1]
             return grid.flatten(2, 3)
 
         layers = outputs.hidden_states
@@ -202,7 +206,7 @@ def branching_attention(
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
     """Written out: on a CPU in bfloat16 this is faster backwards than torch's fused attention."""
     logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2) + mask
-    return logits.softmax(-1) @ value
+    return torch.matmul(logits.softmax(-1), value)
 
 
 AttentionInterface.register("branching", branching_attention)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.multiprocessing.spawn import start_processes
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
@@ -76,7 +77,7 @@ def main() -> None:
     meeting_point = options.run / "meeting-point"
     meeting_point.unlink(missing_ok=True)
     arguments = (options, meeting_point.absolute().as_uri())
-    torch.multiprocessing.spawn(train, arguments, nprocs=options.processes)
+    start_processes(train, arguments, options.processes, start_method="spawn")
 
 
 def train(rank: int, options: argparse.Namespace, meeting_point: str) -> None:
@@ -174,7 +175,8 @@ def new_model(vocabulary_size: int) -> VideoPandaForConditionalGeneration:
 
 def build_optimizers(pupil: Pupil, learning_rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices between layers, AdamW for everything else."""
-    matrices, others = [], []
+    matrices: list[torch.nn.Parameter] = []
+    others: list[torch.nn.Parameter] = []
     outer = ("embed_tokens", "lm_head", "appearance", "presence", "mask", "place", "motion")
     for name, parameter in pupil.named_parameters():
         inner = parameter.ndim == 2 and not any(part in name for part in outer)
@@ -316,7 +318,7 @@ def export(model: torch.nn.Module, tokenizer: VideoPandaTokenizer, folder: Path)
     assert isinstance(model, VideoPandaForConditionalGeneration)
     half = VideoPandaForConditionalGeneration(model.config)
     half.load_state_dict(model.state_dict())
-    half.to(torch.float16).save_pretrained(folder)
+    half.half().save_pretrained(folder)  # type: ignore[no-untyped-call]
     tokenizer.save_pretrained(folder)
 
 

@@ -55,7 +55,7 @@ def bitsandbytes_config(quant: Quant, dtype: torch.dtype) -> "BitsAndBytesConfig
         return None
     from transformers import BitsAndBytesConfig
 
-    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+    return BitsAndBytesConfig(
         load_in_4bit=quant == "4bit",
         load_in_8bit=quant == "8bit",
         bnb_4bit_quant_type="nf4",

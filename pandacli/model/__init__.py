@@ -30,6 +30,4 @@ for _name in MODEL_TYPES:
 AutoModelForImageTextToText.register(
     VideoPandaConfig, VideoPandaForConditionalGeneration, exist_ok=True
 )
-AutoProcessor.register(  # type: ignore[no-untyped-call]
-    VideoPandaConfig, VideoPandaProcessor, exist_ok=True
-)
+AutoProcessor.register(VideoPandaConfig, VideoPandaProcessor, exist_ok=True)

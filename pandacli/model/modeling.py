@@ -35,7 +35,7 @@ class VideoPandaModel(LlamaModel):
             nn.GELU(),
             nn.Linear(config.hidden_size, config.hidden_size),
         )
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def encode_frames(self, pixel_values: Tensor) -> list[list[Tensor]]:
         """Encode and project videos, frame by frame.
@@ -81,7 +81,7 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
         self.model = VideoPandaModel(config)
         self.vocab_size = config.vocab_size
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     @classmethod
     def from_pretrained(

@@ -89,7 +89,7 @@ class GSTRA(nn.Module):
             query, self.ln_3(memory), w_k, w_v, self.attn.num_heads, head_size**-0.5
         )
         context: Tensor = token[0] + self.attn.out_proj(attended + b_v)
-        return context + self.mlp(self.ln_2(context))
+        return torch.add(context, self.mlp(self.ln_2(context)))
 
 
 class LSD(nn.Module):
@@ -138,7 +138,7 @@ class FSRA(nn.Module):
 
     def forward(self, token: Tensor, memory: Tensor) -> Tensor:
         """Token (C,) and memory (N, positions, C) -> (N, C)."""
-        w_k, w_v = self.kv[1].weight.chunk(2)
+        w_k, w_v = self.kv.get_parameter("1.weight").chunk(2)
         attended = attend_with_one_query(
             self.q(token), self.kv[0](memory), w_k, w_v, self.heads, token.shape[-1] ** -0.5
         )
