@@ -132,7 +132,7 @@ def _draw_shape(frame: Frame, shape: Shape, time: float, line: int) -> None:
     x, y, radius = shape.at(time)
     radius *= min(width, height)
     target = frame if opacity == 1 else frame.copy()
-    points = outline_of(shape.kind, shape.turn) * radius + (x * width, y * height)
+    points = outline_of(shape) * radius + (x * width, y * height)
     polygon = (points * 2**_SUBPIXEL_BITS).round().astype(np.int32)
     cv2.fillPoly(target, [polygon], shape.rgb, line, _SUBPIXEL_BITS)
     if shape.outline is not None:
@@ -142,19 +142,22 @@ def _draw_shape(frame: Frame, shape: Shape, time: float, line: int) -> None:
         cv2.addWeighted(target, opacity, frame, 1 - opacity, 0, frame)
 
 
-def outline_of(kind: str, turn: float) -> NDArray[np.float64]:
-    """The corners of a shape within the unit circle, (points, 2), y pointing down."""
+def outline_of(shape: Shape) -> NDArray[np.float64]:
+    """The corners of a shape of about unit radius, (points, 2), y pointing down."""
+    kind, tallness = shape.kind, 1.0
     if kind == "circle":
         angles, radii = np.linspace(0, 2 * np.pi, 72, endpoint=False), np.ones(72)
     elif kind == "square":
         angles, radii = np.arange(4) * np.pi / 2 + np.pi / 4, np.ones(4)
     elif kind == "triangle":
         angles, radii = np.arange(3) * 2 * np.pi / 3 - np.pi / 2, np.ones(3)
+        tallness = 0.8 + 0.45 * shape.form
     else:
         angles = np.arange(10) * np.pi / 5 - np.pi / 2
-        radii = np.where(np.arange(10) % 2 == 0, 1.0, 0.42)
-    angles = angles + turn
-    return np.stack((radii * np.cos(angles), radii * np.sin(angles)), 1)
+        radii = np.where(np.arange(10) % 2 == 0, 1.0, 0.36 + 0.2 * shape.form)
+    x, y = radii * np.cos(angles), radii * np.sin(angles) * tallness
+    cos, sin = np.cos(shape.turn), np.sin(shape.turn)
+    return np.stack((x * cos - y * sin, x * sin + y * cos), 1)
 
 
 def _through_jpeg(frame: Frame, quality: list[int]) -> Frame:

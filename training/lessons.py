@@ -271,7 +271,7 @@ def _masks(scene: Scene, times: list[float], box: tuple[int, int, int, int]) -> 
             if shape.opacity(time) > 0.5:
                 x, y, radius = shape.at(time)
                 stretch = (radius * short / scene.width, radius * short / scene.height)
-                points = (outline_of(shape.kind, shape.turn) * stretch + (x, y)) * scale - 0.5
+                points = (outline_of(shape) * stretch + (x, y)) * scale - 0.5
                 cv2.fillPoly(mask, [(points * 16).round().astype(np.int32)], 255, cv2.LINE_AA, 4)
     parts = masks.reshape(len(times), rows, 8, columns, 8).transpose(0, 1, 3, 2, 4)
     return parts.reshape(len(times), rows * columns, 64)

@@ -38,7 +38,7 @@ _SHADES: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, 
     "yellow": ((51, 61), (0.62, 1.0), (0.84, 1.0)),
     "green": ((94, 148), (0.55, 1.0), (0.4, 1.0)),
     "cyan": ((172, 190), (0.55, 1.0), (0.68, 1.0)),
-    "blue": ((208, 246), (0.65, 1.0), (0.55, 1.0)),
+    "blue": ((208, 246), (0.65, 1.0), (0.48, 1.0)),
     "purple": ((268, 302), (0.45, 1.0), (0.42, 0.95)),
     "white": ((0, 360), (0.0, 0.05), (0.92, 1.0)),
     "black": ((0, 360), (0.0, 0.4), (0.0, 0.1)),
@@ -78,6 +78,8 @@ class Shape:
     fade: float = 0.0
     """How long coming or going takes, as a fraction of the clip."""
     outline: Colour | None = None
+    form: float = 0.5
+    """Between 0 and 1: how deep a star is cut in, how tall a triangle is."""
 
     def at(self, time: float) -> tuple[float, float, float]:
         """(x, y, radius) at a time between 0 and 1."""
@@ -265,7 +267,7 @@ def _random_shape(
 ) -> Shape:
     kind, colour, rgb = look
     largest = (0.27, 0.23, 0.2)[count - 1]
-    smallest = 0.12 if easy else 0.075
+    smallest = 0.12 if easy else 0.068
     radius = float(rng.uniform(smallest, largest))
     start_radius = end_radius = radius
     if motion in ("grows", "shrinks"):
@@ -311,6 +313,7 @@ def _random_shape(
         last=last,
         fade=fade,
         outline=outline,
+        form=float(rng.uniform()),
     )
 
 

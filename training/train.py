@@ -97,7 +97,7 @@ def train(rank: int, options: argparse.Namespace, meeting_point: str) -> None:
     tokenizer = load_vocabulary(options.run, options.seed)
     model = new_model(len(tokenizer))
     pupil = Pupil(model, tokenizer).to(options.device)
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.998), use_buffers=True)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.995), use_buffers=True)
     optimizers = build_optimizers(pupil, options.learning_rate)
     history, step = History(), 0
     state_file = options.run / "state.pt"

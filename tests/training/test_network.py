@@ -1,0 +1,108 @@
+"""What the training computes is what `panda ask` computes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pandacli.model.config import VideoPandaConfig
+from pandacli.model.modeling import VideoPandaForConditionalGeneration
+from pandacli.model.prompt import encode_prefix
+from pandacli.model.tokenizer import VideoPandaTokenizer
+from training.lessons import IGNORED, Batch, Lessons
+from training.network import Pupil, branching_mask, branching_positions
+from training.vocabulary import train_vocabulary
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> VideoPandaTokenizer:
+    """A vocabulary like that of `tiny`."""
+    folder: Path = tmp_path_factory.mktemp("vocabulary")
+    return VideoPandaTokenizer(train_vocabulary(folder, seed=0), legacy=True)
+
+
+@pytest.fixture
+def lessons(tokenizer: VideoPandaTokenizer) -> Lessons:
+    """Two clips a batch, three dialogues a clip, on a small canvas."""
+    return Lessons(tokenizer, image_size=56, batch_size=2, dialogues=3, seed=0)
+
+
+@pytest.fixture
+def pupil(tokenizer: VideoPandaTokenizer) -> Pupil:
+    """A small untrained model with its reading heads."""
+    torch.manual_seed(0)
+    config = VideoPandaConfig(
+        image_size=56,
+        video_hidden_size=32,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        vocab_size=len(tokenizer),
+        initializer_range=0.2,
+    )
+    return Pupil(VideoPandaForConditionalGeneration(config), tokenizer).eval()
+
+
+@pytest.fixture
+def batch(lessons: Lessons) -> Batch:
+    """One batch of clips."""
+    return lessons.draw(np.random.default_rng(0))
+
+
+def test_dialogues_side_by_side_cost_what_they_cost_one_at_a_time(
+    pupil: Pupil, batch: Batch, tokenizer: VideoPandaTokenizer
+) -> None:
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):  # as in training
+        together = pupil(batch, hints=0.0).answer
+        pupil.model.set_attn_implementation("sdpa")
+        losses = []
+        for clip in range(len(batch.text)):
+            pixels = pupil._pixels(batch)[clip : clip + 1]
+            for number in batch.dialogue[clip].unique().tolist():
+                own = batch.dialogue[clip] == number
+                if number == 0:
+                    continue
+                ids = torch.tensor(encode_prefix(tokenizer) + batch.text[clip, own].tolist())
+                logits = pupil.model(input_ids=ids[None], pixel_values=pixels).logits[0]
+                target = batch.target[clip, own]
+                asked = target != IGNORED
+                losses.append(
+                    torch.nn.functional.cross_entropy(
+                        logits[-len(target) :][asked].float(), target[asked], reduction="none"
+                    )
+                )
+        alone = torch.cat(losses).mean()
+    assert together.item() == pytest.approx(alone.item(), rel=0.01)
+
+
+def test_a_dialogue_sees_the_prefix_and_its_own_past_only() -> None:
+    mask = branching_mask(torch.tensor([[1, 1, 2, 2]]), prefix_length=2)[0, 0] == 0
+    assert mask.int().tolist() == [
+        [1, 1, 1, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0],
+        [1, 1, 0, 0, 1, 0],
+        [1, 1, 0, 0, 1, 1],
+    ]
+
+
+def test_every_dialogue_counts_on_from_the_prefix() -> None:
+    positions = branching_positions(torch.tensor([[0, 1, 0, 1]]), prefix_length=3)
+    assert positions.tolist() == [[0, 1, 2, 3, 4, 3, 4]]
+
+
+def test_targets_are_the_answers_and_the_stop_after_each(
+    batch: Batch, tokenizer: VideoPandaTokenizer
+) -> None:
+    first = batch.target[0][batch.dialogue[0] == 1]
+    answered = first[first != IGNORED].tolist()
+    assert answered[-1] == tokenizer.eos_id
+    assert tokenizer.decode(answered).endswith(".")
+
+
+def test_pictures_teach_without_questions(pupil: Pupil, lessons: Lessons) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = pupil(lessons.draw_pictures(np.random.default_rng(0)), hints=1.0)
+    assert not losses.asked
+    assert losses.total.item() > 0
