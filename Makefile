@@ -39,6 +39,8 @@ completions: $(INSTALLED)
 
 train: $(INSTALLED_DEV)
 	$(BIN)/python -m training.train
+	mkdir -p pandacli/assets/tiny
+	cp runs/tiny/model/* pandacli/assets/tiny/
 
 evaluate: $(INSTALLED_DEV)
 	$(BIN)/python -m training.evaluate

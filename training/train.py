@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.multiprocessing.spawn import start_processes
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
+from transformers.utils import logging as transformers_logging
 
 from pandacli.model.config import VideoPandaConfig
 from pandacli.model.modeling import VideoPandaForConditionalGeneration
@@ -34,10 +35,10 @@ EASY_STEPS = 400
 NORM_STEPS = 300
 """After so many steps BatchNorm keeps its statistics: batches differ in aspect ratio, and the
 finished model must see all of them through the same ones."""
-PICTURE_SHARE = 0.6
+PICTURE_SHARE = 0.55
 """The first part of the training, in which three steps of four are about pictures: telling shapes
 apart is what takes longest, and a batch of pictures shows eight times as many as one of clips."""
-COOL_DOWN = 0.3
+COOL_DOWN = 0.45
 """The last part of the training, in which the learning rate falls to zero."""
 
 
@@ -57,7 +58,7 @@ def main() -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, default=Path("runs/tiny"), help="folder of the run")
-    parser.add_argument("--steps", type=int, default=4800, help="length of the whole training")
+    parser.add_argument("--steps", type=int, default=3200, help="length of the whole training")
     parser.add_argument("--batch-size", type=int, default=12, help="clips a step and process")
     parser.add_argument("--dialogues", type=int, default=8, help="dialogues a clip")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
@@ -94,6 +95,7 @@ def train(rank: int, options: argparse.Namespace, meeting_point: str) -> None:
     )
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // options.processes))
     torch.manual_seed(options.seed)
+    transformers_logging.disable_progress_bar()
     tokenizer = load_vocabulary(options.run, options.seed)
     model = new_model(len(tokenizer))
     pupil = Pupil(model, tokenizer).to(options.device)
