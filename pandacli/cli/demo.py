@@ -38,5 +38,7 @@ def demo(
             screen.stream(pieces)
         if chosen["stats"]:
             screen.stats(pieces.answer, frames)
-    screen.line(f'\nMore of it:   panda ask {quote(str(CLIP))} "..." --model tiny')
+    here = Path.cwd()
+    clip_shown = CLIP.relative_to(here) if CLIP.is_relative_to(here) else CLIP
+    screen.line(f'\nMore of it:   panda ask {quote(str(clip_shown))} "..." --model tiny')
     screen.line('Your videos:  panda ask clip.mp4 "what happens?"')
