@@ -140,10 +140,10 @@ class VideoPandaProcessor(ProcessorMixin):
             The paths of what was written.
 
         Raises:
-            NotImplementedError: It was to be uploaded as well.
+            ValueError: It was to be uploaded as well.
         """
         if push_to_hub:
-            raise NotImplementedError("a processor can be saved, but not uploaded from here")
+            raise ValueError("a processor can be saved, but not uploaded from here")
         self.tokenizer.save_pretrained(save_directory)
         path = Path(save_directory, CONFIG_FILE)
         path.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
