@@ -7,6 +7,7 @@ the attention mask keeps them from seeing one another (`training.network`).
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import count
 
 import cv2
 import numpy as np
@@ -36,16 +37,16 @@ _PROBES = ((0.0, 0.0), (0.5, 0.0), (-0.5, 0.0), (0.0, 0.5), (0.0, -0.5))
 
 # how often each kind of question is asked; the hard ones more often
 _KIND_WEIGHTS = {
-    "describe": 2.0,
-    "colour": 0.8,
+    "describe": 1.6,
+    "colour": 2.0,
     "shape": 1.2,
-    "motion": 1.2,
-    "direction": 0.8,
-    "count": 0.8,
-    "background": 0.5,
-    "position": 1.0,
+    "motion": 1.0,
+    "direction": 0.7,
+    "count": 0.6,
+    "background": 0.4,
+    "position": 2.2,
     "first": 0.8,
-    "yes/no": 2.2,
+    "yes/no": 3.2,
     "follow-up": 1.2,
 }
 
@@ -88,7 +89,7 @@ class Lessons(IterableDataset[Batch]):
         batch_size: Clips a batch.
         dialogues: Dialogues a clip.
         seed: Of everything drawn.
-        pictures: Batches of pictures after every batch of clips.
+        picture_share: Share of the batches that are pictures, evenly spread.
         easy: Plain scenes of one or two shapes only.
     """
 
@@ -100,7 +101,7 @@ class Lessons(IterableDataset[Batch]):
         batch_size: int,
         dialogues: int,
         seed: int,
-        pictures: int = 1,
+        picture_share: float = 0.5,
         easy: bool = False,
     ) -> None:
         self.tokenizer = tokenizer
@@ -108,7 +109,7 @@ class Lessons(IterableDataset[Batch]):
         self.batch_size = batch_size
         self.dialogues = dialogues
         self.seed = seed
-        self.pictures = pictures
+        self.picture_share = picture_share
         self.easy = easy
         self.prefix_length = len(encode_prefix(tokenizer))
 
@@ -116,10 +117,9 @@ class Lessons(IterableDataset[Batch]):
         """Draw for ever."""
         worker = get_worker_info()
         rng = np.random.default_rng((self.seed, worker.id if worker else 0))
-        while True:
-            yield self.draw(rng)
-            for _ in range(self.pictures):
-                yield self.draw_pictures(rng)
+        for number in count(1):
+            due = int(number * self.picture_share) > int((number - 1) * self.picture_share)
+            yield self.draw_pictures(rng) if due else self.draw(rng)
 
     def draw_pictures(self, rng: Generator) -> Batch:
         """A batch in which every frame shows another scene and nothing is asked.
@@ -131,9 +131,9 @@ class Lessons(IterableDataset[Batch]):
         box = content_box(*sizes[0], image_size=self.image_size)
         frames, shapes, masks = [], [], []
         for width, height in sizes:
-            count = None if rng.random() < 0.3 else 3
+            shapes_shown = None if rng.random() < 0.3 else 3
             easy = self.easy or rng.random() < 0.5
-            scene = random_scene(rng, width=width, height=height, shapes=count, easy=easy)
+            scene = random_scene(rng, width=width, height=height, shapes=shapes_shown, easy=easy)
             times = [float(rng.random())]
             drawn = draw_frames(scene, times, rng)
             drawn = drawn if easy else degrade(drawn, rng)
@@ -153,8 +153,10 @@ class Lessons(IterableDataset[Batch]):
         box = content_box(*sizes[0], image_size=self.image_size)
         frames, texts, shapes, masks = [], [], [], []
         for width, height in sizes:
-            count = int(rng.integers(1, 3)) if self.easy else None
-            scene = random_scene(rng, width=width, height=height, shapes=count, easy=self.easy)
+            shapes_shown = int(rng.integers(1, 3)) if self.easy else None
+            scene = random_scene(
+                rng, width=width, height=height, shapes=shapes_shown, easy=self.easy
+            )
             times = scene.times(sample_indices(scene.fps, scene.frame_count))
             drawn = draw_frames(scene, times, rng)
             drawn = drawn if self.easy else degrade(drawn, rng)

@@ -35,7 +35,7 @@ EASY_STEPS = 400
 NORM_STEPS = 300
 """After so many steps BatchNorm keeps its statistics: batches differ in aspect ratio, and the
 finished model must see all of them through the same ones."""
-PICTURE_SHARE = 0.55
+LOOKING_PART = 0.55
 """The first part of the training, in which three steps of four are about pictures: telling shapes
 apart is what takes longest, and a batch of pictures shows eight times as many as one of clips."""
 COOL_DOWN = 0.45
@@ -58,7 +58,7 @@ def main() -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, default=Path("runs/tiny"), help="folder of the run")
-    parser.add_argument("--steps", type=int, default=3200, help="length of the whole training")
+    parser.add_argument("--steps", type=int, default=3150, help="length of the whole training")
     parser.add_argument("--batch-size", type=int, default=12, help="clips a step and process")
     parser.add_argument("--dialogues", type=int, default=8, help="dialogues a clip")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
@@ -247,21 +247,22 @@ class Batches:
         self.tokenizer = tokenizer
         self.options = options
         self.rank = rank
-        self.stage: tuple[bool, int] | None = None
+        self.stage: tuple[bool, float] | None = None
 
     def next(self, step: int) -> Batch:
         """Draw the batch of a step."""
         easy = step < EASY_STEPS
-        pictures = 3 if step < PICTURE_SHARE * self.options.steps else 1
-        if (easy, pictures) != self.stage:
-            self.stage = (easy, pictures)
+        early = step < LOOKING_PART * self.options.steps
+        picture_share = 0.75 if early else 0.34
+        if (easy, picture_share) != self.stage:
+            self.stage = (easy, picture_share)
             lessons = Lessons(
                 self.tokenizer,
                 image_size=IMAGE_SIZE,
                 batch_size=self.options.batch_size,
                 dialogues=self.options.dialogues,
                 seed=self.options.seed + 1000 * (step + 1) + self.rank,
-                pictures=pictures,
+                picture_share=picture_share,
                 easy=easy,
             )
             self.loader = iter(
