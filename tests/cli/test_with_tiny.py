@@ -6,10 +6,6 @@ import pytest
 
 from pandacli.cli.demo import CLIP, QUESTIONS
 
-TINY = CLIP.parent / "tiny" / "config.json"
-
-pytestmark = pytest.mark.skipif(not TINY.exists(), reason="tiny is not trained yet")
-
 
 @pytest.fixture(scope="module")
 def demo(module_panda):
