@@ -58,6 +58,7 @@ def main() -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, default=Path("runs/tiny"), help="folder of the run")
+    parser.add_argument("--init", type=Path, help="model to start from, instead of from nothing")
     parser.add_argument("--steps", type=int, default=3150, help="length of the whole training")
     parser.add_argument("--batch-size", type=int, default=12, help="clips a step and process")
     parser.add_argument("--dialogues", type=int, default=8, help="dialogues a clip")
@@ -74,7 +75,7 @@ def main() -> None:
         help="how many share a step; on a CPU faster than threads",
     )
     options = parser.parse_args()
-    load_vocabulary(options.run, options.seed)
+    load_vocabulary(options)
     meeting_point = options.run / "meeting-point"
     meeting_point.unlink(missing_ok=True)
     arguments = (options, meeting_point.absolute().as_uri())
@@ -96,8 +97,11 @@ def train(rank: int, options: argparse.Namespace, meeting_point: str) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // options.processes))
     torch.manual_seed(options.seed)
     transformers_logging.disable_progress_bar()
-    tokenizer = load_vocabulary(options.run, options.seed)
+    tokenizer = load_vocabulary(options)
     model = new_model(len(tokenizer))
+    if options.init:
+        start = VideoPandaForConditionalGeneration.from_pretrained(options.init)
+        model.load_state_dict({name: value.float() for name, value in start.state_dict().items()})
     pupil = Pupil(model, tokenizer).to(options.device)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.995), use_buffers=True)
     optimizers = build_optimizers(pupil, options.learning_rate)
@@ -149,11 +153,12 @@ def train(rank: int, options: argparse.Namespace, meeting_point: str) -> None:
                 save(options.run, pupil, average, optimizers, history, step, tokenizer)
 
 
-def load_vocabulary(run: Path, seed: int) -> VideoPandaTokenizer:
-    """The run's tokenizer, made when it is not there yet."""
-    file = run / "tokenizer.model"
+def load_vocabulary(options: argparse.Namespace) -> VideoPandaTokenizer:
+    """The tokenizer of the model to start from, or the run's, made when it is not there yet."""
+    options.run.mkdir(parents=True, exist_ok=True)
+    file: Path = (options.init or options.run) / "tokenizer.model"
     if not file.exists():
-        train_vocabulary(run, seed)
+        train_vocabulary(options.run, options.seed)
     return VideoPandaTokenizer(file, legacy=True)
 
 
