@@ -17,7 +17,7 @@ from transformers import AttentionInterface
 from pandacli.model.modeling import VideoPandaForConditionalGeneration
 from pandacli.model.prompt import encode_prefix
 from pandacli.model.tokenizer import VideoPandaTokenizer
-from pandacli.video.canvas import _MEAN, _STD
+from pandacli.video.canvas import MEAN, STD
 from training.lessons import IGNORED, Batch
 from training.scenes import COLOURS, KINDS, MOTIONS
 
@@ -63,7 +63,7 @@ class Pupil(nn.Module):
         self.motion = nn.Linear(hidden, len(MOTIONS))
         prefix = torch.tensor([i for i in encode_prefix(tokenizer) if i >= 0])
         self.register_buffer("prefix_ids", prefix, persistent=False)
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (_MEAN, _STD))
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
 

@@ -66,22 +66,19 @@ def describe(scene: Scene) -> str:
     return " ".join(sentences)
 
 
-def random_dialogue(scene: Scene, kind: str, rng: Generator, *, plain: bool = False) -> Dialogue:
+def random_dialogue(scene: Scene, kind: str, rng: Generator) -> Dialogue:
     """One question of a kind about a scene, or of another kind where that one has no answer.
 
     Args:
         scene: What is seen.
         kind: One of `QUESTION_KINDS`.
         rng: Source of chance.
-        plain: Ask properly; otherwise people's spelling is imitated (no capitals, no question
-            mark, "color").
     """
     turns = _ASKERS[kind](scene, rng)
     while not turns:
         kind = pick(rng, QUESTION_KINDS)
         turns = _ASKERS[kind](scene, rng)
-    if not plain:
-        turns = [(_as_people_write(question, rng), answer) for question, answer in turns]
+    turns = [(_as_people_write(question, rng), answer) for question, answer in turns]
     return Dialogue(kind, tuple(turns))
 
 

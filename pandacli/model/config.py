@@ -48,11 +48,6 @@ class VideoPandaConfig(LlamaConfig):
             config_dict = official.config_fields(config_dict)
         return super().from_dict(config_dict, **kwargs)
 
-    @property
-    def patch_grid(self) -> int:
-        """Patches along a side of the canvas."""
-        return self.image_size // self.patch_size
-
     def validate_video_sizes(self) -> None:
         """Refuse sizes of which no STAB can be built."""
         if self.patch_size < 1 or self.image_size < 1 or self.image_size % (2 * self.patch_size):

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_STD = (0.26862954, 0.26130258, 0.27577711)
-_BAR_COLOUR = tuple(int(255 * mean) for mean in _MEAN)
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+_BAR_COLOUR = tuple(int(255 * mean) for mean in MEAN)
 
 
 def content_box(
@@ -71,7 +71,7 @@ def preprocess(
     top, bottom, left, right = content_box(
         frames.shape[2], frames.shape[1], image_size=image_size, patch_size=patch_size
     )
-    mean, std = torch.tensor(_MEAN).view(3, 1, 1), torch.tensor(_STD).view(3, 1, 1)
+    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
     video = torch.zeros(num_frames, 4, image_size, image_size)  # (T, C, S, S)
     rgb = torch.from_numpy(canvases).permute(0, 3, 1, 2)
     video[: len(frames), :3] = (rgb.float() / 255 - mean) / std
