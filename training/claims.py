@@ -1,6 +1,6 @@
 """Claims about a scene, true or false, to be answered with yes or no."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from numpy.random import Generator
 
@@ -19,7 +19,7 @@ def _claim_colour(scene: Scene, rng: Generator) -> tuple[str, bool]:
     names = names_of(scene, shape, rng, without="colour")
     if not names:
         return _claim_presence(scene, rng)
-    colour = shape.colour if rng.random() < 0.5 else pick(rng, COLOURS)
+    colour = _right_or_wrong(shape.colour, COLOURS, [s.colour for s in scene.shapes], rng)
     return f"Is {pick(rng, names)} {colour}?", colour == shape.colour
 
 
@@ -28,7 +28,7 @@ def _claim_kind(scene: Scene, rng: Generator) -> tuple[str, bool]:
     names = names_of(scene, shape, rng, without="kind")
     if not names:
         return _claim_presence(scene, rng)
-    kind = shape.kind if rng.random() < 0.5 else pick(rng, KINDS)
+    kind = _right_or_wrong(shape.kind, KINDS, [s.kind for s in scene.shapes], rng)
     return f"Is {pick(rng, names)} a {kind}?", kind == shape.kind
 
 
@@ -38,16 +38,18 @@ def _claim_motion(scene: Scene, rng: Generator) -> tuple[str, bool]:
     if rng.random() < 0.2:
         form = pick(rng, ("Does {it} move?", "Is {it} moving?"))
         return form.format(it=it), shape.motion in DIRECTIONS
-    motion = shape.motion if rng.random() < 0.5 else pick(rng, MOTIONS)
+    motion = _right_or_wrong(shape.motion, MOTIONS, [s.motion for s in scene.shapes], rng)
     return pick(rng, MOTION_CLAIMS[motion]).format(it=it), motion == shape.motion
 
 
 def _claim_presence(scene: Scene, rng: Generator) -> tuple[str, bool]:
     shape = pick(rng, scene.shapes)
     colour, kind = shape.colour, shape.kind
-    if rng.random() < 0.5:  # make it wrong in one respect, or in both
+    if rng.random() < 0.65:  # make it wrong in one respect, or in both
         colour = pick(rng, COLOURS) if rng.random() < 0.6 else colour
         kind = pick(rng, KINDS) if rng.random() < 0.6 else kind
+    elif rng.random() < 0.3:  # or mix two shapes
+        kind = pick(rng, scene.shapes).kind
     chance = rng.random()
     if chance < 0.25:
         what, truth = f"a {kind}", any(s.kind == kind for s in scene.shapes)
@@ -102,6 +104,15 @@ def _claim_position(scene: Scene, rng: Generator) -> tuple[str, bool]:
     a, b = (pick(rng, names_of(scene, shape, rng, without="motion")) for shape in (one, other))
     where = side if side in ("above", "below") else f"{pick(rng, ('', 'to the '))}{side} of"
     return f"Is {a} {where} {b}?", side == actual
+
+
+def _right_or_wrong(
+    actual: str, possible: Sequence[str], present: Sequence[str], rng: Generator
+) -> str:
+    """The actual value half of the time, else one of another shape or any."""
+    if rng.random() < 0.5:
+        return actual
+    return pick(rng, present if rng.random() < 0.3 else possible)
 
 
 _OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}

@@ -35,7 +35,7 @@ EASY_STEPS = 400
 NORM_STEPS = 300
 """After so many steps BatchNorm keeps its statistics: batches differ in aspect ratio, and the
 finished model must see all of them through the same ones."""
-LOOKING_PART = 0.55
+LOOKING_PART = 0.45
 """The first part of the training, in which three steps of four are about pictures: telling shapes
 apart is what takes longest, and a batch of pictures shows eight times as many as one of clips."""
 COOL_DOWN = 0.45
@@ -59,9 +59,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, default=Path("runs/tiny"), help="folder of the run")
     parser.add_argument("--init", type=Path, help="model to start from, instead of from nothing")
-    parser.add_argument("--steps", type=int, default=3150, help="length of the whole training")
+    parser.add_argument("--steps", type=int, default=6000, help="length of the whole training")
     parser.add_argument("--batch-size", type=int, default=12, help="clips a step and process")
-    parser.add_argument("--dialogues", type=int, default=8, help="dialogues a clip")
+    parser.add_argument("--dialogues", type=int, default=12, help="dialogues a clip")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--report", type=int, default=50, help="steps between points of the plot")
@@ -171,7 +171,7 @@ def new_model(vocabulary_size: int) -> VideoPandaForConditionalGeneration:
         video_num_heads=8,
         hidden_size=HIDDEN_SIZE,
         intermediate_size=512,
-        num_hidden_layers=5,
+        num_hidden_layers=7,
         num_attention_heads=4,
         vocab_size=vocabulary_size,
         max_position_embeddings=2048,
@@ -258,7 +258,7 @@ class Batches:
         """Draw the batch of a step."""
         easy = step < EASY_STEPS
         early = step < LOOKING_PART * self.options.steps
-        picture_share = 0.75 if early else 0.34
+        picture_share = 0.75 if early else 0.2
         if (easy, picture_share) != self.stage:
             self.stage = (easy, picture_share)
             lessons = Lessons(
