@@ -33,13 +33,19 @@ def home_checkpoint(model: KnownModel) -> Path | None:
     return folder if folder.is_dir() and any(folder.iterdir()) else None
 
 
-def cached_checkpoint(model: KnownModel) -> Path | None:
-    """The checkpoint in the Hugging Face cache, if it is there; the network is never asked."""
+def cached_checkpoint(model: KnownModel, commit: str | None = None) -> Path | None:
+    """The checkpoint in the Hugging Face cache, if it is there; the network is never asked.
+
+    Args:
+        model: The model.
+        commit: The commit to look for; None is the newest that was asked for by branch, as other
+            programs do.
+    """
     if model.repo is None:
         return None
     from huggingface_hub import try_to_load_from_cache
 
-    config = try_to_load_from_cache(model.repo, f"{model.subfolder}/config.json")
+    config = try_to_load_from_cache(model.repo, f"{model.subfolder}/config.json", revision=commit)
     return Path(config).parent if isinstance(config, str) else None
 
 

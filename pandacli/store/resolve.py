@@ -15,6 +15,7 @@ from pandacli.store.places import (
     home_checkpoint,
     home_folder,
 )
+from pandacli.store.pulls import finished_pull, unfinished_pull
 
 Kind = Literal["bundled", "home", "cache", "folder"]
 
@@ -70,7 +71,7 @@ def _resolve_published(model: KnownModel) -> ResolvedModel:
     if folder := home_checkpoint(model):
         check_checkpoint(folder, again)
         return ResolvedModel(model.name, folder, "home")
-    if folder := cached_checkpoint(model):
+    if folder := _pulled_or_cached(model):
         check_checkpoint(folder, again)
         return ResolvedModel(model.name, folder, "cache")
     raise ModelError(
@@ -78,6 +79,17 @@ def _resolve_published(model: KnownModel) -> ResolvedModel:
         f"get it with: {model.download_command}"
         f" - or put its files in {home_folder(model)}"
         f" - or try panda without it: --model tiny",
+    )
+
+
+def _pulled_or_cached(model: KnownModel) -> Path | None:
+    """What panda pulled; else what another program downloaded; else what a pull has begun."""
+    pulled, begun = finished_pull(model), unfinished_pull(model)
+    return (
+        (pulled and cached_checkpoint(model, pulled.commit))
+        or cached_checkpoint(model)
+        or (begun and cached_checkpoint(model, begun.commit))
+        or None
     )
 
 

@@ -7,18 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import huggingface_hub.constants
 import pytest
 
 from pandacli import store
 from pandacli.errors import ModelError
 
-
-@pytest.fixture(autouse=True)
-def empty_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine on which no model lies, in places that the test may fill."""
-    monkeypatch.setenv("PANDA_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+pytestmark = pytest.mark.usefixtures("empty_machine")
 
 
 def write_checkpoint(folder: Path, **config: object) -> Path:
@@ -111,7 +105,7 @@ def test_a_model_that_is_not_here_names_every_way_on() -> None:
     error = refusal("video-panda-7b")
     assert error.message == "video-panda-7b is not on this machine"
     assert error.hint is not None
-    assert "hf download jh-yi/Video-Panda-7B --include 'videopanda_fitu/*'" in error.hint
+    assert "panda pull video-panda-7b" in error.hint
     assert str(store.home() / "models" / "video-panda-7b") in error.hint
     assert "--model tiny" in error.hint
 
@@ -132,7 +126,7 @@ def test_a_download_that_stopped_half_way_names_the_file_and_how_to_go_on(tmp_pa
     error = refusal("video-panda-7b")
     assert error.message.endswith("is incomplete: no pytorch_model-00002-of-00002.bin")
     assert error.hint is not None
-    assert "hf download jh-yi/Video-Panda-7B" in error.hint
+    assert "panda pull video-panda-7b" in error.hint
 
 
 @pytest.mark.parametrize("lost", ["model.safetensors", "tokenizer.model"])

@@ -1,0 +1,190 @@
+"""What the Hugging Face repository of a model publishes, and what of it a download takes."""
+
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pandacli.errors import ModelError
+from pandacli.store.catalogue import KnownModel
+from pandacli.store.hub import cache, hub_errors, refuse_offline
+
+_SMALL = frozenset(
+    (
+        "config.json",
+        "generation_config.json",
+        "processor_config.json",
+        "preprocessor_config.json",
+        "tokenizer.model",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+    )
+)
+_WEIGHTS = (  # the first kind that is published is taken
+    re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json"),
+    re.compile(r"pytorch_model(-\d{5}-of-\d{5})?\.bin|pytorch_model\.bin\.index\.json"),
+)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """A file of a repository, at one commit.
+
+    Args:
+        path: Its path in the repository.
+        bytes: Its size.
+        digest: What the cache calls its content: the sha256 of a large file, else git's own.
+    """
+
+    path: str
+    bytes: int
+    digest: str
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return PurePosixPath(self.path).name
+
+    @property
+    def sha256(self) -> str | None:
+        """The sha256 of the content, which is published for large files only."""
+        return self.digest if len(self.digest) == 64 else None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A download that has not begun.
+
+    Args:
+        model: The model.
+        commit: The commit that the files are taken from.
+        files: All files of the model, small ones first.
+        missing_bytes: What has still to come, parts that are here already left out.
+        free_bytes: What the disk of the cache has free.
+    """
+
+    model: KnownModel
+    commit: str
+    files: tuple[PublishedFile, ...]
+    missing_bytes: int
+    free_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        """The size of all files."""
+        return sum(file.bytes for file in self.files)
+
+    def check_room(self) -> None:
+        """Make sure that the download fits on the disk.
+
+        Raises:
+            ModelError: It does not.
+        """
+        lacking = self.missing_bytes - self.free_bytes
+        if lacking > 0:
+            raise ModelError(
+                f"{self.model.name} needs {self.missing_bytes / 1e9:.1f} GB more, and"
+                f" {self.free_bytes / 1e9:.1f} GB are free in {cache()}",
+                f"free {lacking / 1e9:.1f} GB, or set HF_HOME to a folder on a larger disk",
+            )
+
+
+def plan_download(model: KnownModel) -> Plan:
+    """Ask the hub what there is to download, and look at what is here already.
+
+    Args:
+        model: A model with a repository.
+
+    Raises:
+        ModelError: The hub cannot be reached or does not have the model.
+    """
+    assert model.repo is not None
+    refuse_offline(f"{model.name} cannot be downloaded")
+    from huggingface_hub import HfApi
+
+    with hub_errors(model):
+        published = HfApi().model_info(model.repo, files_metadata=True)
+        commit = str(published.sha)
+        listed = [_published_file(sibling) for sibling in published.siblings or []]
+        if not _COMMIT.fullmatch(commit):
+            raise ValueError(f"no commit: {commit}")
+    files = choose_files(model, listed)
+    missing = sum(file.bytes - bytes_here(model, commit, file) for file in files)
+    return Plan(model, commit, files, missing, _free_bytes(cache()))
+
+
+def choose_files(model: KnownModel, listed: Iterable[PublishedFile]) -> tuple[PublishedFile, ...]:
+    """Returns what inference needs of the files in a model's folder, small ones first.
+
+    Optimizer states, training arguments and the files of other models stay where they are, and so
+    does a second form of the weights.
+
+    Raises:
+        ModelError: The configuration or the weights are not published there.
+    """
+    inside = {
+        file.name: file
+        for file in listed
+        if PurePosixPath(file.path).parent == PurePosixPath(model.subfolder or ".")
+    }
+    small = [inside[name] for name in sorted(inside.keys() & _SMALL)]
+    kinds = [[inside[name] for name in sorted(inside) if kind.fullmatch(name)] for kind in _WEIGHTS]
+    weights = next((files for files in kinds if any(f.sha256 for f in files)), [])
+    if "config.json" not in inside or not weights:
+        what = "weights" if "config.json" in inside else "config.json"
+        raise ModelError(
+            f"the repository {model.repo} holds no {what} in {model.subfolder}",
+            "it may have been moved; a newer panda may know where",
+        )
+    return (*small, *sorted(weights, key=lambda file: file.bytes))
+
+
+def partial_path(model: KnownModel, file: PublishedFile) -> Path:
+    """Where the bytes of a file are gathered until all are there.
+
+    The name is one that the tools of Hugging Face recognise as an unfinished download.
+    """
+    return blob_path(model, file).with_name(f"{file.digest}.incomplete")
+
+
+def blob_path(model: KnownModel, file: PublishedFile) -> Path:
+    """Where the cache keeps the content of a file, whatever commits it belongs to."""
+    return repo_folder(model) / "blobs" / file.digest
+
+
+def snapshot_path(model: KnownModel, commit: str, file: PublishedFile) -> Path:
+    """Where the cache shows a file as part of a commit."""
+    return repo_folder(model) / "snapshots" / commit / file.path
+
+
+def repo_folder(model: KnownModel) -> Path:
+    """The folder of the cache that belongs to the model's repository."""
+    return cache() / f"models--{str(model.repo).replace('/', '--')}"
+
+
+def bytes_here(model: KnownModel, commit: str, file: PublishedFile) -> int:
+    """How much of a file the cache holds, as a part or as a whole."""
+    if snapshot_path(model, commit, file).is_file() or blob_path(model, file).is_file():
+        return file.bytes
+    partial = partial_path(model, file)
+    return min(partial.stat().st_size, file.bytes) if partial.is_file() else 0
+
+
+def _published_file(sibling: Any) -> PublishedFile:
+    lfs = sibling.lfs
+    digest = lfs.sha256 if lfs else sibling.blob_id
+    size = lfs.size if lfs else sibling.size
+    if not isinstance(size, int) or not _DIGEST.fullmatch(digest):
+        raise ValueError(f"no size or digest: {sibling}")  # both become paths and room on the disk
+    return PublishedFile(sibling.rfilename, size, digest)
+
+
+def _free_bytes(folder: Path) -> int:
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(existing).free
