@@ -43,9 +43,10 @@ _panda() {
         esac
     done
     case "$command" in
-        "") _panda_words "ask demo --version -h --help"; return ;;
+        "") _panda_words "ask demo doctor --version -h --help"; return ;;
         ask) words="--from --to --frames -m --model --quant --device --system --max-tokens --temperature --seed --json --stats --quiet --debug -h --help"; files=_panda_videos ;;
         demo) words="--device --stats --quiet --debug -h --help"; files=: ;;
+        doctor) words="--json --debug -h --help"; files=: ;;
         *) return ;;
     esac
     case "$before" in

@@ -51,3 +51,7 @@ complete -c panda -n '__fish_seen_subcommand_from demo' -l stats -d 'Frames, tok
 complete -c panda -n '__fish_seen_subcommand_from demo' -l quiet -d 'No notices; errors still show'
 complete -c panda -n '__fish_seen_subcommand_from demo' -l debug -d 'Tracebacks for errors'
 complete -c panda -n '__fish_seen_subcommand_from demo' -s h -l help -d 'Show this message and exit'
+complete -c panda -n __fish_use_subcommand -a doctor -d 'Show what matters when something is wrong'
+complete -c panda -n '__fish_seen_subcommand_from doctor' -l json -d 'One JSON object'
+complete -c panda -n '__fish_seen_subcommand_from doctor' -l debug -d 'Tracebacks for errors'
+complete -c panda -n '__fish_seen_subcommand_from doctor' -s h -l help -d 'Show this message and exit'

@@ -31,6 +31,7 @@ _panda() {
         menu=(
         'ask:Ask one or more questions about a video'
         'demo:Ask the small model tiny about a bundled clip'
+        'doctor:Show what matters when something is wrong'
         )
         _describe command menu
         ;;
@@ -63,6 +64,13 @@ _panda() {
                 '(--device)--device=[auto, cpu, cuda or cuda\:N]:value:(auto cpu cuda)' \
                 '(--stats)--stats[Frames, tokens, speed and memory as well]' \
                 '(--quiet)--quiet[No notices; errors still show]' \
+                '(--debug)--debug[Tracebacks for errors]' \
+                '(-h --help)-h[Show this message and exit]' \
+                '(-h --help)--help[Show this message and exit]'
+            ;;
+        (doctor)
+            _arguments -s -S \
+                '(--json)--json[One JSON object]' \
                 '(--debug)--debug[Tracebacks for errors]' \
                 '(-h --help)-h[Show this message and exit]' \
                 '(-h --help)--help[Show this message and exit]'

@@ -8,6 +8,7 @@ from pandacli import __version__
 from pandacli.cli.ask import ask
 from pandacli.cli.commands import Commands
 from pandacli.cli.demo import demo
+from pandacli.cli.doctor import doctor
 from pandacli.cli.help import PlainCommand
 
 app = typer.Typer(
@@ -51,3 +52,4 @@ def panda(
 
 app.command(cls=PlainCommand)(ask)
 app.command(cls=PlainCommand)(demo)
+app.command(cls=PlainCommand)(doctor)

@@ -5,9 +5,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import psutil  # type: ignore[import-untyped]
 import torch
 
+from pandacli.engine.cgroup import usable_memory
 from pandacli.errors import DeviceError, UsageError
 
 
@@ -46,7 +46,7 @@ def free_memory(device: torch.device) -> int:
     """Bytes that can still be had on a device."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
+    return usable_memory().free
 
 
 def peak_memory(device: torch.device) -> int:

@@ -59,7 +59,7 @@ def stats_rows(answer: "Answer", frames: "Frames") -> list[tuple[str, str]]:
         ),
         ("first token", f"{stats.first_token_seconds:.2f} s"),
         ("speed", f"{stats.tokens_per_second:.1f} tokens/s"),
-        ("memory", _size(stats.peak_memory_bytes)),
+        ("memory", size(stats.peak_memory_bytes)),
     ]
 
 
@@ -68,7 +68,8 @@ def times_line(frames: "Frames") -> str:
     return ", ".join(format_time(time) for time in frames.times)
 
 
-def _size(count: float) -> str:
+def size(count: float) -> str:
+    """Returns a number of bytes in the unit that fits it."""
     for unit in ("bytes", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}"

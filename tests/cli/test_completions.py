@@ -12,7 +12,7 @@ import pytest
 FILES = Path(__file__).parents[2] / "completions"
 
 CASES = [
-    ("panda ", ["ask", "demo"]),
+    ("panda ", ["ask", "demo", "doctor"]),
     ("panda a", ["ask"]),
     ("panda ask x.mp4 --qui", ["--quiet"]),
     ("panda ask x.mp4 --max", ["--max-tokens"]),

@@ -1,0 +1,56 @@
+"""`panda doctor`: what matters about this machine and installation when something is wrong."""
+
+from typing import TYPE_CHECKING
+
+from pandacli.cli import options, settings
+from pandacli.errors import UsageError
+from pandacli.ui.console import Screen
+
+if TYPE_CHECKING:
+    from pandacli.engine.facts import Section
+
+
+def doctor(json: options.Json = None, debug: options.Debug = None) -> None:
+    """Show what matters when something is wrong.
+
+    Versions, devices, memory, engines, places of files and the terminal. What
+    is wrong is marked PROBLEM. At the end stands how video-panda-7b is best run
+    on this machine. Tokens and passwords are never shown.
+    """
+    from pandacli.engine.checkup import examine
+    from pandacli.ui.checkup import checkup_json, show_checkup
+    from pandacli.ui.terminal import terminal
+
+    screen = Screen()
+    with screen.stage("examining"):
+        sections = examine([_defaults(), terminal()])
+    if _wants_json(json, debug):
+        screen.line(checkup_json(sections, pretty=screen.answers_to_terminal))
+    else:
+        show_checkup(sections, screen)
+
+
+def _wants_json(json: bool | None, debug: bool | None) -> bool:
+    """Whether to print JSON; defaults that cannot be read are among the findings, not an error."""
+    try:
+        return bool(settings.resolve({"json": json, "debug": debug})["json"])
+    except UsageError:
+        return bool(json)
+
+
+def _defaults() -> "Section":
+    """The configuration file, and the options that it or the variables set."""
+    from pandacli.engine.facts import Fact, Section, find
+
+    path = settings.config_path()
+    there = str(path) if path.exists() else {"path": str(path), "state": "not there"}
+    return Section("Defaults", [Fact("file", there), find("set", _options_set)])
+
+
+def _options_set() -> list[str]:
+    values = settings.resolve(dict.fromkeys(settings.SETTINGS))
+    return [
+        f"{name} = {value}"
+        for name, value in values.items()
+        if value != settings.SETTINGS[name].built_in
+    ]
