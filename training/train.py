@@ -59,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, default=Path("runs/tiny"), help="folder of the run")
     parser.add_argument("--init", type=Path, help="model to start from, instead of from nothing")
-    parser.add_argument("--steps", type=int, default=6000, help="length of the whole training")
+    parser.add_argument("--steps", type=int, default=5400, help="length of the whole training")
     parser.add_argument("--batch-size", type=int, default=12, help="clips a step and process")
     parser.add_argument("--dialogues", type=int, default=12, help="dialogues a clip")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
@@ -67,6 +67,9 @@ def main() -> None:
     parser.add_argument("--report", type=int, default=50, help="steps between points of the plot")
     parser.add_argument("--save", type=int, default=200, help="steps between checkpoints")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw clips")
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the layers; needs a C++ compiler"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
         "--processes",
@@ -115,6 +118,9 @@ def train(rank: int, options: argparse.Namespace, meeting_point: str) -> None:
             optimizer.load_state_dict(saved)
         history, step = History(**state["history"]), state["step"]
 
+    if options.compile:
+        for layer in model.model.layers:
+            layer.compile(dynamic=True)
     batches = Batches(tokenizer, options, rank)
     window: list[Losses] = []
     columns = (

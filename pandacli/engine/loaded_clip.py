@@ -171,7 +171,13 @@ class LoadedClip:
 
     def _read_prefix(self) -> PrefixCache:
         if self._prefix is None:
-            self._prefix = PrefixCache(self._panda.model, self._ids, self._pixel_values)
+            model = self._panda.model
+            ids = torch.tensor([self._ids], device=model.device)
+            reading = self._panda.language_model.start()
+            with torch.inference_mode():
+                (embedded,) = model.embed_prompt(ids, self._pixel_values[None].to(model.device))
+            reading.read_embeddings(embedded)
+            self._prefix = PrefixCache(reading)
         return self._prefix
 
     def _room(self, question_tokens: int) -> int:

@@ -1,68 +1,116 @@
-"""From a checkpoint folder to a model that is ready to compute, without a word on stderr."""
+"""From files to a model that is ready to compute, without a word on stderr."""
 
-import logging
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers.utils import logging as transformers_logging
+from accelerate import init_empty_weights
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
 
 from pandacli.engine.device import memory_errors
-from pandacli.engine.quantize import Quant, bitsandbytes_config
+from pandacli.engine.quiet import accept_half_precision_inputs, quiet_libraries
+from pandacli.errors import ModelError
+from pandacli.model.checkpoint import read_config, read_generation_config, weight_files
+from pandacli.model.int8 import Int8Linear, quantize_rows
 from pandacli.model.modeling import VideoPandaForConditionalGeneration
+
+_HINT = "choose fewer bits with --quant 4bit, or another --device"
+_QUANT_STATE = ".quant_state.bitsandbytes__nf4"
 
 
 def load_model(
-    folder: Path, device: torch.device, dtype: torch.dtype, quant: Quant
+    folder: Path, device: torch.device, dtype: torch.dtype
 ) -> VideoPandaForConditionalGeneration:
-    """The model of a checkpoint, on a device, in evaluation mode.
+    """The model of a checkpoint or of a copy that bitsandbytes runs, on a device.
 
     Raises:
         ModelError: The weights are damaged or do not fit the configuration.
         DeviceError: The device has too little memory.
     """
-    options: dict[str, Any] = {}
-    hint = "choose fewer bits with --quant 4bit, or another --device"
-    with quiet_libraries(), memory_errors(hint):
-        if config := bitsandbytes_config(quant, dtype):
-            options["quantization_config"] = config
-            _accept_half_precision_inputs()
+    with quiet_libraries(), memory_errors(_HINT):
+        accept_half_precision_inputs()
         model: VideoPandaForConditionalGeneration = (
             VideoPandaForConditionalGeneration.from_pretrained(
-                folder, dtype=dtype, device_map={"": device}, local_files_only=True, **options
+                folder, dtype=dtype, device_map={"": device}, local_files_only=True
             )
         )
+        # beside quantised layers, transformers keeps what is stored in another precision as it is
+        model.model.video_tower.to(dtype)
+        for parameter in model.parameters():
+            if parameter.is_floating_point():
+                parameter.data = parameter.data.to(dtype)
     return model  # transformers hands it over in evaluation mode
 
 
-@contextmanager
-def quiet_libraries() -> Iterator[None]:
-    """Keep progress bars, notices and warnings of the libraries off stderr, for a while."""
-    loggers = [logging.getLogger(name) for name in ("accelerate", "bitsandbytes")]
-    levels = [logger.level for logger in loggers]
-    verbosity = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
+def load_int8(folder: Path) -> VideoPandaForConditionalGeneration:
+    """The model of a quantised copy, on the CPU, its linear layers on torch's int8 kernels.
+
+    Layers stored in 4 bits are widened. One file is mapped at a time, so that memory never holds
+    much more than the model.
+
+    Raises:
+        ModelError: The copy is damaged.
+        DeviceError: Too little memory.
+    """
+    with quiet_libraries(), memory_errors(_HINT):
+        config = read_config(folder)
+        del config.quantization_config
+        with init_empty_weights(include_buffers=False):
+            model = VideoPandaForConditionalGeneration(config)
+        for path in weight_files(folder):
+            try:
+                with safe_open(path, framework="pt") as file:
+                    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                for name, value in _layers_and_tensors(tensors):
+                    _place(model, name, value)
+            except (OSError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
+                raise ModelError(
+                    f"the quantised copy in {folder} is damaged",
+                    f"remove the folder {folder}, and panda makes it anew",
+                ) from error
+        model.generation_config = read_generation_config(folder) or model.generation_config
+    missing = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    if missing:
+        raise ModelError(f"the quantised copy in {folder} lacks {missing[0]}")
+    return model.eval()
 
 
-def _accept_half_precision_inputs() -> None:
-    """Drop one notice, which bitsandbytes repeats at every 8-bit product: that it casts inputs."""
-    logger = logging.getLogger("bitsandbytes.autograd._functions")
-    if not logger.filters:
-        logger.addFilter(lambda record: "inputs will be cast" not in str(record.msg))
+def _layers_and_tensors(tensors: dict[str, Tensor]) -> Iterator[tuple[str, nn.Module | Tensor]]:
+    """What a file holds: its quantised layers as modules, all else as tensors in float32."""
+    for name, tensor in tensors.items():
+        layer = name.removesuffix(".weight")
+        if f"{layer}.SCB" in tensors:
+            yield layer, Int8Linear(tensor, tensors[f"{layer}.SCB"] / 127)
+        elif name + _QUANT_STATE in tensors:
+            yield layer, Int8Linear(*quantize_rows(_widen(name, tensors)))
+        elif not name.endswith((".SCB", ".weight_format")) and ".weight." not in name:
+            yield name, tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _widen(name: str, tensors: dict[str, Tensor]) -> Tensor:
+    """The weight (out, in) that 4 bits stand for."""
+    from bitsandbytes.functional import QuantState, dequantize_4bit
+
+    start = f"{name}."
+    parts = {key[len(start) :]: part for key, part in tensors.items() if key.startswith(start)}
+    state = QuantState.from_dict(parts, device=torch.device("cpu"))
+    weight: Tensor = dequantize_4bit(tensors[name], state)
+    return weight
+
+
+def _place(model: nn.Module, name: str, value: nn.Module | Tensor) -> None:
+    """Put a module, a parameter or a buffer in its place."""
+    owner_name, _, leaf = name.rpartition(".")
+    owner = model.get_submodule(owner_name)
+    if isinstance(value, nn.Module):
+        if not isinstance(getattr(owner, leaf), nn.Linear):
+            raise AttributeError(f"{name} is no linear layer")
+        setattr(owner, leaf, value)
+    elif leaf in owner._parameters:
+        expected = owner.get_parameter(leaf).shape
+        if value.shape != expected:
+            raise RuntimeError(f"{name} has the shape {tuple(value.shape)}")
+        setattr(owner, leaf, nn.Parameter(value, requires_grad=False))
+    else:
+        owner.get_buffer(leaf).copy_(value)

@@ -11,10 +11,12 @@ from pandacli.engine.answer import Answer, AnswerStream
 from pandacli.engine.frame_count import check_frame_count
 
 if TYPE_CHECKING:
+    from pandacli.engine.language_model import LanguageModel
     from pandacli.engine.loaded_clip import LoadedClip
     from pandacli.engine.quantize import Quant
     from pandacli.model.modeling import VideoPandaForConditionalGeneration
     from pandacli.model.tokenizer import VideoPandaTokenizer
+    from pandacli.store.convert import Report
     from pandacli.video import Clip, Frames
 
 
@@ -33,6 +35,7 @@ class Panda:
         device: "cpu" or "cuda:N".
         dtype: What is computed in: "float32", "bfloat16" or "float16".
         quant: "none", "8bit" or "4bit".
+        engine: What computes the Llama: "torch", "bitsandbytes" or "llama".
         load_seconds: How long loading took.
     """
 
@@ -42,15 +45,21 @@ class Panda:
         tokenizer: "VideoPandaTokenizer",
         *,
         name: str,
+        language_model: "LanguageModel | None" = None,
         quant: "Quant" = "none",
+        engine: str = "torch",
         load_seconds: float = 0.0,
     ) -> None:
+        from pandacli.engine.torch_llama import TorchLlama
+
         self.model = model
+        self.language_model: LanguageModel = language_model or TorchLlama(model)
         self.tokenizer = tokenizer
         self.name = name
         self.device = str(model.device)
         self.dtype = str(model.dtype).removeprefix("torch.")
         self.quant: str = quant
+        self.engine = engine
         self.load_seconds = load_seconds
 
     @classmethod
@@ -60,34 +69,47 @@ class Panda:
         *,
         device: str = "auto",
         quant: str = "auto",
+        engine: str = "auto",
+        report: "Report | None" = None,
     ) -> Self:
         """Load a model that is on this machine.
 
         Args:
             model: "video-panda-7b", "video-panda-7b-pretrained", "tiny", or a checkpoint folder.
             device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
-            quant: "none", "8bit", "4bit", or "auto": none where the memory is enough.
+            quant: "none", "8bit", "4bit", or "auto": none where the memory is enough. A model
+                is quantised once, which takes minutes for a large one, and kept on the disk.
+            engine: "torch", "bitsandbytes", "llama", or "auto": the fastest for the device.
+            report: Called while the model is being quantised, with the number of parameters that
+                are done and that of all.
 
         Raises:
-            ModelError: The model is not here, or damaged.
+            ModelError: The model is not here, or damaged, or its quantised copy cannot be written.
             DeviceError: The device is not there, or has too little memory.
-            UsageError: No device or quantisation is called so.
+            UsageError: No device, quantisation or engine is called so, or they do not go together.
         """
         started = perf_counter()
         resolved = store.resolve(model)  # before torch is imported, which takes seconds
         from pandacli.engine.device import pick_device, pick_dtype
-        from pandacli.engine.loading import load_model
-        from pandacli.engine.quantize import pick_quant
+        from pandacli.engine.plan import pick_plan
+        from pandacli.engine.preparing import load_plan
         from pandacli.model.checkpoint import read_config
         from pandacli.model.tokenizer import VideoPandaTokenizer
 
         place = pick_device(device)
         dtype = pick_dtype(place)
-        bits = pick_quant(quant, read_config(resolved.folder), place, dtype)
+        plan = pick_plan(quant, engine, read_config(resolved.folder), place, dtype)
         tokenizer = VideoPandaTokenizer.from_pretrained(resolved.folder)
-        weights = load_model(resolved.folder, place, dtype, bits)
+        weights = load_plan(resolved, plan, place, dtype, report)
         seconds = perf_counter() - started
-        return cls(weights, tokenizer, name=resolved.name, quant=bits, load_seconds=seconds)
+        return cls(
+            weights,
+            tokenizer,
+            name=resolved.name,
+            quant=plan.quant,
+            engine=plan.engine,
+            load_seconds=seconds,
+        )
 
     def open(
         self,

@@ -1,31 +1,21 @@
 """The KV cache of a clip: its prefix, computed once, and behind it the turns asked last."""
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
-from pandacli.engine.generate import crop, decode_one, prefill, prefill_clip
-
-if TYPE_CHECKING:
-    from pandacli.model.modeling import VideoPandaForConditionalGeneration
+from pandacli.engine.language_model import Reading
 
 
 class PrefixCache:
-    """A model that has read the prefix of a clip and reads on from there, question by question.
+    """A language model that has read the prefix of a clip and reads on, question by question.
 
     Args:
-        model: The model.
-        ids: The prefix: text ids and frame slots.
-        pixel_values: (T, 4, S, S), one frame for each slot.
+        reading: Has read the prefix and nothing else.
     """
 
-    def __init__(
-        self, model: "VideoPandaForConditionalGeneration", ids: list[int], pixel_values: Tensor
-    ) -> None:
-        self._model = model
-        self._cache = prefill_clip(model, ids, pixel_values)
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
         self._held: list[int] = []  # the ids read after the prefix
-        self.length: int = self._cache.get_seq_length()
+        self.length = reading.length
 
     def read(self, ids: list[int], settled: int = 0) -> Tensor:
         """Read the ids of a question behind the prefix.
@@ -38,14 +28,14 @@ class PrefixCache:
         """
         kept = _common_start(self._held, ids[:settled])
         del self._held[kept:]
-        crop(self._cache, self.length + kept)
-        logits = prefill(self._model, ids[kept:], self._cache)
+        self._reading.crop(self.length + kept)
+        logits = self._reading.read(ids[kept:])
         self._held += ids[kept:]
         return logits
 
     def read_on(self, token: int) -> Tensor:
         """Read one token of the answer; returns the logits (vocabulary,) of the next."""
-        logits = decode_one(self._model, token, self._cache)
+        logits = self._reading.read([token])
         self._held.append(token)
         return logits
 

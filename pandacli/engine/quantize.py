@@ -1,4 +1,4 @@
-"""Weights in fewer bits, by bitsandbytes: only the Llama's layers, and only where asked or needed.
+"""In how many bits the Llama's layers are kept: fewer only where that is asked for or needed.
 
 STAB and the projector are a hundredth of the weights and make every token of the frames; the
 embeddings and the head are kept for the same reason.
@@ -13,14 +13,9 @@ from pandacli.engine.device import free_memory
 from pandacli.errors import DeviceError, UsageError
 
 if TYPE_CHECKING:
-    from transformers import BitsAndBytesConfig
-
     from pandacli.model.config import VideoPandaConfig
 
 Quant = Literal["none", "8bit", "4bit"]
-
-KEPT = ("model.video_tower", "model.video_projector", "model.embed_tokens", "lm_head")
-"""Modules that are never quantised."""
 
 _BYTES = {"8bit": 1.0, "4bit": 0.55}
 """Bytes a quantised weight, with its scales."""
@@ -35,34 +30,15 @@ def pick_quant(
     """The quantisation called `wanted`: none, 8bit, 4bit, or auto for the first of them that fits.
 
     Raises:
-        UsageError: None is called so, or this model cannot be quantised so.
+        UsageError: None is called so.
         DeviceError: auto, and not even 4 bits fit into the free memory.
     """
     match wanted:
-        case "none" | "8bit":
-            return wanted
-        case "4bit":
-            _check_widths(config, device)
+        case "none" | "8bit" | "4bit":
             return wanted
         case "auto":
             return _first_that_fits(config, device, dtype)
     raise UsageError(f"no quantisation is called '{wanted}'", "there are auto, 4bit, 8bit and none")
-
-
-def bitsandbytes_config(quant: Quant, dtype: torch.dtype) -> "BitsAndBytesConfig | None":
-    """How transformers is told: NF4 with doubly quantised scales, or LLM.int8."""
-    if quant == "none":
-        return None
-    from transformers import BitsAndBytesConfig
-
-    return BitsAndBytesConfig(
-        load_in_4bit=quant == "4bit",
-        load_in_8bit=quant == "8bit",
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=list(KEPT),
-    )
 
 
 def needed_bytes(config: "VideoPandaConfig", quant: Quant, dtype: torch.dtype) -> int:
@@ -92,9 +68,14 @@ def _first_that_fits(config: "VideoPandaConfig", device: torch.device, dtype: to
     )
 
 
-def _check_widths(config: "VideoPandaConfig", device: torch.device) -> None:
+def check_widths(config: "VideoPandaConfig") -> None:
+    """Refuse a model that bitsandbytes cannot put into 4 bits on a CPU.
+
+    Raises:
+        UsageError: A width of it is no whole number of blocks.
+    """
     widths = (config.hidden_size, config.intermediate_size)
-    if device.type == "cpu" and any(width % _BLOCK for width in widths):
+    if any(width % _BLOCK for width in widths):
         raise UsageError(
             f"this model cannot be put into 4 bits on a CPU: its widths, {widths[0]} and"
             f" {widths[1]}, are not multiples of {_BLOCK}",

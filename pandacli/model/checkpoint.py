@@ -101,6 +101,25 @@ def read_tensors(folder: Path, expected: Mapping[str, Tensor]) -> dict[str, Tens
     return tensors
 
 
+def iterate_tensors(folder: Path, expected: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of `read_tensors`, one after another, without those that are not stored.
+
+    Only one file is mapped at a time, so that what was read of the others takes no memory. The
+    order is always the same.
+
+    Raises:
+        ModelError: As `read_tensors`, and before the first tensor is given.
+    """
+    read_tensors(folder, expected)
+    files = weight_files(folder)
+    stored = {key for path in files for key, _ in _open(path)}
+    for path in files:
+        for key, tensor in _open(path):
+            name = tensor_name(key)
+            if name in expected and (name == key or name not in stored):
+                yield name, tensor
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The files that hold the weights: safetensors before `.bin`, an index before a single file.
 

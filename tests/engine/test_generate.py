@@ -1,10 +1,8 @@
-"""Choosing tokens, and cutting a cache back."""
+"""Choosing tokens, one after another."""
 
 import torch
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
-from pandacli.engine.generate import crop, generate, sample
+from pandacli.engine.generate import generate, sample
 
 
 def logits_for(token: int) -> torch.Tensor:
@@ -40,15 +38,3 @@ def test_no_step_is_taken_after_the_last_token() -> None:
 
     assert list(generate(logits_for(1), step, sample, frozenset(), 3)) == [1, 2, 3]
     assert stepped == [1, 2]
-
-
-def test_a_cache_left_uneven_is_cropped_to_one_length() -> None:
-    cache = DynamicCache()
-    kept = torch.randn(1, 2, 3, 4)
-    for number, more in enumerate((2, 1, 0)):
-        cache.update(torch.cat((kept, torch.randn(1, 2, more, 4)), 2), kept, number)
-    crop(cache, 3)
-    for layer in cache.layers:
-        assert isinstance(layer, DynamicLayer)
-        assert layer.keys is not None
-        assert torch.equal(layer.keys, kept)

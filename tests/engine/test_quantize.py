@@ -1,15 +1,12 @@
-"""Fewer bits: which are chosen, that they are really used, and when they are refused."""
+"""Fewer bits: which are chosen, and when they are refused."""
 
 from pathlib import Path
 
 import pytest
 import torch
-from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
-from torch import nn
 
-from pandacli import Panda
 from pandacli.engine import quantize
-from pandacli.engine.quantize import Quant, needed_bytes, pick_quant
+from pandacli.engine.quantize import Quant, check_widths, needed_bytes, pick_quant
 from pandacli.errors import DeviceError, UsageError
 from pandacli.model.config import VideoPandaConfig
 
@@ -24,38 +21,6 @@ def config(checkpoint: Path) -> VideoPandaConfig:
 
 def with_free_memory(monkeypatch: pytest.MonkeyPatch, gigabytes: float) -> None:
     monkeypatch.setattr(quantize, "free_memory", lambda _: int(gigabytes * 1e9))
-
-
-@pytest.mark.parametrize(("quant", "kind"), [("4bit", Linear4bit), ("8bit", Linear8bitLt)])
-def test_quantised_layers_are_those_of_the_llama_and_no_others(
-    checkpoint: Path, quant: str, kind: type[nn.Module]
-) -> None:
-    panda = Panda.load(checkpoint, device="cpu", quant=quant)
-    quantised = {name for name, module in panda.model.named_modules() if isinstance(module, kind)}
-    llama = {
-        name
-        for name, module in panda.model.named_modules()
-        if name.startswith("model.layers.") and isinstance(module, nn.Linear)
-    }
-    assert quantised == llama != set()
-    assert panda.quant == quant
-
-
-@pytest.mark.parametrize("quant", ["4bit", "8bit"])
-def test_a_quantised_model_answers_nearly_as_the_whole_one(
-    panda: Panda, checkpoint: Path, quant: str
-) -> None:
-    ids = torch.tensor([panda.tokenizer.encode("Is there a red circle?")])
-    smaller = Panda.load(checkpoint, device="cpu", quant=quant)
-    with torch.inference_mode():
-        wanted, given = panda.model(input_ids=ids).logits, smaller.model(input_ids=ids).logits
-    likeness = torch.cosine_similarity(wanted.flatten(), given.flatten(), dim=0)
-    assert 0.8 < likeness < 1 - 1e-7
-
-
-@pytest.mark.parametrize("quant", ["4bit", "8bit"])
-def test_a_quantised_model_answers_about_a_clip(checkpoint: Path, clip: Path, quant: str) -> None:
-    assert Panda.load(checkpoint, device="cpu", quant=quant).ask(clip, "What?", max_tokens=4).text
 
 
 @pytest.mark.parametrize(
@@ -106,8 +71,7 @@ def test_a_name_of_no_quantisation_is_a_usage_error(config: VideoPandaConfig) ->
         pick_quant("5bit", config, CPU, torch.float32)
 
 
-def test_widths_that_the_cpu_cannot_pack_are_refused() -> None:
+def test_widths_that_bitsandbytes_cannot_pack_are_refused() -> None:
     odd = VideoPandaConfig(hidden_size=64, intermediate_size=160, num_attention_heads=4)
     with pytest.raises(UsageError, match="64 and 160, are not multiples of 64"):
-        pick_quant("4bit", odd, CPU, torch.float32)
-    assert pick_quant("4bit", odd, torch.device("cuda:0"), torch.float16) == "4bit"
+        check_widths(odd)

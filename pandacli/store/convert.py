@@ -1,0 +1,244 @@
+"""Making a quantised copy of a checkpoint: tensor by tensor, file by file, from where it stopped.
+
+The Llama's linear layers are quantised; STAB, the projector, the embeddings and the head keep half
+precision. The checkpoint is mapped into memory and the copy is written in files of some hundreds
+of megabytes, so memory stays far below the size of either. A file is renamed when it is whole and
+is not made again after an interruption; the manifest comes last.
+"""
+
+import fcntl
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pandacli.errors import ModelError
+from pandacli.model.checkpoint import iterate_tensors, read_config, weight_files
+from pandacli.model.config import VideoPandaConfig
+from pandacli.model.int8 import quantize_rows
+from pandacli.model.modeling import VideoPandaForConditionalGeneration
+from pandacli.store.copies import Copy, Form, copies_folder, copy_folder, find_copy, write_manifest
+from pandacli.store.digest import checkpoint_digest
+from pandacli.store.resolve import ResolvedModel
+
+Report = Callable[[int, int], None]
+"""Told how many parameters are done, of how many."""
+
+KEPT = ("model.video_tower", "model.video_projector", "model.embed_tokens", "lm_head")
+"""Modules that are never quantised."""
+
+_FILE_PARAMETERS = 1 << 28
+"""A file of a copy holds about so many parameters: half a gigabyte where they are not quantised."""
+
+_BYTES = {"int8": 1.0, "nf4": 0.53}
+_BESIDE = (
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint that copies are made from.
+
+    Args:
+        model: The name or folder it goes by.
+        folder: Where it lies.
+        commit: The commit of the repository that published it, where there is one.
+        digest: Its sha256.
+        files: The sha256 of each file, by name.
+    """
+
+    model: str
+    folder: Path
+    commit: str | None
+    digest: str
+    files: dict[str, str]
+
+
+def describe_source(resolved: ResolvedModel) -> Source:
+    """Identify a checkpoint, which reads all of it the first time.
+
+    Raises:
+        ModelError: Files are missing, or cannot be read.
+    """
+    try:
+        digest, files = checkpoint_digest(resolved.folder, weight_files(resolved.folder))
+    except OSError as error:
+        raise ModelError(f"cannot read {error.filename}: {error.strerror}") from error
+    commit = resolved.folder.parent.name if resolved.kind == "cache" else None
+    name = str(resolved.folder) if resolved.kind == "folder" else resolved.name
+    return Source(name, resolved.folder, commit, digest, files)
+
+
+def convert(source: Source, form: Form, report: Report | None = None) -> Copy:
+    """Make the copy in a form of a checkpoint, or finish one that was begun.
+
+    Args:
+        source: The checkpoint.
+        form: What to store its linear layers as: "int8" or "nf4".
+        report: Told about progress, from time to time.
+
+    Raises:
+        ModelError: The checkpoint is damaged, the disk is full or cannot be written, or another
+            panda is making the same copy.
+    """
+    folder = copy_folder(source.digest, form)
+    work = folder.with_name(folder.name + ".partial")
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        with _alone(work.with_name(work.name + ".lock"), source.model):
+            if finished := find_copy(source.digest, form):
+                work.rmdir()
+                return finished
+            _write_weights(source, form, work, report)
+            _write_config(source.folder, form, work)
+            work.replace(folder)
+            return write_manifest(
+                folder,
+                model=source.model,
+                form=form,
+                commit=source.commit,
+                digest=source.digest,
+                source_files=source.files,
+            )
+    except OSError as error:
+        raise ModelError(
+            f"cannot write the quantised copy in {copies_folder()}: {error.strerror or error}",
+            "make room there, or set PANDA_HOME to a folder elsewhere",
+        ) from error
+
+
+def empty_model(config: VideoPandaConfig) -> VideoPandaForConditionalGeneration:
+    """A model without memory behind its tensors."""
+    with torch.device("meta"):
+        return VideoPandaForConditionalGeneration(config)
+
+
+def is_quantised(name: str, tensor: Tensor) -> bool:
+    """Whether the tensor of this name is the weight of a linear layer of the Llama."""
+    return tensor.ndim == 2 and name.endswith(".weight") and not name.startswith(KEPT)
+
+
+def _write_weights(source: Source, form: Form, work: Path, report: Report | None) -> None:
+    expected = empty_model(read_config(source.folder)).state_dict()
+    _check_room(expected, form, work)
+    total = sum(tensor.numel() for tensor in expected.values())
+    count = total // _FILE_PARAMETERS + 1
+    pending: dict[str, Tensor] = {}
+    done, number = 0, 1
+
+    def path() -> Path:
+        return work / f"model-{number:05}-of-{count:05}.safetensors"
+
+    for name, tensor in iterate_tensors(source.folder, expected):
+        if done // _FILE_PARAMETERS + 1 != number:
+            _save(pending, path())
+            number = done // _FILE_PARAMETERS + 1
+        if not path().exists():
+            quantised = is_quantised(name, tensor)
+            pending |= _QUANTISE[form](name, tensor) if quantised else {name: _halved(tensor)}
+        done += tensor.numel()
+        if report:
+            report(done, total)
+    _save(pending, path())
+    places = {name: file.name for file in work.glob("*.safetensors") for name in _names(file)}
+    index = {"metadata": {}, "weight_map": dict(sorted(places.items()))}
+    (work / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _check_room(expected: dict[str, Tensor], form: Form, work: Path) -> None:
+    sizes = (
+        tensor.numel() * (_BYTES[form] if is_quantised(name, tensor) else 2)
+        for name, tensor in expected.items()
+    )
+    needed = sum(sizes) - sum(file.stat().st_size for file in work.iterdir())
+    free = shutil.disk_usage(work).free
+    if needed > free:
+        raise ModelError(
+            f"the quantised copy takes {needed / 1e9:.1f} GB more, and {free / 1e9:.1f} GB are"
+            f" free in {copies_folder()}",
+            "make room there, or set PANDA_HOME to a folder elsewhere",
+        )
+
+
+def _save(pending: dict[str, Tensor], path: Path) -> None:
+    """Write the pending tensors into a file, and forget them; a file that is there is whole."""
+    if pending:
+        partial = path.with_suffix(".writing")
+        save_file(pending, partial, metadata={"format": "pt"})
+        partial.replace(path)
+        pending.clear()
+
+
+def _names(file: Path) -> list[str]:
+    with safe_open(file, framework="pt") as opened:
+        return list(opened.keys())
+
+
+def _halved(tensor: Tensor) -> Tensor:
+    """In half precision: as it is where it has that, else float16, which keeps more digits."""
+    if tensor.dtype in (torch.float16, torch.bfloat16):
+        return tensor.contiguous()
+    half = tensor.half()
+    return half if half.isfinite().all() else tensor.bfloat16()
+
+
+def _int8(name: str, weight: Tensor) -> dict[str, Tensor]:
+    """In the names of bitsandbytes, whose LLM.int8 stores the same numbers."""
+    rows, scale = quantize_rows(weight)
+    layer = name.removesuffix("weight")
+    layout = torch.zeros((), dtype=torch.uint8)  # row by row
+    return {name: rows, f"{layer}SCB": scale * 127, f"{layer}weight_format": layout}
+
+
+def _nf4(name: str, weight: Tensor) -> dict[str, Tensor]:
+    from bitsandbytes.functional import quantize_4bit
+
+    packed, state = quantize_4bit(
+        weight.float(), blocksize=64, compress_statistics=True, quant_type="nf4"
+    )
+    parts = {f"{name}.{part}": value for part, value in state.as_dict(packed=True).items()}
+    return {name: packed, **parts}
+
+
+_QUANTISE: dict[str, Callable[[str, Tensor], dict[str, Tensor]]] = {"int8": _int8, "nf4": _nf4}
+
+
+def _write_config(folder: Path, form: Form, work: Path) -> None:
+    config = read_config(folder)
+    config.quantization_config = {
+        "quant_method": "bitsandbytes",
+        "load_in_8bit": form == "int8",
+        "load_in_4bit": form == "nf4",
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_use_double_quant": True,
+        "llm_int8_skip_modules": list(KEPT),
+    }
+    config.save_pretrained(work)
+    for name in _BESIDE:
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, work / name)
+
+
+@contextmanager
+def _alone(path: Path, model: str) -> Iterator[None]:
+    """Hold a lock, which ends with the process however it ends."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ModelError(
+                f"another panda is quantising {model} right now", "wait until it is done"
+            ) from error
+        yield
+        path.unlink()

@@ -1,0 +1,103 @@
+"""Every way to run a model in fewer bits: what it is made of, and that its answers are near."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
+from torch import nn
+
+from pandacli import Panda
+from pandacli.engine.preparing import prepare
+from pandacli.errors import ModelError
+from pandacli.model.int8 import Int8Linear
+from pandacli.store.copies import all_copies
+
+KINDS: dict[tuple[str, str], type[nn.Module]] = {
+    ("8bit", "torch"): Int8Linear,
+    ("8bit", "bitsandbytes"): Linear8bitLt,
+    ("4bit", "bitsandbytes"): Linear4bit,
+    ("4bit", "torch"): Int8Linear,
+}
+each_form = pytest.mark.parametrize(("quant", "engine"), KINDS)
+IDS = "Is there a red circle?"
+
+
+def logits(panda: Panda) -> torch.Tensor:
+    with torch.inference_mode():
+        ids = torch.tensor([panda.tokenizer.encode(IDS)])
+        return panda.model(input_ids=ids).logits[0]  # type: ignore[no-any-return]
+
+
+@each_form
+def test_quantised_layers_are_those_of_the_llama_and_no_others(
+    checkpoint: Path, quant: str, engine: str
+) -> None:
+    panda = Panda.load(checkpoint, device="cpu", quant=quant, engine=engine)
+    modules = dict(panda.model.named_modules())
+    quantised = {
+        name for name, module in modules.items() if isinstance(module, KINDS[quant, engine])
+    }
+    assert len(quantised) == 14
+    assert all(name.startswith("model.layers.") for name in quantised)
+    assert (panda.quant, panda.engine) == (quant, engine)
+
+
+@each_form
+def test_logits_are_near_those_of_the_whole_model(
+    panda: Panda, checkpoint: Path, quant: str, engine: str
+) -> None:
+    smaller = Panda.load(checkpoint, device="cpu", quant=quant, engine=engine)
+    wanted, given = logits(panda), logits(smaller)
+    error = float((given - wanted).norm() / wanted.norm())
+    assert 1e-4 < error < {"8bit": 0.1, "4bit": 0.7}[quant]
+
+
+def test_8_bits_in_torch_are_as_exact_as_in_bitsandbytes(panda: Panda, checkpoint: Path) -> None:
+    wanted = logits(panda)
+    errors = [
+        float((logits(Panda.load(checkpoint, quant="8bit", engine=engine)) - wanted).norm())
+        for engine in ("torch", "bitsandbytes")
+    ]
+    assert errors[0] < 1.5 * errors[1]
+
+
+@each_form
+def test_a_quantised_model_answers_about_a_clip(
+    checkpoint: Path, clip: Path, quant: str, engine: str
+) -> None:
+    panda = Panda.load(checkpoint, device="cpu", quant=quant, engine=engine)
+    assert panda.ask(clip, "What?", max_tokens=4).text
+
+
+def test_the_copy_is_made_by_the_first_load_and_used_by_the_next(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PANDA_HOME", str(tmp_path))
+    told: list[int] = []
+    for _ in range(2):
+        Panda.load(checkpoint, quant="8bit", report=lambda done, _: told.append(done))
+    assert told == sorted(set(told)), "the second load converts nothing"
+    assert [copy.form for copy in all_copies()] == ["int8"]
+
+
+def test_preparing_makes_the_copy_that_loading_uses(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PANDA_HOME", str(tmp_path))
+    copy = prepare(str(checkpoint), quant="4bit", device="cpu")
+    assert copy is not None
+    assert copy.form == "nf4"
+    assert prepare(str(checkpoint), quant="none", device="cpu") is None
+
+
+def test_a_damaged_copy_is_one_line(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PANDA_HOME", str(tmp_path))
+    copy = prepare(str(checkpoint), quant="8bit", engine="torch", device="cpu")
+    assert copy is not None
+    weights = next(copy.folder.glob("*.safetensors"))
+    weights.write_bytes(b"x" * weights.stat().st_size)
+    with pytest.raises(ModelError, match="is damaged"):
+        Panda.load(checkpoint, quant="8bit", engine="torch", device="cpu")

@@ -1,0 +1,102 @@
+"""A reading in torch: cut back, forked, saved, and going on as if nothing had happened."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from pandacli import Panda
+from pandacli.engine.torch_llama import TorchLlama, TorchReading
+from pandacli.errors import ModelError
+from pandacli.model.config import VideoPandaConfig
+from pandacli.model.modeling import VideoPandaForConditionalGeneration
+
+IDS = [1, 20, 31, 42, 53]
+NEXT = [64, 75]
+
+
+@pytest.fixture
+def llama(panda: Panda) -> TorchLlama:
+    return TorchLlama(panda.model)
+
+
+@pytest.fixture
+def expected(llama: TorchLlama) -> torch.Tensor:
+    """The logits after `IDS` and `NEXT`, read in one go."""
+    return llama.start().read([*IDS, *NEXT])
+
+
+def test_reading_in_two_parts_is_reading_in_one(llama: TorchLlama, expected: torch.Tensor) -> None:
+    reading = llama.start()
+    reading.read(IDS)
+    torch.testing.assert_close(reading.read(NEXT), expected)
+    assert reading.length == 7
+
+
+def test_embeddings_are_read_like_the_ids_they_belong_to(
+    llama: TorchLlama, panda: Panda, expected: torch.Tensor
+) -> None:
+    reading = llama.start()
+    reading.read_embeddings(panda.model.model.embed_tokens(torch.tensor(IDS)))
+    torch.testing.assert_close(reading.read(NEXT), expected)
+
+
+def test_what_is_cropped_is_forgotten(llama: TorchLlama, expected: torch.Tensor) -> None:
+    reading = llama.start()
+    reading.read([*IDS, 7, 8, 9])
+    reading.crop(len(IDS))
+    torch.testing.assert_close(reading.read(NEXT), expected)
+
+
+def test_a_cache_left_uneven_by_an_interrupt_is_cropped_to_one_length(panda: Panda) -> None:
+    cache = DynamicCache()
+    kept = torch.randn(1, 2, 3, 4)
+    for number, more in enumerate((2, 1, 0)):
+        cache.update(torch.cat((kept, torch.randn(1, 2, more, 4)), 2), kept, number)
+    TorchReading(panda.model, cache).crop(3)
+    for layer in cache.layers:
+        assert isinstance(layer, DynamicLayer)
+        assert layer.keys is not None
+        assert torch.equal(layer.keys, kept)
+
+
+def test_forks_do_not_read_what_the_other_reads(llama: TorchLlama, expected: torch.Tensor) -> None:
+    reading = llama.start()
+    reading.read(IDS)
+    fork = reading.fork()
+    reading.read([9, 8, 7])
+    torch.testing.assert_close(fork.read(NEXT), expected)
+    assert (reading.length, fork.length) == (8, 7)
+
+
+def test_a_restored_reading_goes_on_where_it_was_saved(llama: TorchLlama, tmp_path: Path) -> None:
+    reading = llama.start()
+    reading.read(IDS)
+    reading.save(tmp_path / "kv")
+    assert torch.equal(llama.restore(tmp_path / "kv").read(NEXT), reading.read(NEXT))
+    assert [path.name for path in tmp_path.iterdir()] == ["kv"]
+
+
+def test_a_reading_of_another_model_is_refused(llama: TorchLlama, tmp_path: Path) -> None:
+    config = VideoPandaConfig(
+        vocab_size=99,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        video_hidden_size=32,
+        image_size=112,
+    )
+    other = TorchLlama(VideoPandaForConditionalGeneration(config)).start()
+    other.read(IDS)
+    other.save(tmp_path / "kv")
+    with pytest.raises(ModelError, match="saved by another model"):
+        llama.restore(tmp_path / "kv")
+
+
+def test_a_damaged_file_is_refused(llama: TorchLlama, tmp_path: Path) -> None:
+    (tmp_path / "kv").write_bytes(b"no keys, no values")
+    with pytest.raises(ModelError, match="cannot be read as a saved KV cache"):
+        llama.restore(tmp_path / "kv")

@@ -1,0 +1,179 @@
+"""Quantised copies: what is in them, and what happens when making one is cut short."""
+
+import fcntl
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pandacli.errors import ModelError
+from pandacli.model.checkpoint import read_config
+from pandacli.store import convert as converting
+from pandacli.store import resolve
+from pandacli.store.convert import Source, convert, describe_source, is_quantised
+from pandacli.store.copies import Copy, all_copies, copies_of, copy_folder, find_copy, remove_copy
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store with nothing in it, whose files are small."""
+    monkeypatch.setenv("PANDA_HOME", str(tmp_path))
+    monkeypatch.setattr(converting, "_FILE_PARAMETERS", 50_000)
+    return tmp_path
+
+
+@pytest.fixture
+def source(checkpoint: Path) -> Source:
+    return describe_source(resolve(checkpoint))
+
+
+def stored(copy: Copy) -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = {}
+    for file in copy.folder.glob("*.safetensors"):
+        tensors |= load_file(file)
+    return tensors
+
+
+def test_an_int8_copy_holds_rows_within_half_a_step(source: Source, checkpoint: Path) -> None:
+    whole, copied = load_file(checkpoint / "model.safetensors"), stored(convert(source, "int8"))
+    layers = [name for name, tensor in whole.items() if is_quantised(name, tensor)]
+    assert len(layers) == 14
+    for name in layers:
+        step = copied[name.removesuffix("weight") + "SCB"][:, None] / 127
+        assert copied[name].dtype == torch.int8
+        assert ((copied[name] * step - whole[name]).abs() <= 0.501 * step).all()
+
+
+def test_all_but_the_llamas_layers_keep_half_precision(source: Source, checkpoint: Path) -> None:
+    whole, copied = load_file(checkpoint / "model.safetensors"), stored(convert(source, "nf4"))
+    kept = [name for name, tensor in whole.items() if not is_quantised(name, tensor)]
+    assert {"model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"} < set(kept)
+    for name in kept:
+        if whole[name].is_floating_point():
+            assert torch.equal(copied[name], whole[name].half())
+
+
+def test_a_copy_is_described_by_its_manifest(source: Source, checkpoint: Path) -> None:
+    copy = convert(source, "nf4")
+    assert (copy.model, copy.form, copy.quant) == (str(checkpoint), "nf4", "4bit")
+    assert copy.bytes == sum(
+        file.stat().st_size for file in copy.folder.iterdir() if file.name != "manifest.json"
+    )
+    assert find_copy(source.digest, "nf4") == copy
+    assert copies_of(str(checkpoint)) == [copy]
+    assert read_config(copy.folder).hidden_size == 64
+
+
+def test_a_copy_is_made_once(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = convert(source, "int8")
+    monkeypatch.setattr(converting, "quantize_rows", None)
+    assert convert(source, "int8") == copy
+
+
+def test_what_was_written_before_a_kill_is_not_made_again(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uninterrupted = stored(convert(source, "int8"))
+    remove_copy(all_copies()[0])
+    quantise = converting.quantize_rows
+    calls = 0
+
+    def killed(weight: torch.Tensor) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 9:
+            raise KeyboardInterrupt
+        return quantise(weight)
+
+    monkeypatch.setattr(converting, "quantize_rows", killed)
+    with pytest.raises(KeyboardInterrupt):
+        convert(source, "int8")
+    assert not all_copies()
+    calls = 100
+    resumed = stored(convert(source, "int8"))
+    assert calls < 100 + 14
+    assert resumed.keys() == uninterrupted.keys()
+    assert all(torch.equal(resumed[name], uninterrupted[name]) for name in resumed)
+
+
+def test_progress_ends_with_everything_done(source: Source) -> None:
+    told: list[tuple[int, int]] = []
+    convert(source, "int8", lambda done, total: told.append((done, total)))
+    assert told == sorted(told)
+    assert len(told) > 20
+    assert told[-1][0] > 0.999 * told[-1][1]
+
+
+def test_two_at_once_are_refused(source: Source) -> None:
+    work = copy_folder(source.digest, "int8").with_suffix(".partial")
+    work.parent.mkdir(parents=True)
+    with work.with_name(work.name + ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ModelError, match="another panda is quantising"):
+            convert(source, "int8")
+
+
+def test_a_disk_that_is_too_small_is_told_before_the_work(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Disk:
+        free = 1000
+
+    monkeypatch.setattr(converting.shutil, "disk_usage", lambda _: Disk)
+    with pytest.raises(ModelError, match=r"takes 0\.0 GB more, and 0\.0 GB are free"):
+        convert(source, "int8")
+
+
+def test_a_store_that_cannot_be_written_is_a_model_error(
+    source: Source, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "file").write_text("")
+    monkeypatch.setenv("PANDA_HOME", str(home / "file"))
+    with pytest.raises(ModelError, match="cannot write the quantised copy"):
+        convert(source, "int8")
+
+
+def test_a_damaged_checkpoint_is_refused_before_anything_is_written(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for name in ("config.json", "tokenizer.model"):
+        (broken / name).write_bytes((checkpoint / name).read_bytes())
+    weights = (checkpoint / "model.safetensors").read_bytes()
+    (broken / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(ModelError):
+        convert(describe_source(resolve(broken)), "int8")
+    assert not all_copies()
+
+
+def test_a_copy_that_lost_a_file_is_damaged(source: Source) -> None:
+    copy = convert(source, "int8")
+    next(copy.folder.glob("*.safetensors")).unlink()
+    with pytest.raises(ModelError, match="is damaged") as caught:
+        find_copy(source.digest, "int8")
+    assert str(copy.folder) in str(caught.value.hint)
+    assert not all_copies()
+
+
+def test_a_copy_from_the_future_is_not_touched(source: Source) -> None:
+    manifest = convert(source, "int8").folder / "manifest.json"
+    fields = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(fields | {"format": 2}))
+    with pytest.raises(ModelError, match="another version of panda"):
+        find_copy(source.digest, "int8")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 1, "files": 3}'])
+def test_a_manifest_of_nonsense_is_damage(source: Source, content: str) -> None:
+    (convert(source, "int8").folder / "manifest.json").write_text(content)
+    with pytest.raises(ModelError, match="is damaged"):
+        find_copy(source.digest, "int8")
+
+
+def test_a_removed_copy_leaves_nothing(source: Source, home: Path) -> None:
+    remove_copy(convert(source, "int8"))
+    assert not list((home / "copies").iterdir())
