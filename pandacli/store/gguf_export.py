@@ -1,0 +1,311 @@
+"""The Llama of a checkpoint as a GGUF file, which llama.cpp reads: what is left out is STAB.
+
+The file has no vocabulary of text: panda turns text into ids itself. Tensors are taken from the
+checkpoint one by one and written in their final form, by rows, so that memory stays within one
+tensor whatever the size of the model.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pandacli.errors import ModelError, UsageError
+from pandacli.model import checkpoint
+from pandacli.model.modeling import VideoPandaForConditionalGeneration
+from pandacli.store.llama_library import INSTALL, llama_library
+
+if TYPE_CHECKING:
+    from gguf import GGMLQuantizationType, GGUFWriter
+
+    from pandacli.model.config import VideoPandaConfig
+
+GgufForm = Literal["f32", "f16", "q8_0", "q4_k_m"]
+"""How the matrices are stored; norms are always float32."""
+
+Progress = Callable[[int, int], None]
+"""Told after each tensor: the bytes written so far, and those there will be."""
+
+_CHUNK = 1 << 22  # numbers that are converted at a time
+
+_LAYER_NAMES = {
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+    "attn_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+}
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A tensor as it will stand in the file.
+
+    Args:
+        name: Its name there.
+        shape: (rows, width) of a matrix, (width,) of a norm.
+        form: How its numbers are stored.
+        heads: Of the matrices of queries and keys, how many heads their rows are cut into.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    form: "GGMLQuantizationType"
+    heads: int = 0
+
+    @property
+    def rows(self) -> int:
+        return math.prod(self.shape[:-1])
+
+    @property
+    def row_bytes(self) -> int:
+        from gguf import GGML_QUANT_SIZES
+
+        block, size = GGML_QUANT_SIZES[self.form]
+        return self.shape[-1] // block * size
+
+    @property
+    def nbytes(self) -> int:
+        return self.rows * self.row_bytes
+
+
+def export_gguf(
+    folder: Path,
+    target: Path,
+    form: GgufForm,
+    *,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> None:
+    """Write the Llama of a checkpoint to a GGUF file, which is there only once it is whole.
+
+    While it is written it is called `target` with `.partial` behind it. In "q4_k_m" each matrix has
+    the type that llama.cpp's own quantiser gives it; rows that are not whole blocks of such a
+    type take a wider one.
+
+    Args:
+        folder: The checkpoint folder.
+        target: The file to write; one that is there is replaced.
+        form: How the matrices are stored.
+        threads: How many threads quantise.
+        progress: Told how far it is.
+
+    Raises:
+        ModelError: The checkpoint is damaged, is of a kind that llama.cpp's Llama is not, or the
+            file cannot be written.
+        UsageError: The packages for it are not installed.
+    """
+    try:
+        import gguf  # noqa: F401
+    except ImportError as error:
+        raise UsageError("the package gguf is not installed", INSTALL) from error
+    config = checkpoint.read_config(folder)
+    _check_kind(folder, config)
+    with torch.device("meta"):
+        expected = VideoPandaForConditionalGeneration(config).state_dict()
+    stored = dict(_stored_tensors(config, expected, form))
+    partial = target.with_name(target.name + ".partial")
+    try:
+        order = [name for name, _ in checkpoint.iterate_tensors(folder, expected)]
+        writer = _begin(partial, config, [stored[name] for name in order if name in stored], form)
+        try:
+            sources = checkpoint.iterate_tensors(folder, expected)
+            _write(writer, stored, sources, threads, progress)
+        finally:
+            writer.close()
+        partial.replace(target)
+    except OSError as error:
+        raise ModelError(f"{target} cannot be written: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _check_kind(folder: Path, config: "VideoPandaConfig") -> None:
+    """Refuse what the graph of llama.cpp's Llama does not compute."""
+    rope = config.rope_parameters or {}
+    odd = []
+    if config.hidden_act != "silu":
+        odd.append(f"activations of type {config.hidden_act}")
+    if (kind := rope.get("rope_type", "default")) != "default":
+        odd.append(f"rotary positions of type {kind}")
+    if config.attention_bias or config.mlp_bias:
+        odd.append("biases")
+    if odd:
+        raise ModelError(
+            f"the model in {folder} has {' and '.join(odd)}, which are not exported to llama.cpp",
+            "use another --engine",
+        )
+
+
+def _stored_tensors(
+    config: "VideoPandaConfig", expected: Mapping[str, Tensor], form: GgufForm
+) -> Iterator[tuple[str, _Stored]]:
+    """The tensors of the Llama, under the names they have in a checkpoint."""
+    layers = config.num_hidden_layers
+    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
+
+    def stored(ours: str, prefix: str, name: str, many_bits: bool) -> tuple[str, _Stored]:
+        shape = tuple(expected[ours].shape)
+        kind = _type_of(name, shape, form, many_bits)
+        return ours, _Stored(f"{prefix}{name}.weight", shape, kind, heads.get(name, 0))
+
+    # without a head of its own, a model predicts by its embeddings
+    yield stored("model.embed_tokens.weight", "", "token_embd", config.tie_word_embeddings)
+    yield stored("model.norm.weight", "", "output_norm", many_bits=False)
+    if not config.tie_word_embeddings:
+        yield stored("lm_head.weight", "", "output", many_bits=True)
+    for layer in range(layers):
+        for name, ours in _LAYER_NAMES.items():
+            key = f"model.layers.{layer}.{ours}.weight"
+            yield stored(key, f"blk.{layer}.", name, _has_many_bits(layer, layers))
+
+
+def _has_many_bits(layer: int, layers: int) -> bool:
+    """Whether Q4_K_M spends more bits on a layer: the first and last eighth, and each third."""
+    eighth = layers // 8
+    return layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
+
+
+def _type_of(
+    name: str, shape: tuple[int, ...], form: GgufForm, many_bits: bool
+) -> "GGMLQuantizationType":
+    from gguf import GGML_QUANT_SIZES
+    from gguf import GGMLQuantizationType as Type
+
+    if len(shape) == 1 or form == "f32":
+        return Type.F32
+    if form == "f16":
+        return Type.F16
+    if form == "q8_0":
+        wanted = [Type.Q8_0]
+    elif many_bits and name in ("token_embd", "output", "attn_v", "ffn_down"):
+        wanted = [Type.Q6_K, Type.Q8_0]
+    else:
+        wanted = [Type.Q4_K, Type.Q5_0]
+    return next((kind for kind in wanted if shape[-1] % GGML_QUANT_SIZES[kind][0] == 0), Type.F16)
+
+
+def _begin(
+    path: Path, config: "VideoPandaConfig", stored: list[_Stored], form: GgufForm
+) -> "GGUFWriter":
+    """Open a file and write all that stands before the tensors, which follow in this order."""
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(path, "llama")
+    _describe(writer, config, form)
+    for tensor in stored:
+        shape = [*tensor.shape[:-1], tensor.row_bytes]
+        writer.add_tensor_info(
+            tensor.name, shape, np.dtype(np.uint8), tensor.nbytes, raw_dtype=tensor.form
+        )
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    return writer
+
+
+def _write(
+    writer: "GGUFWriter",
+    stored: Mapping[str, _Stored],
+    sources: Iterator[tuple[str, Tensor]],
+    threads: int,
+    progress: Progress | None,
+) -> None:
+    written, total = 0, sum(tensor.nbytes for tensor in stored.values())
+    with ThreadPoolExecutor(threads) as pool:
+        for name, source in sources:
+            if tensor := stored.get(name):
+                writer.write_tensor_data(_bytes_of(tensor, source, pool))
+                written += tensor.nbytes
+                if progress:
+                    progress(written, total)
+    writer.flush()
+
+
+def _describe(writer: "GGUFWriter", config: "VideoPandaConfig", form: GgufForm) -> None:
+    from gguf import GGML_QUANT_VERSION, LlamaFileType
+
+    rope = config.rope_parameters or {}
+    head_dim = config.head_dim or config.hidden_size // config.num_attention_heads
+    file_types = {
+        "f32": LlamaFileType.ALL_F32,
+        "f16": LlamaFileType.MOSTLY_F16,
+        "q8_0": LlamaFileType.MOSTLY_Q8_0,
+        "q4_k_m": LlamaFileType.MOSTLY_Q4_K_M,
+    }
+    writer.add_name("Llama of a Video-Panda")
+    writer.add_file_type(file_types[form])
+    writer.add_quantization_version(GGML_QUANT_VERSION)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(head_dim)
+    writer.add_value_length(head_dim)
+    writer.add_rope_dimension_count(head_dim)
+    writer.add_rope_freq_base(rope.get("rope_theta", 10000.0))
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("no_vocab")
+
+
+def _bytes_of(tensor: _Stored, source: Tensor, pool: ThreadPoolExecutor) -> NDArray[np.uint8]:
+    """The bytes of a tensor as the file holds them: (rows, bytes a row)."""
+    data = np.empty((tensor.rows, tensor.row_bytes), np.uint8)
+    matrix = source.reshape(tensor.rows, -1)
+    order = _row_order(tensor)
+    step = max(1, _CHUNK // tensor.shape[-1])
+
+    def convert(start: int) -> None:
+        rows = matrix[order[start : start + step]]
+        data[start : start + step] = _encode(tensor.name, rows.float(), tensor.form)
+
+    for _ in pool.map(convert, range(0, tensor.rows, step)):
+        pass
+    return data
+
+
+def _row_order(tensor: _Stored) -> Tensor:
+    """Which row of the checkpoint stands at each place of the file.
+
+    Rotary positions turn pairs of numbers: transformers pairs the halves of a head, llama.cpp
+    neighbours. So the rows of a head's halves are interleaved.
+    """
+    order = torch.arange(tensor.rows)
+    if not tensor.heads:
+        return order
+    return order.view(tensor.heads, 2, -1).transpose(1, 2).flatten()
+
+
+def _encode(name: str, values: Tensor, form: "GGMLQuantizationType") -> NDArray[np.uint8]:
+    """Numbers (rows, width), float32, in the bytes of a type: (rows, bytes a row)."""
+    from gguf import GGML_QUANT_SIZES
+    from gguf import GGMLQuantizationType as Type
+
+    plain = {Type.F32: torch.float32, Type.F16: torch.float16}.get(form)
+    numbers = values.to(plain or torch.float32)
+    if not numbers.isfinite().all():
+        raise ModelError(f"tensor {name} holds numbers that are not finite", "get the model again")
+    if plain:
+        return numbers.numpy().view(np.uint8)
+    rows, width = numbers.shape
+    block, size = GGML_QUANT_SIZES[form]
+    encoded = np.empty((rows, width // block * size), np.uint8)
+    written = llama_library().ggml_quantize_chunk(
+        form.value, numbers.data_ptr(), encoded.ctypes.data, 0, rows, width, None
+    )
+    assert written == encoded.nbytes
+    return encoded
