@@ -73,7 +73,8 @@ def load_int8(folder: Path) -> VideoPandaForConditionalGeneration:
     missing = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if missing:
         raise ModelError(f"the quantised copy in {folder} lacks {missing[0]}")
-    return model.eval()
+    model.train(False)
+    return model
 
 
 def _layers_and_tensors(tensors: dict[str, Tensor]) -> Iterator[tuple[str, nn.Module | Tensor]]:

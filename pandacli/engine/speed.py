@@ -71,7 +71,7 @@ def _layer(weight: Tensor, engine: str, quant: str) -> nn.Module:
         from pandacli.model.int8 import Int8Linear, quantize_rows
 
         return Int8Linear(*quantize_rows(weight))
-    from bitsandbytes.nn import Linear4bit, Linear8bitLt
+    from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 
     rows, columns = weight.shape
     layer: nn.Module

@@ -116,7 +116,7 @@ def iterate_tensors(folder: Path, expected: Mapping[str, Tensor]) -> Iterator[tu
     for path in files:
         for key, tensor in _open(path):
             name = tensor_name(key)
-            if name in expected and (name == key or name not in stored):
+            if name is not None and name in expected and (name == key or name not in stored):
                 yield name, tensor
 
 
