@@ -49,12 +49,12 @@ class Option:
 
 @dataclass(frozen=True)
 class Command:
-    """A command with its options; `takes_video` if its first argument is a video file."""
+    """A command with its options; `takes` is its first argument, "" where there is none."""
 
     name: str
     help: str
     options: tuple[Option, ...]
-    takes_video: bool
+    takes: str
 
 
 def read_app() -> tuple[Command, list[Command]]:
@@ -75,7 +75,7 @@ def _read(command: Any, context: Any) -> Command:
     )
     arguments = [p.metavar for p in parameters if p.param_type_name == "argument"]
     summary = _plain(command.help.split("\n")[0])
-    return Command(command.name, summary, options, arguments[:1] == ["VIDEO"])
+    return Command(command.name, summary, options, next(iter(arguments), ""))
 
 
 def _plain(text: str) -> str:
@@ -96,16 +96,17 @@ def bash(root: Command, commands: Sequence[Command]) -> dict[str, str]:
     command_cases = []
     for command in commands:
         names = " ".join(name for option in command.options for name in option.names)
-        files = "_panda_videos" if command.takes_video else ":"
+        files = {"VIDEO": "_panda_videos", "MODEL": "_panda_models"}.get(command.takes, ":")
         command_cases.append(f'        {command.name}) words="{names}"; files={files} ;;')
     chosen = {option.names: option for c in commands for option in c.options if option.choices}
     value_cases = []
     for option in chosen.values():
-        folders = "; _panda_folders" if option.folders else ""
-        words = f'_panda_words "{" ".join(option.choices)}"{folders}'
+        words = f'_panda_words "{" ".join(option.choices)}"'
+        words = "_panda_models" if option.folders else words
         value_cases.append(f"        {'|'.join(option.names)}) {words}; return ;;")
     return {
         "VIDEOS": "|".join(f"*.{_any_case(suffix)}" for suffix in VIDEOS.split()),
+        "MODELS": " ".join(MODELS),
         "VALUED": "|".join(_valued(commands)),
         "COMMANDS": " ".join(command.name for command in commands),
         "OPTIONS": " ".join(name for option in root.options for name in option.names),
@@ -124,7 +125,9 @@ def zsh(root: Command, commands: Sequence[Command]) -> dict[str, str]:
     cases = []
     for command in commands:
         specs = [spec for option in command.options for spec in _zsh_specs(option)]
-        if command.takes_video:
+        if command.takes == "MODEL":
+            specs.append(f"'1:model:_panda_models {' '.join(MODELS)}'")
+        if command.takes == "VIDEO":
             specs += ["'1:video:_panda_videos'", "'*:question:_panda_question'"]
         arguments = " \\\n                ".join(["_arguments -s -S", *specs])
         cases.append(f"        ({command.name})\n            {arguments}\n            ;;")
@@ -165,9 +168,12 @@ def fish(root: Command, commands: Sequence[Command]) -> dict[str, str]:
         inside = f"__fish_seen_subcommand_from {command.name}"
         lines.append(f"complete -c panda -n {start} -a {command.name} -d '{command.help}'")
         lines += [_fish_option(option, f"'{inside}'") for option in command.options]
-        if command.takes_video:
-            before_video = f"'{inside}; and __panda_before_video'"
-            lines.append(f"complete -c panda -n {before_video} -a '(__panda_videos)'")
+        first = f"'{inside}; and __panda_before_argument'"
+        if command.takes == "VIDEO":
+            lines.append(f"complete -c panda -n {first} -a '(__panda_videos)'")
+        if command.takes == "MODEL":
+            models = f"{' '.join(MODELS)} (__fish_complete_directories)"
+            lines.append(f"complete -c panda -n {first} -a '{models}'")
     return {
         "VIDEOS": VIDEOS.replace(" ", "|"),
         "VALUED": " ".join(_valued(commands)),

@@ -12,6 +12,11 @@ _panda_folders() {
     while IFS= read -r path; do COMPREPLY+=( "$path" ); done < <(compgen -d -- "$current")
 }
 
+_panda_models() {
+    _panda_words "video-panda-7b video-panda-7b-pretrained tiny"
+    _panda_folders
+}
+
 _panda_videos() {
     local path
     _panda_folders
@@ -43,14 +48,18 @@ _panda() {
         esac
     done
     case "$command" in
-        "") _panda_words "ask demo doctor --version -h --help"; return ;;
-        ask) words="--from --to --frames -m --model --quant --device --system --max-tokens --temperature --seed --json --stats --quiet --debug -h --help"; files=_panda_videos ;;
+        "") _panda_words "ask demo models pull info rm doctor --version -h --help"; return ;;
+        ask) words="--from --to --frames -m --model --quant --device --system --max-tokens --temperature --seed --offline --json --stats --quiet --debug -h --help"; files=_panda_videos ;;
         demo) words="--device --stats --quiet --debug -h --help"; files=: ;;
+        models) words="--json --debug -h --help"; files=: ;;
+        pull) words="--quant --device --offline --drop-original --quiet --debug -h --help"; files=_panda_models ;;
+        info) words="--json --debug -h --help"; files=_panda_models ;;
+        rm) words="--quant -y --yes --quiet --debug -h --help"; files=_panda_models ;;
         doctor) words="--json --debug -h --help"; files=: ;;
         *) return ;;
     esac
     case "$before" in
-        -m|--model) _panda_words "video-panda-7b video-panda-7b-pretrained tiny"; _panda_folders; return ;;
+        -m|--model) _panda_models; return ;;
         --quant) _panda_words "auto 4bit 8bit none"; return ;;
         --device) _panda_words "auto cpu cuda"; return ;;
         --device|--frames|--from|--max-tokens|--model|--quant|--seed|--system|--temperature|--to|-m) return ;;

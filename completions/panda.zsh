@@ -31,6 +31,10 @@ _panda() {
         menu=(
         'ask:Ask one or more questions about a video'
         'demo:Ask the small model tiny about a bundled clip'
+        'models:List the models\: here, and to be had'
+        'pull:Download a model and quantise it, once'
+        'info:Show one model\: sizes, files, copies'
+        'rm:Remove a model from this machine'
         'doctor:Show what matters when something is wrong'
         )
         _describe command menu
@@ -50,6 +54,7 @@ _panda() {
                 '(--max-tokens)--max-tokens=[Longest answer]:value: ' \
                 '(--temperature)--temperature=[Above 0, answers vary]:value: ' \
                 '(--seed)--seed=[Makes varying answers repeatable]:value: ' \
+                '(--offline)--offline[Never touch the network]' \
                 '(--json)--json[One JSON object]' \
                 '(--stats)--stats[Frames, tokens, speed and memory as well]' \
                 '(--quiet)--quiet[No notices; errors still show]' \
@@ -67,6 +72,44 @@ _panda() {
                 '(--debug)--debug[Tracebacks for errors]' \
                 '(-h --help)-h[Show this message and exit]' \
                 '(-h --help)--help[Show this message and exit]'
+            ;;
+        (models)
+            _arguments -s -S \
+                '(--json)--json[One JSON object]' \
+                '(--debug)--debug[Tracebacks for errors]' \
+                '(-h --help)-h[Show this message and exit]' \
+                '(-h --help)--help[Show this message and exit]'
+            ;;
+        (pull)
+            _arguments -s -S \
+                '(--quant)--quant=[auto, 4bit, 8bit or none]:value:(auto 4bit 8bit none)' \
+                '(--device)--device=[auto, cpu, cuda or cuda\:N]:value:(auto cpu cuda)' \
+                '(--offline)--offline[Never touch the network]' \
+                '(--drop-original)--drop-original[Delete the download once it is quantised]' \
+                '(--quiet)--quiet[No notices; errors still show]' \
+                '(--debug)--debug[Tracebacks for errors]' \
+                '(-h --help)-h[Show this message and exit]' \
+                '(-h --help)--help[Show this message and exit]' \
+                '1:model:_panda_models video-panda-7b video-panda-7b-pretrained tiny'
+            ;;
+        (info)
+            _arguments -s -S \
+                '(--json)--json[One JSON object]' \
+                '(--debug)--debug[Tracebacks for errors]' \
+                '(-h --help)-h[Show this message and exit]' \
+                '(-h --help)--help[Show this message and exit]' \
+                '1:model:_panda_models video-panda-7b video-panda-7b-pretrained tiny'
+            ;;
+        (rm)
+            _arguments -s -S \
+                '(--quant)--quant=[Only the 4bit or 8bit copy, or only the download (none)]:value:(auto 4bit 8bit none)' \
+                '(-y --yes)-y[Do not ask]' \
+                '(-y --yes)--yes[Do not ask]' \
+                '(--quiet)--quiet[No notices; errors still show]' \
+                '(--debug)--debug[Tracebacks for errors]' \
+                '(-h --help)-h[Show this message and exit]' \
+                '(-h --help)--help[Show this message and exit]' \
+                '1:model:_panda_models video-panda-7b video-panda-7b-pretrained tiny'
             ;;
         (doctor)
             _arguments -s -S \

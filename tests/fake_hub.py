@@ -3,6 +3,7 @@
 import hashlib
 import json
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
@@ -34,7 +35,9 @@ def checkpoint(subfolder="videopanda_fitu", shard=b"weights " * 40_000):
         "optimizer.pt": b"not for us either",
         "zero/config.json": b"{}",
     }
-    return {f"{subfolder}/{name}": content for name, content in inside.items()}
+    return {f"{subfolder}/{name}": content for name, content in inside.items()} | {
+        "README.md": b"#"
+    }
 
 
 @dataclass
@@ -45,6 +48,7 @@ class FakeHub:
         commits: For each commit, the files by path; the last is what `main` names.
         statuses: Answers that are errors, by the beginning of the URL's path.
         cut: How many bytes of each large file are sent before the connection breaks; once each.
+        stall: How many bytes of a large file are sent before the server says no more.
         altered: Paths whose content is sent with its first byte changed.
         ranges: Whether a download can be resumed.
         requests: What was asked for: method, path and range.
@@ -53,6 +57,7 @@ class FakeHub:
     commits: dict[str, dict[str, bytes]]
     statuses: dict[str, int] = field(default_factory=dict)
     cut: int | None = None
+    stall: int | None = None
     altered: set[str] = field(default_factory=set)
     ranges: bool = True
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
@@ -149,6 +154,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command == "HEAD":
+            return
+        if self.hub.stall is not None and len(body) > self.hub.stall:
+            self.wfile.write(body[: self.hub.stall])
+            while self.hub.stall is not None:
+                time.sleep(0.05)
+            self.close_connection = True
             return
         cut = self.hub.cut
         if cut is not None and len(body) > cut:

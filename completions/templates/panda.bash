@@ -12,6 +12,11 @@ _panda_folders() {
     while IFS= read -r path; do COMPREPLY+=( "$path" ); done < <(compgen -d -- "$current")
 }
 
+_panda_models() {
+    _panda_words "@MODELS@"
+    _panda_folders
+}
+
 _panda_videos() {
     local path
     _panda_folders

@@ -5,7 +5,7 @@ function __panda_videos
     __fish_complete_path (commandline -ct) | string match -ri '^.*(?:/|\.(?:@VIDEOS@))(?:\t.*)?$'
 end
 
-function __panda_before_video
+function __panda_before_argument
     set -l words (commandline -opc)
     set -l places 0
     set -l skip 0

@@ -10,6 +10,10 @@ from pandacli.cli.commands import Commands
 from pandacli.cli.demo import demo
 from pandacli.cli.doctor import doctor
 from pandacli.cli.help import PlainCommand
+from pandacli.cli.info import info
+from pandacli.cli.models import models
+from pandacli.cli.pull import pull
+from pandacli.cli.rm import rm
 
 app = typer.Typer(
     name="panda",
@@ -52,4 +56,8 @@ def panda(
 
 app.command(cls=PlainCommand)(ask)
 app.command(cls=PlainCommand)(demo)
+app.command(cls=PlainCommand)(models)
+app.command(cls=PlainCommand)(pull)
+app.command(cls=PlainCommand)(info)
+app.command(cls=PlainCommand)(rm)
 app.command(cls=PlainCommand)(doctor)

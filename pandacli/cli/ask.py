@@ -9,6 +9,7 @@ import typer
 
 from pandacli.cli import options, settings
 from pandacli.cli.opening import load_model, read_clip
+from pandacli.cli.pulling import go_offline, offer_download
 from pandacli.errors import UsageError
 from pandacli.ui.console import Screen
 from pandacli.video.clip import Clip
@@ -43,6 +44,7 @@ def ask(
     max_tokens: options.MaxTokens = None,
     temperature: options.Temperature = None,
     seed: options.Seed = None,
+    offline: options.Offline = None,
     json: options.Json = None,
     stats: options.Stats = None,
     quiet: options.Quiet = None,
@@ -67,6 +69,7 @@ def ask(
             "max-tokens": max_tokens,
             "temperature": temperature,
             "seed": seed,
+            "offline": offline,
             "json": json,
             "stats": stats,
             "quiet": quiet,
@@ -79,6 +82,9 @@ def ask(
     asked = _read_questions(questions)
     wanted = Clip(Path(video), chosen["from"], chosen["to"])
     sampled, seconds = read_clip(wanted, chosen["frames"], screen)
+    if chosen["offline"]:
+        go_offline()
+    offer_download(chosen["model"], screen, device=chosen["device"], quant=chosen["quant"])
     panda = load_model(chosen["model"], screen, device=chosen["device"], quant=chosen["quant"])
     clip = panda.open(
         sampled,

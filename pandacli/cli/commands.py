@@ -13,7 +13,7 @@ _EXIT_CODES = (
     ("0", "done"),
     ("2", "wrong usage"),
     ("3", "the video cannot be used"),
-    ("4", "the model is missing or damaged"),
+    ("4", "the model is missing, damaged or cannot be had"),
     ("5", "out of memory, or no such device"),
     ("130", "interrupted"),
 )

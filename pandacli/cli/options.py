@@ -73,6 +73,12 @@ System = Annotated[
     str | None,
     typer.Option(metavar="TEXT", help="Replaces the system prompt.", rich_help_panel=_ANSWER),
 ]
+Offline = Annotated[
+    bool | None,
+    typer.Option(
+        "--offline/--no-offline", help="Never touch the network.", rich_help_panel=_ANSWER
+    ),
+]
 Json = Annotated[
     bool | None,
     typer.Option("--json/--no-json", help="One JSON object.", rich_help_panel=_OUTPUT),

@@ -117,6 +117,7 @@ SETTINGS = {
         Setting("temperature", _temperature, 0.0),
         Setting("seed", _whole(0, 2**63 - 1)),
         Setting("system", _text),
+        Setting("offline", _flag, False),
         Setting("json", _flag, False),
         Setting("stats", _flag, False),
         Setting("quiet", _flag, False),

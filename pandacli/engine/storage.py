@@ -9,7 +9,7 @@ from pathlib import Path
 from pandacli import store
 from pandacli.engine.facts import Bytes, Fact, Section, Value, find, find_all
 from pandacli.errors import ModelError
-from pandacli.store.places import cached_checkpoint, home_checkpoint
+from pandacli.store.resolve import locate
 
 
 def storage() -> Section:
@@ -27,7 +27,7 @@ def storage() -> Section:
 
 def _model(name: str) -> Fact:
     model = store.MODELS[name]
-    if model.repo and not (home_checkpoint(model) or cached_checkpoint(model)):
+    if model.repo and not locate(model):
         return Fact(name, "not on this machine")
     try:
         return Fact(name, str(store.resolve(name).folder))

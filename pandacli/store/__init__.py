@@ -5,22 +5,44 @@ reach the network.
 """
 
 from pandacli.store.catalogue import DEFAULT_MODEL, MODELS, KnownModel
+from pandacli.store.describe import Description, describe
 from pandacli.store.download import Downloaded, Progress, download
+from pandacli.store.hub import is_offline
+from pandacli.store.inventory import (
+    ModelState,
+    find_model,
+    inventory,
+    is_ready,
+    wants_download,
+)
 from pandacli.store.places import home
 from pandacli.store.published import Plan, PublishedFile, plan_download
+from pandacli.store.removal import Removal, plan_removal, remove, remove_download
 from pandacli.store.resolve import ResolvedModel, resolve
 
 __all__ = [
     "DEFAULT_MODEL",
     "MODELS",
+    "Description",
     "Downloaded",
     "KnownModel",
+    "ModelState",
     "Plan",
     "Progress",
     "PublishedFile",
+    "Removal",
     "ResolvedModel",
+    "describe",
     "download",
+    "find_model",
     "home",
+    "inventory",
+    "is_offline",
+    "is_ready",
     "plan_download",
+    "plan_removal",
+    "remove",
+    "remove_download",
     "resolve",
+    "wants_download",
 ]

@@ -144,12 +144,19 @@ def _check(plan: Plan, file: PublishedFile, path: Path, progress: Progress) -> N
             digest.update(piece)
             advance(len(piece))
     if digest.hexdigest() != file.sha256:
-        path.resolve().unlink()
-        path.unlink(missing_ok=True)
+        _delete(plan, file, path)
         raise ModelError(
             f"{file.name} was damaged, and is deleted: its sha256 is not the published one",
             f"get it again with: {plan.model.download_command}",
         )
+
+
+def _delete(plan: Plan, file: PublishedFile, path: Path) -> None:
+    """Deletes a file, and what leads to it: a link to nowhere would upset huggingface_hub."""
+    path.resolve().unlink()
+    for link in (repo_folder(plan.model) / "snapshots").glob(f"*/{file.path}"):
+        if not link.exists():
+            link.unlink()
 
 
 def _enter_cache(plan: Plan, file: PublishedFile, progress: Progress) -> Path:

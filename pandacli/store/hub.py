@@ -28,15 +28,20 @@ def cache() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
+def is_offline() -> bool:
+    """Whether `HF_HUB_OFFLINE` forbids the network."""
+    from huggingface_hub import is_offline_mode
+
+    return bool(is_offline_mode())
+
+
 def refuse_offline(what: str) -> None:
     """Make sure that the network may be used.
 
     Raises:
-        ModelError: `HF_HUB_OFFLINE` forbids it; `what` says what does not happen.
+        ModelError: It may not; `what` says what does not happen.
     """
-    from huggingface_hub import is_offline_mode
-
-    if is_offline_mode():
+    if is_offline():
         raise ModelError(
             f"{what}: this is offline mode",
             "leave out --offline, and unset PANDA_OFFLINE and HF_HUB_OFFLINE",

@@ -66,13 +66,15 @@ class Plan:
         commit: The commit that the files are taken from.
         files: All files of the model, small ones first.
         missing_bytes: What has still to come, parts that are here already left out.
-        free_bytes: What the disk of the cache has free.
+        folder: The cache that they go to.
+        free_bytes: What its disk has free.
     """
 
     model: KnownModel
     commit: str
     files: tuple[PublishedFile, ...]
     missing_bytes: int
+    folder: Path
     free_bytes: int
 
     @property
@@ -90,7 +92,7 @@ class Plan:
         if lacking > 0:
             raise ModelError(
                 f"{self.model.name} needs {self.missing_bytes / 1e9:.1f} GB more, and"
-                f" {self.free_bytes / 1e9:.1f} GB are free in {cache()}",
+                f" {self.free_bytes / 1e9:.1f} GB are free in {self.folder}",
                 f"free {lacking / 1e9:.1f} GB, or set HF_HOME to a folder on a larger disk",
             )
 
@@ -116,7 +118,7 @@ def plan_download(model: KnownModel) -> Plan:
             raise ValueError(f"no commit: {commit}")
     files = choose_files(model, listed)
     missing = sum(file.bytes - bytes_here(model, commit, file) for file in files)
-    return Plan(model, commit, files, missing, _free_bytes(cache()))
+    return Plan(model, commit, files, missing, cache(), _free_bytes(cache()))
 
 
 def choose_files(model: KnownModel, listed: Iterable[PublishedFile]) -> tuple[PublishedFile, ...]:

@@ -48,38 +48,41 @@ def resolve(model: str | os.PathLike[str]) -> ResolvedModel:
     """
     known = MODELS.get(model) if isinstance(model, str) else None
     try:
-        if known is None:
-            return _resolve_folder(model)
-        return _resolve_bundled(known) if known.repo is None else _resolve_published(known)
+        return _resolve_known(known) if known else _resolve_folder(model)
     except OSError as error:
         where = error.filename or os.fspath(model)
         raise ModelError(f"cannot read {where}: {error.strerror}") from error
 
 
-def _resolve_bundled(model: KnownModel) -> ResolvedModel:
-    folder = bundled_checkpoint(model)
-    if not folder.is_dir():
-        raise ModelError(
-            f"{model.name} is missing from this installation of panda", "install pandacli again"
-        )
-    check_checkpoint(folder, "install pandacli again")
-    return ResolvedModel(model.name, folder, "bundled")
-
-
-def _resolve_published(model: KnownModel) -> ResolvedModel:
-    again = f"get the rest with: {model.download_command}"
+def locate(model: KnownModel) -> ResolvedModel | None:
+    """Where a known model lies on this machine, whole or not; None where nothing of it is."""
+    if model.repo is None:
+        bundled = bundled_checkpoint(model)
+        return ResolvedModel(model.name, bundled, "bundled") if bundled.is_dir() else None
     if folder := home_checkpoint(model):
-        check_checkpoint(folder, again)
         return ResolvedModel(model.name, folder, "home")
     if folder := _pulled_or_cached(model):
-        check_checkpoint(folder, again)
         return ResolvedModel(model.name, folder, "cache")
-    raise ModelError(
-        f"{model.name} is not on this machine",
-        f"get it with: {model.download_command}"
-        f" - or put its files in {home_folder(model)}"
-        f" - or try panda without it: --model tiny",
-    )
+    return None
+
+
+def _resolve_known(model: KnownModel) -> ResolvedModel:
+    found = locate(model)
+    if model.repo is None:
+        again = "install pandacli again"
+        missing = ModelError(f"{model.name} is missing from this installation of panda", again)
+    else:
+        again = f"get the rest with: {model.download_command}"
+        missing = ModelError(
+            f"{model.name} is not on this machine",
+            f"get it with: {model.download_command}"
+            f" - or put its files in {home_folder(model)}"
+            f" - or try panda without it: --model tiny",
+        )
+    if found is None:
+        raise missing
+    check_checkpoint(found.folder, again)
+    return found
 
 
 def _pulled_or_cached(model: KnownModel) -> Path | None:

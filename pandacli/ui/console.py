@@ -49,6 +49,23 @@ class Screen:
         """Whether a person reads stdout as it comes."""
         return sys.stdout.isatty()
 
+    @property
+    def draws(self) -> bool:
+        """Whether stderr is a terminal on which something may move."""
+        return not self.quiet and sys.stderr.isatty() and not self.err.is_dumb_terminal
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether a person is there to answer a question."""
+        return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+
+    def confirm(self, question: str) -> bool:
+        """Asks a question on stderr; anything but a yes is a no."""
+        with suppress(OSError):
+            sys.stderr.write(harmless_line(f"panda: {question} [y/N]") + " ")
+            sys.stderr.flush()
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
     @contextmanager
     def stage(self, doing: str) -> Iterator[None]:
         """Shows that something slow is under way, and takes the words back when it is over."""

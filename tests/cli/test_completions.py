@@ -12,7 +12,7 @@ import pytest
 FILES = Path(__file__).parents[2] / "completions"
 
 CASES = [
-    ("panda ", ["ask", "demo", "doctor"]),
+    ("panda ", ["ask", "demo", "models", "pull", "info", "rm", "doctor"]),
     ("panda a", ["ask"]),
     ("panda ask x.mp4 --qui", ["--quiet"]),
     ("panda ask x.mp4 --max", ["--max-tokens"]),
@@ -24,6 +24,9 @@ CASES = [
     ("panda ask -m tiny U", ["UPPER.MKV"]),
     ("panda ask no", []),
     ("panda demo --dev", ["--device"]),
+    ("panda pull tin", ["tiny"]),
+    ("panda rm --yes video-panda-7b-", ["video-panda-7b-pretrained"]),
+    ("panda pull tiny --drop", ["--drop-original"]),
 ]
 
 

@@ -33,6 +33,7 @@ def test_nothing_said_is_the_built_in_value():
         "temperature": 0.0,
         "seed": None,
         "system": None,
+        "offline": False,
         "json": False,
         "stats": False,
         "quiet": False,

@@ -10,12 +10,10 @@ import pytest
 
 from pandacli import store
 from pandacli.errors import ModelError
-from pandacli.store import MODELS, Downloaded
 from pandacli.store.published import blob_path, partial_path
 from tests.fake_hub import FIRST, REPO, SECOND, FakeHub, checkpoint
+from tests.store.downloads import MODEL, SHARD, Log, interrupted_pull, pull, shard_file
 
-MODEL = MODELS["video-panda-7b"]
-SHARD = "pytorch_model-00001-of-00002.bin"
 pytestmark = pytest.mark.usefixtures("hub")
 
 NEEDED = {
@@ -29,43 +27,12 @@ NEEDED = {
 }
 
 
-class Log:
-    """Remembers how far each file came."""
-
-    def __init__(self) -> None:
-        self.done: dict[str, int] = {}
-        self.checked: list[str] = []
-        self.stop_at: int | None = None
-
-    def downloading(self, name: str, _total: int, done: int) -> Callable[[int], None]:
-        self.done[name] = done
-
-        def advance(more: int) -> None:
-            self.done[name] += more
-            if self.stop_at is not None and self.done[name] >= self.stop_at:
-                raise KeyboardInterrupt
-
-        return advance
-
-    def checking(self, name: str, _total: int) -> Callable[[int], None]:
-        self.checked.append(name)
-        return lambda _: None
-
-
-def pull(log: Log | None = None) -> Downloaded:
-    return store.download(store.plan_download(MODEL), log or Log())
-
-
 def refusal(act: Callable[[], object] = pull) -> ModelError:
     with pytest.raises(ModelError) as caught:
         act()
     error = caught.value
     assert "\n" not in error.message + (error.hint or "")
     return error
-
-
-def shard_file() -> store.PublishedFile:
-    return next(file for file in store.plan_download(MODEL).files if file.name == SHARD)
 
 
 def test_what_was_downloaded_is_the_model_from_then_on() -> None:
@@ -148,12 +115,8 @@ def test_a_file_that_is_cut_off_is_resumed(hub: FakeHub, monkeypatch: pytest.Mon
 
 
 def test_what_an_interrupted_download_left_is_not_fetched_again(hub: FakeHub) -> None:
-    log = Log()
-    log.stop_at = 320_000
-    with pytest.raises(KeyboardInterrupt):
-        pull(log)
+    interrupted_pull(b"weights " * 25_000)
     hub.requests.clear()
-    partial_path(MODEL, shard_file()).write_bytes(b"weights " * 25_000)
     log = Log()
     pull(log)
     asked = [wanted for method, path, wanted in hub.requests if path.endswith(SHARD)]
@@ -163,10 +126,7 @@ def test_what_an_interrupted_download_left_is_not_fetched_again(hub: FakeHub) ->
 
 
 def test_a_model_that_is_partly_here_is_said_to_be_incomplete() -> None:
-    log = Log()
-    log.stop_at = 320_000
-    with pytest.raises(KeyboardInterrupt):
-        pull(log)
+    interrupted_pull(b"weights")
     error = refusal(lambda: store.resolve(MODEL.name))
     assert "is incomplete" in error.message
     assert error.hint == "get the rest with: panda pull video-panda-7b"

@@ -1,0 +1,34 @@
+"""`panda info`: one model in detail."""
+
+from typing import Annotated
+
+import typer
+
+from pandacli.cli import options, settings
+from pandacli.ui.console import Screen
+
+
+def info(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", show_default=False, help="A name, or a checkpoint folder."),
+    ],
+    json: options.Json = None,
+    debug: options.Debug = None,
+) -> None:
+    """Show one model: sizes, files, copies.
+
+    Nothing is loaded. The digests are those of the files that panda pull has
+    checked.
+    """
+    from pandacli.store import describe, find_model
+    from pandacli.ui.models import model_json, show_model
+
+    chosen = settings.resolve({"json": json, "debug": debug})
+    screen = Screen()
+    found = find_model(model)
+    described = describe(found.checkpoint.folder) if found.checkpoint else None
+    if chosen["json"]:
+        screen.line(model_json(found, described, pretty=screen.answers_to_terminal))
+    else:
+        show_model(found, described, screen)

@@ -1,0 +1,23 @@
+"""`panda models`: what is on this machine, and what can be had."""
+
+from pandacli.cli import options, settings
+from pandacli.ui.console import Screen
+
+
+def models(json: options.Json = None, debug: options.Debug = None) -> None:
+    """List the models: here, and to be had.
+
+    A model that is here has a line for each form of it: as published, and in
+    fewer bits. Piped, there are tabs between name, quantisation, size, licence
+    and path.
+    """
+    from pandacli.store import inventory
+    from pandacli.ui.models import models_json, show_models
+
+    chosen = settings.resolve({"json": json, "debug": debug})
+    screen = Screen()
+    found = inventory()
+    if chosen["json"]:
+        screen.line(models_json(found, pretty=screen.answers_to_terminal))
+    else:
+        show_models(found, screen)

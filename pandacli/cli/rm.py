@@ -1,0 +1,58 @@
+"""`panda rm`: a model, or one form of it, off this machine."""
+
+from typing import Annotated
+
+import typer
+
+from pandacli.cli import options, settings
+from pandacli.errors import UsageError
+from pandacli.ui.console import Screen
+from pandacli.ui.report import size
+
+_DELETES = "What it deletes"
+
+
+def rm(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", show_default=False, help="A name, or a checkpoint folder."),
+    ],
+    quant: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND",
+            help="Only the 4bit or 8bit copy, or only the download (none).",
+            rich_help_panel=_DELETES,
+        ),
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask.", rich_help_panel=_DELETES)
+    ] = False,
+    quiet: options.Quiet = None,
+    debug: options.Debug = None,
+) -> None:
+    """Remove a model from this machine.
+
+    Deletes what panda has downloaded or made: the files in the Hugging Face
+    cache, and copies in fewer bits. A folder of yours stays; only the copies
+    that were made from it go.
+    """
+    from pandacli.store import plan_removal, remove
+
+    chosen = settings.resolve({"quiet": quiet, "debug": debug})
+    screen = Screen(quiet=chosen["quiet"])
+    # Not PANDA_QUANT or the file: a default for answers must not choose what is deleted.
+    if quant is not None and quant not in ("4bit", "8bit", "none"):
+        raise UsageError(f"--quant: {quant!r} is not one of 4bit, 8bit, none")
+    removal = plan_removal(model, quant)
+    parts = ["the download"] if removal.download else []
+    parts += [f"the {copy.quant} copy ({copy.form})" for copy in removal.copies]
+    what = f"{' and '.join(parts)} of {model}, {size(removal.bytes)}"
+    if not yes:
+        if not screen.can_ask:
+            raise UsageError(f"nobody to ask whether to delete {what}", "add --yes to delete it")
+        if not screen.confirm(f"delete {what}?"):
+            screen.notice("nothing was deleted")
+            return
+    remove(removal)
+    screen.notice(f"deleted {what}")

@@ -1,0 +1,136 @@
+"""What there is of each model on this machine: its checkpoint, its copies, a download under way."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pandacli.errors import ModelError
+from pandacli.store.catalogue import MODELS, KnownModel
+from pandacli.store.checkpoint_folder import check_checkpoint
+from pandacli.store.copies import Copy, all_copies, copies_of
+from pandacli.store.hub import is_offline
+from pandacli.store.published import partial_path
+from pandacli.store.pulls import finished_pull, unfinished_pull
+from pandacli.store.resolve import ResolvedModel, locate, resolve
+
+State = Literal["here", "incomplete", "absent"]
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """A model and what is here of it.
+
+    Args:
+        name: What `--model` takes: a known name, or a folder.
+        known: The entry of the catalogue; None for a folder.
+        checkpoint: Where the checkpoint lies; None where nothing is here but copies.
+        state: Whether the checkpoint is here, whole.
+        commit: The commit of the repository that it is from, where that is known.
+        bytes: What the checkpoint takes on the disk, or would after a download.
+        partial_bytes: What an interrupted download has left.
+        copies: The quantised copies that were made from it.
+    """
+
+    name: str
+    known: KnownModel | None
+    checkpoint: ResolvedModel | None
+    state: State
+    commit: str | None
+    bytes: int
+    partial_bytes: int
+    copies: tuple[Copy, ...]
+
+    @property
+    def licence(self) -> str:
+        """What is known of the terms of the weights."""
+        return self.known.licence if self.known else "as of the folder"
+
+
+def inventory() -> list[ModelState]:
+    """Every known model, and every folder that a copy was made from."""
+    folders = sorted({copy.model for copy in all_copies()} - MODELS.keys())
+    return [model_state(model) for model in MODELS.values()] + [_folder_state(f) for f in folders]
+
+
+def find_model(name: str | os.PathLike[str]) -> ModelState:
+    """What is here of one model, which may be none.
+
+    Args:
+        name: A name of `MODELS`, or the path of a checkpoint folder.
+
+    Raises:
+        ModelError: There is no such model or folder.
+    """
+    if isinstance(name, str) and name in MODELS:
+        return model_state(MODELS[name])
+    written = os.fspath(name)
+    copied = {copy.model for copy in all_copies()} & {written, str(Path(written).resolve())}
+    return _folder_state(copied.pop() if copied else resolve(name).name)
+
+
+def model_state(model: KnownModel) -> ModelState:
+    """What is here of a known model."""
+    found = locate(model)
+    return ModelState(
+        model.name,
+        model,
+        found,
+        _state(found),
+        found.folder.parent.name if found and found.kind == "cache" else None,
+        folder_bytes(found.folder) if found else model.download_bytes,
+        _partial_bytes(model),
+        tuple(copies_of(model.name)),
+    )
+
+
+def is_ready(model: KnownModel) -> bool:
+    """Whether a known model can be used as it is: the checkpoint is whole, or there is a copy."""
+    return _state(locate(model)) == "here" or bool(copies_of(model.name))
+
+
+def wants_download(model: KnownModel) -> bool:
+    """Whether pulling a model means asking the hub, to get it or to see if it is the newest.
+
+    What a person has put under `PANDA_HOME` is used as it is, and so is, offline, what is here.
+    """
+    found = locate(model)
+    if model.repo is None or (found and found.kind == "home"):
+        return False
+    return not (is_offline() and _state(found) == "here")
+
+
+def folder_bytes(folder: Path) -> int:
+    """What the files in a folder take, those that links lead to included."""
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+
+
+def digests(state: ModelState) -> dict[str, str]:
+    """The sha256 of the files of a model, by name, where a download has checked them."""
+    pull = finished_pull(state.known) if state.known else None
+    if pull is None or pull.commit != state.commit:
+        return {}
+    return {file.name: file.sha256 for file in pull.files if file.sha256}
+
+
+def _folder_state(name: str) -> ModelState:
+    folder = Path(name).expanduser()
+    found = ResolvedModel(name, folder, "folder") if folder.is_dir() else None
+    size = folder_bytes(folder) if found else 0
+    return ModelState(name, None, found, _state(found), None, size, 0, tuple(copies_of(name)))
+
+
+def _state(found: ResolvedModel | None) -> State:
+    if found is None:
+        return "absent"
+    try:
+        check_checkpoint(found.folder)
+    except (ModelError, OSError):
+        return "incomplete"
+    return "here"
+
+
+def _partial_bytes(model: KnownModel) -> int:
+    begun = unfinished_pull(model)
+    partials = [partial_path(model, file) for file in begun.files] if begun else []
+    return sum(path.stat().st_size for path in partials if path.is_file())

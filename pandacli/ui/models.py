@@ -1,0 +1,169 @@
+"""Models and what is here of them: a table, the facts of one, and both as JSON."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pandacli.store.describe import Description
+from pandacli.store.inventory import ModelState, digests
+from pandacli.ui.console import Screen
+from pandacli.ui.harmless import harmless_line
+from pandacli.ui.report import size
+
+_HEADINGS = ("MODEL", "QUANT", "SIZE", "LICENCE")
+_STATES = {"here": "here", "incomplete": "incomplete", "absent": "not on this machine"}
+
+
+class Row(NamedTuple):
+    """A form of a model that is here, or a model that can be had."""
+
+    name: str
+    quant: str
+    size: str
+    licence: str
+    place: str
+
+
+def models_rows(models: Sequence[ModelState]) -> list[Row]:
+    """Returns a row for each form of each model, or one that says how to get it."""
+    return [row for model in models for row in _rows(model)]
+
+
+def show_models(models: Sequence[ModelState], screen: Screen) -> None:
+    """Prints the rows: with the place under each on a terminal, else with tabs between columns."""
+    rows = models_rows(models)
+    if not screen.answers_to_terminal:
+        for row in rows:
+            screen.line("\t".join(harmless_line(cell) for cell in row))
+        return
+    from rich.text import Text
+
+    widths = [max(len(row[column]) for row in (_HEADINGS, *rows)) for column in range(3)]
+    screen.out.print(Text(_columns(_HEADINGS, widths), style="dim"))
+    for row in rows:
+        screen.out.print(Text(harmless_line(_columns(row[:4], widths))), soft_wrap=True)
+        place = Text(f"  {harmless_line(_short(row.place))}", style="dim")
+        screen.out.print(place, soft_wrap=True)
+
+
+def models_json(models: Sequence[ModelState], *, pretty: bool) -> str:
+    """Returns one JSON object with all models; sizes are in bytes."""
+    return json.dumps({"models": [_record(m) for m in models]}, indent=2 if pretty else None)
+
+
+def _rows(model: ModelState) -> list[Row]:
+    rows = []
+    found = model.checkpoint
+    if found and model.state == "here":
+        rows.append(Row(model.name, "none", size(model.bytes), model.licence, str(found.folder)))
+    rows += [
+        Row(model.name, copy.quant, size(copy.bytes), model.licence, str(copy.folder))
+        for copy in model.copies
+    ]
+    if not rows and model.known:
+        command = model.known.download_command
+        here = model.partial_bytes + (model.bytes if found else 0)
+        place = f"{size(here)} here, get the rest: {command}" if here else f"get it: {command}"
+        whole = size(model.known.download_bytes)
+        rows.append(Row(model.name, "-", whole, model.licence, place))
+    return rows
+
+
+def _columns(cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=False)]
+    return "  ".join([*padded, *cells[len(widths) :]])
+
+
+def _short(path: str) -> str:
+    """A path under the home folder as people write it."""
+    home = str(Path.home())
+    return f"~{path[len(home) :]}" if path.startswith(home + "/") else path
+
+
+def _record(model: ModelState) -> dict[str, Any]:
+    found = model.checkpoint
+    return {
+        "name": model.name,
+        "state": model.state,
+        "licence": model.licence,
+        "path": str(found.folder) if found else None,
+        "kind": found.kind if found else None,
+        "repository": model.known.repo if model.known else None,
+        "commit": model.commit,
+        "bytes": model.bytes,
+        "partial_bytes": model.partial_bytes,
+        "copies": [
+            {
+                "quant": copy.quant,
+                "form": copy.form,
+                "path": str(copy.folder),
+                "bytes": copy.bytes,
+                "commit": copy.commit,
+                "source_sha256": copy.digest,
+            }
+            for copy in model.copies
+        ],
+    }
+
+
+def show_model(model: ModelState, description: Description | None, screen: Screen) -> None:
+    """Prints the facts of one model in two columns, and then its files and copies."""
+    facts = _facts(model, description)
+    width = max(len(name) for name, _ in facts)
+    for name, value in facts:
+        screen.line(f"{name:<{width}}  {harmless_line(value)}")
+    checked = digests(model)
+    if description:
+        screen.line("\nfiles")
+        names = max(map(len, description.files))
+        for name, count in description.files.items():
+            digest = checked.get(name)
+            ending = f"  sha256 {digest[:12]}…" if digest else ""
+            screen.line(f"  {harmless_line(name):<{names}}  {size(count):>9}{ending}")
+    if model.copies:
+        screen.line("\ncopies")
+    for copy in model.copies:
+        screen.line(f"  {copy.quant}  {copy.form}  {size(copy.bytes):>9}")
+        screen.line(f"    {harmless_line(_short(str(copy.folder)))}")
+
+
+def model_json(model: ModelState, description: Description | None, *, pretty: bool) -> str:
+    """Returns one JSON object with the facts of one model; sizes are in bytes."""
+    checked = digests(model)
+    files = description.files if description else {}
+    described = {
+        "sizes": description.sizes if description else {},
+        "parameters": description.parameters if description else None,
+        "parameters_exact": bool(description and description.exact),
+        "files": [
+            {"name": name, "bytes": count, "sha256": checked.get(name)}
+            for name, count in files.items()
+        ],
+    }
+    return json.dumps(_record(model) | described, indent=2 if pretty else None)
+
+
+def _facts(model: ModelState, description: Description | None) -> list[tuple[str, str]]:
+    facts = [("model", model.name)]
+    if model.known:
+        facts.append(("what", model.known.summary))
+    facts.append(("licence", model.licence))
+    if model.known and model.known.repo:
+        facts.append(("from", f"{model.known.repo}, {model.known.subfolder}"))
+    facts.append(("state", _STATES[model.state]))
+    if model.known and model.state != "here":
+        facts.append(("get it", model.known.download_command))
+    if model.checkpoint:
+        facts.append(("path", _short(str(model.checkpoint.folder))))
+    if model.commit:
+        facts.append(("commit", model.commit))
+    facts.append(("size", size(model.bytes)))
+    if model.partial_bytes:
+        facts.append(("unfinished", size(model.partial_bytes)))
+    if description:
+        facts += [(name, f"{value:,}") for name, value in description.sizes.items()]
+        if description.parameters:
+            about = "" if description.exact else "about "
+            facts.append(("parameters", f"{about}{description.parameters:,}"))
+    return facts

@@ -1,0 +1,35 @@
+"""The real `panda` on a stand-in for the conversion, which takes torch and real weights.
+
+STAND_IN_LOG   a file that gets one JSON line for what was asked of it
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+from pandacli.cli import main
+from pandacli.store.copies import copy_folder, write_manifest
+
+DIGEST = "d" * 64
+
+
+def prepare(model, *, quant, device, report):
+    with Path(os.environ["STAND_IN_LOG"]).open("a") as file:
+        file.write(json.dumps({"model": model, "quant": quant, "device": device}) + "\n")
+    if quant == "none":
+        return None
+    report(0, 100)
+    report(100, 100)
+    folder = copy_folder(DIGEST, "int8")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.safetensors").write_bytes(b"x" * 2000)
+    return write_manifest(
+        folder, model=model, form="int8", commit=None, digest=DIGEST, source_files={}
+    )
+
+
+if __name__ == "__main__":
+    sys.modules["pandacli.engine.preparing"] = SimpleNamespace(prepare=prepare)
+    main()

@@ -1,0 +1,108 @@
+"""`panda models`, `panda info` and `panda rm`."""
+
+import json
+
+import pytest
+
+from pandacli.store.copies import write_manifest
+
+COPY = "copies/dddddddddddddddd-int8"
+
+
+@pytest.fixture
+def copy(home):
+    """A copy of the 7B in 8 bits, of which nothing else is here."""
+    folder = home / "models" / COPY
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"x" * 2000)
+    write_manifest(
+        folder,
+        model="video-panda-7b",
+        form="int8",
+        commit=None,
+        digest="d" * 64,
+        source_files={},
+    )
+    return folder
+
+
+def test_models_has_a_line_for_each_model_with_tabs_between(panda):
+    rows = [line.split("\t") for line in panda("models").stdout.decode().splitlines()]
+    assert [row[0] for row in rows] == ["video-panda-7b", "video-panda-7b-pretrained", "tiny"]
+    assert rows[0][1:3] == ["-", "16.7 GB"]
+    assert rows[0][4] == "get it: panda pull video-panda-7b"
+    assert rows[2][1:4] == ["none", "7 MB", "Apache-2.0"]
+    assert rows[2][4].endswith("pandacli/assets/tiny")
+
+
+def test_models_lists_each_copy_with_its_place(panda, copy):
+    first = panda("models").stdout.decode().splitlines()[0]
+    assert first.split("\t")[:3] == ["video-panda-7b", "8bit", "2 kB"]
+    assert first.endswith(str(copy))
+
+
+def test_models_as_json_is_one_object(panda, copy):
+    listed = json.loads(panda("models", "--json").stdout)["models"]
+    assert listed[0]["copies"][0]["path"] == str(copy)
+    assert listed[2]["state"] == "here"
+
+
+def test_info_tells_the_sizes_and_the_files(panda):
+    text = panda("info", "tiny").stdout.decode()
+    for line in ("licence     Apache-2.0", "vocabulary  640", "parameters  3,4", "  config.json"):
+        assert line in text
+
+
+def test_info_as_json_is_one_object(panda):
+    record = json.loads(panda("info", "tiny", "--json").stdout)
+    assert record["parameters"] > 3_000_000
+    assert record["parameters_exact"] is True
+    assert "model.safetensors" in [file["name"] for file in record["files"]]
+
+
+def test_info_on_a_model_that_is_not_here_says_how_to_get_it(panda):
+    done = panda("info", "video-panda-7b")
+    assert done.returncode == 0
+    assert "get it   panda pull video-panda-7b" in done.stdout.decode()
+
+
+def test_info_on_what_is_no_model_is_exit_4(panda):
+    assert panda("info", "tinny").returncode == 4
+
+
+def test_a_file_name_in_a_folder_cannot_drive_the_terminal(panda, home):
+    (home / "mine").mkdir()
+    (home / "mine" / "config.json").write_text('{"model_type": "videopanda"}')
+    (home / "mine" / "tokenizer.model").touch()
+    (home / "mine" / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
+    (home / "mine" / "\x1b[31mred").touch()
+    done = panda("info", "./mine")
+    assert done.returncode == 0
+    assert b"\x1b" not in done.stdout
+
+
+def test_rm_deletes_a_copy(panda, copy):
+    done = panda("rm", "video-panda-7b", "--yes")
+    assert done.stderr == b"panda: deleted the 8bit copy (int8) of video-panda-7b, 2 kB\n"
+    assert done.returncode == 0
+    assert not copy.exists()
+
+
+def test_rm_deletes_nothing_where_nobody_can_be_asked(panda, copy):
+    done = panda("rm", "video-panda-7b")
+    assert done.returncode == 2
+    assert b"add --yes" in done.stderr
+    assert copy.exists()
+
+
+def test_rm_does_not_take_a_default_for_what_to_delete(panda, copy):
+    assert panda("rm", "video-panda-7b", "--yes", PANDA_QUANT="4bit").returncode == 0
+    assert not copy.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["tiny"], 2), (["video-panda-7b"], 4), (["video-panda-7b", "--quant", "2bit"], 2)],
+)
+def test_rm_refuses_what_it_cannot_delete(panda, arguments, code):
+    assert panda("rm", "--yes", *arguments).returncode == code

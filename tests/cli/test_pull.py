@@ -1,0 +1,230 @@
+"""`panda pull`, and the first `panda ask` without the model."""
+
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.fake_hub import FIRST, REPO, FakeHub, checkpoint
+
+STAND_IN = str(Path(__file__).with_name("stand_in_conversion.py"))
+NAME = "video-panda-7b"
+
+
+@pytest.fixture
+def hub():
+    hub = FakeHub({FIRST: checkpoint()})
+    yield hub
+    hub.close()
+
+
+@pytest.fixture
+def variables(environment, home, hub):
+    """The variables of a user whose hub is the one of the test."""
+    log = {"STAND_IN_LOG": str(home / "log"), "HF_ENDPOINT": hub.url}
+    return {k: v for k, v in environment.items() if k != "HF_HUB_OFFLINE"} | log
+
+
+@pytest.fixture
+def panda(variables, home):
+    """`panda(*arguments, VARIABLE="value")`, with a stand-in for the conversion."""
+
+    def run(*arguments, **more):
+        return subprocess.run(
+            [sys.executable, STAND_IN, *arguments],
+            env=variables | more,
+            cwd=home,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def typed(variables, home):
+    """`typed(answer, *arguments)`: runs `panda` in a terminal, types the answer when asked."""
+
+    def run(answer, *arguments):
+        screen, terminal = pty.openpty()
+        process = subprocess.Popen(
+            [sys.executable, STAND_IN, *arguments],
+            env=variables | {"TERM": "xterm", "COLUMNS": "80"},
+            cwd=home,
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+        )
+        os.close(terminal)
+        seen, deadline = b"", time.monotonic() + 120
+        while time.monotonic() < deadline:
+            if not select.select([screen], [], [], 0.1)[0]:
+                continue
+            try:
+                seen += os.read(screen, 65536)
+            except OSError:  # Linux reports the end of a pseudo-terminal so
+                break
+            if b"[y/N] " in seen and answer:
+                os.write(screen, answer)
+                answer = b""
+        os.close(screen)
+        return seen.decode(), process.wait(60)
+
+    return run
+
+
+def asked_of_conversion(home):
+    log = home / "log"
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def test_a_pull_says_the_size_first_then_each_file_then_that_it_is_ready(panda, home):
+    done = panda("pull", NAME, "--quant", "8bit")
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith(f"panda: {NAME} is 320 kB, 320 kB of it still to come; ")
+    assert "are free in" in lines[0]
+    assert lines[1] == "panda: downloading config.json, 28 bytes"
+    assert "panda: downloading pytorch_model-00001-of-00002.bin, 320 kB" in lines
+    assert lines[-2] == "panda: quantising; this is done once"
+    assert lines[-1].startswith(f"panda: {NAME} is ready: 2 kB in {home}/models/copies/")
+    assert (done.stdout, done.returncode) == ("", 0)
+
+
+def test_the_options_reach_the_conversion(panda, home):
+    panda("pull", NAME, "--quant", "none", "--device", "cpu")
+    assert asked_of_conversion(home) == [{"model": NAME, "quant": "none", "device": "cpu"}]
+
+
+def test_quiet_says_nothing(panda):
+    done = panda("pull", NAME, "--quiet")
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
+
+
+def test_tiny_needs_no_download(panda, hub):
+    assert panda("pull", "tiny", "--quant", "none").stderr == (
+        "panda: tiny is ready: not quantised\n"
+    )
+    assert hub.requests == []
+
+
+def test_the_original_can_be_dropped_once_there_is_a_copy(panda):
+    panda("pull", NAME, "--drop-original")
+    state = json.loads(panda("models", "--json").stdout)["models"][0]
+    assert (state["state"], [copy["quant"] for copy in state["copies"]]) == ("absent", ["8bit"])
+
+
+@pytest.mark.parametrize("arguments", [(NAME, "--quant", "none"), ("tiny",)])
+def test_what_would_leave_nothing_cannot_be_dropped(panda, hub, arguments):
+    done = panda("pull", *arguments, "--drop-original")
+    assert done.returncode == 2
+    assert done.stderr.startswith("panda: --drop-original: ")
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    ("options", "variables"),
+    [(["--offline"], {}), ([], {"PANDA_OFFLINE": "1"}), ([], {"HF_HUB_OFFLINE": "1"})],
+)
+def test_offline_never_asks_the_hub(panda, hub, options, variables):
+    done = panda("pull", NAME, *options, **variables)
+    assert done.returncode == 4
+    assert done.stderr.startswith(f"panda: {NAME} cannot be downloaded: this is offline mode\n")
+    assert hub.requests == []
+
+
+def test_offline_what_is_here_is_still_quantised(panda, hub, home):
+    panda("pull", NAME, "--quant", "none")
+    hub.requests.clear()
+    done = panda("pull", NAME, "--offline", "--quant", "8bit")
+    assert done.returncode == 0
+    assert hub.requests == []
+    assert asked_of_conversion(home)[-1]["quant"] == "8bit"
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_refusal_is_two_lines_and_exit_4(panda, hub, status):
+    hub.statuses["/api/models"] = status
+    done = panda("pull", NAME)
+    assert done.returncode == 4
+    assert len(done.stderr.splitlines()) == 2
+    assert f"({status})" in done.stderr
+
+
+def test_no_network_is_two_lines_and_exit_4(panda, hub):
+    hub.close()
+    done = panda("pull", NAME)
+    assert done.returncode == 4
+    assert done.stderr.startswith("panda: cannot reach 127.0.0.1")
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_a_model_that_nobody_knows_is_exit_4(panda):
+    assert panda("pull", "video-panda").stderr == (
+        "panda: no model is called 'video-panda'\n       did you mean video-panda-7b?\n"
+    )
+
+
+def test_an_interruption_is_exit_130_and_the_next_pull_goes_on(panda, variables, home, hub):
+    shard = f"/{REPO}/resolve/{FIRST}/videopanda_fitu/pytorch_model-00001-of-00002.bin"
+    hub.stall = 320_000 - 1
+    process = subprocess.Popen(
+        [sys.executable, STAND_IN, "pull", NAME], env=variables, cwd=home, stderr=subprocess.PIPE
+    )
+    while not any(path == shard for _, path, _ in hub.requests):
+        time.sleep(0.05)
+    process.send_signal(2)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"Traceback" not in said
+    hub.stall = None
+    assert panda("pull", NAME, "--quant", "none").returncode == 0
+    assert panda("info", NAME).returncode == 0
+
+
+def test_a_terminal_shows_a_bar_for_each_file(typed):
+    seen, code = typed(b"", "pull", NAME)
+    assert code == 0
+    for words in ("━", "pytorch_model-00001-of-00002.bin", "checked", "quantising"):
+        assert words in seen
+
+
+def test_the_first_ask_offers_the_download(typed, clip, hub):
+    seen, code = typed(b"n\n", "ask", str(clip), "why?")
+    assert f"{NAME} is not on this machine; download 16.7 GB from Hugging Face? [y/N]" in seen
+    assert f"get it with: panda pull {NAME}" in seen
+    assert code == 4
+    assert hub.requests == []
+
+
+def test_a_yes_to_the_offer_pulls_the_model(typed, clip, home):
+    seen, _ = typed(b"y\n", "ask", str(clip), "why?")
+    assert f"{NAME} is ready" in seen
+    assert asked_of_conversion(home)[0]["model"] == NAME
+
+
+def test_the_clip_is_checked_before_anything_is_offered(typed):
+    seen, code = typed(b"", "ask", "missing.mp4", "why?")
+    assert "[y/N]" not in seen
+    assert code == 3
+
+
+@pytest.mark.parametrize("option", ["--offline", "--model=tiny"])
+def test_nothing_is_offered_that_is_not_wanted(typed, clip, option):
+    seen, _ = typed(b"", "ask", str(clip), "why?", option)
+    assert "[y/N]" not in seen
+
+
+def test_without_a_terminal_nothing_is_offered(panda, clip, hub):
+    done = panda("ask", str(clip), "why?")
+    assert done.returncode == 4
+    assert f"panda pull {NAME}" in done.stderr
+    assert hub.requests == []

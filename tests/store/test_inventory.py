@@ -1,0 +1,76 @@
+"""What there is of each model on this machine."""
+
+from pathlib import Path
+
+import pytest
+
+from pandacli import store
+from pandacli.errors import ModelError
+from pandacli.store import MODELS
+from pandacli.store.inventory import digests
+from tests.fake_hub import FIRST
+from tests.store.downloads import MODEL, SHARD, interrupted_pull, pull, pull_to, write_copy
+
+pytestmark = pytest.mark.usefixtures("hub")
+
+
+def test_a_model_that_is_not_here_is_absent_and_of_the_size_of_its_download() -> None:
+    state = store.find_model(MODEL.name)
+    assert (state.state, state.bytes, state.checkpoint) == ("absent", 16_700_000_000, None)
+
+
+def test_a_pulled_model_is_here_with_its_commit_and_digests() -> None:
+    downloaded = pull()
+    state = store.find_model(MODEL.name)
+    assert (state.state, state.bytes, state.commit) == ("here", downloaded.bytes, FIRST)
+    assert digests(state).keys() == {
+        "tokenizer.model",
+        SHARD,
+        "pytorch_model-00002-of-00002.bin",
+    }
+
+
+def test_an_interrupted_download_is_told_with_what_it_has_left() -> None:
+    interrupted_pull(b"weights " * 25_000)
+    state = store.find_model(MODEL.name)
+    assert (state.state, state.partial_bytes) == ("incomplete", 200_000)
+
+
+def test_every_known_model_is_listed_and_every_folder_with_a_copy(tmp_path: Path) -> None:
+    write_copy(str(tmp_path), "int8")
+    assert [state.name for state in store.inventory()] == [*MODELS, str(tmp_path)]
+
+
+def test_a_copy_belongs_to_its_model() -> None:
+    copy = write_copy(MODEL.name, "int8")
+    assert store.find_model(MODEL.name).copies == (copy,)
+    assert store.find_model("video-panda-7b-pretrained").copies == ()
+
+
+def test_a_model_of_which_only_a_copy_is_left_is_ready() -> None:
+    assert not store.is_ready(MODEL)
+    write_copy(MODEL.name, "int8")
+    assert store.is_ready(MODEL)
+
+
+def test_a_folder_whose_original_is_gone_is_still_known_by_its_copy(tmp_path: Path) -> None:
+    gone = str(tmp_path / "gone")
+    copy = write_copy(gone, "int8")
+    assert store.find_model(gone).copies == (copy,)
+
+
+def test_what_is_no_model_is_refused() -> None:
+    with pytest.raises(ModelError, match="no model is called 'nope'"):
+        store.find_model("nope")
+
+
+def test_what_a_person_put_under_panda_home_wants_no_download() -> None:
+    pull_to(store.home() / "models" / MODEL.name)
+    assert not store.wants_download(MODEL)
+
+
+def test_offline_what_is_here_wants_no_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    pull()
+    assert store.wants_download(MODEL)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert not store.wants_download(MODEL)
