@@ -35,7 +35,7 @@ def read_clip(clip: Clip, num_frames: int, screen: Screen) -> tuple["Frames", fl
 
 
 def load_model(name: str, screen: Screen, *, device: str = "auto", quant: str = "auto") -> "Panda":
-    """Returns the model called `name`, loaded.
+    """Returns the model called `name`, loaded, and quantised before where it has to be.
 
     Raises:
         ModelError: It is not on this machine, or damaged.
@@ -44,7 +44,10 @@ def load_model(name: str, screen: Screen, *, device: str = "auto", quant: str = 
     from pandacli.store import resolve
 
     resolve(name)  # before torch is imported, which takes seconds
-    with screen.stage(f"loading {name}"):
+    with screen.stage(f"loading {name}") as say:
         from pandacli import Panda
 
-        return Panda.load(name, device=device, quant=quant)
+        def report(done: int, total: int) -> None:
+            say(f"quantising {name} once, {100 * done // total} %")
+
+        return Panda.load(name, device=device, quant=quant, report=report)

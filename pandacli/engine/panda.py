@@ -91,14 +91,12 @@ class Panda:
         started = perf_counter()
         resolved = store.resolve(model)  # before torch is imported, which takes seconds
         from pandacli.engine.device import pick_device, pick_dtype
-        from pandacli.engine.plan import pick_plan
-        from pandacli.engine.preparing import load_plan
-        from pandacli.model.checkpoint import read_config
+        from pandacli.engine.preparing import load_plan, plan_for
         from pandacli.model.tokenizer import VideoPandaTokenizer
 
         place = pick_device(device)
         dtype = pick_dtype(place)
-        plan = pick_plan(quant, engine, read_config(resolved.folder), place, dtype)
+        plan = plan_for(resolved, quant, engine, place, dtype)
         tokenizer = VideoPandaTokenizer.from_pretrained(resolved.folder)
         weights = load_plan(resolved, plan, place, dtype, report)
         seconds = perf_counter() - started

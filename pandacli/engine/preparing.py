@@ -8,9 +8,10 @@ from pandacli import store
 from pandacli.engine.device import pick_device, pick_dtype
 from pandacli.engine.loading import load_int8, load_model
 from pandacli.engine.plan import Plan, pick_plan
+from pandacli.errors import ModelError
 from pandacli.model.checkpoint import read_config
 from pandacli.store.convert import Report, convert, describe_source
-from pandacli.store.copies import Copy, find_copy
+from pandacli.store.copies import QUANTS, Copy, copies_of, find_copy
 
 if TYPE_CHECKING:
     from pandacli.model.modeling import VideoPandaForConditionalGeneration
@@ -35,8 +36,31 @@ def prepare(
     """
     resolved = store.resolve(model)
     place = pick_device(device)
-    plan = pick_plan(quant, engine, read_config(resolved.folder), place, pick_dtype(place))
+    plan = plan_for(resolved, quant, engine, place, pick_dtype(place))
     return _copy(resolved, plan.form, report) if plan.form else None
+
+
+def plan_for(
+    resolved: store.ResolvedModel,
+    quant: str,
+    engine: str,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Plan:
+    """How a model is to be run: as `pick_plan`, by what is left of it where that is only copies.
+
+    Raises:
+        PandaError: As `pick_plan`.
+        ModelError: Only copies with other bits are left.
+    """
+    config = read_config(resolved.folder)
+    if resolved.kind == "copy":
+        kept = [copy.quant for copy in copies_of(resolved.name)]
+        quant = kept[0] if quant == "auto" else quant
+        if quant not in kept:
+            raise _dropped(resolved.name, quant)
+        del config.quantization_config  # it is for those who load the copy as a checkpoint
+    return pick_plan(quant, engine, config, device, dtype)
 
 
 def load_plan(
@@ -59,5 +83,17 @@ def load_plan(
 
 
 def _copy(resolved: store.ResolvedModel, form: "Form", report: Report | None) -> Copy:
+    if resolved.kind == "copy":
+        for copy in copies_of(resolved.name):
+            if copy.form == form:
+                return copy
+        raise _dropped(resolved.name, QUANTS[form])
     source = describe_source(resolved)
     return find_copy(source.digest, form) or convert(source, form, report)
+
+
+def _dropped(name: str, quant: str) -> ModelError:
+    return ModelError(
+        f"of {name} other copies are here than this needs, and not the original",
+        f"get it with: panda pull {name} --quant {quant}",
+    )

@@ -9,6 +9,7 @@ from typing import Literal
 from pandacli.errors import ModelError
 from pandacli.store.catalogue import MODELS, KnownModel
 from pandacli.store.checkpoint_folder import check_checkpoint
+from pandacli.store.copies import copies_of
 from pandacli.store.places import (
     bundled_checkpoint,
     cached_checkpoint,
@@ -17,7 +18,7 @@ from pandacli.store.places import (
 )
 from pandacli.store.pulls import finished_pull, unfinished_pull
 
-Kind = Literal["bundled", "home", "cache", "folder"]
+Kind = Literal["bundled", "home", "cache", "copy", "folder"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class ResolvedModel:
         name: A known model's name, or the folder as it was given.
         folder: The checkpoint folder.
         kind: How it was found: shipped with panda, under `PANDA_HOME`, in the Hugging Face cache,
-            or given as a folder.
+            only as a quantised copy, or given as a folder.
     """
 
     name: str
@@ -79,6 +80,8 @@ def _resolve_known(model: KnownModel) -> ResolvedModel:
             f" - or put its files in {home_folder(model)}"
             f" - or try panda without it: --model tiny",
         )
+    if found is None and (copies := copies_of(model.name)):
+        return ResolvedModel(model.name, copies[0].folder, "copy")
     if found is None:
         raise missing
     check_checkpoint(found.folder, again)

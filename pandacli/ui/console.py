@@ -6,7 +6,7 @@ them is wanted. Text is never read as Rich markup, and text from outside goes th
 """
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from itertools import chain
@@ -67,13 +67,16 @@ class Screen:
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
     @contextmanager
-    def stage(self, doing: str) -> Iterator[None]:
-        """Shows that something slow is under way, and takes the words back when it is over."""
+    def stage(self, doing: str) -> Iterator[Callable[[str], None]]:
+        """Shows that something slow is under way, and takes the words back when it is over.
+
+        Yields what says other words from then on.
+        """
         if self.quiet or not sys.stderr.isatty():
-            yield
+            yield lambda _: None
             return
-        with self.err.status(_dim(f"{harmless_line(doing)}…"), spinner="dots"):
-            yield
+        with self.err.status(_dim(f"{harmless_line(doing)}…"), spinner="dots") as status:
+            yield lambda words: status.update(_dim(f"{harmless_line(words)}…"))
 
     def notice(self, sentence: str) -> None:
         """Tells the user, on stderr, something about the answer that they should know."""

@@ -53,6 +53,11 @@ def test_a_model_of_which_only_a_copy_is_left_is_ready() -> None:
     assert store.is_ready(MODEL)
 
 
+def test_a_model_of_which_only_a_copy_is_left_is_found_there() -> None:
+    copy = write_copy(MODEL.name, "int8")
+    assert store.resolve(MODEL.name) == store.ResolvedModel(MODEL.name, copy.folder, "copy")
+
+
 def test_a_folder_whose_original_is_gone_is_still_known_by_its_copy(tmp_path: Path) -> None:
     gone = str(tmp_path / "gone")
     copy = write_copy(gone, "int8")
