@@ -13,7 +13,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """`PANDA_HOME`, not made yet, beside an empty Hugging Face cache."""
     monkeypatch.setenv("PANDA_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("pandacli.engine.storage.cached_checkpoint", lambda _: None)
     return tmp_path / "home"
 
 

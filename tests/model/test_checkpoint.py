@@ -15,18 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText
 
+from benchmarks.official_layout import config_of, write_config
 from pandacli.errors import ModelError
 from pandacli.model import VideoPandaConfig, VideoPandaForConditionalGeneration
 from pandacli.model.official import tensor_name
 from tests.model.e2e import last_logits, llama_sizes, load_vectors
-from tests.model.official_layout import (
-    SMALL,
-    config_of,
-    tensors_of,
-    write_bin_shards,
-    write_config,
-    write_safetensors,
-)
+from tests.model.official_layout import SMALL, tensors_of, write_bin_shards, write_safetensors
 
 load = VideoPandaForConditionalGeneration.from_pretrained
 

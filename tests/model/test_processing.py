@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from sentencepiece import SentencePieceProcessor
 from transformers import AutoProcessor
 
+from benchmarks.official_layout import config_of, write_config
 from pandacli.errors import ModelError
 from pandacli.model import VideoPandaProcessor, VideoPandaTokenizer, encode_prompt
 from pandacli.video import preprocess
-from tests.model.official_layout import SMALL, config_of, write_config
+from tests.model.official_layout import SMALL
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""What panda costs, measured: see README.md in this folder."""
