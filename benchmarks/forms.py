@@ -1,0 +1,193 @@
+"""What each form of a checkpoint costs, side by side: `python -m benchmarks.forms CHECKPOINT`.
+
+    python -m benchmarks.big_checkpoint /tmp/big
+    python -m benchmarks.forms /tmp/big --forms 8bit,4bit --engines torch,llama --repeats 3
+
+Every form is first converted into a store of its own that is empty, then loaded and asked about
+the demo's clip, each time in a fresh process. The forms take turns in every repeat, so that a busy
+machine is unfair to all of them alike; the table shows medians, and ratios to its first row.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pandacli.engine.machine import machine
+from pandacli.store import resolve
+
+_WEIGHTS = (".bin", ".safetensors", ".gguf")
+
+ENGINES_OF = {"none": ("torch",), "8bit": ("torch", "bitsandbytes", "llama")}
+ENGINES_OF["4bit"] = ENGINES_OF["8bit"]
+
+
+@dataclass
+class Form:
+    """A form and what was measured of it.
+
+    Attributes:
+        quant: What `--quant` takes.
+        engine: What `--engine` takes.
+        conversion: The first load, into an empty store.
+        file_bytes: What there is on the disk to load afterwards.
+        runs: The later loads, each with an answer.
+        problem: Why there is nothing more; None where nothing went wrong.
+    """
+
+    quant: str
+    engine: str
+    conversion: dict[str, Any] = field(default_factory=dict)
+    file_bytes: int = 0
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    problem: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What the table calls it."""
+        return f"{self.quant} {self.engine}"
+
+    def middle(self, measure: str) -> float | None:
+        """The median of a measure over the runs; None where there is none."""
+        values = [run[measure] for run in self.runs if measure in run]
+        return median(values) if values else None
+
+
+class Bench:
+    """Measures the forms of one checkpoint, one process after the other.
+
+    Args:
+        checkpoint: The folder.
+        device: What `--device` takes.
+        store: An empty folder, for the stored forms.
+        tokens: The length of an answer.
+    """
+
+    def __init__(self, checkpoint: Path, device: str, store: Path, tokens: int) -> None:
+        self.checkpoint, self.device, self.store, self.tokens = checkpoint, device, store, tokens
+
+    def convert(self, form: Form) -> None:
+        """Make the form, in a store of its own."""
+        form.conversion = self._run(form, tokens=0)
+        form.file_bytes = _weight_bytes(self.store / form.name) or _weight_bytes(self.checkpoint)
+
+    def load_and_ask(self, form: Form) -> None:
+        """Load the stored form and ask once."""
+        form.runs.append(self._run(form, tokens=self.tokens))
+
+    def _run(self, form: Form, tokens: int) -> dict[str, Any]:
+        words = [str(self.checkpoint), form.quant, form.engine, self.device, str(tokens)]
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.one_form", *words],
+            env=os.environ | {"PANDA_HOME": str(self.store / form.name)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            said = done.stderr.strip().splitlines()
+            form.problem = said[-1] if said else f"ended with {done.returncode}"
+            return {}
+        measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return measured
+
+
+def measure(forms: Sequence[Form], bench: Bench, repeats: int, screen: Console) -> None:
+    """Convert every form, then load and ask in turns; a form that fails is left out from there."""
+    for form in forms:
+        with screen.status(f"converting: {form.name}"):
+            bench.convert(form)
+    for repeat in range(repeats):
+        for form in forms:
+            if form.problem is None:
+                with screen.status(f"run {repeat + 1} of {repeats}: {form.name}"):
+                    bench.load_and_ask(form)
+
+
+def table_of(forms: Sequence[Form]) -> Table:
+    """One row a form; the ratios are to the first."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("form", no_wrap=True)
+    for heading in ("file\nGB", "convert\ns", "peak\nGB", "load\ns", "peak\nGB", "x\nfile"):
+        table.add_column(heading, justify="right")
+    for heading in ("prefill\ntokens/s", "", "decode\ntokens/s", "", "first\ntoken s"):
+        table.add_column(heading, justify="right")
+    for form in forms:
+        table.add_row(form.name, *_cells(form, forms[0]))
+    return table
+
+
+def _cells(form: Form, first: Form) -> Iterable[str]:
+    peak = form.middle("load_peak_bytes")
+    yield _number(form.file_bytes / 1e9)
+    yield _number(form.conversion.get("load_seconds"))
+    yield _number(form.conversion.get("load_peak_bytes", 0) / 1e9)
+    yield _number(form.middle("load_seconds"))
+    yield _number(peak and peak / 1e9)
+    yield _number(peak and peak / form.file_bytes)
+    for measure in ("prefill_tokens_per_second", "decode_tokens_per_second"):
+        value, compared = form.middle(measure), first.middle(measure)
+        yield _number(value)
+        yield f"x{value / compared:.2f}" if value and compared else ""
+    yield _number(form.middle("first_token_seconds"))
+
+
+def _number(value: float | None) -> str:
+    return f"{value:.3g}" if value else "-"
+
+
+def _weight_bytes(folder: Path) -> int:
+    files = (path for path in folder.rglob("*") if path.suffix in _WEIGHTS)
+    return sum(path.stat().st_size for path in files)
+
+
+def _forms(quants: str, engines: str) -> list[Form]:
+    wanted = engines.split(",")
+    return [
+        Form(quant, engine)
+        for quant in quants.split(",")
+        for engine in wanted
+        if engine == "auto" or engine in ENGINES_OF[quant]
+    ]
+
+
+def main() -> None:
+    """Measure the forms that the command line names."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("checkpoint", help="a checkpoint folder, or a model's name")
+    parser.add_argument("--forms", default="none,8bit,4bit")
+    parser.add_argument("--engines", default="torch,bitsandbytes,llama", help="or auto")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--tokens", type=int, default=16, help="of an answer")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--store", type=Path, help="where the forms are put meanwhile")
+    parser.add_argument("--json", action="store_true")
+    wanted = parser.parse_args()
+    forms = _forms(wanted.forms, wanted.engines)
+    screen = Console(stderr=True)
+    with tempfile.TemporaryDirectory(dir=wanted.store) as store:
+        folder = resolve(wanted.checkpoint).folder  # each form has a PANDA_HOME of its own
+        bench = Bench(folder, wanted.device, Path(store), wanted.tokens)
+        measure(forms, bench, wanted.repeats, screen)
+    if wanted.json:
+        facts = {s.title: {fact.name: fact.value for fact in s.facts} for s in machine()}
+        print(json.dumps({"machine": facts, "forms": [asdict(form) for form in forms]}, indent=2))
+    else:
+        Console().print(table_of(forms))
+    for form in forms:
+        if form.problem:
+            screen.print(f"{form.name}: {form.problem}", markup=False)
+
+
+if __name__ == "__main__":
+    main()

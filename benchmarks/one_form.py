@@ -1,0 +1,63 @@
+"""Load one form of a checkpoint, ask once, and print what that took as one JSON line.
+
+The work of `benchmarks.forms`, in a process of its own: peak memory is that of a process, and a
+form must not profit from what another has loaded.
+
+    python -m benchmarks.one_form CHECKPOINT QUANT ENGINE DEVICE TOKENS
+
+With TOKENS 0 nothing is asked: that is a load, or a conversion where the form is not stored yet.
+"""
+
+import json
+import resource
+import sys
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import pandacli
+from pandacli import Panda
+
+CLIP = Path(pandacli.__file__).parent / "assets" / "demo.mp4"
+QUESTION = "What happens in this video?"
+
+
+def measure(checkpoint: str, quant: str, engine: str, device: str, tokens: int) -> dict[str, Any]:
+    """What loading a form takes, and with `tokens` above 0 what an answer of that length does."""
+    before = peak_bytes()
+    started = perf_counter()
+    panda = Panda.load(checkpoint, quant=quant, engine=engine, device=device)
+    measured: dict[str, Any] = {
+        "engine": panda.engine,
+        "load_seconds": perf_counter() - started,
+        "imports_peak_bytes": before,
+        "load_peak_bytes": peak_bytes(),
+    }
+    if tokens:
+        stats = panda.ask(CLIP, QUESTION, max_tokens=tokens).stats
+        read = stats.prefix_tokens + stats.question_tokens
+        measured |= {
+            "prefill_tokens": read,
+            "answer_tokens": stats.answer_tokens,
+            "prefill_tokens_per_second": read / stats.prefill_seconds,
+            "decode_tokens_per_second": stats.tokens_per_second,
+            "first_token_seconds": stats.first_token_seconds,
+            "ask_peak_bytes": peak_bytes(),
+        }
+    return measured
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had in use, mapped files included."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # getrusage(2): kibibytes on Linux
+
+
+def main() -> None:
+    """Measure what the command line names."""
+    checkpoint, quant, engine, device, tokens = sys.argv[1:]
+    print(json.dumps(measure(checkpoint, quant, engine, device, int(tokens))))
+
+
+if __name__ == "__main__":
+    main()
