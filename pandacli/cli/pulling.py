@@ -13,7 +13,13 @@ def go_offline() -> None:
 
 
 def get_ready(
-    name: str, screen: Screen, *, quant: str, device: str, drop_original: bool = False
+    name: str,
+    screen: Screen,
+    *,
+    quant: str,
+    engine: str,
+    device: str,
+    drop_original: bool = False,
 ) -> None:
     """Downloads a model if need be, and quantises it.
 
@@ -21,6 +27,7 @@ def get_ready(
         name: A known name, or a checkpoint folder.
         screen: Where to say how it goes.
         quant: What to quantise to: auto, 4bit, 8bit or none.
+        engine: What is to compute it.
         device: What it is to run on.
         drop_original: Whether to delete the download once there is a quantised copy.
 
@@ -44,17 +51,18 @@ def get_ready(
         )
         with Bars(screen) as bars:
             store.download(plan, bars)
+    store.resolve(name)  # before torch is imported, which takes seconds
     with screen.stage("preparing"):
         from pandacli.engine.preparing import prepare
     with Bars(screen) as bars:
-        copy = prepare(name, quant=quant, device=device, report=bars.converting)
+        copy = prepare(name, quant=quant, engine=engine, device=device, report=bars.converting)
     if drop_original and known and copy:
         store.remove_download(known)
     form = f"{size(copy.bytes)} in {copy.folder}" if copy else "not quantised"
     screen.notice(f"{name} is ready: {form}")
 
 
-def offer_download(name: str, screen: Screen, *, quant: str, device: str) -> None:
+def offer_download(name: str, screen: Screen, *, quant: str, engine: str, device: str) -> None:
     """Where a person is there to ask and the model is not, offers to get it."""
     from pandacli import store
 
@@ -63,4 +71,4 @@ def offer_download(name: str, screen: Screen, *, quant: str, device: str) -> Non
         return
     whole = size(known.download_bytes)
     if screen.confirm(f"{name} is not on this machine; download {whole} from Hugging Face?"):
-        get_ready(name, screen, quant=quant, device=device)
+        get_ready(name, screen, quant=quant, engine=engine, device=device)

@@ -101,7 +101,8 @@ def test_a_pull_says_the_size_first_then_each_file_then_that_it_is_ready(panda, 
 
 def test_the_options_reach_the_conversion(panda, home):
     panda("pull", NAME, "--quant", "none", "--device", "cpu")
-    assert asked_of_conversion(home) == [{"model": NAME, "quant": "none", "device": "cpu"}]
+    how = {"quant": "none", "engine": "auto", "device": "cpu"}
+    assert asked_of_conversion(home) == [{"model": NAME, **how}]
 
 
 def test_quiet_says_nothing(panda):
@@ -179,7 +180,7 @@ def test_an_interruption_is_exit_130_and_the_next_pull_goes_on(panda, variables,
     process = subprocess.Popen(
         [sys.executable, STAND_IN, "pull", NAME], env=variables, cwd=home, stderr=subprocess.PIPE
     )
-    while not any(path == shard for _, path, _ in hub.requests):
+    while process.poll() is None and not any(path == shard for _, path, _ in hub.requests):
         time.sleep(0.05)
     process.send_signal(2)
     _, said = process.communicate(timeout=60)
