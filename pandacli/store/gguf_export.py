@@ -153,7 +153,7 @@ def _stored_tensors(
 ) -> Iterator[tuple[str, _Stored]]:
     """The tensors of the Llama, under the names they have in a checkpoint."""
     layers = config.num_hidden_layers
-    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
+    heads = {"attn_q": config.num_attention_heads, "attn_k": _key_heads(config)}
 
     def stored(ours: str, prefix: str, name: str, many_bits: bool) -> tuple[str, _Stored]:
         shape = tuple(expected[ours].shape)
@@ -252,14 +252,18 @@ def _describe(writer: "GGUFWriter", config: "VideoPandaConfig", form: GgufForm) 
     writer.add_block_count(config.num_hidden_layers)
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_head_count_kv(_key_heads(config))
     writer.add_key_length(head_dim)
     writer.add_value_length(head_dim)
     writer.add_rope_dimension_count(head_dim)
-    writer.add_rope_freq_base(rope.get("rope_theta", 10000.0))
+    writer.add_rope_freq_base(float(rope.get("rope_theta") or 10000.0))
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
     writer.add_tokenizer_model("no_vocab")
+
+
+def _key_heads(config: "VideoPandaConfig") -> int:
+    return config.num_key_value_heads or config.num_attention_heads
 
 
 def _bytes_of(tensor: _Stored, source: Tensor, pool: ThreadPoolExecutor) -> NDArray[np.uint8]:

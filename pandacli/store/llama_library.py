@@ -233,7 +233,7 @@ def llama_library() -> CDLL:
             f"llama.cpp cannot be used here: {error}", "use another --engine"
         ) from error
     _check_layout(library)
-    library.llama_log_set(_on_log, None)
+    library.llama_log_set(_LOG_CALLBACK, None)
     return library
 
 
@@ -269,7 +269,9 @@ def _check_layout(library: CDLL) -> None:
             )
 
 
-@_LogCallback
 def _on_log(level: int, text: bytes, _: object) -> None:
     if level >= _WARNING:
         logger.debug("%s", text.decode(errors="replace").rstrip())
+
+
+_LOG_CALLBACK = _LogCallback(_on_log)  # C holds no reference

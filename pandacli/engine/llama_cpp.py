@@ -1,0 +1,239 @@
+"""llama.cpp as a language model: the Llama of a GGUF file, which reads ids and embeddings.
+
+A reading is a sequence in the KV cache of a llama.cpp context. Forks stay in the context of the
+reading they come from and share its past without a copy; a reading that finds no room there moves
+to a context of its own. A reading that is interrupted is left as it was before.
+"""
+
+import hashlib
+import weakref
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pandacli.engine.llama_context import SLICE, ContextFullError, LlamaContext, LoadedGguf
+from pandacli.errors import ModelError
+
+_SAMPLE = 1 << 20  # bytes of a file's beginning and end that tell it from others
+
+_SEAL = 32  # bytes of the digest behind a saved reading
+
+
+class LlamaCpp:
+    """A language model (`LanguageModel`) that llama.cpp computes.
+
+    Its memory is freed when neither it nor one of its readings is referred to. Readings are
+    computed one at a time, whichever threads ask.
+
+    Args:
+        gguf: A file of `export_gguf`, or another GGUF of a Llama.
+        context: The most positions that a reading can hold.
+        threads: How many threads compute.
+
+    Attributes:
+        hidden: The width of an embedding.
+        vocabulary: How many tokens there are.
+        context: As above.
+        mark: 32 bytes that tell the file from others.
+
+    Raises:
+        UsageError: llama.cpp is not installed.
+        ModelError: The file is missing, damaged, or holds another kind of model.
+    """
+
+    def __init__(self, gguf: Path, *, context: int, threads: int) -> None:
+        self._weights = LoadedGguf(gguf)
+        self._threads = threads
+        self.context = context
+        self.hidden, self.vocabulary = self._weights.hidden, self._weights.vocabulary
+        self.mark = _mark(gguf)
+
+    def start(self) -> "LlamaCppReading":
+        """A reading that has read nothing.
+
+        Raises:
+            DeviceError: There is no memory for its KV cache.
+        """
+        return LlamaCppReading(self, *self.open_context(), 0)
+
+    def restore(self, path: Path) -> "LlamaCppReading":
+        """The reading that was saved to a file.
+
+        Raises:
+            ModelError: The file is missing, damaged, longer than the context, or of another model.
+            DeviceError: There is no memory for its KV cache.
+        """
+        # llama.cpp ends the process over some damaged files: it is given none
+        if not _is_sealed(path, self.mark):
+            raise ModelError(f"{path} is damaged, or was not saved by this model")
+        context, sequence = self.open_context()
+        length = context.load(sequence, path)
+        if not 0 < length <= self.context:
+            raise ModelError(f"{path} does not fit into a context of {self.context} tokens")
+        return LlamaCppReading(self, context, sequence, length)
+
+    def open_context(self) -> tuple[LlamaContext, int]:
+        """A new context, and a sequence of it for a reading.
+
+        Raises:
+            DeviceError: There is no memory for it.
+        """
+        context = LlamaContext(self._weights, self.context, self._threads)
+        sequence = context.take()
+        assert sequence is not None  # none is in use yet
+        return context, sequence
+
+
+class LlamaCppReading:
+    """What a `LlamaCpp` has read so far (`Reading`).
+
+    Attributes:
+        length: Positions read.
+    """
+
+    def __init__(self, model: LlamaCpp, context: LlamaContext, sequence: int, length: int) -> None:
+        self._model = model
+        self._settle(context, sequence)
+        self.length = length
+
+    def read_embeddings(self, embeddings: Tensor) -> None:
+        """Read embeddings (n, hidden), of any floating type and on any device.
+
+        Raises:
+            ValueError: They are of another width, or more than the context has room for.
+            DeviceError: llama.cpp could not compute.
+        """
+        if embeddings.ndim != 2 or embeddings.shape[1] != self._model.hidden:
+            wanted, shape = self._model.hidden, tuple(embeddings.shape)
+            raise ValueError(f"embeddings of shape {shape}: wanted (n, {wanted})")
+        rows = embeddings.detach().to("cpu", torch.float32).contiguous().numpy()
+        self._read(rows, logits=False)
+
+    def read(self, ids: list[int]) -> Tensor:
+        """Read ids of text, at least one.
+
+        Returns:
+            (vocabulary,) float32 logits of the token that comes next.
+
+        Raises:
+            ValueError: There are none, more than the context has room for, or one is no token.
+            DeviceError: llama.cpp could not compute.
+        """
+        if not ids or min(ids) < 0 or max(ids) >= self._model.vocabulary:
+            raise ValueError(f"wanted ids from 0 to {self._model.vocabulary - 1}, at least one")
+        logits = self._read(np.array(ids, np.int32), logits=True)
+        assert logits is not None  # they were wanted
+        return torch.from_numpy(logits)
+
+    def crop(self, length: int) -> None:
+        """Go back to the first `length` positions, where there are more."""
+        self.length = min(self.length, length)
+        self._context.crop(self._sequence, length)
+
+    def fork(self) -> "LlamaCppReading":
+        """An independent reading with the same past, which both share in memory.
+
+        Raises:
+            DeviceError: There is no memory for a KV cache of its own, where it needs one.
+        """
+        sequence = self._context.take()
+        if sequence is None:
+            return LlamaCppReading(self._model, *self._own_copy(), self.length)
+        self._context.share(self._sequence, sequence)
+        return LlamaCppReading(self._model, self._context, sequence, self.length)
+
+    def save(self, path: Path) -> None:
+        """Write the KV cache to a file for `LlamaCpp.restore`; it is there once it is whole.
+
+        Raises:
+            ModelError: The file cannot be written.
+        """
+        partial = path.with_name(path.name + ".partial")
+        try:
+            if not self._context.save(self._sequence, partial):
+                raise ModelError(f"{path} cannot be written")
+            _seal(partial, self._model.mark)
+            partial.replace(path)
+        except OSError as error:
+            raise ModelError(f"{path} cannot be written: {error.strerror}") from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _read(self, inputs: NDArray[Any], *, logits: bool) -> NDArray[np.float32] | None:
+        before, end = self.length, self.length + len(inputs)
+        if end > self._model.context:
+            raise ValueError(f"{end} positions are more than the context's {self._model.context}")
+        given = None
+        try:
+            for start in range(0, len(inputs), SLICE):
+                piece = inputs[start : start + SLICE]
+                last = start + SLICE >= len(inputs)
+                given = self._decode(piece, logits=logits and last)
+                self.length += len(piece)
+        except BaseException:
+            # as it was before, whatever was interrupted
+            self.crop(before)
+            raise
+        return given
+
+    def _decode(self, piece: NDArray[Any], *, logits: bool) -> NDArray[np.float32] | None:
+        try:
+            return self._context.decode(self._sequence, self.length, piece, logits=logits)
+        except ContextFullError:
+            # filled by forks of the same past
+            place = self._own_copy()
+            self._leave()
+            self._settle(*place)
+            return self._context.decode(self._sequence, self.length, piece, logits=logits)
+
+    def _own_copy(self) -> tuple[LlamaContext, int]:
+        context, sequence = self._model.open_context()
+        self._context.copy_to(context, self._sequence, sequence)
+        return context, sequence
+
+    def _settle(self, context: LlamaContext, sequence: int) -> None:
+        self._context, self._sequence = context, sequence
+        self._leave = weakref.finalize(self, context.leave, sequence)
+
+
+def _mark(gguf: Path) -> bytes:
+    """32 bytes that tell a file from others: of its size, its beginning and its end."""
+    size = gguf.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with gguf.open("rb") as file:
+        digest.update(file.read(_SAMPLE))
+        file.seek(max(0, size - _SAMPLE))
+        digest.update(file.read(_SAMPLE))
+    return digest.digest()
+
+
+def _seal(path: Path, mark: bytes) -> None:
+    """Write a digest behind a file, which depends on the mark of the model too."""
+    with path.open("r+b") as file:
+        digest = _keyed_digest(file, path.stat().st_size, mark)
+        file.write(digest)
+
+
+def _is_sealed(path: Path, mark: bytes) -> bool:
+    """Whether a file is as `_seal` left it."""
+    try:
+        with path.open("rb") as file:
+            digest = _keyed_digest(file, path.stat().st_size - _SEAL, mark)
+            return file.read() == digest
+    except FileNotFoundError as error:
+        raise ModelError(f"no file {path}") from error
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _keyed_digest(file: BinaryIO, size: int, mark: bytes) -> bytes:
+    """Of the next `size` bytes of a file, which are read."""
+    digest = hashlib.blake2b(key=mark, digest_size=_SEAL)
+    while size > 0 and (piece := file.read(min(size, _SAMPLE))):
+        digest.update(piece)
+        size -= len(piece)
+    return digest.digest()
