@@ -26,6 +26,7 @@ from rich.table import Table
 from pandacli.engine.machine import machine
 from pandacli.store import resolve
 
+_WIDTH = 92  # of the table, whatever the terminal has
 _WEIGHTS = (".bin", ".safetensors", ".gguf")
 
 ENGINES_OF = {"none": ("torch",), "8bit": ("torch", "bitsandbytes", "llama")}
@@ -116,12 +117,12 @@ def measure(forms: Sequence[Form], bench: Bench, repeats: int, screen: Console) 
 
 def table_of(forms: Sequence[Form]) -> Table:
     """One row a form; the ratios are to the first."""
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
     table.add_column("form", no_wrap=True)
     for heading in ("file\nGB", "convert\ns", "peak\nGB", "load\ns", "peak\nGB", "x\nfile"):
-        table.add_column(heading, justify="right")
-    for heading in ("prefill\ntokens/s", "", "decode\ntokens/s", "", "first\ntoken s"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("prefill\ntok/s", "", "decode\ntok/s", "", "first\ns"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for form in forms:
         table.add_row(form.name, *_cells(form, forms[0]))
     return table
@@ -143,7 +144,9 @@ def _cells(form: Form, first: Form) -> Iterable[str]:
 
 
 def _number(value: float | None) -> str:
-    return f"{value:.3g}" if value else "-"
+    if not value:
+        return "-"
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
 def _weight_bytes(folder: Path) -> int:
@@ -183,7 +186,7 @@ def main() -> None:
         facts = {s.title: {fact.name: fact.value for fact in s.facts} for s in machine()}
         print(json.dumps({"machine": facts, "forms": [asdict(form) for form in forms]}, indent=2))
     else:
-        Console().print(table_of(forms))
+        Console(width=max(_WIDTH, Console().width)).print(table_of(forms))
     for form in forms:
         if form.problem:
             screen.print(f"{form.name}: {form.problem}", markup=False)
