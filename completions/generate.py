@@ -17,6 +17,7 @@ import typer
 
 from pandacli.cli.app import app
 from pandacli.cli.settings import QUANTS
+from pandacli.engine.engines import ENGINES
 from pandacli.store import MODELS
 
 HERE = Path(__file__).parent
@@ -24,6 +25,7 @@ VIDEOS = "3gp avi flv gif m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv"
 CHOICES = {
     "--model": tuple(MODELS),  # or a folder
     "--quant": QUANTS,
+    "--engine": ENGINES,
     "--device": ("auto", "cpu", "cuda"),
 }
 

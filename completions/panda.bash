@@ -42,17 +42,17 @@ _panda() {
             continue
         fi
         case "${COMP_WORDS[i]}" in
-            --device|--frames|--from|--max-tokens|--model|--quant|--seed|--system|--temperature|--to|-m) skip=1 ;;
+            --device|--engine|--frames|--from|--max-tokens|--model|--quant|--seed|--system|--temperature|--to|-m) skip=1 ;;
             -*) ;;
             *) if [[ -z $command ]]; then command="${COMP_WORDS[i]}"; else (( places++ )); fi ;;
         esac
     done
     case "$command" in
         "") _panda_words "ask demo models pull info rm doctor --version -h --help"; return ;;
-        ask) words="--from --to --frames -m --model --quant --device --system --max-tokens --temperature --seed --offline --json --stats --quiet --debug -h --help"; files=_panda_videos ;;
+        ask) words="--from --to --frames -m --model --quant --engine --device --system --max-tokens --temperature --seed --offline --json --stats --quiet --debug -h --help"; files=_panda_videos ;;
         demo) words="--device --stats --quiet --debug -h --help"; files=: ;;
         models) words="--json --debug -h --help"; files=: ;;
-        pull) words="--quant --device --offline --drop-original --quiet --debug -h --help"; files=_panda_models ;;
+        pull) words="--quant --engine --device --offline --drop-original --quiet --debug -h --help"; files=_panda_models ;;
         info) words="--json --debug -h --help"; files=_panda_models ;;
         rm) words="--quant -y --yes --quiet --debug -h --help"; files=_panda_models ;;
         doctor) words="--json --debug -h --help"; files=: ;;
@@ -61,8 +61,9 @@ _panda() {
     case "$before" in
         -m|--model) _panda_models; return ;;
         --quant) _panda_words "auto 4bit 8bit none"; return ;;
+        --engine) _panda_words "auto torch bitsandbytes llama"; return ;;
         --device) _panda_words "auto cpu cuda"; return ;;
-        --device|--frames|--from|--max-tokens|--model|--quant|--seed|--system|--temperature|--to|-m) return ;;
+        --device|--engine|--frames|--from|--max-tokens|--model|--quant|--seed|--system|--temperature|--to|-m) return ;;
     esac
     if [[ $current == -* ]]; then
         _panda_words "$words"

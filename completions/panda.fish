@@ -15,7 +15,7 @@ function __panda_before_argument
             continue
         end
         switch $word
-            case --device --frames --from --max-tokens --model --quant --seed --system --temperature --to -m
+            case --device --engine --frames --from --max-tokens --model --quant --seed --system --temperature --to -m
                 set skip 1
             case '-*'
             case '*'
@@ -34,6 +34,7 @@ complete -c panda -n '__fish_seen_subcommand_from ask' -l to -x -d 'Stop there'
 complete -c panda -n '__fish_seen_subcommand_from ask' -l frames -x -d 'Frames to sample'
 complete -c panda -n '__fish_seen_subcommand_from ask' -s m -l model -x -a 'video-panda-7b video-panda-7b-pretrained tiny (__fish_complete_directories)' -d 'A name or a folder'
 complete -c panda -n '__fish_seen_subcommand_from ask' -l quant -x -a 'auto 4bit 8bit none' -d 'auto, 4bit, 8bit or none'
+complete -c panda -n '__fish_seen_subcommand_from ask' -l engine -x -a 'auto torch bitsandbytes llama' -d 'auto, torch, bitsandbytes or llama'
 complete -c panda -n '__fish_seen_subcommand_from ask' -l device -x -a 'auto cpu cuda' -d 'auto, cpu, cuda or cuda:N'
 complete -c panda -n '__fish_seen_subcommand_from ask' -l system -x -d 'Replaces the system prompt'
 complete -c panda -n '__fish_seen_subcommand_from ask' -l max-tokens -x -d 'Longest answer'
@@ -58,6 +59,7 @@ complete -c panda -n '__fish_seen_subcommand_from models' -l debug -d 'Traceback
 complete -c panda -n '__fish_seen_subcommand_from models' -s h -l help -d 'Show this message and exit'
 complete -c panda -n __fish_use_subcommand -a pull -d 'Download a model and quantise it, once'
 complete -c panda -n '__fish_seen_subcommand_from pull' -l quant -x -a 'auto 4bit 8bit none' -d 'auto, 4bit, 8bit or none'
+complete -c panda -n '__fish_seen_subcommand_from pull' -l engine -x -a 'auto torch bitsandbytes llama' -d 'auto, torch, bitsandbytes or llama'
 complete -c panda -n '__fish_seen_subcommand_from pull' -l device -x -a 'auto cpu cuda' -d 'auto, cpu, cuda or cuda:N'
 complete -c panda -n '__fish_seen_subcommand_from pull' -l offline -d 'Never touch the network'
 complete -c panda -n '__fish_seen_subcommand_from pull' -l drop-original -d 'Delete the download once it is quantised'

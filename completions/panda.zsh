@@ -49,6 +49,7 @@ _panda() {
                 '(-m --model)-m[A name or a folder]:value:_panda_models video-panda-7b video-panda-7b-pretrained tiny' \
                 '(-m --model)--model=[A name or a folder]:value:_panda_models video-panda-7b video-panda-7b-pretrained tiny' \
                 '(--quant)--quant=[auto, 4bit, 8bit or none]:value:(auto 4bit 8bit none)' \
+                '(--engine)--engine=[auto, torch, bitsandbytes or llama]:value:(auto torch bitsandbytes llama)' \
                 '(--device)--device=[auto, cpu, cuda or cuda\:N]:value:(auto cpu cuda)' \
                 '(--system)--system=[Replaces the system prompt]:value: ' \
                 '(--max-tokens)--max-tokens=[Longest answer]:value: ' \
@@ -83,6 +84,7 @@ _panda() {
         (pull)
             _arguments -s -S \
                 '(--quant)--quant=[auto, 4bit, 8bit or none]:value:(auto 4bit 8bit none)' \
+                '(--engine)--engine=[auto, torch, bitsandbytes or llama]:value:(auto torch bitsandbytes llama)' \
                 '(--device)--device=[auto, cpu, cuda or cuda\:N]:value:(auto cpu cuda)' \
                 '(--offline)--offline[Never touch the network]' \
                 '(--drop-original)--drop-original[Delete the download once it is quantised]' \

@@ -39,6 +39,7 @@ def ask(
     frames: options.Frames = None,
     model: options.Model = None,
     quant: options.Quant = None,
+    engine: options.Engine = None,
     device: options.Device = None,
     system: options.System = None,
     max_tokens: options.MaxTokens = None,
@@ -64,6 +65,7 @@ def ask(
             "frames": frames,
             "model": model,
             "quant": quant,
+            "engine": engine,
             "device": device,
             "system": system,
             "max-tokens": max_tokens,
@@ -84,8 +86,9 @@ def ask(
     sampled, seconds = read_clip(wanted, chosen["frames"], screen)
     if chosen["offline"]:
         go_offline()
-    offer_download(chosen["model"], screen, device=chosen["device"], quant=chosen["quant"])
-    panda = load_model(chosen["model"], screen, device=chosen["device"], quant=chosen["quant"])
+    how_run = {name: chosen[name] for name in ("quant", "engine", "device")}
+    offer_download(chosen["model"], screen, **how_run)
+    panda = load_model(chosen["model"], screen, **how_run)
     clip = panda.open(
         sampled,
         num_frames=chosen["frames"],

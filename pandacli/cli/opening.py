@@ -34,7 +34,9 @@ def read_clip(clip: Clip, num_frames: int, screen: Screen) -> tuple["Frames", fl
     return frames, seconds
 
 
-def load_model(name: str, screen: Screen, *, device: str = "auto", quant: str = "auto") -> "Panda":
+def load_model(
+    name: str, screen: Screen, *, device: str = "auto", quant: str = "auto", engine: str = "auto"
+) -> "Panda":
     """Returns the model called `name`, loaded, and quantised before where it has to be.
 
     Raises:
@@ -50,4 +52,4 @@ def load_model(name: str, screen: Screen, *, device: str = "auto", quant: str = 
         def report(done: int, total: int) -> None:
             say(f"quantising {name} once, {100 * done // total} %")
 
-        return Panda.load(name, device=device, quant=quant, report=report)
+        return Panda.load(name, device=device, quant=quant, engine=engine, report=report)

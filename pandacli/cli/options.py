@@ -30,6 +30,14 @@ Quant = Annotated[
         rich_help_panel=_ANSWER,
     ),
 ]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="auto, torch, bitsandbytes or llama. [default: auto]",
+        rich_help_panel=_ANSWER,
+    ),
+]
 Device = Annotated[
     str | None,
     typer.Option(

@@ -15,6 +15,7 @@ def pull(
         typer.Argument(metavar="MODEL", show_default=False, help="A name, or a checkpoint folder."),
     ],
     quant: options.Quant = None,
+    engine: options.Engine = None,
     device: options.Device = None,
     offline: options.Offline = None,
     drop_original: Annotated[
@@ -35,7 +36,14 @@ def pull(
     hold. Pulled again, a model is brought up to date.
     """
     chosen = settings.resolve(
-        {"quant": quant, "device": device, "offline": offline, "quiet": quiet, "debug": debug}
+        {
+            "quant": quant,
+            "engine": engine,
+            "device": device,
+            "offline": offline,
+            "quiet": quiet,
+            "debug": debug,
+        }
     )
     if chosen["offline"]:
         go_offline()
@@ -43,6 +51,7 @@ def pull(
         model,
         Screen(quiet=chosen["quiet"]),
         quant=chosen["quant"],
+        engine=chosen["engine"],
         device=chosen["device"],
         drop_original=drop_original,
     )

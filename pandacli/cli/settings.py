@@ -78,6 +78,14 @@ def _quant(value: str) -> str:
     return value
 
 
+def _engine(value: str) -> str:
+    from pandacli.engine.engines import ENGINES
+
+    if value not in ENGINES:
+        raise ValueError(f"{value!r} is not one of {', '.join(ENGINES)}")
+    return value
+
+
 def _device(value: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
         raise ValueError(f"{value!r} is not one of auto, cpu, cuda, cuda:N")
@@ -109,6 +117,7 @@ SETTINGS = {
     for setting in (
         Setting("model", _name, DEFAULT_MODEL),
         Setting("quant", _quant, "auto"),
+        Setting("engine", _engine, "auto"),
         Setting("device", _device, "auto"),
         Setting("from", _seconds),
         Setting("to", _seconds),

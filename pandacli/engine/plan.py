@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from pandacli.engine.engines import ENGINES
 from pandacli.engine.quantize import Quant, check_widths, pick_quant
 from pandacli.engine.speed import seconds_a_layer
 from pandacli.errors import UsageError
@@ -13,9 +14,6 @@ from pandacli.errors import UsageError
 if TYPE_CHECKING:
     from pandacli.model.config import VideoPandaConfig
     from pandacli.store.copies import Form
-
-ENGINES = ("auto", "torch", "bitsandbytes", "llama")
-"""What `--engine` takes."""
 
 LLAMA_MODULE = "xllamacpp"
 

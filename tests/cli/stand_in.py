@@ -79,10 +79,10 @@ class StandInPanda:
         self.name = name
 
     @classmethod
-    def load(cls, model, *, device, quant, report):
-        report(1, 2)
-        log("load", model=model, device=device, quant=quant)
+    def load(cls, model, *, device, quant, engine, report):
+        log("load", model=model, device=device, quant=quant, engine=engine)
         time.sleep(float(os.environ.get("STAND_IN_DELAY", "0")))
+        report(1, 2)
         return cls(model)
 
     def open(self, frames, *, num_frames=8, system=None, frames_seconds=0.0):

@@ -15,9 +15,10 @@ from pandacli.store.copies import copy_folder, write_manifest
 DIGEST = "d" * 64
 
 
-def prepare(model, *, quant, device, report):
+def prepare(model, *, quant, engine, device, report):
     with Path(os.environ["STAND_IN_LOG"]).open("a") as file:
-        file.write(json.dumps({"model": model, "quant": quant, "device": device}) + "\n")
+        how = {"quant": quant, "engine": engine, "device": device}
+        file.write(json.dumps({"model": model, **how}) + "\n")
     if quant == "none":
         return None
     report(0, 100)

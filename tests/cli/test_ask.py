@@ -30,11 +30,13 @@ def test_the_frames_are_read_before_the_model_is_looked_for_and_loaded(stand_in,
 
 def test_every_option_acts(stand_in, home):
     options = "--from 1:02 --to 70.5 --frames 12 --model m --quant 8bit --device cuda:1"
+    options += " --engine bitsandbytes"
     options += " --system Be-brief. --max-tokens 99 --temperature 0.5 --seed 7"
     stand_in("ask", "x.mp4", "why?", *options.split(), STAND_IN_LOG=str(home / "log"))
     frames, _, load, opened, asked, _ = events(home)
     assert frames == {"event": "frames", "start": 62.0, "end": 70.5, "num_frames": 12}
-    assert load == {"event": "load", "model": "m", "device": "cuda:1", "quant": "8bit"}
+    how = {"device": "cuda:1", "quant": "8bit", "engine": "bitsandbytes"}
+    assert load == {"event": "load", "model": "m", **how}
     assert opened == {"event": "open", "num_frames": 12, "system": "Be-brief."}
     assert asked == {
         "event": "ask",

@@ -25,6 +25,7 @@ def test_nothing_said_is_the_built_in_value():
     assert everything == {
         "model": "video-panda-7b",
         "quant": "auto",
+        "engine": "auto",
         "device": "auto",
         "from": None,
         "to": None,

@@ -1,0 +1,4 @@
+"""The engines that can compute the Llama, by the names that `--engine` takes."""
+
+ENGINES = ("auto", "torch", "bitsandbytes", "llama")
+"""auto is the fastest for the device; llama is llama.cpp, with pandacli[llama] installed."""
