@@ -78,6 +78,12 @@ def test_every_slow_stage_is_named(terminal):
     assert places == sorted(places)
 
 
+def test_quantising_says_how_far_it_is(terminal):
+    seen, code = terminal("ask", "x.mp4", "why?", STAND_IN_QUANTISES="1").finish()
+    assert code == 0
+    assert "quantising video-panda-7b once, 50 %…".encode() in seen
+
+
 def test_the_notice_is_gone_before_the_answer_starts(terminal):
     seen, _ = terminal("ask", "x.mp4", "why?").finish()
     before, answer = seen.split(b"You asked:")
