@@ -43,11 +43,15 @@ def load_model(
     return model  # transformers hands it over in evaluation mode
 
 
-def load_int8(folder: Path) -> VideoPandaForConditionalGeneration:
+def load_copy(folder: Path, *, layers: bool = True) -> VideoPandaForConditionalGeneration:
     """The model of a quantised copy, on the CPU, its linear layers on torch's int8 kernels.
 
     Layers stored in 4 bits are widened. One file is mapped at a time, so that memory never holds
     much more than the model.
+
+    Args:
+        folder: The folder of the copy.
+        layers: Whether the copy has the Llama's layers; without them the model only embeds.
 
     Raises:
         ModelError: The copy is damaged.
@@ -55,9 +59,14 @@ def load_int8(folder: Path) -> VideoPandaForConditionalGeneration:
     """
     with quiet_libraries(), memory_errors(_HINT):
         config = read_config(folder)
-        del config.quantization_config
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
+        if not layers:
+            config.num_hidden_layers = 0
         with init_empty_weights(include_buffers=False):
             model = VideoPandaForConditionalGeneration(config)
+        if not layers:
+            model.model.norm = model.lm_head = nn.Identity()
         for path in weight_files(folder):
             try:
                 with safe_open(path, framework="pt") as file:

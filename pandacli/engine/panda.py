@@ -45,15 +45,13 @@ class Panda:
         tokenizer: "VideoPandaTokenizer",
         *,
         name: str,
-        language_model: "LanguageModel | None" = None,
+        language_model: "LanguageModel",
         quant: "Quant" = "none",
         engine: str = "torch",
         load_seconds: float = 0.0,
     ) -> None:
-        from pandacli.engine.torch_llama import TorchLlama
-
         self.model = model
-        self.language_model: LanguageModel = language_model or TorchLlama(model)
+        self.language_model = language_model
         self.tokenizer = tokenizer
         self.name = name
         self.device = str(model.device)
@@ -98,12 +96,13 @@ class Panda:
         dtype = pick_dtype(place)
         plan = plan_for(resolved, quant, engine, place, dtype)
         tokenizer = VideoPandaTokenizer.from_pretrained(resolved.folder)
-        weights = load_plan(resolved, plan, place, dtype, report)
+        weights, language_model = load_plan(resolved, plan, place, dtype, report)
         seconds = perf_counter() - started
         return cls(
             weights,
             tokenizer,
             name=resolved.name,
+            language_model=language_model,
             quant=plan.quant,
             engine=plan.engine,
             load_seconds=seconds,

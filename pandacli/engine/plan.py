@@ -88,9 +88,9 @@ def _four_bits(engine: str, config: "VideoPandaConfig") -> Plan:
     """4 bits on a CPU."""
     if engine == "torch":  # widened to 8 bits when it is loaded
         return Plan("4bit", "torch", "nf4")
+    if engine == "auto" and _wide(config) and find_spec(LLAMA_MODULE) is not None:
+        return _llama_plan("4bit")
     if engine == "auto" and _too_slow(config):
-        if find_spec(LLAMA_MODULE) is not None:
-            return _llama_plan("4bit")
         raise UsageError(
             "in 4 bits this CPU is quick only with llama.cpp, which is not installed",
             "install it with: pip install 'pandacli[llama]' - or use --quant 8bit, which is quick,"

@@ -6,12 +6,14 @@ import torch
 
 from pandacli import store
 from pandacli.engine.device import pick_device, pick_dtype
-from pandacli.engine.loading import load_int8, load_model
+from pandacli.engine.language_model import LanguageModel
+from pandacli.engine.loading import load_copy, load_model
 from pandacli.engine.plan import Plan, pick_plan
+from pandacli.engine.torch_llama import TorchLlama
 from pandacli.errors import ModelError
 from pandacli.model.checkpoint import read_config
 from pandacli.store.convert import Report, convert, describe_source
-from pandacli.store.copies import QUANTS, Copy, copies_of, find_copy
+from pandacli.store.copies import GGUF_FILE, QUANTS, Copy, copies_of, find_copy
 
 if TYPE_CHECKING:
     from pandacli.model.modeling import VideoPandaForConditionalGeneration
@@ -69,17 +71,28 @@ def load_plan(
     device: torch.device,
     dtype: torch.dtype,
     report: Report | None = None,
-) -> "VideoPandaForConditionalGeneration":
+) -> tuple["VideoPandaForConditionalGeneration", LanguageModel]:
     """Load a model as a plan says, from a copy that is made if there is none yet.
+
+    Returns:
+        The model, and what computes its Llama. Where that is llama.cpp, the model has no layers.
 
     Raises:
         ModelError: The model is damaged, or its copy cannot be written.
         DeviceError: The device has too little memory.
     """
-    if plan.form is None:
-        return load_model(resolved.folder, device, dtype)
-    folder = _copy(resolved, plan.form, report).folder
-    return load_int8(folder) if plan.engine == "torch" else load_model(folder, device, dtype)
+    folder = _copy(resolved, plan.form, report).folder if plan.form else resolved.folder
+    if plan.engine == "llama":
+        from pandacli.engine.llama_cpp import LlamaCpp
+
+        model = load_copy(folder, layers=False)
+        context, threads = model.config.max_position_embeddings, torch.get_num_threads()
+        return model, LlamaCpp(folder / GGUF_FILE, context=context, threads=threads)
+    if plan.engine == "torch" and plan.form:
+        model = load_copy(folder)
+    else:
+        model = load_model(folder, device, dtype)
+    return model, TorchLlama(model)
 
 
 def _copy(resolved: store.ResolvedModel, form: "Form", report: Report | None) -> Copy:

@@ -1,7 +1,8 @@
 """Making a quantised copy of a checkpoint: tensor by tensor, file by file, from where it stopped.
 
 The Llama's linear layers are quantised; STAB, the projector, the embeddings and the head keep half
-precision. The checkpoint is mapped into memory and the copy is written in files of some hundreds
+precision. For llama.cpp the Llama goes into a GGUF file, and only what makes embeddings stays
+beside it. The checkpoint is mapped into memory and the copy is written in files of some hundreds
 of megabytes, so memory stays far below the size of either. A file is renamed when it is whole and
 is not made again after an interruption; the manifest comes last.
 """
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import safe_open
@@ -24,20 +26,34 @@ from pandacli.model.checkpoint import iterate_tensors, read_config, weight_files
 from pandacli.model.config import VideoPandaConfig
 from pandacli.model.int8 import quantize_rows
 from pandacli.model.modeling import VideoPandaForConditionalGeneration
-from pandacli.store.copies import Copy, Form, copies_folder, copy_folder, find_copy, write_manifest
+from pandacli.store.copies import (
+    GGUF_FILE,
+    Copy,
+    Form,
+    copies_folder,
+    copy_folder,
+    find_copy,
+    write_manifest,
+)
 from pandacli.store.digest import checkpoint_digest
 from pandacli.store.resolve import ResolvedModel
 
 Report = Callable[[int, int], None]
 """Told how many parameters are done, of how many."""
 
-KEPT = ("model.video_tower", "model.video_projector", "model.embed_tokens", "lm_head")
+_EMBEDDING = ("model.video_tower", "model.video_projector", "model.embed_tokens")
+"""Modules that turn frames and ids into what the Llama reads."""
+
+KEPT = (*_EMBEDDING, "lm_head")
 """Modules that are never quantised."""
 
 _FILE_PARAMETERS = 1 << 28
 """A file of a copy holds about so many parameters: half a gigabyte where they are not quantised."""
 
-_BYTES = {"int8": 1.0, "nf4": 0.53}
+_BYTES = {"int8": 1.0, "nf4": 0.53, "q8_0": 1.07, "q4_k_m": 0.65}
+"""Of each form, bytes a weight, scales included."""
+
+_GGUF = ("q8_0", "q4_k_m")
 _BESIDE = (
     "tokenizer.model",
     "tokenizer_config.json",
@@ -85,7 +101,7 @@ def convert(source: Source, form: Form, report: Report | None = None) -> Copy:
 
     Args:
         source: The checkpoint.
-        form: What to store its linear layers as: "int8" or "nf4".
+        form: What to store its linear layers as.
         report: Told about progress, from time to time.
 
     Raises:
@@ -100,6 +116,8 @@ def convert(source: Source, form: Form, report: Report | None = None) -> Copy:
             if finished := find_copy(source.digest, form):
                 work.rmdir()
                 return finished
+            if form == "q8_0" or form == "q4_k_m":
+                _write_gguf(source, form, work, report)
             _write_weights(source, form, work, report)
             _write_config(source.folder, form, work)
             work.replace(folder)
@@ -129,9 +147,22 @@ def is_quantised(name: str, tensor: Tensor) -> bool:
     return tensor.ndim == 2 and name.endswith(".weight") and not name.startswith(KEPT)
 
 
+def _write_gguf(
+    source: Source, form: Literal["q8_0", "q4_k_m"], work: Path, report: Report | None
+) -> None:
+    from pandacli.store.gguf_export import export_gguf
+
+    target = work / GGUF_FILE
+    if not target.exists():
+        _check_room(empty_model(read_config(source.folder)).state_dict(), form, work)
+        threads = torch.get_num_threads()
+        export_gguf(source.folder, target, form, threads=threads, progress=report)
+
+
 def _write_weights(source: Source, form: Form, work: Path, report: Report | None) -> None:
     expected = empty_model(read_config(source.folder)).state_dict()
-    _check_room(expected, form, work)
+    if form not in _GGUF:
+        _check_room(expected, form, work)
     total = sum(tensor.numel() for tensor in expected.values())
     count = total // _FILE_PARAMETERS + 1
     pending: dict[str, Tensor] = {}
@@ -141,6 +172,8 @@ def _write_weights(source: Source, form: Form, work: Path, report: Report | None
         return work / f"model-{number:05}-of-{count:05}.safetensors"
 
     for name, tensor in iterate_tensors(source.folder, expected):
+        if form in _GGUF and not name.startswith(_EMBEDDING):
+            continue
         if done // _FILE_PARAMETERS + 1 != number:
             _save(pending, path())
             number = done // _FILE_PARAMETERS + 1
@@ -148,7 +181,7 @@ def _write_weights(source: Source, form: Form, work: Path, report: Report | None
             quantised = is_quantised(name, tensor)
             pending |= _QUANTISE[form](name, tensor) if quantised else {name: _halved(tensor)}
         done += tensor.numel()
-        if report:
+        if report and form not in _GGUF:
             report(done, total)
     _save(pending, path())
     places = {name: file.name for file in work.glob("*.safetensors") for name in _names(file)}
@@ -216,14 +249,15 @@ _QUANTISE: dict[str, Callable[[str, Tensor], dict[str, Tensor]]] = {"int8": _int
 
 def _write_config(folder: Path, form: Form, work: Path) -> None:
     config = read_config(folder)
-    config.quantization_config = {
-        "quant_method": "bitsandbytes",
-        "load_in_8bit": form == "int8",
-        "load_in_4bit": form == "nf4",
-        "bnb_4bit_quant_type": "nf4",
-        "bnb_4bit_use_double_quant": True,
-        "llm_int8_skip_modules": list(KEPT),
-    }
+    if form not in _GGUF:
+        config.quantization_config = {
+            "quant_method": "bitsandbytes",
+            "load_in_8bit": form == "int8",
+            "load_in_4bit": form == "nf4",
+            "bnb_4bit_quant_type": "nf4",
+            "bnb_4bit_use_double_quant": True,
+            "llm_int8_skip_modules": list(KEPT),
+        }
     config.save_pretrained(work)
     for name in _BESIDE:
         if (folder / name).is_file():

@@ -3,7 +3,7 @@
     PANDA_HOME/copies/<start of the digest>-<form>/
         manifest.json                     written last: without it a copy is not finished
         config.json, tokenizer.model ...  as in the checkpoint
-        model-00001-of-0000N.safetensors  or model.gguf
+        model-00001-of-0000N.safetensors  and, in the forms of llama.cpp, model.gguf
 
 Nothing here imports torch.
 """
@@ -26,6 +26,9 @@ FORMAT = 1
 """Version of what a copy's folder holds; it grows when older programs cannot read a newer copy."""
 
 MANIFEST = "manifest.json"
+
+GGUF_FILE = "model.gguf"
+"""The Llama in a copy for llama.cpp; its other files hold what makes the embeddings."""
 
 
 @dataclass(frozen=True)

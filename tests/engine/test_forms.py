@@ -1,5 +1,6 @@
 """Every way to run a model in fewer bits: what it is made of, and that its answers are near."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -19,14 +20,19 @@ KINDS: dict[tuple[str, str], type[nn.Module]] = {
     ("4bit", "bitsandbytes"): Linear4bit,
     ("4bit", "torch"): Int8Linear,
 }
+LLAMA = [
+    pytest.param(
+        quant, "llama", marks=pytest.mark.skipif(not find_spec("xllamacpp"), reason="no llama.cpp")
+    )
+    for quant in ("8bit", "4bit")
+]
 each_form = pytest.mark.parametrize(("quant", "engine"), KINDS)
-IDS = "Is there a red circle?"
+QUESTION = "Is there a red circle?"
 
 
 def logits(panda: Panda) -> torch.Tensor:
-    with torch.inference_mode():
-        ids = torch.tensor([panda.tokenizer.encode(IDS)])
-        return panda.model(input_ids=ids).logits[0]  # type: ignore[no-any-return]
+    """Of the token that comes after a question."""
+    return panda.language_model.start().read(panda.tokenizer.encode(QUESTION))
 
 
 @each_form
@@ -43,7 +49,7 @@ def test_quantised_layers_are_those_of_the_llama_and_no_others(
     assert (panda.quant, panda.engine) == (quant, engine)
 
 
-@each_form
+@pytest.mark.parametrize(("quant", "engine"), [*KINDS, *LLAMA])
 def test_logits_are_near_those_of_the_whole_model(
     panda: Panda, checkpoint: Path, quant: str, engine: str
 ) -> None:
@@ -53,16 +59,28 @@ def test_logits_are_near_those_of_the_whole_model(
     assert 1e-4 < error < {"8bit": 0.1, "4bit": 0.7}[quant]
 
 
-def test_8_bits_in_torch_are_as_exact_as_in_bitsandbytes(panda: Panda, checkpoint: Path) -> None:
-    wanted = logits(panda)
-    errors = [
-        float((logits(Panda.load(checkpoint, quant="8bit", engine=engine)) - wanted).norm())
-        for engine in ("torch", "bitsandbytes")
+def test_8_bits_in_torch_are_as_exact_as_in_llama_cpp() -> None:
+    pytest.importorskip("xllamacpp")
+    questions = [
+        "What happens?",
+        "Is there a red circle?",
+        "Which shape moves left?",
+        "A blue star.",
     ]
-    assert errors[0] < 1.5 * errors[1]
+
+    def all_logits(quant: str, engine: str) -> torch.Tensor:
+        panda = Panda.load("tiny", device="cpu", quant=quant, engine=engine)
+        llama, tokenizer = panda.language_model, panda.tokenizer
+        return torch.stack([llama.start().read(tokenizer.encode(text)) for text in questions])
+
+    wanted = all_logits("none", "torch")
+    ours, theirs = (
+        float((all_logits("8bit", engine) - wanted).norm()) for engine in ("torch", "llama")
+    )
+    assert 0 < ours < 1.25 * theirs
 
 
-@each_form
+@pytest.mark.parametrize(("quant", "engine"), [*KINDS, *LLAMA])
 def test_a_quantised_model_answers_about_a_clip(
     checkpoint: Path, clip: Path, quant: str, engine: str
 ) -> None:

@@ -68,6 +68,11 @@ def test_4_bits_go_to_bitsandbytes_where_it_is_quick(monkeypatch: pytest.MonkeyP
     assert pick("4bit", "auto", LARGE) == Plan("4bit", "bitsandbytes", "nf4")
 
 
+def test_4_bits_go_to_llama_cpp_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "find_spec", lambda _: object())
+    assert pick("4bit", "auto", LARGE) == Plan("4bit", "llama", "q4_k_m")
+
+
 def test_4_bits_where_nothing_is_quick_say_what_is_lacking(monkeypatch: pytest.MonkeyPatch) -> None:
     measured(monkeypatch, torch_8bit=1.0, bitsandbytes_4bit=10.0)
     with pytest.raises(UsageError, match=r"only with llama\.cpp") as caught:

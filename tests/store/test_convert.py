@@ -56,6 +56,16 @@ def test_all_but_the_llamas_layers_keep_half_precision(source: Source, checkpoin
             assert torch.equal(copied[name], whole[name].half())
 
 
+def test_a_copy_for_llama_cpp_has_the_llama_in_a_gguf_file_and_the_rest_beside_it(
+    source: Source,
+) -> None:
+    pytest.importorskip("xllamacpp")
+    copy = convert(source, "q8_0")
+    assert (copy.folder / "model.gguf").read_bytes()[:4] == b"GGUF"
+    beside = {name.split(".")[1] for name in stored(copy)}
+    assert beside == {"video_tower", "video_projector", "embed_tokens"}
+
+
 def test_a_copy_is_described_by_its_manifest(source: Source, checkpoint: Path) -> None:
     copy = convert(source, "nf4")
     assert (copy.model, copy.form, copy.quant) == (str(checkpoint), "nf4", "4bit")
