@@ -26,7 +26,7 @@ from rich.table import Table
 from pandacli.engine.machine import machine
 from pandacli.store import resolve
 
-_WIDTH = 92  # of the table, whatever the terminal has
+_WIDTH = 104  # of the table, whatever the terminal has
 _WEIGHTS = (".bin", ".safetensors", ".gguf")
 
 ENGINES_OF = {"none": ("torch",), "8bit": ("torch", "bitsandbytes", "llama")}
