@@ -75,8 +75,12 @@ class Screen:
         if self.quiet or not sys.stderr.isatty():
             yield lambda _: None
             return
-        with self.err.status(_dim(f"{harmless_line(doing)}…"), spinner="dots") as status:
+        status = self.err.status(_dim(f"{harmless_line(doing)}…"), spinner="dots")
+        try:  # start is inside it: a signal while it draws must give the cursor back too
+            status.start()
             yield lambda words: status.update(_dim(f"{harmless_line(words)}…"))
+        finally:
+            status.stop()
 
     def notice(self, sentence: str) -> None:
         """Tells the user, on stderr, something about the answer that they should know."""
