@@ -5,9 +5,9 @@ import platform
 import sys
 from functools import partial
 from importlib import metadata
+from importlib.util import find_spec
 
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from pandacli import __version__
 from pandacli.engine.facts import Fact, Section, find
@@ -24,7 +24,6 @@ LIBRARIES = {
 """The distributions that are most often at fault, and the modules that they install."""
 
 _READY = "ready"
-_LLAMA_EXTRA = "llama"
 
 
 def software() -> Section:
@@ -58,14 +57,10 @@ def ready(found: Section) -> set[str]:
     return {fact.name for fact in found.facts if fact.value == _READY}
 
 
-def requirements(extra: str = "") -> list[Requirement]:
-    """What the distribution pandacli asks for: always, or for one of its extras."""
+def requirements() -> list[Requirement]:
+    """What the distribution pandacli asks for, its extras left out."""
     everything = [Requirement(line) for line in metadata.requires("pandacli") or ()]
-    always = [r for r in everything if not r.marker or r.marker.evaluate({"extra": ""})]
-    if not extra:
-        return always
-    with_extra = [r for r in everything if r.marker and r.marker.evaluate({"extra": extra})]
-    return [r for r in with_extra if r not in always]
+    return [r for r in everything if not r.marker or r.marker.evaluate({"extra": ""})]
 
 
 def _system() -> str:
@@ -94,21 +89,12 @@ def _engine(module: str) -> Fact:
 
 def _llama() -> Fact:
     """llama.cpp is optional: not to have it is no problem, to have it broken is one."""
-    packages = [canonicalize_name(wanted.name) for wanted in requirements(_LLAMA_EXTRA)]
-    if not packages:
-        return Fact("llama", f"this version of panda has no extra called {_LLAMA_EXTRA}")
-    modules = {
-        canonicalize_name(owner): module
-        for module, owners in metadata.packages_distributions().items()
-        for owner in owners
-    }
-    missing = [package for package in packages if package not in modules]
+    from pandacli.store.llama_library import PACKAGE, llama_library
+
+    missing = [module for module in (PACKAGE, "gguf") if find_spec(module) is None]
     if missing:
-        return Fact("llama", f"no {', '.join(missing)}: pip install 'pandacli[{_LLAMA_EXTRA}]'")
-    versions = ", ".join(f"{package} {metadata.version(package)}" for package in packages)
-    for package in packages:
-        if trouble := _trouble_importing(modules[package]):
-            return Fact("llama", versions, trouble)
+        return Fact("llama", f"no {' and no '.join(missing)}: pip install 'pandacli[llama]'")
+    llama_library()
     return Fact("llama", _READY)
 
 

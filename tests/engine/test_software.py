@@ -7,8 +7,8 @@ import pytest
 from pandacli.engine import software as software_module
 from pandacli.engine.facts import Fact, Section
 from pandacli.engine.software import engines, ready, requirements, software
-
-LLAMA = "some_llama>=1; extra == 'llama'"
+from pandacli.errors import UsageError
+from pandacli.store import llama_library
 
 
 def fact(section: Section, name: str) -> Fact:
@@ -46,27 +46,28 @@ def test_a_library_that_cannot_be_imported_is_a_problem(monkeypatch: pytest.Monk
     assert found.problem == "ModuleNotFoundError: No module named 'no_such_module'"
 
 
-def test_the_requirements_of_an_extra_are_apart(requires: list[str]) -> None:
-    requires += ["torch>=2", LLAMA, "pytest; extra == 'dev'"]
-    assert [r.name for r in requirements()] == ["torch"]
-    assert [r.name for r in requirements("llama")] == ["some_llama"]
+def test_what_only_an_extra_asks_for_is_not_required(requires: list[str]) -> None:
+    requires += ["torch>=2", "pytest; extra == 'dev'", "tomli; python_version < '3'"]
+    assert [requirement.name for requirement in requirements()] == ["torch"]
 
 
 def test_engines_that_work_are_ready() -> None:
     assert ready(engines()) >= {"torch", "bitsandbytes"}
 
 
-def test_an_optional_engine_that_is_not_installed_is_no_problem(requires: list[str]) -> None:
-    requires.append(LLAMA)
-    assert fact(engines(), "llama") == Fact("llama", "no some-llama: pip install 'pandacli[llama]'")
-
-
-def test_an_optional_engine_that_is_broken_is_a_problem(
-    requires: list[str], monkeypatch: pytest.MonkeyPatch
+def test_an_optional_engine_that_is_not_installed_is_no_problem(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    requires.append(LLAMA)
-    monkeypatch.setattr(metadata, "packages_distributions", lambda: {"llama_x": ["Some-Llama"]})
-    monkeypatch.setattr(metadata, "version", lambda _: "1.0")
+    monkeypatch.setattr(software_module, "find_spec", lambda _: None)
     found = fact(engines(), "llama")
-    assert found.value == "some-llama 1.0"
-    assert found.problem == "ModuleNotFoundError: No module named 'llama_x'"
+    assert found == Fact("llama", "no xllamacpp and no gguf: pip install 'pandacli[llama]'")
+
+
+def test_an_optional_engine_that_is_broken_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise UsageError("xllamacpp 1.0 is not the 2.0 that panda can use")
+
+    monkeypatch.setattr(software_module, "find_spec", lambda _: object())
+    monkeypatch.setattr(llama_library, "llama_library", fail)
+    problem = "xllamacpp 1.0 is not the 2.0 that panda can use"
+    assert fact(engines(), "llama") == Fact("llama", None, problem)
