@@ -1,15 +1,22 @@
 """Load once, answer many: a Video-Panda that keeps what it has seen of a clip.
 
-    panda       `Panda`, the Python face: load a model, open a clip, ask
-    loading     checkpoint folder to model, on a device, in a precision
-    device      which device, which number format, and running out of memory
-    quantize    4-bit and 8-bit weights, and when they are needed
-    frame_count how many frames a model can look at
-    loaded_clip a clip with its prefix (system prompt and frames) computed once
-    prefix      the KV cache that questions on a clip share
-    generate    prefill, decode_one, sample
-    streaming   ids to text, piece by piece
-    answer      what comes out
+    panda          `Panda`, the Python face: load a model, open a clip, ask
+    plan           in how many bits a model is run, by which engine, from which stored form
+    quantize       how many bits fit
+    speed          which engine is faster on this CPU, measured once
+    preparing      a model's name to weights in memory, by way of a quantised copy
+    loading        files to a model, on a device, in a precision
+    device         which device, which number format, and running out of memory
+    frame_count    how many frames a model can look at
+    loaded_clip    a clip with its prefix (system prompt and frames) computed once
+    prefix         the KV cache that questions on a clip share
+    language_model what the engine asks of a Llama, whatever computes it
+    torch_llama    the one in torch
+    llama_cpp      the one in llama.cpp, over `llama_context`
+    generate       sample a token, read it, sample the next
+    streaming      ids to text, piece by piece
+    answer         what comes out
+    checkup        what `panda doctor` finds: `machine`, `software`, `storage`, `environment`
 
 Importing this package is cheap: torch is imported when a model is loaded.
 """
