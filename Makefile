@@ -40,7 +40,7 @@ completions: $(INSTALLED)
 train: $(INSTALLED_DEV)
 	$(BIN)/python -m training.train
 	mkdir -p pandacli/assets/tiny
-	cp runs/tiny/model/* pandacli/assets/tiny/
+	install -m 644 runs/tiny/model/* pandacli/assets/tiny/
 
 evaluate: $(INSTALLED_DEV)
 	$(BIN)/python -m training.evaluate

@@ -28,11 +28,11 @@ def test_a_film_of_anyone_is_described_on_stdout(tmp_path):
 def test_nearly_every_question_on_unseen_clips_is_answered_to_the_letter():
     verdicts = list(evaluate("tiny", questions=12, per_clip=6, seed=7))
     wrong = [verdict for verdict in verdicts if not verdict.right]
-    assert len(wrong) <= 3, wrong
+    assert len(wrong) <= 1, wrong
 
 
 @pytest.mark.slow
-def test_three_of_four_questions_on_unseen_clips_are_answered_to_the_letter():
-    verdicts = list(evaluate("tiny", questions=110, per_clip=5, seed=8))
+def test_19_of_20_questions_on_unseen_clips_are_answered_to_the_letter():
+    verdicts = list(evaluate("tiny", questions=220, per_clip=11, seed=8))
     wrong = [verdict for verdict in verdicts if not verdict.right]
-    assert len(wrong) <= 27, wrong
+    assert len(wrong) <= 11, wrong
