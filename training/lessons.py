@@ -42,11 +42,11 @@ _KIND_WEIGHTS = {
     "shape": 1.2,
     "motion": 1.0,
     "direction": 0.7,
-    "count": 0.6,
+    "count": 1.0,
     "background": 0.4,
-    "position": 2.2,
+    "position": 3.0,
     "first": 0.8,
-    "yes/no": 3.2,
+    "yes/no": 5.0,
     "follow-up": 1.2,
 }
 
