@@ -49,7 +49,7 @@ def test_models_as_json_is_one_object(panda, copy):
 
 def test_info_tells_the_sizes_and_the_files(panda):
     text = panda("info", "tiny").stdout.decode()
-    for line in ("licence     Apache-2.0", "vocabulary  640", "parameters  3,4", "  config.json"):
+    for line in ("licence     Apache-2.0", "vocabulary  640", "parameters  4,3", "  config.json"):
         assert line in text
 
 
