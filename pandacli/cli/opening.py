@@ -39,6 +39,8 @@ def load_model(
 ) -> "Panda":
     """Returns the model called `name`, loaded, and quantised before where it has to be.
 
+    What was chosen for the user is said, where that is not the model as it was published.
+
     Raises:
         ModelError: It is not on this machine, or damaged.
         DeviceError: The device is not there, or too small.
@@ -52,4 +54,8 @@ def load_model(
         def report(done: int, total: int) -> None:
             say(f"quantising {name} once, {100 * done // total} %")
 
-        return Panda.load(name, device=device, quant=quant, engine=engine, report=report)
+        panda = Panda.load(name, device=device, quant=quant, engine=engine, report=report)
+    if quant == "auto" and panda.quant != "none":
+        bits = panda.quant.removesuffix("bit")
+        screen.notice(f"{name} runs in {bits} bits, which fit ({panda.engine}); see --quant")
+    return panda

@@ -3,8 +3,10 @@
 Run as a script, it is `panda` with a model that answers `You asked: …`, word by word, about eight
 frames it made up. It records what reached the engine as one JSON line in the file `STAND_IN_LOG`.
 
-    STAND_IN_ANSWER   what to answer instead
-    STAND_IN_DELAY    seconds before each word
+    STAND_IN_ANSWER     what to answer instead
+    STAND_IN_DELAY      seconds before each word
+    STAND_IN_QUANT      what the model says it runs in, instead of none
+    STAND_IN_QUANTISES  set where loading quantises first
 """
 
 import json
@@ -75,8 +77,11 @@ class StandInClip:
 
 
 class StandInPanda:
+    engine = "torch"
+
     def __init__(self, name):
         self.name = name
+        self.quant = os.environ.get("STAND_IN_QUANT", "none")
 
     @classmethod
     def load(cls, model, *, device, quant, engine, report):

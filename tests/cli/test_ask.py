@@ -100,6 +100,16 @@ def test_a_notice_of_the_reader_goes_to_stderr(stand_in):
     assert done.stderr == b"panda: frame 9 stands in for frame 10\n"
 
 
+def test_bits_that_were_chosen_for_the_user_are_told(stand_in):
+    done = stand_in("ask", "x.mp4", "why?", STAND_IN_QUANT="8bit")
+    said = b"panda: video-panda-7b runs in 8 bits, which fit (torch); see --quant\n"
+    assert done.stderr == said
+
+
+def test_bits_that_were_asked_for_are_not_told(stand_in):
+    assert stand_in("ask", "x.mp4", "why?", "--quant", "8bit", STAND_IN_QUANT="8bit").stderr == b""
+
+
 def test_quiet_leaves_notices_out(stand_in):
     done = stand_in("ask", "x.mp4", "why?", "--quiet", STAND_IN_NOTICE="something")
     assert done.stderr == b""
