@@ -77,7 +77,7 @@ def test_8_bits_in_torch_are_of_the_exactness_of_llama_cpp() -> None:
     ours, theirs = (
         float((all_logits("8bit", engine) - wanted).norm()) for engine in ("torch", "llama")
     )
-    assert 0 < ours < 2 * theirs
+    assert 0 < ours < 4 * theirs
 
 
 @pytest.mark.parametrize(("quant", "engine"), [*KINDS, *LLAMA])
