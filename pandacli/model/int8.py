@@ -1,22 +1,29 @@
 """Linear layers with 8-bit weights, on the int8 kernels that torch has for every CPU.
 
-A weight is rounded to 255 steps of its row's largest magnitude, an input to 255 steps of its own
-(dynamic quantisation, token by token). torch's kernel takes one scale for all of its input, so
-tokens are brought to magnitude 1 before it and back after it.
+A weight is rounded to 255 steps of its row's largest magnitude. So is an input, token by token
+(dynamic quantisation), and where that is not enough, what the rounding took away is a second
+input: with it a token has 15 bits. It is enough for the many tokens of a clip. It is not for a
+token in which a few channels are hundreds of times larger than the rest, as trained Llamas have
+them (Dettmers et al., arXiv 2208.07339), nor where tokens are few, as while decoding: there reading
+the weights is what takes time, and more rows cost nothing.
 
-Trained Llamas have tokens in which a few channels are hundreds of times larger than the rest
-(Dettmers et al., arXiv 2208.07339); one scale would round the rest to nothing. The kernel takes
-such a token twice, once without those channels and once with nothing else. While decoding, when
-reading the weights is what takes time, that is free.
+CPUs without instructions for int8 (VNNI) add pairs of products in 16 bits and lose what is larger.
+There an input has 127 steps, with which that cannot happen.
 """
 
 import warnings
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 
+_FEW = 64
+"""So many tokens, or fewer, are all taken with their remainders."""
+
 _OUTLIER = 8.0
-"""How many times the root mean square of its token a value is, to be taken apart."""
+"""A token whose peak is this many times its root mean square is taken with its remainder."""
+
+_TINY = torch.finfo(torch.float32).tiny
 
 
 def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -29,7 +36,7 @@ def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
         (out, in) int8 from -127 to 127, and (out,) float32, the size of a step.
     """
     weight = weight.float()
-    scale = weight.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / 127
+    scale = weight.abs().amax(1).clamp_min(_TINY) / 127
     return (weight / scale[:, None]).round_().to(torch.int8), scale
 
 
@@ -44,36 +51,73 @@ class Int8Linear(nn.Module):
     def __init__(self, weight: Tensor, scale: Tensor) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
-        with warnings.catch_warnings():
-            # that quantised tensors will leave torch: their kernels are worth staying with it
-            warnings.filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)
-            quantized = torch._make_per_channel_quantized_tensor(
-                weight, scale.double(), torch.zeros(len(scale), dtype=torch.long), 0
-            )
-        self._packed = torch.ops.quantized.linear_prepack(quantized, None)
+        self._packed = _pack(weight, scale)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(..., in) float32 to (..., out) float32."""
         tokens = inputs.reshape(-1, self.in_features)
-        peak = tokens.abs().amax(1, keepdim=True)
-        limit = _OUTLIER * tokens.square().mean(1, keepdim=True).sqrt()
-        twice = (peak > limit).flatten().nonzero().flatten()
-        if len(twice):
-            outliers = tokens[twice]
-            outliers = outliers.where(outliers.abs() > limit[twice], 0.0)
-            rest = tokens.index_add(0, twice, outliers, alpha=-1)
-            outputs = self._multiply(torch.cat((rest, outliers)))
-            outputs = outputs[: len(tokens)].index_add_(0, twice, outputs[len(tokens) :])
-        else:
-            outputs = self._multiply(tokens, peak)
+        count = len(tokens)
+        peak = tokens.abs().amax(1, keepdim=True).clamp_min(_TINY)
+        twice, added = _taken_twice(tokens, peak)
+        steps = _input_steps()
+        rows = tokens.new_empty(count + added + 1, self.in_features)
+        scaled = torch.div(tokens, peak, out=rows[:count])
+        exact = scaled[twice]
+        rounded = (exact * steps).round_().div_(steps)
+        torch.sub(exact, rounded, out=rows[count:-1]).mul_(2 * steps)
+        scaled[twice] = rounded
+        _set_range(rows[-1], steps)
+        outputs: Tensor = torch.ops.quantized.linear_dynamic(rows, self._packed, steps < 127)
+        remainders = outputs[count:-1].div_(2 * steps)
+        outputs = outputs[:count]
+        outputs[twice] += remainders
+        outputs *= peak
         return outputs.view(*inputs.shape[:-1], self.out_features)
-
-    def _multiply(self, tokens: Tensor, peak: Tensor | None = None) -> Tensor:
-        peak = tokens.abs().amax(1, keepdim=True) if peak is None else peak
-        peak = peak.clamp_min(torch.finfo(torch.float32).tiny)
-        product: Tensor = torch.ops.quantized.linear_dynamic(tokens / peak, self._packed, False)
-        return product.mul_(peak)
 
     def extra_repr(self) -> str:
         """Its sizes, as `nn.Linear` shows them."""
         return f"in_features={self.in_features}, out_features={self.out_features}"
+
+
+def _taken_twice(tokens: Tensor, peak: Tensor) -> tuple[slice | Tensor, int]:
+    """Which of the tokens (n, in) are taken with their remainders, and how many."""
+    if len(tokens) <= _FEW:
+        return slice(None), len(tokens)
+    usual = tokens.square().mean(1, keepdim=True).sqrt()
+    chosen = (peak > _OUTLIER * usual).flatten().nonzero().flatten()
+    return chosen, len(chosen)
+
+
+def _pack(weight: Tensor, scale: Tensor) -> torch.ScriptObject:
+    with warnings.catch_warnings():
+        # that quantised tensors will leave torch: their kernels are worth staying with it
+        warnings.filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)
+        quantized = torch._make_per_channel_quantized_tensor(
+            weight, scale.double(), torch.zeros(len(scale), dtype=torch.long), 0
+        )
+    packed: torch.ScriptObject = torch.ops.quantized.linear_prepack(quantized, None)
+    return packed
+
+
+def _set_range(row: Tensor, steps: int) -> None:
+    """Make a row for the kernel to take its step from, so that the step is 1 / `steps`.
+
+    The kernel divides the distance from the smallest to the largest number of its input into 255
+    steps, or 127 with reduced range; all other numbers are from -1 to 1.
+    """
+    row.zero_()
+    row[0] = 1 + 0.5 / steps
+    row[-1] = -row[0]
+
+
+@cache
+def _input_steps() -> int:
+    """Into how many steps the kernel of this CPU may divide the magnitude of an input.
+
+    Told by a product that is right only where pairs are added in more than 16 bits.
+    """
+    width = 64
+    ones = torch.ones(width, width)
+    packed = _pack(*quantize_rows(ones))
+    product = torch.ops.quantized.linear_dynamic(torch.cat((ones, -ones)), packed, False)
+    return 127 if torch.allclose(product[:width], torch.tensor(float(width)), rtol=0.02) else 63
