@@ -14,6 +14,8 @@ class Stats:
         frames: Frames looked at, padding not counted.
         prefix_tokens: Tokens of the system prompt and the frames.
         question_tokens: Tokens after the frames: earlier turns and the question.
+        prefilled_tokens: Of both, those that were computed for this answer; the others were still
+            in the KV cache.
         answer_tokens: Tokens generated, with the one that ends the answer.
         load_seconds: Loading the model, once for all answers.
         frames_seconds: Reading and fitting the frames, once for all answers on a clip.
@@ -29,6 +31,7 @@ class Stats:
     frames: int
     prefix_tokens: int
     question_tokens: int
+    prefilled_tokens: int
     answer_tokens: int
     load_seconds: float
     frames_seconds: float
@@ -49,12 +52,14 @@ class Answer:
             the end of the context.
         stats: What it took.
         question: What was asked.
+        ids: The tokens of the text, without the one that ends the answer.
     """
 
     text: str
     finish_reason: Literal["stop", "length"]
     stats: Stats
     question: str
+    ids: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         return self.text

@@ -4,7 +4,7 @@ from collections.abc import Generator, Sequence
 from functools import partial
 from math import isfinite
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from pandacli.engine.panda import Panda
     from pandacli.video import Frames
 
-History = Sequence[tuple[str, str]]
+History = Sequence[tuple[str, str | Sequence[int]]]
+"""Questions and their answers, as text or as the ids of `Answer.ids`."""
 
 _OUT_OF_MEMORY = "choose fewer bits with --quant 4bit, fewer --frames, or --device cpu"
 
@@ -101,7 +102,7 @@ class LoadedClip:
 
         Args:
             question: Any text.
-            history: The turns before it, as (question, answer).
+            history: The turns before it.
             max_tokens: The most tokens of answer.
             temperature: 0 takes the likeliest token every time; above, tokens are drawn.
             seed: Makes drawing repeatable.
@@ -111,13 +112,30 @@ class LoadedClip:
             DeviceError: Out of memory, while reading from the stream.
         """
         _check_settings(max_tokens, temperature, seed)
-        turns = [*history, (question, None)]
-        tokenizer = self._panda.tokenizer
-        prompt = encode_prompt(turns, tokenizer, self._system, self._num_frames)
-        ids = prompt[len(self._ids) :]
+        ids = self._encode(question, history)
         limit = min(max_tokens, self._room(len(ids)))
         choose = partial(sample, temperature=temperature, generator=_generator(seed))
         return AnswerStream(self._answer(question, ids, limit, choose))
+
+    def prepare(self) -> None:
+        """Compute the prefix, so that the first answer need not wait for it.
+
+        Raises:
+            DeviceError: Out of memory.
+        """
+        with memory_errors(_OUT_OF_MEMORY):
+            self._read_prefix()
+
+    def tokens_left(self, question: str, history: History = ()) -> int:
+        """How many tokens of answer the context has room for; below one, there is none."""
+        context = self._panda.model.config.max_position_embeddings
+        return context - self.prefix_tokens - len(self._encode(question, history))
+
+    def _encode(self, question: str, history: History) -> list[int]:
+        """The ids of a question and what was said before it, which follow the prefix."""
+        turns = [*history, (question, None)]
+        prompt = encode_prompt(turns, self._panda.tokenizer, self._system, self._num_frames)
+        return prompt[len(self._ids) :]
 
     def _answer(
         self, question: str, ids: list[int], limit: int, choose: "partial[int]"
@@ -130,6 +148,7 @@ class LoadedClip:
 
         started = perf_counter()
         with memory_errors(_OUT_OF_MEMORY):
+            prefilled = self._prefix.prefilled if self._prefix else 0
             prefix = self._read_prefix()
             # what stands before the question ends with the </s> of the last answer
             settled = len(ids) - ids[::-1].index(tokenizer.eos_id) if tokenizer.eos_id in ids else 0
@@ -158,6 +177,7 @@ class LoadedClip:
             frames=len(self.frames.indices),
             prefix_tokens=self.prefix_tokens,
             question_tokens=len(ids),
+            prefilled_tokens=prefix.prefilled - prefilled,
             answer_tokens=count,
             load_seconds=self._panda.load_seconds,
             frames_seconds=self._frames_seconds,
@@ -167,7 +187,8 @@ class LoadedClip:
             tokens_per_second=(count - 1) / decode_seconds if decode_seconds else 0.0,
             peak_memory_bytes=peak_memory(model.device),
         )
-        return Answer(text.text, "stop" if token in stop else "length", stats, question)
+        reason: Literal["stop", "length"] = "stop" if token in stop else "length"
+        return Answer(text.text, reason, stats, question, tuple(text.ids))
 
     def _read_prefix(self) -> PrefixCache:
         if self._prefix is None:

@@ -10,12 +10,16 @@ class PrefixCache:
 
     Args:
         reading: Has read the prefix and nothing else.
+
+    Attributes:
+        length: Tokens of the prefix.
+        prefilled: Tokens that were computed before an answer, the prefix included; it only grows.
     """
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
         self._held: list[int] = []  # the ids read after the prefix
-        self.length = reading.length
+        self.length = self.prefilled = reading.length
 
     def read(self, ids: list[int], settled: int = 0) -> Tensor:
         """Read the ids of a question behind the prefix.
@@ -31,6 +35,7 @@ class PrefixCache:
         self._reading.crop(self.length + kept)
         logits = self._reading.read(ids[kept:])
         self._held += ids[kept:]
+        self.prefilled += len(ids) - kept
         return logits
 
     def read_on(self, token: int) -> Tensor:

@@ -24,18 +24,22 @@ class StreamedText:
 
     Args:
         tokenizer: Turns ids into stripped text.
+
+    Attributes:
+        ids: The tokens so far.
+        text: Their text.
     """
 
     def __init__(self, tokenizer: Decoder) -> None:
         self._tokenizer = tokenizer
-        self._ids: list[int] = []
-        self._given = 0
+        self.ids: list[int] = []
         self.text = ""
+        self._given = 0
 
     def add(self, token: int) -> str:
         """The text that is settled by one more token; often empty, never half a character."""
-        self._ids.append(token)
-        self.text = self._tokenizer.decode(self._ids)
+        self.ids.append(token)
+        self.text = self._tokenizer.decode(self.ids)
         unsettled = _UNSETTLED.search(self.text, self._given)
         return self._give(unsettled.start() if unsettled else self._given)
 

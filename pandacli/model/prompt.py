@@ -22,7 +22,7 @@ DEFAULT_SYSTEM = (
     "The assistant gives helpful, detailed, and polite answers to the human's questions."
 )
 
-Turns = Sequence[Sequence[str | None]]
+Turns = Sequence[Sequence[str | Sequence[int] | None]]
 """Of each turn the question and the answer, which is None where it is still to be given."""
 
 
@@ -42,7 +42,7 @@ def build_prompt(turns: Turns, system: str | None = None, num_frames: int = 8) -
         ValueError: There is no turn, or no frame.
     """
     frames = "<image>" * _checked(num_frames)
-    return _head(system) + frames + "</s>".join(_texts(turns))
+    return _head(system) + frames + "</s>".join(text for text, _ in _parts(turns))
 
 
 def encode_prompt(
@@ -56,7 +56,7 @@ def encode_prompt(
     """The ids of the conversation, `FRAME_SLOT` for each frame; starts with `encode_prefix`.
 
     Args:
-        turns: As for `build_prompt`.
+        turns: As for `build_prompt`; an answer may be its ids too, without the `</s>`.
         tokenizer: A `VideoPandaTokenizer`, a `sentencepiece.SentencePieceProcessor`, or the path of
             a SentencePiece model.
         system: As for `build_prompt`.
@@ -69,12 +69,12 @@ def encode_prompt(
     """
     tokenizer = as_tokenizer(tokenizer, legacy)
     ids = encode_prefix(tokenizer, system, num_frames)
-    first, *others = _texts(turns)
-    ids += tokenizer.encode(first)
-    for text in others:
-        ids.append(tokenizer.eos_id)
+    for number, (text, answer) in enumerate(_parts(turns)):
+        if number:
+            ids.append(tokenizer.eos_id)
         if text:
-            ids += tokenizer.encode(text, after_control=True)
+            ids += tokenizer.encode(text, after_control=number > 0)
+        ids += answer
     return ids
 
 
@@ -104,14 +104,16 @@ def _checked(num_frames: int) -> int:
     return num_frames
 
 
-def _texts(turns: Turns) -> list[str]:
-    """The plain texts after the frames; a `</s>` stands between each and the next."""
+def _parts(turns: Turns) -> list[tuple[str, list[int]]]:
+    """What stands after the frames, cut where a `</s>` stands: a text, and ids that follow it."""
     if not turns:
         raise ValueError("a prompt needs at least one turn")
-    texts = ["\n"]
+    parts: list[tuple[str, list[int]]] = []
+    text = "\n"
     for number, (question, answer) in enumerate(turns):
-        texts[-1] += f"{'USER: ' if number else ''}{question} ASSISTANT:"
+        text += f"{'USER: ' if number else ''}{question} ASSISTANT:"
         if answer:
-            texts[-1] += f" {answer}"
-            texts.append("")
-    return texts
+            is_text = isinstance(answer, str)
+            parts.append((f"{text} {answer}", []) if is_text else (text, list(map(int, answer))))
+            text = ""
+    return [*parts, (text, [])]

@@ -50,7 +50,7 @@ def stats_rows(answer: "Answer", frames: "Frames") -> list[tuple[str, str]]:
         (
             "tokens",
             f"{stats.prefix_tokens} prefix, {stats.question_tokens} question, "
-            f"{stats.answer_tokens} answer",
+            f"{stats.answer_tokens} answer; {stats.prefilled_tokens} computed before it",
         ),
         (
             "time",
