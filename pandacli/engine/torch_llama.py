@@ -1,4 +1,4 @@
-"""The Llama in torch and transformers, whole or quantised, on the CPU or on CUDA."""
+"""The Llama in torch and transformers, whole or quantised, on the CPU or on one or more cards."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -42,12 +42,14 @@ class TorchLlama:
         size = model.config.hidden_size // model.config.num_attention_heads
         shape = (1, model.config.num_key_value_heads, size)
         try:
-            with safe_open(path, framework="pt", device=str(model.device)) as file:
-                for number in range(model.config.num_hidden_layers):
+            with safe_open(path, framework="pt") as file:
+                for number, layer in enumerate(model.model.layers):
                     keys, values = (file.get_tensor(f"{part}.{number}") for part in ("k", "v"))
                     if (*keys.shape[:2], keys.shape[3]) != shape or keys.shape != values.shape:
                         raise ModelError(f"{path} was saved by another model")
-                    cache.update(keys.to(model.dtype), values.to(model.dtype), number)
+                    # the layers may be on several cards, and each has its keys and values beside it
+                    like = layer.input_layernorm.weight
+                    cache.update(keys.to(like), values.to(like), number)
         except (OSError, SafetensorError) as error:
             raise ModelError(f"{path} cannot be read as a saved KV cache") from error
         return TorchReading(model, cache)

@@ -1,5 +1,6 @@
 """A reading in torch: cut back, forked, saved, and going on as if nothing had happened."""
 
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,19 @@ def test_a_restored_reading_goes_on_where_it_was_saved(llama: TorchLlama, tmp_pa
     reading.save(tmp_path / "kv")
     assert torch.equal(llama.restore(tmp_path / "kv").read(NEXT), reading.read(NEXT))
     assert [path.name for path in tmp_path.iterdir()] == ["kv"]
+
+
+def test_each_layer_has_its_restored_keys_on_its_own_device(
+    panda: Panda, llama: TorchLlama, tmp_path: Path
+) -> None:
+    reading = llama.start()
+    reading.read(IDS)
+    reading.save(tmp_path / "kv")
+    spread = deepcopy(panda.model)
+    spread.model.layers[1].to("meta")  # stands for another card
+    restored = TorchLlama(spread).restore(tmp_path / "kv")
+    keys = [layer.keys for layer in restored._layers()]
+    assert [key.device.type for key in keys if key is not None] == ["cpu", "meta"]
 
 
 def test_a_reading_of_another_model_is_refused(llama: TorchLlama, tmp_path: Path) -> None:
