@@ -1,12 +1,15 @@
 """Load once, answer many: a Video-Panda that keeps what it has seen of a clip.
 
     panda          `Panda`, the Python face: load a model, open a clip, ask
-    plan           in how many bits a model is run, by which engine, from which stored form
-    quantize       how many bits fit
-    speed          which engine is faster on this CPU, measured once
+    plan           in how many bits a model is run, by which engine, and where
+    ways           the ways there are, and the stored form of each
+    sizes          what a model takes in each, part by part
+    placement      one device, or which part on which card
+    quantize       bits, and when they are refused
+    speed          which engine is faster on this CPU, measured once, by `one_layer`
     preparing      a model's name to weights in memory, by way of a quantised copy
-    loading        files to a model, on a device, in a precision
-    device         which device, which number format, and running out of memory
+    loading        files to a model, on its devices, in a precision
+    device         which devices, which number format, and running out of memory
     frame_count    how many frames a model can look at
     loaded_clip    a clip with its prefix (system prompt and frames) computed once
     prefix         the KV cache that questions on a clip share

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from pandacli.engine.environment import environment
 from pandacli.engine.facts import Section
-from pandacli.engine.machine import cpu_flags, machine
+from pandacli.engine.machine import machine
 from pandacli.engine.software import engines, ready, software
 from pandacli.engine.storage import storage
 from pandacli.engine.suggestion import suggestion
@@ -27,7 +27,7 @@ def examine(others: Sequence[Section] = ()) -> list[Section]:
             storage(),
             environment(),
             *others,
-            suggestion(ready(can_compute), cpu_flags()),
+            suggestion(ready(can_compute)),
         ]
 
 

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -10,9 +10,13 @@ import torch
 from pandacli.engine.cgroup import usable_memory
 from pandacli.errors import DeviceError, UsageError
 
+_CPU = torch.device("cpu")
 
-def pick_device(wanted: str) -> torch.device:
-    """The device called `wanted`: auto, cpu, cuda or cuda:N.
+
+def pick_devices(wanted: str) -> list[torch.device]:
+    """The devices that `wanted` (auto, cpu, cuda or cuda:N) allows, the one to be preferred first.
+
+    cuda is all cards, the one with the most free memory first; auto is these, then the CPU.
 
     Raises:
         UsageError: No device is called so.
@@ -22,24 +26,35 @@ def pick_device(wanted: str) -> torch.device:
         raise UsageError(
             f"no device is called '{wanted}'", "the devices are auto, cpu, cuda and cuda:N"
         )
+    if wanted == "cpu":
+        return [_CPU]
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if wanted == "cpu" or (wanted == "auto" and not count):
-        return torch.device("cpu")
-    number = int(wanted.partition(":")[2] or 0)
-    if number < count:
-        return torch.device("cuda", number)
+    cards = [torch.device("cuda", number) for number in range(count)]
+    if wanted == "auto":
+        return [*_roomiest_first(cards), _CPU]
     if not count:
         raise DeviceError(f"{wanted} is not there: torch sees no CUDA device", "use --device cpu")
+    if wanted == "cuda":
+        return _roomiest_first(cards)
+    number = int(wanted.partition(":")[2])
+    if number < count:
+        return [cards[number]]
     last = f"cuda:{count - 1}"
     there = last if count == 1 else f"cuda:0 to {last}"
     raise DeviceError(f"{wanted} is not there", f"torch sees {there}")
 
 
-def pick_dtype(device: torch.device) -> torch.dtype:
-    """float32 on the CPU, where half precision is slower; bfloat16 on CUDA, or else float16."""
-    if device.type == "cpu":
+def pick_dtype(devices: Sequence[torch.device]) -> torch.dtype:
+    """What to compute in on devices of one type.
+
+    float32 on the CPU, where half precision is slower. bfloat16 on CUDA where every card has it in
+    hardware, which they have since compute capability 8.0 (Ampere), or else float16: older ones
+    take bfloat16 too, and emulate it.
+    """
+    if devices[0].type == "cpu":
         return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    native = all(torch.cuda.get_device_capability(device) >= (8, 0) for device in devices)
+    return torch.bfloat16 if native else torch.float16
 
 
 def free_memory(device: torch.device) -> int:
@@ -49,14 +64,18 @@ def free_memory(device: torch.device) -> int:
     return usable_memory().free
 
 
-def peak_memory(device: torch.device) -> int:
-    """The most bytes in use so far: torch's on a CUDA device, this process's on the CPU."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
+def peak_memory(devices: Sequence[str]) -> int:
+    """The most bytes in use so far: torch's on CUDA cards, this process's on the CPU."""
+    if devices[0] != "cpu":
+        return sum(int(torch.cuda.max_memory_allocated(device)) for device in devices)
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # getrusage(2): kibibytes on Linux
+
+
+def _roomiest_first(cards: list[torch.device]) -> list[torch.device]:
+    return sorted(cards, key=free_memory, reverse=True) if len(cards) > 1 else cards
 
 
 @contextmanager

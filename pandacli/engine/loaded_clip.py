@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 History = Sequence[tuple[str, str | Sequence[int]]]
 """Questions and their answers, as text or as the ids of `Answer.ids`."""
 
-_OUT_OF_MEMORY = "choose fewer bits with --quant 4bit, fewer --frames, or --device cpu"
-
 
 class LoadedClip:
     """A clip, opened by `Panda.open`; every question on it shares one prefix.
@@ -123,7 +121,7 @@ class LoadedClip:
         Raises:
             DeviceError: Out of memory.
         """
-        with memory_errors(_OUT_OF_MEMORY):
+        with memory_errors(self._panda.memory_hint):
             self._read_prefix()
 
     def tokens_left(self, question: str, history: History = ()) -> int:
@@ -147,7 +145,7 @@ class LoadedClip:
         stop = _stop_tokens(model.generation_config.eos_token_id) | {tokenizer.eos_id}
 
         started = perf_counter()
-        with memory_errors(_OUT_OF_MEMORY):
+        with memory_errors(self._panda.memory_hint):
             prefilled = self._prefix.prefilled if self._prefix else 0
             prefix = self._read_prefix()
             # what stands before the question ends with the </s> of the last answer
@@ -165,7 +163,7 @@ class LoadedClip:
             if turn != self._asked:
                 raise RuntimeError("a newer question on this clip has taken this one's place")
             stepped = perf_counter()
-            with memory_errors(_OUT_OF_MEMORY):
+            with memory_errors(self._panda.memory_hint):
                 following = next(tokens, None)
             if following is None:
                 break
@@ -185,7 +183,7 @@ class LoadedClip:
             first_token_seconds=first_token_seconds,
             decode_seconds=decode_seconds,
             tokens_per_second=(count - 1) / decode_seconds if decode_seconds else 0.0,
-            peak_memory_bytes=peak_memory(model.device),
+            peak_memory_bytes=peak_memory(self._panda.devices),
         )
         reason: Literal["stop", "length"] = "stop" if token in stop else "length"
         return Answer(text.text, reason, stats, question, tuple(text.ids))

@@ -9,30 +9,44 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from pandacli.engine.device import memory_errors
+from pandacli.engine.placement import Placement
 from pandacli.engine.quiet import accept_half_precision_inputs, quiet_libraries
 from pandacli.errors import ModelError
 from pandacli.model.checkpoint import read_config, read_generation_config, weight_files
 from pandacli.model.int8 import Int8Linear, quantize_rows
 from pandacli.model.modeling import VideoPandaForConditionalGeneration
 
-_HINT = "choose fewer bits with --quant 4bit, or another --device"
 _QUANT_STATE = ".quant_state.bitsandbytes__nf4"
 
 
 def load_model(
-    folder: Path, device: torch.device, dtype: torch.dtype
+    folder: Path, placement: Placement, dtype: torch.dtype, hint: str
 ) -> VideoPandaForConditionalGeneration:
-    """The model of a checkpoint or of a copy that bitsandbytes runs, on a device.
+    """The model of a checkpoint or of a copy that bitsandbytes runs.
+
+    Args:
+        folder: The folder of it.
+        placement: On which device, or which part of it on which card.
+        dtype: What to compute in.
+        hint: What to do where there is too little memory.
 
     Raises:
         ModelError: The weights are damaged or do not fit the configuration.
-        DeviceError: The device has too little memory.
+        DeviceError: There is too little memory.
     """
-    with quiet_libraries(), memory_errors(_HINT):
+    with quiet_libraries(), memory_errors(hint):
         accept_half_precision_inputs()
+        config = read_config(folder)
+        if stored := getattr(config, "quantization_config", None):
+            # not said, 4 bits are computed in single precision, whatever the rest is in
+            stored["bnb_4bit_compute_dtype"] = str(dtype).removeprefix("torch.")
         model: VideoPandaForConditionalGeneration = (
             VideoPandaForConditionalGeneration.from_pretrained(
-                folder, dtype=dtype, device_map={"": device}, local_files_only=True
+                folder,
+                config=config,
+                dtype=dtype,
+                device_map=placement.device_map,
+                local_files_only=True,
             )
         )
         # beside quantised layers, transformers keeps what is stored in another precision as it is
@@ -43,7 +57,9 @@ def load_model(
     return model  # transformers hands it over in evaluation mode
 
 
-def load_copy(folder: Path, *, layers: bool = True) -> VideoPandaForConditionalGeneration:
+def load_copy(
+    folder: Path, hint: str, *, layers: bool = True
+) -> VideoPandaForConditionalGeneration:
     """The model of a quantised copy, on the CPU, its linear layers on torch's int8 kernels.
 
     Layers stored in 4 bits are widened. One file is mapped at a time, so that memory never holds
@@ -51,13 +67,14 @@ def load_copy(folder: Path, *, layers: bool = True) -> VideoPandaForConditionalG
 
     Args:
         folder: The folder of the copy.
+        hint: What to do where there is too little memory.
         layers: Whether the copy has the Llama's layers; without them the model only embeds.
 
     Raises:
         ModelError: The copy is damaged.
         DeviceError: Too little memory.
     """
-    with quiet_libraries(), memory_errors(_HINT):
+    with quiet_libraries(), memory_errors(hint):
         config = read_config(folder)
         if hasattr(config, "quantization_config"):
             del config.quantization_config

@@ -32,11 +32,13 @@ class Panda:
 
     Attributes:
         name: What the model was asked for as.
-        device: "cpu" or "cuda:N".
+        devices: What it is on: "cpu", or one or more "cuda:N".
+        device: The first of these.
         dtype: What is computed in: "float32", "bfloat16" or "float16".
         quant: "none", "8bit" or "4bit".
         engine: What computes the Llama: "torch", "bitsandbytes" or "llama".
         load_seconds: How long loading took.
+        memory_hint: What to do where the memory turns out to be too little.
     """
 
     def __init__(
@@ -49,16 +51,20 @@ class Panda:
         quant: "Quant" = "none",
         engine: str = "torch",
         load_seconds: float = 0.0,
+        memory_hint: str = "look at fewer --frames",
     ) -> None:
         self.model = model
         self.language_model = language_model
         self.tokenizer = tokenizer
         self.name = name
-        self.device = str(model.device)
+        places = dict.fromkeys(str(parameter.device) for parameter in model.parameters())
+        self.devices = tuple(places)
+        self.device = self.devices[0]
         self.dtype = str(model.dtype).removeprefix("torch.")
         self.quant: str = quant
         self.engine = engine
         self.load_seconds = load_seconds
+        self.memory_hint = memory_hint
 
     @classmethod
     def load(
@@ -74,9 +80,11 @@ class Panda:
 
         Args:
             model: "video-panda-7b", "video-panda-7b-pretrained", "tiny", or a checkpoint folder.
-            device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
-            quant: "none", "8bit", "4bit", or "auto": none where the memory is enough. A model
-                is quantised once, which takes minutes for a large one, and kept on the disk.
+            device: "auto" (CUDA where there is one that has room, or several that have together),
+                "cpu", "cuda" (one card, or several), or "cuda:N" (that card).
+            quant: "none", "8bit", "4bit", or "auto": on CUDA the most bits that fit; on a CPU 8 or
+                4 for a large model. A model is quantised once, which takes minutes for a large
+                one, and kept on the disk.
             engine: "torch", "bitsandbytes", "llama", or "auto": the fastest for the device.
             report: Called while the model is being quantised, with the number of parameters that
                 are done and that of all.
@@ -88,15 +96,12 @@ class Panda:
         """
         started = perf_counter()
         resolved = store.resolve(model)  # before torch is imported, which takes seconds
-        from pandacli.engine.device import pick_device, pick_dtype
         from pandacli.engine.preparing import load_plan, plan_for
         from pandacli.model.tokenizer import VideoPandaTokenizer
 
-        place = pick_device(device)
-        dtype = pick_dtype(place)
-        plan = plan_for(resolved, quant, engine, place, dtype)
+        plan = plan_for(resolved, quant, engine, device)
         tokenizer = VideoPandaTokenizer.from_pretrained(resolved.folder)
-        weights, language_model = load_plan(resolved, plan, place, dtype, report)
+        weights, language_model = load_plan(resolved, plan, report)
         seconds = perf_counter() - started
         return cls(
             weights,
@@ -106,6 +111,7 @@ class Panda:
             quant=plan.quant,
             engine=plan.engine,
             load_seconds=seconds,
+            memory_hint=plan.hint,
         )
 
     def open(

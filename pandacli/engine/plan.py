@@ -1,21 +1,28 @@
-"""How a model is to be run here: in how many bits, by which engine, from which stored form."""
+"""How a model is to be run here: in how many bits, by which engine, and where.
 
-from dataclasses import dataclass
-from importlib.util import find_spec
+One set of rules, which `panda doctor` asks too. On cards the most bits that fit into their free
+memory; on a CPU 8 bits, or else 4, where the model is so wide that this is faster than whole
+precision. Of two engines for the same bits, the one that won the race (`speed`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import torch
 
-from pandacli.engine.engines import ENGINES
-from pandacli.engine.quantize import Quant, check_widths, pick_quant
-from pandacli.engine.speed import seconds_a_layer
-from pandacli.errors import UsageError
+from pandacli.engine.device import free_memory, pick_dtype
+from pandacli.engine.placement import ON_CPU, Placement, place
+from pandacli.engine.quantize import Quant, check_widths, in_bits
+from pandacli.engine.sizes import Sizes, bytes_of, sizes_of
+from pandacli.engine.speed import Runner, race, remembered_race
+from pandacli.engine.ways import Way, is_usable, refusal, ways
+from pandacli.errors import DeviceError, UsageError
 
 if TYPE_CHECKING:
     from pandacli.model.config import VideoPandaConfig
     from pandacli.store.copies import Form
-
-LLAMA_MODULE = "xllamacpp"
 
 _MEASURED_WIDTH = 1024
 """Narrower layers are quick on any engine, and too quick to be measured."""
@@ -23,100 +30,110 @@ _MEASURED_WIDTH = 1024
 _MUCH_SLOWER = 3.0
 """bitsandbytes in 4 bits is taken on a CPU unless it needs so many times as long as int8."""
 
+_YARDSTICK: Runner = ("torch", "8bit")
+
+_OUT_OF_IDEAS = "close other programs, look at fewer --frames, or try panda with --model tiny"
+
+_Room = Sequence[tuple[torch.device, int]]
+"""Devices of one type, and the bytes that are free on each."""
+
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Way):
     """How a model is run.
 
-    Args:
-        quant: "none", "8bit" or "4bit".
-        engine: "torch", "bitsandbytes" or "llama".
-        form: The stored form that it is loaded from; None for the checkpoint itself.
+    Attributes:
+        placement: Where.
+        needs: Bytes of memory, with a KV cache of the full context.
+        free: Bytes that were free there.
+        times: Of the engines that could compute it, the seconds that a layer took; empty where
+            there was no choice, or it was not measured.
+        hint: What to do where the memory turns out to be too little.
     """
 
-    quant: Quant
-    engine: str
-    form: "Form | None"
+    placement: Placement = ON_CPU
+    needs: int = 0
+    free: int = 0
+    times: tuple[tuple[Runner, float], ...] = ()
+    hint: str = _OUT_OF_IDEAS
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What is computed in."""
+        return pick_dtype(self.placement.devices)
 
 
 def pick_plan(
     quant: str,
     engine: str,
     config: "VideoPandaConfig",
-    device: torch.device,
-    dtype: torch.dtype,
+    devices: Sequence[torch.device],
+    *,
+    kept: "frozenset[Form] | None" = None,
+    measure: bool = True,
 ) -> Plan:
     """The plan for `--quant` and `--engine`, each of which may be "auto".
 
+    What is asked for by name is done whatever the free memory is.
+
+    Args:
+        quant: A `Quant`, or "auto".
+        engine: "torch", "bitsandbytes", "llama" or "auto".
+        config: Of the model.
+        devices: Where it may run, see `pick_devices`.
+        kept: The forms that are here, where the checkpoint itself is not.
+        measure: Whether engines may be measured, which takes seconds, the first time; otherwise
+            what has been measured before is used.
+
     Raises:
-        UsageError: A name is not known, or the two do not go together on this device.
-        DeviceError: auto, and not even 4 bits fit into the free memory.
+        UsageError: A name is not known, or the two do not go together on these devices.
+        DeviceError: auto, and not even the fewest bits fit into the free memory.
     """
-    if engine not in ENGINES:
-        raise UsageError(f"no engine is called '{engine}'", f"the engines are {', '.join(ENGINES)}")
-    if stored := _stored_quant(config):
-        return _stored_plan(stored, quant, engine)
-    bits = pick_quant(quant, config, device, dtype)
-    if engine == "llama" and device.type == "cpu":
-        return _llama_plan(bits)
-    if bits == "none":
-        if engine in ("bitsandbytes", "llama"):
-            raise UsageError(f"--engine {engine} is for 4 and 8 bits", "add --quant 8bit or 4bit")
-        return Plan("none", "torch", None)
-    if device.type == "cuda":
-        if engine in ("torch", "llama"):
-            raise UsageError(
-                f"--engine {engine} does not run {bits} on CUDA", "use --engine bitsandbytes"
-            )
-        return Plan(bits, "bitsandbytes", "int8" if bits == "8bit" else "nf4")
-    if bits == "8bit":
-        return Plan("8bit", engine if engine != "auto" else _faster(config), "int8")
-    return _four_bits(engine, config)
+    sizes = sizes_of(config)
+    rooms = [
+        [(device, free_memory(device)) for device in group]
+        for _, group in groupby(devices, key=lambda device: device.type)
+    ]
+    tried = []
+    for room in rooms:
+        found = _ways(quant, engine, config, room[0][0].type, kept)
+        if not found:
+            continue
+        tried.append((found, room))
+        for _, same in groupby(found, key=lambda way: way.quant):
+            fitting = [plan for way in same if (plan := _fitted(way, sizes, room))]
+            if fitting:
+                return _best(fitting, config, engine, measure=measure, final=kept is not None)
+        if quant != "auto":
+            somehow = [_placed(way, sizes, room, Placement((room[0][0],))) for way in found]
+            return _best(somehow, config, engine, measure=measure, final=kept is not None)
+    if tried:
+        raise _too_little(tried, sizes)
+    if kept is not None:  # what lacks is for the caller to tell
+        return pick_plan(quant, engine, config, devices, measure=measure)
+    raise refusal(devices[0].type, quant, engine)
 
 
-def _llama_plan(bits: Quant) -> Plan:
-    if find_spec(LLAMA_MODULE) is None:
+def _ways(
+    quant: str,
+    engine: str,
+    config: "VideoPandaConfig",
+    device: str,
+    kept: "frozenset[Form] | None",
+) -> list[Way]:
+    stored = _stored_quant(config)
+    if stored is None:
+        found = ways(device, quant, engine, wide=_is_wide(config), kept=kept)
+        if kept is None and any(way.engine == "llama" for way in found) and not is_usable("llama"):
+            found = [way for way in found if way.engine != "llama"]
+        return found
+    if quant not in ("auto", stored) or engine not in ("auto", "bitsandbytes"):
+        wanted = f"--quant {quant}" if quant not in ("auto", stored) else f"--engine {engine}"
         raise UsageError(
-            "the llama engine is not installed", "install it with: pip install 'pandacli[llama]'"
+            f"the checkpoint is stored in {stored} by bitsandbytes: {wanted} cannot change that",
+            "use the checkpoint that it was made from",
         )
-    if bits == "none":
-        raise UsageError("--engine llama is for 4 and 8 bits", "add --quant 8bit or 4bit")
-    return Plan(bits, "llama", "q4_k_m" if bits == "4bit" else "q8_0")
-
-
-def _four_bits(engine: str, config: "VideoPandaConfig") -> Plan:
-    """4 bits on a CPU."""
-    if engine == "torch":  # widened to 8 bits when it is loaded
-        return Plan("4bit", "torch", "nf4")
-    if engine == "auto" and _wide(config) and find_spec(LLAMA_MODULE) is not None:
-        return _llama_plan("4bit")
-    if engine == "auto" and _too_slow(config):
-        raise UsageError(
-            "in 4 bits this CPU is quick only with llama.cpp, which is not installed",
-            "install it with: pip install 'pandacli[llama]' - or use --quant 8bit, which is quick,"
-            " or --engine bitsandbytes, which is slow",
-        )
-    check_widths(config)
-    return Plan("4bit", "bitsandbytes", "nf4")
-
-
-def _wide(config: "VideoPandaConfig") -> bool:
-    return config.hidden_size >= _MEASURED_WIDTH
-
-
-def _faster(config: "VideoPandaConfig") -> str:
-    """Which engine is faster with 8 bits on this CPU."""
-    if not _wide(config):
-        return "torch"
-    times = {name: seconds_a_layer(config, name, "8bit") for name in ("torch", "bitsandbytes")}
-    return min(times, key=lambda name: times[name])
-
-
-def _too_slow(config: "VideoPandaConfig") -> bool:
-    if not _wide(config):
-        return False
-    bitsandbytes = seconds_a_layer(config, "bitsandbytes", "4bit")
-    return bitsandbytes > _MUCH_SLOWER * seconds_a_layer(config, "torch", "8bit")
+    return [Way(stored, "bitsandbytes", None)]
 
 
 def _stored_quant(config: "VideoPandaConfig") -> Quant | None:
@@ -128,11 +145,105 @@ def _stored_quant(config: "VideoPandaConfig") -> Quant | None:
     return "4bit" if fields.get("load_in_4bit") else "8bit"
 
 
-def _stored_plan(stored: Quant, quant: str, engine: str) -> Plan:
-    if quant not in ("auto", stored) or engine not in ("auto", "bitsandbytes"):
-        wanted = f"--quant {quant}" if quant not in ("auto", stored) else f"--engine {engine}"
-        raise UsageError(
-            f"the checkpoint is stored in {stored} by bitsandbytes: {wanted} cannot change that",
-            "use the checkpoint that it was made from",
+def _is_wide(config: "VideoPandaConfig") -> bool:
+    return config.hidden_size >= _MEASURED_WIDTH
+
+
+def _fitted(way: Way, sizes: Sizes, room: _Room) -> Plan | None:
+    """The way as a plan, where there is room for it."""
+    needed = bytes_of(sizes, way.quant, way.engine, pick_dtype([device for device, _ in room]))
+    placement = place(needed, room)
+    return _placed(way, sizes, room, placement) if placement else None
+
+
+def _placed(way: Way, sizes: Sizes, room: _Room, placement: Placement) -> Plan:
+    free = dict(room)
+    return Plan(
+        way.quant,
+        way.engine,
+        way.form,
+        placement,
+        needs=bytes_of(sizes, way.quant, way.engine, pick_dtype(placement.devices)).total,
+        free=sum(free[device] for device in placement.devices),
+        hint=_what_would_fit(way, sizes, room),
+    )
+
+
+def _what_would_fit(way: Way, sizes: Sizes, room: _Room) -> str:
+    """What to do where a way needs more memory than there is."""
+    fewer: dict[Quant, tuple[Quant, ...]] = {"none": ("8bit", "4bit"), "8bit": ("4bit",)}
+    changeable = way.form is not None or way.quant == "none"
+    device = room[0][0].type
+    dtype = pick_dtype([device for device, _ in room])
+    for quant in fewer.get(way.quant, ()) if changeable else ():
+        engines = {other.engine for other in ways(device, quant, "auto", wide=True)}
+        needed = max(
+            (bytes_of(sizes, quant, engine, dtype) for engine in engines),
+            key=lambda needed: needed.total,
         )
-    return Plan(stored, "bitsandbytes", None)
+        if place(needed, room):
+            amount = f"{needed.total / 1e9:.1f} GB"
+            return f"{in_bits(quant)} need {amount} and would fit: add --quant {quant}"
+    return _OUT_OF_IDEAS
+
+
+def _too_little(choices: Sequence[tuple[list[Way], _Room]], sizes: Sizes) -> DeviceError:
+    """The error that nothing fits, told of where the least is lacking."""
+
+    def least(choice: tuple[list[Way], _Room]) -> tuple[int, int, Way, _Room]:
+        found, room = choice
+        dtype = pick_dtype([device for device, _ in room])
+        needs, way = min(
+            ((bytes_of(sizes, w.quant, w.engine, dtype).total, w) for w in found),
+            key=lambda pair: pair[0],
+        )
+        return needs, sum(free for _, free in room), way, room
+
+    needs, free, way, room = min(map(least, choices), key=lambda found: found[0] - found[1])
+    even = "" if way.quant == "none" else f" even in {in_bits(way.quant)}"
+    there = Placement(tuple(device for device, _ in room))
+    return DeviceError(
+        f"the model needs {needs / 1e9:.1f} GB{even}, and {free / 1e9:.1f} GB are free on {there}",
+        "free some memory, or try panda with --model tiny",
+    )
+
+
+def _best(
+    plans: list[Plan], config: "VideoPandaConfig", engine: str, *, measure: bool, final: bool
+) -> Plan:
+    """Of plans that differ in their engine, the one whose engine is the fastest.
+
+    Raises:
+        UsageError: The only one is far too slow, and there is another to be had (not `final`).
+    """
+    plan = plans[0]
+    if engine == "auto" and plan.placement == ON_CPU and plan.form and _is_wide(config):
+        plan = _winner(plans, config, measure=measure, final=final)
+    if (plan.quant, plan.engine) == ("4bit", "bitsandbytes") and plan.placement == ON_CPU:
+        check_widths(config)
+    return plan
+
+
+def _winner(plans: list[Plan], config: "VideoPandaConfig", *, measure: bool, final: bool) -> Plan:
+    """As `_best`, by a race: one that is run, or only remembered, where it has been."""
+    plans = [plan for plan in plans if is_usable(plan.engine)] or plans
+    slow = plans[0].quant == "4bit" and {plan.engine for plan in plans} == {"bitsandbytes"}
+    if len(plans) == 1 and not slow:
+        return plans[0]
+    runners = [_runner(plan) for plan in plans] + ([_YARDSTICK] if slow else [])
+    times = race(config, runners) if measure else remembered_race(config, runners)
+    if times is None:
+        return plans[0]
+    plan = min(plans, key=lambda plan: times[_runner(plan)])
+    if slow and not final and times[_runner(plan)] > _MUCH_SLOWER * times[_YARDSTICK]:
+        raise UsageError(
+            "in 4 bits this CPU is quick only with llama.cpp, which is not installed",
+            "install it with: pip install 'pandacli[llama]' - or use --quant 8bit, which is quick"
+            " but larger, or --engine bitsandbytes, which is slow",
+        )
+    return replace(plan, times=tuple(times.items()))
+
+
+def _runner(plan: Plan) -> Runner:
+    # torch widens 4 bits to 8
+    return (plan.engine, "8bit" if plan.engine == "torch" else plan.quant)

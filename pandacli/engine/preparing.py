@@ -1,14 +1,15 @@
 """From a model's name to weights in memory: the stored form that is wanted, made where it lacks."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 from pandacli import store
-from pandacli.engine.device import pick_device, pick_dtype
+from pandacli.engine.device import pick_devices
 from pandacli.engine.language_model import LanguageModel
 from pandacli.engine.loading import load_copy, load_model
 from pandacli.engine.plan import Plan, pick_plan
+from pandacli.engine.quiet import quiet_libraries
 from pandacli.engine.torch_llama import TorchLlama
 from pandacli.errors import ModelError
 from pandacli.model.checkpoint import read_config
@@ -37,40 +38,34 @@ def prepare(
         PandaError: As `Panda.load`.
     """
     resolved = store.resolve(model)
-    place = pick_device(device)
-    plan = plan_for(resolved, quant, engine, place, pick_dtype(place))
+    plan = plan_for(resolved, quant, engine, device)
     return _copy(resolved, plan.form, report) if plan.form else None
 
 
-def plan_for(
-    resolved: store.ResolvedModel,
-    quant: str,
-    engine: str,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> Plan:
+def plan_for(resolved: store.ResolvedModel, quant: str, engine: str, device: str) -> Plan:
     """How a model is to be run: as `pick_plan`, by what is left of it where that is only copies.
 
     Raises:
-        PandaError: As `pick_plan`.
+        PandaError: As `pick_devices` and `pick_plan`.
         ModelError: Only copies with other bits are left.
     """
+    devices = pick_devices(device)
     config = read_config(resolved.folder)
-    if resolved.kind == "copy":
-        kept = [copy.quant for copy in copies_of(resolved.name)]
-        quant = kept[0] if quant == "auto" else quant
-        if quant not in kept:
-            raise _dropped(resolved.name, quant)
-        del config.quantization_config  # it is for those who load the copy as a checkpoint
-    return pick_plan(quant, engine, config, device, dtype)
+    if resolved.kind != "copy":
+        return pick_plan(quant, engine, config, devices)
+    copies = copies_of(resolved.name)
+    if quant not in ("auto", *(copy.quant for copy in copies)):
+        raise _dropped(resolved.name, quant)
+    del config.quantization_config  # it is for those who load the copy as a checkpoint
+    kept = frozenset(cast("Form", copy.form) for copy in copies)
+    plan = pick_plan(quant, engine, config, devices, kept=kept)
+    if plan.form not in kept:
+        raise _dropped(resolved.name, plan.quant)
+    return plan
 
 
 def load_plan(
-    resolved: store.ResolvedModel,
-    plan: Plan,
-    device: torch.device,
-    dtype: torch.dtype,
-    report: Report | None = None,
+    resolved: store.ResolvedModel, plan: Plan, report: Report | None = None
 ) -> tuple["VideoPandaForConditionalGeneration", LanguageModel]:
     """Load a model as a plan says, from a copy that is made if there is none yet.
 
@@ -85,13 +80,13 @@ def load_plan(
     if plan.engine == "llama":
         from pandacli.engine.llama_cpp import LlamaCpp
 
-        model = load_copy(folder, layers=False)
+        model = load_copy(folder, plan.hint, layers=False)
         context, threads = model.config.max_position_embeddings, torch.get_num_threads()
         return model, LlamaCpp(folder / GGUF_FILE, context=context, threads=threads)
     if plan.engine == "torch" and plan.form:
-        model = load_copy(folder)
+        model = load_copy(folder, plan.hint)
     else:
-        model = load_model(folder, device, dtype)
+        model = load_model(folder, plan.placement, plan.dtype, plan.hint)
     return model, TorchLlama(model)
 
 
@@ -102,7 +97,8 @@ def _copy(resolved: store.ResolvedModel, form: "Form", report: Report | None) ->
                 return copy
         raise _dropped(resolved.name, QUANTS[form])
     source = describe_source(resolved)
-    return find_copy(source.digest, form) or convert(source, form, report)
+    with quiet_libraries():
+        return find_copy(source.digest, form) or convert(source, form, report)
 
 
 def _dropped(name: str, quant: str) -> ModelError:

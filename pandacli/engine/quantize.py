@@ -4,68 +4,34 @@ STAB and the projector are a hundredth of the weights and make every token of th
 embeddings and the head are kept for the same reason.
 """
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
-import torch
-from torch import nn
-
-from pandacli.engine.device import free_memory
-from pandacli.errors import DeviceError, UsageError
+from pandacli.errors import UsageError
 
 if TYPE_CHECKING:
     from pandacli.model.config import VideoPandaConfig
 
 Quant = Literal["none", "8bit", "4bit"]
 
-_BYTES = {"8bit": 1.0, "4bit": 0.55}
-"""Bytes a quantised weight, with its scales."""
-
 _BLOCK = 64
 """Weights that share a scale in 4 bits; on the CPU a row is a whole number of blocks."""
 
 
-def pick_quant(
-    wanted: str, config: "VideoPandaConfig", device: torch.device, dtype: torch.dtype
-) -> Quant:
-    """The quantisation called `wanted`: none, 8bit, 4bit, or auto for the first of them that fits.
+def check_quant(wanted: str) -> None:
+    """Refuse a name of no quantisation.
 
     Raises:
-        UsageError: None is called so.
-        DeviceError: auto, and not even 4 bits fit into the free memory.
+        UsageError: It is neither a `Quant` nor auto.
     """
-    match wanted:
-        case "none" | "8bit" | "4bit":
-            return wanted
-        case "auto":
-            return _first_that_fits(config, device, dtype)
-    raise UsageError(f"no quantisation is called '{wanted}'", "there are auto, 4bit, 8bit and none")
+    if wanted != "auto" and wanted not in get_args(Quant):
+        raise UsageError(
+            f"no quantisation is called '{wanted}'", "there are auto, 4bit, 8bit and none"
+        )
 
 
-def needed_bytes(config: "VideoPandaConfig", quant: Quant, dtype: torch.dtype) -> int:
-    """Memory for the weights and for a KV cache of the full context."""
-    from pandacli.model.modeling import VideoPandaForConditionalGeneration
-
-    with torch.device("meta"):
-        model = VideoPandaForConditionalGeneration(config)
-    total = sum(parameter.numel() for parameter in model.parameters())
-    layers = [m for m in model.model.layers.modules() if isinstance(m, nn.Linear)]
-    quantised = sum(layer.weight.numel() for layer in layers) if quant != "none" else 0
-    cached = sum(2 * layer.self_attn.k_proj.out_features for layer in model.model.layers)
-    kept = total - quantised + cached * config.max_position_embeddings
-    return int(kept * dtype.itemsize + quantised * _BYTES.get(quant, 0.0))
-
-
-def _first_that_fits(config: "VideoPandaConfig", device: torch.device, dtype: torch.dtype) -> Quant:
-    free = free_memory(device)
-    choices: tuple[Quant, ...] = ("none", "8bit", "4bit")
-    for quant in choices:
-        needed = needed_bytes(config, quant, dtype)
-        if needed <= free:
-            return quant
-    raise DeviceError(
-        f"the model needs {needed / 1e9:.1f} GB even in 4 bits, and {free / 1e9:.1f} GB are free",
-        "free some memory, or try panda with --model tiny",
-    )
+def in_bits(quant: Quant) -> str:
+    """A quantisation as it stands in a sentence: "8 bits", or "full precision"."""
+    return "full precision" if quant == "none" else f"{quant.removesuffix('bit')} bits"
 
 
 def check_widths(config: "VideoPandaConfig") -> None:

@@ -1,93 +1,129 @@
 """Which engine is faster on this CPU: measured once, on a layer of the model's size, and kept.
 
 What a CPU is good at does not follow from its name: 4 and 8 bits are quick where the right
-instructions are, and the libraries change. So each engine multiplies the largest matrix of a layer
-with one token and with many, which takes some seconds, and the times are kept in `PANDA_HOME`.
+instructions are, and the libraries change. So the engines race: each reads the tokens of a clip and
+then answers, with one layer, which takes some seconds. They take turns and the best
+round of each counts, so that other work on the machine does not decide it. The times are kept in
+`PANDA_HOME`.
 """
 
-from statistics import median
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from math import isfinite
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
 
 from pandacli.engine.machine import cpu_model
 from pandacli.engine.quiet import quiet_libraries
+from pandacli.errors import PandaError
 from pandacli.store.memory import recall, remember
 
 if TYPE_CHECKING:
+    from pandacli.engine.language_model import LanguageModel
+    from pandacli.engine.quantize import Quant
     from pandacli.model.config import VideoPandaConfig
+
+Runner = tuple[str, "Quant"]
+"""An engine and the bits it computes with."""
 
 _MEMORY = "speed"
 
+_ROUNDS = 3
 _PREFILL_TOKENS = 128
+_DECODED_TOKENS = 4
 _ANSWER_TOKENS = 64
 _PREFIX_TOKENS = 1232
-"""What a clip of common shape and its answer take."""
+"""What a clip of common shape and its answer take; a round of the race reads fewer of both."""
 
 
-def seconds_a_layer(config: "VideoPandaConfig", engine: str, quant: str) -> float:
-    """Seconds that the matrix takes for a whole clip and an answer; measured, or remembered.
+def race(config: "VideoPandaConfig", runners: Iterable[Runner]) -> dict[Runner, float]:
+    """Seconds that a layer takes for a whole clip and an answer; measured, or remembered.
 
     Args:
-        config: Of the model; the matrix is `intermediate_size` by `hidden_size`.
-        engine: "torch" or "bitsandbytes".
-        quant: "8bit" or "4bit".
+        config: Of the model.
+        runners: Who is to run. Their times are from one race, so that they can be compared.
+
+    Returns:
+        The time of each; a runner that cannot run here has infinity.
     """
-    key = _key(config, engine, quant)
-    known = recall(_MEMORY).get(key)
-    if isinstance(known, float):
+    wanted = list(runners)
+    if (known := remembered_race(config, wanted)) is not None:
         return known
-    seconds = _measure(config, engine, quant)
-    remember(_MEMORY, key, seconds)
-    return seconds
+    times = _measure(config, wanted)
+    if all(map(isfinite, times.values())):  # what keeps a runner from running may pass
+        named = {" ".join(runner): seconds for runner, seconds in times.items()}
+        remember(_MEMORY, _key(config, wanted), named)
+    return times
 
 
-def _key(config: "VideoPandaConfig", engine: str, quant: str) -> str:
-    import bitsandbytes
+def remembered_race(
+    config: "VideoPandaConfig", runners: Iterable[Runner]
+) -> dict[Runner, float] | None:
+    """As `race`, without measuring: None where this race has not been run."""
+    wanted = list(runners)
+    known = recall(_MEMORY).get(_key(config, wanted))
+    if not isinstance(known, dict):
+        return None
+    times = {runner: known.get(" ".join(runner)) for runner in wanted}
+    found = {runner: time for runner, time in times.items() if isinstance(time, float)}
+    return found if len(found) == len(times) else None
 
+
+def _key(config: "VideoPandaConfig", runners: list[Runner]) -> str:
     size = f"{config.hidden_size}x{config.intermediate_size}"
-    versions = f"torch {torch.__version__}, bitsandbytes {bitsandbytes.__version__}"
-    return f"{cpu_model()}, {torch.get_num_threads()} threads, {versions}: {engine} {quant} {size}"
+    versions = ", ".join(f"{name} {_version(name)}" for name in _packages(runners))
+    names = " and ".join(sorted(" ".join(runner) for runner in runners))
+    return f"{cpu_model()}, {torch.get_num_threads()} threads, {versions}: {names}, {size}"
+
+
+def _packages(runners: list[Runner]) -> list[str]:
+    engines = {engine for engine, _ in runners}
+    return ["torch", *sorted({"bitsandbytes", "llama"} & engines)]
+
+
+def _version(engine: str) -> str:
+    try:
+        return version("xllamacpp" if engine == "llama" else engine)
+    except PackageNotFoundError:
+        return "-"
 
 
 @torch.inference_mode()
-def _measure(config: "VideoPandaConfig", engine: str, quant: str) -> float:
-    torch.manual_seed(0)
-    weight = torch.randn(config.intermediate_size, config.hidden_size)
+def _measure(config: "VideoPandaConfig", runners: list[Runner]) -> dict[Runner, float]:
     with quiet_libraries():
-        layer = _layer(weight, engine, quant)
-        one, many = (
-            torch.randn(1, config.hidden_size),
-            torch.randn(_PREFILL_TOKENS, config.hidden_size),
-        )
-        decode, prefill = _seconds(layer, one, 5), _seconds(layer, many, 2)
-    return prefill * _PREFIX_TOKENS / _PREFILL_TOKENS + decode * _ANSWER_TOKENS
+        there = {runner: layer for runner in runners if (layer := _ready(config, runner))}
+        frames = torch.randn(_PREFILL_TOKENS, config.hidden_size)
+        for layer in there.values():
+            _run(layer, frames)  # warms caches, and what is compiled or packed at first use
+        rounds = [
+            {runner: _run(layer, frames) for runner, layer in there.items()} for _ in range(_ROUNDS)
+        ]
+    return {
+        runner: min(times[runner] for times in rounds) if runner in there else float("inf")
+        for runner in runners
+    }
 
 
-def _layer(weight: Tensor, engine: str, quant: str) -> nn.Module:
-    if engine == "torch":
-        from pandacli.model.int8 import Int8Linear, quantize_rows
+def _ready(config: "VideoPandaConfig", runner: Runner) -> "LanguageModel | None":
+    from pandacli.engine.one_layer import one_layer
 
-        return Int8Linear(*quantize_rows(weight))
-    from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
-
-    rows, columns = weight.shape
-    layer: nn.Module
-    if quant == "4bit":
-        layer = Linear4bit(columns, rows, bias=False, compute_dtype=torch.float32, quant_type="nf4")
-    else:
-        layer = Linear8bitLt(columns, rows, bias=False, has_fp16_weights=False)
-    layer.load_state_dict({"weight": weight})
-    return layer.to("cpu").eval()
+    try:
+        return one_layer(config, *runner)
+    except (PandaError, ImportError):
+        return None
 
 
-def _seconds(layer: nn.Module, inputs: Tensor, repeats: int) -> float:
-    layer(inputs)
-    times = []
-    for _ in range(repeats):
-        started = perf_counter()
-        layer(inputs)
-        times.append(perf_counter() - started)
-    return median(times)
+def _run(layer: "LanguageModel", frames: torch.Tensor) -> float:
+    """The seconds that a clip and an answer would take, from those of some of their tokens."""
+    reading = layer.start()
+    started = perf_counter()
+    reading.read_embeddings(frames)
+    prefilled = perf_counter()
+    for _ in range(_DECODED_TOKENS):
+        reading.read([1])
+    decoded = perf_counter()
+    prefill = (prefilled - started) / _PREFILL_TOKENS
+    decode = (decoded - prefilled) / _DECODED_TOKENS
+    return prefill * _PREFIX_TOKENS + decode * _ANSWER_TOKENS

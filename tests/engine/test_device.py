@@ -5,7 +5,7 @@ import resource
 import pytest
 import torch
 
-from pandacli.engine.device import free_memory, memory_errors, peak_memory, pick_device, pick_dtype
+from pandacli.engine.device import free_memory, memory_errors, peak_memory, pick_devices, pick_dtype
 from pandacli.errors import DeviceError, UsageError
 
 CPU = torch.device("cpu")
@@ -21,20 +21,29 @@ def gpus(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> int
 
 
 @pytest.mark.parametrize(
-    ("gpus", "wanted", "device"),
+    ("gpus", "wanted", "devices"),
     [
-        (0, "auto", "cpu"),
-        (0, "cpu", "cpu"),
-        (2, "auto", "cuda:0"),
-        (2, "cpu", "cpu"),
-        (2, "cuda", "cuda:0"),
-        (2, "cuda:1", "cuda:1"),
+        (0, "auto", ["cpu"]),
+        (0, "cpu", ["cpu"]),
+        (1, "auto", ["cuda:0", "cpu"]),
+        (2, "cpu", ["cpu"]),
+        (1, "cuda", ["cuda:0"]),
+        (2, "cuda:0", ["cuda:0"]),
+        (2, "cuda:1", ["cuda:1"]),
     ],
     indirect=["gpus"],
 )
 @pytest.mark.usefixtures("gpus")
-def test_a_device_that_is_there_is_taken(wanted: str, device: str) -> None:
-    assert str(pick_device(wanted)) == device
+def test_devices_that_are_there_are_taken(wanted: str, devices: list[str]) -> None:
+    assert [str(device) for device in pick_devices(wanted)] == devices
+
+
+@pytest.mark.parametrize("gpus", [3], indirect=True)
+@pytest.mark.usefixtures("gpus")
+def test_the_card_with_the_most_free_memory_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = {0: 5, 1: 20, 2: 10}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda card: (free[card.index], 24))
+    assert [str(card) for card in pick_devices("cuda")] == ["cuda:1", "cuda:2", "cuda:0"]
 
 
 @pytest.mark.parametrize(
@@ -50,34 +59,49 @@ def test_a_device_that_is_there_is_taken(wanted: str, device: str) -> None:
 @pytest.mark.usefixtures("gpus")
 def test_a_device_that_is_not_there_is_a_device_error(wanted: str, message: str) -> None:
     with pytest.raises(DeviceError) as caught:
-        pick_device(wanted)
+        pick_devices(wanted)
     assert caught.value.message == message
 
 
 @pytest.mark.parametrize("wanted", ["gpu", "cuda:", "cuda:x", "cuda:-1", "CPU", "", "cpu:0"])
 def test_a_name_of_no_device_is_a_usage_error(wanted: str) -> None:
     with pytest.raises(UsageError, match="no device is called"):
-        pick_device(wanted)
+        pick_devices(wanted)
 
 
 def test_the_cpu_computes_in_single_precision() -> None:
-    assert pick_dtype(CPU) == torch.float32
+    assert pick_dtype([CPU]) == torch.float32
 
 
-@pytest.mark.parametrize(("has_bf16", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
-def test_cuda_computes_in_half_precision(
-    monkeypatch: pytest.MonkeyPatch, has_bf16: bool, dtype: torch.dtype
+@pytest.mark.parametrize(
+    ("capabilities", "dtype"),
+    [
+        ([(8, 6)], torch.bfloat16),
+        ([(7, 5)], torch.float16),
+        ([(9, 0), (8, 0)], torch.bfloat16),
+        ([(9, 0), (7, 0)], torch.float16),
+    ],
+    ids=["Ampere", "Turing", "two new ones", "one old one"],
+)
+def test_bfloat16_is_for_cards_that_all_have_it_in_hardware(
+    monkeypatch: pytest.MonkeyPatch, capabilities: list[tuple[int, int]], dtype: torch.dtype
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_bf16)
-    assert pick_dtype(torch.device("cuda:0")) == dtype
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda card: capabilities[card.index])
+    cards = [torch.device("cuda", number) for number in range(len(capabilities))]
+    assert pick_dtype(cards) == dtype
 
 
 def test_peak_memory_on_the_cpu_is_in_bytes_and_never_falls() -> None:
-    before = peak_memory(CPU)
+    before = peak_memory(["cpu"])
     block = bytearray(b"x" * 300_000_000)
     del block
-    assert 50e6 < before <= peak_memory(CPU) < free_memory(CPU) + 100e9
-    assert peak_memory(CPU) >= 300e6
+    assert 50e6 < before <= peak_memory(["cpu"]) < free_memory(CPU) + 100e9
+    assert peak_memory(["cpu"]) >= 300e6
+
+
+def test_peak_memory_on_cards_is_that_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", {"cuda:0": 5, "cuda:1": 3}.get)
+    assert peak_memory(["cuda:0", "cuda:1"]) == 8
 
 
 @pytest.mark.parametrize(("platform", "factor"), [("linux", 1024), ("darwin", 1)])
@@ -88,7 +112,7 @@ def test_the_units_of_getrusage_are_the_platforms(
     monkeypatch.setattr(
         resource, "getrusage", lambda _: type("Usage", (), {"ru_maxrss": 5_000_000})
     )
-    assert peak_memory(CPU) == 5_000_000 * factor
+    assert peak_memory(["cpu"]) == 5_000_000 * factor
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 from torch import nn
 
 from pandacli import Panda
+from pandacli.engine.loading import load_model
+from pandacli.engine.placement import ON_CPU
 from pandacli.engine.preparing import prepare
 from pandacli.errors import ModelError
 from pandacli.model.int8 import Int8Linear
@@ -78,6 +80,17 @@ def test_8_bits_in_torch_are_as_exact_as_in_llama_cpp() -> None:
         for engine in ("torch", "llama")
     )
     assert 0 < ours < 1.25 * theirs
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_4_bits_are_computed_in_the_precision_of_the_rest(
+    checkpoint: Path, dtype: torch.dtype
+) -> None:
+    copy = prepare(str(checkpoint), quant="4bit", engine="bitsandbytes", device="cpu")
+    assert copy is not None
+    model = load_model(copy.folder, ON_CPU, dtype, "")
+    layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
+    assert {layer.compute_dtype for layer in layers} == {dtype}
 
 
 @pytest.mark.parametrize(("quant", "engine"), [*KINDS, *LLAMA])

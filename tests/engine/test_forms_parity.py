@@ -50,7 +50,7 @@ def case(
 @pytest.mark.parametrize("plan", ERRORS, ids=lambda plan: f"{plan.quant}-{plan.engine}")
 def test_logits_are_within_the_stated_error(case: Case, plan: Plan) -> None:
     folder, embedded, wanted = case
-    model, _ = load_plan(resolve(folder), plan, torch.device("cpu"), torch.float32)
+    model, _ = load_plan(resolve(folder), plan)
     with torch.inference_mode():
         states = model.model(inputs_embeds=embedded[None]).last_hidden_state[0, -1]
         given = model.lm_head(states)

@@ -17,6 +17,7 @@ from pandacli.video import Clip, sample_frames
 def test_a_loaded_panda_says_what_it_is(panda: Panda, checkpoint: Path) -> None:
     said = (panda.name, panda.device, panda.dtype, panda.quant)
     assert said == (str(checkpoint), "cpu", "float32", "none")
+    assert panda.devices == ("cpu",)
     assert panda.load_seconds > 0
     assert not panda.model.training
 
@@ -132,7 +133,9 @@ def test_nothing_global_is_left_changed_by_loading(checkpoint: Path) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("quant", ["none", "8bit", "4bit"])
 def test_a_panda_answers_on_cuda(checkpoint: Path, clip: Path, quant: str) -> None:
-    panda = Panda.load(checkpoint, quant=quant)
+    panda = Panda.load(checkpoint, device="cuda:0", quant=quant)
     answer = panda.ask(clip, "What happens?", max_tokens=4)
     assert (panda.device, panda.quant) == ("cuda:0", quant)
+    native = torch.cuda.get_device_capability(0) >= (8, 0)
+    assert panda.dtype == ("bfloat16" if native else "float16")
     assert answer.stats.peak_memory_bytes > 0

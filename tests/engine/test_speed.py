@@ -1,14 +1,18 @@
-"""Measuring engines: each is really run, and only once."""
+"""The race of engines: each really runs, and only once."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pandacli.engine import speed
-from pandacli.engine.speed import seconds_a_layer
+from pandacli.engine import one_layer, speed
+from pandacli.engine.speed import Runner, race, remembered_race
+from pandacli.errors import UsageError
 from pandacli.model.config import VideoPandaConfig
 
-CONFIG = VideoPandaConfig(hidden_size=128, intermediate_size=256, num_attention_heads=4)
+CONFIG = VideoPandaConfig(hidden_size=256, intermediate_size=512, num_attention_heads=4)
+IN_TORCH: Runner = ("torch", "8bit")
+IN_BITSANDBYTES: Runner = ("bitsandbytes", "8bit")
 
 
 @pytest.fixture(autouse=True)
@@ -18,26 +22,60 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("engine", "quant"), [("torch", "8bit"), ("bitsandbytes", "8bit"), ("bitsandbytes", "4bit")]
+    "runner", [IN_TORCH, IN_BITSANDBYTES, ("bitsandbytes", "4bit")], ids=" ".join
 )
-def test_every_engine_can_be_measured(engine: str, quant: str) -> None:
-    assert seconds_a_layer(CONFIG, engine, quant) > 0
+def test_every_engine_can_run(runner: Runner) -> None:
+    assert 0 < race(CONFIG, [runner])[runner] < 60
 
 
-def test_a_measurement_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = seconds_a_layer(CONFIG, "torch", "8bit")
+@pytest.mark.parametrize("runner", [("llama", "8bit"), ("llama", "4bit")], ids=" ".join)
+def test_llama_cpp_can_run_where_it_is_installed(runner: Runner) -> None:
+    pytest.importorskip("xllamacpp")
+    assert 0 < race(CONFIG, [runner])[runner] < 60
+
+
+def test_a_race_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert remembered_race(CONFIG, [IN_TORCH, IN_BITSANDBYTES]) is None
+    first = race(CONFIG, [IN_TORCH, IN_BITSANDBYTES])
     monkeypatch.setattr(speed, "_measure", None)
-    assert seconds_a_layer(CONFIG, "torch", "8bit") == first
+    assert race(CONFIG, [IN_TORCH, IN_BITSANDBYTES]) == first
+    assert remembered_race(CONFIG, [IN_BITSANDBYTES, IN_TORCH]) == first
 
 
-def test_another_size_is_measured_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds_a_layer(CONFIG, "torch", "8bit")
-    monkeypatch.setattr(speed, "_measure", lambda *_: 42.0)
-    wider = VideoPandaConfig(hidden_size=256, intermediate_size=256, num_attention_heads=4)
-    assert seconds_a_layer(wider, "torch", "8bit") == 42.0
+def test_another_size_and_another_field_are_other_races(monkeypatch: pytest.MonkeyPatch) -> None:
+    race(CONFIG, [IN_TORCH])
+    monkeypatch.setattr(speed, "_measure", lambda _, runners: dict.fromkeys(runners, 42.0))
+    wider = VideoPandaConfig(hidden_size=512, intermediate_size=512, num_attention_heads=4)
+    assert race(wider, [IN_TORCH]) == {IN_TORCH: 42.0}
+    assert race(CONFIG, [IN_TORCH, IN_BITSANDBYTES])[IN_TORCH] == 42.0
+
+
+def test_engines_take_turns_and_their_best_rounds_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    seconds: Iterator[float] = iter([9, 9, 3, 8, 7, 2, 5, 4])
+
+    def run(layer: str, _: object) -> float:
+        order.append(layer)
+        return next(seconds)
+
+    monkeypatch.setattr(speed, "_ready", lambda _, runner: runner[0])
+    monkeypatch.setattr(speed, "_run", run)
+    assert race(CONFIG, [IN_TORCH, IN_BITSANDBYTES]) == {IN_TORCH: 3, IN_BITSANDBYTES: 2}
+    assert order == ["torch", "bitsandbytes"] * 4
+
+
+def test_an_engine_that_cannot_run_loses_and_nothing_is_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise UsageError("no llama.cpp")
+
+    monkeypatch.setattr(one_layer, "one_layer", fail)
+    assert race(CONFIG, [IN_TORCH]) == {IN_TORCH: float("inf")}
+    assert remembered_race(CONFIG, [IN_TORCH]) is None
 
 
 @pytest.mark.parametrize("content", ["not JSON", "[1, 2]"])
 def test_a_damaged_memory_is_measured_anew(home: Path, content: str) -> None:
     (home / "speed.json").write_text(content)
-    assert seconds_a_layer(CONFIG, "torch", "8bit") > 0
+    assert race(CONFIG, [IN_TORCH])[IN_TORCH] > 0

@@ -1,77 +1,67 @@
-"""The form of the 7B that suits a machine."""
+"""How the 7B is best run on a machine, as `panda doctor` tells it."""
 
 import pytest
 
-from pandacli.engine.quantize import Quant
-from pandacli.engine.suggestion import Form, first_that_fits, forms, reason, suggestion
+from pandacli.engine import plan as plan_module
+from pandacli.engine.facts import Fact
+from pandacli.engine.placement import Placement
+from pandacli.engine.plan import Plan
+from pandacli.engine.suggestion import reason, suggestion
 
-EVERYTHING = {"torch", "bitsandbytes", "llama"}
-
-
-def needed(device: str, quant: Quant) -> int:
-    """Round numbers near those of the 7B, in GB."""
-    return {"none": 30, "8bit": 12, "4bit": 9}[quant] // (1 if device == "cpu" else 2)
+READY = {"torch", "bitsandbytes"}
 
 
-def choice(ready: set[str], **free: int) -> tuple[str, str, str] | None:
-    """The (device, quant, engine) chosen with so much memory on `cpu`, `cuda` or both."""
-    memory = {name.replace("cuda", "cuda:0"): amount for name, amount in free.items()}
-    form = first_that_fits(forms(list(memory), ready, needed), memory.__getitem__)
-    return form and (form.device, form.quant, form.engine)
-
-
-@pytest.mark.parametrize(
-    ("gigabytes", "quant", "engine"),
-    [(24, "none", "torch"), (8, "8bit", "bitsandbytes"), (5, "4bit", "bitsandbytes")],
-)
-def test_on_a_card_the_most_bits_that_fit_are_taken(
-    gigabytes: int, quant: str, engine: str
-) -> None:
-    assert choice(EVERYTHING, cuda=gigabytes, cpu=64) == ("cuda:0", quant, engine)
-
-
-def test_a_card_that_is_too_small_leaves_the_work_to_the_cpu() -> None:
-    assert choice(EVERYTHING, cuda=2, cpu=64) == ("cpu", "8bit", "torch")
-
-
-def test_on_a_cpu_8_bits_go_before_single_precision() -> None:
-    assert choice(EVERYTHING, cpu=200) == ("cpu", "8bit", "torch")
-
-
-@pytest.mark.parametrize(
-    ("ready", "engine"), [(EVERYTHING, "llama"), ({"torch", "bitsandbytes"}, "bitsandbytes")]
-)
-def test_4_bits_on_a_cpu_are_for_llama_cpp_where_it_is_installed(
-    ready: set[str], engine: str
-) -> None:
-    assert choice(ready, cpu=10) == ("cpu", "4bit", engine)
-
-
-def test_where_nothing_fits_nothing_is_chosen() -> None:
-    assert choice(EVERYTHING, cuda=2, cpu=2) is None
-
-
-def test_bitsandbytes_on_a_cpu_is_called_slow_unless_it_has_avx_512() -> None:
-    form = Form("cpu", "4bit", "bitsandbytes", 9)
-    assert "slow without AVX-512" in reason(form, 10, {"avx2"})
-    assert "slow" not in reason(form, 10, {"avx2", "avx512f"})
-
-
-@pytest.mark.parametrize("gigabytes", [64, 4])
-def test_the_suggestion_follows_the_free_memory(
-    monkeypatch: pytest.MonkeyPatch, gigabytes: int
-) -> None:
+def found(monkeypatch: pytest.MonkeyPatch, gigabytes: float) -> dict[str, Fact]:
+    """What is suggested with so much free memory, without a card."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr("pandacli.engine.device.free_memory", lambda _: gigabytes * 10**9)
-    found = {fact.name: fact for fact in suggestion(EVERYTHING, None).facts}
-    if gigabytes == 64:
-        assert found["--quant"].value == "8bit"
-        assert str(found["because"].value).startswith("64.0 GB of memory are free")
-    else:
-        assert found["suggestion"].value == "--model tiny"
-        assert "4.0 GB are free on cpu" in (found["suggestion"].problem or "")
+    monkeypatch.setattr(plan_module, "free_memory", lambda _: int(gigabytes * 1e9))
+    monkeypatch.setattr(plan_module, "remembered_race", lambda *_: None)
+    monkeypatch.setattr(plan_module, "race", None)  # nothing is measured
+    monkeypatch.setattr(plan_module, "is_usable", READY.__contains__)
+    return {fact.name: fact for fact in suggestion(READY).facts}
+
+
+def test_the_suggestion_is_the_plan_that_would_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = found(monkeypatch, 64)
+    assert [facts[name].value for name in ("--device", "--quant", "--engine")] == [
+        "cpu",
+        "8bit",
+        "torch",
+    ]
+    assert str(facts["because"].value).startswith("64.0 GB of memory are free")
+
+
+def test_where_nothing_fits_tiny_is_suggested(monkeypatch: pytest.MonkeyPatch) -> None:
+    fact = found(monkeypatch, 4)["suggestion"]
+    assert fact.value == "--model tiny"
+    assert "4.0 GB are free on the CPU" in (fact.problem or "")
+
+
+def test_a_plan_that_would_be_refused_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = {("bitsandbytes", "4bit"): 10.0, ("torch", "8bit"): 1.0}
+    found(monkeypatch, 10)
+    monkeypatch.setattr(plan_module, "remembered_race", lambda *_: times)
+    (fact,) = suggestion(READY).facts
+    assert "pip install 'pandacli[llama]'" in (fact.problem or "")
 
 
 def test_without_torch_there_is_nothing_to_suggest() -> None:
-    (found,) = suggestion(set(), None).facts
-    assert found.problem == "without torch no model can be run"
+    (fact,) = suggestion(set()).facts
+    assert fact.problem == "without torch no model can be run"
+
+
+def test_what_was_measured_is_told_and_what_was_not_too() -> None:
+    plan = Plan("8bit", "torch", "int8", needs=12, free=20 * 10**9)
+    assert "is measured when the model is first loaded" in reason(plan)
+    times = ((("bitsandbytes", "8bit"), 4.56), (("torch", "8bit"), 3.21))
+    plan = Plan("8bit", "torch", "int8", free=20 * 10**9, times=times)
+    assert reason(plan).endswith("seconds a layer: torch 3.2, bitsandbytes 4.6")
+
+
+def test_cards_that_share_a_model_are_named() -> None:
+    import torch
+
+    cards = Placement((torch.device("cuda:1"), torch.device("cuda:0")), (16, 16))
+    plan = Plan("none", "torch", None, cards, free=24 * 10**9)
+    said = "24.0 GB of the memory of cuda:1 and cuda:0 are free; the weights as they were published"
+    assert reason(plan) == said

@@ -1,0 +1,114 @@
+"""How much memory a model takes, part by part, in each form that it can be run in."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from pandacli.engine.quantize import Quant
+
+if TYPE_CHECKING:
+    from pandacli.model.config import VideoPandaConfig
+
+_LINEAR = {
+    ("8bit", "torch"): 1.0,
+    ("8bit", "bitsandbytes"): 1.0,
+    ("8bit", "llama"): 1.07,
+    ("4bit", "torch"): 1.0,  # widened when it is loaded
+    ("4bit", "bitsandbytes"): 0.55,
+    ("4bit", "llama"): 0.65,
+}
+"""Bytes that a weight of the layers takes, with its scales, by quantisation and engine."""
+
+_LLAMA_CACHE = 2  # bytes: llama.cpp's KV cache is in half precision
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many numbers the parts of a model have.
+
+    Attributes:
+        front: Of the embeddings, STAB and the projector.
+        linears: Of the weights of one decoder layer that are quantised.
+        norms: Of the other weights of one.
+        cache: Of the keys and values of a full context, in one layer.
+        back: Of the last norm and the head.
+        layers: How many decoder layers there are.
+    """
+
+    front: int
+    linears: int
+    norms: int
+    cache: int
+    back: int
+    layers: int
+
+
+@dataclass(frozen=True)
+class Needed:
+    """What the parts of a model take in a form, in bytes: as in `Sizes`, a layer with its cache."""
+
+    front: int
+    layer: int
+    back: int
+    layers: int
+
+    @property
+    def total(self) -> int:
+        """The whole model, with a KV cache of the full context."""
+        return self.front + self.layers * self.layer + self.back
+
+
+def sizes_of(config: "VideoPandaConfig") -> Sizes:
+    """The sizes of a model, told from one of its layers, without memory for any."""
+    from pandacli.model.modeling import VideoPandaForConditionalGeneration
+
+    with torch.device("meta"):
+        model = VideoPandaForConditionalGeneration(config)
+    back = _count(model.model.norm) + (
+        0 if model.lm_head.weight is model.model.embed_tokens.weight else _count(model.lm_head)
+    )
+    layers = len(model.model.layers)
+    layer = _count(model.model.layers) // layers if layers else 0
+    linears = sum(
+        module.weight.numel()
+        for module in model.model.layers.modules()
+        if isinstance(module, nn.Linear)
+    )
+    cached = sum(2 * layer.self_attn.k_proj.out_features for layer in model.model.layers)
+    linears, cached = (count // layers if layers else 0 for count in (linears, cached))
+    return Sizes(
+        front=_count(model) - layers * layer - back,
+        linears=linears,
+        norms=layer - linears,
+        cache=cached * config.max_position_embeddings,
+        back=back,
+        layers=layers,
+    )
+
+
+def bytes_of(sizes: Sizes, quant: Quant, engine: str, dtype: torch.dtype) -> Needed:
+    """What a model takes.
+
+    Args:
+        sizes: Its sizes.
+        quant: In how many bits its layers are.
+        engine: What computes them: "torch", "bitsandbytes" or "llama".
+        dtype: What everything else is computed in.
+    """
+    number = dtype.itemsize
+    linear = number if quant == "none" else _LINEAR[quant, engine]
+    cached = _LLAMA_CACHE if engine == "llama" else number
+    # llama.cpp quantises the head too, to more bits
+    head = 1.07 if engine == "llama" else number
+    return Needed(
+        front=sizes.front * number,
+        layer=int(sizes.linears * linear) + sizes.norms * number + sizes.cache * cached,
+        back=int(sizes.back * head),
+        layers=sizes.layers,
+    )
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
