@@ -55,7 +55,16 @@ def load_model(
             say(f"quantising {name} once, {100 * done // total} %")
 
         panda = Panda.load(name, device=device, quant=quant, engine=engine, report=report)
+    if chosen := _choice(panda, quant):
+        screen.notice(f"{name} runs {chosen}")
+    return panda
+
+
+def _choice(panda: "Panda", quant: str) -> str | None:
+    """What was chosen for the user, in words; None where the model is whole and in one place."""
+    *others, last = panda.devices
+    where = f"{', '.join(others)} and {last}" if others else last.replace("cpu", "the CPU")
     if quant == "auto" and panda.quant != "none":
         bits = panda.quant.removesuffix("bit")
-        screen.notice(f"{name} runs in {bits} bits, which fit ({panda.engine}); see --quant")
-    return panda
+        return f"in {bits} bits on {where} ({panda.engine}); see --quant and --device"
+    return f"on {where}; see --device" if others else None

@@ -6,6 +6,7 @@ frames it made up. It records what reached the engine as one JSON line in the fi
     STAND_IN_ANSWER     what to answer instead
     STAND_IN_DELAY      seconds before each word
     STAND_IN_QUANT      what the model says it runs in, instead of none
+    STAND_IN_DEVICES    what it says it is on, instead of the CPU
     STAND_IN_QUANTISES  set where loading quantises first
 """
 
@@ -78,6 +79,7 @@ class StandInClip:
 
 class StandInPanda:
     engine = "torch"
+    devices = tuple(os.environ.get("STAND_IN_DEVICES", "cpu").split())
 
     def __init__(self, name):
         self.name = name

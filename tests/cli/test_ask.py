@@ -102,8 +102,20 @@ def test_a_notice_of_the_reader_goes_to_stderr(stand_in):
 
 def test_bits_that_were_chosen_for_the_user_are_told(stand_in):
     done = stand_in("ask", "x.mp4", "why?", STAND_IN_QUANT="8bit")
-    said = b"panda: video-panda-7b runs in 8 bits, which fit (torch); see --quant\n"
+    said = b"panda: video-panda-7b runs in 8 bits on the CPU (torch); see --quant and --device\n"
     assert done.stderr == said
+
+
+@pytest.mark.parametrize(
+    ("quant", "said"),
+    [
+        ("none", "on cuda:1 and cuda:0; see --device"),
+        ("4bit", "in 4 bits on cuda:1 and cuda:0 (torch); see --quant and --device"),
+    ],
+)
+def test_cards_that_share_a_model_are_told(stand_in, quant, said):
+    done = stand_in("ask", "x", "why?", STAND_IN_QUANT=quant, STAND_IN_DEVICES="cuda:1 cuda:0")
+    assert done.stderr.decode() == f"panda: video-panda-7b runs {said}\n"
 
 
 def test_bits_that_were_asked_for_are_not_told(stand_in):
