@@ -31,6 +31,8 @@ Runner = tuple[str, "Quant"]
 _MEMORY = "speed"
 
 _ROUNDS = 3
+"""Of which the first, in which some pack weights or compile, will not be the best of any."""
+
 _PREFILL_TOKENS = 128
 _DECODED_TOKENS = 4
 _ANSWER_TOKENS = 64
@@ -95,8 +97,6 @@ def _measure(config: "VideoPandaConfig", runners: list[Runner]) -> dict[Runner, 
     with quiet_libraries():
         there = {runner: layer for runner in runners if (layer := _ready(config, runner))}
         frames = torch.randn(_PREFILL_TOKENS, config.hidden_size)
-        for layer in there.values():
-            _run(layer, frames)  # warms caches, and what is compiled or packed at first use
         rounds = [
             {runner: _run(layer, frames) for runner, layer in there.items()} for _ in range(_ROUNDS)
         ]
