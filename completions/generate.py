@@ -19,6 +19,7 @@ from pandacli.cli.app import app
 from pandacli.cli.settings import QUANTS
 from pandacli.engine.engines import ENGINES
 from pandacli.store import MODELS
+from pandacli.ui.terminal import GRAPHICS
 
 HERE = Path(__file__).parent
 VIDEOS = "3gp avi flv gif m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv"
@@ -27,7 +28,9 @@ CHOICES = {
     "--quant": QUANTS,
     "--engine": ENGINES,
     "--device": ("auto", "cpu", "cuda"),
+    "--graphics": GRAPHICS,
 }
+FILES = ("--load", "--save")
 
 
 @dataclass(frozen=True)
@@ -48,15 +51,24 @@ class Option:
         """Whether a folder may be the value."""
         return self.names[-1] == "--model"
 
+    @property
+    def files(self) -> bool:
+        """Whether a file is the value."""
+        return self.names[-1] in FILES
+
 
 @dataclass(frozen=True)
 class Command:
-    """A command with its options; `takes` is its first argument, "" where there is none."""
+    """A command with its options.
+
+    `takes` is its first argument, "" where there is none; `asks` is whether questions follow.
+    """
 
     name: str
     help: str
     options: tuple[Option, ...]
     takes: str
+    asks: bool
 
 
 def read_app() -> tuple[Command, list[Command]]:
@@ -75,9 +87,10 @@ def _read(command: Any, context: Any) -> Command:
         for p in parameters
         if p.param_type_name == "option"
     )
-    arguments = [p.metavar for p in parameters if p.param_type_name == "argument"]
+    arguments = [p.metavar.strip("[]") for p in parameters if p.param_type_name == "argument"]
     summary = _plain(command.help.split("\n")[0])
-    return Command(command.name, summary, options, next(iter(arguments), ""))
+    asks = "QUESTION..." in arguments
+    return Command(command.name, summary, options, next(iter(arguments), ""), asks)
 
 
 def _plain(text: str) -> str:
@@ -100,11 +113,12 @@ def bash(root: Command, commands: Sequence[Command]) -> dict[str, str]:
         names = " ".join(name for option in command.options for name in option.names)
         files = {"VIDEO": "_panda_videos", "MODEL": "_panda_models"}.get(command.takes, ":")
         command_cases.append(f'        {command.name}) words="{names}"; files={files} ;;')
-    chosen = {option.names: option for c in commands for option in c.options if option.choices}
+    completed = {o.names: o for c in commands for o in c.options if o.choices or o.files}
     value_cases = []
-    for option in chosen.values():
+    for option in completed.values():
         words = f'_panda_words "{" ".join(option.choices)}"'
         words = "_panda_models" if option.folders else words
+        words = "_panda_files" if option.files else words
         value_cases.append(f"        {'|'.join(option.names)}) {words}; return ;;")
     return {
         "VIDEOS": "|".join(f"*.{_any_case(suffix)}" for suffix in VIDEOS.split()),
@@ -130,7 +144,9 @@ def zsh(root: Command, commands: Sequence[Command]) -> dict[str, str]:
         if command.takes == "MODEL":
             specs.append(f"'1:model:_panda_models {' '.join(MODELS)}'")
         if command.takes == "VIDEO":
-            specs += ["'1:video:_panda_videos'", "'*:question:_panda_question'"]
+            specs.append("'1:video:_panda_videos'")
+        if command.asks:
+            specs.append("'*:question:_panda_question'")
         arguments = " \\\n                ".join(["_arguments -s -S", *specs])
         cases.append(f"        ({command.name})\n            {arguments}\n            ;;")
     root_specs = [spec for option in root.options for spec in _zsh_specs(option)]
@@ -148,6 +164,8 @@ def _zsh_specs(option: Option) -> list[str]:
         value = f":value:_panda_models {' '.join(option.choices)}"
     elif option.choices:
         value = f":value:({' '.join(option.choices)})"
+    elif option.files:
+        value = ":file:_files"
     elif option.takes_value:
         value = ":value: "
     names = " ".join(option.names)
@@ -187,7 +205,7 @@ def _fish_option(option: Option, condition: str) -> str:
     words = [f"complete -c panda -n {condition}"]
     words += [f"-l {n[2:]}" if n.startswith("--") else f"-s {n[1:]}" for n in option.names]
     if option.takes_value:
-        words.append("-x")
+        words.append("-r -F" if option.files else "-x")
     if option.choices:
         folders = " (__fish_complete_directories)" if option.folders else ""
         words.append(f"-a '{' '.join(option.choices)}{folders}'")

@@ -17,6 +17,12 @@ _panda_models() {
     _panda_folders
 }
 
+_panda_files() {
+    local path
+    compopt -o filenames 2>/dev/null
+    while IFS= read -r path; do COMPREPLY+=( "$path" ); done < <(compgen -f -- "$current")
+}
+
 _panda_videos() {
     local path
     _panda_folders

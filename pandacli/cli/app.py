@@ -9,6 +9,7 @@ from pandacli.cli.ask import ask
 from pandacli.cli.commands import Commands
 from pandacli.cli.demo import demo
 from pandacli.cli.doctor import doctor
+from pandacli.cli.frames import frames
 from pandacli.cli.help import PlainCommand
 from pandacli.cli.info import info
 from pandacli.cli.models import models
@@ -55,6 +56,7 @@ def panda(
 
 
 app.command(cls=PlainCommand)(ask)
+app.command(cls=PlainCommand)(frames)
 app.command(cls=PlainCommand)(demo)
 app.command(cls=PlainCommand)(models)
 app.command(cls=PlainCommand)(pull)

@@ -16,6 +16,7 @@ QUESTIONS = ("What happens?", "Which shape appears?", "Which way does the red ci
 def demo(
     device: options.Device = None,
     stats: options.Stats = None,
+    graphics: options.Graphics = None,
     quiet: options.Quiet = None,
     debug: options.Debug = None,
 ) -> None:
@@ -24,8 +25,10 @@ def demo(
     Shows the frames that the model sees. tiny knows moving shapes and nothing
     else; for videos of the world there is Video-Panda-7B (see panda ask).
     """
-    chosen = settings.resolve({"device": device, "stats": stats, "quiet": quiet, "debug": debug})
-    screen = Screen(quiet=chosen["quiet"])
+    chosen = settings.resolve(
+        {"device": device, "stats": stats, "graphics": graphics, "quiet": quiet, "debug": debug}
+    )
+    screen = Screen(quiet=chosen["quiet"], graphics=chosen["graphics"])
     frames, seconds = read_clip(Clip(CLIP), 8, screen)
     screen.line(f"tiny, a small model of moving shapes (not Video-Panda-7B), looks at {CLIP.name}:")
     screen.frames(frames)

@@ -61,6 +61,14 @@ Frames = Annotated[
     str | None,
     typer.Option(metavar="N", help="Frames to sample. [default: 8]", rich_help_panel=_LOOK),
 ]
+Canvas = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PIXELS",
+        help="Side of the model canvas; tiny has 168. [default: 448]",
+        rich_help_panel=_LOOK,
+    ),
+]
 MaxTokens = Annotated[
     str | None,
     typer.Option(metavar="N", help="Longest answer. [default: 1024]", rich_help_panel=_ANSWER),
@@ -97,6 +105,20 @@ Stats = Annotated[
         "--stats/--no-stats",
         help="Frames, tokens, speed and memory as well.",
         rich_help_panel=_OUTPUT,
+    ),
+]
+Graphics = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND",
+        help="auto, kitty, iterm2, sixel, blocks or none. [default: auto]",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Save = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE", help="Also as one picture: PNG, JPEG or WebP.", rich_help_panel=_OUTPUT
     ),
 ]
 Quiet = Annotated[

@@ -21,6 +21,7 @@ from pandacli.store.catalogue import DEFAULT_MODEL
 QUANTS = ("auto", "4bit", "8bit", "none")
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
+_CANVAS_CELL = 28  # pixels; two patches of 14, as in every model that panda knows
 
 
 def _text(value: str) -> str:
@@ -92,6 +93,24 @@ def _device(value: str) -> str:
     return value
 
 
+def _canvas(value: str) -> int:
+    side = _whole(_CANVAS_CELL, 32 * _CANVAS_CELL)(value)
+    if side % _CANVAS_CELL:
+        below = side - side % _CANVAS_CELL
+        raise ValueError(
+            f"{value} is not a multiple of {_CANVAS_CELL}, like {below} or {below + _CANVAS_CELL}"
+        )
+    return side
+
+
+def _graphics(value: str) -> str:
+    from pandacli.ui.terminal import GRAPHICS
+
+    if value not in GRAPHICS:
+        raise ValueError(f"{value!r} is not one of {', '.join(GRAPHICS)}")
+    return value
+
+
 def _seconds(value: str) -> float:
     from pandacli.video.clip import parse_time
 
@@ -122,6 +141,7 @@ SETTINGS = {
         Setting("from", _seconds),
         Setting("to", _seconds),
         Setting("frames", _frame_count, 8),
+        Setting("canvas", _canvas, 448),
         Setting("max-tokens", _whole(1, 1_000_000), 1024),
         Setting("temperature", _temperature, 0.0),
         Setting("seed", _whole(0, 2**63 - 1)),
@@ -129,6 +149,7 @@ SETTINGS = {
         Setting("offline", _flag, False),
         Setting("json", _flag, False),
         Setting("stats", _flag, False),
+        Setting("graphics", _graphics, "auto"),
         Setting("quiet", _flag, False),
         Setting("debug", _flag, False),
     )

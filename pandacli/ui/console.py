@@ -5,6 +5,7 @@ them is wanted. Text is never read as Rich markup, and text from outside goes th
 `pandacli.ui.harmless`.
 """
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -29,10 +30,12 @@ class Screen:
 
     Args:
         quiet: Leave out notices and spinners. Answers and errors still show.
+        graphics: How pictures are drawn, one of `pandacli.ui.terminal.GRAPHICS`.
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, graphics: str = "auto") -> None:
         self.quiet = quiet
+        self.graphics = graphics
 
     @cached_property
     def out(self) -> "Console":
@@ -160,14 +163,26 @@ class Screen:
         else:
             self.line(f"> {harmless_line(question)}")
 
+    @property
+    def shows_pictures(self) -> bool:
+        """Whether frames can be drawn on stdout, in whatever way."""
+        return (
+            self.graphics != "none"
+            and self.answers_to_terminal
+            and self.out.color_system is not None
+            and not self.out.no_color
+        )
+
     def frames(self, frames: "Frames") -> None:
         """Draws the frames with their times; says only the times where nothing can be drawn."""
-        if self.answers_to_terminal and self.out.color_system and not self.out.no_color:
-            from pandacli.ui.strip import FrameStrip
-
-            self.out.print(FrameStrip(frames))
-        else:
+        if not self.shows_pictures:
             self.line(f"frames at {times_line(frames)}")
+            return
+        from pandacli.ui.strip import FrameStrip
+        from pandacli.ui.terminal import cell_size, drawn_with
+
+        cell = cell_size(sys.stdout)
+        self.out.print(FrameStrip(frames, drawn_with(self.graphics, os.environ, cell), cell))
 
 
 def _console(stream: TextIO) -> "Console":

@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pandacli.video.canvas import content_box, preprocess
+    from pandacli.video.canvas import content_box, fit_to_box, preprocess
     from pandacli.video.clip import Clip, format_time, parse_time
     from pandacli.video.frames import Frames, sample_frames
     from pandacli.video.info import VideoInfo, probe
@@ -29,6 +29,7 @@ __all__ = [
     "Frames",
     "VideoInfo",
     "content_box",
+    "fit_to_box",
     "format_time",
     "parse_time",
     "preprocess",
@@ -43,6 +44,7 @@ _HOME = {
     "Frames": "frames",
     "VideoInfo": "info",
     "content_box": "canvas",
+    "fit_to_box": "canvas",
     "format_time": "clip",
     "parse_time": "clip",
     "preprocess": "canvas",

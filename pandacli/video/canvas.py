@@ -4,10 +4,14 @@ The arithmetic is that of Video-Panda's training (arXiv 2412.18609), down to the
 every resized pixel. The original also mirrors half of all videos at random; we never do.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
+
+if TYPE_CHECKING:
+    import torch
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -45,7 +49,7 @@ def preprocess(
     image_size: int = 448,
     patch_size: int = 14,
     num_frames: int = 8,
-) -> torch.Tensor:
+) -> "torch.Tensor":
     """The model's input for one video.
 
     Args:
@@ -61,6 +65,8 @@ def preprocess(
     Raises:
         ValueError: The frames are not of that form, or are more than `num_frames`.
     """
+    import torch  # not above: whoever only looks at frames need not wait for it
+
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
         raise ValueError(
             f"frames must be uint8 (T, H, W, 3), not {frames.dtype} {tuple(frames.shape)}"
@@ -96,9 +102,31 @@ def fit_to_canvas(
     )
     canvases = np.empty((len(frames), image_size, image_size, 3), np.uint8)
     canvases[:] = _BAR_COLOUR
-    for canvas, frame in zip(canvases, frames, strict=True):
-        canvas[top:bottom, left:right] = _resize(frame, right - left, bottom - top)
+    canvases[:, top:bottom, left:right] = fit_to_box(
+        frames, image_size=image_size, patch_size=patch_size
+    )
     return canvases
+
+
+def fit_to_box(
+    frames: NDArray[np.uint8], *, image_size: int = 448, patch_size: int = 14
+) -> NDArray[np.uint8]:
+    """Each frame as the model sees it, without what surrounds it on the canvas.
+
+    Args:
+        frames: uint8 `(T, H, W, 3)`, RGB.
+
+    Returns:
+        uint8 `(T, h, w, 3)`, of the size of `content_box`.
+
+    Raises:
+        ValueError: The canvas is no whole number of cells.
+    """
+    height, width = frames.shape[1:3]
+    top, bottom, left, right = content_box(
+        width, height, image_size=image_size, patch_size=patch_size
+    )
+    return np.stack([_resize(frame, right - left, bottom - top) for frame in frames])
 
 
 def _resize(frame: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:

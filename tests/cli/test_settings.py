@@ -30,6 +30,7 @@ def test_nothing_said_is_the_built_in_value():
         "from": None,
         "to": None,
         "frames": 8,
+        "canvas": 448,
         "max-tokens": 1024,
         "temperature": 0.0,
         "seed": None,
@@ -37,6 +38,7 @@ def test_nothing_said_is_the_built_in_value():
         "offline": False,
         "json": False,
         "stats": False,
+        "graphics": "auto",
         "quiet": False,
         "debug": False,
     }

@@ -1,0 +1,80 @@
+"""`panda frames`: which frames would be looked at, and what the model would see of them."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pandacli.cli import options, settings
+from pandacli.cli.opening import read_clip
+from pandacli.errors import UsageError
+from pandacli.ui.console import Screen
+from pandacli.video.clip import Clip
+
+
+def frames(
+    video: Annotated[
+        str, typer.Argument(metavar="VIDEO", show_default=False, help="Any video file.")
+    ],
+    start: options.From = None,
+    end: options.To = None,
+    frames: options.Frames = None,
+    canvas: options.Canvas = None,
+    save: options.Save = None,
+    json: options.Json = None,
+    graphics: options.Graphics = None,
+    quiet: options.Quiet = None,
+    debug: options.Debug = None,
+) -> None:
+    """Show the frames that a model would look at.
+
+    They are the frames that panda ask samples with the same options, in the
+    size and shape in which the model gets them. No model is needed. Where no
+    picture can be drawn, each line of the output is a frame: its number in the
+    file, a tab, its time.
+    """
+    chosen = settings.resolve(
+        {
+            "from": start,
+            "to": end,
+            "frames": frames,
+            "canvas": canvas,
+            "json": json,
+            "graphics": graphics,
+            "quiet": quiet,
+            "debug": debug,
+        }
+    )
+    if not video:
+        raise UsageError("VIDEO is empty", "for example: panda frames clip.mp4")
+    screen = Screen(quiet=chosen["quiet"], graphics=chosen["graphics"])
+    wanted = Clip(Path(video), chosen["from"], chosen["to"])
+    if save is not None:
+        from pandacli.ui.sheet import check_sheet_path
+
+        check_sheet_path(Path(save), wanted.path)
+    sampled, _ = read_clip(wanted, chosen["frames"], screen)
+    from pandacli.ui.frame_list import clip_line, frame_lines, frames_json
+    from pandacli.video import fit_to_box
+
+    side = chosen["canvas"]
+    seen = replace(sampled, pixels=fit_to_box(sampled.pixels, image_size=side))
+    height, width = seen.pixels.shape[1:3]
+    if save is not None:
+        from pandacli.ui.sheet import contact_sheet, save_sheet
+
+        save_sheet(contact_sheet(seen), Path(save))
+    if chosen["json"]:
+        sizes = {"side": side, "width": width, "height": height}
+        pretty = screen.answers_to_terminal
+        screen.line(frames_json(video, wanted, seen, sizes, pretty=pretty))
+    elif screen.shows_pictures:
+        if not screen.quiet:
+            screen.line(clip_line(wanted.path, seen.info))
+        screen.frames(seen)
+    else:
+        for line in frame_lines(seen):
+            screen.line(line)
+    if save is not None:
+        screen.notice(f"saved {save}: {len(seen.times)} pictures of {width}x{height} pixels")
