@@ -17,6 +17,12 @@ _panda_models() {
     _panda_folders
 }
 
+_panda_files() {
+    local path
+    compopt -o filenames 2>/dev/null
+    while IFS= read -r path; do COMPREPLY+=( "$path" ); done < <(compgen -f -- "$current")
+}
+
 _panda_videos() {
     local path
     _panda_folders
@@ -42,15 +48,17 @@ _panda() {
             continue
         fi
         case "${COMP_WORDS[i]}" in
-            --device|--engine|--frames|--from|--max-tokens|--model|--quant|--seed|--system|--temperature|--to|-m) skip=1 ;;
+            --canvas|--device|--engine|--frames|--from|--graphics|--load|--max-tokens|--model|--quant|--save|--seed|--system|--temperature|--to|-m) skip=1 ;;
             -*) ;;
             *) if [[ -z $command ]]; then command="${COMP_WORDS[i]}"; else (( places++ )); fi ;;
         esac
     done
     case "$command" in
-        "") _panda_words "ask demo models pull info rm doctor --version -h --help"; return ;;
+        "") _panda_words "ask chat frames demo models pull info rm doctor --version -h --help"; return ;;
         ask) words="--from --to --frames -m --model --quant --engine --device --system --max-tokens --temperature --seed --offline --json --stats --quiet --debug -h --help"; files=_panda_videos ;;
-        demo) words="--device --stats --quiet --debug -h --help"; files=: ;;
+        chat) words="--continue --load --no-log --from --to --frames -m --model --quant --engine --device --system --max-tokens --temperature --seed --offline --no-frames --stats --quiet --debug -h --help"; files=_panda_videos ;;
+        frames) words="--from --to --frames --canvas --save --json --graphics --quiet --debug -h --help"; files=_panda_videos ;;
+        demo) words="--device --stats --graphics --quiet --debug -h --help"; files=: ;;
         models) words="--json --debug -h --help"; files=: ;;
         pull) words="--quant --engine --device --offline --drop-original --quiet --debug -h --help"; files=_panda_models ;;
         info) words="--json --debug -h --help"; files=_panda_models ;;
@@ -63,7 +71,10 @@ _panda() {
         --quant) _panda_words "auto 4bit 8bit none"; return ;;
         --engine) _panda_words "auto torch bitsandbytes llama"; return ;;
         --device) _panda_words "auto cpu cuda"; return ;;
-        --device|--engine|--frames|--from|--max-tokens|--model|--quant|--seed|--system|--temperature|--to|-m) return ;;
+        --load) _panda_files; return ;;
+        --save) _panda_files; return ;;
+        --graphics) _panda_words "auto kitty iterm2 sixel blocks none"; return ;;
+        --canvas|--device|--engine|--frames|--from|--graphics|--load|--max-tokens|--model|--quant|--save|--seed|--system|--temperature|--to|-m) return ;;
     esac
     if [[ $current == -* ]]; then
         _panda_words "$words"

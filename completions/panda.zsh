@@ -30,6 +30,8 @@ _panda() {
         local -a menu
         menu=(
         'ask:Ask one or more questions about a video'
+        'chat:Talk about a video'
+        'frames:Show the frames that a model would look at'
         'demo:Ask the small model tiny about a bundled clip'
         'models:List the models\: here, and to be had'
         'pull:Download a model and quantise it, once'
@@ -65,10 +67,52 @@ _panda() {
                 '1:video:_panda_videos' \
                 '*:question:_panda_question'
             ;;
+        (chat)
+            _arguments -s -S \
+                '(--continue)--continue[Go on with the last conversation]' \
+                '(--load)--load=[Go on with a saved one]:file:_files' \
+                '(--no-log)--no-log[Keep nothing of this one]' \
+                '(--from)--from=[Start at seconds, m\:ss or h\:mm\:ss]:value: ' \
+                '(--to)--to=[Stop there]:value: ' \
+                '(--frames)--frames=[Frames to sample]:value: ' \
+                '(-m --model)-m[A name or a folder]:value:_panda_models video-panda-7b video-panda-7b-pretrained tiny' \
+                '(-m --model)--model=[A name or a folder]:value:_panda_models video-panda-7b video-panda-7b-pretrained tiny' \
+                '(--quant)--quant=[auto, 4bit, 8bit or none]:value:(auto 4bit 8bit none)' \
+                '(--engine)--engine=[auto, torch, bitsandbytes or llama]:value:(auto torch bitsandbytes llama)' \
+                '(--device)--device=[auto, cpu, cuda or cuda\:N]:value:(auto cpu cuda)' \
+                '(--system)--system=[Replaces the system prompt]:value: ' \
+                '(--max-tokens)--max-tokens=[Longest answer]:value: ' \
+                '(--temperature)--temperature=[Above 0, answers vary]:value: ' \
+                '(--seed)--seed=[Makes varying answers repeatable]:value: ' \
+                '(--offline)--offline[Never touch the network]' \
+                '(--no-frames)--no-frames[Draw no frames]' \
+                '(--stats)--stats[Frames, tokens, speed and memory as well]' \
+                '(--quiet)--quiet[No notices; errors still show]' \
+                '(--debug)--debug[Tracebacks for errors]' \
+                '(-h --help)-h[Show this message and exit]' \
+                '(-h --help)--help[Show this message and exit]' \
+                '1:video:_panda_videos'
+            ;;
+        (frames)
+            _arguments -s -S \
+                '(--from)--from=[Start at seconds, m\:ss or h\:mm\:ss]:value: ' \
+                '(--to)--to=[Stop there]:value: ' \
+                '(--frames)--frames=[Frames to sample]:value: ' \
+                '(--canvas)--canvas=[Side of the model canvas; tiny has 168]:value: ' \
+                '(--save)--save=[Also as one picture\: PNG, JPEG or WebP]:file:_files' \
+                '(--json)--json[One JSON object]' \
+                '(--graphics)--graphics=[auto, kitty, iterm2, sixel, blocks or none]:value:(auto kitty iterm2 sixel blocks none)' \
+                '(--quiet)--quiet[No notices; errors still show]' \
+                '(--debug)--debug[Tracebacks for errors]' \
+                '(-h --help)-h[Show this message and exit]' \
+                '(-h --help)--help[Show this message and exit]' \
+                '1:video:_panda_videos'
+            ;;
         (demo)
             _arguments -s -S \
                 '(--device)--device=[auto, cpu, cuda or cuda\:N]:value:(auto cpu cuda)' \
                 '(--stats)--stats[Frames, tokens, speed and memory as well]' \
+                '(--graphics)--graphics=[auto, kitty, iterm2, sixel, blocks or none]:value:(auto kitty iterm2 sixel blocks none)' \
                 '(--quiet)--quiet[No notices; errors still show]' \
                 '(--debug)--debug[Tracebacks for errors]' \
                 '(-h --help)-h[Show this message and exit]' \

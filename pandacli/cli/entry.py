@@ -3,12 +3,14 @@
 import os
 import signal
 import sys
+import threading
 import traceback
 import warnings
 from types import FrameType
 from typing import NoReturn
 
 from pandacli.errors import DeviceError, PandaError, UsageError
+from pandacli.ui.chat.background import BACKGROUND
 from pandacli.ui.console import Screen
 
 INTERRUPTED = 130
@@ -26,6 +28,8 @@ def main() -> NoReturn:
     code = run(sys.argv[1:])
     _discard_unwritten()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C cannot hurry the way out
+    if any(thread.name == BACKGROUND for thread in threading.enumerate()):
+        os._exit(code)  # torch would abort the process where its thread is ended for it
     sys.exit(code)
 
 

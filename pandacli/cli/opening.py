@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from pandacli.ui.console import Screen
+from pandacli.ui.report import choice
 from pandacli.video.clip import Clip
 
 if TYPE_CHECKING:
@@ -15,10 +16,17 @@ if TYPE_CHECKING:
     from pandacli.video import Frames
 
 
-def read_clip(clip: Clip, num_frames: int, screen: Screen) -> tuple["Frames", float]:
+def quantising(name: str, done: int, total: int) -> str:
+    """Returns how far the quantisation of a model is, in a few words."""
+    return f"quantising {name} once, {100 * done // total} %"
+
+
+def read_clip(
+    clip: Clip, num_frames: int, screen: Screen, *, notices: bool = True
+) -> tuple["Frames", float]:
     """Returns the sampled frames of `clip` and the seconds that took.
 
-    What the reader noticed about the file is passed on to the user.
+    What the reader noticed about the file is passed on to the user, if `notices`.
 
     Raises:
         ClipError: The file cannot be used.
@@ -29,7 +37,7 @@ def read_clip(clip: Clip, num_frames: int, screen: Screen) -> tuple["Frames", fl
     with screen.stage("reading frames"):
         frames = sample_frames(clip, num_frames)
     seconds = perf_counter() - started
-    for sentence in frames.notices:
+    for sentence in frames.notices if notices else ():
         screen.notice(sentence)
     return frames, seconds
 
@@ -52,19 +60,9 @@ def load_model(
         from pandacli import Panda
 
         def report(done: int, total: int) -> None:
-            say(f"quantising {name} once, {100 * done // total} %")
+            say(quantising(name, done, total))
 
         panda = Panda.load(name, device=device, quant=quant, engine=engine, report=report)
-    if chosen := _choice(panda, quant):
+    if chosen := choice(panda, quant):
         screen.notice(f"{name} runs {chosen}")
     return panda
-
-
-def _choice(panda: "Panda", quant: str) -> str | None:
-    """What was chosen for the user, in words; None where the model is whole and in one place."""
-    *others, last = panda.devices
-    where = f"{', '.join(others)} and {last}" if others else last.replace("cpu", "the CPU")
-    if quant == "auto" and panda.quant != "none":
-        bits = panda.quant.removesuffix("bit")
-        return f"in {bits} bits on {where} ({panda.engine}); see --quant and --device"
-    return f"on {where}; see --device" if others else None

@@ -147,6 +147,8 @@ SETTINGS = {
         Setting("seed", _whole(0, 2**63 - 1)),
         Setting("system", _text),
         Setting("offline", _flag, False),
+        Setting("no-frames", _flag, False),
+        Setting("no-log", _flag, False),
         Setting("json", _flag, False),
         Setting("stats", _flag, False),
         Setting("graphics", _graphics, "auto"),
@@ -221,6 +223,15 @@ def resolve(given: Mapping[str, str | bool | None]) -> dict[str, Any]:
         else:
             values[name] = in_file.get(name, setting.built_in)
     return values
+
+
+def reader(name: str) -> Callable[[str], Any]:
+    """Returns what reads the value of an option out of a text, and complains as for the option.
+
+    Raises:
+        UsageError: By what is returned: the value cannot be right.
+    """
+    return lambda text: _read(SETTINGS[name], text, name)
 
 
 def _read(setting: Setting, text: str, where: str) -> Any:

@@ -79,7 +79,7 @@ class Conversation:
         self._make_room(question, min(max_tokens, _ROOM))
         stream = self.clip.stream(
             question,
-            history=self._seen(),
+            history=self.seen(),
             max_tokens=max_tokens,
             temperature=temperature,
             seed=None if seed is None else (seed + len(self.turns)) % 2**63,
@@ -114,7 +114,8 @@ class Conversation:
             if turn is not None:
                 self.turns.append(turn)
 
-    def _seen(self) -> list[tuple[str, str | Sequence[int]]]:
+    def seen(self) -> list[tuple[str, str | Sequence[int]]]:
+        """The turns that the model still sees, as `LoadedClip.stream` takes them."""
         # ids, where there are: other ids can make the same text, and the cache would not do
         return [(turn.question, turn.ids or turn.answer) for turn in self.turns[self.forgotten :]]
 
@@ -124,7 +125,7 @@ class Conversation:
         Raises:
             UsageError: The question alone leaves no room.
         """
-        left = self.clip.tokens_left(question, self._seen())
+        left = self.clip.tokens_left(question, self.seen())
         if left >= wanted:
             return
         alone = self.clip.tokens_left(question)
@@ -135,4 +136,4 @@ class Conversation:
             )
         while self.forgotten < len(self.turns) and left < max(wanted, alone // 2):
             self.forgotten += 1
-            left = self.clip.tokens_left(question, self._seen())
+            left = self.clip.tokens_left(question, self.seen())

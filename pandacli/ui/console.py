@@ -62,12 +62,16 @@ class Screen:
         """Whether a person is there to answer a question."""
         return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
 
-    def confirm(self, question: str) -> bool:
-        """Asks a question on stderr; anything but a yes is a no."""
+    def confirm(self, question: str, *, default: bool = False) -> bool:
+        """Asks a question on stderr; an empty answer is the default, all but a yes a no."""
         with suppress(OSError):
-            sys.stderr.write(harmless_line(f"panda: {question} [y/N]") + " ")
+            choices = "[Y/n]" if default else "[y/N]"
+            sys.stderr.write(harmless_line(f"panda: {question} {choices}") + " ")
             sys.stderr.flush()
-        return sys.stdin.readline().strip().lower() in ("y", "yes")
+        said = sys.stdin.readline()
+        if not said.strip():
+            return default and said != ""  # the end of the input is no yes
+        return said.strip().lower() in ("y", "yes")
 
     @contextmanager
     def stage(self, doing: str) -> Iterator[Callable[[str], None]]:
@@ -89,6 +93,20 @@ class Screen:
         """Tells the user, on stderr, something about the answer that they should know."""
         if not self.quiet:
             self.error_line(f"panda: {sentence}")
+
+    def aside(self, sentence: str, *, above: bool = False) -> None:
+        """Says, dimly and on stderr, something that belongs to the conversation with the user.
+
+        Args:
+            sentence: One line.
+            above: Begin it on a line of its own, whatever the cursor's place.
+        """
+        if above:
+            self.error_line("")
+        if sys.stderr.isatty():
+            self.err.print(_dim(harmless_line(sentence)), soft_wrap=True)
+        else:
+            self.error_line(sentence)
 
     def error_line(self, text: str) -> None:
         """Prints one line on stderr, whatever is in `text`; nobody to read it is no error."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pandacli.video.clip import format_time
 
 if TYPE_CHECKING:
-    from pandacli.engine import Answer
+    from pandacli.engine import Answer, Panda
     from pandacli.video import Frames
 
 
@@ -61,6 +61,21 @@ def stats_rows(answer: "Answer", frames: "Frames") -> list[tuple[str, str]]:
         ("speed", f"{stats.tokens_per_second:.1f} tokens/s"),
         ("memory", size(stats.peak_memory_bytes)),
     ]
+
+
+def choice(panda: "Panda", quant: str) -> str | None:
+    """Returns in words what was chosen for the user; None where the model is whole in one place.
+
+    Args:
+        panda: The model.
+        quant: What the user asked for.
+    """
+    *others, last = panda.devices
+    where = f"{', '.join(others)} and {last}" if others else last.replace("cpu", "the CPU")
+    if quant == "auto" and panda.quant != "none":
+        bits = panda.quant.removesuffix("bit")
+        return f"in {bits} bits on {where} ({panda.engine}); see --quant and --device"
+    return f"on {where}; see --device" if others else None
 
 
 def times_line(frames: "Frames") -> str:

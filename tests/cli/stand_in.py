@@ -30,6 +30,7 @@ class StandInStats:
     frames: int = 8
     prefix_tokens: int = 1232
     question_tokens: int = 9
+    prefilled_tokens: int = 1241
     answer_tokens: int = 3
     load_seconds: float = 1.0
     frames_seconds: float = 0.25

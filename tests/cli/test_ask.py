@@ -87,7 +87,7 @@ def test_stats_go_to_stderr_as_plain_lines(stand_in):
     assert done.stdout == b"You asked: why?\n"
     assert done.stderr.decode().splitlines() == [
         "frames       8 at 0:00, 0:01, 0:02, 0:03, 0:04, 0:05, 0:06, 0:07",
-        "tokens       1232 prefix, 9 question, 3 answer",
+        "tokens       1232 prefix, 9 question, 3 answer; 1241 computed before it",
         "time         1.00 s load, 0.25 s frames, 0.50 s prefill, 0.30 s decode",
         "first token  0.75 s",
         "speed        10.0 tokens/s",

@@ -1,0 +1,220 @@
+"""`panda chat`: a conversation about a clip."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pandacli.cli import options, settings
+from pandacli.cli.opening import quantising, read_clip
+from pandacli.cli.pulling import go_offline, offer_download
+from pandacli.errors import UsageError
+from pandacli.ui.console import Screen
+from pandacli.video.clip import Clip
+
+if TYPE_CHECKING:
+    from pandacli import Panda
+    from pandacli.engine.transcript import Transcript
+    from pandacli.ui.chat.background import Say
+    from pandacli.ui.chat.talk import Subject, Talk
+
+_SETTABLE = ("temperature", "max-tokens", "seed")
+_PANEL = "What it remembers"
+
+Continue = Annotated[
+    bool,
+    typer.Option("--continue", help="Go on with the last conversation.", rich_help_panel=_PANEL),
+]
+Load = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Go on with a saved one.", rich_help_panel=_PANEL),
+]
+NoLog = Annotated[
+    bool | None,
+    typer.Option("--no-log/--log", help="Keep nothing of this one.", rich_help_panel=_PANEL),
+]
+NoFrames = Annotated[
+    bool | None,
+    typer.Option(
+        "--no-frames/--show-frames", help="Draw no frames.", rich_help_panel="What it prints"
+    ),
+]
+
+
+def chat(
+    video: Annotated[
+        str | None, typer.Argument(metavar="[VIDEO]", show_default=False, help="Any video file.")
+    ] = None,
+    go_on: Continue = False,
+    load: Load = None,
+    no_log: NoLog = None,
+    start: options.From = None,
+    end: options.To = None,
+    frames: options.Frames = None,
+    model: options.Model = None,
+    quant: options.Quant = None,
+    engine: options.Engine = None,
+    device: options.Device = None,
+    system: options.System = None,
+    max_tokens: options.MaxTokens = None,
+    temperature: options.Temperature = None,
+    seed: options.Seed = None,
+    offline: options.Offline = None,
+    no_frames: NoFrames = None,
+    stats: options.Stats = None,
+    quiet: options.Quiet = None,
+    debug: options.Debug = None,
+) -> None:
+    """Talk about a video.
+
+    Each question sees those before it. The model loads while you type;
+    /help lists what else can be typed. Where standard input or output is no
+    terminal, each line of the input is a question, each line of the output
+    its answer.
+    """
+    earlier, log = _earlier(go_on, load)
+    given = {
+        "from": start,
+        "to": end,
+        "frames": frames,
+        "model": model,
+        "quant": quant,
+        "engine": engine,
+        "device": device,
+        "system": system,
+        "max-tokens": max_tokens,
+        "temperature": temperature,
+        "seed": seed,
+        "offline": offline,
+        "no-frames": no_frames,
+        "no-log": no_log,
+        "stats": stats,
+        "quiet": quiet,
+        "debug": debug,
+    }
+    chosen = settings.resolve(given if earlier is None else _as_before(given, earlier, video))
+    video = video if video is not None or earlier is None else earlier.video
+    if not video:
+        raise UsageError("VIDEO is missing", "for example: panda chat clip.mp4, or --continue")
+    screen = Screen(quiet=chosen["quiet"])
+    subject = _look(Clip(Path(video), chosen["from"], chosen["to"]), chosen, screen)
+    if chosen["offline"]:
+        go_offline()
+    how_run = {name: chosen[name] for name in ("quant", "engine", "device")}
+    offer_download(chosen["model"], screen, **how_run)
+    _talk(subject, chosen, how_run, screen, earlier, log)
+
+
+def _earlier(go_on: bool, load: str | None) -> "tuple[Transcript | None, Path | None]":
+    """Returns the conversation to go on with, and the log that it is kept in."""
+    if go_on and load is not None:
+        raise UsageError("--continue and --load are two conversations", "choose one of them")
+    if not go_on and load is None:
+        return None, None
+    from pandacli.engine.transcript import read_transcript
+    from pandacli.store.conversations import last_conversation
+
+    if load is not None:
+        return read_transcript(Path(load)), None
+    log = last_conversation()
+    if log is None:
+        raise UsageError("there is no conversation to continue", "begin one: panda chat clip.mp4")
+    return read_transcript(log), log
+
+
+def _as_before(given: dict[str, Any], earlier: "Transcript", video: str | None) -> dict[str, Any]:
+    """Returns the options with what an earlier conversation says where they say nothing."""
+    before: dict[str, Any] = {"model": earlier.model, "system": earlier.system}
+    if video is None:
+        before |= {"from": earlier.start, "to": earlier.end, "frames": earlier.frames}
+    known = {name: str(value) for name, value in before.items() if value is not None}
+    return {name: known.get(name) if value is None else value for name, value in given.items()}
+
+
+def _look(clip: Clip, chosen: dict[str, Any], screen: Screen) -> "Subject":
+    from pandacli.ui.chat.talk import Subject
+
+    frames, seconds = read_clip(clip, chosen["frames"], screen, notices=False)
+    return Subject(clip, frames, seconds, chosen["frames"], chosen["system"])
+
+
+def _talk(
+    subject: "Subject",
+    chosen: dict[str, Any],
+    how_run: dict[str, Any],
+    screen: Screen,
+    earlier: "Transcript | None",
+    log: Path | None,
+) -> None:
+    from pandacli.ui.chat.talk import Manner, Talk
+
+    interactive = sys.stdin is not None and sys.stdin.isatty() and screen.answers_to_terminal
+
+    def load(say: "Say") -> "Panda":
+        say(f"loading {chosen['model']}")
+        from pandacli import Panda
+
+        def report(done: int, total: int) -> None:
+            say(quantising(chosen["model"], done, total))
+
+        return Panda.load(chosen["model"], **how_run, report=report)
+
+    from pandacli.store import resolve
+
+    resolve(chosen["model"])  # a model that is not there is told before the prompt
+    if not chosen["no-log"]:
+        log = log or _new_log(screen)
+    talk = Talk(
+        load,
+        chosen["model"],
+        subject,
+        Manner(chosen["max-tokens"], chosen["temperature"], chosen["seed"]),
+        turns=earlier.turns if earlier else (),
+        log=None if chosen["no-log"] else log,
+    )
+    if interactive:
+        _in_terminal(talk, chosen, screen)
+    else:
+        from pandacli.ui.chat.lines import converse
+
+        converse(talk, screen, stats=chosen["stats"])
+
+
+def _in_terminal(talk: "Talk", chosen: dict[str, Any], screen: Screen) -> None:
+    from pandacli.ui.chat.prompt import Prompt
+    from pandacli.ui.chat.session import Session, toolbar
+
+    history = None if chosen["no-log"] else _history(screen)
+    prompt = Prompt(lambda: toolbar(talk), history, _SETTABLE)
+    session = Session(
+        talk,
+        prompt,
+        screen,
+        lambda clip: _look(clip, chosen, screen),
+        {name: settings.reader(name) for name in _SETTABLE},
+        quant=chosen["quant"],
+        pictures=not (chosen["no-frames"] or chosen["quiet"]),
+        stats=chosen["stats"],
+    )
+    session.run()
+
+
+def _new_log(screen: Screen) -> Path | None:
+    from pandacli.store.conversations import new_conversation
+
+    try:
+        return new_conversation()
+    except OSError as error:
+        screen.notice(f"the conversation is not kept: {error.filename}: {error.strerror}")
+        return None
+
+
+def _history(screen: Screen) -> Path | None:
+    from pandacli.store.conversations import state_folder
+
+    try:
+        return state_folder() / "questions"
+    except OSError as error:
+        screen.notice(f"questions are not kept: {error.filename}: {error.strerror}")
+        return None

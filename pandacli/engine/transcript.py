@@ -1,0 +1,131 @@
+"""A conversation on paper: what it is about and what was said, as JSON and as Markdown."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from pandacli.engine.conversation import Turn
+from pandacli.errors import ClipError, UsageError
+from pandacli.store.writing import write_text
+from pandacli.video.clip import format_time
+
+FORMAT = 1
+"""Version of the JSON; it grows when older programs cannot read a newer file."""
+
+_REASONS = get_args(get_type_hints(Turn)["finish_reason"])
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What a conversation was about, and its turns.
+
+    Attributes:
+        video: The file.
+        start: First moment asked about, in seconds; None for the beginning.
+        end: Where the range stops, in seconds; None for the end.
+        frames: How many frames the model was shown.
+        model: The name or the folder of the model.
+        system: The system prompt; None for the one that the model was trained with.
+        turns: What was said.
+    """
+
+    video: str
+    start: float | None
+    end: float | None
+    frames: int
+    model: str
+    system: str | None
+    turns: tuple[Turn, ...]
+
+    def to_json(self) -> str:
+        """The conversation for `read_transcript`, as pure ASCII."""
+        record = {
+            "format": FORMAT,
+            "video": self.video,
+            "from": self.start,
+            "to": self.end,
+            "frames": self.frames,
+            "model": self.model,
+            "system": self.system,
+            "turns": [
+                {"question": t.question, "answer": t.answer, "finish_reason": t.finish_reason}
+                for t in self.turns
+            ],
+        }
+        return json.dumps(record, indent=2) + "\n"
+
+    def to_markdown(self) -> str:
+        """The conversation for people: questions as quotes, answers under them."""
+        start = format_time(self.start or 0.0)
+        end = "the end" if self.end is None else format_time(self.end)
+        part = "" if self.start is None and self.end is None else f", {start} to {end}"
+        lines = [f"# {Path(self.video).name}{part}", "", f"Answers by {self.model}."]
+        for turn in self.turns:
+            lines += ["", *(f"> {line}".rstrip() for line in turn.question.splitlines()), ""]
+            lines.append(turn.answer)
+            if turn.finish_reason == "interrupted":
+                lines += ["", "*(interrupted)*"]
+        # as in to_json, a name or a text that is no Unicode must not keep a file from being saved
+        return "\n".join(lines).encode("utf-8", "backslashreplace").decode() + "\n"
+
+
+def write_transcript(transcript: Transcript, path: Path) -> None:
+    """Save a conversation in the form that the file's name asks for: .json or .md.
+
+    The file is there once it is whole; one of that name is replaced.
+
+    Raises:
+        UsageError: The name ends otherwise, or the file cannot be written.
+    """
+    forms = {".json": transcript.to_json, ".md": transcript.to_markdown}
+    form = forms.get(path.suffix.lower())
+    if form is None:
+        raise UsageError(f"{path} ends neither in .json nor in .md", "for example: talk.md")
+    try:
+        write_text(path, form())
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+
+
+def read_transcript(path: Path) -> Transcript:
+    """The conversation that was saved as JSON.
+
+    Raises:
+        ClipError: The file cannot be read, or is no saved conversation.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ClipError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ClipError(
+            f"{path} is not a saved conversation", "save one as JSON: /save talk.json"
+        ) from error
+    try:
+        if record["format"] != FORMAT:
+            raise ClipError(f"{path} was saved by a newer version of panda", "update panda")
+        return Transcript(
+            video=_typed(record["video"], str),
+            start=_typed(record["from"], int, float, type(None)),
+            end=_typed(record["to"], int, float, type(None)),
+            frames=_typed(record["frames"], int),
+            model=_typed(record["model"], str),
+            system=_typed(record["system"], str, type(None)),
+            turns=tuple(map(_turn, _typed(record["turns"], list))),
+        )
+    except (KeyError, TypeError) as error:
+        raise ClipError(f"{path} is not a saved conversation, or damaged") from error
+
+
+def _turn(record: dict[str, Any]) -> Turn:
+    reason = record["finish_reason"]
+    if reason not in _REASONS:
+        raise TypeError
+    return Turn(_typed(record["question"], str), _typed(record["answer"], str), reason)
+
+
+def _typed(value: Any, *types: type) -> Any:
+    if not isinstance(value, types) or isinstance(value, bool):
+        raise TypeError
+    return value

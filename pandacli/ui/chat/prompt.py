@@ -1,0 +1,171 @@
+"""Where the user types: history, several lines, completion, and a line about the model below."""
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.completion import (
+    CompleteEvent,
+    Completer,
+    Completion,
+    PathCompleter,
+)
+from prompt_toolkit.document import Document
+from prompt_toolkit.history import FileHistory, InMemoryHistory
+from prompt_toolkit.input import Input
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.output import Output
+from prompt_toolkit.styles import Style
+
+from pandacli.ui.chat.commands import COMMANDS
+
+_VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".gif", ".webp")
+_FILE_COMMAND = re.compile(r"(/video|/load|/save|/frames\s+save)\s+")
+_STYLE = Style.from_dict(
+    {
+        "bottom-toolbar": "noreverse fg:ansibrightblack",
+        "prompt": "bold",
+        "more": "fg:ansibrightblack",
+    }
+)
+_REFRESH = 0.5  # seconds between two looks at what is being made ready
+
+
+class Prompt:
+    """The line at which questions are typed.
+
+    Enter asks, Alt-Enter begins a new line. Ctrl-C clears the line, and an empty one leaves.
+
+    Args:
+        toolbar: What stands below.
+        history: The file of earlier questions; None where they are kept for this time only.
+        settings: The names that `/set` knows.
+        given: Where keys come from, instead of the terminal.
+        shown: Where it is drawn, instead of the terminal.
+    """
+
+    def __init__(
+        self,
+        toolbar: Callable[[], str],
+        history: Path | None,
+        settings: Iterable[str],
+        *,
+        given: Input | None = None,
+        shown: Output | None = None,
+    ) -> None:
+        self._session: PromptSession[str] = PromptSession(
+            [("class:prompt", "> ")],
+            multiline=True,
+            prompt_continuation=[("class:more", "  ")],
+            history=_Questions(str(history)) if history else InMemoryHistory(),
+            completer=_Slashes(settings),
+            complete_while_typing=True,
+            key_bindings=_keys(),
+            bottom_toolbar=toolbar,
+            refresh_interval=_REFRESH,
+            style=_STYLE,
+            reserve_space_for_menu=4,
+            input=given,
+            output=shown,
+        )
+
+    def read(self) -> str:
+        """What the user typed.
+
+        Raises:
+            EOFError: Ctrl-D on an empty line.
+            KeyboardInterrupt: Ctrl-C on an empty line.
+        """
+        return self._session.prompt()
+
+    def refresh(self) -> None:
+        """Draw the toolbar anew; may be called from any thread."""
+        self._session.app.invalidate()
+
+    def leave(self, error: BaseException) -> None:
+        """End `read` with an error; may be called from any thread, also when nothing is read.
+
+        What has been typed is kept among the earlier questions.
+        """
+        app = self._session.app
+
+        def leave() -> None:
+            if app.is_running and not app.is_done:
+                app.current_buffer.append_to_history()
+                app.exit(exception=error)
+
+        if app.loop is not None:
+            app.loop.call_soon_threadsafe(leave)
+
+
+class _Questions(FileHistory):
+    """A history file that takes any text, and whose loss is no error."""
+
+    def store_string(self, string: str) -> None:
+        try:
+            super().store_string(string.encode("utf-8", "replace").decode("utf-8"))
+        except OSError:
+            return
+
+    def load_history_strings(self) -> Iterable[str]:
+        try:
+            return list(super().load_history_strings())
+        except OSError:
+            return []
+
+
+class _Slashes(Completer):
+    """Completes commands, what they take, and files."""
+
+    def __init__(self, settings: Iterable[str]) -> None:
+        self._settings = list(settings)
+        self._files = PathCompleter(expanduser=True)
+        self._videos = PathCompleter(expanduser=True, file_filter=_is_video)
+
+    def get_completions(self, document: Document, event: CompleteEvent) -> Iterable[Completion]:
+        text = document.text_before_cursor
+        if not text.startswith("/") or "\n" in text:
+            return
+        if found := _FILE_COMMAND.match(text):
+            files = self._videos if found[1] == "/video" else self._files
+            rest = text[found.end() :]
+            yield from files.get_completions(Document(rest, len(rest)), event)
+        elif " " not in text:
+            for command in COMMANDS.values():
+                if command.name.startswith(text):
+                    yield Completion(
+                        command.name, -len(text), display_meta=command.does, display=command.usage
+                    )
+        else:
+            name, _, rest = text.partition(" ")
+            words = {"/set": self._settings, "/frames": ["save"]}.get(name, [])
+            for word in words:
+                if word.startswith(rest):
+                    yield Completion(word, -len(rest))
+
+
+def _is_video(name: str) -> bool:
+    path = Path(name)
+    return path.is_dir() or path.suffix.lower() in _VIDEOS
+
+
+def _keys() -> KeyBindings:
+    keys = KeyBindings()
+
+    @keys.add("enter")
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.validate_and_handle()
+
+    @keys.add("escape", "enter")
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    @keys.add("c-c")
+    def _(event: KeyPressEvent) -> None:
+        if event.current_buffer.text:
+            event.current_buffer.reset()
+        else:
+            event.app.exit(exception=KeyboardInterrupt)
+
+    return keys

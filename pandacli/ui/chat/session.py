@@ -1,0 +1,319 @@
+"""The conversation in a terminal."""
+
+import sys
+import termios
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pandacli.engine.transcript import read_transcript, write_transcript
+from pandacli.errors import PandaError, UsageError
+from pandacli.ui.chat.commands import COMMANDS, file_name, parse
+from pandacli.ui.chat.wrap import Wrapped
+from pandacli.ui.harmless import harmless_line
+from pandacli.ui.report import choice
+from pandacli.video.clip import Clip, format_time, parse_time
+
+if TYPE_CHECKING:
+    from pandacli.engine import Answer
+    from pandacli.ui.chat.prompt import Prompt
+    from pandacli.ui.chat.talk import Subject, Talk
+    from pandacli.ui.console import Screen
+
+Look = Callable[[Clip], "Subject"]
+"""Samples the frames of a clip."""
+
+
+class Session:
+    """Reads what the user types, and answers, until they leave.
+
+    Args:
+        talk: The conversation.
+        prompt: Where is typed.
+        screen: Where is shown.
+        look: Samples the frames of another clip.
+        read: Of each setting of `/set`, what makes its value of a text; raises UsageError.
+        quant: What the user asked for.
+        pictures: Whether frames are drawn when a clip is opened.
+        stats: Whether what an answer cost is shown under it.
+    """
+
+    def __init__(
+        self,
+        talk: "Talk",
+        prompt: "Prompt",
+        screen: "Screen",
+        look: Look,
+        read: Mapping[str, Callable[[str], Any]],
+        *,
+        quant: str = "auto",
+        pictures: bool = True,
+        stats: bool = False,
+    ) -> None:
+        self._talk, self._prompt, self._screen = talk, prompt, screen
+        self._look, self._read = look, read
+        self._quant, self._pictures, self._stats = quant, pictures, stats
+        self._last: Answer | None = None
+        talk.changed = self._changed
+        self._announced = False
+
+    def run(self) -> None:
+        """Talk.
+
+        Raises:
+            PandaError: The model cannot be loaded.
+        """
+        self._show_clip()
+        self._screen.aside(f"{self._talk.model}: loading while you type. /help lists commands.")
+        if self._talk.turns:
+            self._show_turns()
+        while True:
+            if (failure := self._talk.error) is not None:
+                raise failure
+            try:
+                line = self._prompt.read()
+            except (EOFError, KeyboardInterrupt):
+                return
+            try:
+                if not line.strip():
+                    continue
+                if not line.startswith("/"):
+                    self._ask(line.strip())
+                elif not self._obey(*parse(line)):
+                    return
+            except KeyboardInterrupt:
+                self._screen.aside("stopped", above=True)
+            except PandaError as error:
+                if error is self._talk.error:
+                    raise
+                self._screen.error(error.message, error.hint)
+
+    def _changed(self) -> None:
+        if (error := self._talk.error) is not None:
+            self._prompt.leave(error)
+        else:
+            self._prompt.refresh()
+
+    def _ask(self, question: str) -> None:
+        talk, forgotten = self._talk, self._talk.forgotten
+        try:
+            with _typing_ahead():
+                self._wait()
+                with closing(talk.ask(question)) as stream:
+                    if talk.forgotten > forgotten:
+                        self._screen.notice(
+                            f"the conversation is longer than the model's context: its first"
+                            f" {talk.forgotten} turns are forgotten"
+                        )
+                    self._screen.stream(Wrapped(lambda: self._screen.out.width).lines(stream))
+            self._last = stream.answer
+        finally:
+            self._keep()
+        if self._last.finish_reason == "length":
+            length = self._last.stats.answer_tokens
+            self._screen.notice(f"the answer was cut off after {length} tokens")
+        if self._stats:
+            self._show_stats()
+
+    def _wait(self) -> None:
+        """Show what is being made ready until it is."""
+        talk = self._talk
+        if not talk.wait(0):
+            with self._screen.stage(talk.doing) as say:
+                while not talk.wait(0.2):
+                    say(talk.doing)
+        if not self._announced and talk.error is None:
+            self._announced = True
+            if chosen := choice(talk.panda.result(), self._quant):
+                self._screen.notice(f"{talk.model} runs {chosen}")
+
+    def _keep(self) -> None:
+        try:
+            self._talk.keep()
+        except PandaError as error:
+            self._screen.notice(f"the conversation is not kept: {error.message}")
+
+    def _obey(self, name: str, rest: str) -> bool:
+        """Do what a command asks for; whether to go on."""
+        match name:
+            case "/exit":
+                return False
+            case "/help":
+                width = max(len(command.usage) for command in COMMANDS.values())
+                for command in COMMANDS.values():
+                    self._screen.aside(f"{command.usage:<{width}}  {command.does}")
+                self._screen.aside("Enter asks, Alt-Enter begins a new line, Ctrl-C stops")
+            case "/frames":
+                self._frames(rest)
+            case "/clip":
+                self._turn_to(self._part(rest.split()))
+            case "/video":
+                self._turn_to(Clip(Path(file_name(rest)).expanduser()))
+            case "/undo":
+                turn = self._talk.undo()
+                self._screen.aside(f"took back: {turn.question}" if turn else "nothing to undo")
+                self._keep()
+            case "/retry":
+                self._retry()
+            case "/reset":
+                self._talk.replace([])
+                self._screen.aside("forgotten; the clip stays")
+            case "/set":
+                self._set(rest)
+            case "/stats":
+                self._show_stats()
+            case "/save":
+                self._save(Path(file_name(rest)).expanduser())
+            case "/load":
+                self._load(Path(file_name(rest)).expanduser())
+        return True
+
+    def _frames(self, rest: str) -> None:
+        if not rest:
+            self._screen.frames(self._talk.subject.frames)
+            return
+        word, _, name = rest.partition(" ")
+        if word != "save" or not name.strip():
+            raise UsageError(f"it is written {COMMANDS['/frames'].usage}")
+        path = Path(file_name(name.strip())).expanduser()
+        from pandacli.ui.sheet import check_sheet_path, contact_sheet, save_sheet
+
+        subject = self._talk.subject
+        check_sheet_path(path, subject.clip.path)
+        save_sheet(contact_sheet(subject.frames), path)
+        self._screen.aside(f"saved {path}")
+
+    def _part(self, times: list[str]) -> Clip:
+        if len(times) > 2:
+            raise UsageError(f"it is written {COMMANDS['/clip'].usage}")
+        return Clip(self._talk.subject.clip.path, *map(parse_time, times))
+
+    def _turn_to(self, clip: Clip) -> None:
+        """Talk about another clip; the user says whether what was said stays."""
+        subject = self._look(clip)
+        turns = len(self._talk.turns)
+        if turns and not self._screen.confirm(
+            f"keep the conversation so far ({turns} {'turn' if turns == 1 else 'turns'})?",
+            default=True,
+        ):
+            self._talk.replace([])
+        self._talk.turn_to(subject)
+        self._show_clip()
+
+    def _retry(self) -> None:
+        turn = self._talk.undo()
+        if turn is None:
+            self._screen.aside("nothing to ask again")
+            return
+        turns = len(self._talk.turns)
+        self._screen.question(turn.question)
+        try:
+            self._ask(turn.question)
+        finally:
+            if len(self._talk.turns) == turns:  # stopped before the first word
+                self._talk.turns.append(turn)
+        if self._talk.manner.temperature == 0:
+            self._screen.aside("at temperature 0 it is always the same: /set temperature 0.7")
+
+    def _set(self, rest: str) -> None:
+        manner = asdict(self._talk.manner)
+        name, _, value = rest.partition(" ")
+        if not rest:
+            for field, current in manner.items():
+                name = field.replace("_", "-")
+                self._screen.aside(f"{name:<12} {'-' if current is None else current}")
+            return
+        if name not in self._read or not value.strip():
+            raise UsageError(f"what can be set is {', '.join(self._read)}", "/set temperature 0.7")
+        setattr(self._talk.manner, name.replace("-", "_"), self._read[name](value.strip()))
+
+    def _show_stats(self) -> None:
+        if self._last is None:
+            self._screen.aside("no answer yet")
+            return
+        self._screen.stats(self._last, self._talk.subject.frames)
+        if tokens := self._talk.tokens():
+            self._screen.aside(f"the context holds {tokens[0]:,} of {tokens[1]:,} tokens")
+
+    def _save(self, path: Path) -> None:
+        turns = len(self._talk.turns)
+        if not turns:
+            raise UsageError("nothing has been said yet")
+        if path.exists() and not self._screen.confirm(f"{path} is there; replace it?"):
+            return
+        write_transcript(self._talk.transcript(), path)
+        self._screen.aside(f"saved {turns} {'turn' if turns == 1 else 'turns'} to {path}")
+
+    def _load(self, path: Path) -> None:
+        transcript = read_transcript(path)
+        self._talk.replace(transcript.turns)
+        self._show_turns()
+        if Path(transcript.video) != self._talk.subject.clip.path.absolute():
+            self._screen.notice(f"that was about {transcript.video}; /video goes there")
+
+    def _show_clip(self) -> None:
+        subject = self._talk.subject
+        self._screen.aside(clip_line(subject))
+        for sentence in subject.frames.notices:
+            self._screen.notice(sentence)
+        if self._pictures:
+            self._screen.frames(subject.frames)
+
+    def _show_turns(self) -> None:
+        """The last turns, so that the user sees where the conversation stands."""
+        turns = self._talk.turns
+        if len(turns) > 2:
+            self._screen.aside(f"({len(turns) - 2} turns before)")
+        for turn in turns[-2:]:
+            self._screen.question(turn.question)
+            width = lambda: self._screen.out.width  # noqa: E731
+            self._screen.stream(Wrapped(width).lines([turn.answer]))
+
+
+def clip_line(subject: "Subject") -> str:
+    """A clip in a line: its name, range, length, size and rate."""
+    info, clip = subject.frames.info, subject.clip
+    length = format_time(info.duration)
+    if clip.start is not None or clip.end is not None:
+        end = "the end" if clip.end is None else format_time(clip.end)
+        length = f"{format_time(clip.start or 0.0)} to {end} of {length}"
+    facts = [length, f"{info.width}x{info.height}", f"{info.fps:.4g} fps"]
+    return f"{clip.path.name}: {', '.join(facts)}"
+
+
+@contextmanager
+def _typing_ahead() -> Iterator[None]:
+    """Keep what is typed meanwhile off the screen, and as it is for the next question.
+
+    Ctrl-C still interrupts.
+    """
+    try:
+        stream = sys.stdin.fileno()
+        before = termios.tcgetattr(stream)
+    except (OSError, ValueError, termios.error):
+        yield
+        return
+    quiet = list(before)
+    quiet[0] &= ~termios.ICRNL
+    quiet[3] &= ~(termios.ECHO | termios.ICANON)
+    try:
+        termios.tcsetattr(stream, termios.TCSANOW, quiet)
+        yield
+    finally:
+        with suppress(termios.error):
+            termios.tcsetattr(stream, termios.TCSANOW, before)
+
+
+def toolbar(talk: "Talk") -> str:
+    """What stands under the prompt: the model, and how full its context is."""
+    words = [harmless_line(talk.model)]
+    if talk.doing:
+        words.append(f"{harmless_line(talk.doing)}…")
+    elif tokens := talk.tokens():
+        panda = talk.panda.result()
+        if panda.quant != "none":
+            words.append(f"{panda.quant} {panda.engine}")
+        words.append(f"{tokens[0]:,} of {tokens[1]:,} tokens")
+    return " " + " · ".join(words)

@@ -1,0 +1,190 @@
+"""What is talked about and how: the clip, the model, the turns, and where they are kept."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from pandacli.engine.conversation import Conversation, Turn
+from pandacli.engine.transcript import Transcript, write_transcript
+from pandacli.errors import PandaError
+from pandacli.ui.chat.background import Background, Say
+from pandacli.video.clip import Clip
+
+if TYPE_CHECKING:
+    from pandacli.engine import AnswerStream, LoadedClip, Panda
+    from pandacli.video import Frames
+
+
+@dataclass
+class Manner:
+    """How questions are answered; may be changed between them.
+
+    Attributes:
+        max_tokens: The longest answer, in tokens.
+        temperature: Above 0, answers vary.
+        seed: Makes varying answers repeatable.
+    """
+
+    max_tokens: int = 1024
+    temperature: float = 0.0
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is looked at.
+
+    Attributes:
+        clip: The file and the range.
+        frames: What was sampled from it.
+        seconds: How long that took.
+        num_frames: How many frames the model is shown; what the clip lacks is padding.
+        system: The system prompt; None for the model's own.
+    """
+
+    clip: Clip
+    frames: "Frames"
+    seconds: float
+    num_frames: int
+    system: str | None = None
+
+
+class Talk:
+    """A conversation whose model and prefix are made ready in the background.
+
+    Args:
+        load: Loads the model; is given what to tell with how far it is.
+        model: The model's name.
+        subject: What is talked about first.
+        manner: How questions are answered.
+        turns: What has been said before.
+        log: The file that each turn is saved to, as JSON; None for none.
+
+    Attributes:
+        panda: The model, while it is loaded and after.
+        changed: Called, in another thread, when `doing` or `error` have changed.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[Say], "Panda"],
+        model: str,
+        subject: Subject,
+        manner: Manner,
+        *,
+        turns: Iterable[Turn] = (),
+        log: Path | None = None,
+    ) -> None:
+        self.model, self.manner, self.log = model, manner, log
+        self.changed: Callable[[], None] = lambda: None
+        self._computing = Lock()
+        self._turns = list(turns)
+        self._conversation: Conversation | None = None
+        self.panda = Background(load, lambda: self.changed())
+        self.turn_to(subject)
+
+    def turn_to(self, subject: Subject) -> None:
+        """Talk about another clip from now on; the turns stay."""
+        self.subject = subject
+
+        def look(say: Say) -> "LoadedClip":
+            panda = self.panda.result()
+            with self._computing:
+                clip = panda.open(
+                    subject.frames,
+                    num_frames=subject.num_frames,
+                    system=subject.system,
+                    frames_seconds=subject.seconds,
+                )
+                if self.subject is subject:  # or the user has gone on to another
+                    say("looking at the clip")
+                    clip.prepare()
+                return clip
+
+        self._clip = Background(look, lambda: self.changed())
+
+    @property
+    def doing(self) -> str:
+        """What is being made ready, in a few words; "" where all is."""
+        return next((b.doing or "loading" for b in (self.panda, self._clip) if not b.ended), "")
+
+    @property
+    def error(self) -> BaseException | None:
+        """Why no question can be answered, if that is known."""
+        return self.panda.error or self._clip.error
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until a question can be answered at once, at most so long; whether it can."""
+        return self._clip.wait(seconds)
+
+    @property
+    def turns(self) -> list[Turn]:
+        """What has been said."""
+        return self._conversation.turns if self._conversation else self._turns
+
+    @property
+    def forgotten(self) -> int:
+        """How many of the turns no longer fit into the model's context."""
+        return self._conversation.forgotten if self._conversation else 0
+
+    def ask(self, question: str) -> "AnswerStream":
+        """Ask, when all is ready; the answer becomes a turn, see `Conversation.ask`."""
+        clip = self._clip.result()
+        if self._conversation is None or self._conversation.clip is not clip:
+            self._conversation = Conversation(clip, self.turns)
+        manner = self.manner
+        return self._conversation.ask(
+            question,
+            max_tokens=manner.max_tokens,
+            temperature=manner.temperature,
+            seed=manner.seed,
+        )
+
+    def undo(self) -> Turn | None:
+        """Take the last turn back; returns it, or None where there is none."""
+        if self._conversation:
+            return self._conversation.undo()
+        return self._turns.pop() if self._turns else None
+
+    def replace(self, turns: Iterable[Turn]) -> None:
+        """Have said this, and nothing else."""
+        self._turns = list(turns)
+        self._conversation = None
+
+    def tokens(self) -> tuple[int, int] | None:
+        """How many tokens the context holds so far, and could; None while nothing is ready."""
+        if not self._clip.ended or self._clip.error:
+            return None
+        clip, config = self._clip.result(), self.panda.result().model.config
+        seen = self._conversation.seen() if self._conversation else []
+        context = int(config.max_position_embeddings)
+        return (context - clip.tokens_left("", seen) if seen else clip.prefix_tokens), context
+
+    def transcript(self) -> Transcript:
+        """The conversation on paper."""
+        clip = self.subject.clip
+        return Transcript(
+            video=str(clip.path.absolute()),
+            start=clip.start,
+            end=clip.end,
+            frames=self.subject.num_frames,
+            model=self.model,
+            system=self.subject.system,
+            turns=tuple(self.turns),
+        )
+
+    def keep(self) -> None:
+        """Save the conversation to its log.
+
+        Raises:
+            PandaError: The log cannot be written; it is given up.
+        """
+        if self.log is None or not self.turns:
+            return
+        try:
+            write_transcript(self.transcript(), self.log)
+        except PandaError:
+            self.log = None
+            raise

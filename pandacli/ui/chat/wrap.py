@@ -1,0 +1,62 @@
+"""Lines that fit the terminal, made of text that comes in pieces."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+
+class Wrapped:
+    """Breaks lines between words, without ever having to take back what was shown.
+
+    A word is given once it is known to end. Characters that take two cells, as in Chinese and
+    Japanese, may be parted anywhere.
+
+    Args:
+        width: Tells the cells of a line, and is asked at every word, so that a window may change.
+    """
+
+    def __init__(self, width: Callable[[], int]) -> None:
+        self._width = width
+        self._column = 0
+        self._space = ""
+        self._word = ""
+
+    def lines(self, pieces: Iterable[str]) -> Iterator[str]:
+        """The pieces with line breaks in them; the last one is followed by none."""
+        for piece in pieces:
+            if shown := "".join(map(self._add, piece)):
+                yield shown
+        if self._word:
+            yield self._flush()
+
+    def _add(self, character: str) -> str:
+        from rich.cells import cell_len
+
+        if character == "\n":
+            shown = self._flush() + "\n"
+            self._column, self._space = 0, ""
+            return shown
+        if character.isspace():
+            shown = self._flush()
+            self._space += " "
+            return shown
+        if cell_len(character) > 1:
+            shown = self._flush()
+            self._word = character
+            return shown + self._flush()
+        self._word += character
+        return ""
+
+    def _flush(self) -> str:
+        """The word so far, in front of it what parts it from the one before."""
+        from rich.cells import cell_len
+
+        if not self._word:
+            return ""
+        size, width = cell_len(self._word), max(1, self._width())
+        if self._column and self._column + len(self._space) + size > width:
+            shown, self._column = "\n" + self._word, size
+        else:
+            shown = self._space + self._word
+            self._column += len(self._space) + size
+        self._column = self._column % width or width  # where the terminal breaks a long word
+        self._word = self._space = ""
+        return shown

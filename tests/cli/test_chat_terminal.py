@@ -1,0 +1,146 @@
+"""`panda chat` with `tiny` in a terminal, as its users see it."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.cli.emulator import Emulator
+
+CLIP = Path(__file__).parents[2] / "pandacli" / "assets" / "demo.mp4"
+QUESTION, ANSWER = "What happens?", "A red circle moves right."
+
+
+@pytest.fixture
+def chat(environment, home):
+    """Starts `panda chat`; what is still running at the end is ended."""
+    started = []
+
+    def start(*arguments, columns=80, lines=24, slow=0.0):
+        variables = {"UNHURRIED": str(slow), "XDG_STATE_HOME": str(home / "state")}
+        terminal = Emulator(
+            "chat",
+            *arguments,
+            "--model",
+            "tiny",
+            environment=environment | variables,
+            columns=columns,
+            lines=lines,
+        )
+        started.append(terminal)
+        return terminal
+
+    yield start
+    for terminal in started:
+        terminal.process.close(force=True)
+
+
+def log_of(home):
+    (path,) = (home / "state" / "panda" / "conversations").glob("*.json")
+    return [turn["question"] for turn in json.loads(path.read_text())["turns"]]
+
+
+def test_a_conversation_from_the_first_line_to_the_last(chat, home):
+    terminal = chat(str(CLIP))
+    shown = terminal.until(r"^>")
+    assert re.search(r"demo\.mp4: 0:08, 640x360, 25 fps", shown)
+    assert "tiny: loading while you type" in shown
+    assert "0:07" in shown, "the frames have their times"
+    terminal.until("tiny · [0-9]+ of 2,048 tokens")
+    terminal.ask(QUESTION)
+    terminal.until(re.escape(ANSWER))
+    terminal.ask("Is there a circle?")
+    terminal.until(r"^> Is there a circle\?\n\w+\.$")
+    terminal.ask("/undo")
+    terminal.until("took back: Is there a circle")
+    terminal.ask("/undno")
+    terminal.until(r"did you mean /undo\?")
+    terminal.keys("\x04")
+    assert terminal.end() == 0
+    assert log_of(home) == [QUESTION]
+
+
+def test_a_question_may_be_typed_before_the_model_is_there(chat):
+    terminal = chat(str(CLIP), "--no-frames")
+    terminal.until(r"^>")
+    terminal.ask(QUESTION)
+    shown = terminal.until(re.escape(ANSWER))
+    assert "▄" not in shown
+
+
+def test_ctrl_c_stops_an_answer_and_the_conversation_goes_on(chat, home):
+    terminal = chat(str(CLIP), "--no-frames", slow=0.3)
+    terminal.until("of 2,048 tokens")
+    terminal.ask(QUESTION)
+    terminal.until("^A red")
+    terminal.keys("\x03")
+    shown = terminal.until("^stopped")
+    assert ANSWER not in shown
+    terminal.ask("Is there a circle?")
+    terminal.until(r"^> Is there a circle\?\n\w+\.$")
+    assert log_of(home) == [QUESTION, "Is there a circle?"]
+
+
+def test_ctrl_c_clears_the_line_and_leaves_where_it_is_empty(chat):
+    terminal = chat(str(CLIP), "--no-frames")
+    terminal.until(r"^>")
+    terminal.keys("half a ques")
+    terminal.until("half a ques")
+    terminal.keys("\x03")
+    assert "half a ques" not in terminal.until("^>$")
+    terminal.keys("\x03")
+    assert terminal.end() == 0
+
+
+def test_a_window_of_sixty_columns_is_followed(chat):
+    terminal = chat(str(CLIP), "--no-frames")
+    terminal.until("of 2,048 tokens")
+    terminal.resize(60, 24)
+    terminal.ask(QUESTION)
+    shown = terminal.until(r"appears\.$")
+    answer = shown[shown.index(ANSWER[:5]) :].splitlines()
+    assert max(map(len, answer[:2])) <= 60
+    assert all(part.endswith(("still.", "A", "yellow", "star", "appears.")) for part in answer[:2])
+
+
+def test_questions_are_remembered_from_one_time_to_the_next(chat):
+    first = chat(str(CLIP), "--no-frames")
+    first.until(r"^>")
+    first.ask(QUESTION)
+    first.until(re.escape(ANSWER))
+    first.keys("\x04")
+    first.end()
+    again = chat("--continue", "--no-frames")
+    shown = again.until("of 2,048 tokens")
+    assert f"> {QUESTION}" in shown
+    assert ANSWER in shown
+    again.keys("\x1b[A")
+    again.until(rf"(?s){re.escape(ANSWER)}.*^> {re.escape(QUESTION)}")
+    again.keys("\x03")
+    again.ask("Is there a circle?")
+    again.until(r"^> Is there a circle\?\n\w+\.$")
+
+
+def test_alt_enter_begins_a_new_line(chat):
+    terminal = chat(str(CLIP), "--no-frames")
+    terminal.until(r"^>")
+    terminal.keys("What\x1b\rhappens?")
+    terminal.until(r"^> What\n  happens\?")
+
+
+def test_commands_are_completed(chat):
+    terminal = chat(str(CLIP), "--no-frames")
+    terminal.until(r"^>")
+    terminal.keys("/re")
+    terminal.until("/retry")
+    assert "/reset" in terminal.text()
+
+
+def test_what_would_command_the_terminal_is_spelt_out(chat, home):
+    name = "[bold]\x1b]0;pwned\x07.mp4"
+    (home / name).write_bytes(CLIP.read_bytes())
+    terminal = chat(str(home / name), "--no-frames")
+    terminal.until("of 2,048 tokens")
+    assert r"[bold]\x1b]0;pwned\x07.mp4" in terminal.text()
+    assert b"\x1b]0;pwned" not in terminal.sent

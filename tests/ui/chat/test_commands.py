@@ -1,0 +1,61 @@
+"""What a line with a slash asks for."""
+
+import pytest
+
+from pandacli.errors import UsageError
+from pandacli.ui.chat.commands import COMMANDS, file_name, parse
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("/help", ("/help", "")),
+        ("  /UNDO  ", ("/undo", "")),
+        ("/quit", ("/exit", "")),
+        ("/clip 0:10 0:20", ("/clip", "0:10 0:20")),
+        ("/clip", ("/clip", "")),
+        ("/save my talk.md ", ("/save", "my talk.md")),
+        ("/set temperature 0.7", ("/set", "temperature 0.7")),
+    ],
+)
+def test_a_command_and_the_rest(line: str, meant: tuple[str, str]) -> None:
+    assert parse(line) == meant
+
+
+@pytest.mark.parametrize(
+    ("line", "nearest"), [("/udno", "/undo"), ("/hlep", "/help"), ("/frame", "/frames")]
+)
+def test_an_unknown_command_is_answered_with_the_nearest(line: str, nearest: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        parse(line)
+    assert f"did you mean {nearest}?" in str(raised.value.hint)
+
+
+def test_a_command_like_no_other_is_answered_with_help() -> None:
+    with pytest.raises(UsageError) as raised:
+        parse("/etc/passwd")
+    assert "/help" in str(raised.value.hint)
+
+
+@pytest.mark.parametrize("line", ["/undo twice", "/save", "/video", "/exit now"])
+def test_too_little_or_too_much_is_told(line: str) -> None:
+    with pytest.raises(UsageError, match="it is written /"):
+        parse(line)
+
+
+@pytest.mark.parametrize(
+    ("rest", "name"),
+    [
+        ("talk.md", "talk.md"),
+        ("my talk.md", "my talk.md"),
+        ("'my talk.md'", "my talk.md"),
+        ('"a b" c', '"a b" c'),
+        ("'open", "'open"),
+    ],
+)
+def test_a_file_name_may_have_spaces_and_quotes(rest: str, name: str) -> None:
+    assert file_name(rest) == name
+
+
+def test_every_command_says_what_it_does() -> None:
+    assert all(command.does and command.name.startswith("/") for command in COMMANDS.values())
