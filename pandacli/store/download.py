@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self, cast
 
 from pandacli.errors import ModelError
+from pandacli.store.durable import settle
 from pandacli.store.hub import cache, hub_errors
 from pandacli.store.published import (
     Plan,
@@ -91,7 +92,7 @@ def _bring_large(plan: Plan, file: PublishedFile, progress: Progress, *, trusted
             partial = partial_path(plan.model, file)
             _fetch(plan, file, partial, progress)
             _check(plan, file, partial, progress)
-            partial.replace(blob)
+            settle(partial, blob)
         elif not trusted:
             _check(plan, file, here, progress)
 

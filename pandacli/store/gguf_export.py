@@ -3,14 +3,20 @@
 The file has no vocabulary of text: panda turns text into ids itself. Tensors are taken from the
 checkpoint one by one and written in their final form, by rows, so that memory stays within one
 tensor whatever the size of the model.
+
+What stands before the tensors tells where each of them ends, and of which weights they are. So a
+file that was begun is gone on with: its length says which tensors are whole.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -20,6 +26,8 @@ from torch import Tensor
 from pandacli.errors import ModelError, UsageError
 from pandacli.model import checkpoint
 from pandacli.model.modeling import VideoPandaForConditionalGeneration
+from pandacli.store.digest import file_digest
+from pandacli.store.durable import settle
 from pandacli.store.llama_library import INSTALL, llama_library
 
 if TYPE_CHECKING:
@@ -34,6 +42,10 @@ Progress = Callable[[int, int], None]
 """Told after each tensor: the bytes written so far, and those there will be."""
 
 _CHUNK = 1 << 22  # numbers that are converted at a time
+_ALIGNMENT = 32  # tensors begin at multiples of so many bytes; the default of the format
+
+_UNSYNCED = 1 << 26
+"""So many bytes, or one tensor, are written before they are sent to the disk."""
 
 _LAYER_NAMES = {
     "attn_q": "self_attn.q_proj",
@@ -79,6 +91,11 @@ class _Stored:
     def nbytes(self) -> int:
         return self.rows * self.row_bytes
 
+    @property
+    def length(self) -> int:
+        """The bytes it takes, with what fills it up."""
+        return self.nbytes + len(_padding(self.nbytes))
+
 
 def export_gguf(
     folder: Path,
@@ -90,9 +107,10 @@ def export_gguf(
 ) -> None:
     """Write the Llama of a checkpoint to a GGUF file, which is there only once it is whole.
 
-    While it is written it is called `target` with `.partial` behind it. In "q4_k_m" each matrix has
-    the type that llama.cpp's own quantiser gives it; rows that are not whole blocks of such a
-    type take a wider one.
+    While it is written it is called `target` with `.partial` behind it. Whatever ends the program,
+    that stays, and the same call goes on with it; it goes where the checkpoint turns out to be
+    damaged. In "q4_k_m" each matrix has the type that llama.cpp's own quantiser gives it; rows that
+    are not whole blocks of such a type take a wider one.
 
     Args:
         folder: The checkpoint folder.
@@ -118,17 +136,19 @@ def export_gguf(
     partial = target.with_name(target.name + ".partial")
     try:
         order = [name for name, _ in checkpoint.iterate_tensors(folder, expected)]
-        writer = _begin(partial, config, [stored[name] for name in order if name in stored], form)
-        try:
+        weights = [file_digest(path) for path in checkpoint.weight_files(folder)]
+        in_order = {name: stored[name] for name in order if name in stored}
+        header = _header(config, in_order.values(), form, weights)
+        with partial.open("a+b") as file:
+            kept = _keep_whole(file, header, in_order.values())
             sources = checkpoint.iterate_tensors(folder, expected)
-            _write(writer, stored, sources, threads, progress)
-        finally:
-            writer.close()
-        partial.replace(target)
+            _write(file, in_order, kept, sources, threads, progress)
+        settle(partial, target)
+    except ModelError:
+        partial.unlink(missing_ok=True)
+        raise
     except OSError as error:
         raise ModelError(f"{target} cannot be written: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _check_kind(folder: Path, config: "VideoPandaConfig") -> None:
@@ -196,41 +216,80 @@ def _type_of(
     return next((kind for kind in wanted if shape[-1] % GGML_QUANT_SIZES[kind][0] == 0), Type.F16)
 
 
-def _begin(
-    path: Path, config: "VideoPandaConfig", stored: list[_Stored], form: GgufForm
-) -> "GGUFWriter":
-    """Open a file and write all that stands before the tensors, which follow in this order."""
+def _header(
+    config: "VideoPandaConfig", stored: Iterable[_Stored], form: GgufForm, weights: list[str]
+) -> bytes:
+    """All that stands before the tensors, which follow in this order."""
     from gguf import GGUFWriter
 
-    writer = GGUFWriter(path, "llama")
-    _describe(writer, config, form)
-    for tensor in stored:
-        shape = [*tensor.shape[:-1], tensor.row_bytes]
-        writer.add_tensor_info(
-            tensor.name, shape, np.dtype(np.uint8), tensor.nbytes, raw_dtype=tensor.form
-        )
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    return writer
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "header.gguf"
+        writer = GGUFWriter(path, "llama")
+        _describe(writer, config, form)
+        writer.add_array("videopanda.weights.sha256", weights)
+        for tensor in stored:
+            shape = [*tensor.shape[:-1], tensor.row_bytes]
+            writer.add_tensor_info(
+                tensor.name, shape, np.dtype(np.uint8), tensor.nbytes, raw_dtype=tensor.form
+            )
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        writer.close()
+        header = path.read_bytes()
+    return header + _padding(len(header))
+
+
+def _padding(length: int) -> bytes:
+    """What fills up something of this length, so that the next begins where it may."""
+    return bytes(-length % _ALIGNMENT)
+
+
+def _keep_whole(file: BinaryIO, header: bytes, stored: Iterable[_Stored]) -> int:
+    """Cut a file off behind the tensors to keep, and tell how many those are.
+
+    What was written last is not kept: before a power cut it may not have come to the disk. A file
+    with another header is begun anew.
+    """
+    ends = list(accumulate((tensor.length for tensor in stored), initial=len(header)))
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if file.read(len(header)) != header:
+        file.truncate(0)
+        file.write(header)
+        return 0
+    kept = sum(end <= size - _UNSYNCED for end in ends[1:])
+    file.truncate(ends[kept])
+    return kept
 
 
 def _write(
-    writer: "GGUFWriter",
+    file: BinaryIO,
     stored: Mapping[str, _Stored],
+    kept: int,
     sources: Iterator[tuple[str, Tensor]],
     threads: int,
     progress: Progress | None,
 ) -> None:
-    written, total = 0, sum(tensor.nbytes for tensor in stored.values())
+    """Write the tensors at the end of a file, but the first `kept`, which it has."""
+    left = dict(stored)
+    written, total = 0, sum(tensor.length for tensor in stored.values())
+    unsynced = 0
     with ThreadPoolExecutor(threads) as pool:
         for name, source in sources:
-            if tensor := stored.get(name):
-                writer.write_tensor_data(_bytes_of(tensor, source, pool))
-                written += tensor.nbytes
-                if progress:
-                    progress(written, total)
-    writer.flush()
+            if (tensor := left.pop(name, None)) is None:
+                continue
+            if len(stored) - len(left) > kept:
+                if unsynced + tensor.length > _UNSYNCED:
+                    file.flush()
+                    os.fsync(file.fileno())
+                    unsynced = 0
+                file.write(_bytes_of(tensor, source, pool).data)
+                file.write(_padding(tensor.nbytes))
+                unsynced += tensor.length
+            written += tensor.length
+            if progress:
+                progress(written, total)
 
 
 def _describe(writer: "GGUFWriter", config: "VideoPandaConfig", form: GgufForm) -> None:

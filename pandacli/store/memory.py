@@ -4,6 +4,7 @@ Losing such a file costs time and nothing else, so trouble with it is no error.
 """
 
 import json
+import os
 from contextlib import suppress
 from typing import Any
 
@@ -14,7 +15,7 @@ def recall(name: str) -> dict[str, Any]:
     """All that is remembered under a name; nothing where the file is missing or damaged."""
     try:
         known = json.loads((home() / f"{name}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return known if isinstance(known, dict) else {}
 
@@ -22,9 +23,10 @@ def recall(name: str) -> dict[str, Any]:
 def remember(name: str, key: str, value: Any) -> None:
     """Keep a value under a name; where nothing can be written, it is found out again next time."""
     file = home() / f"{name}.json"
-    partial = file.with_suffix(".partial")
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         known = recall(name) | {key: value}
+        # by its process: two at once must not write into one file
+        partial = file.with_suffix(f".{os.getpid()}")
         partial.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
         partial.replace(file)

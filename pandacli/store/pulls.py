@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pandacli.store.catalogue import KnownModel
+from pandacli.store.durable import write_text
 from pandacli.store.places import home
 from pandacli.store.published import PublishedFile
 
@@ -72,12 +73,10 @@ def _read(path: Path) -> Pull | None:
             return None
         files = tuple(PublishedFile(**file) for file in record["files"])
         return Pull(str(record["commit"]), files)
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 
 def _write(path: Path, pull: Pull) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    written = path.with_suffix(".new")
-    written.write_text(json.dumps({"format": _FORMAT, **asdict(pull)}, indent=1), encoding="utf-8")
-    written.replace(path)
+    write_text(path, json.dumps({"format": _FORMAT, **asdict(pull)}, indent=1))

@@ -1,9 +1,12 @@
 """GGUF files: what stands in them, and what is left behind when one cannot be written."""
 
+import signal
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pandacli.errors import ModelError, UsageError
+from pandacli.store import gguf_export
 from pandacli.store.gguf_export import GgufForm, export_gguf
 from tests.small_llama import save_small_llama
 
@@ -125,14 +129,107 @@ def test_threads_and_progress_change_nothing(folder: Path, tmp_path: Path) -> No
     assert steps[-1][0] == steps[-1][1]
 
 
-def test_an_interrupted_export_leaves_no_file(folder: Path, tmp_path: Path) -> None:
+KILLED_IN_THE_MIDDLE = """
+import os, signal, sys
+from pathlib import Path
+from pandacli.store import gguf_export
+
+def kill(done, total):
+    if done > total / 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+gguf_export._UNSYNCED = 1
+gguf_export.export_gguf(Path(sys.argv[1]), Path(sys.argv[2]), "q8_0", progress=kill)
+"""
+
+
+@pytest.fixture(scope="module")
+def begun(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """What an export that a SIGKILL has ended leaves behind."""
+    target = tmp_path_factory.mktemp("killed") / "small.gguf"
+    command = [sys.executable, "-c", KILLED_IN_THE_MIDDLE, str(folder), str(target)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert not target.exists()
+    return target.with_name("small.gguf.partial").read_bytes()
+
+
+@pytest.fixture
+def killed(begun: bytes, tmp_path: Path) -> Path:
+    """The file that is not there, beside what was begun of it."""
+    (tmp_path / "killed.gguf.partial").write_bytes(begun)
+    return tmp_path / "killed.gguf"
+
+
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the tensors that are encoded from now on."""
+    names: list[str] = []
+    encode = gguf_export._bytes_of
+
+    def count(tensor: Any, *others: Any) -> Any:
+        names.append(tensor.name)
+        return encode(tensor, *others)
+
+    monkeypatch.setattr(gguf_export, "_bytes_of", count)
+    return names
+
+
+def test_an_export_that_was_killed_is_gone_on_with(
+    folder: Path, killed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gguf_export, "_UNSYNCED", 1)
+    names = encoded(monkeypatch)
+    export_gguf(folder, killed, "q8_0")
+    resumed = names.copy()
+    export_gguf(folder, tmp_path / "whole.gguf", "q8_0")
+    assert killed.read_bytes() == (tmp_path / "whole.gguf").read_bytes()
+    every = names[len(resumed) :]
+    assert resumed == every[-len(resumed) :]
+    assert len(resumed) < len(every) - 5
+
+
+def test_half_a_tensor_is_written_again(
+    folder: Path, killed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gguf_export, "_UNSYNCED", 1)
+    partial = killed.with_name("killed.gguf.partial")
+    partial.write_bytes(partial.read_bytes()[:-1000] + b"?" * 500)
+    export_gguf(folder, killed, "q8_0")
+    export_gguf(folder, tmp_path / "whole.gguf", "q8_0")
+    assert killed.read_bytes() == (tmp_path / "whole.gguf").read_bytes()
+
+
+def test_what_may_not_have_come_to_the_disk_is_written_again(
+    folder: Path, killed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partial = killed.with_name("killed.gguf.partial")
+    whole = partial.stat().st_size
+    with partial.open("r+b") as file:
+        file.seek(whole - 5000)
+        file.write(bytes(5000))
+    monkeypatch.setattr(gguf_export, "_UNSYNCED", 5000)
+    export_gguf(folder, killed, "q8_0")
+    data = killed.read_bytes()[whole - 5000 : whole]
+    assert data != bytes(5000)
+
+
+def test_what_was_begun_of_other_weights_is_not_gone_on_with(killed: Path, tmp_path: Path) -> None:
+    model = save_small_llama(tmp_path / "other")
+    with torch.no_grad():
+        model.model.embed_tokens.weight[0, 0] += 1
+    model.save_pretrained(tmp_path / "other")
+    export_gguf(tmp_path / "other", killed, "q8_0")
+    export_gguf(tmp_path / "other", tmp_path / "whole.gguf", "q8_0")
+    assert killed.read_bytes() == (tmp_path / "whole.gguf").read_bytes()
+
+
+def test_an_interrupted_export_keeps_what_it_has_done(folder: Path, tmp_path: Path) -> None:
     def interrupt(done: int, total: int) -> None:
         if done > total / 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         export_gguf(folder, tmp_path / "small.gguf", "f16", progress=interrupt)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["small.gguf.partial"]
 
 
 def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
@@ -142,6 +239,7 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "broken")
     with pytest.raises(ModelError, match=r"blk\.1\.ffn_up\.weight holds numbers that are not fin"):
         export_gguf(tmp_path / "broken", tmp_path / "broken.gguf", "q8_0")
+    assert not list(tmp_path.glob("*.gguf*"))
 
 
 @pytest.mark.parametrize(
