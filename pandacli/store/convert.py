@@ -3,21 +3,19 @@
 The Llama's linear layers are quantised; STAB, the projector, the embeddings and the head keep half
 precision. For llama.cpp the Llama goes into a GGUF file, and only what makes embeddings stays
 beside it. The checkpoint is mapped into memory and the copy is written in files of some hundreds
-of megabytes, so memory stays far below the size of either. A file is renamed when it is whole and
-is not made again after an interruption; the manifest comes last.
+of megabytes, so memory stays far below the size of either. A file gets its name when it is whole
+and is not made again after an interruption; the folder gets its own when all of it is there.
 """
 
-import fcntl
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -31,12 +29,14 @@ from pandacli.store.copies import (
     Copy,
     Form,
     copies_folder,
-    copy_folder,
     find_copy,
+    finish,
     write_manifest,
 )
 from pandacli.store.digest import checkpoint_digest
+from pandacli.store.durable import settle
 from pandacli.store.resolve import ResolvedModel
+from pandacli.store.unfinished import work_folder
 
 Report = Callable[[int, int], None]
 """Told how many parameters are done, of how many."""
@@ -108,27 +108,23 @@ def convert(source: Source, form: Form, report: Report | None = None) -> Copy:
         ModelError: The checkpoint is damaged, the disk is full or cannot be written, or another
             panda is making the same copy.
     """
-    folder = copy_folder(source.digest, form)
-    work = folder.with_name(folder.name + ".partial")
     try:
-        work.mkdir(parents=True, exist_ok=True)
-        with _alone(work.with_name(work.name + ".lock"), source.model):
+        with work_folder(source.digest, form, source.model) as work:
             if finished := find_copy(source.digest, form):
-                work.rmdir()
                 return finished
             if form == "q8_0" or form == "q4_k_m":
                 _write_gguf(source, form, work, report)
             _write_weights(source, form, work, report)
             _write_config(source.folder, form, work)
-            work.replace(folder)
-            return write_manifest(
-                folder,
+            copy = write_manifest(
+                work,
                 model=source.model,
                 form=form,
                 commit=source.commit,
                 digest=source.digest,
                 source_files=source.files,
             )
+            return finish(copy)
     except OSError as error:
         raise ModelError(
             f"cannot write the quantised copy in {copies_folder()}: {error.strerror or error}",
@@ -208,8 +204,11 @@ def _save(pending: dict[str, Tensor], path: Path) -> None:
     """Write the pending tensors into a file, and forget them; a file that is there is whole."""
     if pending:
         partial = path.with_suffix(".writing")
-        save_file(pending, partial, metadata={"format": "pt"})
-        partial.replace(path)
+        try:
+            save_file(pending, partial, metadata={"format": "pt"})
+        except SafetensorError as error:  # which hides an OSError
+            raise OSError(str(error)) from error
+        settle(partial, path)
         pending.clear()
 
 
@@ -262,17 +261,3 @@ def _write_config(folder: Path, form: Form, work: Path) -> None:
     for name in _BESIDE:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, work / name)
-
-
-@contextmanager
-def _alone(path: Path, model: str) -> Iterator[None]:
-    """Hold a lock, which ends with the process however it ends."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ModelError(
-                f"another panda is quantising {model} right now", "wait until it is done"
-            ) from error
-        yield
-        path.unlink()

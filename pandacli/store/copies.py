@@ -1,20 +1,23 @@
 """Quantised copies of checkpoints: what panda made once, to load it quickly ever after.
 
     PANDA_HOME/copies/<start of the digest>-<form>/
-        manifest.json                     written last: without it a copy is not finished
+        manifest.json                     what the copy is, with the size and digest of each file
         config.json, tokenizer.model ...  as in the checkpoint
         model-00001-of-0000N.safetensors  and, in the forms of llama.cpp, model.gguf
 
+The folder gets its name when it is finished; see `pandacli.store.unfinished` for the time before.
 Nothing here imports torch.
 """
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pandacli.errors import ModelError
+from pandacli.store.digest import file_digest, hash_file, remember_digest
+from pandacli.store.durable import settle, write_text
 from pandacli.store.places import home
 
 Form = Literal["int8", "nf4", "q8_0", "q4_k_m"]
@@ -22,8 +25,8 @@ Form = Literal["int8", "nf4", "q8_0", "q4_k_m"]
 QUANTS: dict[str, str] = {"int8": "8bit", "nf4": "4bit", "q8_0": "8bit", "q4_k_m": "4bit"}
 """Of each form, what `--quant` calls it."""
 
-FORMAT = 1
-"""Version of what a copy's folder holds; it grows when older programs cannot read a newer copy."""
+FORMAT = 2
+"""Version of what a copy's folder holds: a copy of another version is refused."""
 
 MANIFEST = "manifest.json"
 
@@ -69,60 +72,77 @@ def copy_folder(digest: str, form: str) -> Path:
 
 
 def find_copy(digest: str, form: str) -> Copy | None:
-    """The finished copy in a form of a checkpoint, if there is one.
+    """The finished copy in a form of a checkpoint, if there is one, its files compared with their
+    digests.
 
     Raises:
-        ModelError: There is one that is damaged, or made by a newer panda.
+        ModelError: There is one that is damaged, or made by another version of panda.
     """
     folder = copy_folder(digest, form)
-    return read_copy(folder) if (folder / MANIFEST).is_file() else None
+    return _check_digests(read_copy(folder)) if (folder / MANIFEST).is_file() else None
 
 
 def all_copies() -> list[Copy]:
-    """Every finished copy that this panda can read."""
+    """Every finished copy that this panda can read, looked at from outside."""
     copies = []
-    for manifest in sorted(copies_folder().glob(f"*/{MANIFEST}")):
+    for folder in _folders():
         try:
-            copies.append(read_copy(manifest.parent))
+            copies.append(read_copy(folder))
         except ModelError:
             continue
     return copies
 
 
 def copies_of(model: str) -> list[Copy]:
-    """The finished copies that were made from a model, by its name or folder."""
-    return [copy for copy in all_copies() if copy.model == model]
+    """The finished copies that were made from a model, by its name or folder, their files compared
+    with their digests.
+
+    Raises:
+        ModelError: One of them is damaged, or made by another version of panda.
+    """
+    mine = [folder for folder in _folders() if manifest_fields(folder).get("model") == model]
+    return [_check_digests(read_copy(folder)) for folder in mine]
 
 
 def read_copy(folder: Path) -> Copy:
-    """The copy in a folder, its files looked at from outside.
+    """The copy in a folder, its files looked at from outside: that they are there, and how long.
 
     Raises:
-        ModelError: It is damaged, or made by a newer panda.
+        ModelError: It is damaged, or made by another version of panda.
     """
-    again = f"remove the folder {folder}, and panda makes it anew"
-    damaged = ModelError(f"the quantised copy in {folder} is damaged", again)
+    manifest = manifest_fields(folder)
+    if manifest.get("format", FORMAT) != FORMAT:
+        raise ModelError(
+            f"the quantised copy in {folder} was made by another version of panda", _again(folder)
+        )
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if manifest["format"] != FORMAT:
-            raise ModelError(
-                f"the quantised copy in {folder} was made by another version of panda", again
-            )
-        sizes: dict[str, int] = manifest["files"]
+        sizes = {name: int(file["bytes"]) for name, file in manifest["files"].items()}
+        whole = all((folder / name).stat().st_size == size for name, size in sizes.items())
         copy = Copy(
-            model=str(manifest["model"]),
-            form=str(manifest["form"]),
+            model=manifest["model"],
+            form=manifest["form"],
             folder=folder,
             commit=manifest["commit"],
-            digest=str(manifest["digest"]),
+            digest=manifest["digest"],
             bytes=sum(sizes.values()),
         )
-        whole = all((folder / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise damaged from error
-    if not whole or copy.form not in QUANTS:
-        raise damaged
+        raise _damaged(folder) from error
+    texts = (copy.model, copy.form, copy.digest, copy.commit or "")
+    named = all(isinstance(text, str) for text in texts) and copy.form in QUANTS
+    inside = sizes and all(Path(name).name == name for name in sizes)
+    if not (whole and named and inside):
+        raise _damaged(folder)
     return copy
+
+
+def manifest_fields(folder: Path) -> dict[str, Any]:
+    """What the manifest in a folder says; nothing where it cannot be read."""
+    try:
+        fields = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
 
 
 def write_manifest(
@@ -134,7 +154,7 @@ def write_manifest(
     digest: str,
     source_files: dict[str, str],
 ) -> Copy:
-    """Declare the copy in a folder finished.
+    """Write down what the copy in a folder is, and the digest of each of its files.
 
     Args:
         folder: Its folder, with all other files in place.
@@ -143,16 +163,33 @@ def write_manifest(
         commit: See `Copy`.
         digest: See `Copy`.
         source_files: The sha256 of each file of the checkpoint, by name.
+
+    Raises:
+        OSError: A file cannot be read, or the manifest not be written.
     """
-    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-    copy = Copy(model, form, folder, commit, digest, sum(sizes.values()))
+    paths = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
+    files = {path.name: {"bytes": path.stat().st_size, "sha256": hash_file(path)} for path in paths}
+    copy = Copy(model, form, folder, commit, digest, sum(path.stat().st_size for path in paths))
     fields: dict[str, Any] = asdict(copy)
     del fields["folder"], fields["bytes"]
-    manifest = {"format": FORMAT, **fields, "source_files": source_files, "files": sizes}
-    partial = folder.with_name(folder.name + ".manifest")
-    partial.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / MANIFEST)
+    manifest = {"format": FORMAT, **fields, "source_files": source_files, "files": files}
+    write_text(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
     return copy
+
+
+def finish(copy: Copy) -> Copy:
+    """Move a copy, with its manifest, from the folder it was made in to where it belongs.
+
+    Raises:
+        OSError: It cannot be moved.
+    """
+    folder = copy_folder(copy.digest, copy.form)
+    if folder.exists():  # without a manifest, or it would have been used
+        shutil.rmtree(folder)
+    settle(copy.folder, folder)
+    for name, file in manifest_fields(folder)["files"].items():
+        remember_digest(folder / name, file["sha256"])
+    return replace(copy, folder=folder)
 
 
 def remove_copy(copy: Copy) -> None:
@@ -161,8 +198,44 @@ def remove_copy(copy: Copy) -> None:
     Raises:
         ModelError: It may not be deleted.
     """
+    remove_folder(copy.folder)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete the folder of a copy, its manifest last: what is left says to the end whose it is.
+
+    Raises:
+        ModelError: It may not be deleted.
+    """
     try:
-        (copy.folder / MANIFEST).unlink(missing_ok=True)  # first: half a copy must not look whole
-        shutil.rmtree(copy.folder)
+        for path in folder.iterdir():
+            if path.name != MANIFEST:
+                path.unlink()
+        shutil.rmtree(folder)
     except OSError as error:
-        raise ModelError(f"cannot remove {copy.folder}: {error.strerror}") from error
+        raise ModelError(f"cannot remove {folder}: {error.strerror or error}") from error
+
+
+def _folders() -> list[Path]:
+    """The folders of finished copies, as far as their manifests tell."""
+    manifests = copies_folder().glob(f"*/{MANIFEST}")
+    return sorted(path.parent for path in manifests if not path.parent.suffix)
+
+
+def _check_digests(copy: Copy) -> Copy:
+    """Compare the files of a copy with their digests; only what has changed is read for that."""
+    try:
+        for name, file in manifest_fields(copy.folder)["files"].items():
+            if file_digest(copy.folder / name) != file["sha256"]:
+                raise _damaged(copy.folder)
+    except (OSError, TypeError, KeyError, AttributeError) as error:
+        raise _damaged(copy.folder) from error
+    return copy
+
+
+def _damaged(folder: Path) -> ModelError:
+    return ModelError(f"the quantised copy in {folder} is damaged", _again(folder))
+
+
+def _again(folder: Path) -> str:
+    return f"remove the folder {folder}, and panda makes it anew"

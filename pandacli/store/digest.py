@@ -35,15 +35,35 @@ def file_digest(path: Path) -> str:
     target = path.resolve()
     if target.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", target.name):
         return target.name
-    status = target.stat()
-    entry = [status.st_size, status.st_mtime_ns]
-    *same, known = recall(_MEMORY).get(str(target), [None])
-    if same == entry:
-        return str(known)
+    match recall(_MEMORY).get(str(target)):
+        case [*state, str(known)] if state == _state(target):
+            return known
+    state = _state(target)  # of before: what changes meanwhile is hashed again
+    digest = hash_file(target)
+    _remember(target, state, digest)
+    return digest
+
+
+def hash_file(path: Path) -> str:
+    """The sha256 of a file that is read now, whatever is remembered."""
     digest = hashlib.sha256()
-    with target.open("rb") as file:
+    with path.open("rb") as file:
         while block := file.read(_BLOCK):
             digest.update(block)
-    if status.st_size > _BLOCK:
-        remember(_MEMORY, str(target), [*entry, digest.hexdigest()])
     return digest.hexdigest()
+
+
+def remember_digest(path: Path, digest: str) -> None:
+    """Spare the next `file_digest` of a file the reading."""
+    _remember(path.resolve(), _state(path), digest)
+
+
+def _state(path: Path) -> list[int]:
+    """What is another once a file has changed."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _remember(path: Path, state: list[int], digest: str) -> None:
+    if state[0] > _BLOCK:
+        remember(_MEMORY, str(path), [*state, digest])

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,17 @@ from safetensors.torch import load_file
 from pandacli.errors import ModelError
 from pandacli.model.checkpoint import read_config
 from pandacli.store import convert as converting
-from pandacli.store import resolve
+from pandacli.store import copies, digest, resolve
 from pandacli.store.convert import Source, convert, describe_source, is_quantised
-from pandacli.store.copies import Copy, all_copies, copies_of, copy_folder, find_copy, remove_copy
+from pandacli.store.copies import (
+    FORMAT,
+    Copy,
+    all_copies,
+    copies_of,
+    copy_folder,
+    find_copy,
+    remove_copy,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -137,6 +146,48 @@ def test_a_disk_that_is_too_small_is_told_before_the_work(
         convert(source, "int8")
 
 
+def test_a_disk_that_fills_up_is_one_line_and_the_next_run_goes_on(source: Source) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (90_000, before[1]))
+    try:
+        with pytest.raises(ModelError, match="cannot write the quantised copy in") as caught:
+            convert(source, "int8")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "\n" not in caught.value.message
+    assert convert(source, "int8")
+
+
+def test_a_folder_without_a_manifest_makes_way(source: Source) -> None:
+    copy = convert(source, "int8")
+    (copy.folder / "manifest.json").unlink()
+    assert convert(source, "int8") == copy
+    assert all_copies() == [copy]
+
+
+def test_a_finished_copy_leaves_nothing_beside_it(source: Source, home: Path) -> None:
+    copy = convert(source, "int8")
+    assert list((home / "copies").iterdir()) == [copy.folder]
+
+
+def test_what_fails_before_the_work_leaves_nothing(
+    source: Source, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(converting, "read_config", None)
+    with pytest.raises(TypeError):
+        convert(source, "int8")
+    assert not list((home / "copies").iterdir())
+
+
+def test_what_another_version_has_begun_is_not_gone_on_with(source: Source) -> None:
+    whole = stored(convert(source, "int8"))
+    remove_copy(all_copies()[0])
+    begun = copy_folder(source.digest, "int8").with_suffix(".partial")
+    begun.mkdir()
+    (begun / "model-00001-of-00002.safetensors").write_bytes(b"in another way")
+    assert stored(convert(source, "int8")).keys() == whole.keys()
+
+
 def test_a_store_that_cannot_be_written_is_a_model_error(
     source: Source, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,16 +223,71 @@ def test_a_copy_that_lost_a_file_is_damaged(source: Source) -> None:
 def test_a_copy_from_the_future_is_not_touched(source: Source) -> None:
     manifest = convert(source, "int8").folder / "manifest.json"
     fields = json.loads(manifest.read_text())
-    manifest.write_text(json.dumps(fields | {"format": 2}))
+    manifest.write_text(json.dumps(fields | {"format": FORMAT + 1}))
     with pytest.raises(ModelError, match="another version of panda"):
         find_copy(source.digest, "int8")
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 1, "files": 3}'])
+@pytest.mark.parametrize("content", ["", "[]", "{}", "[" * 100_000])
 def test_a_manifest_of_nonsense_is_damage(source: Source, content: str) -> None:
     (convert(source, "int8").folder / "manifest.json").write_text(content)
     with pytest.raises(ModelError, match="is damaged"):
         find_copy(source.digest, "int8")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"files": 3},
+        {"files": {}},
+        {"files": {"config.json": 3}},
+        {"files": {"/dev/zero": {"bytes": 0, "sha256": ""}}},
+        {"model": ["a"]},
+        {"form": {}},
+        {"commit": 3},
+    ],
+)
+def test_a_manifest_of_wrong_types_is_damage(source: Source, wrong: dict[str, Any]) -> None:
+    manifest = convert(source, "int8").folder / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | wrong))
+    with pytest.raises(ModelError, match="is damaged"):
+        find_copy(source.digest, "int8")
+
+
+def flip_a_byte(copy: Copy) -> None:
+    path = max(copy.folder.iterdir(), key=lambda file: file.stat().st_size)
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        byte = file.read(1)[0]
+        file.seek(-1, 1)
+        file.write(bytes([byte ^ 1]))
+
+
+def test_a_flipped_byte_is_found(source: Source) -> None:
+    flip_a_byte(convert(source, "int8"))
+    with pytest.raises(ModelError, match="is damaged"):
+        find_copy(source.digest, "int8")
+
+
+def test_a_flipped_byte_is_found_where_only_the_copy_is_left(source: Source) -> None:
+    flip_a_byte(convert(source, "int8"))
+    with pytest.raises(ModelError, match="is damaged"):
+        copies_of(source.model)
+
+
+def test_a_copy_that_has_not_changed_is_not_read_again(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digest, "_BLOCK", 10)
+    convert(source, "int8")
+    monkeypatch.setattr(digest, "hash_file", None)
+    assert find_copy(source.digest, "int8")
+
+
+def test_listing_reads_no_weights(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = convert(source, "int8")
+    monkeypatch.setattr(copies, "file_digest", None)
+    assert all_copies() == [copy]
 
 
 def test_a_removed_copy_leaves_nothing(source: Source, home: Path) -> None:
