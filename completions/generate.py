@@ -16,6 +16,7 @@ from typing import Any
 import typer
 
 from pandacli.cli.app import app
+from pandacli.cli.rm import QUANTS as REMOVABLE
 from pandacli.cli.settings import QUANTS
 from pandacli.engine.engines import ENGINES
 from pandacli.store import MODELS
@@ -31,20 +32,17 @@ CHOICES = {
     "--graphics": GRAPHICS,
 }
 FILES = ("--load", "--save")
+OWN_CHOICES = {("rm", "--quant"): REMOVABLE}  # where a command takes other values than the rest
 
 
 @dataclass(frozen=True)
 class Option:
-    """An option: its names, whether a value follows, and what it is for."""
+    """An option: its names, whether a value follows, what it is for, and the values to offer."""
 
     names: tuple[str, ...]
     takes_value: bool
     help: str
-
-    @property
-    def choices(self) -> tuple[str, ...]:
-        """The values to offer; none where any value may come."""
-        return CHOICES.get(self.names[-1], ())
+    choices: tuple[str, ...]
 
     @property
     def folders(self) -> bool:
@@ -81,16 +79,18 @@ def read_app() -> tuple[Command, list[Command]]:
 
 def _read(command: Any, context: Any) -> Command:
     parameters = command.get_params(context)
-    options = tuple(
-        # Without --no-…, as in the help: it only serves to overrule a default.
-        Option(tuple(sorted(p.opts, key=len)), not p.is_flag, _plain(p.help))
-        for p in parameters
-        if p.param_type_name == "option"
-    )
+    options = tuple(_option(command.name, p) for p in parameters if p.param_type_name == "option")
     arguments = [p.metavar.strip("[]") for p in parameters if p.param_type_name == "argument"]
     summary = _plain(command.help.split("\n")[0])
     asks = "QUESTION..." in arguments
     return Command(command.name, summary, options, next(iter(arguments), ""), asks)
+
+
+def _option(command: str, parameter: Any) -> Option:
+    # Without --no-…, as in the help: it only serves to overrule a default.
+    names = tuple(sorted(parameter.opts, key=len))
+    choices = OWN_CHOICES.get((command, names[-1])) or CHOICES.get(names[-1], ())
+    return Option(names, not parameter.is_flag, _plain(parameter.help), choices)
 
 
 def _plain(text: str) -> str:
@@ -113,13 +113,18 @@ def bash(root: Command, commands: Sequence[Command]) -> dict[str, str]:
         names = " ".join(name for option in command.options for name in option.names)
         files = {"VIDEO": "_panda_videos", "MODEL": "_panda_models"}.get(command.takes, ":")
         command_cases.append(f'        {command.name}) words="{names}"; files={files} ;;')
-    completed = {o.names: o for c in commands for o in c.options if o.choices or o.files}
-    value_cases = []
-    for option in completed.values():
-        words = f'_panda_words "{" ".join(option.choices)}"'
-        words = "_panda_models" if option.folders else words
-        words = "_panda_files" if option.files else words
-        value_cases.append(f"        {'|'.join(option.names)}) {words}; return ;;")
+    value_cases = {}
+    for command in commands:
+        for option in command.options:
+            own = (command.name, option.names[-1]) in OWN_CHOICES
+            place = f"{command.name}:" if own else "*:"
+            words = f'_panda_words "{" ".join(option.choices)}"'
+            words = "_panda_models" if option.folders else words
+            words = "_panda_files" if option.files else words
+            if option.choices or option.files:
+                value_cases[place, option.names] = "        {}) {}; return ;;".format(
+                    "|".join(place + name for name in option.names), words
+                )
     return {
         "VIDEOS": "|".join(f"*.{_any_case(suffix)}" for suffix in VIDEOS.split()),
         "MODELS": " ".join(MODELS),
@@ -127,7 +132,9 @@ def bash(root: Command, commands: Sequence[Command]) -> dict[str, str]:
         "COMMANDS": " ".join(command.name for command in commands),
         "OPTIONS": " ".join(name for option in root.options for name in option.names),
         "COMMAND_CASES": "\n".join(command_cases),
-        "VALUE_CASES": "\n".join(value_cases),
+        # those of one command first: bash takes the first that fits
+        "VALUE_CASES": "\n".join(value_cases[key] for key in sorted(value_cases, reverse=True)),
+        "VALUED_ANYWHERE": "|".join(f"*:{name}" for name in _valued(commands)),
     }
 
 

@@ -66,15 +66,16 @@ _panda() {
         doctor) words="--json --debug -h --help"; files=: ;;
         *) return ;;
     esac
-    case "$before" in
-        -m|--model) _panda_models; return ;;
-        --quant) _panda_words "auto 4bit 8bit none"; return ;;
-        --engine) _panda_words "auto torch bitsandbytes llama"; return ;;
-        --device) _panda_words "auto cpu cuda"; return ;;
-        --load) _panda_files; return ;;
-        --save) _panda_files; return ;;
-        --graphics) _panda_words "auto kitty iterm2 sixel blocks none"; return ;;
-        --canvas|--device|--engine|--frames|--from|--graphics|--load|--max-tokens|--model|--quant|--save|--seed|--system|--temperature|--to|-m) return ;;
+    case "$command:$before" in
+        rm:--quant) _panda_words "4bit 8bit none"; return ;;
+        *:-m|*:--model) _panda_models; return ;;
+        *:--save) _panda_files; return ;;
+        *:--quant) _panda_words "auto 4bit 8bit none"; return ;;
+        *:--load) _panda_files; return ;;
+        *:--graphics) _panda_words "auto kitty iterm2 sixel blocks none"; return ;;
+        *:--engine) _panda_words "auto torch bitsandbytes llama"; return ;;
+        *:--device) _panda_words "auto cpu cuda"; return ;;
+        *:--canvas|*:--device|*:--engine|*:--frames|*:--from|*:--graphics|*:--load|*:--max-tokens|*:--model|*:--quant|*:--save|*:--seed|*:--system|*:--temperature|*:--to|*:-m) return ;;
     esac
     if [[ $current == -* ]]; then
         _panda_words "$words"

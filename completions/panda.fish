@@ -108,7 +108,7 @@ complete -c panda -n '__fish_seen_subcommand_from info' -l debug -d 'Tracebacks 
 complete -c panda -n '__fish_seen_subcommand_from info' -s h -l help -d 'Show this message and exit'
 complete -c panda -n '__fish_seen_subcommand_from info; and __panda_before_argument' -a 'video-panda-7b video-panda-7b-pretrained tiny (__fish_complete_directories)'
 complete -c panda -n __fish_use_subcommand -a rm -d 'Remove a model from this machine'
-complete -c panda -n '__fish_seen_subcommand_from rm' -l quant -x -a 'auto 4bit 8bit none' -d 'Only the 4bit or 8bit copy, or only the download (none)'
+complete -c panda -n '__fish_seen_subcommand_from rm' -l quant -x -a '4bit 8bit none' -d 'Only the 4bit or 8bit copy, or only the download (none)'
 complete -c panda -n '__fish_seen_subcommand_from rm' -s y -l yes -d 'Do not ask'
 complete -c panda -n '__fish_seen_subcommand_from rm' -l quiet -d 'No notices; errors still show'
 complete -c panda -n '__fish_seen_subcommand_from rm' -l debug -d 'Tracebacks for errors'

@@ -148,7 +148,7 @@ _panda() {
             ;;
         (rm)
             _arguments -s -S \
-                '(--quant)--quant=[Only the 4bit or 8bit copy, or only the download (none)]:value:(auto 4bit 8bit none)' \
+                '(--quant)--quant=[Only the 4bit or 8bit copy, or only the download (none)]:value:(4bit 8bit none)' \
                 '(-y --yes)-y[Do not ask]' \
                 '(-y --yes)--yes[Do not ask]' \
                 '(--quiet)--quiet[No notices; errors still show]' \

@@ -58,9 +58,9 @@ _panda() {
 @COMMAND_CASES@
         *) return ;;
     esac
-    case "$before" in
+    case "$command:$before" in
 @VALUE_CASES@
-        @VALUED@) return ;;
+        @VALUED_ANYWHERE@) return ;;
     esac
     if [[ $current == -* ]]; then
         _panda_words "$words"

@@ -2,6 +2,7 @@
 
 from pandacli.cli import options, settings
 from pandacli.ui.console import Screen
+from pandacli.ui.report import size
 
 
 def models(json: options.Json = None, debug: options.Debug = None) -> None:
@@ -21,3 +22,7 @@ def models(json: options.Json = None, debug: options.Debug = None) -> None:
         screen.line(models_json(found, pretty=screen.answers_to_terminal))
     else:
         show_models(found, screen)
+    for model in found:
+        if model.remains:
+            left = f"{size(model.remains_bytes)} of unfinished or damaged copies of {model.name}"
+            screen.notice(f"{left} can be removed with: panda rm {model.name}")

@@ -9,6 +9,9 @@ from pandacli.errors import UsageError
 from pandacli.ui.console import Screen
 from pandacli.ui.report import size
 
+QUANTS = ("4bit", "8bit", "none")
+"""What `--quant` takes here: one of the forms that can be deleted."""
+
 _DELETES = "What it deletes"
 
 
@@ -34,19 +37,20 @@ def rm(
     """Remove a model from this machine.
 
     Deletes what panda has downloaded or made: the files in the Hugging Face
-    cache, and copies in fewer bits. A folder of yours stays; only the copies
-    that were made from it go.
+    cache, and copies in fewer bits, finished or not. A folder of yours stays;
+    only the copies that were made from it go.
     """
     from pandacli.store import plan_removal, remove
 
     chosen = settings.resolve({"quiet": quiet, "debug": debug})
     screen = Screen(quiet=chosen["quiet"])
     # Not PANDA_QUANT or the file: a default for answers must not choose what is deleted.
-    if quant is not None and quant not in ("4bit", "8bit", "none"):
-        raise UsageError(f"--quant: {quant!r} is not one of 4bit, 8bit, none")
+    if quant is not None and quant not in QUANTS:
+        raise UsageError(f"--quant: {quant!r} is not one of {', '.join(QUANTS)}")
     removal = plan_removal(model, quant)
     parts = ["the download"] if removal.download else []
     parts += [f"the {copy.quant} copy ({copy.form})" for copy in removal.copies]
+    parts += [f"an unfinished or damaged copy ({left.form})" for left in removal.remains]
     what = f"{' and '.join(parts)} of {model}, {size(removal.bytes)}"
     if not yes:
         if not screen.can_ask:

@@ -13,6 +13,7 @@ from pandacli.store.hub import is_offline
 from pandacli.store.published import partial_path
 from pandacli.store.pulls import finished_pull, unfinished_pull
 from pandacli.store.resolve import ResolvedModel, locate, resolve
+from pandacli.store.unfinished import Remains, remains
 
 State = Literal["here", "incomplete", "absent"]
 
@@ -30,6 +31,7 @@ class ModelState:
         bytes: What the checkpoint takes on the disk, or would after a download.
         partial_bytes: What an interrupted download has left.
         copies: The quantised copies that were made from it.
+        remains: What is left of copies of it that were not finished, or are damaged.
     """
 
     name: str
@@ -40,16 +42,22 @@ class ModelState:
     bytes: int
     partial_bytes: int
     copies: tuple[Copy, ...]
+    remains: tuple[Remains, ...]
 
     @property
     def licence(self) -> str:
         """What is known of the terms of the weights."""
         return self.known.licence if self.known else "as of the folder"
 
+    @property
+    def remains_bytes(self) -> int:
+        """What the remains of copies take on the disk."""
+        return sum(left.bytes for left in self.remains)
+
 
 def inventory() -> list[ModelState]:
-    """Every known model, and every folder that a copy was made from."""
-    folders = sorted({copy.model for copy in all_copies()} - MODELS.keys())
+    """Every known model, and every folder that a copy was made from, or begun."""
+    folders = sorted(_named_by_copies() - MODELS.keys())
     return [model_state(model) for model in MODELS.values()] + [_folder_state(f) for f in folders]
 
 
@@ -65,7 +73,7 @@ def find_model(name: str | os.PathLike[str]) -> ModelState:
     if isinstance(name, str) and name in MODELS:
         return model_state(MODELS[name])
     written = os.fspath(name)
-    copied = {copy.model for copy in all_copies()} & {written, str(Path(written).resolve())}
+    copied = _named_by_copies() & {written, str(Path(written).resolve())}
     return _folder_state(copied.pop() if copied else resolve(name).name)
 
 
@@ -80,7 +88,8 @@ def model_state(model: KnownModel) -> ModelState:
         found.folder.parent.name if found and found.kind == "cache" else None,
         folder_bytes(found.folder) if found else model.download_bytes,
         _partial_bytes(model),
-        tuple(copies_of(model.name)),
+        _copies(model.name),
+        _remains(model.name),
     )
 
 
@@ -97,7 +106,7 @@ def wants_download(model: KnownModel) -> bool:
     found = locate(model)
     if model.repo is None or (found and found.kind == "home"):
         return False
-    return not (is_offline() and _state(found) == "here")
+    return not (is_offline() and is_ready(model))
 
 
 def folder_bytes(folder: Path) -> int:
@@ -117,7 +126,21 @@ def _folder_state(name: str) -> ModelState:
     folder = Path(name).expanduser()
     found = ResolvedModel(name, folder, "folder") if folder.is_dir() else None
     size = folder_bytes(folder) if found else 0
-    return ModelState(name, None, found, _state(found), None, size, 0, tuple(copies_of(name)))
+    state = _state(found)
+    return ModelState(name, None, found, state, None, size, 0, _copies(name), _remains(name))
+
+
+def _named_by_copies() -> set[str]:
+    """The models that copies, or what is left of some, were made from."""
+    return {copy.model for copy in all_copies()} | {left.model for left in remains() if left.model}
+
+
+def _copies(name: str) -> tuple[Copy, ...]:
+    return tuple(copy for copy in all_copies() if copy.model == name)
+
+
+def _remains(name: str) -> tuple[Remains, ...]:
+    return tuple(left for left in remains() if left.model == name)
 
 
 def _state(found: ResolvedModel | None) -> State:

@@ -12,6 +12,7 @@ from pandacli.store.hub import cache
 from pandacli.store.inventory import ModelState, find_model
 from pandacli.store.published import partial_path
 from pandacli.store.pulls import forget_pulls, unfinished_pull
+from pandacli.store.unfinished import Remains, remove_remains
 
 if TYPE_CHECKING:
     from huggingface_hub import CachedFileInfo, HFCacheInfo
@@ -24,12 +25,14 @@ class Removal:
     Args:
         model: The model, as it is here.
         copies: Quantised copies.
+        remains: What is left of copies that were not finished, or are damaged.
         download: Whether the download goes, and what an interrupted one has left.
         bytes: What that frees on the disk.
     """
 
     model: ModelState
     copies: tuple[Copy, ...]
+    remains: tuple[Remains, ...]
     download: bool
     bytes: int
 
@@ -39,8 +42,8 @@ def plan_removal(name: str, quant: str | None = None) -> Removal:
 
     Args:
         name: A name of `MODELS`, or the folder that copies were made from.
-        quant: "8bit" or "4bit" for the copies of that kind alone, "none" for the download alone;
-            None for all of it.
+        quant: "8bit" or "4bit" for the copies of that kind alone, finished or not, "none" for the
+            download alone; None for all of it.
 
     Raises:
         ModelError: There is no such model, or nothing of it here.
@@ -48,10 +51,11 @@ def plan_removal(name: str, quant: str | None = None) -> Removal:
     """
     model = find_model(name)
     copies = [copy for copy in model.copies if quant in (None, copy.quant)]
-    freed = sum(copy.bytes for copy in copies)
+    left = [remains for remains in model.remains if quant in (None, remains.quant)]
+    freed = sum(copy.bytes for copy in copies) + sum(remains.bytes for remains in left)
     downloaded = _downloaded_bytes(model) if quant in (None, "none") else 0
-    if copies or downloaded:
-        return Removal(model, tuple(copies), downloaded > 0, freed + downloaded)
+    if copies or left or downloaded:
+        return Removal(model, tuple(copies), tuple(left), downloaded > 0, freed + downloaded)
     if quant in ("4bit", "8bit"):
         raise ModelError(f"there is no {quant} copy of {name} on this machine")
     if model.checkpoint is None:
@@ -73,6 +77,8 @@ def remove(removal: Removal) -> None:
     try:
         for copy in removal.copies:
             remove_copy(copy)
+        for left in removal.remains:
+            remove_remains(left)
         if removal.download and removal.model.known:
             remove_download(removal.model.known)
     except OSError as error:

@@ -93,6 +93,7 @@ def _record(model: ModelState) -> dict[str, Any]:
         "commit": model.commit,
         "bytes": model.bytes,
         "partial_bytes": model.partial_bytes,
+        "remains_bytes": model.remains_bytes,
         "copies": [
             {
                 "quant": copy.quant,
@@ -161,6 +162,8 @@ def _facts(model: ModelState, description: Description | None) -> list[tuple[str
     facts.append(("size", size(model.bytes)))
     if model.partial_bytes:
         facts.append(("unfinished", size(model.partial_bytes)))
+    if model.remains:
+        facts.append(("left over", f"{size(model.remains_bytes)} of unfinished or damaged copies"))
     if description:
         facts += [(name, f"{value:,}") for name, value in description.sizes.items()]
         if description.parameters:

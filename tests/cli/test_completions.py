@@ -31,6 +31,8 @@ CASES = [
     ("panda frames x.mp4 --save no", ["notes.txt"]),
     ("panda frames x.mp4 --graphics ki", ["kitty"]),
     ("panda frames x.mp4 --can", ["--canvas"]),
+    ("panda pull tiny --quant ", ["auto", "4bit", "8bit", "none"]),
+    ("panda rm tiny --quant ", ["4bit", "8bit", "none"]),
 ]
 
 

@@ -47,6 +47,14 @@ def test_models_as_json_is_one_object(panda, copy):
     assert listed[2]["state"] == "here"
 
 
+def test_models_tells_of_a_damaged_copy_and_how_to_be_rid_of_it(panda, copy):
+    (copy / "model.safetensors").write_bytes(b"short")
+    done = panda("models")
+    assert str(copy) not in done.stdout.decode()
+    assert done.stderr.startswith(b"panda: ")
+    assert done.stderr.endswith(b"can be removed with: panda rm video-panda-7b\n")
+
+
 def test_info_tells_the_sizes_and_the_files(panda):
     text = panda("info", "tiny").stdout.decode()
     for line in ("licence     Apache-2.0", "vocabulary  640", "parameters  4,3", "  config.json"):

@@ -1,5 +1,6 @@
 """Removing a model: what panda made or downloaded, and nothing else."""
 
+import json
 from pathlib import Path
 
 import huggingface_hub
@@ -9,6 +10,8 @@ from pandacli import store
 from pandacli.errors import ModelError, UsageError
 from pandacli.store import MODELS
 from pandacli.store.checkpoint_folder import check_checkpoint
+from pandacli.store.copies import FORMAT
+from pandacli.store.unfinished import work_folder
 from tests.fake_hub import FIRST, REPO
 from tests.store.downloads import MODEL, interrupted_pull, pull, pull_to, write_copy
 
@@ -82,6 +85,69 @@ def test_the_download_can_go_and_the_copies_stay() -> None:
     store.remove(store.plan_removal(MODEL.name, "none"))
     state = store.find_model(MODEL.name)
     assert (state.state, state.copies) == ("absent", (copy,))
+
+
+def begin_copy(model: str, form: str = "int8") -> Path:
+    """Leaves what a conversion leaves that did not come to its end."""
+    with work_folder("e" * 64, form, model) as work:
+        (work / "model-00001-of-00002.safetensors").write_bytes(b"x" * 1000)
+    return work
+
+
+def test_what_is_left_of_an_unfinished_copy_goes_with_its_model() -> None:
+    work = begin_copy(MODEL.name)
+    removal = store.plan_removal(MODEL.name)
+    assert ([left.folder for left in removal.remains], removal.bytes) == ([work], 1000)
+    store.remove(removal)
+    assert files_left(store.home()) == []
+
+
+def test_a_damaged_copy_goes_with_its_model() -> None:
+    copy = write_copy(MODEL.name, "int8")
+    (copy.folder / "config.json").unlink()
+    store.remove(store.plan_removal(MODEL.name))
+    assert not copy.folder.exists()
+
+
+def test_a_copy_from_another_version_goes_with_its_model() -> None:
+    manifest = write_copy(MODEL.name, "int8").folder / "manifest.json"
+    manifest.write_text(json.dumps({"format": FORMAT + 1, "model": MODEL.name}))
+    store.remove(store.plan_removal(MODEL.name))
+    assert not manifest.parent.exists()
+
+
+def test_of_one_kind_what_is_unfinished_can_go_alone() -> None:
+    int8, nf4 = begin_copy(MODEL.name, "int8"), begin_copy(MODEL.name, "nf4")
+    store.remove(store.plan_removal(MODEL.name, "4bit"))
+    assert (int8.exists(), nf4.exists()) == (True, False)
+
+
+def test_a_copy_that_is_being_made_is_not_among_the_remains() -> None:
+    with work_folder("e" * 64, "int8", MODEL.name) as work:
+        (work / "begun").touch()
+        assert store.find_model(MODEL.name).remains == ()
+
+
+def test_a_copy_that_someone_has_begun_to_finish_stays() -> None:
+    begin_copy(MODEL.name)
+    removal = store.plan_removal(MODEL.name)
+    with (
+        work_folder("e" * 64, "int8", MODEL.name),
+        pytest.raises(ModelError, match="another panda is quantising"),
+    ):
+        store.remove(removal)
+
+
+def test_a_removal_that_was_cut_short_is_finished_by_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    copy = write_copy(MODEL.name, "int8")
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", None)
+        with pytest.raises(TypeError):
+            store.remove(store.plan_removal(MODEL.name))
+    store.remove(store.plan_removal(MODEL.name))
+    assert not copy.folder.exists()
 
 
 def test_copies_of_a_folder_go_and_the_folder_stays(tmp_path: Path) -> None:
