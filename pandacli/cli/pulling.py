@@ -1,10 +1,15 @@
 """Getting a model ready: the steps that `panda pull` takes, and the first `panda ask` offers."""
 
 import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from pandacli.errors import UsageError
 from pandacli.ui.console import Screen
 from pandacli.ui.report import size
+
+if TYPE_CHECKING:
+    from pandacli.store import KnownModel
 
 
 def go_offline() -> None:
@@ -39,18 +44,10 @@ def get_ready(
     from pandacli.ui.progress import Bars
 
     known = store.MODELS.get(name)
-    if drop_original and (known is None or known.repo is None or quant == "none"):
-        reason = "nothing else would be left" if quant == "none" else f"{name} was not downloaded"
-        raise UsageError(f"--drop-original: {reason}")
+    if drop_original:
+        _check_droppable(name, quant)
     if known and store.wants_download(known):
-        with screen.stage(f"asking for {name}"):
-            plan = store.plan_download(known)
-        screen.notice(
-            f"{name} is {size(plan.bytes)}, {size(plan.missing_bytes)} of it still to come;"
-            f" {size(plan.free_bytes)} are free in {plan.folder}"
-        )
-        with Bars(screen) as bars:
-            store.download(plan, bars)
+        _bring(known, screen, quant=quant, engine=engine, device=device)
     store.resolve(name)  # before torch is imported, which takes seconds
     with screen.stage("preparing"):
         from pandacli.engine.preparing import prepare
@@ -58,8 +55,55 @@ def get_ready(
         copy = prepare(name, quant=quant, engine=engine, device=device, report=bars.converting)
     if drop_original and known and copy:
         store.remove_download(known)
+    elif drop_original:
+        screen.notice("the download is kept: it is run as it is, and nothing else would be left")
     form = f"{size(copy.bytes)} in {copy.folder}" if copy else "not quantised"
     screen.notice(f"{name} is ready: {form}")
+
+
+def _check_droppable(name: str, quant: str) -> None:
+    from pandacli import store
+
+    known = store.MODELS.get(name)
+    found = store.locate(known) if known else None
+    if found and found.kind == "home":
+        raise UsageError(
+            f"--drop-original: {found.folder} is not from panda, and stays",
+            f"delete it yourself after: panda pull {name}",
+        )
+    if known is None or known.repo is None:
+        raise UsageError(f"--drop-original: {name} was not downloaded")
+    if quant == "none":
+        raise UsageError("--drop-original: nothing else would be left")
+
+
+def _bring(known: "KnownModel", screen: Screen, *, quant: str, engine: str, device: str) -> None:
+    """Downloads a model, unless a copy that was made of what is published is all it takes."""
+    from pandacli import store
+    from pandacli.ui.progress import Bars
+
+    with screen.stage(f"asking for {known.name}"):
+        plan = store.plan_download(known)
+    with screen.stage("preparing"):
+        from pandacli.engine.forecast import forecast
+
+        kept = store.kept_copies(known, plan.commit)
+        wanted = kept[0].quant if kept and quant == "auto" else quant
+        coming = forecast(wanted, engine, device)
+    if coming and any(copy.form == coming.form for copy in kept):
+        screen.notice(f"{known.name} is already here, as it is published: nothing to download")
+        return
+    copied = ""
+    if coming:
+        to_come = store.copy_bytes_to_come(known, plan.commit, coming.form, coming.bytes)
+        plan = replace(plan, copy_bytes=to_come)
+        copied = f", and {size(to_come)} for a quantised copy" if to_come else ""
+    screen.notice(
+        f"{known.name} is {size(plan.bytes)}, {size(plan.missing_bytes)} of it still to"
+        f" come{copied}; {size(plan.free_bytes)} are free in {plan.folder}"
+    )
+    with Bars(screen) as bars:
+        store.download(plan, bars)
 
 
 def offer_download(name: str, screen: Screen, *, quant: str, engine: str, device: str) -> None:

@@ -10,15 +10,17 @@ from pandacli.store.download import Downloaded, Progress, download
 from pandacli.store.hub import is_offline
 from pandacli.store.inventory import (
     ModelState,
+    copy_bytes_to_come,
     find_model,
     inventory,
     is_ready,
+    kept_copies,
     wants_download,
 )
 from pandacli.store.places import home
 from pandacli.store.published import Plan, PublishedFile, plan_download
 from pandacli.store.removal import Removal, plan_removal, remove, remove_download
-from pandacli.store.resolve import ResolvedModel, resolve
+from pandacli.store.resolve import ResolvedModel, locate, resolve
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -32,6 +34,7 @@ __all__ = [
     "PublishedFile",
     "Removal",
     "ResolvedModel",
+    "copy_bytes_to_come",
     "describe",
     "download",
     "find_model",
@@ -39,6 +42,8 @@ __all__ = [
     "inventory",
     "is_offline",
     "is_ready",
+    "kept_copies",
+    "locate",
     "plan_download",
     "plan_removal",
     "remove",

@@ -185,12 +185,21 @@ def _write_weights(source: Source, form: Form, work: Path, report: Report | None
     (work / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
-def _check_room(expected: dict[str, Tensor], form: Form, work: Path) -> None:
+def copy_bytes(config: VideoPandaConfig, form: Form) -> int:
+    """What the copy in a form of a model takes on the disk, nearly."""
+    return _copy_bytes(empty_model(config).state_dict(), form)
+
+
+def _copy_bytes(expected: dict[str, Tensor], form: Form) -> int:
     sizes = (
         tensor.numel() * (_BYTES[form] if is_quantised(name, tensor) else 2)
         for name, tensor in expected.items()
     )
-    needed = sum(sizes) - sum(file.stat().st_size for file in work.iterdir())
+    return int(sum(sizes))
+
+
+def _check_room(expected: dict[str, Tensor], form: Form, work: Path) -> None:
+    needed = _copy_bytes(expected, form) - sum(file.stat().st_size for file in work.iterdir())
     free = shutil.disk_usage(work).free
     if needed > free:
         raise ModelError(

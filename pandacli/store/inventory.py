@@ -109,6 +109,20 @@ def wants_download(model: KnownModel) -> bool:
     return not (is_offline() and is_ready(model))
 
 
+def kept_copies(model: KnownModel, commit: str) -> list[Copy]:
+    """The copies that were made of a commit of a known model, where they are all that is left."""
+    if _state(locate(model)) == "here":
+        return []
+    return [copy for copy in _copies(model.name) if copy.commit == commit]
+
+
+def copy_bytes_to_come(model: KnownModel, commit: str, form: str, whole: int) -> int:
+    """What the copy in a form of a commit has still to take of `whole` bytes."""
+    made = (copy for copy in _copies(model.name) if (copy.commit, copy.form) == (commit, form))
+    begun = sum(left.bytes for left in _remains(model.name) if left.form == form)
+    return 0 if any(made) else max(0, whole - begun)
+
+
 def folder_bytes(folder: Path) -> int:
     """What the files in a folder take, those that links lead to included."""
     return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())

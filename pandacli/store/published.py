@@ -9,6 +9,7 @@ from typing import Any
 
 from pandacli.errors import ModelError
 from pandacli.store.catalogue import KnownModel
+from pandacli.store.copies import copies_folder
 from pandacli.store.hub import cache, hub_errors, refuse_offline
 
 _SMALL = frozenset(
@@ -68,6 +69,7 @@ class Plan:
         missing_bytes: What has still to come, parts that are here already left out.
         folder: The cache that they go to.
         free_bytes: What its disk has free.
+        copy_bytes: What the quantised copy that is to be made of them takes.
     """
 
     model: KnownModel
@@ -76,6 +78,7 @@ class Plan:
     missing_bytes: int
     folder: Path
     free_bytes: int
+    copy_bytes: int = 0
 
     @property
     def bytes(self) -> int:
@@ -83,17 +86,31 @@ class Plan:
         return sum(file.bytes for file in self.files)
 
     def check_room(self) -> None:
-        """Make sure that the download fits on the disk.
+        """Make sure that the download fits on the disk, and the copy beside it.
 
         Raises:
             ModelError: It does not.
         """
-        lacking = self.missing_bytes - self.free_bytes
-        if lacking > 0:
+        copies = copies_folder()
+        if not self.copy_bytes:
+            self._check(self.model.name, self.missing_bytes, self.folder, "HF_HOME")
+        elif _disk(copies) == _disk(self.folder):
+            both = f"{self.model.name}, with its quantised copy,"
+            self._check(both, self.missing_bytes + self.copy_bytes, self.folder, "HF_HOME")
+        else:
+            self._check(self.model.name, self.missing_bytes, self.folder, "HF_HOME")
+            self._check(
+                f"the quantised copy of {self.model.name}", self.copy_bytes, copies, "PANDA_HOME"
+            )
+
+    def _check(self, what: str, needed: int, folder: Path, variable: str) -> None:
+        free = _free_bytes(folder)
+        if needed > free:
             raise ModelError(
-                f"{self.model.name} needs {self.missing_bytes / 1e9:.1f} GB more, and"
-                f" {self.free_bytes / 1e9:.1f} GB are free in {self.folder}",
-                f"free {lacking / 1e9:.1f} GB, or set HF_HOME to a folder on a larger disk",
+                f"{what} needs {needed / 1e9:.1f} GB more, and {free / 1e9:.1f} GB are free in"
+                f" {folder}",
+                f"free {(needed - free) / 1e9:.1f} GB, or set {variable} to a folder on a larger"
+                " disk",
             )
 
 
@@ -188,5 +205,12 @@ def _published_file(sibling: Any) -> PublishedFile:
 
 
 def _free_bytes(folder: Path) -> int:
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    return shutil.disk_usage(existing).free
+    return shutil.disk_usage(_existing(folder)).free
+
+
+def _disk(folder: Path) -> int:
+    return _existing(folder).stat().st_dev
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.parents) if path.exists())

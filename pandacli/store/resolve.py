@@ -71,7 +71,9 @@ def _resolve_known(model: KnownModel) -> ResolvedModel:
     found = locate(model)
     if model.repo is None:
         again = "install pandacli again"
-        missing = ModelError(f"{model.name} is missing from this installation of panda", again)
+        missing: ModelError | None = ModelError(
+            f"{model.name} is missing from this installation of panda", again
+        )
     else:
         again = f"get the rest with: {model.download_command}"
         missing = ModelError(
@@ -80,12 +82,22 @@ def _resolve_known(model: KnownModel) -> ResolvedModel:
             f" - or put its files in {home_folder(model)}"
             f" - or try panda without it: --model tiny",
         )
-    if found is None and (copies := copies_of(model.name)):
+    if found:
+        missing = _flaw(found.folder, again)
+        if missing is None:
+            return found
+    if copies := copies_of(model.name):
         return ResolvedModel(model.name, copies[0].folder, "copy")
-    if found is None:
-        raise missing
-    check_checkpoint(found.folder, again)
-    return found
+    raise missing
+
+
+def _flaw(folder: Path, ways_on: str) -> ModelError | None:
+    """What is wrong with a checkpoint folder, if anything."""
+    try:
+        check_checkpoint(folder, ways_on)
+    except ModelError as error:
+        return error
+    return None
 
 
 def _pulled_or_cached(model: KnownModel) -> Path | None:

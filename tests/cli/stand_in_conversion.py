@@ -1,6 +1,7 @@
 """The real `panda` on a stand-in for the conversion, which takes torch and real weights.
 
-STAND_IN_LOG   a file that gets one JSON line for what was asked of it
+STAND_IN_LOG          a file that gets one JSON line for what was asked of it
+STAND_IN_COPY_BYTES   what a copy is said to take before it is made; else what it does
 """
 
 import json
@@ -10,9 +11,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from pandacli.cli import main
-from pandacli.store.copies import copy_folder, write_manifest
+from pandacli.store import resolve
+from pandacli.store.copies import copies_of, copy_folder, write_manifest
 
 DIGEST = "d" * 64
+COPY_BYTES = int(os.environ.get("STAND_IN_COPY_BYTES", "2000"))
+
+
+def forecast(quant, *_):
+    return None if quant == "none" else SimpleNamespace(form="int8", bytes=COPY_BYTES)
 
 
 def prepare(model, *, quant, engine, device, report):
@@ -26,11 +33,16 @@ def prepare(model, *, quant, engine, device, report):
     folder = copy_folder(DIGEST, "int8")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.safetensors").write_bytes(b"x" * 2000)
+    resolved = resolve(model)
+    if resolved.kind == "copy":
+        return copies_of(model)[0]
+    commit = resolved.folder.parent.name if resolved.kind == "cache" else None
     return write_manifest(
-        folder, model=model, form="int8", commit=None, digest=DIGEST, source_files={}
+        folder, model=model, form="int8", commit=commit, digest=DIGEST, source_files={}
     )
 
 
 if __name__ == "__main__":
     sys.modules["pandacli.engine.preparing"] = SimpleNamespace(prepare=prepare)
+    sys.modules["pandacli.engine.forecast"] = SimpleNamespace(forecast=forecast)
     main()

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_hub import FIRST, REPO, FakeHub, checkpoint
+from tests.fake_hub import FIRST, REPO, SECOND, FakeHub, checkpoint
 
 STAND_IN = str(Path(__file__).with_name("stand_in_conversion.py"))
 NAME = "video-panda-7b"
@@ -90,7 +91,8 @@ def asked_of_conversion(home):
 def test_a_pull_says_the_size_first_then_each_file_then_that_it_is_ready(panda, home):
     done = panda("pull", NAME, "--quant", "8bit")
     lines = done.stderr.splitlines()
-    assert lines[0].startswith(f"panda: {NAME} is 320 kB, 320 kB of it still to come; ")
+    start = f"panda: {NAME} is 320 kB, 320 kB of it still to come, and 2 kB for a quantised copy; "
+    assert lines[0].startswith(start)
     assert "are free in" in lines[0]
     assert lines[1] == "panda: downloading config.json, 28 bytes"
     assert "panda: downloading pytorch_model-00001-of-00002.bin, 320 kB" in lines
@@ -121,6 +123,51 @@ def test_the_original_can_be_dropped_once_there_is_a_copy(panda):
     panda("pull", NAME, "--drop-original")
     state = json.loads(panda("models", "--json").stdout)["models"][0]
     assert (state["state"], [copy["quant"] for copy in state["copies"]]) == ("absent", ["8bit"])
+
+
+def test_after_its_original_was_dropped_a_model_is_not_downloaded_again(panda, hub):
+    panda("pull", NAME, "--drop-original")
+    hub.requests.clear()
+    done = panda("pull", NAME, "--quant", "8bit")
+    assert done.returncode == 0
+    assert f"{NAME} is already here, as it is published: nothing to download" in done.stderr
+    assert hub.fetched() == []
+
+
+def test_after_its_original_was_dropped_a_newer_model_is_downloaded(panda, hub):
+    panda("pull", NAME, "--drop-original")
+    hub.commits[SECOND] = checkpoint(shard=b"newer")
+    panda("pull", NAME)
+    assert hub.fetched()
+
+
+def test_after_its_original_was_dropped_it_can_be_had_again(panda):
+    panda("pull", NAME, "--drop-original")
+    assert panda("pull", NAME, "--quant", "none").returncode == 0
+    assert json.loads(panda("models", "--json").stdout)["models"][0]["state"] == "here"
+
+
+def test_offline_a_copy_is_all_a_model_needs(panda):
+    panda("pull", NAME, "--drop-original")
+    done = panda("pull", NAME, "--offline")
+    assert done.returncode == 0
+    assert "is ready" in done.stderr
+
+
+def test_no_room_for_the_copy_is_told_before_the_download(panda, hub):
+    done = panda("pull", NAME, STAND_IN_COPY_BYTES=str(10**18))
+    assert done.returncode == 4
+    assert f"{NAME}, with its quantised copy, needs 1000000000.0 GB more, and " in done.stderr
+    assert hub.fetched() == []
+
+
+def test_a_folder_that_a_person_put_there_is_not_dropped(panda, home):
+    panda("pull", NAME, "--quant", "none")
+    mine = home / "models" / "models" / NAME
+    shutil.copytree(next((home / "hub").rglob("videopanda_fitu")), mine)
+    done = panda("pull", NAME, "--drop-original")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"panda: --drop-original: {mine} is not from panda, and stays\n")
 
 
 @pytest.mark.parametrize("arguments", [(NAME, "--quant", "none"), ("tiny",)])
