@@ -71,7 +71,7 @@ def _missing_weights(folder: Path) -> list[str]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(
             f"{path} is not valid JSON", "the file is damaged; get it again"
         ) from error

@@ -16,6 +16,8 @@ _CONFIG = {  # how `panda info` calls the fields of config.json
     "vocab_size": "vocabulary",
     "max_position_embeddings": "context",
 }
+_LONGEST_HEADER = 100_000_000  # as safetensors itself has it
+_MOST_VALUES = 1 << 63
 _DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -46,11 +48,12 @@ def describe(folder: Path) -> Description:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
         headers = [_tensor_values(path) for path in sorted(folder.glob("*.safetensors"))]
+        values = {name: config.get(key) for key, name in _CONFIG.items()}
     except OSError as error:
         raise ModelError(f"cannot read {error.filename}: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ModelError(f"a file in {folder} is damaged", "get the model again") from error
-    sizes = {name: config[key] for key, name in _CONFIG.items() if isinstance(config.get(key), int)}
+    sizes = {name: value for name, value in values.items() if isinstance(value, int)}
     count = sum(headers) if headers else _from_file_sizes(config, files)
     return Description(sizes, count, bool(headers), files)
 
@@ -59,11 +62,14 @@ def _tensor_values(path: Path) -> int:
     """How many values a safetensors file holds, by the JSON header that it begins with."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if length > path.stat().st_size:
-            raise ValueError("the header is longer than the file")
+        if length > min(path.stat().st_size, _LONGEST_HEADER):
+            raise ValueError("the header is too long")
         header = json.loads(file.read(length))
     tensors = (entry for name, entry in header.items() if name != "__metadata__")
-    return sum(math.prod(entry["shape"]) for entry in tensors)
+    count = sum(math.prod(entry["shape"]) for entry in tensors)
+    if not isinstance(count, int) or not 0 <= count < _MOST_VALUES:
+        raise ValueError("no shapes")
+    return count
 
 
 def _from_file_sizes(config: dict[str, Any], files: dict[str, int]) -> int | None:

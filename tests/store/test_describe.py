@@ -36,9 +36,41 @@ def test_where_nothing_tells_the_parameters_none_are_said(tmp_path: Path) -> Non
     assert store.describe(tmp_path).parameters is None
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff" * 20, (5).to_bytes(8, "little") + b"[1,2]"])
+def header(text: str) -> bytes:
+    return len(text).to_bytes(8, "little") + text.encode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff" * 20,
+        header("[1,2]"),
+        header("[" * 100_000),
+        header('{"a": 5}'),
+        header('{"a": {"shape": [0.5]}}'),
+        header('{"a": {"shape": [-1]}}'),
+        header(json.dumps({"a": {"shape": [10**4000] * 3}})),
+    ],
+)
 def test_a_damaged_header_is_told(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(ModelError, match="is damaged"):
+        store.describe(tmp_path)
+
+
+def test_a_header_longer_than_any_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.write((10**12).to_bytes(8, "little"))
+        file.truncate(2 * 10**12)
+    with pytest.raises(ModelError, match="is damaged"):
+        store.describe(tmp_path)
+
+
+@pytest.mark.parametrize("config", ["[]", "3", "[" * 100_000])
+def test_a_configuration_of_nonsense_is_told(tmp_path: Path, config: str) -> None:
+    (tmp_path / "config.json").write_text(config)
     with pytest.raises(ModelError, match="is damaged"):
         store.describe(tmp_path)

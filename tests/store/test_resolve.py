@@ -170,7 +170,7 @@ def test_a_folder_above_the_checkpoint_points_at_it(tmp_path: Path) -> None:
     assert refusal(tmp_path).hint == f"did you mean {inner}?"
 
 
-@pytest.mark.parametrize("config", ["{", "[]", "\ufeff\x00"])
+@pytest.mark.parametrize("config", ["{", "[]", "\ufeff\x00", "[" * 100_000])
 def test_a_damaged_config_is_told(tmp_path: Path, config: str) -> None:
     folder = write_checkpoint(tmp_path / "mine")
     (folder / "config.json").write_text(config)
