@@ -88,8 +88,7 @@ def _bring(known: "KnownModel", screen: Screen, *, quant: str, engine: str, devi
         from pandacli.engine.forecast import forecast
 
         kept = store.kept_copies(known, plan.commit)
-        wanted = kept[0].quant if kept and quant == "auto" else quant
-        coming = forecast(wanted, engine, device)
+        coming = forecast(quant, engine, device, kept)
     if coming and any(copy.form == coming.form for copy in kept):
         screen.notice(f"{known.name} is already here, as it is published: nothing to download")
         return

@@ -1,15 +1,16 @@
 """What is going to be made of a model that is not here yet, to be said before it is downloaded."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from pandacli.engine.device import pick_device, pick_dtype
+from pandacli.engine.device import pick_devices
 from pandacli.engine.plan import pick_plan
 from pandacli.model.config import VideoPandaConfig
 from pandacli.store.convert import copy_bytes
 
 if TYPE_CHECKING:
-    from pandacli.store.copies import Form
+    from pandacli.store.copies import Copy, Form
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,22 @@ class Forecast:
     bytes: int
 
 
-def forecast(quant: str, engine: str, device: str) -> Forecast | None:
-    """The copy that `prepare` will make of a published model; None where it needs none.
+def forecast(quant: str, engine: str, device: str, kept: "Iterable[Copy]" = ()) -> Forecast | None:
+    """The copy that `prepare` will take, or make, of a published model; None where it needs none.
 
     All models that are published have the sizes that `VideoPandaConfig` begins with.
+
+    Args:
+        quant: As of `Panda.load`, and so are engine and device.
+        engine: See there.
+        device: See there.
+        kept: The copies that are here, where the checkpoint itself is not; one of them is chosen if
+            any will do.
 
     Raises:
         PandaError: As `prepare`, of what has nothing to do with the files.
     """
-    config, place = VideoPandaConfig(), pick_device(device)
-    form = pick_plan(quant, engine, config, place, pick_dtype(place)).form
+    config = VideoPandaConfig()
+    forms = frozenset(cast("Form", copy.form) for copy in kept)
+    form = pick_plan(quant, engine, config, pick_devices(device), kept=forms or None).form
     return Forecast(form, copy_bytes(config, form)) if form else None

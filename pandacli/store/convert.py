@@ -128,7 +128,8 @@ def convert(source: Source, form: Form, report: Report | None = None) -> Copy:
     except OSError as error:
         raise ModelError(
             f"cannot write the quantised copy in {copies_folder()}: {error.strerror or error}",
-            "make room there, or set PANDA_HOME to a folder elsewhere",
+            "make room there, and the same command goes on where it stopped - or set PANDA_HOME to"
+            " a folder elsewhere",
         ) from error
 
 

@@ -184,7 +184,9 @@ def finish(copy: Copy) -> Copy:
         OSError: It cannot be moved.
     """
     folder = copy_folder(copy.digest, copy.form)
-    if folder.exists():  # without a manifest, or it would have been used
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.exists():  # without a manifest, or it would have been used
         shutil.rmtree(folder)
     settle(copy.folder, folder)
     for name, file in manifest_fields(folder)["files"].items():
@@ -207,11 +209,16 @@ def remove_folder(folder: Path) -> None:
     Raises:
         ModelError: It may not be deleted.
     """
+    place = folder.resolve()  # a person may have moved it to another disk
     try:
-        for path in folder.iterdir():
-            if path.name != MANIFEST:
+        for path in place.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != MANIFEST:
                 path.unlink()
-        shutil.rmtree(folder)
+        shutil.rmtree(place)
+        if folder.is_symlink():
+            folder.unlink()
     except OSError as error:
         raise ModelError(f"cannot remove {folder}: {error.strerror or error}") from error
 

@@ -148,7 +148,10 @@ def export_gguf(
         partial.unlink(missing_ok=True)
         raise
     except OSError as error:
-        raise ModelError(f"{target} cannot be written: {error.strerror}") from error
+        raise ModelError(
+            f"{target} cannot be written: {error.strerror or error}",
+            "make room there; the same command then goes on where it stopped",
+        ) from error
 
 
 def _check_kind(folder: Path, config: "VideoPandaConfig") -> None:

@@ -71,9 +71,7 @@ def _resolve_known(model: KnownModel) -> ResolvedModel:
     found = locate(model)
     if model.repo is None:
         again = "install pandacli again"
-        missing: ModelError | None = ModelError(
-            f"{model.name} is missing from this installation of panda", again
-        )
+        missing = ModelError(f"{model.name} is missing from this installation of panda", again)
     else:
         again = f"get the rest with: {model.download_command}"
         missing = ModelError(
@@ -83,9 +81,10 @@ def _resolve_known(model: KnownModel) -> ResolvedModel:
             f" - or try panda without it: --model tiny",
         )
     if found:
-        missing = _flaw(found.folder, again)
-        if missing is None:
+        flaw = _flaw(found.folder, again)
+        if flaw is None:
             return found
+        missing = flaw
     if copies := copies_of(model.name):
         return ResolvedModel(model.name, copies[0].folder, "copy")
     raise missing

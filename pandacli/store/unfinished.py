@@ -93,7 +93,9 @@ def remains() -> list[Remains]:
     found = []
     for folder in sorted(copies_folder().glob("*-*")):
         name = _NAME.fullmatch(folder.name)
-        if name and folder.is_dir() and not (_is_whole(folder) or _is_worked_on(folder)):
+        if not name or folder.is_symlink() or not folder.is_dir():
+            continue  # nothing of panda's
+        if not (_is_whole(folder) or _is_worked_on(folder)):
             model = _note_beside(folder).get("model") or manifest_fields(folder).get("model")
             known = model if isinstance(model, str) else None
             size = sum(path.lstat().st_size for path in folder.iterdir())

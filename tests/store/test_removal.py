@@ -150,6 +150,23 @@ def test_a_removal_that_was_cut_short_is_finished_by_the_next(
     assert not copy.folder.exists()
 
 
+def test_a_copy_that_was_moved_to_another_disk_goes_from_there(tmp_path: Path) -> None:
+    copy = write_copy(MODEL.name, "int8")
+    copy.folder.rename(tmp_path / "elsewhere")
+    copy.folder.symlink_to(tmp_path / "elsewhere")
+    store.remove(store.plan_removal(MODEL.name))
+    assert not (tmp_path / "elsewhere").exists()
+    assert not copy.folder.is_symlink()
+
+
+def test_what_a_link_leads_to_is_not_taken_for_a_damaged_copy(tmp_path: Path) -> None:
+    copy = write_copy(MODEL.name, "int8")
+    copy.folder.rename(tmp_path / "elsewhere")
+    copy.folder.symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "config.json").write_text("of a person")
+    assert store.find_model(MODEL.name).remains == ()
+
+
 def test_copies_of_a_folder_go_and_the_folder_stays(tmp_path: Path) -> None:
     mine = pull_to(tmp_path / "mine")
     write_copy(str(mine), "int8")
