@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import pytest
 
 from pandacli import store
 from pandacli.errors import ModelError
+from pandacli.store import published
 from pandacli.store.published import blob_path, partial_path
 from tests.fake_hub import FIRST, REPO, SECOND, FakeHub, checkpoint
 from tests.store.downloads import MODEL, SHARD, Log, interrupted_pull, pull, shard_file
@@ -176,6 +178,17 @@ def test_too_small_a_disk_is_told_before_the_first_byte(
     assert "needs 0.0 GB more, and 0.0 GB are free in" in error.message
     assert error.hint is not None
     assert "HF_HOME" in error.hint
+    assert hub.fetched() == []
+
+
+def test_a_copy_on_another_disk_needs_its_room_there(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(published, "_disk", str)
+    plan = replace(store.plan_download(MODEL), copy_bytes=10**18)
+    error = refusal(lambda: store.download(plan, Log()))
+    assert error.message.startswith(f"the quantised copy of {MODEL.name} needs 1000000000.0 GB")
+    assert "PANDA_HOME" in (error.hint or "")
     assert hub.fetched() == []
 
 

@@ -58,6 +58,18 @@ def test_a_model_of_which_only_a_copy_is_left_is_found_there() -> None:
     assert store.resolve(MODEL.name) == store.ResolvedModel(MODEL.name, copy.folder, "copy")
 
 
+def test_beside_half_a_download_a_whole_copy_is_used() -> None:
+    interrupted_pull(b"weights")
+    copy = write_copy(MODEL.name, "int8")
+    assert store.resolve(MODEL.name).folder == copy.folder
+
+
+def test_a_model_of_which_only_a_damaged_copy_is_left_is_not_said_to_be_absent() -> None:
+    (write_copy(MODEL.name, "int8").folder / "config.json").write_text("[]")
+    with pytest.raises(ModelError, match="is damaged"):
+        store.resolve(MODEL.name)
+
+
 def test_a_folder_whose_original_is_gone_is_still_known_by_its_copy(tmp_path: Path) -> None:
     gone = str(tmp_path / "gone")
     copy = write_copy(gone, "int8")
