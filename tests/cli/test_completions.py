@@ -12,7 +12,7 @@ import pytest
 FILES = Path(__file__).parents[2] / "completions"
 
 CASES = [
-    ("panda ", ["ask", "frames", "demo", "models", "pull", "info", "rm", "doctor"]),
+    ("panda ", ["ask", "chat", "frames", "demo", "models", "pull", "info", "rm", "doctor"]),
     ("panda a", ["ask"]),
     ("panda ask x.mp4 --qui", ["--quiet"]),
     ("panda ask x.mp4 --max", ["--max-tokens"]),
@@ -27,6 +27,8 @@ CASES = [
     ("panda pull tin", ["tiny"]),
     ("panda rm --yes video-panda-7b-", ["video-panda-7b-pretrained"]),
     ("panda pull tiny --drop", ["--drop-original"]),
+    ("panda chat my", ["my clip.mp4"]),
+    ("panda chat x.mp4 --load no", ["notes.txt"]),
     ("panda frames my", ["my clip.mp4"]),
     ("panda frames x.mp4 --save no", ["notes.txt"]),
     ("panda frames x.mp4 --graphics ki", ["kitty"]),

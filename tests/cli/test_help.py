@@ -57,7 +57,7 @@ def test_help_fits_80_columns_and_goes_to_stdout(panda, arguments):
 
 def test_the_help_of_ask_names_every_option(panda):
     text = panda("ask", "--help").stdout.decode()
-    elsewhere = {"canvas", "graphics"}  # of panda frames
+    elsewhere = {"canvas", "graphics", "no-frames", "no-log"}  # of panda frames and panda chat
     assert {name for name in SETTINGS if f"--{name}" not in text} == elsewhere
 
 

@@ -36,6 +36,8 @@ def test_nothing_said_is_the_built_in_value():
         "seed": None,
         "system": None,
         "offline": False,
+        "no-frames": False,
+        "no-log": False,
         "json": False,
         "stats": False,
         "graphics": "auto",
