@@ -64,6 +64,7 @@ complete -c panda -n '__fish_seen_subcommand_from chat' -l temperature -x -d 'Ab
 complete -c panda -n '__fish_seen_subcommand_from chat' -l seed -x -d 'Makes varying answers repeatable'
 complete -c panda -n '__fish_seen_subcommand_from chat' -l offline -d 'Never touch the network'
 complete -c panda -n '__fish_seen_subcommand_from chat' -l no-frames -d 'Draw no frames'
+complete -c panda -n '__fish_seen_subcommand_from chat' -l graphics -x -a 'auto kitty iterm2 sixel blocks none' -d 'auto, kitty, iterm2, sixel, blocks or none'
 complete -c panda -n '__fish_seen_subcommand_from chat' -l stats -d 'Frames, tokens, speed and memory as well'
 complete -c panda -n '__fish_seen_subcommand_from chat' -l quiet -d 'No notices; errors still show'
 complete -c panda -n '__fish_seen_subcommand_from chat' -l debug -d 'Tracebacks for errors'

@@ -86,6 +86,7 @@ _panda() {
                 '(--seed)--seed=[Makes varying answers repeatable]:value: ' \
                 '(--offline)--offline[Never touch the network]' \
                 '(--no-frames)--no-frames[Draw no frames]' \
+                '(--graphics)--graphics=[auto, kitty, iterm2, sixel, blocks or none]:value:(auto kitty iterm2 sixel blocks none)' \
                 '(--stats)--stats[Frames, tokens, speed and memory as well]' \
                 '(--quiet)--quiet[No notices; errors still show]' \
                 '(--debug)--debug[Tracebacks for errors]' \

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pandacli.engine.transcript import Transcript
     from pandacli.ui.chat.background import Say
     from pandacli.ui.chat.talk import Subject, Talk
+    from pandacli.video import Frames
 
 _SETTABLE = ("temperature", "max-tokens", "seed")
 _PANEL = "What it remembers"
@@ -62,6 +63,7 @@ def chat(
     seed: options.Seed = None,
     offline: options.Offline = None,
     no_frames: NoFrames = None,
+    graphics: options.Graphics = None,
     stats: options.Stats = None,
     quiet: options.Quiet = None,
     debug: options.Debug = None,
@@ -88,6 +90,7 @@ def chat(
         "seed": seed,
         "offline": offline,
         "no-frames": no_frames,
+        "graphics": graphics,
         "no-log": no_log,
         "stats": stats,
         "quiet": quiet,
@@ -97,13 +100,14 @@ def chat(
     video = video if video is not None or earlier is None else earlier.video
     if not video:
         raise UsageError("VIDEO is missing", "for example: panda chat clip.mp4, or --continue")
-    screen = Screen(quiet=chosen["quiet"])
-    subject = _look(Clip(Path(video), chosen["from"], chosen["to"]), chosen, screen)
+    screen = Screen(quiet=chosen["quiet"], graphics=chosen["graphics"])
+    wanted = Clip(Path(video), chosen["from"], chosen["to"])
+    read = read_clip(wanted, chosen["frames"], screen, notices=False)
     if chosen["offline"]:
         go_offline()
     how_run = {name: chosen[name] for name in ("quant", "engine", "device")}
     offer_download(chosen["model"], screen, **how_run)
-    _talk(subject, chosen, how_run, screen, earlier, log)
+    _talk(_subject(wanted, *read, chosen), chosen, how_run, screen, earlier, log)
 
 
 def _earlier(go_on: bool, load: str | None) -> "tuple[Transcript | None, Path | None]":
@@ -132,11 +136,17 @@ def _as_before(given: dict[str, Any], earlier: "Transcript", video: str | None) 
     return {name: known.get(name) if value is None else value for name, value in given.items()}
 
 
-def _look(clip: Clip, chosen: dict[str, Any], screen: Screen) -> "Subject":
+def _subject(clip: Clip, frames: "Frames", seconds: float, chosen: dict[str, Any]) -> "Subject":
+    """Returns what is looked at.
+
+    Raises:
+        ModelError: The model is not on this machine, which is told before the prompt.
+    """
+    from pandacli.store import canvas_side, resolve
     from pandacli.ui.chat.talk import Subject
 
-    frames, seconds = read_clip(clip, chosen["frames"], screen, notices=False)
-    return Subject(clip, frames, seconds, chosen["frames"], chosen["system"])
+    side = canvas_side(resolve(chosen["model"]).folder)
+    return Subject(clip, frames, seconds, side, chosen["frames"], chosen["system"])
 
 
 def _talk(
@@ -160,9 +170,6 @@ def _talk(
 
         return Panda.load(chosen["model"], **how_run, report=report)
 
-    from pandacli.store import resolve
-
-    resolve(chosen["model"])  # a model that is not there is told before the prompt
     if not chosen["no-log"]:
         log = log or _new_log(screen)
     talk = Talk(
@@ -186,12 +193,17 @@ def _in_terminal(talk: "Talk", chosen: dict[str, Any], screen: Screen) -> None:
     from pandacli.ui.chat.session import Session, toolbar
 
     history = None if chosen["no-log"] else _history(screen)
+
+    def look(clip: Clip) -> "Subject":
+        read = read_clip(clip, chosen["frames"], screen, notices=False)
+        return _subject(clip, *read, chosen)
+
     prompt = Prompt(lambda: toolbar(talk), history, _SETTABLE)
     session = Session(
         talk,
         prompt,
         screen,
-        lambda clip: _look(clip, chosen, screen),
+        look,
         {name: settings.reader(name) for name in _SETTABLE},
         quant=chosen["quant"],
         pictures=not (chosen["no-frames"] or chosen["quiet"]),

@@ -71,7 +71,7 @@ def frames(
         screen.line(frames_json(video, wanted, seen, sizes, pretty=pretty))
     elif screen.shows_pictures:
         if not screen.quiet:
-            screen.line(clip_line(wanted.path, seen.info))
+            screen.line(clip_line(wanted, seen.info))
         screen.frames(seen)
     else:
         for line in frame_lines(seen):

@@ -7,7 +7,7 @@ from typing import Any, get_args, get_type_hints
 
 from pandacli.engine.conversation import Turn
 from pandacli.errors import ClipError, UsageError
-from pandacli.store.writing import write_text
+from pandacli.store.durable import write_text
 from pandacli.video.clip import format_time
 
 FORMAT = 1

@@ -5,7 +5,7 @@ reach the network.
 """
 
 from pandacli.store.catalogue import DEFAULT_MODEL, MODELS, KnownModel
-from pandacli.store.describe import Description, describe
+from pandacli.store.describe import Description, canvas_side, describe
 from pandacli.store.download import Downloaded, Progress, download
 from pandacli.store.hub import is_offline
 from pandacli.store.inventory import (
@@ -34,6 +34,7 @@ __all__ = [
     "PublishedFile",
     "Removal",
     "ResolvedModel",
+    "canvas_side",
     "copy_bytes_to_come",
     "describe",
     "download",

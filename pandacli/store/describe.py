@@ -18,6 +18,9 @@ _CONFIG = {  # how `panda info` calls the fields of config.json
 }
 _LONGEST_HEADER = 100_000_000  # as safetensors itself has it
 _MOST_VALUES = 1 << 63
+PUBLISHED_SIDE = 448
+"""Of the canvas of the published models, whose configurations do not name it."""
+
 _DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -56,6 +59,22 @@ def describe(folder: Path) -> Description:
     sizes = {name: value for name, value in values.items() if isinstance(value, int)}
     count = sum(headers) if headers else _from_file_sizes(config, files)
     return Description(sizes, count, bool(headers), files)
+
+
+def canvas_side(folder: Path) -> int:
+    """The side, in pixels, of the square in which the model in a checkpoint folder sees a frame.
+
+    Raises:
+        ModelError: Its configuration is damaged or cannot be read.
+    """
+    path = folder / "config.json"
+    try:
+        side = json.loads(path.read_text(encoding="utf-8")).get("image_size", PUBLISHED_SIDE)
+        return int(side)
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{path} is damaged", "get the model again") from error
 
 
 def _tensor_values(path: Path) -> int:

@@ -1,7 +1,6 @@
 """A clip and its sampled frames in words: for people, for scripts, for programs."""
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pandacli.ui.harmless import harmless_line
@@ -11,10 +10,14 @@ if TYPE_CHECKING:
     from pandacli.video import Frames, VideoInfo
 
 
-def clip_line(path: Path, info: "VideoInfo") -> str:
-    """Returns one line about a video: its name, length, size, frame rate and codec."""
+def clip_line(clip: Clip, info: "VideoInfo") -> str:
+    """Returns one line about a clip: its name, range, length, size, frame rate and codec."""
+    length = format_time(info.duration)
+    if clip.start is not None or clip.end is not None:
+        end = "the end" if clip.end is None else format_time(clip.end)
+        length = f"{format_time(clip.start or 0.0)} to {end} of {length}"
     return (
-        f"{harmless_line(path.name)}: {format_time(info.duration)}, {info.width}x{info.height}, "
+        f"{harmless_line(clip.path.name)}: {length}, {info.width}x{info.height}, "
         f"{info.fps:.4g} fps, {info.codec}"
     )
 

@@ -79,6 +79,8 @@ def test_ctrl_c_stops_an_answer_and_the_conversation_goes_on(chat, home):
     assert ANSWER not in shown
     terminal.ask("Is there a circle?")
     terminal.until(r"^> Is there a circle\?\n\w+\.$")
+    terminal.keys("\x04")
+    assert terminal.end() == 0
     assert log_of(home) == [QUESTION, "Is there a circle?"]
 
 

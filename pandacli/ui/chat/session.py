@@ -12,9 +12,10 @@ from pandacli.engine.transcript import read_transcript, write_transcript
 from pandacli.errors import PandaError, UsageError
 from pandacli.ui.chat.commands import COMMANDS, file_name, parse
 from pandacli.ui.chat.wrap import Wrapped
+from pandacli.ui.frame_list import clip_line
 from pandacli.ui.harmless import harmless_line
 from pandacli.ui.report import choice
-from pandacli.video.clip import Clip, format_time, parse_time
+from pandacli.video.clip import Clip, parse_time
 
 if TYPE_CHECKING:
     from pandacli.engine import Answer
@@ -172,7 +173,7 @@ class Session:
 
     def _frames(self, rest: str) -> None:
         if not rest:
-            self._screen.frames(self._talk.subject.frames)
+            self._screen.frames(self._talk.subject.seen)
             return
         word, _, name = rest.partition(" ")
         if word != "save" or not name.strip():
@@ -182,7 +183,7 @@ class Session:
 
         subject = self._talk.subject
         check_sheet_path(path, subject.clip.path)
-        save_sheet(contact_sheet(subject.frames), path)
+        save_sheet(contact_sheet(subject.seen), path)
         self._screen.aside(f"saved {path}")
 
     def _part(self, times: list[str]) -> Clip:
@@ -255,11 +256,11 @@ class Session:
 
     def _show_clip(self) -> None:
         subject = self._talk.subject
-        self._screen.aside(clip_line(subject))
+        self._screen.aside(clip_line(subject.clip, subject.frames.info))
         for sentence in subject.frames.notices:
             self._screen.notice(sentence)
         if self._pictures:
-            self._screen.frames(subject.frames)
+            self._screen.frames(subject.seen)
 
     def _show_turns(self) -> None:
         """The last turns, so that the user sees where the conversation stands."""
@@ -270,17 +271,6 @@ class Session:
             self._screen.question(turn.question)
             width = lambda: self._screen.out.width  # noqa: E731
             self._screen.stream(Wrapped(width).lines([turn.answer]))
-
-
-def clip_line(subject: "Subject") -> str:
-    """A clip in a line: its name, range, length, size and rate."""
-    info, clip = subject.frames.info, subject.clip
-    length = format_time(info.duration)
-    if clip.start is not None or clip.end is not None:
-        end = "the end" if clip.end is None else format_time(clip.end)
-        length = f"{format_time(clip.start or 0.0)} to {end} of {length}"
-    facts = [length, f"{info.width}x{info.height}", f"{info.fps:.4g} fps"]
-    return f"{clip.path.name}: {', '.join(facts)}"
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """What is talked about and how: the clip, the model, the turns, and where they are kept."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -40,6 +40,7 @@ class Subject:
         clip: The file and the range.
         frames: What was sampled from it.
         seconds: How long that took.
+        side: Of the square that the model sees a frame in, in pixels.
         num_frames: How many frames the model is shown; what the clip lacks is padding.
         system: The system prompt; None for the model's own.
     """
@@ -47,8 +48,16 @@ class Subject:
     clip: Clip
     frames: "Frames"
     seconds: float
+    side: int
     num_frames: int
     system: str | None = None
+
+    @property
+    def seen(self) -> "Frames":
+        """The frames in the size and shape in which the model gets them."""
+        from pandacli.video import fit_to_box
+
+        return replace(self.frames, pixels=fit_to_box(self.frames.pixels, image_size=self.side))
 
 
 class Talk:
