@@ -226,7 +226,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ModelError(f"no {path.name} in {path.parent}") from error
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # lists in lists in lists, without an end
         raise ModelError(f"{path} is not valid JSON", _INCOMPLETE) from error
     if not isinstance(fields, dict):
         raise ModelError(f"{path} does not hold a JSON object", _INCOMPLETE)
