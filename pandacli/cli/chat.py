@@ -9,7 +9,7 @@ import typer
 from pandacli.cli import options, settings
 from pandacli.cli.opening import quantising, read_clip
 from pandacli.cli.pulling import go_offline, offer_download
-from pandacli.errors import UsageError
+from pandacli.errors import ClipError, UsageError
 from pandacli.ui.console import Screen
 from pandacli.video.clip import Clip
 
@@ -102,6 +102,8 @@ def chat(
         raise UsageError("VIDEO is missing", "for example: panda chat clip.mp4, or --continue")
     screen = Screen(quiet=chosen["quiet"], graphics=chosen["graphics"])
     wanted = Clip(Path(video), chosen["from"], chosen["to"])
+    if go_on and not wanted.path.exists():
+        raise ClipError(f"the video is gone: {video}", "name another: panda chat VIDEO --continue")
     read = read_clip(wanted, chosen["frames"], screen, notices=False)
     if chosen["offline"]:
         go_offline()
@@ -124,7 +126,11 @@ def _earlier(go_on: bool, load: str | None) -> "tuple[Transcript | None, Path | 
     log = last_conversation()
     if log is None:
         raise UsageError("there is no conversation to continue", "begin one: panda chat clip.mp4")
-    return read_transcript(log), log
+    try:
+        return read_transcript(log), log
+    except ClipError as error:
+        hint = "begin another: panda chat clip.mp4"
+        raise ClipError(f"the last conversation cannot be read: {error.message}", hint) from error
 
 
 def _as_before(given: dict[str, Any], earlier: "Transcript", video: str | None) -> dict[str, Any]:
@@ -132,7 +138,12 @@ def _as_before(given: dict[str, Any], earlier: "Transcript", video: str | None) 
     before: dict[str, Any] = {"model": earlier.model, "system": earlier.system}
     if video is None:
         before |= {"from": earlier.start, "to": earlier.end, "frames": earlier.frames}
-    known = {name: str(value) for name, value in before.items() if value is not None}
+    # a float as a user would write it: no exponent
+    known = {
+        name: f"{value:f}" if isinstance(value, float) else str(value)
+        for name, value in before.items()
+        if value is not None
+    }
     return {name: known.get(name) if value is None else value for name, value in given.items()}
 
 
@@ -185,7 +196,7 @@ def _talk(
     else:
         from pandacli.ui.chat.lines import converse
 
-        converse(talk, screen, stats=chosen["stats"])
+        converse(talk, screen, quant=chosen["quant"], stats=chosen["stats"])
 
 
 def _in_terminal(talk: "Talk", chosen: dict[str, Any], screen: Screen) -> None:
@@ -198,7 +209,7 @@ def _in_terminal(talk: "Talk", chosen: dict[str, Any], screen: Screen) -> None:
         read = read_clip(clip, chosen["frames"], screen, notices=False)
         return _subject(clip, *read, chosen)
 
-    prompt = Prompt(lambda: toolbar(talk), history, _SETTABLE)
+    prompt = Prompt(lambda: toolbar(talk), history, _SETTABLE, failure=lambda: talk.error)
     session = Session(
         talk,
         prompt,

@@ -70,6 +70,9 @@ class Transcript:
         return "\n".join(lines).encode("utf-8", "backslashreplace").decode() + "\n"
 
 
+_FORMS = {".json": Transcript.to_json, ".md": Transcript.to_markdown}
+
+
 def write_transcript(transcript: Transcript, path: Path) -> None:
     """Save a conversation in the form that the file's name asks for: .json or .md.
 
@@ -78,14 +81,23 @@ def write_transcript(transcript: Transcript, path: Path) -> None:
     Raises:
         UsageError: The name ends otherwise, or the file cannot be written.
     """
-    forms = {".json": transcript.to_json, ".md": transcript.to_markdown}
-    form = forms.get(path.suffix.lower())
-    if form is None:
-        raise UsageError(f"{path} ends neither in .json nor in .md", "for example: talk.md")
+    form = _FORMS[check_transcript_path(path)]
     try:
-        write_text(path, form())
+        write_text(path, form(transcript))
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from error
+
+
+def check_transcript_path(path: Path) -> str:
+    """The form that a file's name asks for: ".json" or ".md".
+
+    Raises:
+        UsageError: The name ends otherwise.
+    """
+    form = path.suffix.lower()
+    if form not in _FORMS:
+        raise UsageError(f"{path} ends neither in .json nor in .md", "for example: talk.md")
+    return form
 
 
 def read_transcript(path: Path) -> Transcript:
@@ -98,10 +110,9 @@ def read_transcript(path: Path) -> Transcript:
         record = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ClipError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise ClipError(
-            f"{path} is not a saved conversation", "save one as JSON: /save talk.json"
-        ) from error
+    except (ValueError, RecursionError) as error:
+        hint = "in a chat, /save talk.json makes one"
+        raise ClipError(f"{path} is not a saved conversation", hint) from error
     try:
         if record["format"] != FORMAT:
             raise ClipError(f"{path} was saved by a newer version of panda", "update panda")
@@ -115,7 +126,8 @@ def read_transcript(path: Path) -> Transcript:
             turns=tuple(map(_turn, _typed(record["turns"], list))),
         )
     except (KeyError, TypeError) as error:
-        raise ClipError(f"{path} is not a saved conversation, or damaged") from error
+        hint = "in a chat, /save talk.json makes one"
+        raise ClipError(f"{path} is not a saved conversation, or damaged", hint) from error
 
 
 def _turn(record: dict[str, Any]) -> Turn:

@@ -44,4 +44,11 @@ def last_conversation() -> Path | None:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return sorted(folder.glob("*.json"), key=_written, reverse=True)
+
+
+def _written(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # another chat has made room just now
+        return 0.0

@@ -62,16 +62,15 @@ class Screen:
         """Whether a person is there to answer a question."""
         return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
 
-    def confirm(self, question: str, *, default: bool = False) -> bool:
-        """Asks a question on stderr; an empty answer is the default, all but a yes a no."""
+    def confirm(self, question: str) -> bool:
+        """Asks a question on stderr; all but a yes is a no."""
         with suppress(OSError):
-            choices = "[Y/n]" if default else "[y/N]"
-            sys.stderr.write(harmless_line(f"panda: {question} {choices}") + " ")
+            sys.stderr.write(harmless_line(f"panda: {question} [y/N]") + " ")
             sys.stderr.flush()
-        said = sys.stdin.readline()
-        if not said.strip():
-            return default and said != ""  # the end of the input is no yes
-        return said.strip().lower() in ("y", "yes")
+        try:
+            return sys.stdin.readline().strip().lower() in ("y", "yes")
+        except UnicodeDecodeError:
+            return False
 
     @contextmanager
     def stage(self, doing: str) -> Iterator[Callable[[str], None]]:

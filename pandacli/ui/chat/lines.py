@@ -5,19 +5,22 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, BinaryIO
 
-from pandacli.errors import UsageError
+from pandacli.errors import PandaError, UsageError
+from pandacli.ui.chat.talk import too_long
+from pandacli.ui.report import choice
 
 if TYPE_CHECKING:
     from pandacli.ui.chat.talk import Talk
     from pandacli.ui.console import Screen
 
 
-def converse(talk: "Talk", screen: "Screen", *, stats: bool = False) -> None:
+def converse(talk: "Talk", screen: "Screen", *, quant: str = "auto", stats: bool = False) -> None:
     """Answer the questions on standard input, each seeing those before it.
 
     Args:
         talk: The conversation.
         screen: Where answers go.
+        quant: What the user asked for.
         stats: Whether what an answer cost is said on stderr.
 
     Raises:
@@ -25,19 +28,37 @@ def converse(talk: "Talk", screen: "Screen", *, stats: bool = False) -> None:
     """
     if sys.stdin is None:
         raise UsageError("standard input is closed")
+    if sys.stdin.isatty():
+        screen.notice("type a question a line; Ctrl-D ends")
+    announced = False
     for question in _questions(sys.stdin.buffer):
         if not talk.wait(0):
-            with screen.stage(talk.doing):
+            with screen.stage(talk.doing) as say:
                 while not talk.wait(0.2):
-                    pass
-        with closing(talk.ask(question)) as stream:
-            screen.stream(stream, one_line=True)
+                    say(talk.doing)
+        forgotten = talk.forgotten
+        try:
+            with closing(talk.ask(question)) as stream:
+                if not announced and (chosen := choice(talk.panda.result(), quant)):
+                    screen.notice(f"{talk.model} runs {chosen}")
+                announced = True
+                if talk.forgotten > forgotten:
+                    screen.notice(too_long(talk.forgotten))
+                screen.stream(stream, one_line=True)
+        finally:
+            _keep(talk, screen)
         answer = stream.answer
         if answer.finish_reason == "length":
             screen.notice(f"the answer was cut off after {answer.stats.answer_tokens} tokens")
-        talk.keep()
         if stats:
             screen.stats(answer, talk.subject.frames)
+
+
+def _keep(talk: "Talk", screen: "Screen") -> None:
+    try:
+        talk.keep()
+    except PandaError as error:
+        screen.notice(f"the conversation is not kept: {error.message}")
 
 
 def _questions(lines: BinaryIO) -> Iterator[str]:

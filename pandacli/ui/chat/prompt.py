@@ -1,7 +1,9 @@
 """Where the user types: history, several lines, completion, and a line about the model below."""
 
+import os
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from prompt_toolkit import PromptSession
@@ -41,6 +43,7 @@ class Prompt:
         toolbar: What stands below.
         history: The file of earlier questions; None where they are kept for this time only.
         settings: The names that `/set` knows.
+        failure: Why no question can be answered, where that is so; it ends the reading.
         given: Where keys come from, instead of the terminal.
         shown: Where it is drawn, instead of the terminal.
     """
@@ -51,9 +54,11 @@ class Prompt:
         history: Path | None,
         settings: Iterable[str],
         *,
+        failure: Callable[[], BaseException | None] = lambda: None,
         given: Input | None = None,
         shown: Output | None = None,
     ) -> None:
+        self._failure = failure
         self._session: PromptSession[str] = PromptSession(
             [("class:prompt", "> ")],
             multiline=True,
@@ -61,6 +66,7 @@ class Prompt:
             history=_Questions(str(history)) if history else InMemoryHistory(),
             completer=_Slashes(settings),
             complete_while_typing=True,
+            enable_suspend=True,
             key_bindings=_keys(),
             bottom_toolbar=toolbar,
             refresh_interval=_REFRESH,
@@ -73,30 +79,27 @@ class Prompt:
     def read(self) -> str:
         """What the user typed.
 
+        What has been typed when `failure` has something is kept among the earlier questions.
+
         Raises:
+            PandaError: What `failure` has.
             EOFError: Ctrl-D on an empty line.
             KeyboardInterrupt: Ctrl-C on an empty line.
         """
-        return self._session.prompt()
+        return self._session.prompt(pre_run=self._leave_if_failed)
 
     def refresh(self) -> None:
-        """Draw the toolbar anew; may be called from any thread."""
+        """Look at the toolbar and at `failure` anew; may be called from any thread."""
         self._session.app.invalidate()
+        if (loop := self._session.app.loop) is not None:
+            with suppress(RuntimeError):  # closed just now
+                loop.call_soon_threadsafe(self._leave_if_failed)
 
-    def leave(self, error: BaseException) -> None:
-        """End `read` with an error; may be called from any thread, also when nothing is read.
-
-        What has been typed is kept among the earlier questions.
-        """
-        app = self._session.app
-
-        def leave() -> None:
-            if app.is_running and not app.is_done:
-                app.current_buffer.append_to_history()
-                app.exit(exception=error)
-
-        if app.loop is not None:
-            app.loop.call_soon_threadsafe(leave)
+    def _leave_if_failed(self) -> None:
+        app, error = self._session.app, self._failure()
+        if error is not None and app.is_running and not app.is_done:
+            app.current_buffer.append_to_history()
+            app.exit(exception=error)
 
 
 class _Questions(FileHistory):
@@ -104,6 +107,7 @@ class _Questions(FileHistory):
 
     def store_string(self, string: str) -> None:
         try:
+            Path(os.fsdecode(self.filename)).touch(mode=0o600)
             super().store_string(string.encode("utf-8", "replace").decode("utf-8"))
         except OSError:
             return

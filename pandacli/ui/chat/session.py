@@ -1,16 +1,23 @@
 """The conversation in a terminal."""
 
+import signal
 import sys
 import termios
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from pandacli.engine.transcript import read_transcript, write_transcript
+from pandacli.engine.transcript import (
+    check_transcript_path,
+    read_transcript,
+    write_transcript,
+)
 from pandacli.errors import PandaError, UsageError
 from pandacli.ui.chat.commands import COMMANDS, file_name, parse
+from pandacli.ui.chat.talk import count_turns, too_long
 from pandacli.ui.chat.wrap import Wrapped
 from pandacli.ui.frame_list import clip_line
 from pandacli.ui.harmless import harmless_line
@@ -22,6 +29,9 @@ if TYPE_CHECKING:
     from pandacli.ui.chat.prompt import Prompt
     from pandacli.ui.chat.talk import Subject, Talk
     from pandacli.ui.console import Screen
+
+_AGAIN = 1.0
+"""Seconds after an interruption in which another Ctrl-C still means the same."""
 
 Look = Callable[[Clip], "Subject"]
 """Samples the frames of a clip."""
@@ -57,8 +67,10 @@ class Session:
         self._look, self._read = look, read
         self._quant, self._pictures, self._stats = quant, pictures, stats
         self._last: Answer | None = None
-        talk.changed = self._changed
+        talk.changed = prompt.refresh
         self._announced = False
+        self._stopped = -_AGAIN
+        self._asking = False
 
     def run(self) -> None:
         """Talk.
@@ -70,53 +82,79 @@ class Session:
         self._screen.aside(f"{self._talk.model}: loading while you type. /help lists commands.")
         if self._talk.turns:
             self._show_turns()
-        while True:
-            if (failure := self._talk.error) is not None:
-                raise failure
+        going_on = True
+        while going_on:
             try:
-                line = self._prompt.read()
-            except (EOFError, KeyboardInterrupt):
-                return
-            try:
-                if not line.strip():
-                    continue
-                if not line.startswith("/"):
-                    self._ask(line.strip())
-                elif not self._obey(*parse(line)):
-                    return
+                going_on = self._take_turn()
             except KeyboardInterrupt:
-                self._screen.aside("stopped", above=True)
+                with _undisturbed():
+                    self._stopped = monotonic()
+                    self._screen.aside("stopped", above=not self._asking)
             except PandaError as error:
-                if error is self._talk.error:
-                    raise
-                self._screen.error(error.message, error.hint)
+                if error is not self._talk.error:
+                    self._complain(error)
+            with _undisturbed():
+                self._keep()
+            if going_on and (failure := self._talk.error) is not None:
+                self._turn_back(failure)
 
-    def _changed(self) -> None:
-        if (error := self._talk.error) is not None:
-            self._prompt.leave(error)
-        else:
-            self._prompt.refresh()
+    def _take_turn(self) -> bool:
+        """Read a line and do what it asks for; whether to go on."""
+        self._asking = False
+        try:
+            line = self._prompt.read()
+        except EOFError:
+            return False
+        except KeyboardInterrupt:
+            return monotonic() - self._stopped < _AGAIN
+        if line.startswith("/"):
+            return self._obey(*parse(line))
+        if line.strip():
+            self._ask(line.strip())
+        return True
+
+    def _turn_back(self, failure: BaseException) -> None:
+        """Go back to the clip before, where the model cannot take another one.
+
+        Raises:
+            PandaError: There is none; no question can be answered.
+        """
+        if not isinstance(failure, PandaError) or not self._talk.turn_back():
+            raise failure
+        self._complain(failure)
+        subject = self._talk.subject
+        self._screen.aside(f"back to {clip_line(subject.clip, subject.frames.info)}")
+
+    def _complain(self, error: PandaError) -> None:
+        hint = error.hint and error.hint.replace("--from", "FROM").replace("--to", "TO")
+        self._screen.error(error.message, hint)
 
     def _ask(self, question: str) -> None:
+        self._asking = True  # and so no ^C is echoed
         talk, forgotten = self._talk, self._talk.forgotten
-        try:
-            with _typing_ahead():
-                self._wait()
-                with closing(talk.ask(question)) as stream:
-                    if talk.forgotten > forgotten:
-                        self._screen.notice(
-                            f"the conversation is longer than the model's context: its first"
-                            f" {talk.forgotten} turns are forgotten"
-                        )
-                    self._screen.stream(Wrapped(lambda: self._screen.out.width).lines(stream))
-            self._last = stream.answer
-        finally:
-            self._keep()
+        with _typing_ahead():
+            self._wait()
+            with closing(talk.ask(question)) as stream:
+                if talk.forgotten > forgotten:
+                    self._screen.notice(too_long(talk.forgotten))
+                self._stream(stream)
+        self._last = stream.answer
         if self._last.finish_reason == "length":
             length = self._last.stats.answer_tokens
             self._screen.notice(f"the answer was cut off after {length} tokens")
         if self._stats:
             self._show_stats()
+
+    def _stream(self, pieces: Iterable[str]) -> None:
+        """Show an answer; where it is cut, the line ends with what there is of it."""
+        words = Wrapped(lambda: self._screen.out.width)
+        try:
+            self._screen.stream(words.lines(pieces))
+        except (KeyboardInterrupt, PandaError):
+            if words.begun:
+                with _undisturbed():
+                    self._screen.line(words.rest())
+            raise
 
     def _wait(self) -> None:
         """Show what is being made ready until it is."""
@@ -155,7 +193,6 @@ class Session:
             case "/undo":
                 turn = self._talk.undo()
                 self._screen.aside(f"took back: {turn.question}" if turn else "nothing to undo")
-                self._keep()
             case "/retry":
                 self._retry()
             case "/reset":
@@ -195,10 +232,7 @@ class Session:
         """Talk about another clip; the user says whether what was said stays."""
         subject = self._look(clip)
         turns = len(self._talk.turns)
-        if turns and not self._screen.confirm(
-            f"keep the conversation so far ({turns} {'turn' if turns == 1 else 'turns'})?",
-            default=True,
-        ):
+        if turns and self._screen.confirm(f"forget what was said so far ({count_turns(turns)})?"):
             self._talk.replace([])
         self._talk.turn_to(subject)
         self._show_clip()
@@ -215,12 +249,13 @@ class Session:
         finally:
             if len(self._talk.turns) == turns:  # stopped before the first word
                 self._talk.turns.append(turn)
-        if self._talk.manner.temperature == 0:
+        if self._talk.turns[-1] == turn and self._talk.manner.temperature == 0:
             self._screen.aside("at temperature 0 it is always the same: /set temperature 0.7")
 
     def _set(self, rest: str) -> None:
         manner = asdict(self._talk.manner)
         name, _, value = rest.partition(" ")
+        name = name.lower().replace("_", "-")
         if not rest:
             for field, current in manner.items():
                 name = field.replace("_", "-")
@@ -239,13 +274,14 @@ class Session:
             self._screen.aside(f"the context holds {tokens[0]:,} of {tokens[1]:,} tokens")
 
     def _save(self, path: Path) -> None:
+        check_transcript_path(path)
         turns = len(self._talk.turns)
         if not turns:
             raise UsageError("nothing has been said yet")
         if path.exists() and not self._screen.confirm(f"{path} is there; replace it?"):
             return
         write_transcript(self._talk.transcript(), path)
-        self._screen.aside(f"saved {turns} {'turn' if turns == 1 else 'turns'} to {path}")
+        self._screen.aside(f"saved {count_turns(turns)} to {path}")
 
     def _load(self, path: Path) -> None:
         transcript = read_transcript(path)
@@ -266,11 +302,12 @@ class Session:
         """The last turns, so that the user sees where the conversation stands."""
         turns = self._talk.turns
         if len(turns) > 2:
-            self._screen.aside(f"({len(turns) - 2} turns before)")
+            self._screen.aside(f"({count_turns(len(turns) - 2)} before)")
         for turn in turns[-2:]:
             self._screen.question(turn.question)
-            width = lambda: self._screen.out.width  # noqa: E731
-            self._screen.stream(Wrapped(width).lines([turn.answer]))
+            self._stream([turn.answer])
+            if turn.finish_reason == "interrupted":
+                self._screen.aside("(interrupted)")
 
 
 @contextmanager
@@ -288,12 +325,30 @@ def _typing_ahead() -> Iterator[None]:
     quiet = list(before)
     quiet[0] &= ~termios.ICRNL
     quiet[3] &= ~(termios.ECHO | termios.ICANON)
+
+    def hush(*_: object) -> None:
+        with suppress(termios.error):
+            termios.tcsetattr(stream, termios.TCSANOW, quiet)
+
+    # the shell has its own settings while the program is stopped by Ctrl-Z
+    stopped = signal.signal(signal.SIGCONT, hush)
     try:
-        termios.tcsetattr(stream, termios.TCSANOW, quiet)
+        hush()
         yield
     finally:
+        signal.signal(signal.SIGCONT, stopped)
         with suppress(termios.error):
             termios.tcsetattr(stream, termios.TCSANOW, before)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let no Ctrl-C come between what has to be finished; who presses it once often does twice."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def toolbar(talk: "Talk") -> str:

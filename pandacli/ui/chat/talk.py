@@ -60,6 +60,19 @@ class Subject:
         return replace(self.frames, pixels=fit_to_box(self.frames.pixels, image_size=self.side))
 
 
+def count_turns(count: int) -> str:
+    """So many turns, in words."""
+    return f"{count} {'turn' if count == 1 else 'turns'}"
+
+
+def too_long(forgotten: int) -> str:
+    """What the user is told where the first turns are forgotten."""
+    return (
+        "the conversation is longer than the model's context; forgotten:"
+        f" its first {count_turns(forgotten)}"
+    )
+
+
 class Talk:
     """A conversation whose model and prefix are made ready in the background.
 
@@ -91,11 +104,28 @@ class Talk:
         self._computing = Lock()
         self._turns = list(turns)
         self._conversation: Conversation | None = None
+        self._before: tuple[Subject, Background[LoadedClip]] | None = None
         self.panda = Background(load, lambda: self.changed())
-        self.turn_to(subject)
+        self._look_at(subject)
+        self._kept = self.transcript()
 
     def turn_to(self, subject: Subject) -> None:
         """Talk about another clip from now on; the turns stay."""
+        self._before = self.subject, self._clip
+        self._look_at(subject)
+
+    def turn_back(self) -> bool:
+        """Talk about the clip before again, where one that was turned to cannot be talked about.
+
+        Returns:
+            Whether there was one.
+        """
+        if self._before is None or self.panda.error:
+            return False
+        (self.subject, self._clip), self._before = self._before, None
+        return True
+
+    def _look_at(self, subject: Subject) -> None:
         self.subject = subject
 
         def look(say: Say) -> "LoadedClip":
@@ -110,6 +140,7 @@ class Talk:
                 if self.subject is subject:  # or the user has gone on to another
                     say("looking at the clip")
                     clip.prepare()
+                    self._before = None  # its cache may be gigabytes
                 return clip
 
         self._clip = Background(look, lambda: self.changed())
@@ -140,11 +171,8 @@ class Talk:
 
     def ask(self, question: str) -> "AnswerStream":
         """Ask, when all is ready; the answer becomes a turn, see `Conversation.ask`."""
-        clip = self._clip.result()
-        if self._conversation is None or self._conversation.clip is not clip:
-            self._conversation = Conversation(clip, self.turns)
         manner = self.manner
-        return self._conversation.ask(
+        return self._on_clip().ask(
             question,
             max_tokens=manner.max_tokens,
             temperature=manner.temperature,
@@ -166,10 +194,16 @@ class Talk:
         """How many tokens the context holds so far, and could; None while nothing is ready."""
         if not self._clip.ended or self._clip.error:
             return None
-        clip, config = self._clip.result(), self.panda.result().model.config
-        seen = self._conversation.seen() if self._conversation else []
-        context = int(config.max_position_embeddings)
-        return (context - clip.tokens_left("", seen) if seen else clip.prefix_tokens), context
+        clip, seen = self._clip.result(), self._on_clip().seen()
+        context = int(self.panda.result().model.config.max_position_embeddings)
+        used = context - clip.tokens_left("", seen) if seen else clip.prefix_tokens
+        return min(used, context), context
+
+    def _on_clip(self) -> Conversation:
+        clip = self._clip.result()
+        if self._conversation is None or self._conversation.clip is not clip:
+            self._conversation = Conversation(clip, self.turns)
+        return self._conversation
 
     def transcript(self) -> Transcript:
         """The conversation on paper."""
@@ -185,15 +219,20 @@ class Talk:
         )
 
     def keep(self) -> None:
-        """Save the conversation to its log.
+        """Save the conversation to its log, if it is another than when it was saved last.
+
+        One in which nothing has been said gets no log; where all was taken back, the log is
+        emptied.
 
         Raises:
             PandaError: The log cannot be written; it is given up.
         """
-        if self.log is None or not self.turns:
+        now = self.transcript()
+        if self.log is None or now == self._kept or not (now.turns or self._kept.turns):
             return
         try:
-            write_transcript(self.transcript(), self.log)
+            write_transcript(now, self.log)
+            self._kept = now
         except PandaError:
             self.log = None
             raise

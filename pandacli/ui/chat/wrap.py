@@ -24,8 +24,17 @@ class Wrapped:
         for piece in pieces:
             if shown := "".join(map(self._add, piece)):
                 yield shown
-        if self._word:
-            yield self._flush()
+        if rest := self.rest():
+            yield rest
+
+    @property
+    def begun(self) -> bool:
+        """Whether the line that is being written has anything in it."""
+        return bool(self._column or self._word)
+
+    def rest(self) -> str:
+        """The word that is not known to have ended, where no more comes."""
+        return self._flush()
 
     def _add(self, character: str) -> str:
         from rich.cells import cell_len
