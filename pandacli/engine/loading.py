@@ -1,6 +1,9 @@
 """From files to a model that is ready to compute, without a word on stderr."""
 
-from collections.abc import Iterator
+import ctypes
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -86,10 +89,7 @@ def load_copy(
             model.model.norm = model.lm_head = nn.Identity()
         for path in weight_files(folder):
             try:
-                with safe_open(path, framework="pt") as file:
-                    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                for name, value in _layers_and_tensors(tensors):
-                    _place(model, name, value)
+                _fill(model, path)
             except (OSError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
                 raise ModelError(
                     f"the quantised copy in {folder} is damaged",
@@ -103,16 +103,37 @@ def load_copy(
     return model
 
 
-def _layers_and_tensors(tensors: dict[str, Tensor]) -> Iterator[tuple[str, nn.Module | Tensor]]:
-    """What a file holds: its quantised layers as modules, all else as tensors in float32."""
-    for name, tensor in tensors.items():
-        layer = name.removesuffix(".weight")
-        if f"{layer}.SCB" in tensors:
-            yield layer, Int8Linear(tensor, tensors[f"{layer}.SCB"] / 127)
-        elif name + _QUANT_STATE in tensors:
-            yield layer, Int8Linear(*quantize_rows(_widen(name, tensors)))
-        elif not name.endswith((".SCB", ".weight_format")) and ".weight." not in name:
-            yield name, tensor.float() if tensor.is_floating_point() else tensor
+def _fill(model: nn.Module, path: Path) -> None:
+    """Put what a file of a copy holds into a model."""
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    # torch packs a layer on one core, however many there are
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for part in pool.map(partial(_part, tensors=tensors), tensors):
+            if part is not None:
+                _place(model, *part)
+    _give_back()
+
+
+def _part(name: str, tensors: dict[str, Tensor]) -> tuple[str, nn.Module | Tensor] | None:
+    """What a tensor of a file stands for, and its place: a quantised layer, or itself in float32.
+
+    None where it is a part of a layer that has another name.
+    """
+    tensor, layer = tensors[name], name.removesuffix(".weight")
+    if f"{layer}.SCB" in tensors:
+        return layer, Int8Linear(tensor, tensors[f"{layer}.SCB"] / 127)
+    if name + _QUANT_STATE in tensors:
+        return layer, Int8Linear(*quantize_rows(_widen(name, tensors)))
+    if name.endswith((".SCB", ".weight_format")) or ".weight." in name:
+        return None
+    return name, tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _give_back() -> None:
+    """Have glibc return what was freed; it keeps the copies of weights that packing takes."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _widen(name: str, tensors: dict[str, Tensor]) -> Tensor:
