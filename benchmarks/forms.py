@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -104,15 +105,27 @@ class Bench:
 
 
 def measure(forms: Sequence[Form], bench: Bench, repeats: int, screen: Console) -> None:
-    """Convert every form, then load and ask in turns; a form that fails is left out from there."""
-    for form in forms:
-        with screen.status(f"converting: {form.name}"):
-            bench.convert(form)
-    for repeat in range(repeats):
+    """Convert every form, then load and ask in turns; a form that fails is left out from there.
+
+    Ctrl-C ends it; what has been measured until then stays.
+    """
+    with suppress(KeyboardInterrupt):
         for form in forms:
-            if form.problem is None:
-                with screen.status(f"run {repeat + 1} of {repeats}: {form.name}"):
-                    bench.load_and_ask(form)
+            with screen.status(f"converting: {form.name}"):
+                bench.convert(form)
+            _tell(screen, form, form.conversion)
+        for repeat in range(repeats):
+            for form in forms:
+                if form.problem is None:
+                    with screen.status(f"run {repeat + 1} of {repeats}: {form.name}"):
+                        bench.load_and_ask(form)
+                    _tell(screen, form, form.runs[-1])
+
+
+def _tell(screen: Console, form: Form, measured: dict[str, Any]) -> None:
+    """One run in a line, as the whole may take an hour."""
+    facts = (f"{name} {_number(v)}" for name, v in measured.items() if isinstance(v, float))
+    screen.print(f"{form.name}: {', '.join(facts) or form.problem}", markup=False, soft_wrap=True)
 
 
 def table_of(forms: Sequence[Form]) -> Table:

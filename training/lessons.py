@@ -50,6 +50,9 @@ _KIND_WEIGHTS = {
     "follow-up": 1.2,
 }
 
+_CONVERSATIONS = 0.6
+"""The share of clips whose dialogues are joined to conversations."""
+
 
 @dataclass
 class Batch:
@@ -161,7 +164,8 @@ class Lessons(IterableDataset[Batch]):
             drawn = draw_frames(scene, times, rng)
             drawn = drawn if self.easy else degrade(drawn, rng)
             frames.append(fit_to_canvas(drawn, image_size=self.image_size))
-            texts.append(self._spell([self._ask(scene, rng) for _ in range(self.dialogues)]))
+            asked = [self._ask(scene, rng) for _ in range(self.dialogues)]
+            texts.append(self._spell(join_some(asked, rng)))
             shapes.append(_visible_shapes(scene, times, box))
             masks.append(_masks(scene, times, box))
         length = max(len(rows[0]) for rows in texts)
@@ -206,6 +210,22 @@ class Lessons(IterableDataset[Batch]):
             end = ids.index(self.tokenizer.eos_id, start)
             target[start - 1 : end] = ids[start : end + 1]
         return ids, target
+
+
+def join_some(dialogues: list[Dialogue], rng: Generator) -> list[Dialogue]:
+    """The dialogues about a clip, some of them as one conversation after another.
+
+    What has been said before must not change an answer, and it does unless that is taught. Of some
+    clips every dialogue stays by itself; of the others conversations are made, short or long.
+    """
+    going_on = rng.random() if rng.random() < _CONVERSATIONS else 0.0
+    joined = dialogues[:1]
+    for dialogue in dialogues[1:]:
+        if rng.random() < going_on:
+            joined[-1] = Dialogue(dialogue.kind, joined[-1].turns + dialogue.turns)
+        else:
+            joined.append(dialogue)
+    return joined
 
 
 def random_sizes(
