@@ -134,7 +134,7 @@ def table_of(forms: Sequence[Form]) -> Table:
     table.add_column("form", no_wrap=True)
     for heading in ("file\nGB", "convert\ns", "peak\nGB", "load\ns", "peak\nGB", "x\nfile"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for heading in ("prefill\ntok/s", "", "decode\ntok/s", "", "first\ns"):
+    for heading in ("prefill\ntok/s", "", "decode\ntok/s", "", "first\ns", "peak\nGB"):
         table.add_column(heading, justify="right", no_wrap=True)
     for form in forms:
         table.add_row(form.name, *_cells(form, forms[0]))
@@ -154,6 +154,8 @@ def _cells(form: Form, first: Form) -> Iterable[str]:
         yield _number(value)
         yield f"x{value / compared:.2f}" if value and compared else ""
     yield _number(form.middle("first_token_seconds"))
+    peak = form.middle("ask_peak_bytes")
+    yield _number(peak and peak / 1e9)
 
 
 def _number(value: float | None) -> str:

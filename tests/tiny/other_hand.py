@@ -31,8 +31,13 @@ class Verdict:
         return self.answer == self.exchange.answer
 
 
-def examine(panda: Panda, clips: int, seed: int, folder: Path) -> Iterator[Verdict]:
-    """Draw films into `folder`, one after another in each style, and ask about each."""
+def examine(
+    panda: Panda, clips: int, seed: int, folder: Path, *, together: bool = False
+) -> Iterator[Verdict]:
+    """Draw films into `folder`, one after another in each style, and ask about each.
+
+    With `together`, all that is asked about a film is one conversation.
+    """
     for number in range(clips):
         rng = np.random.default_rng((seed, number))
         film = random_film(rng)
@@ -41,8 +46,9 @@ def examine(panda: Panda, clips: int, seed: int, folder: Path) -> Iterator[Verdi
         pictures = draw(film, brush, all_times(film), rng)
         path = save(pictures, film, writer, folder / f"{seed}-{number}")
         clip = panda.open(path)
+        said: list[tuple[str, str]] = []
         for exchange in exchanges(film, rng):
-            history: list[tuple[str, str]] = []
+            history = said if together else []
             for question in exchange.questions:
                 history.append((question, clip.ask(question, history=history, max_tokens=80).text))
             yield Verdict(film, brush, writer, exchange, history[-1][1])
@@ -55,10 +61,12 @@ def main() -> None:
     parser.add_argument("--model", default="tiny", help="name or folder of the model")
     parser.add_argument("--clips", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--together", action="store_true", help="in one conversation a film")
     options = parser.parse_args()
     panda = Panda.load(options.model)
     with tempfile.TemporaryDirectory() as folder:
-        verdicts = list(examine(panda, options.clips, options.seed, Path(folder)))
+        asked = examine(panda, options.clips, options.seed, Path(folder), together=options.together)
+        verdicts = list(asked)
     report(verdicts)
 
 
