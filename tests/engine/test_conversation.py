@@ -21,9 +21,16 @@ def conversation(panda: Panda, clip: Path) -> Conversation:
     return Conversation(panda.open(clip))
 
 
-@pytest.fixture(params=["tiny", "e2e_h64_16x9", "e2e_h128_square"])
+@pytest.fixture(scope="module")
+def llama_panda(checkpoint: Path) -> Panda:
+    """The small model with its Llama in llama.cpp."""
+    pytest.importorskip("xllamacpp")
+    return Panda.load(checkpoint, quant="8bit", engine="llama", device="cpu")
+
+
+@pytest.fixture(params=["tiny", "e2e_h64_16x9"])
 def any_panda(request: pytest.FixtureRequest, tmp_path: Path, tokenizer_model: bytes) -> Panda:
-    """`tiny`, and recorded models, which give random words."""
+    """`tiny`, and a recorded model, which gives random words."""
     if request.param == "tiny":
         return Panda.load("tiny", device="cpu")
     vectors = load_vectors(request.param)
@@ -112,6 +119,28 @@ def test_an_interrupted_answer_stays_as_far_as_it_came(
     assert conversation.turns[-1].answer == fresh.text
 
 
+def test_an_interruption_while_a_token_is_computed_disturbs_no_later_answer(
+    panda: Panda, clip: Path, conversation: Conversation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask(conversation, QUESTIONS[0])
+    mlp = panda.model.model.layers[0].mlp  # after the first layer has grown its cache
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    stream = conversation.ask(QUESTIONS[1], max_tokens=12)
+    next(stream)
+    with monkeypatch.context() as patch:
+        patch.setattr(mlp, "forward", stop)
+        with pytest.raises(KeyboardInterrupt):
+            "".join(stream)
+    assert [turn.finish_reason for turn in conversation.turns] == ["length", "interrupted"]
+    history = [(turn.question, turn.ids or turn.answer) for turn in conversation.turns]
+    ask(conversation, QUESTIONS[2])
+    fresh = panda.ask(clip, QUESTIONS[2], history=history, max_tokens=12)
+    assert conversation.turns[-1].answer == fresh.text
+
+
 def test_an_answer_interrupted_before_its_first_word_is_no_turn(
     conversation: Conversation,
 ) -> None:
@@ -174,3 +203,38 @@ def test_taking_turns_back_remembers_what_was_forgotten(
     conversation.turns, conversation.forgotten = [Turn("a", "b"), Turn("c", "d")], 2
     take_back(conversation)
     assert conversation.forgotten == len(conversation.turns)
+
+
+def test_llama_cpp_prefills_the_second_turn_only(llama_panda: Panda, clip: Path) -> None:
+    conversation = Conversation(llama_panda.open(clip))
+    ask(conversation, QUESTIONS[0])
+    assert ask(conversation, QUESTIONS[1]) <= own_tokens(conversation, QUESTIONS[1]) + 1
+
+
+@pytest.mark.parametrize("interrupt", [False, True], ids=["undone", "interrupted and undone"])
+def test_llama_cpp_forgets_a_turn_that_is_taken_back(
+    llama_panda: Panda, clip: Path, interrupt: bool
+) -> None:
+    conversation = Conversation(llama_panda.open(clip))
+    ask(conversation, QUESTIONS[0])
+    if interrupt:
+        with conversation.ask(QUESTIONS[1], max_tokens=12) as stream:
+            next(stream)
+        assert conversation.turns[-1].finish_reason == "interrupted"
+    else:
+        ask(conversation, QUESTIONS[1])
+    conversation.undo()
+    assert ask(conversation, QUESTIONS[2]) <= own_tokens(conversation, QUESTIONS[2]) + 1
+    history = [(QUESTIONS[0], conversation.turns[0].ids)]
+    fresh = llama_panda.ask(clip, QUESTIONS[2], history=history, max_tokens=12)
+    assert conversation.turns[-1].ids == fresh.ids
+
+
+def test_llama_cpp_goes_on_after_an_answer_that_was_cut(llama_panda: Panda, clip: Path) -> None:
+    conversation = Conversation(llama_panda.open(clip))
+    with conversation.ask(QUESTIONS[0], max_tokens=12) as stream:
+        next(stream)
+    (cut,) = conversation.turns
+    ask(conversation, QUESTIONS[1])
+    fresh = llama_panda.ask(clip, QUESTIONS[1], history=[(cut.question, cut.answer)], max_tokens=12)
+    assert conversation.turns[-1].ids == fresh.ids

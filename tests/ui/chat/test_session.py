@@ -1,0 +1,410 @@
+"""A conversation in a terminal: what each line does, and what is said about it."""
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+
+from pandacli import Panda
+from pandacli.cli import settings
+from pandacli.engine.conversation import Turn
+from pandacli.engine.prefix import PrefixCache
+from pandacli.engine.transcript import Transcript, read_transcript, write_transcript
+from pandacli.errors import ClipError, DeviceError, ModelError
+from pandacli.ui.chat import session as session_module
+from pandacli.ui.chat.session import Session, toolbar
+from pandacli.ui.chat.talk import Subject, Talk
+from pandacli.ui.console import Screen
+from pandacli.ui.harmless import harmless
+from pandacli.video import Clip
+from tests.ui.chat.conftest import OTHER, QUESTION, Typist, made_up, too_many_frames
+
+Converse = Callable[..., Talk]
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """What is answered to a yes or no question."""
+
+    def say(text: str) -> None:
+        monkeypatch.setattr("sys.stdin", io.StringIO(text))
+
+    say("")
+    return say
+
+
+@pytest.fixture
+def converse(start: Callable[..., Talk], said: Callable[[str], None]) -> Converse:
+    """Types these lines, to the end."""
+    del said  # nothing more than the lines is typed
+
+    def converse(
+        *lines: object,
+        look: Callable[[Clip], Subject] = made_up,
+        stats: bool = False,
+        **more: Any,
+    ) -> Talk:
+        talk = start(**more)
+        talk.wait(10)
+        read = {name: settings.reader(name) for name in ("temperature", "max-tokens", "seed")}
+        typist: Any = Typist(*lines)
+        Session(talk, typist, Screen(), look, read, pictures=False, stats=stats).run()
+        return talk
+
+    return converse
+
+
+def questions(talk: Talk) -> list[str]:
+    return [turn.question for turn in talk.turns]
+
+
+def test_the_clip_and_the_model_are_told_first(converse: Converse, capsys: Capture) -> None:
+    converse()
+    clip, model = capsys.readouterr().err.splitlines()
+    assert clip == "clip.mp4: 0:02, 64x48, 10 fps, mpeg4"
+    assert model.startswith("small: loading while you type")
+
+
+def test_what_was_odd_about_the_clip_is_told(
+    converse: Converse, clip: Clip, capsys: Capture
+) -> None:
+    converse(subject=made_up(clip, notices=("half of it is missing",)))
+    assert "panda: half of it is missing" in capsys.readouterr().err
+
+
+def test_answers_go_to_stdout_and_become_turns(converse: Converse, capsys: Capture) -> None:
+    talk = converse(QUESTION, f"  {OTHER} ")
+    assert questions(talk) == [QUESTION, OTHER]
+    shown = capsys.readouterr().out
+    assert shown.splitlines() == [harmless(turn.answer) for turn in talk.turns]
+
+
+@pytest.mark.parametrize("line", ["", "   ", "\n"])
+def test_an_empty_line_asks_nothing(converse: Converse, line: str) -> None:
+    assert questions(converse(line)) == []
+
+
+@pytest.mark.parametrize("way_out", ["/exit", "/quit", EOFError(), KeyboardInterrupt()])
+def test_there_is_a_way_out(converse: Converse, way_out: object) -> None:
+    assert questions(converse(way_out, QUESTION)) == []
+
+
+def test_a_space_in_front_makes_a_slash_a_question(converse: Converse) -> None:
+    assert questions(converse(" /what is this?")) == ["/what is this?"]
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("/udno", "did you mean /undo?"),
+        ("/set", "temperature  0.0"),
+        ("/set temperature hot", "'hot' is not a number"),
+        ("/set colour red", "what can be set is temperature, max-tokens, seed"),
+        ("/set temperature", "what can be set is"),
+        ("/clip 1 2 3", "it is written /clip [FROM [TO]]"),
+        ("/clip 2 1", "give FROM a time before TO"),
+        ("/clip soon", "'soon' is not a time"),
+        ("/frames show", "it is written /frames [save FILE]"),
+        ("/frames save nowhere/sheet.png", "there is no folder"),
+        ("/undo", "nothing to undo"),
+        ("/retry", "nothing to ask again"),
+        ("/stats", "no answer yet"),
+        ("/save talk.md", "nothing has been said yet"),
+        ("/save talk.txt", "ends neither in .json nor in .md"),
+        ("/load nowhere.json", "cannot read"),
+        ("/help", "/retry               ask the last question again"),
+    ],
+)
+def test_what_is_wrong_is_said_and_the_talk_goes_on(
+    converse: Converse, capsys: Capture, line: str, complaint: str
+) -> None:
+    assert questions(converse(line, QUESTION)) == [QUESTION]
+    assert complaint in capsys.readouterr().err
+
+
+def test_frames_shows_the_times(converse: Converse, capsys: Capture) -> None:
+    converse("/frames")
+    assert capsys.readouterr().out == "frames at 0:00, 0:01\n"
+
+
+def test_frames_are_saved(converse: Converse, tmp_path: Path) -> None:
+    converse(f"/frames save '{tmp_path / 'my sheet.png'}'")
+    assert (tmp_path / "my sheet.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("line", "first", "last"), [("/clip 0.5 1", 0.5, 1.0), ("/clip", None, None)]
+)
+def test_another_part_is_looked_at(
+    converse: Converse, line: str, first: float | None, last: float | None
+) -> None:
+    clip = converse(line).subject.clip
+    assert (clip.path.name, clip.start, clip.end) == ("clip.mp4", first, last)
+
+
+@pytest.mark.parametrize(
+    ("answer", "left"),
+    [
+        ("y\n", []),
+        ("n\n", [QUESTION]),
+        ("\n", [QUESTION]),
+        ("", [QUESTION]),
+        ("keep\n", [QUESTION]),
+    ],
+)
+def test_only_a_yes_forgets_what_was_said_about_the_clip_before(
+    converse: Converse, said: Callable[[str], None], answer: str, left: list[str]
+) -> None:
+    said(answer)
+    talk = converse(QUESTION, "/video other.mp4")
+    assert questions(talk) == left
+    assert talk.subject.clip.path == Path("other.mp4")
+
+
+def test_turns_that_were_kept_can_be_taken_back(converse: Converse) -> None:
+    assert questions(converse(QUESTION, "/video other.mp4", "/undo")) == []
+
+
+def test_a_clip_that_cannot_be_read_leaves_the_one_before(
+    converse: Converse, capsys: Capture
+) -> None:
+    def look(_: Clip) -> Subject:
+        raise ClipError("there is no such file")
+
+    talk = converse("/video other.mp4", QUESTION, look=look)
+    assert talk.subject.clip.path.name == "clip.mp4"
+    assert questions(talk) == [QUESTION]
+    assert "there is no such file" in capsys.readouterr().err
+
+
+def test_a_clip_the_model_cannot_hold_leads_back(converse: Converse, capsys: Capture) -> None:
+    talk = converse(
+        QUESTION,
+        "/video long.mp4",
+        OTHER,
+        "And now?",
+        look=lambda clip: too_many_frames(made_up(clip)),
+    )
+    assert talk.subject.clip.path.name == "clip.mp4"
+    assert questions(talk) == [QUESTION, "And now?"]
+    said = capsys.readouterr().err
+    assert said.count("the model can hold 512") == 1
+    assert "back to clip.mp4" in said
+
+
+def test_a_model_that_cannot_be_loaded_ends_it(converse: Converse, capsys: Capture) -> None:
+    def load(_: object) -> Panda:
+        raise ModelError("damaged")
+
+    with pytest.raises(ModelError):
+        converse(QUESTION, load=load)
+    assert "damaged" not in capsys.readouterr().err, "the way out says it, once"
+
+
+def test_leaving_is_no_error_where_the_model_is_not_to_be_had(converse: Converse) -> None:
+    def load(_: object) -> Panda:
+        raise ModelError("damaged")
+
+    converse("/exit", load=load)
+
+
+def test_undo_says_what_it_took_back(converse: Converse, capsys: Capture) -> None:
+    assert questions(converse(QUESTION, OTHER, "/undo")) == [QUESTION]
+    assert f"took back: {OTHER}" in capsys.readouterr().err
+
+
+def test_retry_asks_the_last_question_again(converse: Converse, capsys: Capture) -> None:
+    talk = converse(QUESTION, "/set temperature 2", "/set SEED 5", "/retry")
+    assert questions(talk) == [QUESTION]
+    assert f"> {QUESTION}" in capsys.readouterr().out
+    assert talk.manner.seed == 5
+
+
+def test_retry_says_why_nothing_changes(converse: Converse, capsys: Capture) -> None:
+    converse(QUESTION, "/retry")
+    assert "at temperature 0 it is always the same" in capsys.readouterr().err
+
+
+def test_an_interrupted_retry_leaves_the_answer_before(
+    converse: Converse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def stop_at_once() -> str:
+        monkeypatch.setattr(PrefixCache, "read", stop)
+        return "/retry"
+
+    talk = converse(QUESTION, stop_at_once)
+    (turn,) = talk.turns
+    assert turn.finish_reason == "length"
+
+
+def test_an_answer_that_is_stopped_stays_as_far_as_it_came(
+    converse: Converse, interrupted: Callable[[int], None], tmp_path: Path, capsys: Capture
+) -> None:
+    interrupted(4)
+    talk = converse(QUESTION, OTHER)
+    (cut, whole) = talk.turns
+    assert (cut.finish_reason, whole.finish_reason) == ("interrupted", "length")
+    assert read_transcript(tmp_path / "log.json").turns == (cut, whole)
+    printed = capsys.readouterr()
+    assert "stopped" in printed.err
+    assert printed.out.splitlines()[0] == harmless(cut.answer)
+
+
+def test_running_out_of_memory_ends_the_line_and_not_the_talk(
+    converse: Converse, interrupted: Callable[..., None], capsys: Capture
+) -> None:
+    interrupted(4, DeviceError("out of memory", "a hint"))
+    assert questions(converse(QUESTION, OTHER)) == [QUESTION, OTHER]
+    printed = capsys.readouterr()
+    assert "panda: out of memory\n       a hint\n" in printed.err
+    assert printed.out.count("\n") == 2
+
+
+def test_a_second_ctrl_c_right_after_the_first_does_not_leave(
+    converse: Converse, interrupted: Callable[[int], None]
+) -> None:
+    interrupted(2)
+    assert questions(converse(QUESTION, KeyboardInterrupt(), OTHER)) == [QUESTION, OTHER]
+
+
+def test_a_later_ctrl_c_at_the_empty_prompt_leaves(
+    converse: Converse, interrupted: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "_AGAIN", 0.0)
+    interrupted(2)
+    assert questions(converse(QUESTION, KeyboardInterrupt(), OTHER)) == [QUESTION]
+
+
+@pytest.mark.parametrize("line", ["/undo", "/reset"])
+def test_what_is_taken_back_leaves_the_log_at_once(
+    converse: Converse, tmp_path: Path, line: str
+) -> None:
+    def log() -> str:
+        assert read_transcript(tmp_path / "log.json").turns == ()
+        return "/exit"
+
+    converse(QUESTION, line, log)
+
+
+def test_a_log_that_cannot_be_written_is_told_once(
+    converse: Converse, tmp_path: Path, capsys: Capture
+) -> None:
+    converse(QUESTION, OTHER, log=tmp_path / "missing" / "log.json")
+    assert capsys.readouterr().err.count("the conversation is not kept: cannot write") == 1
+
+
+def test_stats_tell_the_cost_and_how_full_the_context_is(
+    converse: Converse, capsys: Capture
+) -> None:
+    converse(QUESTION, "/stats")
+    said = capsys.readouterr().err
+    assert "tokens/s" in said
+    assert "of 512 tokens" in said
+
+
+def test_stats_follow_each_answer_where_asked_for(converse: Converse, capsys: Capture) -> None:
+    converse(QUESTION, OTHER, stats=True)
+    assert capsys.readouterr().err.count("tokens/s") == 2
+
+
+def test_an_answer_that_was_cut_off_is_told(converse: Converse, capsys: Capture) -> None:
+    converse("/set max_tokens 3", QUESTION)
+    assert "the answer was cut off after 3 tokens" in capsys.readouterr().err
+
+
+def test_forgotten_turns_are_told_when_they_are_forgotten(
+    converse: Converse, capsys: Capture
+) -> None:
+    turns = [Turn(" ".join(["circle"] * 30), "yes")] * 30
+    converse(QUESTION, OTHER, turns=turns)
+    assert capsys.readouterr().err.count("forgotten: its first ") == 1
+
+
+def test_a_saved_conversation_can_be_loaded(
+    converse: Converse, tmp_path: Path, capsys: Capture
+) -> None:
+    path = tmp_path / "my talk.json"
+    talk = converse(QUESTION, f"/save {path}", "/reset", f"/load {path}")
+    assert questions(talk) == [QUESTION]
+    assert f"saved 1 turn to {path}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("answer", "kept"), [("y\n", False), ("n\n", True)])
+def test_a_file_is_replaced_only_by_a_yes(
+    converse: Converse, said: Callable[[str], None], tmp_path: Path, answer: str, kept: bool
+) -> None:
+    path = tmp_path / "talk.md"
+    path.write_text("mine")
+    said(answer)
+    converse(QUESTION, f"/save {path}")
+    assert (path.read_text() == "mine") == kept
+
+
+def test_a_conversation_about_another_video_is_told(
+    converse: Converse, tmp_path: Path, capsys: Capture
+) -> None:
+    path = tmp_path / "talk.json"
+    write_transcript(Transcript("/films/b.mp4", None, None, 8, "tiny", None, ()), path)
+    converse(f"/load {path}")
+    assert "that was about /films/b.mp4" in capsys.readouterr().err
+
+
+def test_the_last_turns_are_shown_again_and_marked_where_cut(
+    converse: Converse, capsys: Capture
+) -> None:
+    turns = [Turn(f"{n}?", f"{n}.") for n in range(3)] + [Turn("4?", "And", "interrupted")]
+    converse(turns=turns)
+    printed = capsys.readouterr()
+    assert printed.out == "> 2?\n2.\n> 4?\nAnd\n"
+    assert printed.err.endswith("(2 turns before)\n(interrupted)\n")
+
+
+def test_text_from_outside_commands_no_terminal(converse: Converse, capsys: Capture) -> None:
+    hostile = "[bold]\x1b]0;x\x07"
+    converse(f"/{hostile}", turns=[Turn(hostile, hostile)])
+    printed = capsys.readouterr()
+    assert "\x1b" not in printed.out + printed.err
+    assert printed.out == "> [bold]\\x1b]0;x\\x07\n[bold]\\x1b]0;x\\x07\n"
+
+
+def test_the_toolbar_tells_how_full_the_context_is(start: Callable[..., Talk]) -> None:
+    talk = start()
+    talk.wait(10)
+    assert toolbar(talk).startswith(" small · ")
+    assert toolbar(talk).endswith(" of 512 tokens")
+
+
+def test_the_toolbar_names_what_is_not_the_model_as_published(
+    start: Callable[..., Talk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk = start()
+    talk.wait(10)
+    monkeypatch.setattr(talk.panda.result(), "quant", "8bit")
+    assert " · 8bit torch · " in toolbar(talk)
+
+
+def test_the_toolbar_tells_what_is_being_done(start: Callable[..., Talk]) -> None:
+    go_on = Event()
+
+    def load(_: object) -> Panda:
+        go_on.wait(10)
+        raise ModelError("damaged")
+
+    talk = start(load)
+    assert toolbar(talk) == " small · loading…"
+    go_on.set()
+    talk.wait(10)
+    assert toolbar(talk) == " small"
+
+
+def test_a_padded_look_has_the_size_of_the_model(clip: Clip) -> None:
+    seen = replace(made_up(clip)).seen
+    assert max(seen.pixels.shape[1:3]) == 112
