@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -106,43 +107,41 @@ def test_a_window_of_sixty_columns_is_followed(chat):
     assert all(part.endswith(("still.", "A", "yellow", "star", "appears.")) for part in answer[:2])
 
 
-def test_questions_are_remembered_from_one_time_to_the_next(chat):
-    first = chat(str(CLIP), "--no-frames")
+def test_a_killed_conversation_goes_on_with_all_that_was_answered(chat):
+    first = chat(str(CLIP), "--no-frames", slow=0.1)
     first.until(r"^>")
     first.ask(QUESTION)
-    first.until(re.escape(ANSWER))
-    first.keys("\x04")
+    first.until(rf"{re.escape(ANSWER)}(.|\n)*\n>")
+    first.ask("What moves?")
+    first.until("thinking|^The ")
+    first.process.kill(signal.SIGKILL)
     first.end()
     again = chat("--continue", "--no-frames")
     shown = again.until("of 2,048 tokens")
     assert f"> {QUESTION}" in shown
     assert ANSWER in shown
+    assert "What moves?" not in shown
     again.keys("\x1b[A")
-    again.until(rf"(?s){re.escape(ANSWER)}.*^> {re.escape(QUESTION)}")
+    again.until(rf"(?s){re.escape(ANSWER)}.*^> What moves\?")
     again.keys("\x03")
     again.ask("Is there a circle?")
     again.until(r"^> Is there a circle\?\n\w+\.$")
 
 
-def test_alt_enter_begins_a_new_line(chat):
-    terminal = chat(str(CLIP), "--no-frames")
-    terminal.until(r"^>")
-    terminal.keys("What\x1b\rhappens?")
-    terminal.until(r"^> What\n  happens\?")
-
-
-def test_commands_are_completed(chat):
+def test_typing_shows_completions_and_further_lines(chat):
     terminal = chat(str(CLIP), "--no-frames")
     terminal.until(r"^>")
     terminal.keys("/re")
     terminal.until("/retry")
     assert "/reset" in terminal.text()
+    terminal.keys("\x03What\x1b\rhappens?")
+    terminal.until(r"^> What\n  happens\?")
 
 
 def test_what_would_command_the_terminal_is_spelt_out(chat, home):
     name = "[bold]\x1b]0;pwned\x07.mp4"
     (home / name).write_bytes(CLIP.read_bytes())
     terminal = chat(str(home / name), "--no-frames")
-    terminal.until("of 2,048 tokens")
+    terminal.until("^>")
     assert r"[bold]\x1b]0;pwned\x07.mp4" in terminal.text()
     assert b"\x1b]0;pwned" not in terminal.sent

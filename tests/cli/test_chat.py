@@ -1,0 +1,226 @@
+"""`panda chat`: what its options mean, and what ends it before the first question."""
+
+import io
+import json
+import shutil
+import sys
+
+import pytest
+
+from pandacli.cli.entry import run
+from pandacli.ui.chat import prompt, session
+from pandacli.ui.console import Screen
+
+QUESTION, OTHER = "What happens?", "Is there a circle?"
+
+
+@pytest.fixture(autouse=True)
+def _home(home, monkeypatch):
+    """A home with nothing in it, in which the tests stand."""
+    for name in ("NO_LOG", "NO_FRAMES", "MODEL"):
+        monkeypatch.delenv(f"PANDA_{name}", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(home)
+
+
+@pytest.fixture
+def chat(monkeypatch, checkpoint):
+    """Runs `panda chat` with the small random model; its exit code."""
+
+    def chat(*arguments, stdin=QUESTION, model=checkpoint):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+        named = ["--model", str(model)] if model else []
+        return run(["chat", *map(str, arguments), *named, "--max-tokens", "6", "--quiet"])
+
+    return chat
+
+
+def logs(home):
+    return sorted((home / "state" / "panda" / "conversations").glob("*.json"))
+
+
+def last_log(home):
+    (path,) = logs(home)
+    return json.loads(path.read_text())
+
+
+def questions(record):
+    return [turn["question"] for turn in record["turns"]]
+
+
+def test_what_is_said_is_kept(chat, clip, home):
+    assert chat(clip, "--from", "0.5", "--frames", "4", "--system", "Be kind.") == 0
+    log = last_log(home)
+    assert (log["video"], log["from"], log["to"]) == (str(clip), 0.5, None)
+    assert (log["frames"], log["system"]) == (4, "Be kind.")
+    assert questions(log) == [QUESTION]
+
+
+def test_the_last_conversation_goes_on_as_it_was(chat, clip, home, checkpoint):
+    chat(clip, "--from", "0.00001", "--frames", "4", "--system", "Be kind.")
+    before = last_log(home)
+    assert chat("--continue", stdin=OTHER, model=None) == 0
+    after = last_log(home)
+    assert questions(after) == [QUESTION, OTHER]
+    assert after | {"turns": None} == before | {"turns": None}
+    assert after["model"] == str(checkpoint)
+
+
+def test_the_last_conversation_goes_on_about_another_video(chat, clip, home):
+    chat(clip, "--from", "0.5")
+    other = shutil.copy(clip, home / "other.mp4")
+    assert chat(other, "--continue", stdin=OTHER) == 0
+    log = last_log(home)
+    assert (log["video"], log["from"]) == (str(other), None)
+    assert questions(log) == [QUESTION, OTHER]
+
+
+def test_an_option_goes_before_what_was_said_then(chat, clip, home):
+    chat(clip, "--frames", "4", "--system", "Be kind.")
+    chat("--continue", "--frames", "8", "--system", "Be brief.")
+    log = last_log(home)
+    assert (log["frames"], log["system"]) == (8, "Be brief.")
+
+
+def test_a_saved_conversation_goes_on_in_a_log_of_its_own(chat, clip, home):
+    chat(clip)
+    (log,) = logs(home)
+    saved = log.rename(home / "talk.json")
+    text = saved.read_text()
+    assert chat("--load", saved, stdin=OTHER) == 0
+    assert questions(last_log(home)) == [QUESTION, OTHER]
+    assert saved.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("options", "variable", "kept"),
+    [(["--no-log"], "", False), ([], "1", False), (["--log"], "1", True)],
+)
+def test_nothing_is_kept_where_nothing_is_to_be(
+    chat, clip, home, monkeypatch, options, variable, kept
+):
+    monkeypatch.setenv("PANDA_NO_LOG", variable)
+    assert chat(clip, *options) == 0
+    assert (home / "state").exists() == kept
+
+
+def test_a_state_folder_that_cannot_be_is_told(clip, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_STATE_HOME", "/dev/null/state")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    assert run(["chat", str(clip), "--model", "tiny"]) == 0
+    said = capsys.readouterr().err
+    assert "panda: the conversation is not kept: /dev/null/state" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "complaint"),
+    [
+        ([], 2, "VIDEO is missing"),
+        (["--continue", "--load", "talk.json"], 2, "are two conversations"),
+        (["--continue"], 2, "there is no conversation to continue"),
+        (["nowhere.mp4"], 3, "there is no file nowhere.mp4"),
+        (["--load", "nowhere.json"], 3, "cannot read nowhere.json"),
+        (["--load", "talk.md"], 3, "talk.md is not a saved conversation"),
+    ],
+)
+def test_what_is_asked_for_wrongly_is_told(chat, home, capsys, arguments, code, complaint):
+    (home / "talk.md").write_text("# clip.mp4\n")
+    assert chat(*arguments) == code
+    assert complaint in capsys.readouterr().err
+    assert not (home / "state").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("{", "the last conversation cannot be read"),
+        ("[" * 100_000, "the last conversation cannot be read"),
+        (None, "the video is gone: /gone.mp4"),
+    ],
+)
+def test_a_last_conversation_that_cannot_go_on_is_told(chat, clip, home, capsys, text, complaint):
+    chat(clip)
+    (log,) = logs(home)
+    log.write_text(log.read_text().replace(str(clip), "/gone.mp4") if text is None else text)
+    assert chat("--continue", model=None) == 3
+    assert complaint in capsys.readouterr().err
+
+
+def test_a_missing_model_is_told_before_the_first_question(chat, clip, capsys):
+    assert chat(clip, model="nowhere/model") == 4
+    assert sys.stdin.read() == QUESTION
+    assert "nowhere/model" in capsys.readouterr().err
+
+
+def test_a_damaged_model_is_told(chat, clip, home, checkpoint, capsys):
+    shutil.copytree(checkpoint, home / "damaged")
+    (weights,) = (home / "damaged").glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert chat(clip, model=home / "damaged") == 4
+    assert "damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "variable", "drawn"),
+    [
+        ([], "", True),
+        (["--no-frames"], "", False),
+        ([], "1", False),
+        (["--show-frames"], "1", True),
+    ],
+)
+def test_frames_are_drawn_unless_they_are_not_wanted(
+    monkeypatch, clip, checkpoint, options, variable, drawn
+):
+    monkeypatch.setenv("PANDA_NO_FRAMES", variable)
+    seen = in_a_terminal(monkeypatch)
+    assert run(["chat", str(clip), "--model", str(checkpoint), *options]) == 0
+    assert seen["pictures"] is drawn
+
+
+def test_what_is_typed_in_a_terminal_is_obeyed(monkeypatch, clip, checkpoint, home):
+    seen = in_a_terminal(monkeypatch)
+    options = ["--frames", "4", "--system", "Be kind.", "--seed", "3", "--no-log"]
+    assert run(["chat", str(clip), "--model", str(checkpoint), *options]) == 0
+    part = seen["look"](seen["talk"].subject.clip)
+    assert (part.num_frames, part.system, part.side) == (4, "Be kind.", 112)
+    assert seen["talk"].manner.seed == 3
+    assert set(seen["read"]) == {"temperature", "max-tokens", "seed"}
+    assert seen["history"] is None
+    assert not (home / "state").exists()
+
+
+def test_questions_are_kept_in_the_state_folder(monkeypatch, clip, checkpoint, home):
+    seen = in_a_terminal(monkeypatch)
+    run(["chat", str(clip), "--model", str(checkpoint)])
+    assert seen["history"] == home / "state" / "panda" / "questions"
+
+
+def in_a_terminal(monkeypatch):
+    """Lets the next chat believe that it is in a terminal; what it would have shown there."""
+    seen = {}
+
+    class Keyboard(io.StringIO):
+        def isatty(self):
+            return True
+
+    class Prompt:
+        def __init__(self, toolbar, history, _settings, failure):
+            assert toolbar()
+            assert failure() is None
+            seen["history"] = history
+
+    class Session:
+        def __init__(self, talk, _prompt, _screen, look, read, **more):
+            seen.update(more, talk=talk, look=look, read=read)
+
+        def run(self):
+            seen["talk"].wait(10)
+
+    monkeypatch.setattr("sys.stdin", Keyboard())
+    monkeypatch.setattr(Screen, "answers_to_terminal", True)
+    monkeypatch.setattr(prompt, "Prompt", Prompt)
+    monkeypatch.setattr(session, "Session", Session)
+    return seen
