@@ -174,11 +174,12 @@ class Screen:
         self.err.print(grid)
 
     def question(self, question: str) -> None:
-        """Shows a question on stdout, above its answer."""
+        """Shows a question on stdout, above its answer; its lines stand under each other."""
+        shown = "> " + "\n  ".join(map(harmless_line, question.split("\n")))
         if self.answers_to_terminal:
-            self.out.print(_dim(f"> {harmless_line(question)}"), soft_wrap=True)
+            self.out.print(_dim(shown), soft_wrap=True)
         else:
-            self.line(f"> {harmless_line(question)}")
+            self.line(shown)
 
     @property
     def shows_pictures(self) -> bool:

@@ -20,7 +20,7 @@ from pandacli.ui.chat.commands import COMMANDS, file_name, parse
 from pandacli.ui.chat.talk import count_turns, too_long
 from pandacli.ui.chat.wrap import Wrapped
 from pandacli.ui.frame_list import clip_line
-from pandacli.ui.harmless import harmless_line
+from pandacli.ui.harmless import harmless, harmless_line
 from pandacli.ui.report import choice
 from pandacli.video.clip import Clip, parse_time
 
@@ -78,8 +78,9 @@ class Session:
         Raises:
             PandaError: The model cannot be loaded.
         """
-        self._show_clip()
-        self._screen.aside(f"{self._talk.model}: loading while you type. /help lists commands.")
+        if not self._screen.quiet:
+            self._show_clip()
+            self._screen.aside(f"{self._talk.model}: loading while you type. /help lists commands.")
         if self._talk.turns:
             self._show_turns()
         going_on = True
@@ -149,7 +150,8 @@ class Session:
         """Show an answer; where it is cut, the line ends with what there is of it."""
         words = Wrapped(lambda: self._screen.out.width)
         try:
-            self._screen.stream(words.lines(pieces))
+            # what is spelt out takes more room than it did
+            self._screen.stream(words.lines(map(harmless, pieces)))
         except (KeyboardInterrupt, PandaError):
             if words.begun:
                 with _undisturbed():

@@ -70,6 +70,12 @@ def test_the_clip_and_the_model_are_told_first(converse: Converse, capsys: Captu
     assert model.startswith("small: loading while you type")
 
 
+def test_quiet_begins_without_a_word(start: Callable[..., Talk], capsys: Capture) -> None:
+    typist: Any = Typist()
+    Session(start(), typist, Screen(quiet=True), made_up, {}).run()
+    assert capsys.readouterr().err == ""
+
+
 def test_what_was_odd_about_the_clip_is_told(
     converse: Converse, clip: Clip, capsys: Capture
 ) -> None:
@@ -365,6 +371,13 @@ def test_the_last_turns_are_shown_again_and_marked_where_cut(
     printed = capsys.readouterr()
     assert printed.out == "> 2?\n2.\n> 4?\nAnd\n"
     assert printed.err.endswith("(2 turns before)\n(interrupted)\n")
+
+
+def test_a_question_of_several_lines_is_shown_as_it_was_typed(
+    converse: Converse, capsys: Capture
+) -> None:
+    converse(turns=[Turn("one\ntwo", "yes")])
+    assert capsys.readouterr().out == "> one\n  two\nyes\n"
 
 
 def test_text_from_outside_commands_no_terminal(converse: Converse, capsys: Capture) -> None:
