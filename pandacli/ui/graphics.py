@@ -15,10 +15,9 @@ from collections.abc import Iterator
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
 _KITTY_CHUNK = 4096  # bytes of base64 that one kitty sequence may carry
@@ -74,6 +73,8 @@ def _iterm2(picture: "Image", cells: tuple[int, int]) -> str:
 
 
 def _sixel(picture: "Image") -> str:
+    import numpy as np
+
     paletted = picture.convert("RGB").quantize(_SIXEL_COLOURS)
     indices = np.array(paletted)  # (H, W)
     indices[np.asarray(picture.getchannel("A")) == 0] = _NOTHING
@@ -87,8 +88,10 @@ def _sixel(picture: "Image") -> str:
     return f'\x1bP0;1;0q"1;1;{picture.width};{picture.height}{colours}{bands}\x1b\\'
 
 
-def _sixel_bands(indices: NDArray[np.uint8]) -> Iterator[str]:
+def _sixel_bands(indices: "NDArray[np.uint8]") -> Iterator[str]:
     """Six rows at a time: for each colour in them a byte a column, whose bits are the rows."""
+    import numpy as np
+
     weights = (1 << np.arange(_SIXEL_BAND)).astype(np.uint8)
     for top in range(0, len(indices), _SIXEL_BAND):
         band = indices[top : top + _SIXEL_BAND]  # (6, W), the last one perhaps lower

@@ -2,9 +2,7 @@
 
 import io
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import pytest
@@ -16,7 +14,7 @@ from pandacli.engine.prefix import PrefixCache
 from pandacli.engine.transcript import Transcript, read_transcript, write_transcript
 from pandacli.errors import ClipError, DeviceError, ModelError
 from pandacli.ui.chat import session as session_module
-from pandacli.ui.chat.session import Session, toolbar
+from pandacli.ui.chat.session import Session
 from pandacli.ui.chat.talk import Subject, Talk
 from pandacli.ui.console import Screen
 from pandacli.ui.harmless import harmless
@@ -386,38 +384,3 @@ def test_text_from_outside_commands_no_terminal(converse: Converse, capsys: Capt
     printed = capsys.readouterr()
     assert "\x1b" not in printed.out + printed.err
     assert printed.out == "> [bold]\\x1b]0;x\\x07\n[bold]\\x1b]0;x\\x07\n"
-
-
-def test_the_toolbar_tells_how_full_the_context_is(start: Callable[..., Talk]) -> None:
-    talk = start()
-    talk.wait(10)
-    assert toolbar(talk).startswith(" small · ")
-    assert toolbar(talk).endswith(" of 512 tokens")
-
-
-def test_the_toolbar_names_what_is_not_the_model_as_published(
-    start: Callable[..., Talk], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    talk = start()
-    talk.wait(10)
-    monkeypatch.setattr(talk.panda.result(), "quant", "8bit")
-    assert " · 8bit torch · " in toolbar(talk)
-
-
-def test_the_toolbar_tells_what_is_being_done(start: Callable[..., Talk]) -> None:
-    go_on = Event()
-
-    def load(_: object) -> Panda:
-        go_on.wait(10)
-        raise ModelError("damaged")
-
-    talk = start(load)
-    assert toolbar(talk) == " small · loading…"
-    go_on.set()
-    talk.wait(10)
-    assert toolbar(talk) == " small"
-
-
-def test_a_padded_look_has_the_size_of_the_model(clip: Clip) -> None:
-    seen = replace(made_up(clip)).seen
-    assert max(seen.pixels.shape[1:3]) == 112

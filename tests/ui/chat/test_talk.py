@@ -198,3 +198,8 @@ def test_a_log_that_cannot_be_written_is_told_once(start: Start, tmp_path: Path)
         talk.keep()
     talk.keep()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_padded_look_has_the_size_of_the_model(clip: Clip) -> None:
+    seen = made_up(clip).seen
+    assert max(seen.pixels.shape[1:3]) == 112
