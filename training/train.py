@@ -59,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, default=Path("runs/tiny"), help="folder of the run")
     parser.add_argument("--init", type=Path, help="model to start from, instead of from nothing")
-    parser.add_argument("--steps", type=int, default=6000, help="length of the whole training")
+    parser.add_argument("--steps", type=int, default=6600, help="length of the whole training")
     parser.add_argument("--batch-size", type=int, default=12, help="clips a step and process")
     parser.add_argument("--dialogues", type=int, default=12, help="dialogues a clip")
     parser.add_argument("--learning-rate", type=float, default=2e-3)

@@ -102,7 +102,8 @@ def test_shuffled_frames_lose_the_motion_and_keep_the_shape(tiny, order):
 
     motion = answers(tiny, _MOVING, shuffled, "What does the shape do?")
     kept = [f"It moves {film.actors[0].action}." for film in _MOVING]
-    assert len(mistakes(motion, kept)) >= len(_MOVING) - 1
+    # whatever it guesses is right for one of two opposite ways
+    assert len(mistakes(motion, kept)) >= len(_MOVING) // 2
 
     actors = [film.actors[0] for film in _MOVING]
     shapes = answers(tiny, _MOVING, shuffled, "What shape is it?")
