@@ -1,6 +1,7 @@
 """What all tests stand on: a home of their own for what panda keeps, and a small random model."""
 
 import io
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,12 @@ SENTENCES = [
     "The assistant gives helpful, detailed, and polite answers to the human's questions. USER:",
     "ASSISTANT: yes, no, one, two, three; left, right, up, down",
 ]
+
+
+def pytest_configure() -> None:
+    """Let what the tests start be interrupted, also where a shell in the background forbids it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
