@@ -74,7 +74,7 @@ def test_a_killed_conversion_goes_on_within_a_shard_and_two_gigabytes(
         assert process.poll() is None
         time.sleep(0.2)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     measured = result(start(checkpoint, home, 0))
     after = written(home)
     assert len(after) > 20
