@@ -1,10 +1,12 @@
 """What the engine asks of a language model, whatever computes it.
 
 A `LanguageModel` is the Llama of a Video-Panda; a `Reading` is one text that it is in the middle
-of, frames included. The rest of the engine knows these two and not what stands behind them:
-torch (`torch_llama`) or llama.cpp (`llama_cpp`).
+of, frames included; `Branches` are many texts that go on from one reading. The rest of the engine
+knows these three and not what stands behind them: torch (`torch_llama`, `torch_branches`) or
+llama.cpp (`llama_cpp`, `llama_branches`).
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -35,8 +37,46 @@ class Reading(Protocol):
         """Another reading with the same past; what either reads, the other does not."""
         ...
 
+    def branch(self, room: int) -> "Branches":
+        """Texts that go on from here and are read together.
+
+        This reading must not be used until they are closed; then it is as it was before.
+
+        Args:
+            room: How many positions they may have at once at most, all texts together, without
+                those that they share.
+
+        Raises:
+            DeviceError: There is no memory for them.
+        """
+        ...
+
     def save(self, path: Path) -> None:
         """Write what has been read into a file, for `LanguageModel.restore`."""
+        ...
+
+
+class Branches(Protocol):
+    """Texts that share a past, which is held once, and of which none sees the others."""
+
+    def read(self, texts: Mapping[int, Sequence[int]]) -> Tensor:
+        """Read on in some of the texts, all in one pass.
+
+        Args:
+            texts: The ids to read, at least one each, by the number of their text. A number that
+                is not in use begins a text.
+
+        Returns:
+            (len(texts), vocabulary) the logits of the tokens that come next, in the order given.
+        """
+        ...
+
+    def end(self, text: int) -> None:
+        """Forget a text; its number may be used anew."""
+        ...
+
+    def close(self) -> None:
+        """Forget all texts and give the reading back; also after an interrupted read."""
         ...
 
 

@@ -1,0 +1,1 @@
+"""Questions in, answers out: thousands of them, nothing lost and nothing computed twice."""
