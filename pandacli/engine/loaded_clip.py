@@ -1,6 +1,7 @@
 """A clip that a model has looked at: its frames, its prefix, and answers about it."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from copy import copy
 from functools import partial
 from math import isfinite
 from time import perf_counter
@@ -9,11 +10,13 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from pandacli.engine.answer import Answer, AnswerStream, Stats
-from pandacli.engine.device import memory_errors, peak_memory
+from pandacli.engine.device import free_memory, memory_errors, peak_memory
 from pandacli.engine.generate import generate, sample
 from pandacli.engine.prefix import PrefixCache
+from pandacli.engine.sizes import position_bytes
 from pandacli.engine.streaming import StreamedText
-from pandacli.errors import UsageError
+from pandacli.engine.together import Ask, Asking, Together
+from pandacli.errors import PandaError, UsageError
 from pandacli.model.prompt import encode_prefix, encode_prompt
 from pandacli.model.stab import content_boxes
 from pandacli.video import preprocess
@@ -33,7 +36,6 @@ class LoadedClip:
 
     Attributes:
         frames: What was sampled from the clip.
-        prefix_tokens: How many tokens the system prompt and the frames take.
 
     Raises:
         UsageError: The prefix alone is longer than the model's context.
@@ -60,12 +62,30 @@ class LoadedClip:
             patch_size=config.patch_size,
             num_frames=num_frames,
         )
+        self._encoded: list[torch.Tensor] | None = None
         self._prefix: PrefixCache | None = None
         self._asked = 0
-        video_tokens = count_video_tokens(self._pixel_values, config.patch_size)
-        self.prefix_tokens = len(self._ids) - num_frames + video_tokens
+        self._video_tokens = count_video_tokens(self._pixel_values, config.patch_size)
         self._room(0)
         self._frames_seconds = frames_seconds + perf_counter() - started
+
+    @property
+    def prefix_tokens(self) -> int:
+        """How many tokens the system prompt and the frames take."""
+        return len(self._ids) - self._num_frames + self._video_tokens
+
+    def with_system(self, system: str | None) -> "LoadedClip":
+        """The same frames under another system prompt; they are not encoded again.
+
+        Raises:
+            UsageError: The prefix alone is longer than the model's context.
+        """
+        other = copy(self)
+        other._system = system
+        other._ids = encode_prefix(self._panda.tokenizer, system, self._num_frames)
+        other._prefix = None
+        other._room(0)
+        return other
 
     def ask(
         self,
@@ -115,6 +135,96 @@ class LoadedClip:
         choose = partial(sample, temperature=temperature, generator=_generator(seed))
         return AnswerStream(self._answer(question, ids, limit, choose))
 
+    def ask_together(
+        self,
+        asks: Iterable[Ask],
+        *,
+        at_once: int | None = None,
+        temperature: float = 0.0,
+        seed: int | None = None,
+    ) -> Together:
+        """Ask many questions, each on its own, and take the answers as they become whole.
+
+        With a model in float32 and a temperature of 0 every answer is the one that `ask` gives.
+
+        Args:
+            asks: The questions; they are drawn as there is room for them.
+            at_once: The most that are answered at a time; None for as many as memory allows.
+            temperature: As of `stream`.
+            seed: As of `stream`, for each question.
+
+        Returns:
+            An iterator over the place of a question and its answer, or what is wrong with it.
+
+        Raises:
+            DeviceError: Out of memory for the prefix.
+        """
+        if at_once is not None and at_once < 1:
+            raise UsageError(f"cannot answer {at_once} questions at a time")
+        panda = self._panda
+        with memory_errors(panda.memory_hint):
+            prefix = self._read_prefix()
+        self._asked += 1
+
+        def alone(asking: Asking) -> Answer:
+            return self.ask(asking.question, max_tokens=asking.limit)
+
+        return Together(
+            self._asking(asks, temperature, seed),
+            branch=prefix.branch,
+            finish=self._finish,
+            alone=alone,
+            stop=self._stop(),
+            room=self._room_together(),
+            at_once=at_once,
+            exact=panda.quant == "none" and panda.dtype == "float32" and panda.engine == "torch",
+            memory_hint=panda.memory_hint,
+        )
+
+    def _asking(
+        self, asks: Iterable[Ask], temperature: float, seed: int | None
+    ) -> Iterator[Asking | tuple[int, PandaError]]:
+        """The questions as tokens, or what is wrong with one."""
+        for number, ask in enumerate(asks):
+            try:
+                _check_settings(ask.max_tokens, temperature, seed)
+                ids = self._encode(ask.question, ())
+                limit = min(ask.max_tokens, self._room(len(ids)))
+            except UsageError as error:
+                yield number, error
+                continue
+            draw = partial(sample, temperature=temperature, generator=_generator(seed))
+            yield Asking(number, ask.question, ids, limit, draw if temperature else None)
+
+    def _finish(self, asking: Asking, stopped: bool) -> Answer:
+        """The answer of a question that was asked with others."""
+        ids = asking.answer[:-1] if stopped else asking.answer
+        seconds = perf_counter() - asking.started
+        count, decode_seconds = len(asking.answer), seconds - asking.first_token_seconds
+        stats = Stats(
+            frames=len(self.frames.indices),
+            prefix_tokens=self.prefix_tokens,
+            question_tokens=len(asking.ids),
+            prefilled_tokens=len(asking.ids),
+            answer_tokens=count,
+            load_seconds=self._panda.load_seconds,
+            frames_seconds=self._frames_seconds,
+            prefill_seconds=asking.first_token_seconds,
+            first_token_seconds=asking.first_token_seconds,
+            decode_seconds=decode_seconds,
+            tokens_per_second=(count - 1) / decode_seconds if count > 1 else 0.0,
+            peak_memory_bytes=peak_memory(self._panda.devices),
+        )
+        text = self._panda.tokenizer.decode(ids)
+        return Answer(text, "stop" if stopped else "length", stats, asking.question, tuple(ids))
+
+    def _room_together(self) -> int:
+        """How many positions half of the free memory has room for; at least one question's."""
+        model, panda = self._panda.model, self._panda
+        each = position_bytes(model.config, panda.engine, model.dtype)
+        free = min(free_memory(torch.device(device)) for device in panda.devices)
+        return max(free // 2 // each, model.config.max_position_embeddings - self.prefix_tokens)
+
     def prepare(self) -> None:
         """Compute the prefix, so that the first answer need not wait for it.
 
@@ -140,9 +250,9 @@ class LoadedClip:
     ) -> Generator[str, None, Answer]:
         self._asked += 1
         turn = self._asked
-        model, tokenizer = self._panda.model, self._panda.tokenizer
+        tokenizer = self._panda.tokenizer
         text = StreamedText(tokenizer)
-        stop = _stop_tokens(model.generation_config.eos_token_id) | {tokenizer.eos_id}
+        stop = self._stop()
 
         started = perf_counter()
         with memory_errors(self._panda.memory_hint):
@@ -194,10 +304,19 @@ class LoadedClip:
             ids = torch.tensor([self._ids], device=model.device)
             reading = self._panda.language_model.start()
             with torch.inference_mode():
-                (embedded,) = model.embed_prompt(ids, self._pixel_values[None].to(model.device))
+                if self._encoded is None:
+                    pixel_values = self._pixel_values[None].to(model.device)
+                    (self._encoded,) = model.model.encode_frames(pixel_values)
+                (embedded,) = model.embed_frames(ids, [self._encoded])
             reading.read_embeddings(embedded)
             self._prefix = PrefixCache(reading)
         return self._prefix
+
+    def _stop(self) -> frozenset[int]:
+        """The tokens that end an answer."""
+        eos = self._panda.model.generation_config.eos_token_id
+        ends = () if eos is None else eos if isinstance(eos, list) else (eos,)
+        return frozenset((*ends, self._panda.tokenizer.eos_id))
 
     def _room(self, question_tokens: int) -> int:
         """How many tokens of answer still fit into the context, at least one."""
@@ -240,9 +359,3 @@ def _generator(seed: int | None) -> torch.Generator:
     else:
         generator.manual_seed(seed)
     return generator
-
-
-def _stop_tokens(eos: int | list[int] | None) -> frozenset[int]:
-    if eos is None:
-        return frozenset()
-    return frozenset(eos) if isinstance(eos, list) else frozenset({eos})

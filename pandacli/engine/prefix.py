@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from pandacli.engine.language_model import Reading
+from pandacli.engine.language_model import Branches, Reading
 
 
 class PrefixCache:
@@ -43,6 +43,12 @@ class PrefixCache:
         logits = self._reading.read([token])
         self._held.append(token)
         return logits
+
+    def branch(self, room: int) -> Branches:
+        """Questions that each follow the prefix, to be read together; see `Reading.branch`."""
+        self._held.clear()
+        self._reading.crop(self.length)
+        return self._reading.branch(room)
 
 
 def _common_start(ours: list[int], theirs: list[int]) -> int:

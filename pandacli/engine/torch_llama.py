@@ -8,12 +8,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
+from pandacli.engine.growing_cache import GrowingLayer, crop, growing_cache
+from pandacli.engine.torch_branches import TorchBranches
 from pandacli.errors import ModelError
 
 if TYPE_CHECKING:
+    from transformers.cache_utils import Cache
+
     from pandacli.model.modeling import VideoPandaForConditionalGeneration
 
 
@@ -29,7 +31,7 @@ class TorchLlama:
 
     def start(self) -> "TorchReading":
         """A reading of nothing yet."""
-        return TorchReading(self._model, DynamicCache(config=self._model.config))
+        return TorchReading(self._model, growing_cache(len(self._model.model.layers)))
 
     def restore(self, path: Path) -> "TorchReading":
         """A reading that `TorchReading.save` wrote.
@@ -38,7 +40,7 @@ class TorchLlama:
             ModelError: The file is damaged, or comes from a model of another shape.
         """
         model = self._model
-        cache = DynamicCache(config=model.config)
+        cache = growing_cache(len(model.model.layers))
         size = model.config.hidden_size // model.config.num_attention_heads
         shape = (1, model.config.num_key_value_heads, size)
         try:
@@ -63,7 +65,7 @@ class TorchReading:
         cache: Its keys and values, (1, heads, length, head size) in each layer.
     """
 
-    def __init__(self, model: "VideoPandaForConditionalGeneration", cache: DynamicCache) -> None:
+    def __init__(self, model: "VideoPandaForConditionalGeneration", cache: "Cache") -> None:
         self._model = model
         self._cache = cache
 
@@ -89,18 +91,16 @@ class TorchReading:
         return logits
 
     def crop(self, length: int) -> None:
-        """Forget all but the first `length` positions.
-
-        Layer by layer, because a pass that was interrupted leaves some longer than others.
-        """
-        for layer in self._layers():
-            surplus = layer.get_seq_length() - length
-            if surplus > 0:
-                layer.crop(-surplus)
+        """Forget all but the first `length` positions, also after an interrupted read."""
+        crop(self._layers(), length)
 
     def fork(self) -> "TorchReading":
         """Another reading with the same past, its keys and values copied."""
         return TorchReading(self._model, deepcopy(self._cache))
+
+    def branch(self, room: int) -> TorchBranches:  # noqa: ARG002  (grown as it is needed)
+        """Texts that go on from here, behind this reading's own keys and values."""
+        return TorchBranches(self._model, self._cache, self._layers())
 
     def save(self, path: Path) -> None:
         """Write keys and values as safetensors, in the precision they are computed in."""
@@ -114,7 +114,7 @@ class TorchReading:
         save_file(tensors, partial)
         partial.replace(path)
 
-    def _layers(self) -> list[DynamicLayer]:
-        layers = [layer for layer in self._cache.layers if isinstance(layer, DynamicLayer)]
-        assert len(layers) == len(self._cache.layers)  # a Llama has no others
+    def _layers(self) -> list[GrowingLayer]:
+        layers = [layer for layer in self._cache.layers if isinstance(layer, GrowingLayer)]
+        assert len(layers) == len(self._cache.layers)  # `growing_cache` has no others
         return layers

@@ -162,7 +162,21 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
         Raises:
             ValueError: A prompt has another number of slots than its video has frames.
         """
-        return self._embed(input_ids, self._encode_for(input_ids, pixel_values))
+        return self.embed_frames(input_ids, self._encode_for(input_ids, pixel_values))
+
+    def embed_frames(self, input_ids: Tensor, videos: list[list[Tensor]]) -> list[Tensor]:
+        """Embed prompts, as `embed_prompt`, with frames that are encoded already.
+
+        Args:
+            input_ids: (B, length), `FRAME_SLOT` at the frame slots.
+            videos: What `VideoPandaModel.encode_frames` gives; as many frames as slots.
+
+        Returns:
+            B tensors (sequence, hidden_size).
+        """
+        text = self.model.embed_tokens(input_ids.clamp(min=0))
+        slots = input_ids == FRAME_SLOT
+        return [splice(*row) for row in zip(text, slots, videos, strict=True)]
 
     def forward(
         self,
@@ -280,11 +294,6 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
         model: VideoPandaModel = self.model
         return model.encode_frames(pixel_values)
 
-    def _embed(self, input_ids: Tensor, videos: list[list[Tensor]]) -> list[Tensor]:
-        text = self.model.embed_tokens(input_ids.clamp(min=0))
-        slots = input_ids == FRAME_SLOT
-        return [splice(*row) for row in zip(text, slots, videos, strict=True)]
-
     def _splice_frames(
         self,
         input_ids: Tensor,
@@ -307,7 +316,7 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
             return pad_left([row[keep] for row, keep in zip(rows, kept, strict=True)], filler)
 
         return (
-            pack(self._embed(input_ids, videos), 0.0),
+            pack(self.embed_frames(input_ids, videos), 0.0),
             pack(expand(torch.ones_like(mask), 1), 0),
             None if labels is None else pack(expand(labels, IGNORED_LABEL), IGNORED_LABEL),
         )

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
 from pandacli import Panda
+from pandacli.engine.growing_cache import GrowingLayer, growing_cache
 from pandacli.engine.torch_llama import TorchLlama, TorchReading
 from pandacli.errors import ModelError
 from pandacli.model.config import VideoPandaConfig
@@ -52,13 +51,14 @@ def test_what_is_cropped_is_forgotten(llama: TorchLlama, expected: torch.Tensor)
 
 
 def test_a_cache_left_uneven_by_an_interrupt_is_cropped_to_one_length(panda: Panda) -> None:
-    cache = DynamicCache()
+    cache = growing_cache(3)
     kept = torch.randn(1, 2, 3, 4)
     for number, more in enumerate((2, 1, 0)):
-        cache.update(torch.cat((kept, torch.randn(1, 2, more, 4)), 2), kept, number)
+        longer = torch.cat((kept, torch.randn(1, 2, more, 4)), 2)
+        cache.update(longer, longer, number)
     TorchReading(panda.model, cache).crop(3)
     for layer in cache.layers:
-        assert isinstance(layer, DynamicLayer)
+        assert isinstance(layer, GrowingLayer)
         assert layer.keys is not None
         assert torch.equal(layer.keys, kept)
 
