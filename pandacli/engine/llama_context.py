@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from ctypes import byref, c_int32, c_size_t, create_string_buffer
+from itertools import count, islice
 from pathlib import Path
 from threading import Event
 from typing import Any, TypeVar
@@ -23,8 +24,10 @@ from pandacli.store.llama_library import AbortCallback, Batch, llama_library
 SLICE = 512
 """The most positions that are computed at a time."""
 
-_SEQUENCES = 16
-"""How many sequences a context has."""
+_SEQUENCES = 128
+"""How many sequences a context has; there is room for the logits of each, so more cost memory."""
+
+_PATIENCE = 0.1  # seconds until an interruption is looked for
 
 _NO_ROOM = 1  # what llama_decode returns where the cells of the KV cache do not suffice
 
@@ -76,6 +79,9 @@ class LoadedGguf:
         """Do a job on the thread of this model; if the wait is interrupted, stop the job."""
         future = self._worker.submit(job)
         try:
+            # again and again: a signal that comes just before a wait does not end it
+            while not future.done():
+                wait([future], timeout=_PATIENCE)
             return future.result()
         except BaseException:
             if not future.done() and not future.cancel():
@@ -101,15 +107,21 @@ class LlamaContext:
             sequences share counts once.
         threads: How many threads compute.
 
+    Attributes:
+        vocabulary: How many tokens there are.
+
     Raises:
         DeviceError: There is no memory for it.
     """
 
     def __init__(self, model: LoadedGguf, size: int, threads: int) -> None:
-        self._model, self._library = model, model.library
+        self._model, self._library, self._size = model, model.library, size
+        self.vocabulary = model.vocabulary
         params = self._library.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = size, SLICE, SLICE
         params.n_seq_max, params.kv_unified = _SEQUENCES, True
+        # not told, it would be the size of a small context, and llama.cpp would end the process
+        params.n_outputs_max = _SEQUENCES
         params.n_threads = params.n_threads_batch = threads
         self._handle = model.run(lambda: self._library.llama_init_from_model(model.handle, params))
         if not self._handle:
@@ -122,29 +134,48 @@ class LlamaContext:
         self._memory = self._library.llama_get_memory(self._handle)
         self._unused = deque(range(_SEQUENCES))
         self._left: deque[int] = deque()
+        self._cells: list[list[int]] = [[] for _ in range(_SEQUENCES)]  # by numbers of our own
+        self._numbers = count()
+
+    @property
+    def free(self) -> int:
+        """How many positions the cells can hold that no sequence has."""
+        self._clear_left()
+        return self._size - len(set().union(*self._cells))
 
     def take(self) -> int | None:
         """An empty sequence, or None where all are in use."""
+        taken = self.take_together(1)
+        return taken[0] if taken else None
+
+    def take_together(self, wanted: int) -> list[int] | None:
+        """Empty sequences, or None where fewer are not in use."""
         self._clear_left()
-        return self._unused.popleft() if self._unused else None
+        if len(self._unused) < wanted:
+            return None
+        return [self._unused.popleft() for _ in range(wanted)]
 
     def leave(self, sequence: int) -> None:
         """Give a sequence back; allowed at any time, from any thread."""
         self._left.append(sequence)
 
     def decode(
-        self, sequence: int, position: int, inputs: NDArray[Any], *, logits: bool
-    ) -> NDArray[np.float32] | None:
-        """Read on in a sequence.
+        self,
+        inputs: NDArray[Any],
+        sequences: NDArray[np.int32],
+        positions: NDArray[np.int32],
+        wanted: NDArray[np.bool_],
+    ) -> NDArray[np.float32]:
+        """Read on in one or more sequences.
 
         Args:
-            sequence: The sequence.
-            position: How many positions it has.
             inputs: Ids (n,) int32 or embeddings (n, hidden) float32; n is at most `SLICE`.
-            logits: Whether the logits of the token that comes next are wanted.
+            sequences: (n,) to which sequence each belongs.
+            positions: (n,) its place there; those of a sequence go on from what it has.
+            wanted: (n,) whether the logits of what comes next are; of each sequence once at most.
 
         Returns:
-            (vocabulary,) those logits, or None.
+            (wanted.sum(), vocabulary) those logits.
 
         Raises:
             ContextFullError: There is no room.
@@ -152,46 +183,53 @@ class LlamaContext:
         """
         self._clear_left()
 
-        def compute() -> NDArray[np.float32] | None:
-            count, ids = len(inputs), inputs.ndim == 1
-            positions = np.arange(position, position + count, dtype=np.int32)
-            ones = np.ones(count, np.int32)
-            number = np.array([sequence], np.int32)
-            numbers = np.full(count, number.ctypes.data, np.uintp)
-            wanted = np.zeros(count, np.int8)
-            wanted[-1] = logits
+        def compute() -> NDArray[np.float32]:
+            ids = inputs.ndim == 1
+            ones = np.ones(len(inputs), np.int32)
+            owners = sequences.ctypes.data + sequences.itemsize * np.arange(len(inputs))
+            pointers, flags = owners.astype(np.uintp), wanted.astype(np.int8)
             batch = Batch(
-                n_tokens=count,
+                n_tokens=len(inputs),
                 token=inputs.ctypes.data if ids else None,
                 embd=None if ids else inputs.ctypes.data,
                 pos=positions.ctypes.data,
                 n_seq_id=ones.ctypes.data,
-                seq_id=numbers.ctypes.data,
-                logits=wanted.ctypes.data,
+                seq_id=pointers.ctypes.data,
+                logits=flags.ctypes.data,
             )
             status = self._library.llama_decode(self._handle, batch)
             if status == _NO_ROOM:
                 raise ContextFullError
             if status:
                 raise DeviceError(f"llama.cpp could not compute: it gave status {status}")
-            if not logits:
-                return None
-            values = self._library.llama_get_logits_ith(self._handle, -1)
-            # a copy: the next logits will stand in the same place
-            return np.ctypeslib.as_array(values, (self._model.vocabulary,)).copy()
+            for sequence in sequences.tolist():
+                self._cells[sequence].append(next(self._numbers))
+            return self._logits(np.flatnonzero(wanted))
 
         return self._model.run(compute)
 
     def share(self, source: int, target: int) -> None:
         """Let an empty sequence have the positions of another."""
-        self._model.run(
-            lambda: self._library.llama_memory_seq_cp(self._memory, source, target, -1, -1)
-        )
+
+        def share() -> None:
+            self._library.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+            self._cells[target] = list(self._cells[source])
+
+        self._model.run(share)
 
     def crop(self, sequence: int, length: int) -> None:
         """Cut a sequence back to its first `length` positions."""
-        self._model.run(
-            lambda: self._library.llama_memory_seq_rm(self._memory, sequence, length, -1)
+
+        def crop() -> None:
+            self._library.llama_memory_seq_rm(self._memory, sequence, length, -1)
+            del self._cells[sequence][length:]
+
+        self._model.run(crop)
+
+    def bytes_of(self, sequence: int) -> int:
+        """What the positions of a sequence take in memory."""
+        return self._model.run(
+            lambda: int(self._library.llama_state_seq_get_size(self._handle, sequence))
         )
 
     def copy_to(self, other: "LlamaContext", source: int, target: int) -> None:
@@ -203,6 +241,7 @@ class LlamaContext:
             address = state.ctypes.data
             self._library.llama_state_seq_get_data(self._handle, address, size, source)
             read: int = self._library.llama_state_seq_set_data(other._handle, address, size, target)
+            other._fill(target, len(self._cells[source]) if read else 0)
             return read
 
         if not self._model.run(copy):
@@ -234,9 +273,21 @@ class LlamaContext:
                 self._handle, bytes(path), sequence, byref(ids), 1, byref(count)
             )
             last: int = self._library.llama_memory_seq_pos_max(self._memory, sequence)
+            self._fill(sequence, last + 1)
             return last + 1 if read else 0
 
         return self._model.run(load)
+
+    def _fill(self, sequence: int, length: int) -> None:
+        self._cells[sequence] = list(islice(self._numbers, length))
+
+    def _logits(self, places: NDArray[np.intp]) -> NDArray[np.float32]:
+        """(len(places), vocabulary) of inputs of the last call; a copy, as the next overwrites."""
+        rows = np.empty((len(places), self.vocabulary), np.float32)
+        for row, place in zip(rows, places.tolist(), strict=True):
+            values = self._library.llama_get_logits_ith(self._handle, place)
+            row[:] = np.ctypeslib.as_array(values, row.shape)
+        return rows
 
     def _clear_left(self) -> None:
         while self._left:

@@ -15,8 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pandacli.engine.cgroup import usable_memory
+from pandacli.engine.llama_branches import MOST_TEXTS, LlamaBranches
 from pandacli.engine.llama_context import SLICE, ContextFullError, LlamaContext, LoadedGguf
-from pandacli.errors import ModelError
+from pandacli.errors import DeviceError, ModelError
 
 _SAMPLE = 1 << 20  # bytes of a file's beginning and end that tell it from others
 
@@ -82,10 +84,18 @@ class LlamaCpp:
         Raises:
             DeviceError: There is no memory for it.
         """
-        context = LlamaContext(self._weights, self.context, self._threads)
+        context = self.new_context(self.context)
         sequence = context.take()
         assert sequence is not None  # none is in use yet
         return context, sequence
+
+    def new_context(self, size: int) -> LlamaContext:
+        """A context whose sequences hold `size` positions together.
+
+        Raises:
+            DeviceError: There is no memory for it.
+        """
+        return LlamaContext(self._weights, size, self._threads)
 
 
 class LlamaCppReading:
@@ -125,8 +135,7 @@ class LlamaCppReading:
         """
         if not ids or min(ids) < 0 or max(ids) >= self._model.vocabulary:
             raise ValueError(f"wanted ids from 0 to {self._model.vocabulary - 1}, at least one")
-        logits = self._read(np.array(ids, np.int32), logits=True)
-        assert logits is not None  # they were wanted
+        (logits,) = self._read(np.array(ids, np.int32), logits=True)
         return torch.from_numpy(logits)
 
     def crop(self, length: int) -> None:
@@ -146,6 +155,33 @@ class LlamaCppReading:
         self._context.share(self._sequence, sequence)
         return LlamaCppReading(self._model, self._context, sequence, self.length)
 
+    def branch(self, room: int) -> LlamaBranches:
+        """Texts that go on from here and are read together, `MOST_TEXTS` at once at most.
+
+        Args:
+            room: How many positions they may have at once at most, without those they share. Where
+                this reading's context has no such room, what has been read is copied to another.
+
+        Raises:
+            DeviceError: There is no memory for them.
+        """
+        taken = None
+        context = self._context
+        if context.free >= room:
+            taken = context.take_together(MOST_TEXTS + 1)
+        if taken is None:
+            context = self._roomier(room)
+            taken = context.take_together(MOST_TEXTS + 1)
+            assert taken is not None  # none is in use yet
+        branches = LlamaBranches(context, taken, self.length, room=room, most=self._model.context)
+        # from here on the branches give the sequences back, whatever is interrupted
+        past = taken[0]
+        if context is self._context:
+            context.share(self._sequence, past)
+        else:
+            self._context.copy_to(context, self._sequence, past)
+        return branches
+
     def save(self, path: Path) -> None:
         """Write the KV cache to a file for `LlamaCpp.restore`; it is there once it is whole.
 
@@ -163,11 +199,11 @@ class LlamaCppReading:
         finally:
             partial.unlink(missing_ok=True)
 
-    def _read(self, inputs: NDArray[Any], *, logits: bool) -> NDArray[np.float32] | None:
+    def _read(self, inputs: NDArray[Any], *, logits: bool) -> NDArray[np.float32]:
         before, end = self.length, self.length + len(inputs)
         if end > self._model.context:
             raise ValueError(f"{end} positions are more than the context's {self._model.context}")
-        given = None
+        given = np.empty((0, self._model.vocabulary), np.float32)
         try:
             for start in range(0, len(inputs), SLICE):
                 piece = inputs[start : start + SLICE]
@@ -180,20 +216,41 @@ class LlamaCppReading:
             raise
         return given
 
-    def _decode(self, piece: NDArray[Any], *, logits: bool) -> NDArray[np.float32] | None:
+    def _decode(self, piece: NDArray[Any], *, logits: bool) -> NDArray[np.float32]:
+        """(1, vocabulary) the logits of what comes next, or (0, vocabulary)."""
         try:
-            return self._context.decode(self._sequence, self.length, piece, logits=logits)
+            return self._decode_here(piece, logits=logits)
         except ContextFullError:
             # filled by forks of the same past
             place = self._own_copy()
             self._leave()
             self._settle(*place)
-            return self._context.decode(self._sequence, self.length, piece, logits=logits)
+            return self._decode_here(piece, logits=logits)
+
+    def _decode_here(self, piece: NDArray[Any], *, logits: bool) -> NDArray[np.float32]:
+        count = len(piece)
+        sequences = np.full(count, self._sequence, np.int32)
+        positions = np.arange(self.length, self.length + count, dtype=np.int32)
+        wanted = np.zeros(count, np.bool_)
+        wanted[-1] = logits
+        return self._context.decode(piece, sequences, positions, wanted)
 
     def _own_copy(self) -> tuple[LlamaContext, int]:
         context, sequence = self._model.open_context()
         self._context.copy_to(context, self._sequence, sequence)
         return context, sequence
+
+    def _roomier(self, room: int) -> LlamaContext:
+        """A new context for what has been read and `room` positions more."""
+        size = self.length + room
+        taken = self._context.bytes_of(self._sequence)  # and once more while it is copied
+        # a system that promises more than it has would end the process instead
+        if taken * size // max(self.length, 1) + taken > usable_memory().free:
+            raise DeviceError(
+                f"out of memory: no room for a KV cache of {size} tokens",
+                "free some memory, or answer fewer questions at once",
+            )
+        return self._model.new_context(size)
 
     def _settle(self, context: LlamaContext, sequence: int) -> None:
         self._context, self._sequence = context, sequence

@@ -178,14 +178,14 @@ def test_forks_that_fill_a_context_move_to_their_own(llama: LlamaCpp) -> None:
 def test_there_can_be_any_number_of_forks(llama: LlamaCpp) -> None:
     wanted = llama.start().read([*IDS, 5])
     reading = having_read(llama, IDS)
-    forks = [reading.fork() for _ in range(20)]
+    forks = [reading.fork() for _ in range(140)]
     assert all(error(fork.read([5]), wanted) < HALF for fork in forks)
 
 
 def test_a_sequence_is_used_again(llama: LlamaCpp) -> None:
     wanted = llama.start().read([*IDS, 5])
     reading = having_read(llama, IDS)
-    for _ in range(40):
+    for _ in range(140):
         fork = reading.fork()
         assert fork._context is reading._context
         given = fork.read([5])
