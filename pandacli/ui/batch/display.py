@@ -1,0 +1,139 @@
+"""What is told of a run of `panda batch`, on stderr."""
+
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Protocol, Self
+
+from pandacli.batch.tally import Outcome, Tally
+from pandacli.ui.batch.failures import Failures, short
+from pandacli.ui.batch.lines import Lines
+from pandacli.ui.batch.moment import Moment
+from pandacli.ui.batch.summary import count_rows, failure_rows, show_table, stage_rows
+from pandacli.ui.console import Screen
+
+TOLD = 5
+"""Failures that are told of as they happen; the others are only counted."""
+
+
+class _View(Protocol):
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+class BatchDisplay:
+    """Shows how a run gets on; a context manager around it.
+
+    On a terminal it is a picture, elsewhere a line every ten seconds. With `--quiet`, only the
+    first failures are told of.
+
+    Args:
+        screen: Where it is shown.
+        tally: Grows while the run goes on.
+        stats: Say at the end what each stage took.
+        answers: The file of answers as the user knows it; None where they go to stdout, which a
+            picture on the same terminal would garble, so that lines are written instead.
+        clock: Seconds; never put back.
+    """
+
+    def __init__(
+        self,
+        screen: Screen,
+        tally: Tally,
+        *,
+        stats: bool = False,
+        answers: str | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._screen = screen
+        self._tally = tally
+        self._stats = stats
+        self._answers = answers
+        self._clock = clock
+        self._began = self._ended = clock()
+        self._moment = Moment(tally, clock)
+        self._failures = Failures()
+        self._told = 0
+        self._view = self._chosen_view()
+
+    def __enter__(self) -> Self:
+        self._began = self._clock()
+        if self._view:
+            self._view.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._ended = self._clock()
+        if self._view:
+            self._view.stop()
+
+    def update(self, outcome: Outcome) -> None:
+        """A record is done, and counted in the tally. It draws nothing: it may come often."""
+        self._moment.update(outcome)
+        if outcome.error is not None:
+            self._failures.add(outcome)
+            self._tell(outcome)
+
+    def doing(self, words: str) -> None:
+        """Something begins that may take long, as "loading video-panda-7b"."""
+        self._moment.set_doing(words)
+
+    def stopping(self) -> None:
+        """The user wants the run to end. It only leaves word, so a signal handler may call it."""
+        self._moment.stopping = True
+
+    def summary(self) -> None:
+        """Says, once the run is over, what it came to."""
+        if self._screen.quiet:
+            return
+        with suppress(OSError):  # nobody to read it
+            self._show_summary()
+
+    def resume_hint(self, command: Sequence[str]) -> None:
+        """Says, after an interruption, how many questions are left and how to go on.
+
+        Args:
+            command: The words of the command line that goes on.
+        """
+        if self._tally.left > 0:
+            self._screen.notice(
+                f"{self._tally.left} of {self._tally.records} questions are left; "
+                f"the same command goes on: {shlex.join(command)}"
+            )
+
+    def _chosen_view(self) -> _View | None:
+        if self._screen.quiet:
+            return None
+        garbles = self._answers is None and self._screen.answers_to_terminal
+        if not self._screen.draws or garbles:
+            return Lines(self._screen, self._moment)
+        from pandacli.ui.batch.moving import MovingPicture
+
+        return MovingPicture(self._screen, self._moment)
+
+    def _tell(self, outcome: Outcome) -> None:
+        """Rich puts what is written to stderr above its picture."""
+        if self._told < TOLD:
+            self._screen.error_line(f"panda: line {outcome.line}: {short(outcome.error or '')}")
+        elif self._told == TOLD:
+            where = self._answers or "the answers"
+            self._screen.error_line(f"panda: further failures are in {where} only")
+        self._told += 1
+
+    def _show_summary(self) -> None:
+        seconds = self._ended - self._began
+        show_table(self._screen, "", count_rows(self._tally, seconds, self._answers))
+        if self._tally.failed:
+            self._screen.error_line("")
+            show_table(self._screen, "failures", failure_rows(self._failures), numbers=True)
+        if self._stats:
+            self._screen.error_line("")
+            show_table(self._screen, "time", stage_rows(self._tally, seconds))

@@ -1,0 +1,109 @@
+"""What a run came to: its counts, what went wrong, and where the time went."""
+
+from collections.abc import Iterable
+
+from pandacli.batch.tally import Tally
+from pandacli.ui.batch.failures import Failures
+from pandacli.ui.batch.moment import per_second
+from pandacli.ui.console import Screen
+from pandacli.ui.harmless import harmless_line
+from pandacli.video.clip import format_time
+
+Row = tuple[str, str]
+
+_KINDS = 5
+
+
+def count_rows(tally: Tally, seconds: float, answers: str | None) -> list[Row]:
+    """Returns the counts of a run by their names.
+
+    Args:
+        tally: Of a run that is over.
+        seconds: How long it took.
+        answers: The file of answers; None where they went to stdout.
+    """
+    rows = [("answered", f"{tally.answered:,}"), ("failed", f"{tally.failed:,}")]
+    if tally.earlier:
+        rows.append(("answered earlier", f"{tally.earlier:,}"))
+    if tally.left > 0:
+        rows.append(("left", f"{tally.left:,}"))
+    rows += [
+        ("clips", f"{tally.clips_done:,} of {tally.clips:,}"),
+        ("tokens", f"{tally.tokens:,}"),
+        ("time", duration(seconds)),
+    ]
+    if tally.answered and seconds > 0:
+        rows.append(("speed", per_second(tally.answered / seconds, "answers")))
+    if answers is not None:
+        rows.append(("written to", answers))
+    return rows
+
+
+def failure_rows(failures: Failures) -> list[Row]:
+    """Returns the commonest kinds of failures: how many, and what the first of them was."""
+    kinds, others = failures.commonest(_KINDS)
+    rows = [
+        (
+            f"{kind.count:,}",
+            f"line {kind.line}: {kind.message}"
+            if kind.count == 1
+            else f"the first at line {kind.line}: {kind.message}",
+        )
+        for kind in kinds
+    ]
+    return [*rows, (f"{others:,}", "of other kinds")] if others else rows
+
+
+def stage_rows(tally: Tally, seconds: float) -> list[Row]:
+    """Returns what each stage of a run took, with its share of the whole."""
+    known = sum(tally.seconds.values())
+    whole = max(seconds, known)
+    stages = [*tally.seconds.items(), ("other", whole - known)]
+    times = [duration(spent) for _, spent in stages]
+    width = max(map(len, times))
+    return [
+        (name, f"{time:>{width}}  {100 * spent / whole if whole else 0:3.0f}%")
+        for (name, spent), time in zip(stages, times, strict=True)
+    ]
+
+
+def duration(seconds: float) -> str:
+    """Returns how long something took: "12.3 s", and from a minute on "1:05" or "2:03:04"."""
+    return f"{seconds:.1f} s" if seconds < 59.95 else format_time(round(seconds))
+
+
+def show_table(screen: Screen, title: str, rows: Iterable[Row], *, numbers: bool = False) -> None:
+    """Prints a table of two columns on stderr.
+
+    Args:
+        screen: Where.
+        title: A line above it; "" for none.
+        rows: Names and values; they may hold anything.
+        numbers: The first column holds numbers, which stand right.
+    """
+    cells = [(harmless_line(name), harmless_line(value)) for name, value in rows]
+    if screen.draws:
+        _draw(screen, title, cells, numbers)
+        return
+    if title:
+        screen.error_line(title)
+    width = max(len(name) for name, _ in cells)
+    for name, value in cells:
+        screen.error_line(f"{name:{'>' if numbers else '<'}{width}}  {value}")
+
+
+def _draw(screen: Screen, title: str, cells: list[Row], numbers: bool) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True, justify="right" if numbers else "left")
+    grid.add_column(overflow="fold")
+    for name, value in cells:
+        wrong = name == "failed" and value != "0"
+        grid.add_row(
+            Text(name, style="" if numbers else "dim"), Text(value, style="red" if wrong else "")
+        )
+    if title:
+        screen.err.print(Text(title, style="bold"))
+    screen.err.print(grid)

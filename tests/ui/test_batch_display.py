@@ -1,0 +1,512 @@
+"""What is seen of a run of `panda batch`."""
+
+import io
+import re
+import sys
+import time
+from contextlib import suppress
+
+import pyte
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from pandacli.batch.tally import Outcome, Tally
+from pandacli.ui.batch import BatchDisplay
+from pandacli.ui.batch.failures import Failures
+from pandacli.ui.batch.lines import Lines, progress_line
+from pandacli.ui.batch.moment import Moment, per_second
+from pandacli.ui.batch.moving import Picture
+from pandacli.ui.batch.pace import Pace
+from pandacli.ui.batch.summary import duration, failure_rows, stage_rows
+from pandacli.ui.console import Screen
+
+
+class Clock:
+    """Shows what it is set to."""
+
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+class Tty(io.StringIO):
+    """What a terminal is sent."""
+
+    def isatty(self):
+        return True
+
+    def screen(self, columns=80, rows=24):
+        """What it shows then."""
+        screen = pyte.Screen(columns, rows)
+        pyte.Stream(screen).feed(self.getvalue().replace("\n", "\r\n"))
+        return screen
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def tty(monkeypatch):
+    """Makes stderr a terminal; in the test itself, because pytest gives every phase a stderr."""
+
+    def attach(**environment):
+        terminal = Tty()
+        monkeypatch.setattr(sys, "stderr", terminal)
+        monkeypatch.delenv("NO_COLOR", raising=False)
+        usual = {"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"}
+        for name, value in (usual | environment).items():
+            monkeypatch.setenv(name, value)
+        return terminal
+
+    return attach
+
+
+def answer(question="What happens?", said="A circle moves.", line=1):
+    return Outcome(line, "a.mp4", question, said, None, {})
+
+
+def failure(message, line=17, video="a.mp4"):
+    return Outcome(line, video, "What?", None, message, {})
+
+
+def feed(display, tally, outcome):
+    if outcome.error is None:
+        tally.answered += 1
+    else:
+        tally.failed += 1
+    display.update(outcome)
+
+
+def lines_drawn(moment, width, **options):
+    console = Console(
+        file=io.StringIO(), width=width, force_terminal=True, color_system="standard", **options
+    )
+    console.print(Picture(moment))
+    return console.file.getvalue()
+
+
+def plain(text):
+    return re.sub(r"\x1b\[[\d;]*m", "", text).splitlines()
+
+
+def busy_moment(clock, **counts):
+    """Of a run that has been answering four questions a second for 20 seconds."""
+    tally = Tally(**{"records": 500, "failed": 3, "clips": 20, "clips_done": 3} | counts)
+    moment = Moment(tally, clock)
+    for _ in range(20):
+        clock.now += 1
+        for _ in range(4):
+            tally.answered += 1
+            moment.update(answer())
+    return moment
+
+
+# --- the pace
+
+
+def test_nothing_is_said_of_the_pace_after_one_batch():
+    pace = Pace()
+    for _ in range(25):
+        pace.add(10.0)
+    assert pace.per_second(10.1) is None
+
+
+def test_batches_give_the_pace_between_them():
+    pace = Pace()
+    for now in (0, 5, 10):
+        for _ in range(25):
+            pace.add(now)
+    assert pace.per_second(14.0) == pytest.approx(5)
+
+
+def test_the_pace_forgets_what_was_long_ago():
+    pace = Pace()
+    for now in range(100):
+        pace.add(float(now))
+    for tenth in range(400):
+        pace.add(100 + tenth / 10)
+    assert pace.per_second(140.0) == pytest.approx(10, rel=0.05)
+
+
+def test_batches_that_take_longer_than_is_looked_back_still_have_a_pace():
+    pace = Pace()
+    for now in (0, 60, 120):
+        for _ in range(30):
+            pace.add(now)
+    assert pace.per_second(150.0) == pytest.approx(0.5)
+
+
+def test_a_silence_slows_the_pace_down():
+    pace = Pace()
+    for now in range(10):
+        pace.add(float(now))
+    assert pace.per_second(100.0) < 0.2
+
+
+def test_a_long_run_keeps_few_moments():
+    pace = Pace()
+    for tenth in range(100_000):
+        pace.add(tenth / 100)
+    assert len(pace._moments) < 100
+
+
+def test_bad_lines_before_the_first_answer_do_not_shorten_the_time_left(clock):
+    tally = Tally(records=10_000)
+    moment = Moment(tally, clock)
+    for _ in range(5000):
+        tally.failed += 1
+        clock.now += 0.001
+        moment.update(failure("not JSON"))
+    for _ in range(10):
+        tally.answered += 1
+        clock.now += 1
+        moment.update(answer())
+    assert moment.time_left == "1:23:10"
+
+
+@pytest.mark.parametrize(
+    ("pace", "shown"), [(4.24, "4.2/s"), (0.0421, "0.042/s"), (1240.4, "1240/s")]
+)
+def test_a_pace_has_as_many_digits_as_say_something(pace, shown):
+    assert per_second(pace) == shown
+
+
+# --- failures
+
+
+def test_a_video_that_is_missing_three_thousand_times_is_one_kind_of_failure():
+    failures = Failures()
+    for number in range(3000):
+        video = f"clips/video_{number}.mp4"
+        failures.add(failure(f"there is no file /data/{video}", number + 1, video))
+    failures.add(failure("not JSON", 4000))
+    assert failure_rows(failures) == [
+        ("3,000", "the first at line 1: there is no file /data/clips/video_0.mp4"),
+        ("1", "line 4000: not JSON"),
+    ]
+
+
+def test_thousands_of_kinds_of_failures_are_not_all_kept():
+    failures, letters = Failures(), str.maketrans("0123456789", "abcdefghij")
+    for number in range(5000):
+        failures.add(failure(str(number).translate(letters)))
+        if number % 10 == 0:
+            failures.add(failure("not JSON"))
+    (commonest, *_), others = failures.commonest(1)
+    assert (commonest.message, commonest.count, others) == ("not JSON", 500, 5000)
+    assert len(failures._kinds) == 50
+
+
+def test_a_message_of_a_megabyte_is_cut():
+    failures = Failures()
+    failures.add(failure("x" * 1_000_000))
+    assert len(failures.commonest(1)[0][0].message) == 300
+
+
+# --- lines
+
+
+def test_a_line_says_how_far_it_is(clock):
+    assert progress_line(busy_moment(clock, failed=2)) == (
+        "80 of 500 answered, 2 failed, 4.0/s, about 1:44 left"
+    )
+
+
+def test_what_an_earlier_run_answered_counts(clock):
+    assert progress_line(Moment(Tally(records=9, earlier=4), clock)) == "4 of 9 answered"
+
+
+def test_before_the_first_answer_a_line_says_what_is_waited_for(clock):
+    moment = Moment(Tally(records=500), clock)
+    moment.set_doing("loading video-panda-7b")
+    assert progress_line(moment) == "0 of 500 answered, loading video-panda-7b"
+
+
+def test_while_answers_come_a_line_does_not_say_what_is_done(clock):
+    moment = busy_moment(clock)
+    moment.set_doing("reading frames of a.mp4")
+    assert "reading" not in progress_line(moment)
+
+
+def test_a_line_comes_every_ten_seconds(clock, capsys):
+    tally = Tally(records=100)
+    lines = Lines(Screen(), Moment(tally, clock))
+    for tally.answered in range(31):
+        clock.now += 1
+        lines.look()
+    assert capsys.readouterr().err == (
+        "panda: 9 of 100 answered\npanda: 19 of 100 answered\npanda: 29 of 100 answered\n"
+    )
+
+
+def test_a_line_is_not_said_twice(clock, capsys):
+    lines = Lines(Screen(), Moment(Tally(records=100, answered=5), clock))
+    for _ in range(5):
+        clock.now += 10
+        lines.look()
+    assert capsys.readouterr().err == "panda: 5 of 100 answered\n"
+
+
+def test_piped_the_last_line_says_what_came_of_it(clock, capsys):
+    tally = Tally(records=2)
+    with BatchDisplay(Screen(), tally, answers="a.jsonl", clock=clock) as display:
+        feed(display, tally, answer())
+        feed(display, tally, failure("not JSON"))
+    assert capsys.readouterr().err == "panda: line 17: not JSON\npanda: 1 of 2 answered, 1 failed\n"
+
+
+def test_piped_the_wish_to_stop_is_answered_soon(clock, capsys):
+    with BatchDisplay(Screen(), Tally(records=9), answers="a.jsonl", clock=clock) as display:
+        display.stopping()
+        time.sleep(0.6)
+        assert capsys.readouterr().err == (
+            "panda: finishing the answers in flight; Ctrl-C again stops at once\n"
+        )
+
+
+def test_only_the_first_failures_are_told_of(clock, capsys):
+    tally = Tally(records=3000)
+    with BatchDisplay(Screen(), tally, answers="a.jsonl", clock=clock) as display:
+        for line in range(1, 1001):
+            feed(display, tally, failure("not JSON", line))
+        told = capsys.readouterr().err.splitlines()
+    assert told == [
+        *(f"panda: line {line}: not JSON" for line in range(1, 6)),
+        "panda: further failures are in a.jsonl only",
+    ]
+
+
+def test_quiet_only_failures_are_told_of(clock, capsys):
+    tally = Tally(records=2)
+    with BatchDisplay(Screen(quiet=True), tally, answers="a.jsonl", clock=clock) as display:
+        display.doing("loading tiny")
+        display.stopping()
+        feed(display, tally, answer())
+        feed(display, tally, failure("not JSON"))
+        clock.now += 100
+    display.summary()
+    assert capsys.readouterr().err == "panda: line 17: not JSON\n"
+
+
+def test_failures_cannot_send_escape_sequences(clock, capsys):
+    tally = Tally(records=1)
+    with BatchDisplay(Screen(), tally, answers="a.jsonl", clock=clock) as display:
+        feed(display, tally, failure("there is no file \x1b]0;owned\x07"))
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def test_a_dumb_terminal_gets_lines(clock, tty):
+    terminal = tty(TERM="dumb")
+    with BatchDisplay(Screen(), Tally(records=9, answered=4), answers="a.jsonl", clock=clock):
+        pass
+    assert terminal.getvalue() == "panda: 4 of 9 answered\n"
+
+
+def test_answers_on_the_same_terminal_are_not_drawn_over(clock, tty, monkeypatch):
+    terminal = tty()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    with BatchDisplay(Screen(), Tally(records=9, answered=4), answers=None, clock=clock):
+        print('{"answer": "red"}')
+    assert terminal.getvalue() == '{"answer": "red"}\npanda: 4 of 9 answered\n'
+
+
+# --- the picture
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 200])
+def test_the_picture_leaves_room_for_the_echo_of_ctrl_c(width, clock):
+    moment = busy_moment(clock, records=1_000_000, clips=40_000)
+    moment.latest = answer("why? " * 100, "because " * 100)
+    moment.set_doing("reading frames of a/long/path/to/some/clip/that/is/somewhere.mp4")
+    for line in plain(lines_drawn(moment, width)):
+        assert cell_len(line.rstrip()) <= width - 4
+
+
+def test_the_picture_says_how_far_it_is(clock):
+    moment = busy_moment(clock)
+    doing, bar, counts, question, answered = (
+        line.rstrip() for line in plain(lines_drawn(moment, 80))
+    )
+    assert doing[2:] == "answering…"
+    assert bar.endswith("━ 83/500  16%")
+    assert counts == "clips 3/20, 3 failed, 4.0/s, 1:44 left"
+    assert (question, answered) == ("Q What happens?", "A A circle moves.")
+
+
+def test_at_40_columns_counts_go_to_a_second_line_whole(clock):
+    moment = busy_moment(clock, clips=4000, clips_done=1234)
+    assert [line.rstrip() for line in plain(lines_drawn(moment, 40))][2:4] == [
+        "clips 1234/4000, 3 failed, 4.0/s",
+        "1:44 left",
+    ]
+
+
+def test_failures_are_red_only_if_there_are_some(clock):
+    assert "\x1b[31m3 failed" in lines_drawn(busy_moment(clock), 80)
+    assert "failed" not in lines_drawn(busy_moment(clock, failed=0), 80)
+
+
+def test_without_colours_the_picture_has_none(clock):
+    assert not re.search(r"\x1b\[[\d;]*3\d", lines_drawn(busy_moment(clock), 80, no_color=True))
+
+
+def test_before_the_questions_are_counted_there_is_no_bar(clock):
+    moment = Moment(Tally(), clock)
+    moment.set_doing("reading the questions")
+    assert [line.rstrip()[2:] for line in plain(lines_drawn(moment, 80))] == [
+        "reading the questions…"
+    ]
+
+
+def test_questions_and_answers_are_no_markup_and_one_line_each(clock):
+    moment = busy_moment(clock)
+    moment.latest = answer("[red]why?[/red]\x1b[2J", "first\nsecond :smile:")
+    assert [line.rstrip() for line in plain(lines_drawn(moment, 80))][-2:] == [
+        r"Q [red]why?[/red]\x1b[2J",
+        "A first second :smile:",
+    ]
+
+
+def test_wide_characters_are_cut_where_the_line_ends(clock):
+    moment = busy_moment(clock)
+    moment.latest = answer("何が起こりますか" * 20, "円" * 100)
+    assert all(cell_len(line) <= 40 for line in plain(lines_drawn(moment, 40)))
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_while_stopping_the_picture_says_so_to_the_end(width, clock):
+    moment = busy_moment(clock)
+    moment.stopping = True
+    words = " ".join(plain(lines_drawn(moment, width))).split()
+    assert "Ctrl-C again stops at once" in " ".join(words)
+
+
+def test_nothing_is_left_of_the_picture_but_the_failures(clock, tty):
+    terminal = tty()
+    tally = Tally(records=9, clips=2)
+    with BatchDisplay(Screen(), tally, answers="a.jsonl", clock=clock) as display:
+        feed(display, tally, answer())
+        feed(display, tally, failure("not JSON"))
+    shown = terminal.screen()
+    assert [line.rstrip() for line in shown.display if line.strip()] == ["panda: line 17: not JSON"]
+
+
+def test_the_picture_moves_without_being_asked(clock, tty):
+    terminal = tty()
+    tally = Tally(records=9)
+    with BatchDisplay(Screen(), tally, answers="a.jsonl", clock=clock) as display:
+        feed(display, tally, answer(said="A square."))
+        deadline = time.monotonic() + 5
+        while "A square." not in terminal.getvalue():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def test_what_goes_to_stdout_meanwhile_stays_there(clock, tty, capsys):
+    terminal = tty()
+    with BatchDisplay(Screen(), Tally(records=9), answers=None, clock=clock):
+        print("{}")
+    assert capsys.readouterr().out == "{}\n"
+    assert "{}" not in terminal.getvalue()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_after_an_exception_the_cursor_is_back(error, clock, tty):
+    terminal = tty()
+    display = BatchDisplay(Screen(), Tally(records=9), answers="a.jsonl", clock=clock)
+    with suppress(error), display:
+        assert terminal.screen().cursor.hidden
+        raise error
+    assert not terminal.screen().cursor.hidden
+
+
+def test_an_update_draws_nothing(clock, tty):
+    tty()
+    tally = Tally(records=100_000)
+    with BatchDisplay(Screen(), tally, answers="a.jsonl", clock=clock) as display:
+        started = time.perf_counter()
+        for _ in range(20_000):
+            feed(display, tally, answer())
+        assert time.perf_counter() - started < 1
+
+
+# --- the summary
+
+
+def test_the_summary_says_what_the_run_came_to(clock, capsys):
+    tally = Tally(records=510, earlier=100, clips=20, clips_done=19, tokens=12_345)
+    tally.answered = 398
+    with BatchDisplay(Screen(), tally, answers="q.answers.jsonl", clock=clock) as display:
+        for line in (3, 30):
+            feed(display, tally, failure(f"line {line} of it is not JSON", line))
+        clock.now += 125
+    capsys.readouterr()
+    display.summary()
+    assert capsys.readouterr().err == (
+        "answered          398\n"
+        "failed            2\n"
+        "answered earlier  100\n"
+        "left              10\n"
+        "clips             19 of 20\n"
+        "tokens            12,345\n"
+        "time              2:05\n"
+        "speed             3.2 answers/s\n"
+        "written to        q.answers.jsonl\n"
+        "\n"
+        "failures\n"
+        "2  the first at line 3: line 3 of it is not JSON\n"
+    )
+
+
+def test_with_stats_each_stage_has_its_share_and_the_rest_is_named():
+    tally = Tally(seconds={"load": 12.0, "frames": 3.0, "answers": 84.0})
+    assert stage_rows(tally, 120.0) == [
+        ("load", "12.0 s   10%"),
+        ("frames", " 3.0 s    2%"),
+        ("answers", "  1:24   70%"),
+        ("other", "21.0 s   18%"),
+    ]
+
+
+def test_stages_on_many_machines_may_take_longer_than_the_run():
+    assert stage_rows(Tally(seconds={"answers": 40.0}), 10.0)[-1] == ("other", " 0.0 s    0%")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0.04, "0.0 s"), (59.96, "1:00"), (65, "1:05"), (7384, "2:03:04")]
+)
+def test_a_duration_is_a_clock_from_a_minute_on(seconds, shown):
+    assert duration(seconds) == shown
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_the_summary_fits_the_terminal(columns, clock, tty):
+    terminal = tty(COLUMNS=str(columns))
+    tally = Tally(records=3, clips=1, seconds={"load": 1.0})
+    path = "a/folder/with/a/name/" * 12 + "answers.jsonl"
+    with BatchDisplay(Screen(), tally, stats=True, answers=path, clock=clock) as display:
+        feed(display, tally, failure("there is no file " + path))
+    terminal.truncate(0)
+    display.summary()
+    assert all(cell_len(line) <= columns for line in plain(terminal.getvalue().lstrip("\0")))
+
+
+def test_after_an_interruption_the_same_command_goes_on(clock, capsys):
+    tally = Tally(records=500, answered=120)
+    BatchDisplay(Screen(), tally, answers="a.jsonl", clock=clock).resume_hint(
+        ["panda", "batch", "my questions.jsonl"]
+    )
+    assert capsys.readouterr().err == (
+        "panda: 380 of 500 questions are left; "
+        "the same command goes on: panda batch 'my questions.jsonl'\n"
+    )
+
+
+def test_where_nothing_is_left_there_is_nothing_to_go_on_with(clock, capsys):
+    tally = Tally(records=5, answered=5)
+    BatchDisplay(Screen(), tally, answers="a.jsonl", clock=clock).resume_hint(["panda", "batch"])
+    assert capsys.readouterr().err == ""
