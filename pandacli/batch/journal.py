@@ -1,0 +1,124 @@
+"""The lines of a file of answers: their form, and which of a file's lines are of that form.
+
+A line is one JSON object in ASCII that begins with the digest of its record. By that our files
+are told from those of others, of which not a byte is to be touched, even where the last line was
+torn: by a kill, or by a power cut, which leaves zeros where something was to be.
+"""
+
+import json
+import re
+from array import array
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pandacli.errors import UsageError
+
+_BEGINNING = b'{"digest": "0123456789abcdef"'
+_BEGINS = re.compile(rb'\{"digest": "[0-9a-f]{16}"[,}]')
+_DIGEST = re.compile(r"[0-9a-f]{16}")
+
+
+def encoded(line: Mapping[str, Any]) -> bytes:
+    """A line as it is written; its `digest` comes first."""
+    return json.dumps({"digest": line["digest"], **line}).encode() + b"\n"
+
+
+class Lines:
+    """Whose answers a file holds and where they stand, in columns of plain numbers."""
+
+    def __init__(self) -> None:
+        self.digest = array("Q")
+        self.start = array("Q")
+        self.length = array("Q")
+
+    def __len__(self) -> int:
+        """How many lines there are."""
+        return len(self.digest)
+
+    @property
+    def end(self) -> int:
+        """Where the next line goes."""
+        return self.start[-1] + self.length[-1] if self.start else 0
+
+    @property
+    def gaps(self) -> bool:
+        """Whether there is something else between the lines."""
+        return self.end != sum(self.length)
+
+    def add(self, digest: int, start: int, length: int) -> None:
+        """Take note of one more."""
+        self.digest.append(digest)
+        self.start.append(start)
+        self.length.append(length)
+
+    def cut(self, count: int) -> None:
+        """Forget all but the first so many."""
+        for column in (self.digest, self.start, self.length):
+            del column[count:]
+
+    def close_up(self) -> None:
+        """Take note that they stand one after another now."""
+        end = 0
+        for number, length in enumerate(self.length):
+            self.start[number] = end
+            end += length
+
+
+def read_lines(file: BinaryIO, shown: Path) -> Lines:
+    """The answers of a file.
+
+    Not among them are the records that failed, which are tried again, nor what a power cut or a
+    kill has left of a line.
+
+    Args:
+        file: The file, at its beginning.
+        shown: Its name, for messages.
+
+    Raises:
+        UsageError: It is no file of answers.
+        OSError: It cannot be read.
+    """
+    lines = Lines()
+    start = torn = 0
+    if file.read(1) not in (b"{", b""):  # of a video, not even a line is read
+        raise _foreign(shown, 1)
+    file.seek(0)
+    for number, raw in enumerate(file, 1):
+        if torn and raw.strip():  # only a last line is torn
+            raise _foreign(shown, torn)
+        if (line := _parsed(raw)) is not None:
+            if line.get("error") is None:
+                lines.add(int(line["digest"], 16), start, len(raw))
+        elif number == 1 and not _torn(raw):
+            raise _foreign(shown, number)
+        elif raw.strip() and b"\0" not in raw:
+            if not _torn(raw):
+                raise _foreign(shown, number)
+            torn = number
+        start += len(raw)
+    return lines
+
+
+def _parsed(raw: bytes) -> dict[str, Any] | None:
+    """The JSON object of a line of ours."""
+    try:
+        line = json.loads(raw.decode())
+    except (ValueError, RecursionError):
+        return None
+    digest = line.get("digest") if isinstance(line, dict) else None
+    return line if isinstance(digest, str) and _DIGEST.fullmatch(digest) else None
+
+
+def _torn(raw: bytes) -> bool:
+    """Whether it is what a line of ours begins with, zeros after it or not."""
+    text = raw.rstrip(b"\0")
+    if len(text) <= len(_BEGINNING):
+        whole = text + _BEGINNING[len(text) :] + b","
+        return bool(text) and _BEGINS.fullmatch(whole) is not None
+    return _BEGINS.match(text) is not None
+
+
+def _foreign(shown: Path, number: int) -> UsageError:
+    hint = f"its line {number} is not one of panda's; name another file with -o"
+    return UsageError(f"{shown} is no answers file of panda", hint)

@@ -1,0 +1,58 @@
+"""Where answers can be written, and why they cannot."""
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from pandacli.errors import ClipError, UsageError
+
+
+def refuse_same(path: Path, questions: Path) -> None:
+    """Keep the answers from being written into the questions.
+
+    Raises:
+        UsageError: Both are one file, by whatever names.
+    """
+    try:
+        same = path.samefile(questions)
+    except OSError:  # one of them is not there
+        same = os.path.realpath(path) == os.path.realpath(questions)
+    if same:
+        raise UsageError(f"{path} is the file of the questions", "name another file with -o")
+
+
+def writable_file(path: Path) -> Path:
+    """The file that a path means, behind symbolic links; it need not be there yet.
+
+    Raises:
+        UsageError: It is no file, or its folder is not there.
+        ClipError: It cannot be looked at.
+    """
+    file = Path(os.path.realpath(path))
+    try:
+        mode = file.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        if file.parent.is_dir():
+            return file
+        raise UsageError(f"there is no folder {path.parent}", "make it first") from None
+    except OSError as error:
+        raise unusable(path, error) from error
+    if stat.S_ISDIR(mode):
+        raise UsageError(f"{path} is a folder", "name a file with -o")
+    if not stat.S_ISREG(mode):
+        raise UsageError(f"{path} is no file on a disk", "-o - writes to stdout")
+    return file
+
+
+def unusable(path: Path | str, error: OSError) -> ClipError:
+    """What a failure of the disk, or of the system, means to the user.
+
+    Args:
+        path: What could not be written.
+        error: Why.
+    """
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = "make room and run the same command again; it goes on from what is there"
+        return ClipError(f"the disk of {path} is full", hint)
+    return ClipError(f"cannot write {path}: {error.strerror}")
