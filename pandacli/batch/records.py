@@ -20,6 +20,7 @@ class Record:
         system: The system prompt; None for that of the run.
         max_tokens: The most tokens of answer; None for that of the run.
         part: Which question of its entry it is, from 0, where an entry has several.
+        parts: How many questions its entry has.
     """
 
     line: int
@@ -31,7 +32,14 @@ class Record:
     system: str | None = None
     max_tokens: int | None = None
     part: int = 0
+    parts: int = 1
 
 
 class RecordError(PandaError):
-    """A line of a file of questions that is no record; the rest of the file is answered."""
+    """A line of a file of questions that is no record; the rest of the file is answered.
+
+    Attributes:
+        fields: What the line says, where that much could be read; else None.
+    """
+
+    fields: dict[str, Any] | None = None

@@ -1,0 +1,132 @@
+"""Questions in a table: CSV with a header, its cells apart by comma, semicolon or tab."""
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+from pandacli.batch.formats.fields import Names, names_in
+from pandacli.batch.formats.source import Entry, Source
+from pandacli.batch.formats.strict import MOST_BYTES, TOO_LONG
+from pandacli.batch.records import RecordError
+from pandacli.errors import ClipError
+
+_DELIMITERS = ",;\t"
+
+
+@dataclass(frozen=True)
+class Header:
+    """The first row of a table.
+
+    Attributes:
+        line: Where it stands.
+        delimiter: What keeps its cells apart.
+        cells: The cells.
+        names: Which of them are the video and the question.
+    """
+
+    line: int
+    delimiter: str
+    cells: list[str]
+    names: Names
+
+
+def header_of(source: Source) -> Header | None:
+    """The header of a table; None where the first line names no video and no question."""
+    first = next(source.lines(), None)
+    if first is None or len(first[2]) > MOST_BYTES:
+        return None
+    try:
+        text = first[2].decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    for delimiter in _DELIMITERS:
+        try:
+            cells = [cell.strip() for cell in next(csv.reader([text], delimiter=delimiter))]
+        except csv.Error:
+            continue
+        names = names_in(cells)
+        if names is not None:
+            return Header(first[1], delimiter, cells, names)
+    return None
+
+
+def checked_header(source: Source) -> Header:
+    """The header of a file that must be a table.
+
+    Raises:
+        ClipError: It has none that can be used.
+    """
+    header = header_of(source)
+    if header is None:
+        raise ClipError(
+            f"{source.name} has no header with a video and a question",
+            "the first line of a table names its columns: video,question",
+        )
+    named = [cell for cell in header.cells if cell]
+    if len(set(named)) < len(named):
+        double = next(cell for cell in named if named.count(cell) > 1)
+        raise ClipError(f"{source.name} has the column {double!r} twice", "rename one of them")
+    return header
+
+
+def rows(source: Source, header: Header) -> Iterator[tuple[int, dict[str, str] | str]]:
+    """The rows under a header.
+
+    Args:
+        source: The file.
+        header: Its header.
+
+    Yields:
+        The line that a row begins on, and its cells by the names of their columns; a text says
+        why something is no row.
+    """
+    lines = _Lines(source, header.line)
+    reader = csv.reader(lines, delimiter=header.delimiter, strict=True)
+    while True:
+        line = lines.line + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield line, f"not a row of a table: {error}"
+            continue
+        except RecordError as error:
+            yield line, error.message
+            continue
+        if not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) > len(header.cells):
+            yield line, f"a row of {len(cells)} cells under {len(header.cells)} columns"
+            continue
+        missing = [""] * (len(header.cells) - len(cells))
+        yield line, dict(zip(header.cells, cells + missing, strict=True))
+
+
+class _Lines:
+    """Lines as the reader of a table wants them; one that is no text fails alone."""
+
+    def __init__(self, source: Source, after: int) -> None:
+        self.line = after
+        self._lines: Iterator[Entry] = source.lines(blank=True)
+        for _ in range(after):
+            next(self._lines)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        _, self.line, raw = next(self._lines)
+        if len(raw) > MOST_BYTES:
+            raise RecordError(TOO_LONG)
+        try:
+            return raw.decode("utf-8") + "\n"
+        except UnicodeDecodeError as error:
+            raise RecordError(f"not UTF-8 at byte {error.start + 1}") from None
+
+
+def as_entry(row: dict[str, str] | str) -> bytes:
+    """A row, or what is wrong with it, as JSON on one line."""
+    return json.dumps(row).encode()

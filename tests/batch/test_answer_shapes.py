@@ -1,0 +1,243 @@
+"""Answers are written in the shapes that scoring scripts read, and nothing makes those stumble."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pandacli.batch.answer_lines import answer_line, error_line
+from pandacli.batch.formats import OUTPUT_FORMATS, check_shape, open_questions, write_answers
+from pandacli.batch.records import Record
+from pandacli.errors import UsageError
+
+OURS = [
+    {"video": "sub/a.mp4", "question": "One?", "id": "x", "answer": "right"},
+    {"video": "b.mp4", "question": "fails?"},
+    {"video": "c.mp4", "question": "missing?"},
+    {"video": "d.mp4"},
+    {"video": "e.mp4", "question": "Last?", "mine": {"a": None}, "seen": True, "nothing": None},
+]
+QA = [
+    {"video_name": "v1", "question": "One?", "question_id": "v1_0"},
+    {"video_name": "v1", "question": "fails?", "question_id": "v1_1"},
+    {"video_name": "v2", "question": "Last?", "question_id": "v2_0"},
+]
+RIGHT = [{"question_id": entry["question_id"], "answer": "cat", "type": 5} for entry in QA]
+GENERIC = [{"Q": "One?", "A": "right", "video_name": "v_a"}]
+PAIRS = [
+    {"Q1": "One?", "Q2": "Two?", "A": "right", "video_name": "v_a"},
+    {"Q1": "One?", "Q2": "fails?", "A": "right", "video_name": "v_b"},
+    {"Q1": "One?", "Q2": "missing?", "A": "right", "video_name": "v_c"},
+]
+REQUESTS = [
+    {
+        "custom_id": f"r-{question}",
+        "method": "POST",
+        "url": "/v1/chat/completions",
+        "body": {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "video_url", "video_url": {"url": "a.mp4"}},
+                        {"type": "text", "text": question},
+                    ],
+                }
+            ]
+        },
+    }
+    for question in ("One?", "fails?", "missing?")
+]
+
+
+def find(record: Record) -> dict[str, Any] | None:
+    """What came of a record: its question says so."""
+    if record.question == "missing?":
+        return None
+    digest = f"{record.line:08x}{record.part:08x}"
+    if record.question == "fails?":
+        return error_line(record.line, record.fields, "clip", "no file", digest, record)
+    return answer_line(
+        record,
+        answer=f"To {record.question}",
+        model="tiny",
+        finish_reason="length",
+        tokens=3,
+        seconds=0.5,
+        digest=digest,
+    )
+
+
+def shaped(folder: Path, entries: list[Any], shape: str, name: str = "q.json") -> tuple[str, int]:
+    path = folder / name
+    if name.endswith(".jsonl"):
+        path.write_text("\n".join(map(json.dumps, entries)))
+    else:
+        path.write_text(json.dumps(entries))
+    out = io.StringIO(newline="")
+    with open_questions(path) as questions:
+        unanswered = write_answers(questions, shape, find, out)
+    return out.getvalue(), unanswered
+
+
+def table(text: str, delimiter: str = ",") -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
+
+
+def test_qa_has_what_both_scoring_scripts_read(tmp_path: Path) -> None:
+    (tmp_path / "test_a.json").write_text(json.dumps(RIGHT))
+    text, unanswered = shaped(tmp_path, QA, "qa", "test_q.json")
+    first, last = json.loads(text)
+    assert first == QA[0] | {
+        "id": "v1_0",
+        "answer": "cat",
+        "type": 5,
+        "Q": "One?",
+        "A": "cat",
+        "pred": "To One?",
+    }
+    assert last["pred"] == "To Last?"
+    assert unanswered == 1
+
+
+def test_qa_lines_are_what_python_can_evaluate(tmp_path: Path) -> None:
+    text, unanswered = shaped(tmp_path, OURS, "qa-lines", "q.jsonl")
+    assert "null" not in text
+    assert "true" not in text
+    first, last = map(json.loads, text.splitlines())
+    assert {"id", "question", "answer", "pred"} <= first.keys()
+    assert last["id"] == 5
+    assert unanswered == 3
+
+
+def test_generic_keeps_its_entries_and_adds_the_prediction(tmp_path: Path) -> None:
+    text, unanswered = shaped(tmp_path, GENERIC, "generic")
+    assert json.loads(text) == [GENERIC[0] | {"pred": "To One?"}]
+    assert unanswered == 0
+
+
+def test_a_pair_is_written_where_both_are_answered(tmp_path: Path) -> None:
+    text, unanswered = shaped(tmp_path, PAIRS, "consistency")
+    assert json.loads(text) == [PAIRS[0] | {"pred1": "To One?", "pred2": "To Two?"}]
+    assert unanswered == 2
+
+
+def test_a_name_for_a_video_is_one_that_a_file_can_have(tmp_path: Path) -> None:
+    text, _ = shaped(tmp_path, OURS, "generic", "q.jsonl")
+    first, last = json.loads(text)
+    assert (first["video_name"], first["A"]) == ("a", "right")
+    assert (last["video_name"], "A" in last) == ("e", False)
+
+
+def test_pairs_can_be_written_one_by_one(tmp_path: Path) -> None:
+    text, _ = shaped(tmp_path, PAIRS[:1], "qa")
+    assert [entry["id"] for entry in json.loads(text)] == ["1_1", "1_2"]
+
+
+def test_responses_tell_what_has_failed(tmp_path: Path) -> None:
+    text, unanswered = shaped(tmp_path, [*REQUESTS, {"custom_id": "bad"}], "openai", "q.jsonl")
+    done, failed, bad = map(json.loads, text.splitlines())
+    assert done["custom_id"] == "r-One?"
+    assert done["error"] is None
+    assert done["response"]["status_code"] == 200
+    completion = done["response"]["body"]
+    assert completion["object"] == "chat.completion"
+    assert completion["choices"][0]["message"]["content"] == "To One?"
+    assert completion["choices"][0]["finish_reason"] == "length"
+    assert completion["usage"]["completion_tokens"] == 3
+    assert (failed["response"], failed["error"]["code"]) == (None, "clip")
+    assert (bad["custom_id"], bad["error"]["code"]) == ("bad", "record")
+    assert unanswered == 3
+
+
+def test_responses_have_ids_that_are_strings(tmp_path: Path) -> None:
+    text, _ = shaped(tmp_path, OURS, "openai", "q.jsonl")
+    assert [json.loads(line)["custom_id"] for line in text.splitlines()] == [
+        "x",
+        "2",
+        "line-4",
+        "5",
+    ]
+
+
+def test_a_table_keeps_its_columns_and_adds_ours(tmp_path: Path) -> None:
+    path = tmp_path / "q.csv"
+    path.write_text('video;question;answer;model\na;"On;e?";right;m\nb;fails?;;\n;no video;;\n')
+    out = io.StringIO(newline="")
+    with open_questions(path) as questions:
+        unanswered = write_answers(questions, "csv", find, out)
+    done, failed, bad = table(out.getvalue(), ";")
+    ours = ["pred", "panda_model", "finish_reason", "tokens", "seconds", "error"]
+    assert list(done) == ["video", "question", "answer", "model", *ours]
+    assert (done["question"], done["answer"], done["pred"]) == ("On;e?", "right", "To On;e?")
+    assert (done["tokens"], done["error"]) == ("3", "")
+    assert (failed["pred"], failed["error"]) == ("", "clip: no file")
+    assert bad["error"].startswith("record: ")
+    assert unanswered == 2
+
+
+def test_fields_that_differ_become_columns(tmp_path: Path) -> None:
+    text, _ = shaped(tmp_path, OURS, "csv", "q.jsonl")
+    rows = table(text)
+    assert list(rows[0])[:8] == [
+        *("video", "question", "id", "answer", "mine", "seen", "nothing"),
+        "pred",
+    ]
+    assert rows[-1]["mine"] == '{"a": null}'
+    assert rows[0]["answer"] == "right"
+    assert rows[2]["video"] == "d.mp4"
+
+
+def test_a_table_of_pairs_has_a_row_for_each_question(tmp_path: Path) -> None:
+    text, _ = shaped(tmp_path, PAIRS[:1], "csv")
+    assert [(row["part"], row["answer"]) for row in table(text)] == [
+        ("0", "To One?"),
+        ("1", "To Two?"),
+    ]
+
+
+@pytest.mark.parametrize("nasty", ["a\rb", "a\nb", 'a"b', "a,b", "é\u2028", "=1+1", " a "])
+def test_cells_come_back_as_they_were(tmp_path: Path, nasty: str) -> None:
+    text, _ = shaped(tmp_path, [{"video": "a", "question": nasty}], "csv", "q.jsonl")
+    [row] = table(text)
+    assert row["question"] == nasty
+
+
+def test_half_characters_can_be_written(tmp_path: Path) -> None:
+    entry = {"video": "a", "question": "?", "mine": "\ud800"}
+    text, _ = shaped(tmp_path, [entry], "csv", "q.jsonl")
+    assert table(text)[0]["mine"] == "\\ud800"
+
+
+def test_our_own_lines_come_in_the_order_of_the_questions(tmp_path: Path) -> None:
+    text, unanswered = shaped(tmp_path, OURS, "jsonl", "q.jsonl")
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [line["video"] for line in lines] == ["sub/a.mp4", "b.mp4", "d.mp4", "e.mp4"]
+    assert [line.get("line") for line in lines] == [None, 2, 4, None]
+    assert unanswered == 3
+
+
+@pytest.mark.parametrize("shape", OUTPUT_FORMATS)
+@pytest.mark.parametrize("entries", [OURS, QA, GENERIC, PAIRS, REQUESTS])
+def test_every_format_is_written_in_every_shape(
+    tmp_path: Path, entries: list[Any], shape: str
+) -> None:
+    if shape == "consistency" and entries is not PAIRS:
+        with pytest.raises(UsageError):
+            shaped(tmp_path, entries, shape)
+    else:
+        assert "To One?" in shaped(tmp_path, entries, shape)[0]
+
+
+def test_no_answers_are_an_empty_array(tmp_path: Path) -> None:
+    assert json.loads(shaped(tmp_path, [], "qa")[0]) == []
+
+
+def test_a_shape_that_does_not_exist_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    path.touch()
+    with open_questions(path) as questions, pytest.raises(UsageError):
+        check_shape(questions, "xml")

@@ -1,0 +1,510 @@
+"""Files of questions as people have them, read entry by entry; damage never spreads."""
+
+import io
+import itertools
+import json
+import os
+import random
+import threading
+from pathlib import Path
+
+import pytest
+
+from pandacli.batch.formats import FORMATS, Questions, open_questions
+from pandacli.batch.formats.source import Copy
+from pandacli.batch.formats.strict import MOST_BYTES
+from pandacli.batch.records import Record, RecordError
+from pandacli.errors import ClipError, PandaError, UsageError
+
+OURS = '{"video": "a.mp4", "question": "What?", "id": 7, "from": "1:02.5", "mine": [1]}'
+QA = [
+    {"video_name": "vid1", "question": "who?", "question_id": "vid1_0"},
+    {"video_name": "vid2", "question": "what?", "question_id": "vid2_0"},
+]
+ANSWERS = [
+    {"answer": "cat", "type": 5, "question_id": "vid2_0"},
+    {"answer": "man", "type": 8, "question_id": "vid1_0"},
+]
+GENERIC = [{"Q": "What happens?", "A": "A lot.", "video_name": "v_x"}]
+PAIRS = [{"Q1": "One?", "Q2": "Two?", "A": "Yes.", "video_name": "v_x"}]
+REQUEST = {
+    "custom_id": "r-1",
+    "method": "POST",
+    "url": "/v1/chat/completions",
+    "body": {
+        "model": "any",
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "video_url", "video_url": {"url": "file:///films/a%20b.mp4"}},
+                    {"type": "text", "text": "What?"},
+                ],
+            },
+        ],
+        "max_tokens": 20,
+    },
+}
+
+
+def written(folder: Path, name: str, content: str | bytes | object) -> Path:
+    path = folder / name
+    if not isinstance(content, str | bytes):
+        content = json.dumps(content)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def read(questions: Questions) -> list[tuple[int, Record | str]]:
+    """The line of each record with the record, or with what is wrong with it."""
+    found: list[tuple[int, Record | str]] = []
+    for offset, line, raw in questions.entries():
+        assert questions.read(offset) == raw
+        try:
+            found += [(line, record) for record in questions.records(raw, line)]
+        except RecordError as error:
+            found.append((line, error.message))
+    return found
+
+
+def records(path: Path, kind: str = "auto", answers: Path | None = None) -> list[Record]:
+    with open_questions(path, kind, answers) as questions:
+        found = [record for _, record in read(questions)]
+    assert not [each for each in found if isinstance(each, str)]
+    return [each for each in found if isinstance(each, Record)]
+
+
+def problem(raw: str | bytes, kind: str = "jsonl") -> str:
+    """What is wrong with a line."""
+    raw = raw.encode() if isinstance(raw, str) else raw
+    with open_questions(io.BytesIO(raw), kind) as questions:
+        [(_, found)] = read(questions)
+    assert isinstance(found, str)
+    assert "\n" not in found
+    return found
+
+
+def ours(**fields: object) -> str:
+    return json.dumps({"video": "a.mp4", "question": "What?"} | fields)
+
+
+def test_a_line_is_a_record_with_all_its_fields(tmp_path: Path) -> None:
+    [record] = records(written(tmp_path, "q.jsonl", OURS))
+    assert record == Record(1, json.loads(OURS), "a.mp4", "What?", start=62.5)
+
+
+def test_blank_lines_count(tmp_path: Path) -> None:
+    path = written(tmp_path, "q.jsonl", f"\n{OURS}\r\n \r\n{OURS}")
+    assert [record.line for record in records(path)] == [2, 4]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
+    assert records(written(tmp_path, "q.jsonl", "\ufeff" + OURS))[0].video == "a.mp4"
+
+
+def test_an_empty_file_has_no_questions(tmp_path: Path) -> None:
+    assert records(written(tmp_path, "q.jsonl", "")) == []
+
+
+def test_numbers_of_any_length_are_carried(tmp_path: Path) -> None:
+    path = written(tmp_path, "q.jsonl", ours(big=10**300, small=1e-9, text="\ud800 "))
+    assert records(path)[0].fields["big"] == 10**300
+
+
+def test_null_is_like_a_field_that_is_not_there(tmp_path: Path) -> None:
+    line = ours(**{"from": None, "to": None, "system": None, "max_tokens": None})
+    [record] = records(written(tmp_path, "q.jsonl", line))
+    assert (record.start, record.end, record.system, record.max_tokens) == (None,) * 4
+
+
+def test_a_name_that_is_not_utf8_keeps_its_bytes(tmp_path: Path) -> None:
+    [record] = records(written(tmp_path, "q.jsonl", ours(video="a\udcff.mp4")))
+    assert os.fsencode(record.video) == b"a\xff.mp4"
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("{", "not JSON: expecting property name"),
+        ("abc", "not JSON"),
+        ("[1]", "not a JSON object but a list"),
+        ("3", "not a JSON object but a number"),
+        ("null", "not a JSON object but null"),
+        (OURS + OURS, "not JSON: extra data"),
+        (b'{"a": "\xff"}', "not UTF-8 at byte 8"),
+        (b"\x00\x01\x02", "not JSON"),
+        ("{}", "the field 'video' is missing"),
+        ('{"video": "a"}', "the field 'question' is missing"),
+        (ours(video=3), "the field 'video' is a number, not a string"),
+        (ours(video=" "), "the name of the video is empty"),
+        (ours(video="a\0b"), "NUL"),
+        (ours(video="\ud800"), "half a character"),
+        (ours(question=["a"]), "the field 'question' is a list, not a string"),
+        (ours(question=" \n"), "the field 'question' is empty"),
+        (ours(question="\ud800"), "the field 'question' has half a character"),
+        (ours(system="\udfff"), "the field 'system' has half a character"),
+        (ours(system=1), "the field 'system' is a number"),
+        (ours(id=[]), "the field 'id' is a list"),
+        (ours(max_tokens=True), "the field 'max_tokens' is not a whole number"),
+        (ours(max_tokens=0), "the field 'max_tokens' is not a whole number"),
+        (ours(max_tokens=1.5), "the field 'max_tokens' is not a whole number"),
+        (ours(max_tokens=10**7), "the field 'max_tokens' is not a whole number"),
+        (ours(**{"from": "soon"}), "the field 'from' is not a time: 'soon'"),
+        (ours(**{"from": "9" * 5000 + ":00"}), "the field 'from' is not a time"),
+        (ours(**{"from": True}), "the field 'from' is not a time: True"),
+        (ours(**{"to": -1}), "the field 'to' is not a time: -1"),
+        (ours(**{"to": 10**400}), "the field 'to' is not a time"),
+        (ours(**{"to": {}}), "the field 'to' is not a time: an object"),
+        (ours(**{"from": 3, "to": 3}), "not after its start"),
+        ('{"a": NaN}', "not JSON: NaN is no number"),
+        ('{"a": 1e999}', "the number 1e999 is too large"),
+        (f'{{"a": {"9" * 5000}}}', "a number has too many digits"),
+        ('{"a": {"b": 1, "b": 1}}', "the field 'b' is there twice"),
+        ('{"a": ' + "[" * 100 + "]" * 100 + "}", "nested too deeply"),
+        ('{"a": ' + "[" * 100_000, "nested too deeply"),
+        ("x" * (MOST_BYTES + 1), "longer than 8 MB"),
+        (" " * MOST_BYTES + OURS, "longer than 8 MB"),
+    ],
+    ids=itertools.count(),
+)
+def test_what_is_wrong_with_a_line_is_told(line: str | bytes, told: str) -> None:
+    assert told in problem(line)
+
+
+def test_a_bad_line_keeps_what_can_be_read_of_it(tmp_path: Path) -> None:
+    with open_questions(written(tmp_path, "q.jsonl", '{"id": 3}')) as questions:
+        [(_, line, raw)] = questions.entries()
+        with pytest.raises(RecordError) as error:
+            questions.records(raw, line)
+    assert error.value.fields == {"id": 3}
+
+
+def test_lines_after_a_very_long_one_are_read(tmp_path: Path) -> None:
+    path = written(tmp_path, "q.jsonl", f"{OURS}\n{'x' * 3 * MOST_BYTES}\n\n{OURS}\n")
+    with open_questions(path) as questions:
+        found = read(questions)
+    assert [line for line, _ in found] == [1, 2, 4]
+    assert [isinstance(each, Record) for _, each in found] == [True, False, True]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize(
+    ("entries", "kind"),
+    [(QA, "qa"), (GENERIC, "generic"), (PAIRS, "consistency"), ([json.loads(OURS)], "jsonl")],
+)
+def test_an_array_is_recognised(
+    tmp_path: Path, entries: list[object], kind: str, indent: int | None
+) -> None:
+    text = "\ufeff\n " + json.dumps(entries, indent=indent)
+    with open_questions(written(tmp_path, "q.json", text)) as questions:
+        assert questions.format == kind
+        assert {line for line, _ in read(questions)} == set(range(1, len(entries) + 1))
+
+
+@pytest.mark.parametrize("entries", [QA, GENERIC, PAIRS])
+def test_a_line_for_each_entry_is_read_like_an_array(tmp_path: Path, entries: list[object]) -> None:
+    array = records(written(tmp_path, "array.json", entries))
+    lines = written(tmp_path, "lines.jsonl", "\n".join(map(json.dumps, entries)))
+    assert records(lines) == array
+
+
+def test_both_questions_of_a_pair_are_asked(tmp_path: Path) -> None:
+    one, two = records(written(tmp_path, "q.json", PAIRS))
+    assert (one.question, one.part, one.parts) == ("One?", 0, 2)
+    assert (two.question, two.part, two.parts) == ("Two?", 1, 2)
+    assert one.fields == two.fields == PAIRS[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "beside"),
+    [
+        ("test_q.json", "test_a.json"),
+        ("val_q_small.json", "val_a_small.json"),
+        ("test-Q.json", "test-A.json"),
+        ("questions.json", "answers.json"),
+        ("my_question_list.json", "my_answer_list.json"),
+    ],
+)
+def test_right_answers_are_found_beside_the_questions(
+    tmp_path: Path, name: str, beside: str
+) -> None:
+    written(tmp_path, beside, ANSWERS)
+    found = records(written(tmp_path, name, QA))
+    assert [record.fields["answer"] for record in found] == ["man", "cat"]
+    assert found[0].fields == QA[0] | {"answer": "man", "type": 8}
+
+
+def test_questions_without_right_answers_are_read(tmp_path: Path) -> None:
+    assert [r.fields for r in records(written(tmp_path, "test_q.json", QA))] == QA
+
+
+def test_right_answers_without_ids_go_by_their_place(tmp_path: Path) -> None:
+    answers = written(tmp_path, "a", [{"answer": "first"}])
+    found = records(written(tmp_path, "b", QA), "qa", answers)
+    assert [record.fields.get("answer") for record in found] == ["first", None]
+
+
+def test_right_answers_join_questions_one_a_line(tmp_path: Path) -> None:
+    answers = written(tmp_path, "a", ANSWERS)
+    lines = written(tmp_path, "b", "\n".join(map(json.dumps, QA)) + "\nbroken")
+    with open_questions(lines, "qa", answers) as questions:
+        found = [each for _, each in read(questions)]
+    assert isinstance(found[0], Record)
+    assert found[0].fields["answer"] == "man"
+    assert isinstance(found[2], str)
+
+
+@pytest.mark.parametrize("text", ["{", "[3]", "[", "", "\x00"])
+def test_a_file_of_right_answers_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    answers = written(tmp_path, "a", text)
+    questions = written(tmp_path, "b", QA)
+    if text:
+        with pytest.raises(ClipError):
+            open_questions(questions, "qa", answers)
+    else:
+        assert len(records(questions, "qa", answers)) == 2
+
+
+def test_right_answers_go_with_one_format_only(tmp_path: Path) -> None:
+    path = written(tmp_path, "q.jsonl", OURS)
+    with pytest.raises(UsageError):
+        open_questions(path, "auto", path)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_table_is_recognised(tmp_path: Path, delimiter: str, end: str) -> None:
+    rows = [["video", "question", "from", "more"], ["a.mp4", '"Two\n\nlines?"', "1:00", "x"]]
+    rows += [[], ["b.mp4", "What?", "", ""]]
+    text = end.join(delimiter.join(row) for row in rows)
+    one, two = records(written(tmp_path, "q", text))
+    assert (one.line, one.question.splitlines()) == (2, ["Two", "", "lines?"])
+    assert (one.start, two.start) == (60.0, None)
+    assert (two.line, two.fields["more"]) == (6, "")
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["video_name,question", "video,Q", "Video,Question", " video , question ", "video_id,question"],
+)
+def test_columns_may_be_called_otherwise(tmp_path: Path, header: str) -> None:
+    [record] = records(written(tmp_path, "q.csv", f"{header}\na,b"))
+    assert (record.video, record.question) == ("a", "b")
+
+
+def test_a_table_of_pairs_asks_both(tmp_path: Path) -> None:
+    found = records(written(tmp_path, "q.csv", "video_name,Q1,Q2\na,b,c"))
+    assert [record.question for record in found] == ["b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        (b"a,b,c", "a row of 3 cells under 2 columns"),
+        (b"\xff,b", "not UTF-8"),
+        (b'a,"b', "not a row of a table"),
+        (b"a," + b"x" * 200_000, "not a row of a table"),
+        (b"a,", "empty"),
+        (b"a", "empty"),
+        (b"x" * (MOST_BYTES + 1), "longer than 8 MB"),
+    ],
+    ids=itertools.count(),
+)
+def test_a_bad_row_is_told_and_those_before_it_are_read(row: bytes, told: str) -> None:
+    with open_questions(io.BytesIO(b"video,question\na,b\n" + row)) as questions:
+        (_, one), (line, two) = read(questions)
+    assert isinstance(one, Record)
+    assert line == 3
+    assert isinstance(two, str)
+    assert told in two
+
+
+@pytest.mark.parametrize("text", ["", "a,b\nc,d", "video\na", "video,video,question\n", "\xff"])
+def test_a_table_without_a_usable_header_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ClipError):
+        open_questions(written(tmp_path, "q.csv", text), "csv")
+
+
+def test_a_request_is_a_record(tmp_path: Path) -> None:
+    [record] = records(written(tmp_path, "q.jsonl", REQUEST))
+    assert (record.video, record.question) == ("/films/a b.mp4", "What?")
+    assert (record.system, record.max_tokens) == ("Be brief.", 20)
+    assert record.fields == REQUEST
+
+
+def request(*messages: object, **body: object) -> str:
+    video = {"type": "video_url", "video_url": {"url": "a.mp4"}}
+    user = {"role": "user", "content": [video, {"type": "text", "text": "What?"}]}
+    return json.dumps(REQUEST | {"body": {"messages": [user, *messages]} | body})
+
+
+def test_the_newer_limit_of_tokens_counts(tmp_path: Path) -> None:
+    line = request(max_tokens=3, max_completion_tokens=5)
+    assert records(written(tmp_path, "q.jsonl", line))[0].max_tokens == 5
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (request({"role": "assistant", "content": "Hm."}), "an earlier answer"),
+        (request({"role": "tool", "content": "Hm."}), "the role 'tool'"),
+        (request({"role": []}), "the role"),
+        (request(3), "a message is a number"),
+        (request(messages="a"), "'messages' is a string, not a list"),
+        (request(messages=[]), "no videos"),
+        (request(messages=[{"role": "user", "content": "What?"}]), "no videos"),
+        (request(messages=[{"role": "user"}]), "'content' is missing"),
+        (request(*json.loads(request())["body"]["messages"]), "2 videos"),
+        (request({"role": "user", "content": [{"type": "image_url"}]}), "type 'image_url'"),
+        (request({"role": "user", "content": ["a"]}), "a part of a message is a string"),
+        (request(n=2), "several answers"),
+        (request(max_tokens="a"), "'max_tokens' is not a whole number"),
+        (json.dumps(REQUEST | {"body": 3}), "'body' is a number, not an object"),
+        (json.dumps(REQUEST | {"url": "/v1/embeddings"}), "/v1/chat/completions"),
+        (json.dumps(REQUEST | {"custom_id": {}}), "'custom_id' is an object"),
+        ('{"custom_id": "a", "url": "/v1/chat/completions"}', "'body' is missing"),
+    ],
+    ids=itertools.count(),
+)
+def test_what_is_wrong_with_a_request_is_told(line: str, told: str) -> None:
+    assert told in problem(line, "openai")
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("https://a.b/c.mp4", "not on this machine"),
+        ("data:video/mp4;base64,AAAA", "not on this machine"),
+        ("file://other/a.mp4", "another machine"),
+        ("file://[/a.mp4", "damaged"),
+        ("file:///a%00.mp4", "NUL"),
+        ("file://", "empty"),
+    ],
+)
+def test_a_video_elsewhere_is_refused(url: str, told: str) -> None:
+    part = {"type": "video_url", "video_url": {"url": url}}
+    line = request(messages=[{"role": "user", "content": [part, {"type": "text", "text": "?"}]}])
+    assert told in problem(line, "openai")
+
+
+@pytest.mark.parametrize("content", [OURS, json.dumps(QA), "video,question\na,b"])
+def test_a_pipe_is_read_like_a_file(tmp_path: Path, content: str) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(content,))
+    writer.start()
+    found = records(pipe)
+    writer.join()
+    with open_questions(io.BytesIO(content.encode())) as questions:
+        assert [each for _, each in read(questions)] == found
+    assert found == records(written(tmp_path, "file", content))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[1, 2",
+        '[{"video": "a"} {"video": "b"}]',
+        "[{}] more",
+        '[{"a": 1},]',
+        "[" * 100_000,
+        b'[{"a": "\xff"}]',
+        '{\n  "questions": []\n}',
+        b"\xff\xfe{\x00}\x00",
+        b"\x00\x00\x00\x18ftypmp42",
+        "just text",
+    ],
+    ids=itertools.count(),
+)
+def test_a_file_that_cannot_be_used_is_told(tmp_path: Path, content: str | bytes) -> None:
+    with pytest.raises(ClipError) as error:
+        open_questions(written(tmp_path, "q.json", content))
+    assert "\n" not in error.value.message
+
+
+@pytest.mark.parametrize("name", ["none.jsonl", "", "a\0b", "x" * 300])
+def test_a_file_that_cannot_be_opened_is_told(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ClipError):
+        open_questions(tmp_path / name)
+
+
+def test_a_format_that_does_not_exist_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        open_questions(tmp_path, "xml")
+
+
+@pytest.mark.parametrize("first", ["[broken", "[1, 2]", "\x00", "nonsense"])
+def test_a_broken_first_line_does_not_hide_the_others(tmp_path: Path, first: str) -> None:
+    with open_questions(written(tmp_path, "q.jsonl", f"{first}\n{OURS}")) as questions:
+        assert [isinstance(each, Record) for _, each in read(questions)] == [False, True]
+
+
+@pytest.mark.parametrize("entry", [3, "text", None, [], {}, {"video_name": "a"}])
+def test_a_bad_entry_of_an_array_is_told_alone(tmp_path: Path, entry: object) -> None:
+    with open_questions(written(tmp_path, "q.json", [QA[0], entry, QA[1]])) as questions:
+        found = read(questions)
+    assert [isinstance(each, Record) for _, each in found] == [True, False, True]
+
+
+def test_an_array_longer_than_what_is_read_at_once(tmp_path: Path) -> None:
+    entries = [
+        {"video_name": f"v{number}", "question": "é" * (number % 97) + "?", "n": number}
+        for number in range(30_000)
+    ]
+    text = json.dumps(entries, indent=1, ensure_ascii=False)
+    assert [r.fields for r in records(written(tmp_path, "q.json", text))] == entries
+
+
+def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("there is no /dev/full here")
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda: full.open("r+b", buffering=0))
+    with pytest.raises(PandaError, match="no copy of standard input can be kept"):
+        open_questions(io.BytesIO(b"[]"))
+
+
+def test_a_copy_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    copy = Copy("it")
+    copy.write(b"a")
+    copy.finished().close()
+    assert list(tmp_path.iterdir()) == []
+
+
+SEEDS = [
+    OURS.encode() + b"\n" + ours(system="a", max_tokens=3).encode(),
+    json.dumps(QA, indent=1).encode(),
+    json.dumps(PAIRS + GENERIC).encode(),
+    b'video,question,from\na.mp4,"b, c",1:00\n\nd,e,2',
+    json.dumps(REQUEST).encode() + b"\n" + request().encode(),
+    b"",
+]
+PIECES = [b"{", b"}", b"[", b"]", b'"', b"\\", b",", b"\n", b"\r", b"\0", b"\xff", b"\xef\xbb\xbf"]
+PIECES += [b"\\ud800", b"NaN", b"1e999", b"9" * 5000, b"[" * 3000, b"null", b": ", b"true", b";"]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_the_bytes_reading_ends_in_records_or_in_our_errors(
+    tmp_path: Path, seed: int
+) -> None:
+    chance = random.Random(seed)
+    for turn in range(150):
+        content = bytearray(chance.choice(SEEDS))
+        for _ in range(chance.randint(1, 8)):
+            place = chance.randint(0, len(content))
+            piece = chance.choice([*PIECES, chance.randbytes(3)])
+            content[place : place + chance.randint(0, 4)] = piece
+        suffix = chance.choice([".jsonl", ".json", ".csv", ""])
+        path = written(tmp_path, f"{turn}{suffix}", bytes(content))
+        answers = path if chance.random() < 0.1 else None
+        try:
+            with open_questions(path, chance.choice(["auto", *FORMATS]), answers) as questions:
+                for _, found in read(questions):
+                    if isinstance(found, Record):
+                        json.dumps(found.fields, allow_nan=False)
+                        found.question.encode()
+                        os.fsencode(found.video)
+        except (ClipError, UsageError) as error:
+            assert "\n" not in error.message  # noqa: PT017

@@ -1,0 +1,80 @@
+"""A record's video is found, as it is written or as data sets name their files."""
+
+from pathlib import Path
+
+import pytest
+
+from pandacli.batch.videos import VideoFolder
+from pandacli.errors import ClipError
+
+
+def touched(path: Path) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("there", "asked"),
+    [
+        ("a.mp4", "a.mp4"),
+        ("sub/a.mp4", "sub/a.mp4"),
+        ("a.mkv", "a"),
+        ("a.MP4", "a"),
+        ("v_a.mp4", "a"),
+        ("a.mp4", "v_a"),
+        ("v_a.mp4", "a.mp4"),
+        ("a.mp4", "v_a.mp4"),
+        ("sub/v_a.webm", "sub/a"),
+        ("a.b.gif", "a.b"),
+        ("no extension", "no extension"),
+        ("東京.mov", "東京"),
+    ],
+)
+def test_a_name_finds_its_file(tmp_path: Path, there: str, asked: str) -> None:
+    file = touched(tmp_path / there)
+    assert VideoFolder(tmp_path).find(asked) == file
+
+
+def test_an_absolute_name_needs_no_folder(tmp_path: Path) -> None:
+    file = touched(tmp_path / "a.mp4")
+    assert VideoFolder(Path("nowhere")).find(str(file)) == file
+
+
+def test_extensions_are_tried_in_their_order(tmp_path: Path) -> None:
+    touched(tmp_path / "a.mkv")
+    file = touched(tmp_path / "a.mp4")
+    assert VideoFolder(tmp_path).find("a") == file
+
+
+def test_a_folder_of_that_name_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    file = touched(tmp_path / "a.mp4")
+    assert VideoFolder(tmp_path).find("a") == file
+
+
+def test_another_container_of_the_same_clip_is_not_taken_for_it(tmp_path: Path) -> None:
+    touched(tmp_path / "a.mkv")
+    with pytest.raises(ClipError):
+        VideoFolder(tmp_path).find("a.mp4")
+
+
+@pytest.mark.parametrize("name", ["", ".", "/", "v_", "..", "a\0b", "x" * 5000, "\ud800", "a/b/c"])
+def test_a_name_without_a_file_is_told(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ClipError, match="no file") as error:
+        VideoFolder(tmp_path).find(name)
+    assert len(error.value.message) < 600
+
+
+@pytest.mark.parametrize("name", ["https://a.b/c.mp4", "data:video/mp4;base64,AAAA", "S3://b/c"])
+def test_what_is_elsewhere_is_not_fetched(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ClipError, match="not a file on this machine"):
+        VideoFolder(tmp_path).find(name)
+
+
+def test_a_missing_file_is_looked_for_again(tmp_path: Path) -> None:
+    videos = VideoFolder(tmp_path)
+    with pytest.raises(ClipError):
+        videos.find("a")
+    file = touched(tmp_path / "a.mp4")
+    assert videos.find("a") == file
