@@ -1,0 +1,62 @@
+"""Answers to a pipe, and never into the questions."""
+
+import errno
+import io
+import os
+from pathlib import Path
+
+import pytest
+
+from pandacli.batch.answers_file import AnswersStream, refuse_same
+from pandacli.errors import ClipError, UsageError
+from tests.batch.journals import answer, written
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "q.answers.jsonl"
+
+
+def test_the_questions_are_not_overwritten(path: Path, tmp_path: Path) -> None:
+    path.write_text("{}")
+    (tmp_path / "link").hardlink_to(path)
+    with pytest.raises(UsageError, match="is the file of the questions"):
+        refuse_same(tmp_path / "link", path)
+
+
+def test_a_file_that_is_not_there_is_compared_by_name(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(path)
+    with pytest.raises(UsageError, match="is the file of the questions"):
+        refuse_same(tmp_path / "link", path)
+
+
+def test_another_file_is_no_problem(path: Path, tmp_path: Path) -> None:
+    refuse_same(path, tmp_path / "questions.jsonl")
+
+
+def test_a_stream_has_the_same_lines(path: Path) -> None:
+    stream = io.BytesIO()
+    with AnswersStream(stream) as answers:
+        answers.write(answer(1))
+    assert stream.getvalue() == written(path, answer(1))
+
+
+class FailingStream(io.BytesIO):
+    """A stream that cannot be flushed."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    def flush(self) -> None:
+        raise OSError(self.number, os.strerror(self.number))
+
+
+def test_a_reader_that_has_gone_is_not_our_error() -> None:
+    with pytest.raises(BrokenPipeError):
+        AnswersStream(FailingStream(errno.EPIPE)).write(answer(1))
+
+
+def test_a_stream_to_a_full_disk_is_said() -> None:
+    with pytest.raises(ClipError, match="cannot write the answers: No space left"):
+        AnswersStream(FailingStream(errno.ENOSPC)).write(answer(1))

@@ -1,0 +1,115 @@
+"""Lines that were torn are mended, and files that are not ours are left as they are."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from pandacli.errors import UsageError
+from tests.batch.journals import answer, done, failure, written
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "q.answers.jsonl"
+
+
+def test_a_torn_line_is_cut_off_wherever_it_was_torn(path: Path) -> None:
+    first = written(path, answer(1))
+    both = written(path, answer(2))
+    for length in range(len(both)):
+        path.write_bytes(both[:length])
+        whole = both[: len(first)] if length + 1 >= len(first) else b""
+        whole = both if length + 1 == len(both) else whole
+        assert done(path) == [1, 2][: whole.count(b"\n")], length
+        assert path.read_bytes() == whole, length
+
+
+def test_a_line_that_lacks_only_its_end_gets_it(path: Path) -> None:
+    before = written(path, answer(1))
+    path.write_bytes(before[:-1])
+    after = written(path, answer(2))
+    assert after.startswith(before)
+    assert done(path) == [1, 2]
+
+
+@pytest.mark.parametrize("end", [b"\0" * 5000, b"\0\n", b'{"dig\0\0', b'{"digest": "00\0\n'])
+def test_what_a_power_cut_leaves_at_the_end_is_cut_off(path: Path, end: bytes) -> None:
+    before = written(path, answer(1))
+    path.write_bytes(before + end)
+    assert done(path) == [1]
+    assert path.read_bytes() == before
+
+
+def test_what_a_power_cut_leaves_between_lines_is_taken_out(path: Path) -> None:
+    first = written(path, answer(1))
+    second = written(path, answer(2)).removeprefix(first)
+    path.write_bytes(first + b"\0" * 4096 + b'really?"}\n' + second)
+    assert done(path) == [1, 2]
+    assert path.read_bytes() == first + second
+
+
+def test_a_file_may_have_failures_and_lack_its_end(path: Path) -> None:
+    path.write_bytes(written(path, failure(1), answer(2))[:-1])
+    written(path, answer(3))
+    assert done(path) == [2, 3]
+
+
+def test_any_damage_leaves_whole_lines_or_a_refusal(path: Path) -> None:
+    chance = random.Random(17)
+    sound = written(path, *(answer(n, "x" * n) for n in range(20)), failure(20))
+    lines = set(sound.splitlines(keepends=True))
+    for _ in range(300):
+        damaged = bytearray(sound[: chance.randrange(len(sound) + 1)])
+        for _ in range(chance.randrange(3)):
+            if damaged:
+                at = chance.randrange(len(damaged))
+                damaged[at : at + chance.randrange(9)] = chance.randbytes(chance.randrange(4))
+        path.write_bytes(damaged)
+        try:
+            kept = done(path)
+        except UsageError:
+            assert path.read_bytes() == damaged
+            continue
+        mended = path.read_bytes()
+        assert len(mended.splitlines()) == len(kept)
+        assert all(line in lines or line in damaged for line in mended.splitlines(keepends=True))
+        assert done(path) == kept
+
+
+FOREIGN = {
+    "text": b"my notes\n",
+    "text without an end": b"my notes",
+    "other lines": b'{"question": "why?"}\n',
+    "other line without an end": b'{"question": "why?"}',
+    "a torn line of others": b'{"question": "wh',
+    "another digest": b'{"digest": "abc"}\n',
+    "a digest in capitals": b'{"digest": "00000000000000AA"}\n',
+    "a list": b"[1, 2]\n",
+    "zeros": b"\0" * 100,
+    "an empty line": b"\n",
+    "a picture": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
+    "pretty JSON": b'{\n  "digest": "0000000000000001"\n}\n',
+    "nested": b'{"digest": ' + b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
+def test_files_of_others_are_refused_and_left(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match="is no answers file of panda"):
+        done(path)
+    assert path.read_bytes() == content
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "content", [c for c in FOREIGN.values() if c.strip(b"\0\n")], ids=lambda c: str(c[:12])
+)
+def test_what_others_have_added_is_left(path: Path, content: bytes) -> None:
+    mixed = written(path, answer(1)) + content
+    path.write_bytes(mixed)
+    with pytest.raises(UsageError, match="is no answers file of panda") as caught:
+        done(path)
+    assert "its line 2 is not one of panda's" in str(caught.value.hint)
+    assert path.read_bytes() == mixed

@@ -1,0 +1,219 @@
+"""Places where answers cannot be written, disks that fill, and files that go away."""
+
+import errno
+import os
+import resource
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pandacli.batch import answers_file
+from pandacli.batch.answers_file import AnswersFile
+from pandacli.errors import ClipError, UsageError
+from tests.batch.journals import answer, done, written
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "q.answers.jsonl"
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts a small disk in memory, where the tests may."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(options: str) -> Path:
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        if not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("no file system can be mounted here")
+        return folder
+
+    yield mount
+    if folder.is_mount():
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_missing_folder_is_wrong_usage(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no folder"):
+        done(tmp_path / "missing" / "file")
+
+
+def test_a_file_in_place_of_the_folder_is_wrong_usage(path: Path) -> None:
+    path.touch()
+    with pytest.raises(UsageError, match="there is no folder"):
+        done(path / "file")
+
+
+def test_a_folder_is_wrong_usage(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is a folder"):
+        done(tmp_path)
+
+
+@pytest.mark.parametrize("device", ["/dev/full", "/dev/null"])
+def test_a_device_is_wrong_usage(device: str) -> None:
+    with pytest.raises(UsageError, match="is no file on a disk"):
+        done(Path(device))
+    assert not Path(f"{device}.lock").exists()
+
+
+def test_a_link_in_circles_cannot_be_written(path: Path) -> None:
+    path.symlink_to(path)
+    with pytest.raises(ClipError, match="cannot write"):
+        done(path)
+
+
+def test_a_name_too_long_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(ClipError, match=r"cannot write .*File name too long"):
+        done(tmp_path / ("x" * 254))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
+def test_a_folder_that_may_not_be_written_is_said(path: Path) -> None:
+    path.parent.chmod(0o500)
+    with pytest.raises(ClipError, match=r"cannot write .*Permission denied"):
+        done(path)
+
+
+def test_a_read_only_disk_is_said(mounted: Callable[[str], Path]) -> None:
+    with pytest.raises(ClipError, match=r"cannot write .*Read-only file system"):
+        done(mounted("ro") / "file")
+
+
+def fill(path: Path) -> int:
+    """Writes answers until there is an error; returns how many were written."""
+    with AnswersFile(path) as answers:
+        count = 0
+        while True:
+            try:
+                answers.write(answer(count, "x" * 777))
+            except ClipError:
+                assert path.read_bytes().count(b"\n") == count
+                raise
+            count += 1
+
+
+def test_a_full_disk_keeps_whole_lines(mounted: Callable[[str], Path]) -> None:
+    path = mounted("size=64k") / "answers"
+    with pytest.raises(ClipError, match=r"the disk of .* is full"):
+        fill(path)
+    assert path.read_bytes().endswith(b'"}\n')
+
+
+def test_a_run_goes_on_after_a_full_disk(mounted: Callable[[str], Path]) -> None:
+    folder = mounted("size=64k")
+    (folder / "films").write_bytes(b"x" * 40_000)
+    with pytest.raises(ClipError):
+        fill(folder / "answers")
+    before = done(folder / "answers")
+    (folder / "films").unlink()
+    written(folder / "answers", answer(1000))
+    assert done(folder / "answers") == [*before, 1000]
+
+
+def test_a_limit_on_the_size_keeps_whole_lines(path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(ClipError, match=r"cannot write .*File too large"):
+            fill(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.read_bytes().endswith(b'"}\n')
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_half_a_line_is_taken_back(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    write = os.write
+
+    def fails_halfway(descriptor: int, data: bytes) -> int:
+        if len(data) < 60:
+            raise OSError(number, os.strerror(number))
+        return write(descriptor, data[:40])
+
+    before = written(path, answer(1))
+    with AnswersFile(path) as answers, monkeypatch.context() as patch:
+        patch.setattr(os, "write", fails_halfway)
+        with pytest.raises(ClipError):
+            answers.write(answer(2))
+    assert path.read_bytes() == before
+
+
+def test_an_interrupted_write_is_taken_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+
+    def interrupted(descriptor: int, data: bytes) -> int:
+        write(descriptor, data[:40])
+        raise KeyboardInterrupt
+
+    with AnswersFile(path) as answers:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                answers.write(answer(1))
+        answers.write(answer(2))
+    assert done(path) == [2]
+
+
+@pytest.fixture
+def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers_file, "LOOK_EVERY", 0.0)
+
+
+def change_and_write(path: Path, change: Callable[[], object]) -> None:
+    with AnswersFile(path) as answers:
+        answers.write(answer(1))
+        change()
+        answers.write(answer(2))
+
+
+@pytest.mark.usefixtures("watchful")
+def test_a_deleted_file_is_noticed(path: Path) -> None:
+    with pytest.raises(ClipError, match="was deleted or replaced"):
+        change_and_write(path, path.unlink)
+
+
+@pytest.mark.usefixtures("watchful")
+def test_a_vanished_folder_is_noticed(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(ClipError, match="was deleted or replaced"):
+        change_and_write(folder / "file", lambda: shutil.rmtree(folder))
+
+
+@pytest.mark.usefixtures("watchful")
+def test_a_replaced_file_is_noticed(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("other")
+    with pytest.raises(ClipError, match="was deleted or replaced"):
+        change_and_write(path, lambda: (tmp_path / "other").replace(path))
+
+
+@pytest.mark.usefixtures("watchful")
+def test_lines_of_another_program_are_noticed(path: Path) -> None:
+    with pytest.raises(ClipError, match="was changed by another program"):
+        change_and_write(path, lambda: path.write_text("other"))
+
+
+def test_a_file_deleted_before_the_end_is_noticed_at_the_end(path: Path) -> None:
+    def leave() -> None:
+        with AnswersFile(path):
+            path.unlink()
+
+    with pytest.raises(ClipError, match="was deleted or replaced"):
+        leave()
+
+
+def test_what_went_wrong_inside_is_not_hidden_by_the_file(path: Path) -> None:
+    def go_wrong() -> None:
+        with AnswersFile(path):
+            path.unlink()
+            raise KeyError("inside")
+
+    with pytest.raises(KeyError, match="inside"):
+        go_wrong()
