@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from pandacli.batch.formats import FORMATS, Questions, open_questions
+from pandacli.batch.formats import (
+    FORMATS,
+    OUTPUT_FORMATS,
+    Questions,
+    open_questions,
+    write_answers,
+)
 from pandacli.batch.formats.source import Copy
 from pandacli.batch.formats.strict import MOST_BYTES
 from pandacli.batch.records import Record, RecordError
@@ -128,7 +134,6 @@ def test_a_name_that_is_not_utf8_keeps_its_bytes(tmp_path: Path) -> None:
     [
         ("{", "not JSON: expecting property name"),
         ("abc", "not JSON"),
-        ("[1]", "not a JSON object but a list"),
         ("3", "not a JSON object but a number"),
         ("null", "not a JSON object but null"),
         (OURS + OURS, "not JSON: extra data"),
@@ -236,6 +241,12 @@ def test_right_answers_are_found_beside_the_questions(
 
 
 def test_questions_without_right_answers_are_read(tmp_path: Path) -> None:
+    assert [r.fields for r in records(written(tmp_path, "test_q.json", QA))] == QA
+
+
+@pytest.mark.parametrize("mark", ["pred", "digest"])
+def test_what_a_run_has_answered_is_not_taken_for_right(tmp_path: Path, mark: str) -> None:
+    written(tmp_path, "test_a.json", [answer | {mark: "x"} for answer in ANSWERS])
     assert [r.fields for r in records(written(tmp_path, "test_q.json", QA))] == QA
 
 
@@ -434,10 +445,20 @@ def test_a_format_that_does_not_exist_is_told(tmp_path: Path) -> None:
         open_questions(tmp_path, "xml")
 
 
-@pytest.mark.parametrize("first", ["[broken", "[1, 2]", "\x00", "nonsense"])
+@pytest.mark.parametrize("first", ["[broken", "[1, 2]", "[", f"[{OURS}]", "\x00", "nonsense"])
 def test_a_broken_first_line_does_not_hide_the_others(tmp_path: Path, first: str) -> None:
-    with open_questions(written(tmp_path, "q.jsonl", f"{first}\n{OURS}")) as questions:
-        assert [isinstance(each, Record) for _, each in read(questions)] == [False, True]
+    with open_questions(written(tmp_path, "q.jsonl", f"{first}\n{OURS}\n{OURS}")) as questions:
+        assert [isinstance(each, Record) for _, each in read(questions)] == [False, True, True]
+
+
+@pytest.mark.parametrize("between", ["", "\n", "\n\n  "])
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("name", ["q.json", "q.jsonl"])
+def test_an_array_may_break_its_lines_anywhere(
+    tmp_path: Path, between: str, number: int, name: str
+) -> None:
+    joined = f"{between},{between}".join([OURS] * number)
+    assert len(records(written(tmp_path, name, f"[{between}{joined}{between}]"))) == number
 
 
 @pytest.mark.parametrize("entry", [3, "text", None, [], {}, {"video_name": "a"}])
@@ -506,5 +527,7 @@ def test_whatever_the_bytes_reading_ends_in_records_or_in_our_errors(
                         json.dumps(found.fields, allow_nan=False)
                         found.question.encode()
                         os.fsencode(found.video)
+                shape = "consistency" if questions.in_pairs else chance.choice(OUTPUT_FORMATS[:4])
+                write_answers(questions, shape, lambda _: None, io.StringIO())
         except (ClipError, UsageError) as error:
             assert "\n" not in error.message  # noqa: PT017

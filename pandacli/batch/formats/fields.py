@@ -144,7 +144,7 @@ def time_range(fields: dict[str, Any]) -> tuple[float | None, float | None]:
         RecordError: They are no times, or not in this order.
     """
     start, end = _time(fields, "from"), _time(fields, "to")
-    if start is not None or end is not None:
+    if end is not None and end <= (start or 0.0):
         try:
             Clip(Path(), start, end)
         except UsageError as error:

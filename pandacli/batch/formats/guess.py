@@ -48,7 +48,7 @@ def guess(source: Source, wanted: str) -> Guess:
         raise ClipError(f"{source.name} is UTF-16", "save it as UTF-8")
     if wanted == "csv":
         return Guess("table", "csv")
-    if wanted == "jsonl":
+    if wanted == "jsonl" and not head.lstrip().startswith(b"["):
         return Guess("lines", "jsonl")
     layout = _layout(source, head, wanted == "auto")
     if layout == "table":
@@ -80,10 +80,13 @@ def _layout(source: Source, head: bytes, tables: bool) -> Layout:
 
 def _is_array(source: Source, begin: bytes) -> bool:
     """Whether a bracket begins an array of entries; a damaged line can begin with one too."""
-    line, _, rest = begin.partition(b"\n")
-    if PurePath(source.name).suffix.lower() in _LINES:
-        return begin[1:].lstrip()[:1] in (b"{", b"]", b"")
-    return not (rest.lstrip().startswith(b"{") and _loaded(line) is not None)
+    first, *rest = [line for line in map(bytes.strip, begin.split(b"\n")) if line]
+    objects = [isinstance(_loaded(line), dict) for line in rest[:2]]
+    if all(objects) and (len(objects) == 2 or (objects and first != b"[" and first[-1:] != b",")):
+        return False
+    if PurePath(source.name).suffix.lower() not in _LINES:
+        return True
+    return begin[1:].lstrip()[:1] in (b"{", b"]", b"")
 
 
 def _first_object(head: bytes, layout: Layout) -> dict[str, Any]:

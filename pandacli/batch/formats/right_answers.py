@@ -15,6 +15,8 @@ _PARTNERS = (
     (re.compile(r"questions", re.IGNORECASE), "answers", "Answers"),
     (re.compile(r"question", re.IGNORECASE), "answer", "Answer"),
 )
+_HEAD = 1 << 16
+_PREDICTED = (b'"pred"', b'"digest"')
 
 
 def partner(questions: Path) -> Path | None:
@@ -26,7 +28,7 @@ def partner(questions: Path) -> Path | None:
             other = capital if found[0][0].isupper() else small
             stem = questions.stem[: found.start()] + other + questions.stem[found.end() :]
             answers = questions.with_name(stem + questions.suffix)
-            if answers.is_file():
+            if answers.is_file() and not _is_predicted(answers):
                 return answers
     return None
 
@@ -62,6 +64,16 @@ class RightAnswers:
         elif place < len(self._by_place):
             found = self._by_place[place]
         return fields | {name: value for name, value in found.items() if name not in fields}
+
+
+def _is_predicted(answers: Path) -> bool:
+    """Whether the answers are those of a model, such as an earlier run has left there."""
+    try:
+        with answers.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError:  # told when it is opened to be read
+        return False
+    return any(name in head for name in _PREDICTED)
 
 
 def _entries(source: Source) -> list[dict[str, Any]]:
