@@ -48,15 +48,16 @@ _panda() {
             continue
         fi
         case "${COMP_WORDS[i]}" in
-            --canvas|--device|--engine|--frames|--from|--graphics|--load|--max-tokens|--model|--quant|--save|--seed|--system|--temperature|--to|-m) skip=1 ;;
+            --address|--answers|--batch-size|--canvas|--device|--engine|--format|--frames|--from|--graphics|--load|--max-tokens|--model|--output|--output-format|--quant|--save|--seed|--shard|--system|--temperature|--to|--video-dir|--workers|-m|-o) skip=1 ;;
             -*) ;;
             *) if [[ -z $command ]]; then command="${COMP_WORDS[i]}"; else (( places++ )); fi ;;
         esac
     done
     case "$command" in
-        "") _panda_words "ask chat frames demo models pull info rm doctor --version -h --help"; return ;;
+        "") _panda_words "ask chat batch frames demo models pull info rm doctor --version -h --help"; return ;;
         ask) words="--from --to --frames -m --model --quant --engine --device --system --max-tokens --temperature --seed --offline --json --stats --quiet --debug -h --help"; files=_panda_videos ;;
         chat) words="--continue --load --no-log --from --to --frames -m --model --quant --engine --device --system --max-tokens --temperature --seed --offline --no-frames --graphics --stats --quiet --debug -h --help"; files=_panda_videos ;;
+        batch) words="-o --output --format --output-format --answers --video-dir --batch-size --fail-fast --shard --workers --address --from --to --frames -m --model --quant --engine --device --system --max-tokens --temperature --seed --offline --json --stats --quiet --debug -h --help"; files=: ;;
         frames) words="--from --to --frames --canvas --save --json --graphics --quiet --debug -h --help"; files=_panda_videos ;;
         demo) words="--device --stats --graphics --quiet --debug -h --help"; files=: ;;
         models) words="--json --debug -h --help"; files=: ;;
@@ -75,7 +76,7 @@ _panda() {
         *:--graphics) _panda_words "auto kitty iterm2 sixel blocks none"; return ;;
         *:--engine) _panda_words "auto torch bitsandbytes llama"; return ;;
         *:--device) _panda_words "auto cpu cuda"; return ;;
-        *:--canvas|*:--device|*:--engine|*:--frames|*:--from|*:--graphics|*:--load|*:--max-tokens|*:--model|*:--quant|*:--save|*:--seed|*:--system|*:--temperature|*:--to|*:-m) return ;;
+        *:--address|*:--answers|*:--batch-size|*:--canvas|*:--device|*:--engine|*:--format|*:--frames|*:--from|*:--graphics|*:--load|*:--max-tokens|*:--model|*:--output|*:--output-format|*:--quant|*:--save|*:--seed|*:--shard|*:--system|*:--temperature|*:--to|*:--video-dir|*:--workers|*:-m|*:-o) return ;;
     esac
     if [[ $current == -* ]]; then
         _panda_words "$words"

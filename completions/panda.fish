@@ -15,7 +15,7 @@ function __panda_before_argument
             continue
         end
         switch $word
-            case --canvas --device --engine --frames --from --graphics --load --max-tokens --model --quant --save --seed --system --temperature --to -m
+            case --address --answers --batch-size --canvas --device --engine --format --frames --from --graphics --load --max-tokens --model --output --output-format --quant --save --seed --shard --system --temperature --to --video-dir --workers -m -o
                 set skip 1
             case '-*'
             case '*'
@@ -70,6 +70,34 @@ complete -c panda -n '__fish_seen_subcommand_from chat' -l quiet -d 'No notices;
 complete -c panda -n '__fish_seen_subcommand_from chat' -l debug -d 'Tracebacks for errors'
 complete -c panda -n '__fish_seen_subcommand_from chat' -s h -l help -d 'Show this message and exit'
 complete -c panda -n '__fish_seen_subcommand_from chat; and __panda_before_argument' -a '(__panda_videos)'
+complete -c panda -n __fish_use_subcommand -a batch -d 'Answer a file of questions'
+complete -c panda -n '__fish_seen_subcommand_from batch' -s o -l output -x -d 'The answers; - for stdout'
+complete -c panda -n '__fish_seen_subcommand_from batch' -l format -x -d 'jsonl, csv, qa, generic, consistency or openai'
+complete -c panda -n '__fish_seen_subcommand_from batch' -l output-format -x -d 'One of these, or same'
+complete -c panda -n '__fish_seen_subcommand_from batch' -l answers -x -d 'Right answers that go with a qa file, if not found beside it'
+complete -c panda -n '__fish_seen_subcommand_from batch' -l video-dir -x -d 'Where the videos are'
+complete -c panda -n '__fish_seen_subcommand_from batch' -l batch-size -x -d 'Questions answered at a time'
+complete -c panda -n '__fish_seen_subcommand_from batch' -l fail-fast -d 'Stop at the first failure'
+complete -c panda -n '__fish_seen_subcommand_from batch' -l shard -x -d 'Only this part of the clips, as 1/4; for job arrays'
+complete -c panda -n '__fish_seen_subcommand_from batch' -l workers -x -d 'Models at a time, with --engine ray'
+complete -c panda -n '__fish_seen_subcommand_from batch' -l address -x -d 'The Ray cluster to join, or auto'
+complete -c panda -n '__fish_seen_subcommand_from batch' -l from -x -d 'Start at seconds, m:ss or h:mm:ss'
+complete -c panda -n '__fish_seen_subcommand_from batch' -l to -x -d 'Stop there'
+complete -c panda -n '__fish_seen_subcommand_from batch' -l frames -x -d 'Frames to sample'
+complete -c panda -n '__fish_seen_subcommand_from batch' -s m -l model -x -a 'video-panda-7b video-panda-7b-pretrained tiny (__fish_complete_directories)' -d 'A name or a folder'
+complete -c panda -n '__fish_seen_subcommand_from batch' -l quant -x -a 'auto 4bit 8bit none' -d 'auto, 4bit, 8bit or none'
+complete -c panda -n '__fish_seen_subcommand_from batch' -l engine -x -a 'auto torch bitsandbytes llama' -d 'auto, torch, bitsandbytes, llama or ray'
+complete -c panda -n '__fish_seen_subcommand_from batch' -l device -x -a 'auto cpu cuda' -d 'auto, cpu, cuda or cuda:N'
+complete -c panda -n '__fish_seen_subcommand_from batch' -l system -x -d 'Replaces the system prompt'
+complete -c panda -n '__fish_seen_subcommand_from batch' -l max-tokens -x -d 'Longest answer'
+complete -c panda -n '__fish_seen_subcommand_from batch' -l temperature -x -d 'Above 0, answers vary'
+complete -c panda -n '__fish_seen_subcommand_from batch' -l seed -x -d 'Makes varying answers repeatable'
+complete -c panda -n '__fish_seen_subcommand_from batch' -l offline -d 'Never touch the network'
+complete -c panda -n '__fish_seen_subcommand_from batch' -l json -d 'The answers on stdout, too'
+complete -c panda -n '__fish_seen_subcommand_from batch' -l stats -d 'The time that each stage took'
+complete -c panda -n '__fish_seen_subcommand_from batch' -l quiet -d 'No notices; errors still show'
+complete -c panda -n '__fish_seen_subcommand_from batch' -l debug -d 'Tracebacks for errors'
+complete -c panda -n '__fish_seen_subcommand_from batch' -s h -l help -d 'Show this message and exit'
 complete -c panda -n __fish_use_subcommand -a frames -d 'Show the frames that a model would look at'
 complete -c panda -n '__fish_seen_subcommand_from frames' -l from -x -d 'Start at seconds, m:ss or h:mm:ss'
 complete -c panda -n '__fish_seen_subcommand_from frames' -l to -x -d 'Stop there'

@@ -31,6 +31,7 @@ _panda() {
         menu=(
         'ask:Ask one or more questions about a video'
         'chat:Talk about a video'
+        'batch:Answer a file of questions'
         'frames:Show the frames that a model would look at'
         'demo:Ask the small model tiny about a bundled clip'
         'models:List the models\: here, and to be had'
@@ -93,6 +94,39 @@ _panda() {
                 '(-h --help)-h[Show this message and exit]' \
                 '(-h --help)--help[Show this message and exit]' \
                 '1:video:_panda_videos'
+            ;;
+        (batch)
+            _arguments -s -S \
+                '(-o --output)-o[The answers; - for stdout]:value: ' \
+                '(-o --output)--output=[The answers; - for stdout]:value: ' \
+                '(--format)--format=[jsonl, csv, qa, generic, consistency or openai]:value: ' \
+                '(--output-format)--output-format=[One of these, or same]:value: ' \
+                '(--answers)--answers=[Right answers that go with a qa file, if not found beside it]:value: ' \
+                '(--video-dir)--video-dir=[Where the videos are]:value: ' \
+                '(--batch-size)--batch-size=[Questions answered at a time]:value: ' \
+                '(--fail-fast)--fail-fast[Stop at the first failure]' \
+                '(--shard)--shard=[Only this part of the clips, as 1/4; for job arrays]:value: ' \
+                '(--workers)--workers=[Models at a time, with --engine ray]:value: ' \
+                '(--address)--address=[The Ray cluster to join, or auto]:value: ' \
+                '(--from)--from=[Start at seconds, m\:ss or h\:mm\:ss]:value: ' \
+                '(--to)--to=[Stop there]:value: ' \
+                '(--frames)--frames=[Frames to sample]:value: ' \
+                '(-m --model)-m[A name or a folder]:value:_panda_models video-panda-7b video-panda-7b-pretrained tiny' \
+                '(-m --model)--model=[A name or a folder]:value:_panda_models video-panda-7b video-panda-7b-pretrained tiny' \
+                '(--quant)--quant=[auto, 4bit, 8bit or none]:value:(auto 4bit 8bit none)' \
+                '(--engine)--engine=[auto, torch, bitsandbytes, llama or ray]:value:(auto torch bitsandbytes llama)' \
+                '(--device)--device=[auto, cpu, cuda or cuda\:N]:value:(auto cpu cuda)' \
+                '(--system)--system=[Replaces the system prompt]:value: ' \
+                '(--max-tokens)--max-tokens=[Longest answer]:value: ' \
+                '(--temperature)--temperature=[Above 0, answers vary]:value: ' \
+                '(--seed)--seed=[Makes varying answers repeatable]:value: ' \
+                '(--offline)--offline[Never touch the network]' \
+                '(--json)--json[The answers on stdout, too]' \
+                '(--stats)--stats[The time that each stage took]' \
+                '(--quiet)--quiet[No notices; errors still show]' \
+                '(--debug)--debug[Tracebacks for errors]' \
+                '(-h --help)-h[Show this message and exit]' \
+                '(-h --help)--help[Show this message and exit]'
             ;;
         (frames)
             _arguments -s -S \

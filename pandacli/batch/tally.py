@@ -34,6 +34,10 @@ class Tally:
         """Questions that are still open."""
         return self.records - self.earlier - self.answered - self.failed
 
+    def spend(self, stage: str, seconds: float) -> None:
+        """Count what a stage took."""
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
 
 @dataclass(frozen=True)
 class Outcome:

@@ -6,6 +6,7 @@ import typer
 
 from pandacli import __version__
 from pandacli.cli.ask import ask
+from pandacli.cli.batch import batch
 from pandacli.cli.chat import chat
 from pandacli.cli.commands import Commands
 from pandacli.cli.demo import demo
@@ -58,6 +59,7 @@ def panda(
 
 app.command(cls=PlainCommand)(ask)
 app.command(cls=PlainCommand)(chat)
+app.command(cls=PlainCommand)(batch)
 app.command(cls=PlainCommand)(frames)
 app.command(cls=PlainCommand)(demo)
 app.command(cls=PlainCommand)(models)

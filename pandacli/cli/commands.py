@@ -11,8 +11,9 @@ from pandacli.errors import UsageError
 
 _EXIT_CODES = (
     ("0", "done"),
+    ("1", "finished, but some questions of a batch failed"),
     ("2", "wrong usage"),
-    ("3", "the video cannot be used"),
+    ("3", "the video, or the file of questions or answers, cannot be used"),
     ("4", "the model is missing, damaged or cannot be had"),
     ("5", "out of memory, or no such device"),
     ("130", "interrupted"),

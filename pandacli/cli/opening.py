@@ -4,6 +4,8 @@ First the frames: a clip that cannot be used is told before anything else. Then 
 is on this machine, and only then its weights.
 """
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -43,11 +45,25 @@ def read_clip(
 
 
 def load_model(
-    name: str, screen: Screen, *, device: str = "auto", quant: str = "auto", engine: str = "auto"
+    name: str,
+    screen: Screen,
+    *,
+    device: str = "auto",
+    quant: str = "auto",
+    engine: str = "auto",
+    tell: Callable[[str], None] | None = None,
 ) -> "Panda":
     """Returns the model called `name`, loaded, and quantised before where it has to be.
 
     What was chosen for the user is said, where that is not the model as it was published.
+
+    Args:
+        name: What `Panda.load` takes, and so are device, quant and engine.
+        screen: Where things are said.
+        device: See there.
+        quant: See there.
+        engine: See there.
+        tell: Told how it goes, in place of a line on the screen.
 
     Raises:
         ModelError: It is not on this machine, or damaged.
@@ -56,7 +72,9 @@ def load_model(
     from pandacli.store import resolve
 
     resolve(name)  # before torch is imported, which takes seconds
-    with screen.stage(f"loading {name}") as say:
+    doing = f"loading {name}"
+    with nullcontext(tell) if tell else screen.stage(doing) as say:
+        say(doing)
         from pandacli import Panda
 
         def report(done: int, total: int) -> None:

@@ -11,6 +11,8 @@ import typer
 _LOOK = "What it looks at"
 _ANSWER = "How it answers"
 _OUTPUT = "What it prints"
+_RECORDS = "What it reads and writes"
+_WORK = "How it works"
 
 Model = Annotated[
     str | None,
@@ -130,4 +132,101 @@ Quiet = Annotated[
 Debug = Annotated[
     bool | None,
     typer.Option("--debug/--no-debug", help="Tracebacks for errors.", rich_help_panel=_OUTPUT),
+]
+
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="The answers; - for stdout. [default: questions.answers.jsonl]",
+        rich_help_panel=_RECORDS,
+    ),
+]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="jsonl, csv, qa, generic, consistency or openai. [default: auto]",
+        rich_help_panel=_RECORDS,
+    ),
+]
+OutputFormat = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="One of these, or same. [default: jsonl]",
+        rich_help_panel=_RECORDS,
+    ),
+]
+RightAnswers = Annotated[
+    str | None,
+    typer.Option(
+        "--answers",
+        metavar="FILE",
+        help="Right answers that go with a qa file, if not found beside it.",
+        rich_help_panel=_RECORDS,
+    ),
+]
+VideoDir = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Where the videos are. [default: beside the questions]",
+        rich_help_panel=_RECORDS,
+    ),
+]
+BatchSize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N",
+        help="Questions answered at a time. [default: auto]",
+        rich_help_panel=_WORK,
+    ),
+]
+FailFast = Annotated[
+    bool | None,
+    typer.Option(
+        "--fail-fast/--no-fail-fast", help="Stop at the first failure.", rich_help_panel=_WORK
+    ),
+]
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I/N",
+        help="Only this part of the clips, as 1/4; for job arrays.",
+        rich_help_panel=_WORK,
+    ),
+]
+Workers = Annotated[
+    str | None,
+    typer.Option(metavar="N", help="Models at a time, with --engine ray.", rich_help_panel=_WORK),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST",
+        help="The Ray cluster to join, or auto. [default: this machine]",
+        rich_help_panel=_WORK,
+    ),
+]
+BatchEngine = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        metavar="NAME",
+        help="auto, torch, bitsandbytes, llama or ray. [default: auto]",
+        rich_help_panel=_ANSWER,
+    ),
+]
+JsonLines = Annotated[
+    bool | None,
+    typer.Option("--json/--no-json", help="The answers on stdout, too.", rich_help_panel=_OUTPUT),
+]
+StageStats = Annotated[
+    bool | None,
+    typer.Option(
+        "--stats/--no-stats", help="The time that each stage took.", rich_help_panel=_OUTPUT
+    ),
 ]

@@ -9,7 +9,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,6 +21,7 @@ from pandacli.store.catalogue import DEFAULT_MODEL
 QUANTS = ("auto", "4bit", "8bit", "none")
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
+_MOST_AT_ONCE = 4096  # questions; more were never worth their memory
 _CANVAS_CELL = 28  # pixels; two patches of 14, as in every model that panda knows
 
 
@@ -74,17 +75,43 @@ def _temperature(value: str) -> float:
 
 
 def _quant(value: str) -> str:
-    if value not in QUANTS:
-        raise ValueError(f"{value!r} is not one of {', '.join(QUANTS)}")
-    return value
+    return _one_of(QUANTS, value)
 
 
 def _engine(value: str) -> str:
-    from pandacli.engine.engines import ENGINES
+    from pandacli.engine.engines import ENGINES, RAY
 
-    if value not in ENGINES:
-        raise ValueError(f"{value!r} is not one of {', '.join(ENGINES)}")
+    return _one_of((*ENGINES, RAY), value)
+
+
+def _format(value: str) -> str:
+    from pandacli.batch.formats import FORMATS
+
+    return _one_of(("auto", *FORMATS), value)
+
+
+def _output_format(value: str) -> str:
+    from pandacli.batch.formats import OUTPUT_FORMATS
+
+    return _one_of((*OUTPUT_FORMATS, "same"), value)
+
+
+def _one_of(choices: Sequence[str], value: str) -> str:
+    if value not in choices:
+        raise ValueError(f"{value!r} is not one of {', '.join(choices)}")
     return value
+
+
+def _batch_size(value: str) -> int | None:
+    return None if value == "auto" else _whole(1, _MOST_AT_ONCE)(value)
+
+
+def _shard(value: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", value, re.ASCII)
+    number, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= number <= count:
+        raise ValueError(f"{value!r} is not like 1/4, the first of four parts")
+    return number, count
 
 
 def _device(value: str) -> str:
@@ -106,9 +133,7 @@ def _canvas(value: str) -> int:
 def _graphics(value: str) -> str:
     from pandacli.ui.terminal import GRAPHICS
 
-    if value not in GRAPHICS:
-        raise ValueError(f"{value!r} is not one of {', '.join(GRAPHICS)}")
-    return value
+    return _one_of(GRAPHICS, value)
 
 
 def _seconds(value: str) -> float:
@@ -147,6 +172,14 @@ SETTINGS = {
         Setting("seed", _whole(0, 2**63 - 1)),
         Setting("system", _text),
         Setting("offline", _flag, False),
+        Setting("format", _format, "auto"),
+        Setting("output-format", _output_format, "jsonl"),
+        Setting("video-dir", _name),
+        Setting("batch-size", _batch_size),
+        Setting("fail-fast", _flag, False),
+        Setting("shard", _shard, (1, 1)),
+        Setting("workers", _whole(1, 10_000)),
+        Setting("address", _name),
         Setting("no-frames", _flag, False),
         Setting("no-log", _flag, False),
         Setting("json", _flag, False),

@@ -19,6 +19,17 @@ from pandacli.errors import DeviceError
 MOST_TEXTS = 64
 """How many texts there can be at once."""
 
+_ENOUGH = 64 * MOST_TEXTS
+
+
+def useful_room(wanted: int, longest: int) -> int:
+    """How many positions to have memory for, of those wanted.
+
+    A KV cache of llama.cpp takes all of its memory at once, and is cleared. So it is for short
+    questions and answers, or one of the longest, where as many as there are were wanted.
+    """
+    return min(wanted, max(_ENOUGH, longest))
+
 
 @dataclass
 class _Text:
@@ -60,9 +71,9 @@ class LlamaBranches:
             (len(texts), vocabulary) float32 logits of the tokens that come next.
 
         Raises:
-            ValueError: There are no ids for a text, or one is no token; there are more texts or
-                positions than there is room for; or the branches are closed.
-            DeviceError: llama.cpp could not compute.
+            ValueError: There are no ids for a text, or one is no token; there are more texts than
+                `MOST_TEXTS`, or one is too long; or the branches are closed.
+            DeviceError: There is no room for so many positions, or llama.cpp could not compute.
         """
         context = self._opened()
         self._check(texts, context.vocabulary)
@@ -105,10 +116,13 @@ class LlamaBranches:
         lengths = {number: text.length - self._length for number, text in self._texts.items()}
         for number, ids in texts.items():
             lengths[number] = lengths.get(number, 0) + len(ids)
-        if (used := sum(lengths.values())) > self._room:
-            raise ValueError(f"{used} positions are more than there is room for: {self._room}")
         if lengths and (end := self._length + max(lengths.values())) > self._most:
             raise ValueError(f"{end} positions are more than the context's {self._most}")
+        if (used := sum(lengths.values())) > self._room:
+            raise DeviceError(
+                f"no room in the KV cache for {used} tokens: there is room for {self._room}",
+                "answer fewer questions at once",
+            )
 
     def _begin(self, context: LlamaContext, number: int) -> None:
         sequence = self._unused.pop()

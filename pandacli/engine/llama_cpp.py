@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pandacli.engine.cgroup import usable_memory
-from pandacli.engine.llama_branches import MOST_TEXTS, LlamaBranches
+from pandacli.engine.llama_branches import MOST_TEXTS, LlamaBranches, useful_room
 from pandacli.engine.llama_context import SLICE, ContextFullError, LlamaContext, LoadedGguf
 from pandacli.errors import DeviceError, ModelError
 
@@ -160,20 +160,22 @@ class LlamaCppReading:
 
         Args:
             room: How many positions they may have at once at most, without those they share. Where
-                this reading's context has no such room, what has been read is copied to another.
+                this reading's context has no such room, what has been read is copied to another;
+                that has `useful_room`.
 
         Raises:
             DeviceError: There is no memory for them.
         """
         taken = None
-        context = self._context
+        context, most = self._context, self._model.context
+        room = useful_room(room, most - self.length)
         if context.free >= room:
             taken = context.take_together(MOST_TEXTS + 1)
         if taken is None:
             context = self._roomier(room)
             taken = context.take_together(MOST_TEXTS + 1)
             assert taken is not None  # none is in use yet
-        branches = LlamaBranches(context, taken, self.length, room=room, most=self._model.context)
+        branches = LlamaBranches(context, taken, self.length, room=room, most=most)
         # from here on the branches give the sequences back, whatever is interrupted
         past = taken[0]
         if context is self._context:

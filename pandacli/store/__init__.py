@@ -17,6 +17,7 @@ from pandacli.store.inventory import (
     kept_copies,
     wants_download,
 )
+from pandacli.store.identity import identity
 from pandacli.store.places import home
 from pandacli.store.published import Plan, PublishedFile, plan_download
 from pandacli.store.removal import Removal, plan_removal, remove, remove_download
@@ -40,6 +41,7 @@ __all__ = [
     "download",
     "find_model",
     "home",
+    "identity",
     "inventory",
     "is_offline",
     "is_ready",

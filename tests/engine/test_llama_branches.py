@@ -306,8 +306,8 @@ def test_too_little_memory_is_told_before_it_is_taken(
     opened: list[int] = []
     monkeypatch.setattr(llama_module, "usable_memory", lambda: Memory(2**30, 2**21))
     monkeypatch.setattr(llama_module, "LlamaContext", lambda *sizes: opened.append(sizes[1]))
-    with pytest.raises(DeviceError, match="no room for a KV cache of 5060 tokens"):
-        reading.branch(5000)
+    with pytest.raises(DeviceError, match="no room for a KV cache of 4060 tokens"):
+        reading.branch(4000)
     assert not opened
 
 
@@ -316,8 +316,8 @@ def test_memory_that_llama_cpp_does_not_get_is_told(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(llama_library(), "llama_init_from_model", lambda *_: None)
-        with pytest.raises(DeviceError, match="no room for a KV cache of 5060 tokens"):
-            reading.branch(5000)
+        with pytest.raises(DeviceError, match="no room for a KV cache of 4060 tokens"):
+            reading.branch(4000)
     assert unchanged(llama, reading)
 
 
@@ -333,10 +333,14 @@ def test_there_are_no_more_texts_than_sequences(reading: LlamaCppReading) -> Non
 def test_there_are_no_more_positions_than_room(reading: LlamaCppReading) -> None:
     branches = reading.branch(20)
     branches.read({1: text(1, 10)})
-    with pytest.raises(ValueError, match="21 positions are more than there is room for: 20"):
+    with pytest.raises(DeviceError, match="no room in the KV cache for 21 tokens"):
         branches.read({1: [1], 2: text(2, 10)})
     branches.end(1)
     branches.read({2: text(2, 20)})
+
+
+def test_no_more_memory_is_taken_than_short_texts_need(reading: LlamaCppReading) -> None:
+    assert reading.branch(10**9)._opened().free == 64 * MOST_TEXTS + len(PAST)
 
 
 def test_a_text_is_no_longer_than_a_reading_may_be(reading: LlamaCppReading) -> None:

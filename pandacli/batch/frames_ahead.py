@@ -1,0 +1,167 @@
+"""The frames of the next clips, read in processes of their own while this one is answered.
+
+A process that a damaged video brings down costs that video, and nothing else.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
+
+from pandacli.errors import ClipError, PandaError
+from pandacli.video.clip import Clip
+
+if TYPE_CHECKING:
+    from pandacli.video import Frames
+
+_Item = TypeVar("_Item")
+
+
+@dataclass
+class _Reading(Generic[_Item]):
+    item: _Item
+    clip: Clip
+    future: "Future[Frames]"
+
+
+class FramesAhead:
+    """Reads the frames of clips before they are wanted; a context manager.
+
+    Args:
+        num_frames: How many frames a model is shown.
+        canvas_side: The side in pixels of the square that it sees them in; frames arrive fitted.
+        workers: How many processes read.
+    """
+
+    def __init__(self, num_frames: int, canvas_side: int, workers: int | None = None) -> None:
+        self._num_frames, self._side = num_frames, canvas_side
+        self._workers = workers or _spare_cores()
+        self._pool = self._new_pool(self._workers)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        _end(self._pool)
+
+    def read(
+        self, clips: Iterable[tuple[_Item, Clip | PandaError]]
+    ) -> "Iterator[tuple[_Item, Frames | PandaError]]":
+        """The frames of each clip, in order, or what is wrong with it.
+
+        Args:
+            clips: The clips, each with what it is wanted for; or, for a clip that cannot be, why.
+                They are drawn a few ahead.
+        """
+        window: deque[_Reading[_Item] | tuple[_Item, PandaError]] = deque()
+        for item, clip in clips:
+            if isinstance(clip, PandaError):
+                window.append((item, clip))
+            else:
+                window.append(_Reading(item, clip, self._submit(clip)))
+            if len(window) > self._workers:
+                yield self._first(window)
+        while window:
+            yield self._first(window)
+
+    def _first(
+        self, window: "deque[_Reading[_Item] | tuple[_Item, PandaError]]"
+    ) -> "tuple[_Item, Frames | PandaError]":
+        first = window.popleft()
+        if not isinstance(first, _Reading):
+            return first
+        try:
+            return first.item, first.future.result()
+        except PandaError as error:
+            return first.item, error
+        except BrokenProcessPool:
+            frames = self._read_alone(first.clip)
+            for other in window:
+                if isinstance(other, _Reading):
+                    other.future = self._submit(other.clip)
+            return first.item, frames
+
+    def _read_alone(self, clip: Clip) -> "Frames | PandaError":
+        """Read a clip with no other in sight, after one of several has ended its process."""
+        _end(self._pool)
+        alone = self._new_pool(1)
+        try:
+            return alone.submit(read_fitted, clip, self._num_frames, self._side).result()
+        except PandaError as error:
+            return error
+        except BrokenProcessPool:
+            return ClipError(f"{clip.path} brings the video decoder down")
+        finally:
+            _end(alone)
+            self._pool = self._new_pool(self._workers)
+
+    def _submit(self, clip: Clip) -> "Future[Frames]":
+        try:
+            return self._pool.submit(read_fitted, clip, self._num_frames, self._side)
+        except BrokenProcessPool as error:  # told when the turn of this clip comes
+            broken: Future[Frames] = Future()
+            broken.set_exception(error)
+            return broken
+
+    @staticmethod
+    def _new_pool(workers: int) -> ProcessPoolExecutor:
+        # not forked: torch has threads, which a fork leaves in pieces
+        context = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(workers, mp_context=context, initializer=_be_a_worker)
+
+
+def read_fitted(clip: Clip, num_frames: int, canvas_side: int) -> "Frames":
+    """The sampled frames of a clip, fitted into the model's canvas, of which they fill one side.
+
+    What is left for the model's own fitting is to find that nothing is left to do.
+
+    Raises:
+        PandaError: As `sample_frames`; also for what a decoder should not, but may, come up with.
+    """
+    from pandacli.video import fit_to_box, sample_frames
+
+    try:
+        frames = sample_frames(clip, num_frames)
+        return replace(frames, pixels=fit_to_box(frames.pixels, image_size=canvas_side))
+    except PandaError:
+        raise
+    except Exception as error:
+        raise ClipError(f"{clip.path} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _be_a_worker() -> None:
+    """Leave Ctrl-C to the main process, and end when it does, however it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """End a pool at once, whatever it is reading."""
+    for process in list((pool._processes or {}).values()):
+        process.terminate()
+    pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _spare_cores() -> int:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(4, (usable or 1) // 2))

@@ -1,0 +1,203 @@
+"""A batch from its file of questions to its file of answers."""
+
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from pandacli import store
+from pandacli.batch.answering import Settings
+from pandacli.batch.answers_file import AnswersFile
+from pandacli.batch.answers_stream import AnswersStream
+from pandacli.batch.digest import record_hash
+from pandacli.batch.formats import open_questions, write_answers
+from pandacli.batch.index import Index
+from pandacli.batch.output_path import refuse_same
+from pandacli.batch.records import Record
+from pandacli.batch.run import Run
+from pandacli.batch.videos import VideoFolder
+from pandacli.errors import ClipError, UsageError
+from pandacli.store.durable import settle
+
+if TYPE_CHECKING:
+    from pandacli.batch.answering import Line
+
+STREAM = "-"
+"""Stands for stdin, or stdout, in place of a file."""
+
+_EXTENSIONS = {"jsonl": ".jsonl", "csv": ".csv", "openai": ".openai.jsonl"}  # the others: .json
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a batch is asked to do.
+
+    Attributes:
+        questions: The file of questions, or "-".
+        settings: How they are asked.
+        output: The file of answers, or "-"; None for a name like that of the questions.
+        format: The format of the questions, or "auto".
+        output_format: The format of the answers, or "same" as the questions.
+        right_answers: The file of right answers that belongs to the questions.
+        video_dir: What the names of videos are relative to; None for the questions' folder.
+        shard: Which part of the clips, from 1, and of how many.
+        fail_fast: Stop at the first failure.
+    """
+
+    questions: str
+    settings: Settings
+    output: str | None = None
+    format: str = "auto"
+    output_format: str = "jsonl"
+    right_answers: Path | None = None
+    video_dir: Path | None = None
+    shard: tuple[int, int] = (1, 1)
+    fail_fast: bool = False
+
+
+class Batch:
+    """A job whose files are open, and the answers locked; a context manager, to let go of them.
+
+    Args:
+        job: What is asked for.
+
+    Attributes:
+        output: The file of answers as it was asked for; None for stdout.
+        journal: The file that answers are written to one by one; None where there is none to go
+            on from.
+
+    Raises:
+        UsageError: The answers cannot go where they were asked to.
+        ClipError: The file of questions cannot be used, or the answers cannot be written.
+    """
+
+    run: Run
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.output, self.journal = _places(job)
+        self._piped = job.questions == STREAM
+        self._shaped = job.output_format != "jsonl"
+        with ExitStack() as opened:
+            source = sys.stdin.buffer if self._piped else Path(job.questions)
+            self._questions = opened.enter_context(
+                open_questions(source, job.format, job.right_answers)
+            )
+            for path in (self.output, self.journal):
+                if path and not self._piped:
+                    refuse_same(path, Path(job.questions))
+            self._answers = self._open_answers(opened)
+            self._opened = opened.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._opened.__exit__(kind, error, traceback)
+
+    def plan(self, say: Callable[[str], None] = lambda _: None) -> Run:
+        """Find out what is open.
+
+        Args:
+            say: Told, in a few words, what is waited for.
+
+        Returns:
+            What answers the open questions; also in `run`.
+
+        Raises:
+            ModelError: The model is not on this machine, or damaged.
+            ClipError: The file of questions cannot be read.
+        """
+        job = self.job
+        resolved = store.resolve(job.settings.model)
+        say(f"identifying {resolved.name}")
+        self._decisive = job.settings.decisive() | {"weights": store.identity(resolved)}
+        say("reading the questions")
+        index = Index.build(self._questions, self._decisive, self._answers.done, job.shard)
+        home = Path() if self._piped else Path(job.questions).parent
+        self.run = Run(
+            index,
+            job.settings,
+            VideoFolder(job.video_dir or home),
+            self._answers,
+            canvas_side=store.canvas_side(resolved.folder),
+            fail_fast=job.fail_fast,
+        )
+        return self.run
+
+    def finish(self) -> None:
+        """Have all answers on the disk, and in the shape that was asked for.
+
+        Raises:
+            ClipError: They cannot be written.
+        """
+        self._answers.sync()
+        if not self._shaped:
+            return
+        assert isinstance(self._answers, AnswersFile)  # a shape is made of a whole journal
+        digest_of, find = record_hash(self._decisive), self._answers.find
+
+        def line_of(record: Record) -> "Line | None":
+            return find(digest_of(record))
+
+        shape = self.job.output_format
+        shape = self._questions.format if shape == "same" else shape
+        if self.output is None:
+            write_answers(self._questions, shape, line_of, sys.stdout)
+            return
+        partial = self.output.with_name(f"{self.output.name}.partial")
+        try:
+            with partial.open("w", encoding="utf-8", newline="") as file:
+                write_answers(self._questions, shape, line_of, file)
+            settle(partial, self.output)
+        except OSError as error:
+            raise ClipError(
+                f"cannot write {self.output}: {error.strerror}",
+                f"the answers are safe in {self.journal}",
+            ) from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _open_answers(self, opened: ExitStack) -> AnswersFile | AnswersStream:
+        if self.journal:
+            return opened.enter_context(AnswersFile(self.journal))
+        if not self._shaped:
+            return opened.enter_context(AnswersStream(sys.stdout.buffer))
+        folder = opened.enter_context(tempfile.TemporaryDirectory())
+        return opened.enter_context(AnswersFile(Path(folder) / "answers.jsonl"))
+
+
+def _places(job: Job) -> tuple[Path | None, Path | None]:
+    """Where the answers end up, and where they are written one by one."""
+    output = job.output
+    if output is None and job.questions == STREAM:
+        output = STREAM
+    if output == STREAM:
+        return None, None
+    if output == "":
+        raise UsageError("-o is empty", "name a file, or - for stdout")
+    if output is not None:
+        path = Path(output)
+        journal = path.with_name(f"{path.stem}.answers.jsonl")
+        if job.output_format == "jsonl":
+            return path, path
+        if journal == path:
+            raise UsageError(f"{path} is where the answers are kept one by one: call it otherwise")
+        return path, journal
+    questions = Path(job.questions)
+    number, count = job.shard
+    shard = f".{number}-of-{count}" if count > 1 else ""
+    journal = questions.with_name(f"{questions.stem}.answers{shard}.jsonl")
+    if job.output_format == "jsonl":
+        return journal, journal
+    extension = _EXTENSIONS.get(job.output_format, ".json")
+    return questions.with_name(f"{questions.stem}.answers{shard}{extension}"), journal

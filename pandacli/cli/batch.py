@@ -1,0 +1,208 @@
+"""`panda batch`: a file of questions in, a file of answers out."""
+
+import json as jsons
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pandacli.cli import options, settings
+from pandacli.cli.opening import load_model
+from pandacli.cli.pulling import go_offline, offer_download
+from pandacli.engine.engines import RAY
+from pandacli.errors import UsageError
+from pandacli.ui.console import Screen
+
+if TYPE_CHECKING:
+    from pandacli import Panda
+    from pandacli.batch.job import Batch, Job
+    from pandacli.batch.run import Run
+    from pandacli.ui.batch import BatchDisplay
+
+_EXAMPLE = "for example: panda batch questions.jsonl"
+_FAILURES = 1  # the exit code where some records failed
+
+
+def batch(
+    questions: Annotated[
+        str,
+        typer.Argument(
+            metavar="QUESTIONS",
+            show_default=False,
+            help="A file of questions; - reads standard input.",
+        ),
+    ],
+    output: options.Output = None,
+    format: options.Format = None,  # noqa: A002  (the name of the option)
+    output_format: options.OutputFormat = None,
+    answers: options.RightAnswers = None,
+    video_dir: options.VideoDir = None,
+    batch_size: options.BatchSize = None,
+    fail_fast: options.FailFast = None,
+    shard: options.Shard = None,
+    workers: options.Workers = None,
+    address: options.Address = None,
+    start: options.From = None,
+    end: options.To = None,
+    frames: options.Frames = None,
+    model: options.Model = None,
+    quant: options.Quant = None,
+    engine: options.BatchEngine = None,
+    device: options.Device = None,
+    system: options.System = None,
+    max_tokens: options.MaxTokens = None,
+    temperature: options.Temperature = None,
+    seed: options.Seed = None,
+    offline: options.Offline = None,
+    json: options.JsonLines = None,
+    stats: options.StageStats = None,
+    quiet: options.Quiet = None,
+    debug: options.Debug = None,
+) -> None:
+    """Answer a file of questions.
+
+    A line is a JSON object with "video" and "question", and if you like "id",
+    "from", "to", "system" and "max_tokens"; whatever else it has comes back
+    beside the "answer". CSV, MSVD-QA and its kin, the Video-ChatGPT benchmarks
+    and OpenAI batch requests are read as they are. Each clip is looked at once,
+    however its questions are scattered.
+
+    A run that was stopped, by whatever, goes on where it was when the same
+    command is given again. The exit code is 1 if there were questions that
+    could not be answered.
+    """
+    chosen = settings.resolve(
+        {
+            "format": format,
+            "output-format": output_format,
+            "video-dir": video_dir,
+            "batch-size": batch_size,
+            "fail-fast": fail_fast,
+            "shard": shard,
+            "workers": workers,
+            "address": address,
+            "from": start,
+            "to": end,
+            "frames": frames,
+            "model": model,
+            "quant": quant,
+            "engine": engine,
+            "device": device,
+            "system": system,
+            "max-tokens": max_tokens,
+            "temperature": temperature,
+            "seed": seed,
+            "offline": offline,
+            "json": json,
+            "stats": stats,
+            "quiet": quiet,
+            "debug": debug,
+        }
+    )
+    if not questions:
+        raise UsageError("QUESTIONS is empty", _EXAMPLE)
+    screen = Screen(quiet=chosen["quiet"])
+    if chosen["offline"]:
+        go_offline()
+    job = _job(questions, output, answers, chosen)
+    how_run = {name: getattr(job.settings, name) for name in ("quant", "engine", "device")}
+    from pandacli.batch.job import Batch
+
+    with Batch(job) as opened:
+        offer_download(job.settings.model, screen, **how_run)
+        with screen.stage("preparing") as say:
+            run = opened.plan(say)
+        display = _display(opened, screen, stats=chosen["stats"])
+
+        def load() -> "Panda":
+            return load_model(job.settings.model, screen, **how_run, tell=display.doing)
+
+        with _stopping(run, display), display:
+            for outcome in run.outcomes(load, display.doing):
+                display.update(outcome)
+                if chosen["json"] and opened.output:
+                    screen.line(jsons.dumps(outcome.written))
+        opened.finish()
+        _close(opened, display)
+
+
+def _job(questions: str, output: str | None, answers: str | None, chosen: dict[str, Any]) -> "Job":
+    from pandacli.batch.answering import Settings
+    from pandacli.batch.job import Job
+
+    ray = chosen["engine"] == RAY
+    return Job(
+        questions,
+        Settings(
+            model=chosen["model"],
+            quant=chosen["quant"],
+            engine="auto" if ray else chosen["engine"],
+            device=chosen["device"],
+            frames=chosen["frames"],
+            start=chosen["from"],
+            end=chosen["to"],
+            system=chosen["system"],
+            max_tokens=chosen["max-tokens"],
+            temperature=chosen["temperature"],
+            seed=chosen["seed"],
+            batch_size=chosen["batch-size"],
+        ),
+        output=output,
+        format=chosen["format"],
+        output_format=chosen["output-format"],
+        right_answers=Path(answers) if answers else None,
+        video_dir=Path(chosen["video-dir"]) if chosen["video-dir"] else None,
+        shard=chosen["shard"],
+        fail_fast=chosen["fail-fast"],
+    )
+
+
+def _display(opened: "Batch", screen: Screen, *, stats: bool) -> "BatchDisplay":
+    from pandacli.ui.batch import BatchDisplay
+
+    answers = str(opened.output) if opened.output else None
+    return BatchDisplay(screen, opened.run.tally, stats=stats, answers=answers)
+
+
+@contextmanager
+def _stopping(run: "Run", display: "BatchDisplay") -> Iterator[None]:
+    """The first Ctrl-C lets the answers in flight become whole, if there are any."""
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        run.stopped.set()
+        if not run.in_flight:
+            raise KeyboardInterrupt
+        display.stopping()
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        display.resume_hint(["panda", *sys.argv[1:]])
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _close(opened: "Batch", display: "BatchDisplay") -> None:
+    """Says what the run came to, and ends with the exit code that it deserves.
+
+    Raises:
+        KeyboardInterrupt: The user has stopped it.
+        typer.Exit: Some records have failed.
+    """
+    run = opened.run
+    display.summary()
+    if run.stopped.is_set() and not run.failed_fast:
+        display.resume_hint(["panda", *sys.argv[1:]])
+        raise KeyboardInterrupt
+    if run.tally.failed:
+        raise typer.Exit(_FAILURES)

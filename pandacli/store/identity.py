@@ -1,0 +1,24 @@
+"""By what a model is known as the same, whatever it is called and in whatever form it is run."""
+
+from pandacli.errors import ModelError
+from pandacli.store.copies import copies_of
+from pandacli.store.digest import checkpoint_digest
+from pandacli.store.resolve import ResolvedModel
+
+
+def identity(resolved: ResolvedModel) -> str:
+    """The sha256 of the checkpoint that a model is, or was before only a copy was left of it.
+
+    A large checkpoint is read whole for it, once.
+
+    Raises:
+        ModelError: It cannot be read.
+    """
+    if resolved.kind == "copy":
+        return copies_of(resolved.name)[0].digest
+    from pandacli.model.checkpoint import weight_files  # imports torch, which takes seconds
+
+    try:
+        return checkpoint_digest(resolved.folder, weight_files(resolved.folder))[0]
+    except OSError as error:
+        raise ModelError(f"cannot read {error.filename}: {error.strerror}") from error
