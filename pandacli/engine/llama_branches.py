@@ -19,7 +19,7 @@ from pandacli.errors import DeviceError
 MOST_TEXTS = 64
 """How many texts there can be at once."""
 
-_ENOUGH = 64 * MOST_TEXTS
+_ENOUGH = 64 * MOST_TEXTS  # positions
 
 
 def useful_room(wanted: int, longest: int) -> int:

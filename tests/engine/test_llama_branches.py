@@ -340,7 +340,7 @@ def test_there_are_no_more_positions_than_room(reading: LlamaCppReading) -> None
 
 
 def test_no_more_memory_is_taken_than_short_texts_need(reading: LlamaCppReading) -> None:
-    assert reading.branch(10**9)._opened().free == 64 * MOST_TEXTS + len(PAST)
+    assert reading.branch(10**9)._opened().free == 64 * MOST_TEXTS
 
 
 def test_a_text_is_no_longer_than_a_reading_may_be(reading: LlamaCppReading) -> None:
