@@ -14,7 +14,7 @@ from pandacli.batch.answering import Settings
 from pandacli.batch.answers_file import AnswersFile
 from pandacli.batch.answers_stream import AnswersStream
 from pandacli.batch.digest import record_hash
-from pandacli.batch.formats import open_questions, write_answers
+from pandacli.batch.formats import check_shape, open_questions, write_answers
 from pandacli.batch.index import Index
 from pandacli.batch.output_path import refuse_same
 from pandacli.batch.records import Record
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 STREAM = "-"
 """Stands for stdin, or stdout, in place of a file."""
 
-_EXTENSIONS = {"jsonl": ".jsonl", "csv": ".csv", "openai": ".openai.jsonl"}  # the others: .json
+_OURS = "jsonl"  # the shape of the file that answers are written to one by one
+_EXTENSIONS = {"csv": ".csv", "openai": ".openai.jsonl", "qa-lines": ".qa.jsonl"}  # else .json
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,16 @@ class Batch:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.output, self.journal = _places(job)
         self._piped = job.questions == STREAM
-        self._shaped = job.output_format != "jsonl"
         with ExitStack() as opened:
             source = sys.stdin.buffer if self._piped else Path(job.questions)
             self._questions = opened.enter_context(
                 open_questions(source, job.format, job.right_answers)
             )
+            same = job.output_format == "same"
+            self._shape = self._questions.format if same else job.output_format
+            check_shape(self._questions, self._shape)
+            self.output, self.journal = _places(job, self._shape)
             for path in (self.output, self.journal):
                 if path and not self._piped:
                     refuse_same(path, Path(job.questions))
@@ -141,7 +144,7 @@ class Batch:
             ClipError: They cannot be written.
         """
         self._answers.sync()
-        if not self._shaped:
+        if self._shape == _OURS:
             return
         assert isinstance(self._answers, AnswersFile)  # a shape is made of a whole journal
         digest_of, find = record_hash(self._decisive), self._answers.find
@@ -149,15 +152,13 @@ class Batch:
         def line_of(record: Record) -> "Line | None":
             return find(digest_of(record))
 
-        shape = self.job.output_format
-        shape = self._questions.format if shape == "same" else shape
         if self.output is None:
-            write_answers(self._questions, shape, line_of, sys.stdout)
+            write_answers(self._questions, self._shape, line_of, sys.stdout)
             return
         partial = self.output.with_name(f"{self.output.name}.partial")
         try:
             with partial.open("w", encoding="utf-8", newline="") as file:
-                write_answers(self._questions, shape, line_of, file)
+                write_answers(self._questions, self._shape, line_of, file)
             settle(partial, self.output)
         except OSError as error:
             raise ClipError(
@@ -170,34 +171,34 @@ class Batch:
     def _open_answers(self, opened: ExitStack) -> AnswersFile | AnswersStream:
         if self.journal:
             return opened.enter_context(AnswersFile(self.journal))
-        if not self._shaped:
+        if self._shape == _OURS:
             return opened.enter_context(AnswersStream(sys.stdout.buffer))
         folder = opened.enter_context(tempfile.TemporaryDirectory())
         return opened.enter_context(AnswersFile(Path(folder) / "answers.jsonl"))
 
 
-def _places(job: Job) -> tuple[Path | None, Path | None]:
+def _places(job: Job, shape: str) -> tuple[Path | None, Path | None]:
     """Where the answers end up, and where they are written one by one."""
-    output = job.output
-    if output is None and job.questions == STREAM:
-        output = STREAM
+    output = STREAM if job.output is None and job.questions == STREAM else job.output
     if output == STREAM:
         return None, None
     if output == "":
         raise UsageError("-o is empty", "name a file, or - for stdout")
-    if output is not None:
-        path = Path(output)
-        journal = path.with_name(f"{path.stem}.answers.jsonl")
-        if job.output_format == "jsonl":
-            return path, path
-        if journal == path:
-            raise UsageError(f"{path} is where the answers are kept one by one: call it otherwise")
-        return path, journal
-    questions = Path(job.questions)
-    number, count = job.shard
-    shard = f".{number}-of-{count}" if count > 1 else ""
-    journal = questions.with_name(f"{questions.stem}.answers{shard}.jsonl")
-    if job.output_format == "jsonl":
+    if output is None:
+        return _places_beside(Path(job.questions), shape, job.shard)
+    path = Path(output)
+    if shape == _OURS:
+        return path, path
+    journal = path.with_name(f"{path.stem}.answers.jsonl")
+    if journal == path:
+        raise UsageError(f"{path} is where the answers are kept one by one: call it otherwise")
+    return path, journal
+
+
+def _places_beside(questions: Path, shape: str, shard: tuple[int, int]) -> tuple[Path, Path]:
+    part = f".{shard[0]}-of-{shard[1]}" if shard[1] > 1 else ""
+    journal = questions.with_name(f"{questions.stem}.answers{part}.jsonl")
+    if shape == _OURS:
         return journal, journal
-    extension = _EXTENSIONS.get(job.output_format, ".json")
-    return questions.with_name(f"{questions.stem}.answers{shard}{extension}"), journal
+    extension = _EXTENSIONS.get(shape, ".json")
+    return questions.with_name(f"{questions.stem}.answers{part}{extension}"), journal

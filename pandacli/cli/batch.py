@@ -21,7 +21,6 @@ from pandacli.ui.console import Screen
 if TYPE_CHECKING:
     from pandacli import Panda
     from pandacli.batch.job import Batch, Job
-    from pandacli.batch.run import Run
     from pandacli.ui.batch import BatchDisplay
 
 _EXAMPLE = "for example: panda batch questions.jsonl"
@@ -122,7 +121,7 @@ def batch(
         def load() -> "Panda":
             return load_model(job.settings.model, screen, **how_run, tell=display.doing)
 
-        with _stopping(run, display), display:
+        with _stopping(opened, display), display:
             for outcome in run.outcomes(load, display.doing):
                 display.update(outcome)
                 if chosen["json"] and opened.output:
@@ -170,8 +169,9 @@ def _display(opened: "Batch", screen: Screen, *, stats: bool) -> "BatchDisplay":
 
 
 @contextmanager
-def _stopping(run: "Run", display: "BatchDisplay") -> Iterator[None]:
+def _stopping(opened: "Batch", display: "BatchDisplay") -> Iterator[None]:
     """The first Ctrl-C lets the answers in flight become whole, if there are any."""
+    run = opened.run
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -186,7 +186,7 @@ def _stopping(run: "Run", display: "BatchDisplay") -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        display.resume_hint(["panda", *sys.argv[1:]])
+        _tell_how_to_go_on(opened, display)
         raise
     finally:
         signal.signal(signal.SIGINT, before)
@@ -202,7 +202,12 @@ def _close(opened: "Batch", display: "BatchDisplay") -> None:
     run = opened.run
     display.summary()
     if run.stopped.is_set() and not run.failed_fast:
-        display.resume_hint(["panda", *sys.argv[1:]])
+        _tell_how_to_go_on(opened, display)
         raise KeyboardInterrupt
     if run.tally.failed:
         raise typer.Exit(_FAILURES)
+
+
+def _tell_how_to_go_on(opened: "Batch", display: "BatchDisplay") -> None:
+    if opened.journal:
+        display.resume_hint(["panda", *sys.argv[1:]])

@@ -8,6 +8,7 @@ from pandacli.store.catalogue import DEFAULT_MODEL, MODELS, KnownModel
 from pandacli.store.describe import Description, canvas_side, describe
 from pandacli.store.download import Downloaded, Progress, download
 from pandacli.store.hub import is_offline
+from pandacli.store.identity import identity
 from pandacli.store.inventory import (
     ModelState,
     copy_bytes_to_come,
@@ -17,7 +18,6 @@ from pandacli.store.inventory import (
     kept_copies,
     wants_download,
 )
-from pandacli.store.identity import identity
 from pandacli.store.places import home
 from pandacli.store.published import Plan, PublishedFile, plan_download
 from pandacli.store.removal import Removal, plan_removal, remove, remove_download

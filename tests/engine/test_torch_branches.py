@@ -54,5 +54,5 @@ def test_what_ended_makes_room(reading: TorchReading) -> None:
 
 
 def test_the_prefix_is_held_once(reading: TorchReading) -> None:
-    reading.branch(99).read(dict.fromkeys(range(20), [5]))
+    reading.branch(99).read({text: [5] for text in range(20)})
     assert reading.length == len(PREFIX) + 20
