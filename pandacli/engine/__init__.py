@@ -16,6 +16,8 @@
     language_model what the engine asks of a Llama, whatever computes it
     torch_llama    the one in torch
     llama_cpp      the one in llama.cpp, over `llama_context`
+    together       many questions on a clip at once, in the branches of its prefix:
+                   `torch_branches`, on a `growing_cache`, or `llama_branches`
     generate       sample a token, read it, sample the next
     streaming      ids to text, piece by piece
     answer         what comes out

@@ -44,7 +44,7 @@ class Reading(Protocol):
 
         Args:
             room: How many positions they may have at once at most, all texts together, without
-                those that they share.
+                those that they share; they may be given less, see `Branches.room`.
 
         Raises:
             DeviceError: There is no memory for them.
@@ -57,7 +57,15 @@ class Reading(Protocol):
 
 
 class Branches(Protocol):
-    """Texts that share a past, which is held once, and of which none sees the others."""
+    """Texts that share a past, which is held once, and of which none sees the others.
+
+    Attributes:
+        room: How many positions they may have at once, without those that they share.
+        most_texts: How many there may be at once; None for any number.
+    """
+
+    room: int
+    most_texts: int | None
 
     def read(self, texts: Mapping[int, Sequence[int]]) -> Tensor:
         """Read on in some of the texts, all in one pass.

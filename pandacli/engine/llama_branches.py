@@ -51,12 +51,14 @@ class LlamaBranches:
         most: How many one text may have, the past included.
     """
 
+    most_texts: int | None = MOST_TEXTS
+
     def __init__(
         self, context: LlamaContext, sequences: Sequence[int], length: int, *, room: int, most: int
     ) -> None:
         self._context: LlamaContext | None = context
         self._past, *self._unused = sequences
-        self._length, self._room, self._most = length, room, most
+        self._length, self.room, self._most = length, room, most
         self._texts: dict[int, _Text] = {}
         self._leave = weakref.finalize(self, _leave_all, context, sequences)
 
@@ -118,9 +120,9 @@ class LlamaBranches:
             lengths[number] = lengths.get(number, 0) + len(ids)
         if lengths and (end := self._length + max(lengths.values())) > self._most:
             raise ValueError(f"{end} positions are more than the context's {self._most}")
-        if (used := sum(lengths.values())) > self._room:
+        if (used := sum(lengths.values())) > self.room:
             raise DeviceError(
-                f"no room in the KV cache for {used} tokens: there is room for {self._room}",
+                f"no room in the KV cache for {used} tokens: there is room for {self.room}",
                 "answer fewer questions at once",
             )
 

@@ -15,7 +15,7 @@ from pandacli.engine.generate import generate, sample
 from pandacli.engine.prefix import PrefixCache
 from pandacli.engine.sizes import position_bytes
 from pandacli.engine.streaming import StreamedText
-from pandacli.engine.together import Ask, Asking, Together
+from pandacli.engine.together import MOST_AT_ONCE, Ask, Asking, Together
 from pandacli.errors import PandaError, UsageError
 from pandacli.model.prompt import encode_prefix, encode_prompt
 from pandacli.model.stab import content_boxes
@@ -221,9 +221,12 @@ class LoadedClip:
     def _room_together(self) -> int:
         """How many positions half of the free memory has room for; at least one question's."""
         model, panda = self._panda.model, self._panda
+        longest: int = model.config.max_position_embeddings - self.prefix_tokens
         each = position_bytes(model.config, panda.engine, model.dtype)
+        if not each:  # the layers are llama.cpp's, which looks after its memory itself
+            return MOST_AT_ONCE * longest
         free = min(free_memory(torch.device(device)) for device in panda.devices)
-        return max(free // 2 // each, model.config.max_position_embeddings - self.prefix_tokens)
+        return max(free // 2 // each, longest)
 
     def prepare(self) -> None:
         """Compute the prefix, so that the first answer need not wait for it.

@@ -22,7 +22,9 @@ from pandacli.errors import DeviceError, PandaError
 if TYPE_CHECKING:
     from pandacli.engine.language_model import Branches
 
-_MOST_AT_ONCE = 64
+MOST_AT_ONCE = 64
+"""How many questions are answered at once where nothing else is said: more gain next to nothing."""
+
 _FIRST_TOKENS = 64  # of an answer that there must be room for before its question joins
 
 HAIR = 1e-4
@@ -99,7 +101,7 @@ class Together(Iterator[tuple[int, Answer | PandaError]]):
         finish: Makes the answer of a question whose tokens are complete.
         alone: Asks a question again, by itself.
         stop: The tokens that end an answer.
-        room: How many positions the questions and answers may take at once.
+        room: How many positions the questions and answers may take at once, if they get so many.
         at_once: The most questions at once; None for as many as there is room for.
         exact: Whether answers must be those that the questions get alone.
         memory_hint: What to do where the memory turns out to be too little for one question.
@@ -124,7 +126,7 @@ class Together(Iterator[tuple[int, Answer | PandaError]]):
         self._asked = iter(asked)
         self._branch, self._finish, self._alone = branch, finish, alone
         self._stop, self._room, self._exact = stop, room, exact
-        self._at_once = at_once or _MOST_AT_ONCE
+        self._at_once = at_once or MOST_AT_ONCE
         self._memory_hint = memory_hint
         self._waiting: deque[Asking] = deque()
         self._active: dict[int, Asking] = {}
@@ -148,9 +150,12 @@ class Together(Iterator[tuple[int, Answer | PandaError]]):
                     yield from self._until_done(branches)
             except DeviceError as error:
                 many = self._start_over()
-                if many < 2:
+                if many > 1:
+                    self._at_once = many // 2
+                elif many == 0 and self._room > _needed(self._waiting[0]):
+                    self._room //= 2  # it was too much to set aside
+                else:
                     yield self._waiting.popleft().number, error
-                self._at_once = max(1, many // 2)
             yield from self._take(self._refused)
         yield from self._take(self._refused)
         while self._by_a_hair:
@@ -164,8 +169,10 @@ class Together(Iterator[tuple[int, Answer | PandaError]]):
             yield asking.number, answer
 
     def _until_done(self, branches: "Branches") -> Iterator[tuple[int, Answer]]:
-        while self._join() or self._active:
-            self._make_room(branches)
+        room = min(self._room, branches.room)
+        at_once = min(self._at_once, branches.most_texts or self._at_once)
+        while self._join(room, at_once) or self._active:
+            self._make_room(branches, room)
             started = perf_counter()
             newcomers = any(not asking.answer for asking in self._active.values())
             logits = branches.read({n: asking.unread for n, asking in self._active.items()})
@@ -199,14 +206,14 @@ class Together(Iterator[tuple[int, Answer | PandaError]]):
                     self._refused.append(refused)
         return True
 
-    def _join(self) -> bool:
+    def _join(self, room: int, at_once: int) -> bool:
         """Let questions in while there is room; the first always finds some."""
         used = sum(asking.positions for asking in self._active.values())
         joined = False
-        while len(self._active) < self._at_once and self._draw():
+        while len(self._active) < at_once and self._draw():
             asking = self._waiting[0]
-            used += len(asking.ids) + min(asking.limit, _FIRST_TOKENS)
-            if self._active and used > self._room:
+            used += _needed(asking)
+            if self._active and used > room:
                 break
             self._waiting.popleft()
             asking.started = perf_counter()
@@ -214,10 +221,10 @@ class Together(Iterator[tuple[int, Answer | PandaError]]):
             joined = True
         return joined
 
-    def _make_room(self, branches: "Branches") -> None:
+    def _make_room(self, branches: "Branches", room: int) -> None:
         """Have the youngest begin anew later, where all together have become too long."""
         used = sum(asking.positions for asking in self._active.values())
-        while used > self._room and len(self._active) > 1:
+        while used > room and len(self._active) > 1:
             youngest = list(self._active.values())[-1]
             used -= youngest.positions
             began = bool(youngest.answer)
@@ -265,3 +272,8 @@ class Together(Iterator[tuple[int, Answer | PandaError]]):
     ) -> Iterator[tuple[int, PandaError]]:
         while refused:
             yield refused.popleft()
+
+
+def _needed(asking: Asking) -> int:
+    """Positions that must be free before a question joins."""
+    return len(asking.ids) + min(asking.limit, _FIRST_TOKENS)

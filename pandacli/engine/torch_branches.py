@@ -29,14 +29,19 @@ class TorchBranches:
         model: The model.
         cache: The keys and values of the reading, lent.
         layers: Its layers.
+        room: How many positions the texts may have at once; the cache grows as they are needed.
     """
+
+    most_texts: int | None = None
 
     def __init__(
         self,
         model: "VideoPandaForConditionalGeneration",
         cache: "Cache",
         layers: list[GrowingLayer],
+        room: int,
     ) -> None:
+        self.room = room
         self._model, self._cache, self._layers = model, cache, layers
         self._shared = int(cache.get_seq_length())
         self._owners = torch.full((self._shared,), _SHARED)  # (positions,) of the cache

@@ -98,9 +98,9 @@ class TorchReading:
         """Another reading with the same past, its keys and values copied."""
         return TorchReading(self._model, deepcopy(self._cache))
 
-    def branch(self, room: int) -> TorchBranches:  # noqa: ARG002  (grown as it is needed)
+    def branch(self, room: int) -> TorchBranches:
         """Texts that go on from here, behind this reading's own keys and values."""
-        return TorchBranches(self._model, self._cache, self._layers())
+        return TorchBranches(self._model, self._cache, self._layers(), room)
 
     def save(self, path: Path) -> None:
         """Write keys and values as safetensors, in the precision they are computed in."""

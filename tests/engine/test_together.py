@@ -142,6 +142,25 @@ def test_too_little_memory_for_one_fails_that_one(
     assert [type(answer) for answer in answers.values()] == [DeviceError] * 3
 
 
+def test_where_too_much_room_was_asked_for_less_is_made_do_with(
+    opened: LoadedClip, alone: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened.prepare()
+    prefix = opened._prefix
+    assert prefix is not None
+    branch, rooms = prefix.branch, []
+
+    def reluctant(room: int) -> object:
+        rooms.append(room)
+        if room > 300:
+            raise DeviceError("out of memory")
+        return branch(room)
+
+    monkeypatch.setattr(prefix, "branch", reluctant)
+    assert texts(opened.ask_together(ASKS)) == alone
+    assert rooms[-1] <= 300 < rooms[-2]
+
+
 def test_the_youngest_waits_where_answers_outgrow_the_room(
     opened: LoadedClip, alone: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
