@@ -1,22 +1,11 @@
-"""The command line as a tree of commands."""
+"""The command line as a tree of commands; which there are says `overview`."""
 
 from typing import Annotated
 
 import typer
 
-from pandacli import __version__
-from pandacli.cli.ask import ask
-from pandacli.cli.batch import batch
-from pandacli.cli.chat import chat
 from pandacli.cli.commands import Commands
-from pandacli.cli.demo import demo
-from pandacli.cli.doctor import doctor
-from pandacli.cli.frames import frames
-from pandacli.cli.help import PlainCommand
-from pandacli.cli.info import info
-from pandacli.cli.models import models
-from pandacli.cli.pull import pull
-from pandacli.cli.rm import rm
+from pandacli.cli.overview import OPTIONS, SUMMARY, VERSION, overview
 
 app = typer.Typer(
     name="panda",
@@ -30,40 +19,26 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"panda {__version__}")
+        typer.echo(VERSION)
         raise typer.Exit
 
 
-def _help(context: typer.Context, wanted: bool) -> None:
+def _help(wanted: bool) -> None:
     if wanted:
-        typer.echo(context.get_help())
+        typer.echo(overview())
         raise typer.Exit
 
 
 # Typer's own --help makes it import pydantic, a third of the time that help takes.
-@app.callback(add_help_option=False)
+@app.callback(add_help_option=False, help=SUMMARY)
 def panda(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+        typer.Option("--version", callback=_version, is_eager=True, help=OPTIONS["--version"]),
     ] = False,
     show_help: Annotated[
         bool,
-        typer.Option(
-            "--help", "-h", callback=_help, is_eager=True, help="Show this message and exit."
-        ),
+        typer.Option("--help", "-h", callback=_help, is_eager=True, help=OPTIONS["-h, --help"]),
     ] = False,
 ) -> None:
-    """Ask questions about a video, on your own machine."""
-
-
-app.command(cls=PlainCommand)(ask)
-app.command(cls=PlainCommand)(chat)
-app.command(cls=PlainCommand)(batch)
-app.command(cls=PlainCommand)(frames)
-app.command(cls=PlainCommand)(demo)
-app.command(cls=PlainCommand)(models)
-app.command(cls=PlainCommand)(pull)
-app.command(cls=PlainCommand)(info)
-app.command(cls=PlainCommand)(rm)
-app.command(cls=PlainCommand)(doctor)
+    """What `panda` takes before the name of a command."""

@@ -1,27 +1,25 @@
-"""The group of all commands: its help, and the answer to a word that is no command."""
+"""The group of all commands: each imported when it is used, and the answer to an unknown one."""
 
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import typer
 import typer.core
 
-from pandacli.cli.settings import config_path
+from pandacli.cli.help import PlainCommand
+from pandacli.cli.overview import COMMANDS, overview
 from pandacli.errors import UsageError
-
-_EXIT_CODES = (
-    ("0", "done"),
-    ("1", "finished, but some questions of a batch failed"),
-    ("2", "wrong usage"),
-    ("3", "the video, or the file of questions or answers, cannot be used"),
-    ("4", "the model is missing, damaged or cannot be had"),
-    ("5", "out of memory, or no such device"),
-    ("130", "interrupted"),
-)
 
 
 class Commands(typer.core.TyperGroup):
     """The commands of `panda`; an unknown one is answered with the nearest."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands: Any = _ImportedWhenUsed()
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Returns what the parser makes of `args`.
@@ -40,11 +38,27 @@ class Commands(typer.core.TyperGroup):
             f"did you mean panda {near[0]}?" if near else "see panda --help",
         )
 
-    def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
-        """Writes what holds for all commands, after the list of them."""
-        file = str(config_path()).replace(str(Path.home()), "~", 1)
-        with formatter.section("Defaults for the options (variables go before the file)"):
-            formatter.write_dl([("PANDA_MODEL=tiny, PANDA_MAX_TOKENS=64, PANDA_JSON=1 ...", "")])
-            formatter.write_dl([(f'{file}: lines like model = "tiny"', "")])
-        with formatter.section("Exit codes"):
-            formatter.write_dl(list(_EXIT_CODES))
+    def get_help(self, ctx: Any) -> str:  # noqa: ARG002
+        """Returns the help, which the commands are not imported for."""
+        return overview()
+
+
+class _ImportedWhenUsed(Mapping[str, Any]):
+    """The commands by name, each imported when it is looked up."""
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in COMMANDS:
+            raise KeyError(name)
+        function = getattr(import_module(f"pandacli.cli.{name}"), name)
+        alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+        alone.command(name, cls=PlainCommand)(function)
+        return typer.main.get_command(alone)
+
+    def __contains__(self, name: object) -> bool:
+        return name in COMMANDS
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from pandacli.cli import options, settings
+from pandacli.cli.config_file import config_path
 from pandacli.errors import UsageError
 from pandacli.ui.console import Screen
 
@@ -42,7 +43,7 @@ def _defaults() -> "Section":
     """The configuration file, and the options that it or the variables set."""
     from pandacli.engine.facts import Fact, Section, find
 
-    path = settings.config_path()
+    path = config_path()
     there = str(path) if path.exists() else {"path": str(path), "state": "not there"}
     return Section("Defaults", [Fact("file", there), find("set", _options_set)])
 

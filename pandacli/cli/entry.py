@@ -3,15 +3,12 @@
 import os
 import signal
 import sys
-import threading
-import traceback
 import warnings
+from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
 from pandacli.errors import DeviceError, PandaError, UsageError
-from pandacli.ui.chat.background import BACKGROUND
-from pandacli.ui.console import Screen
 
 INTERRUPTED = 130
 CLOSED_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
@@ -28,7 +25,7 @@ def main() -> NoReturn:
     code = run(sys.argv[1:])
     _discard_unwritten()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C cannot hurry the way out
-    if any(thread.name == BACKGROUND for thread in threading.enumerate()):
+    if _computing():
         os._exit(code)  # torch would abort the process where its thread is ended for it
     sys.exit(code)
 
@@ -36,7 +33,6 @@ def main() -> NoReturn:
 def run(arguments: list[str]) -> int:
     """Runs `panda` on `arguments`; returns the exit code, having printed what there is to say."""
     _prepare_streams()
-    screen = Screen()
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()
@@ -44,21 +40,22 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         # The terminal has just written ^C: the shell's prompt belongs on a line of its own.
         if sys.stderr.isatty():
-            screen.error_line("")
+            with suppress(OSError):
+                os.write(sys.stderr.fileno(), b"\n")
         return INTERRUPTED
     except BrokenPipeError:
         return CLOSED_PIPE
     except PandaError as error:
         _traceback_if_wanted(arguments)
-        screen.error(error.message, error.hint)
+        _complain(error.message, error.hint)
         return error.exit_code
     except MemoryError:
         _traceback_if_wanted(arguments)
-        screen.error("out of memory", "close other programs, or ask for a smaller --quant")
+        _complain("out of memory", "close other programs, or ask for a smaller --quant")
         return DeviceError.exit_code
     except Exception as error:
         if not _traceback_if_wanted(arguments):
-            screen.error(
+            _complain(
                 f"unexpected {type(error).__name__}: {error}",
                 "this is a fault in panda; the same command with --debug shows where",
             )
@@ -66,6 +63,23 @@ def run(arguments: list[str]) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
+    """Does what needs no parser at once; parses and runs the rest."""
+    from pandacli.cli.overview import VERSION, overview
+
+    match arguments:
+        case []:
+            print(overview(), file=sys.stderr)
+            return UsageError.exit_code
+        case ["--help" | "-h"]:
+            print(overview())
+            return 0
+        case ["--version"]:
+            print(VERSION)
+            return 0
+    return _parse(arguments)
+
+
+def _parse(arguments: list[str]) -> int:
     """Parses and runs; nothing is caught here but what the parser itself raises."""
     import typer
     from typer.exceptions import TyperException
@@ -76,9 +90,6 @@ def _dispatch(arguments: list[str]) -> int:
     command = typer.main.get_command(app)
     try:
         with command.make_context("panda", arguments) as context:
-            if not arguments:
-                typer.echo(context.get_help(), err=True)
-                return UsageError.exit_code
             command.invoke(context)
     except typer.Exit as done:
         return done.exit_code
@@ -87,8 +98,16 @@ def _dispatch(arguments: list[str]) -> int:
     return 0
 
 
+def _complain(message: str, hint: str | None) -> None:
+    from pandacli.ui.console import Screen
+
+    Screen().error(message, hint)
+
+
 def _traceback_if_wanted(arguments: list[str]) -> bool:
     """Prints the traceback of the error in hand if `--debug` or a default asks for it."""
+    import traceback
+
     from pandacli.cli.settings import resolve
 
     try:
@@ -98,6 +117,12 @@ def _traceback_if_wanted(arguments: list[str]) -> bool:
     if wanted:
         traceback.print_exc()
     return wanted
+
+
+def _computing() -> bool:
+    """Whether a thread of ours goes on, which is only where its module has been imported."""
+    background = sys.modules.get("pandacli.ui.chat.background")
+    return background is not None and background.goes_on()
 
 
 def _prepare_streams() -> None:

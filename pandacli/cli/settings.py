@@ -8,19 +8,19 @@ refused in all, and the complaint names the place.
 import math
 import os
 import re
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from pandacli.cli.config_file import config_path, read_table
 from pandacli.errors import PandaError, UsageError
-from pandacli.store.catalogue import DEFAULT_MODEL
 
 QUANTS = ("auto", "4bit", "8bit", "none")
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
+_DEFAULT_MODEL = "video-panda-7b"  # of the store, which takes longer to import than all this
 _MOST_AT_ONCE = 4096  # questions; more were never worth their memory
 _CANVAS_CELL = 28  # pixels; two patches of 14, as in every model that panda knows
 
@@ -159,7 +159,7 @@ class Setting:
 SETTINGS = {
     setting.name: setting
     for setting in (
-        Setting("model", _name, DEFAULT_MODEL),
+        Setting("model", _name, _DEFAULT_MODEL),
         Setting("quant", _quant, "auto"),
         Setting("engine", _engine, "auto"),
         Setting("device", _device, "auto"),
@@ -191,28 +191,13 @@ SETTINGS = {
 }
 
 
-def config_path() -> Path:
-    """Where the configuration file is looked for, on Linux `~/.config/panda/config.toml`."""
-    from platformdirs import user_config_path
-
-    return user_config_path("panda") / "config.toml"
-
-
 def read_config(path: Path) -> dict[str, str]:
     """Returns the defaults that the file at `path` sets, as text; none if there is no file.
 
     Raises:
         UsageError: The file cannot be read, is not TOML, or holds a key that is no option.
     """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:  # not TOML, or not UTF-8
-        raise UsageError(f"{path} is not a TOML file: {error}") from error
-    return {key: _config_text(path, key, value) for key, value in table.items()}
+    return {key: _config_text(path, key, value) for key, value in read_table(path).items()}
 
 
 def _config_text(path: Path, key: str, value: object) -> str:

@@ -5,7 +5,9 @@ import sys
 
 import pytest
 
+from pandacli.cli.overview import COMMANDS, EXIT_CODES
 from pandacli.cli.settings import SETTINGS
+from pandacli.store import DEFAULT_MODEL
 
 HEAVY = ("torch", "transformers", "cv2", "numpy", "PIL", "av", "rich")
 
@@ -42,6 +44,23 @@ def test_nothing_heavy_is_imported_before_the_arguments_are_known_to_be_right(
     assert imported(HEAVY, arguments, environment) == ""
 
 
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["--version"]])
+def test_what_panda_says_of_itself_needs_no_parser(arguments, environment):
+    slow = ("typer", "dataclasses", "threading", "pandacli.cli.app", "pandacli.ui.console")
+    assert imported(slow, arguments, environment) == ""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_is_imported_without_the_others(command, environment):
+    modules = [f"pandacli.cli.{name}" for name in COMMANDS]
+    assert imported(modules, [command, "--help"], environment) == f"pandacli.cli.{command}"
+
+
+@pytest.mark.parametrize("arguments", [["ask", "--help"], ["chat", "--help"], ["ask", "--nope"]])
+def test_the_store_is_not_imported_for_help(arguments, environment):
+    assert imported(["pandacli.store"], arguments, environment) == ""
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["ask", "--help"]])
 def test_help_does_without_the_slow_half_of_typer(arguments, environment):
     assert imported(["pydantic"], arguments, environment) == ""
@@ -55,18 +74,33 @@ def test_help_fits_80_columns_and_goes_to_stdout(panda, arguments):
     assert all(len(line) <= 80 for line in done.stdout.decode().splitlines())
 
 
-def test_the_help_of_ask_names_every_option(panda):
-    text = panda("ask", "--help").stdout.decode()
-    elsewhere = {"canvas", "graphics", "no-frames", "no-log"}  # of panda frames and panda chat
-    assert {name for name in SETTINGS if f"--{name}" not in text} == elsewhere
+def test_every_option_is_in_the_help_of_ask_or_of_another_command(panda):
+    commands = ("ask", "batch", "chat", "frames")
+    text = b"".join(panda(command, "--help").stdout for command in commands).decode()
+    assert [name for name in SETTINGS if f"--{name}" not in text] == []
+
+
+def test_the_default_model_is_that_of_the_store():
+    assert SETTINGS["model"].built_in == DEFAULT_MODEL
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_panda_says_of_a_command_what_its_own_help_says(panda, command):
+    line = f"  {command:<6}  {COMMANDS[command]}\n"
+    assert line in panda("--help").stdout.decode()
+    assert panda(command, "--help").stdout.decode().split("\n\n")[1].strip() == COMMANDS[command]
 
 
 def test_the_help_of_panda_names_the_configuration_file_and_the_exit_codes(panda):
     text = panda("--help").stdout.decode()
     assert "~/config/panda/config.toml" in text
     assert "PANDA_MODEL" in text
-    for code in ("2", "3", "4", "5", "130"):
-        assert f"\n  {code} " in text
+    for code, meaning in EXIT_CODES.items():
+        assert f"\n  {code:<3}  {meaning}\n" in text
+
+
+def test_help_is_the_same_where_typer_is_asked_for_it(panda):
+    assert panda("--help").stdout == panda("--help", "--version").stdout
 
 
 def test_version_is_the_version_of_the_package(panda):

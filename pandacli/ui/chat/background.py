@@ -13,6 +13,11 @@ Say = Callable[[str], None]
 """Tells what is being done, in a few words."""
 
 
+def goes_on() -> bool:
+    """Whether one of them is at work."""
+    return any(thread.name == BACKGROUND for thread in threading.enumerate())
+
+
 class Background(Generic[_Result]):
     """Something that is computed in a thread, beginning now.
 
