@@ -33,10 +33,10 @@ def read_clip(
     Raises:
         ClipError: The file cannot be used.
     """
-    from pandacli.video import sample_frames
-
     started = perf_counter()
     with screen.stage("reading frames"):
+        from pandacli.video import sample_frames  # begins with a tenth of a second of imports
+
         frames = sample_frames(clip, num_frames)
     seconds = perf_counter() - started
     for sentence in frames.notices if notices else ():
