@@ -51,8 +51,20 @@ class Reading(Protocol):
         """
         ...
 
-    def save(self, path: Path) -> None:
-        """Write what has been read into a file, for `LanguageModel.restore`."""
+    def save(self, path: Path, length: int | None = None) -> None:
+        """Write what has been read into a file, for `LanguageModel.restore`.
+
+        Args:
+            path: The file.
+            length: Only so many positions, the first; None for all.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        ...
+
+    def saved_bytes(self, length: int) -> int:
+        """What `save` would write of the first `length` positions, about."""
         ...
 
 

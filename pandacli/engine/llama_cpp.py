@@ -5,7 +5,10 @@ reading they come from and share its past without a copy; a reading that finds n
 to a context of its own. A reading that is interrupted is left as it was before.
 """
 
+import errno
 import hashlib
+import os
+import shutil
 import weakref
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -184,22 +187,29 @@ class LlamaCppReading:
             self._context.copy_to(context, self._sequence, past)
         return branches
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, length: int | None = None) -> None:
         """Write the KV cache to a file for `LlamaCpp.restore`; it is there once it is whole.
 
         Raises:
-            ModelError: The file cannot be written.
+            OSError: The file cannot be written.
         """
+        if length is not None and length < self.length:
+            start = self.fork()
+            start.crop(length)
+            start.save(path)
+            return
         partial = path.with_name(path.name + ".partial")
         try:
             if not self._context.save(self._sequence, partial):
-                raise ModelError(f"{path} cannot be written")
+                raise _unwritten(path, self.saved_bytes(self.length))
             _seal(partial, self._model.mark)
             partial.replace(path)
-        except OSError as error:
-            raise ModelError(f"{path} cannot be written: {error.strerror}") from error
         finally:
             partial.unlink(missing_ok=True)
+
+    def saved_bytes(self, length: int) -> int:
+        """What `save` would write of the first `length` positions, about."""
+        return self._context.bytes_of(self._sequence) * length // max(self.length, 1)
 
     def _read(self, inputs: NDArray[Any], *, logits: bool) -> NDArray[np.float32]:
         before, end = self.length, self.length + len(inputs)
@@ -268,6 +278,16 @@ def _mark(gguf: Path) -> bytes:
         file.seek(max(0, size - _SAMPLE))
         digest.update(file.read(_SAMPLE))
     return digest.digest()
+
+
+def _unwritten(path: Path, wanted: int) -> OSError:
+    """Why llama.cpp could not write so many bytes, which it does not tell."""
+    try:
+        full = shutil.disk_usage(path.parent).free < wanted
+    except OSError as error:
+        return error
+    number = errno.ENOSPC if full else errno.EIO
+    return OSError(number, os.strerror(number), str(path))
 
 
 def _seal(path: Path, mark: bytes) -> None:

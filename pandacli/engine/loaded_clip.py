@@ -12,6 +12,7 @@ import torch
 from pandacli.engine.answer import Answer, AnswerStream, Stats
 from pandacli.engine.device import free_memory, memory_errors, peak_memory
 from pandacli.engine.generate import generate, sample
+from pandacli.engine.kept_prefix import KeptPrefix
 from pandacli.engine.prefix import PrefixCache
 from pandacli.engine.sizes import position_bytes
 from pandacli.engine.streaming import StreamedText
@@ -22,8 +23,10 @@ from pandacli.model.stab import content_boxes
 from pandacli.video import preprocess
 
 if TYPE_CHECKING:
+    from pandacli.engine.kept_prefix import ClipPrefixes
+    from pandacli.engine.language_model import Reading
     from pandacli.engine.panda import Panda
-    from pandacli.video import Frames
+    from pandacli.video import Clip, Frames
 
 History = Sequence[tuple[str, str | Sequence[int]]]
 """Questions and their answers, as text or as the ids of `Answer.ids`."""
@@ -32,40 +35,57 @@ History = Sequence[tuple[str, str | Sequence[int]]]
 class LoadedClip:
     """A clip, opened by `Panda.open`; every question on it shares one prefix.
 
-    The prefix (system prompt and frames) is computed when the first answer is wanted, and kept.
+    The prefix (system prompt and frames) is computed when the first answer is wanted, and kept; or
+    it is read from the disk, where it was kept before.
+
+    Args:
+        panda: The model.
+        frames: What was sampled from the clip; None to sample it, where the prefix is not on the
+            disk.
+        num_frames: How many frames the model is shown.
+        system: The system prompt.
+        frames_seconds: How long reading the frames took.
+        clip: The file that the frames are of, where it may be read (again).
+        on_disk: Prefixes of the clip on the disk; None to look at none and keep none.
 
     Attributes:
-        frames: What was sampled from the clip.
+        frames: What was sampled from the clip. Where the prefix was found on the disk and no
+            frames were given, it has no pictures: `pixels` is (0, height, width, 3).
 
     Raises:
+        ClipError: The video cannot be used.
         UsageError: The prefix alone is longer than the model's context.
     """
 
     def __init__(
         self,
         panda: "Panda",
-        frames: "Frames",
+        frames: "Frames | None",
         num_frames: int,
         system: str | None,
         frames_seconds: float,
+        *,
+        clip: "Clip | None" = None,
+        on_disk: "ClipPrefixes | None" = None,
     ) -> None:
         started = perf_counter()
-        config = panda.model.config
-        self.frames = frames
         self._panda = panda
         self._system = system
         self._num_frames = num_frames
+        self._clip = clip
         self._ids = encode_prefix(panda.tokenizer, system, num_frames)
-        self._pixel_values = preprocess(
-            frames.pixels,
-            image_size=config.image_size,
-            patch_size=config.patch_size,
-            num_frames=num_frames,
-        )
         self._encoded: list[torch.Tensor] | None = None
         self._prefix: PrefixCache | None = None
         self._asked = 0
-        self._video_tokens = count_video_tokens(self._pixel_values, config.patch_size)
+        self._on_disk = on_disk
+        self._kept = self._look_for_prefix()
+        self._pixel_values: torch.Tensor | None = None
+        known = self._kept and self._kept.frames()
+        self.frames = frames or known or self._sample()
+        if self._kept and (tokens := self._kept.tokens):
+            self._video_tokens = tokens - len(self._ids) + num_frames
+        else:
+            self._video_tokens = count_video_tokens(self._pixels(), panda.model.config.patch_size)
         self._room(0)
         self._frames_seconds = frames_seconds + perf_counter() - started
 
@@ -84,6 +104,7 @@ class LoadedClip:
         other._system = system
         other._ids = encode_prefix(self._panda.tokenizer, system, self._num_frames)
         other._prefix = None
+        other._kept = other._look_for_prefix()
         other._room(0)
         return other
 
@@ -237,6 +258,23 @@ class LoadedClip:
         with memory_errors(self._panda.memory_hint):
             self._read_prefix()
 
+    def keep(self) -> None:
+        """Keep the prefix on the disk, where the clip was opened with `cache` and it was computed.
+
+        It takes no time that an answer would wait for, if it is called when no answer is.
+
+        Raises:
+            PandaError: It cannot be written, or there is no memory to. No answer depends on it.
+        """
+        if self._kept is None or self._prefix is None:
+            return
+        try:
+            with memory_errors(self._panda.memory_hint):
+                self._kept.keep(self._prefix, self.frames)
+        except OSError as error:
+            why = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            raise PandaError(f"what was seen of the clip is not kept: {why}") from error
+
     def tokens_left(self, question: str, history: History = ()) -> int:
         """How many tokens of answer the context has room for; below one, there is none."""
         context = self._panda.model.config.max_position_embeddings
@@ -303,17 +341,46 @@ class LoadedClip:
 
     def _read_prefix(self) -> PrefixCache:
         if self._prefix is None:
-            model = self._panda.model
-            ids = torch.tensor([self._ids], device=model.device)
-            reading = self._panda.language_model.start()
-            with torch.inference_mode():
-                if self._encoded is None:
-                    pixel_values = self._pixel_values[None].to(model.device)
-                    (self._encoded,) = model.model.encode_frames(pixel_values)
-                (embedded,) = model.embed_frames(ids, [self._encoded])
-            reading.read_embeddings(embedded)
-            self._prefix = PrefixCache(reading)
+            reading = self._kept.restore() if self._kept else None
+            computed = reading is None
+            self._prefix = PrefixCache(reading or self._compute_prefix(), computed=computed)
+            self._video_tokens = self._prefix.length - len(self._ids) + self._num_frames
         return self._prefix
+
+    def _compute_prefix(self) -> "Reading":
+        model = self._panda.model
+        ids = torch.tensor([self._ids], device=model.device)
+        reading = self._panda.language_model.start()
+        with torch.inference_mode():
+            if self._encoded is None:
+                pixel_values = self._pixels()[None].to(model.device)
+                (self._encoded,) = model.model.encode_frames(pixel_values)
+            (embedded,) = model.embed_frames(ids, [self._encoded])
+        reading.read_embeddings(embedded)
+        return reading
+
+    def _look_for_prefix(self) -> KeptPrefix | None:
+        return KeptPrefix(self._panda, self._on_disk, self._ids) if self._on_disk else None
+
+    def _sample(self) -> "Frames":
+        from pandacli.video import sample_frames
+
+        assert self._clip is not None  # or frames were given
+        return sample_frames(self._clip, self._num_frames)
+
+    def _pixels(self) -> torch.Tensor:
+        """(T, 4, S, S) what the model is shown; the frames are read where only facts are known."""
+        if self._pixel_values is None:
+            if not len(self.frames.pixels):
+                self.frames = self._sample()
+            config = self._panda.model.config
+            self._pixel_values = preprocess(
+                self.frames.pixels,
+                image_size=config.image_size,
+                patch_size=config.patch_size,
+                num_frames=self._num_frames,
+            )
+        return self._pixel_values
 
     def _stop(self) -> frozenset[int]:
         """The tokens that end an answer."""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Self
@@ -9,8 +10,10 @@ from typing import TYPE_CHECKING, Self
 from pandacli import store
 from pandacli.engine.answer import Answer, AnswerStream
 from pandacli.engine.frame_count import check_frame_count
+from pandacli.errors import ModelError
 
 if TYPE_CHECKING:
+    from pandacli.engine.kept_prefix import ClipPrefixes
     from pandacli.engine.language_model import LanguageModel
     from pandacli.engine.loaded_clip import LoadedClip
     from pandacli.engine.quantize import Quant
@@ -52,6 +55,7 @@ class Panda:
         engine: str = "torch",
         load_seconds: float = 0.0,
         memory_hint: str = "look at fewer --frames",
+        source: store.ResolvedModel | None = None,
     ) -> None:
         self.model = model
         self.language_model = language_model
@@ -65,6 +69,20 @@ class Panda:
         self.engine = engine
         self.load_seconds = load_seconds
         self.memory_hint = memory_hint
+        self._source = source
+
+    @cached_property
+    def identity(self) -> str:
+        """The sha256 of the checkpoint, by which it is the same model whatever it is called.
+
+        A large checkpoint is read whole for it, once.
+
+        Raises:
+            ModelError: It cannot be read, or the model did not come from `load`.
+        """
+        if self._source is None:
+            raise ModelError(f"nobody knows which checkpoint {self.name} is")
+        return store.identity(self._source)
 
     @classmethod
     def load(
@@ -112,6 +130,7 @@ class Panda:
             engine=plan.engine,
             load_seconds=seconds,
             memory_hint=plan.hint,
+            source=resolved,
         )
 
     def open(
@@ -123,6 +142,7 @@ class Panda:
         num_frames: int = 8,
         system: str | None = None,
         frames_seconds: float = 0.0,
+        cache: "bool | ClipPrefixes" = False,
     ) -> "LoadedClip":
         """Read the frames of a clip, to ask about it.
 
@@ -133,6 +153,11 @@ class Panda:
             num_frames: How many frames the model is shown; what a shorter clip lacks is padding.
             system: The system prompt; None is the one that the model was trained with.
             frames_seconds: For `Frames`: how long reading them took, for the statistics.
+            cache: Look for what was computed of the clip before on the disk, in which case no
+                frames are read, and let `LoadedClip.keep` put it there; at most 4 GB are kept, and
+                `ClipPrefixes` says otherwise. It needs a path or a `Clip`, or `ClipPrefixes`.
+                Keys and values are kept in 8 bits, so answers may differ in rare cases; with
+                llama.cpp they are what they were.
 
         Raises:
             ClipError: The video cannot be used.
@@ -140,16 +165,23 @@ class Panda:
         """
         check_frame_count(num_frames, self.model.config.num_frames)
         from pandacli.engine.loaded_clip import LoadedClip
-        from pandacli.video import Clip, Frames, sample_frames
+        from pandacli.video import Clip, Frames
 
         if isinstance(video, Clip | Frames) and not (start is None and end is None):
             raise TypeError("start and end belong to a path; a Clip has its own, Frames are read")
         if isinstance(video, Frames):
-            return LoadedClip(self, video, num_frames, system, frames_seconds)
-        clip = video if isinstance(video, Clip) else Clip(Path(video), start, end)
-        started = perf_counter()
-        frames = sample_frames(clip, num_frames)
-        return LoadedClip(self, frames, num_frames, system, perf_counter() - started)
+            if cache is True:
+                raise TypeError("nobody knows which file Frames are of: give ClipPrefixes as cache")
+            frames, clip = video, cache.clip if cache else None
+        else:
+            frames, clip = None, video if isinstance(video, Clip) else Clip(Path(video), start, end)
+        if isinstance(cache, bool):
+            on_disk = _on_disk(clip, num_frames) if cache and clip else None
+        else:
+            on_disk = cache
+        return LoadedClip(
+            self, frames, num_frames, system, frames_seconds, clip=clip, on_disk=on_disk
+        )
 
     def ask(
         self,
@@ -190,3 +222,12 @@ class Panda:
         return clip.stream(
             question, history=history, max_tokens=max_tokens, temperature=temperature, seed=seed
         )
+
+
+def _on_disk(clip: "Clip", num_frames: int) -> "ClipPrefixes | None":
+    from pandacli.engine.kept_prefix import ClipPrefixes
+
+    try:
+        return ClipPrefixes(clip, num_frames)
+    except OSError:  # the reader of the frames says what is wrong with it
+        return None

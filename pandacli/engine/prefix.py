@@ -1,5 +1,7 @@
 """The KV cache of a clip: its prefix, computed once, and behind it the turns asked last."""
 
+from pathlib import Path
+
 from torch import Tensor
 
 from pandacli.engine.language_model import Branches, Reading
@@ -10,16 +12,19 @@ class PrefixCache:
 
     Args:
         reading: Has read the prefix and nothing else.
+        computed: Whether it has computed it, or found it on the disk.
 
     Attributes:
         length: Tokens of the prefix.
-        prefilled: Tokens that were computed before an answer, the prefix included; it only grows.
+        prefilled: Tokens that were computed before an answer, the prefix included unless it came
+            from the disk; it only grows.
     """
 
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, reading: Reading, *, computed: bool = True) -> None:
         self._reading = reading
         self._held: list[int] = []  # the ids read after the prefix
-        self.length = self.prefilled = reading.length
+        self.length = reading.length
+        self.prefilled = self.length if computed else 0
 
     def read(self, ids: list[int], settled: int = 0) -> Tensor:
         """Read the ids of a question behind the prefix.
@@ -49,6 +54,19 @@ class PrefixCache:
         self._held.clear()
         self._reading.crop(self.length)
         return self._reading.branch(room)
+
+    def save(self, path: Path) -> None:
+        """Write the prefix alone into a file; what was asked behind it stays as it is.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        self._reading.save(path, self.length)
+
+    @property
+    def saved_bytes(self) -> int:
+        """What `save` would write, about."""
+        return self._reading.saved_bytes(self.length)
 
 
 def _common_start(ours: list[int], theirs: list[int]) -> int:

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from pandacli.engine.growing_cache import GrowingLayer, crop, growing_cache
+from pandacli.engine.prefix_file import load_layers, save_layers, saved_bytes
 from pandacli.engine.torch_branches import TorchBranches
 from pandacli.errors import ModelError
 
@@ -43,17 +42,14 @@ class TorchLlama:
         cache = growing_cache(len(model.model.layers))
         size = model.config.hidden_size // model.config.num_attention_heads
         shape = (1, model.config.num_key_value_heads, size)
-        try:
-            with safe_open(path, framework="pt") as file:
-                for number, layer in enumerate(model.model.layers):
-                    keys, values = (file.get_tensor(f"{part}.{number}") for part in ("k", "v"))
-                    if (*keys.shape[:2], keys.shape[3]) != shape or keys.shape != values.shape:
-                        raise ModelError(f"{path} was saved by another model")
-                    # the layers may be on several cards, and each has its keys and values beside it
-                    like = layer.input_layernorm.weight
-                    cache.update(keys.to(like), values.to(like), number)
-        except (OSError, SafetensorError) as error:
-            raise ModelError(f"{path} cannot be read as a saved KV cache") from error
+        # the layers may be on several cards, and each has its keys and values beside it
+        beside = [layer.input_layernorm.weight for layer in model.model.layers]
+        saved = load_layers(path, [weight.device for weight in beside])
+        with torch.inference_mode():
+            for number, (keys, values) in enumerate(saved):
+                if (*keys.shape[:2], keys.shape[3]) != shape or keys.shape != values.shape:
+                    raise ModelError(f"{path} was saved by another model")
+                cache.update(keys.to(beside[number]), values.to(beside[number]), number)
         return TorchReading(model, cache)
 
 
@@ -102,17 +98,32 @@ class TorchReading:
         """Texts that go on from here, behind this reading's own keys and values."""
         return TorchBranches(self._model, self._cache, self._layers(), room)
 
-    def save(self, path: Path) -> None:
-        """Write keys and values as safetensors, in the precision they are computed in."""
-        tensors: dict[str, Tensor] = {}
-        for number, layer in enumerate(self._layers()):
+    def save(self, path: Path, length: int | None = None) -> None:
+        """Write keys and values in 8 bits a number; see `prefix_file`.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        held = []
+        for layer in self._layers():
             assert layer.keys is not None
             assert layer.values is not None
-            tensors[f"k.{number}"] = layer.keys.contiguous()
-            tensors[f"v.{number}"] = layer.values.contiguous()
+            held.append((layer.keys[..., :length, :], layer.values[..., :length, :]))
         partial = path.with_name(path.name + ".partial")
-        save_file(tensors, partial)
-        partial.replace(path)
+        try:
+            save_layers(held, partial)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def saved_bytes(self, length: int) -> int:
+        """What `save` would write of the first `length` positions, about."""
+        numbers = 0
+        for layer in self._layers():
+            assert layer.keys is not None
+            _, heads, _, size = layer.keys.shape
+            numbers += 2 * heads * size * length
+        return saved_bytes(numbers)
 
     def _layers(self) -> list[GrowingLayer]:
         layers = [layer for layer in self._cache.layers if isinstance(layer, GrowingLayer)]

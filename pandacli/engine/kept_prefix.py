@@ -1,0 +1,219 @@
+"""A clip's prefix on the disk: found again where nothing that it depends on has changed.
+
+It depends on what the clip holds and what is looked at of it, on the model and the form it is run
+in, on the tokens around the frames, and on how all this is computed. The last is `MATHS`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pandacli.errors import ModelError
+from pandacli.store.clip_digest import clip_digest
+from pandacli.store.prefixes import BUDGET, Entry, Label, Prefixes, entry_name
+from pandacli.video.clip import Clip
+
+if TYPE_CHECKING:
+    from pandacli.engine.language_model import Reading
+    from pandacli.engine.panda import Panda
+    from pandacli.engine.prefix import PrefixCache
+    from pandacli.video import Frames
+
+MATHS = 1
+"""To be raised with every change after which the same frames give other keys and values: in what
+frames are sampled and how they are decoded, in preprocessing, STAB, the Llama, or the file."""
+
+
+class ClipPrefixes:
+    """What is on the disk of one clip, looked at as so many frames.
+
+    Args:
+        clip: The file and the range.
+        num_frames: How many frames the model is shown.
+        budget: The most bytes that all prefixes take together.
+        whole: Tell the clip from others by all of its bytes, however long it is.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+
+    def __init__(
+        self, clip: Clip, num_frames: int, *, budget: int = BUDGET, whole: bool = False
+    ) -> None:
+        self.clip, self.num_frames = clip, num_frames
+        self.prefixes = Prefixes(budget)
+        self._state = _state(clip.path)  # of before: what is changed meanwhile is not kept
+        self.fields = {
+            "clip": clip_digest(clip.path, whole=whole),
+            "start": clip.start,
+            "end": clip.end,
+            "frames": num_frames,
+        }
+
+    @property
+    def any(self) -> bool:
+        """Whether there is anything, of whatever model."""
+        return self.prefixes.knows(self.fields)
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the file is still the one that was asked about."""
+        try:
+            return _state(self.clip.path) == self._state
+        except OSError:
+            return False
+
+
+class KeptPrefix:
+    """The prefix of a clip on the disk, as one model reads it.
+
+    Args:
+        panda: The model.
+        clip: What there is of the clip.
+        ids: The tokens of the prefix, with a placeholder for each frame.
+    """
+
+    def __init__(self, panda: "Panda", clip: ClipPrefixes, ids: list[int]) -> None:
+        self.clip = clip
+        self._panda, self._ids = panda, ids
+        # a large model is hashed for its identity, which nobody should wait for in vain
+        self._entry = self._find() if clip.any else None
+        self._known = self._entry is not None
+        if self._entry:
+            clip.prefixes.use(self._entry, self._video)
+
+    @property
+    def tokens(self) -> int | None:
+        """How many positions it has; None where it is not there."""
+        return self._entry.label.tokens if self._entry else None
+
+    def frames(self) -> "Frames | None":
+        """What was sampled from the clip, without the pictures; None where it is not there."""
+        if self._entry is None:
+            return None
+        try:
+            return _frames(self._entry.frames())
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            self._drop()
+            return None
+
+    def restore(self) -> "Reading | None":
+        """The model, having read it; None where it is not there, or was damaged.
+
+        Raises:
+            DeviceError: There is no memory for it.
+        """
+        if self._entry is None:
+            return None
+        try:
+            reading = self._panda.language_model.restore(self._entry.kv)
+        except ModelError:
+            self._drop()
+            return None
+        if reading.length != self._entry.label.tokens:
+            self._drop()
+            return None
+        return reading
+
+    def keep(self, prefix: "PrefixCache", frames: "Frames") -> None:
+        """Write it to the disk, unless it is there, or would be more than the budget alone.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        if self._known or not self.clip.unchanged:
+            return
+        name = self._name()
+        if name is None:
+            return
+        if self.clip.prefixes.find(name) is None:
+            expected = prefix.saved_bytes
+            label = self._label(prefix.length)
+            self.clip.prefixes.add(name, label, _facts(frames), prefix.save, expected)
+        self._known = True
+
+    @property
+    def _video(self) -> str:
+        return str(self.clip.clip.path.absolute())
+
+    def _find(self) -> Entry | None:
+        name = self._name()
+        return self.clip.prefixes.find(name) if name else None
+
+    def _drop(self) -> None:
+        if self._entry:
+            self.clip.prefixes.remove(self._entry.folder)
+        self._entry, self._known = None, False
+
+    def _name(self) -> str | None:
+        """The name of the entry; None where the model's files can no longer be read."""
+        try:
+            model = self._panda.identity
+        except ModelError:
+            return None
+        return entry_name(self.clip.fields, _form(self._panda, model) | {"ids": self._ids})
+
+    def _label(self, tokens: int) -> Label:
+        clip, panda = self.clip.clip, self._panda
+        return Label(
+            video=self._video,
+            start=clip.start,
+            end=clip.end,
+            frames=self.clip.num_frames,
+            model=panda.name,
+            quant=panda.quant,
+            engine=panda.engine,
+            tokens=tokens,
+        )
+
+
+def _form(panda: "Panda", model: str) -> dict[str, Any]:
+    """What there is to say of a model and how it is run."""
+    form = {
+        "model": model,
+        "quant": panda.quant,
+        "engine": panda.engine,
+        "dtype": panda.dtype,
+        "device": panda.device.partition(":")[0],
+        "maths": MATHS,
+    }
+    if panda.engine == "llama":
+        from pandacli.store.llama_library import VERSION
+
+        form["llama"] = VERSION  # whose own files these are
+    return form
+
+
+def _state(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _facts(frames: "Frames") -> dict[str, Any]:
+    """All that there is to say of frames but their pictures."""
+    return {
+        "indices": [int(index) for index in frames.indices],
+        "times": [float(time) for time in frames.times],
+        "notices": list(frames.notices),
+        "info": asdict(frames.info),
+    }
+
+
+def _frames(facts: Mapping[str, Any]) -> "Frames":
+    """Frames of facts, with no picture.
+
+    Raises:
+        ValueError, TypeError, KeyError: These are not the facts of frames.
+    """
+    import numpy as np
+
+    from pandacli.video import Frames, VideoInfo
+
+    timestamps = tuple(map(float, facts["info"]["timestamps"]))
+    info = VideoInfo(**facts["info"] | {"timestamps": timestamps})
+    indices, times = tuple(map(int, facts["indices"])), tuple(map(float, facts["times"]))
+    if not indices or len(indices) != len(times):
+        raise ValueError("frames without times")
+    pixels = np.empty((0, int(info.height), int(info.width), 3), np.uint8)
+    return Frames(pixels, indices, times, info, tuple(map(str, facts["notices"])))
