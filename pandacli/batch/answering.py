@@ -31,6 +31,7 @@ Done = tuple[Question | BadLine, Line]
 """A question and the line that came of it."""
 
 _REMEMBERED = 1024  # answers, for the same question about the same clip
+_REPEATS = 1024  # records with a question that is asked already, which wait for its answer
 
 _KINDS = (
     (RecordError, BAD_RECORD),
@@ -135,6 +136,8 @@ class ClipQuestions:
         self._asked: dict[_Asking, _Asked] = {}
         self._remembered: OrderedDict[_Asking, Line] = OrderedDict()
         self._ready: deque[Done] = deque()
+        self._repeats = 0
+        self._more = False
         self.seconds: dict[str, float] = {}
 
     @property
@@ -178,6 +181,14 @@ class ClipQuestions:
                 yield question
 
     def _answer(self, clip: "LoadedClip", questions: Iterator[Question]) -> Iterator[Done]:
+        self._more = True
+        while self._more:
+            self._more, self._repeats = False, 0
+            yield from self._answer_some(clip, questions)
+        self._remembered.clear()
+
+    def _answer_some(self, clip: "LoadedClip", questions: Iterator[Question]) -> Iterator[Done]:
+        """Answer the next questions: all of them, unless too many are the same."""
         started = perf_counter()
         try:
             together = clip.ask_together(
@@ -196,7 +207,6 @@ class ClipQuestions:
         yield from self._take_ready()
         for stage in ("prefill", "decode", "alone"):
             self._spent(stage, getattr(together.seconds, stage))
-        self._remembered.clear()
 
     def _asks(self, questions: Iterable[Question]) -> "Iterator[Ask]":
         """What is to be asked: the same question is asked once, where it gets the same answer."""
@@ -210,15 +220,25 @@ class ClipQuestions:
             record = question.record
             limit = record.max_tokens or self._settings.max_tokens
             asking = (record.question, limit, 0 if repeatable else number)
-            if asking in self._asked:
-                self._asked[asking].questions.append(question)
-            elif asking in self._remembered:
-                self._ready.append((question, _line(question, self._remembered[asking])))
-            else:
+            if not self._wait_for_same(asking, question):
                 self._numbered[number] = asking
                 self._asked[asking] = _Asked([question])
                 number += 1
                 yield Ask(record.question, limit)
+            elif self._repeats == _REPEATS:  # held in memory, which a clip may have millions of
+                self._more = True
+                return
+
+    def _wait_for_same(self, asking: _Asking, question: Question) -> bool:
+        """Have a record wait for the answer of the same question, if that has been asked."""
+        if asking in self._asked:
+            self._asked[asking].questions.append(question)
+        elif asking in self._remembered:
+            self._ready.append((question, _line(question, self._remembered[asking])))
+        else:
+            return False
+        self._repeats += 1
+        return True
 
     def _settle(self, number: int, answer: Answer | PandaError) -> Iterator[Done]:
         asking = self._numbered.pop(number)

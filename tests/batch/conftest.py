@@ -1,0 +1,154 @@
+"""A small model that is loaded once, clips for it, and batches in this process."""
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from pandacli import Panda
+from pandacli.batch import run
+from pandacli.batch.answering import Settings
+from pandacli.batch.frames_ahead import read_fitted
+from pandacli.batch.job import Batch, Job
+from pandacli.batch.tally import Outcome, Tally
+from pandacli.errors import PandaError
+from pandacli.video import Clip, Frames
+
+SIZES = {"wide.avi": (64, 48), "tall.avi": (48, 70), "odd.avi": (131, 77)}
+
+
+@pytest.fixture(scope="session")
+def panda(checkpoint: Path) -> Panda:
+    """The small model, loaded on the CPU."""
+    return Panda.load(checkpoint, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with three clips of noise that drifts, of two seconds each."""
+    folder = tmp_path_factory.mktemp("clips")
+    for name, (width, height) in SIZES.items():
+        scene = np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8)
+        code = cv2.VideoWriter.fourcc(*"MJPG")
+        writer = cv2.VideoWriter(str(folder / name), code, 8, (width, height))
+        for number in range(16):
+            writer.write(np.roll(scene, 3 * number, axis=1))
+        writer.release()
+    return folder
+
+
+class ReadHere:
+    """Stands in for `FramesAhead` where it is not what is tried: reads in this process.
+
+    Attributes:
+        read_clips: What was read, in order.
+    """
+
+    read_clips: list[Clip]
+
+    def __init__(self, num_frames: int, canvas_side: int) -> None:
+        self._how = num_frames, canvas_side
+
+    def __enter__(self) -> "ReadHere":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def read(
+        self, clips: Iterable[tuple[Any, Clip | PandaError]]
+    ) -> Iterator[tuple[Any, Frames | PandaError]]:
+        for item, clip in clips:
+            if isinstance(clip, PandaError):
+                yield item, clip
+                continue
+            self.read_clips.append(clip)
+            try:
+                yield item, read_fitted(clip, *self._how)
+            except PandaError as error:
+                yield item, error
+
+
+@pytest.fixture
+def read_clips(monkeypatch: pytest.MonkeyPatch) -> list[Clip]:
+    """The clips that batches read, in this process instead of their own."""
+    monkeypatch.setattr(ReadHere, "read_clips", [], raising=False)
+    monkeypatch.setattr(run, "FramesAhead", ReadHere)
+    return ReadHere.read_clips
+
+
+@dataclass
+class Ran:
+    """What a batch came to.
+
+    Attributes:
+        outcomes: What it gave, in order.
+        tally: Its counts.
+        loads: How often the model was loaded.
+        path: Its file of answers.
+    """
+
+    outcomes: list[Outcome]
+    tally: Tally
+    loads: int
+    path: Path
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """The lines of the file of answers."""
+        return [json.loads(line) for line in self.path.read_bytes().splitlines()]
+
+    @property
+    def answers(self) -> dict[Any, str | None]:
+        """The answers by their ids; None for failures."""
+        return {line.get("id"): line.get("answer") for line in self.lines}
+
+
+@pytest.fixture
+def batch(
+    panda: Panda,
+    clips: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    read_clips: list[Clip],  # noqa: ARG001  (frames are read here)
+) -> Callable[..., Ran]:
+    """Runs a batch to its end: `batch(records, max_tokens=…, fail_fast=…)`; again on one file.
+
+    Of the outcomes it keeps the last so many, or all.
+    """
+
+    def answered(records: Iterable[Any], *, keep: int | None = None, **changes: Any) -> Ran:
+        questions = tmp_path / "q.jsonl"
+        with questions.open("wb") as file:
+            file.writelines(map(as_line, records))
+        of_job = {name: changes.pop(name) for name in list(changes) if name in _OF_JOB}
+        settings = Settings(**{"model": str(checkpoint), "max_tokens": 6} | changes)
+        loads = 0
+
+        def load() -> Panda:
+            nonlocal loads
+            loads += 1
+            return panda
+
+        with Batch(Job(str(questions), settings, **{"video_dir": clips} | of_job)) as opened:
+            planned = opened.plan()
+            outcomes = deque(planned.outcomes(load), maxlen=keep)
+            opened.finish()
+        assert opened.journal
+        return Ran(list(outcomes), planned.tally, loads, opened.journal)
+
+    return answered
+
+
+_OF_JOB = {*Job.__dataclass_fields__}
+
+
+def as_line(record: Any) -> bytes:
+    """A line of a file of questions; bytes stand for themselves."""
+    return record + b"\n" if isinstance(record, bytes) else json.dumps(record).encode() + b"\n"

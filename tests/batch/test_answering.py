@@ -1,0 +1,205 @@
+"""The questions about one clip, answered together as they would be one by one."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+
+from pandacli import Panda
+from pandacli.batch import answering
+from pandacli.batch.answering import ClipQuestions, Settings
+from pandacli.batch.index import BadLine, Question
+from pandacli.batch.records import Record, RecordError
+from pandacli.engine import together
+from pandacli.engine.loaded_clip import LoadedClip
+from pandacli.errors import DeviceError
+from pandacli.video import Clip, Frames, sample_frames
+
+QUESTIONS = [
+    "What happens?",
+    "Is there a circle?",
+    "What colour is the star, and does it move to the left or to the right?",
+    "Why?",
+    "",  # only the file of questions has something against it
+    "How many shapes are there?",
+    "Does the blue square grow",
+]
+
+
+@pytest.fixture(scope="module")
+def frames(clips: Path) -> Frames:
+    return sample_frames(Clip(clips / "wide.avi"), 8)
+
+
+def records(*questions: str, **more: Any) -> list[Question]:
+    return [
+        Question(Record(n, {"id": n}, "wide.avi", question, **more), n)
+        for n, question in enumerate(questions, 1)
+    ]
+
+
+@pytest.fixture
+def lines(panda: Panda, frames: Frames) -> Callable[..., dict[int, dict[str, Any]]]:
+    """The line of each record, by the number of its line."""
+
+    def answered(group: Any, **settings: Any) -> dict[int, dict[str, Any]]:
+        how = Settings(**{"model": "random", "max_tokens": 6} | settings)
+        asked = ClipQuestions(panda, how, group)
+        done = [(question.digest, line) for question, line in asked.lines(frames)]
+        assert len(dict(done)) == len(done)
+        return dict(done)
+
+    return answered
+
+
+@pytest.fixture
+def asks(monkeypatch: pytest.MonkeyPatch) -> list[together.Ask]:
+    """What the engine is asked."""
+    seen: list[together.Ask] = []
+    ask_together = LoadedClip.ask_together
+
+    def listening(clip: LoadedClip, asks: Any, **how: Any) -> Any:
+        def told() -> Iterator[together.Ask]:
+            for ask in asks:
+                seen.append(ask)
+                yield ask
+
+        return ask_together(clip, told(), **how)
+
+    monkeypatch.setattr(LoadedClip, "ask_together", listening)
+    return seen
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, None])
+def test_answers_are_those_that_questions_get_alone(lines, panda, frames, batch_size) -> None:
+    clip = panda.open(frames)
+    alone = [clip.ask(question, max_tokens=24) for question in QUESTIONS]
+    answered = lines(records(*QUESTIONS), max_tokens=24, batch_size=batch_size)
+    assert [answered[n]["answer"] for n in range(1, 8)] == [answer.text for answer in alone]
+    assert len({answer.text for answer in alone}) > 3
+
+
+def test_a_record_may_have_a_system_prompt_of_its_own(lines, panda, frames) -> None:
+    kind, rude = records("Why?", system="Be kind.")[0], records("Why?", "Why?", system="Be rude.")
+    answered = lines([kind, rude[1], *records("", "", "Why?")[2:]])
+    clip = panda.open(frames)
+    for number, system in ((1, "Be kind."), (2, "Be rude."), (3, None)):
+        alone = clip.with_system(system).ask("Why?", max_tokens=6)
+        assert answered[number]["answer"] == alone.text
+
+
+def test_an_empty_system_prompt_is_not_that_of_the_run(lines, panda, frames) -> None:
+    answered = lines(records("Why?", system=""), system="Be kind.")
+    alone = panda.open(frames).with_system("").ask("Why?", max_tokens=6)
+    assert answered[1]["answer"] == alone.text
+
+
+def test_a_record_may_have_a_limit_of_its_own(lines) -> None:
+    answered = lines([*records("Why?", max_tokens=2), *records("Why?", "Why?")[1:]])
+    assert [(answered[n]["tokens"], answered[n]["finish_reason"]) for n in (1, 2)] == [
+        (2, "length"),
+        (6, "length"),
+    ]
+
+
+def test_the_same_question_is_asked_once_and_has_a_line_each(lines, asks) -> None:
+    answered = lines(records("Why?", "What?", "Why?", "Why?"))
+    assert [ask.question for ask in asks] == ["Why?", "What?"]
+    assert answered[1]["answer"] == answered[3]["answer"] == answered[4]["answer"]
+    assert [answered[n]["id"] for n in range(1, 5)] == [1, 2, 3, 4]
+
+
+def test_the_same_question_is_not_asked_again_later(lines, asks) -> None:
+    answered = lines(records("Why?", "What?", "Why?"), batch_size=1)
+    assert [ask.question for ask in asks] == ["Why?", "What?"]
+    assert answered[3]["answer"] == answered[1]["answer"]
+
+
+def test_however_often_a_question_is_repeated_few_records_are_held(
+    panda, frames, asks, monkeypatch
+) -> None:
+    monkeypatch.setattr(answering, "_REPEATS", 5)
+    drawn = 0
+
+    class Group:
+        def __iter__(self) -> Iterator[Question]:
+            nonlocal drawn
+            drawn = 0
+            for drawn, question in enumerate(records(*["Why?", "What?"] * 20), 1):
+                yield question
+
+    done = []
+    asked = ClipQuestions(panda, Settings("random", max_tokens=6), Group())
+    for question, _ in asked.lines(frames):
+        done.append(question.digest)
+        assert drawn - len(done) < 7
+    assert sorted(done) == list(range(1, 41))
+    assert len(asks) == 2
+
+
+def test_what_is_drawn_is_drawn_for_each(lines, asks) -> None:
+    lines(records("Why?", "Why?"), temperature=1.0)
+    assert len(asks) == 2
+
+
+def test_what_is_drawn_with_a_seed_is_drawn_once(lines, asks, panda, frames) -> None:
+    answered = lines(records("Why?", "Why?"), temperature=1.0, seed=4)
+    alone = panda.open(frames).ask("Why?", max_tokens=6, temperature=1.0, seed=4)
+    assert len(asks) == 1
+    assert answered[2]["answer"] == alone.text
+
+
+def test_a_question_that_is_too_long_fails_alone(lines) -> None:
+    answered = lines(records("Why?", "why " * 4000, "What?"))
+    assert answered[2]["error"]["kind"] == "question"
+    assert answered[2]["line"] == 2
+    assert answered[1]["answer"]
+    assert answered[3]["answer"]
+
+
+def test_a_system_prompt_that_is_too_long_fails_with_its_questions(lines) -> None:
+    long = records("Why?", "What?", system="be " * 4000)
+    answered = lines([*long, *records("", "", "Why?")[2:]])
+    assert [answered[n].get("error", {}).get("kind") for n in (1, 2, 3)] == ["question"] * 2 + [
+        None
+    ]
+
+
+def test_a_line_that_was_changed_meanwhile_fails_alone(lines) -> None:
+    changed = BadLine(9, 9, RecordError("line 9 was changed"))
+    answered = lines([changed, *records("Why?")])
+    assert answered[9]["error"] == {"kind": "record", "message": "line 9 was changed"}
+    assert answered[1]["answer"]
+
+
+def test_too_little_memory_for_a_clip_is_said_of_its_questions(lines, monkeypatch) -> None:
+    def too_large(*_: Any, **__: Any) -> None:
+        raise DeviceError("out of memory", "look at fewer --frames")
+
+    monkeypatch.setattr(LoadedClip, "ask_together", too_large)
+    answered = lines(records("Why?", "What?"))
+    said = {"kind": "memory", "message": "out of memory; look at fewer --frames"}
+    assert [line["error"] for line in answered.values()] == [said, said]
+
+
+def test_once_stopped_those_in_flight_are_answered_and_no_more(panda, frames, asks) -> None:
+    stopped = Event()
+    settings = Settings("random", max_tokens=6, batch_size=2)
+    asked = ClipQuestions(panda, settings, records(*QUESTIONS[:4]), stopped)
+    done = []
+    for question, _ in asked.lines(frames):
+        assert len(done) + asked.in_flight <= 2
+        done.append(question.digest)
+        stopped.set()
+    assert done == [1, 2]
+    assert len(asks) == 2
+
+
+def test_nothing_is_asked_where_it_was_stopped_before(panda, frames, asks) -> None:
+    stopped = Event()
+    stopped.set()
+    asked = ClipQuestions(panda, Settings("random"), records("Why?"), stopped)
+    assert list(asked.lines(frames)) == []
+    assert asks == []

@@ -1,0 +1,132 @@
+"""Frames that are read in other processes: the same ones, whatever becomes of a process."""
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import psutil
+import pytest
+
+from pandacli.batch import frames_ahead
+from pandacli.batch.frames_ahead import FramesAhead, read_fitted
+from pandacli.errors import ClipError, PandaError
+from pandacli.video import Clip, Frames, preprocess, sample_frames
+from tests.batch import deadly
+
+SIDE = 112
+
+
+@pytest.fixture(scope="module")
+def ahead() -> Iterator[FramesAhead]:
+    """One process that reads; starting it takes longer than reading."""
+    with FramesAhead(8, SIDE, workers=1) as started:
+        yield started
+
+
+def read(ahead: FramesAhead, *clips: Clip | PandaError) -> list[tuple[int, Frames | PandaError]]:
+    return list(ahead.read(enumerate(clips)))
+
+
+def workers() -> list[psutil.Process]:
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+
+def test_they_are_those_that_are_read_here(ahead, clips) -> None:
+    wanted = [Clip(path) for path in sorted(clips.iterdir())]
+    for (number, frames), clip in zip(read(ahead, *wanted), wanted, strict=True):
+        here = read_fitted(clip, 8, SIDE)
+        assert isinstance(frames, Frames)
+        assert np.array_equal(frames.pixels, here.pixels)
+        assert (frames.times, wanted[number]) == (here.times, clip)
+
+
+def test_what_is_wrong_is_said_as_it_is_here(ahead, tmp_path) -> None:
+    (tmp_path / "text.mp4").write_text("not a video")
+    (said,) = read(ahead, Clip(tmp_path / "text.mp4"))[0][1:]
+    with pytest.raises(ClipError) as here:
+        read_fitted(Clip(tmp_path / "text.mp4"), 8, SIDE)
+    assert type(said) is ClipError
+    assert (said.message, said.hint) == (here.value.message, here.value.hint)
+    assert said.exit_code == ClipError.exit_code
+
+
+def test_what_is_no_clip_keeps_its_place(ahead, clips) -> None:
+    gone = ClipError("gone")
+    found = read(ahead, gone, Clip(clips / "tall.avi"), gone)
+    assert [number for number, _ in found] == [0, 1, 2]
+    assert (found[0][1], found[2][1]) == (gone, gone)
+    assert isinstance(found[1][1], Frames)
+
+
+def test_a_fault_of_the_reader_costs_only_its_clip(monkeypatch, clips) -> None:
+    monkeypatch.setattr("pandacli.video.sample_frames", _faulty, raising=False)
+    with pytest.raises(ClipError, match=r"wide\.avi cannot be read: ZeroDivisionError: a fault"):
+        read_fitted(Clip(clips / "wide.avi"), 8, SIDE)
+
+
+def _faulty(*_: object) -> None:
+    raise ZeroDivisionError("a fault")
+
+
+def test_a_clip_that_brings_its_process_down_costs_only_itself(monkeypatch, clips, tmp_path):
+    """Also its neighbours, which were being read in the same process or another, are all there."""
+    monkeypatch.setattr(frames_ahead, "read_fitted", deadly.read_fitted)
+    bad, good = Clip(tmp_path / deadly.NAME), Clip(clips / "wide.avi")
+    with FramesAhead(8, SIDE, workers=2) as ahead:
+        found = [frames for _, frames in read(ahead, good, bad, good, bad, good)]
+    kinds = [type(frames) for frames in found]
+    assert kinds == [Frames, ClipError, Frames, ClipError, Frames]
+    assert str(found[1]) == f"{bad.path} brings the video decoder down"
+
+
+def test_a_process_that_something_else_has_ended_costs_nothing(clips) -> None:
+    with FramesAhead(8, SIDE, workers=1) as ahead:
+        reading = ahead.read(enumerate([Clip(clips / "wide.avi")] * 4))
+        next(reading)
+        for worker in workers():
+            worker.kill()
+        assert all(isinstance(frames, Frames) for _, frames in reading)
+
+
+def test_no_process_is_left_at_the_end(clips) -> None:
+    before = set(workers())
+    with FramesAhead(8, SIDE, workers=1) as ahead:
+        reading = ahead.read(enumerate([Clip(clips / "wide.avi")] * 9))
+        next(reading)
+        started = set(workers()) - before
+        assert started
+    assert not any(process.is_running() for process in started)
+
+
+def test_only_as_many_clips_are_drawn_as_are_read_ahead(clips) -> None:
+    drawn = []
+
+    def many() -> Iterator[tuple[int, Clip]]:
+        for number in range(100):
+            drawn.append(number)
+            yield number, Clip(clips / "wide.avi")
+
+    with FramesAhead(8, SIDE, workers=1) as ahead:
+        next(ahead.read(many()))
+    assert len(drawn) == 2
+
+
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [(640, 480), (480, 640), (131, 77), (77, 131), (1280, 720), (50, 50), (8, 300), (113, 112)],
+)
+@pytest.mark.parametrize("side", [112, 336])
+def test_fitted_frames_are_seen_as_the_whole_ones_are(tmp_path, width, height, side) -> None:
+    path = tmp_path / "noise.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 8, (width, height))
+    rng = np.random.default_rng(width)
+    for _ in range(4):
+        writer.write(rng.integers(0, 256, (height, width, 3), np.uint8))
+    writer.release()
+    whole, fitted = sample_frames(Clip(path), 2), read_fitted(Clip(path), 2, side)
+    seen = [
+        preprocess(frames.pixels, image_size=side, patch_size=14, num_frames=2)
+        for frames in (whole, fitted)
+    ]
+    assert np.array_equal(np.asarray(seen[0]), np.asarray(seen[1]))

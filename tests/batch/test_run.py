@@ -1,0 +1,259 @@
+"""A batch from its file of questions to its file of answers, with every line accounted for."""
+
+import errno
+import json
+import tracemalloc
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pandacli.batch import answers_file
+from pandacli.batch.answering import Settings
+from pandacli.batch.job import Batch, Job
+from pandacli.errors import ClipError, UsageError
+from pandacli.video import Clip, sample_frames
+
+
+def ask(name: Any, video: str = "wide.avi", question: str = "Why?", **more: Any) -> dict[str, Any]:
+    return {"id": name, "video": video, "question": question, **more}
+
+
+VIDEOS = ("wide.avi", "tall.avi")
+
+BROKEN = [
+    b"not json",
+    b'{"video": "wide.avi"}',
+    b'{"video": 3, "question": "Why?"}',
+    b'{"video": "wide.avi", "question": ""}',
+    b'{"video": "missing.avi", "question": "Why?"}',
+    b'{"video": "text.avi", "question": "Why?"}',
+    b'{"video": "wide.avi", "question": "Why?", "from": 99}',
+    b'{"video": "wide.avi", "question": "Why?", "from": 1, "to": 0.5}',
+    b'{"video": "wide.avi", "question": "Why?", "max_tokens": "many"}',
+    b"[1, 2]",
+    b"\xff\xfe\x00",
+    b'{"video": "wide.avi", "question": "' + b"why " * 500_000 + b'"}',
+    b'{"video": "wide.avi", "question": "Why?", "deep": ' + b"[" * 50_000 + b"}",
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def text(clips: Path) -> None:
+    """A file beside the clips that is none."""
+    (clips / "text.avi").write_text("not a video")
+
+
+def test_the_questions_of_a_clip_are_asked_together(batch, read_clips) -> None:
+    ran = batch([ask(n, VIDEOS[n % 2], f"Why {n}?") for n in range(6)])
+    assert [clip.path.name for clip in read_clips] == ["wide.avi", "tall.avi"]
+    assert [outcome.line for outcome in ran.outcomes[:3] if outcome.line % 2 == 0] == []
+    assert sorted(ran.answers) == list(range(6))
+    assert (ran.tally.clips, ran.tally.clips_done, ran.loads) == (2, 2, 1)
+
+
+def test_answers_are_those_of_asking_one_by_one(batch, panda, clips) -> None:
+    of_their_own = {"from": "0:00.5", "to": 1.5, "system": "Be kind.", "max_tokens": 3}
+    ran = batch(
+        [
+            ask("plain", "tall.avi"),
+            ask("own", "tall.avi", "What happens?", **of_their_own),
+            ask("other", "odd.avi", "What happens?"),
+        ],
+        start=1.0,
+    )
+    plain = panda.open(sample_frames(Clip(clips / "tall.avi", 1.0), 8))
+    own = panda.open(sample_frames(Clip(clips / "tall.avi", 0.5, 1.5), 8)).with_system("Be kind.")
+    other = panda.open(sample_frames(Clip(clips / "odd.avi", 1.0), 8))
+    assert ran.answers == {
+        "plain": plain.ask("Why?", max_tokens=6).text,
+        "own": own.ask("What happens?", max_tokens=3).text,
+        "other": other.ask("What happens?", max_tokens=6).text,
+    }
+
+
+def test_what_came_with_a_question_comes_back(batch) -> None:
+    more = {"tags": ["a", {"b": None}], "answer": "gold", "seconds": 12}
+    (line,) = batch([ask(7, **more)]).lines
+    assert line["tags"] == ["a", {"b": None}]
+    assert line["given"] == {"answer": "gold", "seconds": 12}
+    assert line["answer"] != "gold"
+    assert (line["finish_reason"], line["tokens"]) == ("length", 6)
+
+
+def test_every_broken_line_is_told_with_its_number_and_the_rest_answered(batch) -> None:
+    records = [line for n, bad in enumerate(BROKEN) for line in (bad, ask(n, "tall.avi"))]
+    ran = batch(records)
+    failed = {line["line"]: line["error"] for line in ran.lines if "error" in line}
+    assert sorted(failed) == [2 * n + 1 for n in range(len(BROKEN))]
+    assert all(error["message"] and "\n" not in error["message"] for error in failed.values())
+    kinds = {"record": 9, "clip": 2, "question": 2}
+    assert Counter(error["kind"] for error in failed.values()) == kinds
+    assert {n for n, answer in ran.answers.items() if answer} == set(range(len(BROKEN)))
+    assert (ran.tally.failed, ran.tally.answered, ran.tally.left) == (13, 13, 0)
+
+
+def test_the_model_is_not_loaded_where_nothing_can_be_asked(batch) -> None:
+    assert batch(BROKEN[:6]).loads == 0
+
+
+def test_the_same_again_answers_nothing_and_leaves_the_file(batch) -> None:
+    records = [ask(n, question=f"Why {n}?") for n in range(3)]
+    before = batch(records).path.read_bytes()
+    again = batch(records)
+    assert (again.outcomes, again.loads, again.tally.earlier) == ([], 0, 3)
+    assert again.path.read_bytes() == before
+
+
+def test_only_what_failed_is_tried_again(batch, clips) -> None:
+    records = [ask(1), ask(2, "late.avi")]
+    assert batch(records).answers[2] is None
+    (clips / "late.avi").write_bytes((clips / "wide.avi").read_bytes())
+    again = batch(records)
+    assert [outcome.line for outcome in again.outcomes] == [2]
+    assert sorted(again.answers) == [1, 2]
+    assert again.answers[2] == again.answers[1]
+
+
+def test_an_edited_question_is_asked_again(batch) -> None:
+    batch([ask(1), ask(2)])
+    again = batch([ask(1), ask(2, question="Why not?")])
+    assert [outcome.question for outcome in again.outcomes] == ["Why not?"]
+    assert again.tally.earlier == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"max_tokens": 5}, {"system": "Be kind."}, {"frames": 4}, {"end": 1.0}, {"temperature": 1.0}],
+    ids=str,
+)
+def test_other_settings_ask_again(batch, change) -> None:
+    batch([ask(1)])
+    assert batch([ask(1)], **change).tally.answered == 1
+
+
+def test_how_many_are_asked_at_once_asks_nothing_again(batch) -> None:
+    batch([ask(1)])
+    assert batch([ask(1)], batch_size=1).tally.answered == 0
+
+
+def test_the_same_line_twice_is_answered_twice(batch) -> None:
+    ran = batch([ask(1), ask(1)])
+    assert [line["answer"] for line in ran.lines] == [ran.lines[0]["answer"]] * 2
+    assert batch([ask(1), ask(1)]).tally.answered == 0
+    assert batch([ask(1)] * 3).tally.answered == 1
+
+
+def test_it_stops_at_the_first_failure_where_asked_to(batch) -> None:
+    records = [ask(1, question="Why 1?"), ask(2, "missing.avi"), ask(3, "tall.avi")]
+    ran = batch(records, fail_fast=True)
+    assert [outcome.line for outcome in ran.outcomes] == [1, 2]
+    assert ran.tally.left == 1
+
+
+def test_it_stops_at_a_bad_line_before_all_else_where_asked_to(batch) -> None:
+    ran = batch([ask(1), b"not json", b"nor this"], fail_fast=True)
+    assert [outcome.line for outcome in ran.outcomes] == [2]
+    assert ran.loads == 0
+
+
+def test_what_a_stop_has_left_is_answered_by_the_next_run(batch) -> None:
+    records = [ask(1, "missing.avi"), ask(2), ask(3, "tall.avi")]
+    batch(records, fail_fast=True)
+    assert sorted(batch(records).answers) == [1, 2, 3]
+
+
+def test_shards_share_the_clips_and_nothing_is_left(batch, clips) -> None:
+    names = [path.name for path in sorted(clips.glob("*.avi"))]
+    records = [ask(n, names[n % len(names)]) for n in range(12)] + [b"not json"]
+    shards = [batch(records, shard=(part, 3)) for part in (1, 2, 3)]
+    assert len({ran.path for ran in shards}) == 3
+    ids = [line.get("id") for ran in shards for line in ran.lines]
+    assert sorted(ids, key=str) == sorted([*range(12), None], key=str)
+    videos = [{line.get("video") for line in ran.lines} for ran in shards]
+    assert sum(map(len, videos)) == len(set.union(*videos))
+
+
+def test_a_file_without_questions_has_no_answers(batch) -> None:
+    ran = batch([])
+    assert (ran.outcomes, ran.loads, ran.lines) == ([], 0, [])
+
+
+def test_a_line_that_is_changed_meanwhile_is_not_asked(tmp_path, panda, checkpoint, clips) -> None:
+    records = [ask(1, question="Why 1?"), ask(2, "tall.avi", "Why 2?")]
+    questions = tmp_path / "own.jsonl"
+    questions.write_text("".join(json.dumps(record) + "\n" for record in records))
+    job = Job(str(questions), Settings(str(checkpoint), max_tokens=2), video_dir=clips)
+    with Batch(job) as opened:
+        outcomes = opened.plan().outcomes(lambda: panda)
+        assert next(outcomes).error is None
+        questions.write_text(questions.read_text().replace("Why 2?", "Who 2?"))
+        (changed,) = outcomes
+    assert changed.line == 2
+    assert changed.error == "line 2 was changed while the run went on; run it again"
+
+
+@pytest.mark.parametrize(
+    ("shape", "name"),
+    [
+        ("generic", "q.answers.json"),
+        ("qa", "q.answers.json"),
+        ("csv", "q.answers.csv"),
+        ("openai", "q.answers.openai.jsonl"),
+    ],
+)
+def test_shapes_are_made_beside_what_they_are_made_from(batch, shape, name) -> None:
+    ran = batch([ask(1), ask(2, "tall.avi")], output_format=shape)
+    assert ran.path.name == "q.answers.jsonl"
+    assert (ran.path.with_name(name)).stat().st_size > 0
+    assert len(ran.lines) == 2
+
+
+def test_the_questions_are_not_written_over(batch, tmp_path) -> None:
+    with pytest.raises(UsageError, match="is the file of the questions"):
+        batch([ask(1)], output=str(tmp_path / "q.jsonl"))
+    assert (tmp_path / "q.jsonl").read_bytes().startswith(b'{"id"')
+
+
+def test_a_second_run_on_the_same_answers_is_refused(batch, tmp_path, checkpoint) -> None:
+    batch([ask(1)])
+    job = Job(str(tmp_path / "q.jsonl"), Settings(str(checkpoint)))
+    with Batch(job), pytest.raises(UsageError, match="is being written by another run"):
+        batch([ask(1)])
+
+
+def test_answers_that_can_no_longer_be_written_end_the_run(batch, monkeypatch) -> None:
+    append, written = answers_file._append, []
+
+    def fill(descriptor: int, data: bytes) -> None:
+        if len(written) == 2:
+            append(descriptor, data[:20])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(data)
+        append(descriptor, data)
+
+    records = [ask(n, question=f"Why {n}?") for n in range(4)]
+    with monkeypatch.context() as patch:
+        patch.setattr(answers_file, "_append", fill)
+        with pytest.raises(ClipError, match="is full"):
+            batch(records)
+    again = batch(records)
+    assert again.tally.earlier == 2
+    assert sorted(again.answers) == [0, 1, 2, 3]
+
+
+def test_ten_thousand_lines_of_which_half_are_broken(batch) -> None:
+    """Each is accounted for once, and what they hold is not held."""
+    notes = "x" * 6_000
+    good = [ask(n, VIDEOS[n % 2], f"Why {n % 40}?", notes=notes) for n in range(5_000)]
+    bad = [BROKEN[n % 11] for n in range(5_000)]
+    records = [line for both in zip(good, bad, strict=True) for line in both]
+    tracemalloc.start()
+    ran = batch(records, keep=0, max_tokens=2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sorted(n for n, answer in ran.answers.items() if answer) == list(range(5_000))
+    failed = sorted(line["line"] for line in ran.lines if "error" in line)
+    assert failed == list(range(2, 10_001, 2))
+    assert peak < 12_000_000 < ran.path.stat().st_size / 2
