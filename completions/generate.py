@@ -15,24 +15,34 @@ from typing import Any
 
 import typer
 
+from pandacli.batch.formats import FORMATS, OUTPUT_FORMATS
 from pandacli.cli.app import app
 from pandacli.cli.rm import QUANTS as REMOVABLE
 from pandacli.cli.settings import QUANTS
-from pandacli.engine.engines import ENGINES
+from pandacli.engine.engines import ENGINES, RAY
 from pandacli.store import MODELS
 from pandacli.ui.terminal import GRAPHICS
 
 HERE = Path(__file__).parent
 VIDEOS = "3gp avi flv gif m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv"
+QUESTIONS = "jsonl json csv"
 CHOICES = {
     "--model": tuple(MODELS),  # or a folder
     "--quant": QUANTS,
     "--engine": ENGINES,
     "--device": ("auto", "cpu", "cuda"),
     "--graphics": GRAPHICS,
+    "--format": ("auto", *FORMATS),
+    "--output-format": (*OUTPUT_FORMATS, "same"),
+    "--batch-size": ("auto",),  # or a number
+    "--address": ("auto",),  # or a host
 }
-FILES = ("--load", "--save")
-OWN_CHOICES = {("rm", "--quant"): REMOVABLE}  # where a command takes other values than the rest
+OWN_CHOICES = {  # where a command takes other values than the rest
+    ("rm", "--quant"): REMOVABLE,
+    ("batch", "--engine"): (*ENGINES, RAY),
+}
+FILES = ("--load", "--save", "--output", "--answers")
+FOLDERS = ("--video-dir",)
 
 
 @dataclass(frozen=True)
@@ -45,14 +55,19 @@ class Option:
     choices: tuple[str, ...]
 
     @property
-    def folders(self) -> bool:
-        """Whether a folder may be the value."""
+    def model(self) -> bool:
+        """Whether a model is the value: one of the choices, or a folder."""
         return self.names[-1] == "--model"
 
     @property
     def files(self) -> bool:
         """Whether a file is the value."""
         return self.names[-1] in FILES
+
+    @property
+    def folders(self) -> bool:
+        """Whether a folder is the value, and nothing else."""
+        return self.names[-1] in FOLDERS
 
 
 @dataclass(frozen=True)
@@ -108,25 +123,28 @@ def _valued(commands: Sequence[Command]) -> list[str]:
 
 def bash(root: Command, commands: Sequence[Command]) -> dict[str, str]:
     """Returns what `templates/panda.bash` leaves open."""
+    arguments = {
+        "VIDEO": "_panda_videos",
+        "QUESTIONS": "_panda_questions",
+        "MODEL": "_panda_models",
+    }
     command_cases = []
     for command in commands:
         names = " ".join(name for option in command.options for name in option.names)
-        files = {"VIDEO": "_panda_videos", "MODEL": "_panda_models"}.get(command.takes, ":")
+        files = arguments.get(command.takes, ":")
         command_cases.append(f'        {command.name}) words="{names}"; files={files} ;;')
     value_cases = {}
     for command in commands:
         for option in command.options:
             own = (command.name, option.names[-1]) in OWN_CHOICES
             place = f"{command.name}:" if own else "*:"
-            words = f'_panda_words "{" ".join(option.choices)}"'
-            words = "_panda_models" if option.folders else words
-            words = "_panda_files" if option.files else words
-            if option.choices or option.files:
+            if offer := _bash_offer(option):
                 value_cases[place, option.names] = "        {}) {}; return ;;".format(
-                    "|".join(place + name for name in option.names), words
+                    "|".join(place + name for name in option.names), offer
                 )
     return {
-        "VIDEOS": "|".join(f"*.{_any_case(suffix)}" for suffix in VIDEOS.split()),
+        "VIDEOS": "|".join(map(_any_case, VIDEOS.split())),
+        "QUESTIONS": "|".join(map(_any_case, QUESTIONS.split())),
         "MODELS": " ".join(MODELS),
         "VALUED": "|".join(_valued(commands)),
         "COMMANDS": " ".join(command.name for command in commands),
@@ -138,8 +156,19 @@ def bash(root: Command, commands: Sequence[Command]) -> dict[str, str]:
     }
 
 
+def _bash_offer(option: Option) -> str:
+    """The shell code that offers the values of an option, "" where they are free."""
+    if option.model:
+        return "_panda_models"
+    if option.files:
+        return "_panda_files"
+    if option.folders:
+        return "_panda_folders"
+    return f'_panda_words "{" ".join(option.choices)}"' if option.choices else ""
+
+
 def _any_case(suffix: str) -> str:
-    """The glob for a suffix in small or capital letters."""
+    """The pattern for a suffix in small or capital letters."""
     return "".join(f"[{c}{c.upper()}]" if c.isalpha() else c for c in suffix)
 
 
@@ -152,6 +181,8 @@ def zsh(root: Command, commands: Sequence[Command]) -> dict[str, str]:
             specs.append(f"'1:model:_panda_models {' '.join(MODELS)}'")
         if command.takes == "VIDEO":
             specs.append("'1:video:_panda_videos'")
+        if command.takes == "QUESTIONS":
+            specs.append("'1:file of questions:_panda_questions'")
         if command.asks:
             specs.append("'*:question:_panda_question'")
         arguments = " \\\n                ".join(["_arguments -s -S", *specs])
@@ -159,6 +190,7 @@ def zsh(root: Command, commands: Sequence[Command]) -> dict[str, str]:
     root_specs = [spec for option in root.options for spec in _zsh_specs(option)]
     return {
         "VIDEOS": VIDEOS.replace(" ", "|"),
+        "QUESTIONS": QUESTIONS.replace(" ", "|"),
         "OPTIONS": " \\\n        ".join(root_specs),
         "COMMANDS": "\n        ".join(f"'{c.name}:{_colons(c.help)}'" for c in commands),
         "COMMAND_CASES": "\n".join(cases),
@@ -167,12 +199,14 @@ def zsh(root: Command, commands: Sequence[Command]) -> dict[str, str]:
 
 def _zsh_specs(option: Option) -> list[str]:
     value = ""
-    if option.folders:
+    if option.model:
         value = f":value:_panda_models {' '.join(option.choices)}"
     elif option.choices:
         value = f":value:({' '.join(option.choices)})"
     elif option.files:
         value = ":file:_files"
+    elif option.folders:
+        value = ":folder:_path_files -/"
     elif option.takes_value:
         value = ":value: "
     names = " ".join(option.names)
@@ -198,11 +232,14 @@ def fish(root: Command, commands: Sequence[Command]) -> dict[str, str]:
         first = f"'{inside}; and __panda_before_argument'"
         if command.takes == "VIDEO":
             lines.append(f"complete -c panda -n {first} -a '(__panda_videos)'")
+        if command.takes == "QUESTIONS":
+            lines.append(f"complete -c panda -n {first} -a '(__panda_questions)'")
         if command.takes == "MODEL":
             models = f"{' '.join(MODELS)} (__fish_complete_directories)"
             lines.append(f"complete -c panda -n {first} -a '{models}'")
     return {
         "VIDEOS": VIDEOS.replace(" ", "|"),
+        "QUESTIONS": QUESTIONS.replace(" ", "|"),
         "VALUED": " ".join(_valued(commands)),
         "COMPLETIONS": "\n".join(lines),
     }
@@ -213,9 +250,11 @@ def _fish_option(option: Option, condition: str) -> str:
     words += [f"-l {n[2:]}" if n.startswith("--") else f"-s {n[1:]}" for n in option.names]
     if option.takes_value:
         words.append("-r -F" if option.files else "-x")
-    if option.choices:
-        folders = " (__fish_complete_directories)" if option.folders else ""
-        words.append(f"-a '{' '.join(option.choices)}{folders}'")
+    offers = list(option.choices)
+    if option.model or option.folders:
+        offers.append("(__fish_complete_directories)")
+    if offers:
+        words.append(f"-a '{' '.join(offers)}'")
     return " ".join([*words, f"-d '{option.help}'"])
 
 

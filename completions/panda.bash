@@ -23,15 +23,21 @@ _panda_files() {
     while IFS= read -r path; do COMPREPLY+=( "$path" ); done < <(compgen -f -- "$current")
 }
 
-_panda_videos() {
-    local path
+# Folders, and the files with one of these suffixes.
+_panda_suffixed() {
+    local path suffix="\.($1)\$"
     _panda_folders
     while IFS= read -r path; do
-        case "$path" in
-            *.3[gG][pP]|*.[aA][vV][iI]|*.[fF][lL][vV]|*.[gG][iI][fF]|*.[mM]2[tT][sS]|*.[mM]4[vV]|*.[mM][kK][vV]|*.[mM][oO][vV]|*.[mM][pP]4|*.[mM][pP][eE][gG]|*.[mM][pP][gG]|*.[mM][tT][sS]|*.[oO][gG][vV]|*.[tT][sS]|*.[wW][eE][bB][mM]|*.[wW][mM][vV])
-                [[ -d $path ]] || COMPREPLY+=( "$path" ) ;;
-        esac
+        [[ $path =~ $suffix && ! -d $path ]] && COMPREPLY+=( "$path" )
     done < <(compgen -f -- "$current")
+}
+
+_panda_videos() {
+    _panda_suffixed "3[gG][pP]|[aA][vV][iI]|[fF][lL][vV]|[gG][iI][fF]|[mM]2[tT][sS]|[mM]4[vV]|[mM][kK][vV]|[mM][oO][vV]|[mM][pP]4|[mM][pP][eE][gG]|[mM][pP][gG]|[mM][tT][sS]|[oO][gG][vV]|[tT][sS]|[wW][eE][bB][mM]|[wW][mM][vV]"
+}
+
+_panda_questions() {
+    _panda_suffixed "[jJ][sS][oO][nN][lL]|[jJ][sS][oO][nN]|[cC][sS][vV]"
 }
 
 _panda() {
@@ -57,7 +63,7 @@ _panda() {
         "") _panda_words "ask chat batch frames demo models pull info rm doctor --version -h --help"; return ;;
         ask) words="--from --to --frames -m --model --quant --engine --device --system --max-tokens --temperature --seed --offline --json --stats --quiet --debug -h --help"; files=_panda_videos ;;
         chat) words="--continue --load --no-log --from --to --frames -m --model --quant --engine --device --system --max-tokens --temperature --seed --offline --no-frames --graphics --stats --quiet --debug -h --help"; files=_panda_videos ;;
-        batch) words="-o --output --format --output-format --answers --video-dir --batch-size --fail-fast --shard --workers --address --from --to --frames -m --model --quant --engine --device --system --max-tokens --temperature --seed --offline --json --stats --quiet --debug -h --help"; files=: ;;
+        batch) words="-o --output --format --output-format --answers --video-dir --batch-size --fail-fast --shard --workers --address --from --to --frames -m --model --quant --engine --device --system --max-tokens --temperature --seed --offline --json --stats --quiet --debug -h --help"; files=_panda_questions ;;
         frames) words="--from --to --frames --canvas --save --json --graphics --quiet --debug -h --help"; files=_panda_videos ;;
         demo) words="--device --stats --graphics --quiet --debug -h --help"; files=: ;;
         models) words="--json --debug -h --help"; files=: ;;
@@ -69,13 +75,21 @@ _panda() {
     esac
     case "$command:$before" in
         rm:--quant) _panda_words "4bit 8bit none"; return ;;
+        batch:--engine) _panda_words "auto torch bitsandbytes llama ray"; return ;;
+        *:-o|*:--output) _panda_files; return ;;
         *:-m|*:--model) _panda_models; return ;;
+        *:--video-dir) _panda_folders; return ;;
         *:--save) _panda_files; return ;;
         *:--quant) _panda_words "auto 4bit 8bit none"; return ;;
+        *:--output-format) _panda_words "jsonl qa qa-lines generic consistency csv openai same"; return ;;
         *:--load) _panda_files; return ;;
         *:--graphics) _panda_words "auto kitty iterm2 sixel blocks none"; return ;;
+        *:--format) _panda_words "auto jsonl qa generic consistency csv openai"; return ;;
         *:--engine) _panda_words "auto torch bitsandbytes llama"; return ;;
         *:--device) _panda_words "auto cpu cuda"; return ;;
+        *:--batch-size) _panda_words "auto"; return ;;
+        *:--answers) _panda_files; return ;;
+        *:--address) _panda_words "auto"; return ;;
         *:--address|*:--answers|*:--batch-size|*:--canvas|*:--device|*:--engine|*:--format|*:--frames|*:--from|*:--graphics|*:--load|*:--max-tokens|*:--model|*:--output|*:--output-format|*:--quant|*:--save|*:--seed|*:--shard|*:--system|*:--temperature|*:--to|*:--video-dir|*:--workers|*:-m|*:-o) return ;;
     esac
     if [[ $current == -* ]]; then

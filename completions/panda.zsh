@@ -6,9 +6,13 @@ _panda_videos() {
     _files -g '(#i)*.(3gp|avi|flv|gif|m2ts|m4v|mkv|mov|mp4|mpeg|mpg|mts|ogv|ts|webm|wmv)(-.)'
 }
 
+_panda_questions() {
+    _files -g '(#i)*.(jsonl|json|csv)(-.)'
+}
+
 _panda_models() {
     compadd "$@"
-    _files -/
+    _path_files -/
 }
 
 # A question is free text. A message here would keep zsh from inserting a single option.
@@ -97,24 +101,24 @@ _panda() {
             ;;
         (batch)
             _arguments -s -S \
-                '(-o --output)-o[The answers; - for stdout]:value: ' \
-                '(-o --output)--output=[The answers; - for stdout]:value: ' \
-                '(--format)--format=[jsonl, csv, qa, generic, consistency or openai]:value: ' \
-                '(--output-format)--output-format=[One of these, or same]:value: ' \
-                '(--answers)--answers=[Right answers that go with a qa file, if not found beside it]:value: ' \
-                '(--video-dir)--video-dir=[Where the videos are]:value: ' \
-                '(--batch-size)--batch-size=[Questions answered at a time]:value: ' \
+                '(-o --output)-o[Where the answers go; - writes to standard output]:file:_files' \
+                '(-o --output)--output=[Where the answers go; - writes to standard output]:file:_files' \
+                '(--format)--format=[auto, jsonl, csv, qa, generic, consistency or openai]:value:(auto jsonl qa generic consistency csv openai)' \
+                '(--output-format)--output-format=[jsonl, csv, qa, qa-lines, generic, consistency, openai or same]:value:(jsonl qa qa-lines generic consistency csv openai same)' \
+                '(--answers)--answers=[Right answers to a qa file, if not beside it]:file:_files' \
+                '(--video-dir)--video-dir=[Where the videos are]:folder:_path_files -/' \
+                '(--batch-size)--batch-size=[Questions answered at a time]:value:(auto)' \
                 '(--fail-fast)--fail-fast[Stop at the first failure]' \
                 '(--shard)--shard=[Only this part of the clips, as 1/4; for job arrays]:value: ' \
                 '(--workers)--workers=[Models at a time, with --engine ray]:value: ' \
-                '(--address)--address=[The Ray cluster to join, or auto]:value: ' \
+                '(--address)--address=[Ray cluster to join, or auto]:value:(auto)' \
                 '(--from)--from=[Start at seconds, m\:ss or h\:mm\:ss]:value: ' \
                 '(--to)--to=[Stop there]:value: ' \
                 '(--frames)--frames=[Frames to sample]:value: ' \
                 '(-m --model)-m[A name or a folder]:value:_panda_models video-panda-7b video-panda-7b-pretrained tiny' \
                 '(-m --model)--model=[A name or a folder]:value:_panda_models video-panda-7b video-panda-7b-pretrained tiny' \
                 '(--quant)--quant=[auto, 4bit, 8bit or none]:value:(auto 4bit 8bit none)' \
-                '(--engine)--engine=[auto, torch, bitsandbytes, llama or ray]:value:(auto torch bitsandbytes llama)' \
+                '(--engine)--engine=[auto, torch, bitsandbytes, llama or ray (many GPUs)]:value:(auto torch bitsandbytes llama ray)' \
                 '(--device)--device=[auto, cpu, cuda or cuda\:N]:value:(auto cpu cuda)' \
                 '(--system)--system=[Replaces the system prompt]:value: ' \
                 '(--max-tokens)--max-tokens=[Longest answer]:value: ' \
@@ -126,7 +130,8 @@ _panda() {
                 '(--quiet)--quiet[No notices; errors still show]' \
                 '(--debug)--debug[Tracebacks for errors]' \
                 '(-h --help)-h[Show this message and exit]' \
-                '(-h --help)--help[Show this message and exit]'
+                '(-h --help)--help[Show this message and exit]' \
+                '1:file of questions:_panda_questions'
             ;;
         (frames)
             _arguments -s -S \

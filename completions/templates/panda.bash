@@ -23,15 +23,21 @@ _panda_files() {
     while IFS= read -r path; do COMPREPLY+=( "$path" ); done < <(compgen -f -- "$current")
 }
 
-_panda_videos() {
-    local path
+# Folders, and the files with one of these suffixes.
+_panda_suffixed() {
+    local path suffix="\.($1)\$"
     _panda_folders
     while IFS= read -r path; do
-        case "$path" in
-            @VIDEOS@)
-                [[ -d $path ]] || COMPREPLY+=( "$path" ) ;;
-        esac
+        [[ $path =~ $suffix && ! -d $path ]] && COMPREPLY+=( "$path" )
     done < <(compgen -f -- "$current")
+}
+
+_panda_videos() {
+    _panda_suffixed "@VIDEOS@"
+}
+
+_panda_questions() {
+    _panda_suffixed "@QUESTIONS@"
 }
 
 _panda() {

@@ -6,9 +6,13 @@ _panda_videos() {
     _files -g '(#i)*.(@VIDEOS@)(-.)'
 }
 
+_panda_questions() {
+    _files -g '(#i)*.(@QUESTIONS@)(-.)'
+}
+
 _panda_models() {
     compadd "$@"
-    _files -/
+    _path_files -/
 }
 
 # A question is free text. A message here would keep zsh from inserting a single option.

@@ -140,7 +140,8 @@ Output = Annotated[
         "--output",
         "-o",
         metavar="FILE",
-        help="The answers; - for stdout. [default: questions.answers.jsonl]",
+        help="Where the answers go; - writes to standard output. "
+        "[default: questions.answers.jsonl]",
         rich_help_panel=_RECORDS,
     ),
 ]
@@ -148,7 +149,7 @@ Format = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="jsonl, csv, qa, generic, consistency or openai. [default: auto]",
+        help="auto, jsonl, csv, qa, generic, consistency or openai. [default: auto]",
         rich_help_panel=_RECORDS,
     ),
 ]
@@ -156,7 +157,7 @@ OutputFormat = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="One of these, or same. [default: jsonl]",
+        help="jsonl, csv, qa, qa-lines, generic, consistency, openai or same. [default: jsonl]",
         rich_help_panel=_RECORDS,
     ),
 ]
@@ -165,7 +166,7 @@ RightAnswers = Annotated[
     typer.Option(
         "--answers",
         metavar="FILE",
-        help="Right answers that go with a qa file, if not found beside it.",
+        help="Right answers to a qa file, if not beside it.",
         rich_help_panel=_RECORDS,
     ),
 ]
@@ -207,7 +208,7 @@ Address = Annotated[
     str | None,
     typer.Option(
         metavar="HOST",
-        help="The Ray cluster to join, or auto. [default: this machine]",
+        help="Ray cluster to join, or auto. [default: this machine]",
         rich_help_panel=_WORK,
     ),
 ]
@@ -216,7 +217,7 @@ BatchEngine = Annotated[
     typer.Option(
         "--engine",
         metavar="NAME",
-        help="auto, torch, bitsandbytes, llama or ray. [default: auto]",
+        help="auto, torch, bitsandbytes, llama or ray (many GPUs). [default: auto]",
         rich_help_panel=_ANSWER,
     ),
 ]
