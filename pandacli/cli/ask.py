@@ -83,9 +83,9 @@ def ask(
     screen = Screen(quiet=chosen["quiet"])
     asked = _read_questions(questions)
     wanted = Clip(Path(video), chosen["from"], chosen["to"])
-    sampled, seconds = read_clip(wanted, chosen["frames"], screen)
     if chosen["offline"]:
         go_offline()
+    sampled, seconds = read_clip(wanted, chosen["frames"], screen, model=chosen["model"])
     how_run = {name: chosen[name] for name in ("quant", "engine", "device")}
     offer_download(chosen["model"], screen, **how_run)
     panda = load_model(chosen["model"], screen, **how_run)

@@ -104,9 +104,9 @@ def chat(
     wanted = Clip(Path(video), chosen["from"], chosen["to"])
     if go_on and not wanted.path.exists():
         raise ClipError(f"the video is gone: {video}", "name another: panda chat VIDEO --continue")
-    read = read_clip(wanted, chosen["frames"], screen, notices=False)
     if chosen["offline"]:
         go_offline()
+    read = read_clip(wanted, chosen["frames"], screen, notices=False, model=chosen["model"])
     how_run = {name: chosen[name] for name in ("quant", "engine", "device")}
     offer_download(chosen["model"], screen, **how_run)
     _talk(_subject(wanted, *read, chosen), chosen, how_run, screen, earlier, log)

@@ -29,7 +29,7 @@ def demo(
         {"device": device, "stats": stats, "graphics": graphics, "quiet": quiet, "debug": debug}
     )
     screen = Screen(quiet=chosen["quiet"], graphics=chosen["graphics"])
-    frames, seconds = read_clip(Clip(CLIP), 8, screen)
+    frames, seconds = read_clip(Clip(CLIP), 8, screen, model="tiny")
     screen.line(f"tiny, a small model of moving shapes (not Video-Panda-7B), looks at {CLIP.name}:")
     screen.frames(frames)
     screen.line("")

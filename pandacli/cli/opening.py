@@ -1,14 +1,17 @@
 """The slow steps before an answer, in the order that reports trouble soonest.
 
 First the frames: a clip that cannot be used is told before anything else. Then whether the model
-is on this machine, and only then its weights.
+is on this machine, and only then its weights. Torch and the rest, which take seconds to import, are
+imported in the background from the moment that the file has turned out to be a video.
 """
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from importlib import import_module
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from pandacli.errors import PandaError
 from pandacli.ui.console import Screen
 from pandacli.ui.report import choice
 from pandacli.video.clip import Clip
@@ -24,11 +27,21 @@ def quantising(name: str, done: int, total: int) -> str:
 
 
 def read_clip(
-    clip: Clip, num_frames: int, screen: Screen, *, notices: bool = True
+    clip: Clip,
+    num_frames: int,
+    screen: Screen,
+    *,
+    notices: bool = True,
+    model: str | None = None,
 ) -> tuple["Frames", float]:
     """Returns the sampled frames of `clip` and the seconds that took.
 
-    What the reader noticed about the file is passed on to the user, if `notices`.
+    Args:
+        clip: The file and the range.
+        num_frames: How many frames to sample.
+        screen: Where to say how it goes.
+        notices: Whether to pass on to the user what the reader noticed about the file.
+        model: What will look at them, to make ready for it meanwhile.
 
     Raises:
         ClipError: The file cannot be used.
@@ -37,11 +50,29 @@ def read_clip(
     with screen.stage("reading frames"):
         from pandacli.video import sample_frames  # begins with a tenth of a second of imports
 
+        if model:
+            _import_ahead(clip, model)
         frames = sample_frames(clip, num_frames)
     seconds = perf_counter() - started
     for sentence in frames.notices if notices else ():
         screen.notice(sentence)
     return frames, seconds
+
+
+def _import_ahead(clip: Clip, model: str) -> None:
+    """Begins to import all that models need, if there is a video and a model to look at it.
+
+    What is wrong with them is told by those who need them.
+    """
+    from pandacli.store import resolve
+    from pandacli.ui.chat.background import Background
+    from pandacli.video.stream import check_file, opened
+
+    with suppress(PandaError):
+        check_file(clip.path)
+        with opened(clip.path):
+            resolve(model)
+        Background(lambda _: import_module("pandacli.engine.preparing"))
 
 
 def load_model(

@@ -56,6 +56,27 @@ def test_a_missing_model_is_told_without_importing_torch(environment, clip):
     subprocess.run([sys.executable, "-c", script], env=environment, check=True)
 
 
+def test_a_file_that_is_no_video_is_told_without_importing_torch(environment, bad_files):
+    script = (
+        "import sys\n"
+        "from pandacli.cli.entry import run\n"
+        "assert run(['ask', 'text.mp4', 'why?', '--model', 'tiny']) == 3\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", script], env=environment, cwd=bad_files, check=True)
+
+
+def test_a_video_without_a_frame_is_told_while_torch_is_imported(panda, clip, home):
+    data = clip.read_bytes()
+    start, index = data.index(b"mdat") + 4, data.index(b"moov") - 4
+    broken = home / "broken.mp4"
+    broken.write_bytes(data[:start] + bytes(index - start) + data[index:])
+    done = panda("ask", str(broken), "why?", "--model", "tiny")
+    assert done.returncode == 3
+    assert lines(done)[0] == f"panda: no frame of {broken} can be decoded"
+    assert len(lines(done)) == 2
+
+
 def test_a_range_behind_the_end_is_wrong_usage(panda, clip):
     assert panda("ask", str(clip), "why?", "--from", "1:00:00").returncode == 2
 
@@ -78,7 +99,7 @@ def test_a_traceback_comes_only_with_debug(panda):
 
 BROKEN = """
 import sys, importlib
-def broken(*_): raise {error}
+def broken(*_, **__): raise {error}
 importlib.import_module("pandacli.cli.ask").read_clip = broken
 from pandacli.cli.entry import run
 sys.exit(run(["ask", "x.mp4", "why?"]))

@@ -155,6 +155,18 @@ def test_an_interruption_leaves_the_terminal_in_order(terminal, moment, signal_s
         assert not seen.endswith(b"\r\n\r\n")
 
 
+def test_an_interruption_while_torch_is_imported_leaves_the_terminal_in_order(terminal, clip):
+    session = terminal("ask", str(clip), "why?", "--model", "tiny", delay="60")
+    session.read(until=b"reading frames")
+    time.sleep(1)  # into the imports
+    session.process.send_signal(signal.SIGINT)
+    seen, exit_code = session.finish()
+    assert exit_code == 130
+    assert b"Traceback" not in seen
+    assert seen.rindex(SHOW_CURSOR) > seen.rindex(HIDE_CURSOR)
+    assert seen.endswith(b"\r\n")
+
+
 def test_the_demo_draws_the_frames(terminal):
     seen, code = terminal("demo", COLUMNS="80", COLORTERM="truecolor", delay="0").finish()
     assert code == 0
