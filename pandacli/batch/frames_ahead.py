@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
@@ -98,7 +99,9 @@ class FramesAhead:
         _end(self._pool)
         alone = self._new_pool(1)
         try:
-            return alone.submit(read_fitted, clip, self._num_frames, self._side).result()
+            with _no_ctrl_c_at_birth():
+                reading = alone.submit(read_fitted, clip, self._num_frames, self._side)
+            return reading.result()
         except PandaError as error:
             return error
         except BrokenProcessPool:
@@ -109,7 +112,8 @@ class FramesAhead:
 
     def _submit(self, clip: Clip) -> "Future[Frames]":
         try:
-            return self._pool.submit(read_fitted, clip, self._num_frames, self._side)
+            with _no_ctrl_c_at_birth():
+                return self._pool.submit(read_fitted, clip, self._num_frames, self._side)
         except BrokenProcessPool as error:  # told when the turn of this clip comes
             broken: Future[Frames] = Future()
             broken.set_exception(error)
@@ -141,9 +145,20 @@ def read_fitted(clip: Clip, num_frames: int, canvas_side: int) -> "Frames":
         raise ClipError(f"{clip.path} cannot be read: {type(error).__name__}: {error}") from error
 
 
+@contextmanager
+def _no_ctrl_c_at_birth() -> Iterator[None]:
+    """Ctrl-C goes to all processes of a terminal: one that is being started would show where."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _be_a_worker() -> None:
     """Leave Ctrl-C to the main process, and end when it does, however it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

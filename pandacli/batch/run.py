@@ -80,6 +80,7 @@ class Run:
             PandaError: The model cannot be loaded, or the answers cannot be written.
         """
         self._load, self._say = load, say
+        say("starting")
         yield from self._write(failures(self._index.bad_lines(), PandaError("")))
         if self.stopped.is_set() or not self._index.clips:
             return

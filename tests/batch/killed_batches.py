@@ -2,9 +2,9 @@
 
 Run as a script with a folder of clips, a checkpoint, a file of questions, a file of answers and a
 number of kills. The model is loaded once, and each batch forked: starting a Python for each would
-take hours. The first is let alone, to see how long it takes; no other that is to be killed lives longer.
-When all is answered before enough were killed, the answers are set aside under a number, and
-another round begins. It prints, as JSON, how many rounds there were, at how many answers each
+take hours. The first is let alone, to see how long it takes; those that are to be killed live no
+longer. When all is answered before enough were killed, the answers are set aside under a number,
+and another round begins. It prints, as JSON, how many rounds there were, at how many answers each
 batch was killed, and how many processes that read frames were still there a while after.
 """
 

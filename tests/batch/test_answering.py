@@ -127,7 +127,8 @@ def test_however_often_a_question_is_repeated_few_records_are_held(
         def __iter__(self) -> Iterator[Question]:
             nonlocal drawn
             drawn = 0
-            for drawn, question in enumerate(records(*["Why?", "What?"] * 20), 1):
+            for question in records(*["Why?", "What?"] * 20):
+                drawn += 1
                 yield question
 
     done = []

@@ -1,22 +1,24 @@
 """`panda` with a model that takes its time, so that a test can interrupt it.
 
-UNHURRIED   seconds before each token
+UNHURRIED   seconds before each token, or each of the tokens of answers that are read together
 """
 
 import os
 import time
 
 from pandacli.cli import main
-from pandacli.engine import torch_llama
-
-read = torch_llama.TorchReading.read
+from pandacli.engine import torch_branches, torch_llama
 
 
-def unhurried(self, ids):
-    time.sleep(float(os.environ.get("UNHURRIED", "0")))
-    return read(self, ids)
+def unhurried(read):
+    def read_later(self, ids):
+        time.sleep(float(os.environ.get("UNHURRIED", "0")))
+        return read(self, ids)
+
+    return read_later
 
 
 if __name__ == "__main__":
-    torch_llama.TorchReading.read = unhurried
+    for reads in (torch_llama.TorchReading, torch_branches.TorchBranches):
+        reads.read = unhurried(reads.read)
     main()
