@@ -14,7 +14,6 @@ import typer
 from pandacli.cli import options, settings
 from pandacli.cli.opening import load_model
 from pandacli.cli.pulling import go_offline, offer_download
-from pandacli.engine.engines import RAY
 from pandacli.errors import UsageError
 from pandacli.ui.console import Screen
 
@@ -133,6 +132,7 @@ def batch(
 def _job(questions: str, output: str | None, answers: str | None, chosen: dict[str, Any]) -> "Job":
     from pandacli.batch.answering import Settings
     from pandacli.batch.job import Job
+    from pandacli.engine.engines import RAY
 
     ray = chosen["engine"] == RAY
     return Job(

@@ -56,7 +56,9 @@ def test_a_command_is_imported_without_the_others(command, environment):
     assert imported(modules, [command, "--help"], environment) == f"pandacli.cli.{command}"
 
 
-@pytest.mark.parametrize("arguments", [["ask", "--help"], ["chat", "--help"], ["ask", "--nope"]])
+@pytest.mark.parametrize(
+    "arguments", [["ask", "--help"], ["chat", "--help"], ["batch", "--help"], ["ask", "--nope"]]
+)
 def test_the_store_is_not_imported_for_help(arguments, environment):
     assert imported(["pandacli.store"], arguments, environment) == ""
 
@@ -66,7 +68,9 @@ def test_help_does_without_the_slow_half_of_typer(arguments, environment):
     assert imported(["pydantic"], arguments, environment) == ""
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["ask", "--help"], ["demo", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["ask", "--help"], ["batch", "--help"], ["demo", "--help"]]
+)
 def test_help_fits_80_columns_and_goes_to_stdout(panda, arguments):
     done = panda(*arguments, COLUMNS="80")
     assert done.returncode == 0

@@ -1,0 +1,106 @@
+"""Ratios as people read them: a table, bars in the terminal, and a picture."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.bar import Bar
+from rich.table import Table
+from rich.text import Text
+
+_BARS = 30  # cells
+_LONGEST = 20.0  # a ratio above it fills the bar
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison, both sides of which were measured in the same run.
+
+    Attributes:
+        group: What it is about, as "STAB".
+        name: What was measured.
+        ours: The measured value.
+        unit: Its unit, "s" or something a second.
+        beside: What it is compared with.
+        theirs: The value of that.
+        goal: The ratio that is aimed at; None where there is no goal.
+    """
+
+    group: str
+    name: str
+    ours: float
+    unit: str
+    beside: str
+    theirs: float
+    goal: float | None = None
+
+    @property
+    def ratio(self) -> float:
+        """How many times better ours is: faster, whichever way the unit counts."""
+        if self.unit.endswith("/s"):
+            return self.ours / self.theirs
+        return self.theirs / self.ours
+
+
+def table_of(rows: Sequence[Row]) -> Table:
+    """Every row, with a bar as long as its ratio."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    table.add_column("")
+    table.add_column("ours", justify="right", no_wrap=True)
+    table.add_column("beside")
+    table.add_column("theirs", justify="right", no_wrap=True)
+    table.add_column("ratio", justify="right", no_wrap=True)
+    table.add_column("goal", justify="right", no_wrap=True)
+    table.add_column("", width=_BARS)
+    group = ""
+    for row in rows:
+        if row.group != group:
+            group = row.group
+            table.add_row(Text(group, style="bold"))
+        met = row.goal is None or row.ratio >= row.goal
+        table.add_row(
+            f"  {row.name}",
+            _measure(row.ours, row.unit),
+            row.beside,
+            _measure(row.theirs, row.unit),
+            f"x{row.ratio:.2f}",
+            "" if row.goal is None else f"x{row.goal:g}",
+            Bar(_LONGEST, 0, min(row.ratio, _LONGEST), color="green" if met else "yellow"),
+        )
+    return table
+
+
+def draw(rows: Iterable[Row], path: Path, title: str) -> None:
+    """Draw all ratios into a picture, the goals as ticks.
+
+    Args:
+        rows: What was measured.
+        path: The file, PNG by its suffix.
+        title: What stands above it: the machine.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    drawn = list(rows)[::-1]
+    figure, axes = plt.subplots(figsize=(10, 1.2 + 0.32 * len(drawn)), layout="constrained")
+    places = range(len(drawn))
+    colours = ["#3a7d44" if not row.goal or row.ratio >= row.goal else "#d9a441" for row in drawn]
+    axes.barh(places, [row.ratio for row in drawn], color=colours)
+    axes.set_yticks(places, [f"{row.group}: {row.name}, beside {row.beside}" for row in drawn])
+    axes.set_xscale("log")
+    axes.axvline(1, color="black", linewidth=0.8)
+    for place, row in enumerate(drawn):
+        axes.annotate(f" x{row.ratio:.3g}", (row.ratio, place), va="center", fontsize=8)
+        if row.goal:
+            axes.plot([row.goal] * 2, [place - 0.4, place + 0.4], color="black")
+    axes.set_xlabel("times as fast (a tick is a goal)")
+    axes.set_title(title, fontsize=9)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def _measure(value: float, unit: str) -> str:
+    number = f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+    return f"{number} {unit}"
