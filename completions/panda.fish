@@ -24,7 +24,7 @@ function __panda_before_argument
             continue
         end
         switch $word
-            case --address --answers --batch-size --canvas --device --engine --format --frames --from --graphics --load --max-tokens --model --output --output-format --quant --save --seed --shard --system --temperature --to --video-dir --workers -m -o
+            case --address --answers --batch-size --cache-size --canvas --device --engine --format --frames --from --graphics --load --max-tokens --model --output --output-format --quant --save --seed --shard --system --temperature --to --video-dir --workers -m -o
                 set skip 1
             case '-*'
             case '*'
@@ -50,6 +50,8 @@ complete -c panda -n '__fish_seen_subcommand_from ask' -l max-tokens -x -d 'Long
 complete -c panda -n '__fish_seen_subcommand_from ask' -l temperature -x -d 'Above 0, answers vary'
 complete -c panda -n '__fish_seen_subcommand_from ask' -l seed -x -d 'Makes varying answers repeatable'
 complete -c panda -n '__fish_seen_subcommand_from ask' -l offline -d 'Never touch the network'
+complete -c panda -n '__fish_seen_subcommand_from ask' -l cache-size -x -d 'Disk for clips seen before; 0 for none'
+complete -c panda -n '__fish_seen_subcommand_from ask' -l full-hash -d 'Tell long clips apart by every byte'
 complete -c panda -n '__fish_seen_subcommand_from ask' -l json -d 'One JSON object'
 complete -c panda -n '__fish_seen_subcommand_from ask' -l stats -d 'Frames, tokens, speed and memory as well'
 complete -c panda -n '__fish_seen_subcommand_from ask' -l quiet -d 'No notices; errors still show'
@@ -72,6 +74,8 @@ complete -c panda -n '__fish_seen_subcommand_from chat' -l max-tokens -x -d 'Lon
 complete -c panda -n '__fish_seen_subcommand_from chat' -l temperature -x -d 'Above 0, answers vary'
 complete -c panda -n '__fish_seen_subcommand_from chat' -l seed -x -d 'Makes varying answers repeatable'
 complete -c panda -n '__fish_seen_subcommand_from chat' -l offline -d 'Never touch the network'
+complete -c panda -n '__fish_seen_subcommand_from chat' -l cache-size -x -d 'Disk for clips seen before; 0 for none'
+complete -c panda -n '__fish_seen_subcommand_from chat' -l full-hash -d 'Tell long clips apart by every byte'
 complete -c panda -n '__fish_seen_subcommand_from chat' -l no-frames -d 'Draw no frames'
 complete -c panda -n '__fish_seen_subcommand_from chat' -l graphics -x -a 'auto kitty iterm2 sixel blocks none' -d 'auto, kitty, iterm2, sixel, blocks or none'
 complete -c panda -n '__fish_seen_subcommand_from chat' -l stats -d 'Frames, tokens, speed and memory as well'
@@ -146,6 +150,11 @@ complete -c panda -n '__fish_seen_subcommand_from info' -l json -d 'One JSON obj
 complete -c panda -n '__fish_seen_subcommand_from info' -l debug -d 'Tracebacks for errors'
 complete -c panda -n '__fish_seen_subcommand_from info' -s h -l help -d 'Show this message and exit'
 complete -c panda -n '__fish_seen_subcommand_from info; and __panda_before_argument' -a 'video-panda-7b video-panda-7b-pretrained tiny (__fish_complete_directories)'
+complete -c panda -n __fish_use_subcommand -a cache -d 'List the clips that need not be looked at again'
+complete -c panda -n '__fish_seen_subcommand_from cache' -l clear -d 'Remove all of it'
+complete -c panda -n '__fish_seen_subcommand_from cache' -l json -d 'One JSON object'
+complete -c panda -n '__fish_seen_subcommand_from cache' -l debug -d 'Tracebacks for errors'
+complete -c panda -n '__fish_seen_subcommand_from cache' -s h -l help -d 'Show this message and exit'
 complete -c panda -n __fish_use_subcommand -a rm -d 'Remove a model from this machine'
 complete -c panda -n '__fish_seen_subcommand_from rm' -l quant -x -a '4bit 8bit none' -d 'Only the 4bit or 8bit copy, or only the download (none)'
 complete -c panda -n '__fish_seen_subcommand_from rm' -s y -l yes -d 'Do not ask'

@@ -41,6 +41,7 @@ _panda() {
         'models:List the models\: here, and to be had'
         'pull:Download a model and quantise it, once'
         'info:Show one model\: sizes, files, copies'
+        'cache:List the clips that need not be looked at again'
         'rm:Remove a model from this machine'
         'doctor:Show what matters when something is wrong'
         )
@@ -63,6 +64,8 @@ _panda() {
                 '(--temperature)--temperature=[Above 0, answers vary]:value: ' \
                 '(--seed)--seed=[Makes varying answers repeatable]:value: ' \
                 '(--offline)--offline[Never touch the network]' \
+                '(--cache-size)--cache-size=[Disk for clips seen before; 0 for none]:value: ' \
+                '(--full-hash)--full-hash[Tell long clips apart by every byte]' \
                 '(--json)--json[One JSON object]' \
                 '(--stats)--stats[Frames, tokens, speed and memory as well]' \
                 '(--quiet)--quiet[No notices; errors still show]' \
@@ -90,6 +93,8 @@ _panda() {
                 '(--temperature)--temperature=[Above 0, answers vary]:value: ' \
                 '(--seed)--seed=[Makes varying answers repeatable]:value: ' \
                 '(--offline)--offline[Never touch the network]' \
+                '(--cache-size)--cache-size=[Disk for clips seen before; 0 for none]:value: ' \
+                '(--full-hash)--full-hash[Tell long clips apart by every byte]' \
                 '(--no-frames)--no-frames[Draw no frames]' \
                 '(--graphics)--graphics=[auto, kitty, iterm2, sixel, blocks or none]:value:(auto kitty iterm2 sixel blocks none)' \
                 '(--stats)--stats[Frames, tokens, speed and memory as well]' \
@@ -185,6 +190,14 @@ _panda() {
                 '(-h --help)-h[Show this message and exit]' \
                 '(-h --help)--help[Show this message and exit]' \
                 '1:model:_panda_models video-panda-7b video-panda-7b-pretrained tiny'
+            ;;
+        (cache)
+            _arguments -s -S \
+                '(--clear)--clear[Remove all of it]' \
+                '(--json)--json[One JSON object]' \
+                '(--debug)--debug[Tracebacks for errors]' \
+                '(-h --help)-h[Show this message and exit]' \
+                '(-h --help)--help[Show this message and exit]'
             ;;
         (rm)
             _arguments -s -S \

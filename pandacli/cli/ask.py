@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pandacli.cli import options, settings
+from pandacli.cli import keeping, options, settings
 from pandacli.cli.opening import load_model, read_clip
 from pandacli.cli.pulling import go_offline, offer_download
 from pandacli.errors import UsageError
@@ -46,6 +46,8 @@ def ask(
     temperature: options.Temperature = None,
     seed: options.Seed = None,
     offline: options.Offline = None,
+    cache_size: options.CacheSize = None,
+    full_hash: options.FullHash = None,
     json: options.Json = None,
     stats: options.Stats = None,
     quiet: options.Quiet = None,
@@ -72,6 +74,8 @@ def ask(
             "temperature": temperature,
             "seed": seed,
             "offline": offline,
+            "cache-size": cache_size,
+            "full-hash": full_hash,
             "json": json,
             "stats": stats,
             "quiet": quiet,
@@ -85,30 +89,39 @@ def ask(
     wanted = Clip(Path(video), chosen["from"], chosen["to"])
     if chosen["offline"]:
         go_offline()
-    sampled, seconds = read_clip(wanted, chosen["frames"], screen, model=chosen["model"])
+    kept = keeping.look_up(wanted, chosen, screen)
+    sampled, seconds = None, 0.0
+    if kept is None or not kept.any:
+        sampled, seconds = read_clip(wanted, chosen["frames"], screen, model=chosen["model"])
     how_run = {name: chosen[name] for name in ("quant", "engine", "device")}
     offer_download(chosen["model"], screen, **how_run)
     panda = load_model(chosen["model"], screen, **how_run)
-    clip = panda.open(
-        sampled,
-        num_frames=chosen["frames"],
-        system=chosen["system"],
-        frames_seconds=seconds,
-    )
+    with screen.stage("reading frames"):
+        clip = panda.open(
+            sampled or wanted,
+            num_frames=chosen["frames"],
+            system=chosen["system"],
+            frames_seconds=seconds,
+            cache=kept or False,
+        )
+    for sentence in () if sampled else clip.frames.notices:
+        screen.notice(sentence)
     how = {name: chosen[name.replace("_", "-")] for name in ("max_tokens", "temperature", "seed")}
     if chosen["json"]:
         with screen.stage("thinking"):
             answers = [clip.ask(question, **how) for question in asked]
-        screen.json(video, panda.name, sampled, answers)
+        screen.json(video, panda.name, clip.frames, answers)
         for answer in answers:
-            _report(answer, sampled, chosen, screen)
-        return
-    for question in asked:
-        if len(asked) > 1:
-            screen.heading(question)
-        with closing(clip.stream(question, **how)) as pieces:
-            screen.stream(pieces, one_line=len(asked) > 1 and not screen.answers_to_terminal)
-        _report(pieces.answer, sampled, chosen, screen)
+            _report(answer, clip.frames, chosen, screen)
+    else:
+        for question in asked:
+            if len(asked) > 1:
+                screen.heading(question)
+            with closing(clip.stream(question, **how)) as pieces:
+                screen.stream(pieces, one_line=len(asked) > 1 and not screen.answers_to_terminal)
+            _report(pieces.answer, clip.frames, chosen, screen)
+    if kept:
+        keeping.keep(clip, screen)
 
 
 def _report(answer: "Answer", frames: "Frames", chosen: dict[str, Any], screen: Screen) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pandacli.cli import options, settings
+from pandacli.cli import keeping, options, settings
 from pandacli.cli.opening import quantising, read_clip
 from pandacli.cli.pulling import go_offline, offer_download
 from pandacli.errors import ClipError, UsageError
@@ -15,13 +15,14 @@ from pandacli.video.clip import Clip
 
 if TYPE_CHECKING:
     from pandacli import Panda
+    from pandacli.engine.kept_prefix import ClipPrefixes
     from pandacli.engine.transcript import Transcript
     from pandacli.ui.chat.background import Say
     from pandacli.ui.chat.talk import Subject, Talk
     from pandacli.video import Frames
 
 _SETTABLE = ("temperature", "max-tokens", "seed")
-_PANEL = "What it remembers"
+_PANEL = options.KEPT
 
 Continue = Annotated[
     bool,
@@ -62,6 +63,8 @@ def chat(
     temperature: options.Temperature = None,
     seed: options.Seed = None,
     offline: options.Offline = None,
+    cache_size: options.CacheSize = None,
+    full_hash: options.FullHash = None,
     no_frames: NoFrames = None,
     graphics: options.Graphics = None,
     stats: options.Stats = None,
@@ -89,6 +92,8 @@ def chat(
         "temperature": temperature,
         "seed": seed,
         "offline": offline,
+        "cache-size": cache_size,
+        "full-hash": full_hash,
         "no-frames": no_frames,
         "graphics": graphics,
         "no-log": no_log,
@@ -106,10 +111,11 @@ def chat(
         raise ClipError(f"the video is gone: {video}", "name another: panda chat VIDEO --continue")
     if chosen["offline"]:
         go_offline()
+    kept = keeping.look_up(wanted, chosen, screen)
     read = read_clip(wanted, chosen["frames"], screen, notices=False, model=chosen["model"])
     how_run = {name: chosen[name] for name in ("quant", "engine", "device")}
     offer_download(chosen["model"], screen, **how_run)
-    _talk(_subject(wanted, *read, chosen), chosen, how_run, screen, earlier, log)
+    _talk(_subject(wanted, kept, *read, chosen), chosen, how_run, screen, earlier, log)
 
 
 def _earlier(go_on: bool, load: str | None) -> "tuple[Transcript | None, Path | None]":
@@ -147,7 +153,13 @@ def _as_before(given: dict[str, Any], earlier: "Transcript", video: str | None) 
     return {name: known.get(name) if value is None else value for name, value in given.items()}
 
 
-def _subject(clip: Clip, frames: "Frames", seconds: float, chosen: dict[str, Any]) -> "Subject":
+def _subject(
+    clip: Clip,
+    kept: "ClipPrefixes | None",
+    frames: "Frames",
+    seconds: float,
+    chosen: dict[str, Any],
+) -> "Subject":
     """Returns what is looked at.
 
     Raises:
@@ -157,7 +169,7 @@ def _subject(clip: Clip, frames: "Frames", seconds: float, chosen: dict[str, Any
     from pandacli.ui.chat.talk import Subject
 
     side = canvas_side(resolve(chosen["model"]).folder)
-    return Subject(clip, frames, seconds, side, chosen["frames"], chosen["system"])
+    return Subject(clip, frames, seconds, side, chosen["frames"], chosen["system"], kept)
 
 
 def _talk(
@@ -197,6 +209,11 @@ def _talk(
         from pandacli.ui.chat.lines import converse
 
         converse(talk, screen, quant=chosen["quant"], stats=chosen["stats"])
+        talk.remember()
+    with screen.stage("keeping what was seen of the clip"):
+        failure = talk.remembered()
+    if failure:
+        screen.notice(failure.message)
 
 
 def _in_terminal(talk: "Talk", chosen: dict[str, Any], screen: Screen) -> None:
@@ -206,8 +223,9 @@ def _in_terminal(talk: "Talk", chosen: dict[str, Any], screen: Screen) -> None:
     history = None if chosen["no-log"] else _history(screen)
 
     def look(clip: Clip) -> "Subject":
+        kept = keeping.look_up(clip, chosen, screen)
         read = read_clip(clip, chosen["frames"], screen, notices=False)
-        return _subject(clip, *read, chosen)
+        return _subject(clip, kept, *read, chosen)
 
     prompt = Prompt(lambda: toolbar(talk), history, _SETTABLE, failure=lambda: talk.error)
     session = Session(

@@ -13,6 +13,7 @@ _ANSWER = "How it answers"
 _OUTPUT = "What it prints"
 _RECORDS = "What it reads and writes"
 _WORK = "How it works"
+KEPT = "What it remembers"
 
 Model = Annotated[
     str | None,
@@ -132,6 +133,23 @@ Quiet = Annotated[
 Debug = Annotated[
     bool | None,
     typer.Option("--debug/--no-debug", help="Tracebacks for errors.", rich_help_panel=_OUTPUT),
+]
+
+CacheSize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Disk for clips seen before; 0 for none. [default: 4GB]",
+        rich_help_panel=KEPT,
+    ),
+]
+FullHash = Annotated[
+    bool | None,
+    typer.Option(
+        "--full-hash/--no-full-hash",
+        help="Tell long clips apart by every byte.",
+        rich_help_panel=KEPT,
+    ),
 ]
 
 Output = Annotated[

@@ -27,6 +27,7 @@ COMMANDS = {
     "models": "List the models: here, and to be had.",
     "pull": "Download a model and quantise it, once.",
     "info": "Show one model: sizes, files, copies.",
+    "cache": "List the clips that need not be looked at again.",
     "rm": "Remove a model from this machine.",
     "doctor": "Show what matters when something is wrong.",
 }

@@ -114,6 +114,15 @@ def _shard(value: str) -> tuple[int, int]:
     return number, count
 
 
+def _byte_count(value: str) -> int:
+    size = r"(\d{1,18}(?:\.\d{1,18})?) *([KMGT]?)(I?)B?"
+    match = re.fullmatch(size, value.strip().upper(), re.ASCII)
+    if match is None or (match[3] and not match[2]):
+        raise ValueError(f"{value!r} is no size like 4GB, 500MB or 0")
+    power = " KMGT".index(match[2] or " ")
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+
+
 def _device(value: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
         raise ValueError(f"{value!r} is not one of auto, cpu, cuda, cuda:N")
@@ -180,6 +189,8 @@ SETTINGS = {
         Setting("shard", _shard, (1, 1)),
         Setting("workers", _whole(1, 10_000)),
         Setting("address", _name),
+        Setting("cache-size", _byte_count, 4_000_000_000),
+        Setting("full-hash", _flag, False),
         Setting("no-frames", _flag, False),
         Setting("no-log", _flag, False),
         Setting("json", _flag, False),

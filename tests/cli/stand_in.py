@@ -69,6 +69,9 @@ class StandInClip:
     def __init__(self, frames):
         self.frames = frames
 
+    def keep(self):
+        log("keep")
+
     def ask(self, question, *, max_tokens=1024, temperature=0.0, seed=None):
         log("ask", question=question, max_tokens=max_tokens, temperature=temperature, seed=seed)
         text = os.environ.get("STAND_IN_ANSWER", f"You asked: {question}")
@@ -94,7 +97,8 @@ class StandInPanda:
             report(1, 2)
         return cls(model)
 
-    def open(self, frames, *, num_frames=8, system=None, frames_seconds=0.0):
+    def open(self, frames, *, num_frames=8, system=None, frames_seconds=0.0, cache=False):
+        assert cache is not True
         assert frames_seconds >= 0
         log("open", num_frames=num_frames, system=system)
         return StandInClip(frames)

@@ -139,6 +139,7 @@ class Session:
                 if talk.forgotten > forgotten:
                     self._screen.notice(too_long(talk.forgotten))
                 self._stream(stream)
+        talk.remember()
         self._last = stream.answer
         if self._last.finish_reason == "length":
             length = self._last.stats.answer_tokens

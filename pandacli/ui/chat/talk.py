@@ -14,6 +14,7 @@ from pandacli.video.clip import Clip
 
 if TYPE_CHECKING:
     from pandacli.engine import AnswerStream, LoadedClip, Panda
+    from pandacli.engine.kept_prefix import ClipPrefixes
     from pandacli.video import Frames
 
 
@@ -43,6 +44,7 @@ class Subject:
         side: Of the square that the model sees a frame in, in pixels.
         num_frames: How many frames the model is shown; what the clip lacks is padding.
         system: The system prompt; None for the model's own.
+        kept: What was computed of the clip before; None where nothing is to be kept.
     """
 
     clip: Clip
@@ -51,6 +53,7 @@ class Subject:
     side: int
     num_frames: int
     system: str | None = None
+    kept: "ClipPrefixes | None" = None
 
     @property
     def seen(self) -> "Frames":
@@ -105,6 +108,7 @@ class Talk:
         self._turns = list(turns)
         self._conversation: Conversation | None = None
         self._before: tuple[Subject, Background[LoadedClip]] | None = None
+        self._remembering: tuple[LoadedClip, Background[None]] | None = None
         self.panda = Background(load, lambda: self.changed())
         self._look_at(subject)
         self._kept = self.transcript()
@@ -136,6 +140,7 @@ class Talk:
                     num_frames=subject.num_frames,
                     system=subject.system,
                     frames_seconds=subject.seconds,
+                    cache=subject.kept or False,
                 )
                 if self.subject is subject:  # or the user has gone on to another
                     say("looking at the clip")
@@ -172,12 +177,34 @@ class Talk:
     def ask(self, question: str) -> "AnswerStream":
         """Ask, when all is ready; the answer becomes a turn, see `Conversation.ask`."""
         manner = self.manner
+        if self._remembering:
+            self._remembering[1].wait()  # llama.cpp does one thing at a time
         return self._on_clip().ask(
             question,
             max_tokens=manner.max_tokens,
             temperature=manner.temperature,
             seed=manner.seed,
         )
+
+    def remember(self) -> None:
+        """Begin to keep, for the next process, what was computed of the clip; once for each."""
+        if self.subject.kept is None or not self._clip.ended or self._clip.error:
+            return
+        clip = self._clip.result()
+        if self._remembering is None or self._remembering[0] is not clip:
+            self.remembered()
+            self._remembering = clip, Background(lambda _: clip.keep())
+
+    def remembered(self) -> PandaError | None:
+        """Wait until that is done; returns why it could not be, where it could not."""
+        if self._remembering is None:
+            return None
+        _, keeping = self._remembering
+        keeping.wait()
+        error = keeping.error
+        if error is None or isinstance(error, PandaError):
+            return error
+        raise error
 
     def undo(self) -> Turn | None:
         """Take the last turn back; returns it, or None where there is none."""

@@ -1,0 +1,46 @@
+"""What was computed of a clip before, and is kept for the next time."""
+
+from typing import TYPE_CHECKING, Any
+
+from pandacli.errors import PandaError
+from pandacli.ui.console import Screen
+from pandacli.video.clip import Clip
+
+if TYPE_CHECKING:
+    from pandacli.engine import LoadedClip
+    from pandacli.engine.kept_prefix import ClipPrefixes
+
+
+def look_up(clip: Clip, chosen: dict[str, Any], screen: Screen) -> "ClipPrefixes | None":
+    """Returns what is kept of a clip, and takes more; None where nothing is to be kept.
+
+    Args:
+        clip: The clip. If it cannot be used, those who read its frames say so.
+        chosen: The options `frames`, `cache-size` and `full-hash`.
+        screen: Where to say how it goes.
+    """
+    if not chosen["cache-size"]:
+        return None
+    with screen.stage("reading frames"):
+        from pandacli.engine.kept_prefix import ClipPrefixes
+        from pandacli.video.stream import check_file  # a pipe would keep us waiting
+
+        try:
+            check_file(clip.path)
+            return ClipPrefixes(
+                clip, chosen["frames"], budget=chosen["cache-size"], whole=chosen["full-hash"]
+            )
+        except (PandaError, OSError):
+            return None
+
+
+def keep(clip: "LoadedClip", screen: Screen) -> None:
+    """Keeps what was computed of a clip; if that cannot be, it is said, and nothing else is lost.
+
+    To be called when all answers are there.
+    """
+    try:
+        with screen.stage("keeping what was seen of the clip"):
+            clip.keep()
+    except PandaError as error:
+        screen.notice(error.message)

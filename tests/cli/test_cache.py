@@ -1,0 +1,161 @@
+"""What `panda ask` and `panda chat` keep of a clip, and `panda cache` tells of it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pandacli.cli import settings
+from pandacli.cli.demo import CLIP
+from pandacli.errors import UsageError
+
+ASK = ("What happens?", "--model", "tiny")
+
+
+@pytest.fixture
+def film(home: Path) -> Path:
+    """A clip of the user's own."""
+    return Path(shutil.copy2(CLIP, home / "film.mp4"))
+
+
+@pytest.fixture
+def kept(home: Path) -> Path:
+    """Where prefixes are kept."""
+    return home / "models" / "prefixes"
+
+
+def facts(done):
+    """What `--json` says, without what the answers took."""
+    record = json.loads(done.stdout)
+    for answer in record["answers"]:
+        del answer["stats"]
+    return record
+
+
+def test_a_second_ask_computes_nothing_but_the_question(panda, film):
+    first = panda("ask", film, *ASK, "--json")
+    second = panda("ask", film, *ASK, "--json")
+    assert facts(second) == facts(first)
+    stats = json.loads(second.stdout)["answers"][0]["stats"]
+    assert stats["prefilled_tokens"] == stats["question_tokens"]
+    assert (first.stderr, second.stderr) == (b"", b"")
+
+
+def test_several_questions_are_answered_from_what_was_kept(panda, film):
+    panda("ask", film, *ASK)
+    asked = ("ask", film, *ASK, "Which shape appears?", "Which way does the red circle move?")
+    from_disk = panda(*asked)
+    assert from_disk.stdout == panda(*asked, "--cache-size", "0").stdout
+    assert len(from_disk.stdout.splitlines()) == 3
+
+
+def test_a_size_of_nothing_keeps_nothing(panda, film, kept):
+    done = panda("ask", film, *ASK, PANDA_CACHE_SIZE="0")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert not kept.exists()
+
+
+def test_a_size_of_nothing_looks_at_nothing(panda, film):
+    panda("ask", film, *ASK)
+    done = panda("ask", film, *ASK, "--json", "--cache-size", "0")
+    assert json.loads(done.stdout)["answers"][0]["stats"]["prefilled_tokens"] > 200
+
+
+def test_a_place_that_cannot_be_written_costs_a_word_and_no_answer(panda, film, kept):
+    kept.parent.mkdir(parents=True)
+    kept.write_text("no folder")
+    done = panda("ask", film, *ASK, "Which shape appears?")
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 2
+    (said,) = done.stderr.decode().splitlines()
+    assert said.startswith(f"panda: what was seen of the clip is not kept: {kept}: ")
+
+
+def test_a_conversation_uses_what_ask_has_kept(panda, film):
+    panda("ask", film, *ASK)
+    done = panda("chat", film, "--model", "tiny", "--stats", stdin=b"What happens?\n")
+    assert "; 8 computed before it" in done.stderr.decode()
+
+
+def test_ask_uses_what_a_conversation_has_kept(panda, film):
+    panda("chat", film, "--model", "tiny", stdin=b"What happens?\nWhich shape appears?\n")
+    stats = json.loads(panda("ask", film, *ASK, "--json").stdout)["answers"][0]["stats"]
+    assert stats["prefilled_tokens"] == stats["question_tokens"]
+
+
+def test_cache_lists_what_is_kept(panda, film):
+    panda("ask", film, *ASK, "--from", "1", "--to", "0:05.5")
+    done = panda("cache")
+    size, _, model, span, video = done.stdout.decode().rstrip("\n").split("\t")
+    assert (model, span, video) == ("tiny none", "0:01 to 0:05.5", str(film))
+    assert size.endswith("kB")
+    assert done.stderr.decode().startswith(f"panda: 1 clip, {size} (at most 4.0 GB) in ")
+
+
+def test_cache_in_json_has_bytes_and_times(panda, film, kept):
+    panda("ask", film, *ASK)
+    record = json.loads(panda("cache", "--json", PANDA_CACHE_SIZE="1.5GB").stdout)
+    (clip,) = record["clips"]
+    assert (record["path"], record["budget_bytes"]) == (str(kept), 1_500_000_000)
+    assert record["bytes"] == clip["bytes"] > 100_000
+    assert (clip["video"], clip["model"], clip["tokens"]) == (str(film), "tiny", 265)
+    assert clip["last_used"].endswith("+00:00")
+
+
+def test_cache_can_be_cleared(panda, film, kept):
+    panda("ask", film, *ASK)
+    done = panda("cache", "--clear")
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert done.stderr.startswith(b"panda: removed ")
+    assert list(kept.iterdir()) == []
+
+
+def test_an_empty_cache_is_told(panda, kept):
+    done = panda("cache")
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert done.stderr.decode() == f"panda: 0 clips, 0 bytes (at most 4.0 GB) in {kept}\n"
+
+
+def test_names_of_clips_cannot_act_on_the_terminal(panda, home):
+    film = shutil.copy2(CLIP, home / "\x1b[31mred\n.mp4")
+    panda("ask", film, *ASK)
+    listed = panda("cache").stdout
+    assert b"\x1b" not in listed
+    assert listed.count(b"\n") == 1
+
+
+def test_a_stand_in_is_asked_to_keep_once_all_answers_are_there(stand_in, clip, home):
+    stand_in("ask", clip, "one?", "two?", STAND_IN_LOG=str(home / "log"))
+    events = [json.loads(line)["event"] for line in (home / "log").read_text().splitlines()]
+    assert events[-4:] == ["closed", "ask", "closed", "keep"]
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("0", 0),
+        ("123", 123),
+        ("500MB", 500_000_000),
+        ("4 gb", 4_000_000_000),
+        ("1.5G", 1_500_000_000),
+        ("2GiB", 2 * 1024**3),
+        ("10kB", 10_000),
+        ("1TB", 10**12),
+    ],
+)
+def test_sizes_may_have_units(text, count):
+    assert settings.reader("cache-size")(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "-1", "4XB", "GB", "1e9", "iB", "4iB", "9" * 400, "nan"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(UsageError, match="is no size like 4GB, 500MB or 0"):
+        settings.reader("cache-size")(text)
+
+
+def test_the_size_can_be_set_in_the_file(panda, home, film, kept):
+    (home / "config" / "panda" / "config.toml").write_text('cache-size = "1kB"\n')
+    panda("ask", film, *ASK)
+    assert json.loads(panda("cache", "--json").stdout)["budget_bytes"] == 1000
+    assert not kept.exists()
