@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -17,6 +18,7 @@ from pandacli.batch.digest import record_hash
 from pandacli.batch.formats import check_shape, open_questions, write_answers
 from pandacli.batch.index import Index
 from pandacli.batch.output_path import refuse_same
+from pandacli.batch.ray_run import RayRun
 from pandacli.batch.records import Record
 from pandacli.batch.run import Run
 from pandacli.batch.videos import VideoFolder
@@ -47,6 +49,9 @@ class Job:
         video_dir: What the names of videos are relative to; None for the questions' folder.
         shard: Which part of the clips, from 1, and of how many.
         fail_fast: Stop at the first failure.
+        ray: Answer on Ray, by `RayRun`.
+        address: Of the Ray cluster, as it takes it; and so are the workers.
+        workers: See there.
     """
 
     questions: str
@@ -58,6 +63,9 @@ class Job:
     video_dir: Path | None = None
     shard: tuple[int, int] = (1, 1)
     fail_fast: bool = False
+    ray: bool = False
+    address: str | None = None
+    workers: int | None = None
 
 
 class Batch:
@@ -76,7 +84,7 @@ class Batch:
         ClipError: The file of questions cannot be used, or the answers cannot be written.
     """
 
-    run: Run
+    run: Run | RayRun
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -107,7 +115,7 @@ class Batch:
     ) -> None:
         self._opened.__exit__(kind, error, traceback)
 
-    def plan(self, say: Callable[[str], None] = lambda _: None) -> Run:
+    def plan(self, say: Callable[[str], None] = lambda _: None) -> Run | RayRun:
         """Find out what is open.
 
         Args:
@@ -127,7 +135,11 @@ class Batch:
         say("reading the questions")
         index = Index.build(self._questions, self._decisive, self._answers.done, job.shard)
         home = Path() if self._piped else Path(job.questions).parent
-        self.run = Run(
+        how: type[Run] | partial[RayRun] = Run
+        if job.ray:
+            weights = self._decisive["weights"]
+            how = partial(RayRun, address=job.address, workers=job.workers, weights=weights)
+        self.run = how(
             index,
             job.settings,
             VideoFolder(job.video_dir or home),
