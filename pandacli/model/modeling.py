@@ -14,6 +14,8 @@ from transformers.models.llama.modeling_llama import LlamaPreTrainedModel
 
 from pandacli.model import checkpoint
 from pandacli.model.config import VideoPandaConfig
+from pandacli.model.derived import Derived
+from pandacli.model.frame_tokens import nothing_projected, project
 from pandacli.model.prompt import FRAME_SLOT
 from pandacli.model.stab import STAB
 
@@ -35,6 +37,7 @@ class VideoPandaModel(LlamaModel):
             nn.GELU(),
             nn.Linear(config.hidden_size, config.hidden_size),
         )
+        self._projected = Derived(nothing_projected)
         self.post_init()  # type: ignore[no-untyped-call]
 
     def encode_frames(self, pixel_values: Tensor) -> list[list[Tensor]]:
@@ -56,8 +59,8 @@ class VideoPandaModel(LlamaModel):
         weight = self.video_tower.patch_embedding.weight
         videos = self.video_tower(pixel_values.to(weight.device, weight.dtype))
         frames = [frame for video in videos for frame in video]
-        tokens = self.video_projector(torch.cat(frames))
-        projected = list(tokens.split([len(frame) for frame in frames]))
+        known = None if torch.is_grad_enabled() else self._projected.of(self.video_projector)
+        projected = project(frames, self.video_tower.split_embedding, self.video_projector, known)
         count = pixel_values.shape[1]
         return [projected[i : i + count] for i in range(0, len(projected), count)]
 
