@@ -51,6 +51,7 @@ class AnswersFile:
         self.path = path
         self._lines = Lines()
         self._descriptor = -1
+        self._made = False
         self._sync: SteadySync | None = None
         self._looked = 0.0
         self._sorted: tuple[NDArray[np.uint64], NDArray[np.int64]] | None = None
@@ -84,6 +85,8 @@ class AnswersFile:
             if kind is None:
                 raise
         finally:
+            if kind is not None and self._made and self._lines.end == 0:
+                self._file.unlink(missing_ok=True)  # nothing came of it
             self._close()
 
     def write(self, line: dict[str, Any]) -> None:
@@ -159,6 +162,7 @@ class AnswersFile:
         return self._sync
 
     def _open(self) -> None:
+        self._made = not self._file.exists()
         self._descriptor = _opened(self._file)
         with os.fdopen(self._descriptor, "rb", closefd=False) as file:
             self._lines = read_lines(file, self.path)

@@ -53,6 +53,8 @@ class VideoFolder:
         shown = name if len(name) <= _SHOWN else name[:_SHOWN] + "..."
         if _REMOTE.match(name):
             raise ClipError(f"{shown} is not a file on this machine", "download the video first")
+        if Path(name).is_absolute():
+            raise ClipError(f"there is no file {shown}", "check the path")
         raise ClipError(f"no file {shown} in {self.folder}", "name its folder with --video-dir")
 
     def _candidates(self, name: str) -> Iterator[Path]:

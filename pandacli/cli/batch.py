@@ -115,6 +115,9 @@ def batch(
         offer_download(job.settings.model, screen, **how_run)
         with screen.stage("preparing") as say:
             run = opened.plan(say)
+        if not run.tally.records:
+            where = "this shard" if job.shard[1] > 1 else questions
+            screen.notice(f"there are no questions in {where}")
         display = _display(opened, screen, stats=chosen["stats"])
 
         def load() -> "Panda":

@@ -11,11 +11,12 @@ from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from pandacli.checkpoint_files import weight_files
 from pandacli.engine.device import memory_errors
 from pandacli.engine.placement import Placement
 from pandacli.engine.quiet import accept_half_precision_inputs, quiet_libraries
 from pandacli.errors import ModelError
-from pandacli.model.checkpoint import read_config, read_generation_config, weight_files
+from pandacli.model.checkpoint import read_config, read_generation_config
 from pandacli.model.int8 import Int8Linear, quantize_rows
 from pandacli.model.modeling import VideoPandaForConditionalGeneration
 

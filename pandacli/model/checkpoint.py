@@ -5,7 +5,6 @@ what it uses goes from the file to its device tensor by tensor. Nothing in a fol
 Everything that can be wrong with the files is found before the model is built, as a `ModelError`.
 """
 
-import json
 import logging
 import pickle
 import warnings
@@ -19,14 +18,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import GenerationConfig
 
+from pandacli.checkpoint_files import INCOMPLETE, read_json, some, weight_files
 from pandacli.errors import ModelError
 from pandacli.model.config import VideoPandaConfig
 from pandacli.model.official import BATCH_COUNTER, MODEL_TYPES, tensor_name
 
 logger = logging.getLogger(__name__)
-
-_INCOMPLETE = "the files may be incomplete or damaged: get the model again"
-_NAMED = 3  # how many tensors or files an error names
 
 
 def read_config(folder: Path, **overrides: Any) -> VideoPandaConfig:
@@ -120,31 +117,12 @@ def iterate_tensors(folder: Path, expected: Mapping[str, Tensor]) -> Iterator[tu
                 yield name, tensor
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights: safetensors before `.bin`, an index before a single file.
-
-    Raises:
-        ModelError: There are none, the index is damaged, or a file that it names is missing.
-    """
-    for stem, ending in (("model", "safetensors"), ("pytorch_model", "bin")):
-        index = folder / f"{stem}.{ending}.index.json"
-        single = folder / f"{stem}.{ending}"
-        if index.is_file():
-            return _indexed_files(index)
-        if single.is_file():
-            return [single]
-    raise ModelError(
-        f"no weights in {folder}",
-        "it should hold model.safetensors or pytorch_model.bin, or an index and its shards",
-    )
-
-
 def _check(folder: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
     missing = [name for name in expected if name not in tensors]
     if missing:
         raise ModelError(
-            f"{folder} lacks {len(missing)} of {len(expected)} tensors: {_some(missing)}",
-            _INCOMPLETE,
+            f"{folder} lacks {len(missing)} of {len(expected)} tensors: {some(missing)}",
+            INCOMPLETE,
         )
     wrong = [
         f"{name} is {_kind(tensors[name])} instead of {_kind(wanted)}"
@@ -153,29 +131,10 @@ def _check(folder: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, T
         or tensors[name].is_floating_point() != wanted.is_floating_point()
     ]
     if wrong:
-        raise ModelError(
-            f"{len(wrong)} tensors in {folder} do not fit: {_some(wrong)}", _INCOMPLETE
-        )
+        raise ModelError(f"{len(wrong)} tensors in {folder} do not fit: {some(wrong)}", INCOMPLETE)
     unknown = sorted(set(tensors) - set(expected))
     if unknown:
-        logger.warning("unknown tensors in %s are ignored: %s", folder, _some(unknown))
-
-
-def _indexed_files(index: Path) -> list[Path]:
-    places = read_json(index).get("weight_map")
-    if not isinstance(places, dict) or not places:
-        raise ModelError(f"{index} does not say where the tensors are", _INCOMPLETE)
-    names = sorted(set(map(str, places.values())))
-    foreign = [name for name in names if Path(name).name != name]
-    if foreign:
-        raise ModelError(f"{index} names files outside its folder: {_some(foreign)}")
-    missing = [name for name in names if not (index.parent / name).is_file()]
-    if missing:
-        raise ModelError(
-            f"{index.parent} lacks {len(missing)} of {len(names)} weight files: {_some(missing)}",
-            _INCOMPLETE,
-        )
-    return [index.parent / name for name in names]
+        logger.warning("unknown tensors in %s are ignored: %s", folder, some(unknown))
 
 
 def _open(path: Path) -> Iterator[tuple[str, Tensor]]:
@@ -190,7 +149,7 @@ def _open_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
                 if tensor_name(key) is not None:
                     yield key, file.get_tensor(key)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise ModelError(f"{path} cannot be read as weights", _INCOMPLETE) from error
+        raise ModelError(f"{path} cannot be read as weights", INCOMPLETE) from error
 
 
 def _open_bin(path: Path) -> Iterator[tuple[str, Tensor]]:
@@ -203,41 +162,16 @@ def _open_bin(path: Path) -> Iterator[tuple[str, Tensor]]:
             )
     except pickle.UnpicklingError as error:
         raise ModelError(
-            f"{path} was refused: it is damaged, or would run code when opened", _INCOMPLETE
+            f"{path} was refused: it is damaged, or would run code when opened", INCOMPLETE
         ) from error
     except Exception as error:  # a damaged pickle can fail in any way
-        raise ModelError(f"{path} cannot be read as weights", _INCOMPLETE) from error
+        raise ModelError(f"{path} cannot be read as weights", INCOMPLETE) from error
     if not isinstance(stored, Mapping):
-        raise ModelError(f"{path} does not hold named tensors", _INCOMPLETE)
+        raise ModelError(f"{path} does not hold named tensors", INCOMPLETE)
     for key, tensor in stored.items():
         if isinstance(tensor, Tensor):
             yield str(key), tensor
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-        ModelError: The file is missing or damaged, or holds anything but an object.
-    """
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelError(f"no {path.name} in {path.parent}") from error
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # lists in lists in lists, without an end
-        raise ModelError(f"{path} is not valid JSON", _INCOMPLETE) from error
-    if not isinstance(fields, dict):
-        raise ModelError(f"{path} does not hold a JSON object", _INCOMPLETE)
-    return fields
-
-
 def _kind(tensor: Tensor) -> str:
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - _NAMED
-    shown = [name if name.isprintable() else repr(name) for name in names[:_NAMED]]
-    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import BatchFeature, ProcessorMixin
 
+from pandacli.checkpoint_files import read_json
 from pandacli.errors import ModelError
 from pandacli.model import checkpoint
 from pandacli.model.config import VideoPandaConfig
@@ -167,7 +168,7 @@ class VideoPandaProcessor(ProcessorMixin):
             raise ModelError(f"no folder {folder}")
         tokenizer = VideoPandaTokenizer.from_pretrained(folder)
         if (folder / CONFIG_FILE).is_file():
-            stored = checkpoint.read_json(folder / CONFIG_FILE)
+            stored = read_json(folder / CONFIG_FILE)
             sizes = {name: stored[name] for name in _SIZES if name in stored}
             if not all(type(size) is int and size > 0 for size in sizes.values()):
                 raise ModelError(f"{folder / CONFIG_FILE} holds sizes that are none: {sizes}")

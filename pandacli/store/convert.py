@@ -19,8 +19,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pandacli.checkpoint_files import weight_files
 from pandacli.errors import ModelError
-from pandacli.model.checkpoint import iterate_tensors, read_config, weight_files
+from pandacli.model.checkpoint import iterate_tensors, read_config
 from pandacli.model.config import VideoPandaConfig
 from pandacli.model.int8 import quantize_rows
 from pandacli.model.modeling import VideoPandaForConditionalGeneration

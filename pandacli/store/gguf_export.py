@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pandacli.checkpoint_files import weight_files
 from pandacli.errors import ModelError, UsageError
 from pandacli.model import checkpoint
 from pandacli.model.modeling import VideoPandaForConditionalGeneration
@@ -136,7 +137,7 @@ def export_gguf(
     partial = target.with_name(target.name + ".partial")
     try:
         order = [name for name, _ in checkpoint.iterate_tensors(folder, expected)]
-        weights = [file_digest(path) for path in checkpoint.weight_files(folder)]
+        weights = [file_digest(path) for path in weight_files(folder)]
         in_order = {name: stored[name] for name in order if name in stored}
         header = _header(config, in_order.values(), form, weights)
         with partial.open("a+b") as file:

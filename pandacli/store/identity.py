@@ -1,5 +1,6 @@
 """By what a model is known as the same, whatever it is called and in whatever form it is run."""
 
+from pandacli.checkpoint_files import weight_files
 from pandacli.errors import ModelError
 from pandacli.store.copies import copies_of
 from pandacli.store.digest import checkpoint_digest
@@ -16,8 +17,6 @@ def identity(resolved: ResolvedModel) -> str:
     """
     if resolved.kind == "copy":
         return copies_of(resolved.name)[0].digest
-    from pandacli.model.checkpoint import weight_files  # imports torch, which takes seconds
-
     try:
         return checkpoint_digest(resolved.folder, weight_files(resolved.folder))[0]
     except OSError as error:

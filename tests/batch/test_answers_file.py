@@ -211,3 +211,16 @@ def test_kills_lose_nothing_and_leave_no_half_line(path: Path) -> None:
     assert set(told) <= set(kept)
     assert len(set(kept)) == len(kept)
     assert all(json.loads(line)["digest"] for line in path.read_bytes().splitlines())
+
+
+def test_no_empty_file_is_left_by_what_fails_before_its_first_answer(path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), AnswersFile(path):
+        raise ZeroDivisionError
+    assert list(path.parent.iterdir()) == []
+
+
+def test_an_empty_file_of_the_user_is_left(path: Path) -> None:
+    path.touch()
+    with pytest.raises(ZeroDivisionError), AnswersFile(path):
+        raise ZeroDivisionError
+    assert path.exists()

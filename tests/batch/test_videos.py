@@ -78,3 +78,9 @@ def test_a_missing_file_is_looked_for_again(tmp_path: Path) -> None:
         videos.find("a")
     file = touched(tmp_path / "a.mp4")
     assert videos.find("a") == file
+
+
+def test_a_whole_path_is_not_looked_for_in_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(ClipError, match=r"there is no file /nowhere/a\.mp4$") as error:
+        VideoFolder(tmp_path).find("/nowhere/a.mp4")
+    assert error.value.hint == "check the path"

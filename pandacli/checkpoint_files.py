@@ -1,0 +1,74 @@
+"""The files of a checkpoint folder, found without reading the weights, or importing torch."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pandacli.errors import ModelError
+
+INCOMPLETE = "the files may be incomplete or damaged: get the model again"
+"""The hint where a file is missing or cannot be what it should."""
+
+_NAMED = 3  # how many tensors or files an error names
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights: safetensors before `.bin`, an index before a single file.
+
+    Raises:
+        ModelError: There are none, the index is damaged, or a file that it names is missing.
+    """
+    for stem, ending in (("model", "safetensors"), ("pytorch_model", "bin")):
+        index = folder / f"{stem}.{ending}.index.json"
+        single = folder / f"{stem}.{ending}"
+        if index.is_file():
+            return _indexed_files(index)
+        if single.is_file():
+            return [single]
+    raise ModelError(
+        f"no weights in {folder}",
+        "it should hold model.safetensors or pytorch_model.bin, or an index and its shards",
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        ModelError: The file is missing or damaged, or holds anything but an object.
+    """
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"no {path.name} in {path.parent}") from error
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # lists in lists in lists, without an end
+        raise ModelError(f"{path} is not valid JSON", INCOMPLETE) from error
+    if not isinstance(fields, dict):
+        raise ModelError(f"{path} does not hold a JSON object", INCOMPLETE)
+    return fields
+
+
+def _indexed_files(index: Path) -> list[Path]:
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise ModelError(f"{index} does not say where the tensors are", INCOMPLETE)
+    names = sorted(set(map(str, places.values())))
+    foreign = [name for name in names if Path(name).name != name]
+    if foreign:
+        raise ModelError(f"{index} names files outside its folder: {some(foreign)}")
+    missing = [name for name in names if not (index.parent / name).is_file()]
+    if missing:
+        raise ModelError(
+            f"{index.parent} lacks {len(missing)} of {len(names)} weight files: {some(missing)}",
+            INCOMPLETE,
+        )
+    return [index.parent / name for name in names]
+
+
+def some(names: list[str]) -> str:
+    """The first few of many names, and how many more there are."""
+    more = len(names) - _NAMED
+    shown = [name if name.isprintable() else repr(name) for name in names[:_NAMED]]
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")

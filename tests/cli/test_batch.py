@@ -1,0 +1,153 @@
+"""`panda batch` as its users run it: what it writes where, and the exit codes."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from pandacli.batch.answers_file import AnswersFile
+from pandacli.cli.demo import CLIP
+
+TINY = ("--model", "tiny")
+QUESTIONS = ["What happens?", "Is there a circle?", "Which shape appears?"]
+
+
+def as_lines(records):
+    return "".join(json.dumps(record) + "\n" for record in records).encode()
+
+
+def parsed(lines):
+    return [json.loads(line) for line in lines.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def asked(clip):
+    """Good questions about two clips, in turns, and lines that are bad in three ways."""
+    good = [
+        {"video": video, "question": question, "id": f"{question} {number}", "split": "test"}
+        for question in QUESTIONS
+        for number, video in enumerate((str(CLIP), str(clip)))
+    ]
+    bad = [b"not json\n", b'{"video": "a.mp4"}\n', b'{"video": "a.mp4", "question": "\x1b[31m"}\n']
+    return as_lines(good[:4]) + b"".join(bad) + as_lines(good[4:])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, asked):
+    folder = tmp_path_factory.mktemp("asked")
+    (folder / "q.jsonl").write_bytes(asked)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def first(module_panda, folder):
+    """A run with tiny; it takes seconds, so once for all."""
+    return module_panda("batch", str(folder / "q.jsonl"), *TINY, "--json", "--stats")
+
+
+@pytest.fixture(scope="module")
+def answers(first, folder):
+    """The file of answers of the first run."""
+    assert first.returncode == 1, first.stderr.decode()
+    return (folder / "q.answers.jsonl").read_bytes()
+
+
+def test_questions_that_failed_make_the_exit_code_one(first):
+    assert first.returncode == 1
+
+
+def test_with_json_stdout_has_the_lines_of_the_file(first, answers):
+    assert parsed(first.stdout) == parsed(answers)
+
+
+def test_each_line_of_the_questions_has_one_of_the_answers(answers):
+    lines = parsed(answers)
+    assert sorted(line["line"] for line in lines if "error" in line) == [5, 6, 7]
+    assert len({line["id"] for line in lines if "answer" in line}) == 6
+    assert all(line["split"] == "test" for line in lines if "answer" in line)
+
+
+def test_answers_are_those_of_ask(module_panda, answers):
+    done = module_panda("ask", str(CLIP), *QUESTIONS, *TINY, "--json")
+    alone = {answer["question"]: answer["answer"] for answer in json.loads(done.stdout)["answers"]}
+    together = {
+        line["question"]: line["answer"]
+        for line in parsed(answers)
+        if line.get("video") == str(CLIP)
+    }
+    assert together == alone
+
+
+def test_what_is_said_in_a_pipe_is_plain_lines(first):
+    said = first.stderr.decode()
+    assert "panda: line 5: not JSON" in said
+    assert "panda: 6 of 9 answered, 3 failed" in said
+    assert "\x1b" not in said
+    rows = dict(line.split("  ", 1) for line in said.splitlines() if "  " in line)
+    assert rows["answered"].strip() == "6"
+    assert rows["failed"].strip() == "3"
+    assert {"frames", "load", "prefix", "decode"} <= set(rows)
+
+
+def test_the_same_command_tries_only_what_failed(module_panda, folder, answers):
+    again = module_panda("batch", str(folder / "q.jsonl"), *TINY, "--json")
+    assert again.returncode == 1
+    assert sorted(line["line"] for line in parsed(again.stdout)) == [5, 6, 7]
+    assert sorted(parsed((folder / "q.answers.jsonl").read_bytes()), key=str) == sorted(
+        parsed(answers), key=str
+    )
+
+
+def test_questions_from_a_pipe_are_answered_into_a_pipe(module_panda, clip):
+    records = [{"video": str(clip), "question": question} for question in QUESTIONS]
+    done = module_panda(
+        "batch", "-", *TINY, "--output-format", "csv", "--quiet", stdin=as_lines(records)
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    rows = list(csv.DictReader(io.StringIO(done.stdout.decode())))
+    assert sorted(row["question"] for row in rows) == sorted(QUESTIONS)
+    assert {row["model"] for row in rows} == {"tiny"}
+
+
+def test_a_file_without_questions_is_told(panda, home):
+    (home / "q.jsonl").touch()
+    done = panda("batch", "q.jsonl", *TINY)
+    assert done.returncode == 0
+    assert done.stderr.startswith(b"panda: there are no questions in q.jsonl\n")
+
+
+REFUSED = {
+    "no questions": (["none.jsonl"], 3, "there is no file none.jsonl"),
+    "a video": (["clip.mp4"], 3, "clip.mp4 is not a file of questions"),
+    "no model": (["q.jsonl", "-m", "none"], 4, "no model is called 'none'"),
+    "no such option": (["q.jsonl", "--colour"], 2, "--colour"),
+    "no such size": (["q.jsonl", "--batch-size", "0"], 2, "--batch-size: 0 is not between"),
+    "no such shard": (["q.jsonl", "--shard", "4/3"], 2, "--shard: '4/3' is not like 1/4"),
+    "the questions": (["q.jsonl", "-o", "./q.jsonl"], 2, "is the file of the questions"),
+    "no folder": (["q.jsonl", "-o", "none/a.jsonl"], 2, "there is no folder none"),
+    "a folder": (["q.jsonl", "-o", "."], 2, ". is a folder"),
+    "a file of others": (["q.jsonl", "-o", "clip.mp4"], 2, "clip.mp4 is no answers file of panda"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "code", "said"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_done_is_said_in_two_lines(panda, home, clip, arguments, code, said):
+    (home / "q.jsonl").write_bytes(as_lines([{"video": "clip.mp4", "question": "Why?"}]))
+    (home / "clip.mp4").write_bytes(clip.read_bytes())
+    before = sorted(home.rglob("*"))
+    done = panda("batch", *arguments, *(() if "-m" in arguments else TINY))
+    assert done.returncode == code
+    assert said in done.stderr.decode().splitlines()[0]
+    assert len(done.stderr.splitlines()) <= 2
+    assert [path for path in sorted(home.rglob("*")) if path.suffix == ".jsonl"] == [
+        path for path in before if path.suffix == ".jsonl"
+    ]
+
+
+def test_a_second_run_on_the_same_answers_is_refused(panda, home):
+    (home / "q.jsonl").write_bytes(as_lines([{"video": "clip.mp4", "question": "Why?"}]))
+    with AnswersFile(home / "q.answers.jsonl"):
+        done = panda("batch", "q.jsonl", *TINY)
+    assert done.returncode == 2
+    assert b"q.answers.jsonl is being written by another run of panda\n" in done.stderr
