@@ -12,7 +12,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done)
 
-.PHONY: demo test test-slow lint format completions train evaluate clean help
+.PHONY: demo test test-slow lint format completions train evaluate bench clean help
 
 demo: $(INSTALLED)
 	$(BIN)/panda demo
@@ -45,6 +45,9 @@ train: $(INSTALLED_DEV)
 evaluate: $(INSTALLED_DEV)
 	$(BIN)/python -m training.evaluate
 
+bench: $(INSTALLED_DEV)
+	$(BIN)/python -m benchmarks --folder runs/bench
+
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -58,6 +61,7 @@ help:
 	@echo "make completions  write the completion files anew"
 	@echo "make train        train the model tiny anew"
 	@echo "make evaluate     measure tiny on clips it has not seen"
+	@echo "make bench        what panda costs beside what, as ratios; 20 minutes on two cores"
 	@echo "make clean        remove $(VENV) and all that was built"
 
 # A stamp is older than pyproject.toml when the dependencies have changed.

@@ -1,0 +1,195 @@
+"""All benchmarks, one after the other, as one table of ratios: `python -m benchmarks`.
+
+    python -m benchmarks                         # or: make bench
+    python -m benchmarks --only stab,startup --repeats 3
+    python -m benchmarks --folder runs/bench     # bench.json and bench.png go there
+
+Both sides of each ratio are measured in the same run of the same benchmark, in turns, and are
+medians. Where a model of the 7B's width is needed, one of four layers with random weights is made;
+a benchmark that cannot run here is named with the reason. CUDA has rows of its own where it is.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks.report import Row, draw, table_of
+from pandacli.engine.machine import machine
+
+_LAYERS = 4  # of the 7B's 32
+_DECODE_GOAL = 1 / 1.2  # of the torch engine beside llama.cpp, as is the next
+_PREFILL_GOAL = 1.0
+
+
+@dataclass(frozen=True)
+class Part:
+    """One benchmark.
+
+    Attributes:
+        module: Its module in this package.
+        words: Its arguments; "WIDE" stands for the folder of the wide model.
+        rows: What its JSON says.
+    """
+
+    module: str
+    words: tuple[str, ...]
+    rows: Callable[[Any], Iterator[Row]]
+
+
+def stab_rows(found: list[dict[str, Any]]) -> Iterator[Row]:
+    """STAB beside a plain one, and beside ViT-L/14."""
+    for row in found:
+        yield Row(**{name: value for name, value in row.items() if name != "ratio"})
+
+
+def frames_rows(found: dict[str, Any]) -> Iterator[Row]:
+    """Eight frames of each file, beside each reader that can read it."""
+    for file in found["files"]:
+        taken = {name: median(seconds) for name, seconds in file["seconds"].items() if seconds}
+        for rival in taken.keys() - {"ours"}:
+            goal = 1.0 if rival == "decord" else None
+            yield Row("frames", file["file"], taken["ours"], "s", rival, taken[rival], goal)
+
+
+def prefix_rows(found: dict[str, Any]) -> Iterator[Row]:
+    """The first token where the prefix is there already."""
+    cold, how = found["cold_seconds"], f"{found['quant']} {found['engine']}"
+    for name, seconds in (("disk", found["disk_seconds"]), ("memory", found["warm_seconds"])):
+        yield Row("prefix", f"from {name}, {how}", seconds, "s", "cold", cold, 10.0)
+
+
+def turns_rows(found: dict[str, Any]) -> Iterator[Row]:
+    """The first token of the later turns of a conversation."""
+    first, *later = (turn["first_token_seconds"] for turn in found["turns"])
+    for number, seconds in enumerate(later, 2):
+        yield Row("conversation", f"turn {number}", seconds, "s", "turn 1", first, 10.0)
+
+
+def batch_rows(found: dict[str, Any]) -> Iterator[Row]:
+    """A batch beside asking one by one."""
+    rates = found["answers_per_second"]
+    name = f"{found['model']}, {found['questions']} questions"
+    yield Row("batch", name, rates["batch"], "answers/s", "one by one", rates["one by one"], 8.0)
+
+
+def forms_rows(found: dict[str, Any]) -> Iterator[Row]:
+    """Tokens a second of each form, beside llama.cpp with as many bits."""
+    forms = {(form["quant"], form["engine"]): form for form in found["forms"] if form["runs"]}
+    for (quant, engine), form in forms.items():
+        beside = forms.get((quant, "llama"))
+        if beside is None or engine == "llama":
+            continue
+        for what, goal in (("prefill", _PREFILL_GOAL), ("decode", _DECODE_GOAL)):
+            measure = f"{what}_tokens_per_second"
+            ours, theirs = (median(r[measure] for r in f["runs"]) for f in (form, beside))
+            wanted = goal if (quant, engine) == ("8bit", "torch") else None
+            yield Row(what, f"{quant} {engine}", ours, "tokens/s", "llama.cpp", theirs, wanted)
+
+
+def startup_rows(found: dict[str, Any]) -> Iterator[Row]:
+    """What is waited for, beside a Python that does nothing."""
+    (bare, first), *others = found.items()
+    for name, row in others:
+        yield Row("start-up", name, row["seconds"], "s", bare, first["seconds"])
+
+
+def parts(cuda: bool, repeats: int) -> list[Part]:
+    """Every benchmark, as it is run here."""
+    times = ("--repeats", str(repeats))
+    quantised = ("WIDE", "--quant", "8bit", "--engine", "torch", "--device", "cpu", *times)
+    found = [
+        Part("startup", times, startup_rows),
+        Part("frames", times, frames_rows),
+        Part("stab", times, stab_rows),
+        Part("batch", ("tiny", *times), batch_rows),
+        Part("prefix", quantised, prefix_rows),
+        Part("turns", quantised, turns_rows),
+        Part("forms", ("WIDE", "--forms", "8bit,4bit", "--device", "cpu", *times), forms_rows),
+    ]
+    if cuda:
+        card = ("WIDE", "--quant", "none", "--device", "cuda", *times)
+        found += [Part("prefix", card, prefix_rows), Part("turns", card, turns_rows)]
+    return found
+
+
+def run(part: Part, wide: Callable[[], Path]) -> list[Row]:
+    """Run a benchmark in a process of its own.
+
+    Raises:
+        RuntimeError: It ended with an error; the message is its last line.
+    """
+    words = [str(wide()) if word == "WIDE" else word for word in part.words]
+    command = [sys.executable, "-m", f"benchmarks.{part.module}", *words, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip().rpartition("\n")[2] or f"ended {done.returncode}")
+    return list(part.rows(json.loads(done.stdout)))
+
+
+def wide_model(folder: Path) -> Path:
+    """A checkpoint of the 7B's width with few layers, made if it is not there."""
+    if not (folder / "config.json").exists():
+        words = [str(folder), "--layers", str(_LAYERS)]
+        command = [sys.executable, "-m", "benchmarks.big_checkpoint", *words]
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    return folder
+
+
+def measure(wanted: Sequence[Part], screen: Console) -> list[Row]:
+    """The rows of all benchmarks that can run here."""
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for part in wanted:
+            with screen.status(f"measuring: {part.module}"):
+                try:
+                    rows += run(part, lambda: wide_model(Path(folder) / "wide"))
+                except (RuntimeError, subprocess.CalledProcessError) as error:
+                    screen.print(f"{part.module}: {error}", markup=False, soft_wrap=True)
+    return rows
+
+
+def _described(facts: dict[str, dict[str, Any]]) -> str:
+    """The machine in a few words."""
+    told = {name: value for section in facts.values() for name, value in section.items()}
+    cores = told.get("cores", {}).get("usable", "?")
+    return f"{told.get('model', 'this machine')}, {cores} cores"
+
+
+def main() -> None:
+    """Measure what the command line names."""
+    import torch
+
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--only", help="some of them, with commas between")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="where to leave bench.json and bench.png")
+    wanted = parser.parse_args()
+    every = parts(torch.cuda.is_available(), wanted.repeats)
+    named = wanted.only.split(",") if wanted.only else [part.module for part in every]
+    if unknown := set(named) - {part.module for part in every}:
+        parser.error(f"no benchmark is called {', '.join(sorted(unknown))}")
+    screen = Console(stderr=True)
+    rows = measure([part for part in every if part.module in named], screen)
+    facts = {s.title: {fact.name: fact.value for fact in s.facts} for s in machine()}
+    console = Console(width=max(110, Console().width))
+    console.print(_described(facts))
+    console.print(table_of(rows))
+    if wanted.folder:
+        wanted.folder.mkdir(parents=True, exist_ok=True)
+        found = {"machine": facts, "rows": [asdict(row) | {"ratio": row.ratio} for row in rows]}
+        (wanted.folder / "bench.json").write_text(json.dumps(found, indent=2) + "\n")
+        draw(rows, wanted.folder / "bench.png", f"panda, {_described(facts)}")
+        screen.print(f"bench.json and bench.png are in {wanted.folder}", markup=False)
+
+
+if __name__ == "__main__":
+    main()

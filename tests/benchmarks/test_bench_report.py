@@ -1,0 +1,53 @@
+"""What the benchmarks found, as one table of ratios."""
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from benchmarks import __main__ as bench
+from benchmarks.report import Row, draw, table_of
+
+ROWS = [
+    Row("frames", "a.mp4", 0.5, "s", "decord", 1.0, 1.0),
+    Row("batch", "tiny", 30.0, "answers/s", "one by one", 10.0, 8.0),
+]
+
+
+def test_a_ratio_above_one_is_better_whichever_way_the_unit_counts() -> None:
+    assert [row.ratio for row in ROWS] == [2.0, 3.0]
+
+
+def test_the_table_has_both_sides_and_the_goal() -> None:
+    console = Console(width=110)
+    with console.capture() as shown:
+        console.print(table_of(ROWS))
+    lines = [line.split() for line in shown.get().splitlines()]
+    assert ["tiny", "30", "answers/s", "one", "by", "one", "10", "answers/s", "x3.00", "x8"] in [
+        line[:10] for line in lines
+    ]
+
+
+def test_the_picture_is_a_png(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    draw(ROWS, tmp_path / "bench.png", "a machine")
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_each_form_stands_beside_llama_cpp_in_as_many_bits() -> None:
+    def form(quant: str, engine: str, speed: float) -> dict[str, object]:
+        run = {"prefill_tokens_per_second": speed, "decode_tokens_per_second": speed / 10}
+        return {"quant": quant, "engine": engine, "runs": [run]}
+
+    forms = [form("8bit", "torch", 20.0), form("4bit", "torch", 1.0), form("8bit", "llama", 10.0)]
+    rows = list(bench.forms_rows({"forms": forms}))
+    assert [(row.group, row.name, row.ratio) for row in rows] == [
+        ("prefill", "8bit torch", 2.0),
+        ("decode", "8bit torch", 2.0),
+    ]
+
+
+def test_a_benchmark_that_fails_says_why() -> None:
+    part = bench.Part("turns", ("no/such/model",), bench.turns_rows)
+    with pytest.raises(RuntimeError, match="no/such/model"):
+        bench.run(part, Path)
