@@ -4,6 +4,7 @@
     sampling    which frames to look at
     stream      what the container says, without decoding
     sources     OpenCV, PyAV and Pillow as walks over decoded frames
+    leaps       the quick way to a few frames, where a file can be trusted
     reader      exact frames by number
     info        the facts about a file
     frames      a clip's sampled frames, with their times

@@ -1,8 +1,9 @@
 """Exact frames: number *i* is the *i*-th that decodes, in the order in which they are shown.
 
-A short video is decoded from its first frame on, which is exact by definition. In a long one we
-jump to a little before each frame wanted and walk up to it, and every frame passed on the way
-must be the very one that the packets announce. At the first that is not, we decode all of it.
+Where a file can be trusted, `leaps` is the quick way to them. Otherwise a short video is decoded
+from its first frame on, which is exact by definition. In a long one we jump to a little before
+each frame wanted and walk up to it, and every frame passed on the way must be the very one that
+the packets announce. At the first that is not, we decode all of it.
 """
 
 import logging
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pandacli.errors import ClipError
+from pandacli.video.leaps import leap
 from pandacli.video.sources import DoubtfulPictureError, Picture, Source, sources_for
 from pandacli.video.stream import Stream, read_stream
 
@@ -85,6 +87,9 @@ def decode(stream: Stream, wanted: Collection[int], *, to_end: bool) -> Reading:
     Raises:
         ClipError: No frame can be decoded.
     """
+    pictures = leap(stream, wanted, to_end=to_end)
+    if pictures is not None:
+        return Reading(stream.ticks or (), pictures)
     usual, final = sources_for(stream)
     reading = _jump(stream, usual, final, wanted, to_end=to_end)
     reading = reading or _walk(stream, usual, wanted, to_end=to_end, as_announced=True)

@@ -67,8 +67,26 @@ def sources_for(stream: Stream) -> tuple[Source, Source]:
     return usual, PyAVSource(stream, threaded=False)
 
 
+def shown_first_by_opencv(stream: Stream) -> Picture | None:
+    """The first picture of a stream as OpenCV shows it; None where it shows none."""
+    source = OpenCVSource(stream, threads=1)
+    for _ in source.walk():
+        try:
+            return source.picture()
+        except DoubtfulPictureError:
+            return None
+    return None
+
+
 def _fit_for_opencv(stream: Stream) -> bool:
     """Whether OpenCV should be able to read a stream, and does show its first frame rightly."""
+    return made_for_opencv(stream) and _same_first_picture(
+        OpenCVSource(stream), PyAVSource(stream, threaded=False)
+    )
+
+
+def made_for_opencv(stream: Stream) -> bool:
+    """Whether OpenCV should be able to read a stream."""
     return (
         stream.alone
         and stream.codec != "av1"
@@ -76,7 +94,6 @@ def _fit_for_opencv(stream: Stream) -> bool:
         and not stream.interlaced
         # OpenCV crashes on a path that is not valid UTF-8.
         and not any("\udc80" <= letter <= "\udcff" for letter in str(stream.path.absolute()))
-        and _same_first_picture(OpenCVSource(stream), PyAVSource(stream, threaded=False))
     )
 
 
@@ -103,15 +120,16 @@ class OpenCVSource:
     compares that one with another decoder's.
     """
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, *, threads: int | None = None) -> None:
         self._stream = stream
+        self._options = [] if threads is None else [cv2.CAP_PROP_N_THREADS, threads]
         self._capture = cv2.VideoCapture()
         self._before: Picture | None = None
         self._at_first_frame = False
 
     def walk(self, start: int | None = None) -> Iterator[int | None]:
         stream = self._stream
-        capture = cv2.VideoCapture(address(stream.path), cv2.CAP_FFMPEG)
+        capture = cv2.VideoCapture(address(stream.path), cv2.CAP_FFMPEG, self._options)
         self._capture, self._before = capture, None
         milliseconds = 1000 * stream.time_base
         if start is not None:
@@ -170,13 +188,27 @@ class PyAVSource:
                     yield frame.pts
 
     def picture(self) -> Picture:
-        try:
-            # Bicubic for the colour planes, as in FFmpeg's own and in OpenCV's conversion.
-            rgb = self._frame.to_ndarray(format="rgb24", interpolation="BICUBIC")
-        except (av.error.FFmpegError, OSError, ValueError):
-            raise DoubtfulPictureError("PyAV cannot convert this frame") from None
-        quarter_turns = round(self._frame.rotation / 90) % 4
-        return np.ascontiguousarray(np.rot90(rgb, quarter_turns), np.uint8)
+        return upright(self._frame)
+
+
+def upright(frame: Any, *, like_opencv: bool = False) -> Picture:
+    """A frame of PyAV's as a picture, turned upright: uint8 `(H, W, 3)`, RGB.
+
+    Args:
+        like_opencv: Round as OpenCV does, which converts to BGR.
+
+    Raises:
+        DoubtfulPictureError: It cannot be converted.
+    """
+    try:
+        # Bicubic for the colour planes, as in FFmpeg's own and in OpenCV's conversion.
+        order = "bgr24" if like_opencv else "rgb24"
+        picture = frame.to_ndarray(format=order, interpolation="BICUBIC")
+    except (av.error.FFmpegError, OSError, ValueError):
+        raise DoubtfulPictureError("PyAV cannot convert this frame") from None
+    quarter_turns = round(frame.rotation / 90) % 4
+    rgb = picture[..., ::-1] if like_opencv else picture
+    return np.ascontiguousarray(np.rot90(rgb, quarter_turns), np.uint8)
 
 
 def _packets(container: Any, stream: Any) -> Iterator[Any]:

@@ -51,6 +51,8 @@ class Stream:
         wide_colour: Whether the colours are outside of what a plain screen shows (HDR, BT.2020).
         interlaced: Whether frames are stored as two fields.
         alone: Whether this is the only video stream.
+        whole: Whether nothing hints at damage or at frames left out: every packet is there, shows
+            something and has a time, and there are as many as the header promises.
     """
 
     path: Path
@@ -68,6 +70,7 @@ class Stream:
     wide_colour: bool
     interlaced: bool
     alone: bool
+    whole: bool
 
 
 def read_stream(path: str | os.PathLike[str]) -> Stream:
@@ -159,7 +162,7 @@ def _without_video(path: Path, container: Any) -> ClipError:
 def _describe(path: Path, container: Any, stream: Any) -> Stream:
     if container.format.name == "webp_pipe":
         pages = _webp_ticks(path)
-        packets = _Packets(pages, pages[:1], len(pages), 0)
+        packets = _Packets(pages, pages[:1], len(pages), 0, damaged=False)
         time_base = Fraction(1, 1000)
     else:
         packets = _read_packets(container, stream)
@@ -185,6 +188,10 @@ def _describe(path: Path, container: Any, stream: Any) -> Stream:
         wide_colour=_is_wide(codec),
         interlaced=codec.field_order not in _PROGRESSIVE,
         alone=len(container.streams.video) == 1,
+        whole=packets.ticks is not None
+        and not packets.damaged
+        and not packets.hidden
+        and stream.frames in {0, packets.shown},
     )
 
 
@@ -194,16 +201,19 @@ class _Packets:
     key_ticks: tuple[int, ...]
     shown: int
     hidden: int
+    damaged: bool
 
 
 def _read_packets(container: Any, stream: Any) -> _Packets:
     ticks: list[int] = []
     key_ticks: list[int] = []
     shown = hidden = 0
+    damaged = False
     try:
         for packet in container.demux(stream):
             if not packet.size:
                 continue
+            damaged |= packet.is_corrupt
             if packet.is_discard:
                 hidden += 1
                 continue
@@ -213,10 +223,10 @@ def _read_packets(container: Any, stream: Any) -> _Packets:
                 if packet.is_keyframe:
                     key_ticks.append(packet.pts)
     except (av.error.FFmpegError, OSError):
-        pass  # damaged from here on; what comes before it may still be shown
+        damaged = True  # from here on; what comes before it may still be shown
     usable = len(set(ticks)) == shown
     return _Packets(
-        tuple(sorted(ticks)) if usable else None, tuple(sorted(key_ticks)), shown, hidden
+        tuple(sorted(ticks)) if usable else None, tuple(sorted(key_ticks)), shown, hidden, damaged
     )
 
 

@@ -64,7 +64,7 @@ def test_every_frame_is_the_one_asked_for(tmp_path, name):
 
 @pytest.fixture
 def jumps(monkeypatch):
-    """Make every clip count as long, and note from where the decoders are asked to begin."""
+    """Make every clip count as long and none as fit for leaps; note where decoders begin."""
     starts = []
 
     def noting(walk):
@@ -74,6 +74,7 @@ def jumps(monkeypatch):
 
         return noted
 
+    monkeypatch.setattr(reader, "leap", lambda *_, **__: None)
     monkeypatch.setattr(reader, "_WALK_PIXELS", 0)
     for source in (OpenCVSource, PyAVSource):
         monkeypatch.setattr(source, "walk", noting(source.walk))

@@ -1,0 +1,116 @@
+"""The quick way gives the frames asked for, or nothing."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pandacli.video import leaps, reader
+from pandacli.video.leaps import leap
+from pandacli.video.reader import decode
+from pandacli.video.sources import OpenCVSource
+from pandacli.video.stream import read_stream
+from tests.video.clips import copy_from, cut_short, numbered_picture, numbers_in, write_clip
+
+B_FRAMES = {"g": "30", "bf": "3"}
+OPEN_GOP = {"x264-params": "open-gop=1:keyint=30:bframes=3:b-adapt=0:scenecut=0"}
+X265 = {"x265-params": "log-level=none:keyint=30"}
+FORMS = {
+    "h264.mp4": {"options": B_FRAMES},
+    "h264.ts": {"options": B_FRAMES},
+    "uneven.mp4": {"options": B_FRAMES, "ticks": [n * 40 + n * n // 4 for n in range(300)]},
+    "hevc.mp4": {"codec": "libx265", "options": X265},
+    "hevc10.mkv": {"codec": "libx265", "pix_fmt": "yuv420p10le", "options": X265},
+    "vp9.webm": {"codec": "libvpx-vp9", "options": {"deadline": "realtime", "g": "30"}},
+    "mpeg4.avi": {"codec": "mpeg4", "options": {"q": "3", "g": "30"}},
+    "animated.gif": {"codec": "gif", "pix_fmt": "rgb8"},
+}
+WANTED = [0, 44, 75, 131, 240, 267, 299]
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_leaps_lead_to_the_frames_asked_for(tmp_path, name):
+    stream = read_stream(write_clip(tmp_path / name, 300, **FORMS[name]))
+    pictures = leap(stream, WANTED, to_end=True)
+    assert pictures is not None
+    assert sorted(pictures) == WANTED
+    assert numbers_in(pictures[number] for number in WANTED) == WANTED
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "hevc10.mkv"])
+def test_the_pictures_are_those_of_the_slow_way_to_the_bit(tmp_path, monkeypatch, name):
+    stream = read_stream(write_clip(tmp_path / name, 300, **FORMS[name]))
+    pictures = leap(stream, WANTED, to_end=True)
+    monkeypatch.setattr(reader, "leap", lambda *_, **__: None)
+    walked = decode(stream, WANTED, to_end=True).pictures
+    assert all(np.array_equal(pictures[number], walked[number]) for number in WANTED)
+
+
+def test_leading_frames_that_look_like_damage_lead_to_the_slow_way(tmp_path):
+    stream = read_stream(write_clip(tmp_path / "clip.mkv", 300, options=OPEN_GOP))
+    assert leap(stream, WANTED, to_end=True) is None
+    pictures = decode(stream, WANTED, to_end=True).pictures
+    assert numbers_in(pictures[number] for number in WANTED) == WANTED
+
+
+def test_most_packets_are_never_decoded(tmp_path, monkeypatch):
+    stream = read_stream(write_clip(tmp_path / "clip.mp4", 300, options=B_FRAMES))
+    read = []
+    found = leaps._Leaper._found
+
+    def noting(self, key):
+        for packet in found(self, key):
+            read.append(packet)
+            yield packet
+
+    monkeypatch.setattr(leaps._Leaper, "_found", noting)
+    assert leap(stream, [0, 121, 242], to_end=False) is not None
+    assert len(read) < 40
+
+
+def test_a_frame_that_was_announced_but_does_not_come_makes_leaps_void(tmp_path):
+    stream = read_stream(write_clip(tmp_path / "clip.mp4", 60, options=B_FRAMES))
+    ticks = (*stream.ticks[:10], stream.ticks[10] - 1, *stream.ticks[10:])
+    assert leap(replace(stream, ticks=ticks), [0, 40], to_end=False) is None
+
+
+def test_a_key_frame_that_is_none_makes_leaps_void(tmp_path):
+    stream = read_stream(write_clip(tmp_path / "clip.mp4", 100, options={"g": "1000", "bf": "0"}))
+    lying = replace(stream, key_ticks=(stream.ticks[0], stream.ticks[60]))
+    assert leap(stream, [0, 70], to_end=False) is not None
+    assert leap(lying, [0, 70], to_end=False) is None
+
+
+def test_damage_on_the_way_makes_leaps_void(tmp_path):
+    options = {"g": "50", "bf": "0", "qp": "1"}
+    path = write_clip(tmp_path / "clip.mkv", 100, options=options)
+    content = bytearray(path.read_bytes())
+    middle = len(content) * 5 // 8
+    content[middle : middle + 200] = bytes(range(200))
+    path.write_bytes(content)
+    assert leap(read_stream(path), [0, 90], to_end=False) is None
+
+
+def test_a_file_that_breaks_off_is_not_leapt_through(tmp_path):
+    muxer = {"movflags": "faststart"}
+    whole = write_clip(tmp_path / "whole.mp4", 200, options=B_FRAMES, muxer=muxer)
+    stream = read_stream(cut_short(whole, tmp_path / "part.mp4", 0.6))
+    assert not stream.whole
+    assert leap(stream, [0, 20], to_end=False) is None
+
+
+def test_a_file_with_hidden_frames_is_not_leapt_through(tmp_path):
+    whole = write_clip(tmp_path / "whole.mp4", 60, options={"g": "12", "bf": "0"})
+    stream = read_stream(copy_from(whole, tmp_path / "cut.mp4", 24, before=5))
+    assert leap(stream, [0, 20], to_end=False) is None
+
+
+def test_a_first_picture_unlike_opencvs_makes_leaps_void(tmp_path, monkeypatch):
+    stream = read_stream(write_clip(tmp_path / "clip.mp4", 30, options=B_FRAMES))
+    monkeypatch.setattr(OpenCVSource, "picture", lambda _: np.zeros_like(numbered_picture(0)))
+    assert leap(stream, [0, 20], to_end=False) is None
+
+
+def test_there_is_no_leap_past_the_end(tmp_path):
+    stream = read_stream(write_clip(tmp_path / "clip.mp4", 30, options=B_FRAMES))
+    assert leap(stream, [0, 30], to_end=False) is None
