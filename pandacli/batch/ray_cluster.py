@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,11 +64,16 @@ def joined(address: str | None) -> Iterator[Any]:
         yield ray
         return
     own = tempfile.mkdtemp(prefix="panda-", dir=_short_folder()) if address is None else None
+    from ray._private import worker
+
     try:
+        # stdout is for answers, and Ray writes there that it calls a lost worker again
+        worker._worker_logs_enabled = False
         _connect(ray, address, own)
         yield ray
     finally:
         ray.shutdown()
+        worker._worker_logs_enabled = True
         if own:
             shutil.rmtree(own, ignore_errors=True)
 
@@ -122,6 +128,7 @@ def _import_ray() -> Any:
             "install it with: pip install 'pandacli[ray]'",
         ) from error
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module=r"ray\.")
     return ray
 
 

@@ -17,7 +17,7 @@ from pandacli.batch.ray_cluster import Placement, joined, place
 from pandacli.batch.ray_feeder import Feeder
 from pandacli.batch.ray_worker import ClipWorker, Result, Task
 from pandacli.batch.run import Answers, record_outcome
-from pandacli.batch.shares import shares
+from pandacli.batch.shares import shares, shares_of
 from pandacli.batch.tally import Outcome, Tally
 from pandacli.batch.videos import VideoFolder
 from pandacli.errors import DeviceError, PandaError
@@ -37,7 +37,7 @@ class RayRun:
         canvas_side: The side in pixels of the square that the model sees.
         fail_fast: Stop at the first failure.
         address: The cluster: "auto", a host, or host:port; None starts a Ray on this machine.
-        workers: How many models; None for one on each card, or else on each machine.
+        workers: How many models, at most; None for one on each card, or else on each machine.
         weights: The identity of the model; a worker that has another one is an error.
 
     Attributes:
@@ -97,6 +97,7 @@ class RayRun:
         say(f"joining Ray at {self._address}" if self._address else "starting Ray")
         with joined(self._address) as ray:
             placement = place(ray.nodes(), self._settings.device, self._workers)
+            placement = replace(placement, workers=self._busy(placement.workers))
             say(f"loading {self._settings.model} on {placement.workers} workers")
             for number, result in self._results(ray, placement):
                 say("answering")
@@ -105,6 +106,15 @@ class RayRun:
                 yield from self._settle(number, result)
                 if self.failed_fast:
                     return
+
+    def _busy(self, workers: int) -> int:
+        """So many of the workers as there is something to do for."""
+        found = 0
+        for group in self._index.groups():
+            found += shares_of(group)
+            if found >= workers:
+                return workers
+        return found
 
     def _results(self, ray: Any, placement: Placement) -> Iterator[tuple[int, Result]]:
         actor = ray.remote(num_cpus=0, max_concurrency=10_000, scheduling_strategy=_here(ray))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from pandacli.batch.index import BadLine, Index, Question
+from pandacli.batch.index import BadLine, Group, Index, Question
 
 LARGEST = 256
 """Questions in a share at most. Reading the frames and the prefix once more for the next share is
@@ -34,6 +34,11 @@ def shares(index: Index, largest: int = LARGEST) -> Iterator[Share]:
         largest: The most questions in a share.
     """
     for clip, group in enumerate(index.groups()):
-        questions, parts = iter(group), -(-len(group) // largest)
+        questions, parts = iter(group), shares_of(group, largest)
         for _ in range(parts):
             yield Share(clip, parts, list(islice(questions, largest)))
+
+
+def shares_of(group: Group, largest: int = LARGEST) -> int:
+    """Into how many shares the questions of a clip are cut."""
+    return -(-len(group) // largest)
