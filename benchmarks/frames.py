@@ -17,6 +17,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -132,9 +133,16 @@ def right_ones(pictures: Pictures, indices: Sequence[int], truth: dict[int, Pict
     return right
 
 
+def _try(read: Reader, path: Path, indices: Sequence[int]) -> None:
+    try:
+        read(path, indices)
+    except Exception:
+        sys.exit(1)
+
+
 def comes_back(read: Reader, path: Path, indices: Sequence[int]) -> bool:
     """Whether a reader reads a file at all: decord goes round in circles in some MPEG-TS."""
-    process = multiprocessing.get_context("spawn").Process(target=read, args=(path, indices))
+    process = multiprocessing.get_context("spawn").Process(target=_try, args=(read, path, indices))
     process.start()
     process.join(_PATIENCE)
     process.kill()
@@ -172,11 +180,11 @@ def table_of(rows: Sequence[Row], names: Sequence[str]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1))
     table.add_column("file", justify="left", no_wrap=True)
     for name in names:
-        table.add_column(f"{name}, s", justify="right")
+        table.add_column(f"{name}, s", justify="right", no_wrap=True)
         table.add_column("right", justify="right")
     rivals = names[1:]
     for name in rivals:
-        table.add_column(f"ours/{name}", justify="right")
+        table.add_column(f"ours/{name}", justify="right", no_wrap=True)
     for row in rows:
         cells = [row.file]
         for name in names:
