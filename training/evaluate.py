@@ -123,7 +123,7 @@ def ask(panda: Panda, model: str, clip: Path, dialogues: list[Dialogue]) -> Iter
     if single:
         questions = [dialogue.turns[0][0] for dialogue in single]
         command = [sys.executable, "-m", "pandacli", "ask", str(clip), *questions]
-        command += ["--model", model, "--json"]
+        command += ["--model", model, "--json", "--cache-size", "0"]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         answers = json.loads(done.stdout)["answers"]
         for dialogue, answer in zip(single, answers, strict=True):

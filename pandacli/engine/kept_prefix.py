@@ -33,16 +33,23 @@ class ClipPrefixes:
         num_frames: How many frames the model is shown.
         budget: The most bytes that all prefixes take together.
         whole: Tell the clip from others by all of its bytes, however long it is.
+        folder: Where they are kept; None for the usual place.
 
     Raises:
         OSError: The file cannot be read.
     """
 
     def __init__(
-        self, clip: Clip, num_frames: int, *, budget: int = BUDGET, whole: bool = False
+        self,
+        clip: Clip,
+        num_frames: int,
+        *,
+        budget: int = BUDGET,
+        whole: bool = False,
+        folder: Path | None = None,
     ) -> None:
         self.clip, self.num_frames = clip, num_frames
-        self.prefixes = Prefixes(budget)
+        self.prefixes = Prefixes(budget, folder)
         self._state = _state(clip.path)  # of before: what is changed meanwhile is not kept
         self.fields = {
             "clip": clip_digest(clip.path, whole=whole),

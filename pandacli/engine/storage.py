@@ -9,6 +9,7 @@ from pathlib import Path
 from pandacli import store
 from pandacli.engine.facts import Bytes, Fact, Section, Value, find, find_all
 from pandacli.errors import ModelError
+from pandacli.store.prefixes import prefixes_folder
 from pandacli.store.resolve import locate
 
 
@@ -20,6 +21,7 @@ def storage() -> Section:
             *(find(name, partial(_model, name)) for name in store.MODELS),
             find("PANDA_HOME", lambda: _place("PANDA_HOME", store.home())),
             *find_all("in PANDA_HOME", _copies),
+            find("clips seen", lambda: _place("clips seen", prefixes_folder())),
             find("Hugging Face", lambda: _place("Hugging Face", _hugging_face_cache())),
         ],
     )
@@ -44,7 +46,7 @@ def _hugging_face_cache() -> Path:
 def _copies() -> Iterator[Fact]:
     """What is under `PANDA_HOME`: a line for each model, and each quantised copy of one."""
     home = store.home()
-    kinds = sorted(home.iterdir()) if home.is_dir() else []
+    kinds = sorted(set(home.iterdir()) - {prefixes_folder()}) if home.is_dir() else []
     for kind in filter(Path.is_dir, kinds):
         for copy in sorted(filter(Path.is_dir, kind.iterdir())):
             yield Fact(f"  {copy.relative_to(home)}", Bytes(_used(copy)))

@@ -78,3 +78,12 @@ def test_a_model_of_which_files_are_missing_is_a_problem(home: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text('{"model_type": "videopanda"}')
     assert "is incomplete" in (facts()["video-panda-7b"].problem or "")
+
+
+def test_what_was_seen_of_clips_is_weighed_as_one(home: Path) -> None:
+    for name in ("a", "b"):
+        (home / "prefixes" / name).mkdir(parents=True)
+        (home / "prefixes" / name / "kv").write_bytes(bytes(40))
+    assert place("clips seen")["path"] == str(home / "prefixes")
+    assert place("clips seen")["used"] == 80
+    assert not [name for name in facts() if name.startswith("prefixes/")]
