@@ -142,7 +142,7 @@ class ClipQuestions:
 
     @property
     def in_flight(self) -> int:
-        """How many questions are being answered."""
+        """How many questions are being answered; one whose line is being written counts."""
         return len(self._asked)
 
     def lines(self, frames: "Frames") -> Iterator[Done]:
@@ -242,7 +242,12 @@ class ClipQuestions:
 
     def _settle(self, number: int, answer: Answer | PandaError) -> Iterator[Done]:
         asking = self._numbered.pop(number)
-        asked = self._asked.pop(asking)
+        yield from self._settled(asking, self._asked[asking], answer)
+        del self._asked[asking]  # not before its lines are written: it was in flight
+
+    def _settled(
+        self, asking: _Asking, asked: _Asked, answer: Answer | PandaError
+    ) -> Iterator[Done]:
         if isinstance(answer, PandaError):
             yield from failures(asked.questions, answer)
             return

@@ -67,9 +67,9 @@ def main(clips: str, checkpoint: str, questions: str, answers: str, kills: str) 
     started: list[psutil.Process] = []
 
     def lives(seconds: float) -> float:
-        """Let a batch live so long; the seconds that it did."""
+        """Let a batch live so long; the seconds that it took if it did all of it, else inf."""
         nonlocal rounds
-        began = time.monotonic()
+        began, anew = time.monotonic(), not path.exists()
         was_killed, children = killed(panda, job, seconds)
         if was_killed:
             killed_at.append(path.read_bytes().count(b"\n") if path.exists() else 0)
@@ -77,11 +77,11 @@ def main(clips: str, checkpoint: str, questions: str, answers: str, kills: str) 
         else:
             path.rename(f"{path}.{rounds}")
             rounds += 1
-        return time.monotonic() - began
+        return inf if was_killed or not anew else time.monotonic() - began
 
     longest = lives(inf)
     while len(killed_at) < int(kills):
-        lives(chance.uniform(0, longest))
+        longest = min(longest, lives(chance.uniform(0, longest)))
     lives(inf)
     _, alive = psutil.wait_procs(started, timeout=20)
     print(json.dumps({"rounds": rounds, "killed_at": killed_at, "orphans": len(alive)}))
