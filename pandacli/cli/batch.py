@@ -138,6 +138,9 @@ def _job(questions: str, output: str | None, answers: str | None, chosen: dict[s
     from pandacli.engine.engines import RAY
 
     ray = chosen["engine"] == RAY
+    for name in ("address", "workers"):
+        if chosen[name] is not None and not ray:
+            raise UsageError(f"--{name} is for a cluster", "give --engine ray as well")
     return Job(
         questions,
         Settings(
@@ -160,6 +163,9 @@ def _job(questions: str, output: str | None, answers: str | None, chosen: dict[s
         right_answers=Path(answers) if answers else None,
         video_dir=Path(chosen["video-dir"]) if chosen["video-dir"] else None,
         shard=chosen["shard"],
+        ray=ray,
+        address=chosen["address"],
+        workers=chosen["workers"],
         fail_fast=chosen["fail-fast"],
     )
 
