@@ -1,11 +1,11 @@
-"""Keys and values in a file, in 8 bits a number: a fourth of what they take in float32.
+"""Keys and values in a file: to the bit, or in 8 bits a number, a fourth of what float32 takes.
 
-A key's channels differ from each other in size far more than its positions do, so each channel has
-a scale of its own over the positions; a value has one for each position (Liu et al., KIVI,
-arXiv 2402.02750). Both are affine: the smallest number of a group is 0 and the largest is 255.
+A key's channels differ from each other in size far more than its positions do, so in 8 bits each
+channel has a scale of its own over the positions; a value has one for each position (Liu et al.,
+KIVI, arXiv 2402.02750). Both are affine: the smallest number of a group is 0, the largest 255.
 
-The file is safetensors. Of each layer N it holds `k.N` and `v.N` (heads, length, head size) uint8,
-the smallest number and the step of each group, and in its metadata a checksum.
+The file is safetensors. Of each layer N it holds `k.N` and `v.N` (heads, length, head size), where
+they are uint8 the smallest number and the step of each group, and in its metadata a checksum.
 """
 
 import errno
@@ -30,13 +30,20 @@ _PARTS = ("", "_low", "_step")
 
 
 def saved_bytes(numbers: int) -> int:
-    """What a file of so many keys and values takes, about."""
+    """What a file of so many keys and values in 8 bits takes, about."""
     return numbers + numbers // 16  # scales, by far the most of them those of the values
 
 
 @torch.inference_mode()
-def save_layers(layers: Sequence[tuple[Tensor, Tensor]], path: Path) -> None:
+def save_layers(
+    layers: Sequence[tuple[Tensor, Tensor]], path: Path, *, exact: bool = False
+) -> None:
     """Write the keys and values of each layer, (1, heads, length, head size).
+
+    Args:
+        layers: Keys and values.
+        path: The file.
+        exact: Keep every bit.
 
     Raises:
         OSError: The file cannot be written.
@@ -46,18 +53,19 @@ def save_layers(layers: Sequence[tuple[Tensor, Tensor]], path: Path) -> None:
     for number, layer in enumerate(layers):
         parts: dict[str, Tensor] = {}
         for kind, tensor in zip(_GROUPS, layer, strict=True):
-            for part, values in _packed(tensor[0], _GROUPS[kind]).items():
+            kept = {"": tensor[0]} if exact else _packed(tensor[0], _GROUPS[kind])
+            for part, values in kept.items():
                 parts[f"{kind}{part}.{number}"] = values.cpu().contiguous()
         sums.append(_checksum(parts))
         tensors |= parts
     try:
-        save_file(tensors, path, {"checksums": json.dumps(sums)})
+        save_file(tensors, path, {"checksums": json.dumps(sums), "exact": json.dumps(exact)})
     except SafetensorError as error:
         raise OSError(*_reason(error), str(path)) from error
 
 
 def load_layers(path: Path, devices: Sequence[torch.device]) -> Iterator[tuple[Tensor, Tensor]]:
-    """The keys and values of each layer, (1, heads, length, head size) in float32.
+    """The keys and values of each layer, (1, heads, length, head size): float32, or as saved.
 
     The file is mapped and read layer by layer.
 
@@ -71,16 +79,18 @@ def load_layers(path: Path, devices: Sequence[torch.device]) -> Iterator[tuple[T
     damaged = ModelError(f"{path} cannot be read as a saved KV cache")
     try:
         with safe_open(path, framework="pt") as file:
-            sums = json.loads((file.metadata() or {}).get("checksums", "[]"))
+            facts = file.metadata() or {}
+            sums = json.loads(facts.get("checksums", "[]"))
+            stored = ("",) if json.loads(facts.get("exact", "false")) else _PARTS
             if len(sums) != len(devices):
                 raise ModelError(f"{path} was saved by another model")
             for number, (device, checksum) in enumerate(zip(devices, sums, strict=True)):
-                names = [f"{kind}{part}.{number}" for kind in _GROUPS for part in _PARTS]
+                names = [f"{kind}{part}.{number}" for kind in _GROUPS for part in stored]
                 parts = {name: file.get_tensor(name) for name in names}
                 if _checksum(parts) != checksum:
                     raise damaged
                 keys, values = (
-                    _widened([parts[f"{kind}{part}.{number}"].to(device) for part in _PARTS])
+                    _widened([parts[f"{kind}{part}.{number}"].to(device) for part in stored])
                     for kind in _GROUPS
                 )
                 yield keys[None], values[None]
@@ -98,6 +108,8 @@ def _packed(tensor: Tensor, along: int) -> dict[str, Tensor]:
 
 
 def _widened(parts: Sequence[Tensor]) -> Tensor:
+    if len(parts) == 1:
+        return parts[0].clone()  # the file may go while this is in use
     packed, low, step = parts
     return packed.float().mul_(step).add_(low)  # in place: fresh memory is what takes the time
 

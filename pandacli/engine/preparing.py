@@ -87,7 +87,9 @@ def load_plan(
         model = load_copy(folder, plan.hint)
     else:
         model = load_model(folder, plan.placement, plan.dtype, plan.hint)
-    return model, TorchLlama(model)
+    # in whole precision nothing may change an answer; elsewhere 8 bits more or less do not count
+    exact = plan.quant == "none" and plan.dtype == torch.float32
+    return model, TorchLlama(model, exact=exact)
 
 
 def _copy(resolved: store.ResolvedModel, form: "Form", report: Report | None) -> Copy:

@@ -23,14 +23,16 @@ class TorchLlama:
 
     Args:
         model: The model; its video tower is not used here.
+        exact: Whether readings are saved to the bit, and not in 8 bits a number.
     """
 
-    def __init__(self, model: "VideoPandaForConditionalGeneration") -> None:
-        self._model = model
+    def __init__(self, model: "VideoPandaForConditionalGeneration", *, exact: bool = False) -> None:
+        self._model, self._exact = model, exact
 
     def start(self) -> "TorchReading":
         """A reading of nothing yet."""
-        return TorchReading(self._model, growing_cache(len(self._model.model.layers)))
+        cache = growing_cache(len(self._model.model.layers))
+        return TorchReading(self._model, cache, exact=self._exact)
 
     def restore(self, path: Path) -> "TorchReading":
         """A reading that `TorchReading.save` wrote.
@@ -50,7 +52,7 @@ class TorchLlama:
                 if (*keys.shape[:2], keys.shape[3]) != shape or keys.shape != values.shape:
                     raise ModelError(f"{path} was saved by another model")
                 cache.update(keys.to(beside[number]), values.to(beside[number]), number)
-        return TorchReading(model, cache)
+        return TorchReading(model, cache, exact=self._exact)
 
 
 class TorchReading:
@@ -59,11 +61,15 @@ class TorchReading:
     Args:
         model: The model.
         cache: Its keys and values, (1, heads, length, head size) in each layer.
+        exact: Whether it is saved to the bit, and not in 8 bits a number.
     """
 
-    def __init__(self, model: "VideoPandaForConditionalGeneration", cache: "Cache") -> None:
+    def __init__(
+        self, model: "VideoPandaForConditionalGeneration", cache: "Cache", *, exact: bool = False
+    ) -> None:
         self._model = model
         self._cache = cache
+        self._exact = exact
 
     @property
     def length(self) -> int:
@@ -92,14 +98,14 @@ class TorchReading:
 
     def fork(self) -> "TorchReading":
         """Another reading with the same past, its keys and values copied."""
-        return TorchReading(self._model, deepcopy(self._cache))
+        return TorchReading(self._model, deepcopy(self._cache), exact=self._exact)
 
     def branch(self, room: int) -> TorchBranches:
         """Texts that go on from here, behind this reading's own keys and values."""
         return TorchBranches(self._model, self._cache, self._layers(), room)
 
     def save(self, path: Path, length: int | None = None) -> None:
-        """Write keys and values in 8 bits a number; see `prefix_file`.
+        """Write keys and values; see `prefix_file`.
 
         Raises:
             OSError: The file cannot be written.
@@ -111,7 +117,7 @@ class TorchReading:
             held.append((layer.keys[..., :length, :], layer.values[..., :length, :]))
         partial = path.with_name(path.name + ".partial")
         try:
-            save_layers(held, partial)
+            save_layers(held, partial, exact=self._exact)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
@@ -123,7 +129,7 @@ class TorchReading:
             assert layer.keys is not None
             _, heads, _, size = layer.keys.shape
             numbers += 2 * heads * size * length
-        return saved_bytes(numbers)
+        return numbers * self._model.dtype.itemsize if self._exact else saved_bytes(numbers)
 
     def _layers(self) -> list[GrowingLayer]:
         layers = [layer for layer in self._cache.layers if isinstance(layer, GrowingLayer)]

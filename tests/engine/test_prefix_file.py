@@ -64,6 +64,15 @@ def test_half_precision_is_packed_and_widened_as_single(tmp_path: Path) -> None:
     torch.testing.assert_close(loaded, keys.float(), atol=0.02, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_to_be_exact_is_kept_to_the_bit(dtype: torch.dtype, tmp_path: Path) -> None:
+    layer = torch.randn(1, 2, 20, 4).to(dtype), torch.randn(1, 2, 20, 4).to(dtype)
+    save_layers([layer], tmp_path / "kv", exact=True)
+    ((keys, values),) = load_layers(tmp_path / "kv", [CPU])
+    assert torch.equal(keys, layer[0])
+    assert torch.equal(values, layer[1])
+
+
 def test_a_file_takes_a_byte_a_number_and_a_little(tmp_path: Path) -> None:
     wide = [(torch.randn(1, 4, 1000, 128),) * 2]
     save_layers(wide, tmp_path / "kv")

@@ -101,6 +101,23 @@ def test_what_will_be_saved_is_told_before(llama: TorchLlama, tmp_path: Path) ->
     assert 0.8 * size < reading.saved_bytes(200) < 1.2 * size
 
 
+def test_a_model_that_is_exact_gets_every_bit_back(panda: Panda, tmp_path: Path) -> None:
+    llama = TorchLlama(panda.model, exact=True)
+    reading = llama.start()
+    reading.read(IDS)
+    reading.save(tmp_path / "kv")
+    assert torch.equal(llama.restore(tmp_path / "kv").read(NEXT), reading.read(NEXT))
+
+
+def test_a_model_in_float32_is_exact(panda: Panda) -> None:
+    reading = panda.language_model.start()
+    assert isinstance(reading, TorchReading)
+    reading.read(IDS)
+    layer = panda.model.config
+    numbers = 2 * layer.num_hidden_layers * layer.hidden_size * len(IDS)
+    assert reading.saved_bytes(len(IDS)) == 4 * numbers
+
+
 def test_each_layer_has_its_restored_keys_on_its_own_device(
     panda: Panda, llama: TorchLlama, tmp_path: Path
 ) -> None:
