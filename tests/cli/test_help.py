@@ -19,8 +19,10 @@ def imported(names, arguments, environment):
         f"run({arguments!r})\n"
         f"print()\nprint(*[name for name in {names!r} if name in sys.modules])\n"
     )
+    # what measures coverage imports things of its own
+    unmeasured = {k: v for k, v in environment.items() if not k.startswith("COVERAGE_")}
     command = [sys.executable, "-c", script]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=unmeasured, capture_output=True, text=True, check=True)
     return done.stdout.splitlines()[-1]
 
 

@@ -82,10 +82,6 @@ def compare(panda: Panda, clips: Iterator[tuple[Path, Conversations]], folder: P
     return asked
 
 
-def test_answers_about_a_film_of_another_hand_are_the_same(rounded: Panda, tmp_path: Path) -> None:
-    assert compare(rounded, films_of_another_hand(1, 5, tmp_path), tmp_path) > 5
-
-
 def test_answers_about_films_as_in_training_are_the_same(rounded: Panda, tmp_path: Path) -> None:
     assert compare(rounded, films_as_in_training(3, 5, tmp_path), tmp_path) == 15
 
@@ -94,11 +90,11 @@ def test_answers_about_films_as_in_training_are_the_same(rounded: Panda, tmp_pat
 def test_answers_about_many_films_of_another_hand_are_the_same(
     rounded: Panda, tmp_path: Path
 ) -> None:
-    assert compare(rounded, films_of_another_hand(24, 6, tmp_path), tmp_path) > 200
+    assert compare(rounded, films_of_another_hand(3, 6, tmp_path), tmp_path) > 20
 
 
 @pytest.mark.slow
 def test_answers_about_many_films_as_in_training_are_the_same(
     rounded: Panda, tmp_path: Path
 ) -> None:
-    assert compare(rounded, films_as_in_training(33, 6, tmp_path), tmp_path) == 165
+    assert compare(rounded, films_as_in_training(12, 6, tmp_path), tmp_path) == 60
