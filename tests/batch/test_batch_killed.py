@@ -51,4 +51,4 @@ def test_killed_batches_come_to_what_one_comes_to(kills, clips, checkpoint, tmp_
     assert others
     assert all(lines == unbroken for lines in others)
     assert told["orphans"] == 0
-    assert kills < 100 or len(set(told["killed_at"])) > 10, "they were killed while they wrote"
+    assert kills < 100 or len(set(told["killed_at"])) > 4, "they were killed while they wrote"
