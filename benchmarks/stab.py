@@ -178,7 +178,7 @@ def main() -> None:
     if wanted.json:
         print(json.dumps([asdict(row) | {"ratio": row.ratio} for row in rows], indent=2))
         return
-    Console().print(table_of(rows))
+    Console(width=max(110, Console().width)).print(table_of(rows))
 
 
 if __name__ == "__main__":
