@@ -4,9 +4,36 @@ Small functions over logits and ids. They know nothing of models, clips, text or
 """
 
 from collections.abc import Callable, Iterator
+from math import isfinite
 
 import torch
 from torch import Tensor
+
+from pandacli.errors import UsageError
+
+
+def check_drawing(max_tokens: int, temperature: float, seed: int | None) -> None:
+    """Look at how an answer is asked for.
+
+    Raises:
+        UsageError: A setting is out of range.
+    """
+    if max_tokens < 1:
+        raise UsageError(f"an answer cannot have {max_tokens} tokens", "ask for at least one")
+    if not (isfinite(temperature) and temperature >= 0):
+        raise UsageError(f"a temperature cannot be {temperature}", "0 is greedy, 1 is warm")
+    if seed is not None and not 0 <= seed < 2**63:
+        raise UsageError(f"a seed cannot be {seed}", "use a whole number from 0 to 2^63 - 1")
+
+
+def drawing_generator(seed: int | None) -> torch.Generator:
+    """What `sample` draws with: the same for the same seed, another each time for None."""
+    generator = torch.Generator()
+    if seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(seed)
+    return generator
 
 
 @torch.inference_mode()

@@ -3,7 +3,6 @@
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from copy import copy
 from functools import partial
-from math import isfinite
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
@@ -11,15 +10,15 @@ import torch
 
 from pandacli.engine.answer import Answer, AnswerStream, Stats
 from pandacli.engine.device import free_memory, memory_errors, peak_memory
-from pandacli.engine.generate import generate, sample
+from pandacli.engine.generate import check_drawing, drawing_generator, generate, sample
 from pandacli.engine.kept_prefix import KeptPrefix
 from pandacli.engine.prefix import PrefixCache
 from pandacli.engine.sizes import position_bytes
 from pandacli.engine.streaming import StreamedText
 from pandacli.engine.together import MOST_AT_ONCE, Ask, Asking, Together
 from pandacli.errors import PandaError, UsageError
+from pandacli.model.frame_tokens import count_tokens
 from pandacli.model.prompt import encode_prefix, encode_prompt
-from pandacli.model.stab import content_boxes
 from pandacli.video import preprocess
 
 if TYPE_CHECKING:
@@ -85,7 +84,7 @@ class LoadedClip:
         if self._kept and (tokens := self._kept.tokens):
             self._video_tokens = tokens - len(self._ids) + num_frames
         else:
-            self._video_tokens = count_video_tokens(self._pixels(), panda.model.config.patch_size)
+            self._video_tokens = count_tokens(self._pixels(), panda.model.config.patch_size)
         self._room(0)
         self._frames_seconds = frames_seconds + perf_counter() - started
 
@@ -150,10 +149,10 @@ class LoadedClip:
             UsageError: A setting is out of range, or the question is longer than the context.
             DeviceError: Out of memory, while reading from the stream.
         """
-        _check_settings(max_tokens, temperature, seed)
+        check_drawing(max_tokens, temperature, seed)
         ids = self._encode(question, history)
         limit = min(max_tokens, self._room(len(ids)))
-        choose = partial(sample, temperature=temperature, generator=_generator(seed))
+        choose = partial(sample, temperature=temperature, generator=drawing_generator(seed))
         return AnswerStream(self._answer(question, ids, limit, choose))
 
     def ask_together(
@@ -195,7 +194,7 @@ class LoadedClip:
             branch=prefix.branch,
             finish=self._finish,
             alone=alone,
-            stop=self._stop(),
+            stop=self._panda.stop_tokens,
             room=self._room_together(),
             at_once=at_once,
             exact=panda.quant == "none" and panda.dtype == "float32" and panda.engine == "torch",
@@ -208,13 +207,13 @@ class LoadedClip:
         """The questions as tokens, or what is wrong with one."""
         for number, ask in enumerate(asks):
             try:
-                _check_settings(ask.max_tokens, temperature, seed)
+                check_drawing(ask.max_tokens, temperature, seed)
                 ids = self._encode(ask.question, ())
                 limit = min(ask.max_tokens, self._room(len(ids)))
             except UsageError as error:
                 yield number, error
                 continue
-            draw = partial(sample, temperature=temperature, generator=_generator(seed))
+            draw = partial(sample, temperature=temperature, generator=drawing_generator(seed))
             yield Asking(number, ask.question, ids, limit, draw if temperature else None)
 
     def _finish(self, asking: Asking, stopped: bool) -> Answer:
@@ -293,7 +292,7 @@ class LoadedClip:
         turn = self._asked
         tokenizer = self._panda.tokenizer
         text = StreamedText(tokenizer)
-        stop = self._stop()
+        stop = self._panda.stop_tokens
 
         started = perf_counter()
         with memory_errors(self._panda.memory_hint):
@@ -382,12 +381,6 @@ class LoadedClip:
             )
         return self._pixel_values
 
-    def _stop(self) -> frozenset[int]:
-        """The tokens that end an answer."""
-        eos = self._panda.model.generation_config.eos_token_id
-        ends = () if eos is None else eos if isinstance(eos, list) else (eos,)
-        return frozenset((*ends, self._panda.tokenizer.eos_id))
-
     def _room(self, question_tokens: int) -> int:
         """How many tokens of answer still fit into the context, at least one."""
         context = self._panda.model.config.max_position_embeddings
@@ -401,31 +394,3 @@ class LoadedClip:
             f"{what}: the model can hold {context}",
             "ask a shorter question, or look at fewer frames (--frames)",
         )
-
-
-def count_video_tokens(pixel_values: torch.Tensor, patch_size: int) -> int:
-    """How many tokens STAB makes of frames (T, 4, S, S), told from their masks.
-
-    A frame of h by w tokens has a context token in front and a split token after each row.
-    """
-    boxes = content_boxes(pixel_values[:, 3], patch_size)
-    sizes = (((box.bottom - box.top) // 2, (box.right - box.left) // 2) for box in boxes)
-    return sum(1 + rows * (columns + 1) for rows, columns in sizes)
-
-
-def _check_settings(max_tokens: int, temperature: float, seed: int | None) -> None:
-    if max_tokens < 1:
-        raise UsageError(f"an answer cannot have {max_tokens} tokens", "ask for at least one")
-    if not (isfinite(temperature) and temperature >= 0):
-        raise UsageError(f"a temperature cannot be {temperature}", "0 is greedy, 1 is warm")
-    if seed is not None and not 0 <= seed < 2**63:
-        raise UsageError(f"a seed cannot be {seed}", "use a whole number from 0 to 2^63 - 1")
-
-
-def _generator(seed: int | None) -> torch.Generator:
-    generator = torch.Generator()
-    if seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(seed)
-    return generator

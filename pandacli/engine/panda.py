@@ -84,6 +84,13 @@ class Panda:
             raise ModelError(f"nobody knows which checkpoint {self.name} is")
         return store.identity(self._source)
 
+    @property
+    def stop_tokens(self) -> frozenset[int]:
+        """The tokens that end an answer."""
+        eos = self.model.generation_config.eos_token_id
+        ends = () if eos is None else eos if isinstance(eos, list) else (eos,)
+        return frozenset((*ends, self.tokenizer.eos_id))
+
     @classmethod
     def load(
         cls,

@@ -7,6 +7,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from pandacli.model.patches import content_boxes
+
 
 @dataclass(frozen=True, eq=False)
 class FrameTokens:
@@ -78,3 +80,13 @@ def project(
 def nothing_projected(_: nn.Module) -> MutableMapping[FrameTokens, Tensor]:
     """What is known of the projected rows of frames when a projector is new."""
     return WeakKeyDictionary()
+
+
+def count_tokens(pixel_values: Tensor, patch_size: int) -> int:
+    """How many tokens STAB makes of frames (T, 4, S, S), told from their masks.
+
+    A frame of h by w tokens has a context token in front and a split token after each row.
+    """
+    boxes = content_boxes(pixel_values[:, 3], patch_size)
+    sizes = (((box.bottom - box.top) // 2, (box.right - box.left) // 2) for box in boxes)
+    return sum(1 + rows * (columns + 1) for rows, columns in sizes)

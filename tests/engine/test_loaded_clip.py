@@ -9,8 +9,8 @@ import torch
 
 from pandacli import Panda
 from pandacli.engine import LoadedClip, loaded_clip
-from pandacli.engine.loaded_clip import count_video_tokens
 from pandacli.errors import DeviceError, UsageError
+from pandacli.model.frame_tokens import count_tokens
 from pandacli.model.prompt import encode_prompt
 from pandacli.video import preprocess
 
@@ -290,7 +290,7 @@ def test_tokens_are_counted_without_encoding_the_frames(
     assert loaded.frames.pixels.shape[0] < 8, "some frames should be padding"
     with torch.inference_mode():
         (tokens,) = panda.model.get_video_features(frames[None])
-    assert count_video_tokens(frames, 14) == len(tokens)
+    assert count_tokens(frames, 14) == len(tokens)
 
 
 def test_a_single_frame_is_looked_at_as_an_image(panda: Panda, clip: Path) -> None:
