@@ -61,7 +61,7 @@ help:
 	@echo "make completions  write the completion files anew"
 	@echo "make train        train the model tiny anew"
 	@echo "make evaluate     measure tiny on clips it has not seen"
-	@echo "make bench        what panda costs beside what, as ratios; 20 minutes on two cores"
+	@echo "make bench        what panda costs beside what, as ratios"
 	@echo "make clean        remove $(VENV) and all that was built"
 
 # A stamp is older than pyproject.toml when the dependencies have changed.
