@@ -12,15 +12,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pandacli.batch.answers_stream import AnswersStream
 from pandacli.batch.journal import Lines, encoded, read_lines
-from pandacli.batch.output_path import refuse_same, unusable, writable_file
+from pandacli.batch.output_path import unusable, writable_file
 from pandacli.batch.run_lock import RunLock
 from pandacli.batch.steady_sync import SteadySync
 from pandacli.errors import ClipError
 from pandacli.store.durable import settle
-
-__all__ = ["AnswersFile", "AnswersStream", "refuse_same"]
 
 LOOK_EVERY = 1.0
 """Seconds after which it is looked again whether the file is still where it was."""

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pandacli.batch.answers_file import AnswersStream, refuse_same
+from pandacli.batch.answers_stream import AnswersStream
+from pandacli.batch.output_path import refuse_same
 from pandacli.errors import ClipError, UsageError
 from tests.batch.journals import answer, written
 
