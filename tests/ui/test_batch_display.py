@@ -13,12 +13,10 @@ from rich.console import Console
 
 from pandacli.batch.tally import Outcome, Tally
 from pandacli.ui.batch import BatchDisplay
-from pandacli.ui.batch.failures import Failures
 from pandacli.ui.batch.lines import Lines, progress_line
-from pandacli.ui.batch.moment import Moment, per_second
+from pandacli.ui.batch.moment import Moment
 from pandacli.ui.batch.moving import Picture
-from pandacli.ui.batch.pace import Pace
-from pandacli.ui.batch.summary import duration, failure_rows, stage_rows
+from pandacli.ui.batch.summary import duration, stage_rows
 from pandacli.ui.console import Screen
 
 
@@ -105,53 +103,7 @@ def busy_moment(clock, **counts):
     return moment
 
 
-# --- the pace
-
-
-def test_nothing_is_said_of_the_pace_after_one_batch():
-    pace = Pace()
-    for _ in range(25):
-        pace.add(10.0)
-    assert pace.per_second(10.1) is None
-
-
-def test_batches_give_the_pace_between_them():
-    pace = Pace()
-    for now in (0, 5, 10):
-        for _ in range(25):
-            pace.add(now)
-    assert pace.per_second(14.0) == pytest.approx(5)
-
-
-def test_the_pace_forgets_what_was_long_ago():
-    pace = Pace()
-    for now in range(100):
-        pace.add(float(now))
-    for tenth in range(400):
-        pace.add(100 + tenth / 10)
-    assert pace.per_second(140.0) == pytest.approx(10, rel=0.05)
-
-
-def test_batches_that_take_longer_than_is_looked_back_still_have_a_pace():
-    pace = Pace()
-    for now in (0, 60, 120):
-        for _ in range(30):
-            pace.add(now)
-    assert pace.per_second(150.0) == pytest.approx(0.5)
-
-
-def test_a_silence_slows_the_pace_down():
-    pace = Pace()
-    for now in range(10):
-        pace.add(float(now))
-    assert pace.per_second(100.0) < 0.2
-
-
-def test_a_long_run_keeps_few_moments():
-    pace = Pace()
-    for tenth in range(100_000):
-        pace.add(tenth / 100)
-    assert len(pace._moments) < 100
+# --- the time left
 
 
 def test_bad_lines_before_the_first_answer_do_not_shorten_the_time_left(clock):
@@ -166,45 +118,6 @@ def test_bad_lines_before_the_first_answer_do_not_shorten_the_time_left(clock):
         clock.now += 1
         moment.update(answer())
     assert moment.time_left == "1:23:10"
-
-
-@pytest.mark.parametrize(
-    ("pace", "shown"), [(4.24, "4.2/s"), (0.0421, "0.042/s"), (1240.4, "1240/s")]
-)
-def test_a_pace_has_as_many_digits_as_say_something(pace, shown):
-    assert per_second(pace) == shown
-
-
-# --- failures
-
-
-def test_a_video_that_is_missing_three_thousand_times_is_one_kind_of_failure():
-    failures = Failures()
-    for number in range(3000):
-        video = f"clips/video_{number}.mp4"
-        failures.add(failure(f"there is no file /data/{video}", number + 1, video))
-    failures.add(failure("not JSON", 4000))
-    assert failure_rows(failures) == [
-        ("3,000", "the first at line 1: there is no file /data/clips/video_0.mp4"),
-        ("1", "line 4000: not JSON"),
-    ]
-
-
-def test_thousands_of_kinds_of_failures_are_not_all_kept():
-    failures, letters = Failures(), str.maketrans("0123456789", "abcdefghij")
-    for number in range(5000):
-        failures.add(failure(str(number).translate(letters)))
-        if number % 10 == 0:
-            failures.add(failure("not JSON"))
-    (commonest, *_), others = failures.commonest(1)
-    assert (commonest.message, commonest.count, others) == ("not JSON", 500, 5000)
-    assert len(failures._kinds) == 50
-
-
-def test_a_message_of_a_megabyte_is_cut():
-    failures = Failures()
-    failures.add(failure("x" * 1_000_000))
-    assert len(failures.commonest(1)[0][0].message) == 300
 
 
 # --- lines
