@@ -77,4 +77,5 @@ def timestamps(stream: Stream, ticks: Sequence[int | None]) -> tuple[float, ...]
     known = [tick for tick in ticks if tick is not None]
     if len(known) < len(ticks) or any(after <= before for before, after in pairwise(known)):
         return tuple(number / (stream.fps or 1.0) for number in range(len(ticks)))
-    return tuple(float((tick - stream.zero) * stream.time_base) for tick in known)
+    over, under = stream.time_base.as_integer_ratio()  # a Fraction for each would take longest here
+    return tuple((tick - stream.zero) * over / under for tick in known)

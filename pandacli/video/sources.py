@@ -150,7 +150,7 @@ class OpenCVSource:
         if bgr.ndim != 3 or (before is not None and np.array_equal(bgr, before)):
             raise DoubtfulPictureError("OpenCV may not have converted this frame")
         self._before = bgr
-        return np.ascontiguousarray(bgr[..., ::-1])
+        return _to_rgb(bgr)
 
     def _convert(self) -> Picture:
         """The frame as OpenCV gives it, BGR; an empty array where it admits that it cannot."""
@@ -207,8 +207,12 @@ def upright(frame: Any, *, like_opencv: bool = False) -> Picture:
     except (av.error.FFmpegError, OSError, ValueError):
         raise DoubtfulPictureError("PyAV cannot convert this frame") from None
     quarter_turns = round(frame.rotation / 90) % 4
-    rgb = picture[..., ::-1] if like_opencv else picture
+    rgb = _to_rgb(picture) if like_opencv else picture
     return np.ascontiguousarray(np.rot90(rgb, quarter_turns), np.uint8)
+
+
+def _to_rgb(bgr: Picture) -> Picture:
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def _packets(container: Any, stream: Any) -> Iterator[Any]:
