@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pandacli.cli import keeping, options, settings
-from pandacli.cli.opening import load_model, read_clip
+from pandacli.cli.opening import Loading, load_model, read_clip
 from pandacli.cli.pulling import go_offline, offer_download
 from pandacli.errors import UsageError
 from pandacli.ui.console import Screen
@@ -89,13 +89,14 @@ def ask(
     wanted = Clip(Path(video), chosen["from"], chosen["to"])
     if chosen["offline"]:
         go_offline()
+    how_run = {name: chosen[name] for name in ("quant", "engine", "device")}
+    loading = Loading(chosen["model"], **how_run)
     kept = keeping.look_up(wanted, chosen, screen)
     sampled, seconds = None, 0.0
     if kept is None or not kept.any:
-        sampled, seconds = read_clip(wanted, chosen["frames"], screen, model=chosen["model"])
-    how_run = {name: chosen[name] for name in ("quant", "engine", "device")}
+        sampled, seconds = read_clip(wanted, chosen["frames"], screen, loading=loading)
     offer_download(chosen["model"], screen, **how_run)
-    panda = load_model(chosen["model"], screen, **how_run)
+    panda = load_model(loading, screen)
     with screen.stage("reading frames"):
         clip = panda.open(
             sampled or wanted,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pandacli.cli import options, settings
-from pandacli.cli.opening import load_model
+from pandacli.cli.opening import Loading, load_model
 from pandacli.cli.pulling import go_offline, offer_download
 from pandacli.errors import UsageError
 from pandacli.ui.console import Screen
@@ -121,7 +121,7 @@ def batch(
         display = _display(opened, screen, stats=chosen["stats"])
 
         def load() -> "Panda":
-            return load_model(job.settings.model, screen, **how_run, tell=display.doing)
+            return load_model(Loading(job.settings.model, **how_run), screen, display.doing)
 
         with _stopping(opened, display), display:
             for outcome in run.outcomes(load, display.doing):

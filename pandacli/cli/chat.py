@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pandacli.cli import keeping, options, settings
-from pandacli.cli.opening import quantising, read_clip
+from pandacli.cli.opening import Loading, read_clip
 from pandacli.cli.pulling import go_offline, offer_download
 from pandacli.errors import ClipError, UsageError
 from pandacli.ui.console import Screen
 from pandacli.video.clip import Clip
 
 if TYPE_CHECKING:
-    from pandacli import Panda
     from pandacli.engine.kept_prefix import ClipPrefixes
     from pandacli.engine.transcript import Transcript
-    from pandacli.ui.chat.background import Say
     from pandacli.ui.chat.talk import Subject, Talk
     from pandacli.video import Frames
 
@@ -111,11 +109,12 @@ def chat(
         raise ClipError(f"the video is gone: {video}", "name another: panda chat VIDEO --continue")
     if chosen["offline"]:
         go_offline()
-    kept = keeping.look_up(wanted, chosen, screen)
-    read = read_clip(wanted, chosen["frames"], screen, notices=False, model=chosen["model"])
     how_run = {name: chosen[name] for name in ("quant", "engine", "device")}
+    loading = Loading(chosen["model"], **how_run)
+    kept = keeping.look_up(wanted, chosen, screen)
+    read = read_clip(wanted, chosen["frames"], screen, notices=False, loading=loading)
     offer_download(chosen["model"], screen, **how_run)
-    _talk(_subject(wanted, kept, *read, chosen), chosen, how_run, screen, earlier, log)
+    _talk(_subject(wanted, kept, *read, chosen), chosen, loading, screen, earlier, log)
 
 
 def _earlier(go_on: bool, load: str | None) -> "tuple[Transcript | None, Path | None]":
@@ -175,7 +174,7 @@ def _subject(
 def _talk(
     subject: "Subject",
     chosen: dict[str, Any],
-    how_run: dict[str, Any],
+    loading: Loading,
     screen: Screen,
     earlier: "Transcript | None",
     log: Path | None,
@@ -184,19 +183,10 @@ def _talk(
 
     interactive = sys.stdin is not None and sys.stdin.isatty() and screen.answers_to_terminal
 
-    def load(say: "Say") -> "Panda":
-        say(f"loading {chosen['model']}")
-        from pandacli import Panda
-
-        def report(done: int, total: int) -> None:
-            say(quantising(chosen["model"], done, total))
-
-        return Panda.load(chosen["model"], **how_run, report=report)
-
     if not chosen["no-log"]:
         log = log or _new_log(screen)
     talk = Talk(
-        load,
+        loading.end,
         chosen["model"],
         subject,
         Manner(chosen["max-tokens"], chosen["temperature"], chosen["seed"]),

@@ -5,7 +5,7 @@ from pathlib import Path
 from shlex import quote
 
 from pandacli.cli import options, settings
-from pandacli.cli.opening import load_model, read_clip
+from pandacli.cli.opening import Loading, load_model, read_clip
 from pandacli.ui.console import Screen
 from pandacli.video.clip import Clip
 
@@ -29,11 +29,12 @@ def demo(
         {"device": device, "stats": stats, "graphics": graphics, "quiet": quiet, "debug": debug}
     )
     screen = Screen(quiet=chosen["quiet"], graphics=chosen["graphics"])
-    frames, seconds = read_clip(Clip(CLIP), 8, screen, model="tiny")
+    loading = Loading("tiny", device=chosen["device"])
+    frames, seconds = read_clip(Clip(CLIP), 8, screen, loading=loading)
     screen.line(f"tiny, a small model of moving shapes (not Video-Panda-7B), looks at {CLIP.name}:")
     screen.frames(frames)
     screen.line("")
-    panda = load_model("tiny", screen, device=chosen["device"])
+    panda = load_model(loading, screen)
     clip = panda.open(frames, frames_seconds=seconds)
     for question in QUESTIONS:
         screen.question(question)

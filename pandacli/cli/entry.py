@@ -121,7 +121,7 @@ def _traceback_if_wanted(arguments: list[str]) -> bool:
 
 def _computing() -> bool:
     """Whether a thread of ours goes on, which is only where its module has been imported."""
-    background = sys.modules.get("pandacli.ui.chat.background")
+    background = sys.modules.get("pandacli.ui.background")
     return background is not None and background.goes_on()
 
 

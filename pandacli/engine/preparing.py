@@ -42,7 +42,26 @@ def prepare(
     return _copy(resolved, plan.form, report) if plan.form else None
 
 
-def plan_for(resolved: store.ResolvedModel, quant: str, engine: str, device: str) -> Plan:
+def is_ready(
+    model: str, *, quant: str = "auto", engine: str = "auto", device: str = "auto"
+) -> bool:
+    """Whether `Panda.load`, with the same arguments, finds all it takes on the disk.
+
+    Where that is for a race of engines to say that has not been run yet, this is a guess.
+
+    Raises:
+        PandaError: As `Panda.load`.
+    """
+    resolved = store.resolve(model)
+    form = plan_for(resolved, quant, engine, device, measure=False).form
+    if form is None or resolved.kind == "copy":
+        return True
+    return find_copy(describe_source(resolved).digest, form) is not None
+
+
+def plan_for(
+    resolved: store.ResolvedModel, quant: str, engine: str, device: str, *, measure: bool = True
+) -> Plan:
     """How a model is to be run: as `pick_plan`, by what is left of it where that is only copies.
 
     Raises:
@@ -52,13 +71,13 @@ def plan_for(resolved: store.ResolvedModel, quant: str, engine: str, device: str
     devices = pick_devices(device)
     config = read_config(resolved.folder)
     if resolved.kind != "copy":
-        return pick_plan(quant, engine, config, devices)
+        return pick_plan(quant, engine, config, devices, measure=measure)
     copies = copies_of(resolved.name)
     if quant not in ("auto", *(copy.quant for copy in copies)):
         raise _dropped(resolved.name, quant)
     del config.quantization_config  # it is for those who load the copy as a checkpoint
     kept = frozenset(cast("Form", copy.form) for copy in copies)
-    plan = pick_plan(quant, engine, config, devices, kept=kept)
+    plan = pick_plan(quant, engine, config, devices, kept=kept, measure=measure)
     if plan.form not in kept:
         raise _dropped(resolved.name, plan.quant)
     return plan

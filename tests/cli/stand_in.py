@@ -22,7 +22,7 @@ import numpy as np
 import pandacli
 import pandacli.store
 import pandacli.video
-from pandacli.cli import main
+from pandacli.cli import main, opening
 
 
 @dataclass
@@ -128,5 +128,6 @@ def log(event, **facts):
 if __name__ == "__main__":
     pandacli.Panda = StandInPanda
     pandacli.video.sample_frames = sample_frames
+    opening.Loading.begin = lambda _: None  # the real one imports the engine
     pandacli.store.resolve = lambda name: log("resolve", model=name)
     main()

@@ -3,37 +3,49 @@
 import subprocess
 import sys
 
-READS_UNTIL = """
-import sys, time
+# Reading the frames ends when the model is there, or will not be: with what it has come to.
+READS_LONG = """
+import os, sys
 import pandacli.video
+from pandacli.cli import opening
 from pandacli.cli.entry import run
 from pandacli.errors import ClipError
 
-def sample_frames(clip, num_frames):
-    deadline = time.monotonic() + 60
-    while {module!r} not in sys.modules and time.monotonic() < deadline:
-        time.sleep(0.01)
-    raise ClipError("in time" if time.monotonic() < deadline else "too late")
+begun = []
 
+class Watched(opening.Background):
+    def __init__(self, work):
+        super().__init__(work)
+        begun.append(self)
+
+def sample_frames(clip, num_frames):
+    raise ClipError(f"meanwhile: {{type(begun[0].result()).__name__}}")
+
+opening.Background = Watched
 pandacli.video.sample_frames = sample_frames
 code = run(list({arguments!r}))
 sys.stderr.flush()
-import os
 os._exit(code)
 """
 
 
-def reading_until(module, *arguments, environment):
-    """What is said where reading the frames ends once a module is there."""
-    script = READS_UNTIL.format(module=module, arguments=arguments)
-    command = [sys.executable, "-c", script]
+def reading_long(*arguments, environment):
+    """What is said where reading the frames takes longer than all that goes on meanwhile."""
+    command = [sys.executable, "-c", READS_LONG.format(arguments=arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_torch_is_imported_while_frames_are_read(environment, clip):
-    done = reading_until("torch", "ask", str(clip), "q", "-m", "tiny", environment=environment)
-    assert done.stderr == "panda: in time\n"
+def test_weights_are_loaded_while_frames_are_read(environment, clip):
+    done = reading_long("ask", str(clip), "q", "-m", "tiny", environment=environment)
+    assert done.stderr == "panda: meanwhile: Panda\n"
     assert done.returncode == 3
+
+
+def test_nothing_is_quantised_before_the_frames_are_read(environment, home, clip):
+    words = ("ask", str(clip), "q", "-m", "tiny", "--quant", "8bit", "--engine", "torch")
+    done = reading_long(*words, environment=environment)
+    assert done.stderr == "panda: meanwhile: NoneType\n"
+    assert not [path for path in (home / "models").rglob("*") if path.suffix == ".safetensors"]
 
 
 def test_what_is_imported_meanwhile_knows_that_it_must_stay_offline(environment, clip):

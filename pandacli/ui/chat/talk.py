@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pandacli.engine.conversation import Conversation, Turn
 from pandacli.engine.transcript import Transcript, write_transcript
 from pandacli.errors import PandaError
-from pandacli.ui.chat.background import Background, Say
+from pandacli.ui.background import Background, Say
 from pandacli.video.clip import Clip
 
 if TYPE_CHECKING:

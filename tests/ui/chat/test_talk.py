@@ -13,7 +13,7 @@ from pandacli import Panda
 from pandacli.engine.conversation import Turn
 from pandacli.engine.transcript import read_transcript
 from pandacli.errors import ModelError, UsageError
-from pandacli.ui.chat.background import Say
+from pandacli.ui.background import Say
 from pandacli.ui.chat.talk import Talk
 from pandacli.video import Clip
 from tests.ui.chat.conftest import OTHER, QUESTION, answer, made_up, too_many_frames

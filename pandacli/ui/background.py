@@ -1,4 +1,4 @@
-"""Work that goes on while the user types, in a thread of its own."""
+"""Work that goes on meanwhile, in a thread of its own."""
 
 import threading
 from collections.abc import Callable

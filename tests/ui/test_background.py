@@ -5,7 +5,7 @@ from threading import Event
 import pytest
 
 from pandacli.errors import ModelError
-from pandacli.ui.chat.background import Background, Say
+from pandacli.ui.background import Background, Say
 
 
 def test_its_result_is_waited_for() -> None:
