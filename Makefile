@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+INSTALLED_BENCH := $(VENV)/.installed-bench
 
 # The first Python that is new enough; another one: make demo PYTHON=/path/to/python
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -45,7 +46,7 @@ train: $(INSTALLED_DEV)
 evaluate: $(INSTALLED_DEV)
 	$(BIN)/python -m training.evaluate
 
-bench: $(INSTALLED_DEV)
+bench: $(INSTALLED_BENCH)
 	$(BIN)/python -m benchmarks --folder runs/bench
 
 clean:
@@ -71,6 +72,10 @@ $(INSTALLED): pyproject.toml | $(BIN)/python
 
 $(INSTALLED_DEV): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
+	@touch $(INSTALLED) $@
+
+$(INSTALLED_BENCH): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[bench,llama]'
 	@touch $(INSTALLED) $@
 
 $(BIN)/python:

@@ -5,29 +5,37 @@
     python -m benchmarks --folder runs/bench     # bench.json and bench.png go there
 
 Both sides of each ratio are measured in the same run of the same benchmark, in turns, and are
-medians. Where a model of the 7B's width is needed, one of four layers with random weights is made;
-a benchmark that cannot run here is named with the reason. CUDA has rows of its own where it is.
+medians. Where a model of the 7B's width is needed, one of four layers with random weights is made,
+in a store of its own that is deleted with it: 12 GB, where TMPDIR says. A benchmark that cannot run
+here is named with the reason. CUDA has rows of its own where it is. Ctrl-C ends it; what has been
+measured until then is shown.
 """
 
 import argparse
 import json
+import os
+import platform
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
+from time import perf_counter
 from typing import Any
 
 from rich.console import Console
 
 from benchmarks.report import Row, draw, table_of
+from benchmarks.startup import IMPORTS
 from pandacli.engine.machine import machine
 
 _LAYERS = 4  # of the 7B's 32
 _DECODE_GOAL = 1 / 1.2  # of the torch engine beside llama.cpp, as is the next
 _PREFILL_GOAL = 1.0
+_INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -82,24 +90,28 @@ def batch_rows(found: dict[str, Any]) -> Iterator[Row]:
 
 
 def forms_rows(found: dict[str, Any]) -> Iterator[Row]:
-    """Tokens a second of each form, beside llama.cpp with as many bits."""
+    """Tokens a second of each form, beside llama.cpp in as many bits or the unquantised model."""
     forms = {(form["quant"], form["engine"]): form for form in found["forms"] if form["runs"]}
-    for (quant, engine), form in forms.items():
-        beside = forms.get((quant, "llama"))
-        if beside is None or engine == "llama":
-            continue
-        for what, goal in (("prefill", _PREFILL_GOAL), ("decode", _DECODE_GOAL)):
+    whole = forms.get(("none", "torch"))
+    for what, goal in (("prefill", _PREFILL_GOAL), ("decode", _DECODE_GOAL)):
+        for (quant, engine), form in forms.items():
+            beside, name = forms.get((quant, "llama")), "llama.cpp"
+            if beside is None or engine == "llama":
+                beside, name = whole, "none torch"
+            if beside is None or form is whole:
+                continue
             measure = f"{what}_tokens_per_second"
             ours, theirs = (median(r[measure] for r in f["runs"]) for f in (form, beside))
-            wanted = goal if (quant, engine) == ("8bit", "torch") else None
-            yield Row(what, f"{quant} {engine}", ours, "tokens/s", "llama.cpp", theirs, wanted)
+            wanted = goal if (quant, engine, name) == ("8bit", "torch", "llama.cpp") else None
+            yield Row(what, f"{quant} {engine}", ours, "tokens/s", name, theirs, wanted)
 
 
-def startup_rows(found: dict[str, Any]) -> Iterator[Row]:
-    """What is waited for, beside a Python that does nothing."""
-    (bare, first), *others = found.items()
-    for name, row in others:
-        yield Row("start-up", name, row["seconds"], "s", bare, first["seconds"])
+def startup_rows(found: dict[str, dict[str, Any]]) -> Iterator[Row]:
+    """What is waited for, beside the imports that a program pays for which has them at its top."""
+    imports = found[IMPORTS]["seconds"]
+    for name, row in found.items():
+        if name.startswith("panda"):
+            yield Row("start-up", name, row["seconds"], "s", IMPORTS, imports)
 
 
 def parts(cuda: bool, repeats: int) -> list[Part]:
@@ -113,23 +125,33 @@ def parts(cuda: bool, repeats: int) -> list[Part]:
         Part("batch", ("tiny", *times), batch_rows),
         Part("prefix", quantised, prefix_rows),
         Part("turns", quantised, turns_rows),
-        Part("forms", ("WIDE", "--forms", "8bit,4bit", "--device", "cpu", *times), forms_rows),
+        Part("forms", ("WIDE", "--device", "cpu", *times), forms_rows),
     ]
     if cuda:
         card = ("WIDE", "--quant", "none", "--device", "cuda", *times)
-        found += [Part("prefix", card, prefix_rows), Part("turns", card, turns_rows)]
+        found += [
+            Part("prefix", card, prefix_rows),
+            Part("turns", card, turns_rows),
+            Part("forms", ("WIDE", "--device", "cuda", *times), forms_rows),
+        ]
     return found
 
 
-def run(part: Part, wide: Callable[[], Path]) -> list[Row]:
+def run(part: Part, wide: Callable[[], Path], home: Path) -> list[Row]:
     """Run a benchmark in a process of its own.
+
+    Args:
+        part: The benchmark.
+        wide: Gives the folder of the wide model.
+        home: Where quantised copies are put.
 
     Raises:
         RuntimeError: It ended with an error; the message is its last line.
     """
     words = [str(wide()) if word == "WIDE" else word for word in part.words]
     command = [sys.executable, "-m", f"benchmarks.{part.module}", *words, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    variables = os.environ | {"PANDA_HOME": str(home)}
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr.strip().rpartition("\n")[2] or f"ended {done.returncode}")
     return list(part.rows(json.loads(done.stdout)))
@@ -144,24 +166,35 @@ def wide_model(folder: Path) -> Path:
     return folder
 
 
-def measure(wanted: Sequence[Part], screen: Console) -> list[Row]:
-    """The rows of all benchmarks that can run here."""
+def measure(wanted: Sequence[Part], screen: Console) -> tuple[list[Row], bool]:
+    """The rows of all benchmarks that can run here, and whether they were run to the end."""
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
+        wide, home = Path(folder) / "wide", Path(folder) / "home"
         for part in wanted:
-            with screen.status(f"measuring: {part.module}"):
-                try:
-                    rows += run(part, lambda: wide_model(Path(folder) / "wide"))
-                except (RuntimeError, subprocess.CalledProcessError) as error:
-                    screen.print(f"{part.module}: {error}", markup=False, soft_wrap=True)
-    return rows
+            started = perf_counter()
+            try:
+                with screen.status(f"measuring: {part.module}"):
+                    rows += run(part, lambda: wide_model(wide), home)
+            except (RuntimeError, subprocess.CalledProcessError) as error:
+                screen.print(f"{part.module}: {error}", markup=False, soft_wrap=True)
+            except KeyboardInterrupt:
+                return rows, False
+            else:
+                screen.print(f"{part.module}: {perf_counter() - started:.0f} s", highlight=False)
+    return rows, True
 
 
 def _described(facts: dict[str, dict[str, Any]]) -> str:
     """The machine in a few words."""
     told = {name: value for section in facts.values() for name, value in section.items()}
-    cores = told.get("cores", {}).get("usable", "?")
-    return f"{told.get('model', 'this machine')}, {cores} cores"
+    words = [str(told.get("model") or "this machine")]
+    if cores := told.get("cores", {}).get("usable"):
+        words.append(f"{cores} cores")
+    if memory := told.get("total"):
+        words.append(f"{memory / 2**30:.0f} GiB")
+    words += [card["name"] for name, card in told.items() if name.startswith("cuda:") and card]
+    return ", ".join([*words, f"Python {platform.python_version()}", f"torch {version('torch')}"])
 
 
 def main() -> None:
@@ -178,17 +211,19 @@ def main() -> None:
     if unknown := set(named) - {part.module for part in every}:
         parser.error(f"no benchmark is called {', '.join(sorted(unknown))}")
     screen = Console(stderr=True)
-    rows = measure([part for part in every if part.module in named], screen)
+    rows, complete = measure([part for part in every if part.module in named], screen)
     facts = {s.title: {fact.name: fact.value for fact in s.facts} for s in machine()}
     console = Console(width=max(110, Console().width))
     console.print(_described(facts))
     console.print(table_of(rows))
-    if wanted.folder:
+    if wanted.folder and rows:
         wanted.folder.mkdir(parents=True, exist_ok=True)
         found = {"machine": facts, "rows": [asdict(row) | {"ratio": row.ratio} for row in rows]}
         (wanted.folder / "bench.json").write_text(json.dumps(found, indent=2) + "\n")
         draw(rows, wanted.folder / "bench.png", f"panda, {_described(facts)}")
         screen.print(f"bench.json and bench.png are in {wanted.folder}", markup=False)
+    if not complete:
+        sys.exit(_INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from rich.text import Text
 
 _BARS = 30  # cells
 _LONGEST = 20.0  # a ratio above it fills the bar
+_MARKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200)  # of the picture's scale
 
 
 @dataclass(frozen=True)
@@ -84,15 +85,22 @@ def draw(rows: Iterable[Row], path: Path, title: str) -> None:
     from matplotlib import pyplot as plt
 
     drawn = list(rows)[::-1]
+    ratios = [row.ratio for row in drawn]
     figure, axes = plt.subplots(figsize=(10, 1.2 + 0.32 * len(drawn)), layout="constrained")
     places = range(len(drawn))
     colours = ["#3a7d44" if not row.goal or row.ratio >= row.goal else "#d9a441" for row in drawn]
-    axes.barh(places, [row.ratio for row in drawn], color=colours)
+    axes.barh(places, [ratio - 1 for ratio in ratios], left=1, color=colours)
     axes.set_yticks(places, [f"{row.group}: {row.name}, beside {row.beside}" for row in drawn])
     axes.set_xscale("log")
+    marks = [mark for mark in _MARKS if min(ratios) / 2 < mark < max(ratios) * 2]
+    axes.set_xticks(marks, [f"x{mark:g}" for mark in marks], minor=False)
+    axes.set_xticks([], minor=True)
+    axes.margins(x=0.12)
     axes.axvline(1, color="black", linewidth=0.8)
     for place, row in enumerate(drawn):
-        axes.annotate(f" x{row.ratio:.3g}", (row.ratio, place), va="center", fontsize=8)
+        side = "left" if row.ratio >= 1 else "right"
+        text = f" x{row.ratio:.3g} "
+        axes.annotate(text, (row.ratio, place), va="center", ha=side, fontsize=8)
         if row.goal:
             axes.plot([row.goal] * 2, [place - 0.4, place + 0.4], color="black")
     axes.set_xlabel("times as fast (a tick is a goal)")

@@ -27,6 +27,8 @@ from benchmarks.one_form import CLIP
 
 _ASK = ("ask", str(CLIP), "What happens?", "--model", "tiny")
 _BARE = "bare Python"
+IMPORTS = "importing torch and transformers"
+"""What every start would take, were they imported at the top."""
 # each answer anew, whatever was kept of the clip
 _VARIABLES = os.environ | {"TERM": "xterm-256color", "PANDA_CACHE_SIZE": "0"}
 
@@ -79,6 +81,7 @@ def rows(python: str) -> dict[str, Callable[[], float]]:
     panda = (python, "-m", "pandacli")
     return {
         _BARE: lambda: to_the_end((python, "-c", "pass")),
+        IMPORTS: lambda: to_the_end((python, "-c", "import torch, transformers.modeling_utils")),
         "panda --version": lambda: to_the_end((*panda, "--version")),
         "panda --help": lambda: to_the_end((*panda, "--help")),
         "panda ask --help": lambda: to_the_end((*panda, "ask", "--help")),

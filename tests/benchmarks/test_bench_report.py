@@ -34,20 +34,41 @@ def test_the_picture_is_a_png(tmp_path: Path) -> None:
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_each_form_stands_beside_llama_cpp_in_as_many_bits() -> None:
-    def form(quant: str, engine: str, speed: float) -> dict[str, object]:
-        run = {"prefill_tokens_per_second": speed, "decode_tokens_per_second": speed / 10}
-        return {"quant": quant, "engine": engine, "runs": [run]}
+def form(quant: str, engine: str, speed: float) -> dict[str, object]:
+    run = {"prefill_tokens_per_second": speed, "decode_tokens_per_second": speed / 10}
+    return {"quant": quant, "engine": engine, "runs": [run]}
 
+
+def test_each_form_stands_beside_llama_cpp_in_as_many_bits() -> None:
     forms = [form("8bit", "torch", 20.0), form("4bit", "torch", 1.0), form("8bit", "llama", 10.0)]
     rows = list(bench.forms_rows({"forms": forms}))
-    assert [(row.group, row.name, row.ratio) for row in rows] == [
-        ("prefill", "8bit torch", 2.0),
-        ("decode", "8bit torch", 2.0),
+    assert [(row.group, row.name, row.beside, row.ratio) for row in rows] == [
+        ("prefill", "8bit torch", "llama.cpp", 2.0),
+        ("decode", "8bit torch", "llama.cpp", 2.0),
     ]
 
 
-def test_a_benchmark_that_fails_says_why() -> None:
+def test_a_form_without_its_like_stands_beside_the_unquantised_one() -> None:
+    forms = [form("none", "torch", 4.0), form("8bit", "llama", 8.0), form("4bit", "torch", 2.0)]
+    rows = [row for row in bench.forms_rows({"forms": forms}) if row.group == "decode"]
+    assert [(row.name, row.beside, row.ratio) for row in rows] == [
+        ("8bit llama", "none torch", 2.0),
+        ("4bit torch", "none torch", 0.5),
+    ]
+
+
+def test_an_interruption_keeps_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(part: bench.Part, *_: object) -> list[Row]:
+        if part.module == "stab":
+            raise KeyboardInterrupt
+        return ROWS
+
+    monkeypatch.setattr(bench, "run", run)
+    parts = [bench.Part(module, (), bench.turns_rows) for module in ("frames", "stab", "batch")]
+    assert bench.measure(parts, Console(quiet=True)) == (ROWS, False)
+
+
+def test_a_benchmark_that_fails_says_why(tmp_path: Path) -> None:
     part = bench.Part("turns", ("no/such/model",), bench.turns_rows)
     with pytest.raises(RuntimeError, match="no/such/model"):
-        bench.run(part, Path)
+        bench.run(part, Path, tmp_path)
