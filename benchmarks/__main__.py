@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -46,11 +46,13 @@ class Part:
         module: Its module in this package.
         words: Its arguments; "WIDE" stands for the folder of the wide model.
         rows: What its JSON says.
+        on: What it runs on, where others of its name run on something else.
     """
 
     module: str
     words: tuple[str, ...]
     rows: Callable[[Any], Iterator[Row]]
+    on: str = ""
 
 
 def stab_rows(found: list[dict[str, Any]]) -> Iterator[Row]:
@@ -63,9 +65,12 @@ def frames_rows(found: dict[str, Any]) -> Iterator[Row]:
     """Eight frames of each file, beside each reader that can read it."""
     for file in found["files"]:
         taken = {name: median(seconds) for name, seconds in file["seconds"].items() if seconds}
-        for rival in taken.keys() - {"ours"}:
+        ours = taken.pop("ours", None)
+        for rival, seconds in taken.items() if ours else ():
             goal = 1.0 if rival == "decord" else None
-            yield Row("frames", file["file"], taken["ours"], "s", rival, taken[rival], goal)
+            right = file["exact"][rival]
+            beside = rival if right == file["frames"] else f"{rival}, {right} of 8 right"
+            yield Row("frames", file["file"], ours, "s", beside, seconds, goal)
 
 
 def prefix_rows(found: dict[str, Any]) -> Iterator[Row]:
@@ -120,9 +125,9 @@ def parts(cuda: bool, repeats: int) -> list[Part]:
     quantised = ("WIDE", "--quant", "8bit", "--engine", "torch", "--device", "cpu", *times)
     found = [
         Part("startup", times, startup_rows),
-        Part("frames", times, frames_rows),
+        Part("frames", ("--repeats", str(2 * repeats + 1)), frames_rows),  # they are short
         Part("stab", times, stab_rows),
-        Part("batch", ("tiny", *times), batch_rows),
+        Part("batch", ("tiny", "--device", "cpu", *times), batch_rows),
         Part("prefix", quantised, prefix_rows),
         Part("turns", quantised, turns_rows),
         Part("forms", ("WIDE", "--device", "cpu", *times), forms_rows),
@@ -130,15 +135,16 @@ def parts(cuda: bool, repeats: int) -> list[Part]:
     if cuda:
         card = ("WIDE", "--quant", "none", "--device", "cuda", *times)
         found += [
-            Part("prefix", card, prefix_rows),
-            Part("turns", card, turns_rows),
-            Part("forms", ("WIDE", "--device", "cuda", *times), forms_rows),
+            Part("batch", ("tiny", "--device", "cuda", *times), batch_rows, "CUDA"),
+            Part("prefix", card, prefix_rows, "CUDA"),
+            Part("turns", card, turns_rows, "CUDA"),
+            Part("forms", ("WIDE", "--device", "cuda", *times), forms_rows, "CUDA"),
         ]
     return found
 
 
-def run(part: Part, wide: Callable[[], Path], home: Path) -> list[Row]:
-    """Run a benchmark in a process of its own.
+def run(part: Part, wide: Callable[[], Path], home: Path) -> dict[str, Any] | list[Any]:
+    """What a benchmark finds, in a process of its own.
 
     Args:
         part: The benchmark.
@@ -154,7 +160,21 @@ def run(part: Part, wide: Callable[[], Path], home: Path) -> list[Row]:
     done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr.strip().rpartition("\n")[2] or f"ended {done.returncode}")
-    return list(part.rows(json.loads(done.stdout)))
+    found: dict[str, Any] | list[Any] = json.loads(done.stdout)
+    return found
+
+
+def rows_of(part: Part, found: dict[str, Any] | list[Any]) -> Iterator[Row]:
+    """What a benchmark has found, with what it ran on."""
+    for row in part.rows(found):
+        yield replace(row, group=f"{row.group}, {part.on}") if part.on else row
+
+
+def failures(found: dict[str, Any] | list[Any]) -> Iterator[str]:
+    """What could not be measured of what a benchmark was to measure, and why."""
+    for form in found.get("forms", ()) if isinstance(found, dict) else ():
+        if form["problem"]:
+            yield f"{form['quant']} {form['engine']}: {form['problem']}"
 
 
 def wide_model(folder: Path) -> Path:
@@ -175,13 +195,15 @@ def measure(wanted: Sequence[Part], screen: Console) -> tuple[list[Row], bool]:
             started = perf_counter()
             try:
                 with screen.status(f"measuring: {part.module}"):
-                    rows += run(part, lambda: wide_model(wide), home)
+                    found = run(part, lambda: wide_model(wide), home)
+                rows += rows_of(part, found)
+                said = [f"{perf_counter() - started:.0f} s", *failures(found)]
             except (RuntimeError, subprocess.CalledProcessError) as error:
-                screen.print(f"{part.module}: {error}", markup=False, soft_wrap=True)
+                said = [str(error)]
             except KeyboardInterrupt:
                 return rows, False
-            else:
-                screen.print(f"{part.module}: {perf_counter() - started:.0f} s", highlight=False)
+            for words in said:
+                screen.print(f"{part.module}: {words}", markup=False, highlight=False)
     return rows, True
 
 

@@ -118,6 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("model", help="a model's name, or a checkpoint folder")
     parser.add_argument("--quant", default="none")
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--clips", type=int, default=20)
     parser.add_argument("--questions", type=int, default=25, help="about each clip")
     parser.add_argument("--one-by-one", type=int, help="of all questions; default: every one")
@@ -125,7 +126,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     wanted = parser.parse_args()
-    panda = Panda.load(wanted.model, quant=wanted.quant)
+    panda = Panda.load(wanted.model, quant=wanted.quant, device=wanted.device)
     with tempfile.TemporaryDirectory() as folder:
         found = measure(panda, wanted, Path(folder))
     if wanted.json:

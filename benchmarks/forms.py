@@ -85,7 +85,8 @@ class Bench:
 
     def load_and_ask(self, form: Form) -> None:
         """Load the stored form and ask once."""
-        form.runs.append(self._run(form, tokens=self.tokens))
+        if measured := self._run(form, tokens=self.tokens):
+            form.runs.append(measured)
 
     def _run(self, form: Form, tokens: int) -> dict[str, Any]:
         words = [str(self.checkpoint), form.quant, form.engine, self.device, str(tokens)]
@@ -119,7 +120,7 @@ def measure(forms: Sequence[Form], bench: Bench, repeats: int, screen: Console) 
                 if form.problem is None:
                     with screen.status(f"run {repeat + 1} of {repeats}: {form.name}"):
                         bench.load_and_ask(form)
-                    _tell(screen, form, form.runs[-1])
+                    _tell(screen, form, form.runs[-1] if form.problem is None else {})
 
 
 def _tell(screen: Console, form: Form, measured: dict[str, Any]) -> None:

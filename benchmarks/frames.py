@@ -6,8 +6,8 @@
 
 Eight frames are taken from each file by `sample_frames`, by decord and by a plain reader on PyAV
 (jump to the key frame before, decode up to the frame), in turns; seconds are medians. All give
-pictures in memory, from nothing but a path. Decord is no dependency: `pip install decord` to see
-its column.
+pictures in memory, from nothing but a path. Without decord, which comes with the extra `bench`,
+there is no column of it.
 
 A picture is right when, of all that decoding the whole file in order gives, it is nearest to the
 one with its number, nearer than to that one's neighbours.

@@ -95,7 +95,7 @@ def draw(rows: Iterable[Row], path: Path, title: str) -> None:
     marks = [mark for mark in _MARKS if min(ratios) / 2 < mark < max(ratios) * 2]
     axes.set_xticks(marks, [f"x{mark:g}" for mark in marks], minor=False)
     axes.set_xticks([], minor=True)
-    axes.margins(x=0.12)
+    axes.margins(x=0.12, y=0.01)
     axes.axvline(1, color="black", linewidth=0.8)
     for place, row in enumerate(drawn):
         side = "left" if row.ratio >= 1 else "right"
@@ -104,7 +104,7 @@ def draw(rows: Iterable[Row], path: Path, title: str) -> None:
         if row.goal:
             axes.plot([row.goal] * 2, [place - 0.4, place + 0.4], color="black")
     axes.set_xlabel("times as fast (a tick is a goal)")
-    axes.set_title(title, fontsize=9)
+    figure.suptitle(title, fontsize=9)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 

@@ -33,11 +33,18 @@ IMPORTS = "importing torch and transformers"
 _VARIABLES = os.environ | {"TERM": "xterm-256color", "PANDA_CACHE_SIZE": "0"}
 
 
-def to_the_end(command: Sequence[str]) -> float:
-    """Seconds until the process is over."""
+def to_the_end(command: Sequence[str], code: int = 0) -> float:
+    """Seconds until the process is over.
+
+    Raises:
+        RuntimeError: It ends with another code, and so does something else.
+    """
     started = perf_counter()
-    subprocess.run(command, env=_VARIABLES, capture_output=True, check=False)
-    return perf_counter() - started
+    done = subprocess.run(command, env=_VARIABLES, capture_output=True, check=False)
+    seconds = perf_counter() - started
+    if done.returncode != code:
+        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}, not {code}")
+    return seconds
 
 
 def to_the_first_byte(command: Sequence[str]) -> float:
@@ -85,7 +92,7 @@ def rows(python: str) -> dict[str, Callable[[], float]]:
         "panda --version": lambda: to_the_end((*panda, "--version")),
         "panda --help": lambda: to_the_end((*panda, "--help")),
         "panda ask --help": lambda: to_the_end((*panda, "ask", "--help")),
-        "panda ask (wrong usage)": lambda: to_the_end((*panda, "ask")),
+        "panda ask (wrong usage)": lambda: to_the_end((*panda, "ask"), code=2),
         "panda ask: spinner": lambda: to_the_first_byte((*panda, *_ASK)),
         "panda ask: first word": lambda: to_the_answer((*panda, *_ASK)),
     }

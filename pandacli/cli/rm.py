@@ -36,9 +36,9 @@ def rm(
 ) -> None:
     """Remove a model from this machine.
 
-    Deletes what panda has downloaded or made: the files in the Hugging Face
-    cache, and copies in fewer bits, finished or not. A folder of yours stays;
-    only the copies that were made from it go.
+    Deletes its files in the Hugging Face cache, whoever downloaded them, and
+    its copies in fewer bits, finished or not. A folder of yours stays; only the
+    copies that were made from it go.
     """
     from pandacli.store import plan_removal, remove
 

@@ -1,4 +1,4 @@
-"""Taking a model off this machine: what panda made or downloaded, and nothing else."""
+"""Taking a model off this machine: its copies, and its files in the cache of Hugging Face."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ def plan_removal(name: str, quant: str | None = None) -> Removal:
 
     Raises:
         ModelError: There is no such model, or nothing of it here.
-        UsageError: It was not panda that put it there.
+        UsageError: It is a folder of the user's, or a part of panda.
     """
     model = find_model(name)
     copies = [copy for copy in model.copies if quant in (None, copy.quant)]
@@ -64,7 +64,7 @@ def plan_removal(name: str, quant: str | None = None) -> Removal:
         raise UsageError(f"{name} is a part of panda, and stays")
     raise UsageError(
         f"{model.checkpoint.folder} is not from panda, and stays",
-        "panda removes what it downloaded or made; delete this folder yourself",
+        "panda removes downloads and what it made of them; delete this folder yourself",
     )
 
 

@@ -36,7 +36,7 @@ def test_the_picture_is_a_png(tmp_path: Path) -> None:
 
 def form(quant: str, engine: str, speed: float) -> dict[str, object]:
     run = {"prefill_tokens_per_second": speed, "decode_tokens_per_second": speed / 10}
-    return {"quant": quant, "engine": engine, "runs": [run]}
+    return {"quant": quant, "engine": engine, "runs": [run], "problem": None}
 
 
 def test_each_form_stands_beside_llama_cpp_in_as_many_bits() -> None:
@@ -64,8 +64,29 @@ def test_an_interruption_keeps_what_was_measured(monkeypatch: pytest.MonkeyPatch
         return ROWS
 
     monkeypatch.setattr(bench, "run", run)
-    parts = [bench.Part(module, (), bench.turns_rows) for module in ("frames", "stab", "batch")]
+    parts = [bench.Part(module, (), iter) for module in ("frames", "stab", "batch")]
     assert bench.measure(parts, Console(quiet=True)) == (ROWS, False)
+
+
+def test_a_form_that_fails_is_named_and_costs_no_other_row() -> None:
+    broken = {"quant": "4bit", "engine": "llama", "runs": [], "problem": "out of memory"}
+    found = {"forms": [form("8bit", "torch", 2.0), form("8bit", "llama", 1.0), broken]}
+    assert [row.name for row in bench.forms_rows(found)] == ["8bit torch", "8bit torch"]
+    assert list(bench.failures(found)) == ["4bit llama: out of memory"]
+
+
+def test_rows_of_a_card_say_so() -> None:
+    part = bench.Part("turns", (), lambda _: iter(ROWS[:1]), "CUDA")
+    assert [row.group for row in bench.rows_of(part, [])] == ["frames, CUDA"]
+
+
+def test_a_reader_that_takes_wrong_frames_is_told_from_one_that_is_right() -> None:
+    seconds = {"ours": [1.0], "decord": [2.0], "pyav": [0.5]}
+    exact = {"ours": 8, "decord": 8, "pyav": 1}
+    file = {"file": "a.ts", "frames": 8, "seconds": seconds, "exact": exact}
+    unread = {"file": "b.ts", "frames": 8, "seconds": {"pyav": [1.0]}, "exact": {"pyav": 8}}
+    rows = bench.frames_rows({"files": [file, unread]})
+    assert [row.beside for row in rows] == ["decord", "pyav, 1 of 8 right"]
 
 
 def test_a_benchmark_that_fails_says_why(tmp_path: Path) -> None:

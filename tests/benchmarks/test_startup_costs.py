@@ -3,6 +3,8 @@
 import math
 import sys
 
+import pytest
+
 from benchmarks.startup import (
     measure,
     rows,
@@ -19,6 +21,11 @@ def python(code: str) -> tuple[str, ...]:
 
 def test_the_end_of_a_process_is_waited_for() -> None:
     assert to_the_end(python("import time; time.sleep(0.3)")) > 0.3
+
+
+def test_what_fails_is_not_taken_for_quick() -> None:
+    with pytest.raises(RuntimeError, match="ended with 3, not 0"):
+        to_the_end(python("raise SystemExit(3)"))
 
 
 def test_the_first_byte_in_a_terminal_is_waited_for_and_no_more() -> None:

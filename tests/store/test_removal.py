@@ -1,4 +1,4 @@
-"""Removing a model: what panda made or downloaded, and nothing else."""
+"""Removing a model: its copies and its download, and nothing else."""
 
 import json
 from pathlib import Path
