@@ -1,8 +1,8 @@
 """The quick way to a few frames: leap to the key frame before each, decode no more than it needs.
 
 Decoding begins at the very key frame from which a frame can be had, stops at the packet that
-completes it, and in H.264 leaves out the frames that no other is made from. It is for files of
-which the packets tell the truth, and that is checked on the way:
+completes it, and leaves out the frames that no other is made from, where they are marked. It is for
+files of which the packets tell the truth, and that is checked on the way:
 
 * nothing hints at damage (`Stream.whole`), and the file begins with a key frame;
 * the first frames and the last ones are there, each with the time that its packet announces;
@@ -93,8 +93,7 @@ class _Leaper:
         self._sent: set[int] = set()
         self._needed = sorted(needed)
         self._needed_ticks = {self._ticks[number] for number in needed}
-        # Of the codecs with frames that may be left out, the one where that is beyond doubt.
-        self._thrifty = stream.codec == "h264"
+        self._thrifty = stream.spare_frames
 
     def pictures(self, wanted: Collection[int]) -> dict[int, Picture]:
         """The pictures of those of the needed frames that are wanted."""

@@ -26,6 +26,8 @@ _NOT_VIDEO = "give a video file, such as .mp4, .mkv, .webm, .mov, .avi or .gif"
 _CONVERT = "convert it to a common one first, such as H.264 in .mp4"
 _PROGRESSIVE = {0, 1}
 """FFmpeg's numbers for a field order that is unknown, and for frames that have no fields."""
+_LAYERS_AT = 21
+"""The byte of HEVC's configuration record that counts temporal layers, in bits 3 to 5."""
 _PLAIN_TEXT = {"tty", "concat", "ffmetadata", "lrc"}
 """Formats by which FFmpeg makes pictures, or other files, out of text."""
 
@@ -50,6 +52,7 @@ class Stream:
             hides itself; 0 where it is silent.
         wide_colour: Whether the colours are outside of what a plain screen shows (HDR, BT.2020).
         interlaced: Whether frames are stored as two fields.
+        spare_frames: Whether frames that no other is made from are marked as such, beyond doubt.
         alone: Whether this is the only video stream.
         whole: Whether nothing hints at damage or at frames left out: every packet is there, shows
             something and has a time, and there are as many as the header promises.
@@ -69,6 +72,7 @@ class Stream:
     claimed_count: int
     wide_colour: bool
     interlaced: bool
+    spare_frames: bool
     alone: bool
     whole: bool
 
@@ -187,6 +191,7 @@ def _describe(path: Path, container: Any, stream: Any) -> Stream:
         claimed_count=max(0, stream.frames - packets.hidden),
         wide_colour=_is_wide(codec),
         interlaced=codec.field_order not in _PROGRESSIVE,
+        spare_frames=_marks_spare_frames(codec),
         alone=len(container.streams.video) == 1,
         whole=packets.ticks is not None
         and not packets.damaged
@@ -250,6 +255,19 @@ def _is_wide(codec: Any) -> bool:
     plain_primaries = {0, 1, 2, 4, 5, 6, 7}  # unspecified, BT.709, BT.470, SMPTE 170M and 240M
     hdr_transfers = {16, 18}  # PQ and HLG (ITU-T H.273)
     return codec.color_primaries not in plain_primaries or codec.color_trc in hdr_transfers
+
+
+def _marks_spare_frames(codec: Any) -> bool:
+    """Whether a decoder that is told to leave out frames that no other is made from does just that.
+
+    In HEVC a frame so marked may still be the base of a higher temporal layer. Where there is one
+    layer only, the decoder configuration record of the container says so (ISO/IEC 14496-15).
+    """
+    record = codec.extradata or b""
+    one_layer = len(record) > _LAYERS_AT and record[0] == 1 and record[_LAYERS_AT] >> 3 & 7 == 1
+    return codec.codec.canonical_name == "h264" or (
+        codec.codec.canonical_name == "hevc" and one_layer
+    )
 
 
 def _reason(error: OSError | ValueError) -> str:

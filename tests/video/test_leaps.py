@@ -15,12 +15,14 @@ from tests.video.clips import copy_from, cut_short, numbered_picture, numbers_in
 B_FRAMES = {"g": "30", "bf": "3"}
 OPEN_GOP = {"x264-params": "open-gop=1:keyint=30:bframes=3:b-adapt=0:scenecut=0"}
 X265 = {"x265-params": "log-level=none:keyint=30"}
+LAYERS = {"x265-params": "log-level=none:keyint=30:bframes=3:temporal-layers=3"}
 FORMS = {
     "h264.mp4": {"options": B_FRAMES},
     "h264.ts": {"options": B_FRAMES},
     "uneven.mp4": {"options": B_FRAMES, "ticks": [n * 40 + n * n // 4 for n in range(300)]},
     "hevc.mp4": {"codec": "libx265", "options": X265},
     "hevc10.mkv": {"codec": "libx265", "pix_fmt": "yuv420p10le", "options": X265},
+    "layers.mp4": {"codec": "libx265", "options": LAYERS},
     "vp9.webm": {"codec": "libvpx-vp9", "options": {"deadline": "realtime", "g": "30"}},
     "mpeg4.avi": {"codec": "mpeg4", "options": {"q": "3", "g": "30"}},
     "animated.gif": {"codec": "gif", "pix_fmt": "rgb8"},
@@ -37,13 +39,43 @@ def test_leaps_lead_to_the_frames_asked_for(tmp_path, name):
     assert numbers_in(pictures[number] for number in WANTED) == WANTED
 
 
-@pytest.mark.parametrize("name", ["h264.mp4", "hevc10.mkv"])
+@pytest.mark.parametrize("name", ["h264.mp4", "hevc.mp4", "hevc10.mkv", "layers.mp4"])
 def test_the_pictures_are_those_of_the_slow_way_to_the_bit(tmp_path, monkeypatch, name):
     stream = read_stream(write_clip(tmp_path / name, 300, **FORMS[name]))
     pictures = leap(stream, WANTED, to_end=True)
     monkeypatch.setattr(reader, "leap", lambda *_, **__: None)
     walked = decode(stream, WANTED, to_end=True).pictures
     assert all(np.array_equal(pictures[number], walked[number]) for number in WANTED)
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "hevc.mp4"])
+def test_frames_that_no_other_is_made_from_are_left_out(tmp_path, monkeypatch, name):
+    stream = read_stream(write_clip(tmp_path / name, 300, **FORMS[name]))
+    frames = leaps._Leaper._frames
+
+    def decoded(stream):
+        count = 0
+
+        def counting(self, key, numbers):
+            nonlocal count
+            for frame in frames(self, key, numbers):
+                count += 1
+                yield frame
+
+        monkeypatch.setattr(leaps._Leaper, "_frames", counting)
+        assert leap(stream, WANTED, to_end=False) is not None
+        return count
+
+    assert decoded(stream) < decoded(replace(stream, spare_frames=False))
+
+
+@pytest.mark.parametrize(
+    ("name", "marked"),
+    [("h264.mp4", True), ("hevc.mp4", True), ("layers.mp4", False), ("vp9.webm", False)],
+)
+def test_only_marks_that_are_beyond_doubt_are_believed(tmp_path, name, marked):
+    stream = read_stream(write_clip(tmp_path / name, 60, **FORMS[name]))
+    assert stream.spare_frames == marked
 
 
 def test_leading_frames_that_look_like_damage_lead_to_the_slow_way(tmp_path):
