@@ -15,7 +15,7 @@ from pandacli.engine.kept_prefix import KeptPrefix
 from pandacli.engine.prefix import PrefixCache
 from pandacli.engine.sizes import position_bytes
 from pandacli.engine.streaming import StreamedText
-from pandacli.engine.together import MOST_AT_ONCE, Ask, Asking, Together
+from pandacli.engine.together import MOST_AT_ONCE, Ask, Asking, Choose, Together
 from pandacli.errors import PandaError, UsageError
 from pandacli.model.frame_tokens import count_tokens
 from pandacli.model.prompt import encode_prefix, encode_prompt
@@ -205,6 +205,10 @@ class LoadedClip:
         self, asks: Iterable[Ask], temperature: float, seed: int | None
     ) -> Iterator[Asking | tuple[int, PandaError]]:
         """The questions as tokens, or what is wrong with one."""
+
+        def drawing() -> Choose:
+            return partial(sample, temperature=temperature, generator=drawing_generator(seed))
+
         for number, ask in enumerate(asks):
             try:
                 check_drawing(ask.max_tokens, temperature, seed)
@@ -213,8 +217,7 @@ class LoadedClip:
             except UsageError as error:
                 yield number, error
                 continue
-            draw = partial(sample, temperature=temperature, generator=drawing_generator(seed))
-            yield Asking(number, ask.question, ids, limit, draw if temperature else None)
+            yield Asking(number, ask.question, ids, limit, drawing if temperature else None)
 
     def _finish(self, asking: Asking, stopped: bool) -> Answer:
         """The answer of a question that was asked with others."""

@@ -27,6 +27,9 @@ MOST_AT_ONCE = 64
 
 _FIRST_TOKENS = 64  # of an answer that there must be room for before its question joins
 
+Choose = Callable[[Tensor], int]
+"""From logits (vocabulary,) to a token."""
+
 HAIR = 1e-4
 """A lead of the likeliest token over the next that may be rounding, relative to the largest logit.
 Measured differences between together and alone are below a tenth of it (`benchmarks.batch`)."""
@@ -49,7 +52,9 @@ class Asking:
         question: Its text.
         ids: Its tokens.
         limit: The most tokens of answer.
-        choose: From logits (vocabulary,) to a token; None where the likeliest is taken.
+        drawing: Makes what draws the tokens of an answer, from its first one on; None where the
+            likeliest is taken.
+        choose: What draws them, once it has joined.
         answer: The tokens of the answer so far.
         started: When it joined.
         first_token_seconds: How long its first token took from then on.
@@ -59,7 +64,8 @@ class Asking:
     question: str
     ids: list[int]
     limit: int
-    choose: Callable[[Tensor], int] | None
+    drawing: Callable[[], Choose] | None
+    choose: Choose | None = None
     answer: list[int] = field(default_factory=list)
     started: float = 0.0
     first_token_seconds: float = 0.0
@@ -73,6 +79,13 @@ class Asking:
     def positions(self) -> int:
         """How many positions it has in the KV cache, or will have after the next pass."""
         return len(self.ids) + len(self.answer)
+
+    def begin(self) -> None:
+        """Join, whether for the first time or anew, with nothing of an answer yet."""
+        self.choose = self.drawing() if self.drawing else None
+        self.answer.clear()
+        self.started = perf_counter()
+        self.first_token_seconds = 0.0
 
 
 @dataclass
@@ -216,7 +229,7 @@ class Together(Iterator[tuple[int, Answer | PandaError]]):
             if self._active and used > room:
                 break
             self._waiting.popleft()
-            asking.started = perf_counter()
+            asking.begin()
             self._active[asking.number] = asking
             joined = True
         return joined
@@ -231,20 +244,14 @@ class Together(Iterator[tuple[int, Answer | PandaError]]):
             self._active.pop(youngest.number)
             if began:
                 branches.end(youngest.number)
-            self._wait_again(youngest)
+            self._waiting.appendleft(youngest)
 
     def _start_over(self) -> int:
         """Have all active questions begin anew later; returns how many there were."""
         begun = list(self._active.values())
         self._active.clear()
-        for asking in reversed(begun):
-            self._wait_again(asking)
+        self._waiting.extendleft(reversed(begun))
         return len(begun)
-
-    def _wait_again(self, asking: Asking) -> None:
-        asking.answer.clear()
-        asking.first_token_seconds = 0.0
-        self._waiting.appendleft(asking)
 
     def _leave(self, asking: Asking, branches: "Branches") -> None:
         del self._active[asking.number]

@@ -169,6 +169,18 @@ def test_the_youngest_waits_where_answers_outgrow_the_room(
     assert texts(opened.ask_together(ASKS)) == alone
 
 
+def test_a_question_that_begins_anew_draws_anew(
+    opened: LoadedClip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = [
+        opened.ask(ask.question, max_tokens=ask.max_tokens, temperature=1.0, seed=4).text
+        for ask in ASKS
+    ]
+    monkeypatch.setattr(LoadedClip, "_room_together", lambda _: 150)
+    monkeypatch.setattr("pandacli.engine.together._FIRST_TOKENS", 1)
+    assert texts(opened.ask_together(ASKS, temperature=1.0, seed=4)) == alone
+
+
 def test_frames_are_encoded_once_for_all_system_prompts(
     panda: Panda, opened: LoadedClip, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
