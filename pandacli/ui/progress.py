@@ -87,6 +87,16 @@ class Bars:
         return lambda more: drawn.advance(task, more)
 
 
+class _Amount(DownloadColumn):
+    """Bytes; of work that is not counted in bytes, the share that is done."""
+
+    def render(self, task: Task) -> Text:
+        """Returns the cell of a row."""
+        if task.fields["doing"] == _QUANTISING:
+            return Text(f"{int(task.percentage)} %", style="progress.download")
+        return super().render(task)
+
+
 class _Pace(ProgressColumn):
     """Bytes a second and the time left; at the end, whether the file was checked."""
 
@@ -108,7 +118,7 @@ def _new_progress(screen: Screen) -> Progress:
     return Progress(
         TextColumn("{task.description}", markup=False, table_column=one_line),
         BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=8)),
-        DownloadColumn(),
+        _Amount(),
         _Pace(table_column=Column(no_wrap=True, min_width=17)),
         console=screen.err,
         expand=True,
