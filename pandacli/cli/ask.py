@@ -80,12 +80,13 @@ def ask(
             "stats": stats,
             "quiet": quiet,
             "debug": debug,
-        }
+        },
+        settings.HERE,
     )
     if not video:
         raise UsageError("VIDEO is empty", _EXAMPLE)
     screen = Screen(quiet=chosen["quiet"])
-    asked = _read_questions(questions)
+    asked = _read_questions(questions, screen)
     wanted = Clip(Path(video), chosen["from"], chosen["to"])
     if chosen["offline"]:
         go_offline()
@@ -135,7 +136,7 @@ def _report(answer: "Answer", frames: "Frames", chosen: dict[str, Any], screen: 
         screen.stats(answer, frames)
 
 
-def _read_questions(arguments: list[str]) -> list[str]:
+def _read_questions(arguments: list[str], screen: Screen) -> list[str]:
     """Returns the questions, with `-` replaced by what standard input holds.
 
     Raises:
@@ -143,7 +144,7 @@ def _read_questions(arguments: list[str]) -> list[str]:
     """
     if arguments.count("-") > 1:
         raise UsageError("standard input (-) can be read for one question only")
-    questions = [_read_stdin() if argument == "-" else argument for argument in arguments]
+    questions = [_read_stdin(screen) if word == "-" else word for word in arguments]
     for question in questions:
         if not question.strip():
             raise UsageError("the question is empty", _EXAMPLE)
@@ -152,15 +153,17 @@ def _read_questions(arguments: list[str]) -> list[str]:
     return questions
 
 
-def _read_stdin() -> str:
+def _read_stdin(screen: Screen) -> str:
     if sys.stdin is None:
         raise UsageError("standard input is closed")
     if sys.stdin.isatty():
-        Screen().notice("type the question, end with Ctrl-D")
+        screen.notice("type the question, end with Ctrl-D")
+    most = 4 * _LONGEST_QUESTION  # bytes; no character takes more than four
+    held = sys.stdin.buffer.read(most + 1)
     try:
-        text = sys.stdin.buffer.read(_LONGEST_QUESTION + 1).decode()
+        text = held.decode() if len(held) <= most else None
     except UnicodeDecodeError as error:
         raise UsageError("the question on standard input is not UTF-8 text") from error
-    if len(text) > _LONGEST_QUESTION:
+    if text is None or len(text) > _LONGEST_QUESTION:
         raise UsageError(f"the question on standard input has over {_LONGEST_QUESTION} characters")
     return text.strip()

@@ -1,5 +1,6 @@
 """`panda chat`: a conversation about a clip."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -99,13 +100,14 @@ def chat(
         "quiet": quiet,
         "debug": debug,
     }
-    chosen = settings.resolve(given if earlier is None else _as_before(given, earlier, video))
+    said = given if earlier is None else _as_before(given, earlier, video)
+    chosen = settings.resolve(said, settings.HERE)
     video = video if video is not None or earlier is None else earlier.video
     if not video:
         raise UsageError("VIDEO is missing", "for example: panda chat clip.mp4, or --continue")
     screen = Screen(quiet=chosen["quiet"], graphics=chosen["graphics"])
     wanted = Clip(Path(video), chosen["from"], chosen["to"])
-    if go_on and not wanted.path.exists():
+    if go_on and not os.path.exists(video):  # noqa: PTH110  (no name is too long for it)
         raise ClipError(f"the video is gone: {video}", "name another: panda chat VIDEO --continue")
     if chosen["offline"]:
         go_offline()

@@ -1,9 +1,9 @@
 """The group of all commands: each imported when it is used, and the answer to an unknown one."""
 
+import os
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -30,7 +30,7 @@ class Commands(typer.core.TyperGroup):
         word = args[0]
         if word.startswith("-") or word in self.commands:
             return super().resolve_command(ctx, args)
-        if Path(word).is_file():
+        if os.path.isfile(word):  # noqa: PTH113  (no question is too long for it)
             raise UsageError(f"{word} is not a command", f"did you mean panda ask {word} ...?")
         near = get_close_matches(word, self.commands, n=1)
         raise UsageError(

@@ -43,7 +43,8 @@ def pull(
             "offline": offline,
             "quiet": quiet,
             "debug": debug,
-        }
+        },
+        settings.HERE,
     )
     if chosen["offline"]:
         go_offline()

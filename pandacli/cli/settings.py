@@ -84,6 +84,14 @@ def _engine(value: str) -> str:
     return _one_of((*ENGINES, RAY), value)
 
 
+def _engine_here(value: str) -> str:
+    from pandacli.engine.engines import ENGINES, RAY
+
+    if value == RAY:
+        raise UsageError("ray is for panda batch", f"choose one of {', '.join(ENGINES)}")
+    return _one_of(ENGINES, value)
+
+
 def _format(value: str) -> str:
     from pandacli.batch.formats import FORMATS
 
@@ -200,6 +208,8 @@ SETTINGS = {
         Setting("debug", _flag, False),
     )
 }
+HERE = SETTINGS | {"engine": Setting("engine", _engine_here, "auto")}
+"""The options of commands that do not spread their work over a cluster."""
 
 
 def read_config(path: Path) -> dict[str, str]:
@@ -225,11 +235,14 @@ def _config_text(path: Path, key: str, value: object) -> str:
     raise UsageError(f"{key} in {path} must be text, a number or true/false")
 
 
-def resolve(given: Mapping[str, str | bool | None]) -> dict[str, Any]:
+def resolve(
+    given: Mapping[str, str | bool | None], options: Mapping[str, Setting] = SETTINGS
+) -> dict[str, Any]:
     """Returns the value of every option named in `given`.
 
     Args:
         given: What the command line says, by option name; None where it says nothing.
+        options: How they are read: `SETTINGS`, or `HERE`.
 
     Raises:
         UsageError: A value cannot be right; the message names the option, the variable or the
@@ -238,10 +251,10 @@ def resolve(given: Mapping[str, str | bool | None]) -> dict[str, Any]:
     path = config_path()
     config = read_config(path)
     # The whole file is checked, so that a bad line does not wait for the command that uses it.
-    in_file = {key: _read(SETTINGS[key], text, f"{key} in {path}") for key, text in config.items()}
+    in_file = {key: _read(options[key], text, f"{key} in {path}") for key, text in config.items()}
     values: dict[str, Any] = {}
     for name, option in given.items():
-        setting = SETTINGS[name]
+        setting = options[name]
         variable = os.environ.get(setting.variable, "")
         if isinstance(option, bool):
             values[name] = option

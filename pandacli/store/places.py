@@ -12,7 +12,9 @@ from pandacli.store.catalogue import KnownModel
 def home() -> Path:
     """The folder that panda keeps its files in: `PANDA_HOME`, or the platform's data folder."""
     named = os.environ.get("PANDA_HOME")
-    return Path(named).expanduser() if named else platformdirs.user_data_path("panda")
+    if not named:
+        return platformdirs.user_data_path("panda")
+    return Path(os.path.expanduser(named))  # noqa: PTH111  (leaves an unknown ~user alone)
 
 
 def home_folder(model: KnownModel) -> Path:

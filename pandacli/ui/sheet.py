@@ -24,24 +24,35 @@ def check_sheet_path(path: Path, video: Path) -> None:
     """Refuses, before anything slow, a place where no sheet can be written.
 
     Raises:
-        UsageError: The extension names no format, or `path` is a folder, in no folder, or the
-            video itself.
+        UsageError: The extension names no format, or `path` cannot be, is a folder, in no folder,
+            or the video itself.
     """
     if path.suffix.lower() not in _FORMATS:
         raise UsageError(
             f"cannot tell from {path} what kind of picture to save",
             "name it sheet.png, or .jpg, .jpeg or .webp",
         )
+    try:
+        flaw = _flaw(path, video)
+    except OSError as error:
+        flaw = error.strerror
+    if flaw:
+        raise UsageError(f"cannot save {path}: {flaw}")
+
+
+def _flaw(path: Path, video: Path) -> str | None:
+    """Why no sheet can be written there, if so."""
     if path.is_dir():
-        raise UsageError(f"cannot save {path}: it is a folder")
+        return "it is a folder"
     if not path.parent.is_dir():
-        raise UsageError(f"cannot save {path}: there is no folder {path.parent}")
-    if not os.access(path.parent, os.W_OK):
-        raise UsageError(f"cannot save {path}: its folder cannot be written to")
+        return f"there is no folder {path.parent}"
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        return "its folder cannot be written to"
     if path.exists() and not path.is_file():
-        raise UsageError(f"cannot save {path}: it is not a file")
+        return "it is not a file"
     if path.exists() and video.exists() and path.samefile(video):
-        raise UsageError(f"cannot save {path}: it is the video")
+        return "it is the video"
+    return None
 
 
 def contact_sheet(frames: "Frames") -> "Image":

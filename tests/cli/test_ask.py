@@ -1,5 +1,6 @@
 """`panda ask`: what goes to stdout, what to stderr, and what reaches the engine."""
 
+import io
 import json
 import os
 import subprocess
@@ -7,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from pandacli.cli import ask
+from pandacli.ui.console import Screen
 
 STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in.py")))
 
@@ -146,13 +150,32 @@ def test_a_dash_reads_the_whole_of_stdin_stripped(stand_in):
         (["-", "-"], b"why?", "standard input (-) can be read for one question only"),
         (["-"], b"\xff\xfe", "the question on standard input is not UTF-8 text"),
         (["-"], b"a" * 200_000, "the question on standard input has over 100000 characters"),
+        (["-"], b"\xf0\x9f\x90\xbc" * 100_001, "the question on standard input has over 100000"),
+        (["-"], b"a" * 400_000 + b"\xf0\x9f", "the question on standard input has over 100000"),
         ([b"\xff"], b"", "the question is not UTF-8 text: \\xff"),
     ],
 )
 def test_a_question_that_cannot_be_is_refused_first(panda, questions, stdin, complaint):
     done = panda("ask", "no-such-file.mp4", *questions, stdin=stdin)
-    assert done.stderr.decode().splitlines()[0] == f"panda: {complaint}"
+    assert done.stderr.decode().splitlines()[0].startswith(f"panda: {complaint}")
     assert done.returncode == 2
+
+
+def test_the_length_of_a_question_is_counted_in_characters(stand_in):
+    question = "ж" * 100_000
+    done = stand_in("ask", "x.mp4", "-", stdin=question.encode(), STAND_IN_ANSWER="yes")
+    assert (done.stdout, done.stderr) == (b"yes\n", b"")
+
+
+@pytest.mark.parametrize(("quiet", "said"), [(False, "panda: type the question"), (True, "")])
+def test_somebody_who_is_to_type_the_question_is_told(monkeypatch, capsys, quiet, said):
+    class Keyboard(io.TextIOWrapper):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr("sys.stdin", Keyboard(io.BytesIO(b"why?\n")))
+    assert ask._read_questions(["-"], Screen(quiet=quiet)) == ["why?"]
+    assert capsys.readouterr().err[:24] == said
 
 
 def test_a_question_may_start_with_a_dash_after_two(stand_in):

@@ -68,6 +68,17 @@ def test_the_last_conversation_goes_on_as_it_was(chat, clip, home, checkpoint):
     assert after["model"] == str(checkpoint)
 
 
+def test_the_last_conversation_goes_on_from_another_folder(
+    chat, clip, home, checkpoint, monkeypatch
+):
+    (home / "small").symlink_to(checkpoint)
+    chat(clip, model="./small")
+    (home / "elsewhere").mkdir()
+    monkeypatch.chdir(home / "elsewhere")
+    assert chat("--continue", stdin=OTHER, model=None) == 0
+    assert questions(last_log(home)) == [QUESTION, OTHER]
+
+
 def test_the_last_conversation_goes_on_about_another_video(chat, clip, home):
     chat(clip, "--from", "0.5")
     other = shutil.copy(clip, home / "other.mp4")
@@ -146,6 +157,14 @@ def test_a_last_conversation_that_cannot_go_on_is_told(chat, clip, home, capsys,
     log.write_text(log.read_text().replace(str(clip), "/gone.mp4") if text is None else text)
     assert chat("--continue", model=None) == 3
     assert complaint in capsys.readouterr().err
+
+
+def test_a_video_whose_name_cannot_be_is_gone(chat, clip, home, capsys):
+    chat(clip)
+    (log,) = logs(home)
+    log.write_text(log.read_text().replace(clip.name, "x" * 300))
+    assert chat("--continue", model=None) == 3
+    assert "the video is gone: " in capsys.readouterr().err
 
 
 def test_a_missing_model_is_told_before_the_first_question(chat, clip, capsys):

@@ -138,6 +138,34 @@ def test_a_bad_variable_is_named(monkeypatch):
         value_of("device")
 
 
+def by_option(_config, _monkeypatch):
+    return "--engine", "ray"
+
+
+def by_variable(_config, monkeypatch):
+    monkeypatch.setenv("PANDA_ENGINE", "ray")
+    return "PANDA_ENGINE", None
+
+
+def by_file(config, _monkeypatch):
+    config.write_text('engine = "ray"\n')
+    return f"engine in {config}", None
+
+
+@pytest.mark.parametrize("say", [by_option, by_variable, by_file])
+def test_ray_is_for_batch_wherever_it_is_asked_for(config, monkeypatch, say):
+    where, given = say(config, monkeypatch)
+    assert settings.resolve({"engine": given})["engine"] == "ray"
+    with pytest.raises(UsageError) as caught:
+        settings.resolve({"engine": given}, settings.HERE)
+    assert caught.value.message == f"{where}: ray is for panda batch"
+
+
+def test_the_engines_that_are_named_are_those_that_can_be_chosen():
+    with pytest.raises(UsageError, match=r"one of auto, torch, bitsandbytes, llama$"):
+        settings.resolve({"engine": "onnx"}, settings.HERE)
+
+
 def test_the_configuration_file_of_the_user_is_read(panda, home, clip):
     (home / "config" / "panda" / "config.toml").write_text('model = "from-the-file"\n')
     done = panda("ask", str(clip), "why?")

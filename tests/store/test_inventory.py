@@ -76,6 +76,17 @@ def test_a_folder_whose_original_is_gone_is_still_known_by_its_copy(tmp_path: Pa
     assert store.find_model(gone).copies == (copy,)
 
 
+def test_a_folder_in_the_home_of_nobody_is_absent() -> None:
+    copy = write_copy("~nobody-here/gone", "int8")
+    state = store.find_model("~nobody-here/gone")
+    assert (state.state, state.copies) == ("absent", (copy,))
+
+
+def test_panda_home_may_be_that_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PANDA_HOME", "~nobody-here/panda")
+    assert store.home() == Path("~nobody-here/panda")
+
+
 def test_what_is_no_model_is_refused() -> None:
     with pytest.raises(ModelError, match="no model is called 'nope'"):
         store.find_model("nope")

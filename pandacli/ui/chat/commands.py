@@ -1,8 +1,11 @@
 """What begins with a slash: which commands there are, and what a line asks for."""
 
+import os
 import shlex
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 
 from pandacli.errors import UsageError
 
@@ -67,12 +70,10 @@ def parse(line: str) -> tuple[str, str]:
     return name, rest
 
 
-def file_name(rest: str) -> str:
-    """The file name that follows a command: all of the rest, or what is between quotes."""
+def file_named(rest: str) -> Path:
+    """The file that follows a command: all of the rest, or what is between quotes."""
+    name = rest
     if rest[:1] in ("'", '"'):
-        try:
+        with suppress(ValueError):
             (name,) = shlex.split(rest)
-        except ValueError:
-            return rest
-        return name
-    return rest
+    return Path(os.path.expanduser(name))  # noqa: PTH111  (leaves an unknown ~user alone)

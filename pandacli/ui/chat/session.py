@@ -1,5 +1,6 @@
 """The conversation in a terminal."""
 
+import os
 import signal
 import sys
 import termios
@@ -16,7 +17,7 @@ from pandacli.engine.transcript import (
     write_transcript,
 )
 from pandacli.errors import PandaError, UsageError
-from pandacli.ui.chat.commands import COMMANDS, file_name, parse
+from pandacli.ui.chat.commands import COMMANDS, file_named, parse
 from pandacli.ui.chat.talk import count_turns, too_long
 from pandacli.ui.chat.wrap import Wrapped
 from pandacli.ui.frame_list import clip_line
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pandacli.ui.chat.prompt import Prompt
     from pandacli.ui.chat.talk import Subject, Talk
     from pandacli.ui.console import Screen
+    from pandacli.video import Frames
 
 _AGAIN = 1.0
 """Seconds after an interruption in which another Ctrl-C still means the same."""
@@ -66,7 +68,7 @@ class Session:
         self._talk, self._prompt, self._screen = talk, prompt, screen
         self._look, self._read = look, read
         self._quant, self._pictures, self._stats = quant, pictures, stats
-        self._last: Answer | None = None
+        self._last: tuple[Answer, Frames] | None = None
         talk.changed = prompt.refresh
         self._announced = False
         self._stopped = -_AGAIN
@@ -140,9 +142,10 @@ class Session:
                     self._screen.notice(too_long(talk.forgotten))
                 self._stream(stream)
         talk.remember()
-        self._last = stream.answer
-        if self._last.finish_reason == "length":
-            length = self._last.stats.answer_tokens
+        answer = stream.answer
+        self._last = answer, talk.subject.frames
+        if answer.finish_reason == "length":
+            length = answer.stats.answer_tokens
             self._screen.notice(f"the answer was cut off after {length} tokens")
         if self._stats:
             self._show_stats()
@@ -192,7 +195,7 @@ class Session:
             case "/clip":
                 self._turn_to(self._part(rest.split()))
             case "/video":
-                self._turn_to(Clip(Path(file_name(rest)).expanduser()))
+                self._turn_to(Clip(file_named(rest)))
             case "/undo":
                 turn = self._talk.undo()
                 self._screen.aside(f"took back: {turn.question}" if turn else "nothing to undo")
@@ -206,9 +209,9 @@ class Session:
             case "/stats":
                 self._show_stats()
             case "/save":
-                self._save(Path(file_name(rest)).expanduser())
+                self._save(file_named(rest))
             case "/load":
-                self._load(Path(file_name(rest)).expanduser())
+                self._load(file_named(rest))
         return True
 
     def _frames(self, rest: str) -> None:
@@ -218,7 +221,7 @@ class Session:
         word, _, name = rest.partition(" ")
         if word != "save" or not name.strip():
             raise UsageError(f"it is written {COMMANDS['/frames'].usage}")
-        path = Path(file_name(name.strip())).expanduser()
+        path = file_named(name.strip())
         from pandacli.ui.sheet import check_sheet_path, contact_sheet, save_sheet
 
         subject = self._talk.subject
@@ -272,7 +275,7 @@ class Session:
         if self._last is None:
             self._screen.aside("no answer yet")
             return
-        self._screen.stats(self._last, self._talk.subject.frames)
+        self._screen.stats(*self._last)
         if tokens := self._talk.tokens():
             self._screen.aside(f"the context holds {tokens[0]:,} of {tokens[1]:,} tokens")
 
@@ -281,7 +284,8 @@ class Session:
         turns = len(self._talk.turns)
         if not turns:
             raise UsageError("nothing has been said yet")
-        if path.exists() and not self._screen.confirm(f"{path} is there; replace it?"):
+        there = os.path.exists(path)  # noqa: PTH110  (a name that cannot be is told below)
+        if there and not self._screen.confirm(f"{path} is there; replace it?"):
             return
         write_transcript(self._talk.transcript(), path)
         self._screen.aside(f"saved {count_turns(turns)} to {path}")

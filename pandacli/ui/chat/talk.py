@@ -1,5 +1,6 @@
 """What is talked about and how: the clip, the model, the turns, and where they are kept."""
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from pandacli.engine.conversation import Conversation, Turn
 from pandacli.engine.transcript import Transcript, write_transcript
 from pandacli.errors import PandaError
+from pandacli.store.catalogue import MODELS
 from pandacli.ui.background import Background, Say
 from pandacli.video.clip import Clip
 
@@ -74,6 +76,13 @@ def too_long(forgotten: int) -> str:
         "the conversation is longer than the model's context; forgotten:"
         f" its first {count_turns(forgotten)}"
     )
+
+
+def _from_anywhere(model: str) -> str:
+    """A model's name; of one that is given as a folder, what leads there from every other."""
+    if model in MODELS:
+        return model
+    return os.path.abspath(os.path.expanduser(model))  # noqa: PTH100, PTH111  (as `resolve`)
 
 
 class Talk:
@@ -240,7 +249,7 @@ class Talk:
             start=clip.start,
             end=clip.end,
             frames=self.subject.num_frames,
-            model=self.model,
+            model=_from_anywhere(self.model),
             system=self.subject.system,
             turns=tuple(self.turns),
         )

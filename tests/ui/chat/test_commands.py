@@ -1,9 +1,11 @@
 """What a line with a slash asks for."""
 
+from pathlib import Path
+
 import pytest
 
 from pandacli.errors import UsageError
-from pandacli.ui.chat.commands import COMMANDS, file_name, parse
+from pandacli.ui.chat.commands import COMMANDS, file_named, parse
 
 
 @pytest.mark.parametrize(
@@ -51,10 +53,12 @@ def test_too_little_or_too_much_is_told(line: str) -> None:
         ("'my talk.md'", "my talk.md"),
         ('"a b" c', '"a b" c'),
         ("'open", "'open"),
+        ("~nobody-here/talk.md", "~nobody-here/talk.md"),
+        ("'~/my talk.md'", Path.home() / "my talk.md"),
     ],
 )
-def test_a_file_name_may_have_spaces_and_quotes(rest: str, name: str) -> None:
-    assert file_name(rest) == name
+def test_a_file_name_may_have_spaces_and_quotes_and_a_home(rest: str, name: str | Path) -> None:
+    assert file_named(rest) == Path(name)
 
 
 def test_every_command_says_what_it_does() -> None:

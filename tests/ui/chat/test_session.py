@@ -2,7 +2,9 @@
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -131,6 +133,20 @@ def test_what_is_wrong_is_said_and_the_talk_goes_on(
     assert complaint in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("line", [f"/save {'x' * 300}.md", f"/frames save {'x' * 300}.png"])
+def test_a_name_that_no_file_can_have_is_told(
+    converse: Converse, capsys: Capture, line: str
+) -> None:
+    assert questions(converse(QUESTION, line, OTHER)) == [QUESTION, OTHER]
+    assert "File name too long" in capsys.readouterr().err
+
+
+def test_the_home_of_nobody_is_a_folder_like_another(converse: Converse, capsys: Capture) -> None:
+    talk = converse("/load ~nobody-here/talk.json", "/video ~nobody-here/a.mp4")
+    assert "cannot read ~nobody-here/talk.json" in capsys.readouterr().err
+    assert talk.subject.clip.path == Path("~nobody-here/a.mp4")
+
+
 def test_frames_shows_the_times(converse: Converse, capsys: Capture) -> None:
     converse("/frames")
     assert capsys.readouterr().out == "frames at 0:00, 0:01\n"
@@ -186,11 +202,25 @@ def test_a_clip_that_cannot_be_read_leaves_the_one_before(
     assert "there is no such file" in capsys.readouterr().err
 
 
-def test_a_clip_the_model_cannot_hold_leads_back(converse: Converse, capsys: Capture) -> None:
+def test_a_clip_the_model_cannot_hold_leads_back(
+    converse: Converse, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, opened = Event(), Panda.open
+
+    def open_late(self: Panda, *clip: Any, num_frames: int, **more: Any) -> Any:
+        if num_frames == 64:
+            asked.wait(10)
+        return opened(self, *clip, num_frames=num_frames, **more)
+
+    def ask_meanwhile() -> str:
+        asked.set()
+        return OTHER
+
+    monkeypatch.setattr(Panda, "open", open_late)
     talk = converse(
         QUESTION,
         "/video long.mp4",
-        OTHER,
+        ask_meanwhile,
         "And now?",
         look=lambda clip: too_many_frames(made_up(clip)),
     )
@@ -312,6 +342,17 @@ def test_stats_tell_the_cost_and_how_full_the_context_is(
     said = capsys.readouterr().err
     assert "tokens/s" in said
     assert "of 512 tokens" in said
+
+
+def test_stats_stay_those_of_the_answer_where_another_part_is_looked_at(
+    converse: Converse, capsys: Capture
+) -> None:
+    def look(clip: Clip) -> Subject:
+        subject = made_up(clip)
+        return replace(subject, frames=replace(subject.frames, times=(0.5, 1.5)))
+
+    converse(QUESTION, "/clip 0.5", "/stats", look=look)
+    assert "2 at 0:00, 0:01" in capsys.readouterr().err
 
 
 def test_stats_follow_each_answer_where_asked_for(converse: Converse, capsys: Capture) -> None:

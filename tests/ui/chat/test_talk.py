@@ -184,6 +184,16 @@ def test_another_clip_is_in_the_log_at_once(start: Start, tmp_path: Path) -> Non
     assert len(kept.turns) == 1
 
 
+@pytest.mark.parametrize(("model", "kept"), [("tiny", "tiny"), ("./ckpt", "{}/ckpt")])
+def test_the_model_of_a_conversation_is_found_from_every_folder(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, kept: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    talk = start()
+    talk.model = model
+    assert talk.transcript().model == kept.format(tmp_path)
+
+
 def test_where_nothing_is_said_there_is_no_log(start: Start, clip: Clip, tmp_path: Path) -> None:
     talk = start()
     talk.turn_to(replace(made_up(clip), clip=Clip(clip.path, 1.0)))
