@@ -1,6 +1,7 @@
 """The frames of the next clips, read in processes of their own while this one is answered.
 
-A process that a damaged video brings down costs that video, and nothing else.
+A video that brings its process down, or never lets it come to an end, costs that video, and
+nothing else.
 """
 
 import multiprocessing
@@ -21,6 +22,11 @@ from pandacli.video.clip import Clip
 
 if TYPE_CHECKING:
     from pandacli.video import Frames
+
+PATIENCE = 600.0
+"""Seconds in which the frames of any small clip are read, however busy the machine is."""
+
+_SLOWEST = 1e6  # bytes of a clip that are gone through in a second more
 
 _Item = TypeVar("_Item")
 
@@ -84,31 +90,36 @@ class FramesAhead:
         if not isinstance(first, _Reading):
             return first
         try:
-            return first.item, first.future.result()
+            return first.item, first.future.result(_patience(first.clip))
         except PandaError as error:
             return first.item, error
+        except TimeoutError:  # it is read since before the others, so it has had its time
+            _end(self._pool)
+            frames: Frames | PandaError = _endless(first.clip)
         except BrokenProcessPool:
+            _end(self._pool)
             frames = self._read_alone(first.clip)
-            for other in window:
-                if isinstance(other, _Reading):
-                    other.future = self._submit(other.clip)
-            return first.item, frames
+        self._pool = self._new_pool(self._workers)
+        for other in window:
+            if isinstance(other, _Reading):
+                other.future = self._submit(other.clip)
+        return first.item, frames
 
     def _read_alone(self, clip: Clip) -> "Frames | PandaError":
         """Read a clip with no other in sight, after one of several has ended its process."""
-        _end(self._pool)
         alone = self._new_pool(1)
         try:
             with _no_ctrl_c_at_birth():
                 reading = alone.submit(read_fitted, clip, self._num_frames, self._side)
-            return reading.result()
+            return reading.result(_patience(clip))
         except PandaError as error:
             return error
+        except TimeoutError:
+            return _endless(clip)
         except BrokenProcessPool:
             return ClipError(f"{clip.path} brings the video decoder down")
         finally:
             _end(alone)
-            self._pool = self._new_pool(self._workers)
 
     def _submit(self, clip: Clip) -> "Future[Frames]":
         try:
@@ -143,6 +154,18 @@ def read_fitted(clip: Clip, num_frames: int, canvas_side: int) -> "Frames":
         raise
     except Exception as error:
         raise ClipError(f"{clip.path} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _patience(clip: Clip) -> float:
+    """Seconds after which a clip is taken for one that its decoder hangs on."""
+    try:
+        return PATIENCE + clip.path.stat().st_size / _SLOWEST
+    except OSError:  # told by the one that reads it
+        return PATIENCE
+
+
+def _endless(clip: Clip) -> ClipError:
+    return ClipError(f"{clip.path} does not come to an end in the video decoder")
 
 
 @contextmanager

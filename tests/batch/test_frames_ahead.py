@@ -80,6 +80,30 @@ def test_a_clip_that_brings_its_process_down_costs_only_itself(monkeypatch, clip
     assert str(found[1]) == f"{bad.path} brings the video decoder down"
 
 
+@pytest.fixture
+def impatient(monkeypatch) -> None:
+    """A file that is not there has half a second, and one that is there has hours."""
+    monkeypatch.setattr(frames_ahead, "read_fitted", deadly.read_fitted)
+    monkeypatch.setattr(frames_ahead, "PATIENCE", 0.5)
+    monkeypatch.setattr(frames_ahead, "_SLOWEST", 1.0)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_clip_that_its_decoder_hangs_on_costs_only_itself(clips, tmp_path) -> None:
+    bad, good = Clip(tmp_path / deadly.ENDLESS), Clip(clips / "wide.avi")
+    with FramesAhead(8, SIDE, workers=2) as ahead:
+        found = [frames for _, frames in read(ahead, bad, good, good)]
+    assert [type(frames) for frames in found] == [ClipError, Frames, Frames]
+    assert str(found[0]) == f"{bad.path} does not come to an end in the video decoder"
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_clip_that_is_read_alone_may_hang_too(tmp_path) -> None:
+    with FramesAhead(8, SIDE, workers=1) as ahead:
+        found = ahead._read_alone(Clip(tmp_path / deadly.ENDLESS))
+    assert "does not come to an end" in str(found)
+
+
 def test_a_process_that_something_else_has_ended_costs_nothing(clips) -> None:
     with FramesAhead(8, SIDE, workers=1) as ahead:
         reading = ahead.read(enumerate([Clip(clips / "wide.avi")] * 4))
