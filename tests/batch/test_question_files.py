@@ -331,6 +331,23 @@ def test_a_bad_row_is_told_and_those_before_it_are_read(row: bytes, told: str) -
     assert told in two
 
 
+@pytest.mark.parametrize(
+    ("rows", "good"),
+    [
+        (b'a,"b\nc,d\n\ne,f\n', [4, 6]),
+        (b'a,"b\n' + b"c,d\n" * 50_000, [*range(4, 50_004)]),
+        (b'a,"b\nc,d\n"e,f\ng,h\n', [4, 6]),
+        (b'a,"b\nc,d\n\xff\ne,f\n', [4, 6]),
+    ],
+    ids=["to the end", "to the limit", "to another quote", "to what is no text"],
+)
+def test_a_quote_without_an_end_costs_only_its_line(rows: bytes, good: list[int]) -> None:
+    with open_questions(io.BytesIO(b"video,question\na,b\n" + rows)) as questions:
+        found = read(questions)
+    assert [line for line, each in found if isinstance(each, Record)] == [2, *good]
+    assert 3 in [line for line, each in found if isinstance(each, str)]
+
+
 @pytest.mark.parametrize("text", ["", "a,b\nc,d", "video\na", "video,video,question\n", "\xff"])
 def test_a_table_without_a_usable_header_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ClipError):

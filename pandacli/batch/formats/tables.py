@@ -2,12 +2,14 @@
 
 import csv
 import json
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Self
 
 from pandacli.batch.formats.fields import Names, names_in
-from pandacli.batch.formats.source import Entry, Source
+from pandacli.batch.formats.source import Source
 from pandacli.batch.formats.strict import MOST_BYTES, TOO_LONG
 from pandacli.batch.records import RecordError
 from pandacli.errors import ClipError
@@ -74,6 +76,8 @@ def checked_header(source: Source) -> Header:
 def rows(source: Source, header: Header) -> Iterator[tuple[int, dict[str, str] | str]]:
     """The rows under a header.
 
+    What is no row costs one line: a quote that is never closed would take the next ones with it.
+
     Args:
         source: The file.
         header: Its header.
@@ -85,16 +89,14 @@ def rows(source: Source, header: Header) -> Iterator[tuple[int, dict[str, str] |
     lines = _Lines(source, header.line)
     reader = csv.reader(lines, delimiter=header.delimiter, strict=True)
     while True:
-        line = lines.line + 1
+        line = lines.begin_row()
         try:
             cells = next(reader)
         except StopIteration:
             return
-        except csv.Error as error:
+        except (csv.Error, RecordError) as error:
+            lines.end_row_at_once()
             yield line, f"not a row of a table: {error}"
-            continue
-        except RecordError as error:
-            yield line, error.message
             continue
         if not any(cell.strip() for cell in cells):
             continue
@@ -109,16 +111,29 @@ class _Lines:
     """Lines as the reader of a table wants them; one that is no text fails alone."""
 
     def __init__(self, source: Source, after: int) -> None:
-        self.line = after
-        self._lines: Iterator[Entry] = source.lines(blank=True)
-        for _ in range(after):
-            next(self._lines)
+        self._line = after
+        self._lines = islice(source.lines(blank=True), after, None)
+        self._row: list[bytes] = []
+        self._again: deque[bytes] = deque()
 
     def __iter__(self) -> Self:
         return self
 
+    def begin_row(self) -> int:
+        """Where the row begins that the next lines are of."""
+        self._row.clear()
+        return self._line + 1
+
+    def end_row_at_once(self) -> None:
+        """Have the row be its first line only; the others come again."""
+        others = self._row[1:]
+        self._again.extendleft(reversed(others))
+        self._line -= len(others)
+
     def __next__(self) -> str:
-        _, self.line, raw = next(self._lines)
+        raw = self._again.popleft() if self._again else next(self._lines)[2]
+        self._line += 1
+        self._row.append(raw)
         if len(raw) > MOST_BYTES:
             raise RecordError(TOO_LONG)
         try:
