@@ -9,6 +9,7 @@ import json
 import re
 from array import array
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +18,7 @@ from pandacli.errors import UsageError
 _BEGINNING = b'{"digest": "0123456789abcdef"'
 _BEGINS = re.compile(rb'\{"digest": "[0-9a-f]{16}"[,}]')
 _DIGEST = re.compile(r"[0-9a-f]{16}")
+_BLOCK = 1 << 20
 
 
 def encoded(line: Mapping[str, Any]) -> bytes:
@@ -82,6 +84,8 @@ def read_lines(file: BinaryIO, shown: Path) -> Lines:
     lines = Lines()
     start = torn = 0
     if file.read(1) not in (b"{", b""):  # of a video, not even a line is read
+        if _only_zeros(file):  # after a power cut that nothing had reached the disk before
+            return lines
         raise _foreign(shown, 1)
     file.seek(0)
     for number, raw in enumerate(file, 1):
@@ -98,6 +102,11 @@ def read_lines(file: BinaryIO, shown: Path) -> Lines:
             torn = number
         start += len(raw)
     return lines
+
+
+def _only_zeros(file: BinaryIO) -> bool:
+    file.seek(0)
+    return all(not block.strip(b"\0") for block in iter(partial(file.read, _BLOCK), b""))
 
 
 def _parsed(raw: bytes) -> dict[str, Any] | None:
