@@ -16,24 +16,16 @@ _BYTES = 8
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
-def record_digest(record: Record, settings: Mapping[str, Any]) -> int:
-    """The digest of one record; `record_hash` is for many.
+def record_hash(settings: Mapping[str, Any]) -> Callable[[Record], int]:
+    """What gives the digests of records.
 
     Args:
-        record: The record.
-        settings: All that an answer depends on besides, as a JSON object.
+        settings: All that an answer depends on besides the record, as a JSON object.
 
     Returns:
-        64 bits, unsigned.
-
-    Raises:
-        RecordError: The record cannot be written as JSON.
+        A function from a record to 64 bits, unsigned; it raises RecordError for a record that
+        cannot be written as JSON.
     """
-    return record_hash(settings)(record)
-
-
-def record_hash(settings: Mapping[str, Any]) -> Callable[[Record], int]:
-    """The function that gives the digests of records that are asked with these settings."""
     begun = blake2b(_canonical(settings), digest_size=_BYTES)
 
     def digest(record: Record) -> int:
@@ -50,10 +42,14 @@ def line_digest(raw: bytes) -> int:
 
 
 def clip_digest(record: Record) -> int:
-    """The digest of what a record asks about: records of one clip have the same."""
+    """The digest of what a record asks about: records of one clip have the same.
+
+    `./a.mp4` is `a.mp4`. What `b/../a.mp4` is, only the disk knows: `b` may be a link.
+    """
+    video = encode_basestring_ascii(_plain(record.video))
     start = None if record.start is None else float(record.start)
     end = None if record.end is None else float(record.end)
-    clip = f"{encode_basestring_ascii(record.video)} {start} {end}".encode()
+    clip = f"{video} {start} {end}".encode()
     return int.from_bytes(blake2b(clip, digest_size=_BYTES, person=b"clip").digest())
 
 
@@ -71,6 +67,12 @@ def belongs_to(clip: int, shard: int, shards: int) -> bool:
         shards: How many there are.
     """
     return clip % shards == shard - 1
+
+
+def _plain(path: str) -> str:
+    # not a PurePath: that keeps the names of all files in memory, for as long as Python runs
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    return "/" * path.startswith("/") + "/".join(parts)
 
 
 def _content(record: Record) -> bytes:

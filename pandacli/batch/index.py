@@ -62,7 +62,6 @@ class Index:
     Attributes:
         total: Records of the file, or of the shard; bad lines included.
         earlier: Of these, those that have been answered already.
-        bad: Of these, the lines that are no records.
         clips: Clips with open questions.
     """
 
@@ -71,7 +70,7 @@ class Index:
         self._hash = record_hash(settings)
         self._bad_lines = _Places()
         self._starts: NDArray[np.int64] = np.zeros(1, np.int64)  # of each clip, and the end
-        self.total = self.earlier = self.bad = self.clips = 0
+        self.total = self.earlier = self.clips = 0
 
     @classmethod
     def build(
@@ -154,8 +153,7 @@ class Index:
         self._line = np.asarray(found.line, np.uint32)[opened]
         self._part = np.asarray(found.part, np.uint32)[opened]
         self._digest = digest[opened]
-        self.bad = len(self._bad_lines.offset)
-        self.total = len(digest) + self.bad
+        self.total = len(digest) + len(self._bad_lines.offset)
         self.earlier = len(digest) - len(opened)
         self.clips = len(first)
 
