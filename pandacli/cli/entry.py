@@ -5,6 +5,7 @@ import signal
 import sys
 import warnings
 from contextlib import suppress
+from itertools import takewhile
 from types import FrameType
 from typing import NoReturn
 
@@ -22,7 +23,11 @@ def main() -> NoReturn:
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # of libraries; PYTHONWARNINGS=default shows them
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    code = run(sys.argv[1:])
+    try:
+        code = run(sys.argv[1:])
+    except _Terminated:
+        code = TERMINATED
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # there is nothing left to unwind
     _discard_unwritten()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C cannot hurry the way out
     if _computing():
@@ -108,15 +113,26 @@ def _traceback_if_wanted(arguments: list[str]) -> bool:
     """Prints the traceback of the error in hand if `--debug` or a default asks for it."""
     import traceback
 
+    from pandacli.ui.harmless import harmless
+
+    wanted = _wants_traceback(arguments)
+    if wanted:
+        with suppress(OSError):  # nobody to read it
+            sys.stderr.write(harmless(traceback.format_exc()))
+    return wanted
+
+
+def _wants_traceback(arguments: list[str]) -> bool:
     from pandacli.cli.settings import resolve
 
+    options = takewhile(lambda word: word != "--", arguments)
+    given = [word == "--debug" for word in options if word in ("--debug", "--no-debug")]
+    if given:
+        return given[-1]
     try:
-        wanted = "--debug" in arguments or resolve({"debug": None})["debug"]
+        return bool(resolve({"debug": None})["debug"])
     except UsageError:  # the configuration file is what the error is about
-        wanted = False
-    if wanted:
-        traceback.print_exc()
-    return wanted
+        return False
 
 
 def _computing() -> bool:
@@ -144,6 +160,10 @@ def _discard_unwritten() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
+class _Terminated(SystemExit):
+    """What SIGTERM raises; of the kind that event loops let through."""
+
+
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
     # An exception unwinds the spinner, which gives the terminal its cursor back.
-    sys.exit(TERMINATED)
+    raise _Terminated(TERMINATED)

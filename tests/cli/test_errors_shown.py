@@ -97,6 +97,44 @@ def test_a_traceback_comes_only_with_debug(panda):
         assert done.returncode == 3
 
 
+def test_a_traceback_cannot_drive_the_terminal(panda):
+    done = panda("ask", b"\x1b[31m.mp4", "why?", "--debug")
+    assert b"Traceback" in done.stderr
+    assert b"\x1b" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        (["--no-debug"], False),
+        (["--debug", "--no-debug"], False),
+        (["--no-debug", "--debug"], True),
+        (["--no-debug", "--", "--debug"], False),
+    ],
+)
+def test_the_last_word_on_the_command_line_decides_about_tracebacks(panda, options, wanted):
+    done = panda("ask", "missing.mp4", "why?", *options, PANDA_DEBUG="1")
+    assert (b"Traceback" in done.stderr) == wanted
+
+
+def test_a_question_in_place_of_a_command_is_wrong_usage(panda):
+    done = panda("what happens? " * 30)
+    assert lines(done)[0].endswith("is not a command")
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize(
+    "arguments", [["ask", "missing.mp4", "why?"], ["chat", "missing.mp4"], ["pull", "tinny"]]
+)
+def test_ray_is_refused_at_once_where_there_is_no_batch(panda, arguments):
+    done = panda(*arguments, PANDA_ENGINE="ray")
+    assert lines(done) == [
+        "panda: PANDA_ENGINE: ray is for panda batch",
+        "       choose one of auto, torch, bitsandbytes, llama",
+    ]
+    assert done.returncode == 2
+
+
 BROKEN = """
 import sys, importlib
 def broken(*_, **__): raise {error}
@@ -121,6 +159,28 @@ def test_what_nobody_expected_is_short_too(environment, error, code, message):
     assert done.returncode == code
     assert lines(done)[:1] == ([message] if message else [])
     assert b"Traceback" not in done.stderr
+
+
+TERMINATED = """
+import atexit, os, signal, threading
+from pandacli.cli import entry
+from pandacli.ui.background import Background
+
+def compute(_):
+    Background(lambda _: threading.Event().wait())
+    os.kill(os.getpid(), signal.SIGTERM)
+    threading.Event().wait()
+
+entry.run = compute
+atexit.register(print, "the interpreter ends")
+entry.main()
+"""
+
+
+def test_sigterm_does_not_end_the_interpreter_under_a_thread_that_computes(environment):
+    command = [sys.executable, "-c", TERMINATED]
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (143, b"", b"")
 
 
 def test_an_error_that_nobody_reads_keeps_its_exit_code(environment):
