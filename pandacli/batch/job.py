@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 from pandacli import store
 from pandacli.batch.answering import Settings
@@ -90,7 +90,7 @@ class Batch:
         self.job = job
         self._piped = job.questions == STREAM
         with ExitStack() as opened:
-            source = sys.stdin.buffer if self._piped else Path(job.questions)
+            source = _stdin() if self._piped else Path(job.questions)
             self._questions = opened.enter_context(
                 open_questions(source, job.format, job.right_answers)
             )
@@ -149,10 +149,14 @@ class Batch:
         )
         return self.run
 
-    def finish(self) -> None:
-        """Have all answers on the disk, and in the shape that was asked for.
+    def finish(self, show: Callable[[str], object]) -> None:
+        """Have all answers on the disk or on stdout, and in the shape that was asked for.
+
+        Args:
+            show: Writes a line to stdout, where it is to go there; may raise OSError.
 
         Raises:
+            BrokenPipeError: Nobody reads any more.
             ClipError: They cannot be written.
         """
         self._answers.sync()
@@ -165,7 +169,7 @@ class Batch:
             return find(digest_of(record))
 
         if self.output is None:
-            write_answers(self._questions, self._shape, line_of, sys.stdout)
+            self._show(line_of, show)
             return
         partial = self.output.with_name(f"{self.output.name}.partial")
         try:
@@ -180,6 +184,20 @@ class Batch:
         finally:
             partial.unlink(missing_ok=True)
 
+    def _show(
+        self, line_of: "Callable[[Record], Line | None]", show: Callable[[str], object]
+    ) -> None:
+        try:
+            with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as file:
+                write_answers(self._questions, self._shape, line_of, file)
+                file.seek(0)
+                for line in file:
+                    show(line)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise ClipError(f"cannot write the answers: {error.strerror}") from error
+
     def _open_answers(self, opened: ExitStack) -> AnswersFile | AnswersStream:
         if self.journal:
             return opened.enter_context(AnswersFile(self.journal))
@@ -187,6 +205,12 @@ class Batch:
             return opened.enter_context(AnswersStream(sys.stdout.buffer))
         folder = opened.enter_context(tempfile.TemporaryDirectory())
         return opened.enter_context(AnswersFile(Path(folder) / "answers.jsonl"))
+
+
+def _stdin() -> BinaryIO:
+    if sys.stdin is None:
+        raise UsageError("standard input is closed")
+    return sys.stdin.buffer
 
 
 def _places(job: Job, shape: str) -> tuple[Path | None, Path | None]:

@@ -110,6 +110,7 @@ def batch(
     job = _job(questions, output, answers, chosen)
     how_run = {name: getattr(job.settings, name) for name in ("quant", "engine", "device")}
     from pandacli.batch.job import Batch
+    from pandacli.ui.batch import BatchDisplay
 
     with Batch(job) as opened:
         offer_download(job.settings.model, screen, **how_run)
@@ -118,7 +119,13 @@ def batch(
         if not run.tally.records:
             where = "this shard" if job.shard[1] > 1 else questions
             screen.notice(f"there are no questions in {where}")
-        display = _display(opened, screen, stats=chosen["stats"])
+        display = BatchDisplay(
+            screen,
+            run.tally,
+            stats=chosen["stats"],
+            answers=str(opened.output) if opened.output else None,
+            lines_to_stdout=chosen["json"] or not opened.output,
+        )
 
         def load() -> "Panda":
             return load_model(Loading(job.settings.model, **how_run), screen, display.doing)
@@ -128,7 +135,7 @@ def batch(
                 display.update(outcome)
                 if chosen["json"] and opened.output:
                     screen.line(jsons.dumps(outcome.written))
-        opened.finish()
+        opened.finish(screen.copy)
         _close(opened, display)
 
 
@@ -168,13 +175,6 @@ def _job(questions: str, output: str | None, answers: str | None, chosen: dict[s
         workers=chosen["workers"],
         fail_fast=chosen["fail-fast"],
     )
-
-
-def _display(opened: "Batch", screen: Screen, *, stats: bool) -> "BatchDisplay":
-    from pandacli.ui.batch import BatchDisplay
-
-    answers = str(opened.output) if opened.output else None
-    return BatchDisplay(screen, opened.run.tally, stats=stats, answers=answers)
 
 
 @contextmanager

@@ -145,6 +145,15 @@ class Screen:
         """Prints a line of our own on stdout; what it quotes from outside is made harmless."""
         self._write(harmless(text) + "\n")
 
+    def copy(self, text: str) -> None:
+        """Writes text to stdout as it is for a program, and made harmless for a terminal.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        sys.stdout.write(harmless(text) if self.answers_to_terminal else text)
+        sys.stdout.flush()
+
     def _write(self, text: str) -> None:
         try:
             sys.stdout.write(text)

@@ -139,7 +139,7 @@ def batch(
         with Batch(Job(str(questions), settings, **{"video_dir": clips} | of_job)) as opened:
             planned = opened.plan()
             outcomes = deque(planned.outcomes(load), maxlen=keep)
-            opened.finish()
+            opened.finish(print)
         assert opened.journal
         return Ran(list(outcomes), planned.tally, loads, opened.journal)
 

@@ -3,11 +3,16 @@
 import csv
 import io
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from pandacli.batch.answers_file import AnswersFile
 from pandacli.cli.demo import CLIP
+from pandacli.cli.entry import run
+from pandacli.ui.batch import BatchDisplay
 
 TINY = ("--model", "tiny")
 QUESTIONS = ["What happens?", "Is there a circle?", "Which shape appears?"]
@@ -115,6 +120,48 @@ def test_a_file_without_questions_is_told(panda, home):
     done = panda("batch", "q.jsonl", *TINY)
     assert done.returncode == 0
     assert done.stderr.startswith(b"panda: there are no questions in q.jsonl\n")
+
+
+def test_a_closed_standard_input_is_told(environment):
+    command = f"{sys.executable} -m pandacli batch - -m tiny <&-"
+    done = subprocess.run(command, shell=True, env=environment, capture_output=True, check=False)
+    assert done.stderr == b"panda: standard input is closed\n"
+    assert done.returncode == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_table_that_a_full_disk_does_not_take_is_told(environment, home):
+    (home / "q.csv").write_text("video,question\n")
+    command = [sys.executable, "-m", "pandacli", "batch", "q.csv", "-o", "-", "--quiet", *TINY]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*command, "--output-format", "csv"],
+            env=environment,
+            cwd=home,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert done.stderr == b"panda: cannot write the answers: No space left on device\n"
+    assert done.returncode == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "lines"), [([], False), (["--json"], True), (["-o", "-"], True)]
+)
+def test_the_display_knows_whether_answers_go_to_stdout(monkeypatch, home, options, lines):
+    seen = []
+
+    class Seen(BatchDisplay):
+        def __init__(self, *arguments, lines_to_stdout, **more):
+            super().__init__(*arguments, lines_to_stdout=lines_to_stdout, **more)
+            seen.append(lines_to_stdout)
+
+    monkeypatch.setattr("pandacli.ui.batch.BatchDisplay", Seen)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+    (home / "q.jsonl").touch()
+    assert run(["batch", str(home / "q.jsonl"), "-m", "tiny", *options]) == 0
+    assert seen == [lines]
 
 
 REFUSED = {

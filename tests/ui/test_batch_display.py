@@ -219,10 +219,12 @@ def test_a_dumb_terminal_gets_lines(clock, tty):
     assert terminal.getvalue() == "panda: 4 of 9 answered\n"
 
 
-def test_answers_on_the_same_terminal_are_not_drawn_over(clock, tty, monkeypatch):
+@pytest.mark.parametrize("answers", [None, "a.jsonl"])
+def test_answers_on_the_same_terminal_are_not_drawn_over(clock, tty, monkeypatch, answers):
     terminal = tty()
     monkeypatch.setattr(sys, "stdout", terminal)
-    with BatchDisplay(Screen(), Tally(records=9, answered=4), answers=None, clock=clock):
+    tally = Tally(records=9, answered=4)
+    with BatchDisplay(Screen(), tally, answers=answers, lines_to_stdout=True, clock=clock):
         print('{"answer": "red"}')
     assert terminal.getvalue() == '{"answer": "red"}\npanda: 4 of 9 answered\n'
 
@@ -321,7 +323,8 @@ def test_the_picture_moves_without_being_asked(clock, tty):
 
 def test_what_goes_to_stdout_meanwhile_stays_there(clock, tty, capsys):
     terminal = tty()
-    with BatchDisplay(Screen(), Tally(records=9), answers=None, clock=clock):
+    tally = Tally(records=9)
+    with BatchDisplay(Screen(), tally, answers=None, lines_to_stdout=True, clock=clock):
         print("{}")
     assert capsys.readouterr().out == "{}\n"
     assert "{}" not in terminal.getvalue()

@@ -34,8 +34,9 @@ class BatchDisplay:
         screen: Where it is shown.
         tally: Grows while the run goes on.
         stats: Say at the end what each stage took.
-        answers: The file of answers as the user knows it; None where they go to stdout, which a
-            picture on the same terminal would garble, so that lines are written instead.
+        answers: The file of answers as the user knows it; None where there is none.
+        lines_to_stdout: Whether answers go to stdout as they come. A picture on the same terminal
+            would garble them, so that lines are written instead.
         clock: Seconds; never put back.
     """
 
@@ -46,12 +47,14 @@ class BatchDisplay:
         *,
         stats: bool = False,
         answers: str | None,
+        lines_to_stdout: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._screen = screen
         self._tally = tally
         self._stats = stats
         self._answers = answers
+        self._lines_to_stdout = lines_to_stdout
         self._clock = clock
         self._began = self._ended = clock()
         self._moment = Moment(tally, clock)
@@ -112,7 +115,7 @@ class BatchDisplay:
     def _chosen_view(self) -> _View | None:
         if self._screen.quiet:
             return None
-        garbles = self._answers is None and self._screen.answers_to_terminal
+        garbles = self._lines_to_stdout and self._screen.answers_to_terminal
         if not self._screen.draws or garbles:
             return Lines(self._screen, self._moment)
         from pandacli.ui.batch.moving import MovingPicture
