@@ -92,11 +92,6 @@ class Conversation:
         self.forgotten = min(self.forgotten, len(self.turns))
         return turn
 
-    def reset(self) -> None:
-        """Take all turns back."""
-        self.turns.clear()
-        self.forgotten = 0
-
     def _recorded(self, question: str, stream: AnswerStream) -> Generator[str, None, Answer]:
         pieces: list[str] = []
         turn = None

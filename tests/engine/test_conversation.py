@@ -1,6 +1,5 @@
 """A conversation: every turn is answered as if all were asked at once, and costs only itself."""
 
-from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
@@ -196,12 +195,9 @@ def test_a_seed_makes_a_conversation_repeatable_and_its_turns_different(
     assert first[0] != first[1]
 
 
-@pytest.mark.parametrize("take_back", [Conversation.undo, Conversation.reset])
-def test_taking_turns_back_remembers_what_was_forgotten(
-    conversation: Conversation, take_back: Callable[[Conversation], object]
-) -> None:
+def test_taking_turns_back_remembers_what_was_forgotten(conversation: Conversation) -> None:
     conversation.turns, conversation.forgotten = [Turn("a", "b"), Turn("c", "d")], 2
-    take_back(conversation)
+    conversation.undo()
     assert conversation.forgotten == len(conversation.turns)
 
 
