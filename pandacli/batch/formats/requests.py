@@ -33,6 +33,9 @@ def is_request(fields: dict[str, Any]) -> bool:
 def record_of(fields: dict[str, Any], line: int) -> Record:
     """The question of a request.
 
+    How an answer is drawn is a matter of the run: `temperature`, `top_p`, `seed` and `stop` of a
+    request are not used.
+
     Args:
         fields: The request.
         line: Where it stands.
