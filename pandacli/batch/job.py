@@ -1,5 +1,6 @@
 """A batch from its file of questions to its file of answers."""
 
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import BinaryIO, Self, TextIO
 
 from pandacli import store
 from pandacli.batch.answering import Settings
@@ -17,16 +18,12 @@ from pandacli.batch.answers_stream import AnswersStream
 from pandacli.batch.digest import record_hash
 from pandacli.batch.formats import check_shape, open_questions, write_answers
 from pandacli.batch.index import Index
-from pandacli.batch.output_path import refuse_same
+from pandacli.batch.output_path import refuse_same, writable_file
 from pandacli.batch.ray_run import RayRun
-from pandacli.batch.records import Record
 from pandacli.batch.run import Run
 from pandacli.batch.videos import VideoFolder
 from pandacli.errors import ClipError, UsageError
 from pandacli.store.durable import settle
-
-if TYPE_CHECKING:
-    from pandacli.batch.answering import Line
 
 STREAM = "-"
 """Stands for stdin, or stdout, in place of a file."""
@@ -98,9 +95,10 @@ class Batch:
             self._shape = self._questions.format if same else job.output_format
             check_shape(self._questions, self._shape)
             self.output, self.journal = _places(job, self._shape)
-            for path in (self.output, self.journal):
-                if path and not self._piped:
-                    refuse_same(path, Path(job.questions))
+            for path in filter(None, (self.output, self.journal)):
+                self._refuse_what_is_read(path)
+            # as asked for, it may be a link, which stays one
+            self._shaped = writable_file(self.output) if self.output else None
             self._answers = self._open_answers(opened)
             self._opened = opened.pop_all()
 
@@ -162,20 +160,14 @@ class Batch:
         self._answers.sync()
         if self._shape == _OURS:
             return
-        assert isinstance(self._answers, AnswersFile)  # a shape is made of a whole journal
-        digest_of, find = record_hash(self._decisive), self._answers.find
-
-        def line_of(record: Record) -> "Line | None":
-            return find(digest_of(record))
-
-        if self.output is None:
-            self._show(line_of, show)
+        if self._shaped is None:
+            self._show(show)
             return
-        partial = self.output.with_name(f"{self.output.name}.partial")
+        partial = self._shaped.with_name(f"{self._shaped.name}.partial")
         try:
             with partial.open("w", encoding="utf-8", newline="") as file:
-                write_answers(self._questions, self._shape, line_of, file)
-            settle(partial, self.output)
+                self._write_shaped(file)
+            settle(partial, self._shaped)
         except OSError as error:
             raise ClipError(
                 f"cannot write {self.output}: {error.strerror}",
@@ -184,12 +176,10 @@ class Batch:
         finally:
             partial.unlink(missing_ok=True)
 
-    def _show(
-        self, line_of: "Callable[[Record], Line | None]", show: Callable[[str], object]
-    ) -> None:
+    def _show(self, show: Callable[[str], object]) -> None:
         try:
             with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as file:
-                write_answers(self._questions, self._shape, line_of, file)
+                self._write_shaped(file)
                 file.seek(0)
                 for line in file:
                     show(line)
@@ -197,6 +187,17 @@ class Batch:
             raise
         except OSError as error:
             raise ClipError(f"cannot write the answers: {error.strerror}") from error
+
+    def _write_shaped(self, file: TextIO) -> None:
+        assert isinstance(self._answers, AnswersFile)  # a shape is made of a whole journal
+        digest_of = record_hash(self._decisive)
+        write_answers(self._questions, self._shape, digest_of, self._answers.find, file)
+
+    def _refuse_what_is_read(self, path: Path) -> None:
+        if not self._piped:
+            refuse_same(path, Path(self.job.questions), "questions")
+        if self._questions.right_answers:
+            refuse_same(path, self._questions.right_answers, "right answers")
 
     def _open_answers(self, opened: ExitStack) -> AnswersFile | AnswersStream:
         if self.journal:
@@ -226,7 +227,7 @@ def _places(job: Job, shape: str) -> tuple[Path | None, Path | None]:
     if shape == _OURS:
         return path, path
     journal = path.with_name(f"{path.stem}.answers.jsonl")
-    if journal == path:
+    if os.path.realpath(journal) == os.path.realpath(path):
         raise UsageError(f"{path} is where the answers are kept one by one: call it otherwise")
     return path, journal
 

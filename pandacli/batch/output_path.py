@@ -8,18 +8,23 @@ from pathlib import Path
 from pandacli.errors import ClipError, UsageError
 
 
-def refuse_same(path: Path, questions: Path) -> None:
-    """Keep the answers from being written into the questions.
+def refuse_same(path: Path, other: Path, what: str) -> None:
+    """Keep the answers from being written into another file of the run.
+
+    Args:
+        path: Where answers are to go.
+        other: The other file.
+        what: What that holds, in the plural.
 
     Raises:
         UsageError: Both are one file, by whatever names.
     """
     try:
-        same = path.samefile(questions)
+        same = path.samefile(other)
     except OSError:  # one of them is not there
-        same = os.path.realpath(path) == os.path.realpath(questions)
+        same = os.path.realpath(path) == os.path.realpath(other)
     if same:
-        raise UsageError(f"{path} is the file of the questions", "name another file with -o")
+        raise UsageError(f"{path} is the file of the {what}", "name another file with -o")
 
 
 def writable_file(path: Path) -> Path:

@@ -8,9 +8,16 @@ from typing import Any
 
 import pytest
 
-from pandacli.batch.answer_lines import answer_line, error_line
-from pandacli.batch.formats import OUTPUT_FORMATS, check_shape, open_questions, write_answers
-from pandacli.batch.records import Record
+from pandacli.batch.answer_lines import BAD_RECORD, answer_line, error_line
+from pandacli.batch.digest import digest_text, line_digest, record_hash
+from pandacli.batch.formats import (
+    OUTPUT_FORMATS,
+    Questions,
+    check_shape,
+    open_questions,
+    write_answers,
+)
+from pandacli.batch.records import Record, RecordError
 from pandacli.errors import UsageError
 
 OURS = [
@@ -53,11 +60,26 @@ REQUESTS = [
 ]
 
 
-def find(record: Record) -> dict[str, Any] | None:
-    """What came of a record: its question says so."""
-    if record.question == "missing?":
-        return None
-    digest = f"{record.line:08x}{record.part:08x}"
+digest_of = record_hash({})
+
+
+def journal(questions: Questions) -> dict[int, dict[str, Any]]:
+    """What came of each line, by its digest: the question says so, and what is none has failed."""
+    lines: dict[int, dict[str, Any]] = {}
+    for _, number, raw in questions.entries():
+        try:
+            for record in questions.records(raw, number):
+                if record.question != "missing?":
+                    lines[digest_of(record)] = outcome(record)
+        except RecordError as error:
+            digest = line_digest(raw)
+            told = error.fields, BAD_RECORD, error.message, digest_text(digest)
+            lines[digest] = error_line(number, *told)
+    return lines
+
+
+def outcome(record: Record) -> dict[str, Any]:
+    digest = digest_text(digest_of(record))
     if record.question == "fails?":
         return error_line(record.line, record.fields, "clip", "no file", digest, record)
     return answer_line(
@@ -71,16 +93,20 @@ def find(record: Record) -> dict[str, Any] | None:
     )
 
 
-def shaped(folder: Path, entries: list[Any], shape: str, name: str = "q.json") -> tuple[str, int]:
+def shaped(folder: Path, entries: list[Any], shape: str, name: str = "q.json") -> str:
     path = folder / name
     if name.endswith(".jsonl"):
         path.write_text("\n".join(map(json.dumps, entries)))
     else:
         path.write_text(json.dumps(entries))
+    return answered(path, shape)
+
+
+def answered(path: Path, shape: str) -> str:
     out = io.StringIO(newline="")
     with open_questions(path) as questions:
-        unanswered = write_answers(questions, shape, find, out)
-    return out.getvalue(), unanswered
+        write_answers(questions, shape, digest_of, journal(questions).get, out)
+    return out.getvalue()
 
 
 def table(text: str, delimiter: str = ",") -> list[dict[str, str]]:
@@ -89,7 +115,7 @@ def table(text: str, delimiter: str = ",") -> list[dict[str, str]]:
 
 def test_qa_has_what_both_scoring_scripts_read(tmp_path: Path) -> None:
     (tmp_path / "test_a.json").write_text(json.dumps(RIGHT))
-    text, unanswered = shaped(tmp_path, QA, "qa", "test_q.json")
+    text = shaped(tmp_path, QA, "qa", "test_q.json")
     first, last = json.loads(text)
     assert first == QA[0] | {
         "id": "v1_0",
@@ -100,45 +126,41 @@ def test_qa_has_what_both_scoring_scripts_read(tmp_path: Path) -> None:
         "pred": "To One?",
     }
     assert last["pred"] == "To Last?"
-    assert unanswered == 1
 
 
 def test_qa_lines_are_what_python_can_evaluate(tmp_path: Path) -> None:
-    text, unanswered = shaped(tmp_path, OURS, "qa-lines", "q.jsonl")
+    text = shaped(tmp_path, OURS, "qa-lines", "q.jsonl")
     assert "null" not in text
     assert "true" not in text
     first, last = map(json.loads, text.splitlines())
     assert {"id", "question", "answer", "pred"} <= first.keys()
     assert last["id"] == 5
-    assert unanswered == 3
 
 
 def test_generic_keeps_its_entries_and_adds_the_prediction(tmp_path: Path) -> None:
-    text, unanswered = shaped(tmp_path, GENERIC, "generic")
+    text = shaped(tmp_path, GENERIC, "generic")
     assert json.loads(text) == [GENERIC[0] | {"pred": "To One?"}]
-    assert unanswered == 0
 
 
 def test_a_pair_is_written_where_both_are_answered(tmp_path: Path) -> None:
-    text, unanswered = shaped(tmp_path, PAIRS, "consistency")
+    text = shaped(tmp_path, PAIRS, "consistency")
     assert json.loads(text) == [PAIRS[0] | {"pred1": "To One?", "pred2": "To Two?"}]
-    assert unanswered == 2
 
 
 def test_a_name_for_a_video_is_one_that_a_file_can_have(tmp_path: Path) -> None:
-    text, _ = shaped(tmp_path, OURS, "generic", "q.jsonl")
+    text = shaped(tmp_path, OURS, "generic", "q.jsonl")
     first, last = json.loads(text)
     assert (first["video_name"], first["A"]) == ("a", "right")
     assert (last["video_name"], "A" in last) == ("e", False)
 
 
 def test_pairs_can_be_written_one_by_one(tmp_path: Path) -> None:
-    text, _ = shaped(tmp_path, PAIRS[:1], "qa")
+    text = shaped(tmp_path, PAIRS[:1], "qa")
     assert [entry["id"] for entry in json.loads(text)] == ["1_1", "1_2"]
 
 
 def test_responses_tell_what_has_failed(tmp_path: Path) -> None:
-    text, unanswered = shaped(tmp_path, [*REQUESTS, {"custom_id": "bad"}], "openai", "q.jsonl")
+    text = shaped(tmp_path, [*REQUESTS, {"custom_id": "bad"}], "openai", "q.jsonl")
     done, failed, bad = map(json.loads, text.splitlines())
     assert done["custom_id"] == "r-One?"
     assert done["error"] is None
@@ -150,11 +172,10 @@ def test_responses_tell_what_has_failed(tmp_path: Path) -> None:
     assert completion["usage"]["completion_tokens"] == 3
     assert (failed["response"], failed["error"]["code"]) == (None, "clip")
     assert (bad["custom_id"], bad["error"]["code"]) == ("bad", "record")
-    assert unanswered == 3
 
 
 def test_responses_have_ids_that_are_strings(tmp_path: Path) -> None:
-    text, _ = shaped(tmp_path, OURS, "openai", "q.jsonl")
+    text = shaped(tmp_path, OURS, "openai", "q.jsonl")
     assert [json.loads(line)["custom_id"] for line in text.splitlines()] == [
         "x",
         "2",
@@ -166,21 +187,17 @@ def test_responses_have_ids_that_are_strings(tmp_path: Path) -> None:
 def test_a_table_keeps_its_columns_and_adds_ours(tmp_path: Path) -> None:
     path = tmp_path / "q.csv"
     path.write_text('video;question;answer;model\na;"On;e?";right;m\nb;fails?;;\n;no video;;\n')
-    out = io.StringIO(newline="")
-    with open_questions(path) as questions:
-        unanswered = write_answers(questions, "csv", find, out)
-    done, failed, bad = table(out.getvalue(), ";")
+    done, failed, bad = table(answered(path, "csv"), ";")
     ours = ["pred", "panda_model", "finish_reason", "tokens", "seconds", "error"]
     assert list(done) == ["video", "question", "answer", "model", *ours]
     assert (done["question"], done["answer"], done["pred"]) == ("On;e?", "right", "To On;e?")
     assert (done["tokens"], done["error"]) == ("3", "")
     assert (failed["pred"], failed["error"]) == ("", "clip: no file")
     assert bad["error"].startswith("record: ")
-    assert unanswered == 2
 
 
 def test_fields_that_differ_become_columns(tmp_path: Path) -> None:
-    text, _ = shaped(tmp_path, OURS, "csv", "q.jsonl")
+    text = shaped(tmp_path, OURS, "csv", "q.jsonl")
     rows = table(text)
     assert list(rows[0])[:8] == [
         *("video", "question", "id", "answer", "mine", "seen", "nothing"),
@@ -192,7 +209,7 @@ def test_fields_that_differ_become_columns(tmp_path: Path) -> None:
 
 
 def test_a_table_of_pairs_has_a_row_for_each_question(tmp_path: Path) -> None:
-    text, _ = shaped(tmp_path, PAIRS[:1], "csv")
+    text = shaped(tmp_path, PAIRS[:1], "csv")
     assert [(row["part"], row["answer"]) for row in table(text)] == [
         ("0", "To One?"),
         ("1", "To Two?"),
@@ -201,26 +218,29 @@ def test_a_table_of_pairs_has_a_row_for_each_question(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("nasty", ["a\rb", "a\nb", 'a"b', "a,b", "é\u2028", "=1+1", " a "])
 def test_cells_come_back_as_they_were(tmp_path: Path, nasty: str) -> None:
-    text, _ = shaped(tmp_path, [{"video": "a", "question": nasty}], "csv", "q.jsonl")
+    text = shaped(tmp_path, [{"video": "a", "question": nasty}], "csv", "q.jsonl")
     [row] = table(text)
     assert row["question"] == nasty
 
 
 def test_half_characters_can_be_written(tmp_path: Path) -> None:
     entry = {"video": "a", "question": "?", "mine": "\ud800"}
-    text, _ = shaped(tmp_path, [entry], "csv", "q.jsonl")
+    text = shaped(tmp_path, [entry], "csv", "q.jsonl")
     assert table(text)[0]["mine"] == "\\ud800"
 
 
-def test_our_own_lines_come_in_the_order_of_the_questions(tmp_path: Path) -> None:
-    text, unanswered = shaped(tmp_path, OURS, "jsonl", "q.jsonl")
-    lines = [json.loads(line) for line in text.splitlines()]
-    assert [line["video"] for line in lines] == ["sub/a.mp4", "b.mp4", "d.mp4", "e.mp4"]
-    assert [line.get("line") for line in lines] == [None, 2, 4, None]
-    assert unanswered == 3
+@pytest.mark.parametrize("shape", ["csv", "openai"])
+def test_a_bad_line_of_another_shard_is_left_to_it(tmp_path: Path, shape: str) -> None:
+    path = tmp_path / "q.csv"
+    path.write_text("video,question\n,no video\n")
+    out = io.StringIO(newline="")
+    with open_questions(path) as questions:
+        write_answers(questions, shape, digest_of, lambda _: None, out)
+    assert "no video" not in out.getvalue()
+    assert "error" not in out.getvalue().partition("\n")[2]
 
 
-@pytest.mark.parametrize("shape", OUTPUT_FORMATS)
+@pytest.mark.parametrize("shape", [shape for shape in OUTPUT_FORMATS if shape != "jsonl"])
 @pytest.mark.parametrize("entries", [OURS, QA, GENERIC, PAIRS, REQUESTS])
 def test_every_format_is_written_in_every_shape(
     tmp_path: Path, entries: list[Any], shape: str
@@ -229,11 +249,11 @@ def test_every_format_is_written_in_every_shape(
         with pytest.raises(UsageError):
             shaped(tmp_path, entries, shape)
     else:
-        assert "To One?" in shaped(tmp_path, entries, shape)[0]
+        assert "To One?" in shaped(tmp_path, entries, shape)
 
 
 def test_no_answers_are_an_empty_array(tmp_path: Path) -> None:
-    assert json.loads(shaped(tmp_path, [], "qa")[0]) == []
+    assert json.loads(shaped(tmp_path, [], "qa")) == []
 
 
 def test_a_shape_that_does_not_exist_is_told(tmp_path: Path) -> None:

@@ -22,17 +22,17 @@ def test_the_questions_are_not_overwritten(path: Path, tmp_path: Path) -> None:
     path.write_text("{}")
     (tmp_path / "link").hardlink_to(path)
     with pytest.raises(UsageError, match="is the file of the questions"):
-        refuse_same(tmp_path / "link", path)
+        refuse_same(tmp_path / "link", path, "questions")
 
 
 def test_a_file_that_is_not_there_is_compared_by_name(path: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(path)
     with pytest.raises(UsageError, match="is the file of the questions"):
-        refuse_same(tmp_path / "link", path)
+        refuse_same(tmp_path / "link", path, "questions")
 
 
 def test_another_file_is_no_problem(path: Path, tmp_path: Path) -> None:
-    refuse_same(path, tmp_path / "questions.jsonl")
+    refuse_same(path, tmp_path / "questions.jsonl", "questions")
 
 
 def test_a_stream_has_the_same_lines(path: Path) -> None:

@@ -210,6 +210,53 @@ def test_shapes_are_made_beside_what_they_are_made_from(batch, shape, name) -> N
     assert len(ran.lines) == 2
 
 
+def test_a_bad_line_is_in_the_table_of_one_shard(batch) -> None:
+    records = [*(ask(n, video) for n, video in enumerate(VIDEOS)), b"not json"]
+    shards = [batch(records, shard=(part, 2), output_format="csv") for part in (1, 2)]
+    tables = [ran.path.with_suffix(".csv").read_text() for ran in shards]
+    assert sum(table.count("not JSON") for table in tables) == 1
+
+
+def test_a_link_to_a_shape_stays_one(batch, tmp_path) -> None:
+    link, target = tmp_path / "link.csv", tmp_path / "elsewhere" / "table.csv"
+    target.parent.mkdir()
+    link.symlink_to(target)
+    batch([ask(1)], output_format="csv", output=str(link))
+    assert link.is_symlink()
+    assert "wide.avi" in target.read_text()
+
+
+def test_a_shape_that_cannot_be_written_is_refused_before_all_else(batch, tmp_path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UsageError, match="is a folder"):
+        batch([ask(1)], output_format="qa", output=str(tmp_path / "folder"))
+    assert not list(tmp_path.glob("*.answers.*"))
+
+
+def test_a_shape_that_is_a_link_to_its_own_journal_is_refused(batch, tmp_path) -> None:
+    (tmp_path / "link.csv").symlink_to(tmp_path / "link.answers.jsonl")
+    with pytest.raises(UsageError, match="is where the answers are kept one by one"):
+        batch([ask(1)], output_format="csv", output=str(tmp_path / "link.csv"))
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_right_answers_are_not_written_over(tmp_path, checkpoint, named) -> None:
+    questions, right = tmp_path / "test_q.json", tmp_path / "test_a.json"
+    questions.write_text('[{"video_name": "a", "question": "Why?", "question_id": "1"}]')
+    right.write_text('[{"answer": "so", "question_id": "1"}]')
+    before = right.read_bytes()
+    job = Job(
+        str(questions),
+        Settings(str(checkpoint)),
+        output=str(right),
+        output_format="qa",
+        right_answers=right if named else None,
+    )
+    with pytest.raises(UsageError, match="is the file of the right answers"):
+        Batch(job)
+    assert right.read_bytes() == before
+
+
 def test_the_questions_are_not_written_over(batch, tmp_path) -> None:
     with pytest.raises(UsageError, match="is the file of the questions"):
         batch([ask(1)], output=str(tmp_path / "q.jsonl"))

@@ -49,6 +49,7 @@ class Questions:
         format: One of `FORMATS`.
         columns: The columns of a table, as they are written there; else empty.
         delimiter: What keeps the cells of a table apart.
+        right_answers: The file of right answers that was joined to them; None where there is none.
     """
 
     def __init__(
@@ -60,10 +61,12 @@ class Questions:
         names: Names | None = None,
         columns: tuple[str, ...] = (),
         delimiter: str = ",",
+        right_answers: Path | None = None,
     ) -> None:
         self.format = format
         self.columns = columns
         self.delimiter = delimiter
+        self.right_answers = right_answers
         self._source = source
         self._numbered = numbered
         self._names = names or _NAMES.get(format)
@@ -182,7 +185,8 @@ def open_questions(
                 return _from_table(held)
             raws = _numbered(held) if kind.layout == "lines" else enumerate(_array(held), 1)
             right = RightAnswers(answers) if answers else None
-            return Questions(_copy(raws, held.name, right), kind.format, numbered=True)
+            joined = _copy(raws, held.name, right)
+            return Questions(joined, kind.format, numbered=True, right_answers=answers)
     except BaseException:
         held.close()
         raise

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
-from pandacli.batch.answer_lines import BAD_RECORD, as_text, error_line
-from pandacli.batch.digest import digest_text, line_digest
+from pandacli.batch.answer_lines import as_text
+from pandacli.batch.digest import line_digest
 from pandacli.batch.formats.answer_table import AnswerTable
 from pandacli.batch.formats.questions import Questions
 from pandacli.batch.formats.responses import response
@@ -15,7 +15,8 @@ from pandacli.errors import UsageError
 OUTPUT_FORMATS = ("jsonl", "qa", "qa-lines", "generic", "consistency", "csv", "openai")
 """The shapes that are written:
 
-    jsonl         ours, in the order of the questions
+    jsonl         ours, in the order in which the answers come: the file that they are written to
+                  one by one
     qa            a JSON array of {"id", "video_name", "question", "answer", "pred"}; `Q` and `A`
                   say the question and the right answer again, as Video-ChatGPT's script for these
                   data sets reads them so
@@ -27,7 +28,6 @@ OUTPUT_FORMATS = ("jsonl", "qa", "qa-lines", "generic", "consistency", "csv", "o
 """
 
 Line = dict[str, Any]
-Find = Callable[[Record], Line | None]
 
 _PYTHON = (str, int, float)
 _ARRAYS = {"qa": qa_entry, "generic": generic_entry}
@@ -50,22 +50,21 @@ def check_shape(questions: Questions, format: str) -> None:  # noqa: A002 (the o
 def write_answers(
     questions: Questions,
     format: str,  # noqa: A002 (the option's name)
-    find: Find,
+    digest_of: Callable[[Record], int],
+    find: Callable[[int], Line | None],
     out: TextIO,
-) -> int:
+) -> None:
     """Write all answers of a run, in the order of the questions, one at a time.
 
-    What has no answer is left out, as no scoring script expects it. Only jsonl, csv and openai
-    have a place for errors, and tell of what has failed.
+    What has no answer is left out, as no scoring script expects it. Only csv and openai have a
+    place for errors, and tell of what has failed.
 
     Args:
         questions: The questions.
-        format: One of `OUTPUT_FORMATS`.
-        find: The line of our own answers file that a record has, or None.
+        format: One of `OUTPUT_FORMATS`, but not jsonl, which the others are made from.
+        digest_of: The digest of a record; see `record_hash`.
+        find: The line of our own answers file with a digest, or None.
         out: Where to; a file is opened with `newline=""`.
-
-    Returns:
-        How many questions, lines that are none included, are without an answer.
 
     Raises:
         UsageError: See `check_shape`.
@@ -73,70 +72,65 @@ def write_answers(
         OSError: There is no writing to `out`.
     """
     check_shape(questions, format)
-    walk = _Walk(questions, find)
+    walk = _Walk(questions, digest_of, find)
     if format == "csv":
         table = AnswerTable(questions, out)
         for record, line in walk.lines():
             table.write(record, line)
-    elif format in ("jsonl", "qa-lines", "openai"):
+    elif format == "openai":
         for record, line in walk.lines():
-            text = _one_line(format, record, line)
-            if text:
-                out.write(text + "\n")
+            out.write(as_text(response(record, line)) + "\n")
+    elif format == "qa-lines":
+        for entry in _entries(walk, "qa"):
+            out.write(as_text(_for_python(entry)) + "\n")
     else:
         entries = _pairs(walk) if format == "consistency" else _entries(walk, format)
         _write_array(entries, out)
-    return walk.unanswered
 
 
 class _Walk:
-    """The records of a file with what came of them; those that nothing came of are counted."""
+    """The records of a file with what came of them."""
 
-    def __init__(self, questions: Questions, find: Find) -> None:
+    def __init__(
+        self,
+        questions: Questions,
+        digest_of: Callable[[Record], int],
+        find: Callable[[int], Line | None],
+    ) -> None:
         self._questions = questions
+        self._digest_of = digest_of
         self._find = find
-        self.unanswered = 0
-
-    def entries(self) -> Iterator[list[tuple[Record | None, Line]]]:
-        """The lines of each entry that has any."""
-        for _, number, raw in self._questions.entries():
-            try:
-                records = self._questions.records(raw, number)
-            except RecordError as error:
-                self.unanswered += 1
-                digest = digest_text(line_digest(raw))
-                bad = error_line(number, error.fields, BAD_RECORD, error.message, digest)
-                yield [(None, bad)]
-                continue
-            found = [(record, self._find(record)) for record in records]
-            self.unanswered += sum(line is None or "error" in line for _, line in found)
-            yield [(record, line) for record, line in found if line is not None]
 
     def lines(self) -> Iterator[tuple[Record | None, Line]]:
         """Each record, None for a line that is none, and its line."""
-        for entry in self.entries():
+        for entry in self._entries():
             yield from entry
 
     def answered(self) -> Iterator[list[tuple[Record, str]]]:
         """The records of each entry that have an answer, and the answer."""
-        for entry in self.entries():
+        for entry in self._entries():
             yield [
                 (record, line["answer"])
                 for record, line in entry
                 if record is not None and "error" not in line
             ]
 
+    def _entries(self) -> Iterator[list[tuple[Record | None, Line]]]:
+        """The lines of each entry, as far as it has any."""
+        for _, number, raw in self._questions.entries():
+            entry: list[tuple[Record | None, int]]
+            try:
+                records = self._questions.records(raw, number)
+                entry = [(record, self._digest_of(record)) for record in records]
+            except RecordError:
+                entry = [(None, line_digest(raw))]
+            found = ((record, self._find(digest)) for record, digest in entry)
+            yield [(record, line) for record, line in found if line is not None]
 
-def _one_line(format: str, record: Record | None, line: Line) -> str:  # noqa: A002
-    if format == "openai":
-        return as_text(response(record, line))
-    if format == "jsonl":
-        return as_text(line)
-    if record is None or "error" in line:
-        return ""
-    entry = qa_entry(record, line["answer"])
+
+def _for_python(entry: Line) -> Line:
     # the script evaluates each line as Python, which knows no null, true or false
-    return as_text({name: value for name, value in entry.items() if type(value) in _PYTHON})
+    return {name: value for name, value in entry.items() if type(value) in _PYTHON}
 
 
 def _entries(walk: _Walk, format: str) -> Iterator[Line]:  # noqa: A002
