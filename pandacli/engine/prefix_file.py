@@ -67,7 +67,8 @@ def save_layers(
 def load_layers(path: Path, devices: Sequence[torch.device]) -> Iterator[tuple[Tensor, Tensor]]:
     """The keys and values of each layer, (1, heads, length, head size): float32, or as saved.
 
-    The file is mapped and read layer by layer.
+    The file is mapped and read layer by layer. What was saved to the bit is a view of it on a CPU:
+    to be copied before the next layer is asked for.
 
     Args:
         path: A file of `save_layers`.
@@ -109,7 +110,7 @@ def _packed(tensor: Tensor, along: int) -> dict[str, Tensor]:
 
 def _widened(parts: Sequence[Tensor]) -> Tensor:
     if len(parts) == 1:
-        return parts[0].clone()  # the file may go while this is in use
+        return parts[0]
     packed, low, step = parts
     return packed.float().mul_(step).add_(low)  # in place: fresh memory is what takes the time
 

@@ -113,7 +113,7 @@ def bytes_of(sizes: Sizes, quant: Quant, engine: str, dtype: torch.dtype) -> Nee
 def position_bytes(config: "VideoPandaConfig", engine: str, dtype: torch.dtype) -> int:
     """What one position takes in the KV cache of all layers."""
     number = _LLAMA_CACHE if engine == "llama" else dtype.itemsize
-    size = config.hidden_size // config.num_attention_heads
+    size = config.head_dim or config.hidden_size // config.num_attention_heads
     heads = config.num_key_value_heads or config.num_attention_heads
     return 2 * config.num_hidden_layers * heads * size * number
 

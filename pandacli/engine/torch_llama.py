@@ -42,8 +42,7 @@ class TorchLlama:
         """
         model = self._model
         cache = growing_cache(len(model.model.layers))
-        size = model.config.hidden_size // model.config.num_attention_heads
-        shape = (1, model.config.num_key_value_heads, size)
+        shape = (1, model.config.num_key_value_heads, model.config.head_dim)
         # the layers may be on several cards, and each has its keys and values beside it
         beside = [layer.input_layernorm.weight for layer in model.model.layers]
         saved = load_layers(path, [weight.device for weight in beside])

@@ -44,17 +44,15 @@ def sample_frames(clip: Clip, num_frames: int = 8) -> Frames:
     stream = read_stream(clip.path)
     announced = timestamps(stream, stream.ticks or [None] * stream.packet_count)
     guess = choose(clip, announced, stream.fps, num_frames) or [0]
-    reading = decode(stream, {0, *guess}, to_end=True)
+    wanted = {0, *guess}
+    reading = decode(stream, wanted, to_end=True)
     info = describe(stream, reading)
-    indices = choose(clip, info.timestamps, info.fps, num_frames)
-    if not indices:
-        raise UsageError(
-            f"the range asked for has no frame in it: {clip.path} "
-            f"is {format_time(info.duration)} long",
-            "choose --from and --to inside the video",
-        )
-    if not reading.pictures.keys() >= set(indices):
-        reading = decode(stream, set(indices), to_end=False)
+    indices = _chosen(clip, info, num_frames)
+    while not reading.pictures.keys() >= set(indices):  # a frame that cannot be shown ends a video
+        wanted |= {*indices}  # with those before, so that it ends there again
+        reading = decode(stream, wanted, to_end=True, as_announced=reading.as_announced)
+        info = describe(stream, reading)
+        indices = _chosen(clip, info, num_frames)
     return Frames(
         pixels=stack([reading.pictures[index] for index in indices]),
         indices=tuple(indices),
@@ -62,6 +60,17 @@ def sample_frames(clip: Clip, num_frames: int = 8) -> Frames:
         info=info,
         notices=_notices(stream, info),
     )
+
+
+def _chosen(clip: Clip, info: VideoInfo, num_frames: int) -> list[int]:
+    indices = choose(clip, info.timestamps, info.fps, num_frames)
+    if not indices:
+        raise UsageError(
+            f"the range asked for has no frame in it: {clip.path} "
+            f"is {format_time(info.duration)} long",
+            "choose --from and --to inside the video",
+        )
+    return indices
 
 
 def choose(clip: Clip, times: Sequence[float], fps: float, num_frames: int) -> list[int]:

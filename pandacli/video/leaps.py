@@ -6,7 +6,8 @@ files of which the packets tell the truth, and that is checked on the way:
 
 * nothing hints at damage (`Stream.whole`), and the file begins with a key frame;
 * the first frames and the last ones are there, each with the time that its packet announces;
-* so is every frame that was decoded in between, and a leap's first one is a key frame indeed;
+* no frame comes that was not announced, or out of order; a leap's first one is a key frame indeed;
+* none is lost on the way, unless some are left out; the decoder reports damage to any it decodes;
 * the first picture is, to the bit, that of the decoder which reads such files otherwise.
 
 Whatever fails makes all of it void, and the reader goes the slow way. So it does, too, in H.264

@@ -39,10 +39,12 @@ class Reading:
     Attributes:
         ticks: Tick of each frame up to where decoding went, in order; None where it has none.
         pictures: The frames asked for that were there, by number, uint8 `(H, W, 3)` RGB.
+        as_announced: Whether the frames are those of the packets, and so numbered as they are.
     """
 
     ticks: tuple[int | None, ...]
     pictures: dict[int, Picture]
+    as_announced: bool = True
 
 
 def read_frames(path: str | os.PathLike[str], indices: Sequence[int]) -> NDArray[np.uint8]:
@@ -68,7 +70,8 @@ def read_frames(path: str | os.PathLike[str], indices: Sequence[int]) -> NDArray
     missing = {index for index in wanted if index not in reading.pictures}
     if missing:
         last = len(reading.ticks) - 1
-        reading = decode(stream, {*reading.pictures, last}, to_end=False)
+        known = {*reading.pictures, last}
+        reading = decode(stream, known, to_end=False, as_announced=reading.as_announced)
         _log.warning(
             "%r has no frame %s: frame %d stands in", os.fspath(path), listed(missing), last
         )
@@ -77,22 +80,27 @@ def read_frames(path: str | os.PathLike[str], indices: Sequence[int]) -> NDArray
     return stack([reading.pictures[index] for index in wanted])
 
 
-def decode(stream: Stream, wanted: Collection[int], *, to_end: bool) -> Reading:
+def decode(
+    stream: Stream, wanted: Collection[int], *, to_end: bool, as_announced: bool = True
+) -> Reading:
     """The pictures of the frames wanted, and the ticks of all frames that decode.
 
     Args:
         to_end: Whether to find out about every frame to the last; otherwise decoding stops
             after the last one wanted, and that one's ticks may be the packets' word only.
+        as_announced: Whether the packets may be believed; what another decoding has shown.
 
     Raises:
         ClipError: No frame can be decoded.
     """
-    pictures = leap(stream, wanted, to_end=to_end)
+    pictures = leap(stream, wanted, to_end=to_end) if as_announced else None
     if pictures is not None:
         return Reading(stream.ticks or (), pictures)
     usual, final = sources_for(stream)
-    reading = _jump(stream, usual, final, wanted, to_end=to_end)
-    reading = reading or _walk(stream, usual, wanted, to_end=to_end, as_announced=True)
+    reading = None
+    if as_announced:
+        reading = _jump(stream, usual, final, wanted, to_end=to_end)
+        reading = reading or _walk(stream, usual, wanted, to_end=to_end, as_announced=True)
     reading = reading or _walk(stream, final, wanted, to_end=to_end, as_announced=False)
     if reading is None:
         raise ClipError(f"no frame of {stream.path} can be decoded", "the file may be damaged")
@@ -124,9 +132,11 @@ def _walk(
                 ticks.pop()
                 break
         if number >= last and not to_end:
-            return Reading(tuple(ticks), pictures)
+            return Reading(tuple(ticks), pictures, as_announced)
     complete = len(ticks) == stream.packet_count
-    return Reading(tuple(ticks), pictures) if ticks and (complete or not as_announced) else None
+    if not ticks or (as_announced and not complete):
+        return None
+    return Reading(tuple(ticks), pictures, as_announced)
 
 
 def _announced(stream: Stream, number: int, tick: int | None) -> bool:

@@ -1,7 +1,10 @@
+import numpy as np
 import pytest
 
 from pandacli.errors import UsageError
 from pandacli.video import Clip, reader, sample_frames, sample_indices
+from pandacli.video import frames as frames_module
+from pandacli.video.reader import Reading
 from tests.video.clips import cut_short, numbers_in, write_clip
 
 
@@ -50,6 +53,35 @@ def test_a_range_follows_the_streams_own_times(tmp_path):
     ticks = [number * 20 if number < 50 else 5000 + number * 20 for number in range(60)]
     path = write_clip(tmp_path / "clip.mp4", 60, ticks=ticks, options={"bf": "2"})
     assert set(sample_frames(Clip(path, start=3.0)).indices) <= set(range(50, 60))
+
+
+def test_what_one_decoding_disproved_the_next_does_not_believe(four_seconds, monkeypatch):
+    tried = []
+
+    def decode(stream, wanted, *, as_announced=True, **_):
+        tried.append(as_announced)
+        ticks = stream.ticks[:50] + stream.ticks[60:]  # ten frames are lost
+        shown = {n: np.full((8, 8, 3), n, np.uint8) for n in sorted(wanted) if n < len(ticks)}
+        return Reading(ticks, shown, as_announced=False)
+
+    monkeypatch.setattr(frames_module, "decode", decode)
+    sampled = sample_frames(Clip(four_seconds))
+    assert tried == [True, False]
+    assert list(sampled.indices) == sample_indices(25.0, 90)
+    assert sampled.pixels[:, 0, 0, 0].tolist() == list(sampled.indices)
+
+
+def test_a_frame_that_cannot_be_shown_ends_the_video(four_seconds, monkeypatch):
+    last = sample_indices(25.0, 100)[-1]
+    earlier = sample_indices(25.0, last)[4]  # is wanted only once the last one is known to be bad
+
+    def decode(stream, wanted, **_):
+        end = min({last, earlier} & set(wanted), default=100)
+        shown = {n: np.full((8, 8, 3), n, np.uint8) for n in wanted if n < end}
+        return Reading(stream.ticks[:end], shown, as_announced=False)
+
+    monkeypatch.setattr(frames_module, "decode", decode)
+    assert list(sample_frames(Clip(four_seconds)).indices) == sample_indices(25.0, earlier)
 
 
 def test_a_download_that_broke_off_is_sampled_as_far_as_it_goes(tmp_path):
