@@ -1,7 +1,7 @@
 """`panda ask`: questions in, answers out, from one load and one look at the clip."""
 
 import sys
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +15,7 @@ from pandacli.ui.console import Screen
 from pandacli.video.clip import Clip
 
 if TYPE_CHECKING:
-    from pandacli.engine import Answer
+    from pandacli.engine import Answer, LoadedClip
     from pandacli.video import Frames
 
 _EXAMPLE = 'for example: panda ask clip.mp4 "what happens?"'
@@ -108,22 +108,40 @@ def ask(
         )
     for sentence in () if sampled else clip.frames.notices:
         screen.notice(sentence)
-    how = {name: chosen[name.replace("_", "-")] for name in ("max_tokens", "temperature", "seed")}
-    if chosen["json"]:
-        with screen.stage("thinking"):
-            answers = [clip.ask(question, **how) for question in asked]
-        screen.json(video, panda.name, clip.frames, answers)
-        for answer in answers:
-            _report(answer, clip.frames, chosen, screen)
-    else:
-        for question in asked:
-            if len(asked) > 1:
-                screen.heading(question)
-            with closing(clip.stream(question, **how)) as pieces:
-                screen.stream(pieces, one_line=len(asked) > 1 and not screen.answers_to_terminal)
-            _report(pieces.answer, clip.frames, chosen, screen)
-    if kept:
-        keeping.keep(clip, screen)
+    with keeping.kept_afterwards(clip, screen) if kept else nullcontext():
+        if chosen["json"]:
+            _answer_in_json(asked, clip, video, panda.name, chosen, screen)
+        else:
+            _answer(asked, clip, chosen, screen)
+
+
+def _answer(asked: list[str], clip: "LoadedClip", chosen: dict[str, Any], screen: Screen) -> None:
+    for question in asked:
+        if len(asked) > 1:
+            screen.heading(question)
+        with closing(clip.stream(question, **_how(chosen))) as pieces:
+            screen.stream(pieces, one_line=len(asked) > 1 and not screen.answers_to_terminal)
+        _report(pieces.answer, clip.frames, chosen, screen)
+
+
+def _answer_in_json(
+    asked: list[str],
+    clip: "LoadedClip",
+    video: str,
+    model: str,
+    chosen: dict[str, Any],
+    screen: Screen,
+) -> None:
+    with screen.stage("thinking"):
+        answers = [clip.ask(question, **_how(chosen)) for question in asked]
+    screen.json(video, model, clip.frames, answers)
+    for answer in answers:
+        _report(answer, clip.frames, chosen, screen)
+
+
+def _how(chosen: dict[str, Any]) -> dict[str, Any]:
+    """Returns how to answer, as `LoadedClip.ask` takes it."""
+    return {name: chosen[name.replace("_", "-")] for name in ("max_tokens", "temperature", "seed")}
 
 
 def _report(answer: "Answer", frames: "Frames", chosen: dict[str, Any], screen: Screen) -> None:

@@ -10,7 +10,7 @@ import typer
 from pandacli.cli import keeping, options, settings
 from pandacli.cli.opening import Loading, read_clip
 from pandacli.cli.pulling import go_offline, offer_download
-from pandacli.errors import ClipError, UsageError
+from pandacli.errors import ClipError, PandaError, UsageError
 from pandacli.ui.console import Screen
 from pandacli.video.clip import Clip
 
@@ -200,7 +200,12 @@ def _talk(
     else:
         from pandacli.ui.chat.lines import converse
 
-        converse(talk, screen, quant=chosen["quant"], stats=chosen["stats"])
+        try:
+            converse(talk, screen, quant=chosen["quant"], stats=chosen["stats"])
+        except PandaError:
+            talk.remember()
+            talk.remembered()
+            raise
         talk.remember()
     with screen.stage("keeping what was seen of the clip"):
         failure = talk.remembered()

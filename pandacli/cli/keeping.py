@@ -1,5 +1,7 @@
 """What was computed of a clip before, and is kept for the next time."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pandacli.errors import PandaError
@@ -34,11 +36,19 @@ def look_up(clip: Clip, chosen: dict[str, Any], screen: Screen) -> "ClipPrefixes
             return None
 
 
-def keep(clip: "LoadedClip", screen: Screen) -> None:
-    """Keeps what was computed of a clip; if that cannot be, it is said, and nothing else is lost.
+@contextmanager
+def kept_afterwards(clip: "LoadedClip", screen: Screen) -> Iterator[None]:
+    """Keeps what was computed of a clip after the block, and where a question was refused in it."""
+    try:
+        yield
+    except PandaError:
+        _keep(clip, screen)
+        raise
+    _keep(clip, screen)
 
-    To be called when all answers are there.
-    """
+
+def _keep(clip: "LoadedClip", screen: Screen) -> None:
+    """Keeps what was computed of a clip; if that cannot be, it is said, and no answer is lost."""
     try:
         with screen.stage("keeping what was seen of the clip"):
             clip.keep()

@@ -103,6 +103,19 @@ def test_cache_in_json_has_bytes_and_times(panda, film, kept):
     assert clip["last_used"].endswith("+00:00")
 
 
+def test_a_question_that_is_refused_does_not_cost_what_was_computed(panda, film, kept):
+    done = panda("ask", film, "What happens?", "why? " * 2000, *ASK[1:])
+    assert done.returncode == 2
+    assert [entry.name for entry in kept.iterdir() if (entry / "kv").exists()]
+
+
+def test_a_line_that_is_refused_does_not_cost_what_was_computed(panda, film, kept):
+    lines = b"What happens?\n" + b"why? " * 2000 + b"\n"
+    done = panda("chat", film, "-m", "tiny", "--no-log", stdin=lines)
+    assert done.returncode == 2
+    assert [entry.name for entry in kept.iterdir() if (entry / "kv").exists()]
+
+
 def test_cache_can_be_cleared(panda, film, kept):
     panda("ask", film, *ASK)
     done = panda("cache", "--clear")
