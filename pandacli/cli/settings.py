@@ -123,12 +123,9 @@ def _shard(value: str) -> tuple[int, int]:
 
 
 def _byte_count(value: str) -> int:
-    size = r"(\d{1,18}(?:\.\d{1,18})?) *([KMGT]?)(I?)B?"
-    match = re.fullmatch(size, value.strip().upper(), re.ASCII)
-    if match is None or (match[3] and not match[2]):
-        raise ValueError(f"{value!r} is no size like 4GB, 500MB or 0")
-    power = " KMGT".index(match[2] or " ")
-    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+    from pandacli.store.budget import byte_count
+
+    return byte_count(value)
 
 
 def _device(value: str) -> str:

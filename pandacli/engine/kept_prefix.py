@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pandacli.errors import ModelError
 from pandacli.store.clip_digest import clip_digest
-from pandacli.store.prefixes import BUDGET, Entry, Label, Prefixes, entry_name
+from pandacli.store.prefixes import Entry, Label, Prefixes, entry_name
 from pandacli.video.clip import Clip
 
 if TYPE_CHECKING:
@@ -31,12 +31,13 @@ class ClipPrefixes:
     Args:
         clip: The file and the range.
         num_frames: How many frames the model is shown.
-        budget: The most bytes that all prefixes take together.
+        budget: The most bytes that all prefixes take together; None for `usual_budget`.
         whole: Tell the clip from others by all of its bytes, however long it is.
         folder: Where they are kept; None for the usual place.
 
     Raises:
         OSError: The file cannot be read.
+        UsageError: No budget is given, and `PANDA_CACHE_SIZE` is no size.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class ClipPrefixes:
         clip: Clip,
         num_frames: int,
         *,
-        budget: int = BUDGET,
+        budget: int | None = None,
         whole: bool = False,
         folder: Path | None = None,
     ) -> None:

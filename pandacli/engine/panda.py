@@ -161,14 +161,16 @@ class Panda:
             system: The system prompt; None is the one that the model was trained with.
             frames_seconds: For `Frames`: how long reading them took, for the statistics.
             cache: Look for what was computed of the clip before on the disk, in which case no
-                frames are read, and let `LoadedClip.keep` put it there; at most 4 GB are kept, and
-                `ClipPrefixes` says otherwise. It needs a path or a `Clip`, or `ClipPrefixes`.
-                Of a model that is not quantised, in float32, and with llama.cpp, every bit is kept;
-                else keys and values are in 8 bits, and answers may differ in rare cases.
+                frames are read, and let `LoadedClip.keep` put it there; at most 4 GB are kept, if
+                neither `PANDA_CACHE_SIZE` nor `ClipPrefixes` says otherwise. It needs a path or a
+                `Clip`, or `ClipPrefixes`. Of a model that is not quantised, in float32, and with
+                llama.cpp, every bit is kept; else keys and values are in 8 bits, and answers may
+                differ in rare cases.
 
         Raises:
             ClipError: The video cannot be used.
-            UsageError: The model cannot look at so many frames, or the range is none.
+            UsageError: The model cannot look at so many frames, the range is none, or
+                `PANDA_CACHE_SIZE` is no size.
         """
         check_frame_count(num_frames, self.model.config.num_frames)
         from pandacli.engine.loaded_clip import LoadedClip
@@ -233,8 +235,9 @@ class Panda:
 
 def _on_disk(clip: "Clip", num_frames: int) -> "ClipPrefixes | None":
     from pandacli.engine.kept_prefix import ClipPrefixes
+    from pandacli.store.budget import usual_budget
 
     try:
-        return ClipPrefixes(clip, num_frames)
+        return ClipPrefixes(clip, num_frames) if usual_budget() else None
     except OSError:  # the reader of the frames says what is wrong with it
         return None

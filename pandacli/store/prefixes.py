@@ -27,11 +27,9 @@ from typing import Any
 
 import platformdirs
 
+from pandacli.store.budget import usual_budget
 from pandacli.store.durable import settle, write_text
 from pandacli.store.places import home
-
-BUDGET = 4_000_000_000
-"""The most bytes that all entries take together, where nothing else is said."""
 
 _FORMAT = 1
 _LABEL, _FRAMES, _KV = "entry.json", "frames.json", "kv"
@@ -120,12 +118,15 @@ class Prefixes:
 
     Args:
         budget: The most bytes that they take together; those that were not used for the longest
-            time make room for others.
+            time make room for others. None for `usual_budget`.
         folder: Where they are; None for the usual place.
+
+    Raises:
+        UsageError: No budget is given, and the variable that says it holds no size.
     """
 
-    def __init__(self, budget: int = BUDGET, folder: Path | None = None) -> None:
-        self.budget = budget
+    def __init__(self, budget: int | None = None, folder: Path | None = None) -> None:
+        self.budget = usual_budget() if budget is None else budget
         self.folder = folder or prefixes_folder()
 
     def knows(self, clip: Mapping[str, Any]) -> bool:

@@ -11,7 +11,7 @@ import pytest
 from pandacli import Panda
 from pandacli.engine import LoadedClip, kept_prefix
 from pandacli.engine.kept_prefix import ClipPrefixes
-from pandacli.errors import PandaError
+from pandacli.errors import PandaError, UsageError
 from pandacli.store import prefixes as prefixes_module
 from pandacli.store.prefixes import Prefixes
 from pandacli.video import Clip
@@ -54,6 +54,21 @@ def entries(folder: Path) -> list[Path]:
 def test_what_was_kept_is_found(panda: Panda, film: Path) -> None:
     ask(panda, film)
     assert is_found(ask(panda, film))
+
+
+def test_the_variable_for_the_budget_holds_in_python_too(
+    panda: Panda, film: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask(panda, film)
+    kept = entries(folder)
+    monkeypatch.setenv("PANDA_CACHE_SIZE", "0")
+    assert not is_found(ask(panda, film))
+    assert entries(folder) == kept
+    monkeypatch.setenv("PANDA_CACHE_SIZE", "20GB")
+    assert ClipPrefixes(Clip(film), 8).prefixes.budget == 20_000_000_000
+    monkeypatch.setenv("PANDA_CACHE_SIZE", "lots")
+    with pytest.raises(UsageError, match="PANDA_CACHE_SIZE: 'lots' is no size"):
+        panda.open(film, cache=True)
 
 
 def test_nothing_is_kept_unless_it_is_asked_for(panda: Panda, film: Path, folder: Path) -> None:
