@@ -48,6 +48,7 @@ class Plan(Way):
         free: Bytes that were free there.
         times: Of the engines that could compute it, the seconds that a layer took; empty where
             there was no choice, or it was not measured.
+        guessed: Whether there was a choice, which nothing has been measured for.
         hint: What to do where the memory turns out to be too little.
     """
 
@@ -55,6 +56,7 @@ class Plan(Way):
     needs: int = 0
     free: int = 0
     times: tuple[tuple[Runner, float], ...] = ()
+    guessed: bool = False
     hint: str = _OUT_OF_IDEAS
 
     @property
@@ -233,7 +235,7 @@ def _winner(plans: list[Plan], config: "VideoPandaConfig", *, measure: bool, fin
     runners = [_runner(plan) for plan in plans] + ([_YARDSTICK] if slow else [])
     times = race(config, runners) if measure else remembered_race(config, runners)
     if times is None:
-        return plans[0]
+        return replace(plans[0], guessed=True)
     plan = min(plans, key=lambda plan: times[_runner(plan)])
     if slow and not final and times[_runner(plan)] > _MUCH_SLOWER * times[_YARDSTICK]:
         raise UsageError(

@@ -15,6 +15,7 @@ from pandacli.errors import ModelError
 from pandacli.model.checkpoint import read_config
 from pandacli.store.convert import Report, convert, describe_source
 from pandacli.store.copies import GGUF_FILE, QUANTS, Copy, copies_of, find_copy
+from pandacli.store.current import make_current
 
 if TYPE_CHECKING:
     from pandacli.model.modeling import VideoPandaForConditionalGeneration
@@ -31,6 +32,8 @@ def prepare(
 ) -> Copy | None:
     """Make the quantised copy that `Panda.load` would, with the same arguments.
 
+    Copies of what a known model was before are deleted.
+
     Returns:
         The copy; None where the model would be loaded from its checkpoint as it is.
 
@@ -39,7 +42,10 @@ def prepare(
     """
     resolved = store.resolve(model)
     plan = plan_for(resolved, quant, engine, device)
-    return _copy(resolved, plan.form, report) if plan.form else None
+    if plan.form is None:
+        return None
+    copy = _copy(resolved, plan.form, report)
+    return copy if resolved.kind == "copy" else make_current(copy, describe_source(resolved).commit)
 
 
 def is_ready(
@@ -47,16 +53,18 @@ def is_ready(
 ) -> bool:
     """Whether `Panda.load`, with the same arguments, finds all it takes on the disk.
 
-    Where that is for a race of engines to say that has not been run yet, this is a guess.
+    It does not where a race of engines that has not been run yet is to say what it takes.
 
     Raises:
         PandaError: As `Panda.load`.
     """
     resolved = store.resolve(model)
-    form = plan_for(resolved, quant, engine, device, measure=False).form
-    if form is None or resolved.kind == "copy":
+    plan = plan_for(resolved, quant, engine, device, measure=False)
+    if plan.guessed:
+        return False
+    if plan.form is None or resolved.kind == "copy":
         return True
-    return find_copy(describe_source(resolved).digest, form) is not None
+    return find_copy(describe_source(resolved).digest, plan.form) is not None
 
 
 def plan_for(
@@ -118,8 +126,11 @@ def _copy(resolved: store.ResolvedModel, form: "Form", report: Report | None) ->
                 return copy
         raise _dropped(resolved.name, QUANTS[form])
     source = describe_source(resolved)
+    if found := find_copy(source.digest, form):
+        return found
     with quiet_libraries():
-        return find_copy(source.digest, form) or convert(source, form, report)
+        made = convert(source, form, report)
+    return make_current(made, source.commit)
 
 
 def _dropped(name: str, quant: str) -> ModelError:

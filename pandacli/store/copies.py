@@ -194,6 +194,21 @@ def finish(copy: Copy) -> Copy:
     return replace(copy, folder=folder)
 
 
+def record_commit(copy: Copy, commit: str) -> Copy:
+    """Write down that the checkpoint of a copy is, unchanged, that of another commit.
+
+    Raises:
+        ModelError: It cannot be written.
+    """
+    manifest = copy.folder / MANIFEST
+    fields = manifest_fields(copy.folder) | {"commit": commit}
+    try:
+        write_text(manifest, json.dumps(fields, indent=2) + "\n")
+    except OSError as error:
+        raise ModelError(f"cannot write {manifest}: {error.strerror or error}") from error
+    return replace(copy, commit=commit)
+
+
 def remove_copy(copy: Copy) -> None:
     """Delete a copy from the disk.
 

@@ -2,7 +2,7 @@
 
 from pandacli.checkpoint_files import weight_files
 from pandacli.errors import ModelError
-from pandacli.store.copies import copies_of
+from pandacli.store.copies import read_copy
 from pandacli.store.digest import checkpoint_digest
 from pandacli.store.resolve import ResolvedModel
 
@@ -16,7 +16,7 @@ def identity(resolved: ResolvedModel) -> str:
         ModelError: It cannot be read.
     """
     if resolved.kind == "copy":
-        return copies_of(resolved.name)[0].digest
+        return read_copy(resolved.folder).digest
     try:
         return checkpoint_digest(resolved.folder, weight_files(resolved.folder))[0]
     except OSError as error:

@@ -4,10 +4,10 @@ Losing such a file costs time and nothing else, so trouble with it is no error.
 """
 
 import json
-import os
 from contextlib import suppress
 from typing import Any
 
+from pandacli.store.durable import write_text
 from pandacli.store.places import home
 
 
@@ -25,8 +25,4 @@ def remember(name: str, key: str, value: Any) -> None:
     file = home() / f"{name}.json"
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        known = recall(name) | {key: value}
-        # by its process: two at once must not write into one file
-        partial = file.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
-        partial.replace(file)
+        write_text(file, json.dumps(recall(name) | {key: value}, indent=1) + "\n")

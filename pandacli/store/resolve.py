@@ -1,6 +1,8 @@
 """From what a person calls a model to the folder that holds it."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -48,23 +50,33 @@ def resolve(model: str | os.PathLike[str]) -> ResolvedModel:
         ModelError: There is no such model, it is not on this machine, or its files are not whole.
     """
     known = MODELS.get(model) if isinstance(model, str) else None
-    try:
+    with _reading(os.fspath(model)):
         return _resolve_known(known) if known else _resolve_folder(model)
-    except OSError as error:
-        where = error.filename or os.fspath(model)
-        raise ModelError(f"cannot read {where}: {error.strerror}") from error
 
 
 def locate(model: KnownModel) -> ResolvedModel | None:
-    """Where a known model lies on this machine, whole or not; None where nothing of it is."""
-    if model.repo is None:
-        bundled = bundled_checkpoint(model)
-        return ResolvedModel(model.name, bundled, "bundled") if bundled.is_dir() else None
-    if folder := home_checkpoint(model):
-        return ResolvedModel(model.name, folder, "home")
-    if folder := _pulled_or_cached(model):
-        return ResolvedModel(model.name, folder, "cache")
-    return None
+    """Where a known model lies on this machine, whole or not; None where nothing of it is.
+
+    Raises:
+        ModelError: A place where it may be cannot be looked at.
+    """
+    with _reading(model.name):
+        if model.repo is None:
+            bundled = bundled_checkpoint(model)
+            return ResolvedModel(model.name, bundled, "bundled") if bundled.is_dir() else None
+        if folder := home_checkpoint(model):
+            return ResolvedModel(model.name, folder, "home")
+        if folder := _pulled_or_cached(model):
+            return ResolvedModel(model.name, folder, "cache")
+        return None
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ModelError(f"cannot read {error.filename or what}: {error.strerror}") from error
 
 
 def _resolve_known(model: KnownModel) -> ResolvedModel:

@@ -7,6 +7,7 @@
 Nothing here imports torch.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -32,6 +33,7 @@ from pandacli.store.copies import (
 
 _SUFFIX = ".partial"
 _NAME = re.compile(r"[0-9a-f]{16}-(?P<form>\w+)(\.partial)?")
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # as on some file systems of networks
 _PATIENCE = 0.5  # seconds to wait for a lock, which others may hold for a look at it
 
 
@@ -98,8 +100,9 @@ def remains() -> list[Remains]:
         if not (_is_whole(folder) or _is_worked_on(folder)):
             model = _note_beside(folder).get("model") or manifest_fields(folder).get("model")
             known = model if isinstance(model, str) else None
-            size = sum(path.lstat().st_size for path in folder.iterdir())
-            found.append(Remains(known, name["form"], folder, size))
+            with suppress(OSError):  # just now someone has finished it, or removed it
+                size = sum(path.lstat().st_size for path in folder.iterdir())
+                found.append(Remains(known, name["form"], folder, size))
     return found
 
 
@@ -147,6 +150,14 @@ def _locked(work: Path, model: str) -> Iterator[TextIO]:
                     ) from error
                 time.sleep(0.05)
                 continue
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                path.unlink(missing_ok=True)  # it is of no use to anybody here
+                raise ModelError(
+                    f"no file can be locked in {work.parent}",
+                    "set PANDA_HOME to a folder on another disk",
+                ) from error
             if _is_at(path, lock):  # who held it before may have deleted it
                 yield lock
                 return

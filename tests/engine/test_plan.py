@@ -204,7 +204,7 @@ def test_without_a_measurement_the_usual_engine_is_named(monkeypatch: pytest.Mon
     has_engines(monkeypatch, "torch", "bitsandbytes", "llama")
     found = [pick(quant, measure=False) for quant in ("8bit", "4bit")]
     assert [plan.engine for plan in found] == ["torch", "llama"]
-    assert not any(plan.times for plan in found)
+    assert all(plan.guessed and not plan.times for plan in found)
 
 
 def test_what_was_measured_before_is_used_where_nothing_may_be_measured(
@@ -213,7 +213,7 @@ def test_what_was_measured_before_is_used_where_nothing_may_be_measured(
     measured(monkeypatch, torch_8bit=3, bitsandbytes_8bit=2)
     monkeypatch.setattr(plan, "race", None)
     found = pick(measure=False)
-    assert found.engine == "bitsandbytes"
+    assert (found.engine, found.guessed) == ("bitsandbytes", False)
     assert dict(found.times) == {("torch", "8bit"): 3, ("bitsandbytes", "8bit"): 2}
 
 

@@ -1,5 +1,6 @@
 """Quantised copies: what is in them, and what happens when making one is cut short."""
 
+import errno
 import fcntl
 import json
 import resource
@@ -133,6 +134,19 @@ def test_two_at_once_are_refused(source: Source) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ModelError, match="another panda is quantising"):
             convert(source, "int8")
+
+
+def test_a_disk_without_locks_is_not_said_to_be_full(
+    source: Source, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(ModelError, match="no file can be locked in") as caught:
+        convert(source, "int8")
+    assert caught.value.hint == "set PANDA_HOME to a folder on another disk"
+    assert not list((home / "copies").iterdir())
 
 
 def test_a_disk_that_is_too_small_is_told_before_the_work(

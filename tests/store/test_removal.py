@@ -1,6 +1,7 @@
 """Removing a model: its copies and its download, and nothing else."""
 
 import json
+import shutil
 from pathlib import Path
 
 import huggingface_hub
@@ -126,6 +127,19 @@ def test_a_copy_that_is_being_made_is_not_among_the_remains() -> None:
     with work_folder("e" * 64, "int8", MODEL.name) as work:
         (work / "begun").touch()
         assert store.find_model(MODEL.name).remains == ()
+
+
+def test_what_is_finished_while_it_is_looked_at_is_not_among_the_remains(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begin_copy(MODEL.name)
+
+    def finished(work: Path) -> bool:
+        shutil.rmtree(work)
+        return False
+
+    monkeypatch.setattr("pandacli.store.unfinished._is_worked_on", finished)
+    assert store.find_model(MODEL.name).remains == ()
 
 
 def test_a_copy_that_someone_has_begun_to_finish_stays() -> None:

@@ -124,7 +124,8 @@ def test_a_download_that_stopped_half_way_names_the_file_and_how_to_go_on(tmp_pa
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": shards}))
     (folder / shards["a"]).write_bytes(b"")
     error = refusal("video-panda-7b")
-    assert error.message.endswith("is incomplete: no pytorch_model-00002-of-00002.bin")
+    assert error.message.startswith("the checkpoint is incomplete: ")
+    assert error.message.endswith("lacks 1 of 2 weight files: pytorch_model-00002-of-00002.bin")
     assert error.hint is not None
     assert "panda pull video-panda-7b" in error.hint
 
@@ -135,7 +136,15 @@ def test_a_folder_without_weights_or_tokenizer_is_incomplete(tmp_path: Path, los
     (folder / lost).unlink()
     error = refusal(folder)
     assert "is incomplete" in error.message
-    assert lost in error.message
+    assert lost in f"{error.message} {error.hint}"
+
+
+def test_other_weights_do_not_stand_for_those_that_are_looked_at_first(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "mine")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    index = {"weight_map": {"a": "model-00001-of-00001.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "lacks 1 of 1 weight files" in refusal(folder).message
 
 
 @pytest.mark.parametrize(
@@ -186,11 +195,17 @@ def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
 def test_a_folder_that_may_not_be_read_is_told(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "mine")
     (folder / "config.json").chmod(0)
-    assert "cannot read" in refusal(folder).message
+    assert "cannot be read" in refusal(folder).message
 
 
 def test_a_name_no_file_system_takes_is_told() -> None:
     assert "cannot read" in refusal("x" * 5000).message
+
+
+def test_a_place_that_cannot_be_looked_at_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PANDA_HOME", "x" * 5000)
+    with pytest.raises(ModelError, match="cannot read"):
+        store.locate(store.MODELS["video-panda-7b"])
 
 
 def test_without_panda_home_the_platform_decides(monkeypatch: pytest.MonkeyPatch) -> None:
