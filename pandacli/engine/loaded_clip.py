@@ -165,7 +165,8 @@ class LoadedClip:
     ) -> Together:
         """Ask many questions, each on its own, and take the answers as they become whole.
 
-        With a model in float32 and a temperature of 0 every answer is the one that `ask` gives.
+        Of a model that is not quantised, in float32, and at a temperature of 0 every answer is the
+        one that `ask` gives.
 
         Args:
             asks: The questions; they are drawn as there is room for them.

@@ -26,6 +26,8 @@ MOST_AT_ONCE = 64
 """How many questions are answered at once where nothing else is said: more gain next to nothing."""
 
 _FIRST_TOKENS = 64  # of an answer that there must be room for before its question joins
+_READ_AT_ONCE = 4096
+"""Tokens of questions that join together: a mask of each beside each is made for them."""
 
 Choose = Callable[[Tensor], int]
 """From logits (vocabulary,) to a token."""
@@ -222,17 +224,18 @@ class Together(Iterator[tuple[int, Answer | PandaError]]):
     def _join(self, room: int, at_once: int) -> bool:
         """Let questions in while there is room; the first always finds some."""
         used = sum(asking.positions for asking in self._active.values())
-        joined = False
+        read = 0
         while len(self._active) < at_once and self._draw():
             asking = self._waiting[0]
             used += _needed(asking)
-            if self._active and used > room:
+            too_long = read > 0 and read + len(asking.ids) > _READ_AT_ONCE
+            if too_long or (self._active and used > room):
                 break
             self._waiting.popleft()
             asking.begin()
             self._active[asking.number] = asking
-            joined = True
-        return joined
+            read += len(asking.ids)
+        return read > 0
 
     def _make_room(self, branches: "Branches", room: int) -> None:
         """Have the youngest begin anew later, where all together have become too long."""

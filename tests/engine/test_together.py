@@ -9,6 +9,7 @@ import torch
 from pandacli import Panda
 from pandacli.engine import Answer, LoadedClip
 from pandacli.engine.together import Ask, Together
+from pandacli.engine.torch_branches import TorchBranches
 from pandacli.errors import DeviceError, UsageError
 
 QUESTIONS = [
@@ -159,6 +160,23 @@ def test_where_too_much_room_was_asked_for_less_is_made_do_with(
     monkeypatch.setattr(prefix, "branch", reluctant)
     assert texts(opened.ask_together(ASKS)) == alone
     assert rooms[-1] <= 300 < rooms[-2]
+
+
+def test_long_questions_join_a_few_at_a_time(
+    opened: LoadedClip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pandacli.engine.together._READ_AT_ONCE", 40)
+    longest: list[int] = []
+    read = TorchBranches.read
+
+    def measured(branches: TorchBranches, texts: Mapping[int, Sequence[int]]) -> object:
+        longest.append(sum(map(len, texts.values())))
+        return read(branches, texts)
+
+    monkeypatch.setattr(TorchBranches, "read", measured)
+    questions = [Ask("what? " * 12, 3) for _ in range(5)]
+    assert len(texts(opened.ask_together(questions))) == 5
+    assert max(longest) < 60
 
 
 def test_the_youngest_waits_where_answers_outgrow_the_room(
