@@ -79,7 +79,7 @@ def find_model(name: str | os.PathLike[str]) -> ModelState:
 
 def model_state(model: KnownModel) -> ModelState:
     """What is here of a known model."""
-    found = locate(model)
+    found = _located(model)
     return ModelState(
         model.name,
         model,
@@ -124,8 +124,14 @@ def copy_bytes_to_come(model: KnownModel, commit: str, form: str, whole: int) ->
 
 
 def folder_bytes(folder: Path) -> int:
-    """What the files in a folder take, those that links lead to included."""
-    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    """What the files in a folder take, those that links lead to included.
+
+    Where the folder cannot be looked at, as on a disk that is gone, that is nothing.
+    """
+    try:
+        return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    except OSError:
+        return 0
 
 
 def digests(state: ModelState) -> dict[str, str]:
@@ -138,10 +144,25 @@ def digests(state: ModelState) -> dict[str, str]:
 
 def _folder_state(name: str) -> ModelState:
     folder = Path(os.path.expanduser(name))  # noqa: PTH111  (leaves an unknown ~user alone)
-    found = ResolvedModel(name, folder, "folder") if folder.is_dir() else None
+    found = ResolvedModel(name, folder, "folder") if _is_folder(folder) else None
     size = folder_bytes(folder) if found else 0
     state = _state(found)
     return ModelState(name, None, found, state, None, size, 0, _copies(name), _remains(name))
+
+
+def _located(model: KnownModel) -> ResolvedModel | None:
+    """As `locate`, for a list that one place that cannot be looked at must not end."""
+    try:
+        return locate(model)
+    except ModelError:
+        return None
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _named_by_copies() -> set[str]:

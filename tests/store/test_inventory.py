@@ -1,5 +1,7 @@
 """What there is of each model on this machine."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,41 @@ def test_a_folder_in_the_home_of_nobody_is_absent() -> None:
 def test_panda_home_may_be_that_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PANDA_HOME", "~nobody-here/panda")
     assert store.home() == Path("~nobody-here/panda")
+
+
+def test_a_folder_that_cannot_be_looked_at_is_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_copy(str(tmp_path / "unmounted"), "int8")
+    out_of_reach(monkeypatch, tmp_path / "unmounted")
+    assert [state.state for state in store.inventory()][-1] == "absent"
+
+
+def test_a_folder_whose_disk_goes_while_it_is_looked_at_is_incomplete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = pull_to(tmp_path / "mine")
+    write_copy(str(mine), "int8")
+    out_of_reach(monkeypatch, mine / "config.json")
+    state = store.find_model(str(mine))
+    assert (state.state, state.bytes) == ("incomplete", 0)
+
+
+def test_a_known_model_that_cannot_be_looked_at_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    out_of_reach(monkeypatch, store.home() / "models" / MODEL.name / "config.json")
+    assert store.find_model(MODEL.name).state == "absent"
+
+
+def out_of_reach(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    """Has the system refuse to look at a path, as at one on a server that is gone."""
+    stat = Path.stat
+
+    def refuse(self: Path, **how: bool) -> os.stat_result:
+        if self == path:
+            raise OSError(errno.ESTALE, "Stale file handle", str(path))
+        return stat(self, **how)
+
+    monkeypatch.setattr(Path, "stat", refuse)
 
 
 def test_what_is_no_model_is_refused() -> None:
