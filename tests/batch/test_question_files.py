@@ -13,7 +13,6 @@ import pytest
 from pandacli.batch.formats import (
     FORMATS,
     OUTPUT_FORMATS,
-    Questions,
     open_questions,
     write_answers,
 )
@@ -21,8 +20,8 @@ from pandacli.batch.formats.source import Copy
 from pandacli.batch.formats.strict import MOST_BYTES
 from pandacli.batch.records import Record, RecordError
 from pandacli.errors import ClipError, PandaError, UsageError
+from tests.batch.question_files import OURS, REQUEST, problem, read, records, request, written
 
-OURS = '{"video": "a.mp4", "question": "What?", "id": 7, "from": "1:02.5", "mine": [1]}'
 QA = [
     {"video_name": "vid1", "question": "who?", "question_id": "vid1_0"},
     {"video_name": "vid2", "question": "what?", "question_id": "vid2_0"},
@@ -33,62 +32,6 @@ ANSWERS = [
 ]
 GENERIC = [{"Q": "What happens?", "A": "A lot.", "video_name": "v_x"}]
 PAIRS = [{"Q1": "One?", "Q2": "Two?", "A": "Yes.", "video_name": "v_x"}]
-REQUEST = {
-    "custom_id": "r-1",
-    "method": "POST",
-    "url": "/v1/chat/completions",
-    "body": {
-        "model": "any",
-        "messages": [
-            {"role": "system", "content": "Be brief."},
-            {
-                "role": "user",
-                "content": [
-                    {"type": "video_url", "video_url": {"url": "file:///films/a%20b.mp4"}},
-                    {"type": "text", "text": "What?"},
-                ],
-            },
-        ],
-        "max_tokens": 20,
-    },
-}
-
-
-def written(folder: Path, name: str, content: str | bytes | object) -> Path:
-    path = folder / name
-    if not isinstance(content, str | bytes):
-        content = json.dumps(content)
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
-
-
-def read(questions: Questions) -> list[tuple[int, Record | str]]:
-    """The line of each record with the record, or with what is wrong with it."""
-    found: list[tuple[int, Record | str]] = []
-    for offset, line, raw in questions.entries():
-        assert questions.read(offset) == raw
-        try:
-            found += [(line, record) for record in questions.records(raw, line)]
-        except RecordError as error:
-            found.append((line, error.message))
-    return found
-
-
-def records(path: Path, kind: str = "auto", answers: Path | None = None) -> list[Record]:
-    with open_questions(path, kind, answers) as questions:
-        found = [record for _, record in read(questions)]
-    assert not [each for each in found if isinstance(each, str)]
-    return [each for each in found if isinstance(each, Record)]
-
-
-def problem(raw: str | bytes, kind: str = "jsonl") -> str:
-    """What is wrong with a line."""
-    raw = raw.encode() if isinstance(raw, str) else raw
-    with open_questions(io.BytesIO(raw), kind) as questions:
-        [(_, found)] = read(questions)
-    assert isinstance(found, str)
-    assert "\n" not in found
-    return found
 
 
 def ours(**fields: object) -> str:
@@ -281,139 +224,6 @@ def test_right_answers_go_with_one_format_only(tmp_path: Path) -> None:
     path = written(tmp_path, "q.jsonl", OURS)
     with pytest.raises(UsageError):
         open_questions(path, "auto", path)
-
-
-@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_a_table_is_recognised(tmp_path: Path, delimiter: str, end: str) -> None:
-    rows = [["video", "question", "from", "more"], ["a.mp4", '"Two\n\nlines?"', "1:00", "x"]]
-    rows += [[], ["b.mp4", "What?", "", ""]]
-    text = end.join(delimiter.join(row) for row in rows)
-    one, two = records(written(tmp_path, "q", text))
-    assert (one.line, one.question.splitlines()) == (2, ["Two", "", "lines?"])
-    assert (one.start, two.start) == (60.0, None)
-    assert (two.line, two.fields["more"]) == (6, "")
-
-
-@pytest.mark.parametrize(
-    "header",
-    ["video_name,question", "video,Q", "Video,Question", " video , question ", "video_id,question"],
-)
-def test_columns_may_be_called_otherwise(tmp_path: Path, header: str) -> None:
-    [record] = records(written(tmp_path, "q.csv", f"{header}\na,b"))
-    assert (record.video, record.question) == ("a", "b")
-
-
-def test_a_table_of_pairs_asks_both(tmp_path: Path) -> None:
-    found = records(written(tmp_path, "q.csv", "video_name,Q1,Q2\na,b,c"))
-    assert [record.question for record in found] == ["b", "c"]
-
-
-@pytest.mark.parametrize(
-    ("row", "told"),
-    [
-        (b"a,b,c", "a row of 3 cells under 2 columns"),
-        (b"\xff,b", "not UTF-8"),
-        (b'a,"b', "not a row of a table"),
-        (b"a," + b"x" * 200_000, "not a row of a table"),
-        (b"a,", "empty"),
-        (b"a", "empty"),
-        (b"x" * (MOST_BYTES + 1), "longer than 8 MB"),
-    ],
-    ids=itertools.count(),
-)
-def test_a_bad_row_is_told_and_those_before_it_are_read(row: bytes, told: str) -> None:
-    with open_questions(io.BytesIO(b"video,question\na,b\n" + row)) as questions:
-        (_, one), (line, two) = read(questions)
-    assert isinstance(one, Record)
-    assert line == 3
-    assert isinstance(two, str)
-    assert told in two
-
-
-@pytest.mark.parametrize(
-    ("rows", "good"),
-    [
-        (b'a,"b\nc,d\n\ne,f\n', [4, 6]),
-        (b'a,"b\n' + b"c,d\n" * 50_000, [*range(4, 50_004)]),
-        (b'a,"b\nc,d\n"e,f\ng,h\n', [4, 6]),
-        (b'a,"b\nc,d\n\xff\ne,f\n', [4, 6]),
-    ],
-    ids=["to the end", "to the limit", "to another quote", "to what is no text"],
-)
-def test_a_quote_without_an_end_costs_only_its_line(rows: bytes, good: list[int]) -> None:
-    with open_questions(io.BytesIO(b"video,question\na,b\n" + rows)) as questions:
-        found = read(questions)
-    assert [line for line, each in found if isinstance(each, Record)] == [2, *good]
-    assert 3 in [line for line, each in found if isinstance(each, str)]
-
-
-@pytest.mark.parametrize("text", ["", "a,b\nc,d", "video\na", "video,video,question\n", "\xff"])
-def test_a_table_without_a_usable_header_is_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(ClipError):
-        open_questions(written(tmp_path, "q.csv", text), "csv")
-
-
-def test_a_request_is_a_record(tmp_path: Path) -> None:
-    [record] = records(written(tmp_path, "q.jsonl", REQUEST))
-    assert (record.video, record.question) == ("/films/a b.mp4", "What?")
-    assert (record.system, record.max_tokens) == ("Be brief.", 20)
-    assert record.fields == REQUEST
-
-
-def request(*messages: object, **body: object) -> str:
-    video = {"type": "video_url", "video_url": {"url": "a.mp4"}}
-    user = {"role": "user", "content": [video, {"type": "text", "text": "What?"}]}
-    return json.dumps(REQUEST | {"body": {"messages": [user, *messages]} | body})
-
-
-def test_the_newer_limit_of_tokens_counts(tmp_path: Path) -> None:
-    line = request(max_tokens=3, max_completion_tokens=5)
-    assert records(written(tmp_path, "q.jsonl", line))[0].max_tokens == 5
-
-
-@pytest.mark.parametrize(
-    ("line", "told"),
-    [
-        (request({"role": "assistant", "content": "Hm."}), "an earlier answer"),
-        (request({"role": "tool", "content": "Hm."}), "the role 'tool'"),
-        (request({"role": []}), "the role"),
-        (request(3), "a message is a number"),
-        (request(messages="a"), "'messages' is a string, not a list"),
-        (request(messages=[]), "no videos"),
-        (request(messages=[{"role": "user", "content": "What?"}]), "no videos"),
-        (request(messages=[{"role": "user"}]), "'content' is missing"),
-        (request(*json.loads(request())["body"]["messages"]), "2 videos"),
-        (request({"role": "user", "content": [{"type": "image_url"}]}), "type 'image_url'"),
-        (request({"role": "user", "content": ["a"]}), "a part of a message is a string"),
-        (request(n=2), "several answers"),
-        (request(max_tokens="a"), "'max_tokens' is not a whole number"),
-        (json.dumps(REQUEST | {"body": 3}), "'body' is a number, not an object"),
-        (json.dumps(REQUEST | {"url": "/v1/embeddings"}), "/v1/chat/completions"),
-        (json.dumps(REQUEST | {"custom_id": {}}), "'custom_id' is an object"),
-        ('{"custom_id": "a", "url": "/v1/chat/completions"}', "'body' is missing"),
-    ],
-    ids=itertools.count(),
-)
-def test_what_is_wrong_with_a_request_is_told(line: str, told: str) -> None:
-    assert told in problem(line, "openai")
-
-
-@pytest.mark.parametrize(
-    ("url", "told"),
-    [
-        ("https://a.b/c.mp4", "not on this machine"),
-        ("data:video/mp4;base64,AAAA", "not on this machine"),
-        ("file://other/a.mp4", "another machine"),
-        ("file://[/a.mp4", "damaged"),
-        ("file:///a%00.mp4", "NUL"),
-        ("file://", "empty"),
-    ],
-)
-def test_a_video_elsewhere_is_refused(url: str, told: str) -> None:
-    part = {"type": "video_url", "video_url": {"url": url}}
-    line = request(messages=[{"role": "user", "content": [part, {"type": "text", "text": "?"}]}])
-    assert told in problem(line, "openai")
 
 
 @pytest.mark.parametrize("content", [OURS, json.dumps(QA), "video,question\na,b"])

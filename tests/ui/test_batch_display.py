@@ -6,77 +6,17 @@ import sys
 import time
 from contextlib import suppress
 
-import pyte
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from pandacli.batch.tally import Outcome, Tally
+from pandacli.batch.tally import Tally
 from pandacli.ui.batch import BatchDisplay
 from pandacli.ui.batch.lines import Lines, progress_line
 from pandacli.ui.batch.moment import Moment
 from pandacli.ui.batch.moving import Picture
-from pandacli.ui.batch.summary import duration, stage_rows
 from pandacli.ui.console import Screen
-
-
-class Clock:
-    """Shows what it is set to."""
-
-    now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
-class Tty(io.StringIO):
-    """What a terminal is sent."""
-
-    def isatty(self):
-        return True
-
-    def screen(self, columns=80, rows=24):
-        """What it shows then."""
-        screen = pyte.Screen(columns, rows)
-        pyte.Stream(screen).feed(self.getvalue().replace("\n", "\r\n"))
-        return screen
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-def tty(monkeypatch):
-    """Makes stderr a terminal; in the test itself, because pytest gives every phase a stderr."""
-
-    def attach(**environment):
-        terminal = Tty()
-        monkeypatch.setattr(sys, "stderr", terminal)
-        monkeypatch.delenv("NO_COLOR", raising=False)
-        usual = {"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"}
-        for name, value in (usual | environment).items():
-            monkeypatch.setenv(name, value)
-        return terminal
-
-    return attach
-
-
-def answer(question="What happens?", said="A circle moves.", line=1):
-    return Outcome(line, "a.mp4", question, said, None, {})
-
-
-def failure(message, line=17, video="a.mp4"):
-    return Outcome(line, video, "What?", None, message, {})
-
-
-def feed(display, tally, outcome):
-    if outcome.error is None:
-        tally.answered += 1
-    else:
-        tally.failed += 1
-    display.update(outcome)
+from tests.ui.outcomes import answer, failure, feed, plain
 
 
 def lines_drawn(moment, width, **options):
@@ -85,10 +25,6 @@ def lines_drawn(moment, width, **options):
     )
     console.print(Picture(moment))
     return console.file.getvalue()
-
-
-def plain(text):
-    return re.sub(r"\x1b\[[\d;]*m", "", text).splitlines()
 
 
 def busy_moment(clock, **counts):
@@ -348,81 +284,3 @@ def test_an_update_draws_nothing(clock, tty):
         for _ in range(20_000):
             feed(display, tally, answer())
         assert time.perf_counter() - started < 1
-
-
-# --- the summary
-
-
-def test_the_summary_says_what_the_run_came_to(clock, capsys):
-    tally = Tally(records=510, earlier=100, clips=20, clips_done=19, tokens=12_345)
-    tally.answered = 398
-    with BatchDisplay(Screen(), tally, answers="q.answers.jsonl", clock=clock) as display:
-        for line in (3, 30):
-            feed(display, tally, failure(f"line {line} of it is not JSON", line))
-        clock.now += 125
-    capsys.readouterr()
-    display.summary()
-    assert capsys.readouterr().err == (
-        "answered          398\n"
-        "failed            2\n"
-        "answered earlier  100\n"
-        "left              10\n"
-        "clips             19 of 20\n"
-        "tokens            12,345\n"
-        "time              2:05\n"
-        "speed             3.2 answers/s\n"
-        "written to        q.answers.jsonl\n"
-        "\n"
-        "failures\n"
-        "2  the first at line 3: line 3 of it is not JSON\n"
-    )
-
-
-def test_with_stats_each_stage_has_its_share_and_the_rest_is_named():
-    tally = Tally(seconds={"load": 12.0, "frames": 3.0, "answers": 84.0})
-    assert stage_rows(tally, 120.0) == [
-        ("load", "12.0 s   10%"),
-        ("frames", " 3.0 s    2%"),
-        ("answers", "  1:24   70%"),
-        ("other", "21.0 s   18%"),
-    ]
-
-
-def test_stages_on_many_machines_may_take_longer_than_the_run():
-    assert stage_rows(Tally(seconds={"answers": 40.0}), 10.0)[-1] == ("other", " 0.0 s    0%")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"), [(0.04, "0.0 s"), (59.96, "1:00"), (65, "1:05"), (7384, "2:03:04")]
-)
-def test_a_duration_is_a_clock_from_a_minute_on(seconds, shown):
-    assert duration(seconds) == shown
-
-
-@pytest.mark.parametrize("columns", [40, 80, 200])
-def test_the_summary_fits_the_terminal(columns, clock, tty):
-    terminal = tty(COLUMNS=str(columns))
-    tally = Tally(records=3, clips=1, seconds={"load": 1.0})
-    path = "a/folder/with/a/name/" * 12 + "answers.jsonl"
-    with BatchDisplay(Screen(), tally, stats=True, answers=path, clock=clock) as display:
-        feed(display, tally, failure("there is no file " + path))
-    terminal.truncate(0)
-    display.summary()
-    assert all(cell_len(line) <= columns for line in plain(terminal.getvalue().lstrip("\0")))
-
-
-def test_after_an_interruption_the_same_command_goes_on(clock, capsys):
-    tally = Tally(records=500, answered=120)
-    BatchDisplay(Screen(), tally, answers="a.jsonl", clock=clock).resume_hint(
-        ["panda", "batch", "my questions.jsonl"]
-    )
-    assert capsys.readouterr().err == (
-        "panda: 380 of 500 questions are left; "
-        "the same command goes on: panda batch 'my questions.jsonl'\n"
-    )
-
-
-def test_where_nothing_is_left_there_is_nothing_to_go_on_with(clock, capsys):
-    tally = Tally(records=5, answered=5)
-    BatchDisplay(Screen(), tally, answers="a.jsonl", clock=clock).resume_hint(["panda", "batch"])
-    assert capsys.readouterr().err == ""

@@ -1,12 +1,8 @@
 """Failures of a batch, counted by their kinds."""
 
-from pandacli.batch.tally import Outcome
 from pandacli.ui.batch.failures import Failures
 from pandacli.ui.batch.summary import failure_rows
-
-
-def failure(message, line=17, video="a.mp4"):
-    return Outcome(line, video, "What?", None, message, {})
+from tests.ui.outcomes import failure
 
 
 def test_a_video_that_is_missing_three_thousand_times_is_one_kind_of_failure():

@@ -1,5 +1,6 @@
 """A small model that answers at random, clips that were never files, and somebody who types."""
 
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,15 @@ import numpy as np
 import pytest
 
 from pandacli import Panda
+from pandacli.cli import settings
 from pandacli.engine.prefix import PrefixCache
+from pandacli.ui.chat.session import Session
 from pandacli.ui.chat.talk import Manner, Subject, Talk
+from pandacli.ui.console import Screen
 from pandacli.video import Clip, Frames, VideoInfo
+
+Converse = Callable[..., Talk]
+Capture = pytest.CaptureFixture[str]
 
 QUESTION, OTHER = "What happens?", "Is there a circle?"
 
@@ -97,3 +104,39 @@ class Typist:
 def too_many_frames(subject: Subject) -> Subject:
     """The same, but more than the small model can hold."""
     return replace(subject, num_frames=64)
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """What is answered to a yes or no question."""
+
+    def say(text: str) -> None:
+        monkeypatch.setattr("sys.stdin", io.StringIO(text))
+
+    say("")
+    return say
+
+
+@pytest.fixture
+def converse(start: Callable[..., Talk], said: Callable[[str], None]) -> Converse:
+    """Types these lines, to the end."""
+    del said  # nothing more than the lines is typed
+
+    def converse(
+        *lines: object,
+        look: Callable[[Clip], Subject] = made_up,
+        stats: bool = False,
+        **more: Any,
+    ) -> Talk:
+        talk = start(**more)
+        talk.wait(10)
+        read = {name: settings.reader(name) for name in ("temperature", "max-tokens", "seed")}
+        typist: Any = Typist(*lines)
+        Session(talk, typist, Screen(), look, read, pictures=False, stats=stats).run()
+        return talk
+
+    return converse
+
+
+def questions(talk: Talk) -> list[str]:
+    return [turn.question for turn in talk.turns]

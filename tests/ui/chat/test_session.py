@@ -1,8 +1,6 @@
 """A conversation in a terminal: what each line does, and what is said about it."""
 
-import io
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -10,57 +8,24 @@ from typing import Any
 import pytest
 
 from pandacli import Panda
-from pandacli.cli import settings
 from pandacli.engine.conversation import Turn
-from pandacli.engine.prefix import PrefixCache
 from pandacli.engine.transcript import Transcript, read_transcript, write_transcript
-from pandacli.errors import ClipError, DeviceError, ModelError
-from pandacli.ui.chat import session as session_module
+from pandacli.errors import ClipError, ModelError
 from pandacli.ui.chat.session import Session
 from pandacli.ui.chat.talk import Subject, Talk
 from pandacli.ui.console import Screen
 from pandacli.ui.harmless import harmless
 from pandacli.video import Clip
-from tests.ui.chat.conftest import OTHER, QUESTION, Typist, made_up, too_many_frames
-
-Converse = Callable[..., Talk]
-Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """What is answered to a yes or no question."""
-
-    def say(text: str) -> None:
-        monkeypatch.setattr("sys.stdin", io.StringIO(text))
-
-    say("")
-    return say
-
-
-@pytest.fixture
-def converse(start: Callable[..., Talk], said: Callable[[str], None]) -> Converse:
-    """Types these lines, to the end."""
-    del said  # nothing more than the lines is typed
-
-    def converse(
-        *lines: object,
-        look: Callable[[Clip], Subject] = made_up,
-        stats: bool = False,
-        **more: Any,
-    ) -> Talk:
-        talk = start(**more)
-        talk.wait(10)
-        read = {name: settings.reader(name) for name in ("temperature", "max-tokens", "seed")}
-        typist: Any = Typist(*lines)
-        Session(talk, typist, Screen(), look, read, pictures=False, stats=stats).run()
-        return talk
-
-    return converse
-
-
-def questions(talk: Talk) -> list[str]:
-    return [turn.question for turn in talk.turns]
+from tests.ui.chat.conftest import (
+    OTHER,
+    QUESTION,
+    Capture,
+    Converse,
+    Typist,
+    made_up,
+    questions,
+    too_many_frames,
+)
 
 
 def test_the_clip_and_the_model_are_told_first(converse: Converse, capsys: Capture) -> None:
@@ -247,76 +212,6 @@ def test_leaving_is_no_error_where_the_model_is_not_to_be_had(converse: Converse
     converse("/exit", load=load)
 
 
-def test_undo_says_what_it_took_back(converse: Converse, capsys: Capture) -> None:
-    assert questions(converse(QUESTION, OTHER, "/undo")) == [QUESTION]
-    assert f"took back: {OTHER}" in capsys.readouterr().err
-
-
-def test_retry_asks_the_last_question_again(converse: Converse, capsys: Capture) -> None:
-    talk = converse(QUESTION, "/set temperature 2", "/set SEED 5", "/retry")
-    assert questions(talk) == [QUESTION]
-    assert f"> {QUESTION}" in capsys.readouterr().out
-    assert talk.manner.seed == 5
-
-
-def test_retry_says_why_nothing_changes(converse: Converse, capsys: Capture) -> None:
-    converse(QUESTION, "/retry")
-    assert "at temperature 0 it is always the same" in capsys.readouterr().err
-
-
-def test_an_interrupted_retry_leaves_the_answer_before(
-    converse: Converse, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    def stop_at_once() -> str:
-        monkeypatch.setattr(PrefixCache, "read", stop)
-        return "/retry"
-
-    talk = converse(QUESTION, stop_at_once)
-    (turn,) = talk.turns
-    assert turn.finish_reason == "length"
-
-
-def test_an_answer_that_is_stopped_stays_as_far_as_it_came(
-    converse: Converse, interrupted: Callable[[int], None], tmp_path: Path, capsys: Capture
-) -> None:
-    interrupted(4)
-    talk = converse(QUESTION, OTHER)
-    (cut, whole) = talk.turns
-    assert (cut.finish_reason, whole.finish_reason) == ("interrupted", "length")
-    assert read_transcript(tmp_path / "log.json").turns == (cut, whole)
-    printed = capsys.readouterr()
-    assert "stopped" in printed.err
-    assert printed.out.splitlines()[0] == harmless(cut.answer)
-
-
-def test_running_out_of_memory_ends_the_line_and_not_the_talk(
-    converse: Converse, interrupted: Callable[..., None], capsys: Capture
-) -> None:
-    interrupted(4, DeviceError("out of memory", "a hint"))
-    assert questions(converse(QUESTION, OTHER)) == [QUESTION, OTHER]
-    printed = capsys.readouterr()
-    assert "panda: out of memory\n       a hint\n" in printed.err
-    assert printed.out.count("\n") == 2
-
-
-def test_a_second_ctrl_c_right_after_the_first_does_not_leave(
-    converse: Converse, interrupted: Callable[[int], None]
-) -> None:
-    interrupted(2)
-    assert questions(converse(QUESTION, KeyboardInterrupt(), OTHER)) == [QUESTION, OTHER]
-
-
-def test_a_later_ctrl_c_at_the_empty_prompt_leaves(
-    converse: Converse, interrupted: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(session_module, "_AGAIN", 0.0)
-    interrupted(2)
-    assert questions(converse(QUESTION, KeyboardInterrupt(), OTHER)) == [QUESTION]
-
-
 @pytest.mark.parametrize("line", ["/undo", "/reset"])
 def test_what_is_taken_back_leaves_the_log_at_once(
     converse: Converse, tmp_path: Path, line: str
@@ -333,44 +228,6 @@ def test_a_log_that_cannot_be_written_is_told_once(
 ) -> None:
     converse(QUESTION, OTHER, log=tmp_path / "missing" / "log.json")
     assert capsys.readouterr().err.count("the conversation is not kept: cannot write") == 1
-
-
-def test_stats_tell_the_cost_and_how_full_the_context_is(
-    converse: Converse, capsys: Capture
-) -> None:
-    converse(QUESTION, "/stats")
-    said = capsys.readouterr().err
-    assert "tokens/s" in said
-    assert "of 512 tokens" in said
-
-
-def test_stats_stay_those_of_the_answer_where_another_part_is_looked_at(
-    converse: Converse, capsys: Capture
-) -> None:
-    def look(clip: Clip) -> Subject:
-        subject = made_up(clip)
-        return replace(subject, frames=replace(subject.frames, times=(0.5, 1.5)))
-
-    converse(QUESTION, "/clip 0.5", "/stats", look=look)
-    assert "2 at 0:00, 0:01" in capsys.readouterr().err
-
-
-def test_stats_follow_each_answer_where_asked_for(converse: Converse, capsys: Capture) -> None:
-    converse(QUESTION, OTHER, stats=True)
-    assert capsys.readouterr().err.count("tokens/s") == 2
-
-
-def test_an_answer_that_was_cut_off_is_told(converse: Converse, capsys: Capture) -> None:
-    converse("/set max_tokens 3", QUESTION)
-    assert "the answer was cut off after 3 tokens" in capsys.readouterr().err
-
-
-def test_forgotten_turns_are_told_when_they_are_forgotten(
-    converse: Converse, capsys: Capture
-) -> None:
-    turns = [Turn(" ".join(["circle"] * 30), "yes")] * 30
-    converse(QUESTION, OTHER, turns=turns)
-    assert capsys.readouterr().err.count("forgotten: its first ") == 1
 
 
 def test_a_saved_conversation_can_be_loaded(

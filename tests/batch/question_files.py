@@ -1,0 +1,72 @@
+"""Files of questions for tests: written, and read entry by entry."""
+
+import io
+import json
+from pathlib import Path
+
+from pandacli.batch.formats import Questions, open_questions
+from pandacli.batch.records import Record, RecordError
+
+OURS = '{"video": "a.mp4", "question": "What?", "id": 7, "from": "1:02.5", "mine": [1]}'
+REQUEST = {
+    "custom_id": "r-1",
+    "method": "POST",
+    "url": "/v1/chat/completions",
+    "body": {
+        "model": "any",
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "video_url", "video_url": {"url": "file:///films/a%20b.mp4"}},
+                    {"type": "text", "text": "What?"},
+                ],
+            },
+        ],
+        "max_tokens": 20,
+    },
+}
+
+
+def written(folder: Path, name: str, content: str | bytes | object) -> Path:
+    path = folder / name
+    if not isinstance(content, str | bytes):
+        content = json.dumps(content)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def read(questions: Questions) -> list[tuple[int, Record | str]]:
+    """The line of each record with the record, or with what is wrong with it."""
+    found: list[tuple[int, Record | str]] = []
+    for offset, line, raw in questions.entries():
+        assert questions.read(offset) == raw
+        try:
+            found += [(line, record) for record in questions.records(raw, line)]
+        except RecordError as error:
+            found.append((line, error.message))
+    return found
+
+
+def records(path: Path, kind: str = "auto", answers: Path | None = None) -> list[Record]:
+    with open_questions(path, kind, answers) as questions:
+        found = [record for _, record in read(questions)]
+    assert not [each for each in found if isinstance(each, str)]
+    return [each for each in found if isinstance(each, Record)]
+
+
+def problem(raw: str | bytes, kind: str = "jsonl") -> str:
+    """What is wrong with a line."""
+    raw = raw.encode() if isinstance(raw, str) else raw
+    with open_questions(io.BytesIO(raw), kind) as questions:
+        [(_, found)] = read(questions)
+    assert isinstance(found, str)
+    assert "\n" not in found
+    return found
+
+
+def request(*messages: object, **body: object) -> str:
+    video = {"type": "video_url", "video_url": {"url": "a.mp4"}}
+    user = {"role": "user", "content": [video, {"type": "text", "text": "What?"}]}
+    return json.dumps(REQUEST | {"body": {"messages": [user, *messages]} | body})
