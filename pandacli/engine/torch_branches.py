@@ -63,7 +63,7 @@ class TorchBranches:
             input_ids=ids[None].to(device),
             attention_mask=self._mask(owners),
             position_ids=positions[None].to(device),
-            past_key_values=self._cache,
+            cache=self._cache,
             use_cache=True,
             logits_to_keep=(counts.cumsum(0) - 1).to(device),
         )

@@ -79,15 +79,13 @@ class TorchReading:
     def read_embeddings(self, embeddings: Tensor) -> None:
         """Read embeddings (n, hidden_size); no token is predicted, so the head is left out."""
         inputs = embeddings[None].to(self._model.device)
-        self._model.model(inputs_embeds=inputs, past_key_values=self._cache, use_cache=True)
+        self._model.model(inputs_embeds=inputs, cache=self._cache, use_cache=True)
 
     @torch.inference_mode()
     def read(self, ids: list[int]) -> Tensor:
         """Read ids of text; returns the logits (vocabulary,) of the token that comes next."""
         inputs = torch.tensor([ids], device=self._model.device)
-        output = self._model(
-            input_ids=inputs, past_key_values=self._cache, use_cache=True, logits_to_keep=1
-        )
+        output = self._model(input_ids=inputs, cache=self._cache, use_cache=True, logits_to_keep=1)
         logits: Tensor = output.logits[0, -1]
         return logits
 

@@ -186,7 +186,7 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         pixel_values: Tensor | None = None,
         labels: Tensor | None = None,
@@ -201,7 +201,7 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
             attention_mask: (B, length), 0 at padding; where frames are spliced in, it is
                 expanded with them.
             position_ids: (B, sequence); by default counted from the mask.
-            past_key_values: The KV cache of what came before.
+            cache: The KV cache of the positions before these.
             inputs_embeds: (B, sequence, hidden_size) instead of `input_ids`.
             pixel_values: (B, T, 4, S, S), the frames for the slots.
             labels: (B, length), `IGNORED_LABEL` where there is no loss.
@@ -226,7 +226,7 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             **kwargs,
@@ -241,7 +241,7 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
+            cache=outputs.cache,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
