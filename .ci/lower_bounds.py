@@ -7,8 +7,8 @@ from pathlib import Path
 REQUIREMENT = re.compile(r"([\w.-]+)(?:\[[\w,]+\])?[>=]=([\w.]+)")
 
 if __name__ == "__main__":
-    project = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text())["project"]
+    text = Path(__file__).parents[1].joinpath("pyproject.toml").read_text(encoding="utf-8")
+    project = tomllib.loads(text)["project"]
     groups = [project["dependencies"], *project["optional-dependencies"].values()]
-    found = {match[1]: match[2] for group in groups for match in map(REQUIREMENT.match, group) if match}
-    for name, version in sorted(found.items()):
-        print(f"{name}=={version}")
+    matches = [REQUIREMENT.match(requirement) for group in groups for requirement in group]
+    print(*sorted({f"{match[1]}=={match[2]}" for match in matches if match}), sep="\n")
