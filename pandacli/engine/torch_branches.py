@@ -65,7 +65,7 @@ class TorchBranches:
             position_ids=positions[None].to(device),
             cache=self._cache,
             use_cache=True,
-            logits_to_keep=(counts.cumsum(0) - 1).to(device),
+            logits_to_keep=counts.cumsum(0) - 1,
         )
         self._owners = torch.cat((self._owners, owners))
         for text, ids_read in texts.items():

@@ -231,8 +231,12 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
             use_cache=use_cache,
             **kwargs,
         )
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, kept])
+        hidden = outputs.last_hidden_state
+        if isinstance(logits_to_keep, int):
+            hidden = hidden[:, slice(-logits_to_keep, None)]
+        else:  # a model on several devices takes its input on the first and predicts on the last
+            hidden = hidden[:, logits_to_keep.to(hidden.device)]
+        logits = self.lm_head(hidden)
         loss = None
         if labels is not None:
             loss = self.loss_function(

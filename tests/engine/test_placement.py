@@ -2,15 +2,20 @@
 
 import warnings
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
 import torch
 from accelerate import dispatch_model
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from accelerate.utils.modeling import check_device_map
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pandacli import Panda
 from pandacli.engine.placement import ON_CPU, Placement, place
 from pandacli.engine.sizes import Needed
+from pandacli.engine.together import Ask
 from pandacli.engine.torch_llama import TorchLlama
 from pandacli.model.modeling import VideoPandaForConditionalGeneration
 
@@ -102,6 +107,60 @@ def test_a_dispatched_model_reads_as_a_whole_one_does(panda: Panda) -> None:
     readings[1].crop(3)
     assert torch.equal(readings[1].read(ids), whole)
     assert fork.length == 7
+
+
+class Indexing(TorchDispatchMode):
+    """Records the devices of what is indexed and of the indices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pairs: list[tuple[str, str]] = []
+
+    def __torch_dispatch__(  # type: ignore[override]
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch.ops.aten.index.Tensor:
+            held, indices = args
+            self.pairs += [(held.device.type, i.device.type) for i in indices if i is not None]
+        return func(*args, **(kwargs or {}))
+
+
+def test_questions_of_a_batch_are_picked_where_the_last_device_holds_them(panda: Panda) -> None:
+    """The meta device stands for the last card."""
+    model = VideoPandaForConditionalGeneration(panda.model.config)
+    model.load_state_dict(panda.model.state_dict())
+    model.eval()  # type: ignore[no-untyped-call]
+    for last in (model.model.norm, model.lm_head):
+        last.to("meta")
+        add_hook_to_module(last, AlignDevicesHook("meta"))
+    random = Random(7)
+    texts = {number: [random.randrange(3, 90) for _ in range(1 + number)] for number in range(4)}
+    reading = TorchLlama(model).start()
+    reading.read_embeddings(torch.zeros(5, model.config.hidden_size))
+    with Indexing() as indexing:
+        logits = reading.branch(99).read(texts)
+    assert logits.shape == (4, model.config.vocab_size)
+    assert ("meta", "meta") in indexing.pairs
+    assert all(held == index for held, index in indexing.pairs)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")
+def test_a_batch_on_two_cards_answers_as_on_one(
+    checkpoint: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pandacli.engine import plan
+
+    questions = [Ask("What happens?", 8), Ask("Where?", 8), Ask("Who is it?", 8)]
+    one = Panda.load(checkpoint, device="cuda:0", quant="none")
+    spread = Placement((CARDS[0], CARDS[1]), (1, 1))
+    monkeypatch.setattr(plan, "place", lambda *_: spread)
+    two = Panda.load(checkpoint, device="cuda", quant="none")
+    answers = [
+        {number: str(answer) for number, answer in panda.open(clip).ask_together(questions)}
+        for panda in (one, two)
+    ]
+    assert answers[0] == answers[1]
 
 
 @pytest.mark.cuda
