@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from pandacli.model.modeling import VideoPandaForConditionalGeneration
 
-_SHARED, _NOBODY = -1, -2  # owners of positions: the prefix, and texts that have ended
-_LITTER = 256  # positions of ended texts that are not worth tidying up
+_SHARED, _ENDED = -1, -2  # owners of positions: the prefix, and texts that have ended
+_LITTER = 256  # compact the cache once more positions than this belong to ended texts
+_STEP = 1024  # positions that the list of owners grows by
 
 
 class TorchBranches:
@@ -44,7 +45,10 @@ class TorchBranches:
         self.room = room
         self._model, self._cache, self._layers = model, cache, layers
         self._shared = int(cache.get_seq_length())
-        self._owners = torch.full((self._shared,), _SHARED)  # (positions,) of the cache
+        # the owner of each position of the cache, beside the model: masks are made from it there
+        self._owners = torch.full((self._shared + _STEP,), _SHARED, device=model.device)
+        self._held = self._shared  # positions of the cache; the owners behind them mean nothing
+        self._litter = 0  # positions of ended texts
         self._slots: dict[int, int] = {}  # from the number of a text to that of its owner
         self._lengths: dict[int, int] = {}
         self._begun = 0
@@ -58,16 +62,17 @@ class TorchBranches:
         pairs = zip(starts, texts.values(), strict=True)
         positions = torch.cat([torch.arange(start, start + len(ids)) for start, ids in pairs])
         ids = torch.tensor([token for ids in texts.values() for token in ids])
-        device = self._model.device
+        # one transfer for all three
+        ids, positions, owners = torch.stack((ids, positions, owners)).to(self._model.device)
         output = self._model(
-            input_ids=ids[None].to(device),
+            input_ids=ids[None],
             attention_mask=self._mask(owners),
-            position_ids=positions[None].to(device),
+            position_ids=positions[None],
             cache=self._cache,
             use_cache=True,
             logits_to_keep=counts.cumsum(0) - 1,
         )
-        self._owners = torch.cat((self._owners, owners))
+        self._held += len(owners)
         for text, ids_read in texts.items():
             self._lengths[text] += len(ids_read)
         logits: Tensor = output.logits[0]
@@ -75,20 +80,21 @@ class TorchBranches:
 
     @torch.inference_mode()
     def end(self, text: int) -> None:
-        """Forget a text; its number may be used anew."""
-        self._owners[self._owners == self._slots.pop(text)] = _NOBODY
-        del self._lengths[text]
-        litter = int((self._owners == _NOBODY).sum())
-        if litter > _LITTER and 2 * litter > len(self._owners) - self._shared:
-            kept = (self._owners != _NOBODY).nonzero().flatten()
+        """Forget a text; its number may be used again."""
+        held = self._owners[: self._held]
+        held.masked_fill_(held == self._slots.pop(text), _ENDED)
+        self._litter += self._lengths.pop(text)
+        if self._litter > _LITTER and 2 * self._litter > self._held - self._shared:
+            kept = (held != _ENDED).nonzero().flatten()
             for layer in self._layers:
                 layer.keep(kept)
-            self._owners = self._owners[kept]
+            self._held, self._litter = len(kept), 0
+            self._owners[: self._held] = held[kept]
 
     def close(self) -> None:
         """Forget all texts and give the reading back."""
         crop(self._layers, self._shared)
-        self._owners = self._owners[: self._shared]
+        self._held, self._litter = self._shared, 0
         self._slots.clear()
         self._lengths.clear()
 
@@ -100,10 +106,18 @@ class TorchBranches:
         return self._slots[text]
 
     def _mask(self, owners: Tensor) -> Tensor:
-        """What each new token sees: (1, 1, new, held + new), 0 where it does and -inf elsewhere."""
-        held, new = len(self._owners), len(owners)
-        everyone = torch.cat((self._owners, owners))
-        seen = (everyone == _SHARED) | (everyone == owners[:, None])
-        seen[:, held:] &= torch.ones(new, new, dtype=torch.bool).tril()
-        mask = torch.zeros(new, held + new, dtype=self._model.dtype)
-        return mask.masked_fill(~seen, float("-inf"))[None, None].to(self._model.device)
+        """What each new token sees: (1, 1, new, held + new), 0 where it does and -inf elsewhere.
+
+        The owners of the new tokens are put behind those of the cache on the way.
+        """
+        held, new = self._held, len(owners)
+        if held + new > len(self._owners):
+            grown = self._owners.new_empty(held + new + _STEP)
+            grown[:held] = self._owners[:held]
+            self._owners = grown
+        self._owners[held : held + new] = owners
+        everyone = self._owners[: held + new]
+        hidden = (everyone != owners[:, None]) & (everyone != _SHARED)
+        hidden[:, held:] |= torch.ones_like(hidden[:, held:]).triu(1)
+        mask = torch.zeros(hidden.shape, dtype=self._model.dtype, device=hidden.device)
+        return mask.masked_fill_(hidden, float("-inf"))[None, None]
