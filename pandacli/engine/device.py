@@ -57,6 +57,17 @@ def pick_dtype(devices: Sequence[torch.device]) -> torch.dtype:
     return torch.bfloat16 if native else torch.float16
 
 
+def has_int8_cores(device: torch.device) -> bool:
+    """Whether a device multiplies 8-bit integers in hardware; cards do since Turing (7.5).
+
+    On older ones bitsandbytes computes 8 bits as float32 products, which is slower than not
+    quantising at all.
+    """
+    if device.type != "cuda" or torch.version.hip:
+        return True
+    return torch.cuda.get_device_capability(device) >= (7, 5)
+
+
 def free_memory(device: torch.device) -> int:
     """Bytes that can still be had on a device."""
     if device.type == "cuda":

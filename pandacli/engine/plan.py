@@ -1,8 +1,9 @@
 """How a model is to be run here: in how many bits, by which engine, and where.
 
 One set of rules, which `panda doctor` asks too. On cards the most bits that fit into their free
-memory; on a CPU 8 bits, or else 4, where the model is so wide that this is faster than whole
-precision. Of two engines for the same bits, the one that won the race (`speed`).
+memory, and 8 only on those that have the hardware for it; on a CPU 8 bits, or else 4, where the
+model is so wide that this is faster than whole precision. Of two engines for the same bits, the one
+that won the race (`speed`).
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pandacli.engine.device import free_memory, pick_dtype
+from pandacli.engine.device import free_memory, has_int8_cores, pick_dtype
 from pandacli.engine.placement import ON_CPU, Placement, place
 from pandacli.engine.quantize import Quant, check_widths, in_bits
 from pandacli.engine.sizes import Sizes, bytes_of, sizes_of
@@ -102,10 +103,12 @@ def pick_plan(
         if not found:
             continue
         tried.append((found, room))
-        for _, same in groupby(found, key=lambda way: way.quant):
-            fitting = [plan for way in same if (plan := _fitted(way, sizes, room))]
-            if fitting:
-                return _best(fitting, config, engine, measure=measure, final=kept is not None)
+        for only_fast in (True, False):
+            for _, same in groupby(found, key=lambda way: way.quant):
+                rooms_of = [(way, _fast_room(way, room) if only_fast else room) for way in same]
+                fitting = [plan for way, has in rooms_of if (plan := _fitted(way, sizes, has))]
+                if fitting:
+                    return _best(fitting, config, engine, measure=measure, final=kept is not None)
         if quant != "auto":
             somehow = [_placed(way, sizes, room, Placement((room[0][0],))) for way in found]
             return _best(somehow, config, engine, measure=measure, final=kept is not None)
@@ -151,8 +154,17 @@ def _is_wide(config: "VideoPandaConfig") -> bool:
     return config.hidden_size >= _MEASURED_WIDTH
 
 
+def _fast_room(way: Way, room: _Room) -> _Room:
+    """The devices that run a way as fast as its bits promise."""
+    if (way.quant, way.engine) != ("8bit", "bitsandbytes"):
+        return room
+    return [(device, free) for device, free in room if has_int8_cores(device)]
+
+
 def _fitted(way: Way, sizes: Sizes, room: _Room) -> Plan | None:
     """The way as a plan, where there is room for it."""
+    if not room:
+        return None
     needed = bytes_of(sizes, way.quant, way.engine, pick_dtype([device for device, _ in room]))
     placement = place(needed, room)
     return _placed(way, sizes, room, placement) if placement else None
@@ -178,12 +190,12 @@ def _what_would_fit(way: Way, sizes: Sizes, room: _Room) -> str:
     device = room[0][0].type
     dtype = pick_dtype([device for device, _ in room])
     for quant in fewer.get(way.quant, ()) if changeable else ():
-        engines = {other.engine for other in ways(device, quant, "auto", wide=True)}
+        others = ways(device, quant, "auto", wide=True)
         needed = max(
-            (bytes_of(sizes, quant, engine, dtype) for engine in engines),
+            (bytes_of(sizes, quant, other.engine, dtype) for other in others),
             key=lambda needed: needed.total,
         )
-        if place(needed, room):
+        if place(needed, _fast_room(others[0], room)):
             amount = f"{needed.total / 1e9:.1f} GB"
             return f"{in_bits(quant)} need {amount} and would fit: add --quant {quant}"
     return _OUT_OF_IDEAS

@@ -33,11 +33,13 @@ def _on_cpu(plan: "Plan") -> bool:
 
 def _bits(plan: "Plan") -> str:
     if not _on_cpu(plan):
-        return (
-            "the weights as they were published"
-            if plan.quant == "none"
-            else "the most bits that fit"
-        )
+        from pandacli.engine.device import has_int8_cores
+
+        if plan.quant == "none":
+            return "the weights as they were published"
+        if plan.quant == "4bit" and not all(map(has_int8_cores, plan.placement.devices)):
+            return "8 bits are slow on cards older than Turing"
+        return "the most bits that fit"
     if plan.quant == "8bit":
         return "on a CPU 8 bits are faster than whole precision, and nearly as exact"
     return "8 bits do not fit"

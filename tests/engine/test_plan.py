@@ -95,6 +95,44 @@ def test_a_card_gets_the_most_bits_that_fit(
     assert found.placement.devices == (CARDS[0],)
 
 
+OLD_CAPABILITIES = [(6, 1), (7, 0), (7, 2)]
+
+
+@pytest.mark.parametrize("capability", OLD_CAPABILITIES)
+@pytest.mark.parametrize("quarters", range(25, 80, 5))
+def test_8_bits_are_not_chosen_for_cards_that_compute_them_as_float32(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], quarters: int
+) -> None:
+    has_free(monkeypatch, cuda=quarters / 4)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    whole = quarters / 4 > 16
+    expected = ("none", "torch", None) if whole else ("4bit", "bitsandbytes", "nf4")
+    if quarters / 4 > 6.5:
+        assert kind(pick(devices=CARDS[:1])) == expected
+    hint = pick("none", devices=CARDS[:1]).hint
+    assert "8bit" not in hint
+    assert ("--quant 4bit" in hint) == (quarters / 4 > 6.5)
+
+
+def test_8_bits_go_to_the_newer_of_two_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+    has_free(monkeypatch, cuda=10)
+    capabilities = {0: (7, 0), 1: (7, 5)}
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda card: capabilities[card.index])
+    found = pick("8bit", devices=CARDS)
+    assert (found.quant, found.placement.devices) == ("8bit", (CARDS[1],))
+
+
+@pytest.mark.parametrize("capability", OLD_CAPABILITIES)
+def test_8_bits_on_an_old_card_are_for_those_who_ask_or_have_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    has_free(monkeypatch, cuda=12)
+    assert kind(pick("8bit", devices=CARDS[:1])) == ("8bit", "bitsandbytes", "int8")
+    kept = pick_plan("auto", "auto", LARGE, CARDS[:1], kept=frozenset({"int8"}))
+    assert kind(kept) == ("8bit", "bitsandbytes", "int8")
+
+
 def test_what_is_too_large_for_a_card_goes_on_two_before_bits_are_spared(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -65,3 +65,17 @@ def test_cards_that_share_a_model_are_named() -> None:
     plan = Plan("none", "torch", None, cards, free=24 * 10**9)
     said = "24.0 GB of the memory of cuda:1 and cuda:0 are free; the weights as they were published"
     assert reason(plan) == said
+
+
+@pytest.mark.parametrize(
+    ("capability", "said"),
+    [((7, 0), "8 bits are slow on cards older than Turing"), ((7, 5), "the most bits that fit")],
+)
+def test_4_bits_on_an_old_card_are_explained(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], said: str
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    plan = Plan("4bit", "bitsandbytes", "nf4", Placement((torch.device("cuda:0"),)))
+    assert reason(plan).endswith(said)
