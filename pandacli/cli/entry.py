@@ -54,12 +54,12 @@ def run(arguments: list[str]) -> int:
         _traceback_if_wanted(arguments)
         _complain(error.message, error.hint)
         return error.exit_code
-    except MemoryError:
-        _traceback_if_wanted(arguments)
-        _complain("out of memory", "close other programs, or ask for a smaller --quant")
-        return DeviceError.exit_code
     except Exception as error:
-        if not _traceback_if_wanted(arguments):
+        traced = _traceback_if_wanted(arguments)
+        if _out_of_memory(error):
+            _complain("out of memory", "close other programs, or ask for a smaller --quant")
+            return DeviceError.exit_code
+        if not traced:
             _complain(
                 f"unexpected {type(error).__name__}: {error}",
                 "this is a fault in panda; the same command with --debug shows where",
@@ -101,6 +101,14 @@ def _parse(arguments: list[str]) -> int:
     except TyperException as error:
         raise usage_error(error) from error
     return 0
+
+
+def _out_of_memory(error: Exception) -> bool:
+    if "torch" not in sys.modules:  # too slow to import for an error that is not its own
+        return isinstance(error, MemoryError)
+    from pandacli.engine.device import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 def _complain(message: str, hint: str | None) -> None:

@@ -13,6 +13,49 @@ from pandacli.errors import DeviceError, UsageError
 _CPU = torch.device("cpu")
 
 
+_OUT_OF_MEMORY = re.compile(
+    r"DefaultCPUAllocator|out of memory|std::bad_alloc|cannot allocate memory"
+    r"|_STATUS_ALLOC_FAILED|CUBLAS_STATUS_NOT_INITIALIZED",
+    re.IGNORECASE,
+)
+"""What says so in errors that have no class of their own: of torch's CPU allocator, of the CUDA
+driver and runtime, and of the libraries on top. cuBLAS is "not initialized" where its workspace
+found no memory."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python, torch or a library below it means that memory ran out."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
+
+
+_UNUSABLE = re.compile(
+    r"CUDA error: .*(busy or unavailable|no kernel image|CUDA-capable device|ECC error|driver)"
+)
+"""A GPU that is there and cannot compute. Other CUDA errors, such as an index out of range, are
+faults of ours."""
+
+
+@contextmanager
+def memory_errors(hint: str) -> Iterator[None]:
+    """Turn running out of memory, and a GPU that cannot compute, into a `DeviceError`.
+
+    Args:
+        hint: What to do where memory ran out.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            on_gpu = re.search("cuda|cublas|cudnn|cusolver|hip", str(error), re.IGNORECASE)
+            raise DeviceError(f"{'the GPU is ' if on_gpu else ''}out of memory", hint) from error
+        if found := _UNUSABLE.search(str(error)):
+            raise DeviceError(found[0], "use --device cpu") from error
+        raise
+
+
+@memory_errors("use --device cpu")
 def pick_devices(wanted: str) -> list[torch.device]:
     """The devices that `wanted` (auto, cpu, cuda or cuda:N) allows, the one to be preferred first.
 
@@ -69,10 +112,21 @@ def has_int8_cores(device: torch.device) -> bool:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be had on a device."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return usable_memory().free
+    """Bytes that tensors can still take on a device.
+
+    On CUDA also what torch's allocator holds and does not use: it gives nothing back to the driver
+    by itself. A card so full that not even a context fits on it has none.
+    """
+    if device.type != "cuda":
+        return usable_memory().free
+    try:
+        free, _ = torch.cuda.mem_get_info(device)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return 0
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(free + unused)
 
 
 def peak_memory(devices: Sequence[str]) -> int:
@@ -87,19 +141,3 @@ def peak_memory(devices: Sequence[str]) -> int:
 
 def _roomiest_first(cards: list[torch.device]) -> list[torch.device]:
     return sorted(cards, key=free_memory, reverse=True) if len(cards) > 1 else cards
-
-
-@contextmanager
-def memory_errors(hint: str) -> Iterator[None]:
-    """Turn running out of memory into a `DeviceError` with this hint."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise DeviceError("the GPU is out of memory", hint) from error
-    except MemoryError as error:
-        raise DeviceError("out of memory", hint) from error
-    except RuntimeError as error:
-        # torch has no class of its own for the CPU's allocator
-        if "DefaultCPUAllocator" not in str(error):
-            raise
-        raise DeviceError("out of memory", hint) from error

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pandacli.engine.device import free_memory, has_int8_cores, pick_dtype
+from pandacli.engine.device import free_memory, has_int8_cores, memory_errors, pick_dtype
 from pandacli.engine.placement import ON_CPU, Placement, place
 from pandacli.engine.quantize import Quant, check_widths, in_bits
 from pandacli.engine.sizes import Sizes, bytes_of, sizes_of
@@ -66,6 +66,7 @@ class Plan(Way):
         return pick_dtype(self.placement.devices)
 
 
+@memory_errors(_OUT_OF_IDEAS)
 def pick_plan(
     quant: str,
     engine: str,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from pandacli import store
-from pandacli.engine.device import pick_devices
+from pandacli.engine.device import memory_errors, pick_devices
 from pandacli.engine.language_model import LanguageModel
 from pandacli.engine.loading import load_copy, load_model
 from pandacli.engine.plan import Plan, pick_plan
@@ -44,7 +44,8 @@ def prepare(
     plan = plan_for(resolved, quant, engine, device)
     if plan.form is None:
         return None
-    copy = _copy(resolved, plan.form, report)
+    with memory_errors(plan.hint):
+        copy = _copy(resolved, plan.form, report)
     return copy if resolved.kind == "copy" else make_current(copy, describe_source(resolved).commit)
 
 
@@ -103,7 +104,11 @@ def load_plan(
         ModelError: The model is damaged, or its copy cannot be written.
         DeviceError: The device has too little memory.
     """
-    folder = _copy(resolved, plan.form, report).folder if plan.form else resolved.folder
+    if plan.form:
+        with memory_errors(plan.hint):
+            folder = _copy(resolved, plan.form, report).folder
+    else:
+        folder = resolved.folder
     if plan.engine == "llama":
         from pandacli.engine.llama_cpp import LlamaCpp
 

@@ -149,6 +149,11 @@ sys.exit(run(["ask", "x.mp4", "why?"]))
     [
         ("ValueError('of \\x1b ours')", 70, "panda: unexpected ValueError: of \\x1b ours"),
         ("MemoryError", 5, "panda: out of memory"),
+        (
+            "importlib.import_module('torch').AcceleratorError('CUDA error: out of memory')",
+            5,
+            "panda: out of memory",
+        ),
         ("KeyboardInterrupt", 130, None),
         ("BrokenPipeError", 141, None),
     ],

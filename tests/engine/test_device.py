@@ -1,6 +1,7 @@
 """Where to compute, and what is said when that is not there."""
 
 import resource
+from random import Random
 
 import pytest
 import torch
@@ -115,20 +116,118 @@ def test_the_units_of_getrusage_are_the_platforms(
     assert peak_memory(["cpu"]) == 5_000_000 * factor
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
-        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
-        MemoryError(),
-    ],
-)
+def test_what_torch_holds_and_does_not_use_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From clip to clip the allocator keeps what it had, and the same room must be found."""
+    random = Random(5)
+    total = 24_000_000_000
+    reserved = 0
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (total - reserved, total))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: reserved)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 4_000_000_000)
+    found = set()
+    for _ in range(10):
+        reserved = random.randrange(4_000_000_000, total)
+        found.add(free_memory(torch.device("cuda", 0)))
+    assert found == {20_000_000_000}
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_tensor_that_was_let_go_of_leaves_the_card_as_free_as_before() -> None:
+    card = torch.device("cuda", 0)
+    torch.ones(1, device=card)
+    before = free_memory(card)
+    block = torch.empty(512_000_000, dtype=torch.uint8, device=card)
+    assert free_memory(card) <= before - 500_000_000
+    del block
+    assert abs(free_memory(card) - before) < 50_000_000
+
+
+ON_GPU = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+    torch.OutOfMemoryError("HIP out of memory. Tried to allocate 2 GiB"),
+    torch.AcceleratorError("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA"),
+    RuntimeError("CUDA driver error: out of memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("cusolver error: CUSOLVER_STATUS_ALLOC_FAILED"),
+]
+ON_CPU = [
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+    RuntimeError("unable to mmap 12 bytes from file <x>: Cannot allocate memory (12)"),
+    RuntimeError("std::bad_alloc"),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", ON_GPU + ON_CPU, ids=str)
 def test_out_of_memory_of_any_kind_is_a_device_error(error: Exception) -> None:
     with pytest.raises(DeviceError, match="out of memory") as caught, memory_errors("try this"):
         raise error
     assert caught.value.hint == "try this"
+    assert caught.value.message.startswith("the GPU is") == (error in ON_GPU)
 
 
-def test_other_errors_stay_what_they_are() -> None:
-    with pytest.raises(RuntimeError, match="shapes"), memory_errors(""):
-        raise RuntimeError("shapes do not fit")
+@pytest.mark.parametrize("error", ON_GPU, ids=str)
+def test_a_card_too_full_for_a_context_has_no_memory_free(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def full(_: torch.device) -> None:
+        raise error
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", full)
+    assert free_memory(torch.device("cuda", 0)) == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError(
+            "CUDA error: CUDA-capable device(s) is/are busy or unavailable\nCompile with ..."
+        ),
+        RuntimeError("CUDA error: no kernel image is available for execution on the device"),
+        RuntimeError("CUDA error: uncorrectable ECC error encountered"),
+    ],
+    ids=str,
+)
+def test_a_card_that_cannot_compute_is_a_device_error(error: Exception) -> None:
+    with pytest.raises(DeviceError, match="CUDA error") as caught, memory_errors(""):
+        raise error
+    assert "\n" not in caught.value.message
+    assert caught.value.hint == "use --device cpu"
+
+
+@pytest.mark.parametrize("gpus", [2], indirect=True)
+@pytest.mark.usefixtures("gpus")
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: CUDA-capable device(s) is/are busy or unavailable"),
+        torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered"),
+    ],
+    ids=str,
+)
+def test_cards_that_cannot_be_looked_at_are_a_device_error(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fails(_: torch.device) -> None:
+        raise error
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", fails)
+    with pytest.raises(DeviceError):
+        pick_devices("cuda")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("shapes do not fit"),
+        torch.AcceleratorError("CUDA error: device-side assert triggered"),
+    ],
+    ids=str,
+)
+def test_other_errors_stay_what_they_are(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, memory_errors(""):
+        raise error
+    assert caught.value is error

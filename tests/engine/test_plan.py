@@ -1,8 +1,12 @@
 """What a wish for bits, an engine and a device becomes, and what it depends on."""
 
+from collections.abc import Callable
+from typing import NoReturn
+
 import pytest
 import torch
 
+from pandacli.engine import device as devices_module
 from pandacli.engine import plan, ways
 from pandacli.engine.plan import Plan, pick_plan
 from pandacli.engine.speed import Runner
@@ -272,6 +276,43 @@ def test_of_a_model_that_is_only_here_as_copies_one_of_these_is_run(
 def test_a_copy_for_the_cpu_is_run_there_though_there_are_cards() -> None:
     found = pick_plan("auto", "auto", LARGE, [*CARDS, CPU], kept=frozenset({"q4_k_m"}))
     assert found.placement.devices == (CPU,)
+
+
+def fails(error: Exception) -> Callable[..., NoReturn]:
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise error
+
+    return fail
+
+
+def test_a_card_that_is_full_leaves_the_work_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "free_memory", devices_module.free_memory)
+    monkeypatch.setattr(
+        torch.cuda, "mem_get_info", fails(torch.AcceleratorError("CUDA error: out of memory"))
+    )
+    found = pick(config=SMALL, devices=[CARDS[0], CPU])
+    assert found.placement.devices == (CPU,)
+    with pytest.raises(DeviceError, match=r"and 0\.0 GB are free on cuda:0"):
+        pick(config=SMALL, devices=CARDS[:1])
+
+
+@pytest.mark.parametrize("part", ["sizes_of", "free_memory", "race"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+    ids=str,
+)
+def test_running_out_of_memory_while_planning_is_a_device_error(
+    monkeypatch: pytest.MonkeyPatch, part: str, error: Exception
+) -> None:
+    monkeypatch.setattr(plan, part, fails(error))
+    with pytest.raises(DeviceError, match="out of memory"):
+        pick("8bit")
 
 
 @pytest.mark.parametrize(
