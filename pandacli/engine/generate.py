@@ -4,7 +4,7 @@ Small functions over logits and ids. They know nothing of models, clips, text or
 """
 
 from collections.abc import Callable, Iterator
-from math import isfinite
+from sys import float_info
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ def check_drawing(max_tokens: int, temperature: float, seed: int | None) -> None
     """
     if max_tokens < 1:
         raise UsageError(f"an answer cannot have {max_tokens} tokens", "ask for at least one")
-    if not (isfinite(temperature) and temperature >= 0):
+    if not 0 <= temperature <= float_info.max:  # also of ints that no float holds; nan is refused
         raise UsageError(f"a temperature cannot be {temperature}", "0 is greedy, 1 is warm")
     if seed is not None and not 0 <= seed < 2**63:
         raise UsageError(f"a seed cannot be {seed}", "use a whole number from 0 to 2^63 - 1")
@@ -44,12 +44,14 @@ def sample(
 
     Args:
         logits: (vocabulary,)
-        temperature: 0 takes the likeliest token; above, one is drawn.
+        temperature: 0 takes the likeliest token; above, one is drawn, for any finite number.
         generator: A CPU generator to draw with, so that a seed means the same on every device.
     """
     if temperature == 0:
         return int(logits.argmax())
-    probabilities = torch.softmax(logits.double().cpu() / temperature, -1)
+    logits = logits.double().cpu()
+    # shifted first, so that a tiny temperature makes -inf of the others, and never inf or nan
+    probabilities = torch.softmax((logits - logits.max()) / float(temperature), -1)
     return int(torch.multinomial(probabilities, 1, generator=generator))
 
 

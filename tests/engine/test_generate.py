@@ -1,8 +1,15 @@
 """Choosing tokens, one after another."""
 
+import math
+from collections.abc import Iterator
+from random import Random
+from sys import float_info
+
+import pytest
 import torch
 
-from pandacli.engine.generate import generate, sample
+from pandacli.engine.generate import check_drawing, generate, sample
+from pandacli.errors import UsageError
 
 
 def logits_for(token: int) -> torch.Tensor:
@@ -22,6 +29,40 @@ def test_above_zero_tokens_are_drawn_by_their_probability() -> None:
 
 def test_a_low_temperature_does_not_overflow() -> None:
     assert sample(torch.tensor([30000.0, 0.0], dtype=torch.float16), 1e-6) == 0
+
+
+def temperatures(count: int) -> Iterator[float]:
+    """Positive numbers of every size that a float has, from subnormal to the largest."""
+    yield from (5e-324, 1e-308, float_info.min, 1e-300, 1e300, float_info.max)
+    random = Random(3)
+    yield from (10 ** random.uniform(-323, 308) for _ in range(count))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_any_positive_temperature_draws_a_token_that_it_may(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(4)
+    for temperature in temperatures(200):
+        check_drawing(1, temperature, None)
+        spread = float(torch.rand((), generator=generator)) * 50
+        logits = (torch.randn(40, generator=generator) * spread - 10).to(dtype)
+        logits[7] = -torch.inf
+        token = sample(logits, temperature, generator)
+        assert 0 <= token < 40
+        assert token != 7
+        if temperature < 1e-5:
+            assert logits[token] == logits.max()
+
+
+def test_a_huge_temperature_draws_all_tokens_alike() -> None:
+    generator = torch.Generator().manual_seed(0)
+    drawn = [sample(torch.tensor([0.0, 60.0, -60.0]), 1e300, generator) for _ in range(600)]
+    assert min(map(drawn.count, range(3))) > 150
+
+
+@pytest.mark.parametrize("temperature", [-1.0, -5e-324, math.inf, math.nan, -math.inf, 10**400])
+def test_a_temperature_that_is_no_finite_positive_number_is_refused(temperature: float) -> None:
+    with pytest.raises(UsageError, match="a temperature cannot be"):
+        check_drawing(1, temperature, None)
 
 
 def test_tokens_follow_from_each_other_up_to_the_stop_token() -> None:
