@@ -3,7 +3,6 @@
 Nothing heavy is imported here; the command line reads its arguments with this module alone.
 """
 
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,9 @@ from pandacli.errors import UsageError
 
 _CLOCK = re.compile(r"(?:(?P<hours>\d+):)?(?P<minutes>\d+):(?P<seconds>\d+(?:\.\d*)?)", re.ASCII)
 _SECONDS = re.compile(r"\d+(?:\.\d*)?|\.\d+", re.ASCII)
+_LONGEST = 1e9
+"""Seconds, 31 years: later moments are in no video, and past what decoders can count."""
+_SHOWN = 40  # characters of a text in an error
 _FORMS = "a time is written as seconds (12.5), m:ss (1:02) or h:mm:ss (1:02:03.5)"
 
 
@@ -25,7 +27,8 @@ class Clip:
         end: The moment at which the range stops, in seconds; None for the end of the file.
 
     Raises:
-        UsageError: `start` is not before `end`, or one of them is negative or not a number.
+        UsageError: `start` is not before `end`, or one of them is negative, not a number or
+            longer than any video.
     """
 
     path: Path
@@ -35,8 +38,10 @@ class Clip:
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))
         for moment in (self.start, self.end):
-            if moment is not None and not (math.isfinite(moment) and moment >= 0):
-                raise UsageError(f"a clip cannot start or end at {moment} seconds", _FORMS)
+            if moment is not None and not is_moment(moment):
+                limit = "before 0" if moment < 0 else f"after {_LONGEST:.0f}"
+                which = limit if moment == moment else "at nan"
+                raise UsageError(f"a clip cannot start or end {which} seconds", _FORMS)
         if self.end is not None and self.end <= (self.start or 0.0):
             raise UsageError(
                 f"the range ends at {format_time(self.end)}, which is not after its start at "
@@ -45,26 +50,43 @@ class Clip:
             )
 
 
+def is_moment(seconds: float) -> bool:
+    """Whether a number of seconds can be a time in a video; nan, infinities and less than 0 not."""
+    return 0 <= seconds <= _LONGEST
+
+
 def parse_time(text: str) -> float:
     """Seconds from what a user typed: "62.5", "1:02.5" or "0:01:02.5", all 62.5.
 
     Raises:
-        UsageError: The text is no time, or minutes or seconds in it pass 59.
+        UsageError: The text is no time, minutes or seconds in it pass 59, or no video is so long.
     """
     stripped = text.strip()
     if _SECONDS.fullmatch(stripped):
-        return float(stripped)
-    clock = _CLOCK.fullmatch(stripped)
-    if clock is None:
-        raise UsageError(f"{text!r} is not a time", _FORMS)
-    minutes, seconds = int(clock["minutes"]), float(clock["seconds"])
-    if seconds >= 60 or (clock["hours"] is not None and minutes >= 60):
-        raise UsageError(f"{text!r} is not a time: minutes and seconds go up to 59", _FORMS)
-    return int(clock["hours"] or 0) * 3600 + minutes * 60 + seconds
+        total = float(stripped)
+    else:
+        clock = _CLOCK.fullmatch(stripped)
+        if clock is None:
+            raise UsageError(f"{_shortened(text)!r} is not a time", _FORMS)
+        # float takes any number of digits, int does not
+        hours, minutes, seconds = (float(clock[name] or 0) for name in _CLOCK.groupindex)
+        if seconds >= 60 or (clock["hours"] is not None and minutes >= 60):
+            raise UsageError(
+                f"{_shortened(text)!r} is not a time: minutes and seconds go up to 59", _FORMS
+            )
+        total = hours * 3600 + minutes * 60 + seconds
+    if not is_moment(total):
+        raise UsageError(f"{_shortened(text)!r} is not a time: no video is so long", _FORMS)
+    return total
 
 
 def format_time(seconds: float) -> str:
-    """A moment for reading, to the millisecond: 62.5 is "1:02.5", 3723 is "1:02:03"."""
+    """A moment for reading, to the millisecond: 62.5 is "1:02.5", 3723 is "1:02:03".
+
+    What a damaged file says may be no time; such a number is written as it is.
+    """
+    if not is_moment(abs(seconds)):
+        return f"{seconds:g} s"
     thousandths = round(seconds * 1000)
     sign, thousandths = ("-", -thousandths) if thousandths < 0 else ("", thousandths)
     whole, fraction = divmod(thousandths, 1000)
@@ -72,3 +94,7 @@ def format_time(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     clock = f"{hours}:{minutes:02}:{whole:02}" if hours else f"{minutes}:{whole:02}"
     return sign + clock + f".{fraction:03}".rstrip("0").rstrip(".")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -103,6 +103,8 @@ def test_a_name_that_is_not_utf8_keeps_its_bytes(tmp_path: Path) -> None:
         (ours(**{"from": True}), "the field 'from' is not a time: True"),
         (ours(**{"to": -1}), "the field 'to' is not a time: -1"),
         (ours(**{"to": 10**400}), "the field 'to' is not a time"),
+        (ours(**{"to": 1e300}), "the field 'to' is not a time"),
+        (ours(**{"from": "9" * 308}), "the field 'from' is not a time"),
         (ours(**{"to": {}}), "the field 'to' is not a time: an object"),
         (ours(**{"from": 3, "to": 3}), "not after its start"),
         ('{"a": NaN}', "not JSON: NaN is no number"),

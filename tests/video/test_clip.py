@@ -1,7 +1,9 @@
 import math
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -38,6 +40,41 @@ def test_what_is_no_time_is_refused_with_the_forms_that_are(text):
     assert "m:ss" in caught.value.hint
 
 
+def time_texts(count):
+    """Texts of digits, points, colons and what looks like a number, of up to 5000 digits."""
+    random = Random(21)
+    for _ in range(count):
+        parts = [
+            random.choice("0159") * random.choice((0, 1, 2, 9, 10, 300, 309, 400, 5000))
+            for _ in range(random.randint(1, 3))
+        ]
+        text = ":".join(parts) + random.choice(("", "", ".", ".5", "." + "3" * 400))
+        yield random.choice(("", "", "", " ", "-", "+")) + text
+    yield from ("1e5", "1e400", "1E-5", "-inf", "Infinity", "NaN", "0x10", "1_000", "\0", "1:nan")
+
+
+def test_any_text_is_a_time_of_a_video_or_refused_in_a_line():
+    read, refused = 0, []
+    for text in time_texts(2000):
+        try:
+            seconds = parse_time(text)
+        except UsageError as error:
+            refused.append(error.message)
+            continue
+        read += 1
+        assert math.isfinite(seconds)
+        assert format_time(Clip("film.mp4", seconds).start)
+        with suppress(UsageError):  # the range may not go forward
+            Clip("film.mp4", 5.0, seconds)
+    assert read > 100
+    assert all("not a time" in message and len(message) < 120 for message in refused)
+
+
+@pytest.mark.parametrize("seconds", [1e12, 1e300, 1.7e308, math.inf, math.nan, -math.inf, 1e-320])
+def test_what_a_damaged_file_says_is_written_too(seconds):
+    assert len(format_time(seconds)) < 20
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
@@ -64,7 +101,9 @@ def test_a_range_that_does_not_go_forward_is_refused(start, end):
         Clip(Path("film.mp4"), start, end)
 
 
-@pytest.mark.parametrize("moment", [-1.0, math.nan, math.inf])
+@pytest.mark.parametrize(
+    "moment", [-1.0, math.nan, math.inf, 1e308, 10**400, 10**5000, -(10**5000)], ids=lambda _: ""
+)
 def test_a_moment_that_cannot_be_is_refused(moment):
     with pytest.raises(UsageError):
         Clip(Path("film.mp4"), start=moment)

@@ -9,7 +9,7 @@ from typing import Any
 from pandacli.batch.formats.strict import kind
 from pandacli.batch.records import Record, RecordError
 from pandacli.errors import UsageError
-from pandacli.video.clip import Clip, parse_time
+from pandacli.video.clip import Clip, is_moment, parse_time
 
 MOST_TOKENS = 1_000_000
 """The largest `max_tokens` that is taken to be meant."""
@@ -162,9 +162,9 @@ def _time(fields: dict[str, Any], name: str) -> float | None:
             seconds = parse_time(value)
         elif isinstance(value, int | float) and not isinstance(value, bool):
             seconds = float(value)
-    except (UsageError, ValueError, OverflowError):
+    except (UsageError, OverflowError):
         pass
-    if not (math.isfinite(seconds) and seconds >= 0):
+    if not is_moment(seconds):
         shown = kind(value) if isinstance(value, list | dict) else repr(value)[:_SHOWN]
         raise RecordError(f"the field {name!r} is not a time: {shown}")
     return seconds

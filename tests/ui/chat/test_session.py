@@ -80,6 +80,8 @@ def test_a_space_in_front_makes_a_slash_a_question(converse: Converse) -> None:
         ("/clip 1 2 3", "it is written /clip [FROM [TO]]"),
         ("/clip 2 1", "give FROM a time before TO"),
         ("/clip soon", "'soon' is not a time"),
+        (f"/clip {'9' * 5000}:00", "no video is so long"),
+        (f"/clip {'9' * 308}", "no video is so long"),
         ("/frames show", "it is written /frames [save FILE]"),
         ("/frames save nowhere/sheet.png", "there is no folder"),
         ("/undo", "nothing to undo"),
