@@ -4,6 +4,9 @@ The form is the one of the official inference (`videopanda_v1`)::
 
     SYSTEM USER: <image>...<image>\nQUESTION ASSISTANT: ANSWER</s>USER: QUESTION ASSISTANT:
 
+An empty question or answer is left out together with the space before it and what ends it:
+`USER:ASSISTANT:`. The first question cannot be left out so, because the frames stand in it.
+
 Only the frame slots and the `</s>` after an answer are control ids. What people or the model wrote
 is plain text: a literal `<image>`, `</s>`, `<s>` or `<unk>` in it is spelled out in ordinary
 pieces. The official code reads those as control tokens and crashes, or drops words.
@@ -111,7 +114,11 @@ def _parts(turns: Turns) -> list[tuple[str, list[int]]]:
     parts: list[tuple[str, list[int]]] = []
     text = "\n"
     for number, (question, answer) in enumerate(turns):
-        text += f"{'USER: ' if number else ''}{question} ASSISTANT:"
+        if number:
+            text += f"USER: {question} " if question else "USER:"
+        else:
+            text += f"{question} "
+        text += "ASSISTANT:"
         if answer:
             is_text = isinstance(answer, str)
             parts.append((f"{text} {answer}", []) if is_text else (text, list(map(int, answer))))

@@ -7,6 +7,7 @@ same kind against a second, string-based statement of the rule (the mechanics).
 
 import re
 from collections.abc import Iterator
+from random import Random
 from typing import Any
 
 import pytest
@@ -125,6 +126,51 @@ def test_nothing_typed_is_a_control_token(
         assert ids.count(FRAME_SLOT) == 8, case["id"]
         assert (ids.count(1), ids.count(2), ids.count(0)) == (1, answered, 0), case["id"]
         assert ids != ids_of_string(case["prompt"], processor, legacy), case["id"]
+
+
+def conversations(count: int) -> Iterator[list[tuple[str, str | None]]]:
+    """Turns of which any text may be empty or nothing but space; the last is to be answered."""
+    random = Random(14)
+    words = ["", "", " ", "\n", "why", " what?", "a panda. ", "two words", "中文"]
+    for _ in range(count):
+        turns = [(random.choice(words), random.choice(words)) for _ in range(random.randrange(4))]
+        yield [*turns, (random.choice(words), None)]
+
+
+def official_form(turns: list[tuple[str, str | None]]) -> str:
+    """The conversation by its roles: an empty message is its role and a colon, and no more."""
+    text = ""
+    for number, turn in enumerate(turns):
+        question, answer = turn
+        asked = question if number else f"{'<image>' * 8}\n{question}"
+        text += f"USER: {asked} " if asked else "USER:"
+        text += f"ASSISTANT: {answer}</s>" if answer else "ASSISTANT:"
+    return text
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_empty_questions_and_answers_leave_no_space(
+    processor: SentencePieceProcessor, legacy: bool
+) -> None:
+    for turns in conversations(300):
+        prompt = build_prompt(turns, "S")
+        assert prompt == f"S {official_form(turns)}"
+        ids = encode_prompt(turns, processor, "S", legacy=legacy)
+        assert ids == ids_of_string(prompt, processor, legacy), turns
+
+
+@pytest.mark.parametrize(
+    ("turns", "end"),
+    [
+        ([("", None)], "\n ASSISTANT:"),
+        ([("a", "b"), ("", None)], "b</s>USER:ASSISTANT:"),
+        ([("a", "b"), ("", "c"), ("d", None)], "</s>USER:ASSISTANT: c</s>USER: d ASSISTANT:"),
+        ([("a", ""), ("", None)], "\na ASSISTANT:USER:ASSISTANT:"),
+        ([("a", "b"), (" ", None)], "b</s>USER:   ASSISTANT:"),
+    ],
+)
+def test_an_empty_message_is_its_role_alone(turns: list[Any], end: str) -> None:
+    assert build_prompt(turns).endswith(end)
 
 
 def test_what_was_typed_can_be_read_back(processor: SentencePieceProcessor) -> None:
