@@ -166,8 +166,9 @@ class AnswersFile:
         if self._lines.gaps:
             _rewrite(self._file, self._descriptor, self._lines)
             self._lines.close_up()
-            os.close(self._descriptor)
-            self._descriptor = _opened(self._file)
+            reopened = _opened(self._file)
+            self._let_go()
+            self._descriptor = reopened
         end = self._lines.end
         os.ftruncate(self._descriptor, end)
         if end and os.pread(self._descriptor, 1, end - 1) != b"\n":
@@ -182,11 +183,15 @@ class AnswersFile:
             if self._sync is not None:
                 self._sync.stop()
                 self._sync = None
-            if self._descriptor >= 0:
-                os.close(self._descriptor)
-                self._descriptor = -1
+            self._let_go()
         finally:
             self._lock.release()
+
+    def _let_go(self) -> None:
+        """Close the file, once: its number may soon be that of another file."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def _look(self) -> None:
         """Finds out before hours of work go into a file that nobody can open any more."""

@@ -7,13 +7,14 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from pandacli.batch import answers_file
 from pandacli.batch.answers_file import AnswersFile
 from pandacli.errors import ClipError, UsageError
-from tests.batch.journals import answer, done, written
+from tests.batch.journals import answer, done, failure, written
 
 
 @pytest.fixture
@@ -159,6 +160,35 @@ def test_an_interrupted_write_is_taken_back(path: Path, monkeypatch: pytest.Monk
                 answers.write(answer(1))
         answers.write(answer(2))
     assert done(path) == [2]
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.ENOSPC])
+def test_a_file_that_cannot_be_opened_again_is_closed_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A number that is closed twice may meanwhile be that of a file of another thread."""
+    random = Random(number)
+    lines = [random.choice((answer, failure))(digest) for digest in range(random.randint(5, 30))]
+    written(path, *lines, failure(99))  # so that it is rewritten, and opened again
+    opened: list[int] = []
+    closed: list[int] = []
+    really_open, really_close = answers_file._opened, os.close
+
+    def open_once(file: Path) -> int:
+        if opened:
+            raise OSError(number, os.strerror(number))
+        opened.append(really_open(file))
+        return opened[0]
+
+    def close(descriptor: int) -> None:
+        closed.append(descriptor)
+        really_close(descriptor)
+
+    monkeypatch.setattr(answers_file, "_opened", open_once)
+    monkeypatch.setattr(os, "close", close)
+    with pytest.raises(ClipError, match="cannot write|is full"):
+        done(path)
+    assert closed.count(opened[0]) == 1
 
 
 @pytest.fixture
