@@ -7,6 +7,7 @@ nothing else.
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -14,10 +15,10 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
-from pandacli.errors import ClipError, PandaError
+from pandacli.errors import ClipError, DeviceError, PandaError
 from pandacli.video.clip import Clip
 
 if TYPE_CHECKING:
@@ -106,10 +107,23 @@ class FramesAhead:
         return first.item, frames
 
     def _read_alone(self, clip: Clip) -> "Frames | PandaError":
-        """Read a clip with no other in sight, after one of several has ended its process."""
+        """Read a clip with no other in sight, after one of several has ended its process.
+
+        Raises:
+            DeviceError: No process can be started, whatever it is to read.
+        """
         alone = self._new_pool(1)
         try:
-            with _no_ctrl_c_at_birth():
+            with _starting_workers():
+                alone.submit(_begun).result(PATIENCE)
+        except (BrokenProcessPool, TimeoutError, OSError) as error:
+            _end(alone)
+            raise DeviceError(
+                "the processes that read videos end as soon as they are started",
+                "there may be too little memory, or a limit on processes (ulimit -u)",
+            ) from error
+        try:
+            with _starting_workers():
                 reading = alone.submit(read_fitted, clip, self._num_frames, self._side)
             return reading.result(_patience(clip))
         except PandaError as error:
@@ -123,7 +137,7 @@ class FramesAhead:
 
     def _submit(self, clip: Clip) -> "Future[Frames]":
         try:
-            with _no_ctrl_c_at_birth():
+            with _starting_workers():
                 return self._pool.submit(read_fitted, clip, self._num_frames, self._side)
         except BrokenProcessPool as error:  # told when the turn of this clip comes
             broken: Future[Frames] = Future()
@@ -169,13 +183,26 @@ def _endless(clip: Clip) -> ClipError:
 
 
 @contextmanager
-def _no_ctrl_c_at_birth() -> Iterator[None]:
-    """Ctrl-C goes to all processes of a terminal: one that is being started would show where."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _starting_workers() -> Iterator[None]:
+    """Keep what surrounds a process that is being started out of it.
+
+    Ctrl-C goes to all processes of a terminal, and one that has not begun yet would answer it with
+    a traceback. And multiprocessing runs the main module again in each process, where a script
+    without `if __name__ == "__main__":` would start a batch of its own, and one that came through
+    standard input is not there any more; nothing of it is needed.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        sys.modules["__main__"] = main
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _begun() -> None:
+    """What a process does that is only to show that it can be started."""
 
 
 def _be_a_worker() -> None:

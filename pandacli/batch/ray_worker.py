@@ -100,8 +100,11 @@ class ClipWorker:
 
     def _deal_with(self, number: int, questions: list[Question | BadLine]) -> Result:
         came = perf_counter()
-        with self._reading:
-            frames = self._read(questions)
+        try:
+            with self._reading:
+                frames = self._read(questions)
+        except PandaError as error:  # no process that reads can be started here
+            return Result(error=error)
         with self._answering:
             waited = perf_counter() - max(came, self._free_since)
             result = self._answer(number, questions, frames)

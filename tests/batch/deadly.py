@@ -17,3 +17,8 @@ def read_fitted(clip: Clip, num_frames: int, canvas_side: int) -> Frames:
     if clip.path.name == ENDLESS:
         time.sleep(3600)
     return frames_ahead.read_fitted(clip, num_frames, canvas_side)
+
+
+def end_at_once() -> None:
+    """In place of what a process of `frames_ahead` does first."""
+    os._exit(3)

@@ -1,6 +1,10 @@
 """Frames that are read in other processes: the same ones, whatever becomes of a process."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from random import Random
 
 import cv2
 import numpy as np
@@ -9,7 +13,7 @@ import pytest
 
 from pandacli.batch import frames_ahead
 from pandacli.batch.frames_ahead import FramesAhead, read_fitted
-from pandacli.errors import ClipError, PandaError
+from pandacli.errors import ClipError, DeviceError, PandaError
 from pandacli.video import Clip, Frames, preprocess, sample_frames
 from tests.batch import deadly
 
@@ -78,6 +82,45 @@ def test_a_clip_that_brings_its_process_down_costs_only_itself(monkeypatch, clip
     kinds = [type(frames) for frames in found]
     assert kinds == [Frames, ClipError, Frames, ClipError, Frames]
     assert str(found[1]) == f"{bad.path} brings the video decoder down"
+
+
+def test_processes_that_cannot_be_started_are_not_blamed_on_a_video(monkeypatch, clips) -> None:
+    monkeypatch.setattr(frames_ahead, "_be_a_worker", deadly.end_at_once)
+    with (
+        FramesAhead(8, SIDE, workers=1) as ahead,
+        pytest.raises(DeviceError, match="end as soon as they are started") as caught,
+    ):
+        read(ahead, Clip(clips / "wide.avi"))
+    assert "wide.avi" not in str(caught.value)
+
+
+SCRIPT = """
+import sys
+from pandacli.batch.frames_ahead import FramesAhead
+from pandacli.video import Clip
+print("begun")
+clips = enumerate(map(Clip, sys.argv[1:]))
+with FramesAhead(8, 112, workers=1) as ahead:
+    print([getattr(frames, "indices", frames) for _, frames in ahead.read(clips)])
+"""
+
+
+@pytest.mark.parametrize("given", ["as a file", "through stdin", "by -c"])
+def test_a_script_without_a_main_guard_reads_frames_and_runs_once(clips, tmp_path, given) -> None:
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT)
+    how = {"as a file": [str(path)], "through stdin": ["-"], "by -c": ["-c", SCRIPT]}[given]
+    clip = Random(given).choice(sorted(clips.iterdir()))
+    done = subprocess.run(
+        [sys.executable, *how, str(clip)],
+        input=SCRIPT if given == "through stdin" else None,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        timeout=120,
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ["begun", str([read_fitted(Clip(clip), 8, SIDE).indices])]
 
 
 @pytest.fixture

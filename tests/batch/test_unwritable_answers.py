@@ -186,7 +186,7 @@ def test_a_file_that_cannot_be_opened_again_is_closed_once(
 
     monkeypatch.setattr(answers_file, "_opened", open_once)
     monkeypatch.setattr(os, "close", close)
-    with pytest.raises(ClipError, match="cannot write|is full"):
+    with pytest.raises(ClipError, match=r"cannot write|is full"):
         done(path)
     assert closed.count(opened[0]) == 1
 
