@@ -75,7 +75,7 @@ class Settings:
 
     def decisive(self) -> Line:
         """Those that an answer depends on: with another value, a question is asked again."""
-        names = ("model", "quant", "frames", "start", "end", "system", "max_tokens")
+        names = ("model", "quant", "engine", "frames", "start", "end", "system", "max_tokens")
         return {name: getattr(self, name) for name in (*names, "temperature", "seed")}
 
 

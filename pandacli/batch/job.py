@@ -5,7 +5,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -75,6 +75,8 @@ class Batch:
         output: The file of answers as it was asked for; None for stdout.
         journal: The file that answers are written to one by one; None where there is none to go
             on from.
+        settings: How the questions are asked, set by `plan`: those of the job, with what "auto"
+            stands for on this machine. The model must be loaded by these.
 
     Raises:
         UsageError: The answers cannot go where they were asked to.
@@ -82,6 +84,7 @@ class Batch:
     """
 
     run: Run | RayRun
+    settings: Settings
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -114,7 +117,12 @@ class Batch:
         self._opened.__exit__(kind, error, traceback)
 
     def plan(self, say: Callable[[str], None] = lambda _: None) -> Run | RayRun:
-        """Find out what is open.
+        """Find out what is open: the records without an answer by this model, run in this way.
+
+        Where quant, engine or device are "auto", it is settled here what they are, because that is
+        part of the digest of a record: a batch that is continued on another machine must not mix
+        precisions under one digest. Answers of versions whose digests did not say what had run are
+        asked again. In a cluster each worker settles it, and all must come to the same.
 
         Args:
             say: Told, in a few words, what is waited for.
@@ -124,22 +132,24 @@ class Batch:
 
         Raises:
             ModelError: The model is not on this machine, or damaged.
+            DeviceError: The device is not there, or too small.
             ClipError: The file of questions cannot be read.
         """
         job = self.job
         resolved = store.resolve(job.settings.model)
         say(f"identifying {resolved.name}")
-        self._decisive = job.settings.decisive() | {"weights": store.identity(resolved)}
+        weights = store.identity(resolved)
+        self.settings, dtype = _settled(job, resolved)
+        self._decisive = self.settings.decisive() | {"weights": weights, "dtype": dtype}
         say("reading the questions")
         index = Index.build(self._questions, self._decisive, self._answers.done, job.shard)
         home = Path() if self._piped else Path(job.questions).parent
         how: type[Run] | partial[RayRun] = Run
         if job.ray:
-            weights = self._decisive["weights"]
             how = partial(RayRun, address=job.address, workers=job.workers, weights=weights)
         self.run = how(
             index,
-            job.settings,
+            self.settings,
             VideoFolder(job.video_dir or home),
             self._answers,
             canvas_side=store.canvas_side(resolved.folder),
@@ -206,6 +216,28 @@ class Batch:
             return opened.enter_context(AnswersStream(sys.stdout.buffer))
         folder = opened.enter_context(tempfile.TemporaryDirectory())
         return opened.enter_context(AnswersFile(Path(folder) / "answers.jsonl"))
+
+
+def _settled(job: Job, model: store.ResolvedModel) -> tuple[Settings, str | None]:
+    """The settings with what "auto" stands for, and the number format that is computed in.
+
+    Those of a cluster stay as they are: what "auto" stands for depends on its machines.
+    """
+    settings = job.settings
+    if job.address is not None:
+        return settings, None
+    import torch  # takes seconds
+
+    from pandacli.engine.preparing import plan_for
+
+    # a worker of Ray has one card
+    one_card = job.ray and settings.device in ("auto", "cuda") and torch.cuda.is_available()
+    device = "cuda:0" if one_card else settings.device
+    plan = plan_for(model, settings.quant, settings.engine, device)
+    settled = replace(settings, quant=plan.quant, engine=plan.engine)
+    if not job.ray:
+        settled = replace(settled, device=plan.device)
+    return settled, str(plan.dtype).removeprefix("torch.")
 
 
 def _stdin() -> BinaryIO:

@@ -20,7 +20,7 @@ from pandacli.batch.run import Answers, record_outcome
 from pandacli.batch.shares import shares, shares_of
 from pandacli.batch.tally import Outcome, Tally
 from pandacli.batch.videos import VideoFolder
-from pandacli.errors import DeviceError, PandaError
+from pandacli.errors import DeviceError, PandaError, UsageError
 
 _AHEAD = 4  # shares out for each worker: one is answered, one is read, and two are on their way
 _AT_A_TIME = 2  # shares that a worker has
@@ -66,6 +66,7 @@ class RayRun:
         self._parts_left: dict[int, int] = {}  # of the clips of which some shares are done
         self.stopped = Event()
         self.failed_fast = False
+        self._ran = ""
         self.tally = Tally(records=index.total, earlier=index.earlier, clips=index.clips)
 
     @property
@@ -103,6 +104,7 @@ class RayRun:
                 say("answering")
                 if result.error is not None:
                     raise result.error
+                self._refuse_mixture(result)
                 yield from self._settle(number, result)
                 if self.failed_fast:
                     return
@@ -173,6 +175,18 @@ class RayRun:
             canvas_side=self._side,
             threads=placement.threads,
         )
+
+    def _refuse_mixture(self, result: Result) -> None:
+        """Raise an error where workers run the model in different ways.
+
+        The digests of the answers could not tell these apart.
+        """
+        self._ran = self._ran or result.ran
+        if result.ran and result.ran != self._ran:
+            raise UsageError(
+                f"workers run the model in different ways: {self._ran}, and {result.ran}",
+                "give the same --quant to all, or leave machines out with --device or --workers",
+            )
 
     def _settle(self, number: int, result: Result) -> Iterator[Outcome]:
         """Write what has come back; a share that has come before is nothing new."""

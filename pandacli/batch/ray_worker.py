@@ -53,11 +53,13 @@ class Result:
         lines: Each question that is dealt with, by its place in the share, with its line.
         seconds: What each stage took, by its name.
         error: Why this worker can answer nothing at all.
+        ran: The quantisation and the engine that the answers were computed with, in words.
     """
 
     lines: list[tuple[int, Line]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     error: PandaError | None = None
+    ran: str = ""
 
 
 class ClipWorker:
@@ -109,6 +111,7 @@ class ClipWorker:
             waited = perf_counter() - max(came, self._free_since)
             result = self._answer(number, questions, frames)
             self._free_since = perf_counter()
+        result.ran = f"{self._panda.quant} by {self._panda.engine}"
         result.seconds = {"load": self._seconds.pop("load", 0.0), "frames": waited} | result.seconds
         return result
 

@@ -128,7 +128,11 @@ def batch(
         )
 
         def load() -> "Panda":
-            return load_model(Loading(job.settings.model, **how_run), screen, display.doing)
+            settled = opened.settings
+            how = {name: getattr(settled, name) for name in how_run}
+            return load_model(
+                Loading(settled.model, **how), screen, display.doing, asked=job.settings.quant
+            )
 
         with _stopping(opened, display), display:
             for outcome in run.outcomes(load, display.doing):

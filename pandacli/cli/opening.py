@@ -132,7 +132,11 @@ def _is_video(clip: Clip) -> bool:
 
 
 def load_model(
-    loading: Loading, screen: Screen, tell: Callable[[str], None] | None = None
+    loading: Loading,
+    screen: Screen,
+    tell: Callable[[str], None] | None = None,
+    *,
+    asked: str | None = None,
 ) -> "Panda":
     """Returns a model that was on its way; says what was chosen for the user, if anything was.
 
@@ -140,6 +144,7 @@ def load_model(
         loading: The model.
         screen: Where things are said.
         tell: Told how it goes, in place of a line on the screen.
+        asked: The quantisation that the user asked for, where `loading` has another.
 
     Raises:
         PandaError: As `Loading.end`.
@@ -147,6 +152,6 @@ def load_model(
     stage = nullcontext(tell) if tell else screen.stage(f"loading {loading.name}")
     with stage as say:
         panda = loading.end(say)
-    if chosen := choice(panda, loading.quant):
+    if chosen := choice(panda, asked or loading.quant):
         screen.notice(f"{loading.name} runs {chosen}")
     return panda

@@ -65,6 +65,12 @@ class Plan(Way):
         """What is computed in."""
         return pick_dtype(self.placement.devices)
 
+    @property
+    def device(self) -> str:
+        """What `--device` takes to get this placement."""
+        devices = self.placement.devices
+        return str(devices[0]) if len(devices) == 1 else "cuda"
+
 
 @memory_errors(_OUT_OF_IDEAS)
 def pick_plan(

@@ -76,14 +76,8 @@ def _facts(ready: set[str]) -> Iterator[Fact]:
     except UsageError as error:
         yield Fact("suggestion", None, f"{error.message}: {error.hint}")
         return
-    yield Fact("--device", _device(plan))
+    yield Fact("--device", plan.device)
     yield Fact("--quant", plan.quant)
     yield Fact("--engine", plan.engine)
     yield Fact("needs", Bytes(plan.needs))
     yield Fact("because", reason(plan))
-
-
-def _device(plan: "Plan") -> str:
-    """What `--device` takes to get the plan."""
-    devices = plan.placement.devices
-    return str(devices[0]) if len(devices) == 1 else "cuda"

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -15,7 +16,10 @@ from pandacli import Panda
 from pandacli.batch.answering import Settings
 from pandacli.batch.job import Batch, Job
 from pandacli.batch.ray_cluster import joined
+from pandacli.batch.ray_run import RayRun
+from pandacli.batch.ray_worker import Result
 from pandacli.batch.tally import Outcome
+from pandacli.errors import UsageError
 
 pytest.importorskip("ray.data")
 pytestmark = pytest.mark.filterwarnings(r"ignore::Warning:ray\..*")  # its own affairs
@@ -74,6 +78,16 @@ def test_answers_are_those_of_a_run_without_ray(tmp_path: Path) -> None:
     answer(job(path))
     answer(job(path, ray=False))
     assert lines(job(path)) == lines(job(path, ray=False))
+
+
+def test_workers_that_run_the_model_in_different_ways_are_refused() -> None:
+    index: Any = SimpleNamespace(total=9, earlier=0, clips=3)
+    unused: Any = None
+    run = RayRun(index, Settings("tiny"), unused, unused, canvas_side=168)
+    for ran in ("none by torch", "", "none by torch"):
+        run._refuse_mixture(Result(ran=ran))
+    with pytest.raises(UsageError, match="none by torch, and 8bit by bitsandbytes"):
+        run._refuse_mixture(Result(ran="8bit by bitsandbytes"))
 
 
 @pytest.mark.slow

@@ -4,16 +4,26 @@ import errno
 import json
 import tracemalloc
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
+import torch
 
+from pandacli import store
 from pandacli.batch import answers_file
 from pandacli.batch.answering import Settings
+from pandacli.batch.digest import digest_text, record_hash
 from pandacli.batch.job import Batch, Job
+from pandacli.batch.journal import encoded
+from pandacli.batch.records import Record
+from pandacli.engine import plan, preparing
+from pandacli.engine.plan import Plan
 from pandacli.errors import ClipError, UsageError
 from pandacli.video import Clip, sample_frames
+from tests.batch.conftest import Ran, as_line
 
 
 def ask(name: Any, video: str = "wide.avi", question: str = "Why?", **more: Any) -> dict[str, Any]:
@@ -304,3 +314,78 @@ def test_ten_thousand_lines_of_which_half_are_broken(batch) -> None:
     failed = sorted(line["line"] for line in ran.lines if "error" in line)
     assert failed == list(range(2, 10_001, 2))
     assert peak < 12_000_000 < ran.path.stat().st_size / 2
+
+
+RECORDS = [{"id": n, "video": "wide.avi", "question": f"what is {n}?"} for n in range(3)]
+
+
+def test_what_was_answered_in_another_precision_is_asked_again(
+    batch: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command stays the same, and the machine is another: auto comes to something else."""
+    batch(RECORDS)
+    numbers = [torch.float16, torch.bfloat16]
+    Random(8).shuffle(numbers)
+    for number in numbers:
+        with monkeypatch.context() as there:
+            there.setattr(plan, "pick_dtype", lambda _, number=number: number)
+            assert batch(RECORDS).tally.earlier == 0
+            assert batch(RECORDS).tally.earlier == len(RECORDS)
+    assert batch(RECORDS).tally.earlier == len(RECORDS), "the first machine finds its own"
+
+
+@pytest.mark.parametrize(
+    ("quant", "engine"), [("8bit", "torch"), ("8bit", "bitsandbytes"), ("4bit", "bitsandbytes")]
+)
+def test_what_auto_stands_for_is_part_of_what_is_known_again(
+    batch: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch, quant: str, engine: str
+) -> None:
+    batch(RECORDS)
+    form = {"8bit": "int8", "4bit": "nf4"}[quant]
+    monkeypatch.setattr(preparing, "plan_for", lambda *_: Plan(quant, engine, form))
+    assert batch(RECORDS).tally.earlier == 0
+    assert batch(RECORDS, quant=quant, engine=engine).tally.earlier == len(RECORDS)
+
+
+def test_naming_what_auto_stands_for_changes_nothing(batch: Callable[..., Ran]) -> None:
+    batch(RECORDS)
+    named = {"quant": "none", "engine": "torch", "device": "cpu"}
+    for count in range(len(named) + 1):
+        ran = batch(RECORDS, **dict(list(named.items())[:count]))
+        assert (ran.tally.earlier, ran.loads) == (len(RECORDS), 0)
+
+
+def test_the_settings_of_a_planned_batch_say_what_runs(
+    tmp_path: Path, checkpoint: Path, clips: Path
+) -> None:
+    (tmp_path / "q.jsonl").write_bytes(as_line(RECORDS[0]))
+    job = Job(str(tmp_path / "q.jsonl"), Settings(str(checkpoint), device="cpu"), video_dir=clips)
+    with Batch(job) as opened:
+        opened.plan()
+        settled = opened.settings
+    assert (settled.quant, settled.engine, settled.device) == ("none", "torch", "cpu")
+
+
+def test_answers_whose_digests_do_not_say_what_ran_are_asked_again_and_kept(
+    batch: Callable[..., Ran], checkpoint: Path
+) -> None:
+    """As versions wrote them that put the names given, and no engine, into digests."""
+    first = batch(RECORDS)
+    settings = Settings(str(checkpoint), max_tokens=6).decisive()
+    del settings["engine"]
+    settings["weights"] = store.identity(store.resolve(str(checkpoint)))
+    digest_of = record_hash(settings)
+    old = [
+        {
+            **line,
+            "digest": digest_text(
+                digest_of(Record(1, record, record["video"], record["question"]))
+            ),
+        }
+        for line, record in zip(first.lines, RECORDS, strict=True)
+    ]
+    first.path.write_bytes(b"".join(map(encoded, old)))
+    ran = batch(RECORDS)
+    assert ran.tally.earlier == 0
+    assert ran.lines[: len(old)] == old
+    assert len(ran.lines) == 2 * len(RECORDS)
