@@ -275,7 +275,7 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
             ValueError: A prompt has another number of slots than its video has frames.
         """
         input_ids = kwargs.pop("input_ids", inputs)
-        generate: Any = super().generate  # type: ignore[misc]  # typed for another protocol
+        generate: Any = super().generate
         if pixel_values is None or input_ids is None:
             if input_ids is not None and (input_ids == FRAME_SLOT).any():
                 raise ValueError("the prompts have frame slots, but no pixel_values came with them")
