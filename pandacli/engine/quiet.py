@@ -10,7 +10,11 @@ from transformers.utils import logging as transformers_logging
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Keep progress bars, notices and warnings of the libraries off stderr, for a while."""
+    """Keep progress bars and notices of the libraries off stderr, for a while.
+
+    Of warnings, only those about torch's own use of `torch.jit`: one about an argument that panda
+    passes must be seen.
+    """
     loggers = [logging.getLogger(name) for name in ("accelerate", "bitsandbytes")]
     levels = [logger.level for logger in loggers]
     verbosity = transformers_logging.get_verbosity()
@@ -21,7 +25,7 @@ def quiet_libraries() -> Iterator[None]:
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.filterwarnings("ignore", r"`torch\.jit\.", DeprecationWarning)
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

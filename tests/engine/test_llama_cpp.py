@@ -356,8 +356,9 @@ def test_another_layout_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_extra_installs_the_version_that_is_accepted() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
-    for extra in ("llama", "dev"):
-        assert f"xllamacpp=={VERSION}" in project["project"]["optional-dependencies"][extra]
+    extras = project["project"]["optional-dependencies"]
+    assert f"xllamacpp=={VERSION}" in extras["llama"]
+    assert "pandacli[llama,ray]" in extras["dev"]
 
 
 @pytest.mark.slow
