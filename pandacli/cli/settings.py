@@ -123,7 +123,7 @@ def _shard(value: str) -> tuple[int, int]:
 
 
 def _byte_count(value: str) -> int:
-    from pandacli.store.budget import byte_count
+    from pandacli.units import byte_count
 
     return byte_count(value)
 

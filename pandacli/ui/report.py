@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from pandacli.units import size as size
 from pandacli.video.clip import format_time
 
 if TYPE_CHECKING:
@@ -81,12 +82,3 @@ def choice(panda: "Panda", quant: str) -> str | None:
 def times_line(frames: "Frames") -> str:
     """Returns the times of `frames`, one after the other."""
     return ", ".join(format_time(time) for time in frames.times)
-
-
-def size(count: float) -> str:
-    """Returns a number of bytes in the unit that fits it."""
-    for unit in ("bytes", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
