@@ -1,14 +1,17 @@
 """The sha256 of a checkpoint, by which its quantised copies are found again.
 
-Hashing 13 GB takes many seconds, so a file's digest is remembered with its size and time of last
-change. In the Hugging Face cache a large file's digest is its name.
+Hashing 13 GB takes many seconds, so the digest of a large file is remembered with its size, the
+times of its last change (mtime and ctime) and its inode. A file that was written to, replaced or
+restored with its old mtime is therefore hashed again. A change below the file system, as by a
+failing disk, is not noticed until `panda pull` calls `forget_digests`. The name of a file in the
+Hugging Face cache, which should be its digest, is not relied on.
 """
 
 import hashlib
-import re
+from collections.abc import Iterable
 from pathlib import Path
 
-from pandacli.store.memory import recall, remember
+from pandacli.store.memory import forget, recall, remember
 
 _BLOCK = 1 << 22
 _MEMORY = "digests"
@@ -33,8 +36,6 @@ def checkpoint_digest(folder: Path, weights: list[Path]) -> tuple[str, dict[str,
 def file_digest(path: Path) -> str:
     """The sha256 of a file, as hexadecimal digits."""
     target = path.resolve()
-    if target.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", target.name):
-        return target.name
     match recall(_MEMORY).get(str(target)):
         case [*state, str(known)] if state == _state(target):
             return known
@@ -58,10 +59,16 @@ def remember_digest(path: Path, digest: str) -> None:
     _remember(path.resolve(), _state(path), digest)
 
 
+def forget_digests(folders: Iterable[Path]) -> None:
+    """Have the files in these folders hashed again when their digests are next asked for."""
+    paths = (path for folder in folders if folder.is_dir() for path in folder.iterdir())
+    forget(_MEMORY, {str(path.resolve()) for path in paths})
+
+
 def _state(path: Path) -> list[int]:
     """What is another once a file has changed."""
     status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 def _remember(path: Path, state: list[int], digest: str) -> None:

@@ -4,6 +4,7 @@ Losing such a file costs time and nothing else, so trouble with it is no error.
 """
 
 import json
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
 
@@ -22,7 +23,19 @@ def recall(name: str) -> dict[str, Any]:
 
 def remember(name: str, key: str, value: Any) -> None:
     """Keep a value under a name; where nothing can be written, it is found out again next time."""
+    _write(name, recall(name) | {key: value})
+
+
+def forget(name: str, keys: Collection[str]) -> None:
+    """Drop values that are kept under a name."""
+    known = recall(name)
+    kept = {key: value for key, value in known.items() if key not in keys}
+    if kept != known:
+        _write(name, kept)
+
+
+def _write(name: str, values: dict[str, Any]) -> None:
     file = home() / f"{name}.json"
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, json.dumps(recall(name) | {key: value}, indent=1) + "\n")
+        write_text(file, json.dumps(values, indent=1) + "\n")
