@@ -44,6 +44,7 @@ def get_ready(
     from pandacli.ui.progress import Bars
 
     known = store.MODELS.get(name)
+    store.forget_checks(name)
     if drop_original:
         _check_droppable(name, quant)
     if known and store.wants_download(known):
@@ -80,6 +81,7 @@ def _check_droppable(name: str, quant: str) -> None:
 def _bring(known: "KnownModel", screen: Screen, *, quant: str, engine: str, device: str) -> None:
     """Downloads a model, unless a copy that was made of what is published is all it takes."""
     from pandacli import store
+    from pandacli.ui.models import UNKNOWN_COMMIT
     from pandacli.ui.progress import Bars
 
     with screen.stage(f"asking for {known.name}"):
@@ -101,6 +103,8 @@ def _bring(known: "KnownModel", screen: Screen, *, quant: str, engine: str, devi
         f"{known.name} is {size(plan.bytes)}, {size(plan.missing_bytes)} of it still to"
         f" come{copied}; {size(plan.free_bytes)} are free in {plan.folder}"
     )
+    if not plan.is_known:
+        screen.notice(f"commit {plan.commit[:12]} is {UNKNOWN_COMMIT[plan.has_known_weights]}")
     with Bars(screen) as bars:
         store.download(plan, bars)
 

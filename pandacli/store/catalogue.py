@@ -1,6 +1,24 @@
-"""The models that panda knows by name."""
+"""The models that panda knows by name, and what is known of their published files."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class KnownFile:
+    """A published file, as far as the hub's own pages show it.
+
+    Args:
+        name: Its name in the model's folder.
+        bytes: Its size.
+        exact: Whether the size is given to the byte; the hub rounds those of large files.
+        sha256: Its digest, where it is known.
+    """
+
+    name: str
+    bytes: int
+    exact: bool = True
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -14,6 +32,8 @@ class KnownModel:
         repo: The Hugging Face repository that publishes it; None for one shipped with panda.
         subfolder: The folder of that repository that holds the checkpoint.
         download_bytes: About what a download weighs, to say before the network is asked.
+        known_commit: The commit in which its weights were published, where that is known.
+        known_files: What is known of its files in that commit; it may publish others.
     """
 
     name: str
@@ -22,16 +42,58 @@ class KnownModel:
     repo: str | None = None
     subfolder: str | None = None
     download_bytes: int = 0
+    known_commit: str | None = None
+    known_files: tuple[KnownFile, ...] = ()
 
     @property
     def download_command(self) -> str:
         """The command that puts the model on this machine."""
         return f"panda pull {self.name}"
 
+    @property
+    def published_in(self) -> str:
+        """The repository, with the folder of it that holds the checkpoint."""
+        return f"{self.repo}, {self.subfolder}" if self.subfolder else str(self.repo)
+
+    def published(self, name: str) -> str:
+        """The path, in its repository, of a file of its checkpoint."""
+        return f"{self.subfolder}/{name}" if self.subfolder else name
+
+    @property
+    def known_digests(self) -> dict[str, str]:
+        """The known sha256 of its files, by name."""
+        return {file.name: file.sha256 for file in self.known_files if file.sha256}
+
+    def has_known_weights(self, digests: Mapping[str, str]) -> bool | None:
+        """Whether files with these sha256 are the known ones; None where none is known."""
+        known = self.known_digests
+        return known.items() <= digests.items() if known else None
+
 
 _OFFICIAL = "jh-yi/Video-Panda-7B"
-_OFFICIAL_LICENCE = "see the repository (Vicuna, Llama 2)"
+_OFFICIAL_LICENCE = "apache-2.0 by its card; derived from Vicuna and Llama 2"
 _OFFICIAL_BYTES = 16_700_000_000  # with the tensors of the teacher, which only training needs
+_OFFICIAL_COMMIT = "6e2080cb41ca99c43eae3433068fecf3fd85ecb9"
+_FITU_FILES = (
+    KnownFile("config.json", 1_550),
+    KnownFile(
+        "pytorch_model-00001-of-00002.bin",
+        9_980_000_000,
+        exact=False,
+        sha256="295d0055a90975f83e76a76479aa460c562d1e2e36fca47b95dc5a629ffe3dc8",
+    ),
+    KnownFile(
+        "pytorch_model-00002-of-00002.bin",
+        6_690_000_000,
+        exact=False,
+        sha256="839292103f724a4067a4cdc76674654d641659b37fc4ca5c30db78a7d6525abc",
+    ),
+)
+_PRTR1_FILES = (
+    KnownFile("config.json", 1_666),
+    KnownFile("special_tokens_map.json", 438),
+    KnownFile("tokenizer_config.json", 749),
+)
 
 DEFAULT_MODEL = "video-panda-7b"
 
@@ -45,6 +107,8 @@ MODELS: dict[str, KnownModel] = {
             _OFFICIAL,
             "videopanda_fitu",
             _OFFICIAL_BYTES,
+            _OFFICIAL_COMMIT,
+            _FITU_FILES,
         ),
         KnownModel(
             "video-panda-7b-pretrained",
@@ -53,6 +117,8 @@ MODELS: dict[str, KnownModel] = {
             _OFFICIAL,
             "videopanda_prtr1",
             _OFFICIAL_BYTES,
+            _OFFICIAL_COMMIT,
+            _PRTR1_FILES,
         ),
         KnownModel(
             "tiny", "our own small model of moving shapes, shipped with panda", "Apache-2.0"

@@ -36,8 +36,10 @@ from pandacli.store.copies import (
 )
 from pandacli.store.digest import checkpoint_digest
 from pandacli.store.durable import settle
+from pandacli.store.places import cached_commit
 from pandacli.store.resolve import ResolvedModel
 from pandacli.store.unfinished import work_folder
+from pandacli.units import size
 
 Report = Callable[[int, int], None]
 """Told how many parameters are done, of how many."""
@@ -92,7 +94,7 @@ def describe_source(resolved: ResolvedModel) -> Source:
         digest, files = checkpoint_digest(resolved.folder, weight_files(resolved.folder))
     except OSError as error:
         raise ModelError(f"cannot read {error.filename}: {error.strerror}") from error
-    commit = resolved.folder.parent.name if resolved.kind == "cache" else None
+    commit = cached_commit(resolved.folder) if resolved.kind == "cache" else None
     name = str(resolved.folder) if resolved.kind == "folder" else resolved.name
     return Source(name, resolved.folder, commit, digest, files)
 
@@ -205,8 +207,8 @@ def _check_room(expected: dict[str, Tensor], form: Form, work: Path) -> None:
     free = shutil.disk_usage(work).free
     if needed > free:
         raise ModelError(
-            f"the quantised copy takes {needed / 1e9:.1f} GB more, and {free / 1e9:.1f} GB are"
-            f" free in {copies_folder()}",
+            f"the quantised copy takes {size(needed)} more, and {size(free)} are free in"
+            f" {copies_folder()}",
             "make room there, or set PANDA_HOME to a folder elsewhere",
         )
 

@@ -1,32 +1,43 @@
 """From the hub into the cache of Hugging Face: resumable, pinned to a commit, checked.
 
-huggingface_hub does the asking and the fetching, and keeps the cache. It throws away the part of a
-file that an interrupted download has left, which here may be ten gigabytes; so large files are
-fetched into a part file of our own, and enter the cache whole and checked.
+A file is fetched into a part file, which an interruption leaves to the next attempt, and enters the
+cache under its digest once its content has that digest. huggingface_hub's own download would throw
+the part away, take the name of the file from the server's headers, and check nothing but its size.
 """
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import sha1, sha256
 from pathlib import Path
-from typing import Any, Protocol, Self, cast
+from typing import Protocol
 
 from pandacli.errors import ModelError
+from pandacli.store.digest import remember_digest
 from pandacli.store.durable import settle
-from pandacli.store.hub import cache, hub_errors
+from pandacli.store.hub import (
+    InconsistentError,
+    cache,
+    check_offer,
+    hub_errors,
+    is_temporary,
+    read_file,
+)
 from pandacli.store.published import (
     Plan,
     PublishedFile,
     blob_path,
+    bytes_here,
     partial_path,
     repo_folder,
     snapshot_path,
 )
-from pandacli.store.pulls import Pull, begin_pull, finish_pull, finished_pull
+from pandacli.store.pulls import Pull, begin_pull, finish_pull
 
 _PIECE = 8 * 1024 * 1024  # bytes hashed between two looks at the progress
+_ATTEMPTS = 5  # at a file, without a byte more than before
 
 Advance = Callable[[int], None]
 """Told how many bytes more are done."""
@@ -40,6 +51,9 @@ class Progress(Protocol):
 
     def checking(self, name: str, total: int) -> Advance:
         """A file of `total` bytes begins to be compared with its published digest."""
+
+    def replacing(self, name: str) -> None:
+        """A file that is here is not what was published, and is to be downloaded again."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +74,9 @@ class Downloaded:
 def download(plan: Plan, progress: Progress) -> Downloaded:
     """Get the files of a plan that are not here yet, and check all of them.
 
-    After an error, a Ctrl-C or a kill the same call goes on where it was.
+    Every file is read and compared with its digest, whether it was here before or not; one that is
+    not what was published is downloaded again. After an error, a Ctrl-C or a kill the same call
+    continues where it stopped.
 
     Args:
         plan: What `plan_download` found.
@@ -70,31 +86,44 @@ def download(plan: Plan, progress: Progress) -> Downloaded:
         ModelError: There is no room, the connection fails, or a file is not what was published.
     """
     plan.check_room()
-    pulled = finished_pull(plan.model)
-    trusted = {file.digest for file in pulled.files} if pulled else set()
+    pull = Pull(plan.commit, plan.files)
     with hub_errors(plan.model):
-        begin_pull(plan.model, Pull(plan.commit, plan.files))
+        begin_pull(plan.model, pull)
         for file in plan.files:
-            if file.sha256:
-                _bring_large(plan, file, progress, trusted=file.digest in trusted)
-            path = _enter_cache(plan, file, progress)
-        finish_pull(plan.model, Pull(plan.commit, plan.files))
+            if bytes_here(plan.model, plan.commit, file) < file.bytes:
+                check_offer(plan.model, plan.commit, file.path, file.bytes, file.digest)
+        for file in plan.files:
+            with _lock(plan, file):
+                _bring(plan, file, progress)
+                path = _show(plan, file)
+                if file.sha256:
+                    remember_digest(path, file.sha256)
+        finish_pull(plan.model, pull)
     return Downloaded(path.parent, plan.commit, plan.bytes)
 
 
-def _bring_large(plan: Plan, file: PublishedFile, progress: Progress, *, trusted: bool) -> None:
-    """Puts the content of a file with a sha256 into the cache, or checks what is there."""
+def _bring(plan: Plan, file: PublishedFile, progress: Progress) -> None:
+    """Leaves the content of a file, checked, in the cache."""
     blob = blob_path(plan.model, file)
-    with _lock(plan, file):
-        snapshot = snapshot_path(plan.model, plan.commit, file)
-        here = next((path for path in (snapshot, blob) if path.exists()), None)
-        if here is None:
-            partial = partial_path(plan.model, file)
-            _fetch(plan, file, partial, progress)
-            _check(plan, file, partial, progress)
-            settle(partial, blob)
-        elif not trusted:
-            _check(plan, file, here, progress)
+    snapshot = snapshot_path(plan.model, plan.commit, file)
+    if here := next((path for path in (snapshot, blob) if path.exists()), None):
+        if _is_published(file, here, progress):
+            return
+        progress.replacing(file.name)
+        _delete(plan, file)
+    partial = partial_path(plan.model, file)
+    try:
+        _fetch(plan, file, partial, progress)
+    except InconsistentError:
+        partial.unlink()
+        raise
+    if not _is_published(file, partial, progress):
+        partial.unlink()
+        raise ModelError(
+            f"{file.name} was damaged, and is deleted: its digest is not the published one",
+            f"get it again with: {plan.model.download_command}",
+        )
+    settle(partial, blob)
 
 
 @contextmanager
@@ -118,72 +147,63 @@ def _lock(plan: Plan, file: PublishedFile) -> Iterator[None]:
 
 def _fetch(plan: Plan, file: PublishedFile, partial: Path, progress: Progress) -> None:
     """Adds to the part file what it lacks."""
-    from huggingface_hub import hf_hub_url
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
-
-    with partial.open("ab") as target:
-        if target.tell() > file.bytes:
-            target.truncate(0)
+    partial.touch()
+    with partial.open("r+b") as target:
         here = target.seek(0, os.SEEK_END)
-        http_get(
-            hf_hub_url(str(plan.model.repo), file.path, revision=plan.commit),
-            target,
-            resume_size=here,
-            headers=build_hf_headers(),
-            expected_size=file.bytes,
-            tqdm_class=cast(Any, _Bar(progress.downloading(file.name, file.bytes, here), here)),
-        )
+        if here > file.bytes:
+            here = target.truncate(0)
+        advance = progress.downloading(file.name, file.bytes, here)
+        failures = 0
+        while here < file.bytes:
+            try:
+                for place, piece in read_file(plan.model, plan.commit, file.path, here, file.bytes):
+                    if place != here:  # the server cannot resume
+                        target.truncate(place)
+                        advance(place - here)
+                    target.seek(place)
+                    target.write(piece)
+                    advance(len(piece))
+                    here, failures = place + len(piece), 0
+            except Exception as error:
+                failures += 1
+                if failures == _ATTEMPTS or not is_temporary(error):
+                    raise
+                time.sleep(max(1.0, getattr(error, "wait", 0.0)))
 
 
-def _check(plan: Plan, file: PublishedFile, path: Path, progress: Progress) -> None:
-    """Compares a file with its published digest, and deletes it if it is another."""
+def _is_published(file: PublishedFile, path: Path, progress: Progress) -> bool:
+    """Whether the content at a path is that which was published, by its size and digest."""
+    if path.stat().st_size != file.bytes:
+        return False
     advance = progress.checking(file.name, file.bytes)
-    digest = sha256()
+    # a small file is known by git's digest, which covers its length
+    digest = sha256() if file.sha256 else sha1(b"blob %d\0" % file.bytes, usedforsecurity=False)
     with path.open("rb") as content:
         while piece := content.read(_PIECE):
             digest.update(piece)
             advance(len(piece))
-    if digest.hexdigest() != file.sha256:
-        _delete(plan, file, path)
-        raise ModelError(
-            f"{file.name} was damaged, and is deleted: its sha256 is not the published one",
-            f"get it again with: {plan.model.download_command}",
-        )
+    return digest.hexdigest() == file.digest
 
 
-def _delete(plan: Plan, file: PublishedFile, path: Path) -> None:
+def _delete(plan: Plan, file: PublishedFile) -> None:
     """Deletes a file, and what leads to it: a link to nowhere would upset huggingface_hub."""
-    path.resolve().unlink()
+    blob_path(plan.model, file).unlink(missing_ok=True)
+    snapshot_path(plan.model, plan.commit, file).unlink(missing_ok=True)
     for link in (repo_folder(plan.model) / "snapshots").glob(f"*/{file.path}"):
         if not link.exists():
             link.unlink()
 
 
-def _enter_cache(plan: Plan, file: PublishedFile, progress: Progress) -> Path:
-    """Lets huggingface_hub put a file into its cache, fetching the small ones; returns its path."""
-    from huggingface_hub import hf_hub_download
-
-    def bar(**_: object) -> _Bar:
-        return _Bar(progress.downloading(file.name, file.bytes, 0), 0)
-
-    repo = str(plan.model.repo)
-    return Path(hf_hub_download(repo, file.path, revision=plan.commit, tqdm_class=cast(Any, bar)))
-
-
-class _Bar:
-    """What huggingface_hub takes for a progress bar of its own; called, it is its own instance."""
-
-    def __init__(self, advance: Advance, done: int) -> None:
-        self.update = advance
-        self.done = done
-
-    def __call__(self, *, initial: int = 0, **_: object) -> Self:
-        self.update(initial - self.done)  # a server that cannot resume begins anew
-        return self
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
+def _show(plan: Plan, file: PublishedFile) -> Path:
+    """Enters a file into the cache as a part of its commit, as huggingface_hub does."""
+    snapshot = snapshot_path(plan.model, plan.commit, file)
+    if snapshot.exists():
+        return snapshot
+    blob = blob_path(plan.model, file)
+    snapshot.parent.mkdir(parents=True, exist_ok=True)
+    snapshot.unlink(missing_ok=True)
+    try:
+        snapshot.symlink_to(os.path.relpath(blob, snapshot.parent))
+    except OSError:  # a file system, or a Windows, without links
+        blob.replace(snapshot)
+    return snapshot

@@ -7,12 +7,13 @@ from typing import Literal
 
 from pandacli.errors import ModelError
 from pandacli.store.catalogue import MODELS, KnownModel
-from pandacli.store.checkpoint_folder import check_checkpoint
 from pandacli.store.copies import Copy, all_copies, copies_of
+from pandacli.store.digest import forget_digests
 from pandacli.store.hub import is_offline
+from pandacli.store.places import cached_commit
 from pandacli.store.published import partial_path
 from pandacli.store.pulls import finished_pull, unfinished_pull
-from pandacli.store.resolve import ResolvedModel, locate, resolve
+from pandacli.store.resolve import ResolvedModel, check_files, locate, resolve
 from pandacli.store.unfinished import Remains, remains
 
 State = Literal["here", "incomplete", "absent"]
@@ -43,6 +44,11 @@ class ModelState:
     partial_bytes: int
     copies: tuple[Copy, ...]
     remains: tuple[Remains, ...]
+
+    @property
+    def has_known_commit(self) -> bool | None:
+        """Whether its commit is one whose digests panda knows; None where there is no commit."""
+        return self.commit == self.known.known_commit if self.known and self.commit else None
 
     @property
     def licence(self) -> str:
@@ -85,7 +91,7 @@ def model_state(model: KnownModel) -> ModelState:
         model,
         found,
         _state(found),
-        found.folder.parent.name if found and found.kind == "cache" else None,
+        cached_commit(found.folder) if found and found.kind == "cache" else None,
         folder_bytes(found.folder) if found else model.download_bytes,
         _partial_bytes(model),
         _copies(model.name),
@@ -132,6 +138,18 @@ def folder_bytes(folder: Path) -> int:
         return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
     except OSError:
         return 0
+
+
+def forget_checks(name: str) -> None:
+    """Have the next use of a model read its files, and those of its copies, and compare them with
+    their digests, whatever was found before.
+
+    Raises:
+        ModelError: There is no such model or folder.
+    """
+    state = find_model(name)
+    folders = [copy.folder for copy in state.copies]
+    forget_digests([*folders, state.checkpoint.folder] if state.checkpoint else folders)
 
 
 def digests(state: ModelState) -> dict[str, str]:
@@ -182,7 +200,7 @@ def _state(found: ResolvedModel | None) -> State:
     if found is None:
         return "absent"
     try:
-        check_checkpoint(found.folder)
+        check_files(found)
     except (ModelError, OSError):
         return "incomplete"
     return "here"

@@ -47,8 +47,14 @@ def cached_checkpoint(model: KnownModel, commit: str | None = None) -> Path | No
         return None
     from huggingface_hub import try_to_load_from_cache
 
-    config = try_to_load_from_cache(model.repo, f"{model.subfolder}/config.json", revision=commit)
+    config = try_to_load_from_cache(model.repo, model.published("config.json"), revision=commit)
     return Path(config).parent if isinstance(config, str) else None
+
+
+def cached_commit(folder: Path) -> str | None:
+    """The commit that a checkpoint folder of the Hugging Face cache belongs to."""
+    commits = (path.name for path in (folder, *folder.parents) if path.parent.name == "snapshots")
+    return next(commits, None)
 
 
 def bundled_checkpoint(model: KnownModel) -> Path:

@@ -10,10 +10,20 @@ from typing import Any
 from pandacli.errors import ModelError
 from pandacli.store.catalogue import KnownModel
 from pandacli.store.copies import copies_folder
-from pandacli.store.hub import cache, hub_errors, refuse_offline
+from pandacli.store.hub import (
+    cache,
+    check_settings,
+    host,
+    hub_errors,
+    read_listing,
+    refuse_offline,
+)
+from pandacli.units import size
 
 _SMALL = frozenset(
     (
+        # Of Video-Panda-7B only config.json was seen in both folders, tokenizer_config.json and
+        # special_tokens_map.json in the pretrained one; the others are expected from its training.
         "config.json",
         "generation_config.json",
         "processor_config.json",
@@ -27,10 +37,12 @@ _SMALL = frozenset(
 )
 _WEIGHTS = (  # the first kind that is published is taken
     re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json"),
+    # the shards of Video-Panda-7B were seen, their index is expected
     re.compile(r"pytorch_model(-\d{5}-of-\d{5})?\.bin|pytorch_model\.bin\.index\.json"),
 )
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_LARGEST = 1 << 50  # bytes of a file
 
 
 @dataclass(frozen=True)
@@ -41,11 +53,23 @@ class PublishedFile:
         path: Its path in the repository.
         bytes: Its size.
         digest: What the cache calls its content: the sha256 of a large file, else git's own.
+
+    Raises:
+        ValueError: The size or the digest is none. Both come from outside, and become a path and
+            room on the disk.
     """
 
     path: str
     bytes: int
     digest: str
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.path, str) and isinstance(self.digest, str)):
+            raise ValueError("no path or digest")
+        if not _DIGEST.fullmatch(self.digest):
+            raise ValueError("no digest")
+        if type(self.bytes) is not int or not 0 <= self.bytes <= _LARGEST:
+            raise ValueError("no size")
 
     @property
     def name(self) -> str:
@@ -85,6 +109,20 @@ class Plan:
         """The size of all files."""
         return sum(file.bytes for file in self.files)
 
+    @property
+    def is_known(self) -> bool:
+        """Whether the commit is the one whose files panda knows something of."""
+        return self.commit == self.model.known_commit
+
+    @property
+    def has_known_weights(self) -> bool | None:
+        """Whether the weights are those of the known commit; None where their digests are not
+        known.
+        """
+        return self.model.has_known_weights(
+            {file.name: file.sha256 for file in self.files if file.sha256}
+        )
+
     def check_room(self) -> None:
         """Make sure that the download fits on the disk, and the copy beside it.
 
@@ -107,10 +145,8 @@ class Plan:
         free = _free_bytes(folder)
         if needed > free:
             raise ModelError(
-                f"{what} needs {needed / 1e9:.1f} GB more, and {free / 1e9:.1f} GB are free in"
-                f" {folder}",
-                f"free {(needed - free) / 1e9:.1f} GB, or set {variable} to a folder on a larger"
-                " disk",
+                f"{what} needs {size(needed)} more, and {size(free)} are free in {folder}",
+                f"free {size(needed - free)}, or set {variable} to a folder on a larger disk",
             )
 
 
@@ -121,21 +157,24 @@ def plan_download(model: KnownModel) -> Plan:
         model: A model with a repository.
 
     Raises:
-        ModelError: The hub cannot be reached or does not have the model.
+        ModelError: The hub cannot be reached or does not have the model, or it lists other weights
+            in the commit that panda knows than were published there.
     """
     assert model.repo is not None
     refuse_offline(f"{model.name} cannot be downloaded")
-    from huggingface_hub import HfApi
-
     with hub_errors(model):
-        published = HfApi().model_info(model.repo, files_metadata=True)
-        commit = str(published.sha)
-        listed = [_published_file(sibling) for sibling in published.siblings or []]
-        if not _COMMIT.fullmatch(commit):
+        check_settings()
+        listing = read_listing(model)
+        commit = str(listing["sha"])
+        listed = [_published_file(sibling) for sibling in listing["siblings"]]
+        if not COMMIT.fullmatch(commit):
             raise ValueError(f"no commit: {commit}")
     files = choose_files(model, listed)
     missing = sum(file.bytes - bytes_here(model, commit, file) for file in files)
-    return Plan(model, commit, files, missing, cache(), _free_bytes(cache()))
+    plan = Plan(model, commit, files, missing, cache(), _free_bytes(cache()))
+    if plan.is_known and plan.has_known_weights is False:
+        raise _altered(plan)
+    return plan
 
 
 def choose_files(model: KnownModel, listed: Iterable[PublishedFile]) -> tuple[PublishedFile, ...]:
@@ -158,7 +197,8 @@ def choose_files(model: KnownModel, listed: Iterable[PublishedFile]) -> tuple[Pu
     if "config.json" not in inside or not weights:
         what = "weights" if "config.json" in inside else "config.json"
         raise ModelError(
-            f"the repository {model.repo} holds no {what} in {model.subfolder}",
+            f"the repository {model.repo} holds no {what}"
+            + (f" in {model.subfolder}" if model.subfolder else ""),
             "it may have been moved; a newer panda may know where",
         )
     return (*small, *sorted(weights, key=lambda file: file.bytes))
@@ -189,19 +229,27 @@ def repo_folder(model: KnownModel) -> Path:
 
 def bytes_here(model: KnownModel, commit: str, file: PublishedFile) -> int:
     """How much of a file the cache holds, as a part or as a whole."""
-    if snapshot_path(model, commit, file).is_file() or blob_path(model, file).is_file():
-        return file.bytes
+    for path in (snapshot_path(model, commit, file), blob_path(model, file)):
+        if path.is_file() and path.stat().st_size == file.bytes:
+            return file.bytes
     partial = partial_path(model, file)
     return min(partial.stat().st_size, file.bytes) if partial.is_file() else 0
 
 
+def _altered(plan: Plan) -> ModelError:
+    listed = {file.name: file.sha256 for file in plan.files}
+    known = plan.model.known_digests
+    name = next(name for name, digest in known.items() if listed.get(name) != digest)
+    return ModelError(
+        f"{host()} lists another {name} for commit {plan.commit[:12]} than was published in it",
+        "nothing was downloaded; check HF_ENDPOINT, a mirror may have changed the file",
+    )
+
+
 def _published_file(sibling: Any) -> PublishedFile:
-    lfs = sibling.lfs
-    digest = lfs.sha256 if lfs else sibling.blob_id
-    size = lfs.size if lfs else sibling.size
-    if not isinstance(size, int) or not _DIGEST.fullmatch(digest):
-        raise ValueError(f"no size or digest: {sibling}")  # both become paths and room on the disk
-    return PublishedFile(sibling.rfilename, size, digest)
+    lfs = sibling.get("lfs")
+    size, digest = (lfs["size"], lfs["sha256"]) if lfs else (sibling["size"], sibling["blobId"])
+    return PublishedFile(sibling["rfilename"], size, digest)
 
 
 def _free_bytes(folder: Path) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from pandacli.store.catalogue import KnownModel
 from pandacli.store.durable import write_text
 from pandacli.store.places import home
-from pandacli.store.published import PublishedFile
+from pandacli.store.published import COMMIT, PublishedFile
 
 _FORMAT = 1
 
@@ -72,7 +72,8 @@ def _read(path: Path) -> Pull | None:
         if record["format"] != _FORMAT:
             return None
         files = tuple(PublishedFile(**file) for file in record["files"])
-        return Pull(str(record["commit"]), files)
+        commit = str(record["commit"])
+        return Pull(commit, files) if COMMIT.fullmatch(commit) else None
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 

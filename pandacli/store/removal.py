@@ -123,7 +123,7 @@ def _cached_files(model: KnownModel, scanned: "HFCacheInfo") -> "Iterator[Cached
     for repo in scanned.repos:
         if repo.repo_type == "model" and repo.repo_id == model.repo:
             for revision in repo.revisions:
-                folder = revision.snapshot_path / str(model.subfolder)
+                folder = revision.snapshot_path / (model.subfolder or "")
                 yield from (file for file in revision.files if folder in file.file_path.parents)
 
 

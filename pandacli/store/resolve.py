@@ -15,6 +15,7 @@ from pandacli.store.copies import copies_of
 from pandacli.store.places import (
     bundled_checkpoint,
     cached_checkpoint,
+    cached_commit,
     home_checkpoint,
     home_folder,
 )
@@ -71,6 +72,26 @@ def locate(model: KnownModel) -> ResolvedModel | None:
         return None
 
 
+def check_files(found: ResolvedModel, ways_on: str | None = None) -> None:
+    """As `check_checkpoint`; what `panda pull` has brought must also still have its size.
+
+    Raises:
+        ModelError: A file is missing, or not what it should be.
+        OSError: A file may not be read.
+    """
+    known = MODELS.get(found.name) if found.kind == "cache" else None
+    pulled = finished_pull(known) if known else None
+    if known and pulled and pulled.commit == cached_commit(found.folder):
+        for file in pulled.files:
+            path = found.folder / file.name
+            if path.is_file() and path.stat().st_size != file.bytes:
+                raise ModelError(
+                    f"{path} is damaged: it should have {file.bytes:,} bytes",
+                    f"mend it with: {known.download_command}",
+                )
+    check_checkpoint(found.folder, ways_on)
+
+
 @contextmanager
 def _reading(what: str) -> Iterator[None]:
     try:
@@ -93,7 +114,7 @@ def _resolve_known(model: KnownModel) -> ResolvedModel:
             f" - or try panda without it: --model tiny",
         )
     if found:
-        flaw = _flaw(found.folder, again)
+        flaw = _flaw(found, again)
         if flaw is None:
             return found
         missing = flaw
@@ -102,10 +123,10 @@ def _resolve_known(model: KnownModel) -> ResolvedModel:
     raise missing
 
 
-def _flaw(folder: Path, ways_on: str) -> ModelError | None:
+def _flaw(found: ResolvedModel, ways_on: str) -> ModelError | None:
     """What is wrong with a checkpoint folder, if anything."""
     try:
-        check_checkpoint(folder, ways_on)
+        check_files(found, ways_on)
     except ModelError as error:
         return error
     return None

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pandacli.store.catalogue import KnownModel
 from pandacli.store.describe import Description
 from pandacli.store.inventory import ModelState, digests
 from pandacli.ui.console import Screen
@@ -12,6 +13,13 @@ from pandacli.ui.harmless import harmless_line
 from pandacli.ui.report import size
 
 _HEADINGS = ("MODEL", "QUANT", "SIZE", "LICENCE")
+UNKNOWN_COMMIT = {
+    True: "not one known to panda, but its weights are those of the one that is",
+    False: "not one known to panda, and has other weights: only the hub vouches for them",
+    None: "not one known to panda: only the hub vouches for its files",
+}
+"""What is said of a commit, by whether its weights are known ones."""
+
 _STATES = {"here": "here", "incomplete": "incomplete", "absent": "not on this machine"}
 
 
@@ -91,6 +99,7 @@ def _record(model: ModelState) -> dict[str, Any]:
         "kind": found.kind if found else None,
         "repository": model.known.repo if model.known else None,
         "commit": model.commit,
+        "commit_known": model.has_known_commit,
         "bytes": model.bytes,
         "partial_bytes": model.partial_bytes,
         "remains_bytes": model.remains_bytes,
@@ -122,11 +131,39 @@ def show_model(model: ModelState, description: Description | None, screen: Scree
             digest = checked.get(name)
             ending = f"  sha256 {digest[:12]}…" if digest else ""
             screen.line(f"  {harmless_line(name):<{names}}  {size(count):>9}{ending}")
+    _show_known(model, screen)
     if model.copies:
         screen.line("\ncopies")
     for copy in model.copies:
         screen.line(f"  {copy.quant}  {copy.form}  {size(copy.bytes):>9}")
         screen.line(f"    {harmless_line(_short(str(copy.folder)))}")
+
+
+def _commit(model: ModelState) -> list[tuple[str, str]]:
+    """The commit that is here, and whether panda knows it; else the one it knows."""
+    known = model.known.known_commit if model.known else None
+    if model.commit is None:
+        return [("known", f"commit {known}")] if known else []
+    if model.has_known_commit:
+        return [("commit", f"{model.commit}, known to panda")]
+    if model.known is None or known is None:
+        return [("commit", model.commit)]
+    weights = model.known.has_known_weights(digests(model)) if digests(model) else None
+    words = UNKNOWN_COMMIT[weights]
+    return [("commit", f"{model.commit}, {words}"), ("known", f"commit {known}")]
+
+
+def _show_known(model: ModelState, screen: Screen) -> None:
+    """Prints what is known of the published files, whether they are here or not."""
+    if model.known is None or not model.known.known_files:
+        return
+    screen.line(f"\nknown of the files in commit {model.known.known_commit}")
+    names = max(len(file.name) for file in model.known.known_files)
+    for file in model.known.known_files:
+        count = f"{file.bytes:,} bytes" if file.exact else f"about {file.bytes / 1e9:.2f} GB"
+        screen.line(f"  {file.name:<{names}}  {count:>13}")
+        if file.sha256:
+            screen.line(f"    sha256 {file.sha256}")
 
 
 def model_json(model: ModelState, description: Description | None, *, pretty: bool) -> str:
@@ -141,8 +178,26 @@ def model_json(model: ModelState, description: Description | None, *, pretty: bo
             {"name": name, "bytes": count, "sha256": checked.get(name)}
             for name, count in files.items()
         ],
+        "known": _known_record(model.known) if model.known else None,
     }
     return json.dumps(_record(model) | described, indent=2 if pretty else None)
+
+
+def _known_record(model: KnownModel) -> dict[str, Any] | None:
+    if model.known_commit is None:
+        return None
+    return {
+        "commit": model.known_commit,
+        "files": [
+            {
+                "name": file.name,
+                "bytes": file.bytes,
+                "bytes_exact": file.exact,
+                "sha256": file.sha256,
+            }
+            for file in model.known_files
+        ],
+    }
 
 
 def _facts(model: ModelState, description: Description | None) -> list[tuple[str, str]]:
@@ -151,14 +206,13 @@ def _facts(model: ModelState, description: Description | None) -> list[tuple[str
         facts.append(("what", model.known.summary))
     facts.append(("licence", model.licence))
     if model.known and model.known.repo:
-        facts.append(("from", f"{model.known.repo}, {model.known.subfolder}"))
+        facts.append(("from", model.known.published_in))
     facts.append(("state", _STATES[model.state]))
     if model.known and model.state != "here":
         facts.append(("get it", model.known.download_command))
     if model.checkpoint:
         facts.append(("path", _short(str(model.checkpoint.folder))))
-    if model.commit:
-        facts.append(("commit", model.commit))
+    facts += _commit(model)
     facts.append(("size", size(model.bytes)))
     if model.partial_bytes:
         facts.append(("unfinished", size(model.partial_bytes)))

@@ -64,6 +64,10 @@ class Bars:
         """A file of `total` bytes begins to be compared with its published digest."""
         return self._row(name, "check", total, 0)
 
+    def replacing(self, name: str) -> None:
+        """A file that is here is not what was published, and is to be downloaded again."""
+        self.screen.notice(f"{name} is damaged here; it is downloaded again")
+
     def converting(self, done: int, total: int) -> None:
         """`done` of the `total` steps of a conversion are over."""
         if self._drawn is None:

@@ -74,6 +74,28 @@ def test_info_on_a_model_that_is_not_here_says_how_to_get_it(panda):
     assert "get it   panda pull video-panda-7b" in done.stdout.decode()
 
 
+def test_info_tells_what_is_known_of_a_model_before_it_is_here(panda):
+    text = panda("info", "video-panda-7b").stdout.decode()
+    assert "licence  apache-2.0 by its card; derived from Vicuna and Llama 2" in text
+    assert "known    commit 6e2080cb41ca99c43eae3433068fecf3fd85ecb9" in text
+    assert "  config.json                         1,550 bytes\n" in text
+    assert "  pytorch_model-00001-of-00002.bin  about 9.98 GB\n" in text
+    assert "    sha256 295d0055a90975f83e76a76479aa460c562d1e2e36fca47b95dc5a629ffe3dc8\n" in text
+    record = json.loads(panda("info", "video-panda-7b", "--json").stdout)
+    assert (record["commit"], record["commit_known"]) == (None, None)
+    assert record["known"]["commit"] == "6e2080cb41ca99c43eae3433068fecf3fd85ecb9"
+    assert [file["bytes_exact"] for file in record["known"]["files"]] == [True, False, False]
+
+
+def test_info_tells_of_a_pretrained_model_which_files_are_known(panda):
+    record = json.loads(panda("info", "video-panda-7b-pretrained", "--json").stdout)
+    assert {file["name"]: file["bytes"] for file in record["known"]["files"]} == {
+        "config.json": 1666,
+        "special_tokens_map.json": 438,
+        "tokenizer_config.json": 749,
+    }
+
+
 def test_info_on_what_is_no_model_is_exit_4(panda):
     assert panda("info", "tinny").returncode == 4
 

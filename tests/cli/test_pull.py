@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_hub import FIRST, REPO, SECOND, FakeHub, checkpoint
+from tests.fake_hub import FIRST, KNOWN, REPO, SECOND, FakeHub, checkpoint, published
 
 STAND_IN = str(Path(__file__).with_name("stand_in_conversion.py"))
 NAME = "video-panda-7b"
+SHARD = "videopanda_fitu/pytorch_model-00001-of-00002.bin"
 
 
 @pytest.fixture
@@ -91,10 +92,14 @@ def asked_of_conversion(home):
 def test_a_pull_says_the_size_first_then_each_file_then_that_it_is_ready(panda, home):
     done = panda("pull", NAME, "--quant", "8bit")
     lines = done.stderr.splitlines()
-    start = f"panda: {NAME} is 320 kB, 320 kB of it still to come, and 2 kB for a quantised copy; "
+    start = f"panda: {NAME} is 323 kB, 323 kB of it still to come, and 2 kB for a quantised copy; "
     assert lines[0].startswith(start)
     assert "are free in" in lines[0]
-    assert lines[1] == "panda: downloading config.json, 28 bytes"
+    assert lines[1] == (
+        "panda: commit 111111111111 is not one known to panda, and has other weights: only the hub"
+        " vouches for them"
+    )
+    assert lines[2] == "panda: downloading config.json, 2 kB"
     assert "panda: downloading pytorch_model-00001-of-00002.bin, 320 kB" in lines
     assert lines[-2] == "panda: quantising; this is done once"
     assert lines[-1].startswith(f"panda: {NAME} is ready: 2 kB in {home}/models/copies/")
@@ -157,7 +162,7 @@ def test_offline_a_copy_is_all_a_model_needs(panda):
 def test_no_room_for_the_copy_is_told_before_the_download(panda, hub):
     done = panda("pull", NAME, STAND_IN_COPY_BYTES=str(10**18))
     assert done.returncode == 4
-    assert f"{NAME}, with its quantised copy, needs 1000000000.0 GB more, and " in done.stderr
+    assert f"{NAME}, with its quantised copy, needs 1,000,000,000.0 GB more, and " in done.stderr
     assert hub.fetched() == []
 
 
@@ -276,3 +281,72 @@ def test_without_a_terminal_nothing_is_offered(panda, clip, hub):
     assert done.returncode == 4
     assert f"panda pull {NAME}" in done.stderr
     assert hub.requests == []
+
+
+def test_other_weights_in_the_known_commit_are_exit_4_before_any_download(panda, hub):
+    hub.commits[KNOWN] = published() | {SHARD: b"other weights"}
+    done = panda("pull", NAME)
+    assert done.returncode == 4
+    assert "lists another pytorch_model-00001-of-00002.bin for commit 6e2080cb41ca" in done.stderr
+    assert len(done.stderr.splitlines()) == 2
+    assert hub.fetched() == []
+
+
+def test_the_published_sizes_are_told_before_the_download(panda, hub):
+    hub.commits[KNOWN] = published()
+    done = panda("pull", NAME, STAND_IN_COPY_BYTES=str(10**18))
+    assert f"{NAME}, with its quantised copy, needs 1,000,000,016.7 GB more" in done.stderr
+    assert "not one known" not in done.stderr
+
+
+def test_a_pull_of_a_damaged_model_mends_it_and_says_so(panda, home):
+    panda("pull", NAME, "--quant", "none")
+    shard = next((home / "hub").rglob("pytorch_model-00001-of-00002.bin"))
+    shard.resolve().write_bytes(b"short")
+    assert json.loads(panda("info", NAME, "--json").stdout)["state"] == "incomplete"
+    done = panda("pull", NAME, "--quant", "none")
+    assert done.returncode == 0
+    assert f"panda: {shard.name} is damaged here; it is downloaded again\n" in done.stderr
+    assert json.loads(panda("info", NAME, "--json").stdout)["state"] == "here"
+
+
+def test_a_pull_reads_a_copy_again_that_was_found_whole_before(panda, home):
+    panda("pull", NAME)
+    remembered = home / "models" / "digests.json"
+    known = {str(home / "elsewhere"): [1, 2, 3, 4, "d"]}
+    copy = next((home / "models" / "copies").glob("*/model.safetensors"))
+    remembered.write_text(json.dumps(known | {str(copy): [1, 2, 3, 4, "d"]}))
+    panda("pull", NAME)
+    assert json.loads(remembered.read_text()) == known
+
+
+def test_info_tells_a_commit_that_is_not_known(panda):
+    panda("pull", NAME, "--quant", "none")
+    text = panda("info", NAME).stdout
+    assert f"{FIRST}, not one known to panda, and has other weights" in text
+    assert f"known       commit {KNOWN}" in text
+    assert json.loads(panda("info", NAME, "--json").stdout)["commit_known"] is False
+
+
+def test_a_password_for_the_hub_is_in_no_error(panda, hub):
+    address = hub.url.replace("http://", "http://user:SECRET@")
+    hub.close()
+    done = panda("pull", NAME, HF_ENDPOINT=address)
+    assert done.returncode == 4
+    assert done.stderr.startswith("panda: cannot reach 127.0.0.1")
+    assert "SECRET" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:1080", "ALL_PROXY names a SOCKS proxy (socks5://)"),
+        ("HF_ENDPOINT", "notaurl", "HF_ENDPOINT is not the address of a hub"),
+        ("HF_TOKEN", "hf_\u00e4", "HF_TOKEN holds a character that is in no token"),
+    ],
+)
+def test_a_variable_that_cannot_be_right_is_named(panda, variable, value, said):
+    done = panda("pull", NAME, **{variable: value})
+    assert done.returncode == 4
+    assert done.stderr.startswith(f"panda: {said}")
+    assert len(done.stderr.splitlines()) <= 3

@@ -21,6 +21,7 @@ class Log:
     def __init__(self) -> None:
         self.done: dict[str, int] = {}
         self.checked: list[str] = []
+        self.replaced: list[str] = []
         self.stop_at: int | None = None
 
     def downloading(self, name: str, _total: int, done: int) -> Callable[[int], None]:
@@ -36,6 +37,9 @@ class Log:
     def checking(self, name: str, _total: int) -> Callable[[int], None]:
         self.checked.append(name)
         return lambda _: None
+
+    def replacing(self, name: str) -> None:
+        self.replaced.append(name)
 
 
 def pull(log: Log | None = None, model: store.KnownModel = MODEL) -> Downloaded:
