@@ -87,7 +87,7 @@ def download(plan: Plan, progress: Progress) -> Downloaded:
     """
     plan.check_room()
     pull = Pull(plan.commit, plan.files)
-    with hub_errors(plan.model):
+    with hub_errors():
         begin_pull(plan.model, pull)
         for file in plan.files:
             if bytes_here(plan.model, plan.commit, file) < file.bytes:

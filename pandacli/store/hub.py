@@ -144,10 +144,14 @@ def check_offer(model: KnownModel, commit: str, path: str, size: int, digest: st
         Exception: As `read_listing`.
     """
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import HfHubHTTPError
 
-    offered = get_hf_file_metadata(
-        hf_hub_url(str(model.repo), path, revision=commit), timeout=constants.HF_HUB_ETAG_TIMEOUT
-    )
+    address = hf_hub_url(str(model.repo), path, revision=commit)
+    try:
+        offered = get_hf_file_metadata(address, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    except HfHubHTTPError as error:
+        # without the cause, whose text holds the address, and a login with it
+        raise RefusedError(error.response.status_code, model) from None
     if offered.commit_hash is None or offered.etag is None:
         raise ValueError("no commit or digest")
     if offered.commit_hash != commit:
@@ -214,7 +218,7 @@ def is_temporary(error: Exception) -> bool:
 
 
 @contextmanager
-def hub_errors(model: KnownModel) -> Iterator[None]:
+def hub_errors() -> Iterator[None]:
     """Let everything that goes wrong between here and the hub be a `ModelError` of one line.
 
     Meanwhile huggingface_hub keeps what it would log to itself.
@@ -227,18 +231,12 @@ def hub_errors(model: KnownModel) -> Iterator[None]:
     except (PandaError, MemoryError):
         raise
     except Exception as error:  # of several libraries, and what a strange server makes them raise
-        raise _explained(error, model) from error
+        raise _explained(error) from error
     finally:
         logger.setLevel(level)
 
 
-def _explained(error: BaseException, model: KnownModel) -> ModelError:
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    if isinstance(error, LocalEntryNotFoundError) and error.__cause__:
-        return _explained(error.__cause__, model)
-    if isinstance(error, HfHubHTTPError):
-        return RefusedError(error.response.status_code, model)
+def _explained(error: BaseException) -> ModelError:
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         return ModelError(f"cannot write {error.filename}: {error.strerror}")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -297,10 +295,10 @@ def _check_proxy(name: str, address: str) -> None:
             f"{name} is not the address of a proxy that panda can use",
             "it should be like http://host:port or socks5://host:port",
         )
-    if address.startswith("socks5") and find_spec("socksio") is None:
+    scheme = urlsplit(address).scheme
+    if scheme.startswith("socks5") and find_spec("socksio") is None:
         raise ModelError(
-            f"{name} names a SOCKS proxy ({urlsplit(address).scheme}://), which takes the package"
-            " socksio",
+            f"{name} names a SOCKS proxy ({scheme}://), which takes the package socksio",
             "install it with: pip install socksio",
         )
 

@@ -162,7 +162,7 @@ def plan_download(model: KnownModel) -> Plan:
     """
     assert model.repo is not None
     refuse_offline(f"{model.name} cannot be downloaded")
-    with hub_errors(model):
+    with hub_errors():
         check_settings()
         listing = read_listing(model)
         commit = str(listing["sha"])

@@ -1,10 +1,15 @@
 """`panda` end to end, in a process of its own: a real clip, the real engine, the real `tiny`."""
 
 import json
+import shutil
 
 import pytest
 
 from pandacli.cli.demo import CLIP, QUESTIONS
+from pandacli.store.catalogue import MODELS
+from pandacli.store.places import bundled_checkpoint
+from tests.fake_hub import SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, published_config
+from tests.model.official_layout import SMALL, tensors_of, write_bin_shards
 
 
 @pytest.fixture(scope="module")
@@ -38,3 +43,20 @@ def test_ask_answers_as_the_demo_does(module_panda, demo):
     for question, answer in zip(QUESTIONS, record["answers"], strict=True):
         assert f"> {question}\n{answer['answer']}\n" in demo.stdout.decode()
         assert answer["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize("subfolder", ["videopanda_fitu", "videopanda_prtr1"])
+def test_ask_runs_a_small_model_with_the_small_files_of_the_published_one(
+    module_panda, tmp_path, subfolder
+):
+    config = published_config(subfolder, **SMALL | {"vocab_size": 640})
+    (tmp_path / "config.json").write_bytes(config)
+    (tmp_path / "tokenizer_config.json").write_bytes(TOKENIZER_CONFIG)
+    (tmp_path / "special_tokens_map.json").write_bytes(SPECIAL_TOKENS_MAP)
+    shutil.copy(bundled_checkpoint(MODELS["tiny"]) / "tokenizer.model", tmp_path)
+    write_bin_shards(tmp_path, tensors_of(json.loads(config)))
+    options = ("--max-tokens", "2", "--frames", "4", "--json")
+    done = module_panda("ask", str(CLIP), "What moves?", "--model", str(tmp_path), *options)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)["answers"][0]
+    assert answer["stats"]["answer_tokens"] in (1, 2)

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,10 @@ from benchmarks.official_layout import config_of, write_config
 from pandacli.errors import ModelError
 from pandacli.model import VideoPandaConfig, VideoPandaForConditionalGeneration
 from pandacli.model.official import tensor_name
+from pandacli.model.tokenizer import VideoPandaTokenizer
+from pandacli.store.catalogue import MODELS
+from pandacli.store.places import bundled_checkpoint
+from tests.fake_hub import SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, published_config
 from tests.model.e2e import last_logits, llama_sizes, load_vectors
 from tests.model.official_layout import SMALL, tensors_of, write_bin_shards, write_safetensors
 
@@ -354,3 +359,28 @@ def test_a_configuration_that_cannot_be_is_explained(
     with pytest.raises(ModelError, match=message) as e:
         load(folder)
     assert "\n" not in e.value.message
+
+
+@pytest.mark.parametrize("subfolder", ["videopanda_fitu", "videopanda_prtr1"])
+def test_the_published_configurations_give_the_sizes_of_the_paper(
+    tmp_path: Path, subfolder: str
+) -> None:
+    (tmp_path / "config.json").write_bytes(published_config(subfolder))
+    config = AutoConfig.from_pretrained(tmp_path)
+    assert isinstance(config, VideoPandaConfig)
+    stab = (config.image_size, config.patch_size, config.video_hidden_size, config.num_frames)
+    assert stab == (448, 14, 1024, 4)
+    layers = (config.num_hidden_layers, config.num_attention_heads, config.num_key_value_heads)
+    assert (config.hidden_size, config.intermediate_size, *layers) == (4096, 11008, 32, 32, 32)
+    assert (config.vocab_size, config.max_position_embeddings) == (32000, 4096)
+    assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (1, 2, 0)
+    assert config.rope_parameters["rope_theta"] == 10000
+    left_out = ("mm_video_tower", "requires_video_distill", "image_aspect_ratio", "use_mm_proj")
+    assert not [name for name in left_out if hasattr(config, name)]
+
+
+def test_the_published_tokenizer_settings_are_read(tmp_path: Path) -> None:
+    shutil.copy(bundled_checkpoint(MODELS["tiny"]) / "tokenizer.model", tmp_path)
+    (tmp_path / "tokenizer_config.json").write_bytes(TOKENIZER_CONFIG)
+    (tmp_path / "special_tokens_map.json").write_bytes(SPECIAL_TOKENS_MAP)
+    assert VideoPandaTokenizer.from_pretrained(tmp_path).legacy is False
