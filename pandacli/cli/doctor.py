@@ -49,9 +49,11 @@ def _defaults() -> "Section":
 
 
 def _options_set() -> list[str]:
+    from pandacli.engine.environment import without_logins
+
     values = settings.resolve(dict.fromkeys(settings.SETTINGS))
     return [
-        f"{name} = {value}"
+        f"{name} = {without_logins(str(value))}"
         for name, value in values.items()
         if value != settings.SETTINGS[name].built_in
     ]

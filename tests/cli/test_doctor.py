@@ -11,6 +11,13 @@ def healthy(module_panda):
     return module_panda("doctor")
 
 
+def test_a_login_in_an_option_is_not_told(panda):
+    done = panda("doctor", "--json", PANDA_ADDRESS="ray://user:do_not_tell@head:10001")
+    assert b"do_not_tell" not in done.stdout
+    record = json.loads(done.stdout)
+    assert record["Defaults"]["set"] == ["address = ray://head:10001"]
+
+
 @pytest.fixture(scope="module")
 def ill(module_panda, tmp_path_factory):
     """What it says, as JSON, about a broken configuration."""
@@ -24,6 +31,8 @@ def ill(module_panda, tmp_path_factory):
         PANDA_JSON="perhaps",
         PANDA_HOME="/dev/null/home",
         HF_TOKEN="hf_do_not_tell",
+        HF_COOKIE="hf_do_not_tell",
+        HF_ENDPOINT="https://user:pa@hf_do_not_tell@hub.example/?token=hf_do_not_tell",
     )
 
 
@@ -68,3 +77,4 @@ def test_what_is_wrong_is_found_and_does_not_stop_it(ill):
 def test_a_token_is_not_told(ill):
     assert b"hf_do_not_tell" not in ill.stdout + ill.stderr
     assert json.loads(ill.stdout)["Variables"]["HF_TOKEN"] == "(set, not shown)"
+    assert json.loads(ill.stdout)["Variables"]["HF_ENDPOINT"] == "https://hub.example"
