@@ -20,6 +20,7 @@ from pandacli.engine.sizes import Sizes, bytes_of, sizes_of
 from pandacli.engine.speed import Runner, race, remembered_race
 from pandacli.engine.ways import Way, is_usable, refusal, ways
 from pandacli.errors import DeviceError, UsageError
+from pandacli.units import size
 
 if TYPE_CHECKING:
     from pandacli.model.config import VideoPandaConfig
@@ -203,7 +204,7 @@ def _what_would_fit(way: Way, sizes: Sizes, room: _Room) -> str:
             key=lambda needed: needed.total,
         )
         if place(needed, _fast_room(others[0], room)):
-            amount = f"{needed.total / 1e9:.1f} GB"
+            amount = size(needed.total)
             return f"{in_bits(quant)} need {amount} and would fit: add --quant {quant}"
     return _OUT_OF_IDEAS
 
@@ -224,7 +225,7 @@ def _too_little(choices: Sequence[tuple[list[Way], _Room]], sizes: Sizes) -> Dev
     even = "" if way.quant == "none" else f" even in {in_bits(way.quant)}"
     there = Placement(tuple(device for device, _ in room))
     return DeviceError(
-        f"the model needs {needs / 1e9:.1f} GB{even}, and {free / 1e9:.1f} GB are free on {there}",
+        f"the model needs {size(needs)}{even}, and {size(free)} are free on {there}",
         "free some memory, or try panda with --model tiny",
     )
 

@@ -88,10 +88,10 @@ def download(plan: Plan, progress: Progress) -> Downloaded:
     plan.check_room()
     pull = Pull(plan.commit, plan.files)
     with hub_errors():
-        begin_pull(plan.model, pull)
         for file in plan.files:
             if bytes_here(plan.model, plan.commit, file) < file.bytes:
                 check_offer(plan.model, plan.commit, file.path, file.bytes, file.digest)
+        begin_pull(plan.model, pull)
         for file in plan.files:
             with _lock(plan, file):
                 _bring(plan, file, progress)

@@ -350,3 +350,14 @@ def test_a_variable_that_cannot_be_right_is_named(panda, variable, value, said):
     assert done.returncode == 4
     assert done.stderr.startswith(f"panda: {said}")
     assert len(done.stderr.splitlines()) <= 3
+
+
+@pytest.mark.parametrize("place", ["/api/models", f"/{REPO}/resolve"])
+def test_a_password_for_the_hub_is_in_no_traceback(panda, hub, place):
+    hub.statuses[place] = 403
+    done = panda(
+        "pull", NAME, "--debug", HF_ENDPOINT=hub.url.replace("http://", "http://u:SECRET@")
+    )
+    assert done.returncode == 4
+    assert "(403)" in done.stderr
+    assert "SECRET" not in done.stderr

@@ -156,7 +156,7 @@ def test_a_disk_that_is_too_small_is_told_before_the_work(
         free = 1000
 
     monkeypatch.setattr(converting.shutil, "disk_usage", lambda _: Disk)
-    with pytest.raises(ModelError, match=r"takes 0\.0 GB more, and 0\.0 GB are free"):
+    with pytest.raises(ModelError, match=r"takes 285 kB more, and 1 kB are free"):
         convert(source, "int8")
 
 
