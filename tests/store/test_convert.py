@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import json
+import os
 import resource
 from pathlib import Path
 from typing import Any
@@ -279,6 +280,20 @@ def flip_a_byte(copy: Copy) -> None:
 
 def test_a_flipped_byte_is_found(source: Source) -> None:
     flip_a_byte(convert(source, "int8"))
+    with pytest.raises(ModelError, match="is damaged"):
+        find_copy(source.digest, "int8")
+
+
+def test_a_flipped_byte_is_found_though_the_time_of_the_file_is_put_back(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digest, "_BLOCK", 10)  # so that the digests of such small files are kept
+    copy = convert(source, "int8")
+    assert find_copy(source.digest, "int8")
+    times = {path: path.stat().st_mtime_ns for path in copy.folder.iterdir()}
+    flip_a_byte(copy)
+    for path, time in times.items():
+        os.utime(path, ns=(time, time))
     with pytest.raises(ModelError, match="is damaged"):
         find_copy(source.digest, "int8")
 
