@@ -19,7 +19,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pandacli.checkpoint_files import weight_files
 from pandacli.errors import ModelError
 from pandacli.model.checkpoint import iterate_tensors, read_config
 from pandacli.model.config import VideoPandaConfig
@@ -34,8 +33,8 @@ from pandacli.store.copies import (
     finish,
     write_manifest,
 )
-from pandacli.store.digest import checkpoint_digest
 from pandacli.store.durable import settle
+from pandacli.store.identity import digests_of
 from pandacli.store.places import cached_commit
 from pandacli.store.resolve import ResolvedModel
 from pandacli.store.unfinished import work_folder
@@ -88,12 +87,9 @@ def describe_source(resolved: ResolvedModel) -> Source:
     """Identify a checkpoint, which reads all of it the first time.
 
     Raises:
-        ModelError: Files are missing, or cannot be read.
+        ModelError: Files are missing, damaged, or cannot be read.
     """
-    try:
-        digest, files = checkpoint_digest(resolved.folder, weight_files(resolved.folder))
-    except OSError as error:
-        raise ModelError(f"cannot read {error.filename}: {error.strerror}") from error
+    digest, files = digests_of(resolved)
     commit = cached_commit(resolved.folder) if resolved.kind == "cache" else None
     name = str(resolved.folder) if resolved.kind == "folder" else resolved.name
     return Source(name, resolved.folder, commit, digest, files)

@@ -2,8 +2,11 @@
 
 from pandacli.checkpoint_files import weight_files
 from pandacli.errors import ModelError
+from pandacli.store.catalogue import MODELS
 from pandacli.store.copies import read_copy
 from pandacli.store.digest import checkpoint_digest
+from pandacli.store.places import cached_commit
+from pandacli.store.pulls import finished_pull
 from pandacli.store.resolve import ResolvedModel
 
 
@@ -13,11 +16,31 @@ def identity(resolved: ResolvedModel) -> str:
     A large checkpoint is read whole for it, once.
 
     Raises:
-        ModelError: It cannot be read.
+        ModelError: As `digests_of`.
     """
     if resolved.kind == "copy":
         return read_copy(resolved.folder).digest
+    return digests_of(resolved)[0]
+
+
+def digests_of(resolved: ResolvedModel) -> tuple[str, dict[str, str]]:
+    """The sha256 of a checkpoint, and of each file by name; a large one is read whole once.
+
+    Raises:
+        ModelError: It cannot be read, or a file is not the one that `panda pull` has checked.
+    """
     try:
-        return checkpoint_digest(resolved.folder, weight_files(resolved.folder))[0]
+        digest, files = checkpoint_digest(resolved.folder, weight_files(resolved.folder))
     except OSError as error:
         raise ModelError(f"cannot read {error.filename}: {error.strerror}") from error
+    known = MODELS.get(resolved.name) if resolved.kind == "cache" else None
+    pulled = finished_pull(known) if known else None
+    if known and pulled and pulled.commit == cached_commit(resolved.folder):
+        for file in pulled.files:
+            if file.sha256 and files.get(file.name, file.sha256) != file.sha256:
+                raise ModelError(
+                    f"{resolved.folder / file.name} is damaged: its sha256 is another than when it"
+                    " was pulled",
+                    f"mend it with: {known.download_command}",
+                )
+    return digest, files

@@ -219,6 +219,19 @@ def test_a_file_that_has_lost_bytes_is_no_part_of_a_whole_model(name: str) -> No
     assert store.resolve(MODEL.name).folder == folder
 
 
+def test_a_flipped_byte_of_a_pulled_model_is_found_when_it_is_used() -> None:
+    folder = pull().folder
+    first = store.identity(store.resolve(MODEL.name))
+    flip_a_byte_unseen((folder / SHARD).resolve())
+    error = refusal(lambda: store.identity(store.resolve(MODEL.name)))
+    assert error.message.endswith(
+        f"{SHARD} is damaged: its sha256 is another than when it was pulled"
+    )
+    assert error.hint == "mend it with: panda pull video-panda-7b"
+    pull()
+    assert store.identity(store.resolve(MODEL.name)) == first
+
+
 def test_a_damaged_file_that_another_program_downloaded_is_downloaded_again() -> None:
     blob = blob_path(MODEL, shard_file())
     blob.parent.mkdir(parents=True)
