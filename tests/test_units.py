@@ -16,7 +16,7 @@ from pandacli.units import byte_count, size
         (10**18, "1,000,000,000.0 GB"),
     ],
 )
-def test_a_size_is_told_in_the_unit_that_fits(count: int, text: str) -> None:
+def test_size_is_written_in_the_unit_that_fits(count: int, text: str) -> None:
     assert size(count) == text
 
 
