@@ -1,7 +1,7 @@
 """The environment variables that change what panda and its libraries do, without their secrets.
 
-What is shown is a list of what is known to be safe: of any other variable that may matter only the
-name is told, and of an address only the host.
+What is shown is a list of what is known to be safe. Of any other variable that may matter only the
+name is shown, and of an address only the host.
 """
 
 import os

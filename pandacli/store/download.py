@@ -172,7 +172,7 @@ def _fetch(plan: Plan, file: PublishedFile, partial: Path, progress: Progress) -
 
 
 def _is_published(file: PublishedFile, path: Path, progress: Progress) -> bool:
-    """Whether the content at a path is that which was published, by its size and digest."""
+    """Whether the content at a path has the published size and digest."""
     if path.stat().st_size != file.bytes:
         return False
     advance = progress.checking(file.name, file.bytes)
