@@ -188,7 +188,9 @@ class LoadedClip:
         self._asked += 1
 
         def alone(asking: Asking) -> Answer:
-            return self.ask(asking.question, max_tokens=asking.limit)
+            return self.ask(
+                asking.question, max_tokens=asking.limit, temperature=temperature, seed=seed
+            )
 
         return Together(
             self._asking(asks, temperature, seed),

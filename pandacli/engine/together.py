@@ -3,7 +3,8 @@
 A question joins as soon as there is room, in the same pass in which others get their next token,
 and leaves when its answer is whole. Reading many at once rounds sums in another order than reading
 one alone. So where exact answers are wanted, a token that was chosen by a hair counts for nothing:
-its question is put aside, and asked alone when the others are through.
+its question is put aside, and asked alone when the others are through. A question without others
+is asked alone from the start.
 """
 
 from collections import deque
@@ -159,29 +160,37 @@ class Together(Iterator[tuple[int, Answer | PandaError]]):
 
     def _run(self) -> Generator[tuple[int, Answer | PandaError], None, None]:
         while self._draw():
+            if self._at_once == 1 or not self._draw(2):
+                number, answer = self._answer_alone(self._waiting.popleft())
+                if isinstance(answer, Answer):
+                    self.seconds.prefill += answer.stats.prefill_seconds
+                    self.seconds.decode += answer.stats.decode_seconds
+                yield number, answer
+                yield from self._take(self._refused)
+                continue
             try:
                 hint = memory_errors(self._memory_hint)
                 with hint, closing(self._branch(self._room)) as branches:
                     yield from self._until_done(branches)
-            except DeviceError as error:
+            except DeviceError:
                 many = self._start_over()
-                if many > 1:
-                    self._at_once = many // 2
-                elif many == 0 and self._room > _needed(self._waiting[0]):
+                if many == 0 and self._room > _needed(self._waiting[0]):
                     self._room //= 2  # it was too much to set aside
                 else:
-                    yield self._waiting.popleft().number, error
+                    self._at_once = max(many // 2, 1)  # one is asked alone, and may fail alone
             yield from self._take(self._refused)
         yield from self._take(self._refused)
         while self._by_a_hair:
-            asking = self._by_a_hair.popleft()
             started = perf_counter()
-            try:
-                answer: Answer | PandaError = self._alone(asking)
-            except DeviceError as error:
-                answer = error
+            answered = self._answer_alone(self._by_a_hair.popleft())
             self.seconds.alone += perf_counter() - started
-            yield asking.number, answer
+            yield answered
+
+    def _answer_alone(self, asking: Asking) -> tuple[int, Answer | PandaError]:
+        try:
+            return asking.number, self._alone(asking)
+        except DeviceError as error:
+            return asking.number, error
 
     def _until_done(self, branches: "Branches") -> Iterator[tuple[int, Answer]]:
         room = min(self._room, branches.room)
@@ -209,9 +218,12 @@ class Together(Iterator[tuple[int, Answer | PandaError]]):
                     self._leave(asking, branches)
                     yield asking.number, self._finish(asking, stopped)
 
-    def _draw(self) -> bool:
-        """Have a question wait, if there is one left; those that cannot be asked are put aside."""
-        while not self._waiting:
+    def _draw(self, wanted: int = 1) -> bool:
+        """Fill the queue up to `wanted` questions; False where there are fewer left.
+
+        Those that cannot be asked are put aside.
+        """
+        while len(self._waiting) < wanted:
             match next(self._asked, None):
                 case None:
                     return False

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from pandacli import Panda
 from pandacli.engine import Answer, LoadedClip
+from pandacli.engine.prefix import PrefixCache
 from pandacli.engine.together import Ask, Together
 from pandacli.engine.torch_branches import TorchBranches
 from pandacli.errors import DeviceError, UsageError
@@ -117,7 +119,7 @@ def test_a_token_chosen_by_a_hair_is_chosen_again_alone(
     asked_alone: list[str] = []
     ask = opened.ask
 
-    def watched(question: str, **how: int) -> Answer:
+    def watched(question: str, **how: Any) -> Answer:
         asked_alone.append(question)
         return ask(question, **how)
 
@@ -135,12 +137,48 @@ def test_too_little_memory_for_many_at_once_is_enough_for_fewer(
     assert max(sizes) == 7
 
 
-def test_too_little_memory_for_one_fails_that_one(
-    opened: LoadedClip, monkeypatch: pytest.MonkeyPatch
+def test_too_little_memory_for_two_at_once_is_enough_for_one_alone(
+    opened: LoadedClip, alone: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit_readings(monkeypatch, opened, most=0)
+    assert texts(opened.ask_together(ASKS)) == alone
+
+
+def test_too_little_memory_for_one_fails_that_one(
+    opened: LoadedClip, alone: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_readings(monkeypatch, opened, most=0)
+    ask = opened.ask
+
+    def reluctant(question: str, **how: Any) -> Answer:
+        if question == QUESTIONS[1]:
+            raise DeviceError("out of memory")
+        return ask(question, **how)
+
+    monkeypatch.setattr(opened, "ask", reluctant)
     answers = dict(opened.ask_together(ASKS[:3]))
-    assert [type(answer) for answer in answers.values()] == [DeviceError] * 3
+    assert isinstance(answers[1], DeviceError)
+    assert [str(answers[0]), str(answers[2])] == [alone[0], alone[2]]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize(("asks", "at_once"), [(ASKS[:1], None), (ASKS[:3], 1)])
+def test_a_question_without_others_is_asked_as_any_single_one(
+    opened: LoadedClip,
+    monkeypatch: pytest.MonkeyPatch,
+    asks: list[Ask],
+    at_once: int | None,
+    temperature: float,
+) -> None:
+    how = {"temperature": temperature, "seed": 4}
+    expected = [opened.ask(ask.question, max_tokens=ask.max_tokens, **how).ids for ask in asks]  # type: ignore[arg-type]
+
+    def fail(*_: object) -> None:
+        raise AssertionError("other kernels than those of a single question")
+
+    monkeypatch.setattr(PrefixCache, "branch", fail)
+    answers = dict(opened.ask_together(asks, at_once=at_once, **how))  # type: ignore[arg-type]
+    assert [answers[n].ids for n in range(len(asks))] == expected  # type: ignore[union-attr]
 
 
 def test_where_too_much_room_was_asked_for_less_is_made_do_with(
