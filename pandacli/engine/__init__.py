@@ -13,7 +13,7 @@
     frame_count    how many frames a model can look at
     loaded_clip    a clip with its prefix (system prompt and frames) computed once
     prefix         the KV cache that questions on a clip share
-    kept_prefix    the same on the disk, from one process to the next; `prefix_file` packs it
+    kept_prefix    the same on the disk, from one process to the next, in a `prefix_file`
     language_model what the engine asks of a Llama, whatever computes it
     torch_llama    the one in torch
     llama_cpp      the one in llama.cpp, over `llama_context`

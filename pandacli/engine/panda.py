@@ -163,9 +163,8 @@ class Panda:
             cache: Look for what was computed of the clip before on the disk, in which case no
                 frames are read, and let `LoadedClip.keep` put it there; at most 4 GB are kept, if
                 neither `PANDA_CACHE_SIZE` nor `ClipPrefixes` says otherwise. It needs a path or a
-                `Clip`, or `ClipPrefixes`. Of a model that is not quantised, in float32, and with
-                llama.cpp, every bit is kept; else keys and values are in 8 bits, and answers may
-                differ in rare cases.
+                `Clip`, or `ClipPrefixes`. Every bit is kept: a greedy answer is the same with and
+                without it.
 
         Raises:
             ClipError: The video cannot be used.

@@ -1,11 +1,11 @@
-"""Keys and values in a file: to the bit, or in 8 bits a number, a fourth of what float32 takes.
+"""The keys and values of a prefix in a file, to the bit.
 
-A key's channels differ from each other in size far more than its positions do, so in 8 bits each
-channel has a scale of its own over the positions; a value has one for each position (Liu et al.,
-KIVI, arXiv 2402.02750). Both are affine: the smallest number of a group is 0, the largest 255.
+What is loaded is exactly what was saved, so that an answer does not depend on whether its prefix
+was computed or read from the disk. A tensor in float32 whose numbers all fit into half precision
+takes half the space (`TorchLlama` rounds the prefixes of quantised models so).
 
-The file is safetensors. Of each layer N it holds `k.N` and `v.N` (heads, length, head size), where
-they are uint8 the smallest number and the step of each group, and in its metadata a checksum.
+The file is safetensors. Of each layer N it holds `k.N` and `v.N` (heads, length, head size), and in
+its metadata a checksum of each layer.
 """
 
 import errno
@@ -23,56 +23,35 @@ from torch import Tensor
 
 from pandacli.errors import ModelError
 
-_STEPS = 255
-_TINY = torch.finfo(torch.float32).tiny
-_GROUPS = {"k": 1, "v": 2}  # the dimension that a group of numbers with one scale lies along
-_PARTS = ("", "_low", "_step")
-
-
-def saved_bytes(numbers: int) -> int:
-    """What a file of so many keys and values in 8 bits takes, about."""
-    return numbers + numbers // 16  # scales, by far the most of them those of the values
-
 
 @torch.inference_mode()
-def save_layers(
-    layers: Sequence[tuple[Tensor, Tensor]], path: Path, *, exact: bool = False
-) -> None:
+def save_layers(layers: Sequence[tuple[Tensor, Tensor]], path: Path) -> None:
     """Write the keys and values of each layer, (1, heads, length, head size).
-
-    Args:
-        layers: Keys and values.
-        path: The file.
-        exact: Keep every bit.
 
     Raises:
         OSError: The file cannot be written.
     """
     tensors: dict[str, Tensor] = {}
     sums: list[int] = []
-    for number, layer in enumerate(layers):
-        parts: dict[str, Tensor] = {}
-        for kind, tensor in zip(_GROUPS, layer, strict=True):
-            kept = {"": tensor[0]} if exact else _packed(tensor[0], _GROUPS[kind])
-            for part, values in kept.items():
-                parts[f"{kind}{part}.{number}"] = values.cpu().contiguous()
+    for number, (keys, values) in enumerate(layers):
+        parts = {f"k.{number}": _narrowed(keys[0]), f"v.{number}": _narrowed(values[0])}
         sums.append(_checksum(parts))
         tensors |= parts
     try:
-        save_file(tensors, path, {"checksums": json.dumps(sums), "exact": json.dumps(exact)})
+        save_file(tensors, path, {"checksums": json.dumps(sums)})
     except SafetensorError as error:
         raise OSError(*_reason(error), str(path)) from error
 
 
-def load_layers(path: Path, devices: Sequence[torch.device]) -> Iterator[tuple[Tensor, Tensor]]:
-    """The keys and values of each layer, (1, heads, length, head size): float32, or as saved.
+def load_layers(path: Path, layers: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The keys and values of each layer, (1, heads, length, head size), on the CPU.
 
-    The file is mapped and read layer by layer. What was saved to the bit is a view of it on a CPU:
-    to be copied before the next layer is asked for.
+    They have the numbers that were saved; float32 may come as float16. The file is mapped and read
+    layer by layer: copy a layer before asking for the next.
 
     Args:
         path: A file of `save_layers`.
-        devices: Where each layer is to be.
+        layers: How many layers it must have.
 
     Raises:
         ModelError: The file is missing or damaged, or has another number of layers.
@@ -80,39 +59,33 @@ def load_layers(path: Path, devices: Sequence[torch.device]) -> Iterator[tuple[T
     damaged = ModelError(f"{path} cannot be read as a saved KV cache")
     try:
         with safe_open(path, framework="pt") as file:
-            facts = file.metadata() or {}
-            sums = json.loads(facts.get("checksums", "[]"))
-            stored = ("",) if json.loads(facts.get("exact", "false")) else _PARTS
-            if len(sums) != len(devices):
+            sums = json.loads((file.metadata() or {}).get("checksums", "[]"))
+            if len(sums) != layers:
                 raise ModelError(f"{path} was saved by another model")
-            for number, (device, checksum) in enumerate(zip(devices, sums, strict=True)):
-                names = [f"{kind}{part}.{number}" for kind in _GROUPS for part in stored]
+            for number, checksum in enumerate(sums):
+                names = (f"k.{number}", f"v.{number}")
                 parts = {name: file.get_tensor(name) for name in names}
                 if _checksum(parts) != checksum:
                     raise damaged
-                keys, values = (
-                    _widened([parts[f"{kind}{part}.{number}"].to(device) for part in stored])
-                    for kind in _GROUPS
-                )
+                keys, values = parts.values()
                 yield keys[None], values[None]
     except (OSError, ValueError, TypeError, RecursionError, SafetensorError) as error:
         raise damaged from error
 
 
-def _packed(tensor: Tensor, along: int) -> dict[str, Tensor]:
-    """A tensor in 8 bits, with the smallest number and the step of each group."""
-    wide = tensor.float()
-    low, high = wide.amin(along, keepdim=True), wide.amax(along, keepdim=True)
-    step = ((high - low) / _STEPS).clamp_min_(_TINY)
-    packed = ((wide - low) / step).round_().clamp_(0, _STEPS).to(torch.uint8)
-    return dict(zip(_PARTS, (packed, low, step), strict=True))
+def round_to_half(tensor: Tensor) -> None:
+    """Round a tensor in place to numbers of half precision; the largest stay finite."""
+    limit = torch.finfo(torch.float16).max
+    tensor.copy_(tensor.clamp(-limit, limit).half())
 
 
-def _widened(parts: Sequence[Tensor]) -> Tensor:
-    if len(parts) == 1:
-        return parts[0]
-    packed, low, step = parts
-    return packed.float().mul_(step).add_(low)  # in place: fresh memory is what takes the time
+def _narrowed(tensor: Tensor) -> Tensor:
+    """A contiguous copy on the CPU, in half precision where that has every bit of it."""
+    if tensor.dtype == torch.float32:
+        half = tensor.half()
+        if torch.equal(half.float(), tensor):
+            tensor = half
+    return tensor.cpu().contiguous()
 
 
 def _checksum(parts: dict[str, Tensor]) -> int:

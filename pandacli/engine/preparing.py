@@ -119,9 +119,9 @@ def load_plan(
         model = load_copy(folder, plan.hint)
     else:
         model = load_model(folder, plan.placement, plan.dtype, plan.hint)
-    # in whole precision nothing may change an answer; elsewhere 8 bits more or less do not count
-    exact = plan.quant == "none" and plan.dtype == torch.float32
-    return model, TorchLlama(model, exact=exact)
+    # quantised layers are far coarser than half precision, and float32 would be twice the disk
+    half_prefix = plan.quant != "none" and plan.dtype == torch.float32
+    return model, TorchLlama(model, half_prefix=half_prefix)
 
 
 def _copy(resolved: store.ResolvedModel, form: "Form", report: Report | None) -> Copy:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pandacli.engine.growing_cache import GrowingLayer, crop, growing_cache
-from pandacli.engine.prefix_file import load_layers, save_layers, saved_bytes
+from pandacli.engine.prefix_file import load_layers, round_to_half, save_layers
 from pandacli.engine.torch_branches import TorchBranches
 from pandacli.errors import ModelError
 
@@ -23,16 +23,20 @@ class TorchLlama:
 
     Args:
         model: The model; its video tower is not used here.
-        exact: Whether readings are saved to the bit, and not in 8 bits a number.
+        half_prefix: Round the keys and values of embeddings (the prefix of a clip) to half
+            precision as soon as they are computed. They take half as much of the disk, and the
+            answers are the same whether a prefix was computed or loaded.
     """
 
-    def __init__(self, model: "VideoPandaForConditionalGeneration", *, exact: bool = False) -> None:
-        self._model, self._exact = model, exact
+    def __init__(
+        self, model: "VideoPandaForConditionalGeneration", *, half_prefix: bool = False
+    ) -> None:
+        self._model, self._half_prefix = model, half_prefix
 
     def start(self) -> "TorchReading":
         """A reading of nothing yet."""
         cache = growing_cache(len(self._model.model.layers))
-        return TorchReading(self._model, cache, exact=self._exact)
+        return TorchReading(self._model, cache, half_prefix=self._half_prefix)
 
     def restore(self, path: Path) -> "TorchReading":
         """A reading that `TorchReading.save` wrote.
@@ -45,13 +49,12 @@ class TorchLlama:
         shape = (1, model.config.num_key_value_heads, model.config.head_dim)
         # the layers may be on several cards, and each has its keys and values beside it
         beside = [layer.input_layernorm.weight for layer in model.model.layers]
-        saved = load_layers(path, [weight.device for weight in beside])
         with torch.inference_mode():
-            for number, (keys, values) in enumerate(saved):
+            for number, (keys, values) in enumerate(load_layers(path, len(beside))):
                 if (*keys.shape[:2], keys.shape[3]) != shape or keys.shape != values.shape:
                     raise ModelError(f"{path} was saved by another model")
                 cache.update(keys.to(beside[number]), values.to(beside[number]), number)
-        return TorchReading(model, cache, exact=self._exact)
+        return TorchReading(model, cache, half_prefix=self._half_prefix)
 
 
 class TorchReading:
@@ -60,15 +63,19 @@ class TorchReading:
     Args:
         model: The model.
         cache: Its keys and values, (1, heads, length, head size) in each layer.
-        exact: Whether it is saved to the bit, and not in 8 bits a number.
+        half_prefix: As of `TorchLlama`.
     """
 
     def __init__(
-        self, model: "VideoPandaForConditionalGeneration", cache: "Cache", *, exact: bool = False
+        self,
+        model: "VideoPandaForConditionalGeneration",
+        cache: "Cache",
+        *,
+        half_prefix: bool = False,
     ) -> None:
         self._model = model
         self._cache = cache
-        self._exact = exact
+        self._half_prefix = half_prefix
 
     @property
     def length(self) -> int:
@@ -79,7 +86,12 @@ class TorchReading:
     def read_embeddings(self, embeddings: Tensor) -> None:
         """Read embeddings (n, hidden_size); no token is predicted, so the head is left out."""
         inputs = embeddings[None].to(self._model.device)
+        before = self.length
         self._model.model(inputs_embeds=inputs, cache=self._cache, use_cache=True)
+        if self._half_prefix:
+            for keys, values in self._held(before):
+                round_to_half(keys)
+                round_to_half(values)
 
     @torch.inference_mode()
     def read(self, ids: list[int]) -> Tensor:
@@ -95,26 +107,21 @@ class TorchReading:
 
     def fork(self) -> "TorchReading":
         """Another reading with the same past, its keys and values copied."""
-        return TorchReading(self._model, deepcopy(self._cache), exact=self._exact)
+        return TorchReading(self._model, deepcopy(self._cache), half_prefix=self._half_prefix)
 
     def branch(self, room: int) -> TorchBranches:
         """Texts that go on from here, behind this reading's own keys and values."""
         return TorchBranches(self._model, self._cache, self._layers(), room)
 
     def save(self, path: Path, length: int | None = None) -> None:
-        """Write keys and values; see `prefix_file`.
+        """Write keys and values to the bit; see `prefix_file`.
 
         Raises:
             OSError: The file cannot be written.
         """
-        held = []
-        for layer in self._layers():
-            assert layer.keys is not None
-            assert layer.values is not None
-            held.append((layer.keys[..., :length, :], layer.values[..., :length, :]))
         partial = path.with_name(path.name + ".partial")
         try:
-            save_layers(held, partial, exact=self._exact)
+            save_layers(self._held(0, length), partial)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
@@ -126,7 +133,16 @@ class TorchReading:
             assert layer.keys is not None
             _, heads, _, size = layer.keys.shape
             numbers += 2 * heads * size * length
-        return numbers * self._model.dtype.itemsize if self._exact else saved_bytes(numbers)
+        return numbers * (2 if self._half_prefix else self._model.dtype.itemsize)
+
+    def _held(self, start: int, end: int | None = None) -> list[tuple[Tensor, Tensor]]:
+        """Views of the keys and values of some positions, layer by layer."""
+        held = []
+        for layer in self._layers():
+            assert layer.keys is not None
+            assert layer.values is not None
+            held.append((layer.keys[..., start:end, :], layer.values[..., start:end, :]))
+        return held
 
     def _layers(self) -> list[GrowingLayer]:
         layers = [layer for layer in self._cache.layers if isinstance(layer, GrowingLayer)]

@@ -1,7 +1,4 @@
-"""What `tiny` has seen of a clip, it says the same of from the disk, where numbers have 8 bits.
-
-As a model in float32 it would be kept to the bit; here it is kept as quantised models are.
-"""
+"""What `tiny` in 8 bits has seen of a clip, it says the same of from the disk."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +8,6 @@ import pytest
 
 from pandacli import Panda
 from pandacli.engine.kept_prefix import ClipPrefixes
-from pandacli.engine.torch_llama import TorchLlama
 from pandacli.video.clip import Clip
 from tests.tiny.brushes import BRUSHES, WRITERS, all_times, draw, save
 from tests.tiny.film_questions import exchanges
@@ -23,11 +19,10 @@ from training.questions import QUESTION_KINDS
 Conversations = list[list[str]]
 
 
-@pytest.fixture
-def rounded(tiny: Panda, monkeypatch: pytest.MonkeyPatch) -> Panda:
-    """`tiny`, which keeps what it has seen in 8 bits."""
-    monkeypatch.setattr(tiny, "language_model", TorchLlama(tiny.model))
-    return tiny
+@pytest.fixture(scope="module")
+def rounded() -> Panda:
+    """`tiny` in 8 bits, whose prefixes are rounded to half precision."""
+    return Panda.load("tiny", device="cpu", quant="8bit", engine="torch")
 
 
 def films_of_another_hand(
