@@ -15,7 +15,15 @@ from pandacli.engine.kept_prefix import KeptPrefix
 from pandacli.engine.prefix import PrefixCache
 from pandacli.engine.sizes import position_bytes
 from pandacli.engine.streaming import StreamedText
-from pandacli.engine.together import MOST_AT_ONCE, Ask, Asking, Choose, Together
+from pandacli.engine.together import (
+    HAIR,
+    HAIR_INT8,
+    MOST_AT_ONCE,
+    Ask,
+    Asking,
+    Choose,
+    Together,
+)
 from pandacli.errors import PandaError, UsageError
 from pandacli.model.frame_tokens import count_tokens
 from pandacli.model.prompt import encode_prefix, encode_prompt
@@ -165,8 +173,9 @@ class LoadedClip:
     ) -> Together:
         """Ask many questions, each on its own, and take the answers as they become whole.
 
-        Of a model that is not quantised, in float32, and at a temperature of 0 every answer is the
-        one that `ask` gives.
+        At a temperature of 0 every answer is the one that `ask` gives, where torch computes in
+        float32 or with 8-bit weights on a CPU. Elsewhere (half precision, bitsandbytes, llama.cpp)
+        a near-tie may be decided otherwise, unless questions are asked one at a time.
 
         Args:
             asks: The questions; they are drawn as there is room for them.
@@ -200,7 +209,7 @@ class LoadedClip:
             stop=self._panda.stop_tokens,
             room=self._room_together(),
             at_once=at_once,
-            exact=panda.quant == "none" and panda.dtype == "float32" and panda.engine == "torch",
+            hair=self._hair,
             memory_hint=panda.memory_hint,
         )
 
@@ -243,6 +252,14 @@ class LoadedClip:
         )
         text = self._panda.tokenizer.decode(ids)
         return Answer(text, "stop" if stopped else "length", stats, asking.question, tuple(ids))
+
+    @property
+    def _hair(self) -> float:
+        """See `Together`; 0 where rounding depends too much on what is read at once."""
+        panda = self._panda
+        if panda.engine != "torch" or panda.dtype != "float32":
+            return 0
+        return HAIR if panda.quant == "none" else HAIR_INT8
 
     def _room_together(self) -> int:
         """How many positions half of the free memory has room for; at least one question's."""

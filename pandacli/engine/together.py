@@ -33,9 +33,10 @@ _READ_AT_ONCE = 4096
 Choose = Callable[[Tensor], int]
 """From logits (vocabulary,) to a token."""
 
-HAIR = 1e-4
-"""A lead of the likeliest token over the next that may be rounding, relative to the largest logit.
-Measured differences between together and alone are below a tenth of it (`benchmarks.batch`)."""
+HAIR, HAIR_INT8 = 1e-4, 1e-3
+"""A lead of the likeliest token over the next that may be rounding, relative to the largest logit:
+in float32, and on torch's int8 kernels. Measured differences between together and alone are up to
+2e-6 and 2e-4. Other forms differ by 1e-2 and more, which too many tokens lead by less than."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,8 @@ class Together(Iterator[tuple[int, Answer | PandaError]]):
         stop: The tokens that end an answer.
         room: How many positions the questions and answers may take at once, if they get so many.
         at_once: The most questions at once; None for as many as there is room for.
-        exact: Whether answers must be those that the questions get alone.
+        hair: A lead below which a token is not trusted, so that answers are those that the
+            questions get alone; 0 to trust all.
         memory_hint: What to do where the memory turns out to be too little for one question.
 
     Attributes:
@@ -136,12 +138,12 @@ class Together(Iterator[tuple[int, Answer | PandaError]]):
         stop: frozenset[int],
         room: int,
         at_once: int | None,
-        exact: bool,
+        hair: float,
         memory_hint: str,
     ) -> None:
         self._asked = iter(asked)
         self._branch, self._finish, self._alone = branch, finish, alone
-        self._stop, self._room, self._exact = stop, room, exact
+        self._stop, self._room, self._hair = stop, room, hair
         self._at_once = at_once or MOST_AT_ONCE
         self._memory_hint = memory_hint
         self._waiting: deque[Asking] = deque()
@@ -280,11 +282,11 @@ class Together(Iterator[tuple[int, Answer | PandaError]]):
                 choose(row) if choose else int(row.argmax())
                 for choose, row in zip(drawn, logits, strict=True)
             ]
-        if not self._exact:
+        if not self._hair:
             return list(logits.argmax(-1).tolist())
         leaders = logits.topk(2)
         lead = leaders.values[:, 0] - leaders.values[:, 1]
-        clear = lead > HAIR * logits.abs().amax(-1)
+        clear = lead > self._hair * logits.abs().amax(-1)
         pairs = zip(leaders.indices[:, 0].tolist(), clear.tolist(), strict=True)
         return [token if is_clear else None for token, is_clear in pairs]
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pandacli.engine.growing_cache import GrowingLayer, crop
+from pandacli.model.int8 import every_remainder
 
 if TYPE_CHECKING:
     from transformers.cache_utils import Cache
@@ -64,14 +65,15 @@ class TorchBranches:
         ids = torch.tensor([token for ids in texts.values() for token in ids])
         # one transfer for all three
         ids, positions, owners = torch.stack((ids, positions, owners)).to(self._model.device)
-        output = self._model(
-            input_ids=ids[None],
-            attention_mask=self._mask(owners),
-            position_ids=positions[None],
-            cache=self._cache,
-            use_cache=True,
-            logits_to_keep=counts.cumsum(0) - 1,
-        )
+        with every_remainder():
+            output = self._model(
+                input_ids=ids[None],
+                attention_mask=self._mask(owners),
+                position_ids=positions[None],
+                cache=self._cache,
+                use_cache=True,
+                logits_to_keep=counts.cumsum(0) - 1,
+            )
         self._held += len(owners)
         for text, ids_read in texts.items():
             self._lengths[text] += len(ids_read)

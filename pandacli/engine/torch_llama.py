@@ -11,6 +11,7 @@ from pandacli.engine.growing_cache import GrowingLayer, crop, growing_cache
 from pandacli.engine.prefix_file import load_layers, round_to_half, save_layers
 from pandacli.engine.torch_branches import TorchBranches
 from pandacli.errors import ModelError
+from pandacli.model.int8 import every_remainder
 
 if TYPE_CHECKING:
     from transformers.cache_utils import Cache
@@ -97,7 +98,10 @@ class TorchReading:
     def read(self, ids: list[int]) -> Tensor:
         """Read ids of text; returns the logits (vocabulary,) of the token that comes next."""
         inputs = torch.tensor([ids], device=self._model.device)
-        output = self._model(input_ids=inputs, cache=self._cache, use_cache=True, logits_to_keep=1)
+        with every_remainder():
+            output = self._model(
+                input_ids=inputs, cache=self._cache, use_cache=True, logits_to_keep=1
+            )
         logits: Tensor = output.logits[0, -1]
         return logits
 

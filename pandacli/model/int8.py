@@ -5,13 +5,17 @@ A weight is rounded to 255 steps of its row's largest magnitude. So is an input,
 input: with it a token has 15 bits. It is enough for the many tokens of a clip. It is not for a
 token in which a few channels are hundreds of times larger than the rest, as trained Llamas have
 them (Dettmers et al., arXiv 2208.07339), nor where tokens are few, as while decoding: there reading
-the weights is what takes time, and more rows cost nothing.
+the weights is what takes time, and more rows cost nothing. Text is always read with remainders
+(`every_remainder`): otherwise a token would depend on how many others are in the same pass.
 
 CPUs without instructions for int8 (VNNI) add pairs of products in 16 bits and lose what is larger.
 There an input has 127 steps, with which that cannot happen.
 """
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 
 import torch
@@ -24,6 +28,18 @@ _OUTLIER = 8.0
 """A token whose peak is this many times its root mean square is taken with its remainder."""
 
 _TINY = torch.finfo(torch.float32).tiny
+
+_every_remainder: ContextVar[bool] = ContextVar("every_remainder", default=False)
+
+
+@contextmanager
+def every_remainder() -> Iterator[None]:
+    """Inside, each token is computed in the same way however many there are."""
+    token = _every_remainder.set(True)
+    try:
+        yield
+    finally:
+        _every_remainder.reset(token)
 
 
 def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,7 +97,7 @@ class Int8Linear(nn.Module):
 
 def _taken_twice(tokens: Tensor, peak: Tensor) -> tuple[slice | Tensor, int]:
     """Which of the tokens (n, in) are taken with their remainders, and how many."""
-    if len(tokens) <= _FEW:
+    if len(tokens) <= _FEW or _every_remainder.get():
         return slice(None), len(tokens)
     usual = tokens.square().mean(1, keepdim=True).sqrt()
     chosen = (peak > _OUTLIER * usual).flatten().nonzero().flatten()

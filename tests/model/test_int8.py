@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from pandacli.model import int8
-from pandacli.model.int8 import Int8Linear, quantize_rows
+from pandacli.model.int8 import Int8Linear, every_remainder, quantize_rows
 
 WIDTH, ROWS = 512, 256
 
@@ -55,6 +55,15 @@ def test_few_tokens_lose_nothing_to_their_own_rounding(weight: Tensor) -> None:
     inputs = tokens(7)
     given, wanted = Int8Linear(rows, scale)(inputs), inputs @ (rows * scale[:, None]).T
     assert float((given - wanted).norm() / wanted.norm()) < 1e-3
+
+
+@pytest.mark.usefixtures("_every_cpu")
+def test_a_token_of_text_is_the_same_alone_and_among_many(weight: Tensor) -> None:
+    layer, inputs = Int8Linear(*quantize_rows(weight)), tokens(200)
+    with every_remainder():
+        among, alone = layer(inputs), torch.cat([layer(token[None]) for token in inputs])
+    assert float((among - alone).norm() / alone.norm()) < 1e-5
+    assert float((layer(inputs) - alone).norm() / alone.norm()) > 1e-3
 
 
 def test_sums_of_the_largest_numbers_are_right() -> None:
