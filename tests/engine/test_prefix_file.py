@@ -47,7 +47,7 @@ def test_only_what_was_rounded_to_half_precision_takes_half_the_space(
     save_layers(layers, tmp_path / "half")
     whole, half = ((tmp_path / name).stat().st_size for name in ("whole", "half"))
     numbers = sum(tensor.numel() for layer in layers for tensor in layer)
-    assert whole - half == 2 * numbers
+    assert abs(whole - half - 2 * numbers) < 100  # checksums have more or fewer digits
     for saved, given in zip(layers, loaded(tmp_path / "half", 2), strict=True):
         assert torch.equal(given[0].float(), saved[0])
         assert torch.equal(given[1].float(), saved[1])
