@@ -6,6 +6,7 @@ in, on the tokens around the frames, and on how all this is computed. The last i
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,7 +178,9 @@ class KeptPrefix:
 
 
 def _form(panda: "Panda", model: str) -> dict[str, Any]:
-    """What there is to say of a model and how it is run."""
+    """The model, its form, and the software that computes: another may round otherwise."""
+    import torch
+
     form = {
         "model": model,
         "quant": panda.quant,
@@ -185,7 +188,11 @@ def _form(panda: "Panda", model: str) -> dict[str, Any]:
         "dtype": panda.dtype,
         "device": panda.device.partition(":")[0],
         "maths": MATHS,
+        "torch": torch.__version__,
+        "cpu": torch.backends.cpu.get_cpu_capability(),
     }
+    if panda.engine == "bitsandbytes":
+        form["bitsandbytes"] = version("bitsandbytes")
     if panda.engine == "llama":
         from pandacli.store.llama_library import VERSION
 

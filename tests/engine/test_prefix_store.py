@@ -162,6 +162,19 @@ def test_other_maths_compute_anew(
     assert not is_found(panda.open(film, cache=True))
 
 
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("torch.__version__", "9.9.9"), ("torch.backends.cpu.get_cpu_capability", lambda: "VSX")],
+)
+def test_prefix_of_other_software_is_not_used(
+    panda: Panda, film: Path, monkeypatch: pytest.MonkeyPatch, name: str, other: object
+) -> None:
+    ask(panda, film)
+    assert is_found(panda.open(film, cache=True))
+    monkeypatch.setattr(name, other)
+    assert not is_found(panda.open(film, cache=True))
+
+
 def test_the_usual_system_prompt_is_the_same_in_words(panda: Panda, film: Path) -> None:
     from pandacli.model.prompt import DEFAULT_SYSTEM
 
