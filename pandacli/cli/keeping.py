@@ -25,7 +25,7 @@ def look_up(clip: Clip, chosen: dict[str, Any], screen: Screen) -> "ClipPrefixes
         return None
     with screen.stage("reading frames"):
         from pandacli.engine.kept_prefix import ClipPrefixes
-        from pandacli.video.stream import check_file  # a pipe would keep us waiting
+        from pandacli.video.container import check_file  # a pipe would keep us waiting
 
         try:
             check_file(clip.path)

@@ -122,7 +122,7 @@ def read_clip(
 
 def _is_video(clip: Clip) -> bool:
     """Whether there is a video; what is wrong with it is told by those who read its frames."""
-    from pandacli.video.stream import check_file, opened
+    from pandacli.video.container import check_file, opened
 
     with suppress(PandaError):
         check_file(clip.path)

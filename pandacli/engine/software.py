@@ -17,8 +17,8 @@ LIBRARIES = {
     "transformers": "transformers",
     "accelerate": "accelerate",
     "bitsandbytes": "bitsandbytes",
-    "opencv-python-headless": "cv2",
     "av": "av",
+    "pillow": "PIL",
     "huggingface_hub": "huggingface_hub",
 }
 """The distributions that are most often at fault, and the modules that they install."""

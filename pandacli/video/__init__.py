@@ -2,8 +2,11 @@
 
     clip        what the user names: a file and a range of time in it
     sampling    which frames to look at
+    container   opening a file; refusing what is not one file with pictures in it
     stream      what the container says, without decoding
-    sources     OpenCV, PyAV and Pillow as walks over decoded frames
+    pictures    a decoded frame to what a player shows of it
+    images      the images that Pillow reads
+    sources     PyAV and Pillow as walks over decoded frames
     leaps       the quick way to a few frames, where a file can be trusted
     reader      exact frames by number
     info        the facts about a file
@@ -11,7 +14,7 @@
     canvas      frames to what the model sees
 
 The names below are loaded when first used, so that importing this package, or
-`pandacli.video.clip`, costs neither numpy nor OpenCV.
+`pandacli.video.clip`, costs neither numpy nor FFmpeg.
 """
 
 from importlib import import_module

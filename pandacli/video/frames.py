@@ -1,18 +1,22 @@
 """The frames of a clip that the model is shown, with when they happen."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pandacli.errors import UsageError
 from pandacli.video.clip import Clip, format_time
-from pandacli.video.info import VideoInfo, describe, timestamps
-from pandacli.video.reader import decode, stack
+from pandacli.video.info import VideoInfo, describe, is_joined, timestamps
+from pandacli.video.reader import Reading, decode, stack
 from pandacli.video.sampling import sample_indices
 from pandacli.video.stream import Stream, read_stream
+
+_AS_SHOWN = 0.0005
+"""Seconds: times are shown to the millisecond, and a time that was shown means its frame."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class Frames:
     """Frames sampled from a clip.
 
     Attributes:
-        pixels: uint8 `(T, H, W, 3)`, RGB, upright.
+        pixels: uint8 `(T, H, W, 3)`, RGB, upright, of square pixels.
         indices: Number of each frame in its file, from 0.
         times: When each is shown, in seconds from the beginning of the file.
         info: The facts about the file.
@@ -50,7 +54,9 @@ def sample_frames(clip: Clip, num_frames: int = 8) -> Frames:
     indices = _chosen(clip, info, num_frames)
     while not reading.pictures.keys() >= set(indices):  # a frame that cannot be shown ends a video
         wanted |= {*indices}  # with those before, so that it ends there again
+        damaged = reading.damaged
         reading = decode(stream, wanted, to_end=True, as_announced=reading.as_announced)
+        reading = replace(reading, damaged=reading.damaged or damaged)
         info = describe(stream, reading)
         indices = _chosen(clip, info, num_frames)
     return Frames(
@@ -58,36 +64,70 @@ def sample_frames(clip: Clip, num_frames: int = 8) -> Frames:
         indices=tuple(indices),
         times=tuple(info.timestamps[index] for index in indices),
         info=info,
-        notices=_notices(stream, info),
+        notices=tuple(_notices(stream, reading)),
     )
 
 
 def _chosen(clip: Clip, info: VideoInfo, num_frames: int) -> list[int]:
-    indices = choose(clip, info.timestamps, info.fps, num_frames)
-    if not indices:
-        raise UsageError(
-            f"the range asked for has no frame in it: {clip.path} "
-            f"is {format_time(info.duration)} long",
-            "choose --from and --to inside the video",
-        )
-    return indices
-
-
-def choose(clip: Clip, times: Sequence[float], fps: float, num_frames: int) -> list[int]:
-    """Numbers of the frames to look at inside the clip's range; none if it has no frame."""
-    start = clip.start if clip.start is not None else -math.inf
-    end = clip.end if clip.end is not None else math.inf
-    inside = [number for number, time in enumerate(times) if start <= time < end]
-    if not inside:
-        return []
-    return [inside[k] for k in sample_indices(fps, len(inside), num_frames)]
-
-
-def _notices(stream: Stream, info: VideoInfo) -> tuple[str, ...]:
-    promised = max(stream.claimed_count, stream.packet_count)
-    if info.frame_count >= promised:
-        return ()
-    return (
-        f"only {info.frame_count} of {promised} frames of {stream.path} can be decoded; "
-        "the frames looked at are among those",
+    indices = choose(clip, info.timestamps, info.fps, num_frames, info.duration)
+    if indices:
+        return indices
+    first = info.timestamps[0]
+    facts = (
+        f"begins at {format_time(first)}"
+        if clip.end is not None and clip.end <= first
+        else f"is {format_time(info.duration)} long"
     )
+    raise UsageError(
+        f"the range asked for has no frame in it: {clip.path} {facts}",
+        "choose --from and --to inside the video",
+    )
+
+
+def choose(
+    clip: Clip, times: Sequence[float], fps: float, num_frames: int, duration: float = math.inf
+) -> list[int]:
+    """Numbers of the frames to look at, of those that are on the screen in the clip's range.
+
+    Args:
+        clip: The range.
+        times: When each frame appears; it stays until the next one does.
+        fps: Average frame rate.
+        num_frames: How many to look at.
+        duration: When the last frame goes.
+
+    Returns:
+        None if no frame is on the screen then.
+    """
+    first, last = 0, len(times)
+    if clip.start is not None:
+        if clip.start >= duration:
+            return []
+        first = max(0, bisect_right(times, clip.start + _AS_SHOWN) - 1)
+    if clip.end is not None:
+        last = bisect_left(times, clip.end)
+    if first >= last:
+        return []
+    return [first + k for k in sample_indices(fps, last - first, num_frames)]
+
+
+def _notices(stream: Stream, reading: Reading) -> Iterator[str]:
+    count, packets = len(reading.ticks), stream.packet_count
+    if reading.interlaced and 2 * count >= packets:
+        packets = count  # two packets, of a field each, may make up a frame
+    joined = is_joined(stream, reading.ticks)  # the clock that is set back counts as damage, too
+    promised = max(stream.claimed_count, packets)
+    if count < promised:
+        yield (
+            f"only {count} of {promised} frames of {stream.path} can be decoded; "
+            "the frames looked at are among those"
+        )
+    elif reading.damaged and not joined:
+        yield f"{stream.path} is damaged: some frames may not look as they should"
+    if stream.odd_colours:
+        yield f"{stream.path} stores colours in a rare way: those looked at are approximate"
+    if joined:
+        yield (
+            f"the clock of {stream.path} is set back on the way, as in recordings that were "
+            "joined; times are counted on from there"
+        )

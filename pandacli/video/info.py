@@ -3,11 +3,16 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from statistics import median
 
 from pandacli.video.reader import Reading, decode
 from pandacli.video.stream import Stream, read_stream
+
+_RATE_TOLERANCE = 0.03
+"""How far a header's frame rate may be from that of the frames, relative to the latter."""
+_HALF_REVOLUTION = 2**32 / 90_000
+"""Seconds, more than 13 hours."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +21,7 @@ class VideoInfo:
 
     Attributes:
         width, height: Size of a frame in pixels, upright.
-        fps: Average frame rate.
+        fps: Average frame rate: the header's where it is about that of the frames, else theirs.
         frame_count: How many frames can be decoded.
         duration: Seconds from the beginning of the file to the end of the last frame.
         codec: FFmpeg's name of the codec, "h264".
@@ -50,19 +55,39 @@ def describe(stream: Stream, reading: Reading) -> VideoInfo:
     height, width = reading.pictures[0].shape[:2]
     times = timestamps(stream, reading.ticks)
     steps = [after - before for before, after in pairwise(times)]
-    spell = times[-1] - times[0]
-    fps = stream.fps or (len(steps) / spell if spell > 0 else 0.0)
-    usual_step = median(steps) if steps else (1 / fps if fps else 0.0)
+    duration = times[-1] + _last_step(stream, reading, steps)
     return VideoInfo(
         width=width,
         height=height,
-        fps=fps,
+        fps=_rate(stream, times, duration),
         frame_count=len(times),
-        duration=times[-1] + usual_step,
+        duration=duration,
         codec=stream.codec,
         constant_rate=not steps or max(steps) - min(steps) <= 1.5 * float(stream.time_base),
         timestamps=times,
     )
+
+
+def _last_step(stream: Stream, reading: Reading, steps: Sequence[float]) -> float:
+    """For how many seconds the last frame is shown: as its packet says, else as usual."""
+    last = reading.ticks[-1]
+    # The last two packets, as two fields may make up the frame.
+    if stream.end is not None and last is not None and last in stream.last_ticks:
+        return float((stream.end - last) * stream.time_base)
+    if steps:
+        return median(steps)
+    return 1 / stream.fps if stream.fps else 0.0
+
+
+def _rate(stream: Stream, times: Sequence[float], duration: float) -> float:
+    spell, shown = times[-1] - times[0], duration - times[0]
+    if spell <= 0:
+        return stream.fps
+    measured = (len(times) - 1) / spell
+    for rate in (measured, len(times) / shown):
+        if abs(stream.fps - rate) <= _RATE_TOLERANCE * rate:
+            return stream.fps
+    return measured
 
 
 def timestamps(stream: Stream, ticks: Sequence[int | None]) -> tuple[float, ...]:
@@ -77,5 +102,36 @@ def timestamps(stream: Stream, ticks: Sequence[int | None]) -> tuple[float, ...]
     known = [tick for tick in ticks if tick is not None]
     if len(known) < len(ticks) or any(after <= before for before, after in pairwise(known)):
         return tuple(number / (stream.fps or 1.0) for number in range(len(ticks)))
+    if jumps := _jumps(stream, known):
+        known = _closed_up(known, jumps)
     over, under = stream.time_base.as_integer_ratio()  # a Fraction for each would take longest here
     return tuple((tick - stream.zero) * over / under for tick in known)
+
+
+def is_joined(stream: Stream, ticks: Sequence[int | None]) -> bool:
+    """Whether the clock is set back within the stream, as where two recordings are joined.
+
+    FFmpeg takes that for a clock of 33 bits that has run over, and adds a day and 2.5 hours.
+    """
+    return bool(_jumps(stream, [tick for tick in ticks if tick is not None]))
+
+
+def _jumps(stream: Stream, ticks: Sequence[int]) -> list[int]:
+    """Numbers of the frames that come half a revolution of the clock, or more, after the last."""
+    if not stream.wrapping:
+        return []
+    far = _HALF_REVOLUTION / stream.time_base
+    return [number for number, step in enumerate(_steps(ticks), 1) if step > far]
+
+
+def _closed_up(ticks: Sequence[int], jumps: Sequence[int]) -> list[int]:
+    """The ticks with each jump made a usual step."""
+    steps = _steps(ticks)
+    usual = round(median(step for number, step in enumerate(steps, 1) if number not in jumps) or 1)
+    for number in jumps:
+        steps[number - 1] = usual
+    return list(accumulate(steps, initial=ticks[0]))
+
+
+def _steps(ticks: Sequence[int]) -> list[int]:
+    return [after - before for before, after in pairwise(ticks)]

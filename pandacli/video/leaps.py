@@ -7,8 +7,7 @@ files of which the packets tell the truth, and that is checked on the way:
 * nothing hints at damage (`Stream.whole`), and the file begins with a key frame;
 * the first frames and the last ones are there, each with the time that its packet announces;
 * no frame comes that was not announced, or out of order; a leap's first one is a key frame indeed;
-* none is lost on the way, unless some are left out; the decoder reports damage to any it decodes;
-* the first picture is, to the bit, that of the decoder which reads such files otherwise.
+* none is lost on the way, unless some are left out; the decoder reports damage to any it decodes.
 
 Whatever fails makes all of it void, and the reader goes the slow way. So it does, too, in H.264
 with open groups whose leading frames serve each other: left out, they look like damage.
@@ -16,21 +15,16 @@ with open groups whose leading frames serve each other: left out, they look like
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import av
-import numpy as np
 
-from pandacli.video.sources import (
-    DoubtfulPictureError,
-    Picture,
-    made_for_opencv,
-    shown_first_by_opencv,
-    upright,
-)
-from pandacli.video.stream import Stream, choose_stream, opened
+from pandacli.video.container import MAX_PIXELS, opened
+from pandacli.video.pictures import DoubtfulPictureError, Picture, picture_of
+from pandacli.video.sources import DamagedError
+from pandacli.video.stream import Stream
 
 _CHECKED_ENDS = 16
 """Frames at the beginning, and at the end, that must be there."""
@@ -44,11 +38,26 @@ class _NotAsAnnouncedError(Exception):
     """The packets do not tell the truth, or a decoder does not follow them."""
 
 
+class _ReportedError(Exception):
+    """The decoder has reported an error between frame `key` and the last of `numbers`.
+
+    Attributes:
+        tick: Of the packet at which it did; None at the end of the file.
+    """
+
+    def __init__(self, key: int, numbers: Sequence[int], tick: int | None) -> None:
+        super().__init__(f"an error after frame {key}")
+        self.key, self.numbers, self.tick = key, numbers, tick
+
+
 def leap(stream: Stream, wanted: Collection[int], *, to_end: bool) -> dict[int, Picture] | None:
     """Pictures of the frames wanted, by number; None when the file is not to be trusted.
 
     Args:
         to_end: Whether the last frames must be there as well.
+
+    Raises:
+        DamagedError: The stream itself is damaged on the way.
     """
     if not _leads_anywhere(stream, wanted):
         return None
@@ -59,6 +68,11 @@ def leap(stream: Stream, wanted: Collection[int], *, to_end: bool) -> dict[int, 
     try:
         with opened(stream.path) as container:
             return _Leaper(stream, container, needed).pictures(wanted)
+    except _ReportedError as error:
+        if _is_damage(stream, error.key, error.numbers):
+            at_end = error.tick is None or error.tick in stream.tail
+            raise DamagedError(at_end=at_end) from None
+        return None
     except (_NotAsAnnouncedError, DoubtfulPictureError, av.error.FFmpegError, OSError):
         return None
 
@@ -67,30 +81,52 @@ def _leads_anywhere(stream: Stream, wanted: Collection[int]) -> bool:
     ticks = stream.ticks or ()
     return (
         stream.whole
-        and stream.alone
         and not stream.interlaced
-        and stream.codec != "webp"
         and bool(ticks)
         and stream.key_ticks[:1] == ticks[:1]
         and max(wanted, default=0) < len(ticks)
     )
 
 
+def _is_damage(stream: Stream, key: int, numbers: Sequence[int]) -> bool:
+    """Whether an error that was reported after a leap comes as well without that leap.
+
+    Beginning to decode at frame `key` may be an error by itself: what follows an open group's key
+    frame, or intra refresh, needs frames before it. So decode from two key frames earlier.
+    """
+    assert stream.ticks is not None
+    tick = stream.ticks[key]
+    earlier = max(0, bisect_left(stream.key_ticks, tick) - 2)
+    start = bisect_left(stream.ticks, stream.key_ticks[earlier])
+    try:
+        with opened(stream.path) as container:
+            leaper = _Leaper(replace(stream, spare_frames=False), container, numbers, threads=1)
+            for _ in leaper.frames(start, numbers):
+                pass
+    except _ReportedError as error:
+        return key == 0 or error.tick is None or error.tick >= tick
+    except (_NotAsAnnouncedError, av.error.FFmpegError, OSError):
+        pass
+    return False
+
+
 class _Leaper:
     """A file open in PyAV, and the frames needed of it."""
 
-    def __init__(self, stream: Stream, container: Any, needed: Collection[int]) -> None:
+    def __init__(
+        self, stream: Stream, container: Any, needed: Collection[int], *, threads: int = 0
+    ) -> None:
         assert stream.ticks is not None
         self._stream = stream
         self._ticks = stream.ticks
         self._keys = [bisect_left(self._ticks, tick) for tick in stream.key_ticks]
         self._container = container
-        video = choose_stream(container)
-        assert video is not None
-        self._video: Any = video
-        video.thread_type = "AUTO"
+        self._video: Any = container.streams[stream.index]
+        self._video.thread_type = "AUTO"
+        self._video.codec_context.thread_count = threads
         # Damage is to be reported, not to be painted over: that depends on where one begins.
-        video.codec_context.options = {"err_detect": "explode"}
+        options = {"err_detect": "explode", "max_pixels": str(MAX_PIXELS)}
+        self._video.codec_context.options = options
         self._sent: set[int] = set()
         self._needed = sorted(needed)
         self._needed_ticks = {self._ticks[number] for number in needed}
@@ -99,15 +135,10 @@ class _Leaper:
     def pictures(self, wanted: Collection[int]) -> dict[int, Picture]:
         """The pictures of those of the needed frames that are wanted."""
         found: dict[int, Picture] = {}
-        like_opencv = made_for_opencv(self._stream)
         for key, numbers in self._stretches():
             for number, frame in self._decoded(key, numbers):
-                if number in wanted or (number == 0 and like_opencv):
-                    found[number] = upright(frame, like_opencv=like_opencv)
-                if number == 0 and like_opencv:
-                    first = shown_first_by_opencv(self._stream)
-                    if first is None or not np.array_equal(first, found[0]):
-                        raise _NotAsAnnouncedError("OpenCV shows something else")
+                if number in wanted:
+                    found[number] = picture_of(frame, self._stream)
         return found
 
     def _stretches(self) -> Iterator[tuple[int, list[int]]]:
@@ -127,11 +158,13 @@ class _Leaper:
         due = next(left)
         before = key - 1
         self._sent.clear()
-        for frame in self._frames(key, numbers):
+        for frame in self.frames(key, numbers):
             number = self._number(frame)
             if before < key and not (number == key and (frame.key_frame or key == 0)):
                 raise _NotAsAnnouncedError(f"frame {number} came first, not key frame {key}")
-            if number <= before or number > due or frame.is_corrupt:
+            if frame.is_corrupt:
+                raise _ReportedError(key, numbers, frame.pts)
+            if number <= before or number > due:
                 raise _NotAsAnnouncedError(f"frame {number} came after frame {before}")
             before = number
             if number == due:
@@ -150,21 +183,32 @@ class _Leaper:
             raise _NotAsAnnouncedError(f"the frame at {min(self._sent)} did not come")
         return bisect_left(self._ticks, frame.pts)
 
-    def _frames(self, key: int, numbers: Sequence[int]) -> Iterator[Any]:
+    def frames(self, key: int, numbers: Sequence[int]) -> Iterator[Any]:
         """Decode from frame `key` on, until the packets of all these frames have been decoded."""
         left = {self._ticks[number] for number in numbers}
         codec = self._video.codec_context
+        tick: int | None = None
         for packet in self._packets_from(key):
             if self._thrifty:
                 codec.skip_frame = "DEFAULT" if packet.pts in self._needed_ticks else "NONREF"
             if packet.pts is not None:
                 self._sent.add(packet.pts)
-            yield from packet.decode()
-            left.discard(packet.pts)
+            try:
+                yield from packet.decode()
+            except av.error.EOFError:
+                raise
+            except (av.error.FFmpegError, OSError):
+                raise _ReportedError(key, numbers, packet.pts) from None
+            tick = packet.pts
+            left.discard(tick)
             if not left:
                 break
-        with suppress(av.error.EOFError):  # the end of the file has emptied the decoder already
+        try:
             yield from codec.decode(None)
+        except av.error.EOFError:
+            pass  # the end of the file has emptied the decoder already
+        except (av.error.FFmpegError, OSError):
+            raise _ReportedError(key, numbers, tick) from None
 
     def _packets_from(self, key: int) -> Iterator[Any]:
         """The packets from that of frame `key` on, without those of frames shown before it."""

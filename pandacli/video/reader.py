@@ -4,6 +4,9 @@ Where a file can be trusted, `leaps` is the quick way to them. Otherwise a short
 from its first frame on, which is exact by definition. In a long one we jump to a little before
 each frame wanted and walk up to it, and every frame passed on the way must be the very one that
 the packets announce. At the first that is not, we decode all of it.
+
+What is decoded around damage depends on the number of threads, and with several on chance. So where
+damage is found, what is shown comes from one thread.
 """
 
 import logging
@@ -18,8 +21,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pandacli.errors import ClipError
+from pandacli.video.container import encrypted, is_scrambled
 from pandacli.video.leaps import leap
-from pandacli.video.sources import DoubtfulPictureError, Picture, Source, sources_for
+from pandacli.video.pictures import DoubtfulPictureError, Picture
+from pandacli.video.sources import DamagedError, Source, sources_for
 from pandacli.video.stream import Stream, read_stream
 
 _log = logging.getLogger(__name__)
@@ -40,11 +45,15 @@ class Reading:
         ticks: Tick of each frame up to where decoding went, in order; None where it has none.
         pictures: The frames asked for that were there, by number, uint8 `(H, W, 3)` RGB.
         as_announced: Whether the frames are those of the packets, and so numbered as they are.
+        damaged: Whether damage has been found, so that pictures may not look as they should.
+        interlaced: Whether frames are known to have been stored as two fields.
     """
 
     ticks: tuple[int | None, ...]
     pictures: dict[int, Picture]
     as_announced: bool = True
+    damaged: bool = False
+    interlaced: bool = False
 
 
 def read_frames(path: str | os.PathLike[str], indices: Sequence[int]) -> NDArray[np.uint8]:
@@ -93,18 +102,33 @@ def decode(
     Raises:
         ClipError: No frame can be decoded.
     """
-    pictures = leap(stream, wanted, to_end=to_end) if as_announced else None
-    if pictures is not None:
-        return Reading(stream.ticks or (), pictures)
-    usual, final = sources_for(stream)
+    damaged = stream.damaged
     reading = None
+    usual, final = sources_for(stream)
     if as_announced:
-        reading = _jump(stream, usual, final, wanted, to_end=to_end)
-        reading = reading or _walk(stream, usual, wanted, to_end=to_end, as_announced=True)
+        try:
+            pictures = leap(stream, wanted, to_end=to_end)
+            if pictures is not None:
+                return Reading(stream.ticks or (), pictures)
+            reading = _jump(stream, final, wanted, to_end=to_end)
+            reading = reading or _walk(stream, usual, wanted, to_end=to_end, as_announced=True)
+        except DamagedError as error:
+            damaged = damaged or not error.at_end
+            reading = _jump(stream, final, wanted, to_end=to_end)
     reading = reading or _walk(stream, final, wanted, to_end=to_end, as_announced=False)
     if reading is None:
-        raise ClipError(f"no frame of {stream.path} can be decoded", "the file may be damaged")
-    return reading
+        raise _nothing_decodes(stream)
+    return replace(
+        reading,
+        damaged=damaged or final.damaged,
+        interlaced=stream.interlaced or usual.interlaced or final.interlaced,
+    )
+
+
+def _nothing_decodes(stream: Stream) -> ClipError:
+    if is_scrambled(stream.path):
+        return encrypted(stream.path)
+    return ClipError(f"no frame of {stream.path} can be decoded", "the file may be damaged")
 
 
 def _walk(
@@ -146,26 +170,23 @@ def _announced(stream: Stream, number: int, tick: int | None) -> bool:
 
 
 def _jump(
-    stream: Stream, usual: Source, final: Source, wanted: Collection[int], *, to_end: bool
+    stream: Stream, source: Source, wanted: Collection[int], *, to_end: bool
 ) -> Reading | None:
     """Read the frames wanted by jumping to them; None when that is no gain or not to be trusted."""
     ticks = stream.ticks
     if not ticks or not _worth_jumping(stream, wanted, to_end=to_end):
         return None
-    if tuple(islice(usual.walk(), _CHECKED_HEAD)) != ticks[:_CHECKED_HEAD]:
+    if tuple(islice(source.walk(), _CHECKED_HEAD)) != ticks[:_CHECKED_HEAD]:
         return None
     if to_end or max(wanted, default=0) >= len(ticks):
-        count = _count_to_the_end(stream, final)
+        count = _count_to_the_end(stream, source)
         if count is None:
             return None
         ticks = ticks[:count]
     stream = replace(stream, ticks=ticks)
-    pictures: dict[int, Picture] = {}
-    for source in (usual, final):
-        left = sorted(number for number in wanted if number < len(ticks) and number not in pictures)
-        pictures.update(_pictures_by_jumping(stream, source, left))
-    missing = any(number < len(ticks) and number not in pictures for number in wanted)
-    return None if missing else Reading(ticks, pictures)
+    there = sorted(number for number in wanted if number < len(ticks))
+    pictures = _pictures_by_jumping(stream, source, there)
+    return Reading(ticks, pictures) if len(pictures) == len(there) else None
 
 
 def _worth_jumping(stream: Stream, wanted: Collection[int], *, to_end: bool) -> bool:

@@ -6,30 +6,41 @@ checks it against frames that were decoded.
 """
 
 import os
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
-import av.logging
-from PIL import Image
 
 from pandacli.errors import ClipError
+from pandacli.video.container import (
+    check_file,
+    check_size,
+    encrypted,
+    opened,
+    video_streams,
+    without_video,
+)
+from pandacli.video.images import Pages, read_pages, reads_avif
+from pandacli.video.pictures import has_odd_colours
 
-av.logging.set_level(None)
-
-_NOT_VIDEO = "give a video file, such as .mp4, .mkv, .webm, .mov, .avi or .gif"
 _CONVERT = "convert it to a common one first, such as H.264 in .mp4"
 _PROGRESSIVE = {0, 1}
 """FFmpeg's numbers for a field order that is unknown, and for frames that have no fields."""
 _LAYERS_AT = 21
 """The byte of HEVC's configuration record that counts temporal layers, in bits 3 to 5."""
-_PLAIN_TEXT = {"tty", "concat", "ffmetadata", "lrc"}
-"""Formats by which FFmpeg makes pictures, or other files, out of text."""
+_TO_JPEG = "convert it to JPEG first"
+_NARROWEST = Fraction(1, 16)
+"""The narrowest pixel, and upside down the widest, that is believed."""
+_IMAGE_FORMATS = {"image2", "gif", "apng"}
+_AVIF = {"avif", "avis"}
+_ENCRYPTED_TAGS = {"encv", "drmi"}
+_TAIL = 16
+_STILL_RATE = 25.0
+_MPEG = {"mpegts", "mpeg"}
+"""Formats whose clock has 33 bits, so that FFmpeg takes times that go back for a clock run over."""
 
 
 @dataclass(frozen=True)
@@ -38,42 +49,55 @@ class Stream:
 
     Attributes:
         path: The file.
+        index: Number of the stream in the file.
         codec: FFmpeg's name of the codec, "h264" or "av1".
         fps: Average frame rate; 0.0 where the container does not know.
         width, height: Size of a stored frame in pixels, before any rotation.
         time_base: Seconds a tick of `ticks`.
-        first_tick: The tick that OpenCV counts from.
         zero: The tick at which the file begins (its earliest stream), from which times are told.
         ticks: Presentation times of the frames that the packets should decode to, ascending;
             None where the container gives no usable times.
+        end: The tick at which the last of them ends; None where the container does not say.
+        last_ticks: Those of the last two packets, ascending.
+        tail: Those of the last packets in the file's order; several threads of a decoder report an
+            error that many packets later at most.
         key_ticks: Those of them from which decoding can begin, ascending.
         packet_count: How many packets should show something.
         claimed_count: How many frames the container's header promises, less those that it
             hides itself; 0 where it is silent.
-        wide_colour: Whether the colours are outside of what a plain screen shows (HDR, BT.2020).
+        pixel_aspect: Width of a pixel over its height, as players show it.
+        odd_colours: Whether the colours are stored in a way that can only be approximated.
+        wrapping: Whether the container's clock runs over after a day.
         interlaced: Whether frames are stored as two fields.
         spare_frames: Whether frames that no other is made from are marked as such, beyond doubt.
-        alone: Whether this is the only video stream.
+        is_image: Whether Pillow reads it, page by page.
+        damaged: Whether a packet is known to be damaged, or the file breaks off.
         whole: Whether nothing hints at damage or at frames left out: every packet is there, shows
             something and has a time, and there are as many as the header promises.
     """
 
     path: Path
+    index: int
     codec: str
     fps: float
     width: int
     height: int
     time_base: Fraction
-    first_tick: int
     zero: int
     ticks: tuple[int, ...] | None
+    end: int | None
+    last_ticks: tuple[int, ...]
+    tail: tuple[int, ...]
     key_ticks: tuple[int, ...]
     packet_count: int
     claimed_count: int
-    wide_colour: bool
+    pixel_aspect: Fraction
+    odd_colours: bool
+    wrapping: bool
     interlaced: bool
     spare_frames: bool
-    alone: bool
+    is_image: bool
+    damaged: bool
     whole: bool
 
 
@@ -81,118 +105,70 @@ def read_stream(path: str | os.PathLike[str]) -> Stream:
     """The video stream of the file at `path`, found without decoding.
 
     Raises:
-        ClipError: There is no such file, it cannot be read, or there is no video in it.
+        ClipError: There is no such file, it cannot be read, or there is no video in it that can.
     """
     file = Path(path)
     check_file(file)
     with opened(file) as container:
-        stream = choose_stream(container)
-        if stream is None:
-            raise _without_video(file, container)
-        if stream.codec_context is None:
-            raise ClipError(f"no decoder here knows the kind of video in {file}", _CONVERT)
-        return _describe(file, container, stream)
-
-
-def check_file(path: Path) -> None:
-    """Make sure that there is a file with something in it, and that it may be read.
-
-    Raises:
-        ClipError: It is missing, empty, no regular file, or not ours to read.
-    """
-    try:
-        status = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        raise ClipError(f"there is no file {path}", "check the path") from None
-    except (OSError, ValueError) as error:
-        raise ClipError(f"{path} cannot be opened: {_reason(error)}") from None
-    if stat.S_ISDIR(status.st_mode):
-        raise ClipError(f"{path} is a directory", _NOT_VIDEO)
-    if not stat.S_ISREG(status.st_mode):
-        # A pipe or a device might keep us waiting for ever, and cannot be read twice.
-        raise ClipError(f"{path} is not a regular file", "save the video to a file first")
-    if status.st_size == 0:
-        raise ClipError(f"{path} is empty", _NOT_VIDEO)
-    try:
-        with path.open("rb") as file:
-            file.read(1)
-    except PermissionError:
-        raise ClipError(f"{path} may not be read", "ask for permission to read it") from None
-    except OSError as error:
-        raise ClipError(f"{path} cannot be read: {_reason(error)}") from None
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """The container at `path`, open in PyAV for as long as the block lasts.
-
-    Raises:
-        ClipError: It is in no format that FFmpeg knows, or too damaged to tell.
-    """
-    try:
-        container = av.open(address(path), metadata_errors="replace")
-    except (av.error.FFmpegError, OSError, ValueError):
-        raise ClipError(f"{path} is not a video that can be read", _NOT_VIDEO) from None
-    with container:
-        yield container
-
-
-def address(path: Path) -> str:
-    """`path` in a form that FFmpeg takes for nothing but a local file."""
-    return str(path.absolute())
-
-
-def choose_stream(container: Any) -> Any | None:
-    """The stream to look at: the one FFmpeg likes best, never a cover picture; None if none."""
-    moving = [
-        stream
-        for stream in container.streams.video
-        if not stream.disposition & av.stream.Disposition.attached_pic
-    ]
-    if container.format.name in _PLAIN_TEXT or not moving:
-        return None
-    best = container.streams.best("video")
-    return best if best in moving else moving[0]
-
-
-def _without_video(path: Path, container: Any) -> ClipError:
-    if container.format.name in _PLAIN_TEXT:
-        return ClipError(f"{path} is text, not a video", _NOT_VIDEO)
-    if container.streams.audio:
-        return ClipError(f"{path} has sound but no picture", _NOT_VIDEO)
-    return ClipError(f"{path} has no video in it", _NOT_VIDEO)
+        streams = video_streams(container)
+        if not streams:
+            raise without_video(file, container)
+        best = _describe(file, container, streams[0])
+        others = [stream.index for stream in streams[1:]]
+    if best.packet_count > 1 or best.is_image:
+        return best
+    for index in others:  # the best may be a thumbnail that the container does not mark as one
+        with suppress(ClipError), opened(file) as container:
+            other = _describe(file, container, container.streams[index])
+            if other.packet_count > 1:
+                return other
+    return best
 
 
 def _describe(path: Path, container: Any, stream: Any) -> Stream:
-    if container.format.name == "webp_pipe":
-        pages = _webp_ticks(path)
-        packets = _Packets(pages, pages[:1], len(pages), 0, damaged=False)
-        time_base = Fraction(1, 1000)
-    else:
-        packets = _read_packets(container, stream)
-        time_base = stream.time_base or Fraction(1, 1000)
-    first_tick = stream.start_time or 0
-    zero = first_tick
+    """What there is to know of one stream of an open container.
+
+    Raises:
+        ClipError: It cannot be decoded: unknown, encrypted, too large, or one tile of many.
+    """
+    codec = stream.codec_context
+    if codec is None:
+        raise ClipError(f"no decoder here knows the kind of video in {path}", _CONVERT)
+    if pages := _read_pages(container, stream, path):
+        return _describe_image(path, stream, pages)
+    if stream.disposition & av.stream.Disposition.dependent:
+        raise ClipError(f"{path} is a picture in tiles (HEIC), which is not read", _TO_JPEG)
+    check_size(path, codec.width, codec.height)
+    packets = _read_packets(container, stream)
+    if packets.encrypted:
+        raise encrypted(path)
+    time_base = stream.time_base or Fraction(1, 1000)
+    zero = stream.start_time or 0
     if container.start_time is not None:
         zero = round(Fraction(container.start_time, av.time_base) / time_base)
-    codec = stream.codec_context
     return Stream(
         path=path,
+        index=stream.index,
         codec=codec.codec.canonical_name,
         fps=float(stream.average_rate or stream.guessed_rate or 0),
         width=codec.width,
         height=codec.height,
         time_base=time_base,
-        first_tick=first_tick,
         zero=zero,
         ticks=packets.ticks,
+        end=packets.end,
+        last_ticks=packets.last_ticks,
+        tail=packets.tail,
         key_ticks=packets.key_ticks,
         packet_count=packets.shown,
         claimed_count=max(0, stream.frames - packets.hidden),
-        wide_colour=_is_wide(codec),
+        pixel_aspect=_pixel_aspect(container, stream),
+        odd_colours=has_odd_colours(codec.colorspace, codec.color_primaries),
+        wrapping=container.format.name in _MPEG,
         interlaced=codec.field_order not in _PROGRESSIVE,
         spare_frames=_marks_spare_frames(codec),
-        alone=len(container.streams.video) == 1,
+        is_image=False,
+        damaged=packets.damaged,
         whole=packets.ticks is not None
         and not packets.damaged
         and not packets.hidden
@@ -200,24 +176,84 @@ def _describe(path: Path, container: Any, stream: Any) -> Stream:
     )
 
 
+def _read_pages(container: Any, stream: Any, path: Path) -> Pages | None:
+    """The pages of an image that Pillow is to read; None where FFmpeg is."""
+    if container.metadata.get("major_brand") in _AVIF and reads_avif():
+        return read_pages(path)
+    if stream.codec_context.name == "webp":
+        pages = read_pages(path)
+        still = stream.codec_context.width and pages and len(pages.ticks) == 1
+        return None if still else pages
+    return None
+
+
+def _describe_image(path: Path, stream: Any, pages: Pages) -> Stream:
+    check_size(path, pages.width, pages.height)
+    count = len(pages.ticks)
+    return Stream(
+        path=path,
+        index=stream.index,
+        codec=stream.codec_context.codec.canonical_name,
+        fps=1000 * count / pages.end if pages.end else _STILL_RATE,
+        width=pages.width,
+        height=pages.height,
+        time_base=Fraction(1, 1000),
+        zero=0,
+        ticks=pages.ticks,
+        end=pages.end or None,
+        last_ticks=pages.ticks[-1:],
+        tail=(),
+        key_ticks=pages.ticks[:1],
+        packet_count=count,
+        claimed_count=pages.claimed,
+        pixel_aspect=Fraction(1),
+        odd_colours=False,
+        wrapping=False,
+        interlaced=False,
+        spare_frames=False,
+        is_image=True,
+        damaged=count < pages.claimed,
+        whole=False,
+    )
+
+
+def _pixel_aspect(container: Any, stream: Any) -> Fraction:
+    """Width over height of a pixel; a square's for images, whose resolution is for printers."""
+    name = container.format.name
+    aspect = stream.sample_aspect_ratio
+    if not aspect or name in _IMAGE_FORMATS or name.endswith("_pipe"):
+        return Fraction(1)
+    square = abs(aspect - 1) <= Fraction(1, 100)
+    return Fraction(1) if square or not _NARROWEST <= aspect <= 1 / _NARROWEST else aspect
+
+
 @dataclass(frozen=True)
 class _Packets:
     ticks: tuple[int, ...] | None
+    end: int | None
+    last_ticks: tuple[int, ...]
+    tail: tuple[int, ...]
     key_ticks: tuple[int, ...]
     shown: int
     hidden: int
     damaged: bool
+    encrypted: bool
 
 
 def _read_packets(container: Any, stream: Any) -> _Packets:
     ticks: list[int] = []
     key_ticks: list[int] = []
+    last = (-(2**63), 0)  # tick and duration
     shown = hidden = 0
     damaged = False
+    locked = stream.codec_context.codec_tag in _ENCRYPTED_TAGS or "enc_key_id" in stream.metadata
     try:
         for packet in container.demux(stream):
             if not packet.size:
                 continue
+            if locked or packet.has_sidedata("encryption_info"):
+                locked = True
+                break
             damaged |= packet.is_corrupt
             if packet.is_discard:
                 hidden += 1
@@ -225,36 +261,29 @@ def _read_packets(container: Any, stream: Any) -> _Packets:
             shown += 1
             if packet.pts is not None:
                 ticks.append(packet.pts)
+                last = max(last, (packet.pts, packet.duration or 0))
                 if packet.is_keyframe:
                     key_ticks.append(packet.pts)
     except (av.error.FFmpegError, OSError):
         damaged = True  # from here on; what comes before it may still be shown
+    end = sum(last) if last[1] > 0 else None
+    if end and stream.duration and (stream.start_time or 0) + stream.duration > last[0]:
+        # A packet's duration may be that of another frame, as decoders take them in another order.
+        end = min(end, (stream.start_time or 0) + stream.duration)
+    tail = tuple(ticks[-_TAIL:])
+    ticks.sort()
     usable = len(set(ticks)) == shown
     return _Packets(
-        tuple(sorted(ticks)) if usable else None, tuple(sorted(key_ticks)), shown, hidden, damaged
+        ticks=tuple(ticks) if usable else None,
+        end=end,
+        last_ticks=tuple(ticks[-2:]),
+        tail=tail,
+        key_ticks=tuple(sorted(key_ticks)),
+        shown=shown,
+        hidden=hidden,
+        damaged=damaged,
+        encrypted=locked,
     )
-
-
-def _webp_ticks(path: Path) -> tuple[int, ...]:
-    """When each frame of a WebP begins, in milliseconds; one for a still picture."""
-    ticks, tick = [], 0
-    try:
-        with Image.open(path) as image:
-            for number in range(getattr(image, "n_frames", 1)):
-                image.seek(number)
-                image.load()
-                ticks.append(tick)
-                tick += int(image.info.get("duration", 0))
-    except (OSError, EOFError, ValueError, Image.DecompressionBombError):
-        pass  # what came before the damage can still be shown
-    return tuple(ticks)
-
-
-def _is_wide(codec: Any) -> bool:
-    """Whether the stream is HDR, or its primaries are wider than those of ordinary screens."""
-    plain_primaries = {0, 1, 2, 4, 5, 6, 7}  # unspecified, BT.709, BT.470, SMPTE 170M and 240M
-    hdr_transfers = {16, 18}  # PQ and HLG (ITU-T H.273)
-    return codec.color_primaries not in plain_primaries or codec.color_trc in hdr_transfers
 
 
 def _marks_spare_frames(codec: Any) -> bool:
@@ -268,7 +297,3 @@ def _marks_spare_frames(codec: Any) -> bool:
     return codec.codec.canonical_name == "h264" or (
         codec.codec.canonical_name == "hevc" and one_layer
     )
-
-
-def _reason(error: OSError | ValueError) -> str:
-    return getattr(error, "strerror", None) or str(error)

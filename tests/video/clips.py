@@ -51,6 +51,7 @@ def write_clip(
     rate: Fraction | int = 25,
     size: tuple[int, int] = (WIDTH, HEIGHT),
     numbers: Sequence[int] | None = None,
+    noise: bool = False,
     ticks: Sequence[int] | None = None,
     time_base: Fraction = Fraction(1, 1000),
     options: dict[str, str] | None = None,
@@ -63,6 +64,7 @@ def write_clip(
 
     Args:
         numbers: What each frame carries instead of its own number.
+        noise: Whether to strew the pictures with noise, so that every frame takes many bytes.
         ticks: When each frame is shown, in units of `time_base`; None for a constant rate.
         options: Of the encoder.
         muxer: Options of the container.
@@ -83,7 +85,11 @@ def write_clip(
             prepare(stream)
         for number in range(count):
             carried = number if numbers is None else numbers[number]
-            frame = av.VideoFrame.from_ndarray(numbered_picture(carried, *size), format="rgb24")
+            picture = numbered_picture(carried, *size)
+            if noise:
+                grain = np.random.default_rng(number).integers(0, 30, picture.shape, np.uint8)
+                picture = picture // 2 + grain
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             if ticks is not None:
                 frame.pts, frame.time_base = ticks[number], time_base
             container.mux(stream.encode(frame))
@@ -126,3 +132,12 @@ def cut_short(source: Path, target: Path, share: float) -> Path:
     content = source.read_bytes()
     target.write_bytes(content[: int(len(content) * share)])
     return target
+
+
+def damage(path: Path) -> Path:
+    """Change some bytes in the middle third of a file."""
+    content = bytearray(path.read_bytes())
+    for at in range(len(content) // 3, len(content) * 2 // 3, 2999):
+        content[at] ^= 0x55
+    path.write_bytes(content)
+    return path

@@ -1,11 +1,16 @@
+from dataclasses import replace
+from fractions import Fraction
+
+import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from pandacli.errors import UsageError
 from pandacli.video import Clip, reader, sample_frames, sample_indices
 from pandacli.video import frames as frames_module
 from pandacli.video.reader import Reading
-from tests.video.clips import cut_short, numbers_in, write_clip
+from tests.video.clips import cut_short, damage, numbered_picture, numbers_in, write_clip
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +57,70 @@ def test_more_frames_can_be_asked_for(tmp_path):
 def test_a_range_follows_the_streams_own_times(tmp_path):
     ticks = [number * 20 if number < 50 else 5000 + number * 20 for number in range(60)]
     path = write_clip(tmp_path / "clip.mp4", 60, ticks=ticks, options={"bf": "2"})
-    assert set(sample_frames(Clip(path, start=3.0)).indices) <= set(range(50, 60))
+    assert set(sample_frames(Clip(path, start=3.0)).indices) <= set(range(49, 60))
+
+
+WITH_A_GAP = [0, 1000, 2000, 33_000, 34_000, 35_000]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "shown"),
+    [
+        (10, 20, (2,)),
+        (2.5, 33.5, (2, 3)),
+        (1.9995, 2.5, (2,)),
+        (1.99, 2.5, (1, 2)),
+        (35.5, None, (5,)),
+        (None, 0.5, (0,)),
+    ],
+)
+def test_a_range_takes_the_frames_that_are_on_the_screen(tmp_path, start, end, shown):
+    path = write_clip(tmp_path / "clip.mp4", 6, rate=1, ticks=WITH_A_GAP, options={"bf": "2"})
+    assert sample_frames(Clip(path, start, end)).indices == shown
+
+
+def test_a_range_before_the_first_frame_says_when_that_is(tmp_path):
+    path = tmp_path / "clip.mkv"
+    with av.open(str(path), "w") as container:
+        sound = container.add_stream("aac", rate=48000)
+        film = container.add_stream("libx264", rate=25)
+        film.width, film.height, film.pix_fmt = 96, 72, "yuv420p"
+        film.codec_context.time_base = Fraction(1, 1000)
+        heard = av.AudioFrame.from_ndarray(np.zeros((2, 4800), np.float32), "fltp", "stereo")
+        heard.sample_rate = 48000
+        container.mux(sound.encode(heard))
+        container.mux(sound.encode(None))
+        for tick in range(5000, 6000, 40):
+            picture = av.VideoFrame.from_ndarray(numbered_picture(1), format="rgb24")
+            picture.pts, picture.time_base = tick, Fraction(1, 1000)
+            container.mux(film.encode(picture))
+        container.mux(film.encode(None))
+    with pytest.raises(UsageError, match=r"begins at 0:0[45]"):
+        sample_frames(Clip(path, 1, 2))
+
+
+def test_pictures_on_a_screen_for_long_are_found_by_a_range(tmp_path):
+    pictures = [Image.fromarray(numbered_picture(number)) for number in (1, 2, 3)]
+    more = {"save_all": True, "append_images": pictures[1:], "duration": [5000, 100, 20_000]}
+    pictures[0].save(tmp_path / "slides.gif", **more)
+    assert sample_frames(Clip(tmp_path / "slides.gif", 10, 12)).indices == (2,)
+
+
+@pytest.mark.parametrize("name", ["clip.ts", "clip.mkv"])
+def test_damage_is_told_of(tmp_path, name):
+    path = damage(write_clip(tmp_path / name, 60, options={"bf": "2", "g": "12"}, noise=True))
+    assert sample_frames(Clip(path)).notices
+
+
+def test_two_fields_that_make_up_a_frame_are_no_loss(tmp_path, monkeypatch):
+    path = write_clip(tmp_path / "clip.ts", 20, interlaced=True, options={"x264-params": "tff=1"})
+    stream = frames_module.read_stream(path)
+    fields = sorted({*stream.ticks, *(tick + 1800 for tick in stream.ticks)})
+    paired = replace(stream, packet_count=40, ticks=tuple(fields), whole=False)
+    monkeypatch.setattr(frames_module, "read_stream", lambda _: paired)
+    frames = sample_frames(Clip(path))
+    assert frames.info.frame_count == 20
+    assert frames.notices == ()
 
 
 def test_what_one_decoding_disproved_the_next_does_not_believe(four_seconds, monkeypatch):

@@ -1,9 +1,13 @@
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
 from PIL import Image
 
-from pandacli.video import probe
+from pandacli.video import Clip, probe, sample_frames
+from pandacli.video.info import describe
+from pandacli.video.reader import decode
+from pandacli.video.stream import read_stream
 from tests.video.clips import HEIGHT, WIDTH, copy_from, numbered_picture, write_clip
 
 UNEVEN = [number * 40 + number * number for number in range(30)]
@@ -75,3 +79,65 @@ def test_an_animated_webp_has_its_own_times(tmp_path):
     path = tmp_path / "clip.webp"
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=[100, 50, 200, 50])
     assert probe(path).timestamps == pytest.approx((0.0, 0.1, 0.15, 0.35))
+
+
+SLIDES = [5000, 100, 20_000]
+
+
+@pytest.mark.parametrize("name", ["slides.gif", "slides.webp", "slides.png", "slides.avif"])
+def test_the_last_picture_lasts_as_long_as_the_file_says(tmp_path, name):
+    pictures = [Image.fromarray(numbered_picture(number)) for number in range(1, 4)]
+    more = {"save_all": True, "append_images": pictures[1:], "duration": SLIDES}
+    pictures[0].save(tmp_path / name, **more)
+    info = probe(tmp_path / name)
+    assert info.timestamps == pytest.approx((0.0, 5.0, 5.1))
+    assert info.duration == pytest.approx(25.1)
+
+
+def test_the_last_frame_of_a_film_with_gaps_lasts_as_long_as_the_file_says(tmp_path):
+    ticks = [0, 1000, 2000, 33_000, 34_000, 35_000]
+    path = write_clip(tmp_path / "clip.mp4", 6, rate=1, ticks=ticks, options={"bf": "2"})
+    assert probe(path).duration == pytest.approx(36.0, abs=0.1)
+
+
+@pytest.mark.parametrize("name", ["clip.gif", "clip.webp", "clip.png"])
+def test_an_animated_image_has_the_rate_of_its_frames(tmp_path, name):
+    pictures = [Image.fromarray(numbered_picture(number)) for number in range(1, 21)]
+    more = {"save_all": True, "append_images": pictures[1:], "duration": 200}
+    pictures[0].save(tmp_path / name, **more)
+    assert probe(tmp_path / name).fps == pytest.approx(5.0)
+
+
+def test_a_rate_that_the_header_gets_wrong_is_measured(tmp_path):
+    form = {"codec": "dvvideo", "pix_fmt": "yuv411p", "size": (720, 480)}
+    path = write_clip(tmp_path / "clip.dv", 30, rate=Fraction(30000, 1001), **form)
+    assert read_stream(path).fps > 1000
+    assert probe(path).fps == pytest.approx(29.97, abs=0.01)
+
+
+def test_a_rate_that_the_header_gets_about_right_is_the_headers(tmp_path):
+    stream = read_stream(write_clip(tmp_path / "clip.mp4", 50))
+    info = describe(replace(stream, fps=25.2), decode(stream, {0}, to_end=True))
+    assert info.fps == 25.2
+
+
+def test_recordings_that_were_joined_have_times_that_go_on(tmp_path):
+    options = {"bf": "2", "g": "10"}
+    late, early = (
+        write_clip(tmp_path / name, 20, ticks=range(begin, begin + 800, 40), options=options)
+        for name, begin in (("late.ts", 200_000), ("early.ts", 0))
+    )
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(late.read_bytes() + early.read_bytes())
+    info = probe(joined)
+    assert info.frame_count == 40
+    assert info.timestamps == pytest.approx([number / 25 for number in range(40)])
+    assert info.duration == pytest.approx(1.6)
+    assert any("clock" in notice for notice in sample_frames(Clip(joined)).notices)
+
+
+def test_a_clock_that_runs_over_is_no_jump(tmp_path):
+    over = 2**33 // 90  # milliseconds
+    path = write_clip(tmp_path / "clip.ts", 20, ticks=range(over - 400, over + 400, 40))
+    assert probe(path).timestamps == pytest.approx([n / 25 for n in range(20)], abs=0.002)
+    assert sample_frames(Clip(path)).notices == ()

@@ -8,9 +8,9 @@ import pytest
 from pandacli.video import leaps, reader
 from pandacli.video.leaps import leap
 from pandacli.video.reader import decode
-from pandacli.video.sources import OpenCVSource
+from pandacli.video.sources import DamagedError
 from pandacli.video.stream import read_stream
-from tests.video.clips import copy_from, cut_short, numbered_picture, numbers_in, write_clip
+from tests.video.clips import copy_from, cut_short, damage, numbers_in, write_clip
 
 B_FRAMES = {"g": "30", "bf": "3"}
 OPEN_GOP = {"x264-params": "open-gop=1:keyint=30:bframes=3:b-adapt=0:scenecut=0"}
@@ -51,7 +51,7 @@ def test_the_pictures_are_those_of_the_slow_way_to_the_bit(tmp_path, monkeypatch
 @pytest.mark.parametrize("name", ["h264.mp4", "hevc.mp4"])
 def test_frames_that_no_other_is_made_from_are_left_out(tmp_path, monkeypatch, name):
     stream = read_stream(write_clip(tmp_path / name, 300, **FORMS[name]))
-    frames = leaps._Leaper._frames
+    frames = leaps._Leaper.frames
 
     def decoded(stream):
         count = 0
@@ -62,7 +62,7 @@ def test_frames_that_no_other_is_made_from_are_left_out(tmp_path, monkeypatch, n
                 count += 1
                 yield frame
 
-        monkeypatch.setattr(leaps._Leaper, "_frames", counting)
+        monkeypatch.setattr(leaps._Leaper, "frames", counting)
         assert leap(stream, WANTED, to_end=False) is not None
         return count
 
@@ -114,13 +114,16 @@ def test_a_key_frame_that_is_none_makes_leaps_void(tmp_path):
 
 
 def test_damage_on_the_way_makes_leaps_void(tmp_path):
-    options = {"g": "50", "bf": "0", "qp": "1"}
-    path = write_clip(tmp_path / "clip.mkv", 100, options=options)
-    content = bytearray(path.read_bytes())
-    middle = len(content) * 5 // 8
-    content[middle : middle + 200] = bytes(range(200))
-    path.write_bytes(content)
-    assert leap(read_stream(path), [0, 90], to_end=False) is None
+    path = damage(write_clip(tmp_path / "clip.mp4", 100, options=B_FRAMES, noise=True))
+    with pytest.raises(DamagedError):
+        leap(read_stream(path), [0, 50], to_end=False)
+
+
+def test_an_error_that_only_the_leap_brings_is_no_damage(tmp_path):
+    options = {"x264-params": "intra-refresh=1:keyint=30:bframes=0:scenecut=0"}
+    stream = read_stream(write_clip(tmp_path / "clip.mkv", 300, options=options))
+    keys = stream.ticks[::60]  # said to be key frames, but decoding cannot begin there
+    assert leap(replace(stream, key_ticks=keys), [0, 250], to_end=False) is None
 
 
 def test_a_file_that_breaks_off_is_not_leapt_through(tmp_path):
@@ -134,12 +137,6 @@ def test_a_file_that_breaks_off_is_not_leapt_through(tmp_path):
 def test_a_file_with_hidden_frames_is_not_leapt_through(tmp_path):
     whole = write_clip(tmp_path / "whole.mp4", 60, options={"g": "12", "bf": "0"})
     stream = read_stream(copy_from(whole, tmp_path / "cut.mp4", 24, before=5))
-    assert leap(stream, [0, 20], to_end=False) is None
-
-
-def test_a_first_picture_unlike_opencvs_makes_leaps_void(tmp_path, monkeypatch):
-    stream = read_stream(write_clip(tmp_path / "clip.mp4", 30, options=B_FRAMES))
-    monkeypatch.setattr(OpenCVSource, "picture", lambda _: np.zeros_like(numbered_picture(0)))
     assert leap(stream, [0, 20], to_end=False) is None
 
 

@@ -7,12 +7,13 @@ from PIL import Image
 
 from pandacli.errors import ClipError
 from pandacli.video import read_frames, reader
-from pandacli.video.sources import OpenCVSource, PyAVSource
+from pandacli.video.sources import PyAVSource
 from tests.video.clips import (
     HEIGHT,
     WIDTH,
     copy_from,
     cut_short,
+    damage,
     number_in,
     numbered_picture,
     numbers_in,
@@ -76,8 +77,7 @@ def jumps(monkeypatch):
 
     monkeypatch.setattr(reader, "leap", lambda *_, **__: None)
     monkeypatch.setattr(reader, "_WALK_PIXELS", 0)
-    for source in (OpenCVSource, PyAVSource):
-        monkeypatch.setattr(source, "walk", noting(source.walk))
+    monkeypatch.setattr(PyAVSource, "walk", noting(PyAVSource.walk))
     return starts
 
 
@@ -136,16 +136,6 @@ def test_a_rotated_clip_is_turned_upright(tmp_path, codec, rotation):
     assert numbers_in(stored) == [3, 6]
 
 
-@pytest.mark.parametrize("codec", ["libx264", "libsvtav1"])
-def test_opencv_and_pyav_turn_the_same_way(tmp_path, codec):
-    options = AV1 if codec == "libsvtav1" else None
-    path = write_clip(tmp_path / "clip.mp4", 4, codec=codec, rotation=90, options=options)
-    stream = reader.read_stream(path)
-    final = PyAVSource(stream, threaded=False)
-    next(iter(final.walk()))
-    assert read_frames(path, [0]).shape[1:] == final.picture().shape
-
-
 def test_colours_come_as_red_green_and_blue(tmp_path):
     colours = [(200, 30, 30), (30, 200, 30), (30, 30, 200)]
     pictures = [Image.new("RGB", (64, 48), colour) for colour in colours]
@@ -165,7 +155,6 @@ def test_hdr_is_read_as_it_is_stored(tmp_path):
     plain = write_clip(tmp_path / "plain.mp4", 4, **form)
     wide = write_clip(tmp_path / "wide.mp4", 4, **form, prepare=tag)
     difference = read_frames(plain, [3]).astype(int) - read_frames(wide, [3])
-    assert reader.read_stream(wide).wide_colour
     assert np.abs(difference).max() <= 3
 
 
@@ -254,6 +243,53 @@ def test_of_several_video_streams_one_is_read_from_end_to_end(tmp_path):
                 frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
                 container.mux(stream.encode(frame if number is not None else None))
     assert numbers_in(read_frames(path, [0, 5, 11])) == [0, 5, 11]
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv"])
+def test_a_thumbnail_track_before_the_film_is_passed_over(tmp_path, name):
+    path = tmp_path / name
+    with av.open(str(path), "w") as container:
+        thumbnail = container.add_stream("mjpeg", rate=1)
+        thumbnail.width, thumbnail.height, thumbnail.pix_fmt = 192, 144, "yuvj420p"
+        film = container.add_stream("libx264", rate=25)
+        film.width, film.height, film.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        picture = av.VideoFrame.from_ndarray(numbered_picture(99, 192, 144), format="rgb24")
+        container.mux(thumbnail.encode(picture))
+        container.mux(thumbnail.encode(None))
+        for number in [*range(12), None]:
+            picture = av.VideoFrame.from_ndarray(numbered_picture(number or 0), format="rgb24")
+            container.mux(film.encode(picture if number is not None else None))
+    assert numbers_in(read_frames(path, [0, 5, 11])) == [0, 5, 11]
+
+
+@pytest.mark.parametrize("name", ["clip.ts", "clip.mkv"])
+def test_damage_is_shown_as_one_thread_shows_it_and_found_out_about(tmp_path, name):
+    stream = reader.read_stream(
+        damage(write_clip(tmp_path / name, 60, options=B_FRAMES, noise=True))
+    )
+    one_thread = PyAVSource(stream, threaded=False)
+    expected = [one_thread.picture() for _ in one_thread.walk()]
+    reading = reader.decode(stream, range(len(expected)), to_end=True)
+    assert reading.damaged
+    assert all(np.array_equal(reading.pictures[n], expected[n]) for n in range(len(expected)))
+
+
+def test_damage_in_a_long_clip_is_shown_as_one_thread_shows_it(tmp_path, monkeypatch):
+    stream = reader.read_stream(
+        damage(write_clip(tmp_path / "clip.ts", 60, options=B_FRAMES, noise=True))
+    )
+    monkeypatch.setattr(reader, "_WALK_PIXELS", 0)
+    first = reader.decode(stream, [0, 30, 40], to_end=False)
+    again = reader.decode(stream, [0, 30, 40], to_end=False)
+    assert first.damaged
+    assert all(np.array_equal(first.pictures[n], again.pictures[n]) for n in (0, 30, 40))
+
+
+def test_a_recording_that_breaks_off_in_its_last_frame_is_not_called_damaged(tmp_path):
+    options = {"g": "12", "bf": "0", "qp": "10"}
+    whole = write_clip(tmp_path / "whole.ts", 30, options=options, noise=True)
+    part = cut_short(whole, tmp_path / "part.ts", 0.51)
+    assert not reader.decode(reader.read_stream(part), [0], to_end=True).damaged
 
 
 @pytest.mark.parametrize("indices", [[], [-1], [3, -2]])

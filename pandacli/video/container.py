@@ -1,0 +1,196 @@
+"""Opening a video file, and refusing what is not one file with pictures in it.
+
+A clip is one file, so that its bytes decide the frames. A playlist names other files: it is
+recognised by its first bytes, or by the format that FFmpeg detects, and refused before FFmpeg
+opens anything it names. For the same reason a file name is never a pattern (`img%03d.png`).
+"""
+
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import av
+import av.logging
+
+from pandacli.errors import ClipError
+from pandacli.video.images import count_pixels
+
+av.logging.set_level(None)
+
+NOT_VIDEO = "give a video file, such as .mp4, .mkv, .webm, .mov, .avi or .gif"
+MAX_PIXELS = 200_000_000
+"""The largest frame that is decoded; its RGB picture takes 600 MB."""
+
+_TEXT_FORMATS = {"tty", "ffmetadata", "lrc"}
+"""Formats by which FFmpeg makes pictures, or nothing, out of text."""
+_PLAYLIST_FORMATS = {
+    *("hls", "dash", "concat", "imf", "webm_dash_manifest", "smoothstreaming", "hds"),
+    *("sdp", "rtsp", "rtp", "sap", "lavfi", "avisynth", "vapoursynth", "vobsub"),
+}
+"""Formats whose demuxers open other files, addresses or devices."""
+_PLAYLIST_SUFFIXES = {
+    *(".m3u", ".m3u8", ".mpd", ".ffconcat", ".pls", ".asx", ".wax", ".wvx", ".wmx", ".ram"),
+    *(".smil", ".smi", ".xspf", ".wpl", ".zpl", ".f4m", ".ism", ".ismc", ".sdp", ".cpl"),
+}
+_PLAYLIST_START = re.compile(
+    r"#extm3u|ffconcat\s+version|\[playlist\]|\[reference\]|\[internetshortcut\]|rtsptext|smiltext"
+    r"|v=0\s*\n.*\nm="
+    r"|(?:<\?.*?\?>\s*|<!--.*?-->\s*|<!doctype[^>]*>\s*)*<(?:[a-z0-9]+:)?"
+    r"(?:mpd|smil|asx|playlist|smoothstreamingmedia|manifest|assetmap|packinglist"
+    r"|compositionplaylist)[\s>]",
+    re.DOTALL,
+)
+_SNIFFED = 4096
+_TS_PACKET, _TS_SYNC = 188, 0x47
+
+
+def check_file(path: Path) -> None:
+    """Make sure that there is a file with something in it, and that it may be read.
+
+    Raises:
+        ClipError: It is missing, empty, a playlist, no regular file, or not ours to read.
+    """
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise ClipError(f"there is no file {path}", "check the path") from None
+    except (OSError, ValueError) as error:
+        raise ClipError(f"{path} cannot be opened: {_reason(error)}") from None
+    if stat.S_ISDIR(status.st_mode):
+        raise ClipError(f"{path} is a directory", NOT_VIDEO)
+    if not stat.S_ISREG(status.st_mode):
+        # A pipe or a device might keep us waiting for ever, and cannot be read twice.
+        raise ClipError(f"{path} is not a regular file", "save the video to a file first")
+    if status.st_size == 0:
+        raise ClipError(f"{path} is empty", NOT_VIDEO)
+    try:
+        with path.open("rb") as file:
+            start = file.read(_SNIFFED)
+    except PermissionError:
+        raise ClipError(f"{path} may not be read", "ask for permission to read it") from None
+    except OSError as error:
+        raise ClipError(f"{path} cannot be read: {_reason(error)}") from None
+    if _names_other_files(path, start):
+        raise _playlist(path)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """The container at `path`, open in PyAV for as long as the block lasts.
+
+    Raises:
+        ClipError: It is in no format that FFmpeg knows, a playlist, or too damaged to tell.
+    """
+    try:
+        # The absolute path, which FFmpeg takes for nothing but a local file.
+        container = av.open(str(path.absolute()), metadata_errors="replace", options=_options())
+    except (av.error.FFmpegError, OSError, ValueError):
+        raise ClipError(f"{path} is not a video that can be read", NOT_VIDEO) from None
+    with container:
+        yield container
+
+
+@cache
+def _options() -> dict[str, str]:
+    """What keeps FFmpeg to the file itself, and to frames of a sane size, from the first byte."""
+    allowed = sorted(av.formats_available - _PLAYLIST_FORMATS)
+    return {
+        "format_whitelist": ",".join(allowed),
+        "protocol_whitelist": "file",
+        "pattern_type": "none",
+        "max_pixels": str(MAX_PIXELS),
+    }
+
+
+def _names_other_files(path: Path, start: bytes) -> bool:
+    """Whether a file that begins with these bytes is a playlist."""
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        text = start.decode("utf-16", "replace")
+    else:
+        text = start.removeprefix(b"\xef\xbb\xbf").decode("latin-1")
+    if _PLAYLIST_START.match(text.lstrip().lower()):
+        return True
+    return path.suffix.lower() in _PLAYLIST_SUFFIXES and "\0" not in text
+
+
+def _playlist(path: Path) -> ClipError:
+    return ClipError(
+        f"{path} is a playlist: it names other files, and a clip is one file",
+        "give one of the videos that it names, or join them into one file first",
+    )
+
+
+def video_streams(container: Any) -> list[Any]:
+    """The streams worth looking at, the best first; none where there is no video.
+
+    Cover pictures never are, and thumbnails and tracks of one frame only where there is no other.
+    """
+    if container.format.name in _TEXT_FORMATS:
+        return []
+    kinds = av.stream.Disposition
+    streams = [s for s in container.streams.video if not s.disposition & kinds.attached_pic]
+    for aside in (kinds.timed_thumbnails, kinds.still_image, kinds.dependent):
+        streams = [s for s in streams if not s.disposition & aside] or streams
+    streams = [s for s in streams if s.frames != 1] or streams
+    best = container.streams.best("video")
+    return sorted(streams, key=lambda stream: (stream is not best, -_area(stream), stream.index))
+
+
+def _area(stream: Any) -> int:
+    codec = stream.codec_context
+    return codec.width * codec.height if codec is not None else -1
+
+
+def without_video(path: Path, container: Any) -> ClipError:
+    """What to say of a container in which there is no stream to look at."""
+    if container.format.name in _TEXT_FORMATS:
+        return ClipError(f"{path} is text, not a video", NOT_VIDEO)
+    if is_scrambled(path):  # FFmpeg may take it for anything
+        return encrypted(path)
+    if container.streams.audio:
+        return ClipError(f"{path} has sound but no picture", NOT_VIDEO)
+    return ClipError(f"{path} has no video in it", NOT_VIDEO)
+
+
+def encrypted(path: Path) -> ClipError:
+    """What to say of a file that cannot be decoded without a key."""
+    return ClipError(f"{path} is encrypted", "give a copy without copy protection")
+
+
+def is_scrambled(path: Path) -> bool:
+    """Whether a file is an MPEG transport stream of which most packets are scrambled."""
+    with suppress(OSError), path.open("rb") as file:
+        start = file.read(_TS_PACKET * 20_000)
+        for size in (_TS_PACKET, _TS_PACKET + 4):  # the latter with the times of arrival, .m2ts
+            packets = range(size - _TS_PACKET, len(start) - _TS_PACKET, size)
+            if packets and all(start[at] == _TS_SYNC for at in packets[:100]):
+                scrambled = sum(start[at + 3] >> 6 > 1 for at in packets)
+                return 2 * scrambled > len(packets)
+    return False
+
+
+def check_size(path: Path, width: int, height: int) -> None:
+    """Make sure that frames are not too large to decode, as the header says or, failing it, Pillow.
+
+    Raises:
+        ClipError: They are.
+    """
+    size = f"{width} x {height}"
+    pixels = width * height
+    if not pixels:  # FFmpeg forgets the size that it refuses
+        pixels = count_pixels(path)
+        size = f"{pixels // 1_000_000} million"
+    if pixels > MAX_PIXELS:
+        raise ClipError(
+            f"{path} is too large: {size} pixels a frame, and at most "
+            f"{MAX_PIXELS // 1_000_000} million are read",
+            "make it smaller first",
+        )
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error)

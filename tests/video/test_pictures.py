@@ -1,0 +1,158 @@
+"""What a player shows of a frame: upright, in shape, opaque, in its colours."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pandacli.video import probe, read_frames
+from pandacli.video.clip import Clip
+from pandacli.video.frames import sample_frames
+from tests.video.clips import HEIGHT, WIDTH, number_in, numbered_picture, write_clip
+
+NUMBER = 0b110_0100_0001  # looks different from each of the eight sides
+STORED = numbered_picture(NUMBER)
+TURNS = {
+    1: lambda picture: picture,
+    2: np.fliplr,
+    3: lambda picture: np.rot90(picture, 2),
+    4: np.flipud,
+    5: lambda picture: picture.transpose(1, 0, 2),
+    6: lambda picture: np.rot90(picture, -1),
+    7: lambda picture: np.rot90(picture, 2).transpose(1, 0, 2),
+    8: np.rot90,
+}
+"""What the orientations of EXIF do to a stored picture."""
+MATRICES = {
+    1: (1, 0, 0, 1),
+    2: (-1, 0, 0, 1),
+    3: (-1, 0, 0, -1),
+    4: (1, 0, 0, -1),
+    5: (0, 1, 1, 0),
+    6: (0, 1, -1, 0),
+    7: (0, -1, -1, 0),
+    8: (0, -1, 1, 0),
+}
+
+
+def with_matrix(path, a, b, c, d):
+    """A clip whose track header has this display matrix, written over the one it was made with."""
+    content = write_clip(path, 2, numbers=[NUMBER] * 2).read_bytes()
+    at = content.index(b"tkhd") + 4 + 40
+    entries = [a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30 if a or b else 0]
+    matrix = b"".join(entry.to_bytes(4, "big", signed=True) for entry in entries)
+    path.write_bytes(content[:at] + matrix + content[at + 36 :])
+    return path
+
+
+def alike(picture, expected):
+    difference = picture.astype(int) - expected
+    return picture.shape == expected.shape and np.abs(difference).mean() < 10
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+def test_a_display_matrix_is_applied_mirrorings_included(tmp_path, orientation):
+    path = with_matrix(tmp_path / "clip.mp4", *MATRICES[orientation])
+    assert alike(read_frames(path, [1])[0], TURNS[orientation](STORED))
+    info = probe(path)
+    assert (info.width, info.height) == ((WIDTH, HEIGHT) if orientation < 5 else (HEIGHT, WIDTH))
+
+
+@pytest.mark.parametrize("matrix", [(0, 0, 0, 0), (1, 1, 1, 1), (1, 0, 0, 0)])
+def test_a_display_matrix_that_says_nothing_is_not_applied(tmp_path, matrix):
+    assert alike(read_frames(with_matrix(tmp_path / "clip.mp4", *matrix), [1])[0], STORED)
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("name", ["still.jpg", "still.png", "still.webp", "still.avif"])
+def test_the_orientation_of_exif_is_applied(tmp_path, name, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(STORED).save(tmp_path / name, exif=exif, quality=95)
+    assert alike(read_frames(tmp_path / name, [0])[0], TURNS[orientation](STORED))
+
+
+@pytest.mark.parametrize("orientation", [2, 6])
+def test_the_orientation_of_an_animated_image_is_applied(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "clip.webp"
+    pictures = [Image.fromarray(STORED), Image.fromarray(numbered_picture(0))]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], exif=exif, quality=95)
+    assert alike(read_frames(path, [0])[0], TURNS[orientation](STORED))
+
+
+@pytest.mark.parametrize("count", [1, 2], ids=["still", "moving"])
+@pytest.mark.parametrize("name", ["clip.png", "clip.webp", "clip.gif", "clip.avif", "clip.tiff"])
+def test_what_is_transparent_shows_white_in_every_format(tmp_path, name, count):
+    pictures = []
+    for number in range(count):
+        pixels = np.full((48, 64, 4), (200, 0, 0, 0), np.uint8)  # red below what is transparent
+        pixels[:, 32:] = (0, 0, 200 - 150 * number, 255)
+        pictures.append(Image.fromarray(pixels))
+    more = {"save_all": True, "append_images": pictures[1:], "duration": 40} if count > 1 else {}
+    if name.endswith((".webp", ".avif")):
+        more["quality"] = 100
+    if name.endswith(".tiff") and count > 1:
+        pytest.skip("several pages of a TIFF are no film")
+    pictures[0].save(tmp_path / name, **more)
+    picture = read_frames(tmp_path / name, [0])[0].astype(int)
+    assert np.abs(picture[24, 10] - (255, 255, 255)).max() < 8
+    assert np.abs(picture[24, 50] - (0, 0, 200)).max() < 8
+
+
+def test_half_of_a_colour_is_mixed_with_the_background(tmp_path):
+    Image.new("RGBA", (32, 32), (0, 0, 0, 128)).save(tmp_path / "still.png")
+    assert read_frames(tmp_path / "still.png", [0])[0, 5, 5].tolist() == [127, 127, 127]
+
+
+def shaped(aspect):
+    def prepare(stream):
+        stream.codec_context.sample_aspect_ratio = aspect
+
+    return prepare
+
+
+@pytest.mark.parametrize(
+    ("aspect", "size"),
+    [
+        (Fraction(32, 15), (205, 72)),
+        (Fraction(8, 9), (96, 81)),
+        (Fraction(1), (96, 72)),
+        (Fraction(1279, 1280), (96, 72)),
+        (Fraction(1000, 1), (96, 72)),
+    ],
+    ids=["wide", "narrow", "square", "nearly square", "absurd"],
+)
+def test_pixels_that_are_not_square_are_brought_into_shape(tmp_path, aspect, size):
+    path = write_clip(tmp_path / "clip.mp4", 3, numbers=[NUMBER] * 3, prepare=shaped(aspect))
+    picture = read_frames(path, [2])[0]
+    assert picture.shape == (size[1], size[0], 3)
+    assert number_in(picture) == NUMBER
+
+
+def test_the_resolution_of_a_picture_is_not_its_shape(tmp_path):
+    Image.fromarray(STORED).save(tmp_path / "still.jpg", dpi=(300, 100))
+    assert read_frames(tmp_path / "still.jpg", [0]).shape == (1, HEIGHT, WIDTH, 3)
+
+
+RARE = ("YCgCo", "bt2020c", "smpte2085", "chroma-derived-nc", "chroma-derived-c", "ICtCp")
+
+
+@pytest.mark.parametrize("matrix", RARE)
+def test_colours_that_cannot_be_converted_are_approximated_and_a_notice_says_so(tmp_path, matrix):
+    path = write_clip(tmp_path / "clip.mp4", 5, options={"x264-params": f"colormatrix={matrix}"})
+    frames = sample_frames(Clip(path))
+    assert [number_in(picture) for picture in frames.pixels] == [0, 1, 2, 3, 4]
+    assert [notice for notice in frames.notices if "colours" in notice]
+
+
+def test_colours_that_follow_from_their_primaries_are_exact(tmp_path):
+    parameters = "colorprim=bt709:colormatrix="
+    plain, derived = (
+        write_clip(tmp_path / f"{matrix}.mp4", 5, options={"x264-params": parameters + matrix})
+        for matrix in ("bt709", "chroma-derived-nc")
+    )
+    assert np.array_equal(read_frames(plain, [4]), read_frames(derived, [4]))
+    assert sample_frames(Clip(derived)).notices == ()
