@@ -1,10 +1,10 @@
 """From the name of a video in a record to its file."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from pandacli.errors import ClipError
+from pandacli.video.clip import as_on_disk, local_file
 
 EXTENSIONS = (
     *(".mp4", ".avi", ".mkv", ".webm", ".mov", ".gif", ".m4v", ".mpg", ".mpeg"),
@@ -13,7 +13,6 @@ EXTENSIONS = (
 """What is tried after a name that is no file, in this order; then the same in capitals."""
 
 _PREFIX = "v_"  # the files of ActivityNet have it, the questions of ActivityNet-QA do not
-_REMOTE = re.compile(r"(?i:data:|[a-z][a-z0-9+.-]*://)")
 _SHOWN = 200
 _REMEMBERED = 65_536
 
@@ -33,27 +32,27 @@ class VideoFolder:
         """The file that a record means.
 
         A name that is no file is tried with the usual extensions, and with the `v_` of
-        ActivityNet added or taken away. Folders are never listed, however many clips they hold.
+        ActivityNet added or taken away; accents in it may be in either form of Unicode, and it may
+        be a `file://` address. Folders are never listed, however many clips they hold.
 
         Args:
             name: The video as the record has it.
 
         Raises:
-            ClipError: There is no such file.
+            ClipError: There is no such file, or it is an address.
         """
         found = self._found.get(name)
         if found is not None:
             return found
-        for candidate in self._candidates(name):
+        wanted = str(local_file(name)) if ":" in name else name
+        for candidate in map(as_on_disk, self._candidates(wanted)):
             if _is_file(candidate):
                 if len(self._found) >= _REMEMBERED:
                     self._found.clear()
                 self._found[name] = candidate
                 return candidate
         shown = name if len(name) <= _SHOWN else name[:_SHOWN] + "..."
-        if _REMOTE.match(name):
-            raise ClipError(f"{shown} is not a file on this machine", "download the video first")
-        if Path(name).is_absolute():
+        if Path(wanted).is_absolute():
             raise ClipError(f"there is no file {shown}", "check the path")
         raise ClipError(f"no file {shown} in {self.folder}", "name its folder with --video-dir")
 

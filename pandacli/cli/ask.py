@@ -2,7 +2,6 @@
 
 import sys
 from contextlib import closing, nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +11,7 @@ from pandacli.cli.opening import Loading, load_model, read_clip
 from pandacli.cli.pulling import go_offline, offer_download
 from pandacli.errors import UsageError
 from pandacli.ui.console import Screen
-from pandacli.video.clip import Clip
+from pandacli.video.clip import Clip, local_file
 
 if TYPE_CHECKING:
     from pandacli.engine import Answer, LoadedClip
@@ -87,7 +86,7 @@ def ask(
         raise UsageError("VIDEO is empty", _EXAMPLE)
     screen = Screen(quiet=chosen["quiet"])
     asked = _read_questions(questions, screen)
-    wanted = Clip(Path(video), chosen["from"], chosen["to"])
+    wanted = Clip(local_file(video), chosen["from"], chosen["to"])
     if chosen["offline"]:
         go_offline()
     how_run = {name: chosen[name] for name in ("quant", "engine", "device")}

@@ -12,7 +12,7 @@ from pandacli.cli.opening import Loading, read_clip
 from pandacli.cli.pulling import go_offline, offer_download
 from pandacli.errors import ClipError, PandaError, UsageError
 from pandacli.ui.console import Screen
-from pandacli.video.clip import Clip
+from pandacli.video.clip import Clip, local_file
 
 if TYPE_CHECKING:
     from pandacli.engine.kept_prefix import ClipPrefixes
@@ -106,7 +106,7 @@ def chat(
     if not video:
         raise UsageError("VIDEO is missing", "for example: panda chat clip.mp4, or --continue")
     screen = Screen(quiet=chosen["quiet"], graphics=chosen["graphics"])
-    wanted = Clip(Path(video), chosen["from"], chosen["to"])
+    wanted = Clip(local_file(video), chosen["from"], chosen["to"])
     if go_on and not os.path.exists(video):  # noqa: PTH110  (no name is too long for it)
         raise ClipError(f"the video is gone: {video}", "name another: panda chat VIDEO --continue")
     if chosen["offline"]:

@@ -10,7 +10,7 @@ from pandacli.cli import options, settings
 from pandacli.cli.opening import read_clip
 from pandacli.errors import UsageError
 from pandacli.ui.console import Screen
-from pandacli.video.clip import Clip
+from pandacli.video.clip import Clip, local_file
 
 
 def frames(
@@ -49,7 +49,7 @@ def frames(
     if not video:
         raise UsageError("VIDEO is empty", "for example: panda frames clip.mp4")
     screen = Screen(quiet=chosen["quiet"], graphics=chosen["graphics"])
-    wanted = Clip(Path(video), chosen["from"], chosen["to"])
+    wanted = Clip(local_file(video), chosen["from"], chosen["to"])
     if save is not None:
         from pandacli.ui.sheet import check_sheet_path
 

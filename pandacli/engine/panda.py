@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Self
 
@@ -174,6 +173,7 @@ class Panda:
         check_frame_count(num_frames, self.model.config.num_frames)
         from pandacli.engine.loaded_clip import LoadedClip
         from pandacli.video import Clip, Frames
+        from pandacli.video.clip import local_file
 
         if isinstance(video, Clip | Frames) and not (start is None and end is None):
             raise TypeError("start and end belong to a path; a Clip has its own, Frames are read")
@@ -182,7 +182,8 @@ class Panda:
                 raise TypeError("nobody knows which file Frames are of: give ClipPrefixes as cache")
             frames, clip = video, cache.clip if cache else None
         else:
-            frames, clip = None, video if isinstance(video, Clip) else Clip(Path(video), start, end)
+            clip = video if isinstance(video, Clip) else Clip(local_file(video), start, end)
+            frames = None
         if isinstance(cache, bool):
             on_disk = _on_disk(clip, num_frames) if cache and clip else None
         else:

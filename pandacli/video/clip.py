@@ -3,17 +3,26 @@
 Nothing heavy is imported here; the command line reads its arguments with this module alone.
 """
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from pandacli.errors import UsageError
+from pandacli.errors import ClipError, UsageError
 
 _CLOCK = re.compile(r"(?:(?P<hours>\d+):)?(?P<minutes>\d+):(?P<seconds>\d+(?:\.\d*)?)", re.ASCII)
 _SECONDS = re.compile(r"\d+(?:\.\d*)?|\.\d+", re.ASCII)
 _LONGEST = 1e9
 """Seconds, 31 years: later moments are in no video, and past what decoders can count."""
 _SHOWN = 40  # characters of a text in an error
+_ADDRESS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+):(?P<rest>//.*)", re.IGNORECASE | re.DOTALL)
+_KNOWN_ADDRESS = re.compile(  # a `Path` has lost one of its slashes
+    r"(?P<scheme>file|https?|ftps?|sftp|rtsps?|rtmps?|rtp|udp|tcp|srt|mms|s3|gs|data)"
+    r":(?P<rest>/.*)|data:.*[,;].*",
+    re.IGNORECASE | re.DOTALL,
+)
+_SHOWN_OF_ADDRESS = 200
+"""Characters of an address that an error shows."""
 _FORMS = "a time is written as seconds (12.5), m:ss (1:02) or h:mm:ss (1:02:03.5)"
 
 
@@ -22,11 +31,12 @@ class Clip:
     """A video file and a time range in it.
 
     Attributes:
-        path: The file.
+        path: The file; it may be given as a `file://` address.
         start: First moment asked about, in seconds from the beginning; None for the beginning.
         end: The moment at which the range stops, in seconds; None for the end of the file.
 
     Raises:
+        ClipError: `path` is the address of something that is not a file on this machine.
         UsageError: `start` is not before `end`, or one of them is negative, not a number or
             longer than any video.
     """
@@ -36,7 +46,7 @@ class Clip:
     end: float | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", Path(self.path))
+        object.__setattr__(self, "path", local_file(self.path))
         for moment in (self.start, self.end):
             if moment is not None and not is_moment(moment):
                 limit = "before 0" if moment < 0 else f"after {_LONGEST:.0f}"
@@ -53,6 +63,50 @@ class Clip:
 def is_moment(seconds: float) -> bool:
     """Whether a number of seconds can be a time in a video; nan, infinities and less than 0 not."""
     return 0 <= seconds <= _LONGEST
+
+
+def local_file(name: str | os.PathLike[str]) -> Path:
+    """The file that a path or a `file://` address names.
+
+    Raises:
+        ClipError: It is an address of another kind.
+    """
+    text = os.fspath(name)
+    address = _ADDRESS.fullmatch(text) or _KNOWN_ADDRESS.fullmatch(text)
+    if address is None or os.path.lexists(text):
+        return as_on_disk(Path(text))
+    scheme, rest = (address["scheme"] or "data").lower(), address["rest"] or ""
+    if scheme == "file":
+        host, slash, path = rest[2:].partition("/") if rest.startswith("//") else ("", "/", rest)
+        if slash and host in ("", "localhost"):
+            from urllib.parse import unquote
+
+            return as_on_disk(Path("/" + unquote(path, errors="surrogateescape").lstrip("/")))
+    shown = f"{scheme}://{rest.lstrip('/')}" if rest else text
+    if len(shown) > _SHOWN_OF_ADDRESS:
+        shown = shown[:_SHOWN_OF_ADDRESS] + "..."
+    raise ClipError(
+        f"{shown} is not a file on this machine", "panda reads files; download it first"
+    )
+
+
+def as_on_disk(path: Path) -> Path:
+    """A path, each part of it in the form of Unicode in which it is there; as it is if it is not.
+
+    Accents are composed (NFC) or decomposed (NFD), by the habits of the system that named the file.
+    """
+    if str(path).isascii() or os.path.lexists(path):
+        return path
+    from unicodedata import normalize
+
+    found = Path(path.anchor)
+    for part in path.parts[1:] if path.anchor else path.parts:
+        forms = (part, normalize("NFC", part), normalize("NFD", part))
+        there = next((form for form in forms if os.path.lexists(found / form)), None)
+        if there is None:
+            return path
+        found /= there
+    return found
 
 
 def parse_time(text: str) -> float:

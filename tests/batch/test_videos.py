@@ -1,6 +1,7 @@
 """A record's video is found, as it is written or as data sets name their files."""
 
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 
@@ -84,3 +85,17 @@ def test_a_whole_path_is_not_looked_for_in_the_folder(tmp_path: Path) -> None:
     with pytest.raises(ClipError, match=r"there is no file /nowhere/a\.mp4$") as error:
         VideoFolder(tmp_path).find("/nowhere/a.mp4")
     assert error.value.hint == "check the path"
+
+
+def test_an_address_of_a_file_is_that_file(tmp_path: Path) -> None:
+    file = touched(tmp_path / "a b.mp4")
+    assert VideoFolder(Path("nowhere")).find(f"file://{tmp_path}/a%20b.mp4") == file
+
+
+@pytest.mark.parametrize(("there", "asked"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_are_found_in_either_form(tmp_path: Path, there: str, asked: str) -> None:
+    folder, name = "Zoë", "été.mp4"
+    file = touched(tmp_path / normalize(there, folder) / normalize(there, name))
+    found = VideoFolder(tmp_path).find(f"{normalize(asked, folder)}/{normalize(asked, name)}")
+    assert found.samefile(file)
+    assert VideoFolder(file.parent).find(normalize(asked, "été")).samefile(file)

@@ -4,10 +4,11 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from random import Random
+from unicodedata import normalize
 
 import pytest
 
-from pandacli.errors import UsageError
+from pandacli.errors import ClipError, UsageError
 from pandacli.video.clip import Clip, format_time, parse_time
 
 
@@ -116,3 +117,45 @@ def test_clips_and_times_cost_no_heavy_import():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize(
+    "address", ["file:///{}/a%20b.mp4", "file://localhost/{}/a%20b.mp4", "FILE:///{}/a b.mp4"]
+)
+@pytest.mark.parametrize("kind", [str, Path], ids=["text", "path"])
+def test_an_address_of_a_file_is_that_file(tmp_path, address, kind):
+    if kind is Path and "localhost" in address:
+        pytest.skip("a Path has lost what tells the host")
+    assert Clip(kind(address.format(str(tmp_path)[1:]))).path == tmp_path / "a b.mp4"
+
+
+@pytest.mark.parametrize("address", ["https://a.b/c.mp4", "s3://b/c.mp4", "rtsp://cam/1"])
+@pytest.mark.parametrize("kind", [str, Path], ids=["text", "path"])
+def test_an_address_elsewhere_is_refused_in_full(address, kind):
+    with pytest.raises(ClipError) as refusal:
+        Clip(kind(address))
+    assert refusal.value.message == f"{address} is not a file on this machine"
+    assert refusal.value.hint == "panda reads files; download it first"
+
+
+@pytest.mark.parametrize("name", ["https:/a.mp4", "concat:/a.ts|b.ts", "C:/a.mp4", "a:b.mp4"])
+def test_a_file_is_a_file_though_it_looks_like_an_address(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    path = Path(name)
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    assert Clip(path).path == path
+
+
+@pytest.mark.parametrize(("there", "asked"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_are_found_in_either_form(tmp_path, there, asked):
+    folder = tmp_path / normalize(there, "Zoë")
+    folder.mkdir()
+    (folder / normalize(there, "été.mp4")).touch()
+    asked_for = tmp_path / normalize(asked, "Zoë") / normalize(asked, "été.mp4")
+    assert Clip(asked_for).path.exists()
+
+
+def test_accents_of_a_file_that_is_not_there_stay_as_they_are(tmp_path):
+    path = tmp_path / normalize("NFD", "été.mp4")
+    assert Clip(path).path == path
