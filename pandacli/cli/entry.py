@@ -19,9 +19,10 @@ UNEXPECTED = 70  # EX_SOFTWARE: a fault of ours, told apart from all that users 
 
 def main() -> NoReturn:
     """Runs `panda` on the arguments of this process and exits with its code."""
+    _keep_docstrings()
     signal.signal(signal.SIGTERM, _terminate)
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # of libraries; PYTHONWARNINGS=default shows them
+    _tame_warnings()
+    _keep_stdout_clean()
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         code = run(sys.argv[1:])
@@ -141,6 +142,45 @@ def _wants_traceback(arguments: list[str]) -> bool:
         return bool(resolve({"debug": None})["debug"])
     except UsageError:  # the configuration file is what the error is about
         return False
+
+
+def _keep_docstrings() -> None:
+    """Starts again without -OO, which takes from libraries the docstrings that they work with."""
+    if sys.flags.optimize < 2:
+        return
+    arguments = [word for word in sys.orig_argv[1:] if word != "-OO"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONOPTIMIZE"}
+    if len(arguments) < len(sys.orig_argv) - 1 or len(environment) < len(os.environ):
+        os.execve(sys.executable, [sys.executable, *arguments], environment)
+
+
+def _tame_warnings() -> None:
+    """Hides the warnings of libraries, or shows them where PYTHONWARNINGS asks for any."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    elif any(option.startswith("error") for option in sys.warnoptions):
+        warnings.simplefilter("default")  # they are not panda's, and nothing it could mend
+
+
+def _keep_stdout_clean() -> None:
+    """Gives stdout a descriptor of its own, and what libraries write to descriptor 1 to stderr.
+
+    Some do at the word of a variable, such as MKL_VERBOSE.
+    """
+    stream = sys.stdout
+    if stream is None or sys.stderr is None:
+        return
+    try:
+        stream.flush()
+        own = os.dup(stream.fileno())
+        os.dup2(sys.stderr.fileno(), stream.fileno())
+    except OSError:  # no descriptor, as under a test's capture
+        return
+    renewed = open(  # noqa: SIM115  (it stays open to the end)
+        own, "w", encoding=stream.encoding, errors=stream.errors, closefd=False
+    )
+    renewed.reconfigure(line_buffering=stream.line_buffering, write_through=stream.write_through)
+    sys.stdout = sys.__stdout__ = renewed  # type: ignore[misc]
 
 
 def _computing() -> bool:

@@ -1,0 +1,93 @@
+"""Before any command: stdout is kept for answers, and the interpreter's options cannot harm."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+COMMAND = """
+import os, sys, warnings
+from pandacli.cli import entry
+
+def command(_):
+    '''What it does.'''
+    {body}
+    return 0
+
+entry._dispatch = command
+entry.main()
+"""
+
+
+@pytest.fixture
+def main(environment):
+    """`main(body, *options, VARIABLE="value")`: the command line, with a command of this body."""
+
+    def run(body, *options, **variables):
+        return subprocess.run(
+            [sys.executable, *options, "-c", COMMAND.format(body=body)],
+            env=environment | variables,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+def test_what_a_library_writes_to_descriptor_1_goes_to_stderr(main):
+    done = main("os.write(1, b'noise\\n'); print('answer'); os.system('echo more noise')")
+    assert done.stdout == b"answer\n"
+    assert done.stderr == b"noise\nmore noise\n"
+
+
+def test_stdout_keeps_its_encoding(main):
+    done = main("print('\\u65e5', sys.__stdout__ is sys.stdout)", PYTHONIOENCODING="utf-16-le")
+    assert done.stdout.decode("utf-16-le") == "日 True\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="closes descriptors as POSIX does")
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_closed_descriptor_is_no_trouble(environment, closed):
+    code = COMMAND.format(body="print('answer')")
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        stdout=None if closed == 1 else subprocess.PIPE,
+        stderr=None if closed == 2 else subprocess.PIPE,
+        preexec_fn=lambda: os.close(closed),
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert done.stdout == (None if closed == 1 else b"answer\n")
+
+
+def test_a_pipe_that_closed_is_exit_141(environment):
+    code = COMMAND.format(body="\n    while True: print('answer' * 1000)")
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.read(10)
+    process.stdout.close()
+    assert process.wait(60) == 141
+
+
+@pytest.mark.parametrize("options", [(), ("-O",), ("-OO",)])
+@pytest.mark.parametrize("variables", [{}, {"PYTHONOPTIMIZE": "2"}], ids=["", "variable"])
+def test_docstrings_are_there_whatever_the_interpreter_was_told(main, options, variables):
+    done = main("print(bool(command.__doc__))", *options, **variables)
+    assert (done.stdout, done.returncode) == (b"True\n", 0)
+
+
+@pytest.mark.parametrize("variable", ["error", "error::UserWarning", "default"])
+def test_a_warning_that_was_asked_for_is_shown_and_never_an_error(main, variable):
+    done = main("warnings.warn('old'); print('answer')", PYTHONWARNINGS=variable)
+    assert (done.stdout, done.returncode) == (b"answer\n", 0)
+    assert b"UserWarning: old" in done.stderr
+
+
+def test_no_warning_is_shown_that_was_not_asked_for(main):
+    assert main("warnings.warn('old')").stderr == b""
