@@ -200,9 +200,9 @@ def _form(panda: "Panda", model: str) -> dict[str, Any]:
     return form
 
 
-def _state(path: Path) -> tuple[int, int]:
+def _state(path: Path) -> tuple[int, int, int]:
     status = path.stat()
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _facts(frames: "Frames") -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """By what a clip is known again, wherever it lies and whatever it is called: its content.
 
 Up to 64 MiB are read whole. Of a longer file a sample is: its beginning, its end, and blocks spread
-between them. Somebody might have changed the rest, so with a sample goes the time of the last
-change: a long file that was touched counts as another, which costs time and is never wrong.
+between them. The rest may have been changed, so with a sample go the times of the last change: that
+of the content, and that which the file system keeps itself and no program can set back. A long file
+that was touched, moved or copied counts as another, which costs time and is never wrong.
 """
 
 import hashlib
@@ -28,7 +29,8 @@ def clip_digest(path: Path, *, whole: bool = False) -> str:
     status = path.stat()
     if whole or status.st_size <= _WHOLE:
         return hash_file(path)
-    digest = hashlib.sha256(f"{status.st_size} {status.st_mtime_ns}".encode())
+    state = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    digest = hashlib.sha256(repr(state).encode())
     with path.open("rb") as file:
         for number in range(_BLOCKS):
             file.seek(number * (status.st_size - _BLOCK) // (_BLOCKS - 1))

@@ -65,6 +65,12 @@ def test_a_long_file_that_was_touched_is_another(long: Path) -> None:
     assert clip_digest(long) != before
 
 
+def test_a_byte_makes_a_long_file_another_though_its_time_is_set_back(long: Path) -> None:
+    before = clip_digest(long)
+    change(long, 35)  # outside of the sample
+    assert clip_digest(long) != before
+
+
 def test_every_byte_counts_and_no_time_where_that_is_wanted(long: Path) -> None:
     before = clip_digest(long, whole=True)
     os.utime(long, (1, 1))
