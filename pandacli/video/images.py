@@ -1,7 +1,7 @@
 """Images through Pillow: animated WebP and AVIF, which FFmpeg does not read or reads in part.
 
 FFmpeg knows no animation in WebP, and of an AVIF it gives one tile of several and no transparency.
-A tick is a millisecond.
+A tick is a millisecond. Of what Pillow raises for damaged images nothing is too odd to be expected.
 """
 
 import re
@@ -13,7 +13,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, features
 
-from pandacli.video.pictures import Picture, exif_turn, on_background, open_image, turned
+from pandacli.video.pictures import (
+    Picture,
+    exif_turn,
+    on_background,
+    open_image,
+    turned,
+)
 
 _SHORTEST, _USUAL = 10, 100
 """Frames of up to 10 ms are shown for 100, as browsers do it and FFmpeg does it for GIF."""
@@ -53,7 +59,7 @@ def read_pages(path: Path) -> Pages | None:
                 ticks.append(end)
                 duration = round(image.info.get("duration") or 0)
                 end += duration if duration > _SHORTEST else _USUAL
-    except (OSError, EOFError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except Exception:
         if not ticks:
             return None
     return Pages(width, height, tuple(ticks), end if len(ticks) > 1 else 0, claimed)
@@ -72,7 +78,7 @@ def count_pixels(path: Path) -> int:
     except Image.DecompressionBombError as error:
         counted = _BOMB.search(str(error))
         return int(counted[1]) if counted else 10**9
-    except (OSError, ValueError, SyntaxError):
+    except Exception:
         return 0
 
 
@@ -91,7 +97,7 @@ class PillowSource:
                 try:
                     image.seek(number)
                     image.load()
-                except (OSError, EOFError, ValueError):
+                except Exception:
                     return
                 if start is None or tick >= start:
                     yield tick

@@ -21,9 +21,9 @@ from typing import Any
 
 import av
 
-from pandacli.video.container import MAX_PIXELS, opened
+from pandacli.video.container import opened
 from pandacli.video.pictures import DoubtfulPictureError, Picture, picture_of
-from pandacli.video.sources import DamagedError
+from pandacli.video.sources import DamagedError, stop_at_errors
 from pandacli.video.stream import Stream
 
 _CHECKED_ENDS = 16
@@ -122,11 +122,8 @@ class _Leaper:
         self._keys = [bisect_left(self._ticks, tick) for tick in stream.key_ticks]
         self._container = container
         self._video: Any = container.streams[stream.index]
-        self._video.thread_type = "AUTO"
-        self._video.codec_context.thread_count = threads
         # Damage is to be reported, not to be painted over: that depends on where one begins.
-        options = {"err_detect": "explode", "max_pixels": str(MAX_PIXELS)}
-        self._video.codec_context.options = options
+        stop_at_errors(self._video, threads=threads)
         self._sent: set[int] = set()
         self._needed = sorted(needed)
         self._needed_ticks = {self._ticks[number] for number in needed}

@@ -46,6 +46,7 @@ _CONVERTIBLE = {0, 1, 2, 4, 5, 6, 7, 9}
 _BY_PRIMARIES = {1: 1, 4: 4, 5: 5, 6: 6, 7: 7, 9: 9}
 """The matrix that follows from colour primaries, for matrix coefficients 12."""
 _DERIVED, _WIDE = 12, {9, 10, 13, 14}
+_TINY = 8
 _BT709, _BT601, _BT2020 = 1, 5, 9
 _HD_HEIGHT = 720
 
@@ -99,9 +100,9 @@ def exif_turn(image: Image.Image) -> Turn:
 
 @contextmanager
 def open_image(path: Path | BytesIO) -> Iterator[Image.Image]:
-    """An image in Pillow, without its warning of large ones: their size is judged elsewhere."""
+    """An image in Pillow, without its warnings of size and damage: both are judged elsewhere."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.simplefilter("ignore")
         image = Image.open(path)
     with image:
         yield image
@@ -142,11 +143,13 @@ def _in_shape(picture: Picture, pixel_aspect: Fraction) -> Picture:
 
 
 def _turn(frame: Any, stream: "Stream") -> Turn:
+    # PyAV's side data keeps a frame alive until garbage is collected, and what a decoder puts into
+    # the gaps of damaged frames depends on which are alive. So look at that of a tiny copy.
+    copy = frame.reformat(_TINY, _TINY, "gray8", interpolation="POINT")
     try:
-        matrix = frame.side_data.get("DISPLAYMATRIX")
+        matrix = copy.side_data.get("DISPLAYMATRIX")
     except ValueError:  # PyAV 18 knows no EXIF, and shows none of a frame's side data beside it
-        unreadable = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-        with suppress(*unreadable), open_image(stream.path) as image:
+        with suppress(Exception), open_image(stream.path) as image:  # it raises all kinds
             return exif_turn(image)
         return EXIF_TURNS[(1, 8, 3, 6)[round(frame.rotation / 90) % 4]]
     if matrix is None:

@@ -15,7 +15,7 @@ import av
 from pandacli.video.container import MAX_PIXELS, opened
 from pandacli.video.images import PillowSource
 from pandacli.video.pictures import DoubtfulPictureError, Picture, picture_of
-from pandacli.video.stream import Stream
+from pandacli.video.stream import TAIL, Stream
 
 __all__ = ["DamagedError", "DoubtfulPictureError", "Picture", "PyAVSource", "Source", "sources_for"]
 
@@ -72,6 +72,15 @@ def sources_for(stream: Stream) -> tuple[Source, Source]:
     return PyAVSource(stream), PyAVSource(stream, threaded=False)
 
 
+def stop_at_errors(stream: Any, *, threads: int = 0) -> None:
+    """Have a stream of PyAV's decoded by several threads, which report errors and conceal none."""
+    codec = stream.codec_context
+    codec.options = {"err_detect": "crccheck+explode", "max_pixels": str(MAX_PIXELS)}
+    # FFV1 reports none, and patches a frame with what another thread has done of the one before.
+    stream.thread_type = "SLICE" if codec.name == "ffv1" else "AUTO"
+    codec.thread_count = threads
+
+
 class PyAVSource:
     """Frames through PyAV.
 
@@ -86,25 +95,26 @@ class PyAVSource:
         self._threaded = threaded
         self._frame: Any = None
         self._from_the_start = True
+        self._packets_read = 0
         self.damaged = self.interlaced = False
 
     def walk(self, start: int | None = None) -> Iterator[int | None]:
         self._from_the_start = start is None
         with opened(self._stream.path) as container:
             stream: Any = container.streams[self._stream.index]
-            codec = stream.codec_context
-            codec.options = {"max_pixels": str(MAX_PIXELS)}
             if self._threaded:
-                stream.thread_type = "AUTO"
-                codec.options = {**codec.options, "err_detect": "explode"}
+                stop_at_errors(stream)
             else:
-                codec.thread_count = 1
+                stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+                stream.codec_context.thread_count = 1
             if start is not None:
                 try:
                     container.seek(start, stream=stream)
                 except (av.error.FFmpegError, OSError):
                     return
+            self._packets_read = 0
             for packet in self._packets(container, stream):
+                self._packets_read += 1
                 for frame in self._decoded(packet):
                     self._frame = frame
                     self.interlaced |= frame.interlaced_frame
@@ -118,7 +128,7 @@ class PyAVSource:
         try:
             yield from container.demux(stream)
         except (av.error.FFmpegError, OSError):
-            self._note_damage(None)
+            self._note_damage()
             flush = av.Packet()
             flush.stream = stream
             yield flush
@@ -128,18 +138,17 @@ class PyAVSource:
         try:
             frames: list[Any] = packet.decode()
         except (av.error.FFmpegError, OSError):
-            self._note_damage(packet.pts)
+            self._note_damage()
             return []
-        for frame in frames:
-            if frame.is_corrupt:
-                self._note_damage(frame.pts)
+        if any(frame.is_corrupt and frame.pts not in self._stream.tail[-2:] for frame in frames):
+            self._note_damage()
         return frames
 
-    def _note_damage(self, tick: int | None) -> None:
-        """An error has been met at a packet or in a frame; None is what follows the last packet."""
-        tail = self._stream.tail
+    def _note_damage(self) -> None:
+        """An error has been met at the packet in hand, or in a frame that it completes."""
+        left = self._stream.packet_count - self._packets_read
         if self._threaded:
-            raise DamagedError(at_end=tick is None or tick in tail)
+            raise DamagedError(at_end=left < TAIL)
         # A frame that breaks off may be two packets, of a field each. To begin elsewhere than at
         # the first frame may be an error by itself.
-        self.damaged |= self._from_the_start and not (tick is None or tick in tail[-2:])
+        self.damaged |= self._from_the_start and left >= 2

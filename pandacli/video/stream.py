@@ -26,6 +26,8 @@ from pandacli.video.container import (
 from pandacli.video.images import Pages, read_pages, reads_avif
 from pandacli.video.pictures import has_odd_colours
 
+TAIL = 16
+"""Packets after which several threads of a decoder have reported an error, if there is any."""
 _CONVERT = "convert it to a common one first, such as H.264 in .mp4"
 _PROGRESSIVE = {0, 1}
 """FFmpeg's numbers for a field order that is unknown, and for frames that have no fields."""
@@ -37,7 +39,6 @@ _NARROWEST = Fraction(1, 16)
 _IMAGE_FORMATS = {"image2", "gif", "apng"}
 _AVIF = {"avif", "avis"}
 _ENCRYPTED_TAGS = {"encv", "drmi"}
-_TAIL = 16
 _STILL_RATE = 25.0
 _MPEG = {"mpegts", "mpeg"}
 """Formats whose clock has 33 bits, so that FFmpeg takes times that go back for a clock run over."""
@@ -59,8 +60,7 @@ class Stream:
             None where the container gives no usable times.
         end: The tick at which the last of them ends; None where the container does not say.
         last_ticks: Those of the last two packets, ascending.
-        tail: Those of the last packets in the file's order; several threads of a decoder report an
-            error that many packets later at most.
+        tail: Those of the last `TAIL` packets in the file's order.
         key_ticks: Those of them from which decoding can begin, ascending.
         packet_count: How many packets should show something.
         claimed_count: How many frames the container's header promises, less those that it
@@ -270,7 +270,7 @@ def _read_packets(container: Any, stream: Any) -> _Packets:
     if end and stream.duration and (stream.start_time or 0) + stream.duration > last[0]:
         # A packet's duration may be that of another frame, as decoders take them in another order.
         end = min(end, (stream.start_time or 0) + stream.duration)
-    tail = tuple(ticks[-_TAIL:])
+    tail = tuple(ticks[-TAIL:])
     ticks.sort()
     usable = len(set(ticks)) == shown
     return _Packets(

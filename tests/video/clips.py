@@ -11,9 +11,13 @@ from typing import Any
 
 import av
 import numpy as np
+import pytest
 from numpy.typing import NDArray
+from PIL import features
 
 Picture = NDArray[np.uint8]
+
+needs_avif = pytest.mark.skipif(not features.check("avif"), reason="this Pillow knows no AVIF")
 
 COLUMNS, ROWS = 4, 3
 WIDTH, HEIGHT = 96, 72

@@ -8,7 +8,7 @@ from pandacli.video import Clip, probe, sample_frames
 from pandacli.video.info import describe
 from pandacli.video.reader import decode
 from pandacli.video.stream import read_stream
-from tests.video.clips import HEIGHT, WIDTH, copy_from, numbered_picture, write_clip
+from tests.video.clips import HEIGHT, WIDTH, copy_from, needs_avif, numbered_picture, write_clip
 
 UNEVEN = [number * 40 + number * number for number in range(30)]
 
@@ -84,7 +84,10 @@ def test_an_animated_webp_has_its_own_times(tmp_path):
 SLIDES = [5000, 100, 20_000]
 
 
-@pytest.mark.parametrize("name", ["slides.gif", "slides.webp", "slides.png", "slides.avif"])
+@pytest.mark.parametrize(
+    "name",
+    ["slides.gif", "slides.webp", "slides.png", pytest.param("slides.avif", marks=needs_avif)],
+)
 def test_the_last_picture_lasts_as_long_as_the_file_says(tmp_path, name):
     pictures = [Image.fromarray(numbered_picture(number)) for number in range(1, 4)]
     more = {"save_all": True, "append_images": pictures[1:], "duration": SLIDES}

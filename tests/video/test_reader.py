@@ -1,5 +1,7 @@
 """Each frame carries its number, so a frame that is one off is seen as such."""
 
+from contextlib import suppress
+
 import av
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from tests.video.clips import (
     copy_from,
     cut_short,
     damage,
+    needs_avif,
     number_in,
     numbered_picture,
     numbers_in,
@@ -303,3 +306,19 @@ def test_a_file_of_which_nothing_decodes_is_refused(tmp_path):
     part = cut_short(tmp_path / "whole.png", tmp_path / "part.png", 0.2)
     with pytest.raises(ClipError, match="can be decoded"):
         read_frames(part, [0])
+
+
+@pytest.mark.parametrize(
+    "name", ["still.png", "clip.webp", "clip.gif", pytest.param("clip.avif", marks=needs_avif)]
+)
+def test_a_damaged_image_is_refused_or_read_as_far_as_it_goes(tmp_path, name):
+    pictures = [Image.fromarray(numbered_picture(number)) for number in (1, 2, 3)]
+    more = {"save_all": True, "append_images": pictures[1:]} if "clip" in name else {}
+    pictures[0].save(tmp_path / name, **more)
+    content = (tmp_path / name).read_bytes()
+    for at in range(0, len(content), max(1, len(content) // 60)):
+        changed = bytearray(content)
+        changed[at] ^= 0xFF
+        (tmp_path / name).write_bytes(changed)
+        with suppress(ClipError):
+            read_frames(tmp_path / name, [0])

@@ -2,11 +2,13 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import pytest
 
 from pandacli.errors import ClipError
+from pandacli.video import stream as stream_module
 from pandacli.video.stream import read_stream
 from tests.video.clips import cut_short, numbered_picture, write_clip, write_sound
 
@@ -120,3 +122,14 @@ def test_a_kind_of_video_that_nothing_here_decodes_is_refused(tmp_path):
     path = tmp_path / "drawing.svg"
     path.write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
     assert complaint(path) == f"no decoder here knows the kind of video in {path}"
+
+
+def test_a_picture_of_which_ffmpeg_would_read_one_tile_is_refused(tmp_path):
+    path = write_clip(tmp_path / "clip.mp4", 2)
+    with av.open(str(path)) as container:
+        tile = SimpleNamespace(
+            codec_context=container.streams.video[0].codec_context,
+            disposition=av.stream.Disposition.dependent,
+        )
+        with pytest.raises(ClipError, match="picture in tiles"):
+            stream_module._describe(path, container, tile)
