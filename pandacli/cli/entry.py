@@ -5,6 +5,7 @@ import signal
 import sys
 import warnings
 from contextlib import suppress
+from io import TextIOWrapper
 from itertools import takewhile
 from types import FrameType
 from typing import NoReturn
@@ -168,7 +169,7 @@ def _keep_stdout_clean() -> None:
     Some do at the word of a variable, such as MKL_VERBOSE.
     """
     stream = sys.stdout
-    if stream is None or sys.stderr is None:
+    if not isinstance(stream, TextIOWrapper) or sys.stderr is None:
         return
     try:
         stream.flush()
