@@ -149,9 +149,11 @@ def _keep_docstrings() -> None:
     """Starts again without -OO, which takes from libraries the docstrings that they work with."""
     if sys.flags.optimize < 2:
         return
-    arguments = [word for word in sys.orig_argv[1:] if word != "-OO"]
+    given = sys.orig_argv[1:]
+    options = list(takewhile(lambda word: word.startswith("-"), given))  # of the interpreter
+    arguments = [word for word in options if word != "-OO"] + given[len(options) :]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONOPTIMIZE"}
-    if len(arguments) < len(sys.orig_argv) - 1 or len(environment) < len(os.environ):
+    if len(arguments) < len(given) or len(environment) < len(os.environ):
         os.execve(sys.executable, [sys.executable, *arguments], environment)
 
 

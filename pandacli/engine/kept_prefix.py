@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pandacli.engine.prefix import PrefixCache
     from pandacli.video import Frames
 
-MATHS = 2
+MATHS = 3
 """To be raised with every change after which the same frames give other keys and values: in what
 frames are sampled and how they are decoded, in preprocessing, STAB, the Llama, or the file."""
 
