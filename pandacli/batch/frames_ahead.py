@@ -4,20 +4,20 @@ A video that brings its process down, or never lets it come to an end, costs tha
 nothing else.
 """
 
-import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from queue import Empty, SimpleQueue
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
 
+from pandacli.batch.worker_process import ProcessDiedError, WorkerProcess
 from pandacli.errors import ClipError, DeviceError, PandaError
 from pandacli.video.clip import Clip
 
@@ -28,15 +28,28 @@ PATIENCE = 600.0
 """Seconds in which the frames of any small clip are read, however busy the machine is."""
 
 _SLOWEST = 1e6  # bytes of a clip that are gone through in a second more
+_ATTEMPTS = 2  # at a clip whose process dies: something else may have ended the first one
+_TO_END = 1.0  # seconds that the end of the processes is waited for
+_KILLED = (-signal.SIGKILL, -signal.SIGTERM)
 
 _Item = TypeVar("_Item")
 
 
-@dataclass
-class _Reading(Generic[_Item]):
-    item: _Item
+@dataclass(eq=False)
+class _Reading:
+    """A clip whose frames are wanted.
+
+    Attributes:
+        clip: The clip.
+        frames: Where they will be.
+        reader: Who reads it, once that has begun.
+        given_up: Whether it took too long.
+    """
+
     clip: Clip
-    future: "Future[Frames]"
+    frames: "Future[Frames]" = field(default_factory=Future)
+    reader: "_Reader | None" = None
+    given_up: bool = False
 
 
 class FramesAhead:
@@ -49,9 +62,11 @@ class FramesAhead:
     """
 
     def __init__(self, num_frames: int, canvas_side: int, workers: int | None = None) -> None:
-        self._num_frames, self._side = num_frames, canvas_side
-        self._workers = workers or _spare_cores()
-        self._pool = self._new_pool(self._workers)
+        self._queue: SimpleQueue[_Reading | None] = SimpleQueue()
+        how = num_frames, canvas_side
+        self._readers = [_Reader(self._queue, *how) for _ in range(workers or _spare_cores())]
+        for reader in self._readers:
+            reader.start()
 
     def __enter__(self) -> Self:
         return self
@@ -62,7 +77,16 @@ class FramesAhead:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        _end(self._pool)
+        """End all processes at once, whatever they are reading."""
+        with suppress(Empty):
+            while True:
+                self._queue.get_nowait()
+        for reader in self._readers:
+            self._queue.put(None)
+            reader.end()
+        deadline = monotonic() + _TO_END
+        for reader in self._readers:
+            reader.join(max(0.0, deadline - monotonic()))
 
     def read(
         self, clips: Iterable[tuple[_Item, Clip | PandaError]]
@@ -72,83 +96,108 @@ class FramesAhead:
         Args:
             clips: The clips, each with what it is wanted for; or, for a clip that cannot be, why.
                 They are drawn a few ahead.
-        """
-        window: deque[_Reading[_Item] | tuple[_Item, PandaError]] = deque()
-        for item, clip in clips:
-            if isinstance(clip, PandaError):
-                window.append((item, clip))
-            else:
-                window.append(_Reading(item, clip, self._submit(clip)))
-            if len(window) > self._workers:
-                yield self._first(window)
-        while window:
-            yield self._first(window)
-
-    def _first(
-        self, window: "deque[_Reading[_Item] | tuple[_Item, PandaError]]"
-    ) -> "tuple[_Item, Frames | PandaError]":
-        first = window.popleft()
-        if not isinstance(first, _Reading):
-            return first
-        try:
-            return first.item, first.future.result(_patience(first.clip))
-        except PandaError as error:
-            return first.item, error
-        except TimeoutError:  # it is read since before the others, so it has had its time
-            _end(self._pool)
-            frames: Frames | PandaError = _endless(first.clip)
-        except BrokenProcessPool:
-            _end(self._pool)
-            frames = self._read_alone(first.clip)
-        self._pool = self._new_pool(self._workers)
-        for other in window:
-            if isinstance(other, _Reading):
-                other.future = self._submit(other.clip)
-        return first.item, frames
-
-    def _read_alone(self, clip: Clip) -> "Frames | PandaError":
-        """Read a clip with no other in sight, after one of several has ended its process.
 
         Raises:
             DeviceError: No process can be started, whatever it is to read.
         """
-        alone = self._new_pool(1)
+        window: deque[tuple[_Item, _Reading | PandaError]] = deque()
+        for item, clip in clips:
+            window.append((item, clip if isinstance(clip, PandaError) else self._submit(clip)))
+            if len(window) > len(self._readers):
+                yield _outcome(*window.popleft())
+        while window:
+            yield _outcome(*window.popleft())
+
+    def _submit(self, clip: Clip) -> _Reading:
+        reading = _Reading(clip)
+        self._queue.put(reading)
+        return reading
+
+
+def _outcome(item: _Item, reading: _Reading | PandaError) -> "tuple[_Item, Frames | PandaError]":
+    if isinstance(reading, PandaError):
+        return item, reading
+    try:
+        return item, reading.frames.result(_patience(reading.clip))
+    except DeviceError:  # no process can be started, whatever it is to read
+        raise
+    except PandaError as error:
+        return item, error
+    except TimeoutError:  # it was begun before the others of the window, so it has had its time
+        reading.given_up = True
+        if reading.reader is not None:
+            reading.reader.kill()
+        return item, ClipError(f"the video decoder does not finish reading {reading.clip.path}")
+
+
+class _Reader(threading.Thread):
+    """A thread with a process that reads one clip after another, and is replaced when it dies."""
+
+    def __init__(self, queue: "SimpleQueue[_Reading | None]", num_frames: int, side: int) -> None:
+        super().__init__(name="panda frames", daemon=True)
+        self._queue, self._num_frames, self._side = queue, num_frames, side
+        self._process: WorkerProcess | None = None
+        self._changing = threading.Lock()
+        self._ended = False
+
+    def run(self) -> None:
+        """Read what is in the queue, up to None."""
         try:
-            with _starting_workers():
-                alone.submit(_begun).result(PATIENCE)
-        except (BrokenProcessPool, TimeoutError, OSError) as error:
-            _end(alone)
-            raise DeviceError(
-                "the processes that read videos end as soon as they are started",
-                "there may be too little memory, or a limit on processes (ulimit -u)",
-            ) from error
-        try:
-            with _starting_workers():
-                reading = alone.submit(read_fitted, clip, self._num_frames, self._side)
-            return reading.result(_patience(clip))
-        except PandaError as error:
-            return error
-        except TimeoutError:
-            return _endless(clip)
-        except BrokenProcessPool:
-            return ClipError(f"{clip.path} brings the video decoder down")
+            while (reading := self._queue.get()) is not None:
+                reading.reader = self
+                try:
+                    reading.frames.set_result(self._read(reading))
+                except BaseException as error:
+                    reading.frames.set_exception(error)
         finally:
-            _end(alone)
+            self._drop()
 
-    def _submit(self, clip: Clip) -> "Future[Frames]":
-        try:
-            with _starting_workers():
-                return self._pool.submit(read_fitted, clip, self._num_frames, self._side)
-        except BrokenProcessPool as error:  # told when the turn of this clip comes
-            broken: Future[Frames] = Future()
-            broken.set_exception(error)
-            return broken
+    def kill(self) -> None:
+        """Kill the process; what it reads fails, and the next clip gets another process."""
+        with self._changing:
+            if self._process is not None:
+                self._process.kill()
 
-    @staticmethod
-    def _new_pool(workers: int) -> ProcessPoolExecutor:
-        # not forked: torch has threads, which a fork leaves in pieces
-        context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(workers, mp_context=context, initializer=_be_a_worker)
+    def end(self) -> None:
+        """Kill the process, and start no other."""
+        self._ended = True
+        self.kill()
+
+    def _read(self, reading: _Reading) -> "Frames":
+        died = ProcessDiedError(None)
+        for _ in range(_ATTEMPTS):
+            if reading.given_up or self._ended:
+                break
+            try:
+                process = self._live_process()
+                return process.call(read_fitted, reading.clip, self._num_frames, self._side)
+            except ProcessDiedError as error:
+                died = error
+                self._drop()
+            except OSError as error:
+                raise _without_processes() from error
+        if not died.started:
+            raise _without_processes() from died
+        if died.code in _KILLED:
+            raise ClipError(
+                f"the process reading {reading.clip.path} was killed (out of memory?)",
+                "free some memory and run the same command again",
+            )
+        raise ClipError(f"the video decoder crashed on {reading.clip.path}")
+
+    def _live_process(self) -> WorkerProcess:
+        with self._changing:
+            if self._ended:
+                raise ProcessDiedError(None)
+            if self._process is None:
+                self._process = WorkerProcess()
+            return self._process
+
+    def _drop(self) -> None:
+        with self._changing:
+            process, self._process = self._process, None
+        if process is not None:
+            process.close()
 
 
 def read_fitted(clip: Clip, num_frames: int, canvas_side: int) -> "Frames":
@@ -170,61 +219,19 @@ def read_fitted(clip: Clip, num_frames: int, canvas_side: int) -> "Frames":
         raise ClipError(f"{clip.path} cannot be read: {type(error).__name__}: {error}") from error
 
 
+def _without_processes() -> DeviceError:
+    return DeviceError(
+        "the processes that read videos end as soon as they are started",
+        "there may be too little memory, or a limit on processes (ulimit -u)",
+    )
+
+
 def _patience(clip: Clip) -> float:
     """Seconds after which a clip is taken for one that its decoder hangs on."""
     try:
         return PATIENCE + clip.path.stat().st_size / _SLOWEST
     except OSError:  # told by the one that reads it
         return PATIENCE
-
-
-def _endless(clip: Clip) -> ClipError:
-    return ClipError(f"{clip.path} does not come to an end in the video decoder")
-
-
-@contextmanager
-def _starting_workers() -> Iterator[None]:
-    """Keep what surrounds a process that is being started out of it.
-
-    Ctrl-C goes to all processes of a terminal, and one that has not begun yet would answer it with
-    a traceback. And multiprocessing runs the main module again in each process, where a script
-    without `if __name__ == "__main__":` would start a batch of its own, and one that came through
-    standard input is not there any more; nothing of it is needed.
-    """
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-def _begun() -> None:
-    """What a process does that is only to show that it can be started."""
-
-
-def _be_a_worker() -> None:
-    """Leave Ctrl-C to the main process, and end when it does, however it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _end(pool: ProcessPoolExecutor) -> None:
-    """End a pool at once, whatever it is reading."""
-    for process in list((pool._processes or {}).values()):
-        process.terminate()
-    pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _spare_cores() -> int:

@@ -3,15 +3,17 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from random import Random
+from types import FrameType
 
 import cv2
 import numpy as np
 import psutil
 import pytest
 
-from pandacli.batch import frames_ahead
+from pandacli.batch import frames_ahead, worker_process
 from pandacli.batch.frames_ahead import FramesAhead, read_fitted
 from pandacli.errors import ClipError, DeviceError, PandaError
 from pandacli.video import Clip, Frames, preprocess, sample_frames
@@ -33,7 +35,8 @@ def read(ahead: FramesAhead, *clips: Clip | PandaError) -> list[tuple[int, Frame
 
 def workers() -> list[psutil.Process]:
     children = psutil.Process().children(recursive=True)
-    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+    children = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in children if "worker_process" in " ".join(child.cmdline())]
 
 
 def test_they_are_those_that_are_read_here(ahead, clips) -> None:
@@ -81,11 +84,22 @@ def test_a_clip_that_brings_its_process_down_costs_only_itself(monkeypatch, clip
         found = [frames for _, frames in read(ahead, good, bad, good, bad, good)]
     kinds = [type(frames) for frames in found]
     assert kinds == [Frames, ClipError, Frames, ClipError, Frames]
-    assert str(found[1]) == f"{bad.path} brings the video decoder down"
+    assert str(found[1]) == f"the video decoder crashed on {bad.path}"
+
+
+def test_a_process_that_is_killed_each_time_is_not_blamed_on_the_decoder(
+    monkeypatch, clips, tmp_path
+) -> None:
+    monkeypatch.setattr(frames_ahead, "read_fitted", deadly.read_fitted)
+    bad, good = Clip(tmp_path / deadly.KILLED), Clip(clips / "wide.avi")
+    with FramesAhead(8, SIDE, workers=1) as ahead:
+        found = [frames for _, frames in read(ahead, bad, good)]
+    assert str(found[0]) == f"the process reading {bad.path} was killed (out of memory?)"
+    assert isinstance(found[1], Frames)
 
 
 def test_processes_that_cannot_be_started_are_not_blamed_on_a_video(monkeypatch, clips) -> None:
-    monkeypatch.setattr(frames_ahead, "_be_a_worker", deadly.end_at_once)
+    monkeypatch.setattr(worker_process, "_program", lambda _: "raise SystemExit(3)")
     with (
         FramesAhead(8, SIDE, workers=1) as ahead,
         pytest.raises(DeviceError, match="end as soon as they are started") as caught,
@@ -137,14 +151,27 @@ def test_a_clip_that_its_decoder_hangs_on_costs_only_itself(clips, tmp_path) -> 
     with FramesAhead(8, SIDE, workers=2) as ahead:
         found = [frames for _, frames in read(ahead, bad, good, good)]
     assert [type(frames) for frames in found] == [ClipError, Frames, Frames]
-    assert str(found[0]) == f"{bad.path} does not come to an end in the video decoder"
+    assert str(found[0]) == f"the video decoder does not finish reading {bad.path}"
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_clip_that_is_read_alone_may_hang_too(tmp_path) -> None:
+def test_it_ends_at_once_while_a_process_is_sending_frames(monkeypatch, tmp_path) -> None:
+    """What is sent is larger than a pipe holds, so it is under way for as long as this waits."""
+    monkeypatch.setattr(frames_ahead, "read_fitted", deadly.read_fitted)
+    before = workers()
     with FramesAhead(8, SIDE, workers=1) as ahead:
-        found = ahead._read_alone(Clip(tmp_path / deadly.ENDLESS))
-    assert "does not come to an end" in str(found)
+        ahead._submit(Clip(tmp_path / deadly.LARGE))
+        deadline = time.monotonic() + 20
+        while not any(map(_is_receiving, sys._current_frames().values())):
+            assert time.monotonic() < deadline
+        started = time.monotonic()
+    assert time.monotonic() - started < 0.9, "it waited for a process that it had killed"
+    assert workers() == before
+
+
+def _is_receiving(frame: FrameType | None) -> bool:
+    while frame and frame.f_code.co_name != "_recv":
+        frame = frame.f_back
+    return frame is not None and frame.f_locals.get("remaining", 0) > 2**20
 
 
 def test_a_process_that_something_else_has_ended_costs_nothing(clips) -> None:
