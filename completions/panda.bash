@@ -82,7 +82,7 @@ _panda() {
         *:--video-dir) _panda_folders; return ;;
         *:--save) _panda_files; return ;;
         *:--quant) _panda_words "auto 4bit 8bit none"; return ;;
-        *:--output-format) _panda_words "jsonl qa qa-lines generic consistency csv openai same"; return ;;
+        *:--output-format) _panda_words "jsonl qa qa-lines generic generic-lines consistency consistency-lines csv openai same"; return ;;
         *:--load) _panda_files; return ;;
         *:--graphics) _panda_words "auto kitty iterm2 sixel blocks none"; return ;;
         *:--format) _panda_words "auto jsonl qa generic consistency csv openai"; return ;;

@@ -86,7 +86,7 @@ complete -c panda -n '__fish_seen_subcommand_from chat; and __panda_before_argum
 complete -c panda -n __fish_use_subcommand -a batch -d 'Answer a file of questions'
 complete -c panda -n '__fish_seen_subcommand_from batch' -s o -l output -r -F -d 'Where the answers go; - writes to standard output'
 complete -c panda -n '__fish_seen_subcommand_from batch' -l format -x -a 'auto jsonl qa generic consistency csv openai' -d 'auto, jsonl, csv, qa, generic, consistency or openai'
-complete -c panda -n '__fish_seen_subcommand_from batch' -l output-format -x -a 'jsonl qa qa-lines generic consistency csv openai same' -d 'jsonl, csv, qa, qa-lines, generic, consistency, openai or same'
+complete -c panda -n '__fish_seen_subcommand_from batch' -l output-format -x -a 'jsonl qa qa-lines generic generic-lines consistency consistency-lines csv openai same' -d 'jsonl, csv, qa, generic, consistency (each of the three also as NAME-lines), openai or same'
 complete -c panda -n '__fish_seen_subcommand_from batch' -l answers -r -F -d 'Right answers to a qa file, if not beside it'
 complete -c panda -n '__fish_seen_subcommand_from batch' -l video-dir -x -a '(__fish_complete_directories)' -d 'Where the videos are'
 complete -c panda -n '__fish_seen_subcommand_from batch' -l batch-size -x -a 'auto' -d 'Questions answered at a time'

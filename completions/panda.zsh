@@ -109,7 +109,7 @@ _panda() {
                 '(-o --output)-o[Where the answers go; - writes to standard output]:file:_files' \
                 '(-o --output)--output=[Where the answers go; - writes to standard output]:file:_files' \
                 '(--format)--format=[auto, jsonl, csv, qa, generic, consistency or openai]:value:(auto jsonl qa generic consistency csv openai)' \
-                '(--output-format)--output-format=[jsonl, csv, qa, qa-lines, generic, consistency, openai or same]:value:(jsonl qa qa-lines generic consistency csv openai same)' \
+                '(--output-format)--output-format=[jsonl, csv, qa, generic, consistency (each of the three also as NAME-lines), openai or same]:value:(jsonl qa qa-lines generic generic-lines consistency consistency-lines csv openai same)' \
                 '(--answers)--answers=[Right answers to a qa file, if not beside it]:file:_files' \
                 '(--video-dir)--video-dir=[Where the videos are]:folder:_path_files -/' \
                 '(--batch-size)--batch-size=[Questions answered at a time]:value:(auto)' \

@@ -16,9 +16,15 @@ from pandacli.batch.answering import Settings
 from pandacli.batch.answers_file import AnswersFile
 from pandacli.batch.answers_stream import AnswersStream
 from pandacli.batch.digest import record_hash
-from pandacli.batch.formats import check_shape, open_questions, write_answers
+from pandacli.batch.formats import (
+    Questions,
+    check_shape,
+    is_in_shape,
+    open_questions,
+    write_answers,
+)
 from pandacli.batch.index import Index
-from pandacli.batch.output_path import refuse_same, writable_file
+from pandacli.batch.output_path import refuse_foreign, refuse_same, writable_file
 from pandacli.batch.ray_run import RayRun
 from pandacli.batch.run import Run
 from pandacli.batch.videos import VideoFolder
@@ -29,7 +35,10 @@ STREAM = "-"
 """Stands for stdin, or stdout, in place of a file."""
 
 _OURS = "jsonl"  # the shape of the file that answers are written to one by one
-_EXTENSIONS = {"csv": ".csv", "openai": ".openai.jsonl", "qa-lines": ".qa.jsonl"}  # else .json
+_ARRAYS = ("qa", "generic", "consistency")
+_EXTENSIONS = {"csv": ".csv", "openai": ".openai.jsonl"} | {
+    f"{shape}-lines": f".{shape}.jsonl" for shape in _ARRAYS
+}  # else .json
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,8 @@ class Job:
         settings: How they are asked.
         output: The file of answers, or "-"; None for a name like that of the questions.
         format: The format of the questions, or "auto".
-        output_format: The format of the answers, or "same" as the questions.
+        output_format: The format of the answers, or "same" as the questions; None goes by the
+            suffix of `output`.
         right_answers: The file of right answers that belongs to the questions.
         video_dir: What the names of videos are relative to; None for the questions' folder.
         shard: Which part of the clips, from 1, and of how many.
@@ -55,7 +65,7 @@ class Job:
     settings: Settings
     output: str | None = None
     format: str = "auto"
-    output_format: str = "jsonl"
+    output_format: str | None = None
     right_answers: Path | None = None
     video_dir: Path | None = None
     shard: tuple[int, int] = (1, 1)
@@ -94,14 +104,14 @@ class Batch:
             self._questions = opened.enter_context(
                 open_questions(source, job.format, job.right_answers)
             )
-            same = job.output_format == "same"
-            self._shape = self._questions.format if same else job.output_format
+            self._shape = _shape(job, self._questions)
             check_shape(self._questions, self._shape)
             self.output, self.journal = _places(job, self._shape)
             for path in filter(None, (self.output, self.journal)):
                 self._refuse_what_is_read(path)
             # as asked for, it may be a link, which stays one
             self._shaped = writable_file(self.output) if self.output else None
+            self._refuse_foreign()
             self._answers = self._open_answers(opened)
             self._opened = opened.pop_all()
 
@@ -157,39 +167,44 @@ class Batch:
         )
         return self.run
 
-    def finish(self, show: Callable[[str], object]) -> None:
+    def finish(self, show: Callable[[str], object]) -> list[str]:
         """Have all answers on the disk or on stdout, and in the shape that was asked for.
 
         Args:
             show: Writes a line to stdout, where it is to go there; may raise OSError.
 
+        Returns:
+            What a user who scores the answers should know, a sentence each.
+
         Raises:
-            BrokenPipeError: Nobody reads any more.
+            BrokenPipeError: The reader of stdout has closed it.
             ClipError: They cannot be written.
+            UsageError: Another file has been put in their place meanwhile.
         """
         self._answers.sync()
         if self._shape == _OURS:
-            return
+            return []
         if self._shaped is None:
-            self._show(show)
-            return
-        partial = self._shaped.with_name(f"{self._shaped.name}.partial")
+            return self._show(show)
+        self._refuse_foreign()
+        unfinished = self._shaped.with_name(f"{self._shaped.name}.partial")
         try:
-            with partial.open("w", encoding="utf-8", newline="") as file:
-                self._write_shaped(file)
-            settle(partial, self._shaped)
+            with unfinished.open("w", encoding="utf-8", newline="") as file:
+                notices = self._write_shaped(file)
+            settle(unfinished, self._shaped)
         except OSError as error:
             raise ClipError(
                 f"cannot write {self.output}: {error.strerror}",
                 f"the answers are safe in {self.journal}",
             ) from error
         finally:
-            partial.unlink(missing_ok=True)
+            unfinished.unlink(missing_ok=True)
+        return notices
 
-    def _show(self, show: Callable[[str], object]) -> None:
+    def _show(self, show: Callable[[str], object]) -> list[str]:
         try:
             with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as file:
-                self._write_shaped(file)
+                notices = self._write_shaped(file)
                 file.seek(0)
                 for line in file:
                     show(line)
@@ -197,11 +212,21 @@ class Batch:
             raise
         except OSError as error:
             raise ClipError(f"cannot write the answers: {error.strerror}") from error
+        return notices
 
-    def _write_shaped(self, file: TextIO) -> None:
+    def _write_shaped(self, file: TextIO) -> list[str]:
         assert isinstance(self._answers, AnswersFile)  # a shape is made of a whole journal
         digest_of = record_hash(self._decisive)
-        write_answers(self._questions, self._shape, digest_of, self._answers.find, file)
+        tabs = self.output is not None and self.output.suffix.lower() == ".tsv"
+        return write_answers(
+            *(self._questions, self._shape, digest_of, self._answers.find, file),
+            delimiter="\t" if tabs else None,
+        )
+
+    def _refuse_foreign(self) -> None:
+        if self._shape != _OURS and self._shaped and self.journal:
+            ours = partial(is_in_shape, format=self._shape)
+            refuse_foreign(self._shaped, self.journal, self._shape, ours)
 
     def _refuse_what_is_read(self, path: Path) -> None:
         if not self._piped:
@@ -244,6 +269,25 @@ def _stdin() -> BinaryIO:
     if sys.stdin is None:
         raise UsageError("standard input is closed")
     return sys.stdin.buffer
+
+
+def _shape(job: Job, questions: Questions) -> str:
+    """The format of the answers."""
+    if job.output_format == "same":
+        return questions.format
+    if job.output_format is not None:
+        return job.output_format
+    suffix = Path(job.output or "").suffix.lower()
+    if suffix in (".csv", ".tsv"):
+        return "csv"
+    if suffix != ".json":
+        return _OURS
+    if questions.format in _ARRAYS:
+        return questions.format
+    raise UsageError(
+        f"{job.output} would hold an object a line, which is not JSON",
+        "name a .jsonl file, or an --output-format",
+    )
 
 
 def _places(job: Job, shape: str) -> tuple[Path | None, Path | None]:

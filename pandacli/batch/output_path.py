@@ -3,7 +3,9 @@
 import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from pandacli.errors import ClipError, UsageError
 
@@ -25,6 +27,35 @@ def refuse_same(path: Path, other: Path, what: str) -> None:
         same = os.path.realpath(path) == os.path.realpath(other)
     if same:
         raise UsageError(f"{path} is the file of the {what}", "name another file with -o")
+
+
+def refuse_foreign(
+    path: Path, journal: Path, what: str, is_ours: Callable[[BinaryIO], bool]
+) -> None:
+    """Keep a file that is not an earlier output from being replaced: a clip, say.
+
+    Args:
+        path: Where the output is to go.
+        journal: The file that answers are written to one by one; without it there was no run.
+        what: What is written, such as "csv".
+        is_ours: Whether a file begins as that does.
+
+    Raises:
+        UsageError: It is there, and neither empty nor an earlier output.
+        ClipError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            if not os.fstat(file.fileno()).st_size or (journal.exists() and is_ours(file)):
+                return
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ClipError(f"cannot read {path}: {error.strerror}") from error
+    raise UsageError(
+        f"{path} is there already, and is no earlier output in the format {what}",
+        "name another file with -o",
+    )
 
 
 def writable_file(path: Path) -> Path:

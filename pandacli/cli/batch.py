@@ -139,7 +139,8 @@ def batch(
                 display.update(outcome)
                 if chosen["json"] and opened.output:
                     screen.line(jsons.dumps(outcome.written))
-        opened.finish(screen.copy)
+        for sentence in opened.finish(screen.copy):
+            screen.notice(sentence)
         _close(opened, display)
 
 

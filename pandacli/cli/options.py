@@ -175,7 +175,8 @@ OutputFormat = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="jsonl, csv, qa, qa-lines, generic, consistency, openai or same. [default: jsonl]",
+        help="jsonl, csv, qa, generic, consistency (each of the three also as NAME-lines), openai "
+        "or same. [default: by the suffix of -o, or jsonl]",
         rich_help_panel=_RECORDS,
     ),
 ]

@@ -187,7 +187,7 @@ SETTINGS = {
         Setting("system", _text),
         Setting("offline", _flag, False),
         Setting("format", _format, "auto"),
-        Setting("output-format", _output_format, "jsonl"),
+        Setting("output-format", _output_format),
         Setting("video-dir", _name),
         Setting("batch-size", _batch_size),
         Setting("fail-fast", _flag, False),

@@ -1,5 +1,6 @@
 """Answers are written in the shapes that scoring scripts read, and nothing makes those stumble."""
 
+import ast
 import csv
 import io
 import json
@@ -14,6 +15,7 @@ from pandacli.batch.formats import (
     OUTPUT_FORMATS,
     Questions,
     check_shape,
+    is_in_shape,
     open_questions,
     write_answers,
 )
@@ -134,7 +136,92 @@ def test_qa_lines_are_what_python_can_evaluate(tmp_path: Path) -> None:
     assert "true" not in text
     first, last = map(json.loads, text.splitlines())
     assert {"id", "question", "answer", "pred"} <= first.keys()
-    assert last["id"] == 5
+    assert last["id"] == "5"
+
+
+LINES = [("qa-lines", QA), ("generic-lines", GENERIC), ("consistency-lines", PAIRS)]
+
+
+@pytest.mark.parametrize(("shape", "entries"), [*LINES, ("qa-lines", PAIRS)])
+def test_lines_are_the_entries_of_the_array_without_what_python_cannot_evaluate(
+    tmp_path: Path, shape: str, entries: list[dict[str, Any]]
+) -> None:
+    of_pairs = entries is PAIRS
+    entries = [entry | {"seen": True, "nothing": None, "number": 2} for entry in entries]
+    lines = [ast.literal_eval(line) for line in shaped(tmp_path, entries, shape).splitlines()]
+    array = json.loads(shaped(tmp_path, entries, "consistency" if of_pairs else shape[:-6]))
+    assert array
+    assert lines == [
+        {name: value for name, value in entry.items() if name not in ("seen", "nothing")}
+        for entry in array
+    ]
+    wanted = {"Q1", "Q2", "A", "pred1", "pred2"} if of_pairs else {"pred"}
+    assert all(wanted <= line.keys() for line in lines)
+
+
+@pytest.mark.parametrize("shape", ["qa", "qa-lines"])
+def test_ids_are_strings_whatever_their_name_is_in(tmp_path: Path, shape: str) -> None:
+    entries = [{"video": "a", "question": "One?", "Id": 44815}]
+    entries += [{"video": "a", "question": "Two?", "Id": "v/2"}]
+    text = shaped(tmp_path, entries, shape)
+    found = json.loads(text) if shape == "qa" else [*map(json.loads, text.splitlines())]
+    assert [entry["id"] for entry in found] == ["44815", "v_2"]
+
+
+def test_ids_that_repeat_are_made_unique_and_that_is_told(tmp_path: Path) -> None:
+    videos = ["a.mp4", "b.mp4", "b.mp4", "c/b.mp4"]
+    path = tmp_path / "q.jsonl"
+    entries = [{"video": v, "question": f"{n}?", "qid": 6} for n, v in enumerate(videos)]
+    entries[1]["question"] = "missing?"  # of another shard: that must not change the ids
+    path.write_text("\n".join(map(json.dumps, entries)))
+    out = io.StringIO()
+    with open_questions(path) as questions:
+        notices = write_answers(questions, "qa-lines", digest_of, journal(questions).get, out)
+    ids = [json.loads(line)["id"] for line in out.getvalue().splitlines()]
+    assert ids == ["a_6", "b_6_2", "b_6_3"]
+    assert any("the ids of the questions repeat" in notice for notice in notices)
+
+
+@pytest.mark.parametrize("answer", ["", "yes"])
+def test_answers_without_right_ones_beside_them_are_told(tmp_path: Path, answer: str) -> None:
+    path = tmp_path / "q.jsonl"
+    path.write_text(json.dumps({"video": "a", "question": "One?", "answer": answer}))
+    with open_questions(path) as questions:
+        told = write_answers(questions, "qa", digest_of, journal(questions).get, io.StringIO())
+    assert [sentence.startswith("1 answers have no right answer") for sentence in told] == (
+        [] if answer else [True]
+    )
+
+
+WRITTEN = [(shape, OURS) for shape in ("qa", "generic", "qa-lines", "generic-lines", "csv")]
+WRITTEN += [("consistency", PAIRS), ("consistency-lines", PAIRS), ("qa-lines", PAIRS)]
+
+
+@pytest.mark.parametrize(("shape", "entries"), [*WRITTEN, ("openai", REQUESTS), ("qa", [])])
+def test_what_was_written_is_known_again(tmp_path: Path, shape: str, entries: list[Any]) -> None:
+    text = shaped(tmp_path, entries, shape, "q.jsonl").encode()
+    assert is_in_shape(io.BytesIO(text), shape)
+    others = {"qa": "csv", "csv": "qa-lines", "openai": "generic-lines"}
+    assert not is_in_shape(io.BytesIO(text), others.get(shape.removesuffix("-lines"), "openai"))
+
+
+FOREIGN = {
+    "clip": b"\0\0\0 ftypisom",
+    "table": b"video,question,answer\na,b,c\n",
+    "array": b'[{"id": 1, "pred": "x"}]',
+    "pretty array": b'[\n  {\n "id": 1\n}]',
+    "line": b'{"id": "1", "question": "?", "answer": "a", "pred": "x"}\n',
+    "text": b"my notes\n",
+    "half": b"[\n",
+    "nested": b"[" * 100_000,
+    "latin": b"vid\xe9o,error\n",
+}
+
+
+@pytest.mark.parametrize("shape", [shape for shape in OUTPUT_FORMATS if shape != "jsonl"])
+@pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
+def test_files_of_others_are_not_taken_for_ours(shape: str, content: bytes) -> None:
+    assert not is_in_shape(io.BytesIO(content), shape)
 
 
 def test_generic_keeps_its_entries_and_adds_the_prediction(tmp_path: Path) -> None:
@@ -245,7 +332,7 @@ def test_a_bad_line_of_another_shard_is_left_to_it(tmp_path: Path, shape: str) -
 def test_every_format_is_written_in_every_shape(
     tmp_path: Path, entries: list[Any], shape: str
 ) -> None:
-    if shape == "consistency" and entries is not PAIRS:
+    if shape.startswith("consistency") and entries is not PAIRS:
         with pytest.raises(UsageError):
             shaped(tmp_path, entries, shape)
     else:

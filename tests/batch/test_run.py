@@ -249,6 +249,65 @@ def test_a_shape_that_is_a_link_to_its_own_journal_is_refused(batch, tmp_path) -
         batch([ask(1)], output_format="csv", output=str(tmp_path / "link.csv"))
 
 
+@pytest.mark.parametrize("shape", ["csv", "qa", "generic-lines", "openai", "jsonl"])
+@pytest.mark.parametrize("way", ["path", "symlink", "hard link", "foreign table"])
+def test_a_clip_or_a_file_of_others_is_never_replaced(batch, clips, tmp_path, shape, way) -> None:
+    clip = tmp_path / "mine.avi"
+    clip.write_bytes((clips / "wide.avi").read_bytes())
+    output = clip if way == "path" else tmp_path / "out"
+    if way == "symlink":
+        output.symlink_to(clip)
+    elif way == "hard link":
+        output.hardlink_to(clip)
+    elif way == "foreign table":
+        output.write_text("video,question,notes\na,b,c\n")
+    before = output.read_bytes()
+    with pytest.raises(UsageError, match=r"no earlier output|no answers file"):
+        batch([ask(1, str(clip))], output_format=shape, output=str(output))
+    assert output.read_bytes() == before
+    assert not list(tmp_path.glob("*.answers.*"))
+
+
+@pytest.mark.parametrize("shape", ["csv", "qa", "qa-lines"])
+def test_an_earlier_output_is_replaced_and_an_empty_file_is_filled(batch, tmp_path, shape) -> None:
+    output = tmp_path / "out"
+    output.touch()
+    for count in (1, 2):
+        batch([ask(n) for n in range(count)], output_format=shape, output=str(output))
+        assert output.read_text().count("wide.avi") >= count
+
+
+def test_a_file_put_in_the_place_of_the_output_meanwhile_is_kept(
+    panda, clips, checkpoint, tmp_path, read_clips
+) -> None:
+    questions, output = tmp_path / "q.jsonl", tmp_path / "out.csv"
+    questions.write_text(json.dumps(ask(1)))
+    settings = Settings(str(checkpoint), max_tokens=3)
+    with Batch(Job(str(questions), settings, str(output), video_dir=clips)) as opened:
+        list(opened.plan().outcomes(lambda: panda))
+        output.write_text("my notes")
+        with pytest.raises(UsageError, match="no earlier output"):
+            opened.finish(print)
+    assert output.read_text() == "my notes"
+    assert read_clips
+
+
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [("out.csv", "id,"), ("out.TSV", "id\t"), ("out.jsonl", '{"digest"'), ("out", '{"digest"')],
+)
+def test_the_suffix_of_the_output_decides_its_format(batch, tmp_path, name, start) -> None:
+    batch([ask(1)], output=str(tmp_path / name))
+    assert (tmp_path / name).read_text().startswith(start)
+
+
+def test_json_lines_are_not_written_to_a_file_that_is_called_json(batch, tmp_path) -> None:
+    with pytest.raises(UsageError, match="which is not JSON"):
+        batch([ask(1)], output=str(tmp_path / "out.json"))
+    batch([ask(1)], output=str(tmp_path / "out.json"), output_format="qa")
+    assert json.loads((tmp_path / "out.json").read_text())[0]["id"] == "1"
+
+
 @pytest.mark.parametrize("named", [True, False])
 def test_the_right_answers_are_not_written_over(tmp_path, checkpoint, named) -> None:
     questions, right = tmp_path / "test_q.json", tmp_path / "test_a.json"

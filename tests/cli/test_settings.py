@@ -37,7 +37,7 @@ def test_nothing_said_is_the_built_in_value():
         "system": None,
         "offline": False,
         "format": "auto",
-        "output-format": "jsonl",
+        "output-format": None,
         "video-dir": None,
         "batch-size": None,
         "fail-fast": False,

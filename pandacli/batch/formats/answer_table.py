@@ -8,7 +8,9 @@ from pandacli.batch.formats.questions import Questions
 from pandacli.batch.formats.scored import carried
 from pandacli.batch.records import Record, RecordError
 
-_OURS = ("answer", "model", "finish_reason", "tokens", "seconds", "error")
+OURS = ("answer", "model", "finish_reason", "tokens", "seconds", "error")
+"""The columns after those of the questions."""
+
 _OTHERWISE = {"answer": "pred"}
 
 
@@ -22,19 +24,20 @@ class AnswerTable:
         questions: The questions. Where they are no table, they are read once more for their
             fields, which become columns in the order in which they appear.
         out: Where to write.
+        delimiter: What keeps the cells apart; None for that of the questions.
     """
 
-    def __init__(self, questions: Questions, out: TextIO) -> None:
+    def __init__(self, questions: Questions, out: TextIO, delimiter: str | None = None) -> None:
         self._columns = list(questions.columns) or _fields(questions)
         if questions.in_pairs:
             self._columns += [name for name in ("part", "question") if name not in self._columns]
         taken = set(self._columns)
-        names = [_free(name, taken) for name in _OURS]
-        end = "\n"
-        self._plain = csv.writer(out, delimiter=questions.delimiter, lineterminator=end)
+        names = [_free(name, taken) for name in OURS]
+        end, delimiter = "\n", delimiter or questions.delimiter
+        self._plain = csv.writer(out, delimiter=delimiter, lineterminator=end)
         # a lone carriage return would end a row, but is not quoted on its own by every Python
         self._quoted = csv.writer(
-            out, delimiter=questions.delimiter, lineterminator=end, quoting=csv.QUOTE_ALL
+            out, delimiter=delimiter, lineterminator=end, quoting=csv.QUOTE_ALL
         )
         self._write_row(self._columns + names)
 
@@ -47,7 +50,7 @@ class AnswerTable:
         """
         fields = line | line.get("given", {}) if record is None else _told(record)
         failed = "error" in line
-        ours: list[Any] = ["" if failed else line[name] for name in _OURS[:-1]]
+        ours: list[Any] = ["" if failed else line[name] for name in OURS[:-1]]
         error = f"{line['error']['kind']}: {line['error']['message']}" if failed else ""
         self._write_row([fields.get(name) for name in self._columns] + ours + [error])
 

@@ -1,18 +1,33 @@
 """The answers of a run in the shape that other people's scoring scripts read."""
 
+import csv
+import io
+import json
+import re
 from collections.abc import Callable, Iterator
-from typing import Any, TextIO
+from contextlib import suppress
+from typing import Any, BinaryIO, TextIO
 
 from pandacli.batch.answer_lines import as_text
 from pandacli.batch.digest import line_digest
-from pandacli.batch.formats.answer_table import AnswerTable
+from pandacli.batch.formats.answer_table import OURS, AnswerTable
 from pandacli.batch.formats.questions import Questions
 from pandacli.batch.formats.responses import response
-from pandacli.batch.formats.scored import generic_entry, pair_entry, qa_entry
+from pandacli.batch.formats.scored import (
+    generic_entry,
+    has_right_answer,
+    pair_entry,
+    qa_entry,
+    unique_ids,
+)
+from pandacli.batch.formats.strict import MOST_BYTES
 from pandacli.batch.records import Record, RecordError
 from pandacli.errors import UsageError
 
-OUTPUT_FORMATS = ("jsonl", "qa", "qa-lines", "generic", "consistency", "csv", "openai")
+OUTPUT_FORMATS = (
+    *("jsonl", "qa", "qa-lines", "generic", "generic-lines", "consistency", "consistency-lines"),
+    *("csv", "openai"),
+)
 """The shapes that are written:
 
     jsonl         ours, in the order in which the answers come: the file that they are written to
@@ -20,17 +35,26 @@ OUTPUT_FORMATS = ("jsonl", "qa", "qa-lines", "generic", "consistency", "csv", "o
     qa            a JSON array of {"id", "video_name", "question", "answer", "pred"}; `Q` and `A`
                   say the question and the right answer again, as Video-ChatGPT's script for these
                   data sets reads them so
-    qa-lines      the same with one object a line, as Video-LLaVA's script reads it
     generic       a JSON array of {"video_name", "Q", "A", "pred"}
     consistency   a JSON array of {"video_name", "Q1", "Q2", "A", "pred1", "pred2"}
     csv           the columns of the questions, then ours
     openai        responses of OpenAI's Batch API
+
+`qa-lines`, `generic-lines` and `consistency-lines` have the entries of the arrays one a line, as
+the scripts of Video-LLaVA and Video-Panda read them: each line is a literal of Python. Questions
+in pairs are written in pairs in `qa-lines` too.
 """
 
 Line = dict[str, Any]
 
 _PYTHON = (str, int, float)
-_ARRAYS = {"qa": qa_entry, "generic": generic_entry}
+_LINES = "-lines"
+_KEYS = {
+    "qa": {"id", "video_name", "question", "Q", "pred"},
+    "generic": {"video_name", "Q", "pred"},
+    "consistency": {"video_name", "pred1", "pred2"},
+    "openai": {"id", "custom_id", "response", "error"},
+}
 
 
 def check_shape(questions: Questions, format: str) -> None:  # noqa: A002 (the option's name)
@@ -43,8 +67,48 @@ def check_shape(questions: Questions, format: str) -> None:  # noqa: A002 (the o
         raise UsageError(
             f"there is no output format {format!r}", f"formats are {', '.join(OUTPUT_FORMATS)}"
         )
-    if format == "consistency" and not questions.in_pairs:
+    if format.removesuffix(_LINES) == "consistency" and not questions.in_pairs:
         raise UsageError(f"{questions.name} does not have two questions an entry: Q1 and Q2")
+
+
+def is_in_shape(file: BinaryIO, format: str) -> bool:  # noqa: A002 (the option's name)
+    """Whether a file begins as `write_answers` begins one of this shape.
+
+    Args:
+        file: The file, at its beginning; not much more than an entry is read.
+        format: One of `OUTPUT_FORMATS`, but not jsonl.
+    """
+    first = file.readline(MOST_BYTES)
+    if format == "csv":
+        return _is_header(first + file.readline(MOST_BYTES))
+    shape = format.removesuffix(_LINES)
+    if shape == format != "openai":
+        if first != b"[\n":
+            return False
+        first = file.readline(MOST_BYTES).rstrip(b",\n")
+        if first == b"]":
+            return True
+    try:
+        entry = json.loads(first)
+    except (ValueError, RecursionError):
+        return False
+    shapes = ("qa", "consistency") if shape == "qa" else (shape,)
+    return isinstance(entry, dict) and any(_KEYS[each] <= entry.keys() for each in shapes)
+
+
+def _is_header(head: bytes) -> bool:
+    """Whether a table begins with a header whose last columns are ours, by whatever names."""
+    for delimiter in ",;\t":
+        try:
+            header = next(csv.reader(io.StringIO(head.decode(), newline=""), delimiter=delimiter))
+        except (UnicodeDecodeError, csv.Error, StopIteration):
+            continue
+        columns = [re.sub(r"^panda_|(?<=.)_\d+$", "", cell) for cell in header[-len(OURS) :]]
+        if columns[:1] == ["pred"]:
+            columns[0] = "answer"
+        if tuple(columns) == OURS:
+            return True
+    return False
 
 
 def write_answers(
@@ -53,7 +117,9 @@ def write_answers(
     digest_of: Callable[[Record], int],
     find: Callable[[int], Line | None],
     out: TextIO,
-) -> None:
+    *,
+    delimiter: str | None = None,
+) -> list[str]:
     """Write all answers of a run, in the order of the questions, one at a time.
 
     What has no answer is left out, as no scoring script expects it. Only csv and openai have a
@@ -65,6 +131,10 @@ def write_answers(
         digest_of: The digest of a record; see `record_hash`.
         find: The line of our own answers file with a digest, or None.
         out: Where to; a file is opened with `newline=""`.
+        delimiter: What keeps the cells of a table apart; None for that of the questions.
+
+    Returns:
+        What a user who scores the answers should know, a sentence each.
 
     Raises:
         UsageError: See `check_shape`.
@@ -74,18 +144,31 @@ def write_answers(
     check_shape(questions, format)
     walk = _Walk(questions, digest_of, find)
     if format == "csv":
-        table = AnswerTable(questions, out)
+        table = AnswerTable(questions, out, delimiter)
         for record, line in walk.lines():
             table.write(record, line)
     elif format == "openai":
         for record, line in walk.lines():
             out.write(as_text(response(record, line)) + "\n")
-    elif format == "qa-lines":
-        for entry in _entries(walk, "qa"):
-            out.write(as_text(_for_python(entry)) + "\n")
     else:
-        entries = _pairs(walk) if format == "consistency" else _entries(walk, format)
+        return _write_scored(walk, format, out)
+    return []
+
+
+def _write_scored(walk: "_Walk", format: str, out: TextIO) -> list[str]:  # noqa: A002
+    shape = format.removesuffix(_LINES)
+    if shape == "consistency" or (format == "qa-lines" and walk.in_pairs):
+        entries = _pairs(walk)
+    elif shape == "qa":
+        entries = _entries(walk, walk.qa_entry)
+    else:
+        entries = _entries(walk, generic_entry)
+    if shape == format:
         _write_array(entries, out)
+    else:
+        for entry in entries:
+            out.write(as_text(_for_python(entry)) + "\n")
+    return walk.notices
 
 
 class _Walk:
@@ -100,6 +183,19 @@ class _Walk:
         self._questions = questions
         self._digest_of = digest_of
         self._find = find
+        self._id_of: Callable[[Record], str] | None = None
+        self.in_pairs = questions.in_pairs
+        self.notices: list[str] = []
+
+    def qa_entry(self, record: Record, answer: str) -> Line:
+        """An entry with an id that no other has."""
+        if self._id_of is None:
+            self._id_of, repeated = unique_ids(self._records)
+            if repeated:
+                self.notices.append(
+                    'the ids of the questions repeat: "id" is the video with the id'
+                )
+        return qa_entry(record, answer, self._id_of(record))
 
     def lines(self) -> Iterator[tuple[Record | None, Line]]:
         """Each record, None for a line that is none, and its line."""
@@ -108,12 +204,25 @@ class _Walk:
 
     def answered(self) -> Iterator[list[tuple[Record, str]]]:
         """The records of each entry that have an answer, and the answer."""
+        without = 0
         for entry in self._entries():
-            yield [
+            found = [
                 (record, line["answer"])
                 for record, line in entry
                 if record is not None and "error" not in line
             ]
+            without += sum(not has_right_answer(record) for record, _ in found)
+            yield found
+        if without:
+            self.notices.append(
+                f"{without:,} answers have no right answer beside them, which scoring scripts need"
+                f' ("answer" or "A" in the questions, or --answers FILE)'
+            )
+
+    def _records(self) -> Iterator[Record]:
+        for _, number, raw in self._questions.entries():
+            with suppress(RecordError):
+                yield from self._questions.records(raw, number)
 
     def _entries(self) -> Iterator[list[tuple[Record | None, Line]]]:
         """The lines of each entry, as far as it has any."""
@@ -133,10 +242,10 @@ def _for_python(entry: Line) -> Line:
     return {name: value for name, value in entry.items() if type(value) in _PYTHON}
 
 
-def _entries(walk: _Walk, format: str) -> Iterator[Line]:  # noqa: A002
+def _entries(walk: _Walk, entry_of: Callable[[Record, str], Line]) -> Iterator[Line]:
     for entry in walk.answered():
         for record, answer in entry:
-            yield _ARRAYS[format](record, answer)
+            yield entry_of(record, answer)
 
 
 def _pairs(walk: _Walk) -> Iterator[Line]:
