@@ -29,7 +29,7 @@ PATIENCE = 600.0
 
 _SLOWEST = 1e6  # bytes of a clip that are gone through in a second more
 _ATTEMPTS = 2  # at a clip whose process dies: something else may have ended the first one
-_TO_END = 1.0  # seconds that the end of the processes is waited for
+_TO_END = 0.5  # seconds that the end of the processes is waited for
 _KILLED = (-signal.SIGKILL, -signal.SIGTERM)
 
 _Item = TypeVar("_Item")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pandacli.cli import options, settings
+from pandacli.cli import options, settings, signals
 from pandacli.cli.opening import Loading, load_model
 from pandacli.cli.pulling import go_offline, offer_download
 from pandacli.errors import UsageError
@@ -187,11 +187,12 @@ def _stopping(opened: "Batch", display: "BatchDisplay") -> Iterator[None]:
     """The first Ctrl-C lets the answers in flight become whole, if there are any."""
     run = opened.run
 
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signals.interrupt)
         run.stopped.set()
         if not run.in_flight:
-            raise KeyboardInterrupt
+            signals.interrupt(number, frame)
+        signals.survive()
         display.stopping()
 
     before = signal.getsignal(signal.SIGINT)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pandacli.cli import keeping, options, settings
+from pandacli.cli import keeping, options, settings, signals
 from pandacli.cli.opening import Loading, read_clip
 from pandacli.cli.pulling import go_offline, offer_download
 from pandacli.errors import ClipError, PandaError, UsageError
@@ -220,6 +220,7 @@ def _in_terminal(talk: "Talk", chosen: dict[str, Any], screen: Screen) -> None:
     history = None if chosen["no-log"] else _history(screen)
 
     def look(clip: Clip) -> "Subject":
+        signals.listen()
         kept = keeping.look_up(clip, chosen, screen)
         read = read_clip(clip, chosen["frames"], screen, notices=False)
         return _subject(clip, kept, *read, chosen)
@@ -235,7 +236,8 @@ def _in_terminal(talk: "Talk", chosen: dict[str, Any], screen: Screen) -> None:
         pictures=not (chosen["no-frames"] or chosen["quiet"]),
         stats=chosen["stats"],
     )
-    session.run()
+    with signals.interrupts_do_not_end():
+        session.run()
 
 
 def _new_log(screen: Screen) -> Path | None:

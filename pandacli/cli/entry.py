@@ -1,39 +1,43 @@
 """The way in, and the one place where errors become a line and an exit code."""
 
 import os
-import signal
 import sys
 import warnings
 from contextlib import suppress
 from io import TextIOWrapper
 from itertools import takewhile
-from types import FrameType
 from typing import NoReturn
 
+from pandacli.cli import signals
 from pandacli.errors import DeviceError, PandaError, UsageError
 
-INTERRUPTED = 130
 CLOSED_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
-TERMINATED = 143
 UNEXPECTED = 70  # EX_SOFTWARE: a fault of ours, told apart from all that users can cause
 
 
 def main() -> NoReturn:
     """Runs `panda` on the arguments of this process and exits with its code."""
     _keep_docstrings()
-    signal.signal(signal.SIGTERM, _terminate)
-    _tame_warnings()
-    _keep_stdout_clean()
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
+        signals.install()
+        _tame_warnings()
+        _keep_stdout_clean()
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         code = run(sys.argv[1:])
-    except _Terminated:
-        code = TERMINATED
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # there is nothing left to unwind
+        signals.leave()
+    except KeyboardInterrupt:
+        code = signals.INTERRUPTED
+    except signals.Terminated:
+        code = signals.TERMINATED
+    if (ending := signals.ending()) is not None:
+        code = ending
+    stopped = code in (signals.INTERRUPTED, signals.TERMINATED)
+    if stopped:
+        signals.end(code)  # what follows may wait for a reader of stdout
+    signals.leave()
     _discard_unwritten()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C cannot hurry the way out
-    if _computing():
-        os._exit(code)  # torch would abort the process where its thread is ended for it
+    if stopped or _computing():
+        os._exit(code)  # the interpreter would wait for threads, and torch abort the process
     sys.exit(code)
 
 
@@ -49,24 +53,30 @@ def run(arguments: list[str]) -> int:
         if sys.stderr.isatty():
             with suppress(OSError):
                 os.write(sys.stderr.fileno(), b"\n")
-        return INTERRUPTED
+        return signals.INTERRUPTED
     except BrokenPipeError:
         return CLOSED_PIPE
-    except PandaError as error:
+    except Exception as error:
+        stopped = signals.ending()
+        return _explain(error, arguments) if stopped is None else stopped
+
+
+def _explain(error: Exception, arguments: list[str]) -> int:
+    """Says what went wrong; returns the exit code."""
+    if isinstance(error, PandaError):
         _traceback_if_wanted(arguments)
         _complain(error.message, error.hint)
         return error.exit_code
-    except Exception as error:
-        traced = _traceback_if_wanted(arguments)
-        if _out_of_memory(error):
-            _complain("out of memory", "close other programs, or ask for a smaller --quant")
-            return DeviceError.exit_code
-        if not traced:
-            _complain(
-                f"unexpected {type(error).__name__}: {error}",
-                "this is a fault in panda; the same command with --debug shows where",
-            )
-        return UNEXPECTED
+    traced = _traceback_if_wanted(arguments)
+    if _out_of_memory(error):
+        _complain("out of memory", "close other programs, or ask for a smaller --quant")
+        return DeviceError.exit_code
+    if not traced:
+        _complain(
+            f"unexpected {type(error).__name__}: {error}",
+            "this is a fault in panda; the same command with --debug shows where",
+        )
+    return UNEXPECTED
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -209,12 +219,3 @@ def _discard_unwritten() -> None:
             stream.flush()
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-class _Terminated(SystemExit):
-    """What SIGTERM raises; of the kind that event loops let through."""
-
-
-def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-    # An exception unwinds the spinner, which gives the terminal its cursor back.
-    raise _Terminated(TERMINATED)

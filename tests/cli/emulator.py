@@ -19,15 +19,16 @@ class Emulator:
         environment: Its variables.
         columns: Of the terminal.
         lines: Of the terminal.
+        script: What is run in place of `panda`.
     """
 
-    def __init__(self, *arguments, environment, columns=80, lines=24):
+    def __init__(self, *arguments, environment, columns=80, lines=24, script=UNHURRIED):
         self.screen = pyte.HistoryScreen(columns, lines, history=1000)
         self.stream = pyte.ByteStream(self.screen)
         self.sent = b""
         self.process = pexpect.spawn(
             sys.executable,
-            [str(UNHURRIED), *arguments],
+            [str(script), *arguments],
             env=environment | {"TERM": "xterm-256color", "COLORTERM": "truecolor"},
             dimensions=(lines, columns),
             timeout=60,

@@ -1,0 +1,203 @@
+"""Ctrl-C, SIGTERM, SIGHUP and SIGQUIT end the program in less than two seconds.
+
+A signal raises an exception in the main thread, which unwinds what is open. That is not enough
+where the main thread is in a decoder or a library that does not return, where a library swallows
+the exception, or where something that is unwound waits. So each signal also wakes a thread, which
+ends the process once the main thread has had its time.
+"""
+
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from time import monotonic
+from types import FrameType
+from typing import Any, NoReturn
+
+INTERRUPTED = 130
+TERMINATED = 143
+GRACE = 1.0
+"""Seconds that the main thread has to end the program."""
+
+_HANDLED = 0xFF  # no signal has this number
+_TERMINATING = tuple(getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP", "SIGQUIT"))
+_CODES = {number: TERMINATED for number in _TERMINATING if number} | {signal.SIGINT: INTERRUPTED}
+_VISIBLE = b"\x1b[?25h\x1b[?2004l"  # the cursor; and pasted text is not marked any more
+
+
+class Terminated(SystemExit):
+    """What SIGTERM raises; of the kind that event loops let through."""
+
+
+class _Watch:
+    """The thread that ends the process where the main thread does not."""
+
+    def __init__(self) -> None:
+        self.ending: int | None = None  # the exit code, once it is certain
+        self._deadline = 0.0
+        self._terminal = _terminal_settings()
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        threading.Thread(target=self._run, name="panda signals", daemon=True).start()
+
+    def listen(self) -> None:
+        """Have signals wake the thread, also after an event loop has had them for itself."""
+        with suppress(ValueError):  # in a thread other than the main one
+            signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+
+    def end(self, code: int) -> None:
+        """Begin to count the seconds."""
+        if self.ending is None:
+            self._deadline = monotonic() + GRACE
+            self.ending = code
+            self.tell(0)
+
+    def tell(self, number: int) -> None:
+        """Wake the thread, as a signal with that number does."""
+        with suppress(BlockingIOError):
+            os.write(self._write, bytes([number]))
+
+    def _run(self) -> None:
+        heard_at, code = 0.0, 0
+        while True:
+            due = [heard_at + GRACE] if heard_at else []
+            due += [self._deadline] if self.ending is not None else []
+            patience = max(0.0, min(due) - monotonic()) if due else None
+            if select.select([self._read], [], [], patience)[0]:
+                # a signal is written before its handler runs, so what it writes comes after
+                for number in os.read(self._read, 512):
+                    if number == _HANDLED:
+                        heard_at = 0.0
+                    elif number in _CODES and not heard_at:
+                        heard_at, code = monotonic(), _CODES[signal.Signals(number)]
+            now = monotonic()
+            if self.ending is not None and now >= self._deadline:
+                self._exit(self.ending)
+            if heard_at and now >= heard_at + GRACE:
+                self._exit(code)
+
+    def _exit(self, code: int) -> NoReturn:
+        with suppress(Exception):
+            _restore_terminal(self._terminal)
+        os._exit(code)
+
+
+_watch: _Watch | None = None
+
+
+def install() -> None:
+    """Handle the signals from here on; those that the caller ignores, as `nohup`, stay ignored."""
+    global _watch
+    _watch = _Watch()
+    for number in _CODES:
+        if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, interrupt if number == signal.SIGINT else _terminate)
+    _watch.listen()
+    show = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        # raised in a callback, where nothing can catch it; the seconds are being counted
+        if not issubclass(unraisable.exc_type, (KeyboardInterrupt, Terminated)):
+            show(unraisable)
+
+    sys.unraisablehook = hook
+
+
+def listen() -> None:
+    """Handle signals as before, after a prompt has been shown: its event loop keeps them."""
+    if _watch is not None:
+        _watch.listen()
+
+
+def ending() -> int | None:
+    """The exit code, where a signal is ending the program."""
+    return _watch.ending if _watch is not None else None
+
+
+def end(code: int) -> None:
+    """Give the main thread its seconds to end the program with `code`."""
+    if _watch is not None:
+        _watch.end(code)
+
+
+def survive() -> None:
+    """Called by a handler of SIGINT after which the program goes on."""
+    if _watch is not None:
+        _watch.tell(_HANDLED)
+
+
+def interrupt(_signal: int, _frame: FrameType | None) -> None:
+    """The handler of SIGINT that ends the program.
+
+    Raises:
+        KeyboardInterrupt: The first time; what follows must not disturb the unwinding.
+    """
+    survive()
+    if ending() is None:
+        end(INTERRUPTED)
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def interrupts_do_not_end() -> Iterator[None]:
+    """Let KeyboardInterrupt be raised in the block as often as Ctrl-C is pressed.
+
+    One that leaves the block ends the program.
+    """
+
+    def stop(_signal: int, _frame: FrameType | None) -> NoReturn:
+        survive()
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        end(INTERRUPTED)
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+        listen()
+
+
+def leave() -> None:
+    """Nothing is left to unwind: signals end the process at once, and Ctrl-C is ignored."""
+    for number in _CODES:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            ignored = number == signal.SIGINT
+            signal.signal(number, signal.SIG_IGN if ignored else signal.SIG_DFL)
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    survive()
+    if ending() is None:
+        end(TERMINATED)
+        # An exception unwinds the spinner, which gives the terminal its cursor back.
+        raise Terminated(TERMINATED)
+
+
+def _terminal_settings() -> list[Any] | None:
+    try:
+        import termios
+
+        return termios.tcgetattr(0)
+    except (ImportError, OSError, ValueError):
+        return None
+    except Exception:  # termios.error is not an OSError
+        return None
+
+
+def _restore_terminal(settings: list[Any] | None) -> None:
+    if settings is not None:
+        import termios
+
+        # else, in the background, setting them would stop the process
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
+        termios.tcsetattr(0, termios.TCSANOW, settings)
+    if os.isatty(2) and select.select([], [2], [], 0)[1]:
+        os.write(2, _VISIBLE + b"\n")

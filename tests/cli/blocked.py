@@ -1,0 +1,74 @@
+"""`panda` with a part that does not return, so that a test can see whether it can be ended.
+
+BLOCKED     "decoder" blocks in C where frames are read, here or in a process of a batch; "second"
+            does so from the second clip on; "unwinding" waits for ever after an interruption;
+            "swallowing" ignores interruptions; nothing blocks where it is empty
+BLOCKED_AT  the file that is made once it blocks
+"""
+
+import ctypes
+import os
+import threading
+from pathlib import Path
+
+from pandacli.cli import main
+
+
+def decoder(*_, **__):
+    libc = ctypes.CDLL(None)
+    mutex = ctypes.create_string_buffer(128)
+    libc.pthread_mutex_lock(mutex)
+    _blocks()
+    libc.pthread_mutex_lock(mutex)  # unlike a sleep, it goes on after a signal
+
+
+def second(*arguments):
+    global _read
+    if _read:
+        decoder()
+    from pandacli.video.frames import sample_frames
+
+    _read = True
+    return sample_frames(*arguments)
+
+
+_read = False
+
+
+def unwinding(*_, **__):
+    try:
+        _blocks()
+        threading.Event().wait()
+    finally:
+        threading.Event().wait()
+
+
+def swallowing(*_, **__):
+    _blocks()
+    while True:
+        try:
+            threading.Event().wait()
+        except BaseException:
+            continue
+
+
+def _blocks():
+    Path(os.environ["BLOCKED_AT"]).touch()
+
+
+def run():
+    if blocked := os.environ.get("BLOCKED"):
+        import pandacli.batch.frames_ahead
+        import pandacli.video
+
+        pandacli.video.sample_frames = globals()[blocked]
+        pandacli.batch.frames_ahead.read_fitted = globals()[blocked]
+    main()
+
+
+if __name__ == "__main__":
+    if os.environ.get("BLOCKED"):
+        from tests.cli import blocked  # by a name that a process of a batch can import
+
+        blocked.run()
+    main()
