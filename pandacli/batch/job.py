@@ -126,6 +126,11 @@ class Batch:
     ) -> None:
         self._opened.__exit__(kind, error, traceback)
 
+    @property
+    def notices(self) -> list[str]:
+        """What the questions have that is not used, a sentence each."""
+        return self._questions.notices()
+
     def plan(self, say: Callable[[str], None] = lambda _: None) -> Run | RayRun:
         """Find out what is open: the records without an answer by this model, run in this way.
 

@@ -12,6 +12,7 @@ EXTENSIONS = (
 )
 """What is tried after a name that is no file, in this order; then the same in capitals."""
 
+_NUMBERED = re.compile(r"(video|vid|)(\d+)")  # MSRVTT-QA, MSVD-QA; some say the number only
 _PREFIX = "v_"  # the files of ActivityNet have it, the questions of ActivityNet-QA do not
 _SHOWN = 200
 _REMEMBERED = 65_536
@@ -31,9 +32,10 @@ class VideoFolder:
     def find(self, name: str) -> Path:
         """The file that a record means.
 
-        A name that is no file is tried with the usual extensions, and with the `v_` of
-        ActivityNet added or taken away; accents in it may be in either form of Unicode, and it may
-        be a `file://` address. Folders are never listed, however many clips they hold.
+        A name that is no file is tried with the usual extensions, with the `v_` of ActivityNet
+        added or taken away, and for a number with the `video` or `vid` of MSRVTT-QA and MSVD-QA;
+        accents in it may be in either form of Unicode, and it may be a `file://` address. Folders
+        are never listed, however many clips they hold.
 
         Args:
             name: The video as the record has it.
@@ -64,6 +66,9 @@ class VideoFolder:
             else (_PREFIX + path.name)
         )
         names = [path.name, other] if path.name and other else [path.name]
+        if numbered := _NUMBERED.fullmatch(path.name):
+            number = numbered[2]
+            names += [f"video{number}", f"vid{number}", number]
         yield path
         for extension in ("", *EXTENSIONS, *map(str.upper, EXTENSIONS)):
             if extension and path.suffix.lower() in EXTENSIONS:

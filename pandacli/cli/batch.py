@@ -116,6 +116,8 @@ def batch(
         offer_download(job.settings.model, screen, **how_run)
         with screen.stage("preparing") as say:
             run = opened.plan(say)
+        for sentence in opened.notices:
+            screen.notice(sentence)
         if not run.tally.records:
             where = "this shard" if job.shard[1] > 1 else questions
             screen.notice(f"there are no questions in {where}")

@@ -1,8 +1,10 @@
 """From the fields of an entry to the questions it asks."""
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,21 @@ from pandacli.video.clip import Clip, is_moment, parse_time
 MOST_TOKENS = 1_000_000
 """The largest `max_tokens` that is taken to be meant."""
 
-VIDEO = ("video", "video_name", "video_id")
-QUESTION = ("question", "Q")
+VIDEO = (
+    *("video", "video_name", "video_path", "videoID"),  # videoID before the video_id of Video-MME
+    *("vid_name", "gif_name", "q_uid", "video_id"),  # TVQA, TGIF-QA, EgoSchema, MSRVTT-QA
+)
+"""What data sets call the field of the video; the first one that is there counts."""
+
+QUESTION = ("question", "Q", "prompt")
 PAIR = ("Q1", "Q2")
 
+_NUMBERED = "video_id"  # a number in MSRVTT-QA: 6513 is video6513.mp4
+_TIMES = {"from": "start", "to": "end"}  # what MVBench calls them
+_CHOICES = re.compile(r"a\d|option[ _]?\d|candidates|options|choices", re.IGNORECASE)
+
 _SHOWN = 80
+_MOST_SHOWN = 5  # names of fields in a message
 
 
 @dataclass(frozen=True)
@@ -62,7 +74,7 @@ def records_of(fields: dict[str, Any], line: int, names: Names) -> list[Record]:
     Raises:
         RecordError: A field is missing or has a value that cannot be.
     """
-    video = video_name(_text(fields, names.video))
+    video = video_name(_video(fields, names.video))
     questions = [question_text(_text(fields, name), name) for name in names.questions]
     start, end = time_range(fields)
     system = fields.get("system")
@@ -78,6 +90,11 @@ def records_of(fields: dict[str, Any], line: int, names: Names) -> list[Record]:
     ]
 
 
+def choice_fields(fields: Iterable[str]) -> list[str]:
+    """The fields that hold the answers to choose from, such as `a0` to `a4` or `options`."""
+    return [name for name in fields if _CHOICES.fullmatch(name)]
+
+
 def video_name(name: str) -> str:
     """The name of a video, checked to be one that a file can have.
 
@@ -90,7 +107,7 @@ def video_name(name: str) -> str:
         try:  # a name that is not UTF-8 has lone surrogates for its bytes
             name.encode("utf-8", "surrogateescape")
         except UnicodeEncodeError:
-            raise RecordError("the name of the video has half a character in it") from None
+            raise RecordError("the name of the video contains an unpaired surrogate") from None
     if "\0" in name:
         raise RecordError("the name of the video has a NUL character in it")
     return name
@@ -108,16 +125,16 @@ def question_text(text: str, name: str) -> str:
 
 
 def whole_text(text: str, name: str) -> str:
-    """A text, checked to have no half characters in it.
+    """A text, checked to have no unpaired surrogates, which no tokenizer can take.
 
     Raises:
-        RecordError: It has: a lone surrogate, which no tokenizer can take.
+        RecordError: It has one.
     """
     if not text.isascii():
         try:
             text.encode("utf-8")
         except UnicodeEncodeError:
-            raise RecordError(f"the field {name!r} has half a character in it") from None
+            raise RecordError(f"the field {name!r} contains an unpaired surrogate") from None
     return text
 
 
@@ -138,12 +155,14 @@ def max_tokens(fields: dict[str, Any], name: str) -> int | None:
 
 
 def time_range(fields: dict[str, Any]) -> tuple[float | None, float | None]:
-    """The fields `from` and `to` in seconds, None where they are absent.
+    """The fields `from` and `to`, or else `start` and `end`, in seconds; None where absent.
 
     Raises:
         RecordError: They are no times, or not in this order.
     """
-    start, end = _time(fields, "from"), _time(fields, "to")
+    start, end = (
+        _time(fields, name if name in fields else other) for name, other in _TIMES.items()
+    )
     if end is not None and end <= (start or 0.0):
         try:
             Clip(Path(), start, end)
@@ -170,13 +189,33 @@ def _time(fields: dict[str, Any], name: str) -> float | None:
     return seconds
 
 
+def _video(fields: dict[str, Any], name: str) -> str:
+    value = fields.get(name)
+    if name.casefold() == _NUMBERED and isinstance(value, int) and not isinstance(value, bool):
+        return f"video{value}"
+    if isinstance(value, dict) and isinstance(value.get("path"), str):  # a video of `datasets`
+        return str(value["path"])
+    return _text(fields, name)
+
+
 def _text(fields: dict[str, Any], name: str) -> str:
     value = fields.get(name)
     if isinstance(value, str):
         return value
     if name not in fields:
-        raise RecordError(f"the field {name!r} is missing")
+        raise RecordError(f"the field {name!r} is missing{nearest(name, fields)}")
     raise RecordError(f"the field {name!r} is {kind(value)}, not a string")
+
+
+def nearest(name: str, fields: Iterable[str]) -> str:
+    """What stands behind "the field ... is missing": the field most like it, or those there are."""
+    present = list(fields)
+    folded = {other.casefold(): other for other in present}
+    if near := get_close_matches(name.casefold(), folded, n=1, cutoff=0.5):
+        return f"; the nearest is {folded[near[0]][:_SHOWN]!r}"
+    shown = ", ".join(repr(other[:_SHOWN]) for other in present[:_MOST_SHOWN])
+    more = ", ..." if len(present) > _MOST_SHOWN else ""
+    return f"; there are {shown}{more}" if present else ""
 
 
 def _first(wanted: tuple[str, ...], present: list[str]) -> str | None:

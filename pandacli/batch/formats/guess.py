@@ -5,13 +5,16 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, Literal
 
-from pandacli.batch.formats.fields import PAIR
+from pandacli.batch.formats.by_video import questions_by_video
+from pandacli.batch.formats.conversations import is_conversation
+from pandacli.batch.formats.fields import PAIR, names_in
+from pandacli.batch.formats.parquet import MAGIC, rows
 from pandacli.batch.formats.requests import is_request
 from pandacli.batch.formats.source import Source
 from pandacli.batch.formats.tables import header_of
 from pandacli.errors import ClipError
 
-Layout = Literal["lines", "array", "table"]
+Layout = Literal["lines", "array", "table", "by video", "parquet"]
 
 _HEAD = 1 << 18
 _LINES = (".jsonl", ".ndjson", ".jsonlines")
@@ -25,7 +28,8 @@ class Guess:
     """A kind of file.
 
     Attributes:
-        layout: How entries lie in it: one JSON object a line, a JSON array, or a table.
+        layout: How entries lie in it: one JSON object a line, a JSON array, a table, one object
+            with the questions of each video, or Parquet.
         format: What the entries are called, one of `FORMATS`.
     """
 
@@ -42,10 +46,14 @@ def guess(source: Source, wanted: str) -> Guess:
 
     Raises:
         ClipError: It is no file of questions.
+        UsageError: What reads it is not installed.
     """
     head = source.at(source.start, _HEAD)
     if head.startswith(_WIDE):
         raise ClipError(f"{source.name} is UTF-16", "save it as UTF-8")
+    if head.startswith(MAGIC):
+        first = next(rows(source), {})
+        return Guess("parquet", _format(first) if wanted in ("auto", "csv") else wanted)
     if wanted == "csv":
         return Guess("table", "csv")
     if wanted == "jsonl" and not head.lstrip().startswith(b"["):
@@ -61,6 +69,8 @@ def _layout(source: Source, head: bytes, tables: bool) -> Layout:
     if begin.startswith(b"["):
         return "array" if _is_array(source, begin) else "lines"
     if begin.startswith(b"{"):
+        if _is_by_video(source, begin):
+            return "by video"
         if (
             PurePath(source.name).suffix.lower() == ".json"
             and begin[1:].lstrip(b" \t\r")[:1] == b"\n"
@@ -76,6 +86,16 @@ def _layout(source: Source, head: bytes, tables: bool) -> Layout:
     if b"\0" in head or suffix not in _LINES:
         raise ClipError(f"{source.name} is not a file of questions", _HINT)
     return "lines"
+
+
+def _is_by_video(source: Source, begin: bytes) -> bool:
+    """Whether the file is one object of videos, and not an entry a line."""
+    if PurePath(source.name).suffix.lower() in _LINES:
+        return False
+    first = _loaded(begin.partition(b"\n")[0])
+    if isinstance(first, dict) and (names_in(first) or is_request(first) or is_conversation(first)):
+        return False
+    return bool(questions_by_video(source))
 
 
 def _is_array(source: Source, begin: bytes) -> bool:
@@ -113,6 +133,8 @@ def _loaded(line: bytes) -> Any:
 def _format(fields: dict[str, Any]) -> str:
     if is_request(fields):
         return "openai"
+    if is_conversation(fields):
+        return "jsonl"
     if all(name in fields for name in PAIR):
         return "consistency"
     if "Q" in fields and "question" not in fields:

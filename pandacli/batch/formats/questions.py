@@ -2,13 +2,17 @@
 
 import json
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
+from pandacli.batch.formats import parquet
 from pandacli.batch.formats.arrays import elements
-from pandacli.batch.formats.fields import Names, names_in, records_of
-from pandacli.batch.formats.guess import guess
+from pandacli.batch.formats.by_video import questions_by_video
+from pandacli.batch.formats.conversations import first_turn, is_conversation, turns
+from pandacli.batch.formats.fields import Names, choice_fields, names_in, records_of
+from pandacli.batch.formats.guess import Guess, guess
 from pandacli.batch.formats.requests import record_of
 from pandacli.batch.formats.right_answers import RightAnswers, partner
 from pandacli.batch.formats.source import Copy, Entry, Source, copied, opened
@@ -24,10 +28,13 @@ _NAMES = {
     "consistency": Names("video_name", ("Q1", "Q2")),
 }
 
+_LOOKED_AT = 64  # entries, for what is not used of them
+
 FORMATS = (*_NAMES, "csv", "openai")
 """The formats that are read:
 
-    jsonl         ours: {"video", "question", ...}
+    jsonl         ours: {"video", "question", ...}; also the first turn of a conversation, see
+                  `conversations`
     qa            MSVD-QA, MSRVTT-QA, TGIF-QA and ActivityNet-QA as Video-ChatGPT lays them out:
                   {"video_name", "question", "question_id"}, the right answers in another file
     generic       Video-ChatGPT's generative benchmark: {"video_name", "Q", "A"}
@@ -35,7 +42,8 @@ FORMATS = (*_NAMES, "csv", "openai")
     csv           a table with a header; its columns are called as the fields of the others
     openai        requests of OpenAI's Batch API, with a video_url that is a local path
 
-One JSON object a line, or (all but csv) a JSON array of them.
+One JSON object a line, or (all but csv) a JSON array of them, one object with the questions of each
+video, or Parquet.
 """
 
 
@@ -87,6 +95,25 @@ class Questions:
         """What the file is called in messages."""
         return self._source.name
 
+    def notices(self) -> list[str]:
+        """What the first entries have that is not used, a sentence each."""
+        choices: dict[str, None] = {}
+        later = False
+        for _, _, raw in islice(self.entries(), _LOOKED_AT):
+            try:
+                fields = parse(raw)
+            except RecordError:
+                continue
+            choices |= dict.fromkeys(choice_fields(fields))
+            later |= self.format == "jsonl" and is_conversation(fields) and turns(fields) > 1
+        told = []
+        if choices:
+            named = ", ".join(repr(name) for name in choices)
+            told.append(f"the model is not shown the choices in {named}: questions are asked alone")
+        if later:
+            told.append("only the first question of each conversation is asked")
+        return told
+
     @property
     def in_pairs(self) -> bool:
         """Whether an entry has two questions."""
@@ -137,6 +164,8 @@ class Questions:
         try:
             if self._names is None:
                 return [record_of(fields, line)]
+            if self.format == "jsonl" and is_conversation(fields):
+                return [first_turn(fields, line)]
             return records_of(fields, line, self._names_in(fields))
         except RecordError as error:
             error.fields = fields
@@ -145,7 +174,7 @@ class Questions:
     def _names_in(self, fields: dict[str, Any]) -> Names:
         names = self._names
         assert names is not None, "requests have no names"
-        if self.format in ("jsonl", "csv") or names.video in fields:
+        if self.format == "csv" or all(name in fields for name in (names.video, *names.questions)):
             return names
         found = names_in(fields)
         return found if found and len(found.questions) == len(names.questions) else names
@@ -183,7 +212,7 @@ def open_questions(
         with held:
             if kind.layout == "table":
                 return _from_table(held)
-            raws = _numbered(held) if kind.layout == "lines" else enumerate(_array(held), 1)
+            raws = _numbered(held) if kind.layout == "lines" else enumerate(_unlined(held, kind), 1)
             right = RightAnswers(answers) if answers else None
             joined = _copy(raws, held.name, right)
             return Questions(joined, kind.format, numbered=True, right_answers=answers)
@@ -208,6 +237,15 @@ def _from_table(source: Source) -> Questions:
 def _numbered(source: Source) -> Iterator[tuple[int, bytes]]:
     for _, line, raw in source.lines():
         yield line, json.dumps(TOO_LONG).encode() if len(raw) > MOST_BYTES else raw
+
+
+def _unlined(source: Source, kind: Guess) -> Iterator[bytes]:
+    """The entries of a file that does not hold one a line."""
+    if kind.layout == "parquet":
+        return parquet.entries(source)
+    if kind.layout == "by video":
+        return (json.dumps(entry).encode() for entry in questions_by_video(source))
+    return _array(source)
 
 
 def _array(source: Source) -> Iterator[bytes]:

@@ -12,6 +12,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from pandacli.batch.formats.fields import (
     max_tokens,
+    nearest,
     question_text,
     time_range,
     video_name,
@@ -65,7 +66,7 @@ def record_of(fields: dict[str, Any], line: int) -> Record:
     return Record(
         line,
         fields,
-        video_name(_local(said.videos[0])),
+        video_name(local_path(said.videos[0])),
         question,
         start,
         end,
@@ -122,8 +123,12 @@ def _parts(message: dict[str, Any]) -> tuple[list[str], list[str]]:
     return texts, videos
 
 
-def _local(address: str) -> str:
-    """The path that an address of a video means."""
+def local_path(address: str) -> str:
+    """The path that an address of a video means.
+
+    Raises:
+        RecordError: It is not on this machine.
+    """
     if address[:5].lower() != "file:":
         if _REMOTE.match(address):
             shown = address[:_SHOWN]
@@ -141,7 +146,7 @@ def _local(address: str) -> str:
 
 def _member(fields: dict[str, Any], name: str, wanted: type) -> Any:
     if name not in fields:
-        raise RecordError(f"the field {name!r} is missing")
+        raise RecordError(f"the field {name!r} is missing{nearest(name, fields)}")
     value = fields[name]
     if not isinstance(value, wanted):
         raise RecordError(f"the field {name!r} is {kind(value)}, not {kind(wanted())}")

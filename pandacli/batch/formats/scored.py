@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
 from typing import Any
 
+from pandacli.batch.formats.conversations import is_conversation, right_answer
 from pandacli.batch.formats.requests import is_request
 from pandacli.batch.records import Record
 
-_IDS = ("question_id", "id", "custom_id", "qid", "vid_id")
+_IDS = ("question_id", "id", "custom_id", "qid", "vid_id", "q_uid")
 _RIGHT = ("answer", "A")
 _OUTSIDE_OF_REQUEST = ("method", "url", "body")
 
@@ -122,6 +123,8 @@ def has_right_answer(record: Record) -> bool:
 def _right(record: Record) -> dict[str, Any]:
     """The right answer by both names that scripts have for it; empty where it is not known."""
     right = next((record.fields[name] for name in _RIGHT if _scalar(record, name)), None)
+    if right is None and is_conversation(record.fields):
+        right = right_answer(record.fields)
     return {} if right is None else {"answer": right, "A": right}
 
 

@@ -65,6 +65,10 @@ class Source:
             raise ClipError(f"{self.name} cannot be read: {error.strerror}") from error
         return read
 
+    def stream(self) -> BinaryIO:
+        """The file again, for a library that reads files; to be closed by the caller."""
+        return os.fdopen(os.dup(self._file.fileno()), "rb")
+
     @property
     def start(self) -> int:
         """Where the text begins: after the byte order mark, if there is one."""

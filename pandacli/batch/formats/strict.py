@@ -62,7 +62,8 @@ _KINDS = {
 
 
 def _first_down(error: json.JSONDecodeError) -> str:
-    return f"{error.msg[:1].lower()}{error.msg[1:]} at character {error.pos + 1}"
+    problem = error.msg.removesuffix(" at")  # "Invalid control character at"
+    return f"{problem[:1].lower()}{problem[1:]} at character {error.pos + 1}"
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

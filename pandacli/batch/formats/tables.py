@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pandacli.batch.records import RecordError
 from pandacli.errors import ClipError
 
 _DELIMITERS = ",;\t"
+_SHOWN = 200  # bytes of a header in a message
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def checked_header(source: Source) -> Header:
     header = header_of(source)
     if header is None:
         raise ClipError(
-            f"{source.name} has no header with a video and a question",
+            f"{source.name} has no header with a video and a question{_columns(source)}",
             "the first line of a table names its columns: video,question",
         )
     named = [cell for cell in header.cells if cell]
@@ -71,6 +73,16 @@ def checked_header(source: Source) -> Header:
         double = next(cell for cell in named if named.count(cell) > 1)
         raise ClipError(f"{source.name} has the column {double!r} twice", "rename one of them")
     return header
+
+
+def _columns(source: Source) -> str:
+    """What stands behind the complaint: the columns that there are, if they can be read."""
+    first = next(source.lines(), (0, 0, b""))[2][:_SHOWN]
+    try:
+        cells = re.split(f"[{_DELIMITERS}]", first.decode("utf-8").strip())
+    except UnicodeDecodeError:
+        return ""
+    return f": its columns are {', '.join(cells)}" if len(cells) > 1 else ""
 
 
 def rows(source: Source, header: Header) -> Iterator[tuple[int, dict[str, str] | str]]:

@@ -1,0 +1,187 @@
+"""Data sets as they are published: the video and the question are found under any known name."""
+
+import builtins
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pandacli.batch.formats import open_questions, write_answers
+from pandacli.batch.records import Record
+from pandacli.errors import ClipError, UsageError
+from tests.batch.question_files import problem, read, records, written
+
+HUMAN = {"from": "human", "value": "<video>\nWhat moves?"}
+USER = {"role": "user", "content": "<video>What moves?"}
+PARTS = [{"type": "video", "video": "file:///films/a%20b.mp4"}, {"type": "text", "text": "What?"}]
+
+ENTRIES: dict[str, tuple[dict[str, Any], str, str]] = {
+    "Video-MME": ({"video_id": "001", "videoID": "xY", "question": "What?"}, "xY", "What?"),
+    "MSRVTT-QA": ({"video_id": 6513, "question": "What?", "id": 1}, "video6513", "What?"),
+    "EgoSchema": ({"q_uid": "u", "question": "What?", "option 0": "a"}, "u", "What?"),
+    "TVQA": ({"vid_name": "s1", "q": "What?", "a0": "x", "qid": 3}, "s1", "What?"),
+    "paths": ({"video_path": "b/a.mp4", "prompt": "What?"}, "b/a.mp4", "What?"),
+    "capitals": ({"VIDEO": "a.mp4", "Question": "What?"}, "a.mp4", "What?"),
+    "a video of datasets": ({"video": {"path": "a.mp4"}, "question": "What?"}, "a.mp4", "What?"),
+    "LLaVA": ({"video": "a.mp4", "conversations": [HUMAN]}, "a.mp4", "What moves?"),
+    "ShareGPT": ({"videos": ["a.mp4"], "conversations": [HUMAN]}, "a.mp4", "What moves?"),
+    "LLaMA-Factory": ({"messages": [USER], "videos": ["a.mp4"]}, "a.mp4", "What moves?"),
+    "Qwen": ({"messages": [{"role": "user", "content": PARTS}]}, "/films/a b.mp4", "What?"),
+}
+
+
+@pytest.mark.parametrize(("entry", "video", "question"), ENTRIES.values(), ids=ENTRIES)
+@pytest.mark.parametrize("name", ["q.json", "q.jsonl"])
+def test_an_entry_is_read_as_it_is_published(
+    tmp_path: Path, entry: dict[str, Any], video: str, question: str, name: str
+) -> None:
+    text = json.dumps([entry]) if name.endswith(".json") else json.dumps(entry)
+    [record] = records(written(tmp_path, name, text))
+    assert (record.video, record.question, record.fields) == (video, question, entry)
+
+
+def test_the_table_of_tgif_qa_is_apart_by_tabs(tmp_path: Path) -> None:
+    text = "gif_name\tquestion\tanswer\ttype\tvid_id\ntumblr_1\tis it, or not ?\tyes\t0\tF7\n"
+    [record] = records(written(tmp_path, "Test_q.csv", text))
+    assert (record.video, record.question) == ("tumblr_1", "is it, or not ?")
+
+
+def test_questions_under_the_name_of_their_video_are_read(tmp_path: Path) -> None:
+    question = {"id": 0, "question": "How many?", "options": ["1", "2"]}
+    boxes = {"grounded_question": [{"question": "Where?"}], "mc_question": [question, question]}
+    films = {"v1": boxes, "v2": [question], "v3": {"metadata": {"a": 1}}}
+    for indent in (None, 2):
+        found = records(written(tmp_path, "valid.json", json.dumps(films, indent=indent)))
+        assert [record.video for record in found] == ["v1", "v1", "v2"]
+        assert {record.question for record in found} == {"How many?"}
+
+
+def test_what_is_said_later_in_a_conversation_is_not_asked_and_that_is_told(
+    tmp_path: Path,
+) -> None:
+    turns = [{"from": "system", "value": "Be brief."}, HUMAN, {"from": "gpt", "value": "A ball."}]
+    turns += [{"from": "human", "value": "And then?"}, {"from": "gpt", "value": "No."}]
+    path = written(tmp_path, "q.json", [{"video": "a.mp4", "conversations": turns, "id": "7"}])
+    [record] = records(path)
+    assert (record.question, record.system) == ("What moves?", "Be brief.")
+    out = io.StringIO()
+    with open_questions(path) as questions:
+        assert questions.notices() == ["only the first question of each conversation is asked"]
+        line = {"answer": "A star."}
+        assert write_answers(questions, "qa-lines", lambda _: 0, lambda _: line, out) == []
+    entry = json.loads(out.getvalue())
+    assert (entry["id"], entry["question"], entry["A"]) == ("7", "What moves?", "A ball.")
+    assert (entry["answer"], entry["pred"]) == ("A ball.", "A star.")
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ({"conversations": [HUMAN]}, "have no videos, not one"),
+        ({"videos": ["a", "b"], "messages": [USER]}, "have 2 videos, not one"),
+        ({"videos": [3], "messages": [USER]}, "not a list of files"),
+        ({"video": "a", "messages": []}, "have no turn of a user"),
+        ({"video": "a", "messages": [3]}, "a message is a number"),
+        ({"video": "a", "messages": [{"role": "tool", "content": "x"}]}, "has the role 'tool'"),
+        ({"video": "a", "messages": [{"role": "user"}]}, "has null for its content"),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "the type 'image'"),
+        ({"messages": [{"role": "user", "content": [{"video": 3}]}]}, "is not a file"),
+        ({"video": "a", "messages": [{"role": "user", "content": "<video>\n"}]}, "is empty"),
+        ({"video": "https://a/b.mp4", "messages": [USER]}, "is not on this machine"),
+    ],
+)
+def test_a_conversation_that_is_no_question_about_a_video_is_told(
+    entry: dict[str, Any], told: str
+) -> None:
+    assert told in problem(json.dumps(entry))
+
+
+def test_start_and_end_are_the_range_where_there_is_no_other(tmp_path: Path) -> None:
+    entries = [{"start": 0.5, "end": "0:02"}, {"from": 1, "end": 3}, {"to": 2, "start": None}]
+    entries = [{"video": "a", "question": "?"} | entry for entry in entries]
+    found = records(written(tmp_path, "q.json", entries))
+    ranges = [(record.start, record.end) for record in found]
+    assert ranges == [(0.5, 2.0), (1.0, 3.0), (None, 2.0)]
+    told = problem(json.dumps(entries[0] | {"start": "soon"}))
+    assert told == "the field 'start' is not a time: 'soon'"
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["a0", "a1"], "'a0', 'a1'"),
+        (["option 0", "option_1"], "'option 0', 'option_1'"),
+        (["candidates"], "'candidates'"),
+        (["options"], "'options'"),
+        (["answer", "category", "id"], None),
+    ],
+)
+def test_choices_that_are_not_shown_are_told_once(
+    tmp_path: Path, names: list[str], told: str | None
+) -> None:
+    entry = {"video": "a", "question": "?"} | dict.fromkeys(names, "x")
+    with open_questions(written(tmp_path, "q.json", [entry, entry])) as questions:
+        said = questions.notices()
+    start = f"the model is not shown the choices in {told}:"
+    assert [sentence.startswith(start) for sentence in said] == ([True] if told else [])
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ({"vidoe": "a", "question": "?"}, "the field 'video' is missing; the nearest is 'vidoe'"),
+        ({"clip": "a", "question": "?"}, "the field 'video' is missing; there are 'clip', 'quest"),
+        ({"video": "a", "Qestion": "?"}, "'question' is missing; the nearest is 'Qestion'"),
+        ({}, "the field 'video' is missing"),
+    ],
+)
+def test_a_field_that_is_missing_is_told_with_the_nearest_that_is_there(
+    entry: dict[str, str], told: str
+) -> None:
+    assert told in problem(json.dumps(entry))
+
+
+def test_a_table_without_the_columns_is_told_with_those_it_has(tmp_path: Path) -> None:
+    with pytest.raises(ClipError, match=r"its columns are clip, ask$"):
+        open_questions(written(tmp_path, "q.csv", "clip,ask\na,b\n"))
+
+
+def parquet_file(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "q.parquet")
+    return folder / "q.parquet"
+
+
+def test_parquet_is_read_like_lines(tmp_path: Path) -> None:
+    row = {"videoID": "xY", "question": "What?", "options": ["a", "b"], "score": float("nan")}
+    path = parquet_file(tmp_path, [row | {"picture": b"\xff", "question": f"{n}?"} for n in (1, 2)])
+    found = records(path)
+    assert [(r.line, r.video, r.question) for r in found] == [(1, "xY", "1?"), (2, "xY", "2?")]
+    assert found[0].fields["options"] == ["a", "b"]
+    with open_questions(io.BytesIO(path.read_bytes())) as questions:
+        assert [each for _, each in read(questions) if isinstance(each, Record)] == found
+
+
+def test_damaged_parquet_is_told(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    for content in (b"PAR1", b"PAR1" + b"\0" * 400 + b"PAR1"):
+        with pytest.raises(ClipError, match="cannot be read as Parquet") as caught:
+            open_questions(written(tmp_path, "q.parquet", content))
+        assert "\n" not in caught.value.message
+
+
+def test_parquet_without_pyarrow_says_how_to_install_it(tmp_path: Path, monkeypatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *arguments: Any, **more: Any) -> Any:
+        if name.partition(".")[0] == "pyarrow":
+            raise ImportError(name)
+        return real(name, *arguments, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(UsageError) as caught:
+        open_questions(written(tmp_path, "q.parquet", b"PAR1" + b"\0" * 40))
+    assert caught.value.hint == "install it with: pip install pyarrow"
