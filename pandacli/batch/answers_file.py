@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
@@ -32,6 +33,7 @@ class AnswersFile:
 
     Args:
         path: The file; it is made if it is missing.
+        may_drop: As of `read_lines`.
 
     Attributes:
         done: The digests that earlier runs have answered, sorted; as often as they have.
@@ -44,8 +46,9 @@ class AnswersFile:
 
     done: NDArray[np.uint64]
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, may_drop: Callable[[int], bool] = lambda _: False) -> None:
         self.path = path
+        self._may_drop = may_drop
         self._lines = Lines()
         self._descriptor = -1
         self._made = False
@@ -162,7 +165,7 @@ class AnswersFile:
         self._made = not self._file.exists()
         self._descriptor = _opened(self._file)
         with os.fdopen(self._descriptor, "rb", closefd=False) as file:
-            self._lines = read_lines(file, self.path)
+            self._lines = read_lines(file, self.path, self._may_drop)
         if self._lines.gaps:
             _rewrite(self._file, self._descriptor, self._lines)
             self._lines.close_up()

@@ -80,6 +80,7 @@ class Batch:
 
     Args:
         job: What is asked for.
+        confirm: Asks the user a question that takes a yes or a no.
 
     Attributes:
         output: The file of answers as it was asked for; None for stdout.
@@ -96,8 +97,9 @@ class Batch:
     run: Run | RayRun
     settings: Settings
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, confirm: Callable[[str], bool] = lambda _: False) -> None:
         self.job = job
+        self._confirm = confirm
         self._piped = job.questions == STREAM
         with ExitStack() as opened:
             source = _stdin() if self._piped else Path(job.questions)
@@ -239,9 +241,14 @@ class Batch:
         if self._questions.right_answers:
             refuse_same(path, self._questions.right_answers, "right answers")
 
+    def _may_drop(self, line: int) -> bool:
+        return self._confirm(
+            f"line {line} of {self.journal} is torn; drop it, and ask its question again?"
+        )
+
     def _open_answers(self, opened: ExitStack) -> AnswersFile | AnswersStream:
         if self.journal:
-            return opened.enter_context(AnswersFile(self.journal))
+            return opened.enter_context(AnswersFile(self.journal, self._may_drop))
         if self._shape == _OURS:
             return opened.enter_context(AnswersStream(sys.stdout.buffer))
         folder = opened.enter_context(tempfile.TemporaryDirectory())

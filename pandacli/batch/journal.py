@@ -7,8 +7,9 @@ torn: by a kill, or by a power cut, which leaves zeros where something was to be
 
 import json
 import re
+import shlex
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -67,7 +68,9 @@ class Lines:
             end += length
 
 
-def read_lines(file: BinaryIO, shown: Path) -> Lines:
+def read_lines(
+    file: BinaryIO, shown: Path, may_drop: Callable[[int], bool] = lambda _: False
+) -> Lines:
     """The answers of a file.
 
     Not among them are the records that failed, which are tried again, nor what a power cut or a
@@ -76,30 +79,38 @@ def read_lines(file: BinaryIO, shown: Path) -> Lines:
     Args:
         file: The file, at its beginning.
         shown: Its name, for messages.
+        may_drop: Whether a torn line may be dropped that has others after it: another program has
+            cut the file while lines were added to it. Given the number of the line.
 
     Raises:
-        UsageError: It is no file of answers.
+        UsageError: It is no file of answers, or has such a line, which may not be dropped.
         OSError: It cannot be read.
     """
     lines = Lines()
     start = torn = 0
+    torn_surely = False
     if file.read(1) not in (b"{", b""):  # of a video, not even a line is read
         if _only_zeros(file):  # after a power cut that nothing had reached the disk before
             return lines
         raise _foreign(shown, 1)
     file.seek(0)
     for number, raw in enumerate(file, 1):
-        if torn and raw.strip():  # only a last line is torn
-            raise _foreign(shown, torn)
+        if torn and raw.strip():  # a kill tears the last line only
+            if not torn_surely:
+                raise _foreign(shown, torn)
+            if not may_drop(torn):
+                raise _damaged(shown, torn)
+            torn = 0
         if (line := _parsed(raw)) is not None:
             if line.get("error") is None:
                 lines.add(int(line["digest"], 16), start, len(raw))
-        elif number == 1 and not _torn(raw):
+        elif number == 1 and not (_torn(raw) or _joined(raw)):
             raise _foreign(shown, number)
         elif raw.strip() and b"\0" not in raw:
-            if not _torn(raw):
+            joined = _joined(raw)
+            if not (joined or _torn(raw)):
                 raise _foreign(shown, number)
-            torn = number
+            torn, torn_surely = number, joined or _BEGINS.match(raw) is not None
         start += len(raw)
     return lines
 
@@ -126,6 +137,18 @@ def _torn(raw: bytes) -> bool:
         whole = text + _BEGINNING[len(text) :] + b","
         return bool(text) and _BEGINS.fullmatch(whole) is not None
     return _BEGINS.match(text) is not None
+
+
+def _damaged(shown: Path, number: int) -> UsageError:
+    command = f"sed -i {number}d {shlex.quote(str(shown))}"
+    hint = f"its question is asked again once the line is dropped: {command}"
+    return UsageError(f"line {number} of {shown} is torn", hint)
+
+
+def _joined(raw: bytes) -> bool:
+    """Whether a whole line follows what is left of a torn one, without a line break between."""
+    at = raw.rfind(_BEGINNING[:12])
+    return at > 0 and _torn(raw[:at]) and _parsed(raw[at:]) is not None
 
 
 def _foreign(shown: Path, number: int) -> UsageError:

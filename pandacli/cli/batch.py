@@ -3,9 +3,10 @@
 import json as jsons
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Timer
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pandacli.ui.batch import BatchDisplay
 
 _EXAMPLE = "for example: panda batch questions.jsonl"
+_SLOW = 2.0  # seconds
 _FAILURES = 1  # the exit code where some records failed
 
 
@@ -112,10 +114,13 @@ def batch(
     from pandacli.batch.job import Batch
     from pandacli.ui.batch import BatchDisplay
 
-    with Batch(job) as opened:
+    confirm = screen.confirm if screen.can_ask else lambda _: False
+    name = "the questions" if questions == "-" else questions
+    with _told_if_slow(screen, f"reading {name}") as told, Batch(job, confirm) as opened:
         offer_download(job.settings.model, screen, **how_run)
         with screen.stage("preparing") as say:
             run = opened.plan(say)
+        told()
         for sentence in opened.notices:
             screen.notice(sentence)
         if not run.tally.records:
@@ -182,6 +187,22 @@ def _job(questions: str, output: str | None, answers: str | None, chosen: dict[s
         workers=chosen["workers"],
         fail_fast=chosen["fail-fast"],
     )
+
+
+@contextmanager
+def _told_if_slow(screen: Screen, doing: str) -> Iterator[Callable[[], None]]:
+    """Say in a line what is done, where that takes long and no spinner shows it.
+
+    Yields what is called when it is done.
+    """
+    timer = Timer(_SLOW, screen.notice, [doing])
+    timer.daemon = True
+    if not sys.stderr.isatty():
+        timer.start()
+    try:
+        yield timer.cancel
+    finally:
+        timer.cancel()
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from pandacli.batch.answers_file import AnswersFile
 from pandacli.errors import UsageError
 from tests.batch.journals import answer, done, failure, written
 
@@ -81,6 +82,25 @@ def test_any_damage_leaves_whole_lines_or_a_refusal(path: Path) -> None:
         assert len(mended.splitlines()) == len(kept)
         assert all(line in lines or line in damaged for line in mended.splitlines(keepends=True))
         assert done(path) == kept
+
+
+@pytest.mark.parametrize(("left", "newline"), [(40, b""), (5, b""), (40, b"\n")])
+def test_a_line_that_was_torn_in_the_middle_is_dropped_if_that_is_wanted(
+    path: Path, left: int, newline: bytes
+) -> None:
+    lines = written(path, *map(answer, range(4))).splitlines(keepends=True)
+    torn = b"".join([lines[0], lines[1][:left] + newline, *lines[2:]])
+    path.write_bytes(torn)
+    with pytest.raises(UsageError, match=r"line 2 of .* is torn") as caught:
+        done(path)
+    assert f"sed -i 2d {path}" in str(caught.value.hint)
+    assert path.read_bytes() == torn
+    asked = []
+    with AnswersFile(path, lambda line: not asked.append(line)) as answers:
+        found = answers.done.tolist()
+    assert asked == [2]
+    assert found == ([0, 2, 3] if newline else [0, 3])
+    assert done(path) == found
 
 
 FOREIGN = {

@@ -29,6 +29,10 @@ def touched(path: Path) -> Path:
         ("sub/v_a.webm", "sub/a"),
         ("a.b.gif", "a.b"),
         ("no extension", "no extension"),
+        ("video6513.mp4", "video6513"),
+        ("vid1.avi", "video1"),
+        ("video6513.mp4", "6513"),
+        ("7.webm", "video7"),
         ("東京.mov", "東京"),
     ],
 )

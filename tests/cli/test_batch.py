@@ -5,11 +5,13 @@ import io
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from pandacli.batch.answers_file import AnswersFile
+from pandacli.batch.job import Batch
 from pandacli.cli.demo import CLIP
 from pandacli.cli.entry import run
 from pandacli.ui.batch import BatchDisplay
@@ -164,6 +166,28 @@ def test_the_display_knows_whether_answers_go_to_stdout(monkeypatch, home, optio
     assert seen == [lines]
 
 
+def test_a_pipe_is_told_soon_that_many_questions_are_being_read(monkeypatch, capsys, home) -> None:
+    plan = Batch.plan
+
+    def slowly(*arguments):
+        time.sleep(0.4)
+        return plan(*arguments)
+
+    monkeypatch.setattr(Batch, "plan", slowly)
+    monkeypatch.setattr("pandacli.cli.batch._SLOW", 0.1)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+    (home / "q.jsonl").touch()
+    assert run(["batch", str(home / "q.jsonl"), "-m", "tiny"]) == 0
+    assert capsys.readouterr().err.startswith(f"panda: reading {home / 'q.jsonl'}\n")
+
+
+def test_what_is_not_used_of_the_questions_is_told(panda, home) -> None:
+    record = {"video": "none.mp4", "question": "Which?", "options": ["a", "b"]}
+    (home / "q.jsonl").write_bytes(as_lines([record, record]))
+    done = panda("batch", "q.jsonl", *TINY)
+    assert done.stderr.count(b"the model is not shown the choices in 'options'") == 1
+
+
 REFUSED = {
     "no questions": (["none.jsonl"], 3, "there is no file none.jsonl"),
     "a video": (["clip.mp4"], 3, "clip.mp4 is not a file of questions"),
@@ -174,6 +198,11 @@ REFUSED = {
     "the questions": (["q.jsonl", "-o", "./q.jsonl"], 2, "is the file of the questions"),
     "no folder": (["q.jsonl", "-o", "none/a.jsonl"], 2, "there is no folder none"),
     "a folder": (["q.jsonl", "-o", "."], 2, ". is a folder"),
+    "a clip": (
+        ["q.jsonl", "-o", "clip.mp4", "--output-format", "csv"],
+        2,
+        "clip.mp4 is there already, and is no earlier output in the format csv",
+    ),
     "a file of others": (["q.jsonl", "-o", "clip.mp4"], 2, "clip.mp4 is no answers file of panda"),
 }
 

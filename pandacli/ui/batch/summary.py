@@ -51,7 +51,7 @@ def failure_rows(failures: Failures) -> list[Row]:
         )
         for kind in kinds
     ]
-    return [*rows, (f"{others:,}", "of other kinds")] if others else rows
+    return [*rows, (f"{others:,}", "other failures")] if others else rows
 
 
 def stage_rows(tally: Tally, seconds: float) -> list[Row]:
