@@ -37,6 +37,7 @@ def main() -> NoReturn:
     signals.leave()
     _discard_unwritten()
     if stopped or _computing():
+        signals.unlink_semaphores()
         os._exit(code)  # the interpreter would wait for threads, and torch abort the process
     sys.exit(code)
 

@@ -22,6 +22,7 @@ TERMINATED = 143
 GRACE = 1.0
 """Seconds that the main thread has to end the program."""
 
+_TO_TIDY = 0.2  # seconds
 _HANDLED = 0xFF  # no signal has this number
 _TERMINATING = tuple(getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP", "SIGQUIT"))
 _CODES = {number: TERMINATED for number in _TERMINATING if number} | {signal.SIGINT: INTERRUPTED}
@@ -81,6 +82,9 @@ class _Watch:
 
     def _exit(self, code: int) -> NoReturn:
         with suppress(Exception):
+            tidying = threading.Thread(target=unlink_semaphores, daemon=True)
+            tidying.start()
+            tidying.join(_TO_TIDY)
             _restore_terminal(self._terminal)
         os._exit(code)
 
@@ -163,6 +167,16 @@ def interrupts_do_not_end() -> Iterator[None]:
     finally:
         signal.signal(signal.SIGINT, before)
         listen()
+
+
+def unlink_semaphores() -> None:
+    """Remove what multiprocessing would remove at the end of the interpreter, before `os._exit`.
+
+    Progress bars of libraries have a semaphore; one that is left is complained of on stderr.
+    """
+    if (util := sys.modules.get("multiprocessing.util")) is not None:
+        with suppress(Exception):
+            util._run_finalizers(0)
 
 
 def leave() -> None:

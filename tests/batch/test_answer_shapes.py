@@ -168,7 +168,7 @@ def test_ids_are_strings_whatever_their_name_is_in(tmp_path: Path, shape: str) -
     assert [entry["id"] for entry in found] == ["44815", "v_2"]
 
 
-def test_ids_that_repeat_are_made_unique_and_that_is_told(tmp_path: Path) -> None:
+def test_repeated_ids_are_made_unique_and_reported(tmp_path: Path) -> None:
     videos = ["a.mp4", "b.mp4", "b.mp4", "c/b.mp4"]
     path = tmp_path / "q.jsonl"
     entries = [{"video": v, "question": f"{n}?", "qid": 6} for n, v in enumerate(videos)]
@@ -183,7 +183,7 @@ def test_ids_that_repeat_are_made_unique_and_that_is_told(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("answer", ["", "yes"])
-def test_answers_without_right_ones_beside_them_are_told(tmp_path: Path, answer: str) -> None:
+def test_answers_without_right_answers_are_reported(tmp_path: Path, answer: str) -> None:
     path = tmp_path / "q.jsonl"
     path.write_text(json.dumps({"video": "a", "question": "One?", "answer": answer}))
     with open_questions(path) as questions:

@@ -58,7 +58,7 @@ def test_questions_under_the_name_of_their_video_are_read(tmp_path: Path) -> Non
         assert {record.question for record in found} == {"How many?"}
 
 
-def test_what_is_said_later_in_a_conversation_is_not_asked_and_that_is_told(
+def test_only_the_first_turn_of_a_conversation_is_asked_and_that_is_reported(
     tmp_path: Path,
 ) -> None:
     turns = [{"from": "system", "value": "Be brief."}, HUMAN, {"from": "gpt", "value": "A ball."}]
@@ -92,7 +92,7 @@ def test_what_is_said_later_in_a_conversation_is_not_asked_and_that_is_told(
         ({"video": "https://a/b.mp4", "messages": [USER]}, "is not on this machine"),
     ],
 )
-def test_a_conversation_that_is_no_question_about_a_video_is_told(
+def test_a_conversation_without_one_question_and_one_video_is_an_error(
     entry: dict[str, Any], told: str
 ) -> None:
     assert told in problem(json.dumps(entry))
@@ -118,7 +118,7 @@ def test_start_and_end_are_the_range_where_there_is_no_other(tmp_path: Path) -> 
         (["answer", "category", "id"], None),
     ],
 )
-def test_choices_that_are_not_shown_are_told_once(
+def test_choices_that_are_not_shown_are_named_once(
     tmp_path: Path, names: list[str], told: str | None
 ) -> None:
     entry = {"video": "a", "question": "?"} | dict.fromkeys(names, "x")
@@ -137,13 +137,13 @@ def test_choices_that_are_not_shown_are_told_once(
         ({}, "the field 'video' is missing"),
     ],
 )
-def test_a_field_that_is_missing_is_told_with_the_nearest_that_is_there(
+def test_the_error_for_a_missing_field_names_the_nearest_one(
     entry: dict[str, str], told: str
 ) -> None:
     assert told in problem(json.dumps(entry))
 
 
-def test_a_table_without_the_columns_is_told_with_those_it_has(tmp_path: Path) -> None:
+def test_the_error_for_a_table_names_the_columns_it_has(tmp_path: Path) -> None:
     with pytest.raises(ClipError, match=r"its columns are clip, ask$"):
         open_questions(written(tmp_path, "q.csv", "clip,ask\na,b\n"))
 
@@ -165,7 +165,7 @@ def test_parquet_is_read_like_lines(tmp_path: Path) -> None:
         assert [each for _, each in read(questions) if isinstance(each, Record)] == found
 
 
-def test_damaged_parquet_is_told(tmp_path: Path) -> None:
+def test_damaged_parquet_is_an_error(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     for content in (b"PAR1", b"PAR1" + b"\0" * 400 + b"PAR1"):
         with pytest.raises(ClipError, match="cannot be read as Parquet") as caught:

@@ -7,6 +7,7 @@ BLOCKED_AT  the file that is made once it blocks
 """
 
 import ctypes
+import multiprocessing
 import os
 import threading
 from pathlib import Path
@@ -53,6 +54,8 @@ def swallowing(*_, **__):
 
 
 def _blocks():
+    global _lock
+    _lock = multiprocessing.RLock()  # as progress bars have one, which must not be left behind
     Path(os.environ["BLOCKED_AT"]).touch()
 
 

@@ -166,7 +166,7 @@ def test_the_display_knows_whether_answers_go_to_stdout(monkeypatch, home, optio
     assert seen == [lines]
 
 
-def test_a_pipe_is_told_soon_that_many_questions_are_being_read(monkeypatch, capsys, home) -> None:
+def test_without_a_terminal_a_slow_plan_is_announced(monkeypatch, capsys, home) -> None:
     plan = Batch.plan
 
     def slowly(*arguments):
@@ -181,7 +181,7 @@ def test_a_pipe_is_told_soon_that_many_questions_are_being_read(monkeypatch, cap
     assert capsys.readouterr().err.startswith(f"panda: reading {home / 'q.jsonl'}\n")
 
 
-def test_what_is_not_used_of_the_questions_is_told(panda, home) -> None:
+def test_choices_that_are_not_used_are_named_once(panda, home) -> None:
     record = {"video": "none.mp4", "question": "Which?", "options": ["a", "b"]}
     (home / "q.jsonl").write_bytes(as_lines([record, record]))
     done = panda("batch", "q.jsonl", *TINY)
