@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pandacli.ui.batch import BatchDisplay
 
 _EXAMPLE = "for example: panda batch questions.jsonl"
-_SLOW = 2.0  # seconds
+_SLOW = 5.0  # seconds
 _FAILURES = 1  # the exit code where some records failed
 
 
