@@ -231,9 +231,9 @@ class Batch:
         )
 
     def _refuse_foreign(self) -> None:
-        if self._shape != _OURS and self._shaped and self.journal:
+        if self._shape != _OURS and self.output and self.journal:
             ours = partial(is_in_shape, format=self._shape)
-            refuse_foreign(self._shaped, self.journal, self._shape, ours)
+            refuse_foreign(self.output, self.journal, self._shape, ours)
 
     def _refuse_what_is_read(self, path: Path) -> None:
         if not self._piped:

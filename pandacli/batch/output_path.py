@@ -53,7 +53,7 @@ def refuse_foreign(
     except OSError as error:
         raise ClipError(f"cannot read {path}: {error.strerror}") from error
     raise UsageError(
-        f"{path} is there already, and is no earlier output in the format {what}",
+        f"{path} already exists and is not an earlier output in the format {what}",
         "name another file with -o",
     )
 

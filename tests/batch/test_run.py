@@ -262,7 +262,7 @@ def test_a_clip_or_a_file_of_others_is_never_replaced(batch, clips, tmp_path, sh
     elif way == "foreign table":
         output.write_text("video,question,notes\na,b,c\n")
     before = output.read_bytes()
-    with pytest.raises(UsageError, match=r"no earlier output|no answers file"):
+    with pytest.raises(UsageError, match=r"not an earlier output|no answers file"):
         batch([ask(1, str(clip))], output_format=shape, output=str(output))
     assert output.read_bytes() == before
     assert not list(tmp_path.glob("*.answers.*"))
@@ -286,7 +286,7 @@ def test_a_file_put_in_the_place_of_the_output_meanwhile_is_kept(
     with Batch(Job(str(questions), settings, str(output), video_dir=clips)) as opened:
         list(opened.plan().outcomes(lambda: panda))
         output.write_text("my notes")
-        with pytest.raises(UsageError, match="no earlier output"):
+        with pytest.raises(UsageError, match="not an earlier output"):
             opened.finish(print)
     assert output.read_text() == "my notes"
     assert read_clips

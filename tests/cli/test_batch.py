@@ -201,7 +201,7 @@ REFUSED = {
     "a clip": (
         ["q.jsonl", "-o", "clip.mp4", "--output-format", "csv"],
         2,
-        "clip.mp4 is there already, and is no earlier output in the format csv",
+        "clip.mp4 already exists and is not an earlier output in the format csv",
     ),
     "a file of others": (["q.jsonl", "-o", "clip.mp4"], 2, "clip.mp4 is no answers file of panda"),
 }
