@@ -1,5 +1,6 @@
 """From the name of a video in a record to its file."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
