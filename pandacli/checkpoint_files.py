@@ -1,9 +1,9 @@
 """The files of a checkpoint folder, found without reading the weights, or importing torch."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from pandacli import small_files
 from pandacli.errors import ModelError
 
 INCOMPLETE = "the files may be incomplete or damaged: get the model again"
@@ -38,16 +38,13 @@ def read_json(path: Path) -> dict[str, Any]:
         ModelError: The file is missing or damaged, or holds anything but an object.
     """
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        return small_files.read_object(path)
     except FileNotFoundError as error:
         raise ModelError(f"no {path.name} in {path.parent}") from error
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # lists in lists in lists, without an end
-        raise ModelError(f"{path} is not valid JSON", INCOMPLETE) from error
-    if not isinstance(fields, dict):
-        raise ModelError(f"{path} does not hold a JSON object", INCOMPLETE)
-    return fields
+    except ValueError as error:
+        raise ModelError(f"{path} is not a valid JSON object: {error}", INCOMPLETE) from error
 
 
 def _indexed_files(index: Path) -> list[Path]:

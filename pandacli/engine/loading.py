@@ -16,7 +16,13 @@ from pandacli.engine.device import memory_errors
 from pandacli.engine.placement import Placement
 from pandacli.engine.quiet import accept_half_precision_inputs, quiet_libraries
 from pandacli.errors import ModelError
-from pandacli.model.checkpoint import read_config, read_generation_config
+from pandacli.model.checkpoint import (
+    check_model_values,
+    read_config,
+    read_generation_config,
+    read_quantised,
+    read_tensors,
+)
 from pandacli.model.int8 import Int8Linear, quantize_rows
 from pandacli.model.modeling import VideoPandaForConditionalGeneration
 
@@ -58,6 +64,8 @@ def load_model(
         for parameter in model.parameters():
             if parameter.is_floating_point():
                 parameter.data = parameter.data.to(dtype)
+        if stored:
+            check_model_values(folder, model)  # again: what was just converted may have overflowed
     return model  # transformers hands it over in evaluation mode
 
 
@@ -80,14 +88,18 @@ def load_copy(
     """
     with quiet_libraries(), memory_errors(hint):
         config = read_config(folder)
-        if hasattr(config, "quantization_config"):
-            del config.quantization_config
+        stored = config.__dict__.pop("quantization_config", None)
         if not layers:
             config.num_hidden_layers = 0
         with init_empty_weights(include_buffers=False):
             model = VideoPandaForConditionalGeneration(config)
         if not layers:
             model.model.norm = model.lm_head = nn.Identity()
+        expected = model.state_dict()
+        if stored:
+            read_quantised(folder, expected, 8 if stored["load_in_8bit"] else 4)
+        else:
+            read_tensors(folder, expected)
         for path in weight_files(folder):
             try:
                 _fill(model, path)
@@ -96,10 +108,11 @@ def load_copy(
                     f"the quantised copy in {folder} is damaged",
                     f"remove the folder {folder}, and panda makes it anew",
                 ) from error
-        model.generation_config = read_generation_config(folder) or model.generation_config
+        model.generation_config = read_generation_config(folder, config) or model.generation_config
     missing = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if missing:
         raise ModelError(f"the quantised copy in {folder} lacks {missing[0]}")
+    check_model_values(folder, model)
     model.train(False)
     return model
 

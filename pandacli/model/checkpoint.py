@@ -1,11 +1,16 @@
-"""Reading a checkpoint folder: the authors' layout, or one written by `save_pretrained`.
+"""The gate for checkpoint folders: the authors' layout, or one written by `save_pretrained`.
 
-Files are mapped into memory, never read whole: what the model does not use is never touched, and
-what it uses goes from the file to its device tensor by tensor. Nothing in a folder can run code.
-Everything that can be wrong with the files is found before the model is built, as a `ModelError`.
+Every way to load a model (plain weights, weights that bitsandbytes quantised, our own copies,
+conversion) takes its tensors from here, and only if configuration, names, shapes, types and values
+are right; what is wrong is a `ModelError`. Nothing in a folder can run code, and what a file says
+of its own size is never believed beyond the size of the file.
+
+Files are mapped into memory, not read whole: what the model does not use is never touched, and
+what it uses goes from the file to its device tensor by tensor.
 """
 
 import logging
+import math
 import pickle
 import warnings
 import zipfile
@@ -14,16 +19,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from safetensors import safe_open
+from torch import Tensor, nn
 from transformers import GenerationConfig
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from pandacli.checkpoint_files import INCOMPLETE, read_json, some, weight_files
 from pandacli.errors import ModelError
-from pandacli.model.config import VideoPandaConfig
+from pandacli.model import bnb_weights
+from pandacli.model.config import VideoPandaConfig, check_token_ids
 from pandacli.model.official import BATCH_COUNTER, MODEL_TYPES, tensor_name
+from pandacli.model.tokenizer import VideoPandaTokenizer
 
 logger = logging.getLogger(__name__)
+
+_LAYERS = "model.layers."
+"""What may be quantised: matrices of the Llama's layers."""
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_FLOAT32_MAX = torch.finfo(torch.float32).max
+_WEIGHTS = (".safetensors", ".bin", ".gguf")
+_MOST_PARAMETERS_A_BYTE = 2.5  # 4 bits are 2; what is left allows for tensors stored once for two
+_PICKLE_BYTES = 1 << 24  # of names and shapes; the largest published ones take 1 MB
+_SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty", "max_length", "max_new_tokens")
 
 
 def read_config(folder: Path, **overrides: Any) -> VideoPandaConfig:
@@ -43,13 +61,32 @@ def read_config(folder: Path, **overrides: Any) -> VideoPandaConfig:
         raise ModelError(f"{path} describes a model of type {kind!r}, not a Video-Panda")
     try:
         config: VideoPandaConfig = VideoPandaConfig.from_dict(fields | overrides)
+        frequencies = LlamaRotaryEmbedding(config).inv_freq
+        if not frequencies.isfinite().all():
+            raise ValueError("rope_parameters give rotary positions that are not finite")
     except Exception as error:  # the checks of transformers raise errors of many kinds
         reason = " ".join(str(error).split())
         raise ModelError(f"{path} cannot be used: {reason}") from error
+    _check_size(folder, config)
     return config
 
 
-def read_generation_config(folder: Path) -> GenerationConfig | None:
+def read_tokenizer(folder: Path, config: VideoPandaConfig) -> VideoPandaTokenizer:
+    """The tokenizer in a folder, checked against the vocabulary of the model.
+
+    Raises:
+        ModelError: It is missing or damaged, or has more tokens than the model.
+    """
+    tokenizer = VideoPandaTokenizer.from_pretrained(folder)
+    if len(tokenizer) > config.vocab_size:
+        raise ModelError(
+            f"the tokenizer in {folder} has {len(tokenizer)} tokens, the model {config.vocab_size}",
+            "get the tokenizer.model that belongs to the model",
+        )
+    return tokenizer
+
+
+def read_generation_config(folder: Path, config: VideoPandaConfig) -> GenerationConfig | None:
     """How the model in a folder generates by default, or None where the folder does not say.
 
     Raises:
@@ -58,10 +95,19 @@ def read_generation_config(folder: Path) -> GenerationConfig | None:
     path = folder / "generation_config.json"
     if not path.is_file():
         return None
+    fields = read_json(path)
     try:
-        generation = GenerationConfig.from_dict(read_json(path))
-    except (TypeError, ValueError, AttributeError) as error:
-        raise ModelError(f"{path} cannot be used: {error}") from error
+        ids = {name: value for name, value in fields.items() if name.endswith("_token_id")}
+        check_token_ids(ids, config.vocab_size)
+        sampling = {name: fields[name] for name in _SAMPLING if fields.get(name) is not None}
+        for name, value in sampling.items():
+            if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+                raise ValueError(f"{name} {value!r} is not a positive number")
+        do_sample = fields.get("do_sample") is True
+        generation = GenerationConfig.from_dict({**ids, **sampling, "do_sample": do_sample})
+    except Exception as error:  # as of the configuration
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{path} cannot be used: {reason}") from error
     if not generation.do_sample:
         # Vicuna's file sets a temperature beside greedy decoding: transformers won't save that
         generation.temperature = generation.top_p = generation.top_k = None
@@ -72,7 +118,7 @@ def read_tensors(folder: Path, expected: Mapping[str, Tensor]) -> dict[str, Tens
     """The tensors of a model, under our names, mapped from the files of a folder.
 
     Where one is stored under two names, the one that is also ours is taken. Warns of tensors that
-    neither the model nor the official layout knows.
+    neither the model nor the official layout knows. Values are not looked at: see `check_values`.
 
     Args:
         folder: The checkpoint folder.
@@ -82,39 +128,175 @@ def read_tensors(folder: Path, expected: Mapping[str, Tensor]) -> dict[str, Tens
         ModelError: There are no weights; a file is missing, damaged, or holds anything but tensors;
             a tensor is missing or has another shape.
     """
-    tensors: dict[str, Tensor] = {}
-    aliased: dict[str, Tensor] = {}
-    for path in weight_files(folder):
-        for key, tensor in _open(path):
-            name = tensor_name(key)
-            if name is not None:
-                (tensors if name == key else aliased)[name] = tensor
-    tensors = aliased | tensors
-    # left out of the official layout; only training with another momentum would count batches
-    for name, wanted in expected.items():
-        if name.endswith(BATCH_COUNTER):
-            tensors[name] = torch.zeros_like(wanted, device="cpu")
+    tensors = _stored_tensors(folder)
+    _add_batch_counters(tensors, expected)
     _check(folder, tensors, expected)
     return tensors
+
+
+def read_quantised(
+    folder: Path, expected: Mapping[str, Tensor], bits: int
+) -> tuple[dict[str, Tensor], frozenset[str]]:
+    """The tensors of a model of which layers may be stored as bitsandbytes quantises them.
+
+    Args:
+        folder: The folder of a checkpoint, or of a copy.
+        expected: As for `read_tensors`, of the model without quantisation.
+        bits: In how many bits they are: 8 or 4.
+
+    Returns:
+        The tensors as `read_tensors`, the parts of quantised weights among them; and the names of
+        the weights that are quantised, whose parts have been checked, values included.
+
+    Raises:
+        ModelError: As `read_tensors`; a quantised weight is not whole, or is none of a layer.
+    """
+    tensors = _stored_tensors(folder)
+    _add_batch_counters(tensors, expected)
+    quantised: dict[str, dict[str, Tensor]] = {}
+    for name in tensors:
+        if weight := bnb_weights.part_of(name):
+            quantised.setdefault(weight, {})[name] = tensors[name]
+    plain = dict(tensors)
+    for weight, parts in quantised.items():
+        if weight not in expected or not is_quantisable(weight, expected[weight]):
+            raise ModelError(f"{folder} stores {weight} quantised, which this model does not have")
+        for name in parts:
+            del plain[name]
+        if weight in plain:
+            parts[weight] = plain.pop(weight)
+        layer = weight.removesuffix("weight")
+        try:
+            named = {name.removeprefix(layer): part for name, part in parts.items()}
+            bnb_weights.check_parts(named, expected[weight].shape, bits)
+        except ValueError as error:
+            raise ModelError(f"{weight} in {folder} is damaged: {error}", INCOMPLETE) from error
+        for name, part in parts.items():
+            if part.is_floating_point():
+                check_values(folder, name, part)
+    _check(folder, plain, {name: t for name, t in expected.items() if name not in quantised})
+    if not quantised:
+        raise ModelError(f"nothing in {folder} is quantised, as its config.json says", INCOMPLETE)
+    return tensors, frozenset(quantised)
+
+
+def is_quantisable(name: str, tensor: Tensor) -> bool:
+    """Whether the tensor of this name is the weight of a linear layer of the Llama."""
+    return tensor.ndim == 2 and name.startswith(_LAYERS) and name.endswith(".weight")
+
+
+def tensor_order(folder: Path, expected: Mapping[str, Tensor]) -> list[str]:
+    """The names of what `iterate_tensors` gives, in its order; no values are read.
+
+    Raises:
+        ModelError: As `read_tensors`.
+    """
+    read_tensors(folder, expected)
+    return [name for _, name, _ in _chosen(folder, expected)]
 
 
 def iterate_tensors(folder: Path, expected: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     """The tensors of `read_tensors`, one after another, without those that are not stored.
 
     Only one file is mapped at a time, so that what was read of the others takes no memory. The
-    order is always the same.
+    order is always the same. Values are not looked at: see `check_values`.
 
     Raises:
         ModelError: As `read_tensors`, and before the first tensor is given.
     """
     read_tensors(folder, expected)
+    for _, name, tensor in _chosen(folder, expected):
+        yield name, tensor
+
+
+def check_values(folder: Path, name: str, tensor: Tensor) -> None:
+    """Refuse numbers that are not finite, or not in float32; one pass over the memory, on its device.
+
+    It runs at 8 GB a second on two CPU cores and at the speed of the memory on a card: little
+    beside reading the same weights from a disk, so weights of every size are checked.
+
+    Raises:
+        ModelError: There is one, or a negative variance.
+    """
+    if not tensor.numel():
+        return
+    low, high = map(float, torch.aminmax(tensor.detach()))
+    if not (-_FLOAT32_MAX <= low and high <= _FLOAT32_MAX):
+        raise ModelError(f"{name} in {folder} holds numbers that are not finite", INCOMPLETE)
+    if name.endswith(".running_var") and low < 0:
+        raise ModelError(f"{name} in {folder} holds negative variances", INCOMPLETE)
+
+
+def check_model_values(folder: Path, model: nn.Module) -> None:
+    """`check_values` of all that was loaded into a model, wherever it is.
+
+    Raises:
+        ModelError: As `check_values`.
+    """
+    for name, tensor in model.state_dict().items():
+        if isinstance(tensor, Tensor) and tensor.is_floating_point() and not tensor.is_meta:
+            check_values(folder, name, tensor)
+
+
+def _check_size(folder: Path, config: VideoPandaConfig) -> None:
+    """Refuse a configuration of a model that cannot be in the files beside it.
+
+    So a small folder can make nobody allocate a large model, or build one layer by layer.
+    """
+    try:
+        held = sum(path.stat().st_size for path in folder.iterdir() if path.suffix in _WEIGHTS)
+    except OSError as error:
+        raise ModelError(f"{folder} cannot be read: {error.strerror}") from error
+    assert config.head_dim is not None  # filled in by transformers
+    assert config.num_key_value_heads is not None
+    heads = 2 * config.num_attention_heads + 2 * config.num_key_value_heads
+    layer = heads * config.head_dim + 3 * config.intermediate_size + 2
+    parameters = config.hidden_size * (config.vocab_size + config.num_hidden_layers * layer)
+    if held and parameters > _MOST_PARAMETERS_A_BYTE * held:
+        raise ModelError(
+            f"{folder / 'config.json'} describes a model of {parameters:,} parameters, and the"
+            f" weights beside it have {held:,} bytes",
+            INCOMPLETE,
+        )
+
+
+def _stored_tensors(folder: Path) -> dict[str, Tensor]:
+    """All that is stored and known, under our names."""
+    tensors: dict[str, Tensor] = {}
+    aliased: dict[str, Tensor] = {}
+    places: dict[str, Path] = {}
+    for path in weight_files(folder):
+        for key, tensor in _open(path):
+            if (name := tensor_name(key)) is None:
+                continue
+            if key in places:
+                raise ModelError(f"{some([key])} is in {path} and in {places[key]}", INCOMPLETE)
+            places[key] = path
+            if reason := _oddity(tensor):
+                raise ModelError(f"{some([key])} in {path} is {reason}", INCOMPLETE)
+            (tensors if name == key else aliased)[name] = tensor
+    return aliased | tensors
+
+
+def _chosen(folder: Path, expected: Mapping[str, Tensor]) -> Iterator[tuple[Path, str, Tensor]]:
+    """Each stored tensor that is used, once, in the order of the files."""
     files = weight_files(folder)
     stored = {key for path in files for key, _ in _open(path)}
+    given = set()
     for path in files:
         for key, tensor in _open(path):
             name = tensor_name(key)
-            if name is not None and name in expected and (name == key or name not in stored):
-                yield name, tensor
+            if name not in expected or name in given or (name != key and name in stored):
+                continue
+            given.add(name)
+            yield path, name, tensor
+
+
+def _add_batch_counters(tensors: dict[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    # left out of the official layout; only training with another momentum would count batches
+    for name, wanted in expected.items():
+        if name.endswith(BATCH_COUNTER):
+            tensors[name] = torch.zeros_like(wanted, device="cpu")
 
 
 def _check(folder: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
@@ -127,14 +309,31 @@ def _check(folder: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, T
     wrong = [
         f"{name} is {_kind(tensors[name])} instead of {_kind(wanted)}"
         for name, wanted in expected.items()
-        if tensors[name].shape != wanted.shape
-        or tensors[name].is_floating_point() != wanted.is_floating_point()
+        if tensors[name].shape != wanted.shape or not _same_kind(tensors[name], wanted)
     ]
     if wrong:
         raise ModelError(f"{len(wrong)} tensors in {folder} do not fit: {some(wrong)}", INCOMPLETE)
     unknown = sorted(set(tensors) - set(expected))
     if unknown:
         logger.warning("unknown tensors in %s are ignored: %s", folder, some(unknown))
+
+
+def _same_kind(tensor: Tensor, wanted: Tensor) -> bool:
+    return tensor.dtype in _FLOATS if wanted.is_floating_point() else tensor.dtype == wanted.dtype
+
+
+def _oddity(tensor: Tensor) -> str | None:
+    """Why a tensor is not plain numbers in memory; None where it is."""
+    if type(tensor) not in (Tensor, nn.Parameter) or tensor.is_nested or tensor.is_quantized:
+        return "of a kind that is no plain tensor"
+    if tensor.layout != torch.strided or tensor.device.type != "cpu":
+        return "not dense"
+    if tensor.is_conj() or tensor.is_neg():
+        return "a view of other numbers"
+    # one number may stand for many by its strides: the model would be larger than its file
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return "larger than what is stored of it"
+    return None
 
 
 def _open(path: Path) -> Iterator[tuple[str, Tensor]]:
@@ -145,32 +344,53 @@ def _open(path: Path) -> Iterator[tuple[str, Tensor]]:
 def _open_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118  (not a mapping)
-                if tensor_name(key) is not None:
-                    yield key, file.get_tensor(key)
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+            tensors = {
+                key: file.get_tensor(key)
+                for key in file.keys()  # noqa: SIM118  (not a mapping)
+                if tensor_name(key) is not None
+            }
+    except Exception as error:  # a damaged header can fail in any way
         raise ModelError(f"{path} cannot be read as weights", INCOMPLETE) from error
+    yield from tensors.items()
 
 
 def _open_bin(path: Path) -> Iterator[tuple[str, Tensor]]:
     try:
+        zipped = _is_archive(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about what is odd in a file that is refused anyway
             # files of before 2020 are no zip archives, and cannot be mapped
-            stored = torch.load(
-                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-            )
+            stored = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{path} was refused: it is damaged, or would run code when opened", INCOMPLETE
         ) from error
     except Exception as error:  # a damaged pickle can fail in any way
         raise ModelError(f"{path} cannot be read as weights", INCOMPLETE) from error
-    if not isinstance(stored, Mapping):
+    if not isinstance(stored, dict) or not all(isinstance(key, str) for key in stored):
         raise ModelError(f"{path} does not hold named tensors", INCOMPLETE)
     for key, tensor in stored.items():
         if isinstance(tensor, Tensor):
-            yield str(key), tensor
+            yield key, tensor
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether a file is a zip archive, as which torch has saved weights since 2020.
+
+    Raises:
+        ValueError: It is one whose content is larger than itself, or has to be unpacked.
+    """
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":  # by this torch tells, too
+            return False
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    sizes = sum(entry.file_size for entry in entries)
+    stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+    pickled = max((e.file_size for e in entries if e.filename.endswith(".pkl")), default=0)
+    if not stored or sizes > path.stat().st_size or pickled > _PICKLE_BYTES:
+        raise ValueError("compressed, or larger than the file")
+    return True
 
 
 def _kind(tensor: Tensor) -> str:

@@ -12,6 +12,7 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.llama.modeling_llama import LlamaPreTrainedModel
 
+from pandacli.errors import ModelError
 from pandacli.model import checkpoint
 from pandacli.model.config import VideoPandaConfig
 from pandacli.model.derived import Derived
@@ -119,23 +120,36 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
             fields = VideoPandaConfig.__dataclass_fields__.keys() & kwargs.keys() - {"dtype"}
             changed = {name: kwargs.pop(name) for name in fields}
             config = checkpoint.read_config(Path(config or folder), **changed)
-        if getattr(config, "quantization_config", None) is not None:
-            # stored quantised: transformers knows the names of the parts of such a tensor
-            return super().from_pretrained(folder, *model_args, config=config, **kwargs)
         with torch.device("meta"):
             expected = cls(config).state_dict()
+        if getattr(config, "quantization_config", None) is None:
+            tensors = checkpoint.read_tensors(folder, expected)
+        else:
+            given = config.quantization_config
+            fields = dict(given if isinstance(given, dict) else given.to_dict())
+            bits = 8 if fields.get("load_in_8bit") else 4
+            tensors, quantised = checkpoint.read_quantised(folder, expected, bits)
+            # quantised is what is stored so, whatever the file says
+            matrices = (name for name, tensor in expected.items() if tensor.ndim == 2)
+            kept = [name.removesuffix(".weight") for name in matrices if name not in quantised]
+            config.quantization_config = fields | {"llm_int8_skip_modules": kept}
         kwargs.pop("subfolder", None)
-        kwargs.setdefault("generation_config", checkpoint.read_generation_config(folder))
-        loaded = super().from_pretrained(
+        wants_details = kwargs.pop("output_loading_info", False)
+        kwargs.setdefault("generation_config", checkpoint.read_generation_config(folder, config))
+        model, details = super().from_pretrained(
             None,
             *model_args,
             config=config,
-            state_dict=checkpoint.read_tensors(folder, expected),
+            state_dict=tensors,
+            output_loading_info=True,
             **kwargs,
         )
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if left := [*details["missing_keys"], *details["mismatched_keys"]]:
+            # they would be random numbers
+            raise ModelError(f"{len(left)} tensors in {folder} were not loaded: {left[0]}")
+        checkpoint.check_model_values(folder, model)
         model.name_or_path = model.config.name_or_path = str(folder)
-        return loaded
+        return (model, details) if wants_details else model
 
     def get_video_features(self, pixel_values: Tensor) -> list[Tensor]:
         """Turn videos into the tokens that the Llama reads.

@@ -27,38 +27,9 @@ _UNUSED_PARTS = (
 _UNUSED_WITHIN = (".lmhra2.",)  # stored, but never called
 _UNUSED_LEAVES = (".rotary_emb.inv_freq", BATCH_COUNTER)
 
-_FIELDS = frozenset(
-    {
-        "architectures",
-        "attention_bias",
-        "attention_dropout",
-        "bos_token_id",
-        "dtype",
-        "eos_token_id",
-        "head_dim",
-        "hidden_act",
-        "hidden_size",
-        "initializer_range",
-        "intermediate_size",
-        "max_position_embeddings",
-        "mlp_bias",
-        "num_attention_heads",
-        "num_hidden_layers",
-        "num_key_value_heads",
-        "pad_token_id",
-        "quantization_config",
-        "rms_norm_eps",
-        "rope_parameters",
-        "rope_scaling",
-        "rope_theta",
-        "tie_word_embeddings",
-        "torch_dtype",
-        "transformers_version",
-        "video_hidden_size",
-        "vocab_size",
-    }
-)
 _PROJECTOR = "mlp2x_gelu"
+_OTHERWISE_MEANT = ("image_size", "patch_size", "video_num_heads", "num_frames", "all_num_frames")
+"""Sizes of `VideoPandaConfig` that official files do not state: its defaults are theirs."""
 
 
 def tensor_name(key: str) -> str | None:
@@ -84,10 +55,7 @@ def is_official(fields: dict[str, Any]) -> bool:
 
 
 def config_fields(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of `VideoPandaConfig` in those of an official `config.json`.
-
-    Left out are paths, teachers, and switches of the training such as `use_cache`, which would make
-    every answer slow.
+    """The fields of an official `config.json` under the names of `VideoPandaConfig`.
 
     Raises:
         ValueError: The checkpoint has a projector other than the two layers of the paper.
@@ -95,7 +63,7 @@ def config_fields(fields: dict[str, Any]) -> dict[str, Any]:
     projector = fields.get("mm_projector_type", _PROJECTOR)
     if projector != _PROJECTOR:
         raise ValueError(f"mm_projector_type {projector!r} is not {_PROJECTOR!r}")
-    known = {name: value for name, value in fields.items() if name in _FIELDS}
+    known = {name: value for name, value in fields.items() if name not in _OTHERWISE_MEANT}
     if "mm_hidden_size" in fields:
         known.setdefault("video_hidden_size", fields["mm_hidden_size"])
     return known

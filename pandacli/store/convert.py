@@ -20,7 +20,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pandacli.errors import ModelError
-from pandacli.model.checkpoint import iterate_tensors, read_config
+from pandacli.model.checkpoint import (
+    check_values,
+    is_quantisable,
+    iterate_tensors,
+    read_config,
+)
 from pandacli.model.config import VideoPandaConfig
 from pandacli.model.int8 import quantize_rows
 from pandacli.model.modeling import VideoPandaForConditionalGeneration
@@ -138,11 +143,6 @@ def empty_model(config: VideoPandaConfig) -> VideoPandaForConditionalGeneration:
         return VideoPandaForConditionalGeneration(config)
 
 
-def is_quantised(name: str, tensor: Tensor) -> bool:
-    """Whether the tensor of this name is the weight of a linear layer of the Llama."""
-    return tensor.ndim == 2 and name.endswith(".weight") and not name.startswith(KEPT)
-
-
 def _write_gguf(
     source: Source, form: Literal["q8_0", "q4_k_m"], work: Path, report: Report | None
 ) -> None:
@@ -174,7 +174,9 @@ def _write_weights(source: Source, form: Form, work: Path, report: Report | None
             _save(pending, path())
             number = done // _FILE_PARAMETERS + 1
         if not path().exists():
-            quantised = is_quantised(name, tensor)
+            quantised = is_quantisable(name, tensor)
+            if tensor.is_floating_point():
+                check_values(source.folder, name, tensor)
             pending |= _QUANTISE[form](name, tensor) if quantised else {name: _halved(tensor)}
         done += tensor.numel()
         if report and form not in _GGUF:
@@ -192,7 +194,7 @@ def copy_bytes(config: VideoPandaConfig, form: Form) -> int:
 
 def _copy_bytes(expected: dict[str, Tensor], form: Form) -> int:
     sizes = (
-        tensor.numel() * (_BYTES[form] if is_quantised(name, tensor) else 2)
+        tensor.numel() * (_BYTES[form] if is_quantisable(name, tensor) else 2)
         for name, tensor in expected.items()
     )
     return int(sum(sizes))

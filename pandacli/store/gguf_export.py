@@ -136,7 +136,7 @@ def export_gguf(
     stored = dict(_stored_tensors(config, expected, form))
     partial = target.with_name(target.name + ".partial")
     try:
-        order = [name for name, _ in checkpoint.iterate_tensors(folder, expected)]
+        order = checkpoint.tensor_order(folder, expected)
         weights = [file_digest(path) for path in weight_files(folder)]
         in_order = {name: stored[name] for name in order if name in stored}
         header = _header(config, in_order.values(), form, weights)
@@ -364,7 +364,7 @@ def _encode(name: str, values: Tensor, form: "GGMLQuantizationType") -> NDArray[
 
     plain = {Type.F32: torch.float32, Type.F16: torch.float16}.get(form)
     numbers = values.to(plain or torch.float32)
-    if not numbers.isfinite().all():
+    if numbers.numel() and not all(end.isfinite() for end in torch.aminmax(numbers)):
         raise ModelError(f"tensor {name} holds numbers that are not finite", "get the model again")
     if plain:
         return numbers.numpy().view(np.uint8)

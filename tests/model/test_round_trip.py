@@ -102,22 +102,6 @@ def test_several_shards_load_like_one(
         assert loaded.state_dict()[name].equal(value), name
 
 
-def test_a_quantised_copy_is_left_to_transformers(
-    model: VideoPandaForConditionalGeneration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given = {}
-
-    def load(_: type, path: Path, *__: object, **options: object) -> None:
-        given["path"], given["state"] = path, options.get("state_dict")
-
-    model.save_pretrained(tmp_path)
-    config = VideoPandaConfig.from_pretrained(tmp_path)
-    config.quantization_config = {"quant_method": "bitsandbytes", "load_in_8bit": True}
-    monkeypatch.setattr("transformers.PreTrainedModel.from_pretrained", classmethod(load))
-    VideoPandaForConditionalGeneration.from_pretrained(tmp_path, config=config)
-    assert given == {"path": tmp_path, "state": None}
-
-
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_a_batch_answers_like_each_alone(
     model: VideoPandaForConditionalGeneration, prepare: VideoPandaProcessor, side: str

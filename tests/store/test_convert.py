@@ -16,7 +16,8 @@ from pandacli.errors import ModelError
 from pandacli.model.checkpoint import read_config
 from pandacli.store import convert as converting
 from pandacli.store import copies, digest, resolve
-from pandacli.store.convert import Source, convert, describe_source, is_quantised
+from pandacli.model.checkpoint import is_quantisable
+from pandacli.store.convert import Source, convert, describe_source
 from pandacli.store.copies import (
     FORMAT,
     Copy,
@@ -50,7 +51,7 @@ def stored(copy: Copy) -> dict[str, torch.Tensor]:
 
 def test_an_int8_copy_holds_rows_within_half_a_step(source: Source, checkpoint: Path) -> None:
     whole, copied = load_file(checkpoint / "model.safetensors"), stored(convert(source, "int8"))
-    layers = [name for name, tensor in whole.items() if is_quantised(name, tensor)]
+    layers = [name for name, tensor in whole.items() if is_quantisable(name, tensor)]
     assert len(layers) == 14
     for name in layers:
         step = copied[name.removesuffix("weight") + "SCB"][:, None] / 127
@@ -60,7 +61,7 @@ def test_an_int8_copy_holds_rows_within_half_a_step(source: Source, checkpoint: 
 
 def test_all_but_the_llamas_layers_keep_half_precision(source: Source, checkpoint: Path) -> None:
     whole, copied = load_file(checkpoint / "model.safetensors"), stored(convert(source, "nf4"))
-    kept = [name for name, tensor in whole.items() if not is_quantised(name, tensor)]
+    kept = [name for name, tensor in whole.items() if not is_quantisable(name, tensor)]
     assert {"model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"} < set(kept)
     for name in kept:
         if whole[name].is_floating_point():

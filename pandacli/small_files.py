@@ -1,0 +1,65 @@
+"""Small files from outside, read within bounds: only regular files, only up to a size, strict JSON.
+
+A path may be a link to a device, a FIFO or a file without end. Reading it must neither hang nor
+fill the memory, so every JSON file that panda reads goes through here. No heavy imports.
+"""
+
+import errno
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any, NoReturn
+
+MOST = 1 << 26
+"""The largest small file, in bytes: the timestamps of a day of video are shorter than that."""
+
+
+def read_bytes(path: Path, most: int = MOST) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        OSError: It cannot be read, is not a regular file, or is longer than `most` bytes.
+    """
+    # without O_NONBLOCK, opening a FIFO waits for a writer
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            kind = errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.EINVAL
+            raise OSError(kind, "not a regular file", str(path))
+        content = file.read(most + 1) if status.st_size <= most else b""
+    if len(content) > most or status.st_size > most:
+        raise OSError(errno.EFBIG, f"longer than {most} bytes", str(path))
+    return content
+
+
+def read_object(path: Path, most: int = MOST) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        OSError: As `read_bytes`.
+        ValueError: The file is not JSON (NaN and Infinity are not), is nested too deeply, or holds
+            anything but an object.
+    """
+    return parse_object(read_bytes(path, most))
+
+
+def parse_object(content: bytes | str) -> dict[str, Any]:
+    """The object in a JSON text.
+
+    Raises:
+        ValueError: As `read_object`.
+    """
+    text = content if isinstance(content, str) else content.decode("utf-8")
+    try:
+        fields = json.loads(text, parse_constant=_refuse)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(fields, dict):
+        raise ValueError("not a JSON object")
+    return fields
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
