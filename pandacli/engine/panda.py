@@ -121,10 +121,10 @@ class Panda:
         started = perf_counter()
         resolved = store.resolve(model)  # before torch is imported, which takes seconds
         from pandacli.engine.preparing import load_plan, plan_for
-        from pandacli.model.tokenizer import VideoPandaTokenizer
+        from pandacli.model.checkpoint import read_config, read_tokenizer
 
         plan = plan_for(resolved, quant, engine, device)
-        tokenizer = VideoPandaTokenizer.from_pretrained(resolved.folder)
+        tokenizer = read_tokenizer(resolved.folder, read_config(resolved.folder))
         weights, language_model = load_plan(resolved, plan, report)
         seconds = perf_counter() - started
         return cls(

@@ -111,8 +111,10 @@ def load_plan(
         folder = resolved.folder
     if plan.engine == "llama":
         from pandacli.engine.llama_cpp import LlamaCpp
+        from pandacli.store.gguf_export import check_gguf
 
         model = load_copy(folder, plan.hint, layers=False)
+        check_gguf(folder / GGUF_FILE, read_config(folder))
         context, threads = model.config.max_position_embeddings, torch.get_num_threads()
         return model, LlamaCpp(folder / GGUF_FILE, context=context, threads=threads)
     if plan.engine == "torch" and plan.form:

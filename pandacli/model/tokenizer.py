@@ -13,10 +13,15 @@ from typing import Any, Self
 
 import sentencepiece
 
+from pandacli.checkpoint_files import INCOMPLETE, read_json
 from pandacli.errors import ModelError
+from pandacli.small_files import read_bytes
 
 MODEL_FILE = "tokenizer.model"
 CONFIG_FILE = "tokenizer_config.json"
+
+_SAMPLE = "A chat: USER: what happens?\n  ASSISTANT: 42, \u00e9\u4e2d\U0001f43c\x00 </s>"
+"""Text of every kind: words, digits, spaces, other scripts, bytes."""
 
 _SPACE = "\u2581"  # how SentencePiece writes a space inside a piece
 
@@ -118,19 +123,29 @@ def as_tokenizer(tokenizer: Any, legacy: bool | None = None) -> VideoPandaTokeni
 def _load(path: Path) -> Any:
     if not path.is_file():
         raise ModelError(f"no {path.name} in {path.parent}")
+    processor = sentencepiece.SentencePieceProcessor()
     try:
-        return sentencepiece.SentencePieceProcessor(model_file=str(path))
-    except (OSError, RuntimeError) as error:
-        raise ModelError(f"{path} is not a SentencePiece model") from error
+        processor.LoadFromSerializedProto(read_bytes(path))
+        _try_out(processor)
+    except Exception as error:  # a damaged model fails in any way, and often only when it is used
+        raise ModelError(f"{path} is not a usable SentencePiece model", INCOMPLETE) from error
+    return processor
+
+
+def _try_out(processor: Any) -> None:
+    """Raises where a model lacks the control tokens, or cannot encode and decode any text."""
+    count = processor.get_piece_size()
+    controls = (processor.bos_id(), processor.eos_id(), processor.unk_id())
+    if not all(0 <= number < count for number in controls):
+        raise ValueError("no control tokens")
+    pieces = [processor.id_to_piece(number) for number in range(count)]
+    if [processor.piece_to_id(piece) for piece in pieces] != list(range(count)):
+        raise ValueError("pieces that are not told apart")
+    spelled = processor.encode(_SAMPLE, out_type=str)
+    text = processor.decode([processor.piece_to_id(piece) for piece in spelled])
+    if not isinstance(text, str):
+        raise ValueError("no text")
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path} is not valid JSON") from error
-    if not isinstance(settings, dict):
-        raise ModelError(f"{path} does not hold a JSON object")
-    return settings
+    return read_json(path) if path.is_file() else {}

@@ -25,6 +25,8 @@ from pandacli.model.checkpoint import (
     is_quantisable,
     iterate_tensors,
     read_config,
+    read_quantised,
+    read_tensors,
 )
 from pandacli.model.config import VideoPandaConfig
 from pandacli.model.int8 import quantize_rows
@@ -116,10 +118,12 @@ def convert(source: Source, form: Form, report: Report | None = None) -> Copy:
         with work_folder(source.digest, form, source.model) as work:
             if finished := find_copy(source.digest, form):
                 return finished
+            _drop_junk(work)
             if form == "q8_0" or form == "q4_k_m":
                 _write_gguf(source, form, work, report)
             _write_weights(source, form, work, report)
             _write_config(source.folder, form, work)
+            _check_made(form, work)
             copy = write_manifest(
                 work,
                 model=source.model,
@@ -141,6 +145,56 @@ def empty_model(config: VideoPandaConfig) -> VideoPandaForConditionalGeneration:
     """A model without memory behind its tensors."""
     with torch.device("meta"):
         return VideoPandaForConditionalGeneration(config)
+
+
+def _drop_junk(work: Path) -> None:
+    """Delete what an interrupted conversion cannot have left, or cannot go on with."""
+    for path in work.iterdir():
+        if path.is_symlink() or not path.is_file():
+            usable = False
+        elif path.suffix == ".safetensors":
+            usable = _is_readable(path)
+        else:
+            usable = path.name in (GGUF_FILE, f"{GGUF_FILE}.partial")
+        if usable:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _is_readable(file: Path) -> bool:
+    try:
+        return bool(_names(file))
+    except (OSError, SafetensorError):
+        return False
+
+
+def _check_made(form: Form, work: Path) -> None:
+    """Look at a new copy as loading it does; one with foreign files in it is not kept.
+
+    Raises:
+        ModelError: It cannot be loaded.
+    """
+    config = read_config(work)
+    expected = empty_model(config).state_dict()
+    try:
+        if form in _GGUF:
+            from pandacli.store.gguf_export import check_gguf
+
+            check_gguf(work / GGUF_FILE, config)
+            front = {name: t for name, t in expected.items() if name.startswith(_EMBEDDING)}
+            read_tensors(work, front)
+        else:
+            read_quantised(work, expected, 8 if form == "int8" else 4)
+    except ModelError as error:
+        for path in work.iterdir():
+            path.unlink()
+        raise ModelError(
+            f"what was in {work} was no part of this copy: {error.message}",
+            "it has been deleted: run the same command again",
+        ) from error
 
 
 def _write_gguf(

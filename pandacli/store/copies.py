@@ -11,11 +11,13 @@ Nothing here imports torch.
 
 import json
 import shutil
+import stat
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pandacli.errors import ModelError
+from pandacli.small_files import read_object
 from pandacli.store.digest import file_digest, hash_file, remember_digest
 from pandacli.store.durable import settle, write_text
 from pandacli.store.places import home
@@ -29,6 +31,9 @@ FORMAT = 2
 """Version of what a copy's folder holds: a copy of another version is refused."""
 
 MANIFEST = "manifest.json"
+
+_LISTED = (".safetensors", ".bin", ".gguf", ".json", ".model")
+"""Files of these kinds are read when a copy is loaded: the manifest has to list each."""
 
 GGUF_FILE = "model.gguf"
 """The Llama in a copy for llama.cpp; its other files hold what makes the embeddings."""
@@ -76,10 +81,20 @@ def find_copy(digest: str, form: str) -> Copy | None:
     digests.
 
     Raises:
-        ModelError: There is one that is damaged, or made by another version of panda.
+        ModelError: There is one that is damaged, made by another version of panda, or of another
+            checkpoint; or its place cannot be looked at.
     """
     folder = copy_folder(digest, form)
-    return _check_digests(read_copy(folder)) if (folder / MANIFEST).is_file() else None
+    try:
+        found = (folder / MANIFEST).is_file()
+    except OSError as error:
+        raise ModelError(f"{folder} cannot be read: {error.strerror}") from error
+    if not found:
+        return None
+    copy = _check_digests(read_copy(folder))
+    if copy.digest != digest:  # the folder's name has only the start of it
+        raise _damaged(folder)
+    return copy
 
 
 def all_copies() -> list[Copy]:
@@ -117,7 +132,8 @@ def read_copy(folder: Path) -> Copy:
         )
     try:
         sizes = {name: int(file["bytes"]) for name, file in manifest["files"].items()}
-        whole = all((folder / name).stat().st_size == size for name, size in sizes.items())
+        whole = all(_is_regular(folder / name, size) for name, size in sizes.items())
+        unlisted = {path.name for path in folder.iterdir() if path.suffix in _LISTED} - sizes.keys()
         copy = Copy(
             model=manifest["model"],
             form=manifest["form"],
@@ -131,18 +147,19 @@ def read_copy(folder: Path) -> Copy:
     texts = (copy.model, copy.form, copy.digest, copy.commit or "")
     named = all(isinstance(text, str) for text in texts) and copy.form in QUANTS
     inside = sizes and all(Path(name).name == name for name in sizes)
-    if not (whole and named and inside):
+    if not (whole and named and inside) or unlisted - {MANIFEST}:
         raise _damaged(folder)
+    if folder.name != copy_folder(copy.digest, copy.form).name:
+        raise _damaged(folder)  # another copy was put in the place of this one
     return copy
 
 
 def manifest_fields(folder: Path) -> dict[str, Any]:
     """What the manifest in a folder says; nothing where it cannot be read."""
     try:
-        fields = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return read_object(folder / MANIFEST)
+    except (OSError, ValueError):
         return {}
-    return fields if isinstance(fields, dict) else {}
 
 
 def write_manifest(
@@ -253,6 +270,11 @@ def _check_digests(copy: Copy) -> Copy:
     except (OSError, TypeError, KeyError, AttributeError) as error:
         raise _damaged(copy.folder) from error
     return copy
+
+
+def _is_regular(path: Path, size: int) -> bool:
+    status = path.stat()
+    return stat.S_ISREG(status.st_mode) and status.st_size == size
 
 
 def _damaged(folder: Path) -> ModelError:

@@ -1,12 +1,12 @@
 """What a checkpoint says of itself in its small files and headers: no weight is read."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pandacli.errors import ModelError
+from pandacli.small_files import parse_object, read_object
 
 _CONFIG = {  # how `panda info` calls the fields of config.json
     "hidden_size": "width",
@@ -18,6 +18,8 @@ _CONFIG = {  # how `panda info` calls the fields of config.json
 }
 _LONGEST_HEADER = 100_000_000  # as safetensors itself has it
 _MOST_VALUES = 1 << 63
+_MOST_DIMENSIONS = 16
+_LARGEST_SIDE = 2048
 PUBLISHED_SIDE = 448
 """Of the canvas of the published models, whose configurations do not name it."""
 
@@ -48,13 +50,13 @@ def describe(folder: Path) -> Description:
         ModelError: A file of it is damaged or cannot be read.
     """
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = read_object(folder / "config.json")
         files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-        headers = [_tensor_values(path) for path in sorted(folder.glob("*.safetensors"))]
+        headers = [_tensor_values(path) for path in sorted(folder.glob("*.safetensors")) if path.is_file()]
         values = {name: config.get(key) for key, name in _CONFIG.items()}
     except OSError as error:
         raise ModelError(f"cannot read {error.filename}: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelError(f"a file in {folder} is damaged", "get the model again") from error
     sizes = {name: value for name, value in values.items() if isinstance(value, int)}
     count = sum(headers) if headers else _from_file_sizes(config, files)
@@ -69,12 +71,14 @@ def canvas_side(folder: Path) -> int:
     """
     path = folder / "config.json"
     try:
-        side = json.loads(path.read_text(encoding="utf-8")).get("image_size", PUBLISHED_SIDE)
-        return int(side)
+        side = read_object(path).get("image_size", PUBLISHED_SIDE)
+        if not isinstance(side, int) or not 1 < side <= _LARGEST_SIDE:
+            raise ValueError("no side of a canvas")
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    except ValueError as error:
         raise ModelError(f"{path} is damaged", "get the model again") from error
+    return side
 
 
 def _tensor_values(path: Path) -> int:
@@ -83,9 +87,11 @@ def _tensor_values(path: Path) -> int:
         length = int.from_bytes(file.read(8), "little")
         if length > min(path.stat().st_size, _LONGEST_HEADER):
             raise ValueError("the header is too long")
-        header = json.loads(file.read(length))
-    tensors = (entry for name, entry in header.items() if name != "__metadata__")
-    count = sum(math.prod(entry["shape"]) for entry in tensors)
+        header = parse_object(file.read(length))
+    shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
+    if any(len(shape) > _MOST_DIMENSIONS for shape in shapes):
+        raise ValueError("too many dimensions")
+    count = sum(map(math.prod, shapes))
     if not isinstance(count, int) or not 0 <= count < _MOST_VALUES:
         raise ValueError("no shapes")
     return count

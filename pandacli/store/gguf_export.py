@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pandacli.checkpoint_files import weight_files
+from pandacli.checkpoint_files import INCOMPLETE, weight_files
 from pandacli.errors import ModelError, UsageError
 from pandacli.model import checkpoint
 from pandacli.model.modeling import VideoPandaForConditionalGeneration
@@ -47,6 +47,19 @@ _ALIGNMENT = 32  # tensors begin at multiples of so many bytes; the default of t
 
 _UNSYNCED = 1 << 26
 """So many bytes, or one tensor, are written before they are sent to the disk."""
+
+_KEYS = (
+    "GGUF.version",
+    "GGUF.tensor_count",
+    "GGUF.kv_count",
+    "general.architecture",
+    "general.name",
+    "general.file_type",
+    "general.quantization_version",
+    "videopanda.weights.sha256",
+    "tokenizer.ggml.model",
+)
+"""What a file may say besides the numbers of the Llama: "split.count" would have others opened."""
 
 _LAYER_NAMES = {
     "attn_q": "self_attn.q_proj",
@@ -153,6 +166,40 @@ def export_gguf(
             f"{target} cannot be written: {error.strerror or error}",
             "make room there; the same command then goes on where it stopped",
         ) from error
+
+
+def check_gguf(path: Path, config: "VideoPandaConfig") -> None:
+    """Refuse a file that does not hold exactly the Llama of a model, as `export_gguf` stores it.
+
+    llama.cpp ends the process over some damaged files. No weight is read.
+
+    Raises:
+        ModelError: It is damaged, or of another model.
+        UsageError: The package `gguf` is not installed.
+    """
+    try:
+        from gguf import GGUFReader
+    except ImportError as error:
+        raise UsageError("the package gguf is not installed", INSTALL) from error
+    with torch.device("meta"):
+        expected = VideoPandaForConditionalGeneration(config).state_dict()
+    wanted = {stored.name: stored.shape for _, stored in _stored_tensors(config, expected, "f32")}
+    numbers = _numbers(config)
+    known = {*_KEYS, *(f"llama.{name}" for name in numbers)}
+    try:
+        reader = GGUFReader(path)
+        found = {t.name: tuple(map(int, reversed(t.shape))) for t in reader.tensors}
+        size = path.stat().st_size
+        whole = all(tensor.data_offset + tensor.n_bytes <= size for tensor in reader.tensors)
+        kind = reader.fields["general.architecture"].contents()
+        said = {name: float(reader.fields[f"llama.{name}"].contents()) for name in numbers}
+        foreign = [name for name in reader.fields if name not in known]
+    except Exception as error:  # the reader fails in any way over a damaged file
+        raise ModelError(f"{path} cannot be read as a GGUF file", INCOMPLETE) from error
+    if not whole or found != wanted or kind != "llama" or foreign:
+        raise ModelError(f"{path} does not hold the Llama of this model", INCOMPLETE)
+    if odd := [n for n in numbers if not math.isclose(said[n], numbers[n], rel_tol=1e-5)]:
+        raise ModelError(f"{path} is of another model: {odd[0]} is {said[odd[0]]:g}", INCOMPLETE)
 
 
 def _check_kind(folder: Path, config: "VideoPandaConfig") -> None:
@@ -299,8 +346,6 @@ def _write(
 def _describe(writer: "GGUFWriter", config: "VideoPandaConfig", form: GgufForm) -> None:
     from gguf import GGML_QUANT_VERSION, LlamaFileType
 
-    rope = config.rope_parameters or {}
-    head_dim = config.head_dim or config.hidden_size // config.num_attention_heads
     file_types = {
         "f32": LlamaFileType.ALL_F32,
         "f16": LlamaFileType.MOSTLY_F16,
@@ -310,19 +355,32 @@ def _describe(writer: "GGUFWriter", config: "VideoPandaConfig", form: GgufForm) 
     writer.add_name("Llama of a Video-Panda")
     writer.add_file_type(file_types[form])
     writer.add_quantization_version(GGML_QUANT_VERSION)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(_key_heads(config))
-    writer.add_key_length(head_dim)
-    writer.add_value_length(head_dim)
-    writer.add_rope_dimension_count(head_dim)
-    writer.add_rope_freq_base(float(rope.get("rope_theta") or 10000.0))
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_vocab_size(config.vocab_size)
+    for name, number in _numbers(config).items():
+        if isinstance(number, int):
+            writer.add_uint32(f"llama.{name}", number)
+        else:
+            writer.add_float32(f"llama.{name}", number)
     writer.add_tokenizer_model("no_vocab")
+
+
+def _numbers(config: "VideoPandaConfig") -> dict[str, int | float]:
+    """What llama.cpp has to know of a Llama, without "llama." before each name."""
+    rope = config.rope_parameters or {}
+    head_dim = config.head_dim or config.hidden_size // config.num_attention_heads
+    return {
+        "context_length": config.max_position_embeddings,
+        "embedding_length": config.hidden_size,
+        "block_count": config.num_hidden_layers,
+        "feed_forward_length": config.intermediate_size,
+        "attention.head_count": config.num_attention_heads,
+        "attention.head_count_kv": _key_heads(config),
+        "attention.key_length": head_dim,
+        "attention.value_length": head_dim,
+        "rope.dimension_count": head_dim,
+        "rope.freq_base": float(rope.get("rope_theta") or 10000.0),
+        "attention.layer_norm_rms_epsilon": float(config.rms_norm_eps),
+        "vocab_size": config.vocab_size,
+    }
 
 
 def _key_heads(config: "VideoPandaConfig") -> int:

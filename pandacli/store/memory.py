@@ -8,6 +8,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
 
+from pandacli.small_files import read_object
 from pandacli.store.durable import write_text
 from pandacli.store.places import home
 
@@ -15,10 +16,9 @@ from pandacli.store.places import home
 def recall(name: str) -> dict[str, Any]:
     """All that is remembered under a name; nothing where the file is missing or damaged."""
     try:
-        known = json.loads((home() / f"{name}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return read_object(home() / f"{name}.json")
+    except (OSError, ValueError):
         return {}
-    return known if isinstance(known, dict) else {}
 
 
 def remember(name: str, key: str, value: Any) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pandacli.errors import ModelError
+from pandacli.small_files import parse_object, read_object
 from pandacli.store.copies import (
     FORMAT,
     QUANTS,
@@ -34,6 +35,7 @@ from pandacli.store.copies import (
 _SUFFIX = ".partial"
 _NAME = re.compile(r"[0-9a-f]{16}-(?P<form>\w+)(\.partial)?")
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # as on some file systems of networks
+_NOTE_LENGTH = 1 << 16  # characters; a path has at most 4096
 _PATIENCE = 0.5  # seconds to wait for a lock, which others may hold for a look at it
 
 
@@ -75,7 +77,7 @@ def work_folder(digest: str, form: str, model: str) -> Iterator[Path]:
     work.parent.mkdir(parents=True, exist_ok=True)
     with _locked(work, model) as lock:
         lock.seek(0)
-        if _note(lock.read()).get("format") != FORMAT and work.exists():
+        if _note(lock.read(_NOTE_LENGTH)).get("format") != FORMAT and work.exists():
             shutil.rmtree(work)
         lock.truncate(0)
         lock.write(json.dumps({"format": FORMAT, "model": model}))
@@ -140,7 +142,7 @@ def _locked(work: Path, model: str) -> Iterator[TextIO]:
     path = _lock_path(work)
     deadline = time.monotonic() + _PATIENCE
     while True:
-        with path.open("a+", encoding="utf-8") as lock:
+        with path.open("a+", encoding="utf-8", errors="replace") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -172,6 +174,8 @@ def _is_at(path: Path, file: TextIO) -> bool:
 
 def _is_worked_on(work: Path) -> bool:
     try:
+        if not _lock_path(work).is_file():  # opening a FIFO would wait
+            return False
         with _lock_path(work).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
@@ -183,14 +187,13 @@ def _is_worked_on(work: Path) -> bool:
 
 def _note_beside(work: Path) -> dict[str, Any]:
     try:
-        return _note(_lock_path(work).read_text(encoding="utf-8"))
+        return read_object(_lock_path(work), _NOTE_LENGTH)
     except (OSError, ValueError):
         return {}
 
 
 def _note(text: str) -> dict[str, Any]:
     try:
-        note = json.loads(text)
-    except (ValueError, RecursionError):
+        return parse_object(text)
+    except ValueError:
         return {}
-    return note if isinstance(note, dict) else {}
