@@ -104,7 +104,9 @@ def _parse(arguments: list[str]) -> int:
 
     from pandacli.cli.app import app
     from pandacli.cli.complaints import usage_error
+    from pandacli.ui.harmless import sanitise_libraries
 
+    sanitise_libraries()
     command = typer.main.get_command(app)
     try:
         with command.make_context("panda", arguments) as context:

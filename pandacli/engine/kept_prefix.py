@@ -4,6 +4,7 @@ It depends on what the clip holds and what is looked at of it, on the model and 
 in, on the tokens around the frames, and on how all this is computed. The last is `MATHS`.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
@@ -103,7 +104,7 @@ class KeptPrefix:
             return None
         try:
             return _frames(self._entry.frames())
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
             self._drop()
             return None
 
@@ -230,5 +231,10 @@ def _frames(facts: Mapping[str, Any]) -> "Frames":
     indices, times = tuple(map(int, facts["indices"])), tuple(map(float, facts["times"]))
     if not indices or len(indices) != len(times):
         raise ValueError("frames without times")
+    numbers = (info.width, info.height, info.fps, info.frame_count, info.duration)
+    if not all(math.isfinite(number) for number in (*times, *timestamps, *numbers)):
+        raise ValueError("times that are not finite")
+    if not isinstance(info.codec, str) or not isinstance(info.constant_rate, bool):
+        raise ValueError("no facts of a video")
     pixels = np.empty((0, int(info.height), int(info.width), 3), np.uint8)
     return Frames(pixels, indices, times, info, tuple(map(str, facts["notices"])))

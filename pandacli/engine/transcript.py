@@ -7,12 +7,15 @@ from typing import Any, get_args, get_type_hints
 
 from pandacli.engine.conversation import Turn
 from pandacli.errors import ClipError, UsageError
+from pandacli.small_files import read_object
 from pandacli.store.durable import write_text
 from pandacli.video.clip import format_time
 
 FORMAT = 1
 """Version of the JSON; it grows when older programs cannot read a newer file."""
 
+_LAST_MOMENT = 1e9  # seconds
+_MOST_FRAMES = 1 << 20
 _REASONS = get_args(get_type_hints(Turn)["finish_reason"])
 
 
@@ -107,10 +110,10 @@ def read_transcript(path: Path) -> Transcript:
         ClipError: The file cannot be read, or is no saved conversation.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_object(path)
     except OSError as error:
         raise ClipError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         hint = "in a chat, /save talk.json makes one"
         raise ClipError(f"{path} is not a saved conversation", hint) from error
     try:
@@ -118,9 +121,9 @@ def read_transcript(path: Path) -> Transcript:
             raise ClipError(f"{path} was saved by a newer version of panda", "update panda")
         return Transcript(
             video=_typed(record["video"], str),
-            start=_typed(record["from"], int, float, type(None)),
-            end=_typed(record["to"], int, float, type(None)),
-            frames=_typed(record["frames"], int),
+            start=_moment(record["from"]),
+            end=_moment(record["to"]),
+            frames=_frames(record["frames"]),
             model=_typed(record["model"], str),
             system=_typed(record["system"], str, type(None)),
             turns=tuple(map(_turn, _typed(record["turns"], list))),
@@ -135,6 +138,20 @@ def _turn(record: dict[str, Any]) -> Turn:
     if reason not in _REASONS:
         raise TypeError
     return Turn(_typed(record["question"], str), _typed(record["answer"], str), reason)
+
+
+def _frames(value: Any) -> int:
+    frames: int = _typed(value, int)
+    if not 0 < frames < _MOST_FRAMES:
+        raise TypeError
+    return frames
+
+
+def _moment(value: Any) -> float | None:
+    moment: float | None = _typed(value, int, float, type(None))
+    if moment is not None and not 0 <= moment < _LAST_MOMENT:  # 1e999 is infinity
+        raise TypeError
+    return moment
 
 
 def _typed(value: Any, *types: type) -> Any:

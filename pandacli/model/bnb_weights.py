@@ -87,11 +87,13 @@ def check_parts(parts: Mapping[str, Tensor], shape: torch.Size, bits: int) -> No
 
 
 def _check_int8(parts: Mapping[str, Tensor], shape: torch.Size) -> None:
-    wanted = {"weight": (tuple(shape), torch.int8), "SCB": ((shape[0],), torch.float32)}
-    if "weight_format" in parts:
-        wanted["weight_format"] = (), torch.uint8
+    wanted = {
+        "weight": (tuple(shape), torch.int8),
+        "SCB": ((shape[0],), torch.float32),
+        "weight_format": ((), torch.uint8),
+    }
     _check(parts, wanted)
-    if "weight_format" in parts and int(parts["weight_format"]) != 0:
+    if int(parts["weight_format"]) != 0:
         raise ValueError("weight_format is not 'row by row'")
     if float(parts["SCB"].amin()) < 0:
         raise ValueError("SCB holds negative scales")

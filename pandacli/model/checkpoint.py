@@ -210,9 +210,9 @@ def iterate_tensors(folder: Path, expected: Mapping[str, Tensor]) -> Iterator[tu
 
 
 def check_values(folder: Path, name: str, tensor: Tensor) -> None:
-    """Refuse numbers that are not finite, or not in float32; one pass over the memory, on its device.
+    """Refuse numbers that are not finite, or not in float32.
 
-    It runs at 8 GB a second on two CPU cores and at the speed of the memory on a card: little
+    One pass over the memory, on its device. It runs at 8 GB a second on two CPU cores: little
     beside reading the same weights from a disk, so weights of every size are checked.
 
     Raises:
@@ -221,7 +221,7 @@ def check_values(folder: Path, name: str, tensor: Tensor) -> None:
     if not tensor.numel():
         return
     low, high = map(float, torch.aminmax(tensor.detach()))
-    if not (-_FLOAT32_MAX <= low and high <= _FLOAT32_MAX):
+    if not (low >= -_FLOAT32_MAX and high <= _FLOAT32_MAX):
         raise ModelError(f"{name} in {folder} holds numbers that are not finite", INCOMPLETE)
     if name.endswith(".running_var") and low < 0:
         raise ModelError(f"{name} in {folder} holds negative variances", INCOMPLETE)
@@ -241,7 +241,7 @@ def check_model_values(folder: Path, model: nn.Module) -> None:
 def _check_size(folder: Path, config: VideoPandaConfig) -> None:
     """Refuse a configuration of a model that cannot be in the files beside it.
 
-    So a small folder can make nobody allocate a large model, or build one layer by layer.
+    A small folder cannot make panda allocate a large model, or build one layer by layer.
     """
     try:
         held = sum(path.stat().st_size for path in folder.iterdir() if path.suffix in _WEIGHTS)

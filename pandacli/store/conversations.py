@@ -4,7 +4,9 @@ The newest hundred stay. The folder is for its owner only, as what is said is pr
 """
 
 import os
+import stat
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
@@ -33,7 +35,8 @@ def new_conversation() -> Path:
     folder = state_folder() / "conversations"
     folder.mkdir(mode=0o700, exist_ok=True)
     for old in _newest_first(folder)[KEPT - 1 :]:
-        old.unlink(missing_ok=True)
+        with suppress(OSError):  # another chat has made room just now, or it is a folder
+            old.unlink()
     return folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.json"
 
 
@@ -44,11 +47,14 @@ def last_conversation() -> Path | None:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.json"), key=_written, reverse=True)
+    found = ((_written(path), path) for path in folder.glob("*.json"))
+    return [path for moment, path in sorted(found, reverse=True) if moment >= 0]
 
 
 def _written(path: Path) -> float:
+    """When a conversation was last written; -1 for what is no regular file."""
     try:
-        return path.stat().st_mtime
-    except FileNotFoundError:  # another chat has made room just now
-        return 0.0
+        status = path.stat()
+    except OSError:  # another chat has made room just now, or the link leads nowhere
+        return -1.0
+    return status.st_mtime if stat.S_ISREG(status.st_mode) else -1.0

@@ -52,7 +52,8 @@ def describe(folder: Path) -> Description:
     try:
         config = read_object(folder / "config.json")
         files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-        headers = [_tensor_values(path) for path in sorted(folder.glob("*.safetensors")) if path.is_file()]
+        weights = [path for path in sorted(folder.glob("*.safetensors")) if path.is_file()]
+        headers = list(map(_tensor_values, weights))
         values = {name: config.get(key) for key, name in _CONFIG.items()}
     except OSError as error:
         raise ModelError(f"cannot read {error.filename}: {error.strerror}") from error

@@ -17,16 +17,20 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import platformdirs
 
+from pandacli.small_files import read_object
 from pandacli.store.budget import usual_budget
 from pandacli.store.durable import settle, write_text
 from pandacli.store.places import home
@@ -35,6 +39,8 @@ _FORMAT = 1
 _LABEL, _FRAMES, _KV = "entry.json", "frames.json", "kv"
 _NAME = re.compile(r"[0-9a-f]{16}-[0-9a-f]{32}")
 _PARTIAL = re.compile(_NAME.pattern + r"\..+\.partial")
+_LABEL_BYTES = 1 << 16
+_MOST = 1 << 32  # frames, positions, seconds: a label that says more is damaged
 _ABANDONED = 3600.0  # seconds after which nobody is believed to be still writing
 
 
@@ -90,10 +96,7 @@ class Entry:
         Raises:
             OSError, ValueError: It is damaged.
         """
-        fields = json.loads((self.folder / _FRAMES).read_text(encoding="utf-8"))
-        if not isinstance(fields, dict):
-            raise ValueError(f"{self.folder} says nothing of frames")
-        return fields
+        return read_object(self.folder / _FRAMES)
 
 
 def prefixes_folder() -> Path:
@@ -132,27 +135,36 @@ class Prefixes:
     def knows(self, clip: Mapping[str, Any]) -> bool:
         """Whether there is anything of a clip, of whatever model; nothing is read."""
         start = f"{_digest(clip)[:16]}-"
-        return any(path.name.startswith(start) for path in self._entry_folders())
+        return any(name.startswith(start) for name in self._names(_NAME))
 
     def find(self, name: str) -> Entry | None:
         """The entry of a name, if there is one; one that is damaged is removed."""
         folder = self.folder / name
-        if not folder.is_dir():
+        if not os.path.lexists(folder):
             return None
         entry = _read(folder)
         if entry is None:
             self.remove(folder)
         return entry
 
-    def entries(self) -> list[Entry]:
-        """All entries, the one used last first."""
-        found = filter(None, map(_read, self._entry_folders()))
-        return sorted(found, key=lambda entry: entry.used, reverse=True)
+    def entries(self, most: int | None = None) -> list[Entry]:
+        """The entries used last, at most so many, the newest first; the others are not read.
+
+        Those that turn out to be damaged are removed.
+        """
+        names = (Path(folder.path).name for folder in reversed(self._by_last_use()))
+        return list(islice(filter(None, map(self.find, names)), most))
+
+    @property
+    def count(self) -> int:
+        """How many entries there are, those that turn out damaged included; none is read."""
+        return len(self._names(_NAME))
 
     @property
     def bytes(self) -> int:
         """What they take on the disk, with what is not finished."""
-        return sum(_size(folder) for folder in (*self._entry_folders(), *self._partials()))
+        finished = sum(folder.bytes for folder in self._by_last_use())
+        return finished + sum(map(_size, self._partials()))
 
     def use(self, entry: Entry, video: str) -> None:
         """Note that an entry is used now, for a clip that lies here."""
@@ -197,12 +209,14 @@ class Prefixes:
             write(work / _KV)
             (work / _FRAMES).write_text(json.dumps(frames), encoding="utf-8")
             (work / _LABEL).write_text(_label_text(label), encoding="utf-8")
-            if _size(work) > self.budget:
+            written = _size(work)
+            if written > self.budget:
                 return False
             self._settle(work, self.folder / name)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        self._make_room(0)
+        if written > expected:
+            self._make_room(0)
         return True
 
     def remove(self, folder: Path) -> bool:
@@ -211,15 +225,18 @@ class Prefixes:
         try:
             folder.rename(gone)
         except OSError:
-            return not folder.exists()  # another process was quicker
-        shutil.rmtree(gone, ignore_errors=True)
-        return not gone.exists()
+            return not os.path.lexists(folder)  # another process was quicker
+        if gone.is_symlink() or not gone.is_dir():
+            gone.unlink(missing_ok=True)
+        else:
+            shutil.rmtree(gone, ignore_errors=True)
+        return not os.path.lexists(gone)
 
     def clear(self) -> bool:
         """Remove all that was kept, finished or not; whether nothing is left."""
-        for folder in (*self._entry_folders(), *self._partials()):
+        for folder in (*(self.folder / name for name in self._names(_NAME)), *self._partials()):
             self.remove(folder)
-        return not (self._entry_folders() or self._partials())
+        return not (self._names(_NAME) or self._partials())
 
     def _settle(self, work: Path, final: Path) -> None:
         try:
@@ -232,32 +249,43 @@ class Prefixes:
     def _make_room(self, wanted: int) -> None:
         """Remove what was not used for the longest time, until so many bytes more may be kept.
 
-        What cannot be read, and what was begun long ago and never finished, goes first.
+        What was begun long ago and never finished goes first. Thousands of entries cost a few
+        system calls each: none is opened.
         """
         now = time.time()
         for folder in self._partials():
             with suppress(OSError):
                 if now - folder.stat().st_mtime > _ABANDONED:
                     self.remove(folder)
-        for folder in self._entry_folders():
-            if _read(folder) is None:
-                self.remove(folder)
-        entries = self.entries()
-        total = sum(entry.bytes for entry in entries)
-        while entries and total + wanted > self.budget:
-            oldest = entries.pop()
-            self.remove(oldest.folder)
+        kept = deque(self._by_last_use())
+        total = sum(folder.bytes for folder in kept)
+        while kept and total + wanted > self.budget:
+            oldest = kept.popleft()
+            self.remove(Path(oldest.path))
             total -= oldest.bytes
 
-    def _entry_folders(self) -> list[Path]:
-        return [path for path in self._paths() if _NAME.fullmatch(path.name)]
+    def _by_last_use(self) -> list["_Folder"]:
+        """The entries, the one unused for the longest time first, without opening a file.
+
+        A folder that lacks a file is removed: it takes room and is never found again.
+        """
+        found = []
+        for name in self._names(_NAME):
+            path = f"{self.folder}/{name}"
+            if folder := _looked_at(path):
+                found.append(folder)
+            else:
+                self.remove(Path(path))
+        return sorted(found, key=lambda folder: folder.used)
 
     def _partials(self) -> list[Path]:
-        return [path for path in self._paths() if _PARTIAL.fullmatch(path.name)]
+        return [self.folder / name for name in self._names(_PARTIAL)]
 
-    def _paths(self) -> Iterator[Path]:
-        with suppress(OSError):  # there is no such folder, or it may not be read
-            yield from list(self.folder.iterdir())
+    def _names(self, pattern: re.Pattern[str]) -> list[str]:
+        try:
+            return [name for name in os.listdir(self.folder) if pattern.fullmatch(name)]  # noqa: PTH208
+        except OSError:  # there is no such folder, or it may not be read
+            return []
 
 
 def _digest(fields: Mapping[str, Any]) -> str:
@@ -268,37 +296,62 @@ def _label_text(label: Label) -> str:
     return json.dumps({"format": _FORMAT, **asdict(label)}, indent=1) + "\n"
 
 
-def _read(folder: Path) -> Entry | None:
+class _Folder(NamedTuple):
+    """The folder of an entry, by what the file system says of it."""
+
+    path: str
+    bytes: int
+    used: float
+
+
+def _looked_at(path: str) -> _Folder | None:
+    """None where it lacks a file, or one of them is not a regular file."""
+    total, used = 0, 0.0
+    for name in (_KV, _FRAMES, _LABEL):
+        try:
+            status = os.stat(f"{path}/{name}")  # noqa: PTH116  (of thousands, paths take the time)
+        except OSError:
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        total += status.st_size
+        used = status.st_mtime
+    return _Folder(path, total, used)
+
+
+def _read(path: Path) -> Entry | None:
     """The entry in a folder; None where it is damaged, or another version of panda wrote it."""
+    folder = _looked_at(str(path))
+    if folder is None:
+        return None
     try:
-        path = folder / _LABEL
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        if fields.pop("format") != _FORMAT or not (folder / _KV).is_file():
+        fields = read_object(path / _LABEL, _LABEL_BYTES)
+        if fields.pop("format") != _FORMAT:
             return None
         label = Label(**fields)
         _check(label)
-        return Entry(folder, label, _size(folder), path.stat().st_mtime)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError):
         return None
+    return Entry(path, label, folder.bytes, folder.used)
 
 
 def _check(label: Label) -> None:
     """Raises ValueError where a field is not what it is said to be."""
     texts = (label.video, label.model, label.quant, label.engine)
     numbers = (label.frames, label.tokens)
-    moments = (label.start, label.end)
+    moments = [moment for moment in (label.start, label.end) if moment is not None]
     if not (
         all(isinstance(text, str) for text in texts)
-        and all(isinstance(number, int) and number > 0 for number in numbers)
-        and all(moment is None or isinstance(moment, int | float) for moment in moments)
+        and all(type(number) is int and 0 < number < _MOST for number in numbers)
+        and all(type(moment) in (int, float) and 0 <= moment < _MOST for moment in moments)
     ):
         raise ValueError("the label of an entry is damaged")
 
 
 def _size(folder: Path) -> int:
     total = 0
-    with suppress(FileNotFoundError, NotADirectoryError):  # another process has just removed it
+    with suppress(OSError):  # another process has just removed it, or it may not be read
         for path in folder.iterdir():
-            with suppress(FileNotFoundError):  # another process is writing the label anew
+            with suppress(OSError):  # another process is replacing the label
                 total += path.stat().st_size
     return total

@@ -3,8 +3,13 @@ r"""Text from outside, made safe to print.
 File names, questions, answers and metadata are data: a terminal must never act on them. Control
 characters (C0, C1, DEL) and the bidirectional overrides that can reorder a line are shown as
 `\x1b` or `\u202e`. Everything else, emoji and right-to-left scripts included, passes unchanged.
+
+What libraries say by themselves (warnings, log records, tracebacks of threads) goes to the terminal
+past panda's own output; `sanitise_libraries` has it pass through here too.
 """
 
+import sys
+from functools import cache
 from itertools import chain
 
 # Embeddings, overrides and isolates: they make a line read otherwise than it is.
@@ -35,3 +40,56 @@ def harmless(text: str) -> str:
 def harmless_line(text: str) -> str:
     """Returns `text` as `harmless` does, on one line: newlines and tabs are spelt out too."""
     return text.translate(_LINE)
+
+
+@cache
+def sanitise_libraries() -> None:
+    """Makes harmless, in this process from now on, what Python prints for libraries.
+
+    That is every warning, every record of `logging` whatever handler prints it, and tracebacks of
+    threads and finalizers.
+    """
+    import logging
+    import threading
+    import traceback
+    import warnings
+    from types import TracebackType
+    from typing import Any
+
+    class HarmlessRecord(logging.LogRecord):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            if self.exc_info and self.exc_info[0]:
+                # set, it is printed instead of what a formatter would make of `exc_info`
+                lines = traceback.format_exception(*self.exc_info)
+                self.exc_text = harmless("".join(lines).rstrip("\n"))
+            if self.stack_info:
+                self.stack_info = harmless(self.stack_info)
+
+        def getMessage(self) -> str:  # noqa: N802  (its name in logging)
+            return harmless(super().getMessage())
+
+    logging.setLogRecordFactory(HarmlessRecord)
+    format_warning = warnings.formatwarning
+
+    def formatwarning(*args: Any, **kwargs: Any) -> str:
+        return harmless(format_warning(*args, **kwargs))
+
+    warnings.formatwarning = formatwarning
+
+    def show(
+        kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if sys.stderr is not None:
+            sys.stderr.write(harmless("".join(traceback.format_exception(kind, error, trace))))
+
+    def show_of_thread(args: "threading.ExceptHookArgs") -> None:
+        if args.exc_type is not SystemExit:
+            show(args.exc_type, args.exc_value, args.exc_traceback)
+
+    def show_unraisable(args: "sys.UnraisableHookArgs") -> None:
+        show(args.exc_type, args.exc_value, args.exc_traceback)
+
+    sys.excepthook = show
+    threading.excepthook = show_of_thread
+    sys.unraisablehook = show_unraisable

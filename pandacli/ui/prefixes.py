@@ -12,6 +12,8 @@ from pandacli.ui.harmless import harmless_line
 from pandacli.ui.report import size
 from pandacli.video.clip import format_time
 
+_LAST_MOMENT = 250_000_000_000.0  # of the year 9892: file systems know later ones
+_MOST_ROWS = 100  # on a terminal
 _HEADINGS = ("SIZE", "LAST USED", "MODEL", "RANGE", "CLIP")
 
 
@@ -24,17 +26,21 @@ class _Row(NamedTuple):
 
 
 def show_prefixes(prefixes: Prefixes, screen: Screen) -> None:
-    """Prints a row for each clip, the one used last first; on a terminal in columns.
+    """Prints a row for each clip, the one used last first; on a terminal in columns, up to 100.
 
     What they take together, and may take, is said on stderr.
     """
-    rows = [_row(entry) for entry in prefixes.entries()]
+    most = _MOST_ROWS if screen.answers_to_terminal else None
+    rows = [_row(entry) for entry in prefixes.entries(most)]
+    count = prefixes.count
     if not screen.answers_to_terminal:
         for row in rows:
             screen.line("\t".join(map(harmless_line, row)))
     elif rows:
         _columns(rows, screen)
-    many = f"{len(rows)} {'clip' if len(rows) == 1 else 'clips'}"
+    many = f"{count} {'clip' if count == 1 else 'clips'}"
+    if count > len(rows):
+        many = f"the newest {len(rows)} of {many}"
     limit = f"at most {size(prefixes.budget)}" if prefixes.budget else "switched off"
     screen.notice(f"{many}, {size(prefixes.bytes)} ({limit}) in {prefixes.folder}")
 
@@ -73,7 +79,7 @@ def _row(entry: Entry) -> _Row:
 
 
 def _moment(entry: Entry) -> datetime:
-    return datetime.fromtimestamp(entry.used, UTC)
+    return datetime.fromtimestamp(min(max(entry.used, 0.0), _LAST_MOMENT), UTC)
 
 
 def _columns(rows: Sequence[_Row], screen: Screen) -> None:

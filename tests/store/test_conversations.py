@@ -47,3 +47,17 @@ def test_the_oldest_make_room() -> None:
 
 def test_nobody_else_can_look_into_the_folder() -> None:
     assert state_folder().stat().st_mode & 0o077 == 0
+
+
+def test_only_regular_files_are_conversations() -> None:
+    folder = new_conversation().parent
+    (folder / "spoken.json").write_text("{}")
+    os.utime(folder / "spoken.json", (1000, 1000))
+    (folder / "endless.json").symlink_to("/dev/zero")
+    (folder / "loop.json").symlink_to("loop.json")
+    (folder / "gone.json").symlink_to("nowhere")
+    (folder / "folder.json").mkdir()
+    os.mkfifo(folder / "fifo.json")
+    last = last_conversation()
+    assert last is not None
+    assert last.name == "spoken.json"

@@ -13,10 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from pandacli.errors import ModelError
-from pandacli.model.checkpoint import read_config
+from pandacli.model.checkpoint import is_quantisable, read_config
 from pandacli.store import convert as converting
 from pandacli.store import copies, digest, resolve
-from pandacli.model.checkpoint import is_quantisable
 from pandacli.store.convert import Source, convert, describe_source
 from pandacli.store.copies import (
     FORMAT,

@@ -122,13 +122,100 @@ def test_a_folder_with_a_damaged_label_is_removed(folder: Path, label: bytes) ->
     assert list(folder.iterdir()) == []
 
 
-@pytest.mark.parametrize(("field", "value"), [("video", 3), ("tokens", "many"), ("start", "0")])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("video", 3),
+        ("tokens", "many"),
+        ("tokens", 10**12),
+        ("tokens", True),
+        ("frames", 10**400),
+        ("start", "0"),
+        ("start", float("nan")),
+        ("end", float("inf")),
+        ("end", -1),
+        ("used", 3),
+    ],
+)
 def test_a_label_of_wrong_kinds_is_damaged(folder: Path, field: str, value: object) -> None:
     prefixes = Prefixes(folder=folder)
     add(prefixes, 1)
     path = folder / name(1) / "entry.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
     assert prefixes.entries() == []
+
+
+def endless(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+ODD_FILES = [endless, loop, os.mkfifo, Path.mkdir]
+
+
+@pytest.mark.parametrize("make", ODD_FILES)
+@pytest.mark.parametrize("file", ["entry.json", "frames.json", "kv"])
+def test_an_entry_with_an_odd_file_is_dropped_at_once(
+    folder: Path, file: str, make: Callable[[Path], None]
+) -> None:
+    prefixes = Prefixes(folder=folder)
+    add(prefixes, 1)
+    (folder / name(1) / file).unlink()
+    make(folder / name(1) / file)
+    assert prefixes.find(name(1)) is None
+    assert list(folder.iterdir()) == []
+    assert add(prefixes, 1)
+
+
+@pytest.mark.parametrize("make", ODD_FILES)
+def test_an_odd_file_in_the_place_of_an_entry_makes_way(
+    folder: Path, make: Callable[[Path], None]
+) -> None:
+    folder.mkdir()
+    make(folder / name(1))
+    prefixes = Prefixes(folder=folder)
+    assert prefixes.find(name(1)) is None
+    assert add(prefixes, 1)
+    assert len(prefixes.entries()) == 1
+
+
+def test_a_label_longer_than_any_is_not_read(folder: Path) -> None:
+    prefixes = Prefixes(folder=folder)
+    add(prefixes, 1)
+    path = folder / name(1) / "entry.json"
+    os.truncate(path, 1 << 40)
+    assert prefixes.find(name(1)) is None
+
+
+def test_an_entry_is_added_without_opening_the_others(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefixes = Prefixes(5000, folder)
+    for number in (1, 2, 3):
+        add(prefixes, number)
+    with monkeypatch.context() as patch:
+        patch.setattr(prefixes_module, "read_object", None)
+        assert prefixes.add(name(4), LABEL, FACTS, content(1500), 2000)
+    assert numbers(prefixes) == [2, 3, 4]
+
+
+def test_the_newest_entries_are_listed_without_reading_the_others(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefixes = Prefixes(folder=folder)
+    for number in (1, 2, 3):
+        add(prefixes, number)
+    read: list[Path] = []
+    real = prefixes_module.read_object
+    monkeypatch.setattr(
+        prefixes_module, "read_object", lambda path, most: read.append(path) or real(path, most)
+    )
+    assert [entry.folder.name for entry in prefixes.entries(2)] == [name(3), name(2)]
+    assert len(read) == 2
+    assert prefixes.count == 3
 
 
 def test_damaged_entries_go_when_another_comes(folder: Path) -> None:

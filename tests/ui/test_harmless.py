@@ -1,5 +1,7 @@
 """Text from outside cannot drive a terminal."""
 
+import subprocess
+import sys
 import unicodedata
 
 import pytest
@@ -45,3 +47,40 @@ def test_no_control_character_gets_through():
 def test_the_pieces_of_a_stream_can_be_passed_one_by_one():
     text = "a\x1b[31mb\u202ec\n"
     assert "".join(harmless(character) for character in text) == harmless(text)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "warnings.warn(evil)",
+        "logging.getLogger('library').warning('about %s', evil)",
+        "logging.basicConfig(); logging.error(evil)",
+        "logging.basicConfig(); logging.captureWarnings(True); warnings.warn(evil)",
+        "logging.getLogger('x').exception('it failed', exc_info=ValueError(evil))",
+        "logging.getLogger('x').warning('from here', stack_info=evil)",
+        "threading.Thread(target=int, args=(evil,), name=evil).start()",
+        "Finalized()",
+        "raise ValueError(evil)",
+        "exec(compile('raise ValueError', evil, 'exec'))",
+    ],
+)
+def test_what_libraries_print_by_themselves_is_harmless_too(statement):
+    script = f"""
+import logging, threading, warnings
+from pandacli.ui.harmless import sanitise_libraries
+
+evil = "\\x1b[31m\\u202e\\x07"
+
+class Finalized:
+    def __del__(self):
+        raise ValueError(evil)
+
+sanitise_libraries()
+sanitise_libraries()
+{statement}
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    shown = done.stderr.decode()
+    assert shown
+    assert "\\x1b[31m" in shown or "from here" in shown
+    assert not {c for c in shown if unicodedata.category(c) in ("Cc", "Cf")} - {"\n"}
