@@ -60,7 +60,7 @@ def read_config(folder: Path, **overrides: Any) -> VideoPandaConfig:
     if kind not in MODEL_TYPES:
         raise ModelError(f"{path} describes a model of type {kind!r}, not a Video-Panda")
     try:
-        config: VideoPandaConfig = VideoPandaConfig.from_dict(fields | overrides)
+        config: VideoPandaConfig = VideoPandaConfig.from_dict(fields | overrides, **overrides)
         frequencies = LlamaRotaryEmbedding(config).inv_freq
         if not frequencies.isfinite().all():
             raise ValueError("rope_parameters give rotary positions that are not finite")
@@ -192,7 +192,7 @@ def tensor_order(folder: Path, expected: Mapping[str, Tensor]) -> list[str]:
         ModelError: As `read_tensors`.
     """
     read_tensors(folder, expected)
-    return [name for _, name, _ in _chosen(folder, expected)]
+    return [name for name, _ in _chosen(folder, expected)]
 
 
 def iterate_tensors(folder: Path, expected: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
@@ -205,8 +205,7 @@ def iterate_tensors(folder: Path, expected: Mapping[str, Tensor]) -> Iterator[tu
         ModelError: As `read_tensors`, and before the first tensor is given.
     """
     read_tensors(folder, expected)
-    for _, name, tensor in _chosen(folder, expected):
-        yield name, tensor
+    yield from _chosen(folder, expected)
 
 
 def check_values(folder: Path, name: str, tensor: Tensor) -> None:
@@ -278,7 +277,7 @@ def _stored_tensors(folder: Path) -> dict[str, Tensor]:
     return aliased | tensors
 
 
-def _chosen(folder: Path, expected: Mapping[str, Tensor]) -> Iterator[tuple[Path, str, Tensor]]:
+def _chosen(folder: Path, expected: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     """Each stored tensor that is used, once, in the order of the files."""
     files = weight_files(folder)
     stored = {key for path in files for key, _ in _open(path)}
@@ -286,10 +285,11 @@ def _chosen(folder: Path, expected: Mapping[str, Tensor]) -> Iterator[tuple[Path
     for path in files:
         for key, tensor in _open(path):
             name = tensor_name(key)
-            if name not in expected or name in given or (name != key and name in stored):
+            if name is None or name not in expected or name in given:
                 continue
-            given.add(name)
-            yield path, name, tensor
+            if name == key or name not in stored:
+                given.add(name)
+                yield name, tensor
 
 
 def _add_batch_counters(tensors: dict[str, Tensor], expected: Mapping[str, Tensor]) -> None:

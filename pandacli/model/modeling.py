@@ -126,30 +126,25 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
             tensors = checkpoint.read_tensors(folder, expected)
         else:
             given = config.quantization_config
-            fields = dict(given if isinstance(given, dict) else given.to_dict())
-            bits = 8 if fields.get("load_in_8bit") else 4
+            stored = dict(given if isinstance(given, dict) else given.to_dict())
+            bits = 8 if stored.get("load_in_8bit") else 4
             tensors, quantised = checkpoint.read_quantised(folder, expected, bits)
             # quantised is what is stored so, whatever the file says
             matrices = (name for name, tensor in expected.items() if tensor.ndim == 2)
             kept = [name.removesuffix(".weight") for name in matrices if name not in quantised]
-            config.quantization_config = fields | {"llm_int8_skip_modules": kept}
+            config.quantization_config = stored | {"llm_int8_skip_modules": kept}
         kwargs.pop("subfolder", None)
         wants_details = kwargs.pop("output_loading_info", False)
         kwargs.setdefault("generation_config", checkpoint.read_generation_config(folder, config))
-        model, details = super().from_pretrained(
-            None,
-            *model_args,
-            config=config,
-            state_dict=tensors,
-            output_loading_info=True,
-            **kwargs,
-        )
+        kwargs |= {"config": config, "state_dict": tensors, "output_loading_info": True}
+        loaded: Any = super().from_pretrained(None, *model_args, **kwargs)
+        model, details = loaded
         if left := [*details["missing_keys"], *details["mismatched_keys"]]:
             # they would be random numbers
             raise ModelError(f"{len(left)} tensors in {folder} were not loaded: {left[0]}")
         checkpoint.check_model_values(folder, model)
         model.name_or_path = model.config.name_or_path = str(folder)
-        return (model, details) if wants_details else model
+        return loaded if wants_details else model
 
     def get_video_features(self, pixel_values: Tensor) -> list[Tensor]:
         """Turn videos into the tokens that the Llama reads.
