@@ -16,8 +16,10 @@ def weight_files(folder: Path) -> list[Path]:
     """The files that hold the weights: safetensors before `.bin`, an index before a single file.
 
     Raises:
-        ModelError: There are none, the index is damaged, or a file that it names is missing.
+        ModelError: There are none, the index is damaged, a file that it names is missing, or the
+            path of the folder is not UTF-8.
     """
+    check_path(folder)
     for stem, ending in (("model", "safetensors"), ("pytorch_model", "bin")):
         index = folder / f"{stem}.{ending}.index.json"
         single = folder / f"{stem}.{ending}"
@@ -29,6 +31,18 @@ def weight_files(folder: Path) -> list[Path]:
         f"no weights in {folder}",
         "it should hold model.safetensors or pytorch_model.bin, or an index and its shards",
     )
+
+
+def check_path(folder: Path) -> None:
+    """Refuse a folder that safetensors cannot open: it takes UTF-8 only.
+
+    Raises:
+        ModelError: The path is not UTF-8.
+    """
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError as error:
+        raise ModelError(f"the path {folder} is not UTF-8", "rename the folder") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -146,7 +146,9 @@ def check_token_ids(fields: Mapping[str, Any], vocabulary: int) -> None:
         ids = value if isinstance(value, list) and name == "eos_token_id" else [value]
         for number in ids:
             if number is not None and not (_is_int(number) and -1 <= number < vocabulary):
-                raise ValueError(f"{name} {number!r} is not in the vocabulary of {vocabulary}")
+                raise ValueError(
+                    f"{name} {_short(number)} is not in the vocabulary of {vocabulary}"
+                )
 
 
 def _check_fields(fields: dict[str, Any]) -> None:
@@ -159,6 +161,7 @@ def _check_fields(fields: dict[str, Any]) -> None:
         value = fields.get(name)
         if value is not None and not (_is_number(value) and lowest <= value <= highest):
             raise ValueError(f"{name} {_short(value)} is not a number, {lowest:g} to {highest:g}")
+    check_token_ids(fields, fields.get("vocab_size") or VideoPandaConfig.vocab_size)
     for name in ("dtype", "torch_dtype"):
         if fields.get(name) is not None and fields[name] not in _DTYPES:
             raise ValueError(f"{name} {_short(fields[name])} is none of {', '.join(_DTYPES)}")
@@ -203,7 +206,6 @@ def _check_sizes(config: VideoPandaConfig) -> None:
             f"image_size {config.image_size} has more than {_MOST_PATCHES} patches of"
             f" patch_size {config.patch_size} along a side"
         )
-    check_token_ids(config.to_dict(), config.vocab_size)
 
 
 def _is_int(value: object) -> bool:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pandacli.checkpoint_files import read_json, weight_files
+from pandacli.checkpoint_files import check_path, read_json, weight_files
 from pandacli.errors import ModelError
 
 MODEL_TYPES = ("videopanda", "eve")
@@ -21,6 +21,7 @@ def check_checkpoint(folder: Path, ways_on: str | None = None) -> None:
             files.
         OSError: A file of it may not be read.
     """
+    check_path(folder)
     kind = read_json(_config(folder)).get("model_type")
     if kind not in MODEL_TYPES:
         named = f"of type '{kind}'" if isinstance(kind, str) else "of no named type"

@@ -7,18 +7,22 @@ import pickle
 import shutil
 import subprocess
 import sys
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText, BitsAndBytesConfig
 
 from benchmarks.official_layout import config_of, write_config
+from pandacli.engine.quiet import quiet_libraries
 from pandacli.errors import ModelError
 from pandacli.model import VideoPandaConfig, VideoPandaForConditionalGeneration
+from pandacli.model.checkpoint import read_config
 from pandacli.model.official import tensor_name
 from pandacli.model.tokenizer import VideoPandaTokenizer
 from pandacli.store.catalogue import MODELS
@@ -384,3 +388,189 @@ def test_the_published_tokenizer_settings_are_read(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_bytes(TOKENIZER_CONFIG)
     (tmp_path / "special_tokens_map.json").write_bytes(SPECIAL_TOKENS_MAP)
     assert VideoPandaTokenizer.from_pretrained(tmp_path).legacy is False
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_hidden_layers", 0),
+        ("num_hidden_layers", 10**9),
+        ("num_hidden_layers", 2**62),
+        ("hidden_size", -16),
+        ("vocab_size", 2**62),
+        ("intermediate_size", 0),
+        ("num_attention_heads", 3),
+        ("num_attention_heads", 0),
+        ("num_key_value_heads", 5),
+        ("head_dim", 7),
+        ("max_position_embeddings", 10**12),
+        ("rms_norm_eps", -1),
+        ("rms_norm_eps", 10**400),
+        ("hidden_act", "junk"),
+        ("hidden_act", ["silu"]),
+        ("rope_scaling", {"type": "junk", "factor": 2.0}),
+        ("rope_scaling", {"type": "linear", "factor": "2"}),
+        ("rope_scaling", {"type": "llama3"}),
+        ("rope_scaling", [1]),
+        ("rope_theta", 0),
+        ("torch_dtype", "evil"),
+        ("torch_dtype", "int8"),
+        ("eos_token_id", 64),
+        ("eos_token_id", "2"),
+        ("eos_token_id", [2, [3]]),
+        ("pad_token_id", 64),
+        ("quantization_config", {"quant_method": "gptq", "bits": 4}),
+        ("quantization_config", {"load_in_8bit": True, "load_in_4bit": True}),
+        ("quantization_config", "bitsandbytes"),
+    ],
+)
+def test_values_that_no_model_has_are_refused_by_name(
+    folder: Path, name: str, value: object
+) -> None:
+    write_config(folder, config_of(**{**SMALL, name: value}))
+    with pytest.raises(ModelError, match=r"config\.json cannot be used") as e:
+        load(folder)
+    assert len(e.value.message) < 400
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("num_frames", -1), ("num_frames", 10**9), ("image_size", 4096), ("video_num_heads", 0)],
+)
+def test_sizes_of_stab_are_bounded_too(tmp_path: Path, name: str, value: int) -> None:
+    fields = {"model_type": "videopanda", **SMALL, name: value}
+    del fields["mm_hidden_size"]  # of the official layout, which has no such fields
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    with pytest.raises(ModelError, match=name):
+        read_config(tmp_path)
+
+
+def test_a_model_far_larger_than_its_files_is_refused_unbuilt(folder: Path) -> None:
+    write_config(folder, config_of(**SMALL | {"num_hidden_layers": 500, "intermediate_size": 999}))
+    with pytest.raises(ModelError, match=r"model of [\d,]+ parameters, and the weights beside it"):
+        read_config(folder)
+
+
+def test_fields_that_name_code_or_cost_without_use_are_ignored(
+    folder: Path, small_tensors: dict[str, Tensor]
+) -> None:
+    hostile = {
+        "auto_map": {"AutoConfig": "evil/repo--config.Evil"},
+        "attn_implementation": "evil/repo",
+        "_attn_implementation": "evil/repo",
+        "_attn_implementation_internal": "evil/repo",
+        "experts_implementation": "evil/repo",
+        "trust_remote_code": True,
+        "num_labels": 10**9,
+        "id2label": {"x": 1},
+        "use_cache": False,
+    }
+    write_config(folder, config_of(**SMALL, **hostile))
+    model = load(folder)
+    assert_weights_are(model, small_tensors)
+    assert "evil" not in str(model.config.__dict__)
+    assert model.config.use_cache
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e300])
+@pytest.mark.parametrize("kind", ["bin", "safetensors"])
+def test_weights_that_are_no_numbers_are_named(
+    unshared: tuple[Path, dict[str, Tensor]], kind: str, value: float
+) -> None:
+    folder, tensors = unshared
+    tensors["model.norm.weight"] = torch.ones(16, dtype=torch.float64)
+    tensors["model.norm.weight"][3] = value
+    if kind == "bin":
+        write_bin_shards(folder, tensors)
+    else:
+        save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(ModelError, match=r"model\.norm\.weight in .* not finite"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda tensor: tensor.to_sparse(),
+        lambda tensor: tensor.to("meta"),
+        lambda tensor: torch.ones(1).expand(tensor.shape),
+        lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8),
+        lambda tensor: torch.nested.nested_tensor(list(tensor), layout=torch.jagged),
+        lambda tensor: tensor.to(torch.complex64),
+        lambda tensor: tensor.to(torch.float8_e4m3fn),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")  # of torch, over what is built here
+def test_only_dense_tensors_of_common_types_are_weights(
+    unshared: tuple[Path, dict[str, Tensor]], make: Callable[[Tensor], Tensor]
+) -> None:
+    folder, tensors = unshared
+    write_bin_shards(folder, tensors | {"lm_head.weight": make(tensors["lm_head.weight"])})
+    with pytest.raises(ModelError, match=r"01-of|lm_head"):
+        load(folder)
+
+
+def test_a_tensor_in_two_files_is_refused(folder: Path, small_tensors: dict[str, Tensor]) -> None:
+    shard = sorted(folder.glob("*.bin"))[0]
+    torch.save(small_tensors, shard)
+    with pytest.raises(ModelError, match=r"is in .* and in"):
+        load(folder)
+
+
+@pytest.mark.parametrize("name", ["data.pkl", "data/0"])
+def test_a_bin_file_with_compressed_entries_is_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    write_config(tmp_path, config_of(**SMALL))
+    with zipfile.ZipFile(tmp_path / "pytorch_model.bin", "w") as archive:
+        archive.writestr(f"archive/{name}", bytes(1 << 20), zipfile.ZIP_DEFLATED)
+        archive.writestr("archive/data/1", bytes(1 << 16))  # not too small for the model
+    monkeypatch.setattr(torch, "load", None)
+    with pytest.raises(ModelError, match="cannot be read as weights") as e:
+        load(tmp_path)
+    assert "larger than the file" in str(e.value.__cause__)
+
+
+@pytest.mark.parametrize("form", ["8bit", "4bit"])
+def test_layers_that_bitsandbytes_quantised_load_as_they_are_stored(
+    tmp_path: Path, form: str
+) -> None:
+    stored = quantised_folder(tmp_path, form)
+    loaded = load(tmp_path).state_dict()
+    assert loaded.keys() == stored.keys()
+    assert all(loaded[name].equal(tensor) for name, tensor in stored.items())
+
+
+@pytest.mark.parametrize("form", ["8bit", "4bit"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lm_head.weight",
+        "model.embed_tokens.weight",
+        "model.norm.weight",
+        "model.video_projector.0.weight",
+        "model.layers.0.self_attn.q_proj.weight",
+    ],
+)
+def test_no_weight_beside_or_in_quantised_layers_is_made_up(
+    tmp_path: Path, form: str, name: str
+) -> None:
+    stored = quantised_folder(tmp_path, form)
+    stored[f"{name}_"] = stored.pop(name)
+    save_file(stored, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=name.replace(".", r"\.")) as e:
+        load(tmp_path)
+    assert "weights_only" not in e.value.message
+
+
+def quantised_folder(folder: Path, form: str) -> dict[str, Tensor]:
+    """The tensors in a folder that `save_pretrained` wrote of a model quantised by bitsandbytes."""
+    kept = ["model.video_tower", "model.video_projector", "lm_head"]
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1}
+    model = VideoPandaForConditionalGeneration(VideoPandaConfig(**SMALL | sizes))
+    model.save_pretrained(folder)
+    fields = {f"load_in_{form}": True, "llm_int8_skip_modules": kept}
+    with quiet_libraries():
+        model = load(folder, quantization_config=BitsAndBytesConfig(**fields))
+        model.save_pretrained(folder)
+    return load_file(folder / "model.safetensors")

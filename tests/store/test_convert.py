@@ -5,12 +5,13 @@ import fcntl
 import json
 import os
 import resource
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from pandacli.errors import ModelError
 from pandacli.model.checkpoint import is_quantisable, read_config
@@ -20,6 +21,7 @@ from pandacli.store.convert import Source, convert, describe_source
 from pandacli.store.copies import (
     FORMAT,
     Copy,
+    Form,
     all_copies,
     copies_of,
     copy_folder,
@@ -322,3 +324,114 @@ def test_listing_reads_no_weights(source: Source, monkeypatch: pytest.MonkeyPatc
 def test_a_removed_copy_leaves_nothing(source: Source, home: Path) -> None:
     remove_copy(convert(source, "int8"))
     assert not list((home / "copies").iterdir())
+
+
+def change_manifest(copy: Copy, **changed: Any) -> None:
+    manifest = copy.folder / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | changed))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".model", "config.json"])
+def test_every_file_that_is_read_stands_in_the_manifest(source: Source, suffix: str) -> None:
+    copy = convert(source, "int8")
+    files = json.loads((copy.folder / "manifest.json").read_text())["files"]
+    change_manifest(copy, files={n: f for n, f in files.items() if not n.endswith(suffix)})
+    with pytest.raises(ModelError, match="is damaged"):
+        find_copy(source.digest, "int8")
+
+
+def test_the_copy_of_another_checkpoint_is_not_taken(source: Source) -> None:
+    copy = convert(source, "int8")
+    other = "f" * 64
+    copy.folder.rename(copy_folder(other, "int8"))
+    with pytest.raises(ModelError, match="is damaged"):
+        find_copy(other, "int8")
+    # nor where only the start of the digest, which names the folder, is the same
+    near = source.digest[:16] + "0" * 48
+    copy_folder(other, "int8").rename(copy.folder)
+    with pytest.raises(ModelError, match="is damaged"):
+        find_copy(near, "int8")
+    assert find_copy(source.digest, "int8")
+
+
+def test_a_fifo_in_a_copy_does_not_keep_anyone_waiting(source: Source) -> None:
+    copy = convert(source, "int8")
+    files = json.loads((copy.folder / "manifest.json").read_text())["files"]
+    os.mkfifo(copy.folder / "fifo")
+    change_manifest(copy, files=files | {"fifo": {"bytes": 0, "sha256": ""}})
+    with pytest.raises(ModelError, match="is damaged"):
+        find_copy(source.digest, "int8")
+
+
+@pytest.mark.parametrize("form", ["int8", "nf4"])
+def test_weights_that_are_no_numbers_are_not_quantised(
+    checkpoint: Path, tmp_path: Path, form: Form
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(checkpoint, broken)
+    tensors = load_file(broken / "model.safetensors")
+    name = "model.layers.1.mlp.up_proj.weight"
+    tensors[name][3, 4] = float("nan")
+    save_file(tensors, broken / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=f"{name} .* not finite"):
+        convert(describe_source(resolve(broken)), form)
+    assert not all_copies()
+
+
+def junk(work: Path) -> None:
+    """What no conversion leaves behind."""
+    (work / "model-00001-of-00004.safetensors").write_bytes(b"junk")
+    (work / "model-00002-of-00004.safetensors").mkdir()
+    (work / "model-00003-of-00004.safetensors").symlink_to("/dev/zero")
+    (work / "config.json").mkdir()
+    (work / "tokenizer.model").symlink_to("tokenizer.model")
+    (work / "notes.txt").write_text("mine")
+    os.mkfifo(work / "fifo")
+
+
+def test_junk_in_the_folder_of_an_unfinished_copy_is_not_gone_on_with(source: Source) -> None:
+    wanted = stored(convert(source, "int8"))
+    folder = copy_folder(source.digest, "int8")
+    shutil.rmtree(folder)
+    work = folder.with_name(f"{folder.name}.partial")
+    work.mkdir()
+    junk(work)
+    note = json.dumps({"format": FORMAT, "model": source.model})
+    work.with_name(f"{work.name}.lock").write_text(note)
+    made = convert(source, "int8")
+    assert {path.name for path in made.folder.iterdir()}.isdisjoint({"fifo", "notes.txt"})
+    given = stored(made)
+    assert given.keys() == wanted.keys()
+    assert all(given[name].equal(tensor) for name, tensor in wanted.items())
+
+
+def test_foreign_weights_in_an_unfinished_copy_end_it_once(source: Source) -> None:
+    folder = convert(source, "int8").folder
+    first = sorted(path.name for path in folder.glob("*.safetensors"))[0]
+    shutil.rmtree(folder)
+    work = folder.with_name(f"{folder.name}.partial")
+    work.mkdir()
+    note = json.dumps({"format": FORMAT, "model": source.model})
+    work.with_name(f"{work.name}.lock").write_text(note)
+    save_file({"foreign": torch.zeros(3)}, work / first)
+    with pytest.raises(ModelError, match="was no part of this copy"):
+        convert(source, "int8")
+    assert not all_copies()
+    assert convert(source, "int8")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"[" * 5000, b"x" * (1 << 20)])
+def test_a_note_beside_an_unfinished_copy_may_hold_anything(source: Source, content: bytes) -> None:
+    folder = copy_folder(source.digest, "int8")
+    folder.parent.mkdir(parents=True)
+    folder.with_name(f"{folder.name}.partial.lock").write_bytes(content)
+    assert convert(source, "int8")
+
+
+def test_a_place_for_copies_that_cannot_be_looked_at_is_an_error_of_the_model(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # as a folder of mode 000, which tests may run above: the system refuses the path
+    monkeypatch.setenv("PANDA_HOME", "/" + "x" * 300)
+    with pytest.raises(ModelError, match="cannot be read"):
+        find_copy(source.digest, "int8")
