@@ -240,7 +240,10 @@ def test_at_whatever_moment_it_is_ended_nothing_hangs_and_no_process_is_left(
         "chat": (["chat", str(clip), "--model", "tiny", "--no-log"], {}),
         "batch": (["batch", str(questions), "--model", "tiny"], {}),
         "pull": (["pull", "video-panda-7b", "--quant", "none"], {"HF_ENDPOINT": hub.url}),
-        "ask, blocked": (["ask", str(clip), "What?", "--model", "tiny"], {"BLOCKED": "decoder"}),
+        "ask, blocked": (
+            ["ask", str(clip), "What?", "--model", "tiny", "--cache-size", "0"],
+            {"BLOCKED": "decoder"},
+        ),
         "batch, blocked": (["batch", str(questions), "--model", "tiny"], {"BLOCKED": "decoder"}),
         "pull, blocked": (["pull", "video-panda-7b"], {"HF_ENDPOINT": silent_server}),
     }
