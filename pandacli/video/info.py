@@ -96,32 +96,35 @@ def timestamps(stream: Stream, ticks: Sequence[int | None]) -> tuple[float, ...]
     Where the frames have no times, or times that go back, they are counted out at the stream's
     frame rate.
     """
-    if stream.ticks is not None and len(ticks) == len(stream.ticks):
-        # In AVI the packets' times are right as a set, but a decoder may hand them out wrongly.
-        ticks = stream.ticks
-    known = [tick for tick in ticks if tick is not None]
+    if jumps := _jumps(stream, ticks):
+        known = _closed_up([tick for tick in ticks if tick is not None], jumps)
+    else:
+        if stream.ticks is not None and len(ticks) == len(stream.ticks):
+            # In AVI the packets' times are right as a set, but a decoder may hand them out wrongly.
+            ticks = stream.ticks
+        known = [tick for tick in ticks if tick is not None]
     if len(known) < len(ticks) or any(after <= before for before, after in pairwise(known)):
         return tuple(number / (stream.fps or 1.0) for number in range(len(ticks)))
-    if jumps := _jumps(stream, known):
-        known = _closed_up(known, jumps)
     over, under = stream.time_base.as_integer_ratio()  # a Fraction for each would take longest here
     return tuple((tick - stream.zero) * over / under for tick in known)
 
 
 def is_joined(stream: Stream, ticks: Sequence[int | None]) -> bool:
-    """Whether the clock is set back within the stream, as where two recordings are joined.
+    """Whether the clock is set back within the stream, as where two recordings are joined."""
+    return bool(_jumps(stream, ticks))
 
-    FFmpeg takes that for a clock of 33 bits that has run over, and adds a day and 2.5 hours.
+
+def _jumps(stream: Stream, ticks: Sequence[int | None]) -> list[int]:
+    """Numbers of the frames at which the clock of an MPEG stream is set back.
+
+    By more than a minute, FFmpeg takes that for a clock of 33 bits that has run over, and adds a
+    day and 2.5 hours.
     """
-    return bool(_jumps(stream, [tick for tick in ticks if tick is not None]))
-
-
-def _jumps(stream: Stream, ticks: Sequence[int]) -> list[int]:
-    """Numbers of the frames that come half a revolution of the clock, or more, after the last."""
-    if not stream.wrapping:
+    known = [tick for tick in ticks if tick is not None]
+    if not stream.wrapping or len(known) < len(ticks):
         return []
-    far = _HALF_REVOLUTION / stream.time_base
-    return [number for number, step in enumerate(_steps(ticks), 1) if step > far]
+    back, far = -1 / stream.time_base, _HALF_REVOLUTION / stream.time_base
+    return [number for number, step in enumerate(_steps(known), 1) if not back < step < far]
 
 
 def _closed_up(ticks: Sequence[int], jumps: Sequence[int]) -> list[int]:

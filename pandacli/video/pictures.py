@@ -62,10 +62,10 @@ def picture_of(frame: Any, stream: "Stream") -> Picture:
         DoubtfulPictureError: It cannot be converted.
     """
     try:
-        rgb = _rgb(frame)
+        rgb, turn = _rgb(frame), _turn(frame, stream)
     except (av.error.FFmpegError, OSError, ValueError):
         raise DoubtfulPictureError("PyAV cannot convert this frame") from None
-    return turned(_in_shape(rgb, stream.pixel_aspect), _turn(frame, stream))
+    return turned(_in_shape(rgb, stream.pixel_aspect), turn)
 
 
 def has_odd_colours(matrix: int, primaries: int) -> bool:

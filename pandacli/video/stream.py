@@ -71,7 +71,7 @@ class Stream:
         interlaced: Whether frames are stored as two fields.
         spare_frames: Whether frames that no other is made from are marked as such, beyond doubt.
         is_image: Whether Pillow reads it, page by page.
-        damaged: Whether a packet is known to be damaged, or the file breaks off.
+        damaged: Whether the file is too damaged to be read to its end.
         whole: Whether nothing hints at damage or at frames left out: every packet is there, shows
             something and has a time, and there are as many as the header promises.
     """
@@ -170,8 +170,7 @@ def _describe(path: Path, container: Any, stream: Any) -> Stream:
         is_image=False,
         damaged=packets.damaged,
         whole=packets.ticks is not None
-        and not packets.damaged
-        and not packets.hidden
+        and not (packets.damaged or packets.doubtful or packets.hidden)
         and stream.frames in {0, packets.shown},
     )
 
@@ -237,6 +236,7 @@ class _Packets:
     shown: int
     hidden: int
     damaged: bool
+    doubtful: bool
     encrypted: bool
 
 
@@ -245,7 +245,7 @@ def _read_packets(container: Any, stream: Any) -> _Packets:
     key_ticks: list[int] = []
     last = (-(2**63), 0)  # tick and duration
     shown = hidden = 0
-    damaged = False
+    damaged = doubtful = False
     locked = stream.codec_context.codec_tag in _ENCRYPTED_TAGS or "enc_key_id" in stream.metadata
     try:
         for packet in container.demux(stream):
@@ -254,7 +254,7 @@ def _read_packets(container: Any, stream: Any) -> _Packets:
             if locked or packet.has_sidedata("encryption_info"):
                 locked = True
                 break
-            damaged |= packet.is_corrupt
+            doubtful |= packet.is_corrupt
             if packet.is_discard:
                 hidden += 1
                 continue
@@ -267,9 +267,10 @@ def _read_packets(container: Any, stream: Any) -> _Packets:
     except (av.error.FFmpegError, OSError):
         damaged = True  # from here on; what comes before it may still be shown
     end = sum(last) if last[1] > 0 else None
-    if end and stream.duration and (stream.start_time or 0) + stream.duration > last[0]:
-        # A packet's duration may be that of another frame, as decoders take them in another order.
-        end = min(end, (stream.start_time or 0) + stream.duration)
+    if end and stream.duration and container.format.name.startswith("mov"):
+        # MP4 knows a packet's duration in the order of decoding only: it may be another frame's.
+        whole = (stream.start_time or 0) + stream.duration
+        end = min(end, whole) if whole > last[0] else end
     tail = tuple(ticks[-TAIL:])
     ticks.sort()
     usable = len(set(ticks)) == shown
@@ -282,6 +283,7 @@ def _read_packets(container: Any, stream: Any) -> _Packets:
         shown=shown,
         hidden=hidden,
         damaged=damaged,
+        doubtful=doubtful,
         encrypted=locked,
     )
 

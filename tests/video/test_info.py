@@ -124,19 +124,30 @@ def test_a_rate_that_the_header_gets_about_right_is_the_headers(tmp_path):
     assert info.fps == 25.2
 
 
-def test_recordings_that_were_joined_have_times_that_go_on(tmp_path):
+def recording(path, begin):
     options = {"bf": "2", "g": "10"}
-    late, early = (
-        write_clip(tmp_path / name, 20, ticks=range(begin, begin + 800, 40), options=options)
-        for name, begin in (("late.ts", 200_000), ("early.ts", 0))
-    )
+    return write_clip(path, 20, ticks=range(begin, begin + 800, 40), options=options).read_bytes()
+
+
+@pytest.mark.parametrize("begin", [200_000, 30_000], ids=["minutes", "seconds"])
+def test_recordings_that_were_joined_have_times_that_go_on(tmp_path, begin):
     joined = tmp_path / "joined.ts"
-    joined.write_bytes(late.read_bytes() + early.read_bytes())
+    late, early = recording(tmp_path / "late.ts", begin), recording(tmp_path / "early.ts", 0)
+    joined.write_bytes(late + early)
     info = probe(joined)
     assert info.frame_count == 40
+    assert info.fps == 25.0
     assert info.timestamps == pytest.approx([number / 25 for number in range(40)])
     assert info.duration == pytest.approx(1.6)
-    assert any("clock" in notice for notice in sample_frames(Clip(joined)).notices)
+    assert [notice for notice in sample_frames(Clip(joined)).notices if "clock" in notice]
+
+
+def test_a_recording_with_a_gap_has_it_and_is_not_called_damaged(tmp_path):
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(recording(tmp_path / "a.ts", 0) + recording(tmp_path / "b.ts", 30_000))
+    frames = sample_frames(Clip(joined))
+    assert frames.info.duration == pytest.approx(30.8, abs=0.1)
+    assert frames.notices == ()
 
 
 def test_a_clock_that_runs_over_is_no_jump(tmp_path):
