@@ -20,6 +20,11 @@ from pandacli.video.stream import TAIL, Stream
 __all__ = ["DamagedError", "DoubtfulPictureError", "Picture", "PyAVSource", "Source", "sources_for"]
 
 
+_PATCHED = {"ffv1", "mpeg4", "rv30", "rv40", "theora", "vp3", "vp8"}
+"""Codecs whose decoders may patch damage without a report, with what another thread has done so far
+of the frame before. They are decoded frame by frame."""
+
+
 class DamagedError(Exception):
     """A decoder has reported an error in the stream.
 
@@ -76,8 +81,7 @@ def stop_at_errors(stream: Any, *, threads: int = 0) -> None:
     """Have a stream of PyAV's decoded by several threads, which report errors and conceal none."""
     codec = stream.codec_context
     codec.options = {"err_detect": "crccheck+explode", "max_pixels": str(MAX_PIXELS)}
-    # FFV1 reports none, and patches a frame with what another thread has done of the one before.
-    stream.thread_type = "SLICE" if codec.name == "ffv1" else "AUTO"
+    stream.thread_type = "SLICE" if codec.codec.canonical_name in _PATCHED else "AUTO"
     codec.thread_count = threads
 
 

@@ -322,3 +322,19 @@ def test_a_damaged_image_is_refused_or_read_as_far_as_it_goes(tmp_path, name):
         (tmp_path / name).write_bytes(changed)
         with suppress(ClipError):
             read_frames(tmp_path / name, [0])
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [("clip.mkv", "ffv1", {}), ("clip.avi", "mpeg4", {"q": "3"}), ("clip.webm", "libvpx", LIVE)],
+)
+def test_damage_that_no_decoder_reports_is_shown_as_one_thread_shows_it(
+    tmp_path, name, codec, options
+):
+    path = damage(write_clip(tmp_path / name, 30, codec=codec, options=options, noise=True))
+    stream = reader.read_stream(path)
+    one_thread = PyAVSource(stream, threaded=False)
+    expected = [one_thread.picture() for _ in one_thread.walk()]
+    for _ in range(3):
+        pictures = reader.decode(stream, range(len(expected)), to_end=True).pictures
+        assert all(np.array_equal(pictures[n], expected[n]) for n in range(len(expected)))
