@@ -23,12 +23,14 @@ def read_bytes(path: Path, most: int = MOST) -> bytes:
     """
     # without O_NONBLOCK, opening a FIFO waits for a writer
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            kind = errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.EINVAL
-            raise OSError(kind, "not a regular file", str(path))
-        content = file.read(most + 1) if status.st_size <= most else b""
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            content = file.read(most + 1) if status.st_size <= most else b""
+    finally:
+        os.close(descriptor)
     if len(content) > most or status.st_size > most:
         raise OSError(errno.EFBIG, f"longer than {most} bytes", str(path))
     return content

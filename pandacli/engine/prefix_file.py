@@ -57,6 +57,7 @@ def load_layers(path: Path, layers: int) -> Iterator[tuple[Tensor, Tensor]]:
         ModelError: The file is missing or damaged, or has another number of layers.
     """
     damaged = ModelError(f"{path} cannot be read as a saved KV cache")
+    shapes: set[torch.Size] = set()
     try:
         with safe_open(path, framework="pt") as file:
             sums = json.loads((file.metadata() or {}).get("checksums", "[]"))
@@ -65,6 +66,10 @@ def load_layers(path: Path, layers: int) -> Iterator[tuple[Tensor, Tensor]]:
             for number, checksum in enumerate(sums):
                 names = (f"k.{number}", f"v.{number}")
                 parts = {name: file.get_tensor(name) for name in names}
+                floating = all(part.is_floating_point() for part in parts.values())
+                shapes |= {part.shape for part in parts.values()}
+                if not floating or len(shapes) > 1 or len(*shapes) != 3:
+                    raise damaged  # a file that was not written here
                 if _checksum(parts) != checksum:
                     raise damaged
                 keys, values = parts.values()

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pandacli.engine.prefix_file import load_layers, round_to_half, save_layers
@@ -89,3 +91,24 @@ def test_a_file_of_8_bits_from_an_older_version_is_refused(tmp_path: Path) -> No
     save_file(parts, tmp_path / "kv", {"checksums": "[123]", "exact": "false"})
     with pytest.raises(ModelError, match="cannot be read as a saved KV cache"):
         list(load_layers(tmp_path / "kv", 1))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        torch.zeros(3, 50, 8, dtype=torch.int32),
+        torch.zeros(()),
+        torch.zeros(3, 50),
+        torch.zeros(3, 49, 8),
+        torch.zeros(1, 3, 50, 8),
+    ],
+)
+def test_tensors_of_another_kind_are_damage(
+    layers: list[tuple[Tensor, Tensor]], tmp_path: Path, odd: Tensor
+) -> None:
+    save_layers(layers, tmp_path / "kv")
+    with safe_open(tmp_path / "kv", framework="pt") as file:
+        facts = file.metadata()
+    save_file(load_file(tmp_path / "kv") | {"v.1": odd}, tmp_path / "kv", facts)
+    with pytest.raises(ModelError, match="cannot be read as a saved KV cache"):
+        loaded(tmp_path / "kv", 2)

@@ -5,6 +5,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -206,6 +207,39 @@ def test_a_flipped_bit_is_noticed(panda: Panda, film: Path, folder: Path, place:
     content[place if isinstance(place, int) else int(place * len(content))] ^= 0x10
     path.write_bytes(content)
     assert not is_found(panda.open(film, cache=True))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"times": [float("nan")] * 8},
+        {"times": ["0"] * 7},
+        {"indices": []},
+        {"indices": [{}] * 8},
+        {"info": {}},
+        {"info": {"width": -1}},
+        {"info": {"height": 10**400}},
+        {"info": {"fps": "fast"}},
+        {"info": {"duration": None}},
+        {"info": {"codec": 3}},
+        {"info": {"timestamps": 3}},
+        {"info": {"more": 3}},
+        {"notices": 3},
+    ],
+)
+def test_facts_of_frames_that_cannot_be_are_dropped(
+    panda: Panda, film: Path, folder: Path, wrong: dict[str, Any]
+) -> None:
+    ask(panda, film)
+    (entry,) = entries(folder)
+    facts = json.loads((entry / "frames.json").read_text())
+    if wrong.get("info"):
+        wrong = {"info": facts["info"] | wrong["info"]}
+    (entry / "frames.json").write_text(json.dumps(facts | wrong))
+    opened = panda.open(film, cache=True)
+    opened.prepare()
+    assert opened.frames.info.width > 0
+    assert entries(folder) == []
 
 
 def test_frames_are_read_after_all_where_the_kv_is_damaged(

@@ -60,6 +60,10 @@ def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
         {"video": 3},
         {"frames": "8"},
         {"frames": True},
+        {"frames": 0},
+        {"frames": 10**9},
+        {"from": -1},
+        {"to": 1e300},
         {"turns": {}},
         {"turns": [{}]},
         {"turns": [None]},
@@ -77,3 +81,17 @@ def test_wrong_types_are_refused(tmp_path: Path, wrong: dict[str, object]) -> No
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(ClipError, match="cannot read"):
         read_transcript(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_moments_that_are_no_numbers_are_refused(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "talk.json"
+    path.write_text(TRANSCRIPT.to_json().replace("1.5", number))
+    with pytest.raises(ClipError, match="not a saved conversation"):
+        read_transcript(path)
+
+
+def test_a_link_to_a_file_without_end_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "talk.json").symlink_to("/dev/zero")
+    with pytest.raises(ClipError, match="not a regular file"):
+        read_transcript(tmp_path / "talk.json")

@@ -333,6 +333,36 @@ def test_a_damaged_generation_config_is_named(folder: Path) -> None:
         load(folder)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"eos_token_id": 64},
+        {"eos_token_id": {"a": 1}},
+        {"eos_token_id": [[2]]},
+        {"eos_token_id": 2.5},
+        {"temperature": "hot"},
+        {"temperature": -1},
+        {"max_length": 1e999},
+    ],
+)
+def test_a_generation_config_that_cannot_be_is_named(folder: Path, fields: dict[str, Any]) -> None:
+    (folder / "generation_config.json").write_text(json.dumps(fields))
+    with pytest.raises(ModelError, match=r"generation_config\.json"):
+        load(folder)
+
+
+def test_what_names_code_in_a_generation_config_is_ignored(folder: Path) -> None:
+    fields = {
+        "custom_generate": "evil/repo",
+        "cache_implementation": "evil",
+        "eos_token_id": [2, 3],
+    }
+    (folder / "generation_config.json").write_text(json.dumps(fields))
+    generation = load(folder).generation_config
+    assert "evil" not in str(generation.__dict__)
+    assert generation.eos_token_id == [2, 3]
+
+
 @pytest.mark.parametrize("index", [{}, {"weight_map": {}}, {"weight_map": ["a"]}])
 def test_an_index_without_places_is_refused(folder: Path, index: dict[str, Any]) -> None:
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))

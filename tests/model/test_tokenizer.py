@@ -2,12 +2,16 @@
 
 import json
 from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from sentencepiece import SentencePieceProcessor
 
 from pandacli.errors import ModelError
+from pandacli.model.checkpoint import read_tokenizer
+from pandacli.model.config import VideoPandaConfig
 from pandacli.model.tokenizer import VideoPandaTokenizer, as_tokenizer
 
 
@@ -112,3 +116,42 @@ def test_control_ids_and_outer_space_are_not_shown(
 def test_ids_outside_the_vocabulary_are_not_shown(processor: SentencePieceProcessor) -> None:
     hello = processor.encode("hello")
     assert VideoPandaTokenizer(processor).decode([-200, *hello, 32000, 99999]) == "hello"
+
+
+def test_a_changed_byte_is_refused_or_changes_pieces_only(tokenizer_model: bytes) -> None:
+    draw = Random(5)
+    refused = 0
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "tokenizer.model"
+        for _ in range(150):
+            content = bytearray(tokenizer_model)
+            # behind the pieces stand the settings that a model is used by
+            ends = (len(content), min(len(content), 700))
+            content[len(content) - 1 - draw.randrange(draw.choice(ends))] = draw.randrange(256)
+            path.write_bytes(content)
+            try:
+                tokenizer = VideoPandaTokenizer(path)
+            except ModelError:
+                refused += 1
+                continue
+            for text in ("A circle? \x00\ud800 \u00e9\u4e2d </s>", "", " ", "a" * 500):
+                ids = tokenizer.encode(text) + tokenizer.encode(text, after_control=True)
+                assert all(0 <= number < len(tokenizer) for number in ids)
+                tokenizer.decode(ids)
+            tokenizer.decode(range(len(tokenizer)))
+    assert 0 < refused < 150
+
+
+def test_a_tokenizer_larger_than_the_vocabulary_is_refused(folder: Path) -> None:
+    with pytest.raises(ModelError, match="has 32000 tokens, the model 31999"):
+        read_tokenizer(folder, VideoPandaConfig(vocab_size=31999))
+    assert len(read_tokenizer(folder, VideoPandaConfig(vocab_size=32000))) == 32000
+
+
+@pytest.mark.parametrize("content", [b"[" * 5000, b"[]", b"NaN", b'{"legacy": NaN}', b"\xff"])
+def test_settings_that_are_no_object_are_an_error_of_the_model(
+    folder: Path, content: bytes
+) -> None:
+    (folder / "tokenizer_config.json").write_bytes(content)
+    with pytest.raises(ModelError, match=r"tokenizer_config\.json"):
+        VideoPandaTokenizer.from_pretrained(folder)
