@@ -1,10 +1,12 @@
+import av
 import cv2
 import numpy as np
 import pytest
+from av.codec.context import ThreadType
 from PIL import Image
 
 from pandacli.video.images import PillowSource
-from pandacli.video.sources import DamagedError, PyAVSource, sources_for
+from pandacli.video.sources import DamagedError, PyAVSource, sources_for, stop_at_errors
 from pandacli.video.stream import read_stream
 from tests.video.clips import damage, numbered_picture, write_clip
 
@@ -52,3 +54,20 @@ def test_decoders_keep_quiet_about_damage(tmp_path, capfd):
     for _ in source.walk():
         source.picture()
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "by_frames"),
+    [
+        ("clip.mp4", "libx264", True),
+        ("clip.mkv", "ffv1", False),
+        ("clip.avi", "mpeg4", False),
+        ("clip.webm", "libvpx", False),
+    ],
+)
+def test_frames_are_shared_among_threads_where_damage_is_reported(tmp_path, name, codec, by_frames):
+    # the others fill gaps, by chance, with what another thread has done so far
+    with av.open(str(write_clip(tmp_path / name, 3, codec=codec))) as container:
+        stream = container.streams.video[0]
+        stop_at_errors(stream)
+        assert bool(stream.codec_context.thread_type & ThreadType.FRAME) == by_frames
