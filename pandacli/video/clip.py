@@ -5,6 +5,7 @@ Nothing heavy is imported here; the command line reads its arguments with this m
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,11 @@ _SECONDS = re.compile(r"\d+(?:\.\d*)?|\.\d+", re.ASCII)
 _LONGEST = 1e9
 """Seconds, 31 years: later moments are in no video, and past what decoders can count."""
 _SHOWN = 40  # characters of a text in an error
+VIDEO_SUFFIXES = (
+    *(".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
+    *(".mts", ".ogv", ".ts", ".webm", ".wmv"),
+)
+"""How names of videos end, as a rule."""
 _ADDRESS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+):(?P<rest>//.*)", re.IGNORECASE | re.DOTALL)
 _KNOWN_ADDRESS = re.compile(  # a `Path` has lost one of its slashes
     r"(?P<scheme>file|https?|ftps?|sftp|rtsps?|rtmps?|rtp|udp|tcp|srt|mms|s3|gs|data)"
@@ -139,6 +145,18 @@ def format_time(seconds: float) -> str:
 
     What a damaged file says may be no time; such a number is written as it is.
     """
+    (shown,) = format_times([seconds])
+    return shown
+
+
+def format_times(moments: Sequence[float]) -> list[str]:
+    """Moments for reading, all with as many decimals as one of them needs, up to three."""
+    thousandths = [round(seconds * 1000) for seconds in moments if is_moment(abs(seconds))]
+    decimals = next(n for n in range(4) if all(t % 10 ** (3 - n) == 0 for t in thousandths))
+    return [_clock(seconds, decimals) for seconds in moments]
+
+
+def _clock(seconds: float, decimals: int) -> str:
     if not is_moment(abs(seconds)):
         return f"{seconds:g} s"
     thousandths = round(seconds * 1000)
@@ -147,7 +165,7 @@ def format_time(seconds: float) -> str:
     minutes, whole = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)
     clock = f"{hours}:{minutes:02}:{whole:02}" if hours else f"{minutes}:{whole:02}"
-    return sign + clock + f".{fraction:03}".rstrip("0").rstrip(".")
+    return sign + clock + (f".{fraction:03}"[: decimals + 1] if decimals else "")
 
 
 def _shortened(text: str) -> str:

@@ -5,6 +5,7 @@ recognised by its first bytes, or by the format that FFmpeg detects, and refused
 opens anything it names. For the same reason a file name is never a pattern (`img%03d.png`).
 """
 
+import os
 import re
 import stat
 from collections.abc import Iterator
@@ -45,6 +46,7 @@ _PLAYLIST_START = re.compile(
     re.DOTALL,
 )
 _SNIFFED = 4096
+_MOST_BOXES = 1000
 _TS_PACKET, _TS_SYNC = 188, 0x47
 
 
@@ -89,9 +91,38 @@ def opened(path: Path) -> Iterator[Any]:
         # The absolute path, which FFmpeg takes for nothing but a local file.
         container = av.open(str(path.absolute()), metadata_errors="replace", options=_options())
     except (av.error.FFmpegError, OSError, ValueError):
+        if _lacks_index(path):
+            raise ClipError(
+                f"{path} looks incomplete: it has no index (moov)", "download or copy it again"
+            ) from None
         raise ClipError(f"{path} is not a video that can be read", NOT_VIDEO) from None
     with container:
         yield container
+
+
+def _lacks_index(path: Path) -> bool:
+    """Whether a file begins as MP4 or QuickTime and has no `moov` box, as where its end is cut off.
+
+    Boxes: ISO/IEC 14496-12, 4.2.
+    """
+    names: list[bytes] = []
+    try:
+        with path.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            start = 0
+            while start + 8 <= end and len(names) < _MOST_BOXES:
+                file.seek(start)
+                header = file.read(16)
+                names.append(header[4:8])
+                size = int.from_bytes(header[:4], "big")
+                if size == 1:
+                    size = int.from_bytes(header[8:], "big")
+                if size < 8:  # 0: to the end of the file
+                    break
+                start += size
+    except OSError:
+        return False
+    return names[:1] in ([b"ftyp"], [b"mdat"], [b"wide"]) and b"moov" not in names
 
 
 @cache

@@ -73,14 +73,14 @@ def _chosen(clip: Clip, info: VideoInfo, num_frames: int) -> list[int]:
     if indices:
         return indices
     first = info.timestamps[0]
-    facts = (
-        f"begins at {format_time(first)}"
-        if clip.end is not None and clip.end <= first
-        else f"is {format_time(info.duration)} long"
-    )
+    if clip.end is not None and clip.end <= first:
+        raise UsageError(
+            f"--to {format_time(clip.end)} is before the first frame: {clip.path} begins at "
+            f"{format_time(first)}"
+        )
     raise UsageError(
-        f"the range asked for has no frame in it: {clip.path} {facts}",
-        "choose --from and --to inside the video",
+        f"--from {format_time(clip.start or 0.0)} is past the end: {clip.path} is "
+        f"{format_time(info.duration)} long"
     )
 
 

@@ -9,7 +9,7 @@ from unicodedata import normalize
 import pytest
 
 from pandacli.errors import ClipError, UsageError
-from pandacli.video.clip import Clip, format_time, parse_time
+from pandacli.video.clip import Clip, format_time, format_times, parse_time
 
 
 @pytest.mark.parametrize(
@@ -90,6 +90,20 @@ def test_what_a_damaged_file_says_is_written_too(seconds):
 )
 def test_a_time_is_written_for_reading(seconds, text):
     assert format_time(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("moments", "shown"),
+    [
+        ([0.0, 1.0, 2.0], ["0:00", "0:01", "0:02"]),
+        ([0.4, 1.96, 5.8], ["0:00.40", "0:01.96", "0:05.80"]),
+        ([0.0, 3599.9996, 0.5], ["0:00.0", "1:00:00.0", "0:00.5"]),
+        ([0.033, 61.0], ["0:00.033", "1:01.000"]),
+        ([], []),
+    ],
+)
+def test_moments_beside_each_other_have_as_many_decimals(moments, shown):
+    assert format_times(moments) == shown
 
 
 def test_a_clip_takes_its_path_as_text():
