@@ -1,6 +1,6 @@
 """What comes out of the engine: an answer, and the stream that it arrives by."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
@@ -13,9 +13,9 @@ class Stats:
     Attributes:
         frames: Frames looked at, padding not counted.
         prefix_tokens: Tokens of the system prompt and the frames.
-        question_tokens: Tokens after the frames: earlier turns and the question.
-        prefilled_tokens: Of both, those that were computed for this answer; the others were still
-            in the KV cache.
+        question_tokens: Tokens of the question.
+        prefilled_tokens: Of all tokens before the answer, those that were computed for it; the
+            others were in the KV cache.
         answer_tokens: Tokens generated, with the one that ends the answer.
         load_seconds: Loading the model, once for all answers.
         frames_seconds: Reading and fitting the frames, once for all answers on a clip.
@@ -26,6 +26,7 @@ class Stats:
         tokens_per_second: Of those tokens; 0 where there were none.
         peak_memory_bytes: The most memory in use so far: of the process on the CPU, of torch on
             a CUDA device.
+        history_tokens: Tokens of the turns between the frames and the question.
     """
 
     frames: int
@@ -40,6 +41,7 @@ class Stats:
     decode_seconds: float
     tokens_per_second: float
     peak_memory_bytes: int
+    history_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,16 @@ class AnswerStream(Iterator[str]):
 
     Args:
         pieces: Yields the text and returns the `Answer`.
+        stats: What the answer has taken, once it has ended, also where it was stopped.
     """
 
-    def __init__(self, pieces: Generator[str, None, Answer]) -> None:
+    def __init__(
+        self,
+        pieces: Generator[str, None, Answer],
+        stats: Callable[[], Stats | None] = lambda: None,
+    ) -> None:
         self._pieces = pieces
+        self._stats = stats
         self._answer: Answer | None = None
 
     def __next__(self) -> str:
@@ -96,6 +104,11 @@ class AnswerStream(Iterator[str]):
         if self._answer is None:
             raise RuntimeError("the answer is whole only when its stream has been read to the end")
         return self._answer
+
+    @property
+    def stats(self) -> Stats | None:
+        """What the answer took, as far as it came; None before the end and without a token."""
+        return self._answer.stats if self._answer else self._stats()
 
     def close(self) -> None:
         """Stop decoding."""

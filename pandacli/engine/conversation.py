@@ -84,7 +84,7 @@ class Conversation:
             temperature=temperature,
             seed=None if seed is None else (seed + len(self.turns)) % 2**63,
         )
-        return AnswerStream(self._recorded(question, stream))
+        return AnswerStream(self._recorded(question, stream), lambda: stream.stats)
 
     def undo(self) -> Turn | None:
         """Take the last turn back; returns it, or None where there is none."""
@@ -127,7 +127,7 @@ class Conversation:
         if alone < 1:
             raise UsageError(
                 f"the question is {1 - alone} tokens too long for the model",
-                "ask a shorter one, or look at fewer frames",
+                "ask a shorter one, or look at fewer frames (--frames 4)",
             )
         while self.forgotten < len(self.turns) and left < max(wanted, alone // 2):
             self.forgotten += 1

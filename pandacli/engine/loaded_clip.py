@@ -161,7 +161,9 @@ class LoadedClip:
         ids = self._encode(question, history)
         limit = min(max_tokens, self._room(len(ids)))
         choose = partial(sample, temperature=temperature, generator=drawing_generator(seed))
-        return AnswerStream(self._answer(question, ids, limit, choose))
+        taken: list[Stats] = []
+        pieces = self._answer(question, ids, limit, choose, taken)
+        return AnswerStream(pieces, lambda: taken[-1] if taken else None)
 
     def ask_together(
         self,
@@ -295,7 +297,7 @@ class LoadedClip:
                 self._kept.keep(self._prefix, self.frames)
         except OSError as error:
             why = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            raise PandaError(f"what was seen of the clip is not kept: {why}") from error
+            raise PandaError(f"could not cache the clip: {why}") from error
 
     def tokens_left(self, question: str, history: History = ()) -> int:
         """How many tokens of answer the context has room for; below one, there is none."""
@@ -309,7 +311,12 @@ class LoadedClip:
         return prompt[len(self._ids) :]
 
     def _answer(
-        self, question: str, ids: list[int], limit: int, choose: "partial[int]"
+        self,
+        question: str,
+        ids: list[int],
+        limit: int,
+        choose: "partial[int]",
+        taken: list[Stats],
     ) -> Generator[str, None, Answer]:
         self._asked += 1
         turn = self._asked
@@ -330,36 +337,41 @@ class LoadedClip:
         first_token_seconds = perf_counter() - started
 
         count, decode_seconds = 1, 0.0
-        while token not in stop:
-            if piece := text.add(token):
+        try:
+            while token not in stop:
+                if piece := text.add(token):
+                    yield piece
+                if turn != self._asked:
+                    raise RuntimeError("a newer question on this clip has taken this one's place")
+                stepped = perf_counter()
+                with memory_errors(self._panda.memory_hint):
+                    following = next(tokens, None)
+                if following is None:
+                    break
+                decode_seconds += perf_counter() - stepped
+                token, count = following, count + 1
+            if piece := text.finish():
                 yield piece
-            if turn != self._asked:
-                raise RuntimeError("a newer question on this clip has taken this one's place")
-            stepped = perf_counter()
-            with memory_errors(self._panda.memory_hint):
-                following = next(tokens, None)
-            if following is None:
-                break
-            decode_seconds += perf_counter() - stepped
-            token, count = following, count + 1
-        if piece := text.finish():
-            yield piece
-        stats = Stats(
-            frames=len(self.frames.indices),
-            prefix_tokens=self.prefix_tokens,
-            question_tokens=len(ids),
-            prefilled_tokens=prefix.prefilled - prefilled,
-            answer_tokens=count,
-            load_seconds=self._panda.load_seconds,
-            frames_seconds=self._frames_seconds,
-            prefill_seconds=prefill_seconds,
-            first_token_seconds=first_token_seconds,
-            decode_seconds=decode_seconds,
-            tokens_per_second=(count - 1) / decode_seconds if decode_seconds else 0.0,
-            peak_memory_bytes=peak_memory(self._panda.devices),
-        )
+        finally:
+            taken.append(
+                Stats(
+                    frames=len(self.frames.indices),
+                    prefix_tokens=self.prefix_tokens,
+                    question_tokens=len(ids) - settled,
+                    prefilled_tokens=prefix.prefilled - prefilled,
+                    answer_tokens=count,
+                    load_seconds=self._panda.load_seconds,
+                    frames_seconds=self._frames_seconds,
+                    prefill_seconds=prefill_seconds,
+                    first_token_seconds=first_token_seconds,
+                    decode_seconds=decode_seconds,
+                    tokens_per_second=(count - 1) / decode_seconds if decode_seconds else 0.0,
+                    peak_memory_bytes=peak_memory(self._panda.devices),
+                    history_tokens=settled,
+                )
+            )
         reason: Literal["stop", "length"] = "stop" if token in stop else "length"
-        return Answer(text.text, reason, stats, question, tuple(text.ids))
+        return Answer(text.text, reason, taken[-1], question, tuple(text.ids))
 
     def _read_prefix(self) -> PrefixCache:
         if self._prefix is None:
@@ -415,5 +427,5 @@ class LoadedClip:
             what += f", the question and what was said before it {question_tokens}"
         raise UsageError(
             f"{what}: the model can hold {context}",
-            "ask a shorter question, or look at fewer frames (--frames)",
+            "ask a shorter question, or look at fewer frames (--frames 4)",
         )
