@@ -7,7 +7,8 @@
     └── DeviceError       5   out of memory, or the device is not there
 
 The message is one line that says what is wrong; `hint`, where there is one, is one line that
-says what to do. One place (`pandacli.cli`) catches `PandaError` and prints both.
+says what to do, and `command` a command line that does it. One place (`pandacli.cli`) catches
+`PandaError` and prints them, each on a line of its own.
 """
 
 
@@ -17,14 +18,18 @@ class PandaError(Exception):
     Args:
         message: What is wrong, in one line, without a full stop at the end.
         hint: What to do about it, in one line; None where the message says it all.
+        command: A command line to run, which is never broken; None where there is none.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, hint: str | None = None, *, command: str | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.command = command
 
 
 class UsageError(PandaError):

@@ -98,7 +98,7 @@ def place(nodes: list[dict[str, Any]], device: str, workers: int | None) -> Plac
     if device == "cpu" or (device == "auto" and not cards):
         return _place_on_cores(cores, workers)
     if not cards:
-        raise DeviceError("cuda is not there: the Ray cluster has no GPU", "use --device cpu")
+        raise DeviceError("no CUDA device found: the Ray cluster has no GPU", "use --device cpu")
     if workers and workers > cards:
         raise DeviceError(
             f"there are fewer cards ({cards}) than workers ({workers}), which take one each",
@@ -173,8 +173,12 @@ def _reachable(address: str) -> str:
 
 def _no_cluster(address: str, why: str) -> DeviceError:
     if address == "auto":
-        return DeviceError("no Ray cluster runs here", "start one with: ray start --head")
-    return DeviceError(f"no Ray cluster at {address}: {why}", "start one with: ray start --head")
+        return DeviceError(
+            "no Ray cluster runs here", "start one with:", command="ray start --head"
+        )
+    return DeviceError(
+        f"no Ray cluster at {address}: {why}", "start one with:", command="ray start --head"
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -57,7 +57,8 @@ class VideoFolder:
         shown = name if len(name) <= _SHOWN else name[:_SHOWN] + "..."
         if Path(wanted).is_absolute():
             raise ClipError(f"there is no file {shown}", "check the path")
-        raise ClipError(f"no file {shown} in {self.folder}", "name its folder with --video-dir")
+        folder = self.folder if self.folder.parts else self.folder.absolute()  # not "in ."
+        raise ClipError(f"no file {shown} in {folder}", "name its folder with --video-dir")
 
     def _candidates(self, name: str) -> Iterator[Path]:
         path = self.folder / name

@@ -76,7 +76,7 @@ def pick_devices(wanted: str) -> list[torch.device]:
     if wanted == "auto":
         return [*_roomiest_first(cards), _CPU]
     if not count:
-        raise DeviceError(f"{wanted} is not there: torch sees no CUDA device", "use --device cpu")
+        raise DeviceError("no CUDA device found", "use --device cpu")
     if wanted == "cuda":
         return _roomiest_first(cards)
     number = int(wanted.partition(":")[2])
@@ -84,7 +84,10 @@ def pick_devices(wanted: str) -> list[torch.device]:
         return [cards[number]]
     last = f"cuda:{count - 1}"
     there = last if count == 1 else f"cuda:0 to {last}"
-    raise DeviceError(f"{wanted} is not there", f"torch sees {there}")
+    raise DeviceError(
+        f"there is no device {wanted}",
+        f"the CUDA devices are {there}" if count > 1 else f"the only CUDA device is {there}",
+    )
 
 
 def pick_dtype(devices: Sequence[torch.device]) -> torch.dtype:

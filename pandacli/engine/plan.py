@@ -260,8 +260,9 @@ def _winner(plans: list[Plan], config: "VideoPandaConfig", *, measure: bool, fin
     if slow and not final and times[_runner(plan)] > _MUCH_SLOWER * times[_YARDSTICK]:
         raise UsageError(
             "in 4 bits this CPU is quick only with llama.cpp, which is not installed",
-            "install it with: pip install 'pandacli[llama]' - or use --quant 8bit, which is quick"
-            " but larger, or --engine bitsandbytes, which is slow",
+            "use --quant 8bit, which is quick but larger, or --engine bitsandbytes, which is slow,"
+            " or install it with:",
+            command="pip install 'pandacli[llama]'",
         )
     return replace(plan, times=tuple(times.items()))
 

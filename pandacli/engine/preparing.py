@@ -143,5 +143,6 @@ def _copy(resolved: store.ResolvedModel, form: "Form", report: Report | None) ->
 def _dropped(name: str, quant: str) -> ModelError:
     return ModelError(
         f"of {name} other copies are here than this needs, and not the original",
-        f"get it with: panda pull {name} --quant {quant}",
+        "get it with:",
+        command=f"panda pull {name} --quant {quant}",
     )

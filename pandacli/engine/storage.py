@@ -30,7 +30,7 @@ def storage() -> Section:
 def _model(name: str) -> Fact:
     model = store.MODELS[name]
     if model.repo and not locate(model):
-        return Fact(name, "not on this machine")
+        return Fact(name, f"not here: {model.download_command}")
     try:
         return Fact(name, str(store.resolve(name).folder))
     except ModelError as error:

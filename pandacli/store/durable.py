@@ -32,8 +32,10 @@ def write_text(path: Path, text: str) -> None:
     """
     # by its process: two at once must not write into one file
     partial = path.with_name(f"{path.name}.{os.getpid()}")
+    file = partial.open("x", encoding="utf-8")  # never a file that is there
     try:
-        partial.write_text(text, encoding="utf-8")
+        with file:
+            file.write(text)
         settle(partial, path)
     finally:
         partial.unlink(missing_ok=True)

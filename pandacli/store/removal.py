@@ -61,7 +61,7 @@ def plan_removal(name: str, quant: str | None = None) -> Removal:
     if model.checkpoint is None:
         raise ModelError(f"{name} is not on this machine")
     if model.checkpoint.kind == "bundled":
-        raise UsageError(f"{name} is a part of panda, and stays")
+        raise UsageError(f"{name} ships with panda and cannot be removed")
     raise UsageError(
         f"{model.checkpoint.folder} is not from panda, and stays",
         "panda removes downloads and what it made of them; delete this folder yourself",

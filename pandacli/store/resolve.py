@@ -109,9 +109,9 @@ def _resolve_known(model: KnownModel) -> ResolvedModel:
         again = f"get the rest with: {model.download_command}"
         missing = ModelError(
             f"{model.name} is not on this machine",
-            f"get it with: {model.download_command}"
-            f" - or put its files in {home_folder(model)}"
-            f" - or try panda without it: --model tiny",
+            f"try panda without it: --model tiny; or put its files in {home_folder(model)};"
+            " or get it with:",
+            command=model.download_command,
         )
     if found:
         flaw = _flaw(found, again)

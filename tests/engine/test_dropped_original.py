@@ -41,7 +41,7 @@ def test_it_is_loaded_from_its_copy() -> None:
 def test_other_bits_take_the_original() -> None:
     with pytest.raises(ModelError) as caught:
         Panda.load(NAME, device="cpu", quant="none")
-    assert caught.value.hint == "get it with: panda pull video-panda-7b --quant none"
+    assert caught.value.command == "panda pull video-panda-7b --quant none"
 
 
 @pytest.mark.usefixtures("dropped")

@@ -197,7 +197,7 @@ def test_what_a_person_put_under_panda_home_stays() -> None:
 
 
 def test_tiny_stays() -> None:
-    with pytest.raises(UsageError, match="tiny is a part of panda, and stays"):
+    with pytest.raises(UsageError, match="tiny ships with panda and cannot be removed"):
         store.plan_removal("tiny")
 
 
