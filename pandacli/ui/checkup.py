@@ -1,13 +1,12 @@
 """The findings of `panda doctor`: two columns a section for people, one object for programs."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from pandacli.engine.facts import Bytes, Fact, Section, Value
 from pandacli.ui.console import Screen
 from pandacli.ui.harmless import harmless_line
-from pandacli.ui.report import size
+from pandacli.ui.report import json_text, size
 
 _PROBLEM = "PROBLEM: "  # in words, because not everybody sees red
 
@@ -32,7 +31,7 @@ def show_checkup(sections: Sequence[Section], screen: Screen) -> None:
 def checkup_json(sections: Sequence[Section], *, pretty: bool) -> str:
     """Returns one JSON object: an object of facts for each section, and the list of problems.
 
-    Memory is in bytes. It is pure ASCII, so no terminal can be made to act on it.
+    Memory is in bytes.
     """
     record: dict[str, Any] = {
         _key(section.title): {_key(fact.name): fact.value for fact in section.facts}
@@ -44,7 +43,7 @@ def checkup_json(sections: Sequence[Section], *, pretty: bool) -> str:
         for fact in section.facts
         if fact.problem
     ]
-    return json.dumps(record, indent=2 if pretty else None)
+    return json_text(record, pretty=pretty)
 
 
 def shown(value: Value) -> str:

@@ -11,18 +11,27 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from pandacli.errors import PandaError
 from pandacli.ui.harmless import harmless, harmless_line
-from pandacli.ui.report import answers_json, stats_rows, times_line
+from pandacli.ui.report import Stopwatch, answers_json, stats_rows, times_line
+from pandacli.ui.wrap import wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
     from pandacli.engine import Answer
+    from pandacli.engine.answer import Stats
     from pandacli.video import Frames
+
+_USUAL_COLUMNS = 80
+_IN_ASCII = ("kitty", "iterm2", "sixel")  # pictures that any encoding carries
+_YES, _NO = ("y", "yes"), ("n", "no")
+_NAME = "panda: "
+"""In front of every sentence that is not part of an answer."""
 
 
 class Screen:
@@ -52,6 +61,14 @@ class Screen:
         """Whether a person reads stdout as it comes."""
         return sys.stdout.isatty()
 
+    def require_stdout(self) -> None:
+        """Makes sure that answers have somewhere to go, before they are computed.
+
+        Raises:
+            UsageError: The caller has closed stdout.
+        """
+        self._write("")
+
     @property
     def draws(self) -> bool:
         """Whether stderr is a terminal on which something may move."""
@@ -64,13 +81,44 @@ class Screen:
 
     def confirm(self, question: str) -> bool:
         """Asks a question on stderr; all but a yes is a no."""
+        return self._asked(f"{question} [y/N]") in _YES
+
+    def decide(self, question: str) -> bool | None:
+        """Asks a question on stderr to which Enter says yes, until it is answered.
+
+        Returns:
+            The answer; None where there is none, because of Ctrl-D.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C.
+        """
+        while (answer := self._asked(f"{question} [Y/n]")) is not None:
+            if answer in ("", *_YES):
+                return True
+            if answer in _NO:
+                return False
+        return None
+
+    def may_save(self, path: Path) -> bool:
+        """Whether a file may be written: there is none of its name, or it may be replaced."""
+        return not os.path.lexists(path) or self.confirm(f"{path} exists; replace it?")
+
+    def _asked(self, question: str) -> str | None:
+        """Returns what is typed after a question, in small letters; None for Ctrl-D."""
+        from pandacli.ui.keyboard import shown_typing
+
+        text = wrapped(harmless_line(_NAME + question), columns(sys.stderr), len(_NAME))
         with suppress(OSError):
-            sys.stderr.write(harmless_line(f"panda: {question} [y/N]") + " ")
+            sys.stderr.write(text + " ")
             sys.stderr.flush()
-        try:
-            return sys.stdin.readline().strip().lower() in ("y", "yes")
-        except UnicodeDecodeError:
-            return False
+        with shown_typing():
+            try:
+                line = sys.stdin.readline()
+            except UnicodeDecodeError:
+                return "?"
+        if not line.endswith("\n"):  # Ctrl-D leaves the cursor behind the question
+            self.error_line("")
+        return line.strip().lower() if line else None
 
     @contextmanager
     def stage(self, doing: str) -> Iterator[Callable[[str], None]]:
@@ -81,43 +129,65 @@ class Screen:
         if self.quiet or not sys.stderr.isatty():
             yield lambda _: None
             return
-        status = self.err.status(_dim(f"{harmless_line(doing)}…"), spinner="dots")
+        status = self.err.status(_dim(f"{harmless_line(doing)}…"), spinner=spinner(sys.stderr))
         try:  # start is inside it: a signal while it draws must give the cursor back too
             status.start()
             yield lambda words: status.update(_dim(f"{harmless_line(words)}…"))
         finally:
             status.stop()
 
-    def notice(self, sentence: str) -> None:
-        """Tells the user, on stderr, something about the answer that they should know."""
-        if not self.quiet:
-            self.error_line(f"panda: {sentence}")
+    def notice(self, sentence: str, command: str | None = None) -> None:
+        """Tells the user, on stderr, something about the answer that they should know.
 
-    def aside(self, sentence: str, *, above: bool = False) -> None:
+        Args:
+            sentence: In one line; a terminal gets it wrapped.
+            command: What to run, on a line of its own.
+        """
+        if not self.quiet:
+            self.error(sentence, command=command)
+
+    def aside(self, sentence: str, *, above: bool = False, indent: int = 0) -> None:
         """Says, dimly and on stderr, something that belongs to the conversation with the user.
 
         Args:
             sentence: One line.
             above: Begin it on a line of its own, whatever the cursor's place.
+            indent: Of the lines after the first, where a terminal has to break it.
         """
         if above:
             self.error_line("")
         if sys.stderr.isatty():
-            self.err.print(_dim(harmless_line(sentence)), soft_wrap=True)
+            lines = wrapped(harmless_line(sentence), columns(sys.stderr), indent)
+            self.err.print(_dim(lines), soft_wrap=True)
         else:
             self.error_line(sentence)
 
     def error_line(self, text: str) -> None:
         """Prints one line on stderr, whatever is in `text`; nobody to read it is no error."""
-        with suppress(OSError):
-            sys.stderr.write(harmless_line(text) + "\n")
-            sys.stderr.flush()
+        self._write_error(harmless_line(text) + "\n")
 
-    def error(self, message: str, hint: str | None = None) -> None:
-        """Says on stderr what went wrong and, under it, what to do."""
-        self.error_line(f"panda: {message}")
-        if hint:
-            self.error_line(f"       {hint}")
+    def error(self, message: str, *hints: str | None, command: str | None = None) -> None:
+        """Says on stderr what went wrong and, under it, what to do and what to run.
+
+        A terminal gets the sentences wrapped between words. The command is left whole, so that it
+        can be copied.
+        """
+        self._sentence(_NAME + message)
+        for hint in filter(None, hints):
+            self._sentence(" " * len(_NAME) + hint)
+        if command:
+            self.error_line(" " * (len(_NAME) + 2) + command)
+
+    def _sentence(self, text: str) -> None:
+        line = harmless_line(text)
+        if sys.stderr.isatty():
+            line = wrapped(line, columns(sys.stderr), len(_NAME))
+        self._write_error(line + "\n")
+
+    def _write_error(self, text: str) -> None:
+        with suppress(OSError):
+            sys.stderr.write(text)
+            sys.stderr.flush()
 
     def heading(self, question: str) -> None:
         """Says which question the next answer is to, where a person reads both streams."""
@@ -168,9 +238,9 @@ class Screen:
         pretty = self.answers_to_terminal
         self._write(answers_json(video, model, frames, answers, pretty=pretty) + "\n")
 
-    def stats(self, answer: "Answer", frames: "Frames") -> None:
+    def stats(self, stats: "Stats", frames: "Frames", waited: Stopwatch | None = None) -> None:
         """Prints what an answer cost on stderr, as named values in two columns."""
-        rows = stats_rows(answer, frames)
+        rows = stats_rows(stats, frames, waited)
         if not sys.stderr.isatty():
             for name, value in rows:
                 self.error_line(f"{name:<11}  {value}")
@@ -198,6 +268,7 @@ class Screen:
             and self.answers_to_terminal
             and self.out.color_system is not None
             and not self.out.no_color
+            and (self.graphics in _IN_ASCII or encodes(sys.stdout, "▄"))
         )
 
     def frames(self, frames: "Frames") -> None:
@@ -210,6 +281,31 @@ class Screen:
 
         cell = cell_size(sys.stdout)
         self.out.print(FrameStrip(frames, drawn_with(self.graphics, os.environ, cell), cell))
+
+
+def columns(stream: TextIO) -> int:
+    """How many cells a line of a terminal has; COLUMNS overrules what the terminal says."""
+    with suppress(ValueError):
+        if (told := int(os.environ.get("COLUMNS", ""))) > 0:
+            return told
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _USUAL_COLUMNS
+    except (OSError, ValueError):  # not a terminal, or not even a file
+        return _USUAL_COLUMNS
+
+
+def encodes(stream: TextIO, text: str) -> bool:
+    """Whether a stream can show `text` as it is."""
+    try:
+        text.encode(stream.encoding or "utf-8")
+    except (LookupError, UnicodeEncodeError):
+        return False
+    return True
+
+
+def spinner(stream: TextIO) -> str:
+    """The name of Rich's spinner whose characters a stream can show."""
+    return "dots" if encodes(stream, "⠋") else "line"
 
 
 def _console(stream: TextIO) -> "Console":

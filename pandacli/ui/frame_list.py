@@ -1,10 +1,10 @@
 """A clip and its sampled frames in words: for people, for scripts, for programs."""
 
-import json
 from typing import TYPE_CHECKING
 
 from pandacli.ui.harmless import harmless_line
-from pandacli.video.clip import Clip, format_time
+from pandacli.ui.report import json_text
+from pandacli.video.clip import Clip, format_time, format_times
 
 if TYPE_CHECKING:
     from pandacli.video import Frames, VideoInfo
@@ -25,15 +25,15 @@ def clip_line(clip: Clip, info: "VideoInfo") -> str:
 def frame_lines(frames: "Frames") -> list[str]:
     """Returns a line for each frame: its number in the file, a tab, its time."""
     return [
-        f"{index}\t{format_time(time)}"
-        for index, time in zip(frames.indices, frames.times, strict=True)
+        f"{index}\t{time}"
+        for index, time in zip(frames.indices, format_times(frames.times), strict=True)
     ]
 
 
 def frames_json(
     video: str, clip: Clip, frames: "Frames", canvas: dict[str, int], *, pretty: bool
 ) -> str:
-    """Returns one JSON object: the file, the range, the canvas and every frame, in pure ASCII.
+    """Returns one JSON object: the file, the range, the canvas and every frame.
 
     Args:
         video: The file as the user named it.
@@ -58,4 +58,4 @@ def frames_json(
             for index, time in zip(frames.indices, frames.times, strict=True)
         ],
     }
-    return json.dumps(record, indent=2 if pretty else None)
+    return json_text(record, pretty=pretty)

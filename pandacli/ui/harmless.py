@@ -26,6 +26,7 @@ _LINE = (
     | {code: f"\\u{code:04x}" for code in _OTHER_SURROGATES}
     | {ord("\n"): "\\n", ord("\t"): "\\t", ord("\r"): "\\r"}
 )
+_JSON = {code: f"\\u{code:04x}" for code in _LINE if code >= 0x7F}
 _TEXT = {code: shown for code, shown in _LINE.items() if chr(code) not in "\n\t"}
 
 
@@ -40,6 +41,14 @@ def harmless(text: str) -> str:
 def harmless_line(text: str) -> str:
     """Returns `text` as `harmless` does, on one line: newlines and tabs are spelt out too."""
     return text.translate(_LINE)
+
+
+def harmless_json(text: str) -> str:
+    """Returns a JSON text in which such characters are escaped as JSON has it.
+
+    They can only stand within strings. C0 characters are escaped in every JSON.
+    """
+    return text.translate(_JSON)
 
 
 @cache
@@ -93,3 +102,14 @@ def sanitise_libraries() -> None:
     sys.excepthook = show
     threading.excepthook = show_of_thread
     sys.unraisablehook = show_unraisable
+
+
+_ASCII = str.maketrans({"…": "...", "·": "-", "“": '"', "”": '"'})
+
+
+def in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """What a stream writes for characters that it cannot encode: a handler for `codecs`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end].translate(_ASCII)
+    return text.encode("ascii", "backslashreplace").decode(), error.end

@@ -1,6 +1,5 @@
 """Models and what is here of them: a table, the facts of one, and both as JSON."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ from pandacli.store.describe import Description
 from pandacli.store.inventory import ModelState, digests
 from pandacli.ui.console import Screen
 from pandacli.ui.harmless import harmless_line
-from pandacli.ui.report import size
+from pandacli.ui.report import json_text, size
 
 _HEADINGS = ("MODEL", "QUANT", "SIZE", "LICENCE")
 UNKNOWN_COMMIT = {
@@ -57,7 +56,7 @@ def show_models(models: Sequence[ModelState], screen: Screen) -> None:
 
 def models_json(models: Sequence[ModelState], *, pretty: bool) -> str:
     """Returns one JSON object with all models; sizes are in bytes."""
-    return json.dumps({"models": [_record(m) for m in models]}, indent=2 if pretty else None)
+    return json_text({"models": [_record(m) for m in models]}, pretty=pretty)
 
 
 def _rows(model: ModelState) -> list[Row]:
@@ -180,7 +179,7 @@ def model_json(model: ModelState, description: Description | None, *, pretty: bo
         ],
         "known": _known_record(model.known) if model.known else None,
     }
-    return json.dumps(_record(model) | described, indent=2 if pretty else None)
+    return json_text(_record(model) | described, pretty=pretty)
 
 
 def _known_record(model: KnownModel) -> dict[str, Any] | None:

@@ -1,6 +1,5 @@
 """What is kept of clips: a table, and the same as JSON."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -9,7 +8,7 @@ from typing import NamedTuple
 from pandacli.store.prefixes import Entry, Prefixes
 from pandacli.ui.console import Screen
 from pandacli.ui.harmless import harmless_line
-from pandacli.ui.report import size
+from pandacli.ui.report import json_text, size
 from pandacli.video.clip import format_time
 
 _LAST_MOMENT = 250_000_000_000.0  # of the year 9892: file systems know later ones
@@ -46,7 +45,7 @@ def show_prefixes(prefixes: Prefixes, screen: Screen) -> None:
 
 
 def prefixes_json(prefixes: Prefixes, *, pretty: bool) -> str:
-    """Returns one JSON object with all clips, in pure ASCII; sizes are in bytes."""
+    """Returns one JSON object with all clips; sizes are in bytes."""
     record = {
         "path": str(prefixes.folder),
         "bytes": prefixes.bytes,
@@ -61,7 +60,7 @@ def prefixes_json(prefixes: Prefixes, *, pretty: bool) -> str:
             for entry in prefixes.entries()
         ],
     }
-    return json.dumps(record, indent=2 if pretty else None)
+    return json_text(record, pretty=pretty)
 
 
 def _row(entry: Entry) -> _Row:

@@ -13,7 +13,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import ControlType, Segment
 from rich.style import Style
 
-from pandacli.video.clip import format_time
+from pandacli.video.clip import format_times
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -45,7 +45,7 @@ class FrameStrip:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yields the strip as segments."""
-        pixels, times = self.frames.pixels, [format_time(time) for time in self.frames.times]
+        pixels, times = self.frames.pixels, format_times(self.frames.times)
         height, width = pixels.shape[1:3]
         narrowest = max(map(len, times))
         # A picture is drawn upwards from under it: all of it must be on the screen.

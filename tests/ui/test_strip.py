@@ -37,7 +37,10 @@ def test_it_fits_the_width(width, shape):
 def test_at_80_columns_there_are_two_rows_of_four():
     captions = [line.split() for line in drawn(FrameStrip(frames()), 80).splitlines()]
     captions = [words for words in captions if ":" in words[0]]
-    assert captions == [["0:00", "0:00.5", "0:01", "0:01.5"], ["0:02", "0:02.5", "0:03", "0:03.5"]]
+    assert captions == [
+        ["0:00.0", "0:00.5", "0:01.0", "0:01.5"],
+        ["0:02.0", "0:02.5", "0:03.0", "0:03.5"],
+    ]
 
 
 def test_on_a_wide_terminal_there_is_one_row():

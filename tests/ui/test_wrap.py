@@ -3,7 +3,7 @@
 import pytest
 from rich.cells import cell_len
 
-from pandacli.ui.chat.wrap import Wrapped
+from pandacli.ui.wrap import Wrapped
 
 TEXT = "A red circle moves right, and after a while a very small yellow star appears beside it."
 
@@ -46,3 +46,16 @@ def test_words_are_shown_as_soon_as_they_end() -> None:
     assert next(lines) == "A"
     assert next(lines) == " red"
     assert next(lines) == " circle"
+
+
+def test_lines_after_a_break_are_indented_and_fit() -> None:
+    shown = "".join(Wrapped(lambda: 20, 7).lines([f"panda: {TEXT}"])).split("\n")
+    assert all(len(line) <= 20 for line in shown)
+    assert all(line.startswith(" " * 7) for line in shown[1:])
+    assert " ".join(" ".join(shown).split()) == f"panda: {TEXT}"
+
+
+def test_a_word_that_fits_no_indented_line_begins_at_the_margin() -> None:
+    assert "".join(Wrapped(lambda: 12, 4).lines(["see /a/long/path now"])) == (
+        "see\n/a/long/path\n    now"
+    )

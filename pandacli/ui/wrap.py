@@ -11,10 +11,12 @@ class Wrapped:
 
     Args:
         width: Tells the cells of a line, and is asked at every word, so that a window may change.
+        indent: Spaces in front of every line after a break that was inserted here.
     """
 
-    def __init__(self, width: Callable[[], int]) -> None:
+    def __init__(self, width: Callable[[], int], indent: int = 0) -> None:
         self._width = width
+        self._indent = indent
         self._column = 0
         self._space = ""
         self._word = ""
@@ -37,8 +39,6 @@ class Wrapped:
         return self._flush()
 
     def _add(self, character: str) -> str:
-        from rich.cells import cell_len
-
         if character == "\n":
             shown = self._flush() + "\n"
             self._column, self._space = 0, ""
@@ -47,7 +47,7 @@ class Wrapped:
             shown = self._flush()
             self._space += " "
             return shown
-        if cell_len(character) > 1:
+        if _cells(character) > 1:
             shown = self._flush()
             self._word = character
             return shown + self._flush()
@@ -56,16 +56,35 @@ class Wrapped:
 
     def _flush(self) -> str:
         """The word so far, in front of it what parts it from the one before."""
-        from rich.cells import cell_len
-
         if not self._word:
             return ""
-        size, width = cell_len(self._word), max(1, self._width())
+        size, width = _cells(self._word), max(1, self._width())
         if self._column and self._column + len(self._space) + size > width:
-            shown, self._column = "\n" + self._word, size
+            # a word that fits into no indented line would only be pushed further off
+            indent = self._indent if self._indent + size <= width else 0
+            shown, self._column = "\n" + " " * indent + self._word, indent + size
         else:
             shown = self._space + self._word
             self._column += len(self._space) + size
         self._column = self._column % width or width  # where the terminal breaks a long word
         self._word = self._space = ""
         return shown
+
+
+def wrapped(text: str, width: int, indent: int = 0) -> str:
+    """Returns `text` broken between words, the lines after the first indented.
+
+    Args:
+        text: Without control characters.
+        width: Cells of a line.
+        indent: Spaces in front of every line that is begun here.
+    """
+    return "".join(Wrapped(lambda: width, indent).lines([text]))
+
+
+def _cells(text: str) -> int:
+    if text.isascii():  # spares the import
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
