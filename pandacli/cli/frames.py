@@ -1,5 +1,6 @@
 """`panda frames`: which frames would be looked at, and what the model would see of them."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pandacli.cli import options, settings
+from pandacli.cli.arguments import check_video
 from pandacli.cli.opening import read_clip
 from pandacli.errors import UsageError
 from pandacli.ui.console import Screen
@@ -46,14 +48,21 @@ def frames(
             "debug": debug,
         }
     )
-    if not video:
-        raise UsageError("VIDEO is empty", "for example: panda frames clip.mp4")
+    check_video("frames", video)
     screen = Screen(quiet=chosen["quiet"], graphics=chosen["graphics"])
+    screen.require_stdout()
     wanted = Clip(local_file(video), chosen["from"], chosen["to"])
+    replaces = False
     if save is not None:
         from pandacli.ui.sheet import check_sheet_path
 
         check_sheet_path(Path(save), wanted.path)
+        replaces = Path(save).exists()
+        if os.path.lexists(save) and not screen.can_ask:
+            raise UsageError(f"{save} exists", "name another file, or remove it first")
+        if not screen.may_save(Path(save)):
+            screen.notice(f"{save} stays as it is")
+            save = None
     sampled, _ = read_clip(wanted, chosen["frames"], screen)
     from pandacli.ui.frame_list import clip_line, frame_lines, frames_json
     from pandacli.video import fit_to_box
@@ -64,7 +73,7 @@ def frames(
     if save is not None:
         from pandacli.ui.sheet import contact_sheet, save_sheet
 
-        save_sheet(contact_sheet(seen), Path(save))
+        save_sheet(contact_sheet(seen), Path(save), replace=replaces)
     if chosen["json"]:
         sizes = {"side": side, "width": width, "height": height}
         pretty = screen.answers_to_terminal

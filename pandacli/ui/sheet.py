@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pandacli.errors import UsageError
-from pandacli.video.clip import format_time
+from pandacli.video.clip import format_times
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from pandacli.video import Frames
 
+_ANOTHER = "name another file, or remove it first"
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _GROUND, _INK = (24, 24, 27), (212, 212, 216)
 _MARGIN, _GAP = 16, 12  # pixels
@@ -66,8 +67,8 @@ def contact_sheet(frames: "Frames") -> "Image":
     count, height, width = frames.pixels.shape[:3]
     font = ImageFont.load_default(_TEXT)
     captions = [
-        f"frame {index}   {format_time(time)}"
-        for index, time in zip(frames.indices, frames.times, strict=True)
+        f"frame {index}   {time}"
+        for index, time in zip(frames.indices, format_times(frames.times), strict=True)
     ]
     across = max(width, *(round(font.getlength(caption)) for caption in captions))
     step = (across + _GAP, height + 2 * _TEXT + _GAP)
@@ -102,23 +103,29 @@ def _columns(count: int, aspect: float) -> int:
     return min(range(1, count + 1), key=cost)
 
 
-def save_sheet(sheet: "Image", path: Path) -> None:
+def save_sheet(sheet: "Image", path: Path, *, replace: bool = False) -> None:
     """Writes `sheet` to `path` in the format of its extension: the whole file, or nothing.
 
-    What was there before is replaced.
+    Args:
+        sheet: The picture.
+        path: Its file.
+        replace: Whether a file of that name may be replaced.
 
     Raises:
-        UsageError: It cannot be written, or is too large for the format.
+        UsageError: It cannot be written, there is such a file, or it is too large for the format.
     """
     target = Path(os.path.realpath(path))  # a link stays a link
     partial = target.with_name(f".panda-{os.getpid()}.partial")
     try:
         with partial.open("xb") as file:
-            sheet.save(file, _FORMATS[path.suffix.lower()], quality=92)
-        partial.replace(target)
+            try:
+                sheet.save(file, _FORMATS[path.suffix.lower()], quality=92)
+                if target.exists() and not replace:
+                    raise UsageError(f"{path} exists", _ANOTHER)
+                partial.replace(target)
+            finally:
+                partial.unlink(missing_ok=True)
     except (OSError, ValueError) as error:  # the system's complaint, or that of the format
         reason = getattr(error, "strerror", None)
         reason = reason or f"{sheet.width}x{sheet.height} pixels are too many for it"
         raise UsageError(f"cannot save {path}: {reason}") from error
-    finally:
-        partial.unlink(missing_ok=True)

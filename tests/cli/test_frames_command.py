@@ -94,7 +94,6 @@ def test_nothing_heavy_is_imported_before_the_arguments_are_known_to_be_right(en
 
 @pytest.mark.parametrize("name", ["sheet.png", "sheet.JPG", "sheet.jpeg", "sheet.webp"])
 def test_the_sheet_holds_the_pictures_as_the_model_gets_them(panda, home, wide, name):
-    (home / name).write_text("what was here before")
     done = panda("frames", str(wide), "--save", name, "--canvas", "168")
     assert done.returncode == 0
     assert done.stdout.decode().splitlines() == LINES
@@ -126,6 +125,30 @@ def test_saving_is_said_on_stderr_and_quiet_is_quiet(panda, wide):
     done = panda("frames", str(wide), "--save", "sheet.png", "--json", "--quiet")
     assert json.loads(done.stdout)["frame_count"] == 80
     assert done.stderr == b""
+
+
+def test_a_sheet_never_takes_the_place_of_a_file_without_a_question(panda, home, wide):
+    (home / "sheet.png").write_text("what was here before")
+    (home / "link.png").symlink_to("elsewhere.png")
+    for name in ("sheet.png", "link.png"):
+        done = panda("frames", str(wide), "--save", name)
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert done.stderr.decode() == (
+            f"panda: {name} exists\n       name another file, or remove it first\n"
+        )
+    assert (home / "sheet.png").read_text() == "what was here before"
+    assert (home / "link.png").is_symlink()
+    assert not (home / "elsewhere.png").exists()
+
+
+def test_a_sheet_does_not_replace_a_file_that_came_meanwhile(tmp_path):
+    from pandacli.errors import UsageError
+    from pandacli.ui.sheet import save_sheet
+
+    (tmp_path / "sheet.png").write_bytes(b"before")
+    with pytest.raises(UsageError, match="exists"):
+        save_sheet(Image.new("RGB", (10, 10)), tmp_path / "sheet.png")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"before"]
 
 
 @pytest.mark.parametrize(
