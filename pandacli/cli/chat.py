@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pandacli.cli import keeping, options, settings, signals
+from pandacli.cli.arguments import check_video
+from pandacli.cli.entry import STARTED
 from pandacli.cli.opening import Loading, read_clip
 from pandacli.cli.pulling import go_offline, offer_download
 from pandacli.errors import ClipError, PandaError, UsageError
 from pandacli.ui.console import Screen
+from pandacli.ui.keyboard import hidden_typing
 from pandacli.video.clip import Clip, local_file
 
 if TYPE_CHECKING:
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
     from pandacli.video import Frames
 
 _SETTABLE = ("temperature", "max-tokens", "seed")
-_PANEL = options.KEPT
+_PANEL = "Conversation"
 
 Continue = Annotated[
     bool,
@@ -38,7 +41,7 @@ NoLog = Annotated[
 NoFrames = Annotated[
     bool | None,
     typer.Option(
-        "--no-frames/--show-frames", help="Draw no frames.", rich_help_panel="What it prints"
+        "--no-frames/--show-frames", help="Draw no frames.", rich_help_panel=options.OUTPUT
     ),
 ]
 
@@ -104,19 +107,29 @@ def chat(
     chosen = settings.resolve(said, settings.HERE)
     video = video if video is not None or earlier is None else earlier.video
     if not video:
-        raise UsageError("VIDEO is missing", "for example: panda chat clip.mp4, or --continue")
+        raise UsageError(
+            "VIDEO is missing",
+            "name one, or go on with --continue; for example:",
+            command="panda chat clip.mp4",
+        )
+    check_video("chat", video)
     screen = Screen(quiet=chosen["quiet"], graphics=chosen["graphics"])
+    screen.require_stdout()
     wanted = Clip(local_file(video), chosen["from"], chosen["to"])
     if go_on and not os.path.exists(video):  # noqa: PTH110  (no name is too long for it)
-        raise ClipError(f"the video is gone: {video}", "name another: panda chat VIDEO --continue")
+        raise ClipError(
+            f"the video is gone: {video}", "name another:", command="panda chat VIDEO --continue"
+        )
     if chosen["offline"]:
         go_offline()
     how_run = {name: chosen[name] for name in ("quant", "engine", "device")}
     loading = Loading(chosen["model"], **how_run)
-    kept = keeping.look_up(wanted, chosen, screen)
-    read = read_clip(wanted, chosen["frames"], screen, notices=False, loading=loading)
-    offer_download(chosen["model"], screen, **how_run)
-    _talk(_subject(wanted, kept, *read, chosen), chosen, loading, screen, earlier, log)
+    with hidden_typing():
+        kept = keeping.look_up(wanted, chosen, screen)
+        read = read_clip(wanted, chosen["frames"], screen, notices=False, loading=loading)
+        offer_download(chosen["model"], screen, **how_run)
+        subject = _subject(wanted, kept, *read, chosen)
+        _talk(subject, chosen, loading, screen, earlier, log)
 
 
 def _earlier(go_on: bool, load: str | None) -> "tuple[Transcript | None, Path | None]":
@@ -132,12 +145,17 @@ def _earlier(go_on: bool, load: str | None) -> "tuple[Transcript | None, Path | 
         return read_transcript(Path(load)), None
     log = last_conversation()
     if log is None:
-        raise UsageError("there is no conversation to continue", "begin one: panda chat clip.mp4")
+        raise UsageError(
+            "there is no conversation to continue", "begin one:", command="panda chat clip.mp4"
+        )
     try:
         return read_transcript(log), log
     except ClipError as error:
-        hint = "begin another: panda chat clip.mp4"
-        raise ClipError(f"the last conversation cannot be read: {error.message}", hint) from error
+        raise ClipError(
+            f"the last conversation cannot be read: {error.message}",
+            "begin another:",
+            command="panda chat clip.mp4",
+        ) from error
 
 
 def _as_before(given: dict[str, Any], earlier: "Transcript", video: str | None) -> dict[str, Any]:
@@ -201,13 +219,13 @@ def _talk(
         from pandacli.ui.chat.lines import converse
 
         try:
-            converse(talk, screen, quant=chosen["quant"], stats=chosen["stats"])
+            converse(talk, screen, quant=chosen["quant"], stats=chosen["stats"], since=STARTED)
         except PandaError:
             talk.remember()
             talk.remembered()
             raise
         talk.remember()
-    with screen.stage("keeping what was seen of the clip"):
+    with screen.stage("caching the clip"):
         failure = talk.remembered()
     if failure:
         screen.notice(failure.message)
@@ -219,11 +237,12 @@ def _in_terminal(talk: "Talk", chosen: dict[str, Any], screen: Screen) -> None:
 
     history = None if chosen["no-log"] else _history(screen)
 
-    def look(clip: Clip) -> "Subject":
+    def look(clip: Clip, *, num_frames: int) -> "Subject":
         signals.listen()
-        kept = keeping.look_up(clip, chosen, screen)
-        read = read_clip(clip, chosen["frames"], screen, notices=False)
-        return _subject(clip, kept, *read, chosen)
+        now = chosen | {"frames": num_frames}
+        kept = keeping.look_up(clip, now, screen)
+        read = read_clip(clip, num_frames, screen, notices=False)
+        return _subject(clip, kept, *read, now)
 
     prompt = Prompt(lambda: toolbar(talk), history, _SETTABLE, failure=lambda: talk.error)
     session = Session(
@@ -231,7 +250,7 @@ def _in_terminal(talk: "Talk", chosen: dict[str, Any], screen: Screen) -> None:
         prompt,
         screen,
         look,
-        {name: settings.reader(name) for name in _SETTABLE},
+        {name: settings.reader(name) for name in (*_SETTABLE, "frames")},
         quant=chosen["quant"],
         pictures=not (chosen["no-frames"] or chosen["quiet"]),
         stats=chosen["stats"],

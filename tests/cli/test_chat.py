@@ -203,10 +203,10 @@ def test_what_is_typed_in_a_terminal_is_obeyed(monkeypatch, clip, checkpoint, ho
     seen = in_a_terminal(monkeypatch)
     options = ["--frames", "4", "--system", "Be kind.", "--seed", "3", "--no-log"]
     assert run(["chat", str(clip), "--model", str(checkpoint), *options]) == 0
-    part = seen["look"](seen["talk"].subject.clip)
+    part = seen["look"](seen["talk"].subject.clip, num_frames=4)
     assert (part.num_frames, part.system, part.side) == (4, "Be kind.", 112)
     assert seen["talk"].manner.seed == 3
-    assert set(seen["read"]) == {"temperature", "max-tokens", "seed"}
+    assert set(seen["read"]) == {"temperature", "max-tokens", "seed", "frames"}
     assert seen["history"] is None
     assert not (home / "state").exists()
 

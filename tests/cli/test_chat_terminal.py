@@ -46,7 +46,7 @@ def test_a_conversation_from_the_first_line_to_the_last(chat, home):
     terminal = chat(str(CLIP))
     shown = terminal.until(r"^>")
     assert re.search(r"demo\.mp4: 0:08, 640x360, 25 fps", shown)
-    assert "tiny: loading while you type" in shown
+    assert "Loading tiny. Type your question now" in shown
     assert "0:07" in shown, "the frames have their times"
     terminal.until("tiny · [0-9]+ of 2,048 tokens")
     terminal.ask(QUESTION)
@@ -70,6 +70,32 @@ def test_a_question_may_be_typed_before_the_model_is_there(chat):
     assert "▄" not in shown
 
 
+def test_what_is_typed_before_the_prompt_is_there_appears_in_it_only(chat):
+    terminal = chat(str(CLIP), "--no-frames", slow=0.02)
+    terminal.until("reading frames")
+    terminal.ask(QUESTION)
+    shown = terminal.until(re.escape(ANSWER))
+    assert shown.count(QUESTION) == 1
+    assert f"\n> {QUESTION}\n" in shown
+
+
+def test_a_question_taller_than_the_screen_leaves_no_toolbar_and_only_its_beginning(chat, home):
+    terminal = chat(str(CLIP), "--no-frames", lines=12)
+    terminal.until("of 2,048 tokens")
+    question = "\n".join(f"line {number}" for number in range(1, 41))
+    terminal.keys(f"\x1b[200~{question}\x1b[201~")
+    terminal.until("line 40")
+    # what terminals clear from their first line on, they keep among the lines above it
+    assert "line" not in terminal.screen.display[0]
+    terminal.keys("\r")
+    shown = terminal.until(r"\[\d+ more lines\]\n\w+(.|\n)*^>")
+    assert shown.count(" of 2,048 tokens") <= 1, "that of the prompt"
+    assert "> line 1\n  line 2\n" in shown
+    terminal.keys("\x04")
+    assert terminal.end() == 0
+    assert log_of(home) == [question]
+
+
 def test_ctrl_c_stops_an_answer_and_the_conversation_goes_on(chat, home):
     terminal = chat(str(CLIP), "--no-frames", slow=0.3)
     terminal.until("of 2,048 tokens")
@@ -85,13 +111,15 @@ def test_ctrl_c_stops_an_answer_and_the_conversation_goes_on(chat, home):
     assert log_of(home) == [QUESTION, "Is there a circle?"]
 
 
-def test_ctrl_c_clears_the_line_and_leaves_where_it_is_empty(chat):
+def test_ctrl_c_clears_the_line_and_twice_leaves_where_it_is_empty(chat):
     terminal = chat(str(CLIP), "--no-frames")
     terminal.until(r"^>")
     terminal.keys("half a ques")
     terminal.until("half a ques")
     terminal.keys("\x03")
     assert "half a ques" not in terminal.until("^>$")
+    terminal.keys("\x03")
+    terminal.until("press Ctrl-C again to leave, or Ctrl-D\n>")
     terminal.keys("\x03")
     assert terminal.end() == 0
 

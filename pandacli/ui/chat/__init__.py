@@ -6,5 +6,4 @@ session     the conversation in a terminal
 lines       the conversation without one: a question a line, an answer a line
 commands    what begins with a slash
 prompt      where the user types
-wrap        an answer in lines that fit, while it streams
 """

@@ -34,7 +34,7 @@ COMMANDS = {
     command.name: command
     for command in (
         Command("/help", "", "this list"),
-        Command("/frames", "[save FILE]", "show what the model sees, or save it as a picture"),
+        Command("/frames", "[N | save FILE]", "show or save the frames, or look at N of them"),
         Command("/clip", "[FROM [TO]]", "ask about another part of the video, or all of it"),
         Command("/video", "FILE", "ask about another video"),
         Command("/undo", "", "take the last question and its answer back"),
@@ -47,7 +47,10 @@ COMMANDS = {
         Command("/exit", "", "leave; Ctrl-D does too"),
     )
 }
-_ALIASES = {"/quit": "/exit", "/?": "/help"}
+_ALIASES = {"/quit": "/exit", "/q": "/exit", "/bye": "/exit", "/?": "/help", "/h": "/help"}
+_ALIKE = 0.75  # of 1: /udno is meant for /undo, /nope for nothing
+WAYS_OUT = ("exit", "quit")
+"""Words that leave without their slash."""
 
 
 def parse(line: str) -> tuple[str, str]:
@@ -56,17 +59,18 @@ def parse(line: str) -> tuple[str, str]:
     Raises:
         UsageError: There is no such command, or too little or too much follows it.
     """
-    word, _, rest = line.strip().partition(" ")
-    name = _ALIASES.get(word.lower(), word.lower())
+    word, _, rest = line.strip().removeprefix("/").strip().partition(" ")
+    name = f"/{word.lower()}"
+    name = _ALIASES.get(name, name)
     if name not in COMMANDS:
-        near = get_close_matches(name, COMMANDS, n=1)
+        near = get_close_matches(name, COMMANDS, n=1, cutoff=_ALIKE)
         start = f"did you mean {near[0]}?" if near else "/help lists them"
         raise UsageError(
-            f"{word} is not a command", f"{start} (a question that begins with / needs a space)"
+            f"/{word} is not a command", f"{start} (a question that begins with / needs a space)"
         )
     command, rest = COMMANDS[name], rest.strip()
     if (rest and not command.takes) or (not rest and command.takes[:1].isupper()):
-        raise UsageError(f"it is written {command.usage}")
+        raise UsageError(f"usage: {command.usage}")
     return name, rest
 
 

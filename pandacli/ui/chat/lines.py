@@ -6,15 +6,23 @@ from contextlib import closing
 from typing import TYPE_CHECKING, BinaryIO
 
 from pandacli.errors import PandaError, UsageError
+from pandacli.ui.chat.commands import parse
 from pandacli.ui.chat.talk import too_long
-from pandacli.ui.report import choice
+from pandacli.ui.report import Stopwatch, choice, cut_off
 
 if TYPE_CHECKING:
     from pandacli.ui.chat.talk import Talk
     from pandacli.ui.console import Screen
 
 
-def converse(talk: "Talk", screen: "Screen", *, quant: str = "auto", stats: bool = False) -> None:
+def converse(
+    talk: "Talk",
+    screen: "Screen",
+    *,
+    quant: str = "auto",
+    stats: bool = False,
+    since: float | None = None,
+) -> None:
     """Answer the questions on standard input, each seeing those before it.
 
     Args:
@@ -22,6 +30,7 @@ def converse(talk: "Talk", screen: "Screen", *, quant: str = "auto", stats: bool
         screen: Where answers go.
         quant: What the user asked for.
         stats: Whether what an answer cost is said on stderr.
+        since: When the waiting for the first answer began, as `Stopwatch` takes it.
 
     Raises:
         PandaError: A question cannot be answered; what came before it is.
@@ -32,10 +41,14 @@ def converse(talk: "Talk", screen: "Screen", *, quant: str = "auto", stats: bool
         screen.notice("type a question a line; Ctrl-D ends")
     announced = False
     for question in _questions(sys.stdin.buffer):
-        if not talk.wait(0):
-            with screen.stage(talk.doing) as say:
-                while not talk.wait(0.2):
-                    say(talk.doing)
+        watch = Stopwatch(since)
+        since = None
+        with watch.waiting_for("model and clip"):
+            if not talk.wait(0):
+                with screen.stage(talk.doing) as say:
+                    while not talk.wait(0.2):
+                        say(talk.doing)
+        watch.asked()
         forgotten = talk.forgotten
         try:
             with closing(talk.ask(question)) as stream:
@@ -48,10 +61,10 @@ def converse(talk: "Talk", screen: "Screen", *, quant: str = "auto", stats: bool
         finally:
             _keep(talk, screen)
         answer = stream.answer
-        if answer.finish_reason == "length":
-            screen.notice(f"the answer was cut off after {answer.stats.answer_tokens} tokens")
+        if sentence := cut_off(answer, talk.manner.max_tokens, "raise --max-tokens"):
+            screen.notice(sentence)
         if stats:
-            screen.stats(answer, talk.subject.frames)
+            screen.stats(answer.stats, talk.subject.frames, watch)
 
 
 def _keep(talk: "Talk", screen: "Screen") -> None:
@@ -62,10 +75,17 @@ def _keep(talk: "Talk", screen: "Screen") -> None:
 
 
 def _questions(lines: BinaryIO) -> Iterator[str]:
-    for line in lines:
+    for number, line in enumerate(lines, 1):
         try:
-            question = line.decode().strip()
+            text = line.decode()
         except UnicodeDecodeError as error:
             raise UsageError("a question on standard input is not UTF-8 text") from error
-        if question:
+        if text.startswith("/"):
+            if parse(text)[0] == "/exit":
+                return
+            raise UsageError(
+                f"line {number}: {text.strip()} works only where input and output are a terminal",
+                "a question that begins with / needs a space in front",
+            )
+        if question := text.strip():
             yield question

@@ -2,11 +2,12 @@
 
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from prompt_toolkit import PromptSession
+from prompt_toolkit import PromptSession, print_formatted_text
 from prompt_toolkit.completion import (
     CompleteEvent,
     Completer,
@@ -14,15 +15,19 @@ from prompt_toolkit.completion import (
     PathCompleter,
 )
 from prompt_toolkit.document import Document
+from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import FileHistory, InMemoryHistory
 from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.layout import Dimension, HSplit, Layout
 from prompt_toolkit.output import Output
 from prompt_toolkit.styles import Style
 
 from pandacli.ui.chat.commands import COMMANDS
+from pandacli.ui.harmless import harmless
+from pandacli.ui.wrap import wrapped
+from pandacli.video.clip import VIDEO_SUFFIXES
 
-_VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".gif", ".webp")
 _FILE_COMMAND = re.compile(r"(/video|/load|/save|/frames\s+save)\s+")
 _STYLE = Style.from_dict(
     {
@@ -72,9 +77,12 @@ class Prompt:
             refresh_interval=_REFRESH,
             style=_STYLE,
             reserve_space_for_menu=4,
+            erase_when_done=True,  # what is taller than the screen would leave its toolbar there
             input=given,
             output=shown,
         )
+        app = self._session.app
+        app.layout = Layout(_BelowTheTop([app.layout.container]), self._session.default_buffer)
 
     def read(self) -> str:
         """What the user typed.
@@ -86,7 +94,29 @@ class Prompt:
             EOFError: Ctrl-D on an empty line.
             KeyboardInterrupt: Ctrl-C on an empty line.
         """
-        return self._session.prompt(pre_run=self._leave_if_failed)
+        text = self._session.prompt(pre_run=self._leave_if_failed)
+        # where the locale is not UTF-8, but what is typed is
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        self._show(text)
+        return text
+
+    def _show(self, text: str) -> None:
+        """Leave what was typed on the screen; of much, its beginning."""
+        size = self._session.output.get_size()
+        most = max(1, size.rows // 2)
+        encoding = sys.stdout.encoding or "utf-8"
+        shown = harmless(text.expandtabs(4)).encode(encoding, "backslashreplace").decode(encoding)
+        lines = wrapped(shown, size.columns - 2).split("\n")
+        left = len(lines) - most
+        if left > 1:
+            lines = [*lines[:most], f"[{left} more lines]"]
+        parts = [("class:prompt", "> "), ("", "\n  ".join(lines))]
+        print_formatted_text(
+            FormattedText(parts),
+            style=_STYLE,
+            output=self._session.output,
+            include_default_pygments_style=False,
+        )
 
     def refresh(self) -> None:
         """Look at the toolbar and at `failure` anew; may be called from any thread."""
@@ -100,6 +130,18 @@ class Prompt:
         if error is not None and app.is_running and not app.is_done:
             app.current_buffer.append_to_history()
             app.exit(exception=error)
+
+
+class _BelowTheTop(HSplit):
+    """Leaves the first line of the screen alone.
+
+    Terminals keep a screen that is cleared from its first line on among the lines above it.
+    """
+
+    def preferred_height(self, width: int, max_available_height: int) -> Dimension:
+        most = max(1, max_available_height - 1)
+        wanted = super().preferred_height(width, most)
+        return Dimension(min=min(wanted.min, most), max=most, preferred=min(wanted.preferred, most))
 
 
 class _Questions(FileHistory):
@@ -151,7 +193,7 @@ class _Slashes(Completer):
 
 def _is_video(name: str) -> bool:
     path = Path(name)
-    return path.is_dir() or path.suffix.lower() in _VIDEOS
+    return path.is_dir() or path.suffix.lower() in (*VIDEO_SUFFIXES, ".webp")
 
 
 def _keys() -> KeyBindings:

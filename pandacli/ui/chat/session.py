@@ -3,13 +3,12 @@
 import os
 import signal
 import sys
-import termios
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pandacli.engine.transcript import (
     check_transcript_path,
@@ -17,26 +16,33 @@ from pandacli.engine.transcript import (
     write_transcript,
 )
 from pandacli.errors import PandaError, UsageError
-from pandacli.ui.chat.commands import COMMANDS, file_named, parse
+from pandacli.ui.chat.commands import COMMANDS, WAYS_OUT, file_named, parse
 from pandacli.ui.chat.talk import count_turns, too_long
-from pandacli.ui.chat.wrap import Wrapped
+from pandacli.ui.console import encodes
 from pandacli.ui.frame_list import clip_line
 from pandacli.ui.harmless import harmless, harmless_line
-from pandacli.ui.report import choice
+from pandacli.ui.keyboard import hidden_typing
+from pandacli.ui.report import Stopwatch, choice, cut_off, sparse_frames
+from pandacli.ui.wrap import Wrapped
 from pandacli.video.clip import Clip, parse_time
 
 if TYPE_CHECKING:
-    from pandacli.engine import Answer
+    from pandacli.engine.answer import Stats
     from pandacli.ui.chat.prompt import Prompt
     from pandacli.ui.chat.talk import Subject, Talk
     from pandacli.ui.console import Screen
     from pandacli.video import Frames
 
+_EXAMPLES = {"max_tokens": "2048", "temperature": "0.2", "seed": "1"}
 _AGAIN = 1.0
 """Seconds after an interruption in which another Ctrl-C still means the same."""
 
-Look = Callable[[Clip], "Subject"]
-"""Samples the frames of a clip."""
+
+class Look(Protocol):
+    """Samples the frames of a clip."""
+
+    def __call__(self, clip: Clip, *, num_frames: int) -> "Subject":
+        """Returns what is looked at."""
 
 
 class Session:
@@ -47,7 +53,8 @@ class Session:
         prompt: Where is typed.
         screen: Where is shown.
         look: Samples the frames of another clip.
-        read: Of each setting of `/set`, what makes its value of a text; raises UsageError.
+        read: Of each setting of `/set`, and of the number of frames, what makes its value of a
+            text; raises UsageError.
         quant: What the user asked for.
         pictures: Whether frames are drawn when a clip is opened.
         stats: Whether what an answer cost is shown under it.
@@ -68,11 +75,12 @@ class Session:
         self._talk, self._prompt, self._screen = talk, prompt, screen
         self._look, self._read = look, read
         self._quant, self._pictures, self._stats = quant, pictures, stats
-        self._last: tuple[Answer, Frames] | None = None
+        self._last: tuple[Stats, Frames, Stopwatch] | None = None
         talk.changed = prompt.refresh
         self._announced = False
         self._stopped = -_AGAIN
         self._asking = False
+        self._leaving = False
 
     def run(self) -> None:
         """Talk.
@@ -82,7 +90,8 @@ class Session:
         """
         if not self._screen.quiet:
             self._show_clip()
-            self._screen.aside(f"{self._talk.model}: loading while you type. /help lists commands.")
+            model = self._talk.model
+            self._screen.aside(f"Loading {model}. Type your question now; /help for commands.")
         if self._talk.turns:
             self._show_turns()
         going_on = True
@@ -109,8 +118,14 @@ class Session:
         except EOFError:
             return False
         except KeyboardInterrupt:
-            return monotonic() - self._stopped < _AGAIN
-        if line.startswith("/"):
+            if monotonic() - self._stopped < _AGAIN:
+                return True
+            if not self._leaving:
+                self._screen.aside("press Ctrl-C again to leave, or Ctrl-D")
+            self._leaving = not self._leaving
+            return self._leaving
+        self._leaving = False
+        if line.startswith("/") or line.strip().lower() in WAYS_OUT:
             return self._obey(*parse(line))
         if line.strip():
             self._ask(line.strip())
@@ -129,24 +144,31 @@ class Session:
         self._screen.aside(f"back to {clip_line(subject.clip, subject.frames.info)}")
 
     def _complain(self, error: PandaError) -> None:
-        hint = error.hint and error.hint.replace("--from", "FROM").replace("--to", "TO")
-        self._screen.error(error.message, hint)
+        hint = error.hint
+        for option, word in (("--from", "FROM"), ("--to", "TO"), ("--frames", "/frames")):
+            hint = hint and hint.replace(option, word)
+        self._screen.error(error.message, hint, command=error.command)
 
     def _ask(self, question: str) -> None:
         self._asking = True  # and so no ^C is echoed
         talk, forgotten = self._talk, self._talk.forgotten
-        with _typing_ahead():
-            self._wait()
-            with closing(talk.ask(question)) as stream:
-                if talk.forgotten > forgotten:
-                    self._screen.notice(too_long(talk.forgotten))
-                self._stream(stream)
+        watch = Stopwatch()
+        with hidden_typing():
+            with watch.waiting_for("model and clip"):
+                self._wait()
+            watch.asked()
+            stream = talk.ask(question)
+            try:
+                with closing(stream):
+                    if talk.forgotten > forgotten:
+                        self._screen.notice(too_long(talk.forgotten))
+                    self._stream(stream)
+            finally:
+                if stream.stats is not None:
+                    self._last = stream.stats, talk.subject.frames, watch
         talk.remember()
-        answer = stream.answer
-        self._last = answer, talk.subject.frames
-        if answer.finish_reason == "length":
-            length = answer.stats.answer_tokens
-            self._screen.notice(f"the answer was cut off after {length} tokens")
+        if sentence := cut_off(stream.answer, talk.manner.max_tokens, "see /set max-tokens"):
+            self._screen.notice(sentence)
         if self._stats:
             self._show_stats()
 
@@ -188,14 +210,17 @@ class Session:
             case "/help":
                 width = max(len(command.usage) for command in COMMANDS.values())
                 for command in COMMANDS.values():
-                    self._screen.aside(f"{command.usage:<{width}}  {command.does}")
-                self._screen.aside("Enter asks, Alt-Enter begins a new line, Ctrl-C stops")
+                    line = f"{command.usage:<{width}}  {command.does}"
+                    self._screen.aside(line, indent=width + 2)
+                self._screen.aside(
+                    "Enter asks, Alt-Enter begins a new line, Ctrl-C stops an answer"
+                )
             case "/frames":
                 self._frames(rest)
             case "/clip":
-                self._turn_to(self._part(rest.split()))
+                self._turn_to(self._part(rest.split()), self._talk.subject.num_frames)
             case "/video":
-                self._turn_to(Clip(file_named(rest)))
+                self._turn_to(Clip(file_named(rest)), self._talk.subject.num_frames)
             case "/undo":
                 turn = self._talk.undo()
                 self._screen.aside(f"took back: {turn.question}" if turn else "nothing to undo")
@@ -219,27 +244,51 @@ class Session:
             self._screen.frames(self._talk.subject.seen)
             return
         word, _, name = rest.partition(" ")
+        if not name and word != "save":
+            self._talk.turn_to(self._look(self._talk.subject.clip, num_frames=self._count(word)))
+            self._show_clip()
+            return
         if word != "save" or not name.strip():
-            raise UsageError(f"it is written {COMMANDS['/frames'].usage}")
+            raise UsageError(f"usage: {COMMANDS['/frames'].usage}")
         path = file_named(name.strip())
         from pandacli.ui.sheet import check_sheet_path, contact_sheet, save_sheet
 
         subject = self._talk.subject
         check_sheet_path(path, subject.clip.path)
-        save_sheet(contact_sheet(subject.seen), path)
+        there = path.exists()
+        if not self._screen.may_save(path):
+            return
+        save_sheet(contact_sheet(subject.seen), path, replace=there)
         self._screen.aside(f"saved {path}")
+
+    def _count(self, word: str) -> int:
+        """How many frames are asked for."""
+        if not word.lstrip("-").isdecimal():
+            raise UsageError(f"usage: {COMMANDS['/frames'].usage}")
+        count: int = self._read["frames"](word)
+        return count
 
     def _part(self, times: list[str]) -> Clip:
         if len(times) > 2:
-            raise UsageError(f"it is written {COMMANDS['/clip'].usage}")
+            raise UsageError(f"usage: {COMMANDS['/clip'].usage}")
         return Clip(self._talk.subject.clip.path, *map(parse_time, times))
 
-    def _turn_to(self, clip: Clip) -> None:
+    def _turn_to(self, clip: Clip, num_frames: int) -> None:
         """Talk about another clip; the user says whether what was said stays."""
-        subject = self._look(clip)
-        turns = len(self._talk.turns)
-        if turns and self._screen.confirm(f"forget what was said so far ({count_turns(turns)})?"):
-            self._talk.replace([])
+        subject = self._look(clip, num_frames=num_frames)
+        if turns := len(self._talk.turns):
+            try:
+                keep = self._screen.decide(
+                    f"keep the conversation ({count_turns(turns)})? Ctrl-C cancels"
+                )
+            except KeyboardInterrupt:
+                self._screen.error_line("")
+                keep = None
+            if keep is None:
+                self._screen.aside(f"still on {self._talk.subject.clip.path.name}")
+                return
+            if not keep:
+                self._talk.replace([])
         self._talk.turn_to(subject)
         self._show_clip()
 
@@ -264,12 +313,16 @@ class Session:
         name = name.lower().replace("_", "-")
         if not rest:
             for field, current in manner.items():
-                name = field.replace("_", "-")
-                self._screen.aside(f"{name:<12} {'-' if current is None else current}")
+                self._screen.aside(f"{_dashed(field):<12} {'-' if current is None else current}")
             return
-        if name not in self._read or not value.strip():
-            raise UsageError(f"what can be set is {', '.join(self._read)}", "/set temperature 0.7")
-        setattr(self._talk.manner, name.replace("-", "_"), self._read[name](value.strip()))
+        field = name.replace("-", "_")
+        if field not in manner:
+            raise UsageError(f"there is no {name}; /set changes {', '.join(map(_dashed, manner))}")
+        if not value.strip():
+            now = "not set" if manner[field] is None else f"{manner[field]}"
+            self._screen.aside(f"{name} is {now}; to change it: /set {name} {_EXAMPLES[field]}")
+            return
+        setattr(self._talk.manner, field, self._read[name](value.strip()))
 
     def _show_stats(self) -> None:
         if self._last is None:
@@ -284,8 +337,9 @@ class Session:
         turns = len(self._talk.turns)
         if not turns:
             raise UsageError("nothing has been said yet")
-        there = os.path.exists(path)  # noqa: PTH110  (a name that cannot be is told below)
-        if there and not self._screen.confirm(f"{path} is there; replace it?"):
+        if os.path.isdir(path):  # noqa: PTH112  (a name that cannot be is told below)
+            raise UsageError(f"{path} is a folder", "name a file in it")
+        if not self._screen.may_save(path):
             return
         write_transcript(self._talk.transcript(), path)
         self._screen.aside(f"saved {count_turns(turns)} to {path}")
@@ -302,6 +356,8 @@ class Session:
         self._screen.aside(clip_line(subject.clip, subject.frames.info))
         for sentence in subject.frames.notices:
             self._screen.notice(sentence)
+        if sparse := sparse_frames(subject.frames, "/clip FROM TO looks closer"):
+            self._screen.notice(sparse)
         if self._pictures:
             self._screen.frames(subject.seen)
 
@@ -318,37 +374,6 @@ class Session:
 
 
 @contextmanager
-def _typing_ahead() -> Iterator[None]:
-    """Keep what is typed meanwhile off the screen, and as it is for the next question.
-
-    Ctrl-C still interrupts.
-    """
-    try:
-        stream = sys.stdin.fileno()
-        before = termios.tcgetattr(stream)
-    except (OSError, ValueError, termios.error):
-        yield
-        return
-    quiet = list(before)
-    quiet[0] &= ~termios.ICRNL
-    quiet[3] &= ~(termios.ECHO | termios.ICANON)
-
-    def hush(*_: object) -> None:
-        with suppress(termios.error):
-            termios.tcsetattr(stream, termios.TCSANOW, quiet)
-
-    # the shell has its own settings while the program is stopped by Ctrl-Z
-    stopped = signal.signal(signal.SIGCONT, hush)
-    try:
-        hush()
-        yield
-    finally:
-        signal.signal(signal.SIGCONT, stopped)
-        with suppress(termios.error):
-            termios.tcsetattr(stream, termios.TCSANOW, before)
-
-
-@contextmanager
 def _undisturbed() -> Iterator[None]:
     """Let no Ctrl-C come between what has to be finished; who presses it once often does twice."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -358,14 +383,20 @@ def _undisturbed() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+def _dashed(field: str) -> str:
+    return field.replace("_", "-")
+
+
 def toolbar(talk: "Talk") -> str:
     """What stands under the prompt: the model, and how full its context is."""
+    dot = "·" if encodes(sys.stdout, "·") else "-"
+    more = "…" if encodes(sys.stdout, "…") else "..."
     words = [harmless_line(talk.model)]
     if talk.doing:
-        words.append(f"{harmless_line(talk.doing)}…")
+        words.append(f"{harmless_line(talk.doing)}{more}")
     elif tokens := talk.tokens():
         panda = talk.panda.result()
         if panda.quant != "none":
             words.append(f"{panda.quant} {panda.engine}")
         words.append(f"{tokens[0]:,} of {tokens[1]:,} tokens")
-    return " " + " · ".join(words)
+    return " " + f" {dot} ".join(words)

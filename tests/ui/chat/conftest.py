@@ -124,13 +124,15 @@ def converse(start: Callable[..., Talk], said: Callable[[str], None]) -> Convers
 
     def converse(
         *lines: object,
-        look: Callable[[Clip], Subject] = made_up,
+        look: Any = made_up,
         stats: bool = False,
         **more: Any,
     ) -> Talk:
         talk = start(**more)
         talk.wait(10)
-        read = {name: settings.reader(name) for name in ("temperature", "max-tokens", "seed")}
+        read = {
+            name: settings.reader(name) for name in ("temperature", "max-tokens", "seed", "frames")
+        }
         typist: Any = Typist(*lines)
         Session(talk, typist, Screen(), look, read, pictures=False, stats=stats).run()
         return talk

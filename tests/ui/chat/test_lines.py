@@ -38,7 +38,7 @@ def test_each_line_is_a_question_and_each_answer_a_line(pipe: Pipe, capsys: Capt
     assert [turn.question for turn in talk.turns] == [QUESTION, OTHER]
     printed = capsys.readouterr()
     assert printed.out.split("\n")[:-1] == [harmless(turn.answer) for turn in talk.turns]
-    assert printed.err == "panda: the answer was cut off after 6 tokens\n" * 2
+    assert printed.err == "panda: the answer was cut off after 6 tokens: raise --max-tokens\n" * 2
 
 
 def test_the_second_answer_sees_the_first(pipe: Pipe, panda: Panda) -> None:
@@ -111,6 +111,7 @@ def test_what_concerns_the_answer_is_told(
     assert said.count("forgotten: its first") == 1
     assert said.count("cut off after 6 tokens") == 2
     assert said.count("tokens/s") == 2
+    assert said.count("model and clip") <= 1, "loading is paid once"
 
 
 def test_a_closed_input_is_an_error(
@@ -119,3 +120,17 @@ def test_a_closed_input_is_an_error(
     monkeypatch.setattr("sys.stdin", None)
     with pytest.raises(UsageError, match="closed"):
         converse(start(), Screen())
+
+
+def test_a_command_in_a_pipe_is_an_error_and_no_question(pipe: Pipe, capsys: Capture) -> None:
+    with pytest.raises(UsageError, match="line 2: /stats works only where") as raised:
+        pipe(f"{QUESTION}\n/stats\n{OTHER}\n".encode())
+    assert raised.value.hint
+    assert capsys.readouterr().out.count("\n") == 1
+    with pytest.raises(UsageError, match="/nope is not a command"):
+        pipe(b"/nope\n")
+
+
+def test_a_pipe_may_end_with_exit_and_a_space_makes_a_slash_a_question(pipe: Pipe) -> None:
+    talk = pipe(f" /what is this?\n/exit\n{OTHER}\n".encode())
+    assert [turn.question for turn in talk.turns] == ["/what is this?"]

@@ -1,6 +1,7 @@
 """A conversation in a terminal: what each line does, and what is said about it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -32,7 +33,7 @@ def test_the_clip_and_the_model_are_told_first(converse: Converse, capsys: Captu
     converse()
     clip, model = capsys.readouterr().err.splitlines()
     assert clip == "clip.mp4: 0:02, 64x48, 10 fps, mpeg4"
-    assert model.startswith("small: loading while you type")
+    assert model == "Loading small. Type your question now; /help for commands."
 
 
 def test_quiet_begins_without_a_word(start: Callable[..., Talk], capsys: Capture) -> None:
@@ -48,6 +49,15 @@ def test_what_was_odd_about_the_clip_is_told(
     assert "panda: half of it is missing" in capsys.readouterr().err
 
 
+def test_few_frames_of_a_long_film_are_told_of(
+    converse: Converse, clip: Clip, capsys: Capture
+) -> None:
+    subject = made_up(clip)
+    converse(subject=replace(subject, frames=replace(subject.frames, times=(0.0, 60.0))))
+    said = "panda: 2 frames stand for 2:00, one every 60 s; /clip FROM TO looks closer\n"
+    assert said in capsys.readouterr().err
+
+
 def test_answers_go_to_stdout_and_become_turns(converse: Converse, capsys: Capture) -> None:
     talk = converse(QUESTION, f"  {OTHER} ")
     assert questions(talk) == [QUESTION, OTHER]
@@ -60,7 +70,7 @@ def test_an_empty_line_asks_nothing(converse: Converse, line: str) -> None:
     assert questions(converse(line)) == []
 
 
-@pytest.mark.parametrize("way_out", ["/exit", "/quit", EOFError(), KeyboardInterrupt()])
+@pytest.mark.parametrize("way_out", ["/exit", "/quit", "/bye", "/q", "exit", "QUIT", EOFError()])
 def test_there_is_a_way_out(converse: Converse, way_out: object) -> None:
     assert questions(converse(way_out, QUESTION)) == []
 
@@ -75,14 +85,20 @@ def test_a_space_in_front_makes_a_slash_a_question(converse: Converse) -> None:
         ("/udno", "did you mean /undo?"),
         ("/set", "temperature  0.0"),
         ("/set temperature hot", "'hot' is not a number"),
-        ("/set colour red", "what can be set is temperature, max-tokens, seed"),
-        ("/set temperature", "what can be set is"),
-        ("/clip 1 2 3", "it is written /clip [FROM [TO]]"),
+        ("/set colour red", "there is no colour; /set changes max-tokens, temperature, seed"),
+        ("/nope", "panda: /nope is not a command\n       /help lists them"),
+        ("/ help", "/retry "),
+        ("/? ", "/retry "),
+        ("/set temperature", "temperature is 0.0; to change it: /set temperature 0.2"),
+        ("/clip 1 2 3", "usage: /clip [FROM [TO]]"),
         ("/clip 2 1", "give FROM a time before TO"),
         ("/clip soon", "'soon' is not a time"),
         (f"/clip {'9' * 5000}:00", "no video is so long"),
         (f"/clip {'9' * 308}", "no video is so long"),
-        ("/frames show", "it is written /frames [save FILE]"),
+        ("/frames show", "usage: /frames [N | save FILE]"),
+        ("/frames save", "usage: /frames [N | save FILE]"),
+        ("/frames 9", "use 1, or a multiple of 4"),
+        ("/frames -4", "use 1, or a multiple of 4"),
         ("/frames save nowhere/sheet.png", "there is no folder"),
         ("/undo", "nothing to undo"),
         ("/retry", "nothing to ask again"),
@@ -90,7 +106,7 @@ def test_a_space_in_front_makes_a_slash_a_question(converse: Converse) -> None:
         ("/save talk.md", "nothing has been said yet"),
         ("/save talk.txt", "ends neither in .json nor in .md"),
         ("/load nowhere.json", "cannot read"),
-        ("/help", "/retry               ask the last question again"),
+        ("/help", "/retry                   ask the last question again"),
     ],
 )
 def test_what_is_wrong_is_said_and_the_talk_goes_on(
@@ -134,33 +150,63 @@ def test_another_part_is_looked_at(
     assert (clip.path.name, clip.start, clip.end) == ("clip.mp4", first, last)
 
 
+@pytest.mark.parametrize("line", ["/video other.mp4", "/clip 0.5 1"])
 @pytest.mark.parametrize(
     ("answer", "left"),
-    [
-        ("y\n", []),
-        ("n\n", [QUESTION]),
-        ("\n", [QUESTION]),
-        ("", [QUESTION]),
-        ("keep\n", [QUESTION]),
-    ],
+    [("y\n", [QUESTION]), ("\n", [QUESTION]), ("n\n", []), ("what\nNO\n", [])],
 )
-def test_only_a_yes_forgets_what_was_said_about_the_clip_before(
-    converse: Converse, said: Callable[[str], None], answer: str, left: list[str]
+def test_the_user_decides_whether_turns_are_kept_for_another_clip(
+    converse: Converse, said: Callable[[str], None], line: str, answer: str, left: list[str]
 ) -> None:
     said(answer)
-    talk = converse(QUESTION, "/video other.mp4")
+    talk = converse(QUESTION, line)
     assert questions(talk) == left
-    assert talk.subject.clip.path == Path("other.mp4")
+    clip = talk.subject.clip
+    assert (clip.path.name, clip.start) in (("other.mp4", None), ("clip.mp4", 0.5))
 
 
-def test_turns_that_were_kept_can_be_taken_back(converse: Converse) -> None:
+@pytest.mark.parametrize("line", ["/video other.mp4", "/clip 0.5 1"])
+@pytest.mark.parametrize("way", ["Ctrl-C", "Ctrl-D"])
+def test_without_an_answer_the_clip_stays(
+    converse: Converse,
+    said: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+    line: str,
+    way: str,
+) -> None:
+    def interrupt() -> str:
+        raise KeyboardInterrupt
+
+    said("")
+    if way == "Ctrl-C":
+        monkeypatch.setattr("sys.stdin.readline", interrupt)
+    talk = converse(QUESTION, line, OTHER)
+    assert questions(talk) == [QUESTION, OTHER]
+    assert (talk.subject.clip.path.name, talk.subject.clip.start) == ("clip.mp4", None)
+    assert "[Y/n] \nstill on clip.mp4\n" in capsys.readouterr().err
+
+
+def test_another_number_of_frames_is_looked_at_and_stays(
+    converse: Converse, said: Callable[[str], None]
+) -> None:
+    said("y\n")
+    talk = converse(QUESTION, "/frames 8", "/clip 0.5 1")
+    assert talk.subject.num_frames == 8
+    assert questions(talk) == [QUESTION]
+
+
+def test_turns_that_were_kept_can_be_taken_back(
+    converse: Converse, said: Callable[[str], None]
+) -> None:
+    said("y\n")
     assert questions(converse(QUESTION, "/video other.mp4", "/undo")) == []
 
 
 def test_a_clip_that_cannot_be_read_leaves_the_one_before(
     converse: Converse, capsys: Capture
 ) -> None:
-    def look(_: Clip) -> Subject:
+    def look(_: Clip, **__: Any) -> Subject:
         raise ClipError("there is no such file")
 
     talk = converse("/video other.mp4", QUESTION, look=look)
@@ -170,8 +216,12 @@ def test_a_clip_that_cannot_be_read_leaves_the_one_before(
 
 
 def test_a_clip_the_model_cannot_hold_leads_back(
-    converse: Converse, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    converse: Converse,
+    said: Callable[[str], None],
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    said("y\n")
     asked, opened = Event(), Panda.open
 
     def open_late(self: Panda, *clip: Any, num_frames: int, **more: Any) -> Any:
@@ -189,13 +239,13 @@ def test_a_clip_the_model_cannot_hold_leads_back(
         "/video long.mp4",
         ask_meanwhile,
         "And now?",
-        look=lambda clip: too_many_frames(made_up(clip)),
+        look=lambda clip, **_: too_many_frames(made_up(clip)),
     )
     assert talk.subject.clip.path.name == "clip.mp4"
     assert questions(talk) == [QUESTION, "And now?"]
-    said = capsys.readouterr().err
-    assert said.count("the model can hold 512") == 1
-    assert "back to clip.mp4" in said
+    shown = capsys.readouterr().err
+    assert shown.count("the model can hold 512") == 1
+    assert "back to clip.mp4" in shown
 
 
 def test_a_model_that_cannot_be_loaded_ends_it(converse: Converse, capsys: Capture) -> None:

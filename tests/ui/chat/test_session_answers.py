@@ -1,8 +1,10 @@
 """Answers in a terminal: taken back, given again, stopped, and what they cost."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,12 +81,39 @@ def test_a_second_ctrl_c_right_after_the_first_does_not_leave(
     assert questions(converse(QUESTION, KeyboardInterrupt(), OTHER)) == [QUESTION, OTHER]
 
 
-def test_a_later_ctrl_c_at_the_empty_prompt_leaves(
-    converse: Converse, interrupted: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+def test_a_later_ctrl_c_at_the_empty_prompt_says_how_to_leave_and_another_one_leaves(
+    converse: Converse,
+    interrupted: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
 ) -> None:
     monkeypatch.setattr(session_module, "_AGAIN", 0.0)
     interrupted(2)
-    assert questions(converse(QUESTION, KeyboardInterrupt(), OTHER)) == [QUESTION]
+    press = KeyboardInterrupt()
+    assert questions(converse(QUESTION, press, OTHER, press, press, QUESTION)) == [QUESTION, OTHER]
+    assert capsys.readouterr().err.count("press Ctrl-C again to leave") == 2
+
+
+def test_stats_of_a_stopped_answer_are_those_of_what_came_of_it(
+    converse: Converse, interrupted: Callable[[int], None], capsys: Capture
+) -> None:
+    interrupted(2)
+    converse(QUESTION, "/stats")
+    said = capsys.readouterr().err
+    assert "no answer yet" not in said
+    assert re.search(r"question, 3 answer; \d+ new", said)
+
+
+def test_stats_count_earlier_turns_apart_from_the_question(
+    converse: Converse, capsys: Capture
+) -> None:
+    converse(QUESTION, "/stats", QUESTION, "/stats")
+    first, second = re.findall(r"^tokens +(.*)$", capsys.readouterr().err, re.MULTILINE)
+    own = re.search(r"\d+ question", first)[0]  # type: ignore[index]
+    assert "history" not in first
+    assert own in second
+    assert "history" in second
+    assert "0 reused" not in second
 
 
 def test_stats_tell_the_cost_and_how_full_the_context_is(
@@ -99,7 +128,7 @@ def test_stats_tell_the_cost_and_how_full_the_context_is(
 def test_stats_stay_those_of_the_answer_where_another_part_is_looked_at(
     converse: Converse, capsys: Capture
 ) -> None:
-    def look(clip: Clip) -> Subject:
+    def look(clip: Clip, **_: Any) -> Subject:
         subject = made_up(clip)
         return replace(subject, frames=replace(subject.frames, times=(0.5, 1.5)))
 
