@@ -1,6 +1,5 @@
 """`panda batch`: a file of questions in, a file of answers out."""
 
-import json as jsons
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -17,13 +16,15 @@ from pandacli.cli.opening import Loading, load_model
 from pandacli.cli.pulling import go_offline, offer_download
 from pandacli.errors import UsageError
 from pandacli.ui.console import Screen
+from pandacli.ui.keyboard import hidden_typing
+from pandacli.ui.report import json_text
 
 if TYPE_CHECKING:
     from pandacli import Panda
     from pandacli.batch.job import Batch, Job
     from pandacli.ui.batch import BatchDisplay
 
-_EXAMPLE = "for example: panda batch questions.jsonl"
+_EXAMPLE = "panda batch questions.jsonl"
 _SLOW = 5.0  # seconds
 _FAILURES = 1  # the exit code where some records failed
 
@@ -105,7 +106,7 @@ def batch(
         }
     )
     if not questions:
-        raise UsageError("QUESTIONS is empty", _EXAMPLE)
+        raise UsageError("QUESTIONS is empty", "for example:", command=_EXAMPLE)
     screen = Screen(quiet=chosen["quiet"])
     if chosen["offline"]:
         go_offline()
@@ -114,6 +115,8 @@ def batch(
     from pandacli.batch.job import Batch
     from pandacli.ui.batch import BatchDisplay
 
+    if questions == "-" and screen.can_ask:
+        screen.notice("type the questions, a JSON object a line; end with Ctrl-D")
     confirm = screen.confirm if screen.can_ask else lambda _: False
     name = "the questions" if questions == "-" else questions
     with _told_if_slow(screen, f"reading {name}") as told, Batch(job, confirm) as opened:
@@ -123,9 +126,21 @@ def batch(
         told()
         for sentence in opened.notices:
             screen.notice(sentence)
-        if not run.tally.records:
-            where = "this shard" if job.shard[1] > 1 else questions
+        tally = run.tally
+        if not tally.records:
+            source = "standard input" if questions == "-" else questions
+            where = "this shard" if job.shard[1] > 1 else source
             screen.notice(f"there are no questions in {where}")
+        elif not tally.left:
+            where = f", in {opened.output}" if opened.output else ""
+            all_of_them = (
+                "the only question is" if tally.records == 1 else f"all {tally.records:,} are"
+            )
+            screen.notice(f"{all_of_them} answered already{where}")
+        if not tally.left:
+            for sentence in opened.finish(screen.copy):
+                screen.notice(sentence)
+            return
         display = BatchDisplay(
             screen,
             run.tally,
@@ -141,11 +156,11 @@ def batch(
                 Loading(settled.model, **how), screen, display.doing, asked=job.settings.quant
             )
 
-        with _stopping(opened, display), display:
+        with hidden_typing(), _stopping(opened, display), display:
             for outcome in run.outcomes(load, display.doing):
                 display.update(outcome)
                 if chosen["json"] and opened.output:
-                    screen.line(jsons.dumps(outcome.written))
+                    screen.line(json_text(outcome.written))
         for sentence in opened.finish(screen.copy):
             screen.notice(sentence)
         _close(opened, display)

@@ -88,7 +88,7 @@ def test_answers_are_those_of_ask(module_panda, answers):
 
 def test_what_is_said_in_a_pipe_is_plain_lines(first):
     said = first.stderr.decode()
-    assert "panda: line 5: not JSON" in said
+    assert said.count("line 5: not JSON") == 1
     assert "panda: 6 of 9 answered, 3 failed" in said
     assert "\x1b" not in said
     rows = dict(line.split("  ", 1) for line in said.splitlines() if "  " in line)
@@ -121,7 +121,18 @@ def test_a_file_without_questions_is_told(panda, home):
     (home / "q.jsonl").touch()
     done = panda("batch", "q.jsonl", *TINY)
     assert done.returncode == 0
-    assert b"panda: there are no questions in q.jsonl\n" in done.stderr
+    assert done.stderr == b"panda: there are no questions in q.jsonl\n"
+
+
+def test_a_batch_that_is_done_already_is_one_line(module_panda, folder, clip):
+    records = [{"video": str(clip), "question": question} for question in QUESTIONS]
+    (folder / "done.jsonl").write_bytes(as_lines(records))
+    command = ("batch", str(folder / "done.jsonl"), *TINY)
+    assert module_panda(*command).returncode == 0
+    again = module_panda(*command)
+    where = folder / "done.answers.jsonl"
+    said = f"panda: all {len(QUESTIONS)} are answered already, in {where}\n"
+    assert (again.returncode, again.stderr.decode()) == (0, said)
 
 
 def test_a_closed_standard_input_is_told(environment):
@@ -161,8 +172,8 @@ def test_the_display_knows_whether_answers_go_to_stdout(monkeypatch, home, optio
 
     monkeypatch.setattr("pandacli.ui.batch.BatchDisplay", Seen)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
-    (home / "q.jsonl").touch()
-    assert run(["batch", str(home / "q.jsonl"), "-m", "tiny", *options]) == 0
+    (home / "q.jsonl").write_text("not JSON\n")
+    assert run(["batch", str(home / "q.jsonl"), "-m", "tiny", *options]) == 1
     assert seen == [lines]
 
 

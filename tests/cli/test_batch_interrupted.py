@@ -55,9 +55,7 @@ def lines_of(questions):
 
 def left(terminal):
     """How many questions it says are left."""
-    said = re.search(
-        r"^panda: (\d) of 8 questions are left; the same command goes", terminal.text(), re.M
-    )
+    said = re.search(r"^panda: (\d) of 8 questions are left; resume with:", terminal.text(), re.M)
     return int(said[1])
 
 

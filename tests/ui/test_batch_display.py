@@ -105,7 +105,13 @@ def test_piped_the_last_line_says_what_came_of_it(clock, capsys):
     with BatchDisplay(Screen(), tally, answers="a.jsonl", clock=clock) as display:
         feed(display, tally, answer())
         feed(display, tally, failure("not JSON"))
-    assert capsys.readouterr().err == "panda: line 17: not JSON\npanda: 1 of 2 answered, 1 failed\n"
+    assert capsys.readouterr().err == "panda: 1 of 2 answered, 1 failed\n"
+
+
+def test_a_line_says_why_the_latest_failed_while_there_are_more(clock):
+    moment = Moment(Tally(records=9, failed=1), clock)
+    moment.update(failure("no file b.mp4 in clips"))
+    assert progress_line(moment) == "0 of 9 answered, 1 failed (no file b.mp4 in clips)"
 
 
 def test_piped_the_wish_to_stop_is_answered_soon(clock, capsys):
@@ -117,16 +123,16 @@ def test_piped_the_wish_to_stop_is_answered_soon(clock, capsys):
         )
 
 
-def test_only_the_first_failures_are_told_of(clock, capsys):
+def test_failures_are_told_of_once_and_by_kind(clock, capsys):
     tally = Tally(records=3000)
     with BatchDisplay(Screen(), tally, answers="a.jsonl", clock=clock) as display:
-        for line in range(1, 1001):
+        for line in range(1, 3001):
             feed(display, tally, failure("not JSON", line))
-        told = capsys.readouterr().err.splitlines()
-    assert told == [
-        *(f"panda: line {line}: not JSON" for line in range(1, 6)),
-        "panda: further failures are in a.jsonl only",
-    ]
+        assert "line" not in capsys.readouterr().err
+    display.summary()
+    told = capsys.readouterr().err
+    assert told.count("not JSON") == 1
+    assert "3,000  the first at line 1: not JSON\n" in told
 
 
 def test_quiet_only_failures_are_told_of(clock, capsys):
@@ -138,13 +144,14 @@ def test_quiet_only_failures_are_told_of(clock, capsys):
         feed(display, tally, failure("not JSON"))
         clock.now += 100
     display.summary()
-    assert capsys.readouterr().err == "panda: line 17: not JSON\n"
+    assert capsys.readouterr().err == "failures\n1  line 17: not JSON\n"
 
 
 def test_failures_cannot_send_escape_sequences(clock, capsys):
     tally = Tally(records=1)
     with BatchDisplay(Screen(), tally, answers="a.jsonl", clock=clock) as display:
         feed(display, tally, failure("there is no file \x1b]0;owned\x07"))
+    display.summary()
     assert "\x1b" not in capsys.readouterr().err
 
 
@@ -236,14 +243,20 @@ def test_while_stopping_the_picture_says_so_to_the_end(width, clock):
     assert "Ctrl-C again stops at once" in " ".join(words)
 
 
-def test_nothing_is_left_of_the_picture_but_the_failures(clock, tty):
+def test_the_picture_has_the_latest_failure(clock):
+    moment = busy_moment(clock)
+    moment.update(failure("no file b.mp4 in clips"))
+    assert plain(lines_drawn(moment, 80))[-1].rstrip() == "! line 17: no file b.mp4 in clips"
+
+
+def test_nothing_is_left_of_the_picture(clock, tty):
     terminal = tty()
     tally = Tally(records=9, clips=2)
     with BatchDisplay(Screen(), tally, answers="a.jsonl", clock=clock) as display:
         feed(display, tally, answer())
         feed(display, tally, failure("not JSON"))
     shown = terminal.screen()
-    assert [line.rstrip() for line in shown.display if line.strip()] == ["panda: line 17: not JSON"]
+    assert [line.rstrip() for line in shown.display if line.strip()] == []
 
 
 def test_the_picture_moves_without_being_asked(clock, tty):

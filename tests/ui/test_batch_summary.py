@@ -74,8 +74,8 @@ def test_after_an_interruption_the_same_command_goes_on(clock, capsys):
         ["panda", "batch", "my questions.jsonl"]
     )
     assert capsys.readouterr().err == (
-        "panda: 380 of 500 questions are left; "
-        "the same command goes on: panda batch 'my questions.jsonl'\n"
+        "panda: 380 of 500 questions are left; resume with:\n"
+        "         panda batch 'my questions.jsonl'\n"
     )
 
 

@@ -8,14 +8,11 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from pandacli.batch.tally import Outcome, Tally
-from pandacli.ui.batch.failures import Failures, short
+from pandacli.ui.batch.failures import Failures
 from pandacli.ui.batch.lines import Lines
 from pandacli.ui.batch.moment import Moment
 from pandacli.ui.batch.summary import count_rows, failure_rows, show_table, stage_rows
 from pandacli.ui.console import Screen
-
-TOLD = 5
-"""Failures that are told of as they happen; the others are only counted."""
 
 
 class _View(Protocol):
@@ -28,7 +25,7 @@ class BatchDisplay:
     """Shows how a run gets on; a context manager around it.
 
     On a terminal it is a picture, elsewhere a line every ten seconds. With `--quiet`, only the
-    first failures are told of.
+    failures are told of, at the end.
 
     Args:
         screen: Where it is shown.
@@ -59,7 +56,6 @@ class BatchDisplay:
         self._began = self._ended = clock()
         self._moment = Moment(tally, clock)
         self._failures = Failures()
-        self._told = 0
         self._view = self._chosen_view()
 
     def __enter__(self) -> Self:
@@ -83,7 +79,6 @@ class BatchDisplay:
         self._moment.update(outcome)
         if outcome.error is not None:
             self._failures.add(outcome)
-            self._tell(outcome)
 
     def doing(self, words: str) -> None:
         """Something begins that may take long, as "loading video-panda-7b"."""
@@ -95,10 +90,13 @@ class BatchDisplay:
 
     def summary(self) -> None:
         """Says, once the run is over, what it came to."""
-        if self._screen.quiet:
-            return
         with suppress(OSError):  # nobody to read it
-            self._show_summary()
+            if not self._screen.quiet:
+                self._show_counts()
+            if self._tally.failed:
+                self._show_failures()
+            if self._stats and not self._screen.quiet:
+                self._show_stages()
 
     def resume_hint(self, command: Sequence[str]) -> None:
         """Says, after an interruption, how many questions are left and how to go on.
@@ -108,8 +106,8 @@ class BatchDisplay:
         """
         if self._tally.left > 0:
             self._screen.notice(
-                f"{self._tally.left} of {self._tally.records} questions are left; "
-                f"the same command goes on: {shlex.join(command)}"
+                f"{self._tally.left} of {self._tally.records} questions are left; resume with:",
+                shlex.join(command),
             )
 
     def _chosen_view(self) -> _View | None:
@@ -122,21 +120,18 @@ class BatchDisplay:
 
         return MovingPicture(self._screen, self._moment)
 
-    def _tell(self, outcome: Outcome) -> None:
-        """Rich puts what is written to stderr above its picture."""
-        if self._told < TOLD:
-            self._screen.error_line(f"panda: line {outcome.line}: {short(outcome.error or '')}")
-        elif self._told == TOLD:
-            where = self._answers or "the answers"
-            self._screen.error_line(f"panda: further failures are in {where} only")
-        self._told += 1
+    def _show_counts(self) -> None:
+        show_table(self._screen, "", count_rows(self._tally, self._seconds, self._answers))
 
-    def _show_summary(self) -> None:
-        seconds = self._ended - self._began
-        show_table(self._screen, "", count_rows(self._tally, seconds, self._answers))
-        if self._tally.failed:
+    def _show_failures(self) -> None:
+        if not self._screen.quiet:
             self._screen.error_line("")
-            show_table(self._screen, "failures", failure_rows(self._failures), numbers=True)
-        if self._stats:
-            self._screen.error_line("")
-            show_table(self._screen, "time", stage_rows(self._tally, seconds))
+        show_table(self._screen, "failures", failure_rows(self._failures), numbers=True)
+
+    def _show_stages(self) -> None:
+        self._screen.error_line("")
+        show_table(self._screen, "time", stage_rows(self._tally, self._seconds))
+
+    @property
+    def _seconds(self) -> float:
+        return self._ended - self._began

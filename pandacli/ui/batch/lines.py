@@ -6,6 +6,7 @@ so that a signal handler only needs to leave word.
 
 from threading import Event, Thread
 
+from pandacli.ui.batch.failures import short
 from pandacli.ui.batch.moment import STOPPING, Moment, per_second
 from pandacli.ui.console import Screen
 
@@ -69,7 +70,8 @@ def progress_line(moment: Moment) -> str:
     if tally.records:
         words.append(f"{tally.earlier + tally.answered} of {tally.records} answered")
     if tally.failed:
-        words.append(f"{tally.failed} failed")
+        why = f" ({short(moment.failure.error or '')})" if moment.failure and tally.left > 0 else ""
+        words.append(f"{tally.failed} failed{why}")
     if tally.left > 0:
         if pace := moment.answers_per_second:
             words.append(per_second(pace))

@@ -21,6 +21,7 @@ class Moment:
 
     Attributes:
         latest: The last question that was answered.
+        failure: The last one that has failed.
         stopping: Whether the user has asked the run to end.
     """
 
@@ -28,6 +29,7 @@ class Moment:
         self.tally = tally
         self.clock = clock
         self.latest: Outcome | None = None
+        self.failure: Outcome | None = None
         self.stopping = False
         self._doing = ""
         self._moved = clock()
@@ -42,6 +44,8 @@ class Moment:
             if outcome.error is None:
                 self.latest = outcome
                 self._answers.add(now)
+            else:
+                self.failure = outcome
             # Bad lines are found in no time, before the first answer: they say nothing of the pace.
             if self.latest:
                 self._questions.add(now)

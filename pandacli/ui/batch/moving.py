@@ -1,5 +1,6 @@
 """How far a run is, as a picture on a terminal that is drawn anew a few times a second."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -12,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pandacli.ui.batch.moment import Moment, per_second
-from pandacli.ui.console import Screen
+from pandacli.ui.console import Screen, spinner
 from pandacli.ui.harmless import harmless_line
 
 _PER_SECOND = 4
@@ -67,7 +68,7 @@ class Picture:
 
     def __init__(self, moment: Moment) -> None:
         self._moment = moment
-        self._spinner = Spinner("dots", style="dim")
+        self._spinner = Spinner(spinner(sys.stderr), style="dim")
 
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
@@ -80,6 +81,8 @@ class Picture:
         if latest := self._moment.latest:
             yield _quoted("Q", latest.question, width)
             yield _quoted("A", latest.answer or "", width)
+        if failure := self._moment.failure:
+            yield _quoted("!", f"line {failure.line}: {failure.error}", width)
 
     def _doing(self, width: int) -> Table:
         words = harmless_line(self._moment.doing or "answering")
