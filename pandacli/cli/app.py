@@ -34,7 +34,9 @@ def _help(wanted: bool) -> None:
 def panda(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_version, is_eager=True, help=OPTIONS["--version"]),
+        typer.Option(
+            "--version", "-V", callback=_version, is_eager=True, help=OPTIONS["-V, --version"]
+        ),
     ] = False,
     show_help: Annotated[
         bool,

@@ -7,17 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pandacli.cli import keeping, options, settings
+from pandacli.cli.arguments import EXAMPLE, check_questions, check_video
+from pandacli.cli.entry import STARTED
 from pandacli.cli.opening import Loading, load_model, read_clip
 from pandacli.cli.pulling import go_offline, offer_download
 from pandacli.errors import UsageError
 from pandacli.ui.console import Screen
+from pandacli.ui.keyboard import hidden_typing
+from pandacli.ui.report import Stopwatch, cut_off, sparse_frames
 from pandacli.video.clip import Clip, local_file
 
 if TYPE_CHECKING:
     from pandacli.engine import Answer, LoadedClip
     from pandacli.video import Frames
 
-_EXAMPLE = 'for example: panda ask clip.mp4 "what happens?"'
 _LONGEST_QUESTION = 100_000  # characters; more than any model here can read
 
 
@@ -82,45 +85,60 @@ def ask(
         },
         settings.HERE,
     )
-    if not video:
-        raise UsageError("VIDEO is empty", _EXAMPLE)
+    check_video("ask", video, questions)
+    check_questions(video, questions)
     screen = Screen(quiet=chosen["quiet"])
+    screen.require_stdout()
     asked = _read_questions(questions, screen)
     wanted = Clip(local_file(video), chosen["from"], chosen["to"])
     if chosen["offline"]:
         go_offline()
+    watch = Stopwatch(STARTED)
     how_run = {name: chosen[name] for name in ("quant", "engine", "device")}
     loading = Loading(chosen["model"], **how_run)
-    kept = keeping.look_up(wanted, chosen, screen)
-    sampled, seconds = None, 0.0
-    if kept is None or not kept.any:
-        sampled, seconds = read_clip(wanted, chosen["frames"], screen, loading=loading)
-    offer_download(chosen["model"], screen, **how_run)
-    panda = load_model(loading, screen)
-    with screen.stage("reading frames"):
-        clip = panda.open(
-            sampled or wanted,
-            num_frames=chosen["frames"],
-            system=chosen["system"],
-            frames_seconds=seconds,
-            cache=kept or False,
-        )
-    for sentence in () if sampled else clip.frames.notices:
-        screen.notice(sentence)
-    with keeping.kept_afterwards(clip, screen) if kept else nullcontext():
-        if chosen["json"]:
-            _answer_in_json(asked, clip, video, panda.name, chosen, screen)
-        else:
-            _answer(asked, clip, chosen, screen)
+    with hidden_typing():
+        with watch.waiting_for("frames"):
+            kept = keeping.look_up(wanted, chosen, screen)
+            sampled, seconds = None, 0.0
+            if kept is None or not kept.any:
+                sampled, seconds = read_clip(wanted, chosen["frames"], screen, loading=loading)
+        offer_download(chosen["model"], screen, **how_run)
+        with watch.waiting_for("model"):
+            panda = load_model(loading, screen)
+        with screen.stage("reading frames"), watch.waiting_for("frames"):
+            clip = panda.open(
+                sampled or wanted,
+                num_frames=chosen["frames"],
+                system=chosen["system"],
+                frames_seconds=seconds,
+                cache=kept or False,
+            )
+        for sentence in () if sampled else clip.frames.notices:
+            screen.notice(sentence)
+        if sparse := sparse_frames(clip.frames, "--from and --to look closer"):
+            screen.notice(sparse)
+        with keeping.kept_afterwards(clip, screen) if kept else nullcontext():
+            if chosen["json"]:
+                _answer_in_json(asked, clip, video, panda.name, chosen, screen, watch)
+            else:
+                _answer(asked, clip, chosen, screen, watch)
 
 
-def _answer(asked: list[str], clip: "LoadedClip", chosen: dict[str, Any], screen: Screen) -> None:
+def _answer(
+    asked: list[str],
+    clip: "LoadedClip",
+    chosen: dict[str, Any],
+    screen: Screen,
+    watch: Stopwatch,
+) -> None:
     for question in asked:
         if len(asked) > 1:
             screen.heading(question)
+        watch.asked()
         with closing(clip.stream(question, **_how(chosen))) as pieces:
             screen.stream(pieces, one_line=len(asked) > 1 and not screen.answers_to_terminal)
-        _report(pieces.answer, clip.frames, chosen, screen)
+        _report(pieces.answer, clip.frames, chosen, screen, watch)
+        watch.answered()
 
 
 def _answer_in_json(
@@ -130,12 +148,15 @@ def _answer_in_json(
     model: str,
     chosen: dict[str, Any],
     screen: Screen,
+    watch: Stopwatch,
 ) -> None:
+    watch.asked()
     with screen.stage("thinking"):
         answers = [clip.ask(question, **_how(chosen)) for question in asked]
     screen.json(video, model, clip.frames, answers)
     for answer in answers:
-        _report(answer, clip.frames, chosen, screen)
+        _report(answer, clip.frames, chosen, screen, watch)
+        watch.answered()
 
 
 def _how(chosen: dict[str, Any]) -> dict[str, Any]:
@@ -143,14 +164,14 @@ def _how(chosen: dict[str, Any]) -> dict[str, Any]:
     return {name: chosen[name.replace("_", "-")] for name in ("max_tokens", "temperature", "seed")}
 
 
-def _report(answer: "Answer", frames: "Frames", chosen: dict[str, Any], screen: Screen) -> None:
+def _report(
+    answer: "Answer", frames: "Frames", chosen: dict[str, Any], screen: Screen, watch: Stopwatch
+) -> None:
     """Says on stderr what there is to know about an answer beside its words."""
-    if answer.finish_reason == "length":
-        length = answer.stats.answer_tokens
-        limit = "--max-tokens" if length == chosen["max-tokens"] else "the context is full"
-        screen.notice(f"the answer was cut off after {length} tokens ({limit})")
+    if sentence := cut_off(answer, chosen["max-tokens"], "raise --max-tokens"):
+        screen.notice(sentence)
     if chosen["stats"]:
-        screen.stats(answer, frames)
+        screen.stats(answer.stats, frames, watch)
 
 
 def _read_questions(arguments: list[str], screen: Screen) -> list[str]:
@@ -164,7 +185,7 @@ def _read_questions(arguments: list[str], screen: Screen) -> list[str]:
     questions = [_read_stdin(screen) if word == "-" else word for word in arguments]
     for question in questions:
         if not question.strip():
-            raise UsageError("the question is empty", _EXAMPLE)
+            raise UsageError("the question is empty", "for example:", command=EXAMPLE)
         if any("\ud800" <= character <= "\udfff" for character in question):
             raise UsageError(f"the question is not UTF-8 text: {question}")
     return questions

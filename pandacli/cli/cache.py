@@ -13,12 +13,12 @@ from pandacli.ui.report import size
 def cache(
     clear: Annotated[
         bool,
-        typer.Option("--clear", help="Remove all of it.", rich_help_panel="What it deletes"),
+        typer.Option("--clear", help="Remove all of it.", rich_help_panel="Removal"),
     ] = False,
     json: options.Json = None,
     debug: options.Debug = None,
 ) -> None:
-    """List the clips that need not be looked at again.
+    """Show or clear cached clips.
 
     What the model has read of a clip is kept after panda ask and panda chat,
     and the next question about it is answered sooner. PANDA_CACHE_SIZE=8GB

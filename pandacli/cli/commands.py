@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from importlib import import_module
+from shlex import quote
 from typing import Any
 
 import typer
@@ -31,7 +32,10 @@ class Commands(typer.core.TyperGroup):
         if word.startswith("-") or word in self.commands:
             return super().resolve_command(ctx, args)
         if os.path.isfile(word):  # noqa: PTH113  (no question is too long for it)
-            raise UsageError(f"{word} is not a command", f"did you mean panda ask {word} ...?")
+            command = f'panda ask {quote(word)} "what happens?"'
+            raise UsageError(
+                f"{word} is a file, not a command", "to ask about it:", command=command
+            )
         near = get_close_matches(word, self.commands, n=1)
         raise UsageError(
             f"{word} is not a command",

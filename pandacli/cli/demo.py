@@ -3,10 +3,14 @@
 from contextlib import closing
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 from pandacli.cli import options, settings
+from pandacli.cli.entry import STARTED
 from pandacli.cli.opening import Loading, load_model, read_clip
 from pandacli.ui.console import Screen
+from pandacli.ui.keyboard import hidden_typing
+from pandacli.ui.report import Stopwatch
 from pandacli.video.clip import Clip
 
 CLIP = Path(__file__).parents[1] / "assets" / "demo.mp4"
@@ -29,19 +33,30 @@ def demo(
         {"device": device, "stats": stats, "graphics": graphics, "quiet": quiet, "debug": debug}
     )
     screen = Screen(quiet=chosen["quiet"], graphics=chosen["graphics"])
+    screen.require_stdout()
+    with hidden_typing():
+        _show(chosen, screen)
+
+
+def _show(chosen: dict[str, Any], screen: Screen) -> None:
+    watch = Stopwatch(STARTED)
     loading = Loading("tiny", device=chosen["device"])
-    frames, seconds = read_clip(Clip(CLIP), 8, screen, loading=loading)
+    with watch.waiting_for("frames"):
+        frames, seconds = read_clip(Clip(CLIP), 8, screen, loading=loading)
     screen.line(f"tiny, a small model of moving shapes (not Video-Panda-7B), looks at {CLIP.name}:")
     screen.frames(frames)
     screen.line("")
-    panda = load_model(loading, screen)
+    with watch.waiting_for("model"):
+        panda = load_model(loading, screen)
     clip = panda.open(frames, frames_seconds=seconds)
     for question in QUESTIONS:
         screen.question(question)
+        watch.asked()
         with closing(clip.stream(question)) as pieces:
             screen.stream(pieces)
         if chosen["stats"]:
-            screen.stats(pieces.answer, frames)
+            screen.stats(pieces.answer.stats, frames, watch)
+        watch.answered()
     here = Path.cwd()
     clip_shown = CLIP.relative_to(here) if CLIP.is_relative_to(here) else CLIP
     screen.line(f'\nMore of it:   panda ask {quote(str(clip_shown))} "..." --model tiny')

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+import typer
+
 from pandacli.cli import options, settings
 from pandacli.cli.config_file import config_path
 from pandacli.errors import UsageError
@@ -10,13 +12,16 @@ from pandacli.ui.console import Screen
 if TYPE_CHECKING:
     from pandacli.engine.facts import Section
 
+_PROBLEMS = 1  # the exit code where something is wrong
+
 
 def doctor(json: options.Json = None, debug: options.Debug = None) -> None:
-    """Show what matters when something is wrong.
+    """Check this installation.
 
     Versions, devices, memory, engines, places of files and the terminal. What
-    is wrong is marked PROBLEM. At the end stands how video-panda-7b is best run
-    on this machine. Tokens and passwords are never shown.
+    is wrong is marked PROBLEM, and makes the exit code 1. At the end stands how
+    video-panda-7b is best run on this machine. Tokens and passwords are never
+    shown.
     """
     from pandacli.engine.checkup import examine
     from pandacli.ui.checkup import checkup_json, show_checkup
@@ -29,6 +34,8 @@ def doctor(json: options.Json = None, debug: options.Debug = None) -> None:
         screen.line(checkup_json(sections, pretty=screen.answers_to_terminal))
     else:
         show_checkup(sections, screen)
+    if any(fact.problem for section in sections for fact in section.facts):
+        raise typer.Exit(_PROBLEMS)
 
 
 def _wants_json(json: bool | None, debug: bool | None) -> bool:

@@ -1,17 +1,23 @@
 """The way in, and the one place where errors become a line and an exit code."""
 
+import errno
 import os
 import sys
 import warnings
 from contextlib import suppress
-from io import TextIOWrapper
+from io import StringIO, TextIOWrapper
 from itertools import takewhile
+from time import perf_counter, process_time
 from typing import NoReturn
 
 from pandacli.cli import signals
 from pandacli.errors import DeviceError, PandaError, UsageError
 
+STARTED = perf_counter() - process_time()
+"""When this process began, on the clock of `perf_counter`: starting Python is all computing."""
+
 CLOSED_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 UNEXPECTED = 70  # EX_SOFTWARE: a fault of ours, told apart from all that users can cause
 
 
@@ -19,6 +25,7 @@ def main() -> NoReturn:
     """Runs `panda` on the arguments of this process and exits with its code."""
     _keep_docstrings()
     try:
+        _fill_closed_descriptors()
         signals.install()
         _tame_warnings()
         _keep_stdout_clean()
@@ -66,12 +73,15 @@ def _explain(error: Exception, arguments: list[str]) -> int:
     """Says what went wrong; returns the exit code."""
     if isinstance(error, PandaError):
         _traceback_if_wanted(arguments)
-        _complain(error.message, error.hint)
+        _complain(error.message, error.hint, _origin(error.message), command=error.command)
         return error.exit_code
     traced = _traceback_if_wanted(arguments)
     if _out_of_memory(error):
         _complain("out of memory", "close other programs, or ask for a smaller --quant")
         return DeviceError.exit_code
+    if isinstance(error, OSError) and error.errno in _FULL:
+        _complain(f"cannot write {error.filename or 'the output'}: {error.strerror}")
+        return PandaError.exit_code
     if not traced:
         _complain(
             f"unexpected {type(error).__name__}: {error}",
@@ -82,16 +92,18 @@ def _explain(error: Exception, arguments: list[str]) -> int:
 
 def _dispatch(arguments: list[str]) -> int:
     """Does what needs no parser at once; parses and runs the rest."""
-    from pandacli.cli.overview import VERSION, overview
+    from pandacli.cli.overview import VERSION, overview, summary
 
     match arguments:
         case []:
-            print(overview(), file=sys.stderr)
+            print(summary(), file=sys.stderr)
             return UsageError.exit_code
-        case ["--help" | "-h"]:
+        case ["--help" | "-h" | "help"]:
             print(overview())
             return 0
-        case ["--version"]:
+        case ["help", *rest] if rest:
+            return _dispatch([*rest, "--help"])
+        case ["--version" | "-V"]:
             print(VERSION)
             return 0
     return _parse(arguments)
@@ -114,7 +126,7 @@ def _parse(arguments: list[str]) -> int:
     except typer.Exit as done:
         return done.exit_code
     except TyperException as error:
-        raise usage_error(error) from error
+        raise usage_error(error, command, arguments) from error
     return 0
 
 
@@ -126,10 +138,16 @@ def _out_of_memory(error: Exception) -> bool:
     return is_out_of_memory(error)
 
 
-def _complain(message: str, hint: str | None) -> None:
+def _complain(message: str, *hints: str | None, command: str | None = None) -> None:
     from pandacli.ui.console import Screen
 
-    Screen().error(message, hint)
+    Screen().error(message, *hints, command=command)
+
+
+def _origin(message: str) -> str | None:
+    """Returns from which variable or file a value came that an error is about."""
+    settings = sys.modules.get("pandacli.cli.settings")
+    return settings.origin(message) if settings is not None else None
 
 
 def _traceback_if_wanted(arguments: list[str]) -> bool:
@@ -153,7 +171,7 @@ def _wants_traceback(arguments: list[str]) -> bool:
     if given:
         return given[-1]
     try:
-        return bool(resolve({"debug": None})["debug"])
+        return bool(resolve({"debug": None}, notices=False)["debug"])
     except UsageError:  # the configuration file is what the error is about
         return False
 
@@ -176,6 +194,15 @@ def _tame_warnings() -> None:
         warnings.simplefilter("ignore")
     elif any(option.startswith("error") for option in sys.warnoptions):
         warnings.simplefilter("default")  # they are not panda's, and nothing it could mend
+
+
+def _fill_closed_descriptors() -> None:
+    """Lets no file that is opened take the place of a closed standard stream."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest that is free
 
 
 def _keep_stdout_clean() -> None:
@@ -206,13 +233,19 @@ def _computing() -> bool:
 
 
 def _prepare_streams() -> None:
-    """Makes stdout and stderr take any text, also where the caller has closed them."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
-        elif hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    """Makes stdout and stderr take any text; what is written to a closed stdout is an error."""
+    import codecs
+
+    from pandacli.ui.harmless import in_ascii
+
+    codecs.register_error("panda", in_ascii)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    if sys.stdout is None:
+        sys.stdout = _Closed()
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="panda")
 
 
 def _discard_unwritten() -> None:
@@ -222,3 +255,15 @@ def _discard_unwritten() -> None:
             stream.flush()
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+class _Closed(StringIO):
+    """Stands for a stdout that the caller has closed."""
+
+    def write(self, _text: str) -> int:
+        """Refuses.
+
+        Raises:
+            UsageError: Always.
+        """
+        raise UsageError("standard output is closed", "leave out >&-")

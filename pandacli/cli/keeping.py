@@ -50,7 +50,7 @@ def kept_afterwards(clip: "LoadedClip", screen: Screen) -> Iterator[None]:
 def _keep(clip: "LoadedClip", screen: Screen) -> None:
     """Keeps what was computed of a clip; if that cannot be, it is said, and no answer is lost."""
     try:
-        with screen.stage("keeping what was seen of the clip"):
+        with screen.stage("caching the clip"):
             clip.keep()
     except PandaError as error:
         screen.notice(error.message)

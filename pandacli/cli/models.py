@@ -6,7 +6,7 @@ from pandacli.ui.report import size
 
 
 def models(json: options.Json = None, debug: options.Debug = None) -> None:
-    """List the models: here, and to be had.
+    """List installed and available models.
 
     A model that is here has a line for each form of it: as published, and in
     fewer bits. Piped, there are tabs between name, quantisation, size, licence
@@ -25,4 +25,4 @@ def models(json: options.Json = None, debug: options.Debug = None) -> None:
     for model in found:
         if model.remains:
             left = f"{size(model.remains_bytes)} of unfinished or damaged copies of {model.name}"
-            screen.notice(f"{left} can be removed with: panda rm {model.name}")
+            screen.notice(f"{left} can be removed with:", f"panda rm {model.name}")

@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
-_LOOK = "What it looks at"
-_ANSWER = "How it answers"
-_OUTPUT = "What it prints"
-_RECORDS = "What it reads and writes"
-_WORK = "How it works"
-KEPT = "What it remembers"
+_CLIP = "Clip"
+_MODEL = "Model"
+_SAMPLING = "Sampling"
+OUTPUT = "Output"
+_RECORDS = "Files"
+_WORK = "Run"
+CACHE = "Cache"
 
 Model = Annotated[
     str | None,
@@ -22,7 +23,7 @@ Model = Annotated[
         "-m",
         metavar="NAME",
         help="A name or a folder. [default: video-panda-7b]",
-        rich_help_panel=_ANSWER,
+        rich_help_panel=_MODEL,
     ),
 ]
 Quant = Annotated[
@@ -30,7 +31,7 @@ Quant = Annotated[
     typer.Option(
         metavar="KIND",
         help="auto, 4bit, 8bit or none. [default: auto]",
-        rich_help_panel=_ANSWER,
+        rich_help_panel=_MODEL,
     ),
 ]
 Engine = Annotated[
@@ -38,13 +39,13 @@ Engine = Annotated[
     typer.Option(
         metavar="NAME",
         help="auto, torch, bitsandbytes or llama. [default: auto]",
-        rich_help_panel=_ANSWER,
+        rich_help_panel=_MODEL,
     ),
 ]
 Device = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="auto, cpu, cuda or cuda:N. [default: auto]", rich_help_panel=_ANSWER
+        metavar="NAME", help="auto, cpu, cuda or cuda:N. [default: auto]", rich_help_panel=_MODEL
     ),
 ]
 From = Annotated[
@@ -52,62 +53,66 @@ From = Annotated[
     typer.Option(
         "--from",
         metavar="TIME",
-        help="Start at seconds, m:ss or h:mm:ss.",
-        rich_help_panel=_LOOK,
+        help="Start time: seconds, m:ss or h:mm:ss.",
+        rich_help_panel=_CLIP,
     ),
 ]
 To = Annotated[
     str | None,
-    typer.Option("--to", metavar="TIME", help="Stop there.", rich_help_panel=_LOOK),
+    typer.Option("--to", metavar="TIME", help="End time.", rich_help_panel=_CLIP),
 ]
 Frames = Annotated[
     str | None,
-    typer.Option(metavar="N", help="Frames to sample. [default: 8]", rich_help_panel=_LOOK),
+    typer.Option(
+        metavar="N",
+        help="Frames to sample: 1, or a multiple of 4. [default: 8]",
+        rich_help_panel=_CLIP,
+    ),
 ]
 Canvas = Annotated[
     str | None,
     typer.Option(
         metavar="PIXELS",
         help="Side of the model canvas; tiny has 168. [default: 448]",
-        rich_help_panel=_LOOK,
+        rich_help_panel=_CLIP,
     ),
 ]
 MaxTokens = Annotated[
     str | None,
-    typer.Option(metavar="N", help="Longest answer. [default: 1024]", rich_help_panel=_ANSWER),
+    typer.Option(
+        metavar="N", help="Maximum tokens to generate. [default: 1024]", rich_help_panel=_SAMPLING
+    ),
 ]
 Temperature = Annotated[
     str | None,
     typer.Option(
         metavar="X",
         help="Above 0, answers vary. [default: 0]",
-        rich_help_panel=_ANSWER,
+        rich_help_panel=_SAMPLING,
     ),
 ]
 Seed = Annotated[
     str | None,
-    typer.Option(metavar="N", help="Makes varying answers repeatable.", rich_help_panel=_ANSWER),
+    typer.Option(metavar="N", help="Makes varying answers repeatable.", rich_help_panel=_SAMPLING),
 ]
 System = Annotated[
     str | None,
-    typer.Option(metavar="TEXT", help="Replaces the system prompt.", rich_help_panel=_ANSWER),
+    typer.Option(metavar="TEXT", help="Replaces the system prompt.", rich_help_panel=_SAMPLING),
 ]
 Offline = Annotated[
     bool | None,
-    typer.Option(
-        "--offline/--no-offline", help="Never touch the network.", rich_help_panel=_ANSWER
-    ),
+    typer.Option("--offline/--no-offline", help="Never touch the network.", rich_help_panel=_MODEL),
 ]
 Json = Annotated[
     bool | None,
-    typer.Option("--json/--no-json", help="One JSON object.", rich_help_panel=_OUTPUT),
+    typer.Option("--json/--no-json", help="One JSON object.", rich_help_panel=OUTPUT),
 ]
 Stats = Annotated[
     bool | None,
     typer.Option(
         "--stats/--no-stats",
-        help="Frames, tokens, speed and memory as well.",
-        rich_help_panel=_OUTPUT,
+        help="What each answer took: time, tokens, memory.",
+        rich_help_panel=OUTPUT,
     ),
 ]
 Graphics = Annotated[
@@ -115,40 +120,40 @@ Graphics = Annotated[
     typer.Option(
         metavar="KIND",
         help="auto, kitty, iterm2, sixel, blocks or none. [default: auto]",
-        rich_help_panel=_OUTPUT,
+        rich_help_panel=OUTPUT,
     ),
 ]
 Save = Annotated[
     str | None,
     typer.Option(
-        metavar="FILE", help="Also as one picture: PNG, JPEG or WebP.", rich_help_panel=_OUTPUT
+        metavar="FILE", help="Also as one picture: PNG, JPEG or WebP.", rich_help_panel=OUTPUT
     ),
 ]
 Quiet = Annotated[
     bool | None,
     typer.Option(
-        "--quiet/--no-quiet", help="No notices; errors still show.", rich_help_panel=_OUTPUT
+        "--quiet/--no-quiet", help="No notices; errors still show.", rich_help_panel=OUTPUT
     ),
 ]
 Debug = Annotated[
     bool | None,
-    typer.Option("--debug/--no-debug", help="Tracebacks for errors.", rich_help_panel=_OUTPUT),
+    typer.Option("--debug/--no-debug", help="Tracebacks for errors.", rich_help_panel=OUTPUT),
 ]
 
 CacheSize = Annotated[
     str | None,
     typer.Option(
         metavar="SIZE",
-        help="Disk for clips seen before; 0 for none. [default: 4GB]",
-        rich_help_panel=KEPT,
+        help="Disk space for cached clips; 0 for none. [default: 4GB]",
+        rich_help_panel=CACHE,
     ),
 ]
 FullHash = Annotated[
     bool | None,
     typer.Option(
         "--full-hash/--no-full-hash",
-        help="Tell long clips apart by every byte.",
-        rich_help_panel=KEPT,
+        help="Hash whole files when looking up the cache.",
+        rich_help_panel=CACHE,
     ),
 ]
 
@@ -221,7 +226,7 @@ Shard = Annotated[
 ]
 Workers = Annotated[
     str | None,
-    typer.Option(metavar="N", help="Models at a time, with --engine ray.", rich_help_panel=_WORK),
+    typer.Option(metavar="N", help="Workers, with --engine ray.", rich_help_panel=_WORK),
 ]
 Address = Annotated[
     str | None,
@@ -237,16 +242,16 @@ BatchEngine = Annotated[
         "--engine",
         metavar="NAME",
         help="auto, torch, bitsandbytes, llama or ray (many GPUs). [default: auto]",
-        rich_help_panel=_ANSWER,
+        rich_help_panel=_MODEL,
     ),
 ]
 JsonLines = Annotated[
     bool | None,
-    typer.Option("--json/--no-json", help="The answers on stdout, too.", rich_help_panel=_OUTPUT),
+    typer.Option("--json/--no-json", help="The answers on stdout, too.", rich_help_panel=OUTPUT),
 ]
 StageStats = Annotated[
     bool | None,
     typer.Option(
-        "--stats/--no-stats", help="The time that each stage took.", rich_help_panel=_OUTPUT
+        "--stats/--no-stats", help="The time that each stage took.", rich_help_panel=OUTPUT
     ),
 ]

@@ -14,7 +14,7 @@ VERSION = f"panda {__version__}"
 SUMMARY = "Ask questions about a video, on your own machine."
 
 OPTIONS = {
-    "--version": "Show the version.",
+    "-V, --version": "Show the version.",
     "-h, --help": "Show this message and exit.",
 }
 
@@ -24,25 +24,44 @@ COMMANDS = {
     "batch": "Answer a file of questions.",
     "frames": "Show the frames that a model would look at.",
     "demo": "Ask the small model tiny about a bundled clip.",
-    "models": "List the models: here, and to be had.",
+    "models": "List installed and available models.",
     "pull": "Download a model and quantise it, once.",
     "info": "Show one model: sizes, files, copies.",
-    "cache": "List the clips that need not be looked at again.",
+    "cache": "Show or clear cached clips.",
     "rm": "Remove a model from this machine.",
-    "doctor": "Show what matters when something is wrong.",
+    "doctor": "Check this installation.",
 }
 """Each command is the function of its name in the module of its name; the first line of its
 docstring stands here too."""
 
 EXIT_CODES = {
     "0": "done",
-    "1": "finished, but some questions of a batch failed",
+    "1": "finished, but some questions failed, or doctor found a problem",
     "2": "wrong usage",
     "3": "the video, or the file of questions or answers, cannot be used",
-    "4": "the model is missing, damaged or cannot be had",
+    "4": "the model is missing, damaged or cannot be downloaded",
     "5": "out of memory, or no such device",
     "130": "interrupted",
+    "141": "broken pipe",
 }
+
+
+_EXAMPLES = {
+    "panda demo": "",
+    'panda ask clip.mp4 "what happens?"': "",
+    "panda chat clip.mp4": "",
+}
+
+
+def summary() -> str:
+    """Returns the commands with examples, for a terminal of 24 lines of 80 columns."""
+    sections = (
+        f"Usage: panda COMMAND [OPTIONS]\n\n  {SUMMARY}",
+        _section("Examples", _EXAMPLES),
+        _section("Commands", COMMANDS),
+        "panda --help and panda COMMAND --help say more.",
+    )
+    return "\n\n".join(sections)
 
 
 def overview() -> str:
@@ -54,6 +73,7 @@ def overview() -> str:
     }
     sections = (
         f"Usage: panda [OPTIONS] COMMAND [ARGS]...\n\n  {SUMMARY}",
+        _section("Examples", _EXAMPLES),
         _section("Options", OPTIONS),
         _section("Commands", COMMANDS),
         _section("Defaults for the options (variables go before the file)", defaults),

@@ -23,7 +23,7 @@ def pull(
         typer.Option(
             "--drop-original/--keep-original",
             help="Delete the download once it is quantised.",
-            rich_help_panel="What it keeps",
+            rich_help_panel="Files",
         ),
     ] = False,
     quiet: options.Quiet = None,

@@ -58,8 +58,12 @@ def get_ready(
         store.remove_download(known)
     elif drop_original:
         screen.notice("the download is kept: it is run as it is, and nothing else would be left")
-    form = f"{size(copy.bytes)} in {copy.folder}" if copy else "not quantised"
-    screen.notice(f"{name} is ready: {form}")
+    if copy:
+        screen.notice(f"{name} is ready: {size(copy.bytes)} in {copy.folder}")
+    elif known and known.repo is None:
+        screen.notice(f"{name} is already here ({size(store.find_model(name).bytes)})")
+    else:
+        screen.notice(f"{name} is ready, as it was published")
 
 
 def _check_droppable(name: str, quant: str) -> None:
@@ -70,7 +74,8 @@ def _check_droppable(name: str, quant: str) -> None:
     if found and found.kind == "home":
         raise UsageError(
             f"--drop-original: {found.folder} is not from panda, and stays",
-            f"delete it yourself after: panda pull {name}",
+            "delete it yourself after:",
+            command=f"panda pull {name}",
         )
     if known is None or known.repo is None:
         raise UsageError(f"--drop-original: {name} was not downloaded")

@@ -12,7 +12,7 @@ from pandacli.ui.report import size
 QUANTS = ("4bit", "8bit", "none")
 """What `--quant` takes here: one of the forms that can be deleted."""
 
-_DELETES = "What it deletes"
+_DELETES = "Removal"
 
 
 def rm(

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
 _DEFAULT_MODEL = "video-panda-7b"  # of the store, which takes longer to import than all this
 _MOST_AT_ONCE = 4096  # questions; more were never worth their memory
+_MOST_FRAMES = 512
 _CANVAS_CELL = 28  # pixels; two patches of 14, as in every model that panda knows
 
 
@@ -59,8 +61,16 @@ def _whole(least: int, most: int) -> Callable[[str], int]:
 def _frame_count(value: str) -> int:
     from pandacli.engine import check_frame_count
 
-    count = _whole(1, 512)(value)
-    check_frame_count(count)
+    count = _whole(-(10**9), 10**9)(value)
+    try:
+        if not 1 <= count <= _MOST_FRAMES:
+            raise ValueError
+        check_frame_count(count)
+    except (UsageError, ValueError):
+        raise UsageError(
+            f"cannot look at {count} frames",
+            f"use 1, or a multiple of 4 up to {_MOST_FRAMES}; 8 is what it was trained with",
+        ) from None
     return count
 
 
@@ -156,6 +166,12 @@ def _seconds(value: str) -> float:
     return parse_time(value)
 
 
+_TEXT_READERS = (
+    *(_text, _name, _quant, _engine, _engine_here, _device, _format, _output_format, _graphics),
+    _shard,
+)
+
+
 @dataclass(frozen=True)
 class Setting:
     """One option: its name (as in the file and, with dashes, on the command line) and reader."""
@@ -168,6 +184,11 @@ class Setting:
     def variable(self) -> str:
         """The environment variable, `PANDA_MAX_TOKENS` for `max-tokens`."""
         return "PANDA_" + self.name.upper().replace("-", "_")
+
+    @property
+    def is_text(self) -> bool:
+        """Whether only text can be right, and no number."""
+        return self.read in _TEXT_READERS
 
 
 SETTINGS = {
@@ -209,59 +230,101 @@ HERE = SETTINGS | {"engine": Setting("engine", _engine_here, "auto")}
 """The options of commands that do not spread their work over a cluster."""
 
 
-def read_config(path: Path) -> dict[str, str]:
-    """Returns the defaults that the file at `path` sets, as text; none if there is no file.
+def read_config(path: Path) -> dict[str, object]:
+    """Returns the defaults that the file at `path` sets; none if there is no file.
 
     Raises:
         UsageError: The file cannot be read, is not TOML, or holds a key that is no option.
     """
-    return {key: _config_text(path, key, value) for key, value in read_table(path).items()}
+    table = read_table(path)
+    for key in table:
+        if key not in SETTINGS:
+            near = get_close_matches(key, SETTINGS, n=1)
+            raise UsageError(
+                f"{path} sets {key!r}, which is not an option",
+                f"did you mean {near[0]!r}?" if near else f"the options are {', '.join(SETTINGS)}",
+            )
+    return table
 
 
 def _config_text(path: Path, key: str, value: object) -> str:
-    if key not in SETTINGS:
-        near = get_close_matches(key, SETTINGS, n=1)
-        raise UsageError(
-            f"{path} sets {key!r}, which is not an option",
-            f"did you mean {near[0]!r}?" if near else f"the options are {', '.join(SETTINGS)}",
-        )
-    if isinstance(value, bool):
-        return str(value).lower()
+    """A value as it would be written on the command line."""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, int | float) and SETTINGS[key].is_text:
+        raise UsageError(f"{key} in {path} must be text", f'write it in quotes: {key} = "{text}"')
     if isinstance(value, str | int | float):
-        return str(value)
+        return text
     raise UsageError(f"{key} in {path} must be text, a number or true/false")
 
 
 def resolve(
-    given: Mapping[str, str | bool | None], options: Mapping[str, Setting] = SETTINGS
+    given: Mapping[str, str | bool | None],
+    options: Mapping[str, Setting] = SETTINGS,
+    *,
+    notices: bool = True,
 ) -> dict[str, Any]:
     """Returns the value of every option named in `given`.
 
     Args:
         given: What the command line says, by option name; None where it says nothing.
         options: How they are read: `SETTINGS`, or `HERE`.
+        notices: Whether to tell of variables that are misspelt, unless `quiet` is set.
 
     Raises:
         UsageError: A value cannot be right; the message names the option, the variable or the
-            file and key that it came from.
+            file and key that it came from. Of the file, the keys are checked, and the values of
+            the options in `given`.
     """
     path = config_path()
     config = read_config(path)
-    # The whole file is checked, so that a bad line does not wait for the command that uses it.
-    in_file = {key: _read(options[key], text, f"{key} in {path}") for key, text in config.items()}
     values: dict[str, Any] = {}
     for name, option in given.items():
         setting = options[name]
         variable = os.environ.get(setting.variable, "")
+        default = setting.built_in
+        if in_file := name in config:
+            written = _config_text(path, name, config[name])
+            default = _read(setting, written, f"{name} in {path}")
         if isinstance(option, bool):
             values[name] = option
         elif option is not None:
             values[name] = _read(setting, option, f"--{name}")
         elif variable:
             values[name] = _read(setting, variable, setting.variable)
+            _elsewhere[name] = variable, setting.variable
         else:
-            values[name] = in_file.get(name, setting.built_in)
+            values[name] = default
+            if in_file:
+                _elsewhere[name] = written, str(path)
+    if notices and not values.get("quiet"):
+        _tell_misspelt_variables()
     return values
+
+
+_elsewhere: dict[str, tuple[str, str]] = {}
+"""Of the options that no command line has set: their text, and the variable or file it is from."""
+
+
+def origin(message: str) -> str | None:
+    """Returns where a value came from that an error names, if not from the command line."""
+    for name, (text, where) in _elsewhere.items():
+        quoted = re.compile(rf"(?<![\w-]){re.escape(text)}(?![\w-])", re.IGNORECASE)
+        if SETTINGS[name].is_text and where not in message and quoted.search(message):
+            return f"{name} = {text} is set by {where}"
+    return None
+
+
+@cache
+def _tell_misspelt_variables() -> None:
+    """Says, once, which variable was perhaps meant by one that nothing reads."""
+    known = {setting.variable for setting in SETTINGS.values()} | {"PANDA_HOME"}
+    for variable in os.environ:
+        if not variable.startswith("PANDA_") or variable in known:
+            continue
+        if near := get_close_matches(variable, known, n=1, cutoff=0.85):
+            from pandacli.ui.console import Screen
+
+            Screen().notice(f"{variable} has no meaning; did you mean {near[0]}?")
 
 
 def reader(name: str) -> Callable[[str], Any]:
@@ -277,6 +340,6 @@ def _read(setting: Setting, text: str, where: str) -> Any:
     try:
         return setting.read(text)
     except PandaError as error:
-        raise UsageError(f"{where}: {error.message}", error.hint) from error
+        raise UsageError(f"{where}: {error.message}", error.hint, command=error.command) from error
     except ValueError as error:
         raise UsageError(f"{where}: {error}") from error

@@ -8,6 +8,8 @@ frames it made up. It records what reached the engine as one JSON line in the fi
     STAND_IN_QUANT      what the model says it runs in, instead of none
     STAND_IN_DEVICES    what it says it is on, instead of the CPU
     STAND_IN_QUANTISES  set where loading quantises first
+    STAND_IN_STEP       seconds between two frames, instead of 1
+    STAND_IN_NOISE      what a library prints on descriptor 1 while it loads
 """
 
 import json
@@ -39,6 +41,7 @@ class StandInStats:
     decode_seconds: float = 0.3
     tokens_per_second: float = 10.0
     peak_memory_bytes: int = 1_500_000_000
+    history_tokens: int = 0
 
 
 @dataclass
@@ -93,6 +96,8 @@ class StandInPanda:
     def load(cls, model, *, device, quant, engine, report):
         log("load", model=model, device=device, quant=quant, engine=engine)
         time.sleep(float(os.environ.get("STAND_IN_DELAY", "0")))
+        if noise := os.environ.get("STAND_IN_NOISE"):
+            os.write(1, noise.encode())
         if "STAND_IN_QUANTISES" in os.environ:
             report(1, 2)
         return cls(model)
@@ -110,7 +115,8 @@ def sample_frames(clip, num_frames=8):
     shade = np.linspace(0, 255, 320, dtype=np.uint8)
     pixels = np.zeros((num_frames, 180, 320, 3), np.uint8)
     pixels[..., 0], pixels[..., 2] = shade, shade[::-1]
-    times = tuple(float(n) for n in range(num_frames))
+    step = float(os.environ.get("STAND_IN_STEP", "1"))
+    times = tuple(step * n for n in range(num_frames))
     return SimpleNamespace(
         pixels=pixels,
         indices=tuple(range(0, num_frames * 30, 30)),

@@ -3,8 +3,10 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -89,14 +91,43 @@ def test_json_of_one_question_has_the_same_shape(stand_in):
 def test_stats_go_to_stderr_as_plain_lines(stand_in):
     done = stand_in("ask", "x.mp4", "why?", "--stats")
     assert done.stdout == b"You asked: why?\n"
-    assert done.stderr.decode().splitlines() == [
-        "frames       8 at 0:00, 0:01, 0:02, 0:03, 0:04, 0:05, 0:06, 0:07",
-        "tokens       1232 prefix, 9 question, 3 answer; 1241 computed before it",
-        "time         1.00 s load, 0.25 s frames, 0.50 s prefill, 0.30 s decode",
-        "first token  0.75 s",
-        "speed        10.0 tokens/s",
-        "memory       1.5 GB",
-    ]
+    frames, tokens, first, decode, memory = done.stderr.decode().splitlines()
+    assert frames == "frames       8 at 0:00, 0:01, 0:02, 0:03, 0:04, 0:05, 0:06, 0:07"
+    assert tokens == "tokens       1232 prefix, 9 question, 3 answer; 1241 new, 0 reused"
+    assert first.startswith("first token  ")
+    assert decode == "decode       0.30 s, 10.0 tokens/s"
+    assert memory == "memory       1.5 GB"
+
+
+def test_the_first_token_is_timed_from_the_start_of_the_program_and_the_next_from_its_question(
+    stand_in,
+):
+    started = time.perf_counter()
+    done = stand_in("ask", "x.mp4", "why?", "and?", "--stats", STAND_IN_DELAY="0.3")
+    passed = time.perf_counter() - started
+    first, second = re.findall(rb"^first token  (.*)$", done.stderr, re.MULTILINE)
+    told, parts = first.split(b" s: ")
+    # 0.3 s each for the frames and the model, and 0.75 s that the stand-in says it took
+    assert 1.35 < float(told) < passed + 0.75
+    times = {name: float(seconds) for seconds, name in re.findall(rb"([\d.]+) s (\w+)", parts)}
+    assert times[b"frames"] >= 0.3
+    assert times[b"model"] >= 0.3
+    assert times[b"prefill"] == 0.75
+    assert sum(times.values()) == pytest.approx(float(told), abs=0.03)
+    assert second == b"0.75 s", "what was paid once is counted once"
+
+
+def test_what_a_library_prints_does_not_get_between_the_answers(stand_in):
+    done = stand_in("ask", "x.mp4", "why?", STAND_IN_NOISE="[ INFO:0] loaded\n")
+    assert done.stdout == b"You asked: why?\n"
+    assert done.stderr == b"[ INFO:0] loaded\n"
+
+
+@pytest.mark.parametrize(("step", "told"), [("9.9", None), ("13", "1:44, one every 13 s")])
+def test_few_frames_of_a_long_film_are_told_of(stand_in, step, told):
+    said = stand_in("ask", "x.mp4", "why?", STAND_IN_STEP=step).stderr.decode()
+    expected = f"panda: 8 frames stand for {told}; --from and --to look closer\n" if told else ""
+    assert said == expected
 
 
 def test_a_notice_of_the_reader_goes_to_stderr(stand_in):
@@ -133,7 +164,7 @@ def test_quiet_leaves_notices_out(stand_in):
 
 def test_an_answer_that_was_cut_off_is_said_to_be(stand_in):
     done = stand_in("ask", "x.mp4", "why?", "--max-tokens", "3")
-    assert done.stderr == b"panda: the answer was cut off after 3 tokens (--max-tokens)\n"
+    assert done.stderr == b"panda: the answer was cut off after 3 tokens: raise --max-tokens\n"
 
 
 def test_a_dash_reads_the_whole_of_stdin_stripped(stand_in):
@@ -189,9 +220,18 @@ def test_control_characters_of_an_answer_are_spelt_out(stand_in):
 
 def test_control_characters_in_json_are_escaped(stand_in):
     done = stand_in("ask", "x.mp4", "q", "--json", STAND_IN_ANSWER="a\x1b[31m\x9b\u202e")
-    assert done.stdout.isascii()
-    assert b"\x1b" not in done.stdout
+    assert not {"\x1b", "\x9b", "\u202e"} & set(done.stdout.decode())
     assert json.loads(done.stdout)["answers"][0]["answer"] == "a\x1b[31m\x9b\u202e"
+
+
+def test_json_is_utf_8_and_elsewhere_in_the_characters_that_stdout_can_take(stand_in):
+    said = "視 é 😀 \u0085"
+    for encoding, shown in (("utf-8", "視 é 😀 \\u0085"), ("latin-1", "\\u8996 \\u00e9 \\ud83d")):
+        done = stand_in(
+            "ask", "x.mp4", "q", "--json", STAND_IN_ANSWER=said, PYTHONIOENCODING=encoding
+        )
+        assert shown in done.stdout.decode()
+        assert json.loads(done.stdout)["answers"][0]["answer"] == said
 
 
 def test_rich_markup_is_text(stand_in):
@@ -222,6 +262,33 @@ def test_a_full_disk_is_said_to_be_full(environment):
     assert done.returncode == 1
 
 
-def test_closed_standard_streams_are_no_reason_to_fail(environment):
-    command = " ".join([*STAND_IN, "ask", "x.mp4", "why?", ">&-", "2>&-", "<&-"])
+def test_closed_standard_streams_are_no_reason_to_fail_but_stdout(environment, home):
+    command = " ".join([*STAND_IN, "ask", "x.mp4", "why?", ">", str(home / "out"), "2>&-", "<&-"])
     assert subprocess.run(command, shell=True, env=environment, check=False).returncode == 0
+    assert (home / "out").read_text() == "You asked: why?\n"
+
+
+@pytest.mark.parametrize("arguments", [["ask", "x.mp4", "why?"], ["demo"], ["frames", "x.mp4"]])
+def test_a_closed_stdout_is_told_before_anything_is_computed(environment, home, arguments):
+    command = " ".join([*STAND_IN, *arguments, ">&-"])
+    log = {"STAND_IN_LOG": str(home / "log")}
+    done = subprocess.run(
+        command, shell=True, env=environment | log, stderr=subprocess.PIPE, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"panda: standard output is closed\n")
+    assert not (home / "log").exists()
+
+
+def test_a_disk_that_is_full_is_told_of_help_too(environment):
+    for arguments in (["--help"], ["ask", "--help"]):
+        with Path("/dev/full").open("wb") as full:
+            done = subprocess.run(
+                [*STAND_IN, *arguments],
+                env=environment,
+                stdout=full,
+                stderr=subprocess.PIPE,
+                check=False,
+            )
+        assert done.stderr == b"panda: cannot write the output: No space left on device\n"
+        assert done.returncode == 1

@@ -69,13 +69,13 @@ def test_a_place_that_cannot_be_written_costs_a_word_and_no_answer(panda, film, 
     assert done.returncode == 0
     assert len(done.stdout.splitlines()) == 2
     (said,) = done.stderr.decode().splitlines()
-    assert said.startswith(f"panda: what was seen of the clip is not kept: {kept}: ")
+    assert said.startswith(f"panda: could not cache the clip: {kept}: ")
 
 
 def test_a_conversation_uses_what_ask_has_kept(panda, film):
     panda("ask", film, *ASK)
     done = panda("chat", film, "--model", "tiny", "--stats", stdin=b"What happens?\n")
-    assert "; 8 computed before it" in done.stderr.decode()
+    assert "; 8 new, " in done.stderr.decode()
 
 
 def test_ask_uses_what_a_conversation_has_kept(panda, film):

@@ -19,7 +19,15 @@ import pytest
         ),
         (
             ["ask", "", "why?"],
-            'panda: VIDEO is empty\n       for example: panda ask clip.mp4 "what happens?"\n',
+            "panda: VIDEO is empty\n       for example:\n"
+            '         panda ask clip.mp4 "what happens?"\n',
+        ),
+        (["frames", "--save"], "panda: --save needs a FILE\n       see panda frames --help\n"),
+        (["ask", "a", "--seed"], "panda: --seed needs an N\n       see panda ask --help\n"),
+        (["ask", "--json=1"], "panda: --json takes no value\n       see panda ask --help\n"),
+        (
+            ["frames", "a", "b", "c"],
+            "panda: too many arguments: b c\n       usage: panda frames VIDEO\n",
         ),
     ],
 )
@@ -31,15 +39,17 @@ def test_a_usage_error_is_two_lines_on_stderr_and_exit_2(panda, arguments, expec
 
 
 def test_a_video_without_a_command_is_answered_with_ask(panda, home):
-    (home / "clip.mp4").touch()
-    assert "did you mean panda ask clip.mp4 ...?" in panda("clip.mp4", "why?").stderr.decode()
+    (home / "my clip.mp4").touch()
+    said = panda("my clip.mp4", "why?").stderr.decode()
+    assert "\n         panda ask 'my clip.mp4' \"what happens?\"\n" in said
 
 
 @pytest.mark.parametrize(
     ("option", "value", "complaint"),
     [
-        ("--frames", "0", "--frames: 0 is not between 1 and 512"),
-        ("--frames", "9", "--frames: the model cannot look at 9 frames"),
+        ("--frames", "0", "--frames: cannot look at 0 frames"),
+        ("--frames", "9", "--frames: cannot look at 9 frames"),
+        ("--frames", "999", "--frames: cannot look at 999 frames"),
         ("--max-tokens", "many", "--max-tokens: 'many' is not a whole number"),
         ("--temperature", "-1", "--temperature: -1 is not a number from 0 upwards"),
         ("--temperature", "nan", "--temperature: nan is not a number from 0 upwards"),
@@ -61,3 +71,39 @@ def test_a_range_that_ends_before_it_starts_is_refused_before_the_video_is_looke
     done = panda("ask", "no-such-file.mp4", "why?", "--from", "0:03", "--to", "2")
     assert b"the range ends at 0:02" in done.stderr
     assert done.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "command"),
+    [
+        (["a.mp4", "b.mp4", "why?"], "b.mp4 is a file, not a question", "ask a.mp4 'why?'"),
+        (["a.mp4", "b.mp4"], "b.mp4 is a file, not a question", "ask a.mp4 'What happens?'"),
+        (["a.mp4", "why?", "clips"], "clips is a file, not a question", "ask a.mp4 'why?'"),
+        (
+            ["a.mp4", "gone.mp4", "why?"],
+            "gone.mp4 is the name of a video, not a question",
+            "ask a.mp4 'why?'",
+        ),
+        (["why?", "a.mp4"], "the video comes first, then the questions", "ask a.mp4 'why?'"),
+        (["why?", "and?", "a.mp4", "b.mp4"], "the video comes first", "ask a.mp4 'why?' 'and?'"),
+    ],
+)
+def test_a_video_in_the_place_of_a_question_is_refused_with_the_right_form(
+    panda, home, words, message, command
+):
+    for name in ("a.mp4", "b.mp4"):
+        (home / name).write_bytes(b"no video")
+    (home / "clips").mkdir()
+    done = panda("ask", *words)
+    assert done.returncode == 2
+    assert done.stdout == b""
+    lines = done.stderr.decode().splitlines()
+    assert lines[0].startswith(f"panda: {message}")
+    assert lines[-1] == f"         panda {command}"
+
+
+@pytest.mark.parametrize("arguments", [["ask", "-", "why?"], ["chat", "-"], ["frames", "-"]])
+def test_a_video_from_standard_input_is_refused(panda, arguments):
+    done = panda(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"panda: a video cannot be read from standard input\n")

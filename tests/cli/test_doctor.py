@@ -66,7 +66,7 @@ def test_every_section_is_there(healthy):
 
 
 def test_what_is_wrong_is_found_and_does_not_stop_it(ill):
-    assert ill.returncode == 0
+    assert ill.returncode == 1
     record = json.loads(ill.stdout)
     problems = {found["fact"]: found["problem"] for found in record["problems"]}
     assert "is not a TOML file" in problems["set"]

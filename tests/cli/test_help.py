@@ -115,8 +115,28 @@ def test_version_is_the_version_of_the_package(panda):
     assert panda("--version").stdout.decode() == f"panda {pandacli.__version__}\n"
 
 
-def test_no_arguments_show_the_help_as_an_error(panda):
+def test_no_arguments_show_commands_and_examples_on_one_screen_as_an_error(panda):
     done = panda()
     assert done.returncode == 2
     assert done.stdout == b""
-    assert b"Usage: panda" in done.stderr
+    lines = done.stderr.decode().splitlines()
+    assert lines[0].startswith("Usage: panda")
+    assert len(lines) < 24, "one line is for the prompt"
+    assert sum(line.startswith("  panda ") for line in lines) == 3
+    assert all(f"  {command:<6}  {COMMANDS[command]}" in lines for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("words", "same"),
+    [(["help"], ["--help"]), (["help", "ask"], ["ask", "--help"]), (["-V"], ["--version"])],
+)
+def test_help_and_version_have_other_names(panda, words, same):
+    done = panda(*words)
+    assert (done.returncode, done.stdout) == (0, panda(*same).stdout)
+
+
+def test_help_on_what_is_no_command_is_an_error(panda):
+    assert (
+        panda("help", "aks").stderr
+        == b"panda: aks is not a command\n       did you mean panda ask?\n"
+    )

@@ -52,7 +52,7 @@ def test_models_tells_of_a_damaged_copy_and_how_to_be_rid_of_it(panda, copy):
     done = panda("models")
     assert str(copy) not in done.stdout.decode()
     assert done.stderr.startswith(b"panda: ")
-    assert done.stderr.endswith(b"can be removed with: panda rm video-panda-7b\n")
+    assert done.stderr.endswith(b"can be removed with:\n         panda rm video-panda-7b\n")
 
 
 def test_info_tells_the_sizes_and_the_files(panda):

@@ -111,17 +111,19 @@ def test_every_kind_of_value_can_stand_in_the_file(config):
     [
         ("modle = 'tiny'", "sets 'modle', which is not an option", "did you mean 'model'?"),
         ("max_tokens = 5", "sets 'max_tokens', which is not an option", "'max-tokens'?"),
-        ("frames = 0", "frames in {path}: 0 is not between 1 and 512", None),
+        ("frames = 0", "frames in {path}: cannot look at 0 frames", "multiple of 4"),
         ("quiet = 'perhaps'", "quiet in {path}: 'perhaps' is neither true nor false", None),
         ("frames = [8]", "frames in {path} must be text, a number or true/false", None),
         ("frames = true", "frames in {path}: 'true' is not a whole number", None),
+        ("model = 3", "model in {path} must be text", 'write it in quotes: model = "3"'),
+        ("model = true", "model in {path} must be text", 'write it in quotes: model = "true"'),
         ("frames 8", "{path} is not a TOML file", None),
     ],
 )
 def test_a_mistake_in_the_file_names_the_file_and_the_key(config, line, message, hint):
     config.write_text(line)
     with pytest.raises(UsageError) as caught:
-        value_of("model")
+        settings.resolve(dict.fromkeys(("model", "frames", "quiet", "seed")))
     assert message.format(path=config) in caught.value.message
     assert (hint or "") in (caught.value.hint or "")
 
@@ -175,3 +177,30 @@ def test_the_configuration_file_of_the_user_is_read(panda, home, clip):
 def test_help_works_whatever_is_in_the_file(panda, home):
     (home / "config" / "panda" / "config.toml").write_text("not toml")
     assert panda("ask", "--help").returncode == 0
+
+
+def test_of_the_file_only_the_options_of_the_command_are_checked(config):
+    config.write_text('temperature = "hot"\nmodel = 3\n')
+    assert value_of("frames") == 8
+    with pytest.raises(UsageError, match="temperature in"):
+        value_of("temperature")
+
+
+def test_an_error_names_the_variable_that_its_value_came_from(panda, clip):
+    done = panda("ask", str(clip), "why?", PANDA_MODEL="nosuch")
+    assert done.stderr.decode().splitlines()[-1] == "       model = nosuch is set by PANDA_MODEL"
+    given = panda("ask", str(clip), "why?", "--model", "nosuch", PANDA_MODEL="other")
+    assert b"is set by" not in given.stderr
+
+
+def test_an_error_names_the_file_that_its_value_came_from(panda, home, clip):
+    path = home / "config" / "panda" / "config.toml"
+    path.write_text('model = "nosuch"\n')
+    done = panda("ask", str(clip), "why?")
+    assert done.stderr.decode().splitlines()[-1] == f"       model = nosuch is set by {path}"
+
+
+def test_a_variable_that_is_misspelt_is_told_of(panda):
+    said = panda("models", PANDA_MODLE="tiny", PANDA_PRC_DIR="x", PANDA_HOME="x").stderr.decode()
+    assert said == "panda: PANDA_MODLE has no meaning; did you mean PANDA_MODEL?\n"
+    assert panda("frames", "x.mp4", "--quiet", PANDA_MODLE="tiny").stderr.count(b"MODEL") == 0

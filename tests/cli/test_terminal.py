@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.emulator import Emulator
+
 STAND_IN = Path(__file__).with_name("stand_in.py")
 HIDE_CURSOR, SHOW_CURSOR = b"\x1b[?25l", b"\x1b[?25h"
 
@@ -172,3 +174,52 @@ def test_the_demo_draws_the_frames(terminal):
     assert code == 0
     assert "▄".encode() in seen
     assert b"0:07" in seen
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_without_unicode_gets_no_pictures_and_an_ascii_spinner(terminal, encoding):
+    seen, code = terminal("demo", PYTHONIOENCODING=encoding, STAND_IN_QUANTISES="1").finish()
+    assert code == 0
+    assert seen.isascii()
+    assert b"\\u" not in seen
+    assert b"frames at 0:00, 0:01" in seen
+    assert b"reading frames..." in seen
+
+
+def test_an_error_on_a_narrow_terminal_is_wrapped_between_words(terminal):
+    seen, _ = terminal("ask", "what happens here and when?", "x.mp4", COLUMNS="40").finish()
+    first, second, command = seen.decode().splitlines()
+    assert (first, second) == ("panda: the video comes first, then the", "       questions")
+    assert command == "         panda ask x.mp4 'what happens here and when?'"
+
+
+def test_an_existing_sheet_is_replaced_where_the_user_says_so(environment, home, clip):
+    sheet = home / "sheet.png"
+    for answer, replaced in (("n", False), ("y", True)):
+        sheet.write_text("before")
+        terminal = Emulator(
+            "frames", str(clip), "--save", str(sheet), "--quiet", environment=environment
+        )
+        terminal.until(r"sheet\.png\s+exists; replace it\? \[y/N\]")
+        terminal.ask(answer)
+        assert terminal.end() == 0
+        assert (sheet.read_bytes() != b"before") is replaced
+
+
+def test_what_is_typed_while_answers_come_is_not_among_them(environment):
+    terminal = Emulator(
+        "demo", "--graphics", "none", environment=environment | {"UNHURRIED": "0.05"}
+    )
+    terminal.until("loading|thinking|frames at")
+    terminal.keys("typed ahead\r")
+    terminal.until("Your videos:")
+    assert "typed ahead" not in terminal.text()
+    assert terminal.end() == 0
+
+
+def test_a_batch_from_the_keyboard_says_what_to_type(environment):
+    terminal = Emulator("batch", "-", "-o", "-", "--model", "tiny", environment=environment)
+    terminal.until("panda: type the questions, a JSON object a line; end with Ctrl-D")
+    terminal.keys("\x04")
+    terminal.until("there are no questions in standard input")
+    assert terminal.end() == 0
