@@ -22,9 +22,10 @@ from pandacli.cli.settings import QUANTS
 from pandacli.engine.engines import ENGINES, RAY
 from pandacli.store import MODELS
 from pandacli.ui.terminal import GRAPHICS
+from pandacli.video.clip import VIDEO_SUFFIXES
 
 HERE = Path(__file__).parent
-VIDEOS = "3gp avi flv gif m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv"
+VIDEOS = " ".join(suffix[1:] for suffix in VIDEO_SUFFIXES)
 QUESTIONS = "jsonl json csv"
 CHOICES = {
     "--model": tuple(MODELS),  # or a folder

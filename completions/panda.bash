@@ -60,7 +60,7 @@ _panda() {
         esac
     done
     case "$command" in
-        "") _panda_words "ask chat batch frames demo models pull info cache rm doctor --version -h --help"; return ;;
+        "") _panda_words "ask chat batch frames demo models pull info cache rm doctor -V --version -h --help"; return ;;
         ask) words="--from --to --frames -m --model --quant --engine --device --system --max-tokens --temperature --seed --offline --cache-size --full-hash --json --stats --quiet --debug -h --help"; files=_panda_videos ;;
         chat) words="--continue --load --no-log --from --to --frames -m --model --quant --engine --device --system --max-tokens --temperature --seed --offline --cache-size --full-hash --no-frames --graphics --stats --quiet --debug -h --help"; files=_panda_videos ;;
         batch) words="-o --output --format --output-format --answers --video-dir --batch-size --fail-fast --shard --workers --address --from --to --frames -m --model --quant --engine --device --system --max-tokens --temperature --seed --offline --json --stats --quiet --debug -h --help"; files=_panda_questions ;;

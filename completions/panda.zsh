@@ -24,7 +24,8 @@ _panda() {
     local curcontext="$curcontext" state line
     typeset -A opt_args
     _arguments -C \
-        '(--version)--version[Show the version]' \
+        '(-V --version)-V[Show the version]' \
+        '(-V --version)--version[Show the version]' \
         '(-h --help)-h[Show this message and exit]' \
         '(-h --help)--help[Show this message and exit]' \
         '1:command:->command' \
@@ -38,12 +39,12 @@ _panda() {
         'batch:Answer a file of questions'
         'frames:Show the frames that a model would look at'
         'demo:Ask the small model tiny about a bundled clip'
-        'models:List the models\: here, and to be had'
+        'models:List installed and available models'
         'pull:Download a model and quantise it, once'
         'info:Show one model\: sizes, files, copies'
-        'cache:List the clips that need not be looked at again'
+        'cache:Show or clear cached clips'
         'rm:Remove a model from this machine'
-        'doctor:Show what matters when something is wrong'
+        'doctor:Check this installation'
         )
         _describe command menu
         ;;
@@ -51,23 +52,23 @@ _panda() {
         case $words[1] in
         (ask)
             _arguments -s -S \
-                '(--from)--from=[Start at seconds, m\:ss or h\:mm\:ss]:value: ' \
-                '(--to)--to=[Stop there]:value: ' \
-                '(--frames)--frames=[Frames to sample]:value: ' \
+                '(--from)--from=[Start time\: seconds, m\:ss or h\:mm\:ss]:value: ' \
+                '(--to)--to=[End time]:value: ' \
+                '(--frames)--frames=[Frames to sample\: 1, or a multiple of 4]:value: ' \
                 '(-m --model)-m[A name or a folder]:value:_panda_models video-panda-7b video-panda-7b-pretrained tiny' \
                 '(-m --model)--model=[A name or a folder]:value:_panda_models video-panda-7b video-panda-7b-pretrained tiny' \
                 '(--quant)--quant=[auto, 4bit, 8bit or none]:value:(auto 4bit 8bit none)' \
                 '(--engine)--engine=[auto, torch, bitsandbytes or llama]:value:(auto torch bitsandbytes llama)' \
                 '(--device)--device=[auto, cpu, cuda or cuda\:N]:value:(auto cpu cuda)' \
                 '(--system)--system=[Replaces the system prompt]:value: ' \
-                '(--max-tokens)--max-tokens=[Longest answer]:value: ' \
+                '(--max-tokens)--max-tokens=[Maximum tokens to generate]:value: ' \
                 '(--temperature)--temperature=[Above 0, answers vary]:value: ' \
                 '(--seed)--seed=[Makes varying answers repeatable]:value: ' \
                 '(--offline)--offline[Never touch the network]' \
-                '(--cache-size)--cache-size=[Disk for clips seen before; 0 for none]:value: ' \
-                '(--full-hash)--full-hash[Tell long clips apart by every byte]' \
+                '(--cache-size)--cache-size=[Disk space for cached clips; 0 for none]:value: ' \
+                '(--full-hash)--full-hash[Hash whole files when looking up the cache]' \
                 '(--json)--json[One JSON object]' \
-                '(--stats)--stats[Frames, tokens, speed and memory as well]' \
+                '(--stats)--stats[What each answer took\: time, tokens, memory]' \
                 '(--quiet)--quiet[No notices; errors still show]' \
                 '(--debug)--debug[Tracebacks for errors]' \
                 '(-h --help)-h[Show this message and exit]' \
@@ -80,24 +81,24 @@ _panda() {
                 '(--continue)--continue[Go on with the last conversation]' \
                 '(--load)--load=[Go on with a saved one]:file:_files' \
                 '(--no-log)--no-log[Keep nothing of this one]' \
-                '(--from)--from=[Start at seconds, m\:ss or h\:mm\:ss]:value: ' \
-                '(--to)--to=[Stop there]:value: ' \
-                '(--frames)--frames=[Frames to sample]:value: ' \
+                '(--from)--from=[Start time\: seconds, m\:ss or h\:mm\:ss]:value: ' \
+                '(--to)--to=[End time]:value: ' \
+                '(--frames)--frames=[Frames to sample\: 1, or a multiple of 4]:value: ' \
                 '(-m --model)-m[A name or a folder]:value:_panda_models video-panda-7b video-panda-7b-pretrained tiny' \
                 '(-m --model)--model=[A name or a folder]:value:_panda_models video-panda-7b video-panda-7b-pretrained tiny' \
                 '(--quant)--quant=[auto, 4bit, 8bit or none]:value:(auto 4bit 8bit none)' \
                 '(--engine)--engine=[auto, torch, bitsandbytes or llama]:value:(auto torch bitsandbytes llama)' \
                 '(--device)--device=[auto, cpu, cuda or cuda\:N]:value:(auto cpu cuda)' \
                 '(--system)--system=[Replaces the system prompt]:value: ' \
-                '(--max-tokens)--max-tokens=[Longest answer]:value: ' \
+                '(--max-tokens)--max-tokens=[Maximum tokens to generate]:value: ' \
                 '(--temperature)--temperature=[Above 0, answers vary]:value: ' \
                 '(--seed)--seed=[Makes varying answers repeatable]:value: ' \
                 '(--offline)--offline[Never touch the network]' \
-                '(--cache-size)--cache-size=[Disk for clips seen before; 0 for none]:value: ' \
-                '(--full-hash)--full-hash[Tell long clips apart by every byte]' \
+                '(--cache-size)--cache-size=[Disk space for cached clips; 0 for none]:value: ' \
+                '(--full-hash)--full-hash[Hash whole files when looking up the cache]' \
                 '(--no-frames)--no-frames[Draw no frames]' \
                 '(--graphics)--graphics=[auto, kitty, iterm2, sixel, blocks or none]:value:(auto kitty iterm2 sixel blocks none)' \
-                '(--stats)--stats[Frames, tokens, speed and memory as well]' \
+                '(--stats)--stats[What each answer took\: time, tokens, memory]' \
                 '(--quiet)--quiet[No notices; errors still show]' \
                 '(--debug)--debug[Tracebacks for errors]' \
                 '(-h --help)-h[Show this message and exit]' \
@@ -115,18 +116,18 @@ _panda() {
                 '(--batch-size)--batch-size=[Questions answered at a time]:value:(auto)' \
                 '(--fail-fast)--fail-fast[Stop at the first failure]' \
                 '(--shard)--shard=[Only this part of the clips, as 1/4; for job arrays]:value: ' \
-                '(--workers)--workers=[Models at a time, with --engine ray]:value: ' \
+                '(--workers)--workers=[Workers, with --engine ray]:value: ' \
                 '(--address)--address=[Ray cluster to join, or auto]:value:(auto)' \
-                '(--from)--from=[Start at seconds, m\:ss or h\:mm\:ss]:value: ' \
-                '(--to)--to=[Stop there]:value: ' \
-                '(--frames)--frames=[Frames to sample]:value: ' \
+                '(--from)--from=[Start time\: seconds, m\:ss or h\:mm\:ss]:value: ' \
+                '(--to)--to=[End time]:value: ' \
+                '(--frames)--frames=[Frames to sample\: 1, or a multiple of 4]:value: ' \
                 '(-m --model)-m[A name or a folder]:value:_panda_models video-panda-7b video-panda-7b-pretrained tiny' \
                 '(-m --model)--model=[A name or a folder]:value:_panda_models video-panda-7b video-panda-7b-pretrained tiny' \
                 '(--quant)--quant=[auto, 4bit, 8bit or none]:value:(auto 4bit 8bit none)' \
                 '(--engine)--engine=[auto, torch, bitsandbytes, llama or ray (many GPUs)]:value:(auto torch bitsandbytes llama ray)' \
                 '(--device)--device=[auto, cpu, cuda or cuda\:N]:value:(auto cpu cuda)' \
                 '(--system)--system=[Replaces the system prompt]:value: ' \
-                '(--max-tokens)--max-tokens=[Longest answer]:value: ' \
+                '(--max-tokens)--max-tokens=[Maximum tokens to generate]:value: ' \
                 '(--temperature)--temperature=[Above 0, answers vary]:value: ' \
                 '(--seed)--seed=[Makes varying answers repeatable]:value: ' \
                 '(--offline)--offline[Never touch the network]' \
@@ -140,9 +141,9 @@ _panda() {
             ;;
         (frames)
             _arguments -s -S \
-                '(--from)--from=[Start at seconds, m\:ss or h\:mm\:ss]:value: ' \
-                '(--to)--to=[Stop there]:value: ' \
-                '(--frames)--frames=[Frames to sample]:value: ' \
+                '(--from)--from=[Start time\: seconds, m\:ss or h\:mm\:ss]:value: ' \
+                '(--to)--to=[End time]:value: ' \
+                '(--frames)--frames=[Frames to sample\: 1, or a multiple of 4]:value: ' \
                 '(--canvas)--canvas=[Side of the model canvas; tiny has 168]:value: ' \
                 '(--save)--save=[Also as one picture\: PNG, JPEG or WebP]:file:_files' \
                 '(--json)--json[One JSON object]' \
@@ -156,7 +157,7 @@ _panda() {
         (demo)
             _arguments -s -S \
                 '(--device)--device=[auto, cpu, cuda or cuda\:N]:value:(auto cpu cuda)' \
-                '(--stats)--stats[Frames, tokens, speed and memory as well]' \
+                '(--stats)--stats[What each answer took\: time, tokens, memory]' \
                 '(--graphics)--graphics=[auto, kitty, iterm2, sixel, blocks or none]:value:(auto kitty iterm2 sixel blocks none)' \
                 '(--quiet)--quiet[No notices; errors still show]' \
                 '(--debug)--debug[Tracebacks for errors]' \
