@@ -10,7 +10,7 @@ import os
 import select
 import signal
 import sys
-import threading
+from _thread import start_new_thread  # importing threading takes longer than showing the help
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from time import monotonic
@@ -42,7 +42,7 @@ class _Watch:
         self._terminal = _terminal_settings()
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
-        threading.Thread(target=self._run, name="panda signals", daemon=True).start()
+        start_new_thread(self._run, ())
 
     def listen(self) -> None:
         """Have signals wake the thread, also after an event loop has had them for itself."""
@@ -81,6 +81,8 @@ class _Watch:
                 self._exit(code)
 
     def _exit(self, code: int) -> NoReturn:
+        import threading
+
         with suppress(Exception):
             tidying = threading.Thread(target=unlink_semaphores, daemon=True)
             tidying.start()
