@@ -28,7 +28,10 @@ def read_bytes(path: Path, most: int = MOST) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         with os.fdopen(descriptor, "rb", closefd=False) as file:
-            content = file.read(most + 1) if status.st_size <= most else b""
+            # Python sets aside what it is asked to read; more comes only of a file that grows
+            content = file.read(min(status.st_size, most) + 1)
+            if status.st_size < len(content) <= most:
+                content += file.read(most + 1 - len(content))
     finally:
         os.close(descriptor)
     if len(content) > most or status.st_size > most:

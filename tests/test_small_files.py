@@ -1,6 +1,7 @@
 """Small files: what is no regular file, too long or no JSON object is refused at once."""
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,25 @@ def test_a_regular_file_is_read_whole_and_through_a_link(tmp_path: Path) -> None
     (tmp_path / "a").write_bytes(b"x" * 100)
     (tmp_path / "link").symlink_to("a")
     assert read_bytes(tmp_path / "a", 100) == read_bytes(tmp_path / "link", 100) == b"x" * 100
+
+
+def test_a_file_costs_memory_of_its_size_and_not_of_the_limit(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 1000)
+    tracemalloc.start()
+    read_bytes(tmp_path / "a")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100_000
+
+
+def test_a_file_that_grows_is_read_up_to_the_limit(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 100)
+    before = (tmp_path / "a").stat()
+    (tmp_path / "a").write_bytes(b"x" * 150)
+    monkeypatch.setattr(os, "fstat", lambda _: before)
+    assert read_bytes(tmp_path / "a", 150) == b"x" * 150
+    with pytest.raises(OSError, match="longer than 149 bytes"):
+        read_bytes(tmp_path / "a", 149)
 
 
 @pytest.mark.parametrize("size", [101, 1 << 40])
