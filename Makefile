@@ -1,5 +1,5 @@
 # make demo     install panda into .venv and watch it answer questions about a bundled clip
-# make test     install what the tests need and run the fast ones, with coverage
+# make test     install what the tests need and run the fast ones
 # make help     the rest
 
 VENV := .venv
@@ -26,14 +26,20 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done)
 
-.PHONY: demo test test-slow test-latest test-oldest test-wheel lock lint format completions train \
+.PHONY: demo test coverage test-slow test-latest test-oldest test-wheel lock lint format completions train \
 	evaluate bench clean help
 
 demo: $(INSTALLED)
 	$(BIN)/panda demo
 
+# A worker for each core. The tests of a file share what is costly to set up, so they stay together.
+PARALLEL := -n logical --maxprocesses 4 --dist loadfile
+
 test: $(INSTALLED_DEV)
-	$(BIN)/pytest -m "not slow" --cov=pandacli --cov-report=term:skip-covered
+	$(BIN)/pytest -m "not slow" $(PARALLEL)
+
+coverage: $(INSTALLED_DEV)
+	$(BIN)/pytest -m "not slow" $(PARALLEL) --cov=pandacli --cov-report=term:skip-covered
 
 # pytest exits with 5 where there is no such test.
 test-slow: $(INSTALLED_DEV)
@@ -49,7 +55,7 @@ test-latest:
 	@echo "newer than in constraints.txt:"
 	@.venv-latest/bin/python $(PIP) freeze --exclude-editable | sed 's/+.*//' \
 		| grep -vixFf constraints.txt || echo "nothing"
-	.venv-latest/bin/pytest -m "not slow" -W default $(SMOKE)
+	.venv-latest/bin/pytest -m "not slow" -W default $(PARALLEL) $(SMOKE)
 
 # The oldest releases that pyproject.toml admits.
 test-oldest: PIP_CONSTRAINT := .venv-oldest/constraints.txt
@@ -59,7 +65,7 @@ test-oldest:
 	$(PYTHON) -m venv .venv-oldest
 	$(PYTHON) .ci/lower_bounds.py > $(PIP_CONSTRAINT)
 	.venv-oldest/bin/python $(PIP) install -e '.[dev]'
-	.venv-oldest/bin/pytest -m "not slow" -W default $(SMOKE)
+	.venv-oldest/bin/pytest -m "not slow" -W default $(PARALLEL) $(SMOKE)
 
 # A wheel in an environment that has nothing else, and a folder that has nothing of this one.
 test-wheel:
@@ -116,7 +122,8 @@ clean:
 
 help:
 	@echo "make demo         install into $(VENV) and watch panda answer about a bundled clip"
-	@echo "make test         the fast tests, with coverage"
+	@echo "make test         the fast tests"
+	@echo "make coverage     the same, and which lines they run"
 	@echo "make test-slow    the slow tests"
 	@echo "make test-latest  a part of them with the newest releases that pyproject.toml admits"
 	@echo "make test-oldest  a part of them with the oldest"

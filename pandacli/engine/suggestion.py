@@ -74,7 +74,8 @@ def _facts(ready: set[str]) -> Iterator[Fact]:
         yield Fact("suggestion", "--model tiny", f"{DEFAULT_MODEL}: {error.message}")
         return
     except UsageError as error:
-        yield Fact("suggestion", None, f"{error.message}: {error.hint}")
+        way = " ".join(filter(None, (error.hint, error.command)))
+        yield Fact("suggestion", None, f"{error.message}: {way}")
         return
     yield Fact("--device", plan.device)
     yield Fact("--quant", plan.quant)

@@ -121,7 +121,8 @@ def test_a_file_without_questions_is_told(panda, home):
     (home / "q.jsonl").touch()
     done = panda("batch", "q.jsonl", *TINY)
     assert done.returncode == 0
-    assert done.stderr == b"panda: there are no questions in q.jsonl\n"
+    # on a busy machine a line before it says what takes long
+    assert done.stderr.splitlines()[-1] == b"panda: there are no questions in q.jsonl"
 
 
 def test_a_batch_that_is_done_already_is_one_line(module_panda, folder, clip):
@@ -131,8 +132,8 @@ def test_a_batch_that_is_done_already_is_one_line(module_panda, folder, clip):
     assert module_panda(*command).returncode == 0
     again = module_panda(*command)
     where = folder / "done.answers.jsonl"
-    said = f"panda: all {len(QUESTIONS)} are answered already, in {where}\n"
-    assert (again.returncode, again.stderr.decode()) == (0, said)
+    said = f"panda: all {len(QUESTIONS)} are answered already, in {where}"
+    assert (again.returncode, again.stderr.decode().splitlines()[-1]) == (0, said)
 
 
 def test_a_closed_standard_input_is_told(environment):

@@ -198,9 +198,11 @@ def test_an_existing_sheet_is_replaced_where_the_user_says_so(environment, home,
     for answer, replaced in (("n", False), ("y", True)):
         sheet.write_text("before")
         terminal = Emulator(
-            "frames", str(clip), "--save", str(sheet), "--quiet", environment=environment
+            *("frames", str(clip), "--save", str(sheet), "--quiet"),
+            environment=environment,
+            columns=300,
         )
-        terminal.until(r"sheet\.png\s+exists; replace it\? \[y/N\]")
+        terminal.until(r"sheet\.png exists; replace it\? \[y/N\]")
         terminal.ask(answer)
         assert terminal.end() == 0
         assert (sheet.read_bytes() != b"before") is replaced

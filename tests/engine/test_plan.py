@@ -234,7 +234,7 @@ def test_4_bits_where_nothing_is_quick_say_what_is_lacking(monkeypatch: pytest.M
     measured(monkeypatch, torch_8bit=1, bitsandbytes_4bit=10)
     with pytest.raises(UsageError, match=r"only with llama\.cpp") as caught:
         pick("4bit")
-    assert "pandacli[llama]" in str(caught.value.hint)
+    assert "pandacli[llama]" in str(caught.value.command)
 
 
 def test_an_engine_that_is_asked_for_is_not_measured() -> None:

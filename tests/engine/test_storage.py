@@ -66,7 +66,9 @@ def test_a_file_in_the_way_is_a_problem(home: Path) -> None:
 
 
 def test_a_model_that_is_not_here_is_no_problem() -> None:
-    assert facts()["video-panda-7b"] == Fact("video-panda-7b", "not on this machine")
+    assert facts()["video-panda-7b"] == Fact(
+        "video-panda-7b", "not here: panda pull video-panda-7b"
+    )
 
 
 def test_a_model_that_is_here_is_its_folder() -> None:
