@@ -26,7 +26,7 @@ from pandacli.video.clip import VIDEO_SUFFIXES
 
 HERE = Path(__file__).parent
 VIDEOS = " ".join(suffix[1:] for suffix in VIDEO_SUFFIXES)
-QUESTIONS = "jsonl json csv"
+QUESTIONS = "jsonl json csv tsv parquet"
 CHOICES = {
     "--model": tuple(MODELS),  # or a folder
     "--quant": QUANTS,

@@ -54,7 +54,7 @@ def check_questions(video: str, questions: Sequence[str]) -> None:
         return
     asked = [word for word in questions if not _is_video(word)] or ["What happens?"]
     raise UsageError(
-        f"{found} is a file, not a question"
+        f"{found} is a {'directory' if os.path.isdir(found) else 'file'}, not a question"  # noqa: PTH112
         if os.path.exists(found)  # noqa: PTH110
         else f"{found} is the name of a video, not a question",
         "panda ask takes one video at a time:",

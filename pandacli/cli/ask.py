@@ -89,11 +89,12 @@ def ask(
     check_questions(video, questions)
     screen = Screen(quiet=chosen["quiet"])
     screen.require_stdout()
-    asked = _read_questions(questions, screen)
+    watch = Stopwatch(STARTED)
+    with watch.paused():
+        asked = _read_questions(questions, screen)
     wanted = Clip(local_file(video), chosen["from"], chosen["to"])
     if chosen["offline"]:
         go_offline()
-    watch = Stopwatch(STARTED)
     how_run = {name: chosen[name] for name in ("quant", "engine", "device")}
     loading = Loading(chosen["model"], **how_run)
     with hidden_typing():
@@ -102,7 +103,8 @@ def ask(
             sampled, seconds = None, 0.0
             if kept is None or not kept.any:
                 sampled, seconds = read_clip(wanted, chosen["frames"], screen, loading=loading)
-        offer_download(chosen["model"], screen, **how_run)
+        with watch.paused():
+            offer_download(chosen["model"], screen, **how_run)
         with watch.waiting_for("model"):
             panda = load_model(loading, screen)
         with screen.stage("reading frames"), watch.waiting_for("frames"):

@@ -108,6 +108,8 @@ def batch(
     if not questions:
         raise UsageError("QUESTIONS is empty", "for example:", command=_EXAMPLE)
     screen = Screen(quiet=chosen["quiet"])
+    if output == "-" or (output is None and questions == "-") or chosen["json"]:
+        screen.require_stdout()
     if chosen["offline"]:
         go_offline()
     job = _job(questions, output, answers, chosen)

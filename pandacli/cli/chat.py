@@ -15,6 +15,7 @@ from pandacli.cli.pulling import go_offline, offer_download
 from pandacli.errors import ClipError, PandaError, UsageError
 from pandacli.ui.console import Screen
 from pandacli.ui.keyboard import hidden_typing
+from pandacli.ui.report import Stopwatch
 from pandacli.video.clip import Clip, local_file
 
 if TYPE_CHECKING:
@@ -76,9 +77,9 @@ def chat(
     """Talk about a video.
 
     Each question sees those before it. The model loads while you type;
-    /help lists what else can be typed. Where standard input or output is no
-    terminal, each line of the input is a question, each line of the output
-    its answer.
+    /help lists what else can be typed. Where standard input, output or error
+    is no terminal, each line of the input is a question, each line of the
+    output its answer; a line with exit, quit or /exit ends.
     """
     earlier, log = _earlier(go_on, load)
     given = {
@@ -116,20 +117,22 @@ def chat(
     screen = Screen(quiet=chosen["quiet"], graphics=chosen["graphics"])
     screen.require_stdout()
     wanted = Clip(local_file(video), chosen["from"], chosen["to"])
-    if go_on and not os.path.exists(video):  # noqa: PTH110  (no name is too long for it)
+    if go_on and not os.path.exists(wanted.path):  # noqa: PTH110  (no name is too long for it)
         raise ClipError(
-            f"the video is gone: {video}", "name another:", command="panda chat VIDEO --continue"
+            f"the video is gone: {wanted.path}", "name another:", command="panda chat VIDEO --continue"
         )
     if chosen["offline"]:
         go_offline()
+    watch = Stopwatch(STARTED)
     how_run = {name: chosen[name] for name in ("quant", "engine", "device")}
     loading = Loading(chosen["model"], **how_run)
     with hidden_typing():
         kept = keeping.look_up(wanted, chosen, screen)
         read = read_clip(wanted, chosen["frames"], screen, notices=False, loading=loading)
-        offer_download(chosen["model"], screen, **how_run)
+        with watch.paused():
+            offer_download(chosen["model"], screen, **how_run)
         subject = _subject(wanted, kept, *read, chosen)
-        _talk(subject, chosen, loading, screen, earlier, log)
+        _talk(subject, chosen, loading, screen, watch, earlier, log)
 
 
 def _earlier(go_on: bool, load: str | None) -> "tuple[Transcript | None, Path | None]":
@@ -196,12 +199,13 @@ def _talk(
     chosen: dict[str, Any],
     loading: Loading,
     screen: Screen,
+    watch: Stopwatch,
     earlier: "Transcript | None",
     log: Path | None,
 ) -> None:
     from pandacli.ui.chat.talk import Manner, Talk
 
-    interactive = sys.stdin is not None and sys.stdin.isatty() and screen.answers_to_terminal
+    interactive = screen.can_ask and screen.answers_to_terminal
 
     if not chosen["no-log"]:
         log = log or _new_log(screen)
@@ -212,6 +216,7 @@ def _talk(
         Manner(chosen["max-tokens"], chosen["temperature"], chosen["seed"]),
         turns=earlier.turns if earlier else (),
         log=None if chosen["no-log"] else log,
+        new_log=lambda: _new_log(screen),
     )
     if interactive:
         _in_terminal(talk, chosen, screen)
@@ -219,7 +224,7 @@ def _talk(
         from pandacli.ui.chat.lines import converse
 
         try:
-            converse(talk, screen, quant=chosen["quant"], stats=chosen["stats"], since=STARTED)
+            converse(talk, screen, quant=chosen["quant"], stats=chosen["stats"], watch=watch)
         except PandaError:
             talk.remember()
             talk.remembered()

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
+from shlex import join
 from typing import Any
 
 from typer.exceptions import TyperException
@@ -31,7 +32,18 @@ def usage_error(error: TyperException, program: Any, words: Sequence[str]) -> Us
     parameter = getattr(error, "param", None)
     message = error.format_message().rstrip(".")
     if hasattr(error, "possibilities"):
-        names = [name for parameter in command.params for name in parameter.opts]
+        context = getattr(error, "ctx", None)
+        names = [
+            name
+            for parameter in command.params
+            for name in (*parameter.opts, *parameter.secondary_opts)
+        ]
+        if name is not None and context is not None and context.parent is None:
+            place = words.index(name)
+            return UsageError(
+                "options come after the command",
+                command=join(["panda", name, *words[:place], *words[place + 1 :]]),
+            )
         near = get_close_matches(option or "", names, n=1, cutoff=0.7)
         return UsageError(
             f"{called} has no option {option}", f"did you mean {near[0]}?" if near else see

@@ -41,8 +41,10 @@ EXIT_CODES = {
     "3": "the video, or the file of questions or answers, cannot be used",
     "4": "the model is missing, damaged or cannot be downloaded",
     "5": "out of memory, or no such device",
+    "70": "a fault in panda itself",
     "130": "interrupted",
     "141": "broken pipe",
+    "143": "terminated by a signal",
 }
 
 

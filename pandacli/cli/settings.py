@@ -279,6 +279,7 @@ def resolve(
     config = read_config(path)
     values: dict[str, Any] = {}
     for name, option in given.items():
+        _elsewhere.pop(name, None)
         setting = options[name]
         variable = os.environ.get(setting.variable, "")
         default = setting.built_in
@@ -307,11 +308,20 @@ _elsewhere: dict[str, tuple[str, str]] = {}
 
 def origin(message: str) -> str | None:
     """Returns where a value came from that an error names, if not from the command line."""
+    if _says_where(message):
+        return None
+    named = re.findall(r"(?<![\w-])--([a-z][a-z-]*)", message)
     for name, (text, where) in _elsewhere.items():
-        quoted = re.compile(rf"(?<![\w-]){re.escape(text)}(?![\w-])", re.IGNORECASE)
-        if SETTINGS[name].is_text and where not in message and quoted.search(message):
+        quoted = SETTINGS[name].is_text and f"'{text}'".lower() in message.lower()
+        if name in named or (quoted and not named):
             return f"{name} = {text} is set by {where}"
     return None
+
+
+def _says_where(message: str) -> bool:
+    """Whether an error names the variable or the file that it is about."""
+    places = (str(config_path()), *(setting.variable for setting in SETTINGS.values()))
+    return any(place in message for place in places)
 
 
 @cache

@@ -102,14 +102,6 @@ def install() -> None:
         if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt if number == signal.SIGINT else _terminate)
     _watch.listen()
-    show = sys.unraisablehook
-
-    def hook(unraisable: Any) -> None:
-        # raised in a callback, where nothing can catch it; the seconds are being counted
-        if not issubclass(unraisable.exc_type, (KeyboardInterrupt, Terminated)):
-            show(unraisable)
-
-    sys.unraisablehook = hook
 
 
 def listen() -> None:
@@ -209,11 +201,19 @@ def _terminal_settings() -> list[Any] | None:
 
 
 def _restore_terminal(settings: list[Any] | None) -> None:
-    if settings is not None:
+    if settings is not None and not _in_background(0):
         import termios
 
-        # else, in the background, setting them would stop the process
+        # moved to the background just now, the process would be stopped
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
         termios.tcsetattr(0, termios.TCSANOW, settings)
-    if os.isatty(2) and select.select([], [2], [], 0)[1]:
+    if os.isatty(2) and not _in_background(2) and select.select([], [2], [], 0)[1]:
         os.write(2, _VISIBLE + b"\n")
+
+
+def _in_background(descriptor: int) -> bool:
+    """Whether the terminal at `descriptor` belongs to another job now."""
+    try:
+        return os.tcgetpgrp(descriptor) != os.getpgrp()
+    except (AttributeError, OSError):  # Windows, or not our controlling terminal
+        return False

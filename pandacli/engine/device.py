@@ -85,7 +85,7 @@ def pick_devices(wanted: str) -> list[torch.device]:
     last = f"cuda:{count - 1}"
     there = last if count == 1 else f"cuda:0 to {last}"
     raise DeviceError(
-        f"there is no device {wanted}",
+        f"there is no device {wanted!r}",
         f"the CUDA devices are {there}" if count > 1 else f"the only CUDA device is {there}",
     )
 

@@ -7,6 +7,7 @@ import os
 import stat
 import time
 from contextlib import suppress
+from itertools import chain, count
 from pathlib import Path
 
 import platformdirs
@@ -37,7 +38,9 @@ def new_conversation() -> Path:
     for old in _newest_first(folder)[KEPT - 1 :]:
         with suppress(OSError):  # another chat has made room just now, or it is a folder
             old.unlink()
-    return folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.json"
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(path for each in names if not (path := folder / f"{each}.json").exists())
 
 
 def last_conversation() -> Path | None:

@@ -148,7 +148,7 @@ class Prefixes:
         return entry
 
     def entries(self, most: int | None = None) -> list[Entry]:
-        """The entries used last, at most so many, the newest first; the others are not read.
+        """Return up to `most` entries, most recently used first, reading no others.
 
         Those that turn out to be damaged are removed.
         """

@@ -97,7 +97,9 @@ def sanitise_libraries() -> None:
             show(args.exc_type, args.exc_value, args.exc_traceback)
 
     def show_unraisable(args: "sys.UnraisableHookArgs") -> None:
-        show(args.exc_type, args.exc_value, args.exc_traceback)
+        # raised by a signal in a callback, where nothing can catch it: the program is ending
+        if not issubclass(args.exc_type, (KeyboardInterrupt, SystemExit)):
+            show(args.exc_type, args.exc_value, args.exc_traceback)
 
     sys.excepthook = show
     threading.excepthook = show_of_thread

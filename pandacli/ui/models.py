@@ -13,9 +13,9 @@ from pandacli.ui.report import json_text, size
 
 _HEADINGS = ("MODEL", "QUANT", "SIZE", "LICENCE")
 UNKNOWN_COMMIT = {
-    True: "not one known to panda, but its weights are those of the one that is",
-    False: "not one known to panda, and has other weights: only the hub vouches for them",
-    None: "not one known to panda: only the hub vouches for its files",
+    True: "unknown to panda, but its weights match the known commit",
+    False: "unknown to panda, with different weights; verified against the hub's digests only",
+    None: "unknown to panda; files verified against the hub's digests only",
 }
 """What is said of a commit, by whether its weights are known ones."""
 

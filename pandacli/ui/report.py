@@ -79,6 +79,15 @@ class Stopwatch:
         finally:
             self._parts[what] = self._parts.get(what, 0.0) + perf_counter() - began
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The time of the block does not count, such as that in which the user types."""
+        began = perf_counter()
+        try:
+            yield
+        finally:
+            self._since += perf_counter() - began
+
     def asked(self) -> None:
         """A question goes to the model now."""
         self._before = perf_counter() - self._since
@@ -148,7 +157,7 @@ def sparse_frames(frames: "Frames", closer: str) -> str | None:
     if step < _LONG_STEP:
         return None
     length = format_time(round(times[-1] - times[0] + step))
-    return f"{len(times)} frames stand for {length}, one every {step:.0f} s; {closer}"
+    return f"{len(times)} frames sampled from {length} (one every {step:.0f} s); {closer}"
 
 
 def choice(panda: "Panda", quant: str) -> str | None:

@@ -75,12 +75,12 @@ def _chosen(clip: Clip, info: VideoInfo, num_frames: int) -> list[int]:
     first = info.timestamps[0]
     if clip.end is not None and clip.end <= first:
         raise UsageError(
-            f"--to {format_time(clip.end)} is before the first frame: {clip.path} begins at "
-            f"{format_time(first)}"
+            f"the range ends at {format_time(clip.end)}, before the first frame "
+            f"(the clip begins at {format_time(first)})"
         )
     raise UsageError(
-        f"--from {format_time(clip.start or 0.0)} is past the end: {clip.path} is "
-        f"{format_time(info.duration)} long"
+        f"the range starts at {format_time(clip.start or 0.0)}, past the end "
+        f"(the clip is {format_time(info.duration)} long)"
     )
 
 

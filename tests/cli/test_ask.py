@@ -268,7 +268,19 @@ def test_closed_standard_streams_are_no_reason_to_fail_but_stdout(environment, h
     assert (home / "out").read_text() == "You asked: why?\n"
 
 
-@pytest.mark.parametrize("arguments", [["ask", "x.mp4", "why?"], ["demo"], ["frames", "x.mp4"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ask", "x.mp4", "why?"],
+        ["demo"],
+        ["frames", "x.mp4"],
+        ["chat", "x.mp4"],
+        ["batch", "questions.jsonl", "--output", "-"],
+        ["batch", "questions.jsonl", "--output", "-", "--output-format", "csv"],
+        ["batch", "questions.jsonl", "--json"],
+        ["batch", "-"],
+    ],
+)
 def test_a_closed_stdout_is_told_before_anything_is_computed(environment, home, arguments):
     command = " ".join([*STAND_IN, *arguments, ">&-"])
     log = {"STAND_IN_LOG": str(home / "log")}

@@ -12,6 +12,11 @@ import pytest
             ["ask", "--modle", "tiny"],
             "panda: panda ask has no option --modle\n       did you mean --model?\n",
         ),
+        (
+            ["--model", "tiny", "ask", "clip.mp4", "why?"],
+            "panda: options come after the command\n"
+            "         panda ask --model tiny clip.mp4 'why?'\n",
+        ),
         (["ask"], "panda: VIDEO is missing\n       usage: panda ask VIDEO QUESTION...\n"),
         (
             ["ask", "clip.mp4"],

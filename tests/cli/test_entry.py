@@ -49,7 +49,7 @@ def test_stdout_keeps_its_encoding(main):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="closes descriptors as POSIX does")
 @pytest.mark.parametrize("closed", [1, 2])
-def test_a_closed_descriptor_is_no_trouble(environment, closed):
+def test_only_a_closed_stdout_that_is_written_to_is_an_error(environment, closed):
     code = COMMAND.format(body="print('answer')")
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -60,8 +60,12 @@ def test_a_closed_descriptor_is_no_trouble(environment, closed):
         timeout=60,
         check=False,
     )
-    assert done.returncode == 0
-    assert done.stdout == (None if closed == 1 else b"answer\n")
+    if closed == 1:
+        assert done.returncode == 2
+        assert done.stderr.startswith(b"panda: standard output is closed\n")
+    else:
+        assert done.returncode == 0
+        assert done.stdout == b"answer\n"
 
 
 def test_a_pipe_that_closed_is_exit_141(environment):

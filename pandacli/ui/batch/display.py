@@ -24,8 +24,8 @@ class _View(Protocol):
 class BatchDisplay:
     """Shows how a run gets on; a context manager around it.
 
-    On a terminal it is a picture, elsewhere a line every ten seconds. With `--quiet`, only the
-    failures are told of, at the end.
+    On a terminal it is a picture, elsewhere a line every ten seconds. With `--quiet`, only
+    failures are reported, at the end.
 
     Args:
         screen: Where it is shown.

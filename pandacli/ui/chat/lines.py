@@ -2,11 +2,11 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, BinaryIO
 
 from pandacli.errors import PandaError, UsageError
-from pandacli.ui.chat.commands import parse
+from pandacli.ui.chat.commands import WAYS_OUT, parse
 from pandacli.ui.chat.talk import too_long
 from pandacli.ui.report import Stopwatch, choice, cut_off
 
@@ -21,7 +21,7 @@ def converse(
     *,
     quant: str = "auto",
     stats: bool = False,
-    since: float | None = None,
+    watch: Stopwatch | None = None,
 ) -> None:
     """Answer the questions on standard input, each seeing those before it.
 
@@ -30,7 +30,7 @@ def converse(
         screen: Where answers go.
         quant: What the user asked for.
         stats: Whether what an answer cost is said on stderr.
-        since: When the waiting for the first answer began, as `Stopwatch` takes it.
+        watch: Measures the wait for the first answer; None to begin now.
 
     Raises:
         PandaError: A question cannot be answered; what came before it is.
@@ -40,9 +40,13 @@ def converse(
     if sys.stdin.isatty():
         screen.notice("type a question a line; Ctrl-D ends")
     announced = False
-    for question in _questions(sys.stdin.buffer):
-        watch = Stopwatch(since)
-        since = None
+    watch = watch or Stopwatch()
+    questions = _questions(sys.stdin.buffer)
+    while True:
+        with watch.paused():
+            question = next(questions, None)
+        if question is None:
+            return
         with watch.waiting_for("model and clip"):
             if not talk.wait(0):
                 with screen.stage(talk.doing) as say:
@@ -65,6 +69,7 @@ def converse(
             screen.notice(sentence)
         if stats:
             screen.stats(answer.stats, talk.subject.frames, watch)
+        watch.answered()
 
 
 def _keep(talk: "Talk", screen: "Screen") -> None:
@@ -80,9 +85,12 @@ def _questions(lines: BinaryIO) -> Iterator[str]:
             text = line.decode()
         except UnicodeDecodeError as error:
             raise UsageError("a question on standard input is not UTF-8 text") from error
+        if text.strip().lower() in WAYS_OUT:
+            return
         if text.startswith("/"):
-            if parse(text)[0] == "/exit":
-                return
+            with suppress(UsageError):  # no command at all
+                if parse(text)[0] == "/exit":
+                    return
             raise UsageError(
                 f"line {number}: {text.strip()} works only where input and output are a terminal",
                 "a question that begins with / needs a space in front",

@@ -42,7 +42,7 @@ _REFRESH = 0.5  # seconds between two looks at what is being made ready
 class Prompt:
     """The line at which questions are typed.
 
-    Enter asks, Alt-Enter begins a new line. Ctrl-C clears the line, and an empty one leaves.
+    Enter asks, Alt-Enter begins a new line. Ctrl-C clears the line, and is raised on an empty one.
 
     Args:
         toolbar: What stands below.

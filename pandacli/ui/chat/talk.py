@@ -95,6 +95,7 @@ class Talk:
         manner: How questions are answered.
         turns: What has been said before.
         log: The file that each turn is saved to, as JSON; None for none.
+        new_log: Returns the file for another conversation, or None where it cannot be kept.
 
     Attributes:
         panda: The model, while it is loaded and after.
@@ -110,8 +111,10 @@ class Talk:
         *,
         turns: Iterable[Turn] = (),
         log: Path | None = None,
+        new_log: Callable[[], Path | None] = lambda: None,
     ) -> None:
         self.model, self.manner, self.log = model, manner, log
+        self._new_log = new_log
         self.changed: Callable[[], None] = lambda: None
         self._computing = Lock()
         self._turns = list(turns)
@@ -222,9 +225,12 @@ class Talk:
         return self._turns.pop() if self._turns else None
 
     def replace(self, turns: Iterable[Turn]) -> None:
-        """Have said this, and nothing else."""
+        """Begin another conversation, with these turns; the log of the one before stays."""
+        if self.log is not None and self._kept.turns:
+            self.log = self._new_log()
         self._turns = list(turns)
         self._conversation = None
+        self._kept = replace(self.transcript(), turns=())
 
     def tokens(self) -> tuple[int, int] | None:
         """How many tokens the context holds so far, and could; None while nothing is ready."""
