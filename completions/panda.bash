@@ -37,7 +37,7 @@ _panda_videos() {
 }
 
 _panda_questions() {
-    _panda_suffixed "[jJ][sS][oO][nN][lL]|[jJ][sS][oO][nN]|[cC][sS][vV]"
+    _panda_suffixed "[jJ][sS][oO][nN][lL]|[jJ][sS][oO][nN]|[cC][sS][vV]|[tT][sS][vV]|[pP][aA][rR][qQ][uU][eE][tT]"
 }
 
 _panda() {

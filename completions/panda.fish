@@ -11,7 +11,7 @@ function __panda_videos
 end
 
 function __panda_questions
-    __panda_suffixed 'jsonl|json|csv'
+    __panda_suffixed 'jsonl|json|csv|tsv|parquet'
 end
 
 function __panda_before_argument

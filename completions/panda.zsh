@@ -7,7 +7,7 @@ _panda_videos() {
 }
 
 _panda_questions() {
-    _files -g '(#i)*.(jsonl|json|csv)(-.)'
+    _files -g '(#i)*.(jsonl|json|csv|tsv|parquet)(-.)'
 }
 
 _panda_models() {

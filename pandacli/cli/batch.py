@@ -3,7 +3,7 @@
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from threading import Timer
 from types import FrameType
@@ -121,7 +121,11 @@ def batch(
         screen.notice("type the questions, a JSON object a line; end with Ctrl-D")
     confirm = screen.confirm if screen.can_ask else lambda _: False
     name = "the questions" if questions == "-" else questions
-    with _told_if_slow(screen, f"reading {name}") as told, Batch(job, confirm) as opened:
+    with (
+        _told_if_slow(screen, f"reading {name}") as told,
+        Batch(job, confirm) as opened,
+        nullcontext() if questions == "-" else hidden_typing(),
+    ):
         offer_download(job.settings.model, screen, **how_run)
         with screen.stage("preparing") as say:
             run = opened.plan(say)

@@ -119,7 +119,9 @@ def chat(
     wanted = Clip(local_file(video), chosen["from"], chosen["to"])
     if go_on and not os.path.exists(wanted.path):  # noqa: PTH110  (no name is too long for it)
         raise ClipError(
-            f"the video is gone: {wanted.path}", "name another:", command="panda chat VIDEO --continue"
+            f"the video is gone: {wanted.path}",
+            "name another:",
+            command="panda chat VIDEO --continue",
         )
     if chosen["offline"]:
         go_offline()

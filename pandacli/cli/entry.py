@@ -121,7 +121,7 @@ def _parse(arguments: list[str]) -> int:
     sanitise_libraries()
     command = typer.main.get_command(app)
     try:
-        with command.make_context("panda", arguments) as context:
+        with command.make_context("panda", list(arguments)) as context:
             command.invoke(context)
     except typer.Exit as done:
         return done.exit_code

@@ -123,10 +123,10 @@ def test_what_a_library_prints_does_not_get_between_the_answers(stand_in):
     assert done.stderr == b"[ INFO:0] loaded\n"
 
 
-@pytest.mark.parametrize(("step", "told"), [("9.9", None), ("13", "1:44, one every 13 s")])
+@pytest.mark.parametrize(("step", "told"), [("9.9", None), ("13", "1:44 (one every 13 s)")])
 def test_few_frames_of_a_long_film_are_told_of(stand_in, step, told):
     said = stand_in("ask", "x.mp4", "why?", STAND_IN_STEP=step).stderr.decode()
-    expected = f"panda: 8 frames stand for {told}; --from and --to look closer\n" if told else ""
+    expected = f"panda: 8 frames sampled from {told}; --from and --to look closer\n" if told else ""
     assert said == expected
 
 

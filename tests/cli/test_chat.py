@@ -240,6 +240,7 @@ def in_a_terminal(monkeypatch):
 
     monkeypatch.setattr("sys.stdin", Keyboard())
     monkeypatch.setattr(Screen, "answers_to_terminal", True)
+    monkeypatch.setattr(Screen, "can_ask", True)
     monkeypatch.setattr(prompt, "Prompt", Prompt)
     monkeypatch.setattr(session, "Session", Session)
     return seen

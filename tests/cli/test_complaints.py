@@ -83,7 +83,7 @@ def test_a_range_that_ends_before_it_starts_is_refused_before_the_video_is_looke
     [
         (["a.mp4", "b.mp4", "why?"], "b.mp4 is a file, not a question", "ask a.mp4 'why?'"),
         (["a.mp4", "b.mp4"], "b.mp4 is a file, not a question", "ask a.mp4 'What happens?'"),
-        (["a.mp4", "why?", "clips"], "clips is a file, not a question", "ask a.mp4 'why?'"),
+        (["a.mp4", "why?", "clips"], "clips is a directory, not a question", "ask a.mp4 'why?'"),
         (
             ["a.mp4", "gone.mp4", "why?"],
             "gone.mp4 is the name of a video, not a question",

@@ -96,8 +96,8 @@ def test_a_pull_says_the_size_first_then_each_file_then_that_it_is_ready(panda, 
     assert lines[0].startswith(start)
     assert "are free in" in lines[0]
     assert lines[1] == (
-        "panda: commit 111111111111 is not one known to panda, and has other weights: only the hub"
-        " vouches for them"
+        "panda: commit 111111111111 is unknown to panda, with different weights; verified against"
+        " the hub's digests only"
     )
     assert lines[2] == "panda: downloading config.json, 2 kB"
     assert "panda: downloading pytorch_model-00001-of-00002.bin, 320 kB" in lines

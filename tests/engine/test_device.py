@@ -52,8 +52,8 @@ def test_the_card_with_the_most_free_memory_comes_first(monkeypatch: pytest.Monk
     [
         (0, "cuda", "no CUDA device found"),
         (0, "cuda:0", "no CUDA device found"),
-        (1, "cuda:1", "there is no device cuda:1"),
-        (3, "cuda:12", "there is no device cuda:12"),
+        (1, "cuda:1", "there is no device 'cuda:1'"),
+        (3, "cuda:12", "there is no device 'cuda:12'"),
     ],
     indirect=["gpus"],
 )

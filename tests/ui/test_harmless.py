@@ -84,3 +84,21 @@ sanitise_libraries()
     assert shown
     assert "\\x1b[31m" in shown or "from here" in shown
     assert not {c for c in shown if unicodedata.category(c) in ("Cc", "Cf")} - {"\n"}
+
+
+@pytest.mark.parametrize("error", ["KeyboardInterrupt", "SystemExit"])
+def test_a_signal_in_a_callback_is_not_shown(error):
+    script = f"""
+from pandacli.cli import signals
+from pandacli.ui.harmless import sanitise_libraries
+
+class Finalized:
+    def __del__(self):
+        raise {error}
+
+signals.install()
+sanitise_libraries()
+Finalized()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert done.stderr == b""

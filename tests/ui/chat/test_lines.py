@@ -127,10 +127,11 @@ def test_a_command_in_a_pipe_is_an_error_and_no_question(pipe: Pipe, capsys: Cap
         pipe(f"{QUESTION}\n/stats\n{OTHER}\n".encode())
     assert raised.value.hint
     assert capsys.readouterr().out.count("\n") == 1
-    with pytest.raises(UsageError, match="/nope is not a command"):
+    with pytest.raises(UsageError, match="line 1: /nope works only where"):
         pipe(b"/nope\n")
 
 
 def test_a_pipe_may_end_with_exit_and_a_space_makes_a_slash_a_question(pipe: Pipe) -> None:
-    talk = pipe(f" /what is this?\n/exit\n{OTHER}\n".encode())
-    assert [turn.question for turn in talk.turns] == ["/what is this?"]
+    for leave in ("/exit", "exit", "Quit"):
+        talk = pipe(f" /what is this?\n{leave}\n{OTHER}\n".encode())
+        assert [turn.question for turn in talk.turns] == ["/what is this?"]

@@ -54,7 +54,7 @@ def test_few_frames_of_a_long_film_are_told_of(
 ) -> None:
     subject = made_up(clip)
     converse(subject=replace(subject, frames=replace(subject.frames, times=(0.0, 60.0))))
-    said = "panda: 2 frames stand for 2:00, one every 60 s; /clip FROM TO looks closer\n"
+    said = "panda: 2 frames sampled from 2:00 (one every 60 s); /clip FROM TO looks closer\n"
     assert said in capsys.readouterr().err
 
 
@@ -264,15 +264,27 @@ def test_leaving_is_no_error_where_the_model_is_not_to_be_had(converse: Converse
     converse("/exit", load=load)
 
 
-@pytest.mark.parametrize("line", ["/undo", "/reset"])
-def test_what_is_taken_back_leaves_the_log_at_once(
-    converse: Converse, tmp_path: Path, line: str
+def test_a_reset_begins_a_new_log_and_leaves_the_old_one(
+    start: Callable[..., Talk], tmp_path: Path
 ) -> None:
+    talk = start(new_log=lambda: tmp_path / "second.json")
+    talk.wait(10)
+    for question, log in ((QUESTION, "log.json"), (OTHER, "second.json")):
+        "".join(talk.ask(question))
+        talk.keep()
+        kept = read_transcript(tmp_path / log).turns
+        assert [turn.question for turn in kept] == [question]
+        talk.replace([])
+        talk.keep()
+        assert read_transcript(tmp_path / log).turns == kept
+
+
+def test_what_is_taken_back_leaves_the_log_at_once(converse: Converse, tmp_path: Path) -> None:
     def log() -> str:
         assert read_transcript(tmp_path / "log.json").turns == ()
         return "/exit"
 
-    converse(QUESTION, line, log)
+    converse(QUESTION, "/undo", log)
 
 
 def test_a_log_that_cannot_be_written_is_told_once(
