@@ -1,7 +1,6 @@
 """`panda chat`: a conversation about a clip."""
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
