@@ -2,8 +2,8 @@
 
 Up to 64 MiB are read whole. Of a longer file a sample is: its beginning, its end, and blocks spread
 between them. The rest may have been changed, so with a sample go the times of the last change:
-mtime, and ctime, which no program can set back. A long file that was touched, moved or copied counts
-as another, which costs time and is never wrong.
+mtime, and ctime, which no program can set back. A long file that was touched, moved or copied
+counts as another, which costs time and is never wrong.
 """
 
 import hashlib

@@ -204,3 +204,12 @@ def test_a_variable_that_is_misspelt_is_told_of(panda):
     said = panda("models", PANDA_MODLE="tiny", PANDA_PRC_DIR="x", PANDA_HOME="x").stderr.decode()
     assert said == "panda: PANDA_MODLE has no meaning; did you mean PANDA_MODEL?\n"
     assert panda("frames", "x.mp4", "--quiet", PANDA_MODLE="tiny").stderr.count(b"MODEL") == 0
+
+
+def test_an_error_of_another_option_has_no_source(panda, clip):
+    wrong = panda("ask", str(clip), "why?", "--device", "tiny", PANDA_MODEL="tiny")
+    assert wrong.returncode == 2
+    assert b"is set by" not in wrong.stderr
+    variable = panda("ask", str(clip), "why?", PANDA_DEVICE="tiny", PANDA_MODEL="tiny")
+    assert variable.returncode == 2
+    assert b"is set by" not in variable.stderr

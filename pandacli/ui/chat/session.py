@@ -21,7 +21,6 @@ from pandacli.ui.chat.talk import count_turns, too_long
 from pandacli.ui.console import encodes
 from pandacli.ui.frame_list import clip_line
 from pandacli.ui.harmless import harmless, harmless_line
-from pandacli.ui.keyboard import hidden_typing
 from pandacli.ui.report import Stopwatch, choice, cut_off, sparse_frames
 from pandacli.ui.wrap import Wrapped
 from pandacli.video.clip import Clip, parse_time
@@ -153,19 +152,18 @@ class Session:
         self._asking = True  # and so no ^C is echoed
         talk, forgotten = self._talk, self._talk.forgotten
         watch = Stopwatch()
-        with hidden_typing():
-            with watch.waiting_for("model and clip"):
-                self._wait()
-            watch.asked()
-            stream = talk.ask(question)
-            try:
-                with closing(stream):
-                    if talk.forgotten > forgotten:
-                        self._screen.notice(too_long(talk.forgotten))
-                    self._stream(stream)
-            finally:
-                if stream.stats is not None:
-                    self._last = stream.stats, talk.subject.frames, watch
+        with watch.waiting_for("model and clip"):
+            self._wait()
+        watch.asked()
+        stream = talk.ask(question)
+        try:
+            with closing(stream):
+                if talk.forgotten > forgotten:
+                    self._screen.notice(too_long(talk.forgotten))
+                self._stream(stream)
+        finally:
+            if stream.stats is not None:
+                self._last = stream.stats, talk.subject.frames, watch
         talk.remember()
         if sentence := cut_off(stream.answer, talk.manner.max_tokens, "see /set max-tokens"):
             self._screen.notice(sentence)
