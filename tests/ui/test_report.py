@@ -2,7 +2,7 @@
 
 import pytest
 
-from pandacli.ui.report import size
+from pandacli.ui.report import Stopwatch, size
 
 
 @pytest.mark.parametrize(
@@ -11,3 +11,14 @@ from pandacli.ui.report import size
 )
 def test_a_size_has_the_unit_that_fits(count, shown):
     assert size(count) == shown
+
+
+def test_a_pause_does_not_count_as_waiting(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("pandacli.ui.report.perf_counter", lambda: now[0])
+    watch = Stopwatch()
+    with watch.paused():
+        now[0] = 60.0
+    now[0] = 61.0
+    watch.asked()
+    assert watch._before == 1.0
