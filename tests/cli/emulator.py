@@ -26,6 +26,10 @@ class Emulator:
         self.screen = pyte.HistoryScreen(columns, lines, history=1000)
         self.stream = pyte.ByteStream(self.screen)
         self.sent = b""
+        # a test worker has the size of its own output there, and programs believe it
+        environment = {
+            name: value for name, value in environment.items() if name not in ("COLUMNS", "LINES")
+        }
         self.process = pexpect.spawn(
             sys.executable,
             [str(script), *arguments],

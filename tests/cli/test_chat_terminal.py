@@ -132,7 +132,9 @@ def test_a_window_of_sixty_columns_is_followed(chat):
     shown = terminal.until(r"appears\.$")
     answer = shown[shown.index(ANSWER[:5]) :].splitlines()
     assert max(map(len, answer[:2])) <= 60
-    assert all(part.endswith(("still.", "A", "yellow", "star", "appears.")) for part in answer[:2])
+    assert all(
+        part.endswith(("still.", "A", "yellow", "star", "appears.")) for part in answer[:2]
+    ), shown
 
 
 def test_a_killed_conversation_goes_on_with_all_that_was_answered(chat):

@@ -28,7 +28,7 @@ def test_the_demo_answers_its_questions(demo):
 
 
 def test_the_libraries_below_say_nothing(demo):
-    names = ["frames", "tokens", "first token", "speed", "memory"]
+    names = ["frames", "tokens", "first token", "decode", "memory"]
     said = [line.split("  ")[0] for line in demo.stderr.decode().splitlines()]
     assert said == names * len(QUESTIONS)
 
