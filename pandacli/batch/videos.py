@@ -67,16 +67,18 @@ class VideoFolder:
             if path.name.startswith(_PREFIX)
             else (_PREFIX + path.name)
         )
-        names = [path.name, other] if path.name and other else [path.name]
-        if numbered := _NUMBERED.fullmatch(path.name):
-            number = numbered[2]
-            names += [f"video{number}", f"vid{number}", number]
+        own = [path.name, other] if path.name and other else [path.name]
+        numbered = _NUMBERED.fullmatch(path.name)
+        number = numbered[2] if numbered else ""
+        alternatives = [f"video{number}", f"vid{number}", number] if number else []
+        extensions = ["", *EXTENSIONS, *map(str.upper, EXTENSIONS)]
+        if path.suffix.lower() in EXTENSIONS:
+            extensions = [""]
         yield path
-        for extension in ("", *EXTENSIONS, *map(str.upper, EXTENSIONS)):
-            if extension and path.suffix.lower() in EXTENSIONS:
-                return
-            for written in names:
-                yield path.parent / (written + extension)
+        for names in (own, alternatives):  # another name only if no extension fits the record's
+            for extension in extensions:
+                for written in names:
+                    yield path.parent / (written + extension)
 
 
 def _is_file(path: Path) -> bool:

@@ -41,6 +41,23 @@ def test_a_name_finds_its_file(tmp_path: Path, there: str, asked: str) -> None:
     assert VideoFolder(tmp_path).find(asked) == file
 
 
+@pytest.mark.parametrize(
+    ("there", "other", "asked"),
+    [
+        ("vid1.avi", "video1.mp4", "vid1"),
+        ("7.webm", "video7.mp4", "7"),
+        ("v_7.webm", "video7.mp4", "7"),
+        ("video7.MKV", "vid7.mp4", "video7"),
+    ],
+)
+def test_the_name_of_a_record_comes_before_the_alternatives(
+    tmp_path: Path, there: str, other: str, asked: str
+) -> None:
+    touched(tmp_path / other)
+    file = touched(tmp_path / there)
+    assert VideoFolder(tmp_path).find(asked) == file
+
+
 def test_an_absolute_name_needs_no_folder(tmp_path: Path) -> None:
     file = touched(tmp_path / "a.mp4")
     assert VideoFolder(Path("nowhere")).find(str(file)) == file
