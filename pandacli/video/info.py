@@ -97,7 +97,7 @@ def timestamps(stream: Stream, ticks: Sequence[int | None]) -> tuple[float, ...]
     frame rate.
     """
     if jumps := _jumps(stream, ticks):
-        known = _closed_up([tick for tick in ticks if tick is not None], jumps)
+        known = _closed_up(stream, [tick for tick in ticks if tick is not None], jumps)
     else:
         if stream.ticks is not None and len(ticks) == len(stream.ticks):
             # In AVI the packets' times are right as a set, but a decoder may hand them out wrongly.
@@ -127,10 +127,11 @@ def _jumps(stream: Stream, ticks: Sequence[int | None]) -> list[int]:
     return [number for number, step in enumerate(_steps(known), 1) if not back < step < far]
 
 
-def _closed_up(ticks: Sequence[int], jumps: Sequence[int]) -> list[int]:
-    """The ticks with each jump made a usual step."""
-    steps = _steps(ticks)
-    usual = round(median(step for number, step in enumerate(steps, 1) if number not in jumps) or 1)
+def _closed_up(stream: Stream, ticks: Sequence[int], jumps: Sequence[int]) -> list[int]:
+    """The ticks with each jump made a usual step; one at the frame rate if there are only jumps."""
+    steps, at_jumps = _steps(ticks), set(jumps)
+    others = [step for number, step in enumerate(steps, 1) if number not in at_jumps]
+    usual = round(median(others) if others else 1 / (stream.fps or 1.0) / stream.time_base) or 1
     for number in jumps:
         steps[number - 1] = usual
     return list(accumulate(steps, initial=ticks[0]))

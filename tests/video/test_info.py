@@ -142,6 +142,15 @@ def test_recordings_that_were_joined_have_times_that_go_on(tmp_path, begin):
     assert [notice for notice in sample_frames(Clip(joined)).notices if "clock" in notice]
 
 
+def test_joined_recordings_of_one_frame_each_follow_one_another(tmp_path):
+    late = write_clip(tmp_path / "late.ts", 1, ticks=[30_000]).read_bytes()
+    early = write_clip(tmp_path / "early.ts", 1, ticks=[0]).read_bytes()
+    (tmp_path / "joined.ts").write_bytes(late + early)
+    info = probe(tmp_path / "joined.ts")
+    assert info.frame_count == 2
+    assert 0 < info.timestamps[1] - info.timestamps[0] <= 1
+
+
 def test_a_recording_with_a_gap_has_it_and_is_not_called_damaged(tmp_path):
     joined = tmp_path / "joined.ts"
     joined.write_bytes(recording(tmp_path / "a.ts", 0) + recording(tmp_path / "b.ts", 30_000))
