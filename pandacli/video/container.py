@@ -10,6 +10,7 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,8 @@ _PLAYLIST_SUFFIXES = {
 _PLAYLIST_START = re.compile(
     r"#extm3u|ffconcat\s+version|\[playlist\]|\[reference\]|\[internetshortcut\]|rtsptext|smiltext"
     r"|v=0\s*\n.*\nm="
-    r"|(?:<\?.*?\?>\s*|<!--.*?-->\s*|<!doctype[^>]*>\s*)*<(?:[a-z0-9]+:)?"
+    # Possessive and atomic: what has been skipped is not tried in another way.
+    r"|(?:(?><\?.*?\?>|<!--.*?-->|<!doctype[^>]*>)\s*+)*+<(?:[a-z0-9]+:)?"
     r"(?:mpd|smil|asx|playlist|smoothstreamingmedia|manifest|assetmap|packinglist"
     r"|compositionplaylist)[\s>]",
     re.DOTALL,
@@ -204,12 +206,24 @@ def is_scrambled(path: Path) -> bool:
     return False
 
 
-def check_size(path: Path, width: int, height: int) -> None:
+def check_size(
+    path: Path, width: int, height: int, pixel_aspect: Fraction = Fraction(1)
+) -> None:
     """Make sure that frames are not too large to decode, as the header says or, failing it, Pillow.
 
+    Args:
+        path: The file.
+        width: Of a stored frame.
+        height: Of a stored frame.
+        pixel_aspect: Width of a pixel over its height; frames are shown with square pixels.
+
     Raises:
-        ClipError: They are.
+        ClipError: They are, as stored or as shown.
     """
+    if pixel_aspect > 1:
+        width = round(width * pixel_aspect)
+    else:
+        height = round(height / pixel_aspect)
     size = f"{width} x {height}"
     pixels = width * height
     if not pixels:  # FFmpeg forgets the size that it refuses

@@ -138,7 +138,8 @@ def _describe(path: Path, container: Any, stream: Any) -> Stream:
         return _describe_image(path, stream, pages)
     if stream.disposition & av.stream.Disposition.dependent:
         raise ClipError(f"{path} is a picture in tiles (HEIC), which is not read", _TO_JPEG)
-    check_size(path, codec.width, codec.height)
+    pixel_aspect = _pixel_aspect(container, stream)
+    check_size(path, codec.width, codec.height, pixel_aspect)
     packets = _read_packets(container, stream)
     if packets.encrypted:
         raise encrypted(path)
@@ -162,7 +163,7 @@ def _describe(path: Path, container: Any, stream: Any) -> Stream:
         key_ticks=packets.key_ticks,
         packet_count=packets.shown,
         claimed_count=max(0, stream.frames - packets.hidden),
-        pixel_aspect=_pixel_aspect(container, stream),
+        pixel_aspect=pixel_aspect,
         odd_colours=has_odd_colours(codec.colorspace, codec.color_primaries),
         wrapping=container.format.name in _MPEG,
         interlaced=codec.field_order not in _PROGRESSIVE,

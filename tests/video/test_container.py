@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from pandacli.errors import ClipError
-from pandacli.video import probe, read_frames
+from pandacli.video import container, probe, read_frames
 from pandacli.video.container import MAX_PIXELS
 from pandacli.video.stream import read_stream
 from tests.video.clips import numbered_picture, numbers_in, write_clip
@@ -41,6 +41,14 @@ def test_a_playlist_is_refused_whatever_its_suffix(tmp_path, kind, suffix):
         read_stream(path)
     assert refusal.value.message.startswith(f"{path} is a playlist")
     assert refusal.value.exit_code == 3
+
+
+@pytest.mark.parametrize("unit", [b"<??>", b"<!---->", b"<!-- -->\n", b"<!doctype>"])
+def test_the_start_of_a_file_is_judged_in_little_time(tmp_path, unit):
+    began = time.process_time()
+    assert not container._names_other_files(tmp_path / "clip.mp4", unit * 1000)
+    assert container._names_other_files(tmp_path / "clip.mp4", unit * 300 + b"<MPD >")
+    assert time.process_time() - began < 0.5
 
 
 def test_a_playlist_that_is_not_recognised_as_such_is_not_opened_either(tmp_path, monkeypatch):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pandacli.video import probe, read_frames
+from pandacli.errors import ClipError
+from pandacli.video import container, probe, read_frames
 from pandacli.video.clip import Clip
 from pandacli.video.frames import sample_frames
 from pandacli.video.pictures import picture_of
@@ -115,6 +116,15 @@ def shaped(aspect):
         stream.codec_context.sample_aspect_ratio = aspect
 
     return prepare
+
+
+def test_frames_that_square_pixels_would_make_too_large_are_refused(tmp_path, monkeypatch):
+    container._options()  # is kept, with the limit as it really is
+    monkeypatch.setattr(container, "MAX_PIXELS", 4 * WIDTH * HEIGHT)
+    assert read_stream(write_clip(tmp_path / "square.mp4", 1)).width == WIDTH
+    path = write_clip(tmp_path / "wide.mp4", 1, prepare=shaped(Fraction(16)))
+    with pytest.raises(ClipError, match="too large: 1536 x 72 pixels"):
+        read_stream(path)
 
 
 @pytest.mark.parametrize(
