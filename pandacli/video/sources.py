@@ -14,11 +14,8 @@ import av
 
 from pandacli.video.container import MAX_PIXELS, opened
 from pandacli.video.images import PillowSource
-from pandacli.video.pictures import DoubtfulPictureError, Picture, picture_of
+from pandacli.video.pictures import Picture, picture_of
 from pandacli.video.stream import TAIL, Stream
-
-__all__ = ["DamagedError", "DoubtfulPictureError", "Picture", "PyAVSource", "Source", "sources_for"]
-
 
 _PATCHED = {"ffv1", "mpeg4", "rv30", "rv40", "theora", "vp3", "vp8"}
 """Codecs whose decoders may patch damage without a report, with what another thread has done so far
@@ -41,8 +38,8 @@ class Source(Protocol):
     """A decoder of one stream.
 
     Attributes:
-        damaged: Whether an error has been found on a walk from the very first frame, other than
-            that the file breaks off in its last frame.
+        damaged: Whether an error has been found, other than that the file breaks off in its last
+            frame, or that decoding has begun in the middle.
         interlaced: Whether a frame of two fields has been met.
     """
 
@@ -99,6 +96,7 @@ class PyAVSource:
         self._threaded = threaded
         self._frame: Any = None
         self._from_the_start = True
+        self._first_key: int | None = None
         self._packets_read = 0
         self.damaged = self.interlaced = False
 
@@ -117,8 +115,11 @@ class PyAVSource:
                 except (av.error.FFmpegError, OSError):
                     return
             self._packets_read = 0
+            self._first_key = None
             for packet in self._packets(container, stream):
                 self._packets_read += 1
+                if self._first_key is None and packet.is_keyframe:
+                    self._first_key = packet.pts
                 for frame in self._decoded(packet):
                     self._frame = frame
                     self.interlaced |= frame.interlaced_frame
@@ -142,17 +143,26 @@ class PyAVSource:
         try:
             frames: list[Any] = packet.decode()
         except (av.error.FFmpegError, OSError):
-            self._note_damage()
+            self._note_damage(packet.pts)
             return []
-        if any(frame.is_corrupt and frame.pts not in self._stream.tail[-2:] for frame in frames):
-            self._note_damage()
+        for frame in frames:
+            if frame.is_corrupt and frame.pts not in self._stream.tail[-2:]:
+                self._note_damage(frame.pts)
         return frames
 
-    def _note_damage(self) -> None:
-        """An error has been met at the packet in hand, or in a frame that it completes."""
+    def _note_damage(self, tick: int | None = None) -> None:
+        """An error has been met at the packet in hand, or in a frame that it completes.
+
+        Args:
+            tick: When the damaged frame is shown, where that is known.
+        """
         left = self._stream.packet_count - self._packets_read
         if self._threaded:
             raise DamagedError(at_end=left < TAIL)
-        # A frame that breaks off may be two packets, of a field each. To begin elsewhere than at
-        # the first frame may be an error by itself.
-        self.damaged |= self._from_the_start and left >= 2
+        # A frame that breaks off may be two packets, of a field each.
+        if self._from_the_start:
+            self.damaged |= left >= 2
+        elif tick is not None and self._first_key is not None:
+            # Frames shown before the key frame at which decoding began may lack what they are
+            # made from, which is no damage.
+            self.damaged |= tick > self._first_key and tick not in self._stream.tail[-2:]

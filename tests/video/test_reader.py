@@ -288,6 +288,18 @@ def test_damage_in_a_long_clip_is_shown_as_one_thread_shows_it(tmp_path, monkeyp
     assert all(np.array_equal(first.pictures[n], again.pictures[n]) for n in (0, 30, 40))
 
 
+def test_damage_in_a_long_clip_that_is_jumped_through_is_found(tmp_path, jumps):
+    path = write_clip(tmp_path / "clip.ts", 300, options={"bf": "0", "g": "30"}, noise=True)
+    whole = reader.read_stream(path)
+    assert not reader.decode(whole, [150, 200], to_end=False).damaged
+    assert any(start is not None for start in jumps)
+    stream = reader.read_stream(damage(path))
+    _, final = reader.sources_for(stream)
+    for _ in zip(range(60), final.walk(stream.ticks[140]), strict=False):
+        pass
+    assert final.damaged
+
+
 def test_a_recording_that_breaks_off_in_its_last_frame_is_not_called_damaged(tmp_path):
     options = {"g": "12", "bf": "0", "qp": "10"}
     whole = write_clip(tmp_path / "whole.ts", 30, options=options, noise=True)
