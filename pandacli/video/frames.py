@@ -4,6 +4,8 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,7 +99,7 @@ def choose(
         duration: When the last frame goes.
 
     Returns:
-        None if no frame is on the screen then.
+        The numbers, ascending; none if no frame is on the screen then.
     """
     first, last = 0, len(times)
     if clip.start is not None:
@@ -113,8 +115,8 @@ def choose(
 
 def _notices(stream: Stream, reading: Reading) -> Iterator[str]:
     count, packets = len(reading.ticks), stream.packet_count
-    if reading.interlaced and 2 * count >= packets:
-        packets = count  # two packets, of a field each, may make up a frame
+    if reading.interlaced:
+        packets -= _second_fields(stream, reading)
     joined = is_joined(stream, reading.ticks)  # the clock that is set back counts as damage, too
     promised = max(stream.claimed_count, packets)
     if count < promised:
@@ -131,3 +133,17 @@ def _notices(stream: Stream, reading: Reading) -> Iterator[str]:
             f"the clock of {stream.path} is set back on the way, as in recordings that were "
             "joined; times are counted on from there"
         )
+
+
+def _second_fields(stream: Stream, reading: Reading) -> int:
+    """How many packets hold only the second field of a frame: two packets make up such a frame.
+
+    Such packets follow each other at half the distance of frames.
+    """
+    frames = [tick for tick in reading.ticks if tick is not None]
+    if stream.ticks is None or len(frames) < 2:  # no times: only if all packets seem to be fields
+        count, packets = len(reading.ticks), stream.packet_count
+        return packets - count if abs(2 * count - packets) <= max(2, packets // 32) else 0
+    usual = median(after - before for before, after in pairwise(frames))
+    steps = [after - before for before, after in pairwise(stream.ticks)]
+    return (sum(0.4 * usual <= step <= 0.6 * usual for step in steps) + 1) // 2

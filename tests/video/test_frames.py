@@ -123,6 +123,18 @@ def test_two_fields_that_make_up_a_frame_are_no_loss(tmp_path, monkeypatch):
     assert frames.notices == ()
 
 
+def test_frames_of_an_interlaced_recording_that_are_lost_are_counted(tmp_path, monkeypatch):
+    path = write_clip(tmp_path / "clip.ts", 20, interlaced=True, options={"x264-params": "tff=1"})
+
+    def decode(stream, wanted, **_):
+        ticks = stream.ticks[:10] + stream.ticks[16:]
+        shown = {n: np.zeros((8, 8, 3), np.uint8) for n in wanted if n < len(ticks)}
+        return Reading(ticks, shown, as_announced=False, interlaced=True)
+
+    monkeypatch.setattr(frames_module, "decode", decode)
+    assert "only 14 of 20 frames" in sample_frames(Clip(path)).notices[0]
+
+
 def test_what_one_decoding_disproved_the_next_does_not_believe(four_seconds, monkeypatch):
     tried = []
 
