@@ -165,6 +165,9 @@ def test_it_ends_at_once_while_a_process_is_sending_frames(monkeypatch, tmp_path
             assert time.monotonic() < deadline
         started = time.monotonic()
     assert time.monotonic() - started < 0.9, "it waited for a process that it had killed"
+    for reader in ahead._readers:
+        reader.join(2)
+    assert not any(reader.is_alive() for reader in ahead._readers)
     assert workers() == before
 
 
