@@ -139,6 +139,15 @@ def test_qa_lines_are_what_python_can_evaluate(tmp_path: Path) -> None:
     assert last["id"] == "5"
 
 
+@pytest.mark.parametrize("text", ["a 🐼 é", "lone \ud83d", "two\u2028lines"])
+def test_python_evaluates_a_line_to_the_very_text(tmp_path: Path, text: str) -> None:
+    entries = [{"video": "a.mp4", "question": "One?", "answer": text}]
+    (line,) = shaped(tmp_path, entries, "qa-lines", "q.jsonl").splitlines()
+    assert ast.literal_eval(line)["answer"] == text
+    assert json.loads(line)["answer"] == text
+    line.encode()
+
+
 LINES = [("qa-lines", QA), ("generic-lines", GENERIC), ("consistency-lines", PAIRS)]
 
 

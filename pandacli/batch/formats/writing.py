@@ -49,6 +49,7 @@ Line = dict[str, Any]
 
 _PYTHON = (str, int, float)
 _LINES = "-lines"
+_ESCAPED = re.compile("[\ud800-\udfff\x85\u2028\u2029]")  # and what may end a line
 _KEYS = {
     "qa": {"id", "video_name", "question", "Q", "pred"},
     "generic": {"video_name", "Q", "pred"},
@@ -167,7 +168,7 @@ def _write_scored(walk: "_Walk", format: str, out: TextIO) -> list[str]:  # noqa
         _write_array(entries, out)
     else:
         for entry in entries:
-            out.write(as_text(_for_python(entry)) + "\n")
+            out.write(_as_literal(entry) + "\n")
     return walk.notices
 
 
@@ -237,9 +238,16 @@ class _Walk:
             yield [(record, line) for record, line in found if line is not None]
 
 
-def _for_python(entry: Line) -> Line:
-    # the script evaluates each line as Python, which knows no null, true or false
-    return {name: value for name, value in entry.items() if type(value) in _PYTHON}
+def _as_literal(entry: Line) -> str:
+    """An entry as a literal of Python, which knows no null, true or false.
+
+    Lone surrogates are escaped, but no other character: Python does not join the pairs by which
+    JSON escapes an emoji.
+    """
+    known = {name: value for name, value in entry.items() if type(value) in _PYTHON}
+    return _ESCAPED.sub(
+        lambda found: f"\\u{ord(found[0]):04x}", json.dumps(known, ensure_ascii=False)
+    )
 
 
 def _entries(walk: _Walk, entry_of: Callable[[Record, str], Line]) -> Iterator[Line]:
