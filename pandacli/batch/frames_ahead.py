@@ -174,8 +174,14 @@ class _Reader(threading.Thread):
             except ProcessDiedError as error:
                 died = error
                 self._drop()
+            except PandaError:
+                raise
             except OSError as error:
+                self._drop()
                 raise _without_processes() from error
+            except BaseException:  # what comes through the pipe next may be this call's result
+                self._drop()
+                raise
         if not died.started:
             raise _without_processes() from died
         if died.code in _KILLED:

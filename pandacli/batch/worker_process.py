@@ -126,4 +126,7 @@ def _program(descriptor: int) -> str:
 
 
 def _warning_flags() -> list[str]:
-    return [f"-W{option}" for option in sys.warnoptions or ["ignore"]]
+    options = sys.warnoptions or ["ignore"]
+    if any(option.startswith("error") for option in options):
+        options = ["default"]  # as in the main process: a library's warning is no error
+    return [f"-W{option}" for option in options]

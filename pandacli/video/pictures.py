@@ -103,9 +103,8 @@ def open_image(path: Path | BytesIO) -> Iterator[Image.Image]:
     """An image in Pillow, without its warnings of size and damage: both are judged elsewhere."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        image = Image.open(path)
-    with image:
-        yield image
+        with Image.open(path) as image:
+            yield image
 
 
 def _rgb(frame: Any) -> Picture:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from random import Random
 from types import FrameType
@@ -15,6 +16,7 @@ import pytest
 
 from pandacli.batch import frames_ahead, worker_process
 from pandacli.batch.frames_ahead import FramesAhead, read_fitted
+from pandacli.batch.worker_process import WorkerProcess
 from pandacli.errors import ClipError, DeviceError, PandaError
 from pandacli.video import Clip, Frames, preprocess, sample_frames
 from tests.batch import deadly
@@ -135,6 +137,15 @@ def test_a_script_without_a_main_guard_reads_frames_and_runs_once(clips, tmp_pat
     )
     assert done.stderr == ""
     assert done.stdout.splitlines() == ["begun", str([read_fitted(Clip(clip), 8, SIDE).indices])]
+
+
+def test_no_warning_is_an_error_in_a_process_that_reads(monkeypatch) -> None:
+    monkeypatch.setattr(sys, "warnoptions", ["error"])
+    process = WorkerProcess()
+    try:
+        assert process.call(warnings.warn, "a library is old") is None
+    finally:
+        process.close()
 
 
 @pytest.fixture
