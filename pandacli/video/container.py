@@ -206,9 +206,7 @@ def is_scrambled(path: Path) -> bool:
     return False
 
 
-def check_size(
-    path: Path, width: int, height: int, pixel_aspect: Fraction = Fraction(1)
-) -> None:
+def check_size(path: Path, width: int, height: int, pixel_aspect: Fraction = Fraction(1)) -> None:
     """Make sure that frames are not too large to decode, as the header says or, failing it, Pillow.
 
     Args:

@@ -117,18 +117,17 @@ def _notices(stream: Stream, reading: Reading) -> Iterator[str]:
     count, packets = len(reading.ticks), stream.packet_count
     if reading.interlaced:
         packets -= _second_fields(stream, reading)
-    joined = is_joined(stream, reading.ticks)  # the clock that is set back counts as damage, too
     promised = max(stream.claimed_count, packets)
     if count < promised:
         yield (
             f"only {count} of {promised} frames of {stream.path} can be decoded; "
             "the frames looked at are among those"
         )
-    elif reading.damaged and not joined:
+    elif reading.damaged:
         yield f"{stream.path} is damaged: some frames may not look as they should"
     if stream.odd_colours:
         yield f"{stream.path} stores colours in a rare way: those looked at are approximate"
-    if joined:
+    if is_joined(stream, reading.ticks):
         yield (
             f"the clock of {stream.path} is set back on the way, as in recordings that were "
             "joined; times are counted on from there"

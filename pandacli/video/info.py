@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import accumulate, pairwise
 from statistics import median
 
@@ -99,7 +100,8 @@ def timestamps(stream: Stream, ticks: Sequence[int | None]) -> tuple[float, ...]
     if jumps := _jumps(stream, ticks):
         known = _closed_up(stream, [tick for tick in ticks if tick is not None], jumps)
     else:
-        if stream.ticks is not None and len(ticks) == len(stream.ticks):
+        own = stream.wrapping and None not in ticks  # a wrong one must not become the last
+        if not own and stream.ticks is not None and len(ticks) == len(stream.ticks):
             # In AVI the packets' times are right as a set, but a decoder may hand them out wrongly.
             ticks = stream.ticks
         known = [tick for tick in ticks if tick is not None]
@@ -124,7 +126,19 @@ def _jumps(stream: Stream, ticks: Sequence[int | None]) -> list[int]:
     if not stream.wrapping or len(known) < len(ticks):
         return []
     back, far = -1 / stream.time_base, _HALF_REVOLUTION / stream.time_base
-    return [number for number, step in enumerate(_steps(known), 1) if not back < step < far]
+    found = [number for number, step in enumerate(_steps(known), 1) if not back < step < far]
+    return [number for number in found if not _is_stray(known, number, far)]
+
+
+def _is_stray(ticks: Sequence[int], number: int, far: Fraction | float) -> bool:
+    """Whether the clock goes on as before once frame `number`, or the one before it, is left out.
+
+    Then that frame has a wrong time, and no other recording begins.
+    """
+    last = len(ticks) - 1
+    without_it = number < last and 0 < ticks[number + 1] - ticks[number - 1] < far
+    without_the_one_before = number > 1 and 0 < ticks[number] - ticks[number - 2] < far
+    return without_it or without_the_one_before
 
 
 def _closed_up(stream: Stream, ticks: Sequence[int], jumps: Sequence[int]) -> list[int]:

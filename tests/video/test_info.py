@@ -4,8 +4,8 @@ from fractions import Fraction
 import pytest
 from PIL import Image
 
-from pandacli.video import Clip, probe, sample_frames
-from pandacli.video.info import describe
+from pandacli.video import Clip, frames, probe, sample_frames
+from pandacli.video.info import describe, is_joined, timestamps
 from pandacli.video.reader import decode
 from pandacli.video.stream import read_stream
 from tests.video.clips import HEIGHT, WIDTH, copy_from, needs_avif, numbered_picture, write_clip
@@ -149,6 +149,37 @@ def test_joined_recordings_of_one_frame_each_follow_one_another(tmp_path):
     info = probe(tmp_path / "joined.ts")
     assert info.frame_count == 2
     assert 0 < info.timestamps[1] - info.timestamps[0] <= 1
+
+
+def ticks_of(seconds):
+    return [round(90_000 * second) for second in seconds]
+
+
+@pytest.mark.parametrize("wrong", [0.0, 90_000.0], ids=["early", "late"])
+def test_one_wrong_time_is_no_other_recording(tmp_path, wrong):
+    recording(tmp_path / "clip.ts", 0)
+    stream = read_stream(tmp_path / "clip.ts")
+    seconds = [100 + number / 25 for number in range(20)]
+    one_wrong = ticks_of([*seconds[:9], wrong, *seconds[10:]])
+    assert not is_joined(stream, one_wrong)
+    in_order = replace(stream, ticks=tuple(sorted(one_wrong)))
+    assert timestamps(in_order, one_wrong)[-1] == pytest.approx(19 / 25)
+    assert is_joined(stream, ticks_of([*seconds, *(second - 90 for second in seconds)]))
+    far = [*seconds, *(second + 95_443 for second in seconds)]
+    assert is_joined(stream, ticks_of(far))
+
+
+def test_damage_in_joined_recordings_is_told_of(tmp_path, monkeypatch):
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(recording(tmp_path / "a.ts", 30_000) + recording(tmp_path / "b.ts", 0))
+    assert not [notice for notice in sample_frames(Clip(joined)).notices if "damaged" in notice]
+    decoded = frames.decode
+    monkeypatch.setattr(
+        frames, "decode", lambda *given, **more: replace(decoded(*given, **more), damaged=True)
+    )
+    notices = sample_frames(Clip(joined)).notices
+    assert [notice for notice in notices if "damaged" in notice]
+    assert [notice for notice in notices if "clock" in notice]
 
 
 def test_a_recording_with_a_gap_has_it_and_is_not_called_damaged(tmp_path):
