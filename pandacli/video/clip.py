@@ -84,7 +84,7 @@ def local_file(name: str | os.PathLike[str]) -> Path:
     scheme, rest = (address["scheme"] or "data").lower(), address["rest"] or ""
     if scheme == "file":
         host, slash, path = rest[2:].partition("/") if rest.startswith("//") else ("", "/", rest)
-        if slash and host in ("", "localhost"):
+        if slash and host.lower() in ("", "localhost"):
             from urllib.parse import unquote
 
             return as_on_disk(Path("/" + unquote(path, errors="surrogateescape").lstrip("/")))

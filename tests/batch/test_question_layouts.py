@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from pandacli.batch.formats import open_questions, write_answers
+from pandacli.batch.formats.conversations import first_turn
+from pandacli.batch.formats.right_answers import partner
 from pandacli.batch.records import Record
 from pandacli.errors import ClipError, UsageError
 from tests.batch.question_files import problem, read, records, written
@@ -89,7 +91,7 @@ def test_only_the_first_turn_of_a_conversation_is_asked_and_that_is_reported(
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "the type 'image'"),
         ({"messages": [{"role": "user", "content": [{"video": 3}]}]}, "is not a file"),
         ({"video": "a", "messages": [{"role": "user", "content": "<video>\n"}]}, "is empty"),
-        ({"video": "https://a/b.mp4", "messages": [USER]}, "is not on this machine"),
+        ({"video": "https://a/b.mp4", "messages": [USER]}, "is not a file on this machine"),
     ],
 )
 def test_a_conversation_without_one_question_and_one_video_is_an_error(
@@ -185,3 +187,22 @@ def test_parquet_without_pyarrow_says_how_to_install_it(tmp_path: Path, monkeypa
     with pytest.raises(UsageError) as caught:
         open_questions(written(tmp_path, "q.parquet", b"PAR1" + b"\0" * 40))
     assert caught.value.hint == "install it with: pip install pyarrow"
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"video": {"path": "a.mp4"}},
+        {"videos": [{"path": "a.mp4"}]},
+        {"videos": [], "video": "a.mp4"},
+    ],
+)
+def test_a_video_beside_a_conversation_may_be_an_object_or_in_either_field(beside) -> None:
+    assert first_turn({**beside, "messages": [USER]}, 1).video == "a.mp4"
+
+
+def test_answers_that_cannot_be_read_are_not_taken_for_the_right_ones(tmp_path) -> None:
+    (tmp_path / "answers.parquet").write_bytes(b"PAR1")
+    assert partner(tmp_path / "questions.parquet") is None
+    (tmp_path / "answers.json").write_text("[]")
+    assert partner(tmp_path / "questions.json") == tmp_path / "answers.json"

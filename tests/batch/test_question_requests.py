@@ -51,12 +51,12 @@ def test_what_is_wrong_with_a_request_is_told(line: str, told: str) -> None:
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("https://a.b/c.mp4", "not on this machine"),
-        ("data:video/mp4;base64,AAAA", "not on this machine"),
-        ("file://other/a.mp4", "another machine"),
-        ("file://[/a.mp4", "damaged"),
+        ("https://a.b/c.mp4", "not a file on this machine"),
+        ("data:video/mp4;base64,AAAA", "not a file on this machine"),
+        ("file://other/a.mp4", "not a file on this machine"),
+        ("file://[/a.mp4", "not a file on this machine"),
         ("file:///a%00.mp4", "NUL"),
-        ("file://", "empty"),
+        ("file://", "not a file on this machine"),
     ],
 )
 def test_a_video_elsewhere_is_refused(url: str, told: str) -> None:

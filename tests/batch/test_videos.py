@@ -58,6 +58,11 @@ def test_the_name_of_a_record_comes_before_the_alternatives(
     assert VideoFolder(tmp_path).find(asked) == file
 
 
+def test_the_host_of_an_address_may_be_in_capitals(tmp_path: Path) -> None:
+    file = touched(tmp_path / "a.mp4")
+    assert VideoFolder(Path("nowhere")).find(f"file://LOCALHOST{file}") == file
+
+
 def test_an_absolute_name_needs_no_folder(tmp_path: Path) -> None:
     file = touched(tmp_path / "a.mp4")
     assert VideoFolder(Path("nowhere")).find(str(file)) == file

@@ -12,6 +12,7 @@ from typing import Any
 from pandacli.batch.formats.fields import (
     VIDEO,
     max_tokens,
+    path_in,
     question_text,
     time_range,
     video_name,
@@ -115,13 +116,13 @@ def _list_of(fields: dict[str, Any]) -> str:
 
 
 def _videos_beside(fields: dict[str, Any]) -> list[str]:
-    found = fields.get("videos")
-    name = next((name for name in VIDEO if isinstance(fields.get(name), str | list)), None)
-    found = found if found is not None else fields.get(name or "video")
-    found = [found] if isinstance(found, str) else found or []
-    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+    name = next((name for name in VIDEO if isinstance(fields.get(name), str | list | dict)), None)
+    found = fields.get("videos") or fields.get(name or "video") or []
+    paths = [path_in(each) for each in (found if isinstance(found, list) else [found])]
+    videos = [path for path in paths if path is not None]
+    if len(videos) < len(paths):
         raise RecordError("the videos beside the messages are not a list of files")
-    return list(found)
+    return videos
 
 
 def _parts(content: Any) -> tuple[str, list[str]]:

@@ -193,9 +193,15 @@ def _video(fields: dict[str, Any], name: str) -> str:
     value = fields.get(name)
     if name.casefold() == _NUMBERED and isinstance(value, int) and not isinstance(value, bool):
         return f"video{value}"
-    if isinstance(value, dict) and isinstance(value.get("path"), str):  # a video of `datasets`
-        return str(value["path"])
-    return _text(fields, name)
+    path = path_in(value)
+    return _text(fields, name) if path is None else path
+
+
+def path_in(value: Any) -> str | None:
+    """The path that a video is given as, also as {"path"} by `datasets`; None for another value."""
+    if isinstance(value, dict):
+        value = value.get("path")
+    return value if isinstance(value, str) else None
 
 
 def _text(fields: dict[str, Any], name: str) -> str:

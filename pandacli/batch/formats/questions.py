@@ -42,8 +42,8 @@ FORMATS = (*_NAMES, "csv", "openai")
     csv           a table with a header; its columns are called as the fields of the others
     openai        requests of OpenAI's Batch API, with a video_url that is a local path
 
-One JSON object a line, or (all but csv) a JSON array of them, one object with the questions of each
-video, or Parquet.
+One JSON object a line, or (all but csv) a JSON array of them, or Parquet; where no format is named,
+also one object with the questions of each video.
 """
 
 

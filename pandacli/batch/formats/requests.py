@@ -4,11 +4,8 @@ The shape: https://platform.openai.com/docs/api-reference/batch/request-input; t
 video is that of vLLM, `{"type": "video_url", "video_url": {"url": ...}}`.
 """
 
-import os
-import re
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote_to_bytes, urlsplit
 
 from pandacli.batch.formats.fields import (
     max_tokens,
@@ -20,9 +17,10 @@ from pandacli.batch.formats.fields import (
 )
 from pandacli.batch.formats.strict import kind
 from pandacli.batch.records import Record, RecordError
+from pandacli.errors import ClipError
+from pandacli.video.clip import local_file
 
 _ENDPOINT = "/v1/chat/completions"
-_REMOTE = re.compile(r"(?i:(https?|data|s3|gs|ftp):)")
 _SHOWN = 80
 
 
@@ -129,19 +127,13 @@ def local_path(address: str) -> str:
     Raises:
         RecordError: It is not on this machine.
     """
-    if address[:5].lower() != "file:":
-        if _REMOTE.match(address):
-            shown = address[:_SHOWN]
-            raise RecordError(f"the video is not on this machine, so it is not read: {shown}")
+    if ":" not in address:
         return address
     try:
-        parts = urlsplit(address)
-        # the case of a host is dropped by urlsplit's property, the path is kept as it is
-        if parts.netloc not in ("", "localhost"):
-            raise RecordError(f"the video is on another machine: {address[:_SHOWN]}")
-        return os.fsdecode(unquote_to_bytes(parts.path))
-    except ValueError:
-        raise RecordError(f"the address of the video is damaged: {address[:_SHOWN]}") from None
+        path = local_file(address)
+    except ClipError as error:
+        raise RecordError(error.message, error.hint) from None
+    return str(path) if address[:5].lower() == "file:" else address
 
 
 def _member(fields: dict[str, Any], name: str, wanted: type) -> Any:

@@ -23,6 +23,8 @@ def partner(questions: Path) -> Path | None:
     """The file of answers that belongs to one of questions, by its name: test_a.json beside
     test_q.json; None where there is none.
     """
+    if questions.suffix.lower() == ".parquet":  # answers are read from JSON only
+        return None
     for pattern, small, capital in _PARTNERS:
         for found in reversed(list(pattern.finditer(questions.stem))):
             other = capital if found[0][0].isupper() else small
