@@ -242,12 +242,14 @@ def _stopping(opened: "Batch", display: "BatchDisplay") -> Iterator[None]:
     before = signal.getsignal(signal.SIGINT)
     if before is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, stop)
+    signals.be_patient(lambda: bool(run.in_flight) and not run.stopped.is_set())
     try:
         yield
     except KeyboardInterrupt:
         _tell_how_to_go_on(opened, display)
         raise
     finally:
+        signals.be_patient(lambda: False)
         signal.signal(signal.SIGINT, before)
 
 

@@ -11,7 +11,7 @@ import select
 import signal
 import sys
 from _thread import start_new_thread  # importing threading takes longer than showing the help
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from time import monotonic
 from types import FrameType
@@ -38,6 +38,7 @@ class _Watch:
 
     def __init__(self) -> None:
         self.ending: int | None = None  # the exit code, once it is certain
+        self.patient: Callable[[], bool] = lambda: False  # see `be_patient`
         self._deadline = 0.0
         self._terminal = _terminal_settings()
         self._read, self._write = os.pipe()
@@ -62,7 +63,7 @@ class _Watch:
             os.write(self._write, bytes([number]))
 
     def _run(self) -> None:
-        heard_at, code = 0.0, 0
+        heard_at, code, spared = 0.0, 0, False
         while True:
             due = [heard_at + GRACE] if heard_at else []
             due += [self._deadline] if self.ending is not None else []
@@ -71,7 +72,9 @@ class _Watch:
                 # a signal is written before its handler runs, so what it writes comes after
                 for number in os.read(self._read, 512):
                     if number == _HANDLED:
-                        heard_at = 0.0
+                        heard_at, spared = 0.0, False
+                    elif number == signal.SIGINT and not spared and self.patient():
+                        spared = True  # once: the next Ctrl-C counts the seconds
                     elif number in _CODES and not heard_at:
                         heard_at, code = monotonic(), _CODES[signal.Signals(number)]
             now = monotonic()
@@ -119,6 +122,16 @@ def end(code: int) -> None:
     """Give the main thread its seconds to end the program with `code`."""
     if _watch is not None:
         _watch.end(code)
+
+
+def be_patient(wanted: Callable[[], bool]) -> None:
+    """While `wanted` is true, let a Ctrl-C wait for its handler however long that takes.
+
+    A prefill may be one call of seconds, and what is to be finished must not be lost. A second
+    Ctrl-C ends the program in any case. `wanted` is called in another thread.
+    """
+    if _watch is not None:
+        _watch.patient = wanted
 
 
 def survive() -> None:

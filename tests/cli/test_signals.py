@@ -303,3 +303,36 @@ def _is_of(process, mark):
         return process.environ().get("BLOCKED_AT") == mark
     except psutil.Error:
         return False
+
+
+IN_ONE_CALL = """
+import ctypes, signal, threading
+from pandacli.cli import signals
+
+def finish(*_):
+    print("finishing", flush=True)
+    signals.survive()
+
+signals.install()
+signal.signal(signal.SIGINT, finish)
+signals.be_patient(lambda: True)
+libc = ctypes.CDLL(None)
+mutex = ctypes.create_string_buffer(128)
+libc.pthread_mutex_lock(mutex)
+threading.Timer(3, libc.pthread_mutex_unlock, [mutex]).start()
+print("computing", flush=True)
+libc.pthread_mutex_lock(mutex)
+print("computed", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("presses", "code", "said"), [(1, 0, b"finishing\ncomputed\n"), (2, 130, b"")]
+)
+def test_only_a_second_ctrl_c_ends_a_long_call_whose_result_is_wanted(presses, code, said) -> None:
+    with subprocess.Popen([sys.executable, "-c", IN_ONE_CALL], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"computing\n"
+        for _ in range(presses):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.3)
+        assert (process.stdout.read(), process.wait()) == (said, code)
