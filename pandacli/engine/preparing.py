@@ -84,7 +84,8 @@ def plan_for(
     copies = copies_of(resolved.name)
     if quant not in ("auto", *(copy.quant for copy in copies)):
         raise _dropped(resolved.name, quant)
-    del config.quantization_config  # it is for those who load the copy as a checkpoint
+    # bitsandbytes copies carry it, GGUF copies do not; the plan is for the unquantised sizes
+    config.__dict__.pop("quantization_config", None)
     kept = frozenset(cast("Form", copy.form) for copy in copies)
     plan = pick_plan(quant, engine, config, devices, kept=kept, measure=measure)
     if plan.form not in kept:

@@ -1,6 +1,7 @@
 """A model of which only a quantised copy is left, after `panda pull --drop-original`."""
 
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,10 @@ def dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare_and_drop(store.resolve("tiny").folder, "8bit")
 
 
-def prepare_and_drop(checkpoint: Path, quant: str) -> None:
+def prepare_and_drop(checkpoint: Path, quant: str, engine: str = "auto") -> None:
     """Quantises a checkpoint under the name of the large model, and leaves only that copy."""
     original = put_in_place(checkpoint)
-    assert prepare(NAME, quant=quant, device="cpu") is not None
+    assert prepare(NAME, quant=quant, engine=engine, device="cpu") is not None
     shutil.rmtree(original)
 
 
@@ -35,6 +36,17 @@ def put_in_place(checkpoint: Path) -> Path:
 def test_it_is_loaded_from_its_copy() -> None:
     panda = Panda.load(NAME, device="cpu")
     assert (panda.name, panda.quant, panda.engine) == (NAME, "8bit", "torch")
+
+
+@pytest.mark.skipif(not find_spec("xllamacpp"), reason="no llama.cpp")
+def test_a_gguf_copy_is_loaded_without_the_original(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PANDA_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    prepare_and_drop(store.resolve("tiny").folder, "8bit", "llama")
+    panda = Panda.load(NAME, device="cpu")
+    assert (panda.name, panda.quant, panda.engine) == (NAME, "8bit", "llama")
 
 
 @pytest.mark.usefixtures("dropped")
