@@ -38,7 +38,7 @@ _NUMBERS = {
     "initializer_range": (0.0, 1.0),
     "rope_theta": (1.0, 1e12),
 }
-_DTYPES = ("float32", "float16", "bfloat16")
+_DTYPES = ("float64", "float32", "float16", "bfloat16")
 _TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3")
 _ROPE_NUMBERS = (

@@ -79,8 +79,8 @@ def test_what_was_saved_loads_through_the_auto_classes(
         assert loaded(**inputs).logits.equal(model(**inputs).logits)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_kept_through_saving(
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_precision_is_kept_through_saving(
     model: VideoPandaForConditionalGeneration, tmp_path: Path, dtype: torch.dtype
 ) -> None:
     model.save_pretrained(tmp_path / "full")
