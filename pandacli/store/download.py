@@ -37,7 +37,7 @@ from pandacli.store.published import (
 from pandacli.store.pulls import Pull, begin_pull, finish_pull
 
 _PIECE = 8 * 1024 * 1024  # bytes hashed between two looks at the progress
-_ATTEMPTS = 5  # at a file, without a byte more than before
+_ATTEMPTS = 5  # at a file, without a byte beyond the farthest one
 
 Advance = Callable[[int], None]
 """Told how many bytes more are done."""
@@ -153,7 +153,7 @@ def _fetch(plan: Plan, file: PublishedFile, partial: Path, progress: Progress) -
         if here > file.bytes:
             here = target.truncate(0)
         advance = progress.downloading(file.name, file.bytes, here)
-        failures = 0
+        farthest, failures = here, 0
         while here < file.bytes:
             try:
                 for place, piece in read_file(plan.model, plan.commit, file.path, here, file.bytes):
@@ -163,7 +163,10 @@ def _fetch(plan: Plan, file: PublishedFile, partial: Path, progress: Progress) -
                     target.seek(place)
                     target.write(piece)
                     advance(len(piece))
-                    here, failures = place + len(piece), 0
+                    here = place + len(piece)
+                    # only progress counts: a server that cannot resume sends the start again
+                    if here > farthest:
+                        farthest, failures = here, 0
             except Exception as error:
                 failures += 1
                 if failures == _ATTEMPTS or not is_temporary(error):

@@ -159,6 +159,22 @@ def test_a_hub_that_cannot_resume_is_read_from_the_start(hub: FakeHub) -> None:
     assert log.done[SHARD] == 320_000
 
 
+def test_a_hub_that_cannot_resume_and_cuts_every_answer_is_given_up(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 50_000)
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        assert len(slept) < 20, "it is tried without end"
+
+    monkeypatch.setattr("time.sleep", sleep)
+    hub.ranges, hub.cut = False, 150_000
+    refusal()
+    assert len(slept) < 10
+
+
 def test_a_part_that_is_longer_than_the_file_is_thrown_away() -> None:
     partial = partial_path(MODEL, shard_file())
     partial.parent.mkdir(parents=True)
