@@ -149,7 +149,17 @@ class KeptPrefix:
 
     def _find(self) -> Entry | None:
         name = self._name()
-        return self.clip.prefixes.find(name) if name else None
+        entry = self.clip.prefixes.find(name) if name else None
+        if entry and not self._is_possible(entry.label):
+            self.clip.prefixes.remove(entry.folder)
+            return None
+        return entry
+
+    def _is_possible(self, label: Label) -> bool:
+        """Whether the number of tokens in a label can be that of this prefix."""
+        # every frame's placeholder stands for at least one token
+        longest: int = self._panda.model.config.max_position_embeddings
+        return len(self._ids) <= label.tokens <= longest
 
     def _drop(self) -> None:
         if self._entry:

@@ -199,6 +199,18 @@ def test_a_damaged_file_is_removed_and_made_anew(
     assert is_found(panda.open(film, cache=True))
 
 
+@pytest.mark.parametrize("tokens", [1, 9, 5000, 10**9, 2**32 - 1, 2**40, -1, 0, 3.5, True, "9"])
+def test_an_entry_with_a_number_of_tokens_that_cannot_be_is_dropped(
+    panda: Panda, film: Path, folder: Path, tokens: object
+) -> None:
+    wanted = ask(panda, film).ask(QUESTION, max_tokens=4).text
+    (entry,) = entries(folder)
+    label = json.loads((entry / "entry.json").read_text())
+    (entry / "entry.json").write_text(json.dumps(label | {"tokens": tokens}))
+    assert panda.open(film, cache=True).ask(QUESTION, max_tokens=4).text == wanted
+    assert entries(folder) == []
+
+
 @pytest.mark.parametrize("place", [0, 9, 0.3, 0.6, -1])
 def test_a_flipped_bit_is_noticed(panda: Panda, film: Path, folder: Path, place: float) -> None:
     ask(panda, film)
