@@ -12,9 +12,11 @@ what it uses goes from the file to its device tensor by tensor.
 import logging
 import math
 import pickle
+import pickletools
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,19 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _FLOAT32_MAX = torch.finfo(torch.float32).max
 _WEIGHTS = (".safetensors", ".bin", ".gguf")
 _MOST_PARAMETERS_A_BYTE = 2.5  # 4 bits are 2; what is left allows for tensors stored once for two
-_PICKLE_BYTES = 1 << 24  # of names and shapes; the largest published ones take 1 MB
+_PICKLE_BYTES = 1 << 22  # of names and shapes; the largest published ones take 1 MB
+_LEGACY_PICKLES = 5  # at the start of a file of before 2020; the numbers follow
+_MOST_BUILDS = 16  # a state dict has one, for its metadata
+_GLOBALS = frozenset(
+    (
+        "collections.OrderedDict",
+        "torch._utils._rebuild_tensor",
+        "torch._utils._rebuild_tensor_v2",
+        "torch._utils._rebuild_parameter",
+    )
+)
+"""What a pickle of saved tensors may name, beside storages and dtypes."""
+
 _SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty", "max_length", "max_new_tokens")
 
 
@@ -357,6 +371,7 @@ def _open_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
 def _open_bin(path: Path) -> Iterator[tuple[str, Tensor]]:
     try:
         zipped = _is_archive(path)
+        _check_pickles(path, zipped)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about what is odd in a file that is refused anyway
             # files of before 2020 are no zip archives, and cannot be mapped
@@ -387,10 +402,64 @@ def _is_archive(path: Path) -> bool:
         entries = archive.infolist()
     sizes = sum(entry.file_size for entry in entries)
     stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
-    pickled = max((e.file_size for e in entries if e.filename.endswith(".pkl")), default=0)
+    pickled = max((e.file_size for e in entries if e.filename.lower().endswith(".pkl")), default=0)
     if not stored or sizes > path.stat().st_size or pickled > _PICKLE_BYTES:
         raise ValueError("compressed, or larger than the file")
     return True
+
+
+def _check_pickles(path: Path, zipped: bool) -> None:
+    """Refuse pickles that could take memory or time out of proportion to their size.
+
+    torch's own unpickler runs no code, but it lets a pickle call `bytearray(2**31 - 1)`, or build
+    a dictionary of the same long list again and again.
+
+    Raises:
+        UnpicklingError: One does anything that saved tensors do not.
+        ValueError: One is longer than any published one, or damaged.
+    """
+    if zipped:
+        # torch's own reader: another one may see other entries in a crafted archive
+        content = torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")
+        if len(content) > _PICKLE_BYTES:
+            raise ValueError("too long a pickle")
+        _check_pickle(BytesIO(content))
+        return
+    with path.open("rb") as file:
+        start = BytesIO(file.read(_PICKLE_BYTES))
+    for _ in range(_LEGACY_PICKLES):
+        _check_pickle(start)
+
+
+def _check_pickle(content: BytesIO) -> None:
+    """`_check_pickles` of the pickle that begins where `content` stands; leaves it at its end."""
+    before: tuple[str, ...] = ("", "", "")
+    builds = 0
+    for opcode, argument, _ in pickletools.genops(content):
+        name = opcode.name
+        if "PUT" in name or name == "MEMOIZE":
+            continue
+        if name == "GLOBAL":
+            module, _, attribute = str(argument).partition(" ")
+            storage_or_type = module == "torch" and _is_storage_or_dtype(attribute)
+            if not storage_or_type and f"{module}.{attribute}" not in _GLOBALS:
+                raise pickle.UnpicklingError(f"{module}.{attribute} is no part of saved tensors")
+        elif name in ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX"):
+            raise pickle.UnpicklingError(f"{name} is no part of saved tensors")
+        elif name == "BUILD":
+            builds += 1
+        elif name == "REDUCE" and not (
+            before[2] in ("EMPTY_TUPLE", "TUPLE3") or (before[2] == "TUPLE" and before[0] != "MARK")
+        ):  # OrderedDict takes nothing, and all else at least three arguments
+            raise pickle.UnpicklingError("a call that saved tensors do not need")
+        before = (*before[1:], name)
+    if builds > _MOST_BUILDS:
+        raise pickle.UnpicklingError("more state than saved tensors have")
+
+
+def _is_storage_or_dtype(name: str) -> bool:
+    found = getattr(torch, name, None) if name.isidentifier() else None
+    return name.endswith("Storage") or isinstance(found, torch.dtype)
 
 
 def _kind(tensor: Tensor) -> str:

@@ -276,6 +276,36 @@ def test_a_file_that_would_run_code_is_refused(folder: Path, zipped: bool) -> No
 
 
 @pytest.mark.parametrize(
+    "stored",
+    [
+        b"c__builtin__\nbytearray\nJ\xff\xff\xff\x7f\x85R",
+        b"cbuiltins\nset\n)R",
+        b"ctorch.storage\nUntypedStorage\nJ\xff\xff\xff\x7f\x85R",
+        b"\x8c\x08builtins\x8c\x09bytearray\x93J\xff\xff\xff\x7f\x85R",
+        b"ccollections\nOrderedDict\n(h\x05tR",
+        b"ccollections\nOrderedDict\nh\x05\x85R",
+        b"ccollections\nOrderedDict\n)R}b" + b"}b" * 20,
+    ],
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_that_could_take_any_memory_is_not_opened(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, stored: bytes, zipped: bool
+) -> None:
+    shard = sorted(folder.glob("*.bin"))[0]
+    content = b"\x80\x02}X\x01\x00\x00\x00a" + stored + b"s."
+    if zipped:
+        with zipfile.ZipFile(shard, "w", zipfile.ZIP_STORED) as archive:
+            archive.writestr("archive/data.pkl", content)
+            archive.writestr("archive/version", "3\n")
+            archive.writestr("archive/data/0", bytes(1 << 16))
+    else:
+        shard.write_bytes(b"\x80\x02K\x01." * 3 + content + bytes(1 << 16))
+    monkeypatch.setattr(torch, "load", None)
+    with pytest.raises(ModelError, match="was refused: it is damaged, or would run code"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
     "content",
     [b"", b"not weights at all", b"PK\x03\x04half a zip", pickle.dumps({"a": 1}), b"\x80\x02."],
 )
@@ -536,7 +566,7 @@ def test_only_dense_tensors_of_common_types_are_weights(
 ) -> None:
     folder, tensors = unshared
     write_bin_shards(folder, tensors | {"lm_head.weight": make(tensors["lm_head.weight"])})
-    with pytest.raises(ModelError, match=r"01-of|lm_head"):
+    with pytest.raises(ModelError, match=r"02-of.* was refused|lm_head|01-of"):
         load(folder)
 
 
