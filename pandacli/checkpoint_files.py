@@ -9,6 +9,9 @@ from pandacli.errors import ModelError
 INCOMPLETE = "the files may be incomplete or damaged: get the model again"
 """The hint where a file is missing or cannot be what it should."""
 
+MODEL_TYPES = ("videopanda", "eve")
+"""What `model_type` in the authors' files says: of a trained model, and of the one it began as."""
+
 _NAMED = 3  # how many tensors or files an error names
 
 

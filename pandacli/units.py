@@ -8,7 +8,7 @@ _SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?) *([KMGT]?)(I?)B?", re.ASCII)
 def size(count: float) -> str:
     """A number of bytes in the unit that fits it."""
     for unit in ("bytes", "kB", "MB"):
-        if count < 1000:
+        if round(count) < 1000:
             return f"{count:.0f} {unit}"
         count /= 1000
     return f"{count:,.1f} GB"

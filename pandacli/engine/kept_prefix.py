@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pandacli.errors import ModelError
 from pandacli.store.clip_digest import clip_digest
+from pandacli.store.identity import DamagedError
 from pandacli.store.prefixes import Entry, Label, Prefixes, entry_name
 from pandacli.video.clip import Clip
 
@@ -170,6 +171,8 @@ class KeptPrefix:
         """The name of the entry; None where the model's files can no longer be read."""
         try:
             model = self._panda.identity
+        except DamagedError:
+            raise
         except ModelError:
             return None
         return entry_name(self.clip.fields, _form(self._panda, model) | {"ids": self._ids})
@@ -192,7 +195,7 @@ def _form(panda: "Panda", model: str) -> dict[str, Any]:
     """The model, its form, and the software that computes: another may round otherwise."""
     import torch
 
-    form = {
+    form: dict[str, Any] = {
         "model": model,
         "quant": panda.quant,
         "engine": panda.engine,
@@ -201,7 +204,19 @@ def _form(panda: "Panda", model: str) -> dict[str, Any]:
         "maths": MATHS,
         "torch": torch.__version__,
         "cpu": torch.backends.cpu.get_cpu_capability(),
+        "versions": {name: version(name) for name in ("transformers", "av", "pillow")},
     }
+    if panda.device.startswith("cuda") and torch.cuda.is_available():
+        cards = (device for device in panda.devices if device.startswith("cuda"))
+        form["cards"] = sorted({torch.cuda.get_device_name(card) for card in cards})
+    if panda.engine == "torch" and panda.quant != "none":
+        from pandacli.model.int8 import _input_steps
+
+        form["input_steps"] = _input_steps()
+    if panda.engine != "torch":  # these pick their kernels by the instructions of the CPU
+        from pandacli.engine.machine import cpu_flags
+
+        form["instructions"] = sorted(cpu_flags() or ())
     if panda.engine == "bitsandbytes":
         form["bitsandbytes"] = version("bitsandbytes")
     if panda.engine == "llama":

@@ -7,9 +7,9 @@ Importing this package registers its classes, so that `AutoConfig`, `AutoProcess
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from pandacli.checkpoint_files import MODEL_TYPES
 from pandacli.model.config import VideoPandaConfig
 from pandacli.model.modeling import VideoPandaForConditionalGeneration
-from pandacli.model.official import MODEL_TYPES
 from pandacli.model.processing import VideoPandaProcessor
 from pandacli.model.prompt import build_prompt, encode_prefix, encode_prompt
 from pandacli.model.tokenizer import VideoPandaTokenizer

@@ -26,11 +26,11 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from pandacli.checkpoint_files import INCOMPLETE, read_json, some, weight_files
+from pandacli.checkpoint_files import INCOMPLETE, MODEL_TYPES, read_json, some, weight_files
 from pandacli.errors import ModelError
 from pandacli.model import bnb_weights
 from pandacli.model.config import VideoPandaConfig, check_token_ids
-from pandacli.model.official import BATCH_COUNTER, MODEL_TYPES, tensor_name
+from pandacli.model.official import BATCH_COUNTER, tensor_name
 from pandacli.model.tokenizer import VideoPandaTokenizer
 
 logger = logging.getLogger(__name__)
@@ -78,6 +78,8 @@ def read_config(folder: Path, **overrides: Any) -> VideoPandaConfig:
         frequencies = LlamaRotaryEmbedding(config).inv_freq
         if not frequencies.isfinite().all():
             raise ValueError("rope_parameters give rotary positions that are not finite")
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception as error:  # the checks of transformers raise errors of many kinds
         reason = " ".join(str(error).split())
         raise ModelError(f"{path} cannot be used: {reason}") from error
@@ -112,7 +114,13 @@ def read_generation_config(folder: Path, config: VideoPandaConfig) -> Generation
     fields = read_json(path)
     try:
         ids = {name: value for name, value in fields.items() if name.endswith("_token_id")}
-        check_token_ids(ids, config.vocab_size)
+        # only the end of an answer matters; -1 and the like stand for no token in published files
+        check_token_ids({"eos_token_id": ids.get("eos_token_id")}, config.vocab_size)
+        for name, value in ids.items():
+            if name != "eos_token_id" and not (
+                type(value) is int and 0 <= value < config.vocab_size
+            ):
+                ids[name] = None
         sampling = {name: fields[name] for name in _SAMPLING if fields.get(name) is not None}
         for name, value in sampling.items():
             if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
@@ -257,7 +265,7 @@ def _check_size(folder: Path, config: VideoPandaConfig) -> None:
     A small folder cannot make panda allocate a large model, or build one layer by layer.
     """
     try:
-        held = sum(path.stat().st_size for path in folder.iterdir() if path.suffix in _WEIGHTS)
+        held = sum(map(_bytes_of, filter(lambda path: path.suffix in _WEIGHTS, folder.iterdir())))
     except OSError as error:
         raise ModelError(f"{folder} cannot be read: {error.strerror}") from error
     assert config.head_dim is not None  # filled in by transformers
@@ -271,6 +279,13 @@ def _check_size(folder: Path, config: VideoPandaConfig) -> None:
             f" weights beside it have {held:,} bytes",
             INCOMPLETE,
         )
+
+
+def _bytes_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # a dangling link, which is of no use to the model either
+        return 0
 
 
 def _stored_tensors(folder: Path) -> dict[str, Tensor]:
@@ -363,6 +378,8 @@ def _open_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
                 for key in file.keys()  # noqa: SIM118  (not a mapping)
                 if tensor_name(key) is not None
             }
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception as error:  # a damaged header can fail in any way
         raise ModelError(f"{path} cannot be read as weights", INCOMPLETE) from error
     yield from tensors.items()
@@ -380,6 +397,8 @@ def _open_bin(path: Path) -> Iterator[tuple[str, Tensor]]:
         raise ModelError(
             f"{path} was refused: it is damaged, or would run code when opened", INCOMPLETE
         ) from error
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception as error:  # a damaged pickle can fail in any way
         raise ModelError(f"{path} cannot be read as weights", INCOMPLETE) from error
     if not isinstance(stored, dict) or not all(isinstance(key, str) for key in stored):

@@ -168,6 +168,10 @@ def _check_fields(fields: dict[str, Any]) -> None:
     act = fields.get("hidden_act", "silu")
     if not isinstance(act, str) or act not in ACT2FN:
         raise ValueError(f"hidden_act {_short(act)} is not known")
+    for name in ("attention_bias", "mlp_bias", "tie_word_embeddings"):
+        # no Video-Panda has them, and not every way to run one would take them into account
+        if fields.get(name) not in (None, False):
+            raise ValueError(f"{name} {_short(fields[name])} is not supported")
     for name in ("rope_parameters", "rope_scaling"):
         if fields.get(name) is not None:
             _check_rope(name, fields[name])

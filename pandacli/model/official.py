@@ -8,9 +8,6 @@ Llama, `video_tower` and `video_projector`; sizes that their files do not state 
 
 from typing import Any
 
-MODEL_TYPES = ("videopanda", "eve")
-"""What `model_type` in the authors' files says: of a trained model, and of the one it began as."""
-
 BATCH_COUNTER = ".num_batches_tracked"
 """How the names of BatchNorm's counters end; nothing reads them."""
 

@@ -127,6 +127,8 @@ def _load(path: Path) -> Any:
     try:
         processor.LoadFromSerializedProto(read_bytes(path))
         _try_out(processor)
+    except MemoryError:
+        raise
     except Exception as error:  # a damaged model fails in any way, and often only when it is used
         raise ModelError(f"{path} is not a usable SentencePiece model", INCOMPLETE) from error
     return processor

@@ -1,7 +1,7 @@
 """Which models exist, where their files are on this machine, and how they come here.
 
-Nothing here imports torch, so a missing model is told at once. Only `plan_download` and `download`
-reach the network.
+Importing this does not import torch, so that a missing model is reported at once. Only
+`plan_download` and `download` reach the network.
 """
 
 from pandacli.store.catalogue import DEFAULT_MODEL, MODELS, KnownModel

@@ -2,11 +2,8 @@
 
 from pathlib import Path
 
-from pandacli.checkpoint_files import check_path, read_json, weight_files
+from pandacli.checkpoint_files import MODEL_TYPES, check_path, read_json, weight_files
 from pandacli.errors import ModelError
-
-MODEL_TYPES = ("videopanda", "eve")
-"""`model_type` of a saved Video-Panda, and of the base configuration it was trained from."""
 
 
 def check_checkpoint(folder: Path, ways_on: str | None = None) -> None:

@@ -231,11 +231,9 @@ def _stored_tensors(
         kind = _type_of(name, shape, form, many_bits)
         return ours, _Stored(f"{prefix}{name}.weight", shape, kind, heads.get(name, 0))
 
-    # without a head of its own, a model predicts by its embeddings
-    yield stored("model.embed_tokens.weight", "", "token_embd", config.tie_word_embeddings)
+    yield stored("model.embed_tokens.weight", "", "token_embd", many_bits=False)
     yield stored("model.norm.weight", "", "output_norm", many_bits=False)
-    if not config.tie_word_embeddings:
-        yield stored("lm_head.weight", "", "output", many_bits=True)
+    yield stored("lm_head.weight", "", "output", many_bits=True)
     for layer in range(layers):
         for name, ours in _LAYER_NAMES.items():
             key = f"model.layers.{layer}.{ours}.weight"

@@ -10,6 +10,10 @@ from pandacli.store.pulls import finished_pull
 from pandacli.store.resolve import ResolvedModel
 
 
+class DamagedError(ModelError):
+    """A file of a model is not the one that was pulled."""
+
+
 def identity(resolved: ResolvedModel) -> str:
     """The sha256 of the checkpoint that a model is, or was before only a copy was left of it.
 
@@ -38,7 +42,7 @@ def digests_of(resolved: ResolvedModel) -> tuple[str, dict[str, str]]:
     if known and pulled and pulled.commit == cached_commit(resolved.folder):
         for file in pulled.files:
             if file.sha256 and files.get(file.name, file.sha256) != file.sha256:
-                raise ModelError(
+                raise DamagedError(
                     f"{resolved.folder / file.name} is damaged: its sha256 is another than when it"
                     " was pulled",
                     f"mend it with: {known.download_command}",

@@ -201,6 +201,15 @@ def choose_files(model: KnownModel, listed: Iterable[PublishedFile]) -> tuple[Pu
             + (f" in {model.subfolder}" if model.subfolder else ""),
             "it may have been moved; a newer panda may know where",
         )
+    lacking = None if "tokenizer.model" in inside else "tokenizer.model"
+    if len(weights) > 1 and not any(file.name.endswith(".index.json") for file in weights):
+        lacking = "index of the shards"
+    if lacking:
+        raise ModelError(
+            f"the repository {model.repo} holds no {lacking}"
+            + (f" in {model.subfolder}" if model.subfolder else ""),
+            "it may be incomplete; try again later",
+        )
     return (*small, *sorted(weights, key=lambda file: file.bytes))
 
 

@@ -9,6 +9,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pandacli.small_files import read_object
 from pandacli.store.catalogue import KnownModel
 from pandacli.store.durable import write_text
 from pandacli.store.places import home
@@ -23,7 +24,7 @@ class Pull:
 
     Args:
         commit: The commit that its files are from.
-        files: The files; each large one has been checked against its digest once it is finished.
+        files: The files; each has been checked against its digest once it is finished.
     """
 
     commit: str
@@ -68,13 +69,13 @@ def _unfinished_path(model: KnownModel) -> Path:
 def _read(path: Path) -> Pull | None:
     """The record at `path`; None for one that is damaged, as for none: pulling again mends it."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_object(path)
         if record["format"] != _FORMAT:
             return None
         files = tuple(PublishedFile(**file) for file in record["files"])
         commit = str(record["commit"])
         return Pull(commit, files) if COMMIT.fullmatch(commit) else None
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError):
         return None
 
 

@@ -176,6 +176,37 @@ def test_prefix_of_other_software_is_not_used(
     assert not is_found(panda.open(film, cache=True))
 
 
+@pytest.mark.parametrize("package", ["transformers", "av", "pillow"])
+def test_prefix_of_another_version_of_a_package_is_not_used(
+    panda: Panda, film: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    ask(panda, film)
+    real = kept_prefix.version
+    monkeypatch.setattr(
+        kept_prefix, "version", lambda name: "0.0.1" if name == package else real(name)
+    )
+    assert not is_found(panda.open(film, cache=True))
+
+
+@pytest.mark.parametrize(
+    ("engine", "name", "other"),
+    [
+        ("torch", "pandacli.model.int8._input_steps", lambda: 1),
+        ("bitsandbytes", "pandacli.engine.machine.cpu_flags", lambda: {"none"}),
+        ("llama", "pandacli.engine.machine.cpu_flags", lambda: {"none"}),
+    ],
+)
+def test_prefix_of_kernels_that_round_otherwise_has_another_name(
+    panda: Panda, monkeypatch: pytest.MonkeyPatch, engine: str, name: str, other: object
+) -> None:
+    monkeypatch.setitem(panda.__dict__, "quant", "8bit")
+    monkeypatch.setitem(panda.__dict__, "engine", engine)
+    before = kept_prefix._form(panda, "model")
+    assert before == kept_prefix._form(panda, "model")
+    monkeypatch.setattr(name, other)
+    assert before != kept_prefix._form(panda, "model")
+
+
 def test_the_usual_system_prompt_is_the_same_in_words(panda: Panda, film: Path) -> None:
     from pandacli.model.prompt import DEFAULT_SYSTEM
 

@@ -381,6 +381,30 @@ def test_a_generation_config_that_cannot_be_is_named(folder: Path, fields: dict[
         load(folder)
 
 
+def test_ids_out_of_range_in_a_generation_config_stand_for_none(folder: Path) -> None:
+    fields = {"eos_token_id": 2, "pad_token_id": 32000, "bos_token_id": "x"}
+    (folder / "generation_config.json").write_text(json.dumps(fields))
+    generation = load(folder).generation_config
+    assert (generation.eos_token_id, generation.pad_token_id) == (2, None)
+
+
+def test_a_dangling_link_beside_the_weights_does_no_harm(folder: Path) -> None:
+    (folder / "old.bin").symlink_to(folder / "gone")
+    load(folder)
+
+
+@pytest.mark.parametrize("error", [MemoryError, torch.OutOfMemoryError])
+def test_lack_of_memory_is_not_taken_for_a_damaged_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(error):
+        load(folder)
+
+
 def test_what_names_code_in_a_generation_config_is_ignored(folder: Path) -> None:
     fields = {
         "custom_generate": "evil/repo",
@@ -474,6 +498,9 @@ def test_the_published_tokenizer_settings_are_read(tmp_path: Path) -> None:
         ("rope_scaling", [1]),
         ("rope_theta", 0),
         ("torch_dtype", "evil"),
+        ("attention_bias", True),
+        ("mlp_bias", True),
+        ("tie_word_embeddings", True),
         ("torch_dtype", "int8"),
         ("eos_token_id", 64),
         ("eos_token_id", "2"),

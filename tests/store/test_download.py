@@ -353,6 +353,15 @@ def test_a_cache_that_cannot_be_written_is_told() -> None:
     assert refusal().message.startswith("cannot write")
 
 
+@pytest.mark.parametrize("lost", ["tokenizer.model", "pytorch_model.bin.index.json"])
+def test_a_repository_that_lacks_a_needed_file_is_refused_before_any_download(
+    hub: FakeHub, lost: str
+) -> None:
+    hub.commits[FIRST] = {k: v for k, v in checkpoint().items() if not k.endswith(lost)}
+    assert "holds no" in refusal().message
+    assert hub.fetched() == []
+
+
 @pytest.mark.parametrize("lost", ["config.json", SHARD])
 def test_a_repository_without_the_model_is_told(hub: FakeHub, lost: str) -> None:
     kept = {path: content for path, content in checkpoint().items() if not path.endswith(lost)}
