@@ -1,12 +1,12 @@
 """The gate for checkpoint folders: the authors' layout, or one written by `save_pretrained`.
 
 Every way to load a model (plain weights, weights that bitsandbytes quantised, our own copies,
-conversion) takes its tensors from here, and only if configuration, names, shapes, types and values
-are right; what is wrong is a `ModelError`. Nothing in a folder can run code, and what a file says
-of its own size is never believed beyond the size of the file.
+conversion) has its files checked here first: configuration, names, shapes, types and values; what
+is wrong is a `ModelError`. Nothing in a folder can run code, and what a file says of its own size
+is never believed beyond the size of the file.
 
-Files are mapped into memory, not read whole: what the model does not use is never touched, and
-what it uses goes from the file to its device tensor by tensor.
+Files are mapped into memory, not read whole, except `.bin` files of before 2020: what the model
+does not use is never touched, and what it uses goes from the file to its device tensor by tensor.
 """
 
 import logging
