@@ -246,7 +246,7 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     ("odd", "named"),
     [
         ({"hidden_act": "gelu"}, "activations of type gelu"),
-        ({"attention_bias": True}, "biases"),
+        ({"attention_bias": True}, "attention_bias True is not supported"),
         (
             {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}},
             "rotary positions of type linear",
@@ -257,7 +257,7 @@ def test_a_llama_of_another_kind_is_refused(
     tmp_path: Path, odd: dict[str, object], named: str
 ) -> None:
     save_small_llama(tmp_path / "odd", **odd)
-    with pytest.raises(ModelError, match=f"{named}, which are not exported"):
+    with pytest.raises(ModelError, match=named):
         export_gguf(tmp_path / "odd", tmp_path / "odd.gguf", "f16")
 
 
