@@ -66,9 +66,7 @@ def sizes_of(config: "VideoPandaConfig") -> Sizes:
 
     with torch.device("meta"):
         model = VideoPandaForConditionalGeneration(config)
-    back = _count(model.model.norm) + (
-        0 if model.lm_head.weight is model.model.embed_tokens.weight else _count(model.lm_head)
-    )
+    back = _count(model.model.norm) + _count(model.lm_head)
     layers = len(model.model.layers)
     layer = _count(model.model.layers) // layers if layers else 0
     linears = sum(

@@ -210,8 +210,6 @@ def _check_kind(folder: Path, config: "VideoPandaConfig") -> None:
         odd.append(f"activations of type {config.hidden_act}")
     if (kind := rope.get("rope_type", "default")) != "default":
         odd.append(f"rotary positions of type {kind}")
-    if config.attention_bias or config.mlp_bias:
-        odd.append("biases")
     if odd:
         raise ModelError(
             f"the model in {folder} has {' and '.join(odd)}, which are not exported to llama.cpp",
