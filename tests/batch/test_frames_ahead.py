@@ -20,6 +20,7 @@ from pandacli.batch.worker_process import WorkerProcess
 from pandacli.errors import ClipError, DeviceError, PandaError
 from pandacli.video import Clip, Frames, preprocess, sample_frames
 from tests.batch import deadly
+from tests.batch.conftest import SIZES
 
 SIDE = 112
 
@@ -42,7 +43,7 @@ def workers() -> list[psutil.Process]:
 
 
 def test_they_are_those_that_are_read_here(ahead, clips) -> None:
-    wanted = [Clip(path) for path in sorted(clips.iterdir())]
+    wanted = [Clip(clips / name) for name in sorted(SIZES)]
     for (number, frames), clip in zip(read(ahead, *wanted), wanted, strict=True):
         here = read_fitted(clip, 8, SIDE)
         assert isinstance(frames, Frames)

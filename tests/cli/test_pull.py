@@ -298,7 +298,7 @@ def test_the_published_sizes_are_told_before_the_download(panda, hub):
     hub.commits[KNOWN] = published()
     done = panda("pull", NAME, STAND_IN_COPY_BYTES=str(10**18))
     assert f"{NAME}, with its quantised copy, needs 1,000,000,016.7 GB more" in done.stderr
-    assert "not one known" not in done.stderr
+    assert "unknown to panda" not in done.stderr
 
 
 def test_a_pull_of_a_damaged_model_mends_it_and_says_so(panda, home):
@@ -325,7 +325,7 @@ def test_a_pull_reads_a_copy_again_that_was_found_whole_before(panda, home):
 def test_info_tells_a_commit_that_is_not_known(panda):
     panda("pull", NAME, "--quant", "none")
     text = panda("info", NAME).stdout
-    assert f"{FIRST}, not one known to panda, and has other weights" in text
+    assert f"{FIRST}, unknown to panda, with different weights" in text
     assert f"known       commit {KNOWN}" in text
     assert json.loads(panda("info", NAME, "--json").stdout)["commit_known"] is False
 

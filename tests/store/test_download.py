@@ -470,7 +470,7 @@ def test_a_file_without_an_end_is_read_to_its_declared_size(
     hub.endless.add(f"videopanda_fitu/{name}")
     assert refusal().message.endswith(f"serves {name} with more bytes than it lists")
     hub.close()
-    assert 0 < hub.sent < ENDLESS
+    assert hub.sent < ENDLESS  # counted once sent, so it may still be 0
     assert sum(p.stat().st_size for p in (tmp_path / "hub").rglob("*") if p.is_file()) < 400_000
 
 
