@@ -1,4 +1,4 @@
-"""VIDEO and QUESTION on the command line: what is given in the wrong place is told at once."""
+"""Checks of VIDEO and QUESTION on the command line, before anything slow happens."""
 
 import os
 from collections.abc import Sequence
