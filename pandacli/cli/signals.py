@@ -79,11 +79,12 @@ class _Watch:
                         heard_at, code = monotonic(), _CODES[signal.Signals(number)]
             now = monotonic()
             if self.ending is not None and now >= self._deadline:
-                self._exit(self.ending)
+                self.exit(self.ending)
             if heard_at and now >= heard_at + GRACE:
-                self._exit(code)
+                self.exit(code)
 
-    def _exit(self, code: int) -> NoReturn:
+    def exit(self, code: int) -> NoReturn:
+        """End the process, having given the terminal back."""
         import threading
 
         with suppress(Exception):
@@ -140,7 +141,7 @@ def survive() -> None:
         _watch.tell(_HANDLED)
 
 
-def interrupt(_signal: int, _frame: FrameType | None) -> None:
+def interrupt(_signal: int, frame: FrameType | None) -> None:
     """The handler of SIGINT that ends the program.
 
     Raises:
@@ -149,6 +150,7 @@ def interrupt(_signal: int, _frame: FrameType | None) -> None:
     survive()
     if ending() is None:
         end(INTERRUPTED)
+        _exit_within_import(frame)
         raise KeyboardInterrupt
 
 
@@ -159,8 +161,11 @@ def interrupts_do_not_end() -> Iterator[None]:
     One that leaves the block ends the program.
     """
 
-    def stop(_signal: int, _frame: FrameType | None) -> NoReturn:
+    def stop(_signal: int, frame: FrameType | None) -> NoReturn:
         survive()
+        if _within_import(frame):
+            end(INTERRUPTED)
+            _exit_within_import(frame)
         raise KeyboardInterrupt
 
     before = signal.getsignal(signal.SIGINT)
@@ -194,12 +199,31 @@ def leave() -> None:
             signal.signal(number, signal.SIG_IGN if ignored else signal.SIG_DFL)
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
+def _terminate(_signal: int, frame: FrameType | None) -> None:
     survive()
     if ending() is None:
         end(TERMINATED)
+        _exit_within_import(frame)
         # An exception unwinds the spinner, which gives the terminal its cursor back.
         raise Terminated(TERMINATED)
+
+
+def _exit_within_import(frame: FrameType | None) -> None:
+    """End the process at once if the main thread is importing a module.
+
+    Compiled modules call Python while they are initialised, and C++ aborts the process on an
+    exception that it does not expect there.
+    """
+    if _watch is not None and _watch.ending is not None and _within_import(frame):
+        _watch.exit(_watch.ending)
+
+
+def _within_import(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _terminal_settings() -> list[Any] | None:

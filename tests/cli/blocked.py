@@ -2,13 +2,16 @@
 
 BLOCKED     "decoder" blocks in C where frames are read, here or in a process of a batch; "second"
             does so from the second clip on; "unwinding" waits for ever after an interruption;
-            "swallowing" ignores interruptions; nothing blocks where it is empty
+            "swallowing" ignores interruptions; "importing" is the initialisation of a compiled module,
+            which aborts on an exception; nothing blocks where it is empty
 BLOCKED_AT  the file that is made once it blocks
 """
 
 import ctypes
+import importlib
 import multiprocessing
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -51,6 +54,17 @@ def swallowing(*_, **__):
             threading.Event().wait()
         except BaseException:
             continue
+
+
+def importing(*_, **__):
+    module = Path(os.environ["BLOCKED_AT"]).with_name("compiled.py")
+    module.write_text(
+        "import os, threading\nfrom tests.cli import blocked\n"
+        "try:\n    blocked._blocks()\n    threading.Event().wait()\n"
+        "except BaseException:\n    os.abort()\n"
+    )
+    sys.path.insert(0, str(module.parent))
+    importlib.import_module("compiled")
 
 
 def _blocks():

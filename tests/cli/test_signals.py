@@ -133,6 +133,17 @@ def test_what_does_not_let_the_interruption_through_is_left(
     assert seconds < SOON + LOAD
 
 
+@pytest.mark.parametrize("name", CODES)
+def test_ends_without_an_exception_while_a_compiled_module_is_imported(
+    start, blocks, clip, name
+) -> None:
+    process = start("frames", str(clip), BLOCKED="importing")
+    blocks()
+    code, said, seconds = ends(process, getattr(signal, name))
+    assert (code, said) == (CODES[name], "")
+    assert seconds < SOON + LOAD
+
+
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGINT"])
 def test_a_signal_that_the_caller_ignores_stays_ignored(
     variables, home, blocks, clip, name
