@@ -15,11 +15,11 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 
 # What a release of a dependency could break: the model, quantised forms, decoding, every command.
-SMOKE := tests/model tests/engine/test_panda.py tests/engine/test_torch_branches.py \
-	tests/engine/test_forms.py tests/engine/test_llama_cpp.py tests/store/test_convert.py \
-	tests/store/test_download.py tests/video/test_frames.py tests/video/test_reader.py \
+SMOKE := tests/modeling tests/inference/test_panda.py tests/inference/test_torch_branches.py \
+	tests/inference/test_forms.py tests/inference/test_llama_cpp.py tests/checkpoints/test_convert.py \
+	tests/checkpoints/test_download.py tests/video/test_frames.py tests/video/test_reader.py \
 	tests/batch/test_run.py tests/cli/test_with_tiny.py tests/cli/test_chat_terminal.py \
-	tests/cli/test_help.py tests/ui/test_progress.py tests/ui/test_console.py
+	tests/cli/test_help.py tests/terminal/test_progress.py tests/terminal/test_console.py
 
 # The first Python that is new enough; another one: make demo PYTHON=/path/to/python
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \

@@ -30,7 +30,7 @@ from rich.console import Console
 
 from benchmarks.report import Row, draw, table_of
 from benchmarks.startup import IMPORTS
-from pandacli.engine.machine import machine
+from pandacli.diagnostics.machine import machine
 
 _LAYERS = 4  # of the 7B's 32
 _DECODE_GOAL = 1 / 1.2  # of the torch engine beside llama.cpp, as is the next

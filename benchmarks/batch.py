@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pandacli import Panda
-from pandacli.batch.answering import Settings
+from pandacli.batch.clip_worker import Settings
 from pandacli.batch.job import Batch, Job
 from training.drawing import write_clip
 from training.questions import QUESTION_KINDS, random_dialogue

@@ -24,8 +24,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pandacli.engine.machine import machine
-from pandacli.store import resolve
+from pandacli.checkpoints import resolve
+from pandacli.diagnostics.machine import machine
 
 _WIDTH = 104  # of the table, whatever the terminal has
 _WEIGHTS = (".bin", ".safetensors", ".gguf")

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from pandacli.model import VideoPandaConfig, VideoPandaForConditionalGeneration
+from pandacli.modeling import VideoPandaConfig, VideoPandaForConditionalGeneration
 
 INDEX = "pytorch_model.bin.index.json"
 

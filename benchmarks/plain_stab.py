@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pandacli.model.patches import chunk_length, content_boxes
-from pandacli.model.stab import STAB
+from pandacli.modeling.patches import chunk_length, content_boxes
+from pandacli.modeling.stab import STAB
 
 
 def plain_sequences(stab: STAB, pixel_values: Tensor) -> list[list[Tensor]]:

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from benchmarks.one_form import CLIP
 from pandacli import Panda
-from pandacli.engine.kept_prefix import ClipPrefixes
+from pandacli.prefix_cache.clip import ClipPrefixes
 from pandacli.video.clip import Clip
 
 QUESTION = "What happens in this video?"

@@ -25,8 +25,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from benchmarks.plain_stab import plain_frames, plain_sequences
 from benchmarks.report import Row, table_of
-from pandacli.model.config import VideoPandaConfig
-from pandacli.model.modeling import VideoPandaModel
+from pandacli.modeling.configuration_videopanda import VideoPandaConfig
+from pandacli.modeling.modeling_videopanda import VideoPandaModel
 
 FRAMES = 8
 _SHAPES = {"1:1": 1.0, "16:9": 9 / 16}  # height of the content, as a part of the canvas

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from benchmarks.one_form import CLIP
 from pandacli import Panda
-from pandacli.engine.conversation import Conversation
+from pandacli.chat.conversation import Conversation
 
 QUESTIONS = ("What happens in this video?", "What does the largest of them do?", "And why?")
 

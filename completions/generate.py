@@ -15,13 +15,14 @@ from typing import Any
 
 import typer
 
-from pandacli.batch.formats import FORMATS, OUTPUT_FORMATS
+from pandacli.batch.readers import FORMATS
+from pandacli.batch.writers import OUTPUT_FORMATS
+from pandacli.checkpoints import MODELS
 from pandacli.cli.app import app
 from pandacli.cli.rm import QUANTS as REMOVABLE
 from pandacli.cli.settings import QUANTS
-from pandacli.engine.engines import ENGINES, RAY
-from pandacli.store import MODELS
-from pandacli.ui.terminal import GRAPHICS
+from pandacli.inference.options import ENGINES, RAY
+from pandacli.terminal.capabilities import GRAPHICS
 from pandacli.video.clip import VIDEO_SUFFIXES
 
 HERE = Path(__file__).parent

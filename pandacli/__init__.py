@@ -9,7 +9,7 @@ Importing this package is cheap: torch and the rest are imported when a model is
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pandacli.engine import Panda
+    from pandacli.inference import Panda
 
 __version__ = "0.1.0"
 
@@ -18,7 +18,7 @@ __all__ = ["Panda", "__version__"]
 
 def __getattr__(name: str) -> Any:
     if name == "Panda":
-        from pandacli.engine import Panda
+        from pandacli.inference import Panda
 
         return Panda
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

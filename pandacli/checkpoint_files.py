@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pandacli import small_files
+from pandacli import file_io
 from pandacli.errors import ModelError
 
 INCOMPLETE = "the files may be incomplete or damaged: get the model again"
@@ -55,7 +55,7 @@ def read_json(path: Path) -> dict[str, Any]:
         ModelError: The file is missing or damaged, or holds anything but an object.
     """
     try:
-        return small_files.read_object(path)
+        return file_io.read_object(path)
     except FileNotFoundError as error:
         raise ModelError(f"no {path.name} in {path.parent}") from error
     except OSError as error:

@@ -61,8 +61,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer_model: bytes)
     """A checkpoint folder of a model small enough to ask thousands of times."""
     import torch
 
-    from pandacli.model.config import VideoPandaConfig
-    from pandacli.model.modeling import VideoPandaForConditionalGeneration
+    from pandacli.modeling.configuration_videopanda import VideoPandaConfig
+    from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
 
     config = VideoPandaConfig(
         image_size=112,

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pandacli.model import VideoPandaConfig, VideoPandaForConditionalGeneration
+from pandacli.modeling import VideoPandaConfig, VideoPandaForConditionalGeneration
 from tests.parity_weights import fill
 
 SIZES: dict[str, Any] = {

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from pandacli.model.prompt import encode_prefix, encode_prompt
-from pandacli.model.tokenizer import VideoPandaTokenizer
+from pandacli.modeling.prompt import encode_prefix, encode_prompt
+from pandacli.modeling.tokenization_videopanda import VideoPandaTokenizer
 from pandacli.video import sample_indices
-from pandacli.video.canvas import content_box, fit_to_canvas
+from pandacli.video.preprocessing import content_box, fit_to_canvas
 from training.drawing import degrade, draw_frames, outline_of
 from training.questions import QUESTION_KINDS, Dialogue, random_dialogue
 from training.scenes import COLOURS, KINDS, MOTIONS, Scene, random_scene

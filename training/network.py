@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AttentionInterface
 
-from pandacli.model.modeling import VideoPandaForConditionalGeneration
-from pandacli.model.prompt import encode_prefix
-from pandacli.model.tokenizer import VideoPandaTokenizer
-from pandacli.video.canvas import MEAN, STD
+from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
+from pandacli.modeling.prompt import encode_prefix
+from pandacli.modeling.tokenization_videopanda import VideoPandaTokenizer
+from pandacli.video.preprocessing import MEAN, STD
 from training.lessons import IGNORED, Batch
 from training.scenes import COLOURS, KINDS, MOTIONS
 

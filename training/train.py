@@ -18,9 +18,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from transformers.utils import logging as transformers_logging
 
-from pandacli.model.config import VideoPandaConfig
-from pandacli.model.modeling import VideoPandaForConditionalGeneration
-from pandacli.model.tokenizer import VideoPandaTokenizer
+from pandacli.modeling.configuration_videopanda import VideoPandaConfig
+from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
+from pandacli.modeling.tokenization_videopanda import VideoPandaTokenizer
 from training.lessons import Batch, Lessons
 from training.network import Losses, Pupil
 from training.vocabulary import train_vocabulary

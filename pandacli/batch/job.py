@@ -11,25 +11,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self, TextIO
 
-from pandacli import store
-from pandacli.batch.answering import Settings
-from pandacli.batch.answers_file import AnswersFile
-from pandacli.batch.answers_stream import AnswersStream
-from pandacli.batch.digest import record_hash
-from pandacli.batch.formats import (
-    Questions,
-    check_shape,
-    is_in_shape,
-    open_questions,
-    write_answers,
-)
-from pandacli.batch.index import Index
-from pandacli.batch.output_path import refuse_foreign, refuse_same, writable_file
+from pandacli import checkpoints
+from pandacli.batch.clip_worker import Settings
+from pandacli.batch.output import refuse_foreign, refuse_same, writable_file
 from pandacli.batch.ray_run import RayRun
-from pandacli.batch.run import Run
+from pandacli.batch.readers import Questions, open_questions
+from pandacli.batch.record_index import Index
+from pandacli.batch.records import record_hash
+from pandacli.batch.results_file import AnswersFile
+from pandacli.batch.results_stream import AnswersStream
+from pandacli.batch.runner import Run
 from pandacli.batch.videos import VideoFolder
+from pandacli.batch.writers import check_shape, is_in_shape, write_answers
 from pandacli.errors import ClipError, UsageError
-from pandacli.store.durable import settle
+from pandacli.file_io import settle
 
 STREAM = "-"
 """Stands for stdin, or stdout, in place of a file."""
@@ -153,9 +148,9 @@ class Batch:
             ClipError: The file of questions cannot be read.
         """
         job = self.job
-        resolved = store.resolve(job.settings.model)
+        resolved = checkpoints.resolve(job.settings.model)
         say(f"identifying {resolved.name}")
-        weights = store.identity(resolved)
+        weights = checkpoints.identity(resolved)
         self.settings, dtype = _settled(job, resolved)
         self._decisive = self.settings.decisive() | {"weights": weights, "dtype": dtype}
         say("reading the questions")
@@ -169,7 +164,7 @@ class Batch:
             self.settings,
             VideoFolder(job.video_dir or home),
             self._answers,
-            canvas_side=store.canvas_side(resolved.folder),
+            canvas_side=checkpoints.canvas_side(resolved.folder),
             fail_fast=job.fail_fast,
         )
         return self.run
@@ -255,7 +250,7 @@ class Batch:
         return opened.enter_context(AnswersFile(Path(folder) / "answers.jsonl"))
 
 
-def _settled(job: Job, model: store.ResolvedModel) -> tuple[Settings, str | None]:
+def _settled(job: Job, model: checkpoints.ResolvedModel) -> tuple[Settings, str | None]:
     """The settings with what "auto" stands for, and the number format that is computed in.
 
     Those of a cluster stay as they are: what "auto" stands for depends on its machines.
@@ -265,7 +260,7 @@ def _settled(job: Job, model: store.ResolvedModel) -> tuple[Settings, str | None
         return settings, None
     import torch  # takes seconds
 
-    from pandacli.engine.preparing import plan_for
+    from pandacli.inference.planning.loader import plan_for
 
     # a worker of Ray has one card
     one_card = job.ray and settings.device in ("auto", "cuda") and torch.cuda.is_available()

@@ -9,16 +9,16 @@ from dataclasses import replace
 from threading import Event
 from typing import Any
 
-from pandacli import store
-from pandacli.batch.answering import Done, Settings, failures
-from pandacli.batch.index import Index
+from pandacli import checkpoints
+from pandacli.batch.clip_worker import Done, Settings, failures
+from pandacli.batch.counters import Outcome, Tally
 from pandacli.batch.ray_board import Board, feed
 from pandacli.batch.ray_cluster import Placement, joined, place
 from pandacli.batch.ray_feeder import Feeder
 from pandacli.batch.ray_worker import ClipWorker, Result, Task
-from pandacli.batch.run import Answers, record_outcome
+from pandacli.batch.record_index import Index
+from pandacli.batch.runner import Answers, record_outcome
 from pandacli.batch.shares import shares, shares_of
-from pandacli.batch.tally import Outcome, Tally
 from pandacli.batch.videos import VideoFolder
 from pandacli.errors import DeviceError, PandaError, UsageError
 
@@ -165,7 +165,7 @@ class RayRun:
 
     def _task(self, placement: Placement) -> Task:
         settings = self._settings
-        model = store.resolve(settings.model)
+        model = checkpoints.resolve(settings.model)
         where = str(model.folder.absolute()) if model.kind == "folder" else settings.model
         return Task(
             settings=replace(settings, model=where, device=placement.device),

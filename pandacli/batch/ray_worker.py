@@ -8,16 +8,16 @@ from threading import Event, Lock, Thread
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from pandacli.batch.answering import ClipQuestions, Line, Settings, failures
-from pandacli.batch.frames_ahead import FramesAhead
-from pandacli.batch.index import BadLine, Question
+from pandacli.batch.clip_worker import ClipQuestions, Line, Settings, failures
+from pandacli.batch.prefetch import FramesAhead
 from pandacli.batch.ray_board import DEALT_WITH
-from pandacli.batch.run import find_clip
+from pandacli.batch.record_index import BadLine, Question
+from pandacli.batch.runner import find_clip
 from pandacli.batch.videos import VideoFolder
 from pandacli.errors import DeviceError, ModelError, PandaError
 
 if TYPE_CHECKING:
-    from pandacli.engine import Panda
+    from pandacli.inference import Panda
     from pandacli.video import Frames
 
 ATTEMPTS = 3
@@ -155,11 +155,11 @@ def _load(task: Task) -> "Panda":
     """
     import torch
 
-    from pandacli import Panda, store
+    from pandacli import Panda, checkpoints
 
     settings = task.settings
-    resolved = store.resolve(settings.model)
-    if task.weights not in (None, store.identity(resolved)):
+    resolved = checkpoints.resolve(settings.model)
+    if task.weights not in (None, checkpoints.identity(resolved)):
         raise ModelError(f"{task.name} on a worker has other weights than here")
     torch.set_num_threads(task.threads)
     panda = Panda.load(

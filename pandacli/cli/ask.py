@@ -6,19 +6,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pandacli.cli import keeping, options, settings
-from pandacli.cli.arguments import EXAMPLE, check_questions, check_video
+from pandacli.cli import options, settings
+from pandacli.cli import startup as keeping
+from pandacli.cli.downloads import go_offline, offer_download
 from pandacli.cli.entry import STARTED
-from pandacli.cli.opening import Loading, load_model, read_clip
-from pandacli.cli.pulling import go_offline, offer_download
+from pandacli.cli.startup import (
+    EXAMPLE,
+    Loading,
+    check_questions,
+    check_video,
+    load_model,
+    read_clip,
+)
 from pandacli.errors import UsageError
-from pandacli.ui.console import Screen
-from pandacli.ui.keyboard import hidden_typing
-from pandacli.ui.report import Stopwatch, cut_off, sparse_frames
+from pandacli.terminal.console import Screen
+from pandacli.terminal.keyboard import hidden_typing
+from pandacli.terminal.report import Stopwatch, cut_off, sparse_frames
 from pandacli.video.clip import Clip, local_file
 
 if TYPE_CHECKING:
-    from pandacli.engine import Answer, LoadedClip
+    from pandacli.inference import Answer, LoadedClip
     from pandacli.video import Frames
 
 _LONGEST_QUESTION = 100_000  # characters; more than any model here can read

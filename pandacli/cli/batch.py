@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pandacli.cli import options, settings, signals
-from pandacli.cli.opening import Loading, load_model
-from pandacli.cli.pulling import go_offline, offer_download
+from pandacli.cli.downloads import go_offline, offer_download
+from pandacli.cli.startup import Loading, load_model
 from pandacli.errors import UsageError
-from pandacli.ui.console import Screen
-from pandacli.ui.keyboard import hidden_typing
-from pandacli.ui.report import json_text
+from pandacli.terminal.console import Screen
+from pandacli.terminal.keyboard import hidden_typing
+from pandacli.terminal.report import json_text
 
 if TYPE_CHECKING:
     from pandacli import Panda
     from pandacli.batch.job import Batch, Job
-    from pandacli.ui.batch import BatchDisplay
+    from pandacli.terminal.batch_display import BatchDisplay
 
 _EXAMPLE = "panda batch questions.jsonl"
 _SLOW = 5.0  # seconds
@@ -115,7 +115,7 @@ def batch(
     job = _job(questions, output, answers, chosen)
     how_run = {name: getattr(job.settings, name) for name in ("quant", "engine", "device")}
     from pandacli.batch.job import Batch
-    from pandacli.ui.batch import BatchDisplay
+    from pandacli.terminal.batch_display import BatchDisplay
 
     if questions == "-" and screen.can_ask:
         screen.notice("type the questions, a JSON object a line; end with Ctrl-D")
@@ -173,9 +173,9 @@ def batch(
 
 
 def _job(questions: str, output: str | None, answers: str | None, chosen: dict[str, Any]) -> "Job":
-    from pandacli.batch.answering import Settings
+    from pandacli.batch.clip_worker import Settings
     from pandacli.batch.job import Job
-    from pandacli.engine.engines import RAY
+    from pandacli.inference.options import RAY
 
     ray = chosen["engine"] == RAY
     for name in ("address", "workers"):

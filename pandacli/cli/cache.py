@@ -6,8 +6,8 @@ import typer
 
 from pandacli.cli import options, settings
 from pandacli.errors import PandaError
-from pandacli.ui.console import Screen
-from pandacli.ui.report import size
+from pandacli.terminal.console import Screen
+from pandacli.terminal.report import size
 
 
 def cache(
@@ -25,8 +25,8 @@ def cache(
     keeps more of it, PANDA_CACHE_SIZE=0 nothing. Piped, there are tabs between
     size, time of the last use, model, range and clip.
     """
-    from pandacli.store.prefixes import Prefixes
-    from pandacli.ui.prefixes import prefixes_json, show_prefixes
+    from pandacli.prefix_cache.disk import Prefixes
+    from pandacli.terminal.listings import prefixes_json, show_prefixes
 
     chosen = settings.resolve({"json": json, "cache-size": None, "debug": debug})
     screen = Screen()

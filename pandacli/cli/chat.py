@@ -6,21 +6,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pandacli.cli import keeping, options, settings, signals
-from pandacli.cli.arguments import check_video
+from pandacli.cli import options, settings, signals
+from pandacli.cli import startup as keeping
+from pandacli.cli.downloads import go_offline, offer_download
 from pandacli.cli.entry import STARTED
-from pandacli.cli.opening import Loading, read_clip
-from pandacli.cli.pulling import go_offline, offer_download
+from pandacli.cli.startup import Loading, check_video, read_clip
 from pandacli.errors import ClipError, PandaError, UsageError
-from pandacli.ui.console import Screen
-from pandacli.ui.keyboard import hidden_typing
-from pandacli.ui.report import Stopwatch
+from pandacli.terminal.console import Screen
+from pandacli.terminal.keyboard import hidden_typing
+from pandacli.terminal.report import Stopwatch
 from pandacli.video.clip import Clip, local_file
 
 if TYPE_CHECKING:
-    from pandacli.engine.kept_prefix import ClipPrefixes
-    from pandacli.engine.transcript import Transcript
-    from pandacli.ui.chat.talk import Subject, Talk
+    from pandacli.chat.transcript import Transcript
+    from pandacli.chat.turns import Subject, Talk
+    from pandacli.prefix_cache.clip import ClipPrefixes
     from pandacli.video import Frames
 
 _SETTABLE = ("temperature", "max-tokens", "seed")
@@ -142,8 +142,7 @@ def _earlier(go_on: bool, load: str | None) -> "tuple[Transcript | None, Path | 
         raise UsageError("--continue and --load are two conversations", "choose one of them")
     if not go_on and load is None:
         return None, None
-    from pandacli.engine.transcript import read_transcript
-    from pandacli.store.conversations import last_conversation
+    from pandacli.chat.transcript import last_conversation, read_transcript
 
     if load is not None:
         return read_transcript(Path(load)), None
@@ -188,8 +187,8 @@ def _subject(
     Raises:
         ModelError: The model is not on this machine, which is told before the prompt.
     """
-    from pandacli.store import canvas_side, resolve
-    from pandacli.ui.chat.talk import Subject
+    from pandacli.chat.turns import Subject
+    from pandacli.checkpoints import canvas_side, resolve
 
     side = canvas_side(resolve(chosen["model"]).folder)
     return Subject(clip, frames, seconds, side, chosen["frames"], chosen["system"], kept)
@@ -204,7 +203,7 @@ def _talk(
     earlier: "Transcript | None",
     log: Path | None,
 ) -> None:
-    from pandacli.ui.chat.talk import Manner, Talk
+    from pandacli.chat.turns import Manner, Talk
 
     interactive = screen.can_ask and screen.answers_to_terminal
 
@@ -222,7 +221,7 @@ def _talk(
     if interactive:
         _in_terminal(talk, chosen, screen)
     else:
-        from pandacli.ui.chat.lines import converse
+        from pandacli.terminal.slash_commands import converse
 
         try:
             converse(talk, screen, quant=chosen["quant"], stats=chosen["stats"], watch=watch)
@@ -238,8 +237,8 @@ def _talk(
 
 
 def _in_terminal(talk: "Talk", chosen: dict[str, Any], screen: Screen) -> None:
-    from pandacli.ui.chat.prompt import Prompt
-    from pandacli.ui.chat.session import Session, toolbar
+    from pandacli.terminal.prompt import Prompt
+    from pandacli.terminal.repl import Session, toolbar
 
     history = None if chosen["no-log"] else _history(screen)
 
@@ -266,7 +265,7 @@ def _in_terminal(talk: "Talk", chosen: dict[str, Any], screen: Screen) -> None:
 
 
 def _new_log(screen: Screen) -> Path | None:
-    from pandacli.store.conversations import new_conversation
+    from pandacli.chat.transcript import new_conversation
 
     try:
         return new_conversation()
@@ -276,7 +275,7 @@ def _new_log(screen: Screen) -> Path | None:
 
 
 def _history(screen: Screen) -> Path | None:
-    from pandacli.store.conversations import state_folder
+    from pandacli.chat.transcript import state_folder
 
     try:
         return state_folder() / "questions"

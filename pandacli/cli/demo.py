@@ -7,10 +7,10 @@ from typing import Any
 
 from pandacli.cli import options, settings
 from pandacli.cli.entry import STARTED
-from pandacli.cli.opening import Loading, load_model, read_clip
-from pandacli.ui.console import Screen
-from pandacli.ui.keyboard import hidden_typing
-from pandacli.ui.report import Stopwatch
+from pandacli.cli.startup import Loading, load_model, read_clip
+from pandacli.terminal.console import Screen
+from pandacli.terminal.keyboard import hidden_typing
+from pandacli.terminal.report import Stopwatch
 from pandacli.video.clip import Clip
 
 CLIP = Path(__file__).parents[1] / "assets" / "demo.mp4"

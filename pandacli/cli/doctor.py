@@ -7,10 +7,10 @@ import typer
 from pandacli.cli import options, settings
 from pandacli.cli.config_file import config_path
 from pandacli.errors import UsageError
-from pandacli.ui.console import Screen
+from pandacli.terminal.console import Screen
 
 if TYPE_CHECKING:
-    from pandacli.engine.facts import Section
+    from pandacli.diagnostics.facts import Section
 
 _PROBLEMS = 1  # the exit code where something is wrong
 
@@ -23,9 +23,9 @@ def doctor(json: options.Json = None, debug: options.Debug = None) -> None:
     video-panda-7b is best run on this machine. Tokens and passwords are never
     shown.
     """
-    from pandacli.engine.checkup import examine
-    from pandacli.ui.checkup import checkup_json, show_checkup
-    from pandacli.ui.terminal import terminal
+    from pandacli.diagnostics import examine
+    from pandacli.terminal.capabilities import terminal
+    from pandacli.terminal.doctor import checkup_json, show_checkup
 
     screen = Screen()
     with screen.stage("examining"):
@@ -48,7 +48,7 @@ def _wants_json(json: bool | None, debug: bool | None) -> bool:
 
 def _defaults() -> "Section":
     """The configuration file, and the options that it or the variables set."""
-    from pandacli.engine.facts import Fact, Section, find
+    from pandacli.diagnostics.facts import Fact, Section, find
 
     path = config_path()
     there = str(path) if path.exists() else {"path": str(path), "state": "not there"}
@@ -56,7 +56,7 @@ def _defaults() -> "Section":
 
 
 def _options_set() -> list[str]:
-    from pandacli.engine.environment import without_logins
+    from pandacli.diagnostics.software import without_logins
 
     values = settings.resolve(dict.fromkeys(settings.SETTINGS))
     return [

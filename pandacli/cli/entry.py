@@ -115,8 +115,8 @@ def _parse(arguments: list[str]) -> int:
     from typer.exceptions import TyperException
 
     from pandacli.cli.app import app
-    from pandacli.cli.complaints import usage_error
-    from pandacli.ui.harmless import sanitise_libraries
+    from pandacli.cli.help import usage_error
+    from pandacli.terminal.text import sanitise_libraries
 
     sanitise_libraries()
     command = typer.main.get_command(app)
@@ -133,13 +133,13 @@ def _parse(arguments: list[str]) -> int:
 def _out_of_memory(error: Exception) -> bool:
     if "torch" not in sys.modules:  # too slow to import for an error that is not its own
         return isinstance(error, MemoryError)
-    from pandacli.engine.device import is_out_of_memory
+    from pandacli.inference.planning.devices import is_out_of_memory
 
     return is_out_of_memory(error)
 
 
 def _complain(message: str, *hints: str | None, command: str | None = None) -> None:
-    from pandacli.ui.console import Screen
+    from pandacli.terminal.console import Screen
 
     Screen().error(message, *hints, command=command)
 
@@ -154,7 +154,7 @@ def _traceback_if_wanted(arguments: list[str]) -> bool:
     """Prints the traceback of the error in hand if `--debug` or a default asks for it."""
     import traceback
 
-    from pandacli.ui.harmless import harmless
+    from pandacli.terminal.text import harmless
 
     wanted = _wants_traceback(arguments)
     if wanted:
@@ -228,7 +228,7 @@ def _keep_stdout_clean() -> None:
 
 def _computing() -> bool:
     """Whether a thread of ours goes on, which is only where its module has been imported."""
-    background = sys.modules.get("pandacli.ui.background")
+    background = sys.modules.get("pandacli.inference.background")
     return background is not None and background.goes_on()
 
 
@@ -236,7 +236,7 @@ def _prepare_streams() -> None:
     """Makes stdout and stderr take any text; what is written to a closed stdout is an error."""
     import codecs
 
-    from pandacli.ui.harmless import in_ascii
+    from pandacli.terminal.text import in_ascii
 
     codecs.register_error("panda", in_ascii)
     if sys.stderr is None:

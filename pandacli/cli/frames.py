@@ -8,10 +8,9 @@ from typing import Annotated
 import typer
 
 from pandacli.cli import options, settings
-from pandacli.cli.arguments import check_video
-from pandacli.cli.opening import read_clip
+from pandacli.cli.startup import check_video, read_clip
 from pandacli.errors import UsageError
-from pandacli.ui.console import Screen
+from pandacli.terminal.console import Screen
 from pandacli.video.clip import Clip, local_file
 
 
@@ -54,7 +53,7 @@ def frames(
     wanted = Clip(local_file(video), chosen["from"], chosen["to"])
     replaces = False
     if save is not None:
-        from pandacli.ui.sheet import check_sheet_path
+        from pandacli.terminal.contact_sheet import check_sheet_path
 
         check_sheet_path(Path(save), wanted.path)
         replaces = Path(save).exists()
@@ -64,14 +63,14 @@ def frames(
             screen.notice(f"{save} stays as it is")
             save = None
     sampled, _ = read_clip(wanted, chosen["frames"], screen)
-    from pandacli.ui.frame_list import clip_line, frame_lines, frames_json
+    from pandacli.terminal.frame_list import clip_line, frame_lines, frames_json
     from pandacli.video import fit_to_box
 
     side = chosen["canvas"]
     seen = replace(sampled, pixels=fit_to_box(sampled.pixels, image_size=side))
     height, width = seen.pixels.shape[1:3]
     if save is not None:
-        from pandacli.ui.sheet import contact_sheet, save_sheet
+        from pandacli.terminal.contact_sheet import contact_sheet, save_sheet
 
         save_sheet(contact_sheet(seen), Path(save), replace=replaces)
     if chosen["json"]:

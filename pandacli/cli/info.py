@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from pandacli.cli import options, settings
-from pandacli.ui.console import Screen
+from pandacli.terminal.console import Screen
 
 
 def info(
@@ -21,8 +21,8 @@ def info(
     Nothing is loaded. The digests are those of the files that panda pull has
     checked.
     """
-    from pandacli.store import describe, find_model
-    from pandacli.ui.models import model_json, show_model
+    from pandacli.checkpoints import describe, find_model
+    from pandacli.terminal.listings import model_json, show_model
 
     chosen = settings.resolve({"json": json, "debug": debug})
     screen = Screen()

@@ -1,8 +1,8 @@
 """`panda models`: what is on this machine, and what can be had."""
 
 from pandacli.cli import options, settings
-from pandacli.ui.console import Screen
-from pandacli.ui.report import size
+from pandacli.terminal.console import Screen
+from pandacli.terminal.report import size
 
 
 def models(json: options.Json = None, debug: options.Debug = None) -> None:
@@ -12,8 +12,8 @@ def models(json: options.Json = None, debug: options.Debug = None) -> None:
     fewer bits. Piped, there are tabs between name, quantisation, size, licence
     and path.
     """
-    from pandacli.store import inventory
-    from pandacli.ui.models import models_json, show_models
+    from pandacli.checkpoints import inventory
+    from pandacli.terminal.listings import models_json, show_models
 
     chosen = settings.resolve({"json": json, "debug": debug})
     screen = Screen()

@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from pandacli.cli import options, settings
-from pandacli.cli.pulling import get_ready, go_offline
-from pandacli.ui.console import Screen
+from pandacli.cli.downloads import get_ready, go_offline
+from pandacli.terminal.console import Screen
 
 
 def pull(

@@ -6,8 +6,8 @@ import typer
 
 from pandacli.cli import options, settings
 from pandacli.errors import UsageError
-from pandacli.ui.console import Screen
-from pandacli.ui.report import size
+from pandacli.terminal.console import Screen
+from pandacli.terminal.report import size
 
 QUANTS = ("4bit", "8bit", "none")
 """What `--quant` takes here: one of the forms that can be deleted."""
@@ -40,7 +40,7 @@ def rm(
     its copies in fewer bits, finished or not. A folder of yours stays; only the
     copies that were made from it go.
     """
-    from pandacli.store import plan_removal, remove
+    from pandacli.checkpoints import plan_removal, remove
 
     chosen = settings.resolve({"quiet": quiet, "debug": debug})
     screen = Screen(quiet=chosen["quiet"])

@@ -59,7 +59,7 @@ def _whole(least: int, most: int) -> Callable[[str], int]:
 
 
 def _frame_count(value: str) -> int:
-    from pandacli.engine import check_frame_count
+    from pandacli.inference import check_frame_count
 
     count = _whole(-(10**9), 10**9)(value)
     try:
@@ -89,13 +89,13 @@ def _quant(value: str) -> str:
 
 
 def _engine(value: str) -> str:
-    from pandacli.engine.engines import ENGINES, RAY
+    from pandacli.inference.options import ENGINES, RAY
 
     return _one_of((*ENGINES, RAY), value)
 
 
 def _engine_here(value: str) -> str:
-    from pandacli.engine.engines import ENGINES, RAY
+    from pandacli.inference.options import ENGINES, RAY
 
     if value == RAY:
         raise UsageError("ray is for panda batch", f"choose one of {', '.join(ENGINES)}")
@@ -103,13 +103,13 @@ def _engine_here(value: str) -> str:
 
 
 def _format(value: str) -> str:
-    from pandacli.batch.formats import FORMATS
+    from pandacli.batch.readers import FORMATS
 
     return _one_of(("auto", *FORMATS), value)
 
 
 def _output_format(value: str) -> str:
-    from pandacli.batch.formats import OUTPUT_FORMATS
+    from pandacli.batch.writers import OUTPUT_FORMATS
 
     return _one_of((*OUTPUT_FORMATS, "same"), value)
 
@@ -155,7 +155,7 @@ def _canvas(value: str) -> int:
 
 
 def _graphics(value: str) -> str:
-    from pandacli.ui.terminal import GRAPHICS
+    from pandacli.terminal.capabilities import GRAPHICS
 
     return _one_of(GRAPHICS, value)
 
@@ -332,7 +332,7 @@ def _tell_misspelt_variables() -> None:
         if not variable.startswith("PANDA_") or variable in known:
             continue
         if near := get_close_matches(variable, known, n=1, cutoff=0.85):
-            from pandacli.ui.console import Screen
+            from pandacli.terminal.console import Screen
 
             Screen().notice(f"{variable} has no meaning; did you mean {near[0]}?")
 

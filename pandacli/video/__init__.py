@@ -21,12 +21,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pandacli.video.canvas import content_box, fit_to_box, preprocess
     from pandacli.video.clip import Clip, format_time, parse_time
-    from pandacli.video.frames import Frames, sample_frames
+    from pandacli.video.decoder import read_frames
     from pandacli.video.info import VideoInfo, probe
-    from pandacli.video.reader import read_frames
-    from pandacli.video.sampling import sample_indices
+    from pandacli.video.preprocessing import content_box, fit_to_box, preprocess
+    from pandacli.video.sampling import Frames, sample_frames, sample_indices
 
 __all__ = [
     "Clip",
@@ -45,16 +44,16 @@ __all__ = [
 
 _HOME = {
     "Clip": "clip",
-    "Frames": "frames",
+    "Frames": "sampling",
     "VideoInfo": "info",
-    "content_box": "canvas",
-    "fit_to_box": "canvas",
+    "content_box": "preprocessing",
+    "fit_to_box": "preprocessing",
     "format_time": "clip",
     "parse_time": "clip",
-    "preprocess": "canvas",
+    "preprocess": "preprocessing",
     "probe": "info",
-    "read_frames": "reader",
-    "sample_frames": "frames",
+    "read_frames": "decoder",
+    "sample_frames": "sampling",
     "sample_indices": "sampling",
 }
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 from itertools import accumulate, pairwise
 from statistics import median
 
-from pandacli.video.reader import Reading, decode
+from pandacli.video.decoder import Reading, decode
 from pandacli.video.stream import Stream, read_stream
 
 _RATE_TOLERANCE = 0.03

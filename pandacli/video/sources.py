@@ -13,8 +13,7 @@ from typing import Any, Protocol
 import av
 
 from pandacli.video.container import MAX_PIXELS, opened
-from pandacli.video.images import PillowSource
-from pandacli.video.pictures import Picture, picture_of
+from pandacli.video.images import Picture, PillowSource, picture_of
 from pandacli.video.stream import TAIL, Stream
 
 _PATCHED = {"ffv1", "mpeg4", "rv30", "rv40", "theora", "vp3", "vp8"}

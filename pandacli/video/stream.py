@@ -23,8 +23,7 @@ from pandacli.video.container import (
     video_streams,
     without_video,
 )
-from pandacli.video.images import Pages, read_pages, reads_avif
-from pandacli.video.pictures import has_odd_colours
+from pandacli.video.images import Pages, has_odd_colours, read_pages, reads_avif
 
 TAIL = 16
 """Packets after which several threads of a decoder have reported an error, if there is any."""

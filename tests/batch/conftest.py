@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from pandacli import Panda
-from pandacli.batch import run
-from pandacli.batch.answering import Settings
-from pandacli.batch.frames_ahead import read_fitted
+from pandacli.batch import runner as run
+from pandacli.batch.clip_worker import Settings
+from pandacli.batch.counters import Outcome, Tally
 from pandacli.batch.job import Batch, Job
-from pandacli.batch.tally import Outcome, Tally
+from pandacli.batch.prefetch import read_fitted
 from pandacli.errors import PandaError
 from pandacli.video import Clip, Frames
 

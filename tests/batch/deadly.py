@@ -5,7 +5,7 @@ import signal
 import time
 from typing import cast
 
-from pandacli.batch import frames_ahead
+from pandacli.batch import prefetch as frames_ahead
 from pandacli.video import Clip, Frames
 
 NAME = "deadly.mp4"

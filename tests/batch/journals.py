@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pandacli.batch.answers_file import AnswersFile
+from pandacli.batch.results_file import AnswersFile
 
 
 def answer(digest: int, text: str = "yes") -> dict[str, Any]:

@@ -21,7 +21,7 @@ import psutil
 import torch
 
 from pandacli import Panda
-from pandacli.batch.answering import Settings
+from pandacli.batch.clip_worker import Settings
 from pandacli.batch.job import Batch, Job
 
 

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from pandacli.batch.answers_file import AnswersFile
+from pandacli.batch.results_file import AnswersFile
 
 LONGEST = 30_000
 

@@ -4,7 +4,7 @@ import io
 import json
 from pathlib import Path
 
-from pandacli.batch.formats import Questions, open_questions
+from pandacli.batch.readers import Questions, open_questions
 from pandacli.batch.records import Record, RecordError
 
 OURS = '{"video": "a.mp4", "question": "What?", "id": 7, "from": "1:02.5", "mine": [1]}'

@@ -9,17 +9,10 @@ from typing import Any
 
 import pytest
 
-from pandacli.batch.answer_lines import BAD_RECORD, answer_line, error_line
-from pandacli.batch.digest import digest_text, line_digest, record_hash
-from pandacli.batch.formats import (
-    OUTPUT_FORMATS,
-    Questions,
-    check_shape,
-    is_in_shape,
-    open_questions,
-    write_answers,
-)
-from pandacli.batch.records import Record, RecordError
+from pandacli.batch.readers import Questions, open_questions
+from pandacli.batch.records import Record, RecordError, digest_text, line_digest, record_hash
+from pandacli.batch.result_lines import BAD_RECORD, answer_line, error_line
+from pandacli.batch.writers import OUTPUT_FORMATS, check_shape, is_in_shape, write_answers
 from pandacli.errors import UsageError
 
 OURS = [

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from pandacli import Panda
-from pandacli.batch import answering
-from pandacli.batch.answering import ClipQuestions, Settings
-from pandacli.batch.index import BadLine, Question
+from pandacli.batch import clip_worker as answering
+from pandacli.batch.clip_worker import ClipQuestions, Settings
+from pandacli.batch.record_index import BadLine, Question
 from pandacli.batch.records import Record, RecordError
-from pandacli.engine import together
-from pandacli.engine.loaded_clip import LoadedClip
 from pandacli.errors import DeviceError
+from pandacli.inference import continuous_batching as together
+from pandacli.inference.session import LoadedClip
 from pandacli.video import Clip, Frames, sample_frames
 
 QUESTIONS = [

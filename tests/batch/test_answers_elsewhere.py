@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pandacli.batch.answers_stream import AnswersStream
-from pandacli.batch.output_path import refuse_same
+from pandacli.batch.output import refuse_same
+from pandacli.batch.results_stream import AnswersStream
 from pandacli.errors import ClipError, UsageError
 from tests.batch.journals import answer, written
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pandacli.batch import answers_file, steady_sync
-from pandacli.batch.answers_file import AnswersFile
+from pandacli.batch import log as steady_sync
+from pandacli.batch import results_file as answers_file
+from pandacli.batch.results_file import AnswersFile
 from pandacli.errors import ClipError
 from tests.batch.journals import answer, done, failure, written
 

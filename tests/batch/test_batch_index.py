@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pandacli.batch.digest import digest_text, record_hash
-from pandacli.batch.index import BadLine, Index, Question, every_entry
-from pandacli.batch.records import Record, RecordError
+from pandacli.batch.record_index import BadLine, Index, Question, every_entry
+from pandacli.batch.records import Record, RecordError, digest_text, record_hash
 
 SETTINGS = {"model": "tiny"}
 

@@ -14,9 +14,9 @@ import numpy as np
 import psutil
 import pytest
 
-from pandacli.batch import frames_ahead, worker_process
-from pandacli.batch.frames_ahead import FramesAhead, read_fitted
-from pandacli.batch.worker_process import WorkerProcess
+from pandacli.batch import prefetch as frames_ahead
+from pandacli.batch import prefetch as worker_process
+from pandacli.batch.prefetch import FramesAhead, WorkerProcess, read_fitted
 from pandacli.errors import ClipError, DeviceError, PandaError
 from pandacli.video import Clip, Frames, preprocess, sample_frames
 from tests.batch import deadly
@@ -113,7 +113,7 @@ def test_processes_that_cannot_be_started_are_not_blamed_on_a_video(monkeypatch,
 
 SCRIPT = """
 import sys
-from pandacli.batch.frames_ahead import FramesAhead
+from pandacli.batch.prefetch import FramesAhead
 from pandacli.video import Clip
 print("begun")
 clips = enumerate(map(Clip, sys.argv[1:]))

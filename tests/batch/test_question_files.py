@@ -10,15 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from pandacli.batch.formats import (
-    FORMATS,
-    OUTPUT_FORMATS,
-    open_questions,
-    write_answers,
-)
-from pandacli.batch.formats.source import Copy
-from pandacli.batch.formats.strict import MOST_BYTES
+from pandacli.batch.readers import FORMATS, open_questions
+from pandacli.batch.readers.json_parsing import MOST_BYTES
+from pandacli.batch.readers.source import Copy
 from pandacli.batch.records import Record, RecordError
+from pandacli.batch.writers import OUTPUT_FORMATS, write_answers
 from pandacli.errors import ClipError, PandaError, UsageError
 from tests.batch.question_files import OURS, REQUEST, problem, read, records, request, written
 

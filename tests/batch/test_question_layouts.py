@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from pandacli.batch.formats import open_questions, write_answers
-from pandacli.batch.formats.conversations import first_turn
-from pandacli.batch.formats.right_answers import partner
+from pandacli.batch.readers import open_questions
+from pandacli.batch.readers.conversations import first_turn
+from pandacli.batch.readers.references import partner
 from pandacli.batch.records import Record
+from pandacli.batch.writers import write_answers
 from pandacli.errors import ClipError, UsageError
 from tests.batch.question_files import problem, read, records, written
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pandacli.batch.formats import open_questions
-from pandacli.batch.formats.strict import MOST_BYTES
+from pandacli.batch.readers import open_questions
+from pandacli.batch.readers.json_parsing import MOST_BYTES
 from pandacli.batch.records import Record
 from pandacli.errors import ClipError
 from tests.batch.question_files import read, records, written

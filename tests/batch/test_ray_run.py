@@ -13,12 +13,12 @@ import psutil
 import pytest
 
 from pandacli import Panda
-from pandacli.batch.answering import Settings
+from pandacli.batch.clip_worker import Settings
+from pandacli.batch.counters import Outcome
 from pandacli.batch.job import Batch, Job
 from pandacli.batch.ray_cluster import joined
 from pandacli.batch.ray_run import RayRun
 from pandacli.batch.ray_worker import Result
-from pandacli.batch.tally import Outcome
 from pandacli.errors import UsageError
 
 pytest.importorskip("ray.data")

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pandacli.batch.answering import Settings
-from pandacli.batch.index import BadLine, Question
+from pandacli.batch.clip_worker import Settings
 from pandacli.batch.ray_board import DEALT_WITH
 from pandacli.batch.ray_worker import ATTEMPTS, ClipWorker, Result, Task
+from pandacli.batch.record_index import BadLine, Question
 from pandacli.batch.records import Record
 
 RECORD = Record(1, {}, "none.mp4", "What?")

@@ -5,14 +5,15 @@ from typing import Any
 
 import pytest
 
-from pandacli.batch.digest import (
+from pandacli.batch.records import (
+    Record,
+    RecordError,
     belongs_to,
     clip_digest,
     digest_text,
     line_digest,
     record_hash,
 )
-from pandacli.batch.records import Record, RecordError
 
 SETTINGS = {"model": "tiny", "frames": 8, "seed": None}
 RECORD = Record(3, {"video": "a.mp4", "question": "why?", "id": 7}, "a.mp4", "why?")

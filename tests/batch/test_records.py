@@ -4,8 +4,8 @@ import json
 import pickle
 from typing import Any
 
-from pandacli.batch.answer_lines import answer_line, as_text, error_line
 from pandacli.batch.records import Record, RecordError
+from pandacli.batch.result_lines import answer_line, as_text, error_line
 
 DIGEST = "0123456789abcdef"
 

@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 import torch
 
-from pandacli import store
-from pandacli.batch import answers_file
-from pandacli.batch.answering import Settings
-from pandacli.batch.digest import digest_text, record_hash
+from pandacli import checkpoints
+from pandacli.batch import results_file as answers_file
+from pandacli.batch.clip_worker import Settings
 from pandacli.batch.job import Batch, Job
-from pandacli.batch.journal import encoded
-from pandacli.batch.records import Record
-from pandacli.engine import plan, preparing
-from pandacli.engine.plan import Plan
+from pandacli.batch.log import encoded
+from pandacli.batch.records import Record, digest_text, record_hash
 from pandacli.errors import ClipError, UsageError
+from pandacli.inference.planning import loader as preparing
+from pandacli.inference.planning import planner as plan
+from pandacli.inference.planning.planner import Plan
 from pandacli.video import Clip, sample_frames
 from tests.batch.conftest import Ran, as_line
 
@@ -432,7 +432,7 @@ def test_answers_whose_digests_do_not_say_what_ran_are_asked_again_and_kept(
     first = batch(RECORDS)
     settings = Settings(str(checkpoint), max_tokens=6).decisive()
     del settings["engine"]
-    settings["weights"] = store.identity(store.resolve(str(checkpoint)))
+    settings["weights"] = checkpoints.identity(checkpoints.resolve(str(checkpoint)))
     digest_of = record_hash(settings)
     old = [
         {

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from pandacli.batch.formats import open_questions
-from pandacli.batch.index import Index, Question
+from pandacli.batch.readers import open_questions
+from pandacli.batch.record_index import Index, Question
 from pandacli.batch.shares import Share, shares
 
 

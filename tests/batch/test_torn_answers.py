@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pandacli.batch.answers_file import AnswersFile
+from pandacli.batch.results_file import AnswersFile
 from pandacli.errors import UsageError
 from tests.batch.journals import answer, done, failure, written
 

@@ -11,8 +11,8 @@ from random import Random
 
 import pytest
 
-from pandacli.batch import answers_file
-from pandacli.batch.answers_file import AnswersFile
+from pandacli.batch import results_file as answers_file
+from pandacli.batch.results_file import AnswersFile
 from pandacli.errors import ClipError, UsageError
 from tests.batch.journals import answer, done, failure, written
 

@@ -10,8 +10,8 @@ import torch
 from benchmarks.big_checkpoint import write_checkpoint
 from benchmarks.official_layout import INDEX, config_of
 from benchmarks.tokenizer import tokenizer_model
-from pandacli.model import VideoPandaForConditionalGeneration, VideoPandaTokenizer
-from pandacli.model.prompt import DEFAULT_SYSTEM
+from pandacli.modeling import VideoPandaForConditionalGeneration, VideoPandaTokenizer
+from pandacli.modeling.prompt import DEFAULT_SYSTEM
 
 CONFIG = config_of(
     vocab_size=2000,

@@ -6,8 +6,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from benchmarks.plain_stab import plain_frames, plain_sequences
 from benchmarks.stab import Setting, clip, compare, measure
-from pandacli.model import VideoPandaConfig
-from pandacli.model.modeling import VideoPandaModel
+from pandacli.modeling import VideoPandaConfig
+from pandacli.modeling.modeling_videopanda import VideoPandaModel
 
 SETTING = Setting("1 thread", "cpu", torch.float32, 1)
 

@@ -2,7 +2,7 @@
 
 BLOCKED     "decoder" blocks in C where frames are read, here or in a process of a batch; "second"
             does so from the second clip on; "unwinding" waits for ever after an interruption;
-            "swallowing" ignores interruptions; "importing" is the initialisation of a compiled module,
+            "swallowing" ignores interruptions; "importing" initialises a compiled module,
             which aborts on an exception; nothing blocks where it is empty
 BLOCKED_AT  the file that is made once it blocks
 """
@@ -30,7 +30,7 @@ def second(*arguments):
     global _read
     if _read:
         decoder()
-    from pandacli.video.frames import sample_frames
+    from pandacli.video.sampling import sample_frames
 
     _read = True
     return sample_frames(*arguments)
@@ -75,11 +75,11 @@ def _blocks():
 
 def run():
     if blocked := os.environ.get("BLOCKED"):
-        import pandacli.batch.frames_ahead
+        import pandacli.batch.prefetch
         import pandacli.video
 
         pandacli.video.sample_frames = globals()[blocked]
-        pandacli.batch.frames_ahead.read_fitted = globals()[blocked]
+        pandacli.batch.prefetch.read_fitted = globals()[blocked]
     main()
 
 

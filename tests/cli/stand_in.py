@@ -22,9 +22,10 @@ from types import SimpleNamespace
 import numpy as np
 
 import pandacli
-import pandacli.store
+import pandacli.checkpoints
 import pandacli.video
-from pandacli.cli import main, opening
+from pandacli.cli import main
+from pandacli.cli import startup as opening
 
 
 @dataclass
@@ -135,5 +136,5 @@ if __name__ == "__main__":
     pandacli.Panda = StandInPanda
     pandacli.video.sample_frames = sample_frames
     opening.Loading.begin = lambda _: None  # the real one imports the engine
-    pandacli.store.resolve = lambda name: log("resolve", model=name)
+    pandacli.checkpoints.resolve = lambda name: log("resolve", model=name)
     main()

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+from pandacli.checkpoints import resolve
+from pandacli.checkpoints.artifacts import copies_of, copy_folder, write_manifest
 from pandacli.cli import main
-from pandacli.store import resolve
-from pandacli.store.copies import copies_of, copy_folder, write_manifest
 
 DIGEST = "d" * 64
 COPY_BYTES = int(os.environ.get("STAND_IN_COPY_BYTES", "2000"))
@@ -43,6 +43,6 @@ def prepare(model, *, quant, engine, device, report):
 
 
 if __name__ == "__main__":
-    sys.modules["pandacli.engine.preparing"] = SimpleNamespace(prepare=prepare)
-    sys.modules["pandacli.engine.forecast"] = SimpleNamespace(forecast=forecast)
+    sys.modules["pandacli.inference.planning.loader"] = SimpleNamespace(prepare=prepare)
+    sys.modules["pandacli.inference.planning.planner"] = SimpleNamespace(forecast=forecast)
     main()

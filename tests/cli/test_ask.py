@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pandacli.cli import ask
-from pandacli.ui.console import Screen
+from pandacli.terminal.console import Screen
 
 STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in.py")))
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from pandacli.batch.answers_file import AnswersFile
 from pandacli.batch.job import Batch
+from pandacli.batch.results_file import AnswersFile
 from pandacli.cli.demo import CLIP
 from pandacli.cli.entry import run
-from pandacli.ui.batch import BatchDisplay
+from pandacli.terminal.batch_display import BatchDisplay
 
 TINY = ("--model", "tiny")
 QUESTIONS = ["What happens?", "Is there a circle?", "Which shape appears?"]
@@ -171,7 +171,7 @@ def test_the_display_knows_whether_answers_go_to_stdout(monkeypatch, home, optio
             super().__init__(*arguments, lines_to_stdout=lines_to_stdout, **more)
             seen.append(lines_to_stdout)
 
-    monkeypatch.setattr("pandacli.ui.batch.BatchDisplay", Seen)
+    monkeypatch.setattr("pandacli.terminal.batch_display.BatchDisplay", Seen)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
     (home / "q.jsonl").write_text("not JSON\n")
     assert run(["batch", str(home / "q.jsonl"), "-m", "tiny", *options]) == 1

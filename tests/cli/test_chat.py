@@ -8,8 +8,9 @@ import sys
 import pytest
 
 from pandacli.cli.entry import run
-from pandacli.ui.chat import prompt, session
-from pandacli.ui.console import Screen
+from pandacli.terminal import prompt
+from pandacli.terminal import repl as session
+from pandacli.terminal.console import Screen
 
 QUESTION, OTHER = "What happens?", "Is there a circle?"
 

@@ -143,7 +143,7 @@ def test_a_sheet_never_takes_the_place_of_a_file_without_a_question(panda, home,
 
 def test_a_sheet_does_not_replace_a_file_that_came_meanwhile(tmp_path):
     from pandacli.errors import UsageError
-    from pandacli.ui.sheet import save_sheet
+    from pandacli.terminal.contact_sheet import save_sheet
 
     (tmp_path / "sheet.png").write_bytes(b"before")
     with pytest.raises(UsageError, match="exists"):
@@ -179,7 +179,7 @@ def test_a_sheet_that_cannot_be_written_is_wrong_usage(panda, home, name, compla
 
 def test_a_disk_that_is_full_or_a_sheet_too_large_leaves_nothing_behind(tmp_path):
     from pandacli.errors import UsageError
-    from pandacli.ui.sheet import save_sheet
+    from pandacli.terminal.contact_sheet import save_sheet
 
     (tmp_path / "sheet.webp").write_bytes(b"before")
     with pytest.raises(UsageError, match="20000x1 pixels are too many"):
@@ -188,7 +188,7 @@ def test_a_disk_that_is_full_or_a_sheet_too_large_leaves_nothing_behind(tmp_path
 
 
 def test_a_sheet_is_written_through_a_link(tmp_path):
-    from pandacli.ui.sheet import save_sheet
+    from pandacli.terminal.contact_sheet import save_sheet
 
     (tmp_path / "link.png").symlink_to("sheet.png")
     save_sheet(Image.new("RGB", (10, 10)), tmp_path / "link.png")

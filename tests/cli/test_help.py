@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
+from pandacli.checkpoints import DEFAULT_MODEL
 from pandacli.cli.overview import COMMANDS, EXIT_CODES
 from pandacli.cli.settings import SETTINGS
-from pandacli.store import DEFAULT_MODEL
 
 HEAVY = ("torch", "transformers", "cv2", "numpy", "PIL", "av", "rich")
 
@@ -48,7 +48,7 @@ def test_nothing_heavy_is_imported_before_the_arguments_are_known_to_be_right(
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["--version"]])
 def test_what_panda_says_of_itself_needs_no_parser(arguments, environment):
-    slow = ("typer", "dataclasses", "threading", "pandacli.cli.app", "pandacli.ui.console")
+    slow = ("typer", "dataclasses", "threading", "pandacli.cli.app", "pandacli.terminal.console")
     assert imported(slow, arguments, environment) == ""
 
 
@@ -62,7 +62,7 @@ def test_a_command_is_imported_without_the_others(command, environment):
     "arguments", [["ask", "--help"], ["chat", "--help"], ["batch", "--help"], ["ask", "--nope"]]
 )
 def test_the_store_is_not_imported_for_help(arguments, environment):
-    assert imported(["pandacli.store"], arguments, environment) == ""
+    assert imported(["pandacli.checkpoints"], arguments, environment) == ""
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["ask", "--help"]])

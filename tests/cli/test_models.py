@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pandacli.store.copies import write_manifest
+from pandacli.checkpoints.artifacts import write_manifest
 
 COPY = "copies/dddddddddddddddd-int8"
 

@@ -5,11 +5,10 @@ import shutil
 
 import pytest
 
+from pandacli.checkpoints.registry import MODELS, bundled_checkpoint
 from pandacli.cli.demo import CLIP, QUESTIONS
-from pandacli.store.catalogue import MODELS
-from pandacli.store.places import bundled_checkpoint
 from tests.fake_hub import SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, published_config
-from tests.model.official_layout import SMALL, tensors_of, write_bin_shards
+from tests.modeling.official_layout import SMALL, tensors_of, write_bin_shards
 
 
 @pytest.fixture(scope="module")

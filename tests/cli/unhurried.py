@@ -7,7 +7,8 @@ import os
 import time
 
 from pandacli.cli import main
-from pandacli.engine import torch_branches, torch_llama
+from pandacli.inference.backends.torch import batch as torch_branches
+from pandacli.inference.backends.torch import model as torch_llama
 
 
 def unhurried(read):

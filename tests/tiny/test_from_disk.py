@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pandacli import Panda
-from pandacli.engine.kept_prefix import ClipPrefixes
+from pandacli.prefix_cache.clip import ClipPrefixes
 from pandacli.video.clip import Clip
 from tests.tiny.brushes import BRUSHES, WRITERS, all_times, draw, save
 from tests.tiny.film_questions import exchanges

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from pandacli.model.config import VideoPandaConfig
-from pandacli.model.modeling import VideoPandaForConditionalGeneration
-from pandacli.model.prompt import encode_prefix
-from pandacli.model.tokenizer import VideoPandaTokenizer
+from pandacli.modeling.configuration_videopanda import VideoPandaConfig
+from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
+from pandacli.modeling.prompt import encode_prefix
+from pandacli.modeling.tokenization_videopanda import VideoPandaTokenizer
 from training.lessons import IGNORED, Batch, Lessons
 from training.network import Pupil, branching_mask, branching_positions
 from training.vocabulary import train_vocabulary

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pandacli.video import content_box, preprocess
-from pandacli.video.canvas import fit_to_canvas
+from pandacli.video.preprocessing import fit_to_canvas
 from tests.parity_weights import raw_frames
 
 VECTORS = sorted((Path(__file__).parents[1] / "data").glob("preproc_*.npz"))

@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from pandacli.errors import UsageError
-from pandacli.video import Clip, reader, sample_frames, sample_indices
-from pandacli.video import frames as frames_module
-from pandacli.video.reader import Reading
+from pandacli.video import Clip, sample_frames, sample_indices
+from pandacli.video import decoder as reader
+from pandacli.video import sampling as frames_module
+from pandacli.video.decoder import Reading
 from tests.video.clips import cut_short, damage, numbered_picture, numbers_in, write_clip
 
 

@@ -4,9 +4,10 @@ from fractions import Fraction
 import pytest
 from PIL import Image
 
-from pandacli.video import Clip, frames, probe, sample_frames
+from pandacli.video import Clip, probe, sample_frames
+from pandacli.video import sampling as frames
+from pandacli.video.decoder import decode
 from pandacli.video.info import describe, is_joined, timestamps
-from pandacli.video.reader import decode
 from pandacli.video.stream import read_stream
 from tests.video.clips import HEIGHT, WIDTH, copy_from, needs_avif, numbered_picture, write_clip
 

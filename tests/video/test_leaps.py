@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pandacli.video import leaps, reader
-from pandacli.video.leaps import leap
-from pandacli.video.reader import decode
+from pandacli.video import decoder as reader
+from pandacli.video import seeking as leaps
+from pandacli.video.decoder import decode
+from pandacli.video.seeking import leap
 from pandacli.video.sources import DamagedError
 from pandacli.video.stream import read_stream
 from tests.video.clips import copy_from, cut_short, damage, numbers_in, write_clip

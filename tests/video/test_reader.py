@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from pandacli.errors import ClipError
-from pandacli.video import read_frames, reader
+from pandacli.video import decoder as reader
+from pandacli.video import read_frames
 from pandacli.video.sources import PyAVSource
 from tests.video.clips import (
     HEIGHT,

@@ -1,0 +1,1 @@
+"""Conversations: turns, undo, transcripts and the log on disk."""

@@ -1,0 +1,148 @@
+"""What this machine has to compute with: its processor, memory and CUDA cards."""
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+
+from pandacli.diagnostics.facts import Bytes, Fact, Section, Value, find, find_all
+from pandacli.inference.planning.cgroup import core_limit, usable_memory
+
+INSTRUCTIONS = {
+    "x86_64": ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"),
+    "aarch64": ("asimd", "asimddp", "i8mm", "bf16", "sve", "sve2"),
+}
+"""The extensions that arithmetic in few bits is fast with, as Linux calls them; asimd is NEON."""
+
+_CPUINFO = Path("/proc/cpuinfo")
+_DRIVER = Path("/proc/driver/nvidia/version")
+
+
+def machine_facts() -> list[Section]:
+    """All there is to say about the hardware."""
+    return [
+        Section(
+            "Processor",
+            [
+                find("model", cpu_model),
+                find("cores", _cores),
+                *find_all("instructions", _instructions),
+                find("torch uses", _torch_kernels),
+            ],
+        ),
+        Section("Memory", find_all("memory", _memory)),
+        Section("CUDA", [find("driver", _driver), *find_all("cards", _cards)]),
+    ]
+
+
+def cpu_flags(cpuinfo: Path = _CPUINFO) -> set[str] | None:
+    """The instruction sets of the processor in Linux's names; None where they are not told."""
+    try:
+        text = cpuinfo.read_text()
+    except OSError:
+        return None
+    line = re.search(r"^(?:flags|Features)\s*:(.*)", text, re.MULTILINE)
+    return set(line[1].split()) if line else None
+
+
+def cpu_model() -> str:
+    """The processor's name."""
+    if sys.platform == "darwin":
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    text = _CPUINFO.read_text() if _CPUINFO.exists() else ""
+    line = re.search(r"^model name\s*:\s*(.+)", text, re.MULTILINE)
+    return line[1] if line else platform.processor() or platform.machine()
+
+
+def _cores() -> Value:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores: dict[str, float | None] = {"present": os.cpu_count(), "usable": usable}
+    if limit := core_limit():
+        cores["allowed by its limits"] = round(limit, 2)
+    return cores
+
+
+def _instructions() -> Iterator[Fact]:
+    wanted = INSTRUCTIONS.get(platform.machine().lower().replace("amd64", "x86_64"), ())
+    flags = cpu_flags()
+    if flags is None or not wanted:
+        yield Fact("instructions", "this system does not tell")
+        return
+    has = [name for name in wanted if name in flags]
+    slow = None if wanted[0] in has else f"no {wanted[0]}: the model will be very slow"
+    yield Fact("instructions", has, slow)
+    yield Fact("it lacks", [name for name in wanted if name not in flags])
+
+
+def _torch_kernels() -> str:
+    import torch
+
+    int8 = [name for name in torch.backends.quantized.supported_engines if name != "none"]
+    return f"{torch.backends.cpu.get_cpu_capability()}, and for int8 {', '.join(int8) or 'nothing'}"
+
+
+def _memory() -> Iterator[Fact]:
+    usable = usable_memory()
+    yield Fact("total", Bytes(usable.total))
+    yield Fact("free", Bytes(usable.free))
+    machine_total = psutil.virtual_memory().total
+    if usable.total < machine_total:
+        yield Fact("of the machine", Bytes(machine_total))
+
+
+def _driver() -> str | None:
+    """The version of NVIDIA's driver, or None where there is none."""
+    if tool := shutil.which("nvidia-smi"):
+        command = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        if done.returncode == 0 and done.stdout.strip():
+            return done.stdout.splitlines()[0].strip()
+    if _DRIVER.exists():
+        version = re.search(r"\d+\.\d[\d.]*", _DRIVER.read_text())
+        return version[0] if version else "of an unknown version"
+    return None
+
+
+def _cards() -> Iterator[Fact]:
+    import torch
+
+    built = torch.version.cuda
+    yield Fact("torch has", f"CUDA {built}" if built else "no CUDA")
+    if not torch.cuda.is_available():
+        yield Fact("cards", None, _why_no_cards(built))
+        return
+    for number in range(torch.cuda.device_count()):
+        yield find(f"cuda:{number}", partial(_card, number))
+
+
+def _why_no_cards(built: str | None) -> str | None:
+    """What keeps torch from a card whose driver is here; None where there is no driver."""
+    if _driver() is None:
+        return None
+    if built is None:
+        return "NVIDIA's driver is here, but this torch is built without CUDA: see pytorch.org"
+    import torch
+
+    trouble = find("cards", torch.cuda.init).problem
+    return trouble or "NVIDIA's driver is here, but torch sees no card"
+
+
+def _card(number: int) -> Value:
+    import torch
+
+    free, total = torch.cuda.mem_get_info(number)
+    major, minor = torch.cuda.get_device_capability(number)
+    return {
+        "name": torch.cuda.get_device_name(number),
+        "total": Bytes(total),
+        "free": Bytes(free),
+        "architecture": f"sm_{major}{minor}",
+    }

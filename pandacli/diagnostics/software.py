@@ -1,0 +1,179 @@
+"""What is installed: the libraries that panda stands on, and the engines that they make up.
+
+The environment variables that change what panda and its libraries do, without their secrets.
+
+What is shown is a list of what is known to be safe. Of any other variable that may matter only the
+name is shown, and of an address only the host.
+"""
+
+import importlib
+import os
+import platform
+import re
+import sys
+from collections.abc import Mapping
+from functools import partial
+from importlib import metadata
+from importlib.util import find_spec
+from urllib.parse import urlsplit
+
+from packaging.requirements import Requirement
+
+from pandacli import __version__
+from pandacli.diagnostics.facts import Fact, Section, find
+
+LIBRARIES = {
+    "torch": "torch",
+    "transformers": "transformers",
+    "accelerate": "accelerate",
+    "bitsandbytes": "bitsandbytes",
+    "av": "av",
+    "pillow": "PIL",
+    "huggingface_hub": "huggingface_hub",
+}
+"""The distributions that are most often at fault, and the modules that they install."""
+
+_READY = "ready"
+
+
+def software_facts() -> Section:
+    """Versions, and whether each library is the one panda needs and can be imported."""
+    return Section(
+        "Software",
+        [
+            Fact("panda", __version__),
+            Fact("Python", f"{platform.python_version()} in {sys.prefix}"),
+            find("system", _system),
+            find("libc", lambda: " ".join(platform.libc_ver()).strip() or None),
+            *(find(name, partial(_library, name)) for name in LIBRARIES),
+        ],
+    )
+
+
+def engines() -> Section:
+    """What can compute a model here, and why the rest cannot."""
+    return Section(
+        "Engines",
+        [
+            find("torch", lambda: _engine("torch")),
+            find("bitsandbytes", lambda: _engine("bitsandbytes")),
+            find("llama", _llama),
+        ],
+    )
+
+
+def ready(found: Section) -> set[str]:
+    """The names of the engines that work here, from what `engines` found."""
+    return {fact.name for fact in found.facts if fact.value == _READY}
+
+
+def requirements() -> list[Requirement]:
+    """What the distribution pandacli asks for, its extras left out."""
+    everything = [Requirement(line) for line in metadata.requires("pandacli") or ()]
+    return [r for r in everything if not r.marker or r.marker.evaluate({"extra": ""})]
+
+
+def _system() -> str:
+    try:
+        name = platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        name = platform.platform(terse=True)
+    return f"{name}, {platform.system()} {platform.release()}, {platform.machine()}"
+
+
+def _library(name: str) -> Fact:
+    try:
+        version = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return Fact(name, None, f"not installed: pip install {name}")
+    for wanted in requirements():
+        if wanted.name == name and not wanted.specifier.contains(version, prereleases=True):
+            return Fact(name, version, f"panda needs {name}{wanted.specifier}")
+    return Fact(name, version, _trouble_importing(LIBRARIES[name]))
+
+
+def _engine(module: str) -> Fact:
+    trouble = _trouble_importing(module)
+    return Fact(module, None if trouble else _READY, trouble)
+
+
+def _llama() -> Fact:
+    """llama.cpp is optional: not to have it is no problem, to have it broken is one."""
+    from pandacli.quantization.llama_library import PACKAGE, llama_library
+
+    missing = [module for module in (PACKAGE, "gguf") if find_spec(module) is None]
+    if missing:
+        return Fact("llama", f"no {' and no '.join(missing)}: pip install 'pandacli[llama]'")
+    llama_library()
+    return Fact("llama", _READY)
+
+
+def _trouble_importing(module: str) -> str | None:
+    return find(module, lambda: bool(importlib.import_module(module))).problem
+
+
+HIDDEN = "(set, not shown)"
+
+_TELLING = re.compile(r"(PANDA|HF|HUGGING_?FACE|OMP|MKL|CUDA|PYTORCH|TRANSFORMERS)_")
+_ADDRESSES = ("HF_ENDPOINT", "PANDA_ADDRESS", "HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
+_PANDA = (
+    "HOME MODEL QUANT ENGINE DEVICE FROM TO FRAMES CANVAS MAX_TOKENS TEMPERATURE SEED SYSTEM"
+    " OFFLINE FORMAT OUTPUT_FORMAT VIDEO_DIR BATCH_SIZE FAIL_FAST SHARD WORKERS CACHE_SIZE"
+    " FULL_HASH NO_FRAMES NO_LOG JSON STATS GRAPHICS QUIET DEBUG"
+)
+_SAFE = frozenset(
+    (
+        *(f"PANDA_{name}" for name in _PANDA.split()),
+        "CUDA_DEVICE_ORDER",
+        "CUDA_HOME",
+        "CUDA_LAUNCH_BLOCKING",
+        "CUDA_VISIBLE_DEVICES",
+        "FORCE_COLOR",
+        "HF_HOME",
+        "HF_HUB_CACHE",
+        "HF_HUB_DISABLE_SYMLINKS",
+        "HF_HUB_DISABLE_XET",
+        "HF_HUB_DOWNLOAD_TIMEOUT",
+        "HF_HUB_ETAG_TIMEOUT",
+        "HF_HUB_OFFLINE",
+        "HF_XET_HIGH_PERFORMANCE",
+        "MKL_NUM_THREADS",
+        "NO_COLOR",
+        "NO_PROXY",
+        "OMP_NUM_THREADS",
+        "PYTORCH_ALLOC_CONF",
+        "PYTORCH_CUDA_ALLOC_CONF",
+        "SSL_CERT_FILE",
+        "TRANSFORMERS_OFFLINE",
+    )
+)
+
+
+def environment(variables: Mapping[str, str] = os.environ) -> Section:
+    """The variables that are set: the values of safe ones, the hosts of addresses, or the name."""
+    facts = []
+    for name in sorted(variables):
+        known = name.upper() if name.lower().endswith("_proxy") else name
+        if known in _ADDRESSES:
+            facts.append(Fact(name, host_of(variables[name])))
+        elif known in _SAFE:
+            facts.append(Fact(name, without_logins(variables[name])))
+        elif _TELLING.match(name):
+            facts.append(Fact(name, HIDDEN))
+    return Section("Variables", facts)
+
+
+def without_logins(text: str) -> str:
+    """A value that may be an address: of one only the host."""
+    return host_of(text) if "://" in text else text
+
+
+def host_of(address: str) -> str:
+    """The scheme, host and port of an address: no login, path or query."""
+    try:
+        parts = urlsplit(address if "://" in address else f"//{address}")
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return HIDDEN
+    scheme = f"{parts.scheme}://" if parts.scheme else ""
+    return f"{scheme}{parts.hostname}{port}" if parts.hostname else HIDDEN

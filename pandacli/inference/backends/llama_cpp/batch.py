@@ -1,0 +1,170 @@
+"""Texts that go on from one reading in llama.cpp and are computed together.
+
+Each is a sequence of one context. The cells of what they share belong to all of them, so that it is
+held once; a text has cells of its own only for what it has read itself.
+"""
+
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pandacli.errors import DeviceError
+from pandacli.inference.backends.llama_cpp.context import SLICE, ContextFullError, LlamaContext
+
+MOST_TEXTS = 64
+"""How many texts there can be at once."""
+
+_ENOUGH = 64 * MOST_TEXTS  # positions
+
+
+def useful_room(wanted: int, longest: int) -> int:
+    """How many positions to have memory for, of those wanted.
+
+    A KV cache of llama.cpp takes all of its memory at once, and is cleared. So it is for short
+    questions and answers, or one of the longest, where as many as there are were wanted.
+    """
+    return min(wanted, max(_ENOUGH, longest))
+
+
+@dataclass
+class _Text:
+    """A text: its sequence, and how many positions that has, the shared ones included."""
+
+    sequence: int
+    length: int
+
+
+class LlamaBranches:
+    """Texts that share a past (`Branches`). An interrupted read leaves them as they were.
+
+    Args:
+        context: Holds them.
+        sequences: `MOST_TEXTS` and one more, which are given back in the end. The first is to hold
+            the past; the others are empty.
+        length: How many positions the past has.
+        room: How many the texts may have at once, without the past.
+        most: How many one text may have, the past included.
+    """
+
+    most_texts: int | None = MOST_TEXTS
+
+    def __init__(
+        self, context: LlamaContext, sequences: Sequence[int], length: int, *, room: int, most: int
+    ) -> None:
+        self._context: LlamaContext | None = context
+        self._past, *self._unused = sequences
+        self._length, self.room, self._most = length, room, most
+        self._texts: dict[int, _Text] = {}
+        self._leave = weakref.finalize(self, _leave_all, context, sequences)
+
+    def read(self, texts: Mapping[int, Sequence[int]]) -> Tensor:
+        """Read on in some of the texts, `SLICE` ids of all of them at a time.
+
+        Args:
+            texts: The ids to read, at least one each, by the number of their text. A number that
+                is not in use begins a text.
+
+        Returns:
+            (len(texts), vocabulary) float32 logits of the tokens that come next.
+
+        Raises:
+            ValueError: There are no ids for a text, or one is no token; there are more texts than
+                `MOST_TEXTS`, or one is too long; or the branches are closed.
+            DeviceError: There is no room for so many positions, or llama.cpp could not compute.
+        """
+        context = self._opened()
+        self._check(texts, context.vocabulary)
+        before = {number: text.length for number, text in self._texts.items()}
+        try:
+            for number in texts:
+                if number not in self._texts:
+                    self._begin(context, number)
+            return self._read(context, texts)
+        except BaseException as error:
+            self._go_back(context, before)
+            if isinstance(error, ContextFullError):
+                raise DeviceError("no room in the KV cache: others have filled it") from error
+            raise
+
+    def end(self, text: int) -> None:
+        """Forget a text; its number may be used anew."""
+        sequence = self._texts[text].sequence
+        self._opened().crop(sequence, 0)
+        del self._texts[text]
+        self._unused.append(sequence)
+
+    def close(self) -> None:
+        """Forget all texts and give their memory back."""
+        self._leave()
+        self._context = None
+        self._texts.clear()
+
+    def _opened(self) -> LlamaContext:
+        if self._context is None:
+            raise ValueError("the branches are closed")
+        return self._context
+
+    def _check(self, texts: Mapping[int, Sequence[int]], vocabulary: int) -> None:
+        for ids in texts.values():
+            if not ids or min(ids) < 0 or max(ids) >= vocabulary:
+                raise ValueError(f"wanted ids from 0 to {vocabulary - 1}, at least one")
+        if len(self._texts.keys() | texts.keys()) > MOST_TEXTS:
+            raise ValueError(f"more than {MOST_TEXTS} texts at once")
+        lengths = {number: text.length - self._length for number, text in self._texts.items()}
+        for number, ids in texts.items():
+            lengths[number] = lengths.get(number, 0) + len(ids)
+        if lengths and (end := self._length + max(lengths.values())) > self._most:
+            raise ValueError(f"{end} positions are more than the context's {self._most}")
+        if (used := sum(lengths.values())) > self.room:
+            raise DeviceError(
+                f"no room in the KV cache for {used} tokens: there is room for {self.room}",
+                "answer fewer questions at once",
+            )
+
+    def _begin(self, context: LlamaContext, number: int) -> None:
+        sequence = self._unused.pop()
+        self._texts[number] = _Text(sequence, self._length)
+        context.share(self._past, sequence)
+
+    def _read(self, context: LlamaContext, texts: Mapping[int, Sequence[int]]) -> Tensor:
+        places = [self._texts[number] for number in texts]
+        counts = [len(ids) for ids in texts.values()]
+        ids = np.fromiter(chain.from_iterable(texts.values()), np.int32)
+        sequences = np.repeat(np.array([place.sequence for place in places], np.int32), counts)
+        positions = np.fromiter(
+            chain.from_iterable(
+                range(place.length, place.length + count)
+                for place, count in zip(places, counts, strict=True)
+            ),
+            np.int32,
+        )
+        wanted = np.zeros(len(ids), np.bool_)
+        wanted[np.cumsum(counts, dtype=np.intp) - 1] = True
+        logits = [np.empty((0, context.vocabulary), np.float32)]
+        for start in range(0, len(ids), SLICE):
+            piece = slice(start, start + SLICE)
+            logits.append(
+                context.decode(ids[piece], sequences[piece], positions[piece], wanted[piece])
+            )
+        for place, count in zip(places, counts, strict=True):
+            place.length += count
+        return torch.from_numpy(np.concatenate(logits))
+
+    def _go_back(self, context: LlamaContext, before: Mapping[int, int]) -> None:
+        """Leave the texts as they were, and none but those that were there."""
+        for number, text in list(self._texts.items()):
+            if number in before:
+                text.length = before[number]
+                context.crop(text.sequence, text.length)
+            else:
+                self.end(number)
+
+
+def _leave_all(context: LlamaContext, sequences: Sequence[int]) -> None:
+    for sequence in sequences:
+        context.leave(sequence)

@@ -1,0 +1,296 @@
+"""What llama.cpp keeps in memory: the weights of a GGUF file, and contexts, which are KV caches.
+
+Thin and safe to hold: memory is freed when the objects go, all calls are made on one thread a
+model, and a computation can be interrupted.
+"""
+
+import weakref
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
+from ctypes import byref, c_int32, c_size_t, create_string_buffer
+from itertools import count, islice
+from pathlib import Path
+from threading import Event
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pandacli.errors import DeviceError, ModelError
+from pandacli.quantization.llama_library import AbortCallback, Batch, llama_library
+
+SLICE = 512
+"""The most positions that are computed at a time."""
+
+_SEQUENCES = 128
+"""How many sequences a context has; there is room for the logits of each, so more cost memory."""
+
+_PATIENCE = 0.1  # seconds until an interruption is looked for
+
+_NO_ROOM = 1  # what llama_decode returns where the cells of the KV cache do not suffice
+
+_Result = TypeVar("_Result")
+
+
+class ContextFullError(Exception):
+    """The sequences of a context leave no room for what was to be read."""
+
+
+class LoadedGguf:
+    """The weights of a GGUF file, mapped into memory.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        hidden: The width of an embedding.
+        vocabulary: How many tokens there are.
+
+    Raises:
+        UsageError: llama.cpp is not installed.
+        ModelError: The file is missing, damaged, or holds another kind of model.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.library = library = llama_library()
+        if not path.is_file():
+            raise ModelError(f"no file {path}")
+        # repacked weights would be a second copy in memory, beside the mapped one
+        params = library.llama_model_default_params()
+        params.use_extra_bufts = False
+        self.handle = library.llama_model_load_from_file(bytes(path), params)
+        if not self.handle:
+            raise ModelError(
+                f"{path} cannot be read by llama.cpp", "the file may be damaged: make it again"
+            )
+        weakref.finalize(self, library.llama_model_free, self.handle)
+        if (kind := self._text("general.architecture")) != "llama":
+            raise ModelError(f"{path} holds a model of type '{kind}', not a Llama")
+        self.hidden = int(library.llama_model_n_embd(self.handle))
+        vocabulary = library.llama_model_get_vocab(self.handle)
+        self.vocabulary = int(library.llama_vocab_n_tokens(vocabulary))
+        self._worker = ThreadPoolExecutor(1, "llama.cpp")
+        self._stop = stop = Event()
+        self.abort = AbortCallback(lambda _: stop.is_set())
+
+    def run(self, job: Callable[[], _Result]) -> _Result:
+        """Do a job on the thread of this model; if the wait is interrupted, stop the job."""
+        future = self._worker.submit(job)
+        try:
+            # again and again: a signal that comes just before a wait does not end it
+            while not future.done():
+                wait([future], timeout=_PATIENCE)
+            return future.result()
+        except BaseException:
+            if not future.done() and not future.cancel():
+                self._stop.set()
+                while not future.done():
+                    with suppress(KeyboardInterrupt):
+                        wait([future])
+                self._stop.clear()
+            raise
+
+    def _text(self, key: str) -> str:
+        text = create_string_buffer(64)
+        self.library.llama_model_meta_val_str(self.handle, key.encode(), text, len(text))
+        return text.value.decode(errors="replace")
+
+
+class LlamaContext:
+    """A KV cache in half precision, whose cells are shared by sequences.
+
+    Args:
+        model: What computes.
+        size: How many positions its cells hold, of all sequences together; a position that
+            sequences share counts once.
+        threads: How many threads compute.
+
+    Attributes:
+        vocabulary: How many tokens there are.
+
+    Raises:
+        DeviceError: There is no memory for it.
+    """
+
+    def __init__(self, model: LoadedGguf, size: int, threads: int) -> None:
+        self._model, self._library, self._size = model, model.library, size
+        self.vocabulary = model.vocabulary
+        params = self._library.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch = size, SLICE, SLICE
+        params.n_seq_max, params.kv_unified = _SEQUENCES, True
+        # not told, it would be the size of a small context, and llama.cpp would end the process
+        params.n_outputs_max = _SEQUENCES
+        params.n_threads = params.n_threads_batch = threads
+        self._handle = model.run(lambda: self._library.llama_init_from_model(model.handle, params))
+        if not self._handle:
+            raise DeviceError(
+                f"out of memory: no room for a KV cache of {size} tokens",
+                "free some memory, or try panda with --model tiny",
+            )
+        weakref.finalize(self, self._library.llama_free, self._handle)
+        self._library.llama_set_abort_callback(self._handle, model.abort, None)
+        self._memory = self._library.llama_get_memory(self._handle)
+        self._unused = deque(range(_SEQUENCES))
+        self._left: deque[int] = deque()
+        self._cells: list[list[int]] = [[] for _ in range(_SEQUENCES)]  # by numbers of our own
+        self._numbers = count()
+
+    @property
+    def free(self) -> int:
+        """How many positions the cells can hold that no sequence has."""
+        self._clear_left()
+        return self._size - len(set().union(*self._cells))
+
+    def take(self) -> int | None:
+        """An empty sequence, or None where all are in use."""
+        taken = self.take_together(1)
+        return taken[0] if taken else None
+
+    def take_together(self, wanted: int) -> list[int] | None:
+        """Empty sequences, or None where fewer are not in use."""
+        self._clear_left()
+        if len(self._unused) < wanted:
+            return None
+        return [self._unused.popleft() for _ in range(wanted)]
+
+    def leave(self, sequence: int) -> None:
+        """Give a sequence back; allowed at any time, from any thread."""
+        self._left.append(sequence)
+
+    def decode(
+        self,
+        inputs: NDArray[Any],
+        sequences: NDArray[np.int32],
+        positions: NDArray[np.int32],
+        wanted: NDArray[np.bool_],
+    ) -> NDArray[np.float32]:
+        """Read on in one or more sequences.
+
+        Args:
+            inputs: Ids (n,) int32 or embeddings (n, hidden) float32; n is at most `SLICE`.
+            sequences: (n,) to which sequence each belongs.
+            positions: (n,) its place there; those of a sequence go on from what it has.
+            wanted: (n,) whether the logits of what comes next are; of each sequence once at most.
+
+        Returns:
+            (wanted.sum(), vocabulary) those logits.
+
+        Raises:
+            ContextFullError: There is no room.
+            DeviceError: llama.cpp could not compute.
+        """
+        self._clear_left()
+
+        def compute() -> NDArray[np.float32]:
+            ids = inputs.ndim == 1
+            ones = np.ones(len(inputs), np.int32)
+            owners = sequences.ctypes.data + sequences.itemsize * np.arange(len(inputs))
+            pointers, flags = owners.astype(np.uintp), wanted.astype(np.int8)
+            batch = Batch(
+                n_tokens=len(inputs),
+                token=inputs.ctypes.data if ids else None,
+                embd=None if ids else inputs.ctypes.data,
+                pos=positions.ctypes.data,
+                n_seq_id=ones.ctypes.data,
+                seq_id=pointers.ctypes.data,
+                logits=flags.ctypes.data,
+            )
+            status = self._library.llama_decode(self._handle, batch)
+            if status == _NO_ROOM:
+                raise ContextFullError
+            if status:
+                raise DeviceError(f"llama.cpp could not compute: it gave status {status}")
+            for sequence in sequences.tolist():
+                self._cells[sequence].append(next(self._numbers))
+            return self._logits(np.flatnonzero(wanted))
+
+        return self._model.run(compute)
+
+    def share(self, source: int, target: int) -> None:
+        """Let an empty sequence have the positions of another."""
+
+        def share() -> None:
+            self._library.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+            self._cells[target] = list(self._cells[source])
+
+        self._model.run(share)
+
+    def crop(self, sequence: int, length: int) -> None:
+        """Cut a sequence back to its first `length` positions."""
+
+        def crop() -> None:
+            self._library.llama_memory_seq_rm(self._memory, sequence, length, -1)
+            del self._cells[sequence][length:]
+
+        self._model.run(crop)
+
+    def bytes_of(self, sequence: int) -> int:
+        """What the positions of a sequence take in memory."""
+        return self._model.run(
+            lambda: int(self._library.llama_state_seq_get_size(self._handle, sequence))
+        )
+
+    def copy_to(self, other: "LlamaContext", source: int, target: int) -> None:
+        """Copy a sequence into an empty one of another context of the same model."""
+
+        def copy() -> int:
+            size = self._library.llama_state_seq_get_size(self._handle, source)
+            state = np.empty(size, np.uint8)
+            address = state.ctypes.data
+            self._library.llama_state_seq_get_data(self._handle, address, size, source)
+            read: int = self._library.llama_state_seq_set_data(other._handle, address, size, target)
+            other._fill(target, len(self._cells[source]) if read else 0)
+            return read
+
+        if not self._model.run(copy):
+            raise DeviceError("llama.cpp could not copy what it has read")
+
+    def save(self, sequence: int, path: Path) -> bool:
+        """Write a sequence to a file; False where it cannot be written."""
+        return self._model.run(
+            lambda: bool(
+                self._library.llama_state_seq_save_file(
+                    self._handle, bytes(path), sequence, None, 0
+                )
+            )
+        )
+
+    def load(self, sequence: int, path: Path) -> int:
+        """Read a file of `save` into an empty sequence.
+
+        The file is trusted: llama.cpp ends the process over some that are damaged.
+
+        Returns:
+            How many positions the sequence has; 0 where they do not fit into the context.
+        """
+        # of ids that may stand in a file: ours have none, but null is not taken
+        ids, count = c_int32(), c_size_t()
+
+        def load() -> int:
+            read = self._library.llama_state_seq_load_file(
+                self._handle, bytes(path), sequence, byref(ids), 1, byref(count)
+            )
+            last: int = self._library.llama_memory_seq_pos_max(self._memory, sequence)
+            self._fill(sequence, last + 1)
+            return last + 1 if read else 0
+
+        return self._model.run(load)
+
+    def _fill(self, sequence: int, length: int) -> None:
+        self._cells[sequence] = list(islice(self._numbers, length))
+
+    def _logits(self, places: NDArray[np.intp]) -> NDArray[np.float32]:
+        """(len(places), vocabulary) of inputs of the last call; a copy, as the next overwrites."""
+        rows = np.empty((len(places), self.vocabulary), np.float32)
+        for row, place in zip(rows, places.tolist(), strict=True):
+            values = self._library.llama_get_logits_ith(self._handle, place)
+            row[:] = np.ctypeslib.as_array(values, row.shape)
+        return rows
+
+    def _clear_left(self) -> None:
+        while self._left:
+            sequence = self._left.popleft()
+            self.crop(sequence, 0)
+            self._unused.append(sequence)

@@ -1,0 +1,153 @@
+"""The Llama in torch and transformers, whole or quantised, on the CPU or on one or more cards."""
+
+from copy import deepcopy
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pandacli.errors import ModelError
+from pandacli.inference.backends.torch.batch import GrowingLayer, TorchBranches, crop, growing_cache
+from pandacli.prefix_cache.file import load_layers, round_to_half, save_layers
+from pandacli.quantization.int8 import every_remainder
+
+if TYPE_CHECKING:
+    from transformers.cache_utils import Cache
+
+    from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
+
+
+class TorchLlama:
+    """The language model in a `VideoPandaForConditionalGeneration`.
+
+    Args:
+        model: The model; its video tower is not used here.
+        half_prefix: Round the keys and values of embeddings (the prefix of a clip) to half
+            precision as soon as they are computed. They take half as much of the disk, and the
+            answers are the same whether a prefix was computed or loaded.
+    """
+
+    def __init__(
+        self, model: "VideoPandaForConditionalGeneration", *, half_prefix: bool = False
+    ) -> None:
+        self._model, self._half_prefix = model, half_prefix
+
+    def start(self) -> "TorchReading":
+        """A reading of nothing yet."""
+        cache = growing_cache(len(self._model.model.layers))
+        return TorchReading(self._model, cache, half_prefix=self._half_prefix)
+
+    def restore(self, path: Path) -> "TorchReading":
+        """A reading that `TorchReading.save` wrote.
+
+        Raises:
+            ModelError: The file is damaged, or comes from a model of another shape.
+        """
+        model = self._model
+        cache = growing_cache(len(model.model.layers))
+        shape = (1, model.config.num_key_value_heads, model.config.head_dim)
+        # the layers may be on several cards, and each has its keys and values beside it
+        beside = [layer.input_layernorm.weight for layer in model.model.layers]
+        with torch.inference_mode():
+            for number, (keys, values) in enumerate(load_layers(path, len(beside))):
+                if (*keys.shape[:2], keys.shape[3]) != shape or keys.shape != values.shape:
+                    raise ModelError(f"{path} was saved by another model")
+                cache.update(keys.to(beside[number]), values.to(beside[number]), number)
+        return TorchReading(model, cache, half_prefix=self._half_prefix)
+
+
+class TorchReading:
+    """What a `TorchLlama` has read so far.
+
+    Args:
+        model: The model.
+        cache: Its keys and values, (1, heads, length, head size) in each layer.
+        half_prefix: As of `TorchLlama`.
+    """
+
+    def __init__(
+        self,
+        model: "VideoPandaForConditionalGeneration",
+        cache: "Cache",
+        *,
+        half_prefix: bool = False,
+    ) -> None:
+        self._model = model
+        self._cache = cache
+        self._half_prefix = half_prefix
+
+    @property
+    def length(self) -> int:
+        """How many positions have been read."""
+        return int(self._cache.get_seq_length())
+
+    @torch.inference_mode()
+    def read_embeddings(self, embeddings: Tensor) -> None:
+        """Read embeddings (n, hidden_size); no token is predicted, so the head is left out."""
+        inputs = embeddings[None].to(self._model.device)
+        before = self.length
+        self._model.model(inputs_embeds=inputs, cache=self._cache, use_cache=True)
+        if self._half_prefix:
+            for keys, values in self._held(before):
+                round_to_half(keys)
+                round_to_half(values)
+
+    @torch.inference_mode()
+    def read(self, ids: list[int]) -> Tensor:
+        """Read ids of text; returns the logits (vocabulary,) of the token that comes next."""
+        inputs = torch.tensor([ids], device=self._model.device)
+        with every_remainder():
+            output = self._model(
+                input_ids=inputs, cache=self._cache, use_cache=True, logits_to_keep=1
+            )
+        logits: Tensor = output.logits[0, -1]
+        return logits
+
+    def crop(self, length: int) -> None:
+        """Forget all but the first `length` positions, also after an interrupted read."""
+        crop(self._layers(), length)
+
+    def fork(self) -> "TorchReading":
+        """Another reading with the same past, its keys and values copied."""
+        return TorchReading(self._model, deepcopy(self._cache), half_prefix=self._half_prefix)
+
+    def branch(self, room: int) -> TorchBranches:
+        """Texts that go on from here, behind this reading's own keys and values."""
+        return TorchBranches(self._model, self._cache, self._layers(), room)
+
+    def save(self, path: Path, length: int | None = None) -> None:
+        """Write keys and values to the bit; see `prefix_file`.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        partial = path.with_name(path.name + ".partial")
+        try:
+            save_layers(self._held(0, length), partial)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def saved_bytes(self, length: int) -> int:
+        """What `save` would write of the first `length` positions, about."""
+        numbers = 0
+        for layer in self._layers():
+            assert layer.keys is not None
+            _, heads, _, size = layer.keys.shape
+            numbers += 2 * heads * size * length
+        return numbers * (2 if self._half_prefix else self._model.dtype.itemsize)
+
+    def _held(self, start: int, end: int | None = None) -> list[tuple[Tensor, Tensor]]:
+        """Views of the keys and values of some positions, layer by layer."""
+        held = []
+        for layer in self._layers():
+            assert layer.keys is not None
+            assert layer.values is not None
+            held.append((layer.keys[..., start:end, :], layer.values[..., start:end, :]))
+        return held
+
+    def _layers(self) -> list[GrowingLayer]:
+        layers = [layer for layer in self._cache.layers if isinstance(layer, GrowingLayer)]
+        assert len(layers) == len(self._cache.layers)  # `growing_cache` has no others
+        return layers

@@ -1,0 +1,75 @@
+"""The KV cache of a clip: its prefix, computed once, and behind it the turns asked last."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from pandacli.inference.backends import Branches, Reading
+
+
+class PrefixCache:
+    """A language model that has read the prefix of a clip and reads on, question by question.
+
+    Args:
+        reading: Has read the prefix and nothing else.
+        computed: Whether it has computed it, or found it on the disk.
+
+    Attributes:
+        length: Tokens of the prefix.
+        prefilled: Tokens that were computed before an answer, the prefix included unless it came
+            from the disk; it only grows.
+    """
+
+    def __init__(self, reading: Reading, *, computed: bool = True) -> None:
+        self._reading = reading
+        self._held: list[int] = []  # the ids read after the prefix
+        self.length = reading.length
+        self.prefilled = self.length if computed else 0
+
+    def read(self, ids: list[int], settled: int = 0) -> Tensor:
+        """Read the ids of a question behind the prefix.
+
+        Of the first `settled` ids (earlier turns), those that the cache still holds are kept. All
+        others are computed anew, so that an answer does not depend on what was asked before it.
+
+        Returns:
+            (vocabulary,) the logits of the first token of the answer.
+        """
+        kept = _common_start(self._held, ids[:settled])
+        del self._held[kept:]
+        self._reading.crop(self.length + kept)
+        logits = self._reading.read(ids[kept:])
+        self._held += ids[kept:]
+        self.prefilled += len(ids) - kept
+        return logits
+
+    def read_on(self, token: int) -> Tensor:
+        """Read one token of the answer; returns the logits (vocabulary,) of the next."""
+        logits = self._reading.read([token])
+        self._held.append(token)
+        return logits
+
+    def branch(self, room: int) -> Branches:
+        """Questions that each follow the prefix, to be read together; see `Reading.branch`."""
+        self._held.clear()
+        self._reading.crop(self.length)
+        return self._reading.branch(room)
+
+    def save(self, path: Path) -> None:
+        """Write the prefix alone into a file; what was asked behind it stays as it is.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        self._reading.save(path, self.length)
+
+    @property
+    def saved_bytes(self) -> int:
+        """What `save` would write, about."""
+        return self._reading.saved_bytes(self.length)
+
+
+def _common_start(ours: list[int], theirs: list[int]) -> int:
+    """How many ids two sequences have in common before they part."""
+    pairs = zip(ours, theirs, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(ours), len(theirs)))

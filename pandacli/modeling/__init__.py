@@ -1,0 +1,33 @@
+"""Video-Panda on today's transformers.
+
+Importing this package registers its classes, so that `AutoConfig`, `AutoProcessor` and
+`AutoModelForImageTextToText` load checkpoint folders of the authors' layout and of ours.
+"""
+
+from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from pandacli.checkpoint_files import MODEL_TYPES
+from pandacli.modeling.configuration_videopanda import VideoPandaConfig
+from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
+from pandacli.modeling.processing_videopanda import VideoPandaProcessor
+from pandacli.modeling.prompt import build_prompt, encode_prefix, encode_prompt
+from pandacli.modeling.tokenization_videopanda import VideoPandaTokenizer
+
+__all__ = [
+    "VideoPandaConfig",
+    "VideoPandaForConditionalGeneration",
+    "VideoPandaProcessor",
+    "VideoPandaTokenizer",
+    "build_prompt",
+    "encode_prefix",
+    "encode_prompt",
+]
+
+for _name in MODEL_TYPES:
+    # not AutoConfig.register, which takes a class under one name only
+    CONFIG_MAPPING.register(_name, VideoPandaConfig, exist_ok=True)
+AutoModelForImageTextToText.register(
+    VideoPandaConfig, VideoPandaForConditionalGeneration, exist_ok=True
+)
+AutoProcessor.register(VideoPandaConfig, VideoPandaProcessor, exist_ok=True)

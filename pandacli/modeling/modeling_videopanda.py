@@ -1,0 +1,352 @@
+"""Video-Panda in transformers: STAB, a projector and a Llama that reads frames as tokens."""
+
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import GenerationMixin, LlamaModel
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.models.llama.modeling_llama import LlamaPreTrainedModel
+
+from pandacli.errors import ModelError
+from pandacli.modeling import checkpoint
+from pandacli.modeling.configuration_videopanda import VideoPandaConfig
+from pandacli.modeling.fused_weights import Derived
+from pandacli.modeling.patches import nothing_projected, project
+from pandacli.modeling.prompt import FRAME_SLOT
+from pandacli.modeling.stab import STAB
+
+IGNORED_LABEL = -100
+"""The label of positions that carry no loss, as everywhere in transformers."""
+
+
+class VideoPandaModel(LlamaModel):
+    """A Llama with two organs more: `video_tower` (STAB) and `video_projector`."""
+
+    config_class = VideoPandaConfig
+    config: VideoPandaConfig
+
+    def __init__(self, config: VideoPandaConfig) -> None:
+        super().__init__(config)
+        self.video_tower = STAB(config)
+        self.video_projector = nn.Sequential(
+            nn.Linear(config.video_hidden_size, config.hidden_size),
+            nn.GELU(),
+            nn.Linear(config.hidden_size, config.hidden_size),
+        )
+        self._projected = Derived(nothing_projected)
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    def encode_frames(self, pixel_values: Tensor) -> list[list[Tensor]]:
+        """Encode and project videos, frame by frame.
+
+        Args:
+            pixel_values: (B, T, 4, S, S): normalised RGB and the mask of the content.
+
+        Returns:
+            For each video, for each frame, (tokens, hidden_size).
+
+        Raises:
+            ValueError: Another shape, or T frames cannot be cut into equal chunks.
+        """
+        size = self.config.image_size
+        if pixel_values.ndim != 5 or tuple(pixel_values.shape[2:]) != (4, size, size):
+            shape = tuple(pixel_values.shape)
+            raise ValueError(f"pixel_values of shape {shape}: wanted (B, T, 4, {size}, {size})")
+        weight = self.video_tower.patch_embedding.weight
+        videos = self.video_tower(pixel_values.to(weight.device, weight.dtype))
+        frames = [frame for video in videos for frame in video]
+        known = None if torch.is_grad_enabled() else self._projected.of(self.video_projector)
+        projected = project(frames, self.video_tower.split_embedding, self.video_projector, known)
+        count = pixel_values.shape[1]
+        return [projected[i : i + count] for i in range(0, len(projected), count)]
+
+
+class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
+    """Video-Panda with its language head: frames and a prompt in, text out.
+
+    `input_ids` carry `FRAME_SLOT` (-200) where a frame goes. Each is replaced by the tokens of
+    the next frame of that row's video, so the sequence that the Llama sees is longer than
+    `input_ids`. Where frames are spliced in, padding is taken out, on whichever side it was, and
+    rows of different lengths are padded anew on the left.
+    """
+
+    config_class = VideoPandaConfig
+    config: VideoPandaConfig
+    input_modalities = ["video", "text"]  # noqa: RUF012  (the name transformers reads)
+    _no_split_modules = ["LlamaDecoderLayer", "STAB"]  # noqa: RUF012  (the name transformers reads)
+
+    def __init__(self, config: VideoPandaConfig) -> None:
+        super().__init__(config)
+        self.model = VideoPandaModel(config)
+        self.vocab_size = config.vocab_size
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | PathLike[str] | None = None,
+        *model_args: Any,
+        config: VideoPandaConfig | str | PathLike[str] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Load a model, as every transformers model does.
+
+        A folder may hold the authors' layout or one written by `save_pretrained`. It is checked
+        before anything is built, and read without holding in memory what is not used.
+
+        Args:
+            pretrained_model_name_or_path: A checkpoint folder.
+            *model_args: Passed on to the constructor.
+            config: Takes the place of the folder's `config.json`, as does that of another folder.
+            **kwargs: As for `PreTrainedModel.from_pretrained`: `dtype`, `device_map`,
+                `quantization_config`, `subfolder`, ...; also fields of the configuration.
+
+        Raises:
+            ModelError: A file of the folder is missing, damaged or unsafe, or tensors are missing
+                or have the wrong shape.
+        """
+        folder = Path(pretrained_model_name_or_path or "", kwargs.get("subfolder") or "")
+        if pretrained_model_name_or_path is None or not folder.is_dir():
+            return super().from_pretrained(
+                pretrained_model_name_or_path, *model_args, config=config, **kwargs
+            )
+        if not isinstance(config, VideoPandaConfig):
+            fields = VideoPandaConfig.__dataclass_fields__.keys() & kwargs.keys() - {"dtype"}
+            changed = {name: kwargs.pop(name) for name in fields}
+            config = checkpoint.read_config(Path(config or folder), **changed)
+        with torch.device("meta"):
+            expected = cls(config).state_dict()
+        if getattr(config, "quantization_config", None) is None:
+            tensors = checkpoint.read_tensors(folder, expected)
+        else:
+            given = config.quantization_config
+            stored = dict(given if isinstance(given, dict) else given.to_dict())
+            bits = 8 if stored.get("load_in_8bit") else 4
+            tensors, quantised = checkpoint.read_quantised(folder, expected, bits)
+            # quantised is what is stored so, whatever the file says
+            matrices = (name for name, tensor in expected.items() if tensor.ndim == 2)
+            kept = [name.removesuffix(".weight") for name in matrices if name not in quantised]
+            config.quantization_config = stored | {"llm_int8_skip_modules": kept}
+        kwargs.pop("subfolder", None)
+        wants_details = kwargs.pop("output_loading_info", False)
+        kwargs.setdefault("generation_config", checkpoint.read_generation_config(folder, config))
+        kwargs |= {"config": config, "state_dict": tensors, "output_loading_info": True}
+        loaded: Any = super().from_pretrained(None, *model_args, **kwargs)
+        model, details = loaded
+        if left := [*details["missing_keys"], *details["mismatched_keys"]]:
+            # they would be random numbers
+            raise ModelError(f"{len(left)} tensors in {folder} were not loaded: {left[0]}")
+        checkpoint.check_model_values(folder, model)
+        model.name_or_path = model.config.name_or_path = str(folder)
+        return loaded if wants_details else model
+
+    def get_video_features(self, pixel_values: Tensor) -> list[Tensor]:
+        """Turn videos into the tokens that the Llama reads.
+
+        Args:
+            pixel_values: (B, T, 4, S, S): normalised RGB and the mask of the content. A single
+                frame (T = 1) goes through the image branch of the paper.
+
+        Returns:
+            B tensors (tokens, hidden_size): for each frame 1 + h * (w + 1) tokens, in order.
+
+        Raises:
+            ValueError: Another shape, or T frames cannot be cut into equal chunks.
+        """
+        return [torch.cat(frames) for frames in self.model.encode_frames(pixel_values)]
+
+    def embed_prompt(self, input_ids: Tensor, pixel_values: Tensor) -> list[Tensor]:
+        """Embed prompts, each frame slot replaced by the tokens of its frame.
+
+        Args:
+            input_ids: (B, length), `FRAME_SLOT` at the frame slots.
+            pixel_values: (B, T, 4, S, S).
+
+        Returns:
+            B tensors (sequence, hidden_size).
+
+        Raises:
+            ValueError: A prompt has another number of slots than its video has frames.
+        """
+        return self.embed_frames(input_ids, self._encode_for(input_ids, pixel_values))
+
+    def embed_frames(self, input_ids: Tensor, videos: list[list[Tensor]]) -> list[Tensor]:
+        """Embed prompts, as `embed_prompt`, with frames that are encoded already.
+
+        Args:
+            input_ids: (B, length), `FRAME_SLOT` at the frame slots.
+            videos: What `VideoPandaModel.encode_frames` gives; as many frames as slots.
+
+        Returns:
+            B tensors (sequence, hidden_size).
+        """
+        text = self.model.embed_tokens(input_ids.clamp(min=0))
+        slots = input_ids == FRAME_SLOT
+        return [splice(*row) for row in zip(text, slots, videos, strict=True)]
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        cache: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Predict the next token at every position.
+
+        Args:
+            input_ids: (B, length), with frame slots where `pixel_values` are given.
+            attention_mask: (B, length), 0 at padding; where frames are spliced in, it is
+                expanded with them.
+            position_ids: (B, sequence); by default counted from the mask.
+            cache: The KV cache of the positions before these.
+            inputs_embeds: (B, sequence, hidden_size) instead of `input_ids`.
+            pixel_values: (B, T, 4, S, S), the frames for the slots.
+            labels: (B, length), `IGNORED_LABEL` where there is no loss.
+            use_cache: Whether to return the KV cache.
+            logits_to_keep: Compute logits of the last so many positions only (0: of all), or of
+                the positions a tensor names.
+            **kwargs: Passed on to the Llama.
+
+        Returns:
+            Logits (B, sequence, vocabulary) of the sequence with its frames spliced in.
+        """
+        if pixel_values is not None:
+            if input_ids is None:
+                raise ValueError("pixel_values need the input_ids that hold their slots")
+            inputs_embeds, attention_mask, labels = self._splice_frames(
+                input_ids, pixel_values, attention_mask, labels
+            )
+            input_ids = None
+            if position_ids is None:
+                position_ids = attention_mask.cumsum(1).sub(1).clamp(min=0)
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            cache=cache,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        hidden = outputs.last_hidden_state
+        if isinstance(logits_to_keep, int):
+            hidden = hidden[:, slice(-logits_to_keep, None)]
+        else:  # a model on several devices takes its input on the first and predicts on the last
+            hidden = hidden[:, logits_to_keep.to(hidden.device)]
+        logits = self.lm_head(hidden)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(
+                logits=logits, labels=labels, vocab_size=self.config.vocab_size
+            )
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            cache=outputs.cache,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    @torch.no_grad()
+    def generate(
+        self,
+        inputs: Tensor | None = None,
+        *args: Any,
+        pixel_values: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Generate as every transformers model does; frames are encoded once, at the start.
+
+        Args:
+            inputs: (B, length) prompts with frame slots; also taken as `input_ids`.
+            *args: Passed on to `GenerationMixin.generate`.
+            pixel_values: (B, T, 4, S, S), the frames for the slots.
+            attention_mask: (B, length), 0 at padding.
+            **kwargs: Passed on to `GenerationMixin.generate`.
+
+        Returns:
+            (B, length + new tokens): the prompts, slots unexpanded, and what was generated.
+
+        Raises:
+            ValueError: A prompt has another number of slots than its video has frames.
+        """
+        input_ids = kwargs.pop("input_ids", inputs)
+        generate: Any = super().generate
+        if pixel_values is None or input_ids is None:
+            if input_ids is not None and (input_ids == FRAME_SLOT).any():
+                raise ValueError("the prompts have frame slots, but no pixel_values came with them")
+            return generate(input_ids, *args, attention_mask=attention_mask, **kwargs)
+        embedded, mask, _ = self._splice_frames(input_ids, pixel_values, attention_mask, None)
+        generated = generate(None, *args, inputs_embeds=embedded, attention_mask=mask, **kwargs)
+        sequences: Tensor = generated if isinstance(generated, Tensor) else generated.sequences
+        prompts = input_ids.repeat_interleave(len(sequences) // len(input_ids), 0)
+        sequences = torch.cat((prompts, sequences), 1)
+        if isinstance(generated, Tensor):
+            return sequences
+        generated.sequences = sequences
+        return generated
+
+    def _encode_for(self, input_ids: Tensor, pixel_values: Tensor) -> list[list[Tensor]]:
+        """The tokens of every frame, after checking that each has a slot."""
+        slots = (input_ids == FRAME_SLOT).sum(1).tolist()
+        if slots != [pixel_values.shape[1]] * len(pixel_values):
+            raise ValueError(
+                f"prompts with {slots} frame slots do not fit"
+                f" {len(pixel_values)} videos of {pixel_values.shape[1]} frames"
+            )
+        model: VideoPandaModel = self.model
+        return model.encode_frames(pixel_values)
+
+    def _splice_frames(
+        self,
+        input_ids: Tensor,
+        pixel_values: Tensor,
+        attention_mask: Tensor | None,
+        labels: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Embeddings, mask and labels of the sequence with its frames, padded on the left."""
+        videos = self._encode_for(input_ids, pixel_values)
+        slots = input_ids == FRAME_SLOT
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+
+        def expand(values: Tensor, filler: int) -> list[Tensor]:
+            fillers = [[values.new_full((len(frame),), filler) for frame in v] for v in videos]
+            return [splice(*row) for row in zip(values, slots, fillers, strict=True)]
+
+        kept = [row != 0 for row in expand(mask, 1)]
+
+        def pack(rows: list[Tensor], filler: float) -> Tensor:
+            return pad_left([row[keep] for row, keep in zip(rows, kept, strict=True)], filler)
+
+        return (
+            pack(self.embed_frames(input_ids, videos), 0.0),
+            pack(expand(torch.ones_like(mask), 1), 0),
+            None if labels is None else pack(expand(labels, IGNORED_LABEL), IGNORED_LABEL),
+        )
+
+
+def splice(values: Tensor, slots: Tensor, replacements: list[Tensor]) -> Tensor:
+    """Replace each row of values (length, ...) that is a slot by the rows of a replacement."""
+    pieces, start = [], 0
+    for place, rows in zip(slots.nonzero().flatten().tolist(), replacements, strict=True):
+        pieces += [values[start:place], rows.to(values)]
+        start = place + 1
+    return torch.cat([*pieces, values[start:]])
+
+
+def pad_left(rows: list[Tensor], value: float) -> Tensor:
+    """Stack rows of different lengths, the shorter ones filled with `value` in front."""
+    return pad_sequence(rows, batch_first=True, padding_value=value, padding_side="left")

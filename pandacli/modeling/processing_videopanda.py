@@ -1,0 +1,215 @@
+"""The processor: a question and the frames of a clip, as the tensors that the model takes."""
+
+import json
+from collections.abc import Iterable, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import BatchFeature, ProcessorMixin
+
+from pandacli.checkpoint_files import read_json
+from pandacli.errors import ModelError
+from pandacli.modeling import checkpoint
+from pandacli.modeling.configuration_videopanda import VideoPandaConfig
+from pandacli.modeling.prompt import Turns, encode_prompt
+from pandacli.modeling.tokenization_videopanda import VideoPandaTokenizer
+
+CONFIG_FILE = "processor_config.json"
+
+Conversation = str | Turns
+Video = NDArray[np.uint8] | Tensor
+
+
+class VideoPandaProcessor(ProcessorMixin):
+    """Makes `input_ids`, `attention_mask` and `pixel_values` of questions and videos.
+
+    Args:
+        tokenizer: The tokenizer of the model.
+        image_size: Side of the model's canvas, in pixels.
+        patch_size: Side of its patches, in pixels.
+        num_frames: Frames of a clip; a shorter one is filled up with empty frames.
+    """
+
+    def __init__(
+        self,
+        tokenizer: VideoPandaTokenizer,
+        image_size: int = 448,
+        patch_size: int = 14,
+        num_frames: int = 8,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.image_size = image_size
+        self.patch_size = patch_size
+        self.num_frames = num_frames
+        self.chat_template = None
+
+    def __call__(
+        self,
+        text: Conversation | Sequence[Conversation] | None = None,
+        videos: Video | Sequence[Video] | None = None,
+        *,
+        pixel_values: Tensor | None = None,
+        system: str | None = None,
+        num_frames: int | None = None,
+        padding_side: str = "left",
+        return_tensors: str = "pt",
+    ) -> BatchFeature:
+        """Prepare one question and its video, or a list of each.
+
+        Args:
+            text: A question, or a list with one element for each video: a question, or a
+                conversation as for `encode_prompt`, a list of (question, answer or None).
+            videos: RGB frames, uint8 (T, H, W, 3), as `pandacli.video.read_frames` gives them; or a
+                list of such, sizes and T of which may differ.
+            pixel_values: Instead of `videos`, what `pandacli.video.preprocess` made of them:
+                (T, 4, S, S), or (B, T, 4, S, S).
+            system: The system prompt; None is the one that the model was trained with.
+            num_frames: Takes the place of the processor's own for this call; 1 takes a picture
+                through the model's branch for images.
+            padding_side: Where shorter prompts of a batch are filled up: "left" or "right".
+            return_tensors: "pt"; there is no other kind.
+
+        Returns:
+            `input_ids` (B, length) with -200 for each frame, `attention_mask` (B, length) and
+            `pixel_values` (B, T, 4, S, S); without `text` only the last.
+
+        Raises:
+            ValueError: Videos and questions do not match in number, or the frames are of another
+                form or too many.
+        """
+        if return_tensors != "pt":
+            raise ValueError(f"tensors of PyTorch ('pt') are all there is, not {return_tensors!r}")
+        if (videos is None) == (pixel_values is None):
+            raise ValueError("either videos or pixel_values are needed, and not both")
+        if pixel_values is None:
+            wanted = self.num_frames if num_frames is None else num_frames
+            pixel_values = torch.stack([self._canvas(v, wanted) for v in _as_list(videos)])
+        elif pixel_values.ndim == 4:
+            pixel_values = pixel_values.unsqueeze(0)
+        if text is None:
+            return BatchFeature({"pixel_values": pixel_values})
+        conversations: list[Any] = [text] if isinstance(text, str) else list(text)
+        if len(conversations) != len(pixel_values):
+            raise ValueError(
+                f"{len(conversations)} questions for {len(pixel_values)} videos:"
+                " each video needs a question of its own"
+            )
+        frames = pixel_values.shape[1]
+        prompts = [encode_prompt(_turns(c), self.tokenizer, system, frames) for c in conversations]
+        ids, mask = self._pad(prompts, padding_side)
+        return BatchFeature(
+            {"input_ids": ids, "attention_mask": mask, "pixel_values": pixel_values}
+        )
+
+    def decode(self, token_ids: Iterable[int], **_: Any) -> str:
+        """The text of generated ids, without control ids and frame slots.
+
+        What transformers' decoders can be told otherwise (`skip_special_tokens`) has no effect.
+        """
+        tokenizer: VideoPandaTokenizer = self.tokenizer
+        return tokenizer.decode(token_ids)
+
+    def batch_decode(self, sequences: Iterable[Iterable[int]], **_: Any) -> list[str]:
+        """The texts of several sequences of generated ids; see `decode`."""
+        return [self.decode(sequence) for sequence in sequences]
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """What a call returns and the model takes."""
+        return ["input_ids", "attention_mask", "pixel_values"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `save_pretrained` writes of the processor itself."""
+        return {
+            "processor_class": type(self).__name__,
+            "image_size": self.image_size,
+            "patch_size": self.patch_size,
+            "num_frames": self.num_frames,
+        }
+
+    def save_pretrained(
+        self, save_directory: str | PathLike[str], push_to_hub: bool = False, **_: Any
+    ) -> list[str]:
+        """Write the processor and its tokenizer to a folder that `from_pretrained` reads.
+
+        Returns:
+            The paths of what was written.
+
+        Raises:
+            ValueError: It was to be uploaded as well.
+        """
+        if push_to_hub:
+            raise ValueError("a processor can be saved, but not uploaded from here")
+        self.tokenizer.save_pretrained(save_directory)
+        path = Path(save_directory, CONFIG_FILE)
+        path.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        return [str(path)]
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]  # no downloads, so none of their options
+        cls,
+        pretrained_model_name_or_path: str | PathLike[str],
+        *,
+        subfolder: str | None = None,
+        **_: Any,
+    ) -> Self:
+        """Load from a checkpoint folder; sizes are those of the model in it.
+
+        Raises:
+            ModelError: There is no such folder, or one of its files is missing or damaged.
+        """
+        folder = Path(pretrained_model_name_or_path, subfolder or "")
+        if not folder.is_dir():
+            raise ModelError(f"no folder {folder}")
+        tokenizer = VideoPandaTokenizer.from_pretrained(folder)
+        if (folder / CONFIG_FILE).is_file():
+            stored = read_json(folder / CONFIG_FILE)
+            sizes = {name: stored[name] for name in _SIZES if name in stored}
+            if not all(type(size) is int and size > 0 for size in sizes.values()):
+                raise ModelError(f"{folder / CONFIG_FILE} holds sizes that are none: {sizes}")
+            return cls(tokenizer, **sizes)
+        config: VideoPandaConfig = checkpoint.read_config(folder)
+        return cls(tokenizer, config.image_size, config.patch_size, config.all_num_frames)
+
+    def _canvas(self, video: Video, num_frames: int) -> Tensor:
+        # The public face of the room beside this one: a frame has to become the same tensor
+        # whether it came through the engine or through transformers.
+        from pandacli.video import preprocess
+
+        return preprocess(
+            np.asarray(video),
+            image_size=self.image_size,
+            patch_size=self.patch_size,
+            num_frames=num_frames,
+        )
+
+    def _pad(self, prompts: list[list[int]], side: str) -> tuple[Tensor, Tensor]:
+        """Ids and mask (B, length), shorter prompts filled up with the padding id."""
+        if side not in ("left", "right"):
+            raise ValueError(f"padding_side is 'left' or 'right', not {side!r}")
+        length = max(map(len, prompts))
+        ids = torch.full((len(prompts), length), self.tokenizer.unk_id)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            place = slice(length - len(prompt), None) if side == "left" else slice(len(prompt))
+            ids[row, place] = torch.tensor(prompt)
+            mask[row, place] = 1
+        return ids, mask
+
+
+_SIZES = ("image_size", "patch_size", "num_frames")
+
+
+def _as_list(videos: Video | Sequence[Video] | None) -> list[Video]:
+    if isinstance(videos, np.ndarray | Tensor):
+        return [videos] if videos.ndim == 4 else list(videos)
+    return list(videos or ())
+
+
+def _turns(conversation: Conversation) -> Turns:
+    return [(conversation, None)] if isinstance(conversation, str) else conversation

@@ -1,0 +1,328 @@
+r"""The parts of STAB (arXiv 2412.18609, section 3): LSTE, GSTRA, LSD and FSRA.
+
+The names of parameters are those of the published checkpoint. N counts frames or chunks of any
+video, t the frames of a chunk, C is the width, g the patches along a side of the canvas.
+
+STAB, the Spatio-Temporal Alignment Block of Video-Panda (arXiv 2412.18609, section 3).
+
+Eight frames go in, one sequence of tokens comes out, with no pre-trained encoder on the way:
+
+    patches -> LSTE -> +patches -> crop -> LSD -> tokens of a 2x2 block of patches
+                  \-> GSTRA (a context vector a chunk) --\
+                                LSD -> FSRA (a frame) ----> fused context token
+
+Here it is as it is trained; where nothing is, `FoldedSTAB` computes the same faster. The names of
+parameters are those of the published checkpoint. B counts videos, T frames of a video, N frames of
+any video, C is the width, g the patches along a side of the canvas.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pandacli.modeling.configuration_videopanda import VideoPandaConfig
+from pandacli.modeling.fused_weights import Derived
+from pandacli.modeling.patches import (
+    FrameTokens,
+    PatchBox,
+    chunk_length,
+    content_boxes,
+    content_spans,
+    group_by_box,
+    padded_box,
+)
+
+
+class LSTE(nn.Module):
+    """Local spatio-temporal encoding, first half: mixes each patch along time within a chunk.
+
+    BatchNorm, a 1x1x1 convolution to two thirds of the width, a depthwise convolution over three
+    frames, a 1x1x1 convolution back. The residual is added by STAB.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        inner = width * 2 // 3  # the paper's C / 1.5, rounded down
+        self.pos_embed = nn.Sequential(
+            nn.BatchNorm3d(width),
+            nn.Conv3d(width, inner, 1),
+            nn.Conv3d(inner, inner, (3, 1, 1), padding=(1, 0, 0), groups=inner),
+            nn.Conv3d(inner, width, 1),
+        )
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """(N, C, t, g, g) -> (N, C, t, g, g)."""
+        norm, narrow, along_time, widen = self.pos_embed
+        narrowed = narrow(norm(patches))
+        weight, bias = along_time.get_parameter("weight"), along_time.get_parameter("bias")
+        mixed: Tensor = widen(depthwise(narrowed, weight, bias))
+        return mixed
+
+
+class QuickGELU(nn.Module):
+    """x * sigmoid(1.702 x), the approximation GSTRA was trained with."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape."""
+        return x * torch.sigmoid(1.702 * x)
+
+
+class GSTRA(nn.Module):
+    """Global spatio-temporal relationship aggregator: one context vector for a chunk of frames.
+
+    A learned query attends to every position of every frame of the chunk, bars and padded frames
+    included, and passes through a two-layer perceptron.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.ln_1 = nn.LayerNorm(width)
+        self.ln_2 = nn.LayerNorm(width)
+        self.ln_3 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential()
+        self.mlp.add_module("c_fc", nn.Linear(width, 4 * width))
+        self.mlp.add_module("gelu", QuickGELU())
+        self.mlp.add_module("c_proj", nn.Linear(4 * width, width))
+
+    def forward(self, token: Tensor, memory: Tensor) -> Tensor:
+        """Token (1, 1, C) and memory (N, positions, C) -> (N, C)."""
+        head_size = self.attn.head_dim
+        w_q, w_k, w_v = self.attn.in_proj_weight.chunk(3)
+        b_q, _, b_v = self.attn.in_proj_bias.chunk(3)
+        query = F.linear(self.ln_1(token[0, 0]), w_q, b_q)
+        attended = attend_with_one_query(
+            query, self.ln_3(memory), w_k, w_v, self.attn.num_heads, head_size**-0.5
+        )
+        return self.conclude(token, attended + b_v)
+
+    def conclude(self, token: Tensor, attended: Tensor) -> Tensor:
+        """What follows the attention: token (1, 1, C) and attended (N, C) -> (N, C)."""
+        context: Tensor = token[0] + self.attn.out_proj(attended)
+        return torch.add(context, self.mlp(self.ln_2(context)))
+
+
+class LSD(nn.Module):
+    """Local spatial downsampling: each 2x2 block of patches becomes one token.
+
+    The mean of the block asks, its four patches answer. The scale is C**-0.5, not that of a head:
+    the published weights were trained so.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width, bias=False))
+        self.kv = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width, bias=False))
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """(N, rows, columns, C), both even -> (N, rows/2, columns/2, C)."""
+        n, rows, columns, width = patches.shape
+        blocks = patches.view(n, rows // 2, 2, columns // 2, 2, width)
+        blocks = blocks.transpose(2, 3).reshape(-1, 4, width)  # (blocks, 4, C)
+        mean = blocks.mean(1)
+        query = self.q(mean).view(-1, self.heads, 1, width // self.heads)
+        key, value = (
+            half.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (blocks, heads, 4, head size)
+            for half in self.kv(blocks).chunk(2, -1)
+        )
+        weights = (query * key).sum(-1, keepdim=True).mul(width**-0.5).softmax(2)
+        attended = (weights * value).sum(2).flatten(1)  # (blocks, C)
+        tokens: Tensor = mean + self.proj(attended)
+        return tokens.view(n, rows // 2, columns // 2, width)
+
+
+class FSRA(nn.Module):
+    """Frame-wise spatial relationship aggregator: one context vector for a frame.
+
+    A learned query attends to the tokens that LSD made of the frame, with the same scale.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width, bias=False))
+        self.kv = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width, bias=False))
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, token: Tensor, memory: Tensor) -> Tensor:
+        """Token (C,) and memory (N, positions, C) -> (N, C)."""
+        w_k, w_v = self.kv.get_parameter("1.weight").chunk(2)
+        attended = attend_with_one_query(
+            self.q(token), self.kv[0](memory), w_k, w_v, self.heads, token.shape[-1] ** -0.5
+        )
+        return self.conclude(token, attended)
+
+    def conclude(self, token: Tensor, attended: Tensor) -> Tensor:
+        """What follows the attention: token (C,) and attended (N, C) -> (N, C)."""
+        context: Tensor = token + self.proj(attended)
+        return context
+
+
+def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A depthwise 3-D convolution as a sum of 2-D ones, one for each of its taps in time.
+
+    The same function; torch has a fast kernel for the flat ones only.
+
+    Args:
+        x: (N, C, t, g, g).
+        weight: (C, 1, taps, height, width), all odd; the edges are padded with zeros.
+        bias: (C,).
+    """
+    n, channels, t, rows, columns = x.shape
+    taps, height, width = weight.shape[2:]
+    padded = F.pad(x.transpose(1, 2), (0, 0, 0, 0, 0, 0, taps // 2, taps // 2))
+    total = sum(
+        F.conv2d(
+            padded[:, tap : tap + t].reshape(-1, channels, rows, columns),  # (N*t, C, g, g)
+            weight[:, :, tap],
+            bias if tap == 0 else None,
+            padding=(height // 2, width // 2),
+            groups=channels,
+        )
+        for tap in range(taps)
+    )
+    assert isinstance(total, Tensor)
+    return total.view(n, t, channels, rows, columns).transpose(1, 2)
+
+
+def attend_with_one_query(
+    query: Tensor, memory: Tensor, w_k: Tensor, w_v: Tensor, heads: int, scale: float
+) -> Tensor:
+    """Multi-head attention of one query, without building a key or a value for every position.
+
+    The query does not depend on the memory, so it is carried through W_k once, and the weighted
+    sum of positions is carried through W_v afterwards: the same function, thousands of projections
+    fewer. A bias of the keys shifts all logits alike and falls out of the softmax.
+
+    Args:
+        query: (C,), already projected.
+        memory: (N, positions, C), already normalised.
+        w_k: (C, C), rows in the order of the heads.
+        w_v: (C, C), likewise; a bias of the values is for the caller to add.
+        heads: Number of heads.
+        scale: What the logits are multiplied by.
+
+    Returns:
+        (N, C), the heads concatenated.
+    """
+    folded = torch.einsum("hd,hdc->hc", query.view(heads, -1), w_k.unflatten(0, (heads, -1)))
+    weights = (memory @ (folded * scale).T).softmax(1)  # (N, positions, heads)
+    pooled = weights.transpose(1, 2) @ memory  # (N, heads, C)
+    return torch.einsum("nhc,hdc->nhd", pooled, w_v.unflatten(0, (heads, -1))).flatten(1)
+
+
+__all__ = ["STAB", "chunk_length", "content_boxes"]
+
+
+class STAB(nn.Module):
+    """The Spatio-Temporal Alignment Block: frames to tokens of its own width, before the projector.
+
+    Args:
+        config: Its sizes. Nothing is tied to the 448 px and 1,024 channels of the paper.
+    """
+
+    def __init__(self, config: VideoPandaConfig) -> None:
+        super().__init__()
+        width, heads = config.video_hidden_size, config.video_num_heads
+        self.chunk_frames = config.num_frames
+        self.patch_embedding = nn.Conv2d(
+            3, width, config.patch_size, stride=config.patch_size, bias=False
+        )
+        self.class_embedding = nn.Parameter(torch.randn(width) * width**-0.5)
+        self.split_embedding = nn.Parameter(torch.randn(width) * width**-0.5)
+        self.temporal_cls_token = nn.Parameter(torch.randn(1, 1, width) * width**-0.5)
+        self.balance = nn.Parameter(torch.zeros(width))
+        self.lmhra1 = LSTE(width)
+        self.dpe = nn.Conv3d(width, width, 3, padding=1, groups=width)
+        self.dec = GSTRA(width, heads)
+        self.local_attention = LSD(width, heads)
+        self.global_attention = FSRA(width, heads)
+        self.proj = nn.Sequential(nn.LayerNorm(width), nn.Dropout(0.0), nn.Linear(width, width))
+        from pandacli.modeling.fused_stab import FoldedSTAB  # which is made of the parts above
+
+        self._folded = Derived(FoldedSTAB)
+        self._kinds = [type(module) for module in self.modules()]
+
+    def forward(self, pixel_values: Tensor) -> list[list[FrameTokens]]:
+        """Encode videos.
+
+        Args:
+            pixel_values: (B, T, 4, S, S): normalised RGB and a mask that is 1 inside the content
+                and 0 in the bars; a padded frame is zero in all four channels.
+
+        Returns:
+            For each video, for each of its frames, the context token and h x w tokens of blocks.
+
+        Raises:
+            ValueError: T frames cannot be cut into equal chunks (paper: 4 frames each).
+        """
+        frames = pixel_values.shape[1]
+        related = frames > 1  # an image: nothing to relate in time
+        length = chunk_length(frames, self.chunk_frames) if related else 1
+        flat = pixel_values.flatten(0, 1)
+        rgb, spans = flat[:, :3], content_spans(flat[:, 3], self.patch_embedding.stride[0])
+        folded = None if self._must_unfold(pixel_values) else self._folded.of(self)
+        if folded is None:
+            encoded = self._encode(rgb, spans, length, related)
+        else:
+            with torch.no_grad():
+                encoded = folded(rgb.unflatten(0, (-1, length)), spans, related)
+        return [encoded[i : i + frames] for i in range(0, len(encoded), frames)]
+
+    def train(self, mode: bool = True) -> "STAB":
+        """Set training mode; what was folded for inference is forgotten."""
+        self._folded.forget()
+        return super().train(mode)
+
+    def fuse(self, of_chunks: Tensor, of_frames: Tensor) -> Tensor:
+        """The context tokens (N, C) of frames: of the chunk of each, and of itself."""
+        share = torch.sigmoid(self.balance)
+        context: Tensor = self.proj((1 - share) * of_chunks + share * of_frames)
+        return context
+
+    def _must_unfold(self, pixel_values: Tensor) -> bool:
+        """Whether more is asked for than the function: gradients, statistics, other layers."""
+        modules = list(self.modules())
+        if any(module.training for module in modules):
+            return True
+        if [type(module) for module in modules] != self._kinds:  # adapters, quantised layers
+            return True
+        if torch.is_autocast_enabled(pixel_values.device.type):
+            return True
+        wanted = pixel_values.requires_grad or any(p.requires_grad for p in self.parameters())
+        return torch.is_grad_enabled() and wanted
+
+    def _encode(
+        self, rgb: Tensor, spans: Sequence[PatchBox | None], length: int, related: bool
+    ) -> list[FrameTokens]:
+        """Frames (N, 3, S, S), in chunks of so many, to the tokens of each."""
+        patches = self.patch_embedding(rgb)  # (N, C, g, g)
+        of_chunks = None
+        if related:
+            patches, of_chunks = self._relate_in_time(patches, length)
+        grid = patches.permute(0, 2, 3, 1)  # (N, g, g, C)
+        boxes = [span or padded_box(grid.shape[1]) for span in spans]
+        encoded: dict[int, FrameTokens] = {}
+        for box, members in group_by_box(boxes).items():
+            content = grid[members, box.top : box.bottom, box.left : box.right]
+            tokens = self.local_attention(content)  # (frames, h, w, C)
+            contexts = self.global_attention(self.class_embedding, tokens.flatten(1, 2))
+            if of_chunks is not None:
+                contexts = self.fuse(of_chunks[members], contexts)
+            made = map(FrameTokens, contexts, tokens)
+            encoded.update(zip(members, made, strict=True))
+        return [encoded[frame] for frame in range(len(boxes))]
+
+    def _relate_in_time(self, patches: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """LSTE and GSTRA, chunk by chunk: patches (N, C, g, g), and a context (N, C)."""
+        chunked = patches.unflatten(0, (-1, length)).transpose(1, 2)  # (chunks, C, t, g, g)
+        mixed = chunked + self.lmhra1(chunked)
+        mixed = mixed + depthwise(mixed, self.dpe.weight, self.dpe.bias)
+        memory = mixed.flatten(2).transpose(1, 2)  # (chunks, t*g*g, C)
+        context = self.dec(self.temporal_cls_token, memory)  # (chunks, C)
+        dense = (mixed + chunked).transpose(1, 2).flatten(0, 1)
+        return dense, context.repeat_interleave(length, 0)

@@ -1,0 +1,328 @@
+"""Making a quantised copy of a checkpoint: tensor by tensor, file by file, from where it stopped.
+
+The Llama's linear layers are quantised; STAB, the projector, the embeddings and the head keep half
+precision. For llama.cpp the Llama goes into a GGUF file, and only what makes embeddings stays
+beside it. The checkpoint is mapped into memory and the copy is written in files of some hundreds
+of megabytes, so memory stays far below the size of either. A file gets its name when it is whole
+and is not made again after an interruption; the folder gets its own when all of it is there.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pandacli.checkpoints.artifacts import (
+    GGUF_FILE,
+    Copy,
+    Form,
+    copies_folder,
+    find_copy,
+    finish,
+    write_manifest,
+)
+from pandacli.checkpoints.identity import digests_of
+from pandacli.checkpoints.registry import cached_commit
+from pandacli.checkpoints.resolve import ResolvedModel
+from pandacli.checkpoints.staging import work_folder
+from pandacli.errors import ModelError
+from pandacli.file_io import settle
+from pandacli.modeling.checkpoint import (
+    check_values,
+    is_quantisable,
+    iterate_tensors,
+    read_config,
+    read_quantised,
+    read_tensors,
+)
+from pandacli.modeling.configuration_videopanda import VideoPandaConfig
+from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
+from pandacli.quantization.int8 import quantize_rows
+from pandacli.units import size
+
+Report = Callable[[int, int], None]
+"""Told how many parameters are done, of how many."""
+
+_EMBEDDING = ("model.video_tower", "model.video_projector", "model.embed_tokens")
+"""Modules that turn frames and ids into what the Llama reads."""
+
+KEPT = (*_EMBEDDING, "lm_head")
+"""Modules that are never quantised."""
+
+_FILE_PARAMETERS = 1 << 28
+"""A file of a copy holds about so many parameters: half a gigabyte where they are not quantised."""
+
+_BYTES = {"int8": 1.0, "nf4": 0.53, "q8_0": 1.07, "q4_k_m": 0.65}
+"""Of each form, bytes a weight, scales included."""
+
+_GGUF = ("q8_0", "q4_k_m")
+_BESIDE = (
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint that copies are made from.
+
+    Args:
+        model: The name or folder it goes by.
+        folder: Where it lies.
+        commit: The commit of the repository that published it, where there is one.
+        digest: Its sha256.
+        files: The sha256 of each file, by name.
+    """
+
+    model: str
+    folder: Path
+    commit: str | None
+    digest: str
+    files: dict[str, str]
+
+
+def describe_source(resolved: ResolvedModel) -> Source:
+    """Identify a checkpoint, which reads all of it the first time.
+
+    Raises:
+        ModelError: Files are missing, damaged, or cannot be read.
+    """
+    digest, files = digests_of(resolved)
+    commit = cached_commit(resolved.folder) if resolved.kind == "cache" else None
+    name = str(resolved.folder) if resolved.kind == "folder" else resolved.name
+    return Source(name, resolved.folder, commit, digest, files)
+
+
+def convert(source: Source, form: Form, report: Report | None = None) -> Copy:
+    """Make the copy in a form of a checkpoint, or finish one that was begun.
+
+    Args:
+        source: The checkpoint.
+        form: What to store its linear layers as.
+        report: Told about progress, from time to time.
+
+    Raises:
+        ModelError: The checkpoint is damaged, the disk is full or cannot be written, or another
+            panda is making the same copy.
+    """
+    try:
+        with work_folder(source.digest, form, source.model) as work:
+            if finished := find_copy(source.digest, form):
+                return finished
+            _drop_junk(work)
+            if form == "q8_0" or form == "q4_k_m":
+                _write_gguf(source, form, work, report)
+            _write_weights(source, form, work, report)
+            _write_config(source.folder, form, work)
+            _check_made(form, work)
+            copy = write_manifest(
+                work,
+                model=source.model,
+                form=form,
+                commit=source.commit,
+                digest=source.digest,
+                source_files=source.files,
+            )
+            return finish(copy)
+    except OSError as error:
+        raise ModelError(
+            f"cannot write the quantised copy in {copies_folder()}: {error.strerror or error}",
+            "make room there, and the same command goes on where it stopped - or set PANDA_HOME to"
+            " a folder elsewhere",
+        ) from error
+
+
+def empty_model(config: VideoPandaConfig) -> VideoPandaForConditionalGeneration:
+    """A model without memory behind its tensors."""
+    with torch.device("meta"):
+        return VideoPandaForConditionalGeneration(config)
+
+
+def _drop_junk(work: Path) -> None:
+    """Delete what an interrupted conversion cannot have left, or cannot go on with."""
+    for path in work.iterdir():
+        if path.is_symlink() or not path.is_file():
+            usable = False
+        elif path.suffix == ".safetensors":
+            usable = _is_readable(path)
+        else:
+            usable = path.name in (GGUF_FILE, f"{GGUF_FILE}.partial")
+        if usable:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _is_readable(file: Path) -> bool:
+    try:
+        return bool(_names(file))
+    except (OSError, SafetensorError):
+        return False
+
+
+def _check_made(form: Form, work: Path) -> None:
+    """Look at a new copy as loading it does; one with foreign files in it is not kept.
+
+    Raises:
+        ModelError: It cannot be loaded.
+    """
+    config = read_config(work)
+    expected = empty_model(config).state_dict()
+    try:
+        if form in _GGUF:
+            from pandacli.quantization.gguf import check_gguf
+
+            check_gguf(work / GGUF_FILE, config)
+            front = {name: t for name, t in expected.items() if name.startswith(_EMBEDDING)}
+            read_tensors(work, front)
+        else:
+            read_quantised(work, expected, 8 if form == "int8" else 4)
+    except ModelError as error:
+        for path in work.iterdir():
+            path.unlink()
+        raise ModelError(
+            f"what was in {work} was no part of this copy: {error.message}",
+            "it has been deleted: run the same command again",
+        ) from error
+
+
+def _write_gguf(
+    source: Source, form: Literal["q8_0", "q4_k_m"], work: Path, report: Report | None
+) -> None:
+    from pandacli.quantization.gguf import export_gguf
+
+    target = work / GGUF_FILE
+    if not target.exists():
+        _check_room(empty_model(read_config(source.folder)).state_dict(), form, work)
+        threads = torch.get_num_threads()
+        export_gguf(source.folder, target, form, threads=threads, progress=report)
+
+
+def _write_weights(source: Source, form: Form, work: Path, report: Report | None) -> None:
+    expected = empty_model(read_config(source.folder)).state_dict()
+    if form not in _GGUF:
+        _check_room(expected, form, work)
+    total = sum(tensor.numel() for tensor in expected.values())
+    count = total // _FILE_PARAMETERS + 1
+    pending: dict[str, Tensor] = {}
+    done, number = 0, 1
+
+    def path() -> Path:
+        return work / f"model-{number:05}-of-{count:05}.safetensors"
+
+    for name, tensor in iterate_tensors(source.folder, expected):
+        if form in _GGUF and not name.startswith(_EMBEDDING):
+            continue
+        if done // _FILE_PARAMETERS + 1 != number:
+            _save(pending, path())
+            number = done // _FILE_PARAMETERS + 1
+        if not path().exists():
+            quantised = is_quantisable(name, tensor)
+            if tensor.is_floating_point():
+                check_values(source.folder, name, tensor)
+            pending |= _QUANTISE[form](name, tensor) if quantised else {name: _halved(tensor)}
+        done += tensor.numel()
+        if report and form not in _GGUF:
+            report(done, total)
+    _save(pending, path())
+    places = {name: file.name for file in work.glob("*.safetensors") for name in _names(file)}
+    index = {"metadata": {}, "weight_map": dict(sorted(places.items()))}
+    (work / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def copy_bytes(config: VideoPandaConfig, form: Form) -> int:
+    """What the copy in a form of a model takes on the disk, nearly."""
+    return _copy_bytes(empty_model(config).state_dict(), form)
+
+
+def _copy_bytes(expected: dict[str, Tensor], form: Form) -> int:
+    sizes = (
+        tensor.numel() * (_BYTES[form] if is_quantisable(name, tensor) else 2)
+        for name, tensor in expected.items()
+    )
+    return int(sum(sizes))
+
+
+def _check_room(expected: dict[str, Tensor], form: Form, work: Path) -> None:
+    needed = _copy_bytes(expected, form) - sum(file.stat().st_size for file in work.iterdir())
+    free = shutil.disk_usage(work).free
+    if needed > free:
+        raise ModelError(
+            f"the quantised copy takes {size(needed)} more, and {size(free)} are free in"
+            f" {copies_folder()}",
+            "make room there, or set PANDA_HOME to a folder elsewhere",
+        )
+
+
+def _save(pending: dict[str, Tensor], path: Path) -> None:
+    """Write the pending tensors into a file, and forget them; a file that is there is whole."""
+    if pending:
+        partial = path.with_suffix(".writing")
+        try:
+            save_file(pending, partial, metadata={"format": "pt"})
+        except SafetensorError as error:  # which hides an OSError
+            raise OSError(str(error)) from error
+        settle(partial, path)
+        pending.clear()
+
+
+def _names(file: Path) -> list[str]:
+    with safe_open(file, framework="pt") as opened:
+        return list(opened.keys())
+
+
+def _halved(tensor: Tensor) -> Tensor:
+    """In half precision: as it is where it has that, else float16, which keeps more digits."""
+    if tensor.dtype in (torch.float16, torch.bfloat16):
+        return tensor.contiguous()
+    half = tensor.half()
+    return half if half.isfinite().all() else tensor.bfloat16()
+
+
+def _int8(name: str, weight: Tensor) -> dict[str, Tensor]:
+    """In the names of bitsandbytes, whose LLM.int8 stores the same numbers."""
+    rows, scale = quantize_rows(weight)
+    layer = name.removesuffix("weight")
+    layout = torch.zeros((), dtype=torch.uint8)  # row by row
+    return {name: rows, f"{layer}SCB": scale * 127, f"{layer}weight_format": layout}
+
+
+def _nf4(name: str, weight: Tensor) -> dict[str, Tensor]:
+    from bitsandbytes.functional import quantize_4bit
+
+    packed, state = quantize_4bit(
+        weight.float(), blocksize=64, compress_statistics=True, quant_type="nf4"
+    )
+    parts = {f"{name}.{part}": value for part, value in state.as_dict(packed=True).items()}
+    return {name: packed, **parts}
+
+
+_QUANTISE: dict[str, Callable[[str, Tensor], dict[str, Tensor]]] = {"int8": _int8, "nf4": _nf4}
+
+
+def _write_config(folder: Path, form: Form, work: Path) -> None:
+    config = read_config(folder)
+    if form not in _GGUF:
+        config.quantization_config = {
+            "quant_method": "bitsandbytes",
+            "load_in_8bit": form == "int8",
+            "load_in_4bit": form == "nf4",
+            "bnb_4bit_quant_type": "nf4",
+            "bnb_4bit_use_double_quant": True,
+            "llm_int8_skip_modules": list(KEPT),
+        }
+    config.save_pretrained(work)
+    for name in _BESIDE:
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, work / name)

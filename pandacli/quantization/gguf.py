@@ -1,0 +1,432 @@
+"""The Llama of a checkpoint as a GGUF file, which llama.cpp reads: what is left out is STAB.
+
+The file has no vocabulary of text: panda turns text into ids itself. Tensors are taken from the
+checkpoint one by one and written in their final form, by rows, so that memory stays within one
+tensor whatever the size of the model.
+
+What stands before the tensors tells where each of them ends, and of which weights they are. So a
+file that was begun is gone on with: its length says which tensors are whole.
+"""
+
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, BinaryIO, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pandacli.checkpoint_files import INCOMPLETE, weight_files
+from pandacli.checkpoints.digest import file_digest
+from pandacli.errors import ModelError, UsageError
+from pandacli.file_io import settle
+from pandacli.modeling import checkpoint
+from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
+from pandacli.quantization.llama_library import INSTALL, llama_library
+
+if TYPE_CHECKING:
+    from gguf import GGMLQuantizationType, GGUFWriter
+
+    from pandacli.modeling.configuration_videopanda import VideoPandaConfig
+
+GgufForm = Literal["f32", "f16", "q8_0", "q4_k_m"]
+"""How the matrices are stored; norms are always float32."""
+
+Progress = Callable[[int, int], None]
+"""Told after each tensor: the bytes written so far, and those there will be."""
+
+_CHUNK = 1 << 22  # numbers that are converted at a time
+_ALIGNMENT = 32  # tensors begin at multiples of so many bytes; the default of the format
+
+_UNSYNCED = 1 << 26
+"""So many bytes, or one tensor, are written before they are sent to the disk."""
+
+_KEYS = (
+    "GGUF.version",
+    "GGUF.tensor_count",
+    "GGUF.kv_count",
+    "general.architecture",
+    "general.name",
+    "general.file_type",
+    "general.quantization_version",
+    "videopanda.weights.sha256",
+    "tokenizer.ggml.model",
+)
+"""What a file may say besides the numbers of the Llama: "split.count" would have others opened."""
+
+_LAYER_NAMES = {
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+    "attn_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+}
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A tensor as it will stand in the file.
+
+    Args:
+        name: Its name there.
+        shape: (rows, width) of a matrix, (width,) of a norm.
+        form: How its numbers are stored.
+        heads: Of the matrices of queries and keys, how many heads their rows are cut into.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    form: "GGMLQuantizationType"
+    heads: int = 0
+
+    @property
+    def rows(self) -> int:
+        return math.prod(self.shape[:-1])
+
+    @property
+    def row_bytes(self) -> int:
+        from gguf import GGML_QUANT_SIZES
+
+        block, size = GGML_QUANT_SIZES[self.form]
+        return self.shape[-1] // block * size
+
+    @property
+    def nbytes(self) -> int:
+        return self.rows * self.row_bytes
+
+    @property
+    def length(self) -> int:
+        """The bytes it takes, with what fills it up."""
+        return self.nbytes + len(_padding(self.nbytes))
+
+
+def export_gguf(
+    folder: Path,
+    target: Path,
+    form: GgufForm,
+    *,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> None:
+    """Write the Llama of a checkpoint to a GGUF file, which is there only once it is whole.
+
+    While it is written it is called `target` with `.partial` behind it. Whatever ends the program,
+    that stays, and the same call goes on with it; it goes where the checkpoint turns out to be
+    damaged. In "q4_k_m" each matrix has the type that llama.cpp's own quantiser gives it; rows that
+    are not whole blocks of such a type take a wider one.
+
+    Args:
+        folder: The checkpoint folder.
+        target: The file to write; one that is there is replaced.
+        form: How the matrices are stored.
+        threads: How many threads quantise.
+        progress: Told how far it is.
+
+    Raises:
+        ModelError: The checkpoint is damaged, is of a kind that llama.cpp's Llama is not, or the
+            file cannot be written.
+        UsageError: The packages for it are not installed.
+    """
+    try:
+        import gguf  # noqa: F401
+    except ImportError as error:
+        raise UsageError("the package gguf is not installed", INSTALL) from error
+    config = checkpoint.read_config(folder)
+    _check_kind(folder, config)
+    with torch.device("meta"):
+        expected = VideoPandaForConditionalGeneration(config).state_dict()
+    stored = dict(_stored_tensors(config, expected, form))
+    partial = target.with_name(target.name + ".partial")
+    try:
+        order = checkpoint.tensor_order(folder, expected)
+        weights = [file_digest(path) for path in weight_files(folder)]
+        in_order = {name: stored[name] for name in order if name in stored}
+        header = _header(config, in_order.values(), form, weights)
+        with partial.open("a+b") as file:
+            kept = _keep_whole(file, header, in_order.values())
+            sources = checkpoint.iterate_tensors(folder, expected)
+            _write(file, in_order, kept, sources, threads, progress)
+        settle(partial, target)
+    except ModelError:
+        partial.unlink(missing_ok=True)
+        raise
+    except OSError as error:
+        raise ModelError(
+            f"{target} cannot be written: {error.strerror or error}",
+            "make room there; the same command then goes on where it stopped",
+        ) from error
+
+
+def check_gguf(path: Path, config: "VideoPandaConfig") -> None:
+    """Refuse a file that does not hold exactly the Llama of a model, as `export_gguf` stores it.
+
+    llama.cpp ends the process over some damaged files. No weight is read.
+
+    Raises:
+        ModelError: It is damaged, or of another model.
+        UsageError: The package `gguf` is not installed.
+    """
+    try:
+        from gguf import GGUFReader
+    except ImportError as error:
+        raise UsageError("the package gguf is not installed", INSTALL) from error
+    with torch.device("meta"):
+        expected = VideoPandaForConditionalGeneration(config).state_dict()
+    wanted = {stored.name: stored.shape for _, stored in _stored_tensors(config, expected, "f32")}
+    numbers = _numbers(config)
+    known = {*_KEYS, *(f"llama.{name}" for name in numbers)}
+    try:
+        reader = GGUFReader(path)
+        found = {t.name: tuple(map(int, reversed(t.shape))) for t in reader.tensors}
+        size = path.stat().st_size
+        whole = all(tensor.data_offset + tensor.n_bytes <= size for tensor in reader.tensors)
+        kind = reader.fields["general.architecture"].contents()
+        said = {name: float(reader.fields[f"llama.{name}"].contents()) for name in numbers}
+        foreign = [name for name in reader.fields if name not in known]
+    except Exception as error:  # the reader fails in any way over a damaged file
+        raise ModelError(f"{path} cannot be read as a GGUF file", INCOMPLETE) from error
+    if not whole or found != wanted or kind != "llama" or foreign:
+        raise ModelError(f"{path} does not hold the Llama of this model", INCOMPLETE)
+    if odd := [n for n in numbers if not math.isclose(said[n], numbers[n], rel_tol=1e-5)]:
+        raise ModelError(f"{path} is of another model: {odd[0]} is {said[odd[0]]:g}", INCOMPLETE)
+
+
+def _check_kind(folder: Path, config: "VideoPandaConfig") -> None:
+    """Refuse what the graph of llama.cpp's Llama does not compute."""
+    rope = config.rope_parameters or {}
+    odd = []
+    if config.hidden_act != "silu":
+        odd.append(f"activations of type {config.hidden_act}")
+    if (kind := rope.get("rope_type", "default")) != "default":
+        odd.append(f"rotary positions of type {kind}")
+    if odd:
+        raise ModelError(
+            f"the model in {folder} has {' and '.join(odd)}, which are not exported to llama.cpp",
+            "use another --engine",
+        )
+
+
+def _stored_tensors(
+    config: "VideoPandaConfig", expected: Mapping[str, Tensor], form: GgufForm
+) -> Iterator[tuple[str, _Stored]]:
+    """The tensors of the Llama, under the names they have in a checkpoint."""
+    layers = config.num_hidden_layers
+    heads = {"attn_q": config.num_attention_heads, "attn_k": _key_heads(config)}
+
+    def stored(ours: str, prefix: str, name: str, many_bits: bool) -> tuple[str, _Stored]:
+        shape = tuple(expected[ours].shape)
+        kind = _type_of(name, shape, form, many_bits)
+        return ours, _Stored(f"{prefix}{name}.weight", shape, kind, heads.get(name, 0))
+
+    yield stored("model.embed_tokens.weight", "", "token_embd", many_bits=False)
+    yield stored("model.norm.weight", "", "output_norm", many_bits=False)
+    yield stored("lm_head.weight", "", "output", many_bits=True)
+    for layer in range(layers):
+        for name, ours in _LAYER_NAMES.items():
+            key = f"model.layers.{layer}.{ours}.weight"
+            yield stored(key, f"blk.{layer}.", name, _has_many_bits(layer, layers))
+
+
+def _has_many_bits(layer: int, layers: int) -> bool:
+    """Whether Q4_K_M spends more bits on a layer: the first and last eighth, and each third."""
+    eighth = layers // 8
+    return layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
+
+
+def _type_of(
+    name: str, shape: tuple[int, ...], form: GgufForm, many_bits: bool
+) -> "GGMLQuantizationType":
+    from gguf import GGML_QUANT_SIZES
+    from gguf import GGMLQuantizationType as Type
+
+    if len(shape) == 1 or form == "f32":
+        return Type.F32
+    if form == "f16":
+        return Type.F16
+    if form == "q8_0":
+        wanted = [Type.Q8_0]
+    elif many_bits and name in ("token_embd", "output", "attn_v", "ffn_down"):
+        wanted = [Type.Q6_K, Type.Q8_0]
+    else:
+        wanted = [Type.Q4_K, Type.Q5_0]
+    return next((kind for kind in wanted if shape[-1] % GGML_QUANT_SIZES[kind][0] == 0), Type.F16)
+
+
+def _header(
+    config: "VideoPandaConfig", stored: Iterable[_Stored], form: GgufForm, weights: list[str]
+) -> bytes:
+    """All that stands before the tensors, which follow in this order."""
+    from gguf import GGUFWriter
+
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "header.gguf"
+        writer = GGUFWriter(path, "llama")
+        _describe(writer, config, form)
+        writer.add_array("videopanda.weights.sha256", weights)
+        for tensor in stored:
+            shape = [*tensor.shape[:-1], tensor.row_bytes]
+            writer.add_tensor_info(
+                tensor.name, shape, np.dtype(np.uint8), tensor.nbytes, raw_dtype=tensor.form
+            )
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        writer.close()
+        header = path.read_bytes()
+    return header + _padding(len(header))
+
+
+def _padding(length: int) -> bytes:
+    """What fills up something of this length, so that the next begins where it may."""
+    return bytes(-length % _ALIGNMENT)
+
+
+def _keep_whole(file: BinaryIO, header: bytes, stored: Iterable[_Stored]) -> int:
+    """Cut a file off behind the tensors to keep, and tell how many those are.
+
+    What was written last is not kept: before a power cut it may not have come to the disk. A file
+    with another header is begun anew.
+    """
+    ends = list(accumulate((tensor.length for tensor in stored), initial=len(header)))
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if file.read(len(header)) != header:
+        file.truncate(0)
+        file.write(header)
+        return 0
+    kept = sum(end <= size - _UNSYNCED for end in ends[1:])
+    file.truncate(ends[kept])
+    return kept
+
+
+def _write(
+    file: BinaryIO,
+    stored: Mapping[str, _Stored],
+    kept: int,
+    sources: Iterator[tuple[str, Tensor]],
+    threads: int,
+    progress: Progress | None,
+) -> None:
+    """Write the tensors at the end of a file, but the first `kept`, which it has."""
+    left = dict(stored)
+    written, total = 0, sum(tensor.length for tensor in stored.values())
+    unsynced = 0
+    with ThreadPoolExecutor(threads) as pool:
+        for name, source in sources:
+            if (tensor := left.pop(name, None)) is None:
+                continue
+            if len(stored) - len(left) > kept:
+                if unsynced + tensor.length > _UNSYNCED:
+                    file.flush()
+                    os.fsync(file.fileno())
+                    unsynced = 0
+                file.write(_bytes_of(tensor, source, pool).data)
+                file.write(_padding(tensor.nbytes))
+                unsynced += tensor.length
+            written += tensor.length
+            if progress:
+                progress(written, total)
+
+
+def _describe(writer: "GGUFWriter", config: "VideoPandaConfig", form: GgufForm) -> None:
+    from gguf import GGML_QUANT_VERSION, LlamaFileType
+
+    file_types = {
+        "f32": LlamaFileType.ALL_F32,
+        "f16": LlamaFileType.MOSTLY_F16,
+        "q8_0": LlamaFileType.MOSTLY_Q8_0,
+        "q4_k_m": LlamaFileType.MOSTLY_Q4_K_M,
+    }
+    writer.add_name("Llama of a Video-Panda")
+    writer.add_file_type(file_types[form])
+    writer.add_quantization_version(GGML_QUANT_VERSION)
+    for name, number in _numbers(config).items():
+        if isinstance(number, int):
+            writer.add_uint32(f"llama.{name}", number)
+        else:
+            writer.add_float32(f"llama.{name}", number)
+    writer.add_tokenizer_model("no_vocab")
+
+
+def _numbers(config: "VideoPandaConfig") -> dict[str, int | float]:
+    """What llama.cpp has to know of a Llama, without "llama." before each name."""
+    rope = config.rope_parameters or {}
+    head_dim = config.head_dim or config.hidden_size // config.num_attention_heads
+    return {
+        "context_length": config.max_position_embeddings,
+        "embedding_length": config.hidden_size,
+        "block_count": config.num_hidden_layers,
+        "feed_forward_length": config.intermediate_size,
+        "attention.head_count": config.num_attention_heads,
+        "attention.head_count_kv": _key_heads(config),
+        "attention.key_length": head_dim,
+        "attention.value_length": head_dim,
+        "rope.dimension_count": head_dim,
+        "rope.freq_base": float(rope.get("rope_theta") or 10000.0),
+        "attention.layer_norm_rms_epsilon": float(config.rms_norm_eps),
+        "vocab_size": config.vocab_size,
+    }
+
+
+def _key_heads(config: "VideoPandaConfig") -> int:
+    return config.num_key_value_heads or config.num_attention_heads
+
+
+def _bytes_of(tensor: _Stored, source: Tensor, pool: ThreadPoolExecutor) -> NDArray[np.uint8]:
+    """The bytes of a tensor as the file holds them: (rows, bytes a row)."""
+    data = np.empty((tensor.rows, tensor.row_bytes), np.uint8)
+    matrix = source.reshape(tensor.rows, -1)
+    order = _row_order(tensor)
+    step = max(1, _CHUNK // tensor.shape[-1])
+
+    def convert(start: int) -> None:
+        rows = matrix[order[start : start + step]]
+        data[start : start + step] = _encode(tensor.name, rows.float(), tensor.form)
+
+    for _ in pool.map(convert, range(0, tensor.rows, step)):
+        pass
+    return data
+
+
+def _row_order(tensor: _Stored) -> Tensor:
+    """Which row of the checkpoint stands at each place of the file.
+
+    Rotary positions turn pairs of numbers: transformers pairs the halves of a head, llama.cpp
+    neighbours. So the rows of a head's halves are interleaved.
+    """
+    order = torch.arange(tensor.rows)
+    if not tensor.heads:
+        return order
+    return order.view(tensor.heads, 2, -1).transpose(1, 2).flatten()
+
+
+def _encode(name: str, values: Tensor, form: "GGMLQuantizationType") -> NDArray[np.uint8]:
+    """Numbers (rows, width), float32, in the bytes of a type: (rows, bytes a row)."""
+    from gguf import GGML_QUANT_SIZES
+    from gguf import GGMLQuantizationType as Type
+
+    plain = {Type.F32: torch.float32, Type.F16: torch.float16}.get(form)
+    numbers = values.to(plain or torch.float32)
+    if numbers.numel() and not all(end.isfinite() for end in torch.aminmax(numbers)):
+        raise ModelError(f"tensor {name} holds numbers that are not finite", "get the model again")
+    if plain:
+        return numbers.numpy().view(np.uint8)
+    rows, width = numbers.shape
+    block, size = GGML_QUANT_SIZES[form]
+    encoded = np.empty((rows, width // block * size), np.uint8)
+    written = llama_library().ggml_quantize_chunk(
+        form.value, numbers.data_ptr(), encoded.ctypes.data, 0, rows, width, None
+    )
+    assert written == encoded.nbytes
+    return encoded

@@ -1,0 +1,76 @@
+"""What tests of the store do again and again: pull, interrupt a pull, make a copy."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pandacli import checkpoints
+from pandacli.checkpoints import MODELS, Downloaded
+from pandacli.checkpoints.artifacts import Copy, copy_folder, write_manifest
+from pandacli.checkpoints.published import partial_path
+
+MODEL = MODELS["video-panda-7b"]
+SHARD = "pytorch_model-00001-of-00002.bin"
+
+
+class Log:
+    """Remembers how far each file came."""
+
+    def __init__(self) -> None:
+        self.done: dict[str, int] = {}
+        self.checked: list[str] = []
+        self.replaced: list[str] = []
+        self.stop_at: int | None = None
+
+    def downloading(self, name: str, _total: int, done: int) -> Callable[[int], None]:
+        self.done[name] = done
+
+        def advance(more: int) -> None:
+            self.done[name] += more
+            if self.stop_at is not None and self.done[name] >= self.stop_at:
+                raise KeyboardInterrupt
+
+        return advance
+
+    def checking(self, name: str, _total: int) -> Callable[[int], None]:
+        self.checked.append(name)
+        return lambda _: None
+
+    def replacing(self, name: str) -> None:
+        self.replaced.append(name)
+
+
+def pull(log: Log | None = None, model: checkpoints.KnownModel = MODEL) -> Downloaded:
+    return checkpoints.download(checkpoints.plan_download(model), log or Log())
+
+
+def shard_file() -> checkpoints.PublishedFile:
+    return next(file for file in checkpoints.plan_download(MODEL).files if file.name == SHARD)
+
+
+def interrupted_pull(part: bytes) -> None:
+    """Leaves everything but the large shard, and `part` of that."""
+    log = Log()
+    log.stop_at = 320_000
+    with pytest.raises(KeyboardInterrupt):
+        pull(log)
+    partial_path(MODEL, shard_file()).write_bytes(part)
+
+
+def pull_to(folder: Path) -> Path:
+    """Leaves the files of the model in a folder, as a person may put them there."""
+    downloaded = pull()
+    shutil.copytree(downloaded.folder, folder)
+    checkpoints.remove_download(MODEL)
+    return folder
+
+
+def write_copy(model: str, form: str, digest: str = "d" * 64) -> Copy:
+    folder = copy_folder(digest, form)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    return write_manifest(
+        folder, model=model, form=form, commit=None, digest=digest, source_files={}
+    )

@@ -1,0 +1,438 @@
+"""Quantised copies: what is in them, and what happens when making one is cut short."""
+
+import errno
+import fcntl
+import json
+import os
+import resource
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pandacli.checkpoints import artifacts as copies
+from pandacli.checkpoints import digest, resolve
+from pandacli.checkpoints.artifacts import (
+    FORMAT,
+    Copy,
+    Form,
+    all_copies,
+    copies_of,
+    copy_folder,
+    find_copy,
+    remove_copy,
+)
+from pandacli.errors import ModelError
+from pandacli.modeling.checkpoint import is_quantisable, read_config
+from pandacli.quantization import conversion as converting
+from pandacli.quantization.conversion import Source, convert, describe_source
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store with nothing in it, whose files are small."""
+    monkeypatch.setenv("PANDA_HOME", str(tmp_path))
+    monkeypatch.setattr(converting, "_FILE_PARAMETERS", 50_000)
+    return tmp_path
+
+
+@pytest.fixture
+def source(checkpoint: Path) -> Source:
+    return describe_source(resolve(checkpoint))
+
+
+def stored(copy: Copy) -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = {}
+    for file in copy.folder.glob("*.safetensors"):
+        tensors |= load_file(file)
+    return tensors
+
+
+def test_an_int8_copy_holds_rows_within_half_a_step(source: Source, checkpoint: Path) -> None:
+    whole, copied = load_file(checkpoint / "model.safetensors"), stored(convert(source, "int8"))
+    layers = [name for name, tensor in whole.items() if is_quantisable(name, tensor)]
+    assert len(layers) == 14
+    for name in layers:
+        step = copied[name.removesuffix("weight") + "SCB"][:, None] / 127
+        assert copied[name].dtype == torch.int8
+        assert ((copied[name] * step - whole[name]).abs() <= 0.501 * step).all()
+
+
+def test_all_but_the_llamas_layers_keep_half_precision(source: Source, checkpoint: Path) -> None:
+    whole, copied = load_file(checkpoint / "model.safetensors"), stored(convert(source, "nf4"))
+    kept = [name for name, tensor in whole.items() if not is_quantisable(name, tensor)]
+    assert {"model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"} < set(kept)
+    for name in kept:
+        if whole[name].is_floating_point():
+            assert torch.equal(copied[name], whole[name].half())
+
+
+def test_a_copy_for_llama_cpp_has_the_llama_in_a_gguf_file_and_the_rest_beside_it(
+    source: Source,
+) -> None:
+    pytest.importorskip("xllamacpp")
+    copy = convert(source, "q8_0")
+    assert (copy.folder / "model.gguf").read_bytes()[:4] == b"GGUF"
+    beside = {name.split(".")[1] for name in stored(copy)}
+    assert beside == {"video_tower", "video_projector", "embed_tokens"}
+
+
+def test_a_copy_is_described_by_its_manifest(source: Source, checkpoint: Path) -> None:
+    copy = convert(source, "nf4")
+    assert (copy.model, copy.form, copy.quant) == (str(checkpoint), "nf4", "4bit")
+    assert copy.bytes == sum(
+        file.stat().st_size for file in copy.folder.iterdir() if file.name != "manifest.json"
+    )
+    assert find_copy(source.digest, "nf4") == copy
+    assert copies_of(str(checkpoint)) == [copy]
+    assert read_config(copy.folder).hidden_size == 64
+
+
+def test_a_copy_is_made_once(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = convert(source, "int8")
+    monkeypatch.setattr(converting, "quantize_rows", None)
+    assert convert(source, "int8") == copy
+
+
+def test_what_was_written_before_a_kill_is_not_made_again(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uninterrupted = stored(convert(source, "int8"))
+    remove_copy(all_copies()[0])
+    quantise = converting.quantize_rows
+    calls = 0
+
+    def killed(weight: torch.Tensor) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 9:
+            raise KeyboardInterrupt
+        return quantise(weight)
+
+    monkeypatch.setattr(converting, "quantize_rows", killed)
+    with pytest.raises(KeyboardInterrupt):
+        convert(source, "int8")
+    assert not all_copies()
+    calls = 100
+    resumed = stored(convert(source, "int8"))
+    assert calls < 100 + 14
+    assert resumed.keys() == uninterrupted.keys()
+    assert all(torch.equal(resumed[name], uninterrupted[name]) for name in resumed)
+
+
+def test_progress_ends_with_everything_done(source: Source) -> None:
+    told: list[tuple[int, int]] = []
+    convert(source, "int8", lambda done, total: told.append((done, total)))
+    assert told == sorted(told)
+    assert len(told) > 20
+    assert told[-1][0] > 0.999 * told[-1][1]
+
+
+def test_two_at_once_are_refused(source: Source) -> None:
+    work = copy_folder(source.digest, "int8").with_suffix(".partial")
+    work.parent.mkdir(parents=True)
+    with work.with_name(work.name + ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ModelError, match="another panda is quantising"):
+            convert(source, "int8")
+
+
+def test_a_disk_without_locks_is_not_said_to_be_full(
+    source: Source, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(ModelError, match="no file can be locked in") as caught:
+        convert(source, "int8")
+    assert caught.value.hint == "set PANDA_HOME to a folder on another disk"
+    assert not list((home / "copies").iterdir())
+
+
+def test_a_disk_that_is_too_small_is_told_before_the_work(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Disk:
+        free = 1000
+
+    monkeypatch.setattr(converting.shutil, "disk_usage", lambda _: Disk)
+    with pytest.raises(ModelError, match=r"takes 285 kB more, and 1 kB are free"):
+        convert(source, "int8")
+
+
+def test_a_disk_that_fills_up_is_one_line_and_the_next_run_goes_on(source: Source) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (90_000, before[1]))
+    try:
+        with pytest.raises(ModelError, match="cannot write the quantised copy in") as caught:
+            convert(source, "int8")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "\n" not in caught.value.message
+    assert convert(source, "int8")
+
+
+def test_a_folder_without_a_manifest_makes_way(source: Source) -> None:
+    copy = convert(source, "int8")
+    (copy.folder / "manifest.json").unlink()
+    assert convert(source, "int8") == copy
+    assert all_copies() == [copy]
+
+
+def test_a_finished_copy_leaves_nothing_beside_it(source: Source, home: Path) -> None:
+    copy = convert(source, "int8")
+    assert list((home / "copies").iterdir()) == [copy.folder]
+
+
+def test_what_fails_before_the_work_leaves_nothing(
+    source: Source, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(converting, "read_config", None)
+    with pytest.raises(TypeError):
+        convert(source, "int8")
+    assert not list((home / "copies").iterdir())
+
+
+def test_what_another_version_has_begun_is_not_gone_on_with(source: Source) -> None:
+    whole = stored(convert(source, "int8"))
+    remove_copy(all_copies()[0])
+    begun = copy_folder(source.digest, "int8").with_suffix(".partial")
+    begun.mkdir()
+    (begun / "model-00001-of-00002.safetensors").write_bytes(b"in another way")
+    assert stored(convert(source, "int8")).keys() == whole.keys()
+
+
+def test_a_store_that_cannot_be_written_is_a_model_error(
+    source: Source, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "file").write_text("")
+    monkeypatch.setenv("PANDA_HOME", str(home / "file"))
+    with pytest.raises(ModelError, match="cannot write the quantised copy"):
+        convert(source, "int8")
+
+
+def test_a_damaged_checkpoint_is_refused_before_anything_is_written(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for name in ("config.json", "tokenizer.model"):
+        (broken / name).write_bytes((checkpoint / name).read_bytes())
+    weights = (checkpoint / "model.safetensors").read_bytes()
+    (broken / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(ModelError):
+        convert(describe_source(resolve(broken)), "int8")
+    assert not all_copies()
+
+
+def test_a_copy_that_lost_a_file_is_damaged(source: Source) -> None:
+    copy = convert(source, "int8")
+    next(copy.folder.glob("*.safetensors")).unlink()
+    with pytest.raises(ModelError, match="is damaged") as caught:
+        find_copy(source.digest, "int8")
+    assert str(copy.folder) in str(caught.value.hint)
+    assert not all_copies()
+
+
+def test_a_copy_from_the_future_is_not_touched(source: Source) -> None:
+    manifest = convert(source, "int8").folder / "manifest.json"
+    fields = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(fields | {"format": FORMAT + 1}))
+    with pytest.raises(ModelError, match="another version of panda"):
+        find_copy(source.digest, "int8")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "[" * 100_000])
+def test_a_manifest_of_nonsense_is_damage(source: Source, content: str) -> None:
+    (convert(source, "int8").folder / "manifest.json").write_text(content)
+    with pytest.raises(ModelError, match="is damaged"):
+        find_copy(source.digest, "int8")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"files": 3},
+        {"files": {}},
+        {"files": {"config.json": 3}},
+        {"files": {"/dev/zero": {"bytes": 0, "sha256": ""}}},
+        {"model": ["a"]},
+        {"form": {}},
+        {"commit": 3},
+    ],
+)
+def test_a_manifest_of_wrong_types_is_damage(source: Source, wrong: dict[str, Any]) -> None:
+    manifest = convert(source, "int8").folder / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | wrong))
+    with pytest.raises(ModelError, match="is damaged"):
+        find_copy(source.digest, "int8")
+
+
+def flip_a_byte(copy: Copy) -> None:
+    path = max(copy.folder.iterdir(), key=lambda file: file.stat().st_size)
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        byte = file.read(1)[0]
+        file.seek(-1, 1)
+        file.write(bytes([byte ^ 1]))
+
+
+def test_a_flipped_byte_is_found(source: Source) -> None:
+    flip_a_byte(convert(source, "int8"))
+    with pytest.raises(ModelError, match="is damaged"):
+        find_copy(source.digest, "int8")
+
+
+def test_a_flipped_byte_is_found_though_the_time_of_the_file_is_put_back(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digest, "_BLOCK", 10)  # so that the digests of such small files are kept
+    copy = convert(source, "int8")
+    assert find_copy(source.digest, "int8")
+    times = {path: path.stat().st_mtime_ns for path in copy.folder.iterdir()}
+    flip_a_byte(copy)
+    for path, time in times.items():
+        os.utime(path, ns=(time, time))
+    with pytest.raises(ModelError, match="is damaged"):
+        find_copy(source.digest, "int8")
+
+
+def test_a_flipped_byte_is_found_where_only_the_copy_is_left(source: Source) -> None:
+    flip_a_byte(convert(source, "int8"))
+    with pytest.raises(ModelError, match="is damaged"):
+        copies_of(source.model)
+
+
+def test_a_copy_that_has_not_changed_is_not_read_again(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digest, "_BLOCK", 10)
+    convert(source, "int8")
+    monkeypatch.setattr(digest, "hash_file", None)
+    assert find_copy(source.digest, "int8")
+
+
+def test_listing_reads_no_weights(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = convert(source, "int8")
+    monkeypatch.setattr(copies, "file_digest", None)
+    assert all_copies() == [copy]
+
+
+def test_a_removed_copy_leaves_nothing(source: Source, home: Path) -> None:
+    remove_copy(convert(source, "int8"))
+    assert not list((home / "copies").iterdir())
+
+
+def change_manifest(copy: Copy, **changed: Any) -> None:
+    manifest = copy.folder / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | changed))
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".model", "config.json"])
+def test_every_file_that_is_read_stands_in_the_manifest(source: Source, suffix: str) -> None:
+    copy = convert(source, "int8")
+    files = json.loads((copy.folder / "manifest.json").read_text())["files"]
+    change_manifest(copy, files={n: f for n, f in files.items() if not n.endswith(suffix)})
+    with pytest.raises(ModelError, match="is damaged"):
+        find_copy(source.digest, "int8")
+
+
+def test_the_copy_of_another_checkpoint_is_not_taken(source: Source) -> None:
+    copy = convert(source, "int8")
+    other = "f" * 64
+    copy.folder.rename(copy_folder(other, "int8"))
+    with pytest.raises(ModelError, match="is damaged"):
+        find_copy(other, "int8")
+    # nor where only the start of the digest, which names the folder, is the same
+    near = source.digest[:16] + "0" * 48
+    copy_folder(other, "int8").rename(copy.folder)
+    with pytest.raises(ModelError, match="is damaged"):
+        find_copy(near, "int8")
+    assert find_copy(source.digest, "int8")
+
+
+def test_a_fifo_in_a_copy_does_not_keep_anyone_waiting(source: Source) -> None:
+    copy = convert(source, "int8")
+    files = json.loads((copy.folder / "manifest.json").read_text())["files"]
+    os.mkfifo(copy.folder / "fifo")
+    change_manifest(copy, files=files | {"fifo": {"bytes": 0, "sha256": ""}})
+    with pytest.raises(ModelError, match="is damaged"):
+        find_copy(source.digest, "int8")
+
+
+@pytest.mark.parametrize("form", ["int8", "nf4"])
+def test_weights_that_are_no_numbers_are_not_quantised(
+    checkpoint: Path, tmp_path: Path, form: Form
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(checkpoint, broken)
+    tensors = load_file(broken / "model.safetensors")
+    name = "model.layers.1.mlp.up_proj.weight"
+    tensors[name][3, 4] = float("nan")
+    save_file(tensors, broken / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=f"{name} .* not finite"):
+        convert(describe_source(resolve(broken)), form)
+    assert not all_copies()
+
+
+def junk(work: Path) -> None:
+    """What no conversion leaves behind."""
+    (work / "model-00001-of-00004.safetensors").write_bytes(b"junk")
+    (work / "model-00002-of-00004.safetensors").mkdir()
+    (work / "model-00003-of-00004.safetensors").symlink_to("/dev/zero")
+    (work / "config.json").mkdir()
+    (work / "tokenizer.model").symlink_to("tokenizer.model")
+    (work / "notes.txt").write_text("mine")
+    os.mkfifo(work / "fifo")
+
+
+def test_junk_in_the_folder_of_an_unfinished_copy_is_not_gone_on_with(source: Source) -> None:
+    wanted = stored(convert(source, "int8"))
+    folder = copy_folder(source.digest, "int8")
+    shutil.rmtree(folder)
+    work = folder.with_name(f"{folder.name}.partial")
+    work.mkdir()
+    junk(work)
+    note = json.dumps({"format": FORMAT, "model": source.model})
+    work.with_name(f"{work.name}.lock").write_text(note)
+    made = convert(source, "int8")
+    assert {path.name for path in made.folder.iterdir()}.isdisjoint({"fifo", "notes.txt"})
+    given = stored(made)
+    assert given.keys() == wanted.keys()
+    assert all(given[name].equal(tensor) for name, tensor in wanted.items())
+
+
+def test_foreign_weights_in_an_unfinished_copy_end_it_once(source: Source) -> None:
+    folder = convert(source, "int8").folder
+    first = sorted(path.name for path in folder.glob("*.safetensors"))[0]
+    shutil.rmtree(folder)
+    work = folder.with_name(f"{folder.name}.partial")
+    work.mkdir()
+    note = json.dumps({"format": FORMAT, "model": source.model})
+    work.with_name(f"{work.name}.lock").write_text(note)
+    save_file({"foreign": torch.zeros(3)}, work / first)
+    with pytest.raises(ModelError, match="was no part of this copy"):
+        convert(source, "int8")
+    assert not all_copies()
+    assert convert(source, "int8")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"[" * 5000, b"x" * (1 << 20)])
+def test_a_note_beside_an_unfinished_copy_may_hold_anything(source: Source, content: bytes) -> None:
+    folder = copy_folder(source.digest, "int8")
+    folder.parent.mkdir(parents=True)
+    folder.with_name(f"{folder.name}.partial.lock").write_bytes(content)
+    assert convert(source, "int8")
+
+
+def test_a_place_for_copies_that_cannot_be_looked_at_is_an_error_of_the_model(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # as a folder of mode 000, which tests may run above: the system refuses the path
+    monkeypatch.setenv("PANDA_HOME", "/" + "x" * 300)
+    with pytest.raises(ModelError, match="cannot be read"):
+        find_copy(source.digest, "int8")

@@ -1,0 +1,99 @@
+"""Digests of checkpoints: the same for the same bytes, and remembered."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pandacli.checkpoints import digest
+from pandacli.checkpoints.digest import checkpoint_digest, file_digest, forget_digests
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PANDA_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(digest, "_BLOCK", 4)
+
+
+def make(folder: Path, weights: bytes = b"weights") -> Path:
+    folder.mkdir()
+    for name in ("config.json", "tokenizer.model"):
+        (folder / name).write_text(name)
+    (folder / "model.safetensors").write_bytes(weights)
+    return folder / "model.safetensors"
+
+
+def test_a_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
+    weights = make(tmp_path / "a")
+    assert file_digest(weights) == hashlib.sha256(b"weights").hexdigest()
+
+
+def test_a_checkpoint_is_the_same_wherever_it_lies(tmp_path: Path) -> None:
+    here, there, other = make(tmp_path / "a"), make(tmp_path / "b"), make(tmp_path / "c", b"other")
+    digests = [checkpoint_digest(path.parent, [path])[0] for path in (here, there, other)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = make(tmp_path / "a")
+    first = file_digest(weights)
+    monkeypatch.setattr(digest.hashlib, "sha256", None)
+    assert file_digest(weights) == first
+
+
+def test_a_changed_file_is_hashed_again(tmp_path: Path) -> None:
+    weights = make(tmp_path / "a")
+    first = file_digest(weights)
+    weights.write_bytes(b"changed")
+    assert file_digest(weights) != first
+
+
+def test_the_name_of_a_file_in_the_hub_cache_is_not_taken_for_its_digest(tmp_path: Path) -> None:
+    blob = tmp_path / "blobs" / ("0123456789abcdef" * 4)
+    blob.parent.mkdir()
+    blob.write_bytes(b"anything")
+    link = tmp_path / "model.safetensors"
+    link.symlink_to(blob)
+    assert file_digest(link) == hashlib.sha256(b"anything").hexdigest()
+
+
+def change_in_place(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+def replace_it(path: Path, content: bytes) -> None:
+    other = path.with_name("other")
+    other.write_bytes(content)
+    other.replace(path)
+
+
+@pytest.mark.parametrize("change", [change_in_place, replace_it])
+def test_a_change_that_keeps_size_and_time_is_noticed(
+    tmp_path: Path, change: Callable[[Path, bytes], None]
+) -> None:
+    weights = make(tmp_path / "a")
+    before, first = weights.stat(), file_digest(weights)
+    change(weights, b"Weights")
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (weights.stat().st_size, weights.stat().st_mtime_ns) == (7, before.st_mtime_ns)
+    assert file_digest(weights) != first
+
+
+def test_a_forgotten_digest_is_computed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, other = make(tmp_path / "a"), make(tmp_path / "b", b"others")
+    digests = file_digest(weights), file_digest(other)
+    forget_digests([weights.parent, tmp_path / "gone"])
+    monkeypatch.setattr(digest, "hash_file", lambda path: f"read {path.parent.name}")
+    assert (file_digest(weights), file_digest(other)) == ("read a", digests[1])
+
+
+def test_a_home_that_cannot_be_written_costs_time_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = make(tmp_path / "a")
+    monkeypatch.setenv("PANDA_HOME", str(weights))
+    assert file_digest(weights) == hashlib.sha256(b"weights").hexdigest()

@@ -1,0 +1,571 @@
+"""Downloading: at one commit, only what is needed, resumable, and checked to the last byte."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import huggingface_hub.constants
+import pytest
+
+from pandacli import checkpoints
+from pandacli.checkpoints import MODELS, published
+from pandacli.checkpoints import hub as hub_module
+from pandacli.checkpoints.published import blob_path, partial_path, unfinished_pull
+from pandacli.errors import ModelError
+from tests.checkpoints.downloads import MODEL, SHARD, Log, interrupted_pull, pull, shard_file
+from tests.fake_hub import (
+    ENDLESS,
+    FIRST,
+    KNOWN,
+    REPO,
+    SECOND,
+    FakeHub,
+    checkpoint,
+)
+from tests.fake_hub import published as of_7b
+
+pytestmark = pytest.mark.usefixtures("hub")
+
+NEEDED = {
+    "config.json",
+    "generation_config.json",
+    "special_tokens_map.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "pytorch_model.bin.index.json",
+    SHARD,
+    "pytorch_model-00002-of-00002.bin",
+}
+
+
+def refusal(act: Callable[[], object] = pull) -> ModelError:
+    with pytest.raises(ModelError) as caught:
+        act()
+    error = caught.value
+    assert "\n" not in error.message + (error.hint or "")
+    return error
+
+
+def test_what_was_downloaded_is_the_model_from_then_on() -> None:
+    downloaded = pull()
+    assert checkpoints.resolve(MODEL.name).folder == downloaded.folder
+    assert (downloaded.folder / SHARD).read_bytes() == checkpoint()[f"videopanda_fitu/{SHARD}"]
+
+
+def test_only_what_inference_needs_of_this_model_is_downloaded() -> None:
+    downloaded = pull()
+    assert {path.name for path in downloaded.folder.iterdir()} == NEEDED
+    assert [path.name for path in downloaded.folder.parent.iterdir()] == ["videopanda_fitu"]
+
+
+def test_safetensors_are_taken_where_both_kinds_are_published(hub: FakeHub) -> None:
+    hub.commits[FIRST]["videopanda_fitu/model.safetensors"] = b"tensors"
+    downloaded = pull()
+    weights = {path.name for path in downloaded.folder.iterdir() if "model" in path.name}
+    assert weights == {"model.safetensors", "tokenizer.model"}
+
+
+def test_a_name_that_leads_out_of_the_folder_is_not_taken(hub: FakeHub, tmp_path: Path) -> None:
+    hub.commits[FIRST]["videopanda_fitu/../../../config.json"] = b"evil"
+    hub.commits[FIRST]["/config.json"] = b"evil"
+    pull()
+    assert hub.fetched().count("config.json") == 1
+    assert not (tmp_path / "hub" / "config.json").exists()
+
+
+def test_every_request_for_a_file_names_the_commit(hub: FakeHub) -> None:
+    pull()
+    files = [path for _, path, _ in hub.requests if "/resolve/" in path]
+    assert all(path.startswith(f"/{REPO}/resolve/{FIRST}/") for path in files)
+
+
+def test_a_model_stays_at_its_commit_when_another_program_downloads_a_newer_one(
+    hub: FakeHub,
+) -> None:
+    old = pull()
+    hub.commits[SECOND] = checkpoint(shard=b"newer")
+    hub.commits["main"] = hub.commits.pop(SECOND)
+    huggingface_hub.hf_hub_download(REPO, "videopanda_fitu/config.json", revision="main")
+    assert checkpoints.resolve(MODEL.name).folder == old.folder
+
+
+def test_pulling_again_brings_what_has_changed(hub: FakeHub) -> None:
+    pull()
+    hub.commits[SECOND] = checkpoint(shard=b"newer")
+    hub.requests.clear()
+    newer = pull()
+    assert newer.commit == SECOND
+    assert checkpoints.resolve(MODEL.name).folder == newer.folder
+    assert SHARD in hub.fetched()
+    assert "pytorch_model-00002-of-00002.bin" not in hub.fetched()
+
+
+def test_pulling_again_without_a_change_fetches_nothing_and_reads_everything(hub: FakeHub) -> None:
+    pull()
+    hub.requests.clear()
+    log = Log()
+    pull(log)
+    assert hub.fetched() == []
+    assert set(log.checked) == NEEDED
+    assert log.replaced == []
+
+
+def test_the_size_is_known_before_the_first_byte(hub: FakeHub) -> None:
+    plan = checkpoints.plan_download(MODEL)
+    assert plan.bytes == plan.missing_bytes == sum(file.bytes for file in plan.files)
+    assert hub.fetched() == []
+
+
+def test_a_file_that_is_cut_off_is_resumed(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 50_000)
+    hub.cut = 150_000
+    log = Log()
+    pull(log)
+    ranges = [wanted for _, path, wanted in hub.requests if path.endswith(SHARD) and wanted]
+    assert ranges == ["bytes=150000-", "bytes=300000-"]
+    assert log.done[SHARD] == 320_000
+
+
+def test_what_an_interrupted_download_left_is_not_fetched_again(hub: FakeHub) -> None:
+    interrupted_pull(b"weights " * 25_000)
+    hub.requests.clear()
+    log = Log()
+    pull(log)
+    asked = [(method, wanted) for method, path, wanted in hub.requests if path.endswith(SHARD)]
+    assert asked == [("HEAD", None), ("GET", "bytes=200000-")]
+    assert hub.fetched() == [SHARD]
+    assert log.done[SHARD] == 320_000
+
+
+def test_a_model_that_is_partly_here_is_said_to_be_incomplete() -> None:
+    interrupted_pull(b"weights")
+    error = refusal(lambda: checkpoints.resolve(MODEL.name))
+    assert "is incomplete" in error.message
+    assert error.hint == "get the rest with: panda pull video-panda-7b"
+
+
+def test_a_hub_that_cannot_resume_is_read_from_the_start(hub: FakeHub) -> None:
+    partial = partial_path(MODEL, shard_file())
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(b"other bytes")
+    hub.ranges = False
+    log = Log()
+    assert (pull(log).folder / SHARD).read_bytes().startswith(b"weights ")
+    assert log.done[SHARD] == 320_000
+
+
+def test_a_hub_that_cannot_resume_and_cuts_every_answer_is_given_up(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 50_000)
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        assert len(slept) < 20, "it is tried without end"
+
+    monkeypatch.setattr("time.sleep", sleep)
+    hub.ranges, hub.cut = False, 150_000
+    refusal()
+    assert len(slept) < 10
+
+
+def test_a_part_that_is_longer_than_the_file_is_thrown_away() -> None:
+    partial = partial_path(MODEL, shard_file())
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(b"x" * 400_000)
+    assert (pull().folder / SHARD).stat().st_size == 320_000
+
+
+def test_a_file_with_another_sha256_is_deleted_and_named(hub: FakeHub) -> None:
+    hub.altered.add(f"videopanda_fitu/{SHARD}")
+    error = refusal()
+    assert error.message.startswith(f"{SHARD} was damaged, and is deleted")
+    assert error.hint == "get it again with: panda pull video-panda-7b"
+    assert not partial_path(MODEL, shard_file()).exists()
+    hub.altered.clear()
+    pull()
+    assert checkpoints.resolve(MODEL.name).kind == "cache"
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def flip_a_byte_unseen(path: Path) -> None:
+    before = path.stat()
+    path.write_bytes(b"?" + path.read_bytes()[1:])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("damage", [truncate, empty, flip_a_byte_unseen])
+@pytest.mark.parametrize("name", [SHARD, "config.json"])
+def test_pulling_again_mends_a_file_that_was_damaged(
+    hub: FakeHub, damage: Callable[[Path], None], name: str
+) -> None:
+    path = pull().folder / name
+    damage(path.resolve())
+    hub.requests.clear()
+    log = Log()
+    pull(log)
+    assert (log.replaced, hub.fetched()) == ([name], [name])
+    assert path.read_bytes() == checkpoint()[f"videopanda_fitu/{name}"]
+
+
+@pytest.mark.parametrize("name", [SHARD, "config.json"])
+def test_a_file_that_has_lost_bytes_is_no_part_of_a_whole_model(name: str) -> None:
+    folder = pull().folder
+    resolved = (folder / name).resolve()
+    resolved.write_bytes(
+        resolved.read_bytes().rstrip()[:-1]
+    )  # of config.json, which is JSON no more
+    error = refusal(lambda: checkpoints.resolve(MODEL.name))
+    assert "panda pull video-panda-7b" in (error.hint or "")
+    assert checkpoints.find_model(MODEL.name).state == "incomplete"
+    pull()
+    assert checkpoints.resolve(MODEL.name).folder == folder
+
+
+def test_a_flipped_byte_of_a_pulled_model_is_found_when_it_is_used() -> None:
+    folder = pull().folder
+    first = checkpoints.identity(checkpoints.resolve(MODEL.name))
+    flip_a_byte_unseen((folder / SHARD).resolve())
+    error = refusal(lambda: checkpoints.identity(checkpoints.resolve(MODEL.name)))
+    assert error.message.endswith(
+        f"{SHARD} is damaged: its sha256 is another than when it was pulled"
+    )
+    assert error.hint == "mend it with: panda pull video-panda-7b"
+    pull()
+    assert checkpoints.identity(checkpoints.resolve(MODEL.name)) == first
+
+
+def test_a_damaged_file_that_another_program_downloaded_is_downloaded_again() -> None:
+    blob = blob_path(MODEL, shard_file())
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(b"?" * 320_000)
+    log = Log()
+    assert (pull(log).folder / SHARD).read_bytes().startswith(b"weights ")
+    assert log.replaced == [SHARD]
+
+
+def test_too_small_a_disk_is_told_before_the_first_byte(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    error = refusal()
+    assert "needs 323 kB more, and 1 kB are free in" in error.message
+    assert (error.hint or "").startswith("free 322 kB, or ")
+    assert error.hint is not None
+    assert "HF_HOME" in error.hint
+    assert hub.fetched() == []
+
+
+def test_a_copy_on_another_disk_needs_its_room_there(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(published, "_disk", str)
+    plan = replace(checkpoints.plan_download(MODEL), copy_bytes=10**18)
+    error = refusal(lambda: checkpoints.download(plan, Log()))
+    assert error.message.startswith(f"the quantised copy of {MODEL.name} needs 1,000,000,000.0 GB")
+    assert "PANDA_HOME" in (error.hint or "")
+    assert hub.fetched() == []
+
+
+def test_what_is_here_already_needs_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    partial = partial_path(MODEL, shard_file())
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(b"weights " * 39_999)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000))
+    assert checkpoints.plan_download(MODEL).missing_bytes < 10_000
+    pull()
+
+
+def test_two_downloads_at_once_do_not_mix() -> None:
+    from filelock import FileLock
+
+    lock = Path(huggingface_hub.constants.HF_HUB_CACHE, ".locks", "models--jh-yi--Video-Panda-7B")
+    lock.mkdir(parents=True)
+    with FileLock(lock / f"{shard_file().digest}.lock"):
+        assert refusal().message == f"{SHARD} is being downloaded already"
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(401, "does not let us see"), (403, "refuses"), (404, "has no"), (500, "error 500")],
+)
+@pytest.mark.parametrize("place", ["/api/models", f"/{REPO}/resolve"])
+def test_an_answer_that_is_an_error_is_one_line_and_a_hint(
+    hub: FakeHub, status: int, words: str, place: str
+) -> None:
+    hub.statuses[place] = status
+    error = refusal()
+    assert words in error.message
+    assert error.hint
+
+
+def test_no_network_is_told_with_what_to_do(hub: FakeHub) -> None:
+    hub.close()
+    error = refusal()
+    assert error.message == f"cannot reach {hub.url.removeprefix('http://')}"
+    assert error.hint is not None
+    assert "goes on where it stopped" in error.hint
+
+
+def test_a_network_that_goes_away_in_the_middle_is_told(hub: FakeHub) -> None:
+    plan = checkpoints.plan_download(MODEL)
+    hub.close()
+    huggingface_hub.utils.close_session()
+    assert refusal(lambda: checkpoints.download(plan, Log())).message.startswith("cannot reach")
+
+
+def test_a_server_that_is_no_hub_is_told(hub: FakeHub) -> None:
+    hub.statuses["/api/models"] = 200
+    assert "does not answer as Hugging Face does" in refusal().message
+
+
+def test_a_proxy_that_does_not_work_is_told(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.close()
+    huggingface_hub.utils.close_session()
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://hub.invalid")
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, hub.url)
+    assert "hub.invalid" in refusal().message
+
+
+def test_offline_asks_nothing(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    error = refusal()
+    assert error.message == "video-panda-7b cannot be downloaded: this is offline mode"
+    assert hub.requests == []
+
+
+def test_a_cache_that_cannot_be_written_is_told() -> None:
+    Path(huggingface_hub.constants.HF_HUB_CACHE).write_text("a file where a folder should be")
+    assert refusal().message.startswith("cannot write")
+
+
+@pytest.mark.parametrize("lost", ["tokenizer.model", "pytorch_model.bin.index.json"])
+def test_a_repository_that_lacks_a_needed_file_is_refused_before_any_download(
+    hub: FakeHub, lost: str
+) -> None:
+    hub.commits[FIRST] = {k: v for k, v in checkpoint().items() if not k.endswith(lost)}
+    assert "holds no" in refusal().message
+    assert hub.fetched() == []
+
+
+@pytest.mark.parametrize("lost", ["config.json", SHARD])
+def test_a_repository_without_the_model_is_told(hub: FakeHub, lost: str) -> None:
+    kept = {path: content for path, content in checkpoint().items() if not path.endswith(lost)}
+    hub.commits[FIRST] = {k: v for k, v in kept.items() if lost != SHARD or ".bin" not in k}
+    what = "config.json" if lost == "config.json" else "weights"
+    assert refusal().message == f"the repository {REPO} holds no {what} in videopanda_fitu"
+
+
+def test_what_a_damaged_record_names_is_not_looked_for() -> None:
+    pull()
+    record = checkpoints.home() / "pulls" / "video-panda-7b.unfinished.json"
+    evil = {"path": "config.json", "bytes": 1, "digest": "../../x"}
+    record.write_text(json.dumps({"format": 1, "commit": FIRST, "files": [evil]}))
+    assert unfinished_pull(MODEL) is None
+
+
+def test_a_damaged_record_of_a_pull_is_as_none() -> None:
+    pull()
+    record = checkpoints.home() / "pulls" / "video-panda-7b.json"
+    record.write_text("{")
+    assert "not on this machine" in refusal(lambda: checkpoints.resolve(MODEL.name)).message
+    pull()
+    assert checkpoints.resolve(MODEL.name).kind == "cache"
+
+
+@pytest.mark.parametrize("model", [MODEL, MODELS["video-panda-7b-pretrained"]])
+def test_the_published_layout_is_planned_as_its_pages_list_it(
+    hub: FakeHub, model: checkpoints.KnownModel
+) -> None:
+    hub.commits[KNOWN] = of_7b() | checkpoint("videopanda_prtr1")
+    plan = checkpoints.plan_download(model)
+    sizes = {file.name: file.bytes for file in plan.files}
+    for file in model.known_files:
+        assert sizes[file.name] == file.bytes
+    assert plan.is_known
+    assert plan.has_known_weights is (True if model is MODEL else None)
+    assert sizes.keys() == NEEDED
+
+
+def test_other_weights_in_the_known_commit_are_refused_before_any_download(hub: FakeHub) -> None:
+    other = checkpoint()[f"videopanda_fitu/{SHARD}"]
+    hub.commits[KNOWN] = of_7b() | {f"videopanda_fitu/{SHARD}": other}
+    error = refusal()
+    assert f"lists another {SHARD} for commit 6e2080cb41ca" in error.message
+    assert hub.fetched() == []
+
+
+def test_weights_of_another_form_in_the_known_commit_are_refused(hub: FakeHub) -> None:
+    hub.commits[KNOWN] = of_7b() | {"videopanda_fitu/model.safetensors": b"other"}
+    assert "for commit 6e2080cb41ca than was published in it" in refusal().message
+
+
+def test_what_comes_for_the_known_commit_must_have_the_known_digest(hub: FakeHub) -> None:
+    last = "videopanda_fitu/pytorch_model-00002-of-00002.bin"
+    first = f"videopanda_fitu/{SHARD}"
+    known = of_7b()
+    hub.commits[KNOWN] = {
+        path: replace(known[path], size=1000) if path in (first, last) else content
+        for path, content in known.items()
+    }
+    error = refusal()
+    assert error.message.endswith(
+        "was damaged, and is deleted: its digest is not the published one"
+    )
+    refusal(lambda: checkpoints.resolve(MODEL.name))
+
+
+def test_another_commit_with_the_known_weights_is_told_from_one_with_others(hub: FakeHub) -> None:
+    assert checkpoints.plan_download(MODEL).has_known_weights is False
+    hub.commits[SECOND] = of_7b()
+    plan = checkpoints.plan_download(MODEL)
+    assert (plan.is_known, plan.has_known_weights) == (False, True)
+
+
+@pytest.mark.parametrize("etag", ["/{outside}/evil", "../../../evil", "{digest}"])
+def test_a_file_offered_with_another_digest_is_refused_before_any_download(
+    hub: FakeHub, tmp_path: Path, etag: str
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    value = etag.format(outside=str(outside).lstrip("/"), digest="0" * 40)
+    hub.headers["videopanda_fitu/config.json"] = {"ETag": f'"{value}"'}
+    before = set(tmp_path.rglob("*"))
+    error = refusal()
+    assert error.message.endswith("serves config.json with another content than it lists")
+    assert hub.fetched() == []
+    assert not [path for path in set(tmp_path.rglob("*")) - before if "evil" in path.name]
+
+
+def test_a_file_offered_from_another_commit_is_refused(hub: FakeHub, tmp_path: Path) -> None:
+    hub.headers[f"videopanda_fitu/{SHARD}"] = {"X-Repo-Commit": SECOND}
+    assert refusal().message.endswith(f"serves {SHARD} from another commit than it lists")
+    assert hub.fetched() == []
+    assert not list(tmp_path.rglob(SECOND))
+
+
+def test_an_altered_small_file_is_refused(hub: FakeHub) -> None:
+    hub.altered.add("videopanda_fitu/config.json")
+    assert refusal().message.startswith("config.json was damaged, and is deleted")
+
+
+@pytest.mark.parametrize("name", ["config.json", SHARD])
+def test_a_file_without_an_end_is_read_to_its_declared_size(
+    hub: FakeHub, tmp_path: Path, name: str
+) -> None:
+    hub.endless.add(f"videopanda_fitu/{name}")
+    assert refusal().message.endswith(f"serves {name} with more bytes than it lists")
+    hub.close()
+    assert hub.sent < ENDLESS  # counted once sent, so it may still be 0
+    assert sum(p.stat().st_size for p in (tmp_path / "hub").rglob("*") if p.is_file()) < 400_000
+
+
+def test_a_listing_without_an_end_is_not_read_to_the_end(hub: FakeHub) -> None:
+    hub.endless.add("listing")
+    assert "does not answer as Hugging Face does" in refusal().message
+    hub.close()
+    assert 0 < hub.sent < ENDLESS
+
+
+@pytest.mark.parametrize("size", [-5, True, "5", None, 10**400])
+def test_a_listed_size_that_is_none_is_refused(hub: FakeHub, size: object) -> None:
+    hub.listed["videopanda_fitu/config.json"] = {"size": size}
+    assert "does not answer as Hugging Face does" in refusal().message
+    assert hub.fetched() == []
+
+
+@pytest.mark.parametrize(
+    ("wait", "waits"), [("1000000000", []), ("3", [3.0] * 4), ("soon", [1.0] * 4)]
+)
+def test_a_busy_server_is_waited_for_only_briefly(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch, wait: str, waits: list[float]
+) -> None:
+    place = f"GET /{REPO}/resolve/{FIRST}/videopanda_fitu/{SHARD}"
+    hub.statuses[place] = 429
+    hub.headers[place] = {"Retry-After": wait}
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    assert "too many requests from here (429)" in refusal().message
+    assert slept == waits
+
+
+def test_a_login_in_the_address_of_the_hub_is_never_shown(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = hub.url.rpartition(":")[2]
+    hub.close()
+    monkeypatch.setattr(
+        huggingface_hub.constants,
+        "ENDPOINT",
+        f"http://user:pa@SECRET@127.0.0.1:{port}/?token=SECRET",
+    )
+    error = refusal()
+    assert error.message == f"cannot reach 127.0.0.1:{port}"
+    assert "SECRET" not in str(error.hint)
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["notaurl", "notaurl:SECRET@host", "http://", "ftp://SECRET@x", "http://x:SECRET"]
+)
+def test_an_address_that_is_none_is_named_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
+    error = refusal()
+    assert error.message == "HF_ENDPOINT is not the address of a hub"
+    assert "SECRET" not in str(error.hint)
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"])
+def test_a_token_with_a_character_of_no_token_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setenv(name, "hf_ä")
+    assert refusal().message == f"{name} holds a character that is in no token"
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "all_proxy"])
+def test_a_socks_proxy_is_named_with_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "socks5://user:SECRET@127.0.0.1:1080")
+    monkeypatch.setattr(hub_module, "find_spec", lambda _: None)
+    error = refusal()
+    assert error.message.startswith(f"{name} names a SOCKS proxy (socks5://)")
+    assert error.hint == "install it with: pip install socksio"
+
+
+@pytest.mark.parametrize("proxy", ["foo://host:1", "http://host:port", "http://[::1"])
+def test_a_proxy_that_is_no_address_is_named(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    assert refusal().message.startswith("HTTP_PROXY is not the address of a proxy")
+
+
+def test_a_repository_without_a_folder_is_pulled_found_and_removed(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = replace(MODEL, name="root", subfolder=None)
+    monkeypatch.setitem(MODELS, "root", root)
+    hub.commits[FIRST] |= {
+        path.removeprefix("videopanda_fitu/"): content for path, content in checkpoint().items()
+    }
+    downloaded = pull(model=root)
+    state = checkpoints.find_model("root")
+    assert (state.state, state.commit) == ("here", FIRST)
+    assert checkpoints.resolve("root").folder == downloaded.folder
+    checkpoints.remove(checkpoints.plan_removal("root"))
+    assert checkpoints.find_model("root").state == "absent"

@@ -1,0 +1,210 @@
+"""Removing a model: its copies and its download, and nothing else."""
+
+import json
+import shutil
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+
+from pandacli import checkpoints
+from pandacli.checkpoints import MODELS
+from pandacli.checkpoints.artifacts import FORMAT
+from pandacli.checkpoints.resolve import check_checkpoint
+from pandacli.checkpoints.staging import work_folder
+from pandacli.errors import ModelError, UsageError
+from tests.checkpoints.downloads import MODEL, interrupted_pull, pull, pull_to, write_copy
+from tests.fake_hub import FIRST, REPO
+
+pytestmark = pytest.mark.usefixtures("hub")
+OTHER = MODELS["video-panda-7b-pretrained"]
+
+
+def files_left(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and ".locks" not in path.parts]
+
+
+def cached_files(tmp_path: Path) -> list[Path]:
+    return [p for p in files_left(tmp_path / "hub") if p.name != "CACHEDIR.TAG"]
+
+
+def test_a_download_leaves_nothing_behind(tmp_path: Path) -> None:
+    pull()
+    removal = checkpoints.plan_removal(MODEL.name)
+    assert removal.download
+    assert removal.bytes > 320_000
+    checkpoints.remove(removal)
+    assert cached_files(tmp_path) == []
+    assert files_left(checkpoints.home()) == []
+
+
+def test_the_other_model_of_the_repository_stays_whole() -> None:
+    pull()
+    other = pull(model=OTHER)
+    checkpoints.remove(checkpoints.plan_removal(MODEL.name))
+    assert not (other.folder.parent / "videopanda_fitu" / "config.json").exists()
+    check_checkpoint(other.folder)
+    assert checkpoints.find_model(MODEL.name).state == "absent"
+
+
+def test_what_another_program_downloaded_of_the_repository_stays() -> None:
+    pull()
+    kept = huggingface_hub.hf_hub_download(REPO, "README.md", revision=FIRST)
+    checkpoints.remove(checkpoints.plan_removal(MODEL.name))
+    assert Path(kept).exists()
+
+
+def test_what_an_interrupted_download_left_goes_too(tmp_path: Path) -> None:
+    interrupted_pull(b"weights " * 25_000)
+    removal = checkpoints.plan_removal(MODEL.name)
+    assert removal.bytes > 200_000
+    checkpoints.remove(removal)
+    assert cached_files(tmp_path) == []
+
+
+def test_copies_go_with_their_model() -> None:
+    copies = (write_copy(MODEL.name, "int8"), write_copy(MODEL.name, "nf4"))
+    removal = checkpoints.plan_removal(MODEL.name)
+    assert removal.copies == copies
+    checkpoints.remove(removal)
+    assert checkpoints.find_model(MODEL.name).copies == ()
+
+
+def test_one_kind_of_copy_can_go_alone() -> None:
+    pull()
+    int8, nf4 = write_copy(MODEL.name, "int8"), write_copy(MODEL.name, "nf4")
+    removal = checkpoints.plan_removal(MODEL.name, "8bit")
+    assert (removal.copies, removal.download) == ((int8,), False)
+    checkpoints.remove(removal)
+    assert checkpoints.find_model(MODEL.name).copies == (nf4,)
+    assert checkpoints.resolve(MODEL.name).kind == "cache"
+
+
+def test_the_download_can_go_and_the_copies_stay() -> None:
+    pull()
+    copy = write_copy(MODEL.name, "int8")
+    checkpoints.remove(checkpoints.plan_removal(MODEL.name, "none"))
+    state = checkpoints.find_model(MODEL.name)
+    assert (state.state, state.copies) == ("absent", (copy,))
+
+
+def begin_copy(model: str, form: str = "int8") -> Path:
+    """Leaves what a conversion leaves that did not come to its end."""
+    with work_folder("e" * 64, form, model) as work:
+        (work / "model-00001-of-00002.safetensors").write_bytes(b"x" * 1000)
+    return work
+
+
+def test_what_is_left_of_an_unfinished_copy_goes_with_its_model() -> None:
+    work = begin_copy(MODEL.name)
+    removal = checkpoints.plan_removal(MODEL.name)
+    assert ([left.folder for left in removal.remains], removal.bytes) == ([work], 1000)
+    checkpoints.remove(removal)
+    assert files_left(checkpoints.home()) == []
+
+
+def test_a_damaged_copy_goes_with_its_model() -> None:
+    copy = write_copy(MODEL.name, "int8")
+    (copy.folder / "config.json").unlink()
+    checkpoints.remove(checkpoints.plan_removal(MODEL.name))
+    assert not copy.folder.exists()
+
+
+def test_a_copy_from_another_version_goes_with_its_model() -> None:
+    manifest = write_copy(MODEL.name, "int8").folder / "manifest.json"
+    manifest.write_text(json.dumps({"format": FORMAT + 1, "model": MODEL.name}))
+    checkpoints.remove(checkpoints.plan_removal(MODEL.name))
+    assert not manifest.parent.exists()
+
+
+def test_of_one_kind_what_is_unfinished_can_go_alone() -> None:
+    int8, nf4 = begin_copy(MODEL.name, "int8"), begin_copy(MODEL.name, "nf4")
+    checkpoints.remove(checkpoints.plan_removal(MODEL.name, "4bit"))
+    assert (int8.exists(), nf4.exists()) == (True, False)
+
+
+def test_a_copy_that_is_being_made_is_not_among_the_remains() -> None:
+    with work_folder("e" * 64, "int8", MODEL.name) as work:
+        (work / "begun").touch()
+        assert checkpoints.find_model(MODEL.name).remains == ()
+
+
+def test_what_is_finished_while_it_is_looked_at_is_not_among_the_remains(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begin_copy(MODEL.name)
+
+    def finished(work: Path) -> bool:
+        shutil.rmtree(work)
+        return False
+
+    monkeypatch.setattr("pandacli.checkpoints.staging._is_worked_on", finished)
+    assert checkpoints.find_model(MODEL.name).remains == ()
+
+
+def test_a_copy_that_someone_has_begun_to_finish_stays() -> None:
+    begin_copy(MODEL.name)
+    removal = checkpoints.plan_removal(MODEL.name)
+    with (
+        work_folder("e" * 64, "int8", MODEL.name),
+        pytest.raises(ModelError, match="another panda is quantising"),
+    ):
+        checkpoints.remove(removal)
+
+
+def test_a_removal_that_was_cut_short_is_finished_by_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    copy = write_copy(MODEL.name, "int8")
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", None)
+        with pytest.raises(TypeError):
+            checkpoints.remove(checkpoints.plan_removal(MODEL.name))
+    checkpoints.remove(checkpoints.plan_removal(MODEL.name))
+    assert not copy.folder.exists()
+
+
+def test_a_copy_that_was_moved_to_another_disk_goes_from_there(tmp_path: Path) -> None:
+    copy = write_copy(MODEL.name, "int8")
+    copy.folder.rename(tmp_path / "elsewhere")
+    copy.folder.symlink_to(tmp_path / "elsewhere")
+    checkpoints.remove(checkpoints.plan_removal(MODEL.name))
+    assert not (tmp_path / "elsewhere").exists()
+    assert not copy.folder.is_symlink()
+
+
+def test_what_a_link_leads_to_is_not_taken_for_a_damaged_copy(tmp_path: Path) -> None:
+    copy = write_copy(MODEL.name, "int8")
+    copy.folder.rename(tmp_path / "elsewhere")
+    copy.folder.symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "config.json").write_text("of a person")
+    assert checkpoints.find_model(MODEL.name).remains == ()
+
+
+def test_copies_of_a_folder_go_and_the_folder_stays(tmp_path: Path) -> None:
+    mine = pull_to(tmp_path / "mine")
+    write_copy(str(mine), "int8")
+    checkpoints.remove(checkpoints.plan_removal(str(mine)))
+    assert (mine / "config.json").exists()
+    with pytest.raises(UsageError, match="is not from panda, and stays"):
+        checkpoints.plan_removal(str(mine))
+
+
+def test_what_a_person_put_under_panda_home_stays() -> None:
+    pull_to(checkpoints.home() / "models" / MODEL.name)
+    with pytest.raises(UsageError, match="is not from panda, and stays"):
+        checkpoints.plan_removal(MODEL.name)
+
+
+def test_tiny_stays() -> None:
+    with pytest.raises(UsageError, match="tiny ships with panda and cannot be removed"):
+        checkpoints.plan_removal("tiny")
+
+
+@pytest.mark.parametrize(
+    ("quant", "message"),
+    [(None, "video-panda-7b is not on this machine"), ("4bit", "there is no 4bit copy of")],
+)
+def test_what_is_not_here_cannot_be_removed(quant: str | None, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        checkpoints.plan_removal(MODEL.name, quant)

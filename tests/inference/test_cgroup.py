@@ -1,0 +1,84 @@
+"""The limits of containers, in both versions of Linux's control groups."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pandacli.inference.planning import cgroup
+from pandacli.inference.planning.cgroup import Memory, core_limit, memory_limit, usable_memory
+
+Limit = Callable[[dict[str, str]], tuple[Path, Path]]
+
+
+@pytest.fixture
+def groups(tmp_path: Path) -> Limit:
+    """Lays out a mounted hierarchy; returns the list of our groups and the mount."""
+
+    def lay_out(files: dict[str, str]) -> tuple[Path, Path]:
+        for name, text in files.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return tmp_path / "cgroup", tmp_path / "mount"
+
+    return lay_out
+
+
+VERSION_2 = {
+    "cgroup": "0::/job/step\n",
+    "mount/job/memory.max": "8000\n",
+    "mount/job/memory.current": "5000\n",
+    "mount/job/memory.stat": "anon 3000\nactive_file 100\ninactive_file 1500\n",
+    "mount/job/step/memory.max": "max\n",
+    "mount/job/cpu.max": "150000 100000\n",
+    "mount/job/step/cpu.max": "max 100000\n",
+}
+VERSION_1 = {
+    "cgroup": "9:memory:/box\n3:cpu,cpuacct:/box\n0::/\n",
+    "mount/memory/memory.limit_in_bytes": "9223372036854771712\n",
+    "mount/memory/box/memory.limit_in_bytes": "8000\n",
+    "mount/memory/box/memory.usage_in_bytes": "5000\n",
+    "mount/memory/box/memory.stat": "cache 7\ntotal_inactive_file 1500\n",
+    "mount/cpu,cpuacct/box/cpu.cfs_quota_us": "150000\n",
+    "mount/cpu,cpuacct/box/cpu.cfs_period_us": "100000\n",
+    "mount/cpu,cpuacct/cpu.cfs_quota_us": "-1\n",
+    "mount/cpu,cpuacct/cpu.cfs_period_us": "100000\n",
+}
+
+
+@pytest.mark.parametrize("files", [VERSION_1, VERSION_2], ids=["version 1", "version 2"])
+def test_file_pages_that_can_be_dropped_are_free(groups: Limit, files: dict[str, str]) -> None:
+    assert memory_limit(*groups(files)) == Memory(total=8000, free=4500)
+
+
+@pytest.mark.parametrize("files", [VERSION_1, VERSION_2], ids=["version 1", "version 2"])
+def test_a_quota_of_time_is_a_number_of_cores(groups: Limit, files: dict[str, str]) -> None:
+    assert core_limit(*groups(files)) == 1.5
+
+
+def test_a_container_may_see_its_own_group_as_the_root(groups: Limit) -> None:
+    files = VERSION_1 | {"cgroup": "9:memory:/kubepods/pod1\n"}
+    files["mount/memory/memory.limit_in_bytes"] = "6000\n"
+    assert memory_limit(*groups(files)) == Memory(total=6000, free=6000)
+
+
+@pytest.mark.parametrize("files", [{}, {"cgroup": "0::/\n"}], ids=["no groups", "no limits"])
+def test_without_limits_there_are_none(groups: Limit, files: dict[str, str]) -> None:
+    where = groups(files)
+    assert memory_limit(*where) is None
+    assert core_limit(*where) is None
+
+
+@pytest.mark.parametrize("limit", [None, Memory(2**50, 2**50)], ids=["none", "a wide one"])
+def test_no_limit_gives_more_than_the_machine_has(
+    monkeypatch: pytest.MonkeyPatch, limit: Memory | None
+) -> None:
+    monkeypatch.setattr(cgroup, "memory_limit", lambda: limit)
+    assert usable_memory().total == psutil.virtual_memory().total
+
+
+def test_a_tight_limit_counts_and_not_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroup, "memory_limit", lambda: Memory(1000, 10))
+    assert usable_memory() == Memory(1000, 10)

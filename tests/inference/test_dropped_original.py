@@ -1,0 +1,95 @@
+"""A model of which only a quantised copy is left, after `panda pull --drop-original`."""
+
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from pandacli import Panda, checkpoints
+from pandacli.errors import ModelError
+from pandacli.inference.planning.loader import prepare
+
+NAME = "video-panda-7b"
+
+
+@pytest.fixture
+def dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy in 8 bits of a small model that goes by the name of the large one."""
+    monkeypatch.setenv("PANDA_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    prepare_and_drop(checkpoints.resolve("tiny").folder, "8bit")
+
+
+def prepare_and_drop(checkpoint: Path, quant: str, engine: str = "auto") -> None:
+    """Quantises a checkpoint under the name of the large model, and leaves only that copy."""
+    original = put_in_place(checkpoint)
+    assert prepare(NAME, quant=quant, engine=engine, device="cpu") is not None
+    shutil.rmtree(original)
+
+
+def put_in_place(checkpoint: Path) -> Path:
+    return shutil.copytree(checkpoint, checkpoints.home() / "models" / NAME)
+
+
+@pytest.mark.usefixtures("dropped")
+def test_it_is_loaded_from_its_copy() -> None:
+    panda = Panda.load(NAME, device="cpu")
+    assert (panda.name, panda.quant, panda.engine) == (NAME, "8bit", "torch")
+
+
+@pytest.mark.skipif(not find_spec("xllamacpp"), reason="no llama.cpp")
+def test_a_gguf_copy_is_loaded_without_the_original(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PANDA_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    prepare_and_drop(checkpoints.resolve("tiny").folder, "8bit", "llama")
+    panda = Panda.load(NAME, device="cpu")
+    assert (panda.name, panda.quant, panda.engine) == (NAME, "8bit", "llama")
+
+
+@pytest.mark.usefixtures("dropped")
+def test_other_bits_take_the_original() -> None:
+    with pytest.raises(ModelError) as caught:
+        Panda.load(NAME, device="cpu", quant="none")
+    assert caught.value.command == "panda pull video-panda-7b --quant none"
+
+
+@pytest.mark.usefixtures("dropped")
+def test_it_is_known_by_what_it_was_made_of() -> None:
+    assert Panda.load(NAME, device="cpu").identity == Panda.load("tiny", device="cpu").identity
+
+
+@pytest.mark.usefixtures("dropped")
+def test_a_newer_model_takes_its_place_in_all_forms(checkpoint: Path) -> None:
+    prepare_and_drop(checkpoint, "4bit")
+    panda = Panda.load(NAME, device="cpu")
+    assert (panda.quant, panda.identity) == (
+        "4bit",
+        checkpoints.identity(checkpoints.resolve(checkpoint)),
+    )
+
+
+@pytest.mark.usefixtures("dropped")
+def test_a_newer_model_that_is_quantised_to_answer_takes_its_place(checkpoint: Path) -> None:
+    original = put_in_place(checkpoint)
+    Panda.load(NAME, device="cpu", quant="8bit")
+    shutil.rmtree(original)
+    assert checkpoints.identity(checkpoints.resolve(NAME)) == checkpoints.identity(
+        checkpoints.resolve(checkpoint)
+    )
+
+
+@pytest.mark.usefixtures("dropped")
+def test_the_same_model_in_a_newer_commit_is_known_as_that(tmp_path: Path) -> None:
+    repo = tmp_path / "hub" / "models--jh-yi--Video-Panda-7B"
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs" / "main").write_text("newer")
+    folder = repo / "snapshots" / "newer" / "videopanda_fitu"
+    shutil.copytree(checkpoints.resolve("tiny").folder, folder)
+    prepare(NAME, quant="8bit", device="cpu")
+    shutil.rmtree(repo)
+    assert [copy.quant for copy in checkpoints.kept_copies(checkpoints.MODELS[NAME], "newer")] == [
+        "8bit"
+    ]

@@ -1,0 +1,65 @@
+"""Variables are told, secrets are not."""
+
+import pytest
+
+from pandacli.cli.settings import SETTINGS
+from pandacli.diagnostics.software import environment
+
+HIDDEN = "(set, not shown)"
+
+
+def told(**variables: str) -> dict[str, object]:
+    return {fact.name: fact.value for fact in environment(variables).facts}
+
+
+def test_variables_of_panda_and_of_hugging_face_are_told() -> None:
+    assert told(PANDA_MODEL="tiny", HF_HOME="/data", HOME="/root") == {
+        "HF_HOME": "/data",
+        "PANDA_MODEL": "tiny",
+    }
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+def test_the_variable_of_every_option_is_told(setting: object) -> None:
+    name = setting.variable  # type: ignore[attr-defined]
+    assert told(**{name: "host.example"}) == {name: "host.example"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "HF_TOKEN",
+        "HUGGING_FACE_HUB_TOKEN",
+        "HUGGINGFACE_API_KEY",
+        "HF_COOKIE",
+        "PANDA_SECRET",
+        "PANDA_PWD",
+        "CUDA_ANYTHING",
+    ],
+)
+def test_of_a_variable_that_is_not_known_to_be_safe_only_its_name_is_told(name: str) -> None:
+    assert told(**{name: "hf_abc"}) == {name: HIDDEN}
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("https://me:word@hub.example:8443/api", "https://hub.example:8443"),
+        ("https://user:pa@SECRET@hub.example", "https://hub.example"),
+        ("https://hub.example/?token=SECRET", "https://hub.example"),
+        ("https://hub.example#SECRET", "https://hub.example"),
+        ("user:SECRET@hub.example:80", "hub.example:80"),
+        ("https://hub.example:SECRET", HIDDEN),
+        ("https://[SECRET", HIDDEN),
+        ("/SECRET", HIDDEN),
+    ],
+)
+@pytest.mark.parametrize("name", ["HF_ENDPOINT", "HTTPS_PROXY", "all_proxy", "PANDA_ADDRESS"])
+def test_of_an_address_only_the_host_is_told(name: str, address: str, shown: str) -> None:
+    assert told(**{name: address}) == {name: shown}
+
+
+def test_an_address_where_another_value_belongs_is_told_as_one() -> None:
+    assert told(PANDA_MODEL="https://me:SECRET@hub.example/x") == {
+        "PANDA_MODEL": "https://hub.example"
+    }

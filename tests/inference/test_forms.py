@@ -1,0 +1,133 @@
+"""Every way to run a model in fewer bits: what it is made of, and that its answers are near."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
+from torch import nn
+
+from pandacli import Panda
+from pandacli.checkpoints.artifacts import all_copies
+from pandacli.errors import ModelError
+from pandacli.inference.planning.loader import load_model, prepare
+from pandacli.inference.planning.memory import ON_CPU
+from pandacli.quantization.int8 import Int8Linear
+
+KINDS: dict[tuple[str, str], type[nn.Module]] = {
+    ("8bit", "torch"): Int8Linear,
+    ("8bit", "bitsandbytes"): Linear8bitLt,
+    ("4bit", "bitsandbytes"): Linear4bit,
+    ("4bit", "torch"): Int8Linear,
+}
+LLAMA = [
+    pytest.param(
+        quant, "llama", marks=pytest.mark.skipif(not find_spec("xllamacpp"), reason="no llama.cpp")
+    )
+    for quant in ("8bit", "4bit")
+]
+each_form = pytest.mark.parametrize(("quant", "engine"), KINDS)
+QUESTION = "Is there a red circle?"
+
+
+def logits(panda: Panda) -> torch.Tensor:
+    """Of the token that comes after a question."""
+    return panda.language_model.start().read(panda.tokenizer.encode(QUESTION))
+
+
+@each_form
+def test_quantised_layers_are_those_of_the_llama_and_no_others(
+    checkpoint: Path, quant: str, engine: str
+) -> None:
+    panda = Panda.load(checkpoint, device="cpu", quant=quant, engine=engine)
+    modules = dict(panda.model.named_modules())
+    quantised = {
+        name for name, module in modules.items() if isinstance(module, KINDS[quant, engine])
+    }
+    assert len(quantised) == 14
+    assert all(name.startswith("model.layers.") for name in quantised)
+    assert (panda.quant, panda.engine) == (quant, engine)
+
+
+@pytest.mark.parametrize(("quant", "engine"), [*KINDS, *LLAMA])
+def test_logits_are_near_those_of_the_whole_model(
+    panda: Panda, checkpoint: Path, quant: str, engine: str
+) -> None:
+    smaller = Panda.load(checkpoint, device="cpu", quant=quant, engine=engine)
+    wanted, given = logits(panda), logits(smaller)
+    error = float((given - wanted).norm() / wanted.norm())
+    assert 1e-4 < error < {"8bit": 0.1, "4bit": 0.7}[quant]
+
+
+def test_8_bits_in_torch_are_as_exact_as_in_llama_cpp() -> None:
+    pytest.importorskip("xllamacpp")
+    questions = [
+        f"Is there a {colour} {shape} in the video?"
+        for colour in ("red", "green", "blue", "yellow")
+        for shape in ("circle", "square", "star")
+    ]
+
+    def all_logits(quant: str, engine: str) -> torch.Tensor:
+        panda = Panda.load("tiny", device="cpu", quant=quant, engine=engine)
+        llama, tokenizer = panda.language_model, panda.tokenizer
+        return torch.stack([llama.start().read(tokenizer.encode(text)) for text in questions])
+
+    wanted = all_logits("none", "torch")
+    ours, theirs = (
+        float(((all_logits("8bit", engine) - wanted).norm(dim=1) / wanted.norm(dim=1)).mean())
+        for engine in ("torch", "llama")
+    )
+    assert 0 < ours < 1.25 * theirs
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_4_bits_are_computed_in_the_precision_of_the_rest(
+    checkpoint: Path, dtype: torch.dtype
+) -> None:
+    copy = prepare(str(checkpoint), quant="4bit", engine="bitsandbytes", device="cpu")
+    assert copy is not None
+    model = load_model(copy.folder, ON_CPU, dtype, "")
+    layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
+    assert {layer.compute_dtype for layer in layers} == {dtype}
+
+
+@pytest.mark.parametrize(("quant", "engine"), [*KINDS, *LLAMA])
+def test_a_quantised_model_answers_about_a_clip(
+    checkpoint: Path, clip: Path, quant: str, engine: str
+) -> None:
+    panda = Panda.load(checkpoint, device="cpu", quant=quant, engine=engine)
+    assert panda.ask(clip, "What?", max_tokens=4).text
+
+
+def test_the_copy_is_made_by_the_first_load_and_used_by_the_next(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PANDA_HOME", str(tmp_path))
+    told: list[int] = []
+    for _ in range(2):
+        Panda.load(checkpoint, quant="8bit", report=lambda done, _: told.append(done))
+    assert told == sorted(set(told)), "the second load converts nothing"
+    assert [copy.form for copy in all_copies()] == ["int8"]
+
+
+def test_preparing_makes_the_copy_that_loading_uses(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PANDA_HOME", str(tmp_path))
+    copy = prepare(str(checkpoint), quant="4bit", device="cpu")
+    assert copy is not None
+    assert copy.form == "nf4"
+    assert prepare(str(checkpoint), quant="none", device="cpu") is None
+
+
+def test_a_damaged_copy_is_one_line(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PANDA_HOME", str(tmp_path))
+    copy = prepare(str(checkpoint), quant="8bit", engine="torch", device="cpu")
+    assert copy is not None
+    weights = next(copy.folder.glob("*.safetensors"))
+    weights.write_bytes(b"x" * weights.stat().st_size)
+    with pytest.raises(ModelError, match="is damaged"):
+        Panda.load(checkpoint, quant="8bit", engine="torch", device="cpu")

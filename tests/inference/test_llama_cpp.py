@@ -1,0 +1,381 @@
+"""llama.cpp reads as torch does, within what fewer bits cost, and in silence."""
+
+import os
+import signal
+import tomllib
+import weakref
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from pandacli.errors import DeviceError, ModelError, UsageError
+from pandacli.inference.backends import LanguageModel
+from pandacli.inference.backends.llama_cpp.context import LlamaContext
+from pandacli.inference.backends.llama_cpp.model import LlamaCpp, LlamaCppReading
+from pandacli.modeling import VideoPandaConfig, VideoPandaForConditionalGeneration
+from pandacli.quantization import llama_library as library_module
+from pandacli.quantization.gguf import GgufForm, export_gguf
+from pandacli.quantization.llama_library import VERSION, llama_library
+from tests.modeling.e2e import input_pixels, llama_sizes, load_vectors
+from tests.parity_weights import fill
+from tests.small_llama import save_small_llama
+
+pytest.importorskip("xllamacpp")
+pytest.importorskip("gguf")
+
+IDS = [(7 * place) % 400 for place in range(60)]
+
+HALF = 1e-3
+"""Relative error of logits with weights in float32 and a KV cache in half precision."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("llama")
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> VideoPandaForConditionalGeneration:
+    return save_small_llama(folder / "checkpoint")
+
+
+@pytest.fixture(scope="module")
+def gguf_of(folder: Path, model: VideoPandaForConditionalGeneration) -> Callable[[GgufForm], Path]:
+    del model  # it has written the checkpoint
+
+    def export(form: GgufForm) -> Path:
+        path = folder / f"{form}.gguf"
+        if not path.exists():
+            export_gguf(folder / "checkpoint", path, form)
+        return path
+
+    return export
+
+
+@pytest.fixture
+def llama(gguf_of: Callable[[GgufForm], Path]) -> LlamaCpp:
+    return LlamaCpp(gguf_of("f32"), context=256, threads=1)
+
+
+def torch_logits(model: VideoPandaForConditionalGeneration, ids: list[int]) -> Tensor:
+    with torch.inference_mode():
+        logits: Tensor = model(input_ids=torch.tensor([ids])).logits[0, -1]
+    return logits
+
+
+def embed(model: VideoPandaForConditionalGeneration, ids: list[int]) -> Tensor:
+    rows: Tensor = model.get_input_embeddings()(torch.tensor(ids))
+    return rows.detach()
+
+
+def error(given: Tensor, wanted: Tensor) -> float:
+    return float((given - wanted).norm() / wanted.norm())
+
+
+def having_read(llama: LlamaCpp, ids: list[int]) -> LlamaCppReading:
+    reading = llama.start()
+    reading.read(ids)
+    return reading
+
+
+def test_it_is_a_language_model(llama: LlamaCpp) -> None:
+    given: LanguageModel = llama
+    assert given.start().length == 0
+
+
+@pytest.mark.parametrize(
+    ("form", "least", "most"),
+    [("f32", 0, HALF), ("f16", 5e-4, 3e-3), ("q8_0", 0.02, 0.1), ("q4_k_m", 0.1, 0.7)],
+)
+def test_logits_are_those_of_torch(
+    model: VideoPandaForConditionalGeneration,
+    gguf_of: Callable[[GgufForm], Path],
+    form: GgufForm,
+    least: float,
+    most: float,
+) -> None:
+    reading = LlamaCpp(gguf_of(form), context=64, threads=1).start()
+    assert least < error(reading.read(IDS), torch_logits(model, IDS)) < most
+    assert reading.length == len(IDS)
+
+
+@pytest.mark.parametrize("form", ["f32", "f16"])
+def test_greedy_tokens_are_those_of_torch(
+    model: VideoPandaForConditionalGeneration,
+    gguf_of: Callable[[GgufForm], Path],
+    form: GgufForm,
+) -> None:
+    reading = LlamaCpp(gguf_of(form), context=128, threads=1).start()
+    ids, token = list(IDS), int(reading.read(IDS).argmax())
+    for _ in range(12):
+        assert token == int(torch_logits(model, ids).argmax())
+        ids.append(token)
+        token = int(reading.read([token]).argmax())
+
+
+def test_a_narrow_model_reads_too(tmp_path: Path) -> None:
+    model = save_small_llama(tmp_path / "narrow", hidden_size=192)
+    export_gguf(tmp_path / "narrow", tmp_path / "narrow.gguf", "q4_k_m")
+    reading = LlamaCpp(tmp_path / "narrow.gguf", context=64, threads=1).start()
+    assert error(reading.read(IDS), torch_logits(model, IDS)) < 0.7
+
+
+def test_embeddings_say_what_ids_say(
+    model: VideoPandaForConditionalGeneration, llama: LlamaCpp
+) -> None:
+    reading = llama.start()
+    reading.read_embeddings(embed(model, IDS[:40]).to(torch.float64))
+    reading.read_embeddings(embed(model, IDS[40:-1]))
+    assert reading.length == len(IDS) - 1
+    assert error(reading.read(IDS[-1:]), torch_logits(model, IDS)) < HALF
+
+
+def test_a_long_prefix_is_read_slice_by_slice(
+    model: VideoPandaForConditionalGeneration, gguf_of: Callable[[GgufForm], Path]
+) -> None:
+    ids = [(11 * place) % 400 for place in range(1100)]
+    reading = LlamaCpp(gguf_of("f32"), context=1200, threads=1).start()
+    reading.read_embeddings(embed(model, ids[:-1]))
+    assert reading.length == 1099
+    assert error(reading.read(ids[-1:]), torch_logits(model, ids)) < 3 * HALF
+
+
+def test_a_cropped_reading_reads_on_from_there(llama: LlamaCpp) -> None:
+    wanted = llama.start().read(IDS)
+    reading = having_read(llama, IDS[:30] + [9] * 20)
+    reading.crop(30)
+    assert reading.length == 30
+    assert error(reading.read(IDS[30:]), wanted) < HALF
+    reading.crop(1000)
+    assert reading.length == len(IDS)
+
+
+def test_forks_share_a_past_and_nothing_else(llama: LlamaCpp) -> None:
+    wanted = llama.start().read(IDS)
+    reading = having_read(llama, IDS[:30])
+    fork = reading.fork()
+    reading.crop(10)
+    reading.read([3] * 70)
+    assert error(fork.read(IDS[30:]), wanted) < HALF
+    del reading
+    fork.crop(59)
+    assert error(fork.read(IDS[59:]), wanted) < HALF
+
+
+def test_forks_that_fill_a_context_move_to_their_own(llama: LlamaCpp) -> None:
+    wanted = [llama.start().read([*IDS, *[number] * 100]) for number in range(4)]
+    reading = having_read(llama, IDS)
+    forks = [reading.fork() for _ in range(4)]
+    given = [fork.read([number] * 100) for number, fork in enumerate(forks)]
+    for one, other in zip(given, wanted, strict=True):
+        assert error(one, other) < HALF
+
+
+def test_there_can_be_any_number_of_forks(llama: LlamaCpp) -> None:
+    wanted = llama.start().read([*IDS, 5])
+    reading = having_read(llama, IDS)
+    forks = [reading.fork() for _ in range(140)]
+    assert all(error(fork.read([5]), wanted) < HALF for fork in forks)
+
+
+def test_a_sequence_is_used_again(llama: LlamaCpp) -> None:
+    wanted = llama.start().read([*IDS, 5])
+    reading = having_read(llama, IDS)
+    for _ in range(140):
+        fork = reading.fork()
+        assert fork._context is reading._context
+        given = fork.read([5])
+    assert error(given, wanted) < HALF
+
+
+def test_a_saved_reading_goes_on_where_it_was(
+    llama: LlamaCpp, gguf_of: Callable[[GgufForm], Path], tmp_path: Path
+) -> None:
+    wanted = llama.start().read(IDS)
+    having_read(llama, IDS[:-1]).save(tmp_path / "reading")
+    restored = LlamaCpp(gguf_of("f32"), context=100, threads=1).restore(tmp_path / "reading")
+    assert restored.length == len(IDS) - 1
+    assert error(restored.read(IDS[-1:]), wanted) < HALF
+    assert [path.name for path in tmp_path.iterdir()] == ["reading"]
+
+
+def test_the_beginning_of_a_reading_can_be_saved_alone(llama: LlamaCpp, tmp_path: Path) -> None:
+    wanted = llama.start().read([*IDS, 5])
+    reading = having_read(llama, [*IDS, 7, 8, 9])
+    reading.save(tmp_path / "reading", len(IDS))
+    assert reading.length == len(IDS) + 3
+    restored = llama.restore(tmp_path / "reading")
+    assert restored.length == len(IDS)
+    assert error(restored.read([5]), wanted) < HALF
+
+
+def test_a_saved_reading_is_restored_by_its_own_model_only(
+    llama: LlamaCpp, gguf_of: Callable[[GgufForm], Path], tmp_path: Path
+) -> None:
+    having_read(llama, IDS).save(tmp_path / "reading")
+    with pytest.raises(ModelError, match="was not saved by this model"):
+        LlamaCpp(gguf_of("f16"), context=256, threads=1).restore(tmp_path / "reading")
+
+
+def test_a_context_that_is_too_small_for_a_saved_reading_is_told(
+    llama: LlamaCpp, gguf_of: Callable[[GgufForm], Path], tmp_path: Path
+) -> None:
+    having_read(llama, IDS * 4).save(tmp_path / "reading")
+    with pytest.raises(ModelError, match="does not fit into a context of 64 tokens"):
+        LlamaCpp(gguf_of("f32"), context=64, threads=1).restore(tmp_path / "reading")
+
+
+@pytest.mark.parametrize("place", [0, 12, 40, 400, 5000, -1])
+def test_a_damaged_reading_is_refused(llama: LlamaCpp, tmp_path: Path, place: int) -> None:
+    path = tmp_path / "reading"
+    having_read(llama, IDS).save(path)
+    content = bytearray(path.read_bytes())
+    content[place] ^= 0x55
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="is damaged"):
+        llama.restore(path)
+    path.write_bytes(content[:100])
+    with pytest.raises(ModelError, match="is damaged"):
+        llama.restore(path)
+
+
+def test_a_reading_that_is_not_there_or_has_no_place_is_told(
+    llama: LlamaCpp, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match="no file"):
+        llama.restore(tmp_path / "reading")
+    with pytest.raises(FileNotFoundError):
+        having_read(llama, IDS).save(tmp_path / "nowhere" / "reading")
+
+
+def test_an_interrupted_reading_is_as_it_was(
+    llama: LlamaCpp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = llama.start().read([*IDS, 5])
+    reading = having_read(llama, IDS)
+    library, weights = llama_library(), llama._weights
+    decode, statuses = library.llama_decode, []
+
+    def interrupted(*arguments: object) -> int:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert weights._stop.wait(60)
+        statuses.append(decode(*arguments))
+        return 2
+
+    # a shell that starts the tests in the background has them ignore it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(library, "llama_decode", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                reading.read([9] * 50)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert statuses == [2]  # llama.cpp says so itself
+    assert reading.length == len(IDS)
+    assert error(reading.read([5]), wanted) < HALF
+
+
+def test_a_failure_of_llama_cpp_is_told(llama: LlamaCpp, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llama_library(), "llama_decode", lambda *_: -3)
+    with pytest.raises(DeviceError, match="could not compute: it gave status -3"):
+        llama.start().read(IDS)
+
+
+def test_what_cannot_be_read_is_refused(llama: LlamaCpp) -> None:
+    reading = having_read(llama, IDS)
+    for ids in ([], [400], [-1, 3]):
+        with pytest.raises(ValueError, match="wanted ids from 0 to 399"):
+            reading.read(ids)
+    with pytest.raises(ValueError, match="260 positions are more than the context's 256"):
+        reading.read([1] * 200)
+    with pytest.raises(ValueError, match=r"wanted \(n, 256\)"):
+        reading.read_embeddings(torch.zeros(3, 64))
+    assert reading.length == len(IDS)
+
+
+def test_memory_is_freed_with_the_last_reading(llama: LlamaCpp) -> None:
+    reading = having_read(llama, IDS)
+    fork = reading.fork()
+    context: weakref.ref[LlamaContext] = weakref.ref(reading._context)
+    del reading
+    assert context() is not None
+    del fork
+    assert context() is None
+
+
+def test_nothing_is_said_on_the_terminal(
+    gguf_of: Callable[[GgufForm], Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cut.gguf").write_bytes(gguf_of("f16").read_bytes()[:100_000])
+    with pytest.raises(ModelError):
+        LlamaCpp(tmp_path / "cut.gguf", context=64, threads=1)
+    LlamaCpp(gguf_of("f16"), context=64, threads=1).start().read(IDS)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("content", [b"", b"no model at all", b"GGUF\x03\0\0\0"])
+def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "odd.gguf").write_bytes(content)
+    with pytest.raises(ModelError, match=r"odd\.gguf cannot be read by llama\.cpp"):
+        LlamaCpp(tmp_path / "odd.gguf", context=64, threads=1)
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no file"):
+        LlamaCpp(tmp_path / "none.gguf", context=64, threads=1)
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_: str) -> str:
+        raise PackageNotFoundError
+
+    monkeypatch.setattr(library_module, "version", missing)
+    with pytest.raises(UsageError, match=r"llama\.cpp is not installed") as caught:
+        llama_library.__wrapped__()
+    assert caught.value.hint == "install it with: pip install 'pandacli[llama]'"
+
+
+def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library_module, "version", lambda _: "2026.1.1")
+    with pytest.raises(UsageError, match=rf"2026\.1\.1 is not the {VERSION} that"):
+        llama_library.__wrapped__()
+
+
+def test_another_layout_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(
+        library_module._DEFAULTS, library_module.ContextParams, {"n_ctx": 512, "n_batch": 7}
+    )
+    with pytest.raises(UsageError, match="settings in another way: n_batch"):
+        llama_library.__wrapped__()
+
+
+def test_the_extra_installs_the_version_that_is_accepted() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    extras = project["project"]["optional-dependencies"]
+    assert f"xllamacpp=={VERSION}" in extras["llama"]
+    assert "pandacli[llama,ray]" in extras["dev"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["e2e_h128_square", "e2e_h256_raw640x480"])
+def test_it_answers_as_the_official_model(name: str, tmp_path: Path) -> None:
+    vectors = load_vectors(name)
+    model = VideoPandaForConditionalGeneration(VideoPandaConfig(**llama_sizes(vectors))).eval()
+    fill(model, "", vectors.meta["salt"]).save_pretrained(tmp_path / "model")
+    export_gguf(tmp_path / "model", tmp_path / "model.gguf", "f32")
+    with torch.inference_mode():
+        (embedded,) = model.embed_prompt(
+            vectors.tensors["input_ids"].unsqueeze(0), input_pixels(vectors)
+        )
+    reading = LlamaCpp(tmp_path / "model.gguf", context=4096, threads=2).start()
+    reading.read_embeddings(embedded[:-1])
+    logits = reading.read(vectors.tensors["input_ids"][-1:].tolist())
+    assert error(logits, vectors.tensors["last_logits"]) < 5 * HALF
+    for token in vectors.tensors["new_ids"].tolist():
+        assert int(logits.argmax()) == token
+        logits = reading.read([token])

@@ -1,0 +1,315 @@
+"""Questions on a clip: a shared prefix changes no answer, and limits are told before the work."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pandacli import Panda
+from pandacli.errors import DeviceError, UsageError
+from pandacli.inference import LoadedClip
+from pandacli.inference import session as loaded_clip
+from pandacli.modeling.patches import count_tokens
+from pandacli.modeling.prompt import encode_prompt
+from pandacli.video import preprocess
+
+QUESTIONS = ["What happens?", "Is there a circle?", "", "What colour is it? <image></s>"]
+HISTORY = [("What happens?", "A red circle moves left."), ("Is it red?", "yes")]
+
+
+@pytest.fixture
+def loaded(panda: Panda, clip: Path) -> LoadedClip:
+    return panda.open(clip)
+
+
+def pixels(panda: Panda, loaded: LoadedClip, num_frames: int = 8) -> torch.Tensor:
+    config = panda.model.config
+    return preprocess(
+        loaded.frames.pixels,
+        image_size=config.image_size,
+        patch_size=config.patch_size,
+        num_frames=num_frames,
+    )
+
+
+def full_answer(
+    panda: Panda,
+    loaded: LoadedClip,
+    question: str,
+    history: list[tuple[str, str]],
+    max_tokens: int,
+) -> str:
+    """The answer of `generate` to a prompt that is prefilled whole."""
+    ids = encode_prompt([*history, (question, None)], panda.tokenizer)
+    generated = panda.model.generate(
+        torch.tensor([ids]),
+        pixel_values=pixels(panda, loaded)[None],
+        attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+        max_new_tokens=max_tokens,
+        do_sample=False,
+        pad_token_id=0,
+    )
+    return panda.tokenizer.decode(generated[0, len(ids) :].tolist())
+
+
+def watch_reading(panda: Panda, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many tokens of text each pass through the Llama reads, from now on."""
+    read: list[int] = []
+    forward = panda.model.model.forward
+
+    def watched(*args: object, **kwargs: Any) -> object:
+        read.append(kwargs["input_ids"].shape[1])
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(panda.model.model, "forward", watched)
+    return read
+
+
+def test_answers_on_a_shared_prefix_equal_those_of_a_full_prefill(
+    panda: Panda, loaded: LoadedClip
+) -> None:
+    for history in ([], HISTORY, HISTORY[:1]):
+        for question in QUESTIONS:
+            answer = loaded.ask(question, history=history, max_tokens=12)
+            assert answer.text == full_answer(panda, loaded, question, history, 12)
+
+
+def test_the_questions_have_answers_of_their_own(loaded: LoadedClip) -> None:
+    """Or the test above would prove nothing."""
+    answers = {loaded.ask(question, max_tokens=12).text for question in QUESTIONS}
+    followed = {loaded.ask(question, history=HISTORY, max_tokens=12).text for question in QUESTIONS}
+    assert len(answers | followed) == 8
+
+
+def test_the_frames_are_encoded_once_for_all_questions(
+    loaded: LoadedClip, panda: Panda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+    look = panda.model.model.video_tower.forward
+
+    def watched(pixel_values: torch.Tensor) -> object:
+        looks.append(1)
+        return look(pixel_values)
+
+    monkeypatch.setattr(panda.model.model.video_tower, "forward", watched)
+    for question in QUESTIONS:
+        loaded.ask(question, max_tokens=2)
+    assert len(looks) == 1
+
+
+def test_a_question_reads_only_its_own_tokens(
+    loaded: LoadedClip, panda: Panda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded.ask("What happens?", max_tokens=3)
+    read = watch_reading(panda, monkeypatch)
+    answer = loaded.ask("Is there a circle?", max_tokens=3)
+    assert read == [answer.stats.question_tokens, 1, 1]
+
+
+def test_a_follow_up_reads_no_turn_twice(
+    loaded: LoadedClip, panda: Panda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded.ask("What happens?", history=HISTORY, max_tokens=3)
+    read = watch_reading(panda, monkeypatch)
+    loaded.ask("Is there a circle?", history=HISTORY, max_tokens=1)
+    own = panda.tokenizer.encode("USER: Is there a circle? ASSISTANT:", after_control=True)
+    assert read == [len(own)]
+
+
+def test_asking_again_gives_the_same_answer(loaded: LoadedClip) -> None:
+    first = loaded.ask("What happens?", max_tokens=12).text
+    loaded.ask("Is there a circle?", history=HISTORY, max_tokens=12)
+    assert loaded.ask("What happens?", max_tokens=12).text == first
+
+
+def test_a_stream_that_is_closed_early_leaves_the_clip_usable(loaded: LoadedClip) -> None:
+    expected = loaded.ask("What happens?", max_tokens=12).text
+    with loaded.stream("Is there a circle?", max_tokens=12) as stream:
+        next(stream)
+    assert list(stream) == []
+    with pytest.raises(RuntimeError, match="read to the end"):
+        _ = stream.answer
+    assert loaded.ask("What happens?", max_tokens=12).text == expected
+
+
+def test_an_interrupt_in_the_middle_of_the_model_leaves_the_clip_usable(
+    loaded: LoadedClip, panda: Panda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = loaded.ask("What happens?", max_tokens=12).text
+    stream = loaded.stream("What happens?", history=HISTORY, max_tokens=12)
+    next(stream)
+    with monkeypatch.context() as patched:
+
+        def interrupt(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        patched.setattr(panda.model.model.layers[1], "forward", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            list(stream)
+    assert loaded.ask("What happens?", max_tokens=12).text == expected
+
+
+def test_an_interrupt_while_the_frames_are_encoded_leaves_the_clip_usable(
+    loaded: LoadedClip, panda: Panda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+
+        def interrupt(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        patched.setattr(panda.model.model.layers[1], "forward", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            loaded.ask("What happens?")
+    assert loaded.ask("What happens?", max_tokens=4).text
+
+
+def test_a_stream_whose_place_was_taken_says_so(loaded: LoadedClip) -> None:
+    older = loaded.stream("What happens?", max_tokens=12)
+    newer = loaded.stream("Is there a circle?", max_tokens=12)
+    next(older)
+    next(newer)
+    with pytest.raises(RuntimeError, match="newer question"):
+        list(older)
+    list(newer)
+    assert newer.answer.text == loaded.ask("Is there a circle?", max_tokens=12).text
+
+
+def test_decoding_stops_at_the_most_tokens(loaded: LoadedClip) -> None:
+    answer = loaded.ask("What happens?", max_tokens=5)
+    assert (answer.finish_reason, answer.stats.answer_tokens) == ("length", 5)
+
+
+def test_decoding_stops_at_the_end_token(
+    loaded: LoadedClip, panda: Panda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = loaded.ask("What happens?", max_tokens=5)
+    head = panda.model.lm_head.forward
+    given = iter(range(100))
+
+    def end_after_five(hidden: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = head(hidden)
+        if next(given) == 5:
+            logits[..., panda.tokenizer.eos_id] = 1e9
+        return logits
+
+    monkeypatch.setattr(panda.model.lm_head, "forward", end_after_five)
+    answer = loaded.ask("What happens?")
+    assert answer.text == expected.text
+    assert (answer.finish_reason, answer.stats.answer_tokens) == ("stop", 6)
+
+
+def test_a_question_too_long_for_the_context_is_refused_before_the_work(loaded: LoadedClip) -> None:
+    with pytest.raises(UsageError, match="the model can hold 512"):
+        loaded.stream("circle " * 600)
+
+
+def test_a_clip_too_long_for_the_context_is_refused_before_the_work(
+    panda: Panda, make_clip: Callable[..., Path]
+) -> None:
+    clip = make_clip("long.mp4", seconds=45)
+    with pytest.raises(
+        UsageError, match=r"40 frames of this clip take \d{3} tokens: the model can"
+    ):
+        panda.open(clip, num_frames=40)
+
+
+def test_an_answer_stops_at_the_end_of_the_context(loaded: LoadedClip) -> None:
+    answer = loaded.ask("circle " * 25, max_tokens=1024)
+    stats = answer.stats
+    assert answer.finish_reason == "length"
+    assert stats.prefix_tokens + stats.question_tokens + stats.answer_tokens == 512
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"max_tokens": 0},
+        {"temperature": -0.1},
+        {"temperature": float("nan")},
+        {"temperature": float("inf")},
+        {"seed": -1},
+        {"seed": 2**63},
+    ],
+)
+def test_settings_out_of_range_are_refused(loaded: LoadedClip, settings: dict[str, float]) -> None:
+    with pytest.raises(UsageError):
+        loaded.stream("What happens?", **settings)  # type: ignore[arg-type]
+
+
+def test_a_seed_makes_drawn_answers_repeatable(loaded: LoadedClip) -> None:
+    drawn = [
+        loaded.ask("What happens?", temperature=1.0, seed=seed, max_tokens=12).text
+        for seed in (1, 1, 2)
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_without_a_seed_drawn_answers_differ(loaded: LoadedClip) -> None:
+    drawn = {loaded.ask("What?", temperature=2.0, max_tokens=12).text for _ in range(3)}
+    assert len(drawn) > 1
+
+
+def test_another_system_prompt_makes_another_prefix(panda: Panda, clip: Path) -> None:
+    usual, brief = panda.open(clip), panda.open(clip, system="Be brief.")
+    assert brief.prefix_tokens < usual.prefix_tokens
+    assert brief.ask("What?", max_tokens=12).text != usual.ask("What?", max_tokens=12).text
+
+
+def test_the_statistics_add_up(loaded: LoadedClip, panda: Panda) -> None:
+    first = loaded.ask("What happens?", max_tokens=12).stats
+    again = loaded.ask("What happens?", max_tokens=12).stats
+    assert first.frames == 8
+    assert first.question_tokens == again.question_tokens > 0
+    assert first.load_seconds == panda.load_seconds
+    assert first.frames_seconds == again.frames_seconds > 0
+    assert first.first_token_seconds >= first.prefill_seconds > 0
+    assert first.tokens_per_second == pytest.approx(11 / first.decode_seconds)
+    assert first.peak_memory_bytes > 50e6
+
+
+def test_the_time_a_reader_takes_over_a_piece_is_not_counted(
+    loaded: LoadedClip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]  # a clock that stands still while the model works
+    monkeypatch.setattr(loaded_clip, "perf_counter", lambda: now[0])
+    stream = loaded.stream("What happens?", max_tokens=8)
+    for _ in stream:
+        now[0] += 100
+    assert now[0] > 100
+    assert stream.answer.stats.decode_seconds == 0
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 48), (48, 64), (64, 64), (160, 40)])
+def test_tokens_are_counted_without_encoding_the_frames(
+    panda: Panda, make_clip: Callable[..., Path], width: int, height: int
+) -> None:
+    clip = make_clip(f"{width}x{height}.mp4", seconds=1, width=width, height=height)
+    loaded = panda.open(clip)
+    frames = pixels(panda, loaded)
+    assert loaded.frames.pixels.shape[0] < 8, "some frames should be padding"
+    with torch.inference_mode():
+        (tokens,) = panda.model.get_video_features(frames[None])
+    assert count_tokens(frames, 14) == len(tokens)
+
+
+def test_a_single_frame_is_looked_at_as_an_image(panda: Panda, clip: Path) -> None:
+    answer = panda.ask(clip, "What happens?", num_frames=1, max_tokens=4)
+    assert answer.stats.frames == 1
+    assert answer.text
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: no memory")],
+)
+def test_running_out_of_memory_is_a_device_error(
+    loaded: LoadedClip, panda: Panda, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(panda.model.model, "forward", fail)
+    with pytest.raises(DeviceError, match="out of memory"):
+        loaded.ask("What happens?")

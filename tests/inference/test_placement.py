@@ -1,0 +1,194 @@
+"""On which card which part of a model goes."""
+
+import warnings
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+from accelerate import dispatch_model
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
+from accelerate.utils.modeling import check_device_map
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pandacli import Panda
+from pandacli.inference.backends.torch.model import TorchLlama
+from pandacli.inference.continuous_batching import Ask
+from pandacli.inference.planning.memory import ON_CPU, Needed, Placement, place
+from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
+
+CARDS = [torch.device("cuda", number) for number in range(4)]
+NEEDED = Needed(front=3, layer=2, back=1, layers=10)  # 24 in all
+
+
+def placed(*free: int) -> Placement | None:
+    return place(NEEDED, list(zip(CARDS, free, strict=False)))
+
+
+def test_a_model_that_fits_on_one_card_stays_on_one() -> None:
+    assert placed(30, 24) == Placement((CARDS[0],))
+    assert Placement((CARDS[0],)).device_map == {"": CARDS[0]}
+
+
+def test_layers_are_spread_so_that_all_cards_are_left_with_about_the_same_room() -> None:
+    found = placed(20, 20)
+    assert found is not None
+    assert found.layers == (5, 5)
+    smaller = placed(20, 10)
+    assert smaller is not None
+    assert smaller.layers == (7, 3)
+
+
+def test_no_more_cards_are_taken_than_are_needed() -> None:
+    found = placed(20, 18, 16, 14)
+    assert found is not None
+    assert found.devices == (CARDS[0], CARDS[1])
+
+
+@pytest.mark.parametrize("free", [(23,), (13, 10), (12, 11), (2, 2, 2, 2), ()])
+def test_what_does_not_fit_is_placed_nowhere(free: tuple[int, ...]) -> None:
+    assert placed(*free) is None
+
+
+def test_what_is_placed_fits() -> None:
+    for first in range(4, 24):
+        for second in range(1, first + 1):
+            found = placed(first, second)
+            if found is not None:
+                assert found.layers[0] * 2 + 3 <= first
+                assert found.layers[1] * 2 + 1 <= second
+                assert sum(found.layers) == 10
+
+
+def test_every_part_of_the_model_has_its_card(panda: Panda) -> None:
+    placement = Placement((CARDS[0], CARDS[1]), (1, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # as is said of a part that is not there
+        check_device_map(panda.model, placement.device_map)
+    first = {name for name, card in placement.device_map.items() if card == CARDS[0]}
+    assert first == {
+        "model.embed_tokens",
+        "model.video_tower",
+        "model.video_projector",
+        "model.rotary_emb",
+        "model.layers.0",
+    }
+
+
+def test_devices_are_said_in_words() -> None:
+    said = [str(Placement(tuple(CARDS[:count]))) for count in (1, 2, 3)]
+    assert said == ["cuda:0", "cuda:0 and cuda:1", "cuda:0, cuda:1 and cuda:2"]
+    assert str(ON_CPU) == "the CPU"
+
+
+def test_a_dispatched_model_reads_as_a_whole_one_does(panda: Panda) -> None:
+    """The hooks that move what flows from card to card, on a machine that has none."""
+    model = VideoPandaForConditionalGeneration(panda.model.config)
+    model.load_state_dict(panda.model.state_dict())
+    parts = Placement((CARDS[0], CARDS[1]), (1, 1)).device_map
+    dispatch_model(
+        model.eval(),  # type: ignore[no-untyped-call]
+        dict.fromkeys(parts, "cpu"),
+        skip_keys=model._skip_keys_device_placement,
+        force_hooks=True,
+    )
+    assert all(hasattr(layer, "_hf_hook") for layer in model.model.layers)
+    ids = [1, 20, 31, 42]
+    readings = [TorchLlama(which).start() for which in (panda.model, model)]
+    with torch.inference_mode():
+        embeddings = panda.model.model.embed_tokens(torch.tensor([5, 6, 7]))
+    for reading in readings:
+        reading.read_embeddings(embeddings)
+    whole, dispatched = (reading.read(ids) for reading in readings)
+    assert torch.equal(whole, dispatched)
+    fork = readings[1].fork()
+    readings[1].crop(3)
+    assert torch.equal(readings[1].read(ids), whole)
+    assert fork.length == 7
+
+
+class Indexing(TorchDispatchMode):
+    """Records the devices of what is indexed and of the indices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pairs: list[tuple[str, str]] = []
+
+    def __torch_dispatch__(  # type: ignore[override]
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch.ops.aten.index.Tensor:
+            held, indices = args
+            self.pairs += [(held.device.type, i.device.type) for i in indices if i is not None]
+        return func(*args, **(kwargs or {}))
+
+
+def test_questions_of_a_batch_are_picked_where_the_last_device_holds_them(panda: Panda) -> None:
+    """The meta device stands for the last card."""
+    model = VideoPandaForConditionalGeneration(panda.model.config)
+    model.load_state_dict(panda.model.state_dict())
+    model.eval()  # type: ignore[no-untyped-call]
+    for last in (model.model.norm, model.lm_head):
+        last.to("meta")
+        add_hook_to_module(last, AlignDevicesHook("meta"))
+    random = Random(7)
+    texts = {number: [random.randrange(3, 90) for _ in range(1 + number)] for number in range(4)}
+    reading = TorchLlama(model).start()
+    reading.read_embeddings(torch.zeros(5, model.config.hidden_size))
+    with Indexing() as indexing:
+        logits = reading.branch(99).read(texts)
+    assert logits.shape == (4, model.config.vocab_size)
+    assert ("meta", "meta") in indexing.pairs
+    assert all(held == index for held, index in indexing.pairs)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")
+def test_a_batch_on_two_cards_answers_as_on_one(
+    checkpoint: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pandacli.inference.planning import planner as plan
+
+    questions = [Ask("What happens?", 8), Ask("Where?", 8), Ask("Who is it?", 8)]
+    one = Panda.load(checkpoint, device="cuda:0", quant="none")
+    spread = Placement((CARDS[0], CARDS[1]), (1, 1))
+    monkeypatch.setattr(plan, "place", lambda *_: spread)
+    two = Panda.load(checkpoint, device="cuda", quant="none")
+    answers = [
+        {number: str(answer) for number, answer in panda.open(clip).ask_together(questions)}
+        for panda in (one, two)
+    ]
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")
+@pytest.mark.parametrize("quant", ["none", "8bit", "4bit"])
+def test_a_model_on_two_cards_answers_as_on_one(
+    checkpoint: Path, clip: Path, quant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pandacli.inference.planning import planner as plan
+
+    one = Panda.load(checkpoint, device="cuda:0", quant=quant)
+    spread = Placement((CARDS[0], CARDS[1]), (1, 1))
+    monkeypatch.setattr(plan, "place", lambda *_: spread)
+    two = Panda.load(checkpoint, device="cuda", quant=quant)
+    assert two.devices == ("cuda:0", "cuda:1")
+    answers = [panda.ask(clip, "What happens?", max_tokens=8).text for panda in (one, two)]
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")
+def test_a_reading_saved_on_two_cards_is_restored_on_them(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pandacli.inference.planning import planner as plan
+
+    monkeypatch.setattr(plan, "place", lambda *_: Placement((CARDS[0], CARDS[1]), (1, 1)))
+    llama = Panda.load(checkpoint, device="cuda", quant="none").language_model
+    reading = llama.start()
+    reading.read([1, 20, 31])
+    reading.save(tmp_path / "kv")
+    assert torch.equal(llama.restore(tmp_path / "kv").read([42]), reading.read([42]))

@@ -1,0 +1,206 @@
+"""A greedy answer is the same wherever its prefix comes from, in every form of a model.
+
+The model is random, and so its logits lie close together: what a trained model would hardly notice
+changes its answers. Where only a single question is computed, its logits are compared to the bit.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pandacli import Panda
+from pandacli.chat.conversation import Conversation
+from pandacli.inference import Answer, LoadedClip
+from pandacli.inference.continuous_batching import Ask
+from pandacli.modeling import VideoPandaConfig, VideoPandaForConditionalGeneration
+from pandacli.prefix_cache.clip import ClipPrefixes
+from pandacli.video import Clip
+
+QUESTIONS = [
+    "what?",
+    "Is there a circle, and what colour is the square that stays still while it moves left?",
+    "which colour is it?",
+    "What happens? " * 12,
+]
+TOKENS = 12
+
+
+def _form(quant: str, engine: str, *, slow: bool = False) -> Any:
+    marks = [pytest.mark.slow] if slow else []
+    if engine == "llama" and not find_spec("xllamacpp"):
+        marks.append(pytest.mark.skip(reason="no llama.cpp"))
+    return pytest.param((quant, engine), marks=marks, id=f"{quant}-{engine}")
+
+
+FORMS = [
+    _form("none", "torch"),
+    _form("8bit", "torch"),
+    _form("8bit", "bitsandbytes"),
+    _form("8bit", "llama"),
+    _form("4bit", "torch", slow=True),
+    _form("4bit", "bitsandbytes", slow=True),
+    _form("4bit", "llama", slow=True),
+]
+
+Ids = list[tuple[int, ...]]
+
+
+@pytest.fixture(scope="module")
+def sensitive(tmp_path_factory: pytest.TempPathFactory, tokenizer_model: bytes) -> Path:
+    """A random model, as wide as the quantised types of llama.cpp need, that never ends."""
+    config = VideoPandaConfig(
+        image_size=112,
+        patch_size=14,
+        video_hidden_size=32,
+        video_num_heads=4,
+        hidden_size=256,
+        intermediate_size=512,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=400,
+        max_position_embeddings=1024,
+        initializer_range=0.15,
+    )
+    torch.manual_seed(11)
+    folder = tmp_path_factory.mktemp("models") / "sensitive"
+    model = VideoPandaForConditionalGeneration(config)
+    with torch.no_grad():
+        model.lm_head.weight[config.eos_token_id] = 0.0
+    model.save_pretrained(folder)
+    (folder / "tokenizer.model").write_bytes(tokenizer_model)
+    return folder
+
+
+@pytest.fixture(scope="module", params=FORMS)
+def loaded(request: pytest.FixtureRequest, sensitive: Path) -> Panda:
+    """The model in one of its forms."""
+    quant, engine = request.param
+    return Panda.load(sensitive, device="cpu", quant=quant, engine=engine)
+
+
+@pytest.fixture(scope="module")
+def uncached(loaded: Panda, clip: Path) -> Ids:
+    """What the model answers where nothing is kept, each question on a clip opened for it."""
+    ids = [answered(loaded.open(clip), [question])[0] for question in QUESTIONS]
+    assert len(set(ids)) == len(ids), "answers must depend on the question"
+    return ids
+
+
+@pytest.fixture
+def open_cached(loaded: Panda, clip: Path, tmp_path: Path) -> Callable[[], LoadedClip]:
+    """Opens the clip, with its prefix from a folder if it was kept there."""
+
+    def open_one() -> LoadedClip:
+        return loaded.open(clip, cache=ClipPrefixes(Clip(clip), 8, folder=tmp_path / "kept"))
+
+    return open_one
+
+
+def answered(opened: LoadedClip, questions: list[str]) -> Ids:
+    return [opened.ask(question, max_tokens=TOKENS).ids for question in questions]
+
+
+def first_logits(opened: LoadedClip) -> torch.Tensor:
+    """Of the first token of an answer."""
+    prefix = opened._read_prefix()
+    return prefix.read(opened._encode(QUESTIONS[1], ()))
+
+
+def test_logits_are_the_same_to_the_bit_uncached_cold_warm_and_from_the_disk(
+    loaded: Panda, clip: Path, open_cached: Callable[[], LoadedClip]
+) -> None:
+    expected = first_logits(loaded.open(clip))
+    cold = open_cached()
+    assert torch.equal(first_logits(cold), expected)
+    answered(cold, QUESTIONS)
+    assert torch.equal(first_logits(cold), expected), "warm"
+    cold.keep()
+    assert torch.equal(first_logits(cold), expected), "after it was kept"
+    found = open_cached()
+    assert torch.equal(first_logits(found), expected)
+    assert found._prefix is not None
+    assert found._prefix.prefilled < found.prefix_tokens, "it came from the disk"
+
+
+def test_answers_are_the_same_cold_warm_and_from_the_disk(
+    uncached: Ids, open_cached: Callable[[], LoadedClip]
+) -> None:
+    cold = open_cached()
+    assert answered(cold, QUESTIONS) == uncached
+    assert answered(cold, QUESTIONS[::-1]) == uncached[::-1]
+    cold.keep()
+    assert answered(open_cached(), QUESTIONS) == uncached
+
+
+def test_the_first_turn_of_a_chat_is_answered_like_any_question(
+    uncached: Ids, open_cached: Callable[[], LoadedClip]
+) -> None:
+    opened = open_cached()
+    for question, expected in zip(QUESTIONS, uncached, strict=True):
+        conversation = Conversation(opened)
+        for said in (question, "And then?"):
+            list(conversation.ask(said, max_tokens=TOKENS))
+        assert conversation.turns[0].ids == expected
+        opened.keep()
+        opened = open_cached()
+
+
+def test_a_batch_of_one_is_answered_like_any_question(
+    uncached: Ids, open_cached: Callable[[], LoadedClip]
+) -> None:
+    opened = open_cached()
+    for question, expected in zip(QUESTIONS, uncached, strict=True):
+        ((_, answer),) = opened.ask_together([Ask(question, TOKENS)])
+        assert isinstance(answer, Answer)
+        assert answer.ids == expected
+        opened.keep()
+        opened = open_cached()
+
+
+def test_a_batch_of_many_is_answered_like_single_questions_where_torch_computes(
+    loaded: Panda, uncached: Ids, open_cached: Callable[[], LoadedClip]
+) -> None:
+    if loaded.engine != "torch":
+        pytest.skip("rounding depends on what is read at once: near-ties may differ")
+    answers = dict(open_cached().ask_together(Ask(question, TOKENS) for question in QUESTIONS))
+    assert [answers[n].ids for n in range(len(QUESTIONS))] == uncached  # type: ignore[union-attr]
+
+
+@pytest.mark.slow
+def test_another_process_answers_the_same_from_the_disk(
+    loaded: Panda,
+    sensitive: Path,
+    clip: Path,
+    uncached: Ids,
+    open_cached: Callable[[], LoadedClip],
+    tmp_path: Path,
+) -> None:
+    cold = open_cached()
+    cold.prepare()
+    cold.keep()
+    script = """
+import json, sys
+from pathlib import Path
+from pandacli import Panda
+from pandacli.prefix_cache.clip import ClipPrefixes
+from pandacli.video import Clip
+folder, quant, engine, clip, kept, tokens, *questions = sys.argv[1:]
+panda = Panda.load(folder, device="cpu", quant=quant, engine=engine)
+opened = panda.open(clip, cache=ClipPrefixes(Clip(Path(clip)), 8, folder=Path(kept)))
+answers = [opened.ask(question, max_tokens=int(tokens)) for question in questions]
+read = answers[0].stats.prefilled_tokens == answers[0].stats.question_tokens
+print(json.dumps([read, [answer.ids for answer in answers]]))
+"""
+    arguments = [sensitive, loaded.quant, loaded.engine, clip, tmp_path / "kept", TOKENS]
+    command = [sys.executable, "-c", script, *map(str, arguments), *QUESTIONS]
+    read, ids = json.loads(subprocess.check_output(command))
+    assert read, "from the disk"
+    assert [tuple(answer) for answer in ids] == uncached

@@ -1,0 +1,34 @@
+"""What a model takes, told before there is memory for any of it."""
+
+import pytest
+import torch
+
+from pandacli.inference.planning.memory import bytes_of, sizes_of
+from pandacli.modeling.configuration_videopanda import VideoPandaConfig
+from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
+from tests.small_llama import SIZES
+
+SEVEN_BILLION = sizes_of(VideoPandaConfig(vocab_size=32000))
+WEIGHTS = 6.785e9  # Llama-7B with STAB and its projector
+CACHE = 2 * 32 * 4096 * 4096  # numbers in a full KV cache
+
+
+def test_the_seven_billion_need_what_they_weigh() -> None:
+    needed = bytes_of(SEVEN_BILLION, "none", "torch", torch.bfloat16)
+    assert needed.total == pytest.approx(2 * (WEIGHTS + CACHE), rel=0.01)
+
+
+def test_the_parts_are_the_whole() -> None:
+    config = VideoPandaConfig(**SIZES)
+    sizes = sizes_of(config)
+    model = VideoPandaForConditionalGeneration(config)
+    parts = sizes.front + sizes.layers * (sizes.linears + sizes.norms) + sizes.back
+    assert parts == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_fewer_bits_take_less_and_widened_ones_do_not() -> None:
+    def total(quant: str, engine: str) -> int:
+        return bytes_of(SEVEN_BILLION, quant, engine, torch.float32).total  # type: ignore[arg-type]
+
+    assert total("4bit", "llama") < total("4bit", "bitsandbytes") < total("8bit", "torch")
+    assert total("4bit", "torch") == total("8bit", "torch") < total("none", "torch") / 2

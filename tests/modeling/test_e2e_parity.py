@@ -1,0 +1,52 @@
+"""From pixels to greedy tokens against the official model, with small Llamas inside."""
+
+import pytest
+import torch
+
+from pandacli.modeling import VideoPandaConfig, VideoPandaForConditionalGeneration
+from tests.modeling.e2e import Vectors, input_pixels, last_logits, llama_sizes, load_vectors
+from tests.parity_weights import fill
+
+Case = tuple[VideoPandaForConditionalGeneration, Vectors]
+
+
+@pytest.fixture(
+    scope="module",
+    params=["e2e_h64_16x9", "e2e_h128_square", "e2e_h256_raw640x480", "e2e_h256_pad_raw360x640"],
+)
+def case(request: pytest.FixtureRequest) -> Case:
+    vectors = load_vectors(request.param)
+    model = VideoPandaForConditionalGeneration(VideoPandaConfig(**llama_sizes(vectors))).eval()
+    fill(model, "", vectors.meta["salt"])
+    return model, vectors
+
+
+def test_prompts_embed_as_recorded(case: Case) -> None:
+    model, vectors = case
+    with torch.no_grad():
+        (embedded,) = model.embed_prompt(
+            vectors.tensors["input_ids"].unsqueeze(0), input_pixels(vectors)
+        )
+    assert len(embedded) == vectors.meta["seq_len"]
+    torch.testing.assert_close(
+        embedded[vectors.tensors["embed_pos"]], vectors.tensors["embed_rows"], atol=1e-4, rtol=0
+    )
+    torch.testing.assert_close(
+        embedded.norm(dim=1), vectors.tensors["embed_norm"], atol=1e-3, rtol=1e-4
+    )
+
+
+def test_logits_are_the_recorded_ones(case: Case) -> None:
+    model, vectors = case
+    wanted = vectors.tensors["last_logits"]
+    torch.testing.assert_close(last_logits(model, vectors), wanted, atol=1e-3, rtol=0)
+
+
+def test_greedy_tokens_are_the_recorded_ones(case: Case) -> None:
+    model, vectors = case
+    ids = vectors.tensors["input_ids"].unsqueeze(0)
+    generated = model.generate(
+        input_ids=ids, pixel_values=input_pixels(vectors), max_new_tokens=16, do_sample=False
+    )
+    assert generated[:, : ids.shape[1]].equal(ids)
+    assert generated[0, ids.shape[1] :].tolist() == vectors.tensors["new_ids"].tolist()

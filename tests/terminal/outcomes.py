@@ -1,0 +1,25 @@
+"""What comes of questions, made up, and what is seen of it."""
+
+import re
+
+from pandacli.batch.counters import Outcome
+
+
+def answer(question="What happens?", said="A circle moves.", line=1):
+    return Outcome(line, "a.mp4", question, said, None, {})
+
+
+def failure(message, line=17, video="a.mp4"):
+    return Outcome(line, video, "What?", None, message, {})
+
+
+def feed(display, tally, outcome):
+    if outcome.error is None:
+        tally.answered += 1
+    else:
+        tally.failed += 1
+    display.update(outcome)
+
+
+def plain(text):
+    return re.sub(r"\x1b\[[\d;]*m", "", text).splitlines()

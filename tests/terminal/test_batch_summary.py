@@ -1,0 +1,85 @@
+"""What is said at the end of a run of `panda batch`."""
+
+import pytest
+from rich.cells import cell_len
+
+from pandacli.batch.counters import Tally
+from pandacli.terminal.batch_display import BatchDisplay
+from pandacli.terminal.batch_summary import duration, stage_rows
+from pandacli.terminal.console import Screen
+from tests.terminal.outcomes import failure, feed, plain
+
+
+def test_the_summary_says_what_the_run_came_to(clock, capsys):
+    tally = Tally(records=510, earlier=100, clips=20, clips_done=19, tokens=12_345)
+    tally.answered = 398
+    with BatchDisplay(Screen(), tally, answers="q.answers.jsonl", clock=clock) as display:
+        for line in (3, 30):
+            feed(display, tally, failure(f"line {line} of it is not JSON", line))
+        clock.now += 125
+    capsys.readouterr()
+    display.summary()
+    assert capsys.readouterr().err == (
+        "answered          398\n"
+        "failed            2\n"
+        "answered earlier  100\n"
+        "left              10\n"
+        "clips             19 of 20\n"
+        "tokens            12,345\n"
+        "time              2:05\n"
+        "speed             3.2 answers/s\n"
+        "written to        q.answers.jsonl\n"
+        "\n"
+        "failures\n"
+        "2  the first at line 3: line 3 of it is not JSON\n"
+    )
+
+
+def test_with_stats_each_stage_has_its_share_and_the_rest_is_named():
+    tally = Tally(seconds={"load": 12.0, "frames": 3.0, "answers": 84.0})
+    assert stage_rows(tally, 120.0) == [
+        ("load", "12.0 s   10%"),
+        ("frames", " 3.0 s    2%"),
+        ("answers", "  1:24   70%"),
+        ("other", "21.0 s   18%"),
+    ]
+
+
+def test_stages_on_many_machines_may_take_longer_than_the_run():
+    assert stage_rows(Tally(seconds={"answers": 40.0}), 10.0)[-1] == ("other", " 0.0 s    0%")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0.04, "0.0 s"), (59.96, "1:00"), (65, "1:05"), (7384, "2:03:04")]
+)
+def test_a_duration_is_a_clock_from_a_minute_on(seconds, shown):
+    assert duration(seconds) == shown
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_the_summary_fits_the_terminal(columns, clock, tty):
+    terminal = tty(COLUMNS=str(columns))
+    tally = Tally(records=3, clips=1, seconds={"load": 1.0})
+    path = "a/folder/with/a/name/" * 12 + "answers.jsonl"
+    with BatchDisplay(Screen(), tally, stats=True, answers=path, clock=clock) as display:
+        feed(display, tally, failure("there is no file " + path))
+    terminal.truncate(0)
+    display.summary()
+    assert all(cell_len(line) <= columns for line in plain(terminal.getvalue().lstrip("\0")))
+
+
+def test_after_an_interruption_the_same_command_goes_on(clock, capsys):
+    tally = Tally(records=500, answered=120)
+    BatchDisplay(Screen(), tally, answers="a.jsonl", clock=clock).resume_hint(
+        ["panda", "batch", "my questions.jsonl"]
+    )
+    assert capsys.readouterr().err == (
+        "panda: 380 of 500 questions are left; resume with:\n"
+        "         panda batch 'my questions.jsonl'\n"
+    )
+
+
+def test_where_nothing_is_left_there_is_nothing_to_go_on_with(clock, capsys):
+    tally = Tally(records=5, answered=5)
+    BatchDisplay(Screen(), tally, answers="a.jsonl", clock=clock).resume_hint(["panda", "batch"])
+    assert capsys.readouterr().err == ""

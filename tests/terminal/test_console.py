@@ -1,0 +1,83 @@
+"""What is written to stdout and stderr, and how it fits a terminal."""
+
+import io
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from pandacli.terminal.console import Screen, spinner
+
+TABLE = 'question,answer\n\x1b[31mwhy?,"so\r\n"\n'
+
+
+@pytest.mark.parametrize(
+    ("people", "shown"),
+    [(False, TABLE), (True, 'question,answer\n\\x1b[31mwhy?,"so\\r\n"\n')],
+)
+def test_a_copy_is_exact_for_programs_and_harmless_for_people(
+    monkeypatch: pytest.MonkeyPatch, people: bool, shown: str
+) -> None:
+    class Stdout(io.StringIO):
+        def isatty(self) -> bool:
+            return people
+
+    stdout = Stdout(newline="")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    Screen().copy(TABLE)
+    assert stdout.getvalue() == shown
+
+
+LONG = (
+    "only 12 of 300 frames of /a/folder/with/a/long/name/clip.mp4 can be decoded; these are shown"
+)
+COMMAND = "panda ask /a/folder/with/a/long/name/clip.mp4 'what happens?' --from 1:30 --to 1:45"
+
+
+def test_on_a_terminal_sentences_are_wrapped_between_words_and_commands_are_left_whole(tty) -> None:
+    terminal = tty(COLUMNS="50")
+    Screen().error(LONG, f"hint: {LONG}", command=COMMAND)
+    message, hint = " ".join(terminal.getvalue().split()), f"hint: {LONG} {COMMAND}"
+    assert message == f"panda: {LONG} {hint}"
+    *sentences, command = terminal.getvalue().splitlines()
+    assert command.strip() == COMMAND
+    assert all(len(line) <= 50 for line in sentences)
+    assert all(line.startswith(" " * 7) for line in sentences[1:])
+
+
+def test_wide_characters_are_counted_where_a_sentence_is_wrapped(tty) -> None:
+    terminal = tty(COLUMNS="40")
+    Screen().notice("東京は日本の首都です " * 5)
+    shown = terminal.screen(40)
+    assert all(line.startswith("       ") for line in shown.display[1:4])
+
+
+def test_elsewhere_a_sentence_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    Screen().error(LONG, LONG, command=COMMAND)
+    assert capsys.readouterr().err == f"panda: {LONG}\n       {LONG}\n         {COMMAND}\n"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "graphics", "pictures"),
+    [
+        ("utf-8", "auto", True),
+        ("latin-1", "auto", False),
+        ("ascii", "blocks", False),
+        ("ascii", "kitty", True),
+        ("utf-8", "none", False),
+    ],
+)
+def test_pictures_are_only_drawn_in_characters_that_the_terminal_has(
+    monkeypatch: pytest.MonkeyPatch, encoding: str, graphics: str, pictures: bool
+) -> None:
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stdout", stdout)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert Screen(graphics=graphics).shows_pictures is pictures
+
+
+@pytest.mark.parametrize(("encoding", "name"), [("utf-8", "dots"), ("latin-1", "line")])
+def test_the_spinner_is_one_that_the_terminal_has(encoding: str, name: str) -> None:
+    assert spinner(SimpleNamespace(encoding=encoding)) == name  # type: ignore[arg-type]
