@@ -26,7 +26,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done)
 
-.PHONY: demo test coverage test-slow test-latest test-oldest test-wheel lock lint format completions train \
+.PHONY: demo test coverage test-slow test-latest test-oldest test-wheel lock lint check-generated format completions docs train \
 	evaluate bench clean help
 
 demo: $(INSTALLED)
@@ -96,7 +96,11 @@ lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(MAKE) check-generated
+
+check-generated: $(INSTALLED)
 	$(BIN)/python completions/generate.py --check
+	$(BIN)/python docs/generate.py --check
 
 format: $(INSTALLED_DEV)
 	$(BIN)/ruff check --fix
@@ -104,6 +108,9 @@ format: $(INSTALLED_DEV)
 
 completions: $(INSTALLED)
 	$(BIN)/python completions/generate.py
+
+docs: $(INSTALLED)
+	$(BIN)/python docs/generate.py
 
 train: $(INSTALLED_DEV)
 	$(BIN)/python -m training.train
@@ -129,9 +136,10 @@ help:
 	@echo "make test-oldest  a part of them with the oldest"
 	@echo "make test-wheel   build a wheel and run it in an empty environment"
 	@echo "make lock         write constraints.txt, the versions that all of these install"
-	@echo "make lint         ruff, mypy, and whether the completion files are current"
+	@echo "make lint         ruff, mypy, and whether generated files are current"
 	@echo "make format       let ruff put the code in order"
 	@echo "make completions  write the completion files"
+	@echo "make docs         write docs/command-line.md from the help texts"
 	@echo "make train        train the model tiny"
 	@echo "make evaluate     measure tiny on clips it has not seen"
 	@echo "make bench        what panda costs beside what, as ratios"
