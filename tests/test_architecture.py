@@ -21,6 +21,7 @@ ORDER = (
     "modeling",
     "video",
     "checkpoint_files",
+    "background",
     "file_io",
     "units",
     "errors",

@@ -7,11 +7,11 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from pandacli.background import Background, Say
 from pandacli.chat.conversation import Conversation, Turn
 from pandacli.chat.transcript import Transcript, write_transcript
 from pandacli.checkpoints.registry import MODELS
 from pandacli.errors import PandaError
-from pandacli.inference.background import Background, Say
 from pandacli.video.clip import Clip
 
 if TYPE_CHECKING:

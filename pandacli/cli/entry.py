@@ -228,7 +228,7 @@ def _keep_stdout_clean() -> None:
 
 def _computing() -> bool:
     """Whether a thread of ours goes on, which is only where its module has been imported."""
-    background = sys.modules.get("pandacli.inference.background")
+    background = sys.modules.get("pandacli.background")
     return background is not None and background.goes_on()
 
 

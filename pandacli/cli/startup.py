@@ -18,8 +18,8 @@ from shlex import join
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from pandacli.background import Background
 from pandacli.errors import PandaError, UsageError
-from pandacli.inference.background import Background
 from pandacli.terminal.console import Screen
 from pandacli.terminal.report import choice
 from pandacli.video.clip import VIDEO_SUFFIXES, Clip

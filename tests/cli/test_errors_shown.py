@@ -169,7 +169,7 @@ def test_what_nobody_expected_is_short_too(environment, error, code, message):
 TERMINATED = """
 import atexit, os, signal, threading
 from pandacli.cli import entry
-from pandacli.inference.background import Background
+from pandacli.background import Background
 
 def compute(_):
     Background(lambda _: threading.Event().wait())

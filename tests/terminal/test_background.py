@@ -4,8 +4,8 @@ from threading import Event
 
 import pytest
 
+from pandacli.background import Background, Say
 from pandacli.errors import ModelError
-from pandacli.inference.background import Background, Say
 
 
 def test_its_result_is_waited_for() -> None:

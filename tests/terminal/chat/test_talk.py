@@ -10,11 +10,11 @@ from threading import Event
 import pytest
 
 from pandacli import Panda
+from pandacli.background import Say
 from pandacli.chat.conversation import Turn
 from pandacli.chat.transcript import read_transcript
 from pandacli.chat.turns import Talk
 from pandacli.errors import ModelError, UsageError
-from pandacli.inference.background import Say
 from pandacli.video import Clip
 from tests.terminal.chat.conftest import OTHER, QUESTION, answer, made_up, too_many_frames
 
