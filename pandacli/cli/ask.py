@@ -20,8 +20,8 @@ from pandacli.cli.startup import (
 )
 from pandacli.errors import UsageError
 from pandacli.terminal.console import Screen
-from pandacli.terminal.keyboard import hidden_typing
-from pandacli.terminal.report import Stopwatch, cut_off, sparse_frames
+from pandacli.terminal.keyboard import echo_off
+from pandacli.terminal.report import Stopwatch, sparse_sampling_notice, truncation_notice
 from pandacli.video.clip import Clip, local_file
 
 if TYPE_CHECKING:
@@ -104,17 +104,17 @@ def ask(
         go_offline()
     how_run = {name: chosen[name] for name in ("quant", "engine", "device")}
     loading = Loading(chosen["model"], **how_run)
-    with hidden_typing():
-        with watch.waiting_for("frames"):
+    with echo_off():
+        with watch.measure("frames"):
             kept = keeping.look_up(wanted, chosen, screen)
             sampled, seconds = None, 0.0
             if kept is None or not kept.any:
                 sampled, seconds = read_clip(wanted, chosen["frames"], screen, loading=loading)
         with watch.paused():
             offer_download(chosen["model"], screen, **how_run)
-        with watch.waiting_for("model"):
+        with watch.measure("model"):
             panda = load_model(loading, screen)
-        with screen.stage("reading frames"), watch.waiting_for("frames"):
+        with screen.status("reading frames"), watch.measure("frames"):
             clip = panda.open(
                 sampled or wanted,
                 num_frames=chosen["frames"],
@@ -124,7 +124,7 @@ def ask(
             )
         for sentence in () if sampled else clip.frames.notices:
             screen.notice(sentence)
-        if sparse := sparse_frames(clip.frames, "--from and --to look closer"):
+        if sparse := sparse_sampling_notice(clip.frames, "--from and --to look closer"):
             screen.notice(sparse)
         with keeping.kept_afterwards(clip, screen) if kept else nullcontext():
             if chosen["json"]:
@@ -143,11 +143,11 @@ def _answer(
     for question in asked:
         if len(asked) > 1:
             screen.heading(question)
-        watch.asked()
+        watch.start_answer()
         with closing(clip.stream(question, **_how(chosen))) as pieces:
-            screen.stream(pieces, one_line=len(asked) > 1 and not screen.answers_to_terminal)
+            screen.stream(pieces, one_line=len(asked) > 1 and not screen.stdout_is_terminal)
         _report(pieces.answer, clip.frames, chosen, screen, watch)
-        watch.answered()
+        watch.end_answer()
 
 
 def _answer_in_json(
@@ -159,13 +159,13 @@ def _answer_in_json(
     screen: Screen,
     watch: Stopwatch,
 ) -> None:
-    watch.asked()
-    with screen.stage("thinking"):
+    watch.start_answer()
+    with screen.status("thinking"):
         answers = [clip.ask(question, **_how(chosen)) for question in asked]
     screen.json(video, model, clip.frames, answers)
     for answer in answers:
         _report(answer, clip.frames, chosen, screen, watch)
-        watch.answered()
+        watch.end_answer()
 
 
 def _how(chosen: dict[str, Any]) -> dict[str, Any]:
@@ -177,7 +177,7 @@ def _report(
     answer: "Answer", frames: "Frames", chosen: dict[str, Any], screen: Screen, watch: Stopwatch
 ) -> None:
     """Says on stderr what there is to know about an answer beside its words."""
-    if sentence := cut_off(answer, chosen["max-tokens"], "raise --max-tokens"):
+    if sentence := truncation_notice(answer, chosen["max-tokens"], "raise --max-tokens"):
         screen.notice(sentence)
     if chosen["stats"]:
         screen.stats(answer.stats, frames, watch)

@@ -16,7 +16,7 @@ from pandacli.cli.downloads import go_offline, offer_download
 from pandacli.cli.startup import Loading, load_model
 from pandacli.errors import UsageError
 from pandacli.terminal.console import Screen
-from pandacli.terminal.keyboard import hidden_typing
+from pandacli.terminal.keyboard import echo_off
 from pandacli.terminal.report import json_text
 
 if TYPE_CHECKING:
@@ -117,17 +117,17 @@ def batch(
     from pandacli.batch.job import Batch
     from pandacli.terminal.batch_display import BatchDisplay
 
-    if questions == "-" and screen.can_ask:
+    if questions == "-" and screen.is_interactive:
         screen.notice("type the questions, a JSON object a line; end with Ctrl-D")
-    confirm = screen.confirm if screen.can_ask else lambda _: False
+    confirm = screen.confirm if screen.is_interactive else lambda _: False
     name = "the questions" if questions == "-" else questions
     with (
         _told_if_slow(screen, f"reading {name}") as told,
         Batch(job, confirm) as opened,
-        nullcontext() if questions == "-" else hidden_typing(),
+        nullcontext() if questions == "-" else echo_off(),
     ):
         offer_download(job.settings.model, screen, **how_run)
-        with screen.stage("preparing") as say:
+        with screen.status("preparing") as say:
             run = opened.plan(say)
         told()
         for sentence in opened.notices:
@@ -144,7 +144,7 @@ def batch(
             )
             screen.notice(f"{all_of_them} answered already{where}")
         if not tally.left:
-            for sentence in opened.finish(screen.copy):
+            for sentence in opened.finish(screen.write):
                 screen.notice(sentence)
             return
         display = BatchDisplay(
@@ -162,12 +162,12 @@ def batch(
                 Loading(settled.model, **how), screen, display.doing, asked=job.settings.quant
             )
 
-        with hidden_typing(), _stopping(opened, display), display:
+        with echo_off(), _stopping(opened, display), display:
             for outcome in run.outcomes(load, display.doing):
                 display.update(outcome)
                 if chosen["json"] and opened.output:
                     screen.line(json_text(outcome.written))
-        for sentence in opened.finish(screen.copy):
+        for sentence in opened.finish(screen.write):
             screen.notice(sentence)
         _close(opened, display)
 

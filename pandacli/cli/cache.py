@@ -37,6 +37,6 @@ def cache(
             raise PandaError(f"cannot delete all of {prefixes.folder}")
         screen.notice(f"removed {size(freed)}")
     if chosen["json"]:
-        screen.line(prefixes_json(prefixes, pretty=screen.answers_to_terminal))
+        screen.line(prefixes_json(prefixes, pretty=screen.stdout_is_terminal))
     elif not clear:
         show_prefixes(prefixes, screen)

@@ -13,13 +13,13 @@ from pandacli.cli.entry import STARTED
 from pandacli.cli.startup import Loading, check_video, read_clip
 from pandacli.errors import ClipError, PandaError, UsageError
 from pandacli.terminal.console import Screen
-from pandacli.terminal.keyboard import hidden_typing
+from pandacli.terminal.keyboard import echo_off
 from pandacli.terminal.report import Stopwatch
 from pandacli.video.clip import Clip, local_file
 
 if TYPE_CHECKING:
+    from pandacli.chat.chat import Chat, SampledClip
     from pandacli.chat.transcript import Transcript
-    from pandacli.chat.turns import Subject, Talk
     from pandacli.prefix_cache.clip import ClipPrefixes
     from pandacli.video import Frames
 
@@ -127,7 +127,7 @@ def chat(
     watch = Stopwatch(STARTED)
     how_run = {name: chosen[name] for name in ("quant", "engine", "device")}
     loading = Loading(chosen["model"], **how_run)
-    with hidden_typing():
+    with echo_off():
         kept = keeping.look_up(wanted, chosen, screen)
         read = read_clip(wanted, chosen["frames"], screen, notices=False, loading=loading)
         with watch.paused():
@@ -181,21 +181,21 @@ def _subject(
     frames: "Frames",
     seconds: float,
     chosen: dict[str, Any],
-) -> "Subject":
+) -> "SampledClip":
     """Returns what is looked at.
 
     Raises:
         ModelError: The model is not on this machine, which is told before the prompt.
     """
-    from pandacli.chat.turns import Subject
+    from pandacli.chat.chat import SampledClip
     from pandacli.checkpoints import canvas_side, resolve
 
     side = canvas_side(resolve(chosen["model"]).folder)
-    return Subject(clip, frames, seconds, side, chosen["frames"], chosen["system"], kept)
+    return SampledClip(clip, frames, seconds, side, chosen["frames"], chosen["system"], kept)
 
 
 def _talk(
-    subject: "Subject",
+    subject: "SampledClip",
     chosen: dict[str, Any],
     loading: Loading,
     screen: Screen,
@@ -203,13 +203,13 @@ def _talk(
     earlier: "Transcript | None",
     log: Path | None,
 ) -> None:
-    from pandacli.chat.turns import Manner, Talk
+    from pandacli.chat.chat import Chat, Manner
 
-    interactive = screen.can_ask and screen.answers_to_terminal
+    interactive = screen.is_interactive and screen.stdout_is_terminal
 
     if not chosen["no-log"]:
         log = log or _new_log(screen)
-    talk = Talk(
+    talk = Chat(
         loading.end,
         chosen["model"],
         subject,
@@ -221,28 +221,28 @@ def _talk(
     if interactive:
         _in_terminal(talk, chosen, screen)
     else:
-        from pandacli.terminal.slash_commands import converse
+        from pandacli.terminal.slash_commands import answer_lines
 
         try:
-            converse(talk, screen, quant=chosen["quant"], stats=chosen["stats"], watch=watch)
+            answer_lines(talk, screen, quant=chosen["quant"], stats=chosen["stats"], watch=watch)
         except PandaError:
             talk.remember()
             talk.remembered()
             raise
         talk.remember()
-    with screen.stage("caching the clip"):
+    with screen.status("caching the clip"):
         failure = talk.remembered()
     if failure:
         screen.notice(failure.message)
 
 
-def _in_terminal(talk: "Talk", chosen: dict[str, Any], screen: Screen) -> None:
+def _in_terminal(talk: "Chat", chosen: dict[str, Any], screen: Screen) -> None:
     from pandacli.terminal.prompt import Prompt
-    from pandacli.terminal.repl import Session, toolbar
+    from pandacli.terminal.repl import Repl, toolbar
 
     history = None if chosen["no-log"] else _history(screen)
 
-    def look(clip: Clip, *, num_frames: int) -> "Subject":
+    def look(clip: Clip, *, num_frames: int) -> "SampledClip":
         signals.listen()
         now = chosen | {"frames": num_frames}
         kept = keeping.look_up(clip, now, screen)
@@ -250,7 +250,7 @@ def _in_terminal(talk: "Talk", chosen: dict[str, Any], screen: Screen) -> None:
         return _subject(clip, kept, *read, now)
 
     prompt = Prompt(lambda: toolbar(talk), history, _SETTABLE, failure=lambda: talk.error)
-    session = Session(
+    session = Repl(
         talk,
         prompt,
         screen,

@@ -9,7 +9,7 @@ from pandacli.cli import options, settings
 from pandacli.cli.entry import STARTED
 from pandacli.cli.startup import Loading, load_model, read_clip
 from pandacli.terminal.console import Screen
-from pandacli.terminal.keyboard import hidden_typing
+from pandacli.terminal.keyboard import echo_off
 from pandacli.terminal.report import Stopwatch
 from pandacli.video.clip import Clip
 
@@ -34,29 +34,29 @@ def demo(
     )
     screen = Screen(quiet=chosen["quiet"], graphics=chosen["graphics"])
     screen.require_stdout()
-    with hidden_typing():
+    with echo_off():
         _show(chosen, screen)
 
 
 def _show(chosen: dict[str, Any], screen: Screen) -> None:
     watch = Stopwatch(STARTED)
     loading = Loading("tiny", device=chosen["device"])
-    with watch.waiting_for("frames"):
+    with watch.measure("frames"):
         frames, seconds = read_clip(Clip(CLIP), 8, screen, loading=loading)
     screen.line(f"tiny, a small model of moving shapes (not Video-Panda-7B), looks at {CLIP.name}:")
     screen.frames(frames)
     screen.line("")
-    with watch.waiting_for("model"):
+    with watch.measure("model"):
         panda = load_model(loading, screen)
     clip = panda.open(frames, frames_seconds=seconds)
     for question in QUESTIONS:
         screen.question(question)
-        watch.asked()
+        watch.start_answer()
         with closing(clip.stream(question)) as pieces:
             screen.stream(pieces)
         if chosen["stats"]:
             screen.stats(pieces.answer.stats, frames, watch)
-        watch.answered()
+        watch.end_answer()
     here = Path.cwd()
     clip_shown = CLIP.relative_to(here) if CLIP.is_relative_to(here) else CLIP
     screen.line(f'\nMore of it:   panda ask {quote(str(clip_shown))} "..." --model tiny')

@@ -25,15 +25,15 @@ def doctor(json: options.Json = None, debug: options.Debug = None) -> None:
     """
     from pandacli.diagnostics import examine
     from pandacli.terminal.capabilities import terminal
-    from pandacli.terminal.doctor import checkup_json, show_checkup
+    from pandacli.terminal.doctor import report_json, show_report
 
     screen = Screen()
-    with screen.stage("examining"):
+    with screen.status("examining"):
         sections = examine([_defaults(), terminal()])
     if _wants_json(json, debug):
-        screen.line(checkup_json(sections, pretty=screen.answers_to_terminal))
+        screen.line(report_json(sections, pretty=screen.stdout_is_terminal))
     else:
-        show_checkup(sections, screen)
+        show_report(sections, screen)
     if any(fact.problem for section in sections for fact in section.facts):
         raise typer.Exit(_PROBLEMS)
 

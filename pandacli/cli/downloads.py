@@ -50,7 +50,7 @@ def get_ready(
     if known and checkpoints.wants_download(known):
         _bring(known, screen, quant=quant, engine=engine, device=device)
     checkpoints.resolve(name)  # before torch is imported, which takes seconds
-    with screen.stage("preparing"):
+    with screen.status("preparing"):
         from pandacli.inference.planning.loader import prepare
     with Bars(screen) as bars:
         copy = prepare(name, quant=quant, engine=engine, device=device, report=bars.converting)
@@ -89,9 +89,9 @@ def _bring(known: "KnownModel", screen: Screen, *, quant: str, engine: str, devi
     from pandacli.terminal.listings import UNKNOWN_COMMIT
     from pandacli.terminal.progress import Bars
 
-    with screen.stage(f"asking for {known.name}"):
+    with screen.status(f"asking for {known.name}"):
         plan = checkpoints.plan_download(known)
-    with screen.stage("preparing"):
+    with screen.status("preparing"):
         from pandacli.inference.planning.planner import forecast
 
         kept = checkpoints.kept_copies(known, plan.commit)
@@ -123,7 +123,7 @@ def offer_download(name: str, screen: Screen, *, quant: str, engine: str, device
         known is None
         or checkpoints.is_ready(known)
         or checkpoints.is_offline()
-        or not screen.can_ask
+        or not screen.is_interactive
     ):
         return
     whole = size(known.download_bytes)

@@ -116,9 +116,9 @@ def _parse(arguments: list[str]) -> int:
 
     from pandacli.cli.app import app
     from pandacli.cli.help import usage_error
-    from pandacli.terminal.text import sanitise_libraries
+    from pandacli.terminal.text import sanitize_libraries
 
-    sanitise_libraries()
+    sanitize_libraries()
     command = typer.main.get_command(app)
     try:
         with command.make_context("panda", list(arguments)) as context:
@@ -154,12 +154,12 @@ def _traceback_if_wanted(arguments: list[str]) -> bool:
     """Prints the traceback of the error in hand if `--debug` or a default asks for it."""
     import traceback
 
-    from pandacli.terminal.text import harmless
+    from pandacli.terminal.text import sanitize
 
     wanted = _wants_traceback(arguments)
     if wanted:
         with suppress(OSError):  # nobody to read it
-            sys.stderr.write(harmless(traceback.format_exc()))
+            sys.stderr.write(sanitize(traceback.format_exc()))
     return wanted
 
 
@@ -236,9 +236,9 @@ def _prepare_streams() -> None:
     """Makes stdout and stderr take any text; what is written to a closed stdout is an error."""
     import codecs
 
-    from pandacli.terminal.text import in_ascii
+    from pandacli.terminal.text import escape_unencodable
 
-    codecs.register_error("panda", in_ascii)
+    codecs.register_error("panda", escape_unencodable)
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
     if sys.stdout is None:

@@ -57,9 +57,9 @@ def frames(
 
         check_sheet_path(Path(save), wanted.path)
         replaces = Path(save).exists()
-        if os.path.lexists(save) and not screen.can_ask:
+        if os.path.lexists(save) and not screen.is_interactive:
             raise UsageError(f"{save} exists", "name another file, or remove it first")
-        if not screen.may_save(Path(save)):
+        if not screen.confirm_overwrite(Path(save)):
             screen.notice(f"{save} stays as it is")
             save = None
     sampled, _ = read_clip(wanted, chosen["frames"], screen)
@@ -75,7 +75,7 @@ def frames(
         save_sheet(contact_sheet(seen), Path(save), replace=replaces)
     if chosen["json"]:
         sizes = {"side": side, "width": width, "height": height}
-        pretty = screen.answers_to_terminal
+        pretty = screen.stdout_is_terminal
         screen.line(frames_json(video, wanted, seen, sizes, pretty=pretty))
     elif screen.shows_pictures:
         if not screen.quiet:

@@ -29,6 +29,6 @@ def info(
     found = find_model(model)
     described = describe(found.checkpoint.folder) if found.checkpoint else None
     if chosen["json"]:
-        screen.line(model_json(found, described, pretty=screen.answers_to_terminal))
+        screen.line(model_json(found, described, pretty=screen.stdout_is_terminal))
     else:
         show_model(found, described, screen)

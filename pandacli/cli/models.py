@@ -19,7 +19,7 @@ def models(json: options.Json = None, debug: options.Debug = None) -> None:
     screen = Screen()
     found = inventory()
     if chosen["json"]:
-        screen.line(models_json(found, pretty=screen.answers_to_terminal))
+        screen.line(models_json(found, pretty=screen.stdout_is_terminal))
     else:
         show_models(found, screen)
     for model in found:

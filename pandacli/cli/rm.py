@@ -53,7 +53,7 @@ def rm(
     parts += [f"an unfinished or damaged copy ({left.form})" for left in removal.remains]
     what = f"{' and '.join(parts)} of {model}, {size(removal.bytes)}"
     if not yes:
-        if not screen.can_ask:
+        if not screen.is_interactive:
             raise UsageError(f"nobody to ask whether to delete {what}", "add --yes to delete it")
         if not screen.confirm(f"delete {what}?"):
             screen.notice("nothing was deleted")

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pandacli.background import Background
 from pandacli.errors import PandaError, UsageError
 from pandacli.terminal.console import Screen
-from pandacli.terminal.report import choice
+from pandacli.terminal.report import placement_notice
 from pandacli.video.clip import VIDEO_SUFFIXES, Clip
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def read_clip(
         ClipError: The file cannot be used.
     """
     started = perf_counter()
-    with screen.stage("reading frames"):
+    with screen.status("reading frames"):
         from pandacli.video import sample_frames  # begins with a tenth of a second of imports
 
         if loading and _is_video(clip):
@@ -219,10 +219,10 @@ def load_model(
     Raises:
         PandaError: As `Loading.end`.
     """
-    stage = nullcontext(tell) if tell else screen.stage(f"loading {loading.name}")
+    stage = nullcontext(tell) if tell else screen.status(f"loading {loading.name}")
     with stage as say:
         panda = loading.end(say)
-    if chosen := choice(panda, asked or loading.quant):
+    if chosen := placement_notice(panda, asked or loading.quant):
         screen.notice(f"{loading.name} runs {chosen}")
     return panda
 
@@ -237,7 +237,7 @@ def look_up(clip: Clip, chosen: dict[str, Any], screen: Screen) -> "ClipPrefixes
     """
     if not chosen["cache-size"]:
         return None
-    with screen.stage("reading frames"):
+    with screen.status("reading frames"):
         from pandacli.prefix_cache.clip import ClipPrefixes
         from pandacli.video.container import check_file  # a pipe would keep us waiting
 
@@ -264,7 +264,7 @@ def kept_afterwards(clip: "LoadedClip", screen: Screen) -> Iterator[None]:
 def _keep(clip: "LoadedClip", screen: Screen) -> None:
     """Keeps what was computed of a clip; if that cannot be, it is said, and no answer is lost."""
     try:
-        with screen.stage("caching the clip"):
+        with screen.status("caching the clip"):
             clip.keep()
     except PandaError as error:
         screen.notice(error.message)

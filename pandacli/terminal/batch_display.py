@@ -198,8 +198,8 @@ class BatchDisplay:
     def _chosen_view(self) -> _View | None:
         if self._screen.quiet:
             return None
-        garbles = self._lines_to_stdout and self._screen.answers_to_terminal
-        if not self._screen.draws or garbles:
+        garbles = self._lines_to_stdout and self._screen.stdout_is_terminal
+        if not self._screen.animates or garbles:
             return Lines(self._screen, self._moment)
         from pandacli.terminal.batch_live import MovingPicture
 

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from pandacli.terminal.batch_progress import Moment, per_second
 from pandacli.terminal.console import Screen, spinner
-from pandacli.terminal.text import harmless_line
+from pandacli.terminal.text import sanitize_line
 
 _PER_SECOND = 4
 _WIDEST_BAR = 80
@@ -85,7 +85,7 @@ class Picture:
             yield _quoted("!", f"line {failure.line}: {failure.error}", width)
 
     def _doing(self, width: int) -> Table:
-        words = harmless_line(self._moment.doing or "answering")
+        words = sanitize_line(self._moment.doing or "answering")
         if self._moment.stopping:  # to be read to its end, on however many lines
             return _row(self._spinner, Text(words, style="bold"), width, cut=False)
         return _row(self._spinner, Text(f"{words}…", style="dim"), width)
@@ -129,7 +129,7 @@ def _filled(parts: Iterator[Text], width: int) -> Iterator[Text]:
 
 def _quoted(name: str, text: str, width: int) -> Table:
     """A line that is cut where the terminal ends."""
-    shown = harmless_line(" ".join(text[:_FAR_OFF].split()))
+    shown = sanitize_line(" ".join(text[:_FAR_OFF].split()))
     return _row(Text(name, style="dim"), Text(shown), width)
 
 

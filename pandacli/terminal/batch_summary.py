@@ -13,7 +13,7 @@ from pathlib import PurePath
 from pandacli.batch.counters import Outcome, Tally
 from pandacli.terminal.batch_progress import per_second
 from pandacli.terminal.console import Screen
-from pandacli.terminal.text import harmless_line
+from pandacli.terminal.text import sanitize_line
 from pandacli.video.clip import format_time
 
 _KINDS_KEPT = 50
@@ -153,8 +153,8 @@ def show_table(screen: Screen, title: str, rows: Iterable[Row], *, numbers: bool
         rows: Names and values; they may hold anything.
         numbers: The first column holds numbers, which stand right.
     """
-    cells = [(harmless_line(name), harmless_line(value)) for name, value in rows]
-    if screen.draws:
+    cells = [(sanitize_line(name), sanitize_line(value)) for name, value in rows]
+    if screen.animates:
         _draw(screen, title, cells, numbers)
         return
     if title:

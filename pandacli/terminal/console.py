@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from pandacli.errors import PandaError
-from pandacli.terminal.report import Stopwatch, answers_json, stats_rows, times_line
-from pandacli.terminal.text import harmless, harmless_line, wrapped
+from pandacli.terminal.report import Stopwatch, answers_json, frame_times, stats_rows
+from pandacli.terminal.text import sanitize, sanitize_line, wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,7 +56,7 @@ class Screen:
         return _console(sys.stderr)
 
     @property
-    def answers_to_terminal(self) -> bool:
+    def stdout_is_terminal(self) -> bool:
         """Whether a person reads stdout as it comes."""
         return sys.stdout.isatty()
 
@@ -69,12 +69,12 @@ class Screen:
         self._write("")
 
     @property
-    def draws(self) -> bool:
+    def animates(self) -> bool:
         """Whether stderr is a terminal on which something may move."""
         return not self.quiet and sys.stderr.isatty() and not self.err.is_dumb_terminal
 
     @property
-    def can_ask(self) -> bool:
+    def is_interactive(self) -> bool:
         """Whether a person is there to answer a question."""
         return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
 
@@ -82,7 +82,7 @@ class Screen:
         """Asks a question on stderr; all but a yes is a no."""
         return self._asked(f"{question} [y/N]") in _YES
 
-    def decide(self, question: str) -> bool | None:
+    def ask_yes_no(self, question: str) -> bool | None:
         """Asks a question on stderr to which Enter says yes, until it is answered.
 
         Returns:
@@ -98,19 +98,19 @@ class Screen:
                 return False
         return None
 
-    def may_save(self, path: Path) -> bool:
+    def confirm_overwrite(self, path: Path) -> bool:
         """Whether a file may be written: there is none of its name, or it may be replaced."""
         return not os.path.lexists(path) or self.confirm(f"{path} exists; replace it?")
 
     def _asked(self, question: str) -> str | None:
         """Returns what is typed after a question, in small letters; None for Ctrl-D."""
-        from pandacli.terminal.keyboard import shown_typing
+        from pandacli.terminal.keyboard import echo_on
 
-        text = wrapped(harmless_line(_NAME + question), columns(sys.stderr), len(_NAME))
+        text = wrapped(sanitize_line(_NAME + question), columns(sys.stderr), len(_NAME))
         with suppress(OSError):
             sys.stderr.write(text + " ")
             sys.stderr.flush()
-        with shown_typing():
+        with echo_on():
             try:
                 line = sys.stdin.readline()
             except UnicodeDecodeError:
@@ -120,7 +120,7 @@ class Screen:
         return line.strip().lower() if line else None
 
     @contextmanager
-    def stage(self, doing: str) -> Iterator[Callable[[str], None]]:
+    def status(self, doing: str) -> Iterator[Callable[[str], None]]:
         """Shows that something slow is under way, and takes the words back when it is over.
 
         Yields what says other words from then on.
@@ -128,10 +128,10 @@ class Screen:
         if self.quiet or not sys.stderr.isatty():
             yield lambda _: None
             return
-        status = self.err.status(_dim(f"{harmless_line(doing)}…"), spinner=spinner(sys.stderr))
+        status = self.err.status(_dim(f"{sanitize_line(doing)}…"), spinner=spinner(sys.stderr))
         try:  # start is inside it: a signal while it draws must give the cursor back too
             status.start()
-            yield lambda words: status.update(_dim(f"{harmless_line(words)}…"))
+            yield lambda words: status.update(_dim(f"{sanitize_line(words)}…"))
         finally:
             status.stop()
 
@@ -145,7 +145,7 @@ class Screen:
         if not self.quiet:
             self.error(sentence, command=command)
 
-    def aside(self, sentence: str, *, above: bool = False, indent: int = 0) -> None:
+    def note(self, sentence: str, *, above: bool = False, indent: int = 0) -> None:
         """Says, dimly and on stderr, something that belongs to the conversation with the user.
 
         Args:
@@ -156,14 +156,14 @@ class Screen:
         if above:
             self.error_line("")
         if sys.stderr.isatty():
-            lines = wrapped(harmless_line(sentence), columns(sys.stderr), indent)
+            lines = wrapped(sanitize_line(sentence), columns(sys.stderr), indent)
             self.err.print(_dim(lines), soft_wrap=True)
         else:
             self.error_line(sentence)
 
     def error_line(self, text: str) -> None:
         """Prints one line on stderr, whatever is in `text`; nobody to read it is no error."""
-        self._write_error(harmless_line(text) + "\n")
+        self._write_error(sanitize_line(text) + "\n")
 
     def error(self, message: str, *hints: str | None, command: str | None = None) -> None:
         """Says on stderr what went wrong and, under it, what to do and what to run.
@@ -178,7 +178,7 @@ class Screen:
             self.error_line(" " * (len(_NAME) + 2) + command)
 
     def _sentence(self, text: str) -> None:
-        line = harmless_line(text)
+        line = sanitize_line(text)
         if sys.stderr.isatty():
             line = wrapped(line, columns(sys.stderr), len(_NAME))
         self._write_error(line + "\n")
@@ -190,8 +190,8 @@ class Screen:
 
     def heading(self, question: str) -> None:
         """Says which question the next answer is to, where a person reads both streams."""
-        if self.answers_to_terminal and sys.stderr.isatty() and not self.quiet:
-            self.err.print(_dim(harmless_line(question)), soft_wrap=True)
+        if self.stdout_is_terminal and sys.stderr.isatty() and not self.quiet:
+            self.err.print(_dim(sanitize_line(question)), soft_wrap=True)
 
     def stream(self, pieces: Iterable[str], *, one_line: bool = False) -> None:
         """Writes an answer as it is decoded, and ends it with a newline.
@@ -203,24 +203,24 @@ class Screen:
             one_line: Line breaks in the answer become spaces.
         """
         remaining = iter(pieces)
-        with self.stage("thinking"):
+        with self.status("thinking"):
             first = next(remaining, "")
         for piece in chain([first], remaining):
-            shown = harmless(piece.replace("\n", " ") if one_line else piece)
+            shown = sanitize(piece.replace("\n", " ") if one_line else piece)
             self._write(shown)
         self._write("\n")
 
     def line(self, text: str) -> None:
         """Prints a line of our own on stdout; what it quotes from outside is made harmless."""
-        self._write(harmless(text) + "\n")
+        self._write(sanitize(text) + "\n")
 
-    def copy(self, text: str) -> None:
+    def write(self, text: str) -> None:
         """Writes text to stdout as it is for a program, and made harmless for a terminal.
 
         Raises:
             OSError: It cannot be written.
         """
-        sys.stdout.write(harmless(text) if self.answers_to_terminal else text)
+        sys.stdout.write(sanitize(text) if self.stdout_is_terminal else text)
         sys.stdout.flush()
 
     def _write(self, text: str) -> None:
@@ -234,7 +234,7 @@ class Screen:
 
     def json(self, video: str, model: str, frames: "Frames", answers: "Sequence[Answer]") -> None:
         """Prints one JSON object on stdout: on one line for programs, indented for people."""
-        pretty = self.answers_to_terminal
+        pretty = self.stdout_is_terminal
         self._write(answers_json(video, model, frames, answers, pretty=pretty) + "\n")
 
     def stats(self, stats: "Stats", frames: "Frames", waited: Stopwatch | None = None) -> None:
@@ -253,8 +253,8 @@ class Screen:
 
     def question(self, question: str) -> None:
         """Shows a question on stdout, above its answer; its lines stand under each other."""
-        shown = "> " + "\n  ".join(map(harmless_line, question.split("\n")))
-        if self.answers_to_terminal:
+        shown = "> " + "\n  ".join(map(sanitize_line, question.split("\n")))
+        if self.stdout_is_terminal:
             self.out.print(_dim(shown), soft_wrap=True)
         else:
             self.line(shown)
@@ -264,7 +264,7 @@ class Screen:
         """Whether frames can be drawn on stdout, in whatever way."""
         return (
             self.graphics != "none"
-            and self.answers_to_terminal
+            and self.stdout_is_terminal
             and self.out.color_system is not None
             and not self.out.no_color
             and (self.graphics in _IN_ASCII or encodes(sys.stdout, "▄"))
@@ -273,7 +273,7 @@ class Screen:
     def frames(self, frames: "Frames") -> None:
         """Draws the frames with their times; says only the times where nothing can be drawn."""
         if not self.shows_pictures:
-            self.line(f"frames at {times_line(frames)}")
+            self.line(f"frames at {frame_times(frames)}")
             return
         from pandacli.terminal.capabilities import cell_size, drawn_with
         from pandacli.terminal.frame_strip import FrameStrip

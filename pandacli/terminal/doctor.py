@@ -6,12 +6,12 @@ from typing import Any
 from pandacli.diagnostics.facts import Bytes, Fact, Section, Value
 from pandacli.terminal.console import Screen
 from pandacli.terminal.report import json_text, size
-from pandacli.terminal.text import harmless_line
+from pandacli.terminal.text import sanitize_line
 
 _PROBLEM = "PROBLEM: "  # in words, because not everybody sees red
 
 
-def show_checkup(sections: Sequence[Section], screen: Screen) -> None:
+def show_report(sections: Sequence[Section], screen: Screen) -> None:
     """Prints the sections on stdout, and after them the problems once more.
 
     On a terminal long values are broken under their column; elsewhere each fact is one line.
@@ -28,7 +28,7 @@ def show_checkup(sections: Sequence[Section], screen: Screen) -> None:
         _row(fact, width, screen)
 
 
-def checkup_json(sections: Sequence[Section], *, pretty: bool) -> str:
+def report_json(sections: Sequence[Section], *, pretty: bool) -> str:
     """Returns one JSON object: an object of facts for each section, and the list of problems.
 
     Memory is in bytes.
@@ -71,7 +71,7 @@ def _key(name: str) -> str:
 
 
 def _heading(title: str, screen: Screen) -> None:
-    if screen.answers_to_terminal:
+    if screen.stdout_is_terminal:
         from rich.text import Text
 
         screen.out.print(Text(title, style="bold"))
@@ -80,10 +80,10 @@ def _heading(title: str, screen: Screen) -> None:
 
 
 def _row(fact: Fact, width: int, screen: Screen) -> None:
-    value = "" if fact.value is None and fact.problem else harmless_line(shown(fact.value))
-    problem = _PROBLEM + harmless_line(fact.problem) if fact.problem else ""
-    name = harmless_line(fact.name)
-    if not screen.answers_to_terminal:
+    value = "" if fact.value is None and fact.problem else sanitize_line(shown(fact.value))
+    problem = _PROBLEM + sanitize_line(fact.problem) if fact.problem else ""
+    name = sanitize_line(fact.name)
+    if not screen.stdout_is_terminal:
         both = " - ".join(filter(None, (value, problem)))
         screen.line(f"  {name:<{width}}  {both}".rstrip())
         return

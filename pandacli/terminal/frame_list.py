@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from pandacli.terminal.report import json_text
-from pandacli.terminal.text import harmless_line
+from pandacli.terminal.text import sanitize_line
 from pandacli.video.clip import Clip, format_time, format_times
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ def clip_line(clip: Clip, info: "VideoInfo") -> str:
         end = "the end" if clip.end is None else format_time(clip.end)
         length = f"{format_time(clip.start or 0.0)} to {end} of {length}"
     return (
-        f"{harmless_line(clip.path.name)}: {length}, {info.width}x{info.height}, "
+        f"{sanitize_line(clip.path.name)}: {length}, {info.width}x{info.height}, "
         f"{info.fps:.4g} fps, {info.codec}"
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 
 @contextmanager
-def hidden_typing() -> Iterator[None]:
+def echo_off() -> Iterator[None]:
     """Do not echo what is typed meanwhile; the next reader gets it as it was typed.
 
     Ctrl-C still interrupts. Nothing is done where stdin, stdout and stderr are not all the
@@ -29,8 +29,8 @@ def hidden_typing() -> Iterator[None]:
 
 
 @contextmanager
-def shown_typing() -> Iterator[None]:
-    """Echo what is typed and take it line by line, also within `hidden_typing`."""
+def echo_on() -> Iterator[None]:
+    """Echo what is typed and take it line by line, also within `echo_off`."""
 
     def show(modes: list[Any]) -> None:
         modes[0] |= termios.ICRNL

@@ -15,7 +15,7 @@ from pandacli.checkpoints.registry import KnownModel
 from pandacli.prefix_cache.disk import Entry, Prefixes
 from pandacli.terminal.console import Screen
 from pandacli.terminal.report import json_text, size
-from pandacli.terminal.text import harmless_line
+from pandacli.terminal.text import sanitize_line
 from pandacli.video.clip import format_time
 
 _HEADINGS = ("MODEL", "QUANT", "SIZE", "LICENCE")
@@ -47,17 +47,17 @@ def models_rows(models: Sequence[ModelState]) -> list[Row]:
 def show_models(models: Sequence[ModelState], screen: Screen) -> None:
     """Prints the rows: with the place under each on a terminal, else with tabs between columns."""
     rows = models_rows(models)
-    if not screen.answers_to_terminal:
+    if not screen.stdout_is_terminal:
         for row in rows:
-            screen.line("\t".join(harmless_line(cell) for cell in row))
+            screen.line("\t".join(sanitize_line(cell) for cell in row))
         return
     from rich.text import Text
 
     widths = [max(len(row[column]) for row in (_HEADINGS, *rows)) for column in range(3)]
     screen.out.print(Text(_columns(_HEADINGS, widths), style="dim"))
     for row in rows:
-        screen.out.print(Text(harmless_line(_columns(row[:4], widths))), soft_wrap=True)
-        place = Text(f"  {harmless_line(_short(row.place))}", style="dim")
+        screen.out.print(Text(sanitize_line(_columns(row[:4], widths))), soft_wrap=True)
+        place = Text(f"  {sanitize_line(_short(row.place))}", style="dim")
         screen.out.print(place, soft_wrap=True)
 
 
@@ -128,7 +128,7 @@ def show_model(model: ModelState, description: Description | None, screen: Scree
     facts = _facts(model, description)
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
-        screen.line(f"{name:<{width}}  {harmless_line(value)}")
+        screen.line(f"{name:<{width}}  {sanitize_line(value)}")
     checked = digests(model)
     if description:
         screen.line("\nfiles")
@@ -136,13 +136,13 @@ def show_model(model: ModelState, description: Description | None, screen: Scree
         for name, count in description.files.items():
             digest = checked.get(name)
             ending = f"  sha256 {digest[:12]}…" if digest else ""
-            screen.line(f"  {harmless_line(name):<{names}}  {size(count):>9}{ending}")
+            screen.line(f"  {sanitize_line(name):<{names}}  {size(count):>9}{ending}")
     _show_known(model, screen)
     if model.copies:
         screen.line("\ncopies")
     for copy in model.copies:
         screen.line(f"  {copy.quant}  {copy.form}  {size(copy.bytes):>9}")
-        screen.line(f"    {harmless_line(_short(str(copy.folder)))}")
+        screen.line(f"    {sanitize_line(_short(str(copy.folder)))}")
 
 
 def _commit(model: ModelState) -> list[tuple[str, str]]:
@@ -250,12 +250,12 @@ def show_prefixes(prefixes: Prefixes, screen: Screen) -> None:
 
     What they take together, and may take, is said on stderr.
     """
-    most = _MOST_ROWS if screen.answers_to_terminal else None
+    most = _MOST_ROWS if screen.stdout_is_terminal else None
     rows = [_row(entry) for entry in prefixes.entries(most)]
     count = prefixes.count
-    if not screen.answers_to_terminal:
+    if not screen.stdout_is_terminal:
         for row in rows:
-            screen.line("\t".join(map(harmless_line, row)))
+            screen.line("\t".join(map(sanitize_line, row)))
     elif rows:
         _prefix_columns(rows, screen)
     many = f"{count} {'clip' if count == 1 else 'clips'}"
@@ -305,7 +305,7 @@ def _moment(entry: Entry) -> datetime:
 def _prefix_columns(rows: Sequence[_Row], screen: Screen) -> None:
     from rich.text import Text
 
-    shown = [[harmless_line(cell) for cell in row] for row in (_PREFIX_HEADINGS, *rows)]
+    shown = [[sanitize_line(cell) for cell in row] for row in (_PREFIX_HEADINGS, *rows)]
     widths = [max(len(row[column]) for row in shown) for column in range(len(_PREFIX_HEADINGS) - 1)]
     for number, row in enumerate(shown):
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]

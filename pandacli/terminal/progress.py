@@ -18,7 +18,7 @@ from rich.text import Text
 
 from pandacli.terminal.console import Screen
 from pandacli.terminal.report import size
-from pandacli.terminal.text import harmless_line
+from pandacli.terminal.text import sanitize_line
 
 Advance = Callable[[int], None]
 
@@ -36,7 +36,7 @@ class Bars:
 
     def __init__(self, screen: Screen) -> None:
         self.screen = screen
-        self._drawn = _new_progress(screen) if screen.draws else None
+        self._drawn = _new_progress(screen) if screen.animates else None
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:
@@ -85,7 +85,7 @@ class Bars:
         if drawn is None:
             return lambda _: None
         if name not in self._tasks:
-            self._tasks[name] = drawn.add_task(harmless_line(name), total=total, doing=doing)
+            self._tasks[name] = drawn.add_task(sanitize_line(name), total=total, doing=doing)
         task = self._tasks[name]
         drawn.reset(task, total=total, completed=done, doing=doing)
         return lambda more: drawn.advance(task, more)

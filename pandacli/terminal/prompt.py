@@ -24,7 +24,7 @@ from prompt_toolkit.output import Output
 from prompt_toolkit.styles import Style
 
 from pandacli.terminal.slash_commands import COMMANDS
-from pandacli.terminal.text import harmless, wrapped
+from pandacli.terminal.text import sanitize, wrapped
 from pandacli.video.clip import VIDEO_SUFFIXES
 
 _FILE_COMMAND = re.compile(r"(/video|/load|/save|/frames\s+save)\s+")
@@ -104,7 +104,7 @@ class Prompt:
         size = self._session.output.get_size()
         most = max(1, size.rows // 2)
         encoding = sys.stdout.encoding or "utf-8"
-        shown = harmless(text.expandtabs(4)).encode(encoding, "backslashreplace").decode(encoding)
+        shown = sanitize(text.expandtabs(4)).encode(encoding, "backslashreplace").decode(encoding)
         lines = wrapped(shown, size.columns - 2).split("\n")
         left = len(lines) - most
         if left > 1:

@@ -10,22 +10,27 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pandacli.chat.chat import count_turns, too_long
 from pandacli.chat.transcript import (
     check_transcript_path,
     read_transcript,
     write_transcript,
 )
-from pandacli.chat.turns import count_turns, too_long
 from pandacli.errors import PandaError, UsageError
 from pandacli.terminal.console import encodes
 from pandacli.terminal.frame_list import clip_line
-from pandacli.terminal.report import Stopwatch, choice, cut_off, sparse_frames
+from pandacli.terminal.report import (
+    Stopwatch,
+    placement_notice,
+    sparse_sampling_notice,
+    truncation_notice,
+)
 from pandacli.terminal.slash_commands import COMMANDS, WAYS_OUT, file_named, parse
-from pandacli.terminal.text import Wrapped, harmless, harmless_line
+from pandacli.terminal.text import Wrapped, sanitize, sanitize_line
 from pandacli.video.clip import Clip, parse_time
 
 if TYPE_CHECKING:
-    from pandacli.chat.turns import Subject, Talk
+    from pandacli.chat.chat import Chat, SampledClip
     from pandacli.inference.answer import Stats
     from pandacli.terminal.console import Screen
     from pandacli.terminal.prompt import Prompt
@@ -39,11 +44,11 @@ _AGAIN = 1.0
 class Look(Protocol):
     """Samples the frames of a clip."""
 
-    def __call__(self, clip: Clip, *, num_frames: int) -> "Subject":
+    def __call__(self, clip: Clip, *, num_frames: int) -> "SampledClip":
         """Returns what is looked at."""
 
 
-class Session:
+class Repl:
     """Reads what the user types, and answers, until they leave.
 
     Args:
@@ -60,7 +65,7 @@ class Session:
 
     def __init__(
         self,
-        talk: "Talk",
+        talk: "Chat",
         prompt: "Prompt",
         screen: "Screen",
         look: Look,
@@ -81,7 +86,7 @@ class Session:
         self._leaving = False
 
     def run(self) -> None:
-        """Talk.
+        """Chat.
 
         Raises:
             PandaError: The model cannot be loaded.
@@ -89,7 +94,7 @@ class Session:
         if not self._screen.quiet:
             self._show_clip()
             model = self._talk.model
-            self._screen.aside(f"Loading {model}. Type your question now; /help for commands.")
+            self._screen.note(f"Loading {model}. Type your question now; /help for commands.")
         if self._talk.turns:
             self._show_turns()
         going_on = True
@@ -99,7 +104,7 @@ class Session:
             except KeyboardInterrupt:
                 with _undisturbed():
                     self._stopped = monotonic()
-                    self._screen.aside("stopped", above=not self._asking)
+                    self._screen.note("stopped", above=not self._asking)
             except PandaError as error:
                 if error is not self._talk.error:
                     self._complain(error)
@@ -119,7 +124,7 @@ class Session:
             if monotonic() - self._stopped < _AGAIN:
                 return True
             if not self._leaving:
-                self._screen.aside("press Ctrl-C again to leave, or Ctrl-D")
+                self._screen.note("press Ctrl-C again to leave, or Ctrl-D")
             self._leaving = not self._leaving
             return self._leaving
         self._leaving = False
@@ -139,7 +144,7 @@ class Session:
             raise failure
         self._complain(failure)
         subject = self._talk.subject
-        self._screen.aside(f"back to {clip_line(subject.clip, subject.frames.info)}")
+        self._screen.note(f"back to {clip_line(subject.clip, subject.frames.info)}")
 
     def _complain(self, error: PandaError) -> None:
         hint = error.hint
@@ -151,9 +156,9 @@ class Session:
         self._asking = True  # and so no ^C is echoed
         talk, forgotten = self._talk, self._talk.forgotten
         watch = Stopwatch()
-        with watch.waiting_for("model and clip"):
+        with watch.measure("model and clip"):
             self._wait()
-        watch.asked()
+        watch.start_answer()
         stream = talk.ask(question)
         try:
             with closing(stream):
@@ -164,7 +169,9 @@ class Session:
             if stream.stats is not None:
                 self._last = stream.stats, talk.subject.frames, watch
         talk.remember()
-        if sentence := cut_off(stream.answer, talk.manner.max_tokens, "see /set max-tokens"):
+        if sentence := truncation_notice(
+            stream.answer, talk.manner.max_tokens, "see /set max-tokens"
+        ):
             self._screen.notice(sentence)
         if self._stats:
             self._show_stats()
@@ -174,7 +181,7 @@ class Session:
         words = Wrapped(lambda: self._screen.out.width)
         try:
             # what is spelt out takes more room than it did
-            self._screen.stream(words.lines(map(harmless, pieces)))
+            self._screen.stream(words.lines(map(sanitize, pieces)))
         except (KeyboardInterrupt, PandaError):
             if words.begun:
                 with _undisturbed():
@@ -185,12 +192,12 @@ class Session:
         """Show what is being made ready until it is."""
         talk = self._talk
         if not talk.wait(0):
-            with self._screen.stage(talk.doing) as say:
+            with self._screen.status(talk.doing) as say:
                 while not talk.wait(0.2):
                     say(talk.doing)
         if not self._announced and talk.error is None:
             self._announced = True
-            if chosen := choice(talk.panda.result(), self._quant):
+            if chosen := placement_notice(talk.panda.result(), self._quant):
                 self._screen.notice(f"{talk.model} runs {chosen}")
 
     def _keep(self) -> None:
@@ -208,10 +215,8 @@ class Session:
                 width = max(len(command.usage) for command in COMMANDS.values())
                 for command in COMMANDS.values():
                     line = f"{command.usage:<{width}}  {command.does}"
-                    self._screen.aside(line, indent=width + 2)
-                self._screen.aside(
-                    "Enter asks, Alt-Enter begins a new line, Ctrl-C stops an answer"
-                )
+                    self._screen.note(line, indent=width + 2)
+                self._screen.note("Enter asks, Alt-Enter begins a new line, Ctrl-C stops an answer")
             case "/frames":
                 self._frames(rest)
             case "/clip":
@@ -220,12 +225,12 @@ class Session:
                 self._turn_to(Clip(file_named(rest)), self._talk.subject.num_frames)
             case "/undo":
                 turn = self._talk.undo()
-                self._screen.aside(f"took back: {turn.question}" if turn else "nothing to undo")
+                self._screen.note(f"took back: {turn.question}" if turn else "nothing to undo")
             case "/retry":
                 self._retry()
             case "/reset":
                 self._talk.replace([])
-                self._screen.aside("forgotten; the clip stays")
+                self._screen.note("forgotten; the clip stays")
             case "/set":
                 self._set(rest)
             case "/stats":
@@ -253,10 +258,10 @@ class Session:
         subject = self._talk.subject
         check_sheet_path(path, subject.clip.path)
         there = path.exists()
-        if not self._screen.may_save(path):
+        if not self._screen.confirm_overwrite(path):
             return
         save_sheet(contact_sheet(subject.seen), path, replace=there)
-        self._screen.aside(f"saved {path}")
+        self._screen.note(f"saved {path}")
 
     def _count(self, word: str) -> int:
         """How many frames are asked for."""
@@ -271,18 +276,18 @@ class Session:
         return Clip(self._talk.subject.clip.path, *map(parse_time, times))
 
     def _turn_to(self, clip: Clip, num_frames: int) -> None:
-        """Talk about another clip; the user says whether what was said stays."""
+        """Chat about another clip; the user says whether what was said stays."""
         subject = self._look(clip, num_frames=num_frames)
         if turns := len(self._talk.turns):
             try:
-                keep = self._screen.decide(
+                keep = self._screen.ask_yes_no(
                     f"keep the conversation ({count_turns(turns)})? Ctrl-C cancels"
                 )
             except KeyboardInterrupt:
                 self._screen.error_line("")
                 keep = None
             if keep is None:
-                self._screen.aside(f"still on {self._talk.subject.clip.path.name}")
+                self._screen.note(f"still on {self._talk.subject.clip.path.name}")
                 return
             if not keep:
                 self._talk.replace([])
@@ -292,7 +297,7 @@ class Session:
     def _retry(self) -> None:
         turn = self._talk.undo()
         if turn is None:
-            self._screen.aside("nothing to ask again")
+            self._screen.note("nothing to ask again")
             return
         turns = len(self._talk.turns)
         self._screen.question(turn.question)
@@ -302,7 +307,7 @@ class Session:
             if len(self._talk.turns) == turns:  # stopped before the first word
                 self._talk.turns.append(turn)
         if self._talk.turns[-1] == turn and self._talk.manner.temperature == 0:
-            self._screen.aside("at temperature 0 it is always the same: /set temperature 0.7")
+            self._screen.note("at temperature 0 it is always the same: /set temperature 0.7")
 
     def _set(self, rest: str) -> None:
         manner = asdict(self._talk.manner)
@@ -310,24 +315,24 @@ class Session:
         name = name.lower().replace("_", "-")
         if not rest:
             for field, current in manner.items():
-                self._screen.aside(f"{_dashed(field):<12} {'-' if current is None else current}")
+                self._screen.note(f"{_dashed(field):<12} {'-' if current is None else current}")
             return
         field = name.replace("-", "_")
         if field not in manner:
             raise UsageError(f"there is no {name}; /set changes {', '.join(map(_dashed, manner))}")
         if not value.strip():
             now = "not set" if manner[field] is None else f"{manner[field]}"
-            self._screen.aside(f"{name} is {now}; to change it: /set {name} {_EXAMPLES[field]}")
+            self._screen.note(f"{name} is {now}; to change it: /set {name} {_EXAMPLES[field]}")
             return
         setattr(self._talk.manner, field, self._read[name](value.strip()))
 
     def _show_stats(self) -> None:
         if self._last is None:
-            self._screen.aside("no answer yet")
+            self._screen.note("no answer yet")
             return
         self._screen.stats(*self._last)
         if tokens := self._talk.tokens():
-            self._screen.aside(f"the context holds {tokens[0]:,} of {tokens[1]:,} tokens")
+            self._screen.note(f"the context holds {tokens[0]:,} of {tokens[1]:,} tokens")
 
     def _save(self, path: Path) -> None:
         check_transcript_path(path)
@@ -336,10 +341,10 @@ class Session:
             raise UsageError("nothing has been said yet")
         if os.path.isdir(path):  # noqa: PTH112  (a name that cannot be is told below)
             raise UsageError(f"{path} is a folder", "name a file in it")
-        if not self._screen.may_save(path):
+        if not self._screen.confirm_overwrite(path):
             return
         write_transcript(self._talk.transcript(), path)
-        self._screen.aside(f"saved {count_turns(turns)} to {path}")
+        self._screen.note(f"saved {count_turns(turns)} to {path}")
 
     def _load(self, path: Path) -> None:
         transcript = read_transcript(path)
@@ -350,10 +355,10 @@ class Session:
 
     def _show_clip(self) -> None:
         subject = self._talk.subject
-        self._screen.aside(clip_line(subject.clip, subject.frames.info))
+        self._screen.note(clip_line(subject.clip, subject.frames.info))
         for sentence in subject.frames.notices:
             self._screen.notice(sentence)
-        if sparse := sparse_frames(subject.frames, "/clip FROM TO looks closer"):
+        if sparse := sparse_sampling_notice(subject.frames, "/clip FROM TO looks closer"):
             self._screen.notice(sparse)
         if self._pictures:
             self._screen.frames(subject.seen)
@@ -362,12 +367,12 @@ class Session:
         """The last turns, so that the user sees where the conversation stands."""
         turns = self._talk.turns
         if len(turns) > 2:
-            self._screen.aside(f"({count_turns(len(turns) - 2)} before)")
+            self._screen.note(f"({count_turns(len(turns) - 2)} before)")
         for turn in turns[-2:]:
             self._screen.question(turn.question)
             self._stream([turn.answer])
             if turn.finish_reason == "interrupted":
-                self._screen.aside("(interrupted)")
+                self._screen.note("(interrupted)")
 
 
 @contextmanager
@@ -384,13 +389,13 @@ def _dashed(field: str) -> str:
     return field.replace("_", "-")
 
 
-def toolbar(talk: "Talk") -> str:
+def toolbar(talk: "Chat") -> str:
     """What stands under the prompt: the model, and how full its context is."""
     dot = "·" if encodes(sys.stdout, "·") else "-"
     more = "…" if encodes(sys.stdout, "…") else "..."
-    words = [harmless_line(talk.model)]
+    words = [sanitize_line(talk.model)]
     if talk.doing:
-        words.append(f"{harmless_line(talk.doing)}{more}")
+        words.append(f"{sanitize_line(talk.doing)}{more}")
     elif tokens := talk.tokens():
         panda = talk.panda.result()
         if panda.quant != "none":

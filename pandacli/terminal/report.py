@@ -8,7 +8,7 @@ from dataclasses import asdict
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from pandacli.terminal.text import harmless_json
+from pandacli.terminal.text import sanitize_json
 from pandacli.units import size as size
 from pandacli.video.clip import format_time, format_times
 
@@ -55,7 +55,7 @@ def json_text(record: Any, *, pretty: bool = False) -> str:
     """
     encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
     ascii_only = not encoding.startswith("utf")
-    return harmless_json(json.dumps(record, indent=2 if pretty else None, ensure_ascii=ascii_only))
+    return sanitize_json(json.dumps(record, indent=2 if pretty else None, ensure_ascii=ascii_only))
 
 
 class Stopwatch:
@@ -71,7 +71,7 @@ class Stopwatch:
         self._before = 0.0
 
     @contextmanager
-    def waiting_for(self, what: str) -> Iterator[None]:
+    def measure(self, what: str) -> Iterator[None]:
         """The time of the block is spent on `what`."""
         began = perf_counter()
         try:
@@ -88,11 +88,11 @@ class Stopwatch:
         finally:
             self._since += perf_counter() - began
 
-    def asked(self) -> None:
+    def start_answer(self) -> None:
         """A question goes to the model now."""
         self._before = perf_counter() - self._since
 
-    def answered(self) -> None:
+    def end_answer(self) -> None:
         """An answer is over: what was waited for before it does not count for the next."""
         self._since, self._before, self._parts = perf_counter(), 0.0, {}
 
@@ -122,7 +122,7 @@ def stats_rows(
     parts += [f"{stats.question_tokens} question", f"{stats.answer_tokens} answer"]
     new = min(stats.prefilled_tokens, before)
     return [
-        ("frames", f"{len(frames.times)} at {times_line(frames)}"),
+        ("frames", f"{len(frames.times)} at {frame_times(frames)}"),
         ("tokens", f"{', '.join(parts)}; {new} new, {before - new} reused"),
         ("first token", (waited or Stopwatch()).first_token(stats)),
         ("decode", f"{stats.decode_seconds:.2f} s, {stats.tokens_per_second:.1f} tokens/s"),
@@ -130,7 +130,7 @@ def stats_rows(
     ]
 
 
-def cut_off(answer: "Answer", max_tokens: int, remedy: str) -> str | None:
+def truncation_notice(answer: "Answer", max_tokens: int, remedy: str) -> str | None:
     """Returns what is said of an answer that was cut off; None of one that was not.
 
     Args:
@@ -145,7 +145,7 @@ def cut_off(answer: "Answer", max_tokens: int, remedy: str) -> str | None:
     return f"the answer was cut off after {length} tokens: {why}"
 
 
-def sparse_frames(frames: "Frames", closer: str) -> str | None:
+def sparse_sampling_notice(frames: "Frames", closer: str) -> str | None:
     """Returns what the user should know where few frames stand for a long film; else None.
 
     Args:
@@ -160,7 +160,7 @@ def sparse_frames(frames: "Frames", closer: str) -> str | None:
     return f"{len(times)} frames sampled from {length} (one every {step:.0f} s); {closer}"
 
 
-def choice(panda: "Panda", quant: str) -> str | None:
+def placement_notice(panda: "Panda", quant: str) -> str | None:
     """Returns in words what was chosen for the user; None where the model is whole in one place.
 
     Args:
@@ -175,6 +175,6 @@ def choice(panda: "Panda", quant: str) -> str | None:
     return f"on {where}; see --device" if others else None
 
 
-def times_line(frames: "Frames") -> str:
+def frame_times(frames: "Frames") -> str:
     """Returns the times of `frames`, one after the other."""
     return ", ".join(format_times(frames.times))

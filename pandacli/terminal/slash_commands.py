@@ -13,12 +13,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from pandacli.chat.turns import too_long
+from pandacli.chat.chat import too_long
 from pandacli.errors import PandaError, UsageError
-from pandacli.terminal.report import Stopwatch, choice, cut_off
+from pandacli.terminal.report import Stopwatch, placement_notice, truncation_notice
 
 if TYPE_CHECKING:
-    from pandacli.chat.turns import Talk
+    from pandacli.chat.chat import Chat
     from pandacli.terminal.console import Screen
 
 
@@ -95,8 +95,8 @@ def file_named(rest: str) -> Path:
     return Path(os.path.expanduser(name))  # noqa: PTH111  (leaves an unknown ~user alone)
 
 
-def converse(
-    talk: "Talk",
+def answer_lines(
+    talk: "Chat",
     screen: "Screen",
     *,
     quant: str = "auto",
@@ -127,16 +127,16 @@ def converse(
             question = next(questions, None)
         if question is None:
             return
-        with watch.waiting_for("model and clip"):
+        with watch.measure("model and clip"):
             if not talk.wait(0):
-                with screen.stage(talk.doing) as say:
+                with screen.status(talk.doing) as say:
                     while not talk.wait(0.2):
                         say(talk.doing)
-        watch.asked()
+        watch.start_answer()
         forgotten = talk.forgotten
         try:
             with closing(talk.ask(question)) as stream:
-                if not announced and (chosen := choice(talk.panda.result(), quant)):
+                if not announced and (chosen := placement_notice(talk.panda.result(), quant)):
                     screen.notice(f"{talk.model} runs {chosen}")
                 announced = True
                 if talk.forgotten > forgotten:
@@ -145,14 +145,14 @@ def converse(
         finally:
             _keep(talk, screen)
         answer = stream.answer
-        if sentence := cut_off(answer, talk.manner.max_tokens, "raise --max-tokens"):
+        if sentence := truncation_notice(answer, talk.manner.max_tokens, "raise --max-tokens"):
             screen.notice(sentence)
         if stats:
             screen.stats(answer.stats, talk.subject.frames, watch)
-        watch.answered()
+        watch.end_answer()
 
 
-def _keep(talk: "Talk", screen: "Screen") -> None:
+def _keep(talk: "Chat", screen: "Screen") -> None:
     try:
         talk.keep()
     except PandaError as error:

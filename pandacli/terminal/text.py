@@ -5,7 +5,7 @@ characters (C0, C1, DEL) and the bidirectional overrides that can reorder a line
 `\x1b` or `\u202e`. Everything else, emoji and right-to-left scripts included, passes unchanged.
 
 What libraries say by themselves (warnings, log records, tracebacks of threads) goes to the terminal
-past panda's own output; `sanitise_libraries` has it pass through here too.
+past panda's own output; `sanitize_libraries` has it pass through here too.
 
 Lines that fit the terminal, made of text that comes in pieces.
 """
@@ -33,7 +33,7 @@ _JSON = {code: f"\\u{code:04x}" for code in _LINE if code >= 0x7F}
 _TEXT = {code: shown for code, shown in _LINE.items() if chr(code) not in "\n\t"}
 
 
-def harmless(text: str) -> str:
+def sanitize(text: str) -> str:
     """Returns `text` with what a terminal might act on spelt out; newlines and tabs stay.
 
     One character at a time, so the pieces of a stream can be passed one by one.
@@ -41,12 +41,12 @@ def harmless(text: str) -> str:
     return text.translate(_TEXT)
 
 
-def harmless_line(text: str) -> str:
+def sanitize_line(text: str) -> str:
     """Returns `text` as `harmless` does, on one line: newlines and tabs are spelt out too."""
     return text.translate(_LINE)
 
 
-def harmless_json(text: str) -> str:
+def sanitize_json(text: str) -> str:
     """Returns a JSON text in which such characters are escaped as JSON has it.
 
     They can only stand within strings. C0 characters are escaped in every JSON.
@@ -55,7 +55,7 @@ def harmless_json(text: str) -> str:
 
 
 @cache
-def sanitise_libraries() -> None:
+def sanitize_libraries() -> None:
     """Makes harmless, in this process from now on, what Python prints for libraries.
 
     That is every warning, every record of `logging` whatever handler prints it, and tracebacks of
@@ -74,18 +74,18 @@ def sanitise_libraries() -> None:
             if self.exc_info and self.exc_info[0]:
                 # set, it is printed instead of what a formatter would make of `exc_info`
                 lines = traceback.format_exception(*self.exc_info)
-                self.exc_text = harmless("".join(lines).rstrip("\n"))
+                self.exc_text = sanitize("".join(lines).rstrip("\n"))
             if self.stack_info:
-                self.stack_info = harmless(self.stack_info)
+                self.stack_info = sanitize(self.stack_info)
 
         def getMessage(self) -> str:  # noqa: N802  (its name in logging)
-            return harmless(super().getMessage())
+            return sanitize(super().getMessage())
 
     logging.setLogRecordFactory(HarmlessRecord)
     format_warning = warnings.formatwarning
 
     def formatwarning(*args: Any, **kwargs: Any) -> str:
-        return harmless(format_warning(*args, **kwargs))
+        return sanitize(format_warning(*args, **kwargs))
 
     warnings.formatwarning = formatwarning
 
@@ -93,7 +93,7 @@ def sanitise_libraries() -> None:
         kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if sys.stderr is not None:
-            sys.stderr.write(harmless("".join(traceback.format_exception(kind, error, trace))))
+            sys.stderr.write(sanitize("".join(traceback.format_exception(kind, error, trace))))
 
     def show_of_thread(args: "threading.ExceptHookArgs") -> None:
         if args.exc_type is not SystemExit:
@@ -112,7 +112,7 @@ def sanitise_libraries() -> None:
 _ASCII = str.maketrans({"…": "...", "·": "-", "“": '"', "”": '"'})
 
 
-def in_ascii(error: UnicodeError) -> tuple[str, int]:
+def escape_unencodable(error: UnicodeError) -> tuple[str, int]:
     """What a stream writes for characters that it cannot encode: a handler for `codecs`."""
     if not isinstance(error, UnicodeEncodeError):
         raise error

@@ -232,7 +232,7 @@ def in_a_terminal(monkeypatch):
             assert failure() is None
             seen["history"] = history
 
-    class Session:
+    class Repl:
         def __init__(self, talk, _prompt, _screen, look, read, **more):
             seen.update(more, talk=talk, look=look, read=read)
 
@@ -240,8 +240,8 @@ def in_a_terminal(monkeypatch):
             seen["talk"].wait(10)
 
     monkeypatch.setattr("sys.stdin", Keyboard())
-    monkeypatch.setattr(Screen, "answers_to_terminal", True)
-    monkeypatch.setattr(Screen, "can_ask", True)
+    monkeypatch.setattr(Screen, "stdout_is_terminal", True)
+    monkeypatch.setattr(Screen, "is_interactive", True)
     monkeypatch.setattr(prompt, "Prompt", Prompt)
-    monkeypatch.setattr(session, "Session", Session)
+    monkeypatch.setattr(session, "Repl", Repl)
     return seen

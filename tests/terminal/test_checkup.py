@@ -6,7 +6,7 @@ import pytest
 
 from pandacli.diagnostics.facts import Bytes, Fact, Section
 from pandacli.terminal.console import Screen
-from pandacli.terminal.doctor import checkup_json, show_checkup, shown
+from pandacli.terminal.doctor import report_json, show_report, shown
 
 SECTIONS = [
     Section("CUDA", []),
@@ -38,7 +38,7 @@ def test_values_are_shown_as_people_read_them(value, text):
 
 
 def test_piped_every_fact_is_an_aligned_line_and_problems_come_twice(capsys):
-    show_checkup(SECTIONS, Screen())
+    show_report(SECTIONS, Screen())
     assert capsys.readouterr().out == (
         "CUDA\n"
         "  none\n"
@@ -55,17 +55,17 @@ def test_piped_every_fact_is_an_aligned_line_and_problems_come_twice(capsys):
 
 
 def test_without_problems_that_is_said(capsys):
-    show_checkup([Section("CUDA", [Fact("driver", "550.54")])], Screen())
+    show_report([Section("CUDA", [Fact("driver", "550.54")])], Screen())
     assert capsys.readouterr().out.endswith("\nProblems: none found\n")
 
 
 def test_what_comes_from_outside_is_made_harmless(capsys):
-    show_checkup([Section("Variables", [Fact("\x1b[1m", "\x1b[31m", "\x07")])], Screen())
+    show_report([Section("Variables", [Fact("\x1b[1m", "\x1b[31m", "\x07")])], Screen())
     assert not set(capsys.readouterr().out) & {"\x1b", "\x07"}
 
 
 def test_json_has_an_object_for_each_section_and_the_problems():
-    assert json.loads(checkup_json(SECTIONS, pretty=False)) == {
+    assert json.loads(report_json(SECTIONS, pretty=False)) == {
         "CUDA": {},
         "For_the_model": {"quant": "8bit", "free_disk": 3_000_000_000, "torch": None},
         "problems": [
@@ -80,5 +80,5 @@ def test_json_has_an_object_for_each_section_and_the_problems():
 
 
 def test_json_is_ascii_whatever_is_in_it():
-    text = checkup_json([Section("Variables", [Fact("PANDA_MODEL", "\x9b\u202e")])], pretty=False)
+    text = report_json([Section("Variables", [Fact("PANDA_MODEL", "\x9b\u202e")])], pretty=False)
     assert text.isascii()

@@ -24,7 +24,7 @@ def test_a_copy_is_exact_for_programs_and_harmless_for_people(
 
     stdout = Stdout(newline="")
     monkeypatch.setattr(sys, "stdout", stdout)
-    Screen().copy(TABLE)
+    Screen().write(TABLE)
     assert stdout.getvalue() == shown
 
 

@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from pandacli.terminal.text import harmless, harmless_line
+from pandacli.terminal.text import sanitize, sanitize_line
 
 
 @pytest.mark.parametrize(
@@ -24,29 +24,29 @@ from pandacli.terminal.text import harmless, harmless_line
     ],
 )
 def test_what_a_terminal_would_act_on_is_spelt_out(text, shown):
-    assert harmless(text) == shown
+    assert sanitize(text) == shown
 
 
 @pytest.mark.parametrize(
     "text", ["plain [bold]text[/]", "naïve 東京 👩‍👩‍👧", "العربية עברית", "two\nlines\tand a tab"]
 )
 def test_everything_else_stays_as_it_is(text):
-    assert harmless(text) == text
+    assert sanitize(text) == text
 
 
 def test_on_one_line_newlines_and_tabs_are_spelt_out_too():
-    assert harmless_line("a\nb\tc") == "a\\nb\\tc"
+    assert sanitize_line("a\nb\tc") == "a\\nb\\tc"
 
 
 def test_no_control_character_gets_through():
     everything = "".join(map(chr, range(0x11000)))
-    left = {c for c in harmless(everything) if unicodedata.category(c) in ("Cc", "Cs")}
+    left = {c for c in sanitize(everything) if unicodedata.category(c) in ("Cc", "Cs")}
     assert left == {"\n", "\t"}
 
 
 def test_the_pieces_of_a_stream_can_be_passed_one_by_one():
     text = "a\x1b[31mb\u202ec\n"
-    assert "".join(harmless(character) for character in text) == harmless(text)
+    assert "".join(sanitize(character) for character in text) == sanitize(text)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_the_pieces_of_a_stream_can_be_passed_one_by_one():
 def test_what_libraries_print_by_themselves_is_harmless_too(statement):
     script = f"""
 import logging, threading, warnings
-from pandacli.terminal.text import sanitise_libraries
+from pandacli.terminal.text import sanitize_libraries
 
 evil = "\\x1b[31m\\u202e\\x07"
 
@@ -75,8 +75,8 @@ class Finalized:
     def __del__(self):
         raise ValueError(evil)
 
-sanitise_libraries()
-sanitise_libraries()
+sanitize_libraries()
+sanitize_libraries()
 {statement}
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
@@ -90,14 +90,14 @@ sanitise_libraries()
 def test_a_signal_in_a_callback_is_not_shown(error):
     script = f"""
 from pandacli.cli import signals
-from pandacli.terminal.text import sanitise_libraries
+from pandacli.terminal.text import sanitize_libraries
 
 class Finalized:
     def __del__(self):
         raise {error}
 
 signals.install()
-sanitise_libraries()
+sanitize_libraries()
 Finalized()
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)

@@ -20,5 +20,5 @@ def test_a_pause_does_not_count_as_waiting(monkeypatch):
     with watch.paused():
         now[0] = 60.0
     now[0] = 61.0
-    watch.asked()
+    watch.start_answer()
     assert watch._before == 1.0

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from pandacli import Panda
-from pandacli.chat.turns import Manner, Subject, Talk
+from pandacli.chat.chat import Chat, Manner, SampledClip
 from pandacli.cli import settings
 from pandacli.inference.prefix import PrefixCache
 from pandacli.terminal.console import Screen
-from pandacli.terminal.repl import Session
+from pandacli.terminal.repl import Repl
 from pandacli.video import Clip, Frames, VideoInfo
 
-Converse = Callable[..., Talk]
+Converse = Callable[..., Chat]
 Capture = pytest.CaptureFixture[str]
 
 QUESTION, OTHER = "What happens?", "Is there a circle?"
@@ -31,12 +31,12 @@ def panda(checkpoint: Path) -> Panda:
 
 def made_up(
     clip: Clip, *, shade: int = 90, notices: tuple[str, ...] = (), num_frames: int = 4
-) -> Subject:
+) -> SampledClip:
     """A clip of which two frames were sampled, all of one shade."""
     pixels = np.full((2, 48, 64, 3), shade, np.uint8)
     info = VideoInfo(64, 48, 10.0, 20, 2.0, "mpeg4", True, tuple(n / 10 for n in range(20)))
     frames = Frames(pixels, (0, 10), (0.0, 1.0), info, notices)
-    return Subject(clip, frames, 0.1, 112, num_frames)
+    return SampledClip(clip, frames, 0.1, 112, num_frames)
 
 
 @pytest.fixture
@@ -46,18 +46,18 @@ def clip(tmp_path: Path) -> Clip:
 
 
 @pytest.fixture
-def start(panda: Panda, clip: Clip, tmp_path: Path) -> Callable[..., Talk]:
+def start(panda: Panda, clip: Clip, tmp_path: Path) -> Callable[..., Chat]:
     """Begins to talk; `log` is `tmp_path / "log.json"` unless something else is said."""
 
-    def start(load: Callable[..., Panda] = lambda _: panda, **more: Any) -> Talk:
+    def start(load: Callable[..., Panda] = lambda _: panda, **more: Any) -> Chat:
         given = {"log": tmp_path / "log.json", "max_tokens": 6} | more
         manner = Manner(max_tokens=given.pop("max_tokens"))
-        return Talk(load, "small", given.pop("subject", made_up(clip)), manner, **given)
+        return Chat(load, "small", given.pop("subject", made_up(clip)), manner, **given)
 
     return start
 
 
-def answer(talk: Talk, question: str) -> str:
+def answer(talk: Chat, question: str) -> str:
     """Asks, and reads the answer to its end."""
     return "".join(talk.ask(question))
 
@@ -101,7 +101,7 @@ class Typist:
         """Nothing is drawn."""
 
 
-def too_many_frames(subject: Subject) -> Subject:
+def too_many_frames(subject: SampledClip) -> SampledClip:
     """The same, but more than the small model can hold."""
     return replace(subject, num_frames=64)
 
@@ -118,7 +118,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 
 @pytest.fixture
-def converse(start: Callable[..., Talk], said: Callable[[str], None]) -> Converse:
+def converse(start: Callable[..., Chat], said: Callable[[str], None]) -> Converse:
     """Types these lines, to the end."""
     del said  # nothing more than the lines is typed
 
@@ -127,18 +127,18 @@ def converse(start: Callable[..., Talk], said: Callable[[str], None]) -> Convers
         look: Any = made_up,
         stats: bool = False,
         **more: Any,
-    ) -> Talk:
+    ) -> Chat:
         talk = start(**more)
         talk.wait(10)
         read = {
             name: settings.reader(name) for name in ("temperature", "max-tokens", "seed", "frames")
         }
         typist: Any = Typist(*lines)
-        Session(talk, typist, Screen(), look, read, pictures=False, stats=stats).run()
+        Repl(talk, typist, Screen(), look, read, pictures=False, stats=stats).run()
         return talk
 
     return converse
 
 
-def questions(talk: Talk) -> list[str]:
+def questions(talk: Chat) -> list[str]:
     return [turn.question for turn in talk.turns]

@@ -7,27 +7,27 @@ from pathlib import Path
 import pytest
 
 from pandacli import Panda
+from pandacli.chat.chat import Chat
 from pandacli.chat.conversation import Turn
 from pandacli.chat.transcript import read_transcript
-from pandacli.chat.turns import Talk
 from pandacli.errors import DeviceError, ModelError, UsageError
 from pandacli.terminal.console import Screen
-from pandacli.terminal.slash_commands import converse
-from pandacli.terminal.text import harmless
+from pandacli.terminal.slash_commands import answer_lines
+from pandacli.terminal.text import sanitize
 from tests.terminal.chat.conftest import OTHER, QUESTION
 
-Pipe = Callable[..., Talk]
+Pipe = Callable[..., Chat]
 Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture
-def pipe(start: Callable[..., Talk], monkeypatch: pytest.MonkeyPatch) -> Pipe:
+def pipe(start: Callable[..., Chat], monkeypatch: pytest.MonkeyPatch) -> Pipe:
     """Sends bytes to standard input, and answers them."""
 
-    def pipe(sent: bytes, *, stats: bool = False, quant: str = "auto", **more: object) -> Talk:
+    def pipe(sent: bytes, *, stats: bool = False, quant: str = "auto", **more: object) -> Chat:
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(sent)))
         talk = start(**more)
-        converse(talk, Screen(), stats=stats, quant=quant)
+        answer_lines(talk, Screen(), stats=stats, quant=quant)
         return talk
 
     return pipe
@@ -37,7 +37,7 @@ def test_each_line_is_a_question_and_each_answer_a_line(pipe: Pipe, capsys: Capt
     talk = pipe(f"{QUESTION}\n\n   \r\n{OTHER}".encode())
     assert [turn.question for turn in talk.turns] == [QUESTION, OTHER]
     printed = capsys.readouterr()
-    assert printed.out.split("\n")[:-1] == [harmless(turn.answer) for turn in talk.turns]
+    assert printed.out.split("\n")[:-1] == [sanitize(turn.answer) for turn in talk.turns]
     assert printed.err == "panda: the answer was cut off after 6 tokens: raise --max-tokens\n" * 2
 
 
@@ -115,11 +115,11 @@ def test_what_concerns_the_answer_is_told(
 
 
 def test_a_closed_input_is_an_error(
-    start: Callable[..., Talk], monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., Chat], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdin", None)
     with pytest.raises(UsageError, match="closed"):
-        converse(start(), Screen())
+        answer_lines(start(), Screen())
 
 
 def test_a_command_in_a_pipe_is_an_error_and_no_question(pipe: Pipe, capsys: Capture) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from pandacli import Panda
+from pandacli.chat.chat import Chat, SampledClip
 from pandacli.chat.conversation import Turn
 from pandacli.chat.transcript import Transcript, read_transcript, write_transcript
-from pandacli.chat.turns import Subject, Talk
 from pandacli.errors import ClipError, ModelError
 from pandacli.terminal.console import Screen
-from pandacli.terminal.repl import Session
-from pandacli.terminal.text import harmless
+from pandacli.terminal.repl import Repl
+from pandacli.terminal.text import sanitize
 from pandacli.video import Clip
 from tests.terminal.chat.conftest import (
     OTHER,
@@ -36,9 +36,9 @@ def test_the_clip_and_the_model_are_told_first(converse: Converse, capsys: Captu
     assert model == "Loading small. Type your question now; /help for commands."
 
 
-def test_quiet_begins_without_a_word(start: Callable[..., Talk], capsys: Capture) -> None:
+def test_quiet_begins_without_a_word(start: Callable[..., Chat], capsys: Capture) -> None:
     typist: Any = Typist()
-    Session(start(), typist, Screen(quiet=True), made_up, {}).run()
+    Repl(start(), typist, Screen(quiet=True), made_up, {}).run()
     assert capsys.readouterr().err == ""
 
 
@@ -62,7 +62,7 @@ def test_answers_go_to_stdout_and_become_turns(converse: Converse, capsys: Captu
     talk = converse(QUESTION, f"  {OTHER} ")
     assert questions(talk) == [QUESTION, OTHER]
     shown = capsys.readouterr().out
-    assert shown.splitlines() == [harmless(turn.answer) for turn in talk.turns]
+    assert shown.splitlines() == [sanitize(turn.answer) for turn in talk.turns]
 
 
 @pytest.mark.parametrize("line", ["", "   ", "\n"])
@@ -206,7 +206,7 @@ def test_turns_that_were_kept_can_be_taken_back(
 def test_a_clip_that_cannot_be_read_leaves_the_one_before(
     converse: Converse, capsys: Capture
 ) -> None:
-    def look(_: Clip, **__: Any) -> Subject:
+    def look(_: Clip, **__: Any) -> SampledClip:
         raise ClipError("there is no such file")
 
     talk = converse("/video other.mp4", QUESTION, look=look)
@@ -265,7 +265,7 @@ def test_leaving_is_no_error_where_the_model_is_not_to_be_had(converse: Converse
 
 
 def test_a_reset_begins_a_new_log_and_leaves_the_old_one(
-    start: Callable[..., Talk], tmp_path: Path
+    start: Callable[..., Chat], tmp_path: Path
 ) -> None:
     talk = start(new_log=lambda: tmp_path / "second.json")
     talk.wait(10)

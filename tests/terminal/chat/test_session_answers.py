@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from pandacli.chat.chat import SampledClip
 from pandacli.chat.conversation import Turn
 from pandacli.chat.transcript import read_transcript
-from pandacli.chat.turns import Subject
 from pandacli.errors import DeviceError
 from pandacli.inference.prefix import PrefixCache
 from pandacli.terminal import repl as session_module
-from pandacli.terminal.text import harmless
+from pandacli.terminal.text import sanitize
 from pandacli.video import Clip
 from tests.terminal.chat.conftest import OTHER, QUESTION, Capture, Converse, made_up, questions
 
@@ -61,7 +61,7 @@ def test_an_answer_that_is_stopped_stays_as_far_as_it_came(
     assert read_transcript(tmp_path / "log.json").turns == (cut, whole)
     printed = capsys.readouterr()
     assert "stopped" in printed.err
-    assert printed.out.splitlines()[0] == harmless(cut.answer)
+    assert printed.out.splitlines()[0] == sanitize(cut.answer)
 
 
 def test_running_out_of_memory_ends_the_line_and_not_the_talk(
@@ -128,7 +128,7 @@ def test_stats_tell_the_cost_and_how_full_the_context_is(
 def test_stats_stay_those_of_the_answer_where_another_part_is_looked_at(
     converse: Converse, capsys: Capture
 ) -> None:
-    def look(clip: Clip, **_: Any) -> Subject:
+    def look(clip: Clip, **_: Any) -> SampledClip:
         subject = made_up(clip)
         return replace(subject, frames=replace(subject.frames, times=(0.5, 1.5)))
 

@@ -6,12 +6,12 @@ from threading import Event
 import pytest
 
 from pandacli import Panda
-from pandacli.chat.turns import Talk
+from pandacli.chat.chat import Chat
 from pandacli.errors import ModelError
 from pandacli.terminal.repl import toolbar
 
 
-def test_the_toolbar_tells_how_full_the_context_is(start: Callable[..., Talk]) -> None:
+def test_the_toolbar_tells_how_full_the_context_is(start: Callable[..., Chat]) -> None:
     talk = start()
     talk.wait(10)
     assert toolbar(talk).startswith(" small · ")
@@ -19,7 +19,7 @@ def test_the_toolbar_tells_how_full_the_context_is(start: Callable[..., Talk]) -
 
 
 def test_the_toolbar_names_what_is_not_the_model_as_published(
-    start: Callable[..., Talk], monkeypatch: pytest.MonkeyPatch
+    start: Callable[..., Chat], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     talk = start()
     talk.wait(10)
@@ -27,7 +27,7 @@ def test_the_toolbar_names_what_is_not_the_model_as_published(
     assert " · 8bit torch · " in toolbar(talk)
 
 
-def test_the_toolbar_tells_what_is_being_done(start: Callable[..., Talk]) -> None:
+def test_the_toolbar_tells_what_is_being_done(start: Callable[..., Chat]) -> None:
     go_on = Event()
 
     def load(_: object) -> Panda:

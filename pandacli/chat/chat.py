@@ -36,7 +36,7 @@ class Manner:
 
 
 @dataclass(frozen=True)
-class Subject:
+class SampledClip:
     """What is looked at.
 
     Attributes:
@@ -85,7 +85,7 @@ def _from_anywhere(model: str) -> str:
     return os.path.abspath(os.path.expanduser(model))  # noqa: PTH100, PTH111  (as `resolve`)
 
 
-class Talk:
+class Chat:
     """A conversation whose model and prefix are made ready in the background.
 
     Args:
@@ -106,7 +106,7 @@ class Talk:
         self,
         load: Callable[[Say], "Panda"],
         model: str,
-        subject: Subject,
+        subject: SampledClip,
         manner: Manner,
         *,
         turns: Iterable[Turn] = (),
@@ -119,19 +119,19 @@ class Talk:
         self._computing = Lock()
         self._turns = list(turns)
         self._conversation: Conversation | None = None
-        self._before: tuple[Subject, Background[LoadedClip]] | None = None
+        self._before: tuple[SampledClip, Background[LoadedClip]] | None = None
         self._remembering: tuple[LoadedClip, Background[None]] | None = None
         self.panda = Background(load, lambda: self.changed())
         self._look_at(subject)
         self._kept = self.transcript()
 
-    def turn_to(self, subject: Subject) -> None:
-        """Talk about another clip from now on; the turns stay."""
+    def turn_to(self, subject: SampledClip) -> None:
+        """Chat about another clip from now on; the turns stay."""
         self._before = self.subject, self._clip
         self._look_at(subject)
 
     def turn_back(self) -> bool:
-        """Talk about the clip before again, where one that was turned to cannot be talked about.
+        """Chat about the clip before again, where one that was turned to cannot be talked about.
 
         Returns:
             Whether there was one.
@@ -141,7 +141,7 @@ class Talk:
         (self.subject, self._clip), self._before = self._before, None
         return True
 
-    def _look_at(self, subject: Subject) -> None:
+    def _look_at(self, subject: SampledClip) -> None:
         self.subject = subject
 
         def look(say: Say) -> "LoadedClip":

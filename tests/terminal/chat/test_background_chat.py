@@ -11,14 +11,14 @@ import pytest
 
 from pandacli import Panda
 from pandacli.background import Say
+from pandacli.chat.chat import Chat
 from pandacli.chat.conversation import Turn
 from pandacli.chat.transcript import read_transcript
-from pandacli.chat.turns import Talk
 from pandacli.errors import ModelError, UsageError
 from pandacli.video import Clip
 from tests.terminal.chat.conftest import OTHER, QUESTION, answer, made_up, too_many_frames
 
-Start = Callable[..., Talk]
+Start = Callable[..., Chat]
 
 
 def in_log(path: Path) -> list[str]:
