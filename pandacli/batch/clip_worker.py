@@ -17,7 +17,7 @@ from pandacli.errors import ClipError, DeviceError, PandaError, UsageError
 from pandacli.inference import Answer
 
 if TYPE_CHECKING:
-    from pandacli.inference import LoadedClip, Panda
+    from pandacli.inference import Panda, VideoSession
     from pandacli.inference.continuous_batching import Ask
     from pandacli.video import Frames
 
@@ -179,14 +179,14 @@ class ClipQuestions:
             if isinstance(question, Question) and self._system(question.record) == system:
                 yield question
 
-    def _answer(self, clip: "LoadedClip", questions: Iterator[Question]) -> Iterator[Done]:
+    def _answer(self, clip: "VideoSession", questions: Iterator[Question]) -> Iterator[Done]:
         self._more = True
         while self._more:
             self._more, self._repeats = False, 0
             yield from self._answer_some(clip, questions)
         self._remembered.clear()
 
-    def _answer_some(self, clip: "LoadedClip", questions: Iterator[Question]) -> Iterator[Done]:
+    def _answer_some(self, clip: "VideoSession", questions: Iterator[Question]) -> Iterator[Done]:
         """Answer the next questions: all of them, unless too many are the same."""
         started = perf_counter()
         try:

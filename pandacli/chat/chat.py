@@ -15,7 +15,7 @@ from pandacli.errors import PandaError
 from pandacli.video.clip import Clip
 
 if TYPE_CHECKING:
-    from pandacli.inference import AnswerStream, LoadedClip, Panda
+    from pandacli.inference import AnswerStream, Panda, VideoSession
     from pandacli.prefix_cache.clip import ClipPrefixes
     from pandacli.video import Frames
 
@@ -119,8 +119,8 @@ class Chat:
         self._computing = Lock()
         self._turns = list(turns)
         self._conversation: Conversation | None = None
-        self._before: tuple[SampledClip, Background[LoadedClip]] | None = None
-        self._remembering: tuple[LoadedClip, Background[None]] | None = None
+        self._before: tuple[SampledClip, Background[VideoSession]] | None = None
+        self._remembering: tuple[VideoSession, Background[None]] | None = None
         self.panda = Background(load, lambda: self.changed())
         self._look_at(subject)
         self._kept = self.transcript()
@@ -144,7 +144,7 @@ class Chat:
     def _look_at(self, subject: SampledClip) -> None:
         self.subject = subject
 
-        def look(say: Say) -> "LoadedClip":
+        def look(say: Say) -> "VideoSession":
             panda = self.panda.result()
             with self._computing:
                 clip = panda.open(

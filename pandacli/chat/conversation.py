@@ -9,7 +9,7 @@ from pandacli.errors import UsageError
 from pandacli.inference.answer import Answer, AnswerStream
 
 if TYPE_CHECKING:
-    from pandacli.inference.session import LoadedClip
+    from pandacli.inference.session import VideoSession
 
 _ROOM = 256
 """Tokens that an answer is given room for where turns have to be forgotten, if it may have them."""
@@ -48,7 +48,7 @@ class Conversation:
         forgotten: How many turns, from the first on, the model does not see any more.
     """
 
-    def __init__(self, clip: "LoadedClip", turns: Iterable[Turn] = ()) -> None:
+    def __init__(self, clip: "VideoSession", turns: Iterable[Turn] = ()) -> None:
         self.clip = clip
         self.turns = list(turns)
         self.forgotten = 0
@@ -68,8 +68,8 @@ class Conversation:
 
         Args:
             question: Any text.
-            max_tokens: As in `LoadedClip.stream`.
-            temperature: As in `LoadedClip.stream`.
+            max_tokens: As in `VideoSession.stream`.
+            temperature: As in `VideoSession.stream`.
             seed: Makes the conversation repeatable: each turn draws in its own way.
 
         Raises:
@@ -110,7 +110,7 @@ class Conversation:
                 self.turns.append(turn)
 
     def seen(self) -> list[tuple[str, str | Sequence[int]]]:
-        """The turns that the model still sees, as `LoadedClip.stream` takes them."""
+        """The turns that the model still sees, as `VideoSession.stream` takes them."""
         # ids, where there are: other ids can make the same text, and the cache would not do
         return [(turn.question, turn.ids or turn.answer) for turn in self.turns[self.forgotten :]]
 

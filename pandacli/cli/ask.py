@@ -25,7 +25,7 @@ from pandacli.terminal.report import Stopwatch, sparse_sampling_notice, truncati
 from pandacli.video.clip import Clip, local_file
 
 if TYPE_CHECKING:
-    from pandacli.inference import Answer, LoadedClip
+    from pandacli.inference import Answer, VideoSession
     from pandacli.video import Frames
 
 _LONGEST_QUESTION = 100_000  # characters; more than any model here can read
@@ -135,7 +135,7 @@ def ask(
 
 def _answer(
     asked: list[str],
-    clip: "LoadedClip",
+    clip: "VideoSession",
     chosen: dict[str, Any],
     screen: Screen,
     watch: Stopwatch,
@@ -152,7 +152,7 @@ def _answer(
 
 def _answer_in_json(
     asked: list[str],
-    clip: "LoadedClip",
+    clip: "VideoSession",
     video: str,
     model: str,
     chosen: dict[str, Any],
@@ -169,7 +169,7 @@ def _answer_in_json(
 
 
 def _how(chosen: dict[str, Any]) -> dict[str, Any]:
-    """Returns how to answer, as `LoadedClip.ask` takes it."""
+    """Returns how to answer, as `VideoSession.ask` takes it."""
     return {name: chosen[name.replace("_", "-")] for name in ("max_tokens", "temperature", "seed")}
 
 

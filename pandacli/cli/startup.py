@@ -26,7 +26,7 @@ from pandacli.video.clip import VIDEO_SUFFIXES, Clip
 
 if TYPE_CHECKING:
     from pandacli import Panda
-    from pandacli.inference import LoadedClip
+    from pandacli.inference import VideoSession
     from pandacli.prefix_cache.clip import ClipPrefixes
     from pandacli.video import Frames
 
@@ -251,7 +251,7 @@ def look_up(clip: Clip, chosen: dict[str, Any], screen: Screen) -> "ClipPrefixes
 
 
 @contextmanager
-def kept_afterwards(clip: "LoadedClip", screen: Screen) -> Iterator[None]:
+def kept_afterwards(clip: "VideoSession", screen: Screen) -> Iterator[None]:
     """Keeps what was computed of a clip after the block, and where a question was refused in it."""
     try:
         yield
@@ -261,7 +261,7 @@ def kept_afterwards(clip: "LoadedClip", screen: Screen) -> Iterator[None]:
     _keep(clip, screen)
 
 
-def _keep(clip: "LoadedClip", screen: Screen) -> None:
+def _keep(clip: "VideoSession", screen: Screen) -> None:
     """Keeps what was computed of a clip; if that cannot be, it is said, and no answer is lost."""
     try:
         with screen.status("caching the clip"):

@@ -14,7 +14,7 @@
     loaded_clip    a clip with its prefix (system prompt and frames) computed once
     prefix         the KV cache that questions on a clip share
     kept_prefix    the same on the disk, from one process to the next, in a `prefix_file`
-    language_model what the engine asks of a Llama, whatever computes it
+    backend what the engine asks of a Llama, whatever computes it
     torch_llama    the one in torch
     llama_cpp      the one in llama.cpp, over `llama_context`
     together       many questions on a clip at once, in the branches of its prefix:
@@ -34,14 +34,14 @@ from pandacli.inference.options import check_frame_count
 from pandacli.inference.panda import Panda
 
 if TYPE_CHECKING:
-    from pandacli.inference.session import LoadedClip
+    from pandacli.inference.session import VideoSession
 
-__all__ = ["Answer", "AnswerStream", "LoadedClip", "Panda", "Stats", "check_frame_count"]
+__all__ = ["Answer", "AnswerStream", "Panda", "Stats", "VideoSession", "check_frame_count"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "LoadedClip":
-        from pandacli.inference.session import LoadedClip
+    if name == "VideoSession":
+        from pandacli.inference.session import VideoSession
 
-        return LoadedClip
+        return VideoSession
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

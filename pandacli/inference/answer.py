@@ -18,7 +18,7 @@ class Stats:
             others were in the KV cache.
         answer_tokens: Tokens generated, with the one that ends the answer.
         load_seconds: Loading the model, once for all answers.
-        frames_seconds: Reading and fitting the frames, once for all answers on a clip.
+        frames_seconds: Sequence and fitting the frames, once for all answers on a clip.
         prefill_seconds: Computing what comes before the answer; the prefix is in it only for the
             first question on a clip.
         first_token_seconds: From the start of the work on this question to its first token.

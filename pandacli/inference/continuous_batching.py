@@ -1,7 +1,7 @@
 """Many questions about one clip, answered together behind the prefix that they share.
 
 A question joins as soon as there is room, in the same pass in which others get their next token,
-and leaves when its answer is whole. Reading many at once rounds sums in another order than reading
+and leaves when its answer is whole. Sequence many at once rounds sums in another order than reading
 one alone. So where exact answers are wanted, a token that was chosen by a hair counts for nothing:
 its question is put aside, and asked alone when the others are through. A question without others
 is asked alone from the start.
@@ -21,7 +21,7 @@ from pandacli.inference.answer import Answer
 from pandacli.inference.planning.devices import memory_errors
 
 if TYPE_CHECKING:
-    from pandacli.inference.backends import Branches
+    from pandacli.inference.backends import SequenceBatch
 
 MOST_AT_ONCE = 64
 """How many questions are answered at once where nothing else is said: more gain next to nothing."""
@@ -132,7 +132,7 @@ class Together(Iterator[tuple[int, Answer | PandaError]]):
         self,
         asked: Iterable[Asking | tuple[int, PandaError]],
         *,
-        branch: "Callable[[int], Branches]",
+        branch: "Callable[[int], SequenceBatch]",
         finish: Callable[[Asking, bool], Answer],
         alone: Callable[[Asking], Answer],
         stop: frozenset[int],
@@ -194,14 +194,14 @@ class Together(Iterator[tuple[int, Answer | PandaError]]):
         except DeviceError as error:
             return asking.number, error
 
-    def _until_done(self, branches: "Branches") -> Iterator[tuple[int, Answer]]:
+    def _until_done(self, branches: "SequenceBatch") -> Iterator[tuple[int, Answer]]:
         room = min(self._room, branches.room)
         at_once = min(self._at_once, branches.most_texts or self._at_once)
         while self._join(room, at_once) or self._active:
             self._make_room(branches, room)
             started = perf_counter()
             newcomers = any(not asking.answer for asking in self._active.values())
-            logits = branches.read({n: asking.unread for n, asking in self._active.items()})
+            logits = branches.append({n: asking.unread for n, asking in self._active.items()})
             tokens = self._choose(logits)
             seconds = perf_counter() - started
             if newcomers:
@@ -251,7 +251,7 @@ class Together(Iterator[tuple[int, Answer | PandaError]]):
             read += len(asking.ids)
         return read > 0
 
-    def _make_room(self, branches: "Branches", room: int) -> None:
+    def _make_room(self, branches: "SequenceBatch", room: int) -> None:
         """Have the youngest begin anew later, where all together have become too long."""
         used = sum(asking.positions for asking in self._active.values())
         while used > room and len(self._active) > 1:
@@ -260,7 +260,7 @@ class Together(Iterator[tuple[int, Answer | PandaError]]):
             began = bool(youngest.answer)
             self._active.pop(youngest.number)
             if began:
-                branches.end(youngest.number)
+                branches.remove(youngest.number)
             self._waiting.appendleft(youngest)
 
     def _start_over(self) -> int:
@@ -270,9 +270,9 @@ class Together(Iterator[tuple[int, Answer | PandaError]]):
         self._waiting.extendleft(reversed(begun))
         return len(begun)
 
-    def _leave(self, asking: Asking, branches: "Branches") -> None:
+    def _leave(self, asking: Asking, branches: "SequenceBatch") -> None:
         del self._active[asking.number]
-        branches.end(asking.number)
+        branches.remove(asking.number)
 
     def _choose(self, logits: Tensor) -> list[int | None]:
         """The next token of each active question, or None where it was chosen by a hair."""

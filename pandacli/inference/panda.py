@@ -12,8 +12,8 @@ from pandacli.inference.answer import Answer, AnswerStream
 from pandacli.inference.options import check_frame_count
 
 if TYPE_CHECKING:
-    from pandacli.inference.backends import LanguageModel
-    from pandacli.inference.session import LoadedClip
+    from pandacli.inference.backends import Backend
+    from pandacli.inference.session import VideoSession
     from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
     from pandacli.modeling.tokenization_videopanda import VideoPandaTokenizer
     from pandacli.prefix_cache.clip import ClipPrefixes
@@ -49,7 +49,7 @@ class Panda:
         tokenizer: "VideoPandaTokenizer",
         *,
         name: str,
-        language_model: "LanguageModel",
+        backend: "Backend",
         quant: "Quant" = "none",
         engine: str = "torch",
         load_seconds: float = 0.0,
@@ -57,7 +57,7 @@ class Panda:
         source: checkpoints.ResolvedModel | None = None,
     ) -> None:
         self.model = model
-        self.language_model = language_model
+        self.backend = backend
         self.tokenizer = tokenizer
         self.name = name
         places = dict.fromkeys(str(parameter.device) for parameter in model.parameters())
@@ -125,13 +125,13 @@ class Panda:
 
         plan = plan_for(resolved, quant, engine, device)
         tokenizer = read_tokenizer(resolved.folder, read_config(resolved.folder))
-        weights, language_model = load_plan(resolved, plan, report)
+        weights, backend = load_plan(resolved, plan, report)
         seconds = perf_counter() - started
         return cls(
             weights,
             tokenizer,
             name=resolved.name,
-            language_model=language_model,
+            backend=backend,
             quant=plan.quant,
             engine=plan.engine,
             load_seconds=seconds,
@@ -149,7 +149,7 @@ class Panda:
         system: str | None = None,
         frames_seconds: float = 0.0,
         cache: "bool | ClipPrefixes" = False,
-    ) -> "LoadedClip":
+    ) -> "VideoSession":
         """Read the frames of a clip, to ask about it.
 
         Args:
@@ -160,7 +160,7 @@ class Panda:
             system: The system prompt; None is the one that the model was trained with.
             frames_seconds: For `Frames`: how long reading them took, for the statistics.
             cache: Look for what was computed of the clip before on the disk, in which case no
-                frames are read, and let `LoadedClip.keep` put it there; at most 4 GB are kept, if
+                frames are read, and let `VideoSession.keep` put it there; at most 4 GB are kept, if
                 neither `PANDA_CACHE_SIZE` nor `ClipPrefixes` says otherwise. It needs a path or a
                 `Clip`, or `ClipPrefixes`. Every bit is kept: a greedy answer is the same with and
                 without it.
@@ -171,7 +171,7 @@ class Panda:
                 `PANDA_CACHE_SIZE` is no size.
         """
         check_frame_count(num_frames, self.model.config.num_frames)
-        from pandacli.inference.session import LoadedClip
+        from pandacli.inference.session import VideoSession
         from pandacli.video import Clip, Frames
         from pandacli.video.clip import local_file
 
@@ -188,7 +188,7 @@ class Panda:
             on_disk = _on_disk(clip, num_frames) if cache and clip else None
         else:
             on_disk = cache
-        return LoadedClip(
+        return VideoSession(
             self, frames, num_frames, system, frames_seconds, clip=clip, on_disk=on_disk
         )
 
@@ -206,7 +206,7 @@ class Panda:
         temperature: float = 0.0,
         seed: int | None = None,
     ) -> Answer:
-        """Ask one question; `open` and `LoadedClip.ask` in one, and with their arguments."""
+        """Ask one question; `open` and `VideoSession.ask` in one, and with their arguments."""
         clip = self.open(video, start=start, end=end, num_frames=num_frames, system=system)
         return clip.ask(
             question, history=history, max_tokens=max_tokens, temperature=temperature, seed=seed

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pandacli.inference.backends import Branches, Reading
+from pandacli.inference.backends import Sequence, SequenceBatch
 
 
 class PrefixCache:
@@ -20,13 +20,13 @@ class PrefixCache:
             from the disk; it only grows.
     """
 
-    def __init__(self, reading: Reading, *, computed: bool = True) -> None:
+    def __init__(self, reading: Sequence, *, computed: bool = True) -> None:
         self._reading = reading
         self._held: list[int] = []  # the ids read after the prefix
         self.length = reading.length
         self.prefilled = self.length if computed else 0
 
-    def read(self, ids: list[int], settled: int = 0) -> Tensor:
+    def append(self, ids: list[int], settled: int = 0) -> Tensor:
         """Read the ids of a question behind the prefix.
 
         Of the first `settled` ids (earlier turns), those that the cache still holds are kept. All
@@ -37,23 +37,23 @@ class PrefixCache:
         """
         kept = _common_start(self._held, ids[:settled])
         del self._held[kept:]
-        self._reading.crop(self.length + kept)
-        logits = self._reading.read(ids[kept:])
+        self._reading.truncate(self.length + kept)
+        logits = self._reading.append(ids[kept:])
         self._held += ids[kept:]
         self.prefilled += len(ids) - kept
         return logits
 
     def read_on(self, token: int) -> Tensor:
         """Read one token of the answer; returns the logits (vocabulary,) of the next."""
-        logits = self._reading.read([token])
+        logits = self._reading.append([token])
         self._held.append(token)
         return logits
 
-    def branch(self, room: int) -> Branches:
-        """Questions that each follow the prefix, to be read together; see `Reading.branch`."""
+    def batch(self, room: int) -> SequenceBatch:
+        """Questions that each follow the prefix, to be read together; see `Sequence.branch`."""
         self._held.clear()
-        self._reading.crop(self.length)
-        return self._reading.branch(room)
+        self._reading.truncate(self.length)
+        return self._reading.batch(room)
 
     def save(self, path: Path) -> None:
         """Write the prefix alone into a file; what was asked behind it stays as it is.

@@ -35,7 +35,7 @@ from pandacli.prefix_cache.clip import KeptPrefix
 from pandacli.video import preprocess
 
 if TYPE_CHECKING:
-    from pandacli.inference.backends import Reading
+    from pandacli.inference import backends
     from pandacli.inference.panda import Panda
     from pandacli.prefix_cache.clip import ClipPrefixes
     from pandacli.video import Clip, Frames
@@ -44,7 +44,7 @@ History = Sequence[tuple[str, str | Sequence[int]]]
 """Questions and their answers, as text or as the ids of `Answer.ids`."""
 
 
-class LoadedClip:
+class VideoSession:
     """A clip, opened by `Panda.open`; every question on it shares one prefix.
 
     The prefix (system prompt and frames) is computed when the first answer is wanted, and kept; or
@@ -106,7 +106,7 @@ class LoadedClip:
         """How many tokens the system prompt and the frames take."""
         return len(self._ids) - self._num_frames + self._video_tokens
 
-    def with_system(self, system: str | None) -> "LoadedClip":
+    def with_system(self, system: str | None) -> "VideoSession":
         """The same frames under another system prompt; they are not encoded again.
 
         Raises:
@@ -210,7 +210,7 @@ class LoadedClip:
 
         return Together(
             self._asking(asks, temperature, seed),
-            branch=prefix.branch,
+            branch=prefix.batch,
             finish=self._finish,
             alone=alone,
             stop=self._panda.stop_tokens,
@@ -335,7 +335,7 @@ class LoadedClip:
             prefix = self._read_prefix()
             # what stands before the question ends with the </s> of the last answer
             settled = len(ids) - ids[::-1].index(tokenizer.eos_id) if tokenizer.eos_id in ids else 0
-            logits = prefix.read(ids, settled)
+            logits = prefix.append(ids, settled)
             prefill_seconds = perf_counter() - started
             tokens = generate(logits, prefix.read_on, choose, stop, limit)
             token = next(tokens)
@@ -386,16 +386,16 @@ class LoadedClip:
             self._video_tokens = self._prefix.length - len(self._ids) + self._num_frames
         return self._prefix
 
-    def _compute_prefix(self) -> "Reading":
+    def _compute_prefix(self) -> "backends.Sequence":
         model = self._panda.model
         ids = torch.tensor([self._ids], device=model.device)
-        reading = self._panda.language_model.start()
+        reading = self._panda.backend.new_sequence()
         with torch.inference_mode():
             if self._encoded is None:
                 pixel_values = self._pixels()[None].to(model.device)
                 (self._encoded,) = model.model.encode_frames(pixel_values)
             (embedded,) = model.embed_frames(ids, [self._encoded])
-        reading.read_embeddings(embedded)
+        reading.prefill(embedded)
         return reading
 
     def _look_for_prefix(self) -> KeptPrefix | None:

@@ -26,7 +26,7 @@ from pandacli.prefix_cache.disk import Entry, Label, Prefixes, entry_name
 from pandacli.video.clip import Clip
 
 if TYPE_CHECKING:
-    from pandacli.inference.backends import Reading
+    from pandacli.inference.backends import Sequence
     from pandacli.inference.panda import Panda
     from pandacli.inference.prefix import PrefixCache
     from pandacli.video import Frames
@@ -144,7 +144,7 @@ class KeptPrefix:
             self._drop()
             return None
 
-    def restore(self) -> "Reading | None":
+    def restore(self) -> "Sequence | None":
         """The model, having read it; None where it is not there, or was damaged.
 
         Raises:
@@ -153,7 +153,7 @@ class KeptPrefix:
         if self._entry is None:
             return None
         try:
-            reading = self._panda.language_model.restore(self._entry.kv)
+            reading = self._panda.backend.restore(self._entry.kv)
         except ModelError:
             self._drop()
             return None

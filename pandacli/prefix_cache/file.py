@@ -2,7 +2,7 @@
 
 What is loaded is exactly what was saved, so that an answer does not depend on whether its prefix
 was computed or read from the disk. A tensor in float32 whose numbers all fit into half precision
-takes half the space (`TorchLlama` rounds the prefixes of quantised models so).
+takes half the space (`TorchBackend` rounds the prefixes of quantised models so).
 
 The file is safetensors. Of each layer N it holds `k.N` and `v.N` (heads, length, head size), and in
 its metadata a checksum of each layer.

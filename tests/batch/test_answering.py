@@ -14,7 +14,7 @@ from pandacli.batch.record_index import BadLine, Question
 from pandacli.batch.records import Record, RecordError
 from pandacli.errors import DeviceError
 from pandacli.inference import continuous_batching as together
-from pandacli.inference.session import LoadedClip
+from pandacli.inference.session import VideoSession
 from pandacli.video import Clip, Frames, sample_frames
 
 QUESTIONS = [
@@ -58,9 +58,9 @@ def lines(panda: Panda, frames: Frames) -> Callable[..., dict[int, dict[str, Any
 def asks(monkeypatch: pytest.MonkeyPatch) -> list[together.Ask]:
     """What the engine is asked."""
     seen: list[together.Ask] = []
-    ask_together = LoadedClip.ask_together
+    ask_together = VideoSession.ask_together
 
-    def listening(clip: LoadedClip, asks: Any, **how: Any) -> Any:
+    def listening(clip: VideoSession, asks: Any, **how: Any) -> Any:
         def told() -> Iterator[together.Ask]:
             for ask in asks:
                 seen.append(ask)
@@ -68,7 +68,7 @@ def asks(monkeypatch: pytest.MonkeyPatch) -> list[together.Ask]:
 
         return ask_together(clip, told(), **how)
 
-    monkeypatch.setattr(LoadedClip, "ask_together", listening)
+    monkeypatch.setattr(VideoSession, "ask_together", listening)
     return seen
 
 
@@ -179,7 +179,7 @@ def test_too_little_memory_for_a_clip_is_said_of_its_questions(lines, monkeypatc
     def too_large(*_: Any, **__: Any) -> None:
         raise DeviceError("out of memory", "look at fewer --frames")
 
-    monkeypatch.setattr(LoadedClip, "ask_together", too_large)
+    monkeypatch.setattr(VideoSession, "ask_together", too_large)
     answered = lines(records("Why?", "What?"))
     said = {"kind": "memory", "message": "out of memory; look at fewer --frames"}
     assert [line["error"] for line in answered.values()] == [said, said]

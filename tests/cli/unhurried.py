@@ -20,6 +20,6 @@ def unhurried(read):
 
 
 if __name__ == "__main__":
-    for reads in (torch_llama.TorchReading, torch_branches.TorchBranches):
+    for reads in (torch_llama.TorchSequence, torch_branches.TorchSequenceBatch):
         reads.read = unhurried(reads.read)
     main()

@@ -33,7 +33,7 @@ QUESTION = "Is there a red circle?"
 
 def logits(panda: Panda) -> torch.Tensor:
     """Of the token that comes after a question."""
-    return panda.language_model.start().read(panda.tokenizer.encode(QUESTION))
+    return panda.backend.new_sequence().append(panda.tokenizer.encode(QUESTION))
 
 
 @each_form
@@ -70,8 +70,10 @@ def test_8_bits_in_torch_are_as_exact_as_in_llama_cpp() -> None:
 
     def all_logits(quant: str, engine: str) -> torch.Tensor:
         panda = Panda.load("tiny", device="cpu", quant=quant, engine=engine)
-        llama, tokenizer = panda.language_model, panda.tokenizer
-        return torch.stack([llama.start().read(tokenizer.encode(text)) for text in questions])
+        llama, tokenizer = panda.backend, panda.tokenizer
+        return torch.stack(
+            [llama.new_sequence().append(tokenizer.encode(text)) for text in questions]
+        )
 
     wanted = all_logits("none", "torch")
     ours, theirs = (

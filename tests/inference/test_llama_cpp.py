@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from pandacli.errors import DeviceError, ModelError, UsageError
-from pandacli.inference.backends import LanguageModel
+from pandacli.inference.backends import Backend
 from pandacli.inference.backends.llama_cpp.context import LlamaContext
-from pandacli.inference.backends.llama_cpp.model import LlamaCpp, LlamaCppReading
+from pandacli.inference.backends.llama_cpp.model import LlamaCppBackend, LlamaCppSequence
 from pandacli.modeling import VideoPandaConfig, VideoPandaForConditionalGeneration
 from pandacli.quantization import llama_library as library_module
 from pandacli.quantization.gguf import GgufForm, export_gguf
@@ -57,8 +57,8 @@ def gguf_of(folder: Path, model: VideoPandaForConditionalGeneration) -> Callable
 
 
 @pytest.fixture
-def llama(gguf_of: Callable[[GgufForm], Path]) -> LlamaCpp:
-    return LlamaCpp(gguf_of("f32"), context=256, threads=1)
+def llama(gguf_of: Callable[[GgufForm], Path]) -> LlamaCppBackend:
+    return LlamaCppBackend(gguf_of("f32"), context=256, threads=1)
 
 
 def torch_logits(model: VideoPandaForConditionalGeneration, ids: list[int]) -> Tensor:
@@ -76,15 +76,15 @@ def error(given: Tensor, wanted: Tensor) -> float:
     return float((given - wanted).norm() / wanted.norm())
 
 
-def having_read(llama: LlamaCpp, ids: list[int]) -> LlamaCppReading:
-    reading = llama.start()
-    reading.read(ids)
+def having_read(llama: LlamaCppBackend, ids: list[int]) -> LlamaCppSequence:
+    reading = llama.new_sequence()
+    reading.append(ids)
     return reading
 
 
-def test_it_is_a_language_model(llama: LlamaCpp) -> None:
-    given: LanguageModel = llama
-    assert given.start().length == 0
+def test_it_is_a_language_model(llama: LlamaCppBackend) -> None:
+    given: Backend = llama
+    assert given.new_sequence().length == 0
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,8 @@ def test_logits_are_those_of_torch(
     least: float,
     most: float,
 ) -> None:
-    reading = LlamaCpp(gguf_of(form), context=64, threads=1).start()
-    assert least < error(reading.read(IDS), torch_logits(model, IDS)) < most
+    reading = LlamaCppBackend(gguf_of(form), context=64, threads=1).new_sequence()
+    assert least < error(reading.append(IDS), torch_logits(model, IDS)) < most
     assert reading.length == len(IDS)
 
 
@@ -109,128 +109,130 @@ def test_greedy_tokens_are_those_of_torch(
     gguf_of: Callable[[GgufForm], Path],
     form: GgufForm,
 ) -> None:
-    reading = LlamaCpp(gguf_of(form), context=128, threads=1).start()
-    ids, token = list(IDS), int(reading.read(IDS).argmax())
+    reading = LlamaCppBackend(gguf_of(form), context=128, threads=1).new_sequence()
+    ids, token = list(IDS), int(reading.append(IDS).argmax())
     for _ in range(12):
         assert token == int(torch_logits(model, ids).argmax())
         ids.append(token)
-        token = int(reading.read([token]).argmax())
+        token = int(reading.append([token]).argmax())
 
 
 def test_a_narrow_model_reads_too(tmp_path: Path) -> None:
     model = save_small_llama(tmp_path / "narrow", hidden_size=192)
     export_gguf(tmp_path / "narrow", tmp_path / "narrow.gguf", "q4_k_m")
-    reading = LlamaCpp(tmp_path / "narrow.gguf", context=64, threads=1).start()
-    assert error(reading.read(IDS), torch_logits(model, IDS)) < 0.7
+    reading = LlamaCppBackend(tmp_path / "narrow.gguf", context=64, threads=1).new_sequence()
+    assert error(reading.append(IDS), torch_logits(model, IDS)) < 0.7
 
 
 def test_embeddings_say_what_ids_say(
-    model: VideoPandaForConditionalGeneration, llama: LlamaCpp
+    model: VideoPandaForConditionalGeneration, llama: LlamaCppBackend
 ) -> None:
-    reading = llama.start()
-    reading.read_embeddings(embed(model, IDS[:40]).to(torch.float64))
-    reading.read_embeddings(embed(model, IDS[40:-1]))
+    reading = llama.new_sequence()
+    reading.prefill(embed(model, IDS[:40]).to(torch.float64))
+    reading.prefill(embed(model, IDS[40:-1]))
     assert reading.length == len(IDS) - 1
-    assert error(reading.read(IDS[-1:]), torch_logits(model, IDS)) < HALF
+    assert error(reading.append(IDS[-1:]), torch_logits(model, IDS)) < HALF
 
 
 def test_a_long_prefix_is_read_slice_by_slice(
     model: VideoPandaForConditionalGeneration, gguf_of: Callable[[GgufForm], Path]
 ) -> None:
     ids = [(11 * place) % 400 for place in range(1100)]
-    reading = LlamaCpp(gguf_of("f32"), context=1200, threads=1).start()
-    reading.read_embeddings(embed(model, ids[:-1]))
+    reading = LlamaCppBackend(gguf_of("f32"), context=1200, threads=1).new_sequence()
+    reading.prefill(embed(model, ids[:-1]))
     assert reading.length == 1099
-    assert error(reading.read(ids[-1:]), torch_logits(model, ids)) < 3 * HALF
+    assert error(reading.append(ids[-1:]), torch_logits(model, ids)) < 3 * HALF
 
 
-def test_a_cropped_reading_reads_on_from_there(llama: LlamaCpp) -> None:
-    wanted = llama.start().read(IDS)
+def test_a_cropped_reading_reads_on_from_there(llama: LlamaCppBackend) -> None:
+    wanted = llama.new_sequence().append(IDS)
     reading = having_read(llama, IDS[:30] + [9] * 20)
-    reading.crop(30)
+    reading.truncate(30)
     assert reading.length == 30
-    assert error(reading.read(IDS[30:]), wanted) < HALF
-    reading.crop(1000)
+    assert error(reading.append(IDS[30:]), wanted) < HALF
+    reading.truncate(1000)
     assert reading.length == len(IDS)
 
 
-def test_forks_share_a_past_and_nothing_else(llama: LlamaCpp) -> None:
-    wanted = llama.start().read(IDS)
+def test_forks_share_a_past_and_nothing_else(llama: LlamaCppBackend) -> None:
+    wanted = llama.new_sequence().append(IDS)
     reading = having_read(llama, IDS[:30])
     fork = reading.fork()
-    reading.crop(10)
-    reading.read([3] * 70)
-    assert error(fork.read(IDS[30:]), wanted) < HALF
+    reading.truncate(10)
+    reading.append([3] * 70)
+    assert error(fork.append(IDS[30:]), wanted) < HALF
     del reading
-    fork.crop(59)
-    assert error(fork.read(IDS[59:]), wanted) < HALF
+    fork.truncate(59)
+    assert error(fork.append(IDS[59:]), wanted) < HALF
 
 
-def test_forks_that_fill_a_context_move_to_their_own(llama: LlamaCpp) -> None:
-    wanted = [llama.start().read([*IDS, *[number] * 100]) for number in range(4)]
+def test_forks_that_fill_a_context_move_to_their_own(llama: LlamaCppBackend) -> None:
+    wanted = [llama.new_sequence().append([*IDS, *[number] * 100]) for number in range(4)]
     reading = having_read(llama, IDS)
     forks = [reading.fork() for _ in range(4)]
-    given = [fork.read([number] * 100) for number, fork in enumerate(forks)]
+    given = [fork.append([number] * 100) for number, fork in enumerate(forks)]
     for one, other in zip(given, wanted, strict=True):
         assert error(one, other) < HALF
 
 
-def test_there_can_be_any_number_of_forks(llama: LlamaCpp) -> None:
-    wanted = llama.start().read([*IDS, 5])
+def test_there_can_be_any_number_of_forks(llama: LlamaCppBackend) -> None:
+    wanted = llama.new_sequence().append([*IDS, 5])
     reading = having_read(llama, IDS)
     forks = [reading.fork() for _ in range(140)]
-    assert all(error(fork.read([5]), wanted) < HALF for fork in forks)
+    assert all(error(fork.append([5]), wanted) < HALF for fork in forks)
 
 
-def test_a_sequence_is_used_again(llama: LlamaCpp) -> None:
-    wanted = llama.start().read([*IDS, 5])
+def test_a_sequence_is_used_again(llama: LlamaCppBackend) -> None:
+    wanted = llama.new_sequence().append([*IDS, 5])
     reading = having_read(llama, IDS)
     for _ in range(140):
         fork = reading.fork()
         assert fork._context is reading._context
-        given = fork.read([5])
+        given = fork.append([5])
     assert error(given, wanted) < HALF
 
 
 def test_a_saved_reading_goes_on_where_it_was(
-    llama: LlamaCpp, gguf_of: Callable[[GgufForm], Path], tmp_path: Path
+    llama: LlamaCppBackend, gguf_of: Callable[[GgufForm], Path], tmp_path: Path
 ) -> None:
-    wanted = llama.start().read(IDS)
+    wanted = llama.new_sequence().append(IDS)
     having_read(llama, IDS[:-1]).save(tmp_path / "reading")
-    restored = LlamaCpp(gguf_of("f32"), context=100, threads=1).restore(tmp_path / "reading")
+    restored = LlamaCppBackend(gguf_of("f32"), context=100, threads=1).restore(tmp_path / "reading")
     assert restored.length == len(IDS) - 1
-    assert error(restored.read(IDS[-1:]), wanted) < HALF
+    assert error(restored.append(IDS[-1:]), wanted) < HALF
     assert [path.name for path in tmp_path.iterdir()] == ["reading"]
 
 
-def test_the_beginning_of_a_reading_can_be_saved_alone(llama: LlamaCpp, tmp_path: Path) -> None:
-    wanted = llama.start().read([*IDS, 5])
+def test_the_beginning_of_a_reading_can_be_saved_alone(
+    llama: LlamaCppBackend, tmp_path: Path
+) -> None:
+    wanted = llama.new_sequence().append([*IDS, 5])
     reading = having_read(llama, [*IDS, 7, 8, 9])
     reading.save(tmp_path / "reading", len(IDS))
     assert reading.length == len(IDS) + 3
     restored = llama.restore(tmp_path / "reading")
     assert restored.length == len(IDS)
-    assert error(restored.read([5]), wanted) < HALF
+    assert error(restored.append([5]), wanted) < HALF
 
 
 def test_a_saved_reading_is_restored_by_its_own_model_only(
-    llama: LlamaCpp, gguf_of: Callable[[GgufForm], Path], tmp_path: Path
+    llama: LlamaCppBackend, gguf_of: Callable[[GgufForm], Path], tmp_path: Path
 ) -> None:
     having_read(llama, IDS).save(tmp_path / "reading")
     with pytest.raises(ModelError, match="was not saved by this model"):
-        LlamaCpp(gguf_of("f16"), context=256, threads=1).restore(tmp_path / "reading")
+        LlamaCppBackend(gguf_of("f16"), context=256, threads=1).restore(tmp_path / "reading")
 
 
 def test_a_context_that_is_too_small_for_a_saved_reading_is_told(
-    llama: LlamaCpp, gguf_of: Callable[[GgufForm], Path], tmp_path: Path
+    llama: LlamaCppBackend, gguf_of: Callable[[GgufForm], Path], tmp_path: Path
 ) -> None:
     having_read(llama, IDS * 4).save(tmp_path / "reading")
     with pytest.raises(ModelError, match="does not fit into a context of 64 tokens"):
-        LlamaCpp(gguf_of("f32"), context=64, threads=1).restore(tmp_path / "reading")
+        LlamaCppBackend(gguf_of("f32"), context=64, threads=1).restore(tmp_path / "reading")
 
 
 @pytest.mark.parametrize("place", [0, 12, 40, 400, 5000, -1])
-def test_a_damaged_reading_is_refused(llama: LlamaCpp, tmp_path: Path, place: int) -> None:
+def test_a_damaged_reading_is_refused(llama: LlamaCppBackend, tmp_path: Path, place: int) -> None:
     path = tmp_path / "reading"
     having_read(llama, IDS).save(path)
     content = bytearray(path.read_bytes())
@@ -244,7 +246,7 @@ def test_a_damaged_reading_is_refused(llama: LlamaCpp, tmp_path: Path, place: in
 
 
 def test_a_reading_that_is_not_there_or_has_no_place_is_told(
-    llama: LlamaCpp, tmp_path: Path
+    llama: LlamaCppBackend, tmp_path: Path
 ) -> None:
     with pytest.raises(ModelError, match="no file"):
         llama.restore(tmp_path / "reading")
@@ -253,9 +255,9 @@ def test_a_reading_that_is_not_there_or_has_no_place_is_told(
 
 
 def test_an_interrupted_reading_is_as_it_was(
-    llama: LlamaCpp, monkeypatch: pytest.MonkeyPatch
+    llama: LlamaCppBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = llama.start().read([*IDS, 5])
+    wanted = llama.new_sequence().append([*IDS, 5])
     reading = having_read(llama, IDS)
     library, weights = llama_library(), llama._weights
     decode, statuses = library.llama_decode, []
@@ -272,33 +274,35 @@ def test_an_interrupted_reading_is_as_it_was(
         with monkeypatch.context() as patch:
             patch.setattr(library, "llama_decode", interrupted)
             with pytest.raises(KeyboardInterrupt):
-                reading.read([9] * 50)
+                reading.append([9] * 50)
     finally:
         signal.signal(signal.SIGINT, before)
     assert statuses == [2]  # llama.cpp says so itself
     assert reading.length == len(IDS)
-    assert error(reading.read([5]), wanted) < HALF
+    assert error(reading.append([5]), wanted) < HALF
 
 
-def test_a_failure_of_llama_cpp_is_told(llama: LlamaCpp, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_of_llama_cpp_is_told(
+    llama: LlamaCppBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(llama_library(), "llama_decode", lambda *_: -3)
     with pytest.raises(DeviceError, match="could not compute: it gave status -3"):
-        llama.start().read(IDS)
+        llama.new_sequence().append(IDS)
 
 
-def test_what_cannot_be_read_is_refused(llama: LlamaCpp) -> None:
+def test_what_cannot_be_read_is_refused(llama: LlamaCppBackend) -> None:
     reading = having_read(llama, IDS)
     for ids in ([], [400], [-1, 3]):
         with pytest.raises(ValueError, match="wanted ids from 0 to 399"):
-            reading.read(ids)
+            reading.append(ids)
     with pytest.raises(ValueError, match="260 positions are more than the context's 256"):
-        reading.read([1] * 200)
+        reading.append([1] * 200)
     with pytest.raises(ValueError, match=r"wanted \(n, 256\)"):
-        reading.read_embeddings(torch.zeros(3, 64))
+        reading.prefill(torch.zeros(3, 64))
     assert reading.length == len(IDS)
 
 
-def test_memory_is_freed_with_the_last_reading(llama: LlamaCpp) -> None:
+def test_memory_is_freed_with_the_last_reading(llama: LlamaCppBackend) -> None:
     reading = having_read(llama, IDS)
     fork = reading.fork()
     context: weakref.ref[LlamaContext] = weakref.ref(reading._context)
@@ -313,8 +317,8 @@ def test_nothing_is_said_on_the_terminal(
 ) -> None:
     (tmp_path / "cut.gguf").write_bytes(gguf_of("f16").read_bytes()[:100_000])
     with pytest.raises(ModelError):
-        LlamaCpp(tmp_path / "cut.gguf", context=64, threads=1)
-    LlamaCpp(gguf_of("f16"), context=64, threads=1).start().read(IDS)
+        LlamaCppBackend(tmp_path / "cut.gguf", context=64, threads=1)
+    LlamaCppBackend(gguf_of("f16"), context=64, threads=1).new_sequence().append(IDS)
     assert capfd.readouterr() == ("", "")
 
 
@@ -322,12 +326,12 @@ def test_nothing_is_said_on_the_terminal(
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "odd.gguf").write_bytes(content)
     with pytest.raises(ModelError, match=r"odd\.gguf cannot be read by llama\.cpp"):
-        LlamaCpp(tmp_path / "odd.gguf", context=64, threads=1)
+        LlamaCppBackend(tmp_path / "odd.gguf", context=64, threads=1)
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no file"):
-        LlamaCpp(tmp_path / "none.gguf", context=64, threads=1)
+        LlamaCppBackend(tmp_path / "none.gguf", context=64, threads=1)
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -372,10 +376,10 @@ def test_it_answers_as_the_official_model(name: str, tmp_path: Path) -> None:
         (embedded,) = model.embed_prompt(
             vectors.tensors["input_ids"].unsqueeze(0), input_pixels(vectors)
         )
-    reading = LlamaCpp(tmp_path / "model.gguf", context=4096, threads=2).start()
-    reading.read_embeddings(embedded[:-1])
-    logits = reading.read(vectors.tensors["input_ids"][-1:].tolist())
+    reading = LlamaCppBackend(tmp_path / "model.gguf", context=4096, threads=2).new_sequence()
+    reading.prefill(embedded[:-1])
+    logits = reading.append(vectors.tensors["input_ids"][-1:].tolist())
     assert error(logits, vectors.tensors["last_logits"]) < 5 * HALF
     for token in vectors.tensors["new_ids"].tolist():
         assert int(logits.argmax()) == token
-        logits = reading.read([token])
+        logits = reading.append([token])

@@ -9,7 +9,7 @@ import torch
 
 from pandacli import Panda
 from pandacli.errors import DeviceError, UsageError
-from pandacli.inference import LoadedClip
+from pandacli.inference import VideoSession
 from pandacli.inference import session as loaded_clip
 from pandacli.modeling.patches import count_tokens
 from pandacli.modeling.prompt import encode_prompt
@@ -20,11 +20,11 @@ HISTORY = [("What happens?", "A red circle moves left."), ("Is it red?", "yes")]
 
 
 @pytest.fixture
-def loaded(panda: Panda, clip: Path) -> LoadedClip:
+def loaded(panda: Panda, clip: Path) -> VideoSession:
     return panda.open(clip)
 
 
-def pixels(panda: Panda, loaded: LoadedClip, num_frames: int = 8) -> torch.Tensor:
+def pixels(panda: Panda, loaded: VideoSession, num_frames: int = 8) -> torch.Tensor:
     config = panda.model.config
     return preprocess(
         loaded.frames.pixels,
@@ -36,7 +36,7 @@ def pixels(panda: Panda, loaded: LoadedClip, num_frames: int = 8) -> torch.Tenso
 
 def full_answer(
     panda: Panda,
-    loaded: LoadedClip,
+    loaded: VideoSession,
     question: str,
     history: list[tuple[str, str]],
     max_tokens: int,
@@ -68,7 +68,7 @@ def watch_reading(panda: Panda, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_answers_on_a_shared_prefix_equal_those_of_a_full_prefill(
-    panda: Panda, loaded: LoadedClip
+    panda: Panda, loaded: VideoSession
 ) -> None:
     for history in ([], HISTORY, HISTORY[:1]):
         for question in QUESTIONS:
@@ -76,7 +76,7 @@ def test_answers_on_a_shared_prefix_equal_those_of_a_full_prefill(
             assert answer.text == full_answer(panda, loaded, question, history, 12)
 
 
-def test_the_questions_have_answers_of_their_own(loaded: LoadedClip) -> None:
+def test_the_questions_have_answers_of_their_own(loaded: VideoSession) -> None:
     """Or the test above would prove nothing."""
     answers = {loaded.ask(question, max_tokens=12).text for question in QUESTIONS}
     followed = {loaded.ask(question, history=HISTORY, max_tokens=12).text for question in QUESTIONS}
@@ -84,7 +84,7 @@ def test_the_questions_have_answers_of_their_own(loaded: LoadedClip) -> None:
 
 
 def test_the_frames_are_encoded_once_for_all_questions(
-    loaded: LoadedClip, panda: Panda, monkeypatch: pytest.MonkeyPatch
+    loaded: VideoSession, panda: Panda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks = []
     look = panda.model.model.video_tower.forward
@@ -100,7 +100,7 @@ def test_the_frames_are_encoded_once_for_all_questions(
 
 
 def test_a_question_reads_only_its_own_tokens(
-    loaded: LoadedClip, panda: Panda, monkeypatch: pytest.MonkeyPatch
+    loaded: VideoSession, panda: Panda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded.ask("What happens?", max_tokens=3)
     read = watch_reading(panda, monkeypatch)
@@ -109,7 +109,7 @@ def test_a_question_reads_only_its_own_tokens(
 
 
 def test_a_follow_up_reads_no_turn_twice(
-    loaded: LoadedClip, panda: Panda, monkeypatch: pytest.MonkeyPatch
+    loaded: VideoSession, panda: Panda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded.ask("What happens?", history=HISTORY, max_tokens=3)
     read = watch_reading(panda, monkeypatch)
@@ -118,13 +118,13 @@ def test_a_follow_up_reads_no_turn_twice(
     assert read == [len(own)]
 
 
-def test_asking_again_gives_the_same_answer(loaded: LoadedClip) -> None:
+def test_asking_again_gives_the_same_answer(loaded: VideoSession) -> None:
     first = loaded.ask("What happens?", max_tokens=12).text
     loaded.ask("Is there a circle?", history=HISTORY, max_tokens=12)
     assert loaded.ask("What happens?", max_tokens=12).text == first
 
 
-def test_a_stream_that_is_closed_early_leaves_the_clip_usable(loaded: LoadedClip) -> None:
+def test_a_stream_that_is_closed_early_leaves_the_clip_usable(loaded: VideoSession) -> None:
     expected = loaded.ask("What happens?", max_tokens=12).text
     with loaded.stream("Is there a circle?", max_tokens=12) as stream:
         next(stream)
@@ -135,7 +135,7 @@ def test_a_stream_that_is_closed_early_leaves_the_clip_usable(loaded: LoadedClip
 
 
 def test_an_interrupt_in_the_middle_of_the_model_leaves_the_clip_usable(
-    loaded: LoadedClip, panda: Panda, monkeypatch: pytest.MonkeyPatch
+    loaded: VideoSession, panda: Panda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = loaded.ask("What happens?", max_tokens=12).text
     stream = loaded.stream("What happens?", history=HISTORY, max_tokens=12)
@@ -152,7 +152,7 @@ def test_an_interrupt_in_the_middle_of_the_model_leaves_the_clip_usable(
 
 
 def test_an_interrupt_while_the_frames_are_encoded_leaves_the_clip_usable(
-    loaded: LoadedClip, panda: Panda, monkeypatch: pytest.MonkeyPatch
+    loaded: VideoSession, panda: Panda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
 
@@ -165,7 +165,7 @@ def test_an_interrupt_while_the_frames_are_encoded_leaves_the_clip_usable(
     assert loaded.ask("What happens?", max_tokens=4).text
 
 
-def test_a_stream_whose_place_was_taken_says_so(loaded: LoadedClip) -> None:
+def test_a_stream_whose_place_was_taken_says_so(loaded: VideoSession) -> None:
     older = loaded.stream("What happens?", max_tokens=12)
     newer = loaded.stream("Is there a circle?", max_tokens=12)
     next(older)
@@ -176,13 +176,13 @@ def test_a_stream_whose_place_was_taken_says_so(loaded: LoadedClip) -> None:
     assert newer.answer.text == loaded.ask("Is there a circle?", max_tokens=12).text
 
 
-def test_decoding_stops_at_the_most_tokens(loaded: LoadedClip) -> None:
+def test_decoding_stops_at_the_most_tokens(loaded: VideoSession) -> None:
     answer = loaded.ask("What happens?", max_tokens=5)
     assert (answer.finish_reason, answer.stats.answer_tokens) == ("length", 5)
 
 
 def test_decoding_stops_at_the_end_token(
-    loaded: LoadedClip, panda: Panda, monkeypatch: pytest.MonkeyPatch
+    loaded: VideoSession, panda: Panda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = loaded.ask("What happens?", max_tokens=5)
     head = panda.model.lm_head.forward
@@ -200,7 +200,9 @@ def test_decoding_stops_at_the_end_token(
     assert (answer.finish_reason, answer.stats.answer_tokens) == ("stop", 6)
 
 
-def test_a_question_too_long_for_the_context_is_refused_before_the_work(loaded: LoadedClip) -> None:
+def test_a_question_too_long_for_the_context_is_refused_before_the_work(
+    loaded: VideoSession,
+) -> None:
     with pytest.raises(UsageError, match="the model can hold 512"):
         loaded.stream("circle " * 600)
 
@@ -215,7 +217,7 @@ def test_a_clip_too_long_for_the_context_is_refused_before_the_work(
         panda.open(clip, num_frames=40)
 
 
-def test_an_answer_stops_at_the_end_of_the_context(loaded: LoadedClip) -> None:
+def test_an_answer_stops_at_the_end_of_the_context(loaded: VideoSession) -> None:
     answer = loaded.ask("circle " * 25, max_tokens=1024)
     stats = answer.stats
     assert answer.finish_reason == "length"
@@ -233,12 +235,14 @@ def test_an_answer_stops_at_the_end_of_the_context(loaded: LoadedClip) -> None:
         {"seed": 2**63},
     ],
 )
-def test_settings_out_of_range_are_refused(loaded: LoadedClip, settings: dict[str, float]) -> None:
+def test_settings_out_of_range_are_refused(
+    loaded: VideoSession, settings: dict[str, float]
+) -> None:
     with pytest.raises(UsageError):
         loaded.stream("What happens?", **settings)  # type: ignore[arg-type]
 
 
-def test_a_seed_makes_drawn_answers_repeatable(loaded: LoadedClip) -> None:
+def test_a_seed_makes_drawn_answers_repeatable(loaded: VideoSession) -> None:
     drawn = [
         loaded.ask("What happens?", temperature=1.0, seed=seed, max_tokens=12).text
         for seed in (1, 1, 2)
@@ -246,7 +250,7 @@ def test_a_seed_makes_drawn_answers_repeatable(loaded: LoadedClip) -> None:
     assert drawn[0] == drawn[1] != drawn[2]
 
 
-def test_without_a_seed_drawn_answers_differ(loaded: LoadedClip) -> None:
+def test_without_a_seed_drawn_answers_differ(loaded: VideoSession) -> None:
     drawn = {loaded.ask("What?", temperature=2.0, max_tokens=12).text for _ in range(3)}
     assert len(drawn) > 1
 
@@ -257,7 +261,7 @@ def test_another_system_prompt_makes_another_prefix(panda: Panda, clip: Path) ->
     assert brief.ask("What?", max_tokens=12).text != usual.ask("What?", max_tokens=12).text
 
 
-def test_the_statistics_add_up(loaded: LoadedClip, panda: Panda) -> None:
+def test_the_statistics_add_up(loaded: VideoSession, panda: Panda) -> None:
     first = loaded.ask("What happens?", max_tokens=12).stats
     again = loaded.ask("What happens?", max_tokens=12).stats
     assert first.frames == 8
@@ -270,7 +274,7 @@ def test_the_statistics_add_up(loaded: LoadedClip, panda: Panda) -> None:
 
 
 def test_the_time_a_reader_takes_over_a_piece_is_not_counted(
-    loaded: LoadedClip, monkeypatch: pytest.MonkeyPatch
+    loaded: VideoSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]  # a clock that stands still while the model works
     monkeypatch.setattr(loaded_clip, "perf_counter", lambda: now[0])
@@ -305,7 +309,7 @@ def test_a_single_frame_is_looked_at_as_an_image(panda: Panda, clip: Path) -> No
     [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: no memory")],
 )
 def test_running_out_of_memory_is_a_device_error(
-    loaded: LoadedClip, panda: Panda, monkeypatch: pytest.MonkeyPatch, error: Exception
+    loaded: VideoSession, panda: Panda, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise error

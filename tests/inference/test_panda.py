@@ -10,7 +10,7 @@ import torch
 import pandacli
 from pandacli import Panda
 from pandacli.errors import ClipError, ModelError, UsageError
-from pandacli.inference import Answer, LoadedClip
+from pandacli.inference import Answer, VideoSession
 from pandacli.video import Clip, sample_frames
 
 
@@ -42,7 +42,7 @@ def test_a_clip_is_asked_in_pieces_in_one_line(panda: Panda, clip: Path) -> None
 
 def test_a_path_a_clip_and_its_frames_are_the_same_to_the_model(panda: Panda, clip: Path) -> None:
     frames = sample_frames(Clip(clip, 1.0, 5.0), 4)
-    opened: list[LoadedClip] = [
+    opened: list[VideoSession] = [
         panda.open(str(clip), start=1.0, end=5.0, num_frames=4),
         panda.open(Clip(clip, 1.0, 5.0), num_frames=4),
         panda.open(frames, num_frames=4),

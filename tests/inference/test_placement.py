@@ -13,7 +13,7 @@ from accelerate.utils.modeling import check_device_map
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pandacli import Panda
-from pandacli.inference.backends.torch.model import TorchLlama
+from pandacli.inference.backends.torch.model import TorchBackend
 from pandacli.inference.continuous_batching import Ask
 from pandacli.inference.planning.memory import ON_CPU, Needed, Placement, place
 from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
@@ -95,16 +95,16 @@ def test_a_dispatched_model_reads_as_a_whole_one_does(panda: Panda) -> None:
     )
     assert all(hasattr(layer, "_hf_hook") for layer in model.model.layers)
     ids = [1, 20, 31, 42]
-    readings = [TorchLlama(which).start() for which in (panda.model, model)]
+    readings = [TorchBackend(which).new_sequence() for which in (panda.model, model)]
     with torch.inference_mode():
         embeddings = panda.model.model.embed_tokens(torch.tensor([5, 6, 7]))
     for reading in readings:
-        reading.read_embeddings(embeddings)
-    whole, dispatched = (reading.read(ids) for reading in readings)
+        reading.prefill(embeddings)
+    whole, dispatched = (reading.append(ids) for reading in readings)
     assert torch.equal(whole, dispatched)
     fork = readings[1].fork()
-    readings[1].crop(3)
-    assert torch.equal(readings[1].read(ids), whole)
+    readings[1].truncate(3)
+    assert torch.equal(readings[1].append(ids), whole)
     assert fork.length == 7
 
 
@@ -134,10 +134,10 @@ def test_questions_of_a_batch_are_picked_where_the_last_device_holds_them(panda:
         add_hook_to_module(last, AlignDevicesHook("meta"))
     random = Random(7)
     texts = {number: [random.randrange(3, 90) for _ in range(1 + number)] for number in range(4)}
-    reading = TorchLlama(model).start()
-    reading.read_embeddings(torch.zeros(5, model.config.hidden_size))
+    reading = TorchBackend(model).new_sequence()
+    reading.prefill(torch.zeros(5, model.config.hidden_size))
     with Indexing() as indexing:
-        logits = reading.branch(99).read(texts)
+        logits = reading.batch(99).append(texts)
     assert logits.shape == (4, model.config.vocab_size)
     assert ("meta", "meta") in indexing.pairs
     assert all(held == index for held, index in indexing.pairs)
@@ -187,8 +187,8 @@ def test_a_reading_saved_on_two_cards_is_restored_on_them(
     from pandacli.inference.planning import planner as plan
 
     monkeypatch.setattr(plan, "place", lambda *_: Placement((CARDS[0], CARDS[1]), (1, 1)))
-    llama = Panda.load(checkpoint, device="cuda", quant="none").language_model
-    reading = llama.start()
-    reading.read([1, 20, 31])
+    llama = Panda.load(checkpoint, device="cuda", quant="none").backend
+    reading = llama.new_sequence()
+    reading.append([1, 20, 31])
     reading.save(tmp_path / "kv")
-    assert torch.equal(llama.restore(tmp_path / "kv").read([42]), reading.read([42]))
+    assert torch.equal(llama.restore(tmp_path / "kv").append([42]), reading.append([42]))

@@ -11,7 +11,7 @@ import pytest
 
 from pandacli import Panda
 from pandacli.errors import PandaError, UsageError
-from pandacli.inference import LoadedClip
+from pandacli.inference import VideoSession
 from pandacli.prefix_cache import clip as kept_prefix
 from pandacli.prefix_cache import disk as prefixes_module
 from pandacli.prefix_cache.clip import ClipPrefixes
@@ -35,7 +35,7 @@ def film(clip: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy2(clip, tmp_path / "film.mp4"))
 
 
-def ask(panda: Panda, film: Path, **how: object) -> LoadedClip:
+def ask(panda: Panda, film: Path, **how: object) -> VideoSession:
     """Open a clip, ask about it, and keep what was computed."""
     opened = panda.open(film, cache=True, **how)  # type: ignore[arg-type]
     opened.ask(QUESTION, max_tokens=4)
@@ -43,7 +43,7 @@ def ask(panda: Panda, film: Path, **how: object) -> LoadedClip:
     return opened
 
 
-def is_found(opened: LoadedClip) -> bool:
+def is_found(opened: VideoSession) -> bool:
     """Whether a clip that was asked about got its prefix from the disk."""
     stats = opened.ask(QUESTION, max_tokens=4).stats
     return opened._prefix is not None and opened._prefix.prefilled < 3 * stats.question_tokens

@@ -17,7 +17,7 @@ import torch
 
 from pandacli import Panda
 from pandacli.chat.conversation import Conversation
-from pandacli.inference import Answer, LoadedClip
+from pandacli.inference import Answer, VideoSession
 from pandacli.inference.continuous_batching import Ask
 from pandacli.modeling import VideoPandaConfig, VideoPandaForConditionalGeneration
 from pandacli.prefix_cache.clip import ClipPrefixes
@@ -95,27 +95,27 @@ def uncached(loaded: Panda, clip: Path) -> Ids:
 
 
 @pytest.fixture
-def open_cached(loaded: Panda, clip: Path, tmp_path: Path) -> Callable[[], LoadedClip]:
+def open_cached(loaded: Panda, clip: Path, tmp_path: Path) -> Callable[[], VideoSession]:
     """Opens the clip, with its prefix from a folder if it was kept there."""
 
-    def open_one() -> LoadedClip:
+    def open_one() -> VideoSession:
         return loaded.open(clip, cache=ClipPrefixes(Clip(clip), 8, folder=tmp_path / "kept"))
 
     return open_one
 
 
-def answered(opened: LoadedClip, questions: list[str]) -> Ids:
+def answered(opened: VideoSession, questions: list[str]) -> Ids:
     return [opened.ask(question, max_tokens=TOKENS).ids for question in questions]
 
 
-def first_logits(opened: LoadedClip) -> torch.Tensor:
+def first_logits(opened: VideoSession) -> torch.Tensor:
     """Of the first token of an answer."""
     prefix = opened._read_prefix()
-    return prefix.read(opened._encode(QUESTIONS[1], ()))
+    return prefix.append(opened._encode(QUESTIONS[1], ()))
 
 
 def test_logits_are_the_same_to_the_bit_uncached_cold_warm_and_from_the_disk(
-    loaded: Panda, clip: Path, open_cached: Callable[[], LoadedClip]
+    loaded: Panda, clip: Path, open_cached: Callable[[], VideoSession]
 ) -> None:
     expected = first_logits(loaded.open(clip))
     cold = open_cached()
@@ -131,7 +131,7 @@ def test_logits_are_the_same_to_the_bit_uncached_cold_warm_and_from_the_disk(
 
 
 def test_answers_are_the_same_cold_warm_and_from_the_disk(
-    uncached: Ids, open_cached: Callable[[], LoadedClip]
+    uncached: Ids, open_cached: Callable[[], VideoSession]
 ) -> None:
     cold = open_cached()
     assert answered(cold, QUESTIONS) == uncached
@@ -141,7 +141,7 @@ def test_answers_are_the_same_cold_warm_and_from_the_disk(
 
 
 def test_the_first_turn_of_a_chat_is_answered_like_any_question(
-    uncached: Ids, open_cached: Callable[[], LoadedClip]
+    uncached: Ids, open_cached: Callable[[], VideoSession]
 ) -> None:
     opened = open_cached()
     for question, expected in zip(QUESTIONS, uncached, strict=True):
@@ -154,7 +154,7 @@ def test_the_first_turn_of_a_chat_is_answered_like_any_question(
 
 
 def test_a_batch_of_one_is_answered_like_any_question(
-    uncached: Ids, open_cached: Callable[[], LoadedClip]
+    uncached: Ids, open_cached: Callable[[], VideoSession]
 ) -> None:
     opened = open_cached()
     for question, expected in zip(QUESTIONS, uncached, strict=True):
@@ -166,7 +166,7 @@ def test_a_batch_of_one_is_answered_like_any_question(
 
 
 def test_a_batch_of_many_is_answered_like_single_questions_where_torch_computes(
-    loaded: Panda, uncached: Ids, open_cached: Callable[[], LoadedClip]
+    loaded: Panda, uncached: Ids, open_cached: Callable[[], VideoSession]
 ) -> None:
     if loaded.engine != "torch":
         pytest.skip("rounding depends on what is read at once: near-ties may differ")
@@ -180,7 +180,7 @@ def test_another_process_answers_the_same_from_the_disk(
     sensitive: Path,
     clip: Path,
     uncached: Ids,
-    open_cached: Callable[[], LoadedClip],
+    open_cached: Callable[[], VideoSession],
     tmp_path: Path,
 ) -> None:
     cold = open_cached()

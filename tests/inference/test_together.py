@@ -9,8 +9,8 @@ import torch
 
 from pandacli import Panda
 from pandacli.errors import DeviceError, UsageError
-from pandacli.inference import Answer, LoadedClip
-from pandacli.inference.backends.torch.batch import TorchBranches
+from pandacli.inference import Answer, VideoSession
+from pandacli.inference.backends.torch.batch import TorchSequenceBatch
 from pandacli.inference.continuous_batching import Ask, Together
 from pandacli.inference.prefix import PrefixCache
 
@@ -27,12 +27,12 @@ ASKS = [Ask(question, 5 + 3 * number) for number, question in enumerate(QUESTION
 
 
 @pytest.fixture
-def opened(panda: Panda, clip: Path) -> LoadedClip:
+def opened(panda: Panda, clip: Path) -> VideoSession:
     return panda.open(clip)
 
 
 @pytest.fixture
-def alone(opened: LoadedClip) -> list[str]:
+def alone(opened: VideoSession) -> list[str]:
     """The answers to `ASKS`, each asked by itself."""
     return [opened.ask(ask.question, max_tokens=ask.max_tokens).text for ask in ASKS]
 
@@ -46,24 +46,28 @@ def texts(together: Together) -> list[str]:
 
 @pytest.mark.parametrize("at_once", [1, 2, 3, 7, None])
 def test_an_answer_does_not_depend_on_its_company(
-    opened: LoadedClip, alone: list[str], at_once: int | None
+    opened: VideoSession, alone: list[str], at_once: int | None
 ) -> None:
     assert texts(opened.ask_together(ASKS, at_once=at_once)) == alone
 
 
-def test_the_clip_is_as_before_when_all_are_answered(opened: LoadedClip, alone: list[str]) -> None:
+def test_the_clip_is_as_before_when_all_are_answered(
+    opened: VideoSession, alone: list[str]
+) -> None:
     texts(opened.ask_together(ASKS))
     assert opened.ask(ASKS[1].question, max_tokens=ASKS[1].max_tokens).text == alone[1]
 
 
-def test_the_clip_is_as_before_when_the_rest_is_left(opened: LoadedClip, alone: list[str]) -> None:
+def test_the_clip_is_as_before_when_the_rest_is_left(
+    opened: VideoSession, alone: list[str]
+) -> None:
     together = opened.ask_together(ASKS, at_once=3)
     next(together)
     together.close()
     assert opened.ask(ASKS[0].question, max_tokens=ASKS[0].max_tokens).text == alone[0]
 
 
-def test_questions_are_drawn_only_as_there_is_room(opened: LoadedClip) -> None:
+def test_questions_are_drawn_only_as_there_is_room(opened: VideoSession) -> None:
     drawn = 0
 
     def endless() -> Iterator[Ask]:
@@ -79,14 +83,14 @@ def test_questions_are_drawn_only_as_there_is_room(opened: LoadedClip) -> None:
 
 
 def test_a_question_that_is_too_long_does_not_keep_the_others(
-    opened: LoadedClip, alone: list[str]
+    opened: VideoSession, alone: list[str]
 ) -> None:
     answers = dict(opened.ask_together([ASKS[0], Ask("what? " * 500), ASKS[1]]))
     assert isinstance(answers[1], UsageError)
     assert [str(answers[0]), str(answers[2])] == alone[:2]
 
 
-def test_an_answer_says_what_it_took(opened: LoadedClip) -> None:
+def test_an_answer_says_what_it_took(opened: VideoSession) -> None:
     expected = opened.ask(QUESTIONS[0], max_tokens=6)
     ((_, answer),) = opened.ask_together([Ask(QUESTIONS[0], 6)])
     assert isinstance(answer, Answer)
@@ -97,24 +101,24 @@ def test_an_answer_says_what_it_took(opened: LoadedClip) -> None:
     assert answer.stats.prefix_tokens == expected.stats.prefix_tokens
 
 
-def test_drawn_answers_are_repeated_by_their_seed(opened: LoadedClip) -> None:
+def test_drawn_answers_are_repeated_by_their_seed(opened: VideoSession) -> None:
     alone = [opened.ask(q, max_tokens=6, temperature=1.0, seed=4).text for q in QUESTIONS]
     asks = [Ask(question, 6) for question in QUESTIONS]
     assert texts(opened.ask_together(asks, temperature=1.0, seed=4)) == alone
 
 
-def test_no_questions_no_answers(opened: LoadedClip) -> None:
+def test_no_questions_no_answers(opened: VideoSession) -> None:
     assert list(opened.ask_together([])) == []
 
 
-def test_no_question_at_a_time_is_refused(opened: LoadedClip) -> None:
+def test_no_question_at_a_time_is_refused(opened: VideoSession) -> None:
     with pytest.raises(UsageError, match="0 questions at a time"):
         opened.ask_together(ASKS, at_once=0)
 
 
 @pytest.mark.parametrize("which", [0, 3, 6])
 def test_a_token_chosen_by_a_hair_is_chosen_again_alone(
-    opened: LoadedClip, alone: list[str], which: int, monkeypatch: pytest.MonkeyPatch
+    opened: VideoSession, alone: list[str], which: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked_alone: list[str] = []
     ask = opened.ask
@@ -130,7 +134,7 @@ def test_a_token_chosen_by_a_hair_is_chosen_again_alone(
 
 
 def test_too_little_memory_for_many_at_once_is_enough_for_fewer(
-    opened: LoadedClip, alone: list[str], monkeypatch: pytest.MonkeyPatch
+    opened: VideoSession, alone: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = limit_readings(monkeypatch, opened, most=2)
     assert texts(opened.ask_together(ASKS)) == alone
@@ -138,14 +142,14 @@ def test_too_little_memory_for_many_at_once_is_enough_for_fewer(
 
 
 def test_too_little_memory_for_two_at_once_is_enough_for_one_alone(
-    opened: LoadedClip, alone: list[str], monkeypatch: pytest.MonkeyPatch
+    opened: VideoSession, alone: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit_readings(monkeypatch, opened, most=0)
     assert texts(opened.ask_together(ASKS)) == alone
 
 
 def test_too_little_memory_for_one_fails_that_one(
-    opened: LoadedClip, alone: list[str], monkeypatch: pytest.MonkeyPatch
+    opened: VideoSession, alone: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit_readings(monkeypatch, opened, most=0)
     ask = opened.ask
@@ -164,7 +168,7 @@ def test_too_little_memory_for_one_fails_that_one(
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize(("asks", "at_once"), [(ASKS[:1], None), (ASKS[:3], 1)])
 def test_a_question_without_others_is_asked_as_any_single_one(
-    opened: LoadedClip,
+    opened: VideoSession,
     monkeypatch: pytest.MonkeyPatch,
     asks: list[Ask],
     at_once: int | None,
@@ -176,18 +180,18 @@ def test_a_question_without_others_is_asked_as_any_single_one(
     def fail(*_: object) -> None:
         raise AssertionError("other kernels than those of a single question")
 
-    monkeypatch.setattr(PrefixCache, "branch", fail)
+    monkeypatch.setattr(PrefixCache, "batch", fail)
     answers = dict(opened.ask_together(asks, at_once=at_once, **how))  # type: ignore[arg-type]
     assert [answers[n].ids for n in range(len(asks))] == expected  # type: ignore[union-attr]
 
 
 def test_where_too_much_room_was_asked_for_less_is_made_do_with(
-    opened: LoadedClip, alone: list[str], monkeypatch: pytest.MonkeyPatch
+    opened: VideoSession, alone: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened.prepare()
     prefix = opened._prefix
     assert prefix is not None
-    branch, rooms = prefix.branch, []
+    branch, rooms = prefix.batch, []
 
     def reluctant(room: int) -> object:
         rooms.append(room)
@@ -195,50 +199,50 @@ def test_where_too_much_room_was_asked_for_less_is_made_do_with(
             raise DeviceError("out of memory")
         return branch(room)
 
-    monkeypatch.setattr(prefix, "branch", reluctant)
+    monkeypatch.setattr(prefix, "batch", reluctant)
     assert texts(opened.ask_together(ASKS)) == alone
     assert rooms[-1] <= 300 < rooms[-2]
 
 
 def test_long_questions_join_a_few_at_a_time(
-    opened: LoadedClip, monkeypatch: pytest.MonkeyPatch
+    opened: VideoSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pandacli.inference.continuous_batching._READ_AT_ONCE", 40)
     longest: list[int] = []
-    read = TorchBranches.read
+    read = TorchSequenceBatch.append
 
-    def measured(branches: TorchBranches, texts: Mapping[int, Sequence[int]]) -> object:
+    def measured(branches: TorchSequenceBatch, texts: Mapping[int, Sequence[int]]) -> object:
         longest.append(sum(map(len, texts.values())))
         return read(branches, texts)
 
-    monkeypatch.setattr(TorchBranches, "read", measured)
+    monkeypatch.setattr(TorchSequenceBatch, "append", measured)
     questions = [Ask("what? " * 12, 3) for _ in range(5)]
     assert len(texts(opened.ask_together(questions))) == 5
     assert max(longest) < 60
 
 
 def test_the_youngest_waits_where_answers_outgrow_the_room(
-    opened: LoadedClip, alone: list[str], monkeypatch: pytest.MonkeyPatch
+    opened: VideoSession, alone: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(LoadedClip, "_room_together", lambda _: 150)
+    monkeypatch.setattr(VideoSession, "_room_together", lambda _: 150)
     monkeypatch.setattr("pandacli.inference.continuous_batching._FIRST_TOKENS", 1)
     assert texts(opened.ask_together(ASKS)) == alone
 
 
 def test_a_question_that_begins_anew_draws_anew(
-    opened: LoadedClip, monkeypatch: pytest.MonkeyPatch
+    opened: VideoSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = [
         opened.ask(ask.question, max_tokens=ask.max_tokens, temperature=1.0, seed=4).text
         for ask in ASKS
     ]
-    monkeypatch.setattr(LoadedClip, "_room_together", lambda _: 150)
+    monkeypatch.setattr(VideoSession, "_room_together", lambda _: 150)
     monkeypatch.setattr("pandacli.inference.continuous_batching._FIRST_TOKENS", 1)
     assert texts(opened.ask_together(ASKS, temperature=1.0, seed=4)) == alone
 
 
 def test_frames_are_encoded_once_for_all_system_prompts(
-    panda: Panda, opened: LoadedClip, clip: Path, monkeypatch: pytest.MonkeyPatch
+    panda: Panda, opened: VideoSession, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = panda.ask(clip, "what?", system="Be brief.", max_tokens=8).text
     opened.prepare()
@@ -250,23 +254,23 @@ Reads = Callable[[Mapping[int, Sequence[int]]], torch.Tensor]
 
 
 def wrap_reads(
-    monkeypatch: pytest.MonkeyPatch, opened: LoadedClip, wrapped: Callable[[Reads], Reads]
+    monkeypatch: pytest.MonkeyPatch, opened: VideoSession, wrapped: Callable[[Reads], Reads]
 ) -> None:
     """Has all branches of a clip read by way of something else."""
     opened.prepare()
     prefix = opened._prefix
     assert prefix is not None
-    branch = prefix.branch
+    branch = prefix.batch
 
     def lend(room: int) -> object:
         branches = branch(room)
-        monkeypatch.setattr(branches, "read", wrapped(branches.read))
+        monkeypatch.setattr(branches, "append", wrapped(branches.append))
         return branches
 
-    monkeypatch.setattr(prefix, "branch", lend)
+    monkeypatch.setattr(prefix, "batch", lend)
 
 
-def spoil_reading(monkeypatch: pytest.MonkeyPatch, opened: LoadedClip, *, at: int) -> None:
+def spoil_reading(monkeypatch: pytest.MonkeyPatch, opened: VideoSession, *, at: int) -> None:
     """Has two tokens lead in the third token of one question, the wrong one first."""
 
     def wrapped(read: Reads) -> Reads:
@@ -286,7 +290,9 @@ def spoil_reading(monkeypatch: pytest.MonkeyPatch, opened: LoadedClip, *, at: in
     wrap_reads(monkeypatch, opened, wrapped)
 
 
-def limit_readings(monkeypatch: pytest.MonkeyPatch, opened: LoadedClip, *, most: int) -> list[int]:
+def limit_readings(
+    monkeypatch: pytest.MonkeyPatch, opened: VideoSession, *, most: int
+) -> list[int]:
     """Has reading more than so many texts at once run out of memory; returns what was tried."""
     sizes: list[int] = []
 

@@ -9,7 +9,7 @@ import torch
 from pandacli import Panda
 from pandacli.errors import ModelError
 from pandacli.inference.backends.torch.batch import GrowingLayer, growing_cache
-from pandacli.inference.backends.torch.model import TorchLlama, TorchReading
+from pandacli.inference.backends.torch.model import TorchBackend, TorchSequence
 from pandacli.modeling.configuration_videopanda import VideoPandaConfig
 from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
 
@@ -18,36 +18,38 @@ NEXT = [64, 75]
 
 
 @pytest.fixture
-def llama(panda: Panda) -> TorchLlama:
-    return TorchLlama(panda.model)
+def llama(panda: Panda) -> TorchBackend:
+    return TorchBackend(panda.model)
 
 
 @pytest.fixture
-def expected(llama: TorchLlama) -> torch.Tensor:
+def expected(llama: TorchBackend) -> torch.Tensor:
     """The logits after `IDS` and `NEXT`, read in one go."""
-    return llama.start().read([*IDS, *NEXT])
+    return llama.new_sequence().append([*IDS, *NEXT])
 
 
-def test_reading_in_two_parts_is_reading_in_one(llama: TorchLlama, expected: torch.Tensor) -> None:
-    reading = llama.start()
-    reading.read(IDS)
-    torch.testing.assert_close(reading.read(NEXT), expected)
+def test_reading_in_two_parts_is_reading_in_one(
+    llama: TorchBackend, expected: torch.Tensor
+) -> None:
+    reading = llama.new_sequence()
+    reading.append(IDS)
+    torch.testing.assert_close(reading.append(NEXT), expected)
     assert reading.length == 7
 
 
 def test_embeddings_are_read_like_the_ids_they_belong_to(
-    llama: TorchLlama, panda: Panda, expected: torch.Tensor
+    llama: TorchBackend, panda: Panda, expected: torch.Tensor
 ) -> None:
-    reading = llama.start()
-    reading.read_embeddings(panda.model.model.embed_tokens(torch.tensor(IDS)))
-    torch.testing.assert_close(reading.read(NEXT), expected)
+    reading = llama.new_sequence()
+    reading.prefill(panda.model.model.embed_tokens(torch.tensor(IDS)))
+    torch.testing.assert_close(reading.append(NEXT), expected)
 
 
-def test_what_is_cropped_is_forgotten(llama: TorchLlama, expected: torch.Tensor) -> None:
-    reading = llama.start()
-    reading.read([*IDS, 7, 8, 9])
-    reading.crop(len(IDS))
-    torch.testing.assert_close(reading.read(NEXT), expected)
+def test_what_is_cropped_is_forgotten(llama: TorchBackend, expected: torch.Tensor) -> None:
+    reading = llama.new_sequence()
+    reading.append([*IDS, 7, 8, 9])
+    reading.truncate(len(IDS))
+    torch.testing.assert_close(reading.append(NEXT), expected)
 
 
 def test_a_cache_left_uneven_by_an_interrupt_is_cropped_to_one_length(panda: Panda) -> None:
@@ -56,46 +58,48 @@ def test_a_cache_left_uneven_by_an_interrupt_is_cropped_to_one_length(panda: Pan
     for number, more in enumerate((2, 1, 0)):
         longer = torch.cat((kept, torch.randn(1, 2, more, 4)), 2)
         cache.update(longer, longer, number)
-    TorchReading(panda.model, cache).crop(3)
+    TorchSequence(panda.model, cache).truncate(3)
     for layer in cache.layers:
         assert isinstance(layer, GrowingLayer)
         assert layer.keys is not None
         assert torch.equal(layer.keys, kept)
 
 
-def test_forks_do_not_read_what_the_other_reads(llama: TorchLlama, expected: torch.Tensor) -> None:
-    reading = llama.start()
-    reading.read(IDS)
+def test_forks_do_not_read_what_the_other_reads(
+    llama: TorchBackend, expected: torch.Tensor
+) -> None:
+    reading = llama.new_sequence()
+    reading.append(IDS)
     fork = reading.fork()
-    reading.read([9, 8, 7])
-    torch.testing.assert_close(fork.read(NEXT), expected)
+    reading.append([9, 8, 7])
+    torch.testing.assert_close(fork.append(NEXT), expected)
     assert (reading.length, fork.length) == (8, 7)
 
 
-def test_a_restored_reading_goes_on_where_it_was_saved(llama: TorchLlama, tmp_path: Path) -> None:
-    reading = llama.start()
-    reading.read(IDS)
+def test_a_restored_reading_goes_on_where_it_was_saved(llama: TorchBackend, tmp_path: Path) -> None:
+    reading = llama.new_sequence()
+    reading.append(IDS)
     reading.save(tmp_path / "kv")
     restored = llama.restore(tmp_path / "kv")
     assert restored.length == len(IDS)
-    assert torch.equal(restored.read(NEXT), reading.read(NEXT))
+    assert torch.equal(restored.append(NEXT), reading.append(NEXT))
     assert [path.name for path in tmp_path.iterdir()] == ["kv"]
 
 
 def test_the_beginning_of_a_reading_can_be_saved_alone(
-    llama: TorchLlama, tmp_path: Path, expected: torch.Tensor
+    llama: TorchBackend, tmp_path: Path, expected: torch.Tensor
 ) -> None:
-    reading = llama.start()
-    reading.read([*IDS, 7, 8, 9])
+    reading = llama.new_sequence()
+    reading.append([*IDS, 7, 8, 9])
     reading.save(tmp_path / "kv", len(IDS))
     assert reading.length == len(IDS) + 3
     restored = llama.restore(tmp_path / "kv")
-    torch.testing.assert_close(restored.read(NEXT), expected)
+    torch.testing.assert_close(restored.append(NEXT), expected)
 
 
-def test_what_will_be_saved_is_told_before(llama: TorchLlama, tmp_path: Path) -> None:
-    reading = llama.start()
-    reading.read([7 * place % 400 for place in range(200)])
+def test_what_will_be_saved_is_told_before(llama: TorchBackend, tmp_path: Path) -> None:
+    reading = llama.new_sequence()
+    reading.append([7 * place % 400 for place in range(200)])
     reading.save(tmp_path / "kv")
     size = (tmp_path / "kv").stat().st_size
     assert 0.8 * size < reading.saved_bytes(200) < 1.2 * size
@@ -104,12 +108,12 @@ def test_what_will_be_saved_is_told_before(llama: TorchLlama, tmp_path: Path) ->
 def test_a_rounded_prefix_is_rounded_before_the_first_question(
     panda: Panda, tmp_path: Path
 ) -> None:
-    llama = TorchLlama(panda.model, half_prefix=True)
-    reading = llama.start()
+    llama = TorchBackend(panda.model, half_prefix=True)
+    reading = llama.new_sequence()
     with torch.inference_mode():
-        reading.read_embeddings(panda.model.get_input_embeddings()(torch.tensor(IDS)))
+        reading.prefill(panda.model.get_input_embeddings()(torch.tensor(IDS)))
     reading.save(tmp_path / "kv")
-    assert torch.equal(llama.restore(tmp_path / "kv").read(NEXT), reading.read(NEXT))
+    assert torch.equal(llama.restore(tmp_path / "kv").append(NEXT), reading.append(NEXT))
     numbers = reading.saved_bytes(len(IDS)) // 2
     assert 2 * numbers < (tmp_path / "kv").stat().st_size < 2 * numbers + 5000
     keys = [layer.keys[..., len(IDS) :, :] for layer in reading._layers() if layer.keys is not None]
@@ -121,28 +125,28 @@ def test_only_the_prefixes_of_quantised_models_are_rounded(
     checkpoint: Path, quant: str, size: int
 ) -> None:
     panda = Panda.load(checkpoint, device="cpu", quant=quant, engine="torch")
-    reading = panda.language_model.start()
-    assert isinstance(reading, TorchReading)
-    reading.read(IDS)
+    reading = panda.backend.new_sequence()
+    assert isinstance(reading, TorchSequence)
+    reading.append(IDS)
     config = panda.model.config
     numbers = 2 * config.num_hidden_layers * config.hidden_size * len(IDS)
     assert reading.saved_bytes(len(IDS)) == size * numbers
 
 
 def test_each_layer_has_its_restored_keys_on_its_own_device(
-    panda: Panda, llama: TorchLlama, tmp_path: Path
+    panda: Panda, llama: TorchBackend, tmp_path: Path
 ) -> None:
-    reading = llama.start()
-    reading.read(IDS)
+    reading = llama.new_sequence()
+    reading.append(IDS)
     reading.save(tmp_path / "kv")
     spread = deepcopy(panda.model)
     spread.model.layers[1].to("meta")  # stands for another card
-    restored = TorchLlama(spread).restore(tmp_path / "kv")
+    restored = TorchBackend(spread).restore(tmp_path / "kv")
     keys = [layer.keys for layer in restored._layers()]
     assert [key.device.type for key in keys if key is not None] == ["cpu", "meta"]
 
 
-def test_a_reading_of_another_model_is_refused(llama: TorchLlama, tmp_path: Path) -> None:
+def test_a_reading_of_another_model_is_refused(llama: TorchBackend, tmp_path: Path) -> None:
     config = VideoPandaConfig(
         vocab_size=99,
         hidden_size=32,
@@ -152,14 +156,14 @@ def test_a_reading_of_another_model_is_refused(llama: TorchLlama, tmp_path: Path
         video_hidden_size=32,
         image_size=112,
     )
-    other = TorchLlama(VideoPandaForConditionalGeneration(config)).start()
-    other.read(IDS)
+    other = TorchBackend(VideoPandaForConditionalGeneration(config)).new_sequence()
+    other.append(IDS)
     other.save(tmp_path / "kv")
     with pytest.raises(ModelError, match="saved by another model"):
         llama.restore(tmp_path / "kv")
 
 
-def test_a_damaged_file_is_refused(llama: TorchLlama, tmp_path: Path) -> None:
+def test_a_damaged_file_is_refused(llama: TorchBackend, tmp_path: Path) -> None:
     (tmp_path / "kv").write_bytes(b"no keys, no values")
     with pytest.raises(ModelError, match="cannot be read as a saved KV cache"):
         llama.restore(tmp_path / "kv")

@@ -1,19 +1,17 @@
-"""What the engine asks of a language model, whatever computes it.
+"""The backend protocol: what inference needs of a language model.
 
-A `LanguageModel` is the Llama of a Video-Panda; a `Reading` is one text that it is in the middle
-of, frames included; `Branches` are many texts that go on from one reading. The rest of the engine
-knows these three and not what stands behind them: torch (`torch_llama`, `torch_branches`) or
-llama.cpp (`llama_cpp`, `llama_branches`).
+A `Backend` computes the Llama of a Video-Panda. A `Sequence` is one text with its KV cache, and a
+`SequenceBatch` holds many texts behind a shared prefix.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 from torch import Tensor
 
 
-class Reading(Protocol):
+class Sequence(Protocol):
     """What a language model has read so far: its KV cache."""
 
     @property
@@ -21,30 +19,30 @@ class Reading(Protocol):
         """How many positions have been read."""
         ...
 
-    def read_embeddings(self, embeddings: Tensor) -> None:
+    def prefill(self, embeddings: Tensor) -> None:
         """Read embeddings (n, hidden_size), of text and of frames."""
         ...
 
-    def read(self, ids: list[int]) -> Tensor:
+    def append(self, ids: list[int]) -> Tensor:
         """Read ids of text; returns the logits (vocabulary,) of the token that comes next."""
         ...
 
-    def crop(self, length: int) -> None:
+    def truncate(self, length: int) -> None:
         """Forget all but the first `length` positions, also after an interrupted read."""
         ...
 
-    def fork(self) -> "Reading":
+    def fork(self) -> "Sequence":
         """Another reading with the same past; what either reads, the other does not."""
         ...
 
-    def branch(self, room: int) -> "Branches":
+    def batch(self, room: int) -> "SequenceBatch":
         """Texts that go on from here and are read together.
 
         This reading must not be used until they are closed; then it is as it was before.
 
         Args:
             room: How many positions they may have at once at most, all texts together, without
-                those that they share; they may be given less, see `Branches.room`.
+                those that they share; they may be given less, see `SequenceBatch.room`.
 
         Raises:
             DeviceError: There is no memory for them.
@@ -52,7 +50,7 @@ class Reading(Protocol):
         ...
 
     def save(self, path: Path, length: int | None = None) -> None:
-        """Write what has been read into a file, for `LanguageModel.restore`.
+        """Write what has been read into a file, for `Backend.restore`.
 
         Args:
             path: The file.
@@ -68,7 +66,7 @@ class Reading(Protocol):
         ...
 
 
-class Branches(Protocol):
+class SequenceBatch(Protocol):
     """Texts that share a past, which is held once, and of which none sees the others.
 
     Attributes:
@@ -79,7 +77,7 @@ class Branches(Protocol):
     room: int
     most_texts: int | None
 
-    def read(self, texts: Mapping[int, Sequence[int]]) -> Tensor:
+    def append(self, texts: Mapping[int, list[int]]) -> Tensor:
         """Read on in some of the texts, all in one pass.
 
         Args:
@@ -91,7 +89,7 @@ class Branches(Protocol):
         """
         ...
 
-    def end(self, text: int) -> None:
+    def remove(self, text: int) -> None:
         """Forget a text; its number may be used anew."""
         ...
 
@@ -100,15 +98,15 @@ class Branches(Protocol):
         ...
 
 
-class LanguageModel(Protocol):
+class Backend(Protocol):
     """A Llama that reads embeddings and ids."""
 
-    def start(self) -> Reading:
+    def new_sequence(self) -> Sequence:
         """A reading of nothing yet."""
         ...
 
-    def restore(self, path: Path) -> Reading:
-        """A reading that `Reading.save` of the same model wrote.
+    def restore(self, path: Path) -> Sequence:
+        """A reading that `Sequence.save` of the same model wrote.
 
         Raises:
             ModelError: The file is damaged, or comes from another model.

@@ -26,8 +26,8 @@ from pandacli.checkpoints.artifacts import (
     make_current,
 )
 from pandacli.errors import ModelError
-from pandacli.inference.backends import LanguageModel
-from pandacli.inference.backends.torch.model import TorchLlama
+from pandacli.inference.backends import Backend
+from pandacli.inference.backends.torch.model import TorchBackend
 from pandacli.inference.planning.devices import memory_errors, pick_devices
 from pandacli.inference.planning.memory import Placement
 from pandacli.inference.planning.planner import Plan, pick_plan
@@ -277,7 +277,7 @@ def plan_for(
 
 def load_plan(
     resolved: checkpoints.ResolvedModel, plan: Plan, report: Report | None = None
-) -> tuple["VideoPandaForConditionalGeneration", LanguageModel]:
+) -> tuple["VideoPandaForConditionalGeneration", Backend]:
     """Load a model as a plan says, from a copy that is made if there is none yet.
 
     Returns:
@@ -293,20 +293,20 @@ def load_plan(
     else:
         folder = resolved.folder
     if plan.engine == "llama":
-        from pandacli.inference.backends.llama_cpp.model import LlamaCpp
+        from pandacli.inference.backends.llama_cpp.model import LlamaCppBackend
         from pandacli.quantization.gguf import check_gguf
 
         model = load_copy(folder, plan.hint, layers=False)
         check_gguf(folder / GGUF_FILE, read_config(folder))
         context, threads = model.config.max_position_embeddings, torch.get_num_threads()
-        return model, LlamaCpp(folder / GGUF_FILE, context=context, threads=threads)
+        return model, LlamaCppBackend(folder / GGUF_FILE, context=context, threads=threads)
     if plan.engine == "torch" and plan.form:
         model = load_copy(folder, plan.hint)
     else:
         model = load_model(folder, plan.placement, plan.dtype, plan.hint)
     # quantised layers are far coarser than half precision, and float32 would be twice the disk
     half_prefix = plan.quant != "none" and plan.dtype == torch.float32
-    return model, TorchLlama(model, half_prefix=half_prefix)
+    return model, TorchBackend(model, half_prefix=half_prefix)
 
 
 def _copy(resolved: checkpoints.ResolvedModel, form: "Form", report: Report | None) -> Copy:

@@ -11,8 +11,8 @@ import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 
-from pandacli.inference.backends import LanguageModel
-from pandacli.inference.backends.torch.model import TorchLlama
+from pandacli.inference.backends import Backend
+from pandacli.inference.backends.torch.model import TorchBackend
 from pandacli.modeling.configuration_videopanda import VideoPandaConfig
 from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
 from pandacli.quantization import Quant
@@ -24,7 +24,7 @@ _ROWS = 64
 """So many rows of a matrix are random, and repeated: as good as all, to a clock."""
 
 
-def one_layer(config: VideoPandaConfig, engine: str, quant: Quant) -> LanguageModel:
+def one_layer(config: VideoPandaConfig, engine: str, quant: Quant) -> Backend:
     """One layer of the width of a model, on the CPU.
 
     Args:
@@ -52,7 +52,7 @@ def one_layer(config: VideoPandaConfig, engine: str, quant: Quant) -> LanguageMo
     return _in_llama_cpp(model, quant) if engine == "llama" else _in_torch(model, engine, quant)
 
 
-def _in_torch(model: VideoPandaForConditionalGeneration, engine: str, quant: Quant) -> TorchLlama:
+def _in_torch(model: VideoPandaForConditionalGeneration, engine: str, quant: Quant) -> TorchBackend:
     made: dict[torch.Size, nn.Module] = {}
     for name, module in list(model.model.layers.named_modules()):
         if isinstance(module, nn.Linear):
@@ -68,7 +68,7 @@ def _in_torch(model: VideoPandaForConditionalGeneration, engine: str, quant: Qua
             filled = nn.Parameter(_random(parameter), requires_grad=False)
             setattr(model.get_submodule(owner), leaf, filled)
     model.train(False)
-    return TorchLlama(model)
+    return TorchBackend(model)
 
 
 def _random(wanted: Tensor) -> Tensor:
@@ -96,8 +96,8 @@ def _quantised(weight: Tensor, engine: str, quant: Quant) -> nn.Module:
     return layer.to("cpu").eval()
 
 
-def _in_llama_cpp(model: VideoPandaForConditionalGeneration, quant: Quant) -> LanguageModel:
-    from pandacli.inference.backends.llama_cpp.model import LlamaCpp
+def _in_llama_cpp(model: VideoPandaForConditionalGeneration, quant: Quant) -> Backend:
+    from pandacli.inference.backends.llama_cpp.model import LlamaCppBackend
     from pandacli.quantization.gguf import export_gguf
 
     # zeros: the search for the best scales of others takes longer than all the rest
@@ -109,4 +109,4 @@ def _in_llama_cpp(model: VideoPandaForConditionalGeneration, quant: Quant) -> La
         gguf = folder / "model.gguf"
         export_gguf(folder, gguf, "q4_k_m" if quant == "4bit" else "q8_0", threads=threads)
         # the file is mapped, and so outlives its name
-        return LlamaCpp(gguf, context=CONTEXT, threads=threads)
+        return LlamaCppBackend(gguf, context=CONTEXT, threads=threads)

@@ -21,7 +21,7 @@ from pandacli.errors import PandaError
 from pandacli.inference.planning.quiet import quiet_libraries
 
 if TYPE_CHECKING:
-    from pandacli.inference.backends import LanguageModel
+    from pandacli.inference.backends import Backend
     from pandacli.modeling.configuration_videopanda import VideoPandaConfig
     from pandacli.quantization import Quant
 
@@ -106,7 +106,7 @@ def _measure(config: "VideoPandaConfig", runners: list[Runner]) -> dict[Runner, 
     }
 
 
-def _ready(config: "VideoPandaConfig", runner: Runner) -> "LanguageModel | None":
+def _ready(config: "VideoPandaConfig", runner: Runner) -> "Backend | None":
     from pandacli.inference.planning.one_layer import one_layer
 
     try:
@@ -115,14 +115,14 @@ def _ready(config: "VideoPandaConfig", runner: Runner) -> "LanguageModel | None"
         return None
 
 
-def _run(layer: "LanguageModel", frames: torch.Tensor) -> float:
+def _run(layer: "Backend", frames: torch.Tensor) -> float:
     """The seconds that a clip and an answer would take, from those of some of their tokens."""
-    reading = layer.start()
+    reading = layer.new_sequence()
     started = perf_counter()
-    reading.read_embeddings(frames)
+    reading.prefill(frames)
     prefilled = perf_counter()
     for _ in range(_DECODED_TOKENS):
-        reading.read([1])
+        reading.append([1])
     decoded = perf_counter()
     prefill = (prefilled - started) / _PREFILL_TOKENS
     decode = (decoded - prefilled) / _DECODED_TOKENS

@@ -5,7 +5,7 @@ held once; a text has cells of its own only for what it has read itself.
 """
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 
@@ -39,8 +39,8 @@ class _Text:
     length: int
 
 
-class LlamaBranches:
-    """Texts that share a past (`Branches`). An interrupted read leaves them as they were.
+class LlamaCppSequenceBatch:
+    """Texts that share a past (`SequenceBatch`). An interrupted read leaves them as they were.
 
     Args:
         context: Holds them.
@@ -54,7 +54,7 @@ class LlamaBranches:
     most_texts: int | None = MOST_TEXTS
 
     def __init__(
-        self, context: LlamaContext, sequences: Sequence[int], length: int, *, room: int, most: int
+        self, context: LlamaContext, sequences: list[int], length: int, *, room: int, most: int
     ) -> None:
         self._context: LlamaContext | None = context
         self._past, *self._unused = sequences
@@ -62,7 +62,7 @@ class LlamaBranches:
         self._texts: dict[int, _Text] = {}
         self._leave = weakref.finalize(self, _leave_all, context, sequences)
 
-    def read(self, texts: Mapping[int, Sequence[int]]) -> Tensor:
+    def append(self, texts: Mapping[int, list[int]]) -> Tensor:
         """Read on in some of the texts, `SLICE` ids of all of them at a time.
 
         Args:
@@ -91,10 +91,10 @@ class LlamaBranches:
                 raise DeviceError("no room in the KV cache: others have filled it") from error
             raise
 
-    def end(self, text: int) -> None:
+    def remove(self, text: int) -> None:
         """Forget a text; its number may be used anew."""
         sequence = self._texts[text].sequence
-        self._opened().crop(sequence, 0)
+        self._opened().truncate(sequence, 0)
         del self._texts[text]
         self._unused.append(sequence)
 
@@ -109,7 +109,7 @@ class LlamaBranches:
             raise ValueError("the branches are closed")
         return self._context
 
-    def _check(self, texts: Mapping[int, Sequence[int]], vocabulary: int) -> None:
+    def _check(self, texts: Mapping[int, list[int]], vocabulary: int) -> None:
         for ids in texts.values():
             if not ids or min(ids) < 0 or max(ids) >= vocabulary:
                 raise ValueError(f"wanted ids from 0 to {vocabulary - 1}, at least one")
@@ -131,7 +131,7 @@ class LlamaBranches:
         self._texts[number] = _Text(sequence, self._length)
         context.share(self._past, sequence)
 
-    def _read(self, context: LlamaContext, texts: Mapping[int, Sequence[int]]) -> Tensor:
+    def _read(self, context: LlamaContext, texts: Mapping[int, list[int]]) -> Tensor:
         places = [self._texts[number] for number in texts]
         counts = [len(ids) for ids in texts.values()]
         ids = np.fromiter(chain.from_iterable(texts.values()), np.int32)
@@ -160,11 +160,11 @@ class LlamaBranches:
         for number, text in list(self._texts.items()):
             if number in before:
                 text.length = before[number]
-                context.crop(text.sequence, text.length)
+                context.truncate(text.sequence, text.length)
             else:
-                self.end(number)
+                self.remove(number)
 
 
-def _leave_all(context: LlamaContext, sequences: Sequence[int]) -> None:
+def _leave_all(context: LlamaContext, sequences: list[int]) -> None:
     for sequence in sequences:
         context.leave(sequence)

@@ -217,14 +217,14 @@ class LlamaContext:
 
         self._model.run(share)
 
-    def crop(self, sequence: int, length: int) -> None:
+    def truncate(self, sequence: int, length: int) -> None:
         """Cut a sequence back to its first `length` positions."""
 
-        def crop() -> None:
+        def truncate() -> None:
             self._library.llama_memory_seq_rm(self._memory, sequence, length, -1)
             del self._cells[sequence][length:]
 
-        self._model.run(crop)
+        self._model.run(truncate)
 
     def bytes_of(self, sequence: int) -> int:
         """What the positions of a sequence take in memory."""
@@ -292,5 +292,5 @@ class LlamaContext:
     def _clear_left(self) -> None:
         while self._left:
             sequence = self._left.popleft()
-            self.crop(sequence, 0)
+            self.truncate(sequence, 0)
             self._unused.append(sequence)

@@ -19,7 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pandacli.errors import DeviceError, ModelError
-from pandacli.inference.backends.llama_cpp.batch import MOST_TEXTS, LlamaBranches, useful_room
+from pandacli.inference.backends.llama_cpp.batch import (
+    MOST_TEXTS,
+    LlamaCppSequenceBatch,
+    useful_room,
+)
 from pandacli.inference.backends.llama_cpp.context import (
     SLICE,
     ContextFullError,
@@ -33,8 +37,8 @@ _SAMPLE = 1 << 20  # bytes of a file's beginning and end that tell it from other
 _SEAL = 32  # bytes of the digest behind a saved reading
 
 
-class LlamaCpp:
-    """A language model (`LanguageModel`) that llama.cpp computes.
+class LlamaCppBackend:
+    """A language model (`Backend`) that llama.cpp computes.
 
     Its memory is freed when neither it nor one of its readings is referred to. Readings are
     computed one at a time, whichever threads ask.
@@ -62,15 +66,15 @@ class LlamaCpp:
         self.hidden, self.vocabulary = self._weights.hidden, self._weights.vocabulary
         self.mark = _mark(gguf)
 
-    def start(self) -> "LlamaCppReading":
+    def new_sequence(self) -> "LlamaCppSequence":
         """A reading that has read nothing.
 
         Raises:
             DeviceError: There is no memory for its KV cache.
         """
-        return LlamaCppReading(self, *self.open_context(), 0)
+        return LlamaCppSequence(self, *self.open_context(), 0)
 
-    def restore(self, path: Path) -> "LlamaCppReading":
+    def restore(self, path: Path) -> "LlamaCppSequence":
         """The reading that was saved to a file.
 
         Raises:
@@ -84,7 +88,7 @@ class LlamaCpp:
         length = context.load(sequence, path)
         if not 0 < length <= self.context:
             raise ModelError(f"{path} does not fit into a context of {self.context} tokens")
-        return LlamaCppReading(self, context, sequence, length)
+        return LlamaCppSequence(self, context, sequence, length)
 
     def open_context(self) -> tuple[LlamaContext, int]:
         """A new context, and a sequence of it for a reading.
@@ -106,19 +110,21 @@ class LlamaCpp:
         return LlamaContext(self._weights, size, self._threads)
 
 
-class LlamaCppReading:
-    """What a `LlamaCpp` has read so far (`Reading`).
+class LlamaCppSequence:
+    """What a `LlamaCppBackend` has read so far (`Sequence`).
 
     Attributes:
         length: Positions read.
     """
 
-    def __init__(self, model: LlamaCpp, context: LlamaContext, sequence: int, length: int) -> None:
+    def __init__(
+        self, model: LlamaCppBackend, context: LlamaContext, sequence: int, length: int
+    ) -> None:
         self._model = model
         self._settle(context, sequence)
         self.length = length
 
-    def read_embeddings(self, embeddings: Tensor) -> None:
+    def prefill(self, embeddings: Tensor) -> None:
         """Read embeddings (n, hidden), of any floating type and on any device.
 
         Raises:
@@ -131,7 +137,7 @@ class LlamaCppReading:
         rows = embeddings.detach().to("cpu", torch.float32).contiguous().numpy()
         self._read(rows, logits=False)
 
-    def read(self, ids: list[int]) -> Tensor:
+    def append(self, ids: list[int]) -> Tensor:
         """Read ids of text, at least one.
 
         Returns:
@@ -146,12 +152,12 @@ class LlamaCppReading:
         (logits,) = self._read(np.array(ids, np.int32), logits=True)
         return torch.from_numpy(logits)
 
-    def crop(self, length: int) -> None:
+    def truncate(self, length: int) -> None:
         """Go back to the first `length` positions, where there are more."""
         self.length = min(self.length, length)
-        self._context.crop(self._sequence, length)
+        self._context.truncate(self._sequence, length)
 
-    def fork(self) -> "LlamaCppReading":
+    def fork(self) -> "LlamaCppSequence":
         """An independent reading with the same past, which both share in memory.
 
         Raises:
@@ -159,11 +165,11 @@ class LlamaCppReading:
         """
         sequence = self._context.take()
         if sequence is None:
-            return LlamaCppReading(self._model, *self._own_copy(), self.length)
+            return LlamaCppSequence(self._model, *self._own_copy(), self.length)
         self._context.share(self._sequence, sequence)
-        return LlamaCppReading(self._model, self._context, sequence, self.length)
+        return LlamaCppSequence(self._model, self._context, sequence, self.length)
 
-    def branch(self, room: int) -> LlamaBranches:
+    def batch(self, room: int) -> LlamaCppSequenceBatch:
         """Texts that go on from here and are read together, `MOST_TEXTS` at once at most.
 
         Args:
@@ -183,7 +189,7 @@ class LlamaCppReading:
             context = self._roomier(room)
             taken = context.take_together(MOST_TEXTS + 1)
             assert taken is not None  # none is in use yet
-        branches = LlamaBranches(context, taken, self.length, room=room, most=most)
+        branches = LlamaCppSequenceBatch(context, taken, self.length, room=room, most=most)
         # from here on the branches give the sequences back, whatever is interrupted
         past = taken[0]
         if context is self._context:
@@ -193,14 +199,14 @@ class LlamaCppReading:
         return branches
 
     def save(self, path: Path, length: int | None = None) -> None:
-        """Write the KV cache to a file for `LlamaCpp.restore`; it is there once it is whole.
+        """Write the KV cache to a file for `LlamaCppBackend.restore`; it is there once it is whole.
 
         Raises:
             OSError: The file cannot be written.
         """
         if length is not None and length < self.length:
             start = self.fork()
-            start.crop(length)
+            start.truncate(length)
             start.save(path)
             return
         partial = path.with_name(path.name + ".partial")
@@ -229,7 +235,7 @@ class LlamaCppReading:
                 self.length += len(piece)
         except BaseException:
             # as it was before, whatever was interrupted
-            self.crop(before)
+            self.truncate(before)
             raise
         return given
 

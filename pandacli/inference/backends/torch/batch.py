@@ -10,7 +10,7 @@ transformers' own grows by copying all of itself at every token, which at a thou
 prefix is more bytes moved than a small model has weights.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -70,7 +70,7 @@ def growing_cache(layers: int) -> Cache:
 
 
 @torch.inference_mode()
-def crop(layers: list[GrowingLayer], length: int) -> None:
+def truncate(layers: list[GrowingLayer], length: int) -> None:
     """Forget all but the first positions.
 
     Layer by layer, because a pass that was interrupted leaves some longer than others.
@@ -86,8 +86,8 @@ _LITTER = 256  # compact the cache once more positions than this belong to ended
 _STEP = 1024  # positions that the list of owners grows by
 
 
-class TorchBranches:
-    """Texts that go on from what a `TorchReading` has read.
+class TorchSequenceBatch:
+    """Texts that go on from what a `TorchSequence` has read.
 
     Args:
         model: The model.
@@ -117,8 +117,8 @@ class TorchBranches:
         self._begun = 0
 
     @torch.inference_mode()
-    def read(self, texts: Mapping[int, Sequence[int]]) -> Tensor:
-        """Read on in some of the texts; see `Branches`."""
+    def append(self, texts: Mapping[int, list[int]]) -> Tensor:
+        """Read on in some of the texts; see `SequenceBatch`."""
         counts = torch.tensor([len(ids) for ids in texts.values()])
         owners = torch.tensor([self._slot(text) for text in texts]).repeat_interleave(counts)
         starts = [self._shared + self._lengths[text] for text in texts]
@@ -143,7 +143,7 @@ class TorchBranches:
         return logits
 
     @torch.inference_mode()
-    def end(self, text: int) -> None:
+    def remove(self, text: int) -> None:
         """Forget a text; its number may be used again."""
         held = self._owners[: self._held]
         held.masked_fill_(held == self._slots.pop(text), _ENDED)
@@ -157,7 +157,7 @@ class TorchBranches:
 
     def close(self) -> None:
         """Forget all texts and give the reading back."""
-        crop(self._layers, self._shared)
+        truncate(self._layers, self._shared)
         self._held, self._litter = self._shared, 0
         self._slots.clear()
         self._lengths.clear()

@@ -8,7 +8,12 @@ import torch
 from torch import Tensor
 
 from pandacli.errors import ModelError
-from pandacli.inference.backends.torch.batch import GrowingLayer, TorchBranches, crop, growing_cache
+from pandacli.inference.backends.torch.batch import (
+    GrowingLayer,
+    TorchSequenceBatch,
+    growing_cache,
+    truncate,
+)
 from pandacli.prefix_cache.file import load_layers, round_to_half, save_layers
 from pandacli.quantization.int8 import every_remainder
 
@@ -18,7 +23,7 @@ if TYPE_CHECKING:
     from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
 
 
-class TorchLlama:
+class TorchBackend:
     """The language model in a `VideoPandaForConditionalGeneration`.
 
     Args:
@@ -33,13 +38,13 @@ class TorchLlama:
     ) -> None:
         self._model, self._half_prefix = model, half_prefix
 
-    def start(self) -> "TorchReading":
+    def new_sequence(self) -> "TorchSequence":
         """A reading of nothing yet."""
         cache = growing_cache(len(self._model.model.layers))
-        return TorchReading(self._model, cache, half_prefix=self._half_prefix)
+        return TorchSequence(self._model, cache, half_prefix=self._half_prefix)
 
-    def restore(self, path: Path) -> "TorchReading":
-        """A reading that `TorchReading.save` wrote.
+    def restore(self, path: Path) -> "TorchSequence":
+        """A reading that `TorchSequence.save` wrote.
 
         Raises:
             ModelError: The file is damaged, or comes from a model of another shape.
@@ -54,16 +59,16 @@ class TorchLlama:
                 if (*keys.shape[:2], keys.shape[3]) != shape or keys.shape != values.shape:
                     raise ModelError(f"{path} was saved by another model")
                 cache.update(keys.to(beside[number]), values.to(beside[number]), number)
-        return TorchReading(model, cache, half_prefix=self._half_prefix)
+        return TorchSequence(model, cache, half_prefix=self._half_prefix)
 
 
-class TorchReading:
-    """What a `TorchLlama` has read so far.
+class TorchSequence:
+    """What a `TorchBackend` has read so far.
 
     Args:
         model: The model.
         cache: Its keys and values, (1, heads, length, head size) in each layer.
-        half_prefix: As of `TorchLlama`.
+        half_prefix: As of `TorchBackend`.
     """
 
     def __init__(
@@ -83,7 +88,7 @@ class TorchReading:
         return int(self._cache.get_seq_length())
 
     @torch.inference_mode()
-    def read_embeddings(self, embeddings: Tensor) -> None:
+    def prefill(self, embeddings: Tensor) -> None:
         """Read embeddings (n, hidden_size); no token is predicted, so the head is left out."""
         inputs = embeddings[None].to(self._model.device)
         before = self.length
@@ -94,7 +99,7 @@ class TorchReading:
                 round_to_half(values)
 
     @torch.inference_mode()
-    def read(self, ids: list[int]) -> Tensor:
+    def append(self, ids: list[int]) -> Tensor:
         """Read ids of text; returns the logits (vocabulary,) of the token that comes next."""
         inputs = torch.tensor([ids], device=self._model.device)
         with every_remainder():
@@ -104,17 +109,17 @@ class TorchReading:
         logits: Tensor = output.logits[0, -1]
         return logits
 
-    def crop(self, length: int) -> None:
+    def truncate(self, length: int) -> None:
         """Forget all but the first `length` positions, also after an interrupted read."""
-        crop(self._layers(), length)
+        truncate(self._layers(), length)
 
-    def fork(self) -> "TorchReading":
+    def fork(self) -> "TorchSequence":
         """Another reading with the same past, its keys and values copied."""
-        return TorchReading(self._model, deepcopy(self._cache), half_prefix=self._half_prefix)
+        return TorchSequence(self._model, deepcopy(self._cache), half_prefix=self._half_prefix)
 
-    def branch(self, room: int) -> TorchBranches:
+    def batch(self, room: int) -> TorchSequenceBatch:
         """Texts that go on from here, behind this reading's own keys and values."""
-        return TorchBranches(self._model, self._cache, self._layers(), room)
+        return TorchSequenceBatch(self._model, self._cache, self._layers(), room)
 
     def save(self, path: Path, length: int | None = None) -> None:
         """Write keys and values to the bit; see `prefix_file`.
