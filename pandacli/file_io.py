@@ -75,7 +75,7 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
-def settle(written: Path, name: Path) -> None:
+def replace_durably(written: Path, name: Path) -> None:
     """Give what was written its name, once all of it is on the disk.
 
     Args:
@@ -91,7 +91,7 @@ def settle(written: Path, name: Path) -> None:
     _sync(name.parent)
 
 
-def write_text(path: Path, text: str) -> None:
+def atomic_write_text(path: Path, text: str) -> None:
     """Write a small file, or replace it.
 
     Raises:
@@ -103,7 +103,7 @@ def write_text(path: Path, text: str) -> None:
     try:
         with file:
             file.write(text)
-        settle(partial, path)
+        replace_durably(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pandacli.file_io import read_bytes, read_object
+from pandacli.file_io import atomic_write_text, read_bytes, read_object, replace_durably
 
 
 def test_a_regular_file_is_read_whole_and_through_a_link(tmp_path: Path) -> None:
@@ -63,3 +63,53 @@ def test_only_an_object_in_strict_json_is_one(tmp_path: Path, content: bytes) ->
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(ValueError):  # noqa: PT011  (json's own message, or ours)
         read_object(tmp_path / "a.json")
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of what was sent to the disk, in order."""
+    names: list[str] = []
+
+    def fsync(descriptor: int) -> None:
+        names.append(Path(f"/proc/self/fd/{descriptor}").resolve().name)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return names
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="descriptors have no names here")
+def test_content_is_on_the_disk_before_it_has_its_name(tmp_path: Path, synced: list[str]) -> None:
+    (tmp_path / "new").write_text("content")
+    replace_durably(tmp_path / "new", tmp_path / "final")
+    assert synced == ["new", tmp_path.name]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="descriptors have no names here")
+def test_a_folder_is_on_the_disk_with_its_files(tmp_path: Path, synced: list[str]) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "file").write_text("content")
+    replace_durably(tmp_path / "new", tmp_path / "final")
+    assert synced == ["file", "new", tmp_path.name]
+    assert (tmp_path / "final" / "file").read_text() == "content"
+
+
+def test_a_text_is_replaced(tmp_path: Path) -> None:
+    atomic_write_text(tmp_path / "file", "old")
+    atomic_write_text(tmp_path / "file", "new")
+    assert (tmp_path / "file").read_text() == "new"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_text_that_cannot_be_written_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    atomic_write_text(tmp_path / "file", "old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        atomic_write_text(tmp_path / "file", "new")
+    assert (tmp_path / "file").read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1

@@ -24,7 +24,7 @@ from pandacli.batch.runner import Run
 from pandacli.batch.videos import VideoFolder
 from pandacli.batch.writers import check_shape, is_in_shape, write_answers
 from pandacli.errors import ClipError, UsageError
-from pandacli.file_io import settle
+from pandacli.file_io import replace_durably
 
 STREAM = "-"
 """Stands for stdin, or stdout, in place of a file."""
@@ -150,7 +150,7 @@ class Batch:
         job = self.job
         resolved = checkpoints.resolve(job.settings.model)
         say(f"identifying {resolved.name}")
-        weights = checkpoints.identity(resolved)
+        weights = checkpoints.model_digest(resolved)
         self.settings, dtype = _settled(job, resolved)
         self._decisive = self.settings.decisive() | {"weights": weights, "dtype": dtype}
         say("reading the questions")
@@ -164,7 +164,7 @@ class Batch:
             self.settings,
             VideoFolder(job.video_dir or home),
             self._answers,
-            canvas_side=checkpoints.canvas_side(resolved.folder),
+            canvas_side=checkpoints.read_image_size(resolved.folder),
             fail_fast=job.fail_fast,
         )
         return self.run
@@ -193,7 +193,7 @@ class Batch:
         try:
             with unfinished.open("w", encoding="utf-8", newline="") as file:
                 notices = self._write_shaped(file)
-            settle(unfinished, self._shaped)
+            replace_durably(unfinished, self._shaped)
         except OSError as error:
             raise ClipError(
                 f"cannot write {self.output}: {error.strerror}",

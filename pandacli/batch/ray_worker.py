@@ -159,7 +159,7 @@ def _load(task: Task) -> "Panda":
 
     settings = task.settings
     resolved = checkpoints.resolve(settings.model)
-    if task.weights not in (None, checkpoints.identity(resolved)):
+    if task.weights not in (None, checkpoints.model_digest(resolved)):
         raise ModelError(f"{task.name} on a worker has other weights than here")
     torch.set_num_threads(task.threads)
     panda = Panda.load(

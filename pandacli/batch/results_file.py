@@ -17,7 +17,7 @@ from pandacli.batch.log import Lines, SteadySync, encoded, read_lines
 from pandacli.batch.output import unusable, writable_file
 from pandacli.batch.run_lock import RunLock
 from pandacli.errors import ClipError
-from pandacli.file_io import settle
+from pandacli.file_io import replace_durably
 
 LOOK_EVERY = 1.0
 """Seconds after which it is looked again whether the file is still where it was."""
@@ -244,7 +244,7 @@ def _rewrite(file: Path, descriptor: int, lines: Lines) -> None:
                 os.fchmod(new.fileno(), stat.S_IMODE(os.fstat(descriptor).st_mode))
             for start, length in zip(lines.start, lines.length, strict=True):
                 new.write(os.pread(descriptor, length, start))
-        settle(partial, file)
+        replace_durably(partial, file)
     finally:
         partial.unlink(missing_ok=True)
 

@@ -19,7 +19,7 @@ import platformdirs
 
 from pandacli.chat.conversation import Turn
 from pandacli.errors import ClipError, UsageError
-from pandacli.file_io import read_object, write_text
+from pandacli.file_io import atomic_write_text, read_object
 from pandacli.video.clip import format_time
 
 FORMAT = 1
@@ -97,7 +97,7 @@ def write_transcript(transcript: Transcript, path: Path) -> None:
     """
     form = _FORMS[check_transcript_path(path)]
     try:
-        write_text(path, form(transcript))
+        atomic_write_text(path, form(transcript))
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from error
 

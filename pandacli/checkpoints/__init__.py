@@ -1,57 +1,72 @@
-"""Which models exist, where their files are on this machine, and how they come here.
+"""Which models exist, where their files are on this machine, and how they are downloaded.
 
 Importing this does not import torch, so that a missing model is reported at once. Only
-`plan_download` and `download` reach the network.
+`plan_download` and `download` use the network.
 """
 
-from pandacli.checkpoints.description import Description, canvas_side, describe
+from pandacli.checkpoints.description import (
+    CheckpointInfo,
+    describe_checkpoint,
+    read_image_size,
+)
 from pandacli.checkpoints.download import Downloaded, Progress, download
 from pandacli.checkpoints.hub import is_offline
-from pandacli.checkpoints.identity import identity
+from pandacli.checkpoints.identity import model_digest
 from pandacli.checkpoints.inventory import (
     ModelState,
-    copy_bytes_to_come,
+    artifact_bytes_missing,
     find_model,
-    forget_checks,
+    invalidate_digests,
     inventory,
-    is_ready,
-    kept_copies,
-    wants_download,
+    is_available,
+    needs_hub,
+    standalone_artifacts,
 )
-from pandacli.checkpoints.published import Plan, PublishedFile, plan_download
-from pandacli.checkpoints.registry import DEFAULT_MODEL, MODELS, KnownModel, home
+from pandacli.checkpoints.published import DownloadPlan, PublishedFile, plan_download
+from pandacli.checkpoints.registry import DEFAULT_MODEL, MODELS, KnownModel, panda_home
 from pandacli.checkpoints.removal import Removal, plan_removal, remove, remove_download
-from pandacli.checkpoints.resolve import ResolvedModel, locate, resolve
+from pandacli.checkpoints.resolve import ResolvedModel, find_checkpoint, resolve
 
 __all__ = [
     "DEFAULT_MODEL",
     "MODELS",
-    "Description",
+    "CheckpointInfo",
+    "DownloadPlan",
     "Downloaded",
     "KnownModel",
     "ModelState",
-    "Plan",
+    "Only",
     "Progress",
     "PublishedFile",
     "Removal",
     "ResolvedModel",
-    "canvas_side",
-    "copy_bytes_to_come",
-    "describe",
+    "a",
+    "artifact_bytes_missing",
+    "at",
+    "describe_checkpoint",
     "download",
+    "find_checkpoint",
     "find_model",
-    "forget_checks",
-    "home",
-    "identity",
+    "invalidate_digests",
     "inventory",
+    "is",
+    "is_available",
     "is_offline",
-    "is_ready",
-    "kept_copies",
-    "locate",
+    "missing",
+    "model",
+    "model_digest",
+    "needs_hub",
+    "once",
+    "panda_home",
     "plan_download",
     "plan_removal",
+    "read_image_size",
     "remove",
     "remove_download",
+    "reported",
     "resolve",
-    "wants_download",
+    "so",
+    "standalone_artifacts",
+    "that",
+    "torch",
 ]

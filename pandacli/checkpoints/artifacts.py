@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pandacli.checkpoints.digest import file_digest, hash_file, remember_digest
-from pandacli.checkpoints.registry import MODELS, home
+from pandacli.checkpoints.registry import MODELS, panda_home
 from pandacli.errors import ModelError
-from pandacli.file_io import read_object, settle, write_text
+from pandacli.file_io import atomic_write_text, read_object, replace_durably
 
 Form = Literal["int8", "nf4", "q8_0", "q4_k_m"]
 
@@ -43,7 +43,7 @@ GGUF_FILE = "model.gguf"
 
 
 @dataclass(frozen=True)
-class Copy:
+class Artifact:
     """One finished quantised copy of a checkpoint.
 
     Args:
@@ -69,17 +69,17 @@ class Copy:
         return QUANTS[self.form]
 
 
-def copies_folder() -> Path:
+def artifacts_folder() -> Path:
     """Where all copies lie."""
-    return home() / "copies"
+    return panda_home() / "copies"
 
 
-def copy_folder(digest: str, form: str) -> Path:
+def artifact_folder(digest: str, form: str) -> Path:
     """Where the copy in a form of a checkpoint lies, or would."""
-    return copies_folder() / f"{digest[:16]}-{form}"
+    return artifacts_folder() / f"{digest[:16]}-{form}"
 
 
-def find_copy(digest: str, form: str) -> Copy | None:
+def find_artifact(digest: str, form: str) -> Artifact | None:
     """The finished copy in a form of a checkpoint, if there is one, its files compared with their
     digests.
 
@@ -87,48 +87,48 @@ def find_copy(digest: str, form: str) -> Copy | None:
         ModelError: There is one that is damaged, made by another version of panda, or of another
             checkpoint; or its place cannot be looked at.
     """
-    folder = copy_folder(digest, form)
+    folder = artifact_folder(digest, form)
     try:
         found = (folder / MANIFEST).is_file()
     except OSError as error:
         raise ModelError(f"{folder} cannot be read: {error.strerror}") from error
     if not found:
         return None
-    copy = _check_digests(read_copy(folder))
+    copy = _check_digests(read_artifact(folder))
     if copy.digest != digest:  # the folder's name has only the start of it
         raise _damaged(folder)
     return copy
 
 
-def all_copies() -> list[Copy]:
+def all_artifacts() -> list[Artifact]:
     """Every finished copy that this panda can read, looked at from outside."""
     copies = []
     for folder in _folders():
         try:
-            copies.append(read_copy(folder))
+            copies.append(read_artifact(folder))
         except ModelError:
             continue
     return copies
 
 
-def copies_of(model: str) -> list[Copy]:
+def artifacts_of(model: str) -> list[Artifact]:
     """The finished copies that were made from a model, by its name or folder, their files compared
     with their digests.
 
     Raises:
         ModelError: One of them is damaged, or made by another version of panda.
     """
-    mine = [folder for folder in _folders() if manifest_fields(folder).get("model") == model]
-    return [_check_digests(read_copy(folder)) for folder in mine]
+    mine = [folder for folder in _folders() if read_manifest(folder).get("model") == model]
+    return [_check_digests(read_artifact(folder)) for folder in mine]
 
 
-def read_copy(folder: Path) -> Copy:
+def read_artifact(folder: Path) -> Artifact:
     """The copy in a folder, its files looked at from outside: that they are there, and how long.
 
     Raises:
         ModelError: It is damaged, or made by another version of panda.
     """
-    manifest = manifest_fields(folder)
+    manifest = read_manifest(folder)
     if manifest.get("format", FORMAT) != FORMAT:
         raise ModelError(
             f"the quantised copy in {folder} was made by another version of panda", _again(folder)
@@ -137,7 +137,7 @@ def read_copy(folder: Path) -> Copy:
         sizes = {name: int(file["bytes"]) for name, file in manifest["files"].items()}
         whole = all(_is_regular(folder / name, size) for name, size in sizes.items())
         unlisted = {path.name for path in folder.iterdir() if path.suffix in _LISTED} - sizes.keys()
-        copy = Copy(
+        copy = Artifact(
             model=manifest["model"],
             form=manifest["form"],
             folder=folder,
@@ -152,12 +152,12 @@ def read_copy(folder: Path) -> Copy:
     inside = sizes and all(Path(name).name == name for name in sizes)
     if not (whole and named and inside) or unlisted - {MANIFEST}:
         raise _damaged(folder)
-    if folder.name != copy_folder(copy.digest, copy.form).name:
+    if folder.name != artifact_folder(copy.digest, copy.form).name:
         raise _damaged(folder)  # another copy was put in the place of this one
     return copy
 
 
-def manifest_fields(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
     """What the manifest in a folder says; nothing where it cannot be read."""
     try:
         return read_object(folder / MANIFEST)
@@ -173,7 +173,7 @@ def write_manifest(
     commit: str | None,
     digest: str,
     source_files: dict[str, str],
-) -> Copy:
+) -> Artifact:
     """Write down what the copy in a folder is, and the digest of each of its files.
 
     Args:
@@ -189,47 +189,47 @@ def write_manifest(
     """
     paths = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
     files = {path.name: {"bytes": path.stat().st_size, "sha256": hash_file(path)} for path in paths}
-    copy = Copy(model, form, folder, commit, digest, sum(path.stat().st_size for path in paths))
+    copy = Artifact(model, form, folder, commit, digest, sum(path.stat().st_size for path in paths))
     fields: dict[str, Any] = asdict(copy)
     del fields["folder"], fields["bytes"]
     manifest = {"format": FORMAT, **fields, "source_files": source_files, "files": files}
-    write_text(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    atomic_write_text(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
     return copy
 
 
-def finish(copy: Copy) -> Copy:
+def finish(copy: Artifact) -> Artifact:
     """Move a copy, with its manifest, from the folder it was made in to where it belongs.
 
     Raises:
         OSError: It cannot be moved.
     """
-    folder = copy_folder(copy.digest, copy.form)
+    folder = artifact_folder(copy.digest, copy.form)
     if folder.is_symlink():
         folder.unlink()
     elif folder.exists():  # without a manifest, or it would have been used
         shutil.rmtree(folder)
-    settle(copy.folder, folder)
-    for name, file in manifest_fields(folder)["files"].items():
+    replace_durably(copy.folder, folder)
+    for name, file in read_manifest(folder)["files"].items():
         remember_digest(folder / name, file["sha256"])
     return replace(copy, folder=folder)
 
 
-def record_commit(copy: Copy, commit: str) -> Copy:
+def record_commit(copy: Artifact, commit: str) -> Artifact:
     """Write down that the checkpoint of a copy is, unchanged, that of another commit.
 
     Raises:
         ModelError: It cannot be written.
     """
     manifest = copy.folder / MANIFEST
-    fields = manifest_fields(copy.folder) | {"commit": commit}
+    fields = read_manifest(copy.folder) | {"commit": commit}
     try:
-        write_text(manifest, json.dumps(fields, indent=2) + "\n")
+        atomic_write_text(manifest, json.dumps(fields, indent=2) + "\n")
     except OSError as error:
         raise ModelError(f"cannot write {manifest}: {error.strerror or error}") from error
     return replace(copy, commit=commit)
 
 
-def remove_copy(copy: Copy) -> None:
+def remove_artifact(copy: Artifact) -> None:
     """Delete a copy from the disk.
 
     Raises:
@@ -260,14 +260,14 @@ def remove_folder(folder: Path) -> None:
 
 def _folders() -> list[Path]:
     """The folders of finished copies, as far as their manifests tell."""
-    manifests = copies_folder().glob(f"*/{MANIFEST}")
+    manifests = artifacts_folder().glob(f"*/{MANIFEST}")
     return sorted(path.parent for path in manifests if not path.parent.suffix)
 
 
-def _check_digests(copy: Copy) -> Copy:
+def _check_digests(copy: Artifact) -> Artifact:
     """Compare the files of a copy with their digests; only what has changed is read for that."""
     try:
-        for name, file in manifest_fields(copy.folder)["files"].items():
+        for name, file in read_manifest(copy.folder)["files"].items():
             if file_digest(copy.folder / name) != file["sha256"]:
                 raise _damaged(copy.folder)
     except (OSError, TypeError, KeyError, AttributeError) as error:
@@ -288,7 +288,7 @@ def _again(folder: Path) -> str:
     return f"remove the folder {folder}, and panda makes it anew"
 
 
-def make_current(copy: Copy, commit: str | None) -> Copy:
+def remove_outdated(copy: Artifact, commit: str | None) -> Artifact:
     """Delete the copies, in whatever form, of what else a known model has been; a folder's stay.
 
     Args:
@@ -304,11 +304,11 @@ def make_current(copy: Copy, commit: str | None) -> Copy:
     """
     if copy.model not in MODELS:
         return copy
-    for other in all_copies():
+    for other in all_artifacts():
         if other.model != copy.model:
             continue
         if other.digest != copy.digest:
-            remove_copy(other)
+            remove_artifact(other)
         elif commit and other.commit != commit:
             record_commit(other, commit)
     return replace(copy, commit=commit or copy.commit)

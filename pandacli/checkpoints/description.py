@@ -27,7 +27,7 @@ _DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 @dataclass(frozen=True)
-class Description:
+class CheckpointInfo:
     """A checkpoint.
 
     Args:
@@ -43,7 +43,7 @@ class Description:
     files: dict[str, int]
 
 
-def describe(folder: Path) -> Description:
+def describe_checkpoint(folder: Path) -> CheckpointInfo:
     """Look at a checkpoint folder.
 
     Raises:
@@ -61,10 +61,10 @@ def describe(folder: Path) -> Description:
         raise ModelError(f"a file in {folder} is damaged", "get the model again") from error
     sizes = {name: value for name, value in values.items() if isinstance(value, int)}
     count = sum(headers) if headers else _from_file_sizes(config, files)
-    return Description(sizes, count, bool(headers), files)
+    return CheckpointInfo(sizes, count, bool(headers), files)
 
 
-def canvas_side(folder: Path) -> int:
+def read_image_size(folder: Path) -> int:
     """The side, in pixels, of the square in which the model in a checkpoint folder sees a frame.
 
     Raises:

@@ -3,7 +3,7 @@
 Hashing 13 GB takes many seconds, so the digest of a large file is remembered with its size, the
 times of its last change (mtime and ctime) and its inode. A file that was written to, replaced or
 restored with its old mtime is therefore hashed again. A change below the file system, as by a
-failing disk, is not noticed until `panda pull` calls `forget_digests`. The name of a file in the
+failing disk, is not noticed until `panda pull` calls `drop_digests`. The name of a file in the
 Hugging Face cache, which should be its digest, is not relied on.
 
 What took long to find out, kept in small JSON files under `PANDA_HOME`.
@@ -18,14 +18,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pandacli.checkpoints.registry import home
-from pandacli.file_io import read_object, write_text
+from pandacli.checkpoints.registry import panda_home
+from pandacli.file_io import atomic_write_text, read_object
 
 
 def recall(name: str) -> dict[str, Any]:
     """All that is remembered under a name; nothing where the file is missing or damaged."""
     try:
-        return read_object(home() / f"{name}.json")
+        return read_object(panda_home() / f"{name}.json")
     except (OSError, ValueError):
         return {}
 
@@ -44,17 +44,17 @@ def forget(name: str, keys: Collection[str]) -> None:
 
 
 def _write(name: str, values: dict[str, Any]) -> None:
-    file = home() / f"{name}.json"
+    file = panda_home() / f"{name}.json"
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, json.dumps(values, indent=1) + "\n")
+        atomic_write_text(file, json.dumps(values, indent=1) + "\n")
 
 
 _BLOCK = 1 << 22
 _MEMORY = "digests"
 
 
-def checkpoint_digest(folder: Path, weights: list[Path]) -> tuple[str, dict[str, str]]:
+def hash_checkpoint(folder: Path, weights: list[Path]) -> tuple[str, dict[str, str]]:
     """Hash what a model is loaded from: weights, configuration and vocabulary.
 
     Args:
@@ -96,7 +96,7 @@ def remember_digest(path: Path, digest: str) -> None:
     _remember(path.resolve(), _state(path), digest)
 
 
-def forget_digests(folders: Iterable[Path]) -> None:
+def drop_digests(folders: Iterable[Path]) -> None:
     """Have the files in these folders hashed again when their digests are next asked for."""
     paths = (path for folder in folders if folder.is_dir() for path in folder.iterdir())
     forget(_MEMORY, {str(path.resolve()) for path in paths})

@@ -24,7 +24,7 @@ from pandacli.checkpoints.hub import (
     read_file,
 )
 from pandacli.checkpoints.published import (
-    Plan,
+    DownloadPlan,
     PublishedFile,
     Pull,
     begin_pull,
@@ -36,7 +36,7 @@ from pandacli.checkpoints.published import (
     snapshot_path,
 )
 from pandacli.errors import ModelError
-from pandacli.file_io import settle
+from pandacli.file_io import replace_durably
 
 _PIECE = 8 * 1024 * 1024  # bytes hashed between two looks at the progress
 _ATTEMPTS = 5  # at a file, without a byte beyond the farthest one
@@ -73,7 +73,7 @@ class Downloaded:
     bytes: int
 
 
-def download(plan: Plan, progress: Progress) -> Downloaded:
+def download(plan: DownloadPlan, progress: Progress) -> Downloaded:
     """Get the files of a plan that are not here yet, and check all of them.
 
     Every file is read and compared with its digest, whether it was here before or not; one that is
@@ -104,7 +104,7 @@ def download(plan: Plan, progress: Progress) -> Downloaded:
     return Downloaded(path.parent, plan.commit, plan.bytes)
 
 
-def _bring(plan: Plan, file: PublishedFile, progress: Progress) -> None:
+def _bring(plan: DownloadPlan, file: PublishedFile, progress: Progress) -> None:
     """Leaves the content of a file, checked, in the cache."""
     blob = blob_path(plan.model, file)
     snapshot = snapshot_path(plan.model, plan.commit, file)
@@ -125,11 +125,11 @@ def _bring(plan: Plan, file: PublishedFile, progress: Progress) -> None:
             f"{file.name} was damaged, and is deleted: its digest is not the published one",
             f"get it again with: {plan.model.download_command}",
         )
-    settle(partial, blob)
+    replace_durably(partial, blob)
 
 
 @contextmanager
-def _lock(plan: Plan, file: PublishedFile) -> Iterator[None]:
+def _lock(plan: DownloadPlan, file: PublishedFile) -> Iterator[None]:
     """Keeps a second download, of panda or of huggingface_hub, from the same file."""
     from filelock import Timeout
     from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
@@ -147,7 +147,7 @@ def _lock(plan: Plan, file: PublishedFile) -> Iterator[None]:
         yield
 
 
-def _fetch(plan: Plan, file: PublishedFile, partial: Path, progress: Progress) -> None:
+def _fetch(plan: DownloadPlan, file: PublishedFile, partial: Path, progress: Progress) -> None:
     """Adds to the part file what it lacks."""
     partial.touch()
     with partial.open("r+b") as target:
@@ -190,7 +190,7 @@ def _is_published(file: PublishedFile, path: Path, progress: Progress) -> bool:
     return digest.hexdigest() == file.digest
 
 
-def _delete(plan: Plan, file: PublishedFile) -> None:
+def _delete(plan: DownloadPlan, file: PublishedFile) -> None:
     """Deletes a file, and what leads to it: a link to nowhere would upset huggingface_hub."""
     blob_path(plan.model, file).unlink(missing_ok=True)
     snapshot_path(plan.model, plan.commit, file).unlink(missing_ok=True)
@@ -199,7 +199,7 @@ def _delete(plan: Plan, file: PublishedFile) -> None:
             link.unlink()
 
 
-def _show(plan: Plan, file: PublishedFile) -> Path:
+def _show(plan: DownloadPlan, file: PublishedFile) -> Path:
     """Enters a file into the cache as a part of its commit, as huggingface_hub does."""
     snapshot = snapshot_path(plan.model, plan.commit, file)
     if snapshot.exists():

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pandacli.checkpoints.artifacts import Copy, all_copies, copies_of
-from pandacli.checkpoints.digest import forget_digests
+from pandacli.checkpoints.artifacts import Artifact, all_artifacts, artifacts_of
+from pandacli.checkpoints.digest import drop_digests
 from pandacli.checkpoints.hub import is_offline
 from pandacli.checkpoints.published import finished_pull, partial_path, unfinished_pull
 from pandacli.checkpoints.registry import MODELS, KnownModel, cached_commit
-from pandacli.checkpoints.resolve import ResolvedModel, check_files, locate, resolve
-from pandacli.checkpoints.staging import Remains, remains
+from pandacli.checkpoints.resolve import ResolvedModel, check_files, find_checkpoint, resolve
+from pandacli.checkpoints.staging import Leftover, leftovers
 from pandacli.errors import ModelError
 
 State = Literal["here", "incomplete", "absent"]
@@ -40,8 +40,8 @@ class ModelState:
     commit: str | None
     bytes: int
     partial_bytes: int
-    copies: tuple[Copy, ...]
-    remains: tuple[Remains, ...]
+    artifacts: tuple[Artifact, ...]
+    leftovers: tuple[Leftover, ...]
 
     @property
     def has_known_commit(self) -> bool | None:
@@ -54,9 +54,9 @@ class ModelState:
         return self.known.licence if self.known else "as of the folder"
 
     @property
-    def remains_bytes(self) -> int:
+    def leftover_bytes(self) -> int:
         """What the remains of copies take on the disk."""
-        return sum(left.bytes for left in self.remains)
+        return sum(left.bytes for left in self.leftovers)
 
 
 def inventory() -> list[ModelState]:
@@ -93,37 +93,37 @@ def model_state(model: KnownModel) -> ModelState:
         folder_bytes(found.folder) if found else model.download_bytes,
         _partial_bytes(model),
         _copies(model.name),
-        _remains(model.name),
+        _leftovers(model.name),
     )
 
 
-def is_ready(model: KnownModel) -> bool:
+def is_available(model: KnownModel) -> bool:
     """Whether a known model can be used as it is: the checkpoint is whole, or there is a copy."""
-    return _state(locate(model)) == "here" or bool(copies_of(model.name))
+    return _state(find_checkpoint(model)) == "here" or bool(artifacts_of(model.name))
 
 
-def wants_download(model: KnownModel) -> bool:
+def needs_hub(model: KnownModel) -> bool:
     """Whether pulling a model means asking the hub, to get it or to see if it is the newest.
 
     What a person has put under `PANDA_HOME` is used as it is, and so is, offline, what is here.
     """
-    found = locate(model)
+    found = find_checkpoint(model)
     if model.repo is None or (found and found.kind == "home"):
         return False
-    return not (is_offline() and is_ready(model))
+    return not (is_offline() and is_available(model))
 
 
-def kept_copies(model: KnownModel, commit: str) -> list[Copy]:
+def standalone_artifacts(model: KnownModel, commit: str) -> list[Artifact]:
     """The copies that were made of a commit of a known model, where they are all that is left."""
-    if _state(locate(model)) == "here":
+    if _state(find_checkpoint(model)) == "here":
         return []
     return [copy for copy in _copies(model.name) if copy.commit == commit]
 
 
-def copy_bytes_to_come(model: KnownModel, commit: str, form: str, whole: int) -> int:
+def artifact_bytes_missing(model: KnownModel, commit: str, form: str, whole: int) -> int:
     """What the copy in a form of a commit has still to take of `whole` bytes."""
     made = (copy for copy in _copies(model.name) if (copy.commit, copy.form) == (commit, form))
-    begun = sum(left.bytes for left in _remains(model.name) if left.form == form)
+    begun = sum(left.bytes for left in _leftovers(model.name) if left.form == form)
     return 0 if any(made) else max(0, whole - begun)
 
 
@@ -138,7 +138,7 @@ def folder_bytes(folder: Path) -> int:
         return 0
 
 
-def forget_checks(name: str) -> None:
+def invalidate_digests(name: str) -> None:
     """Have the next use of a model read its files, and those of its copies, and compare them with
     their digests, whatever was found before.
 
@@ -146,8 +146,8 @@ def forget_checks(name: str) -> None:
         ModelError: There is no such model or folder.
     """
     state = find_model(name)
-    folders = [copy.folder for copy in state.copies]
-    forget_digests([*folders, state.checkpoint.folder] if state.checkpoint else folders)
+    folders = [copy.folder for copy in state.artifacts]
+    drop_digests([*folders, state.checkpoint.folder] if state.checkpoint else folders)
 
 
 def digests(state: ModelState) -> dict[str, str]:
@@ -163,13 +163,13 @@ def _folder_state(name: str) -> ModelState:
     found = ResolvedModel(name, folder, "folder") if _is_folder(folder) else None
     size = folder_bytes(folder) if found else 0
     state = _state(found)
-    return ModelState(name, None, found, state, None, size, 0, _copies(name), _remains(name))
+    return ModelState(name, None, found, state, None, size, 0, _copies(name), _leftovers(name))
 
 
 def _located(model: KnownModel) -> ResolvedModel | None:
     """As `locate`, for a list that one place that cannot be looked at must not end."""
     try:
-        return locate(model)
+        return find_checkpoint(model)
     except ModelError:
         return None
 
@@ -183,15 +183,17 @@ def _is_folder(path: Path) -> bool:
 
 def _named_by_copies() -> set[str]:
     """The models that copies, or what is left of some, were made from."""
-    return {copy.model for copy in all_copies()} | {left.model for left in remains() if left.model}
+    return {copy.model for copy in all_artifacts()} | {
+        left.model for left in leftovers() if left.model
+    }
 
 
-def _copies(name: str) -> tuple[Copy, ...]:
-    return tuple(copy for copy in all_copies() if copy.model == name)
+def _copies(name: str) -> tuple[Artifact, ...]:
+    return tuple(copy for copy in all_artifacts() if copy.model == name)
 
 
-def _remains(name: str) -> tuple[Remains, ...]:
-    return tuple(left for left in remains() if left.model == name)
+def _leftovers(name: str) -> tuple[Leftover, ...]:
+    return tuple(left for left in leftovers() if left.model == name)
 
 
 def _state(found: ResolvedModel | None) -> State:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pandacli.checkpoints.artifacts import copies_folder
+from pandacli.checkpoints.artifacts import artifacts_folder
 from pandacli.checkpoints.hub import (
     cache,
     check_settings,
@@ -24,9 +24,9 @@ from pandacli.checkpoints.hub import (
     read_listing,
     refuse_offline,
 )
-from pandacli.checkpoints.registry import KnownModel, home
+from pandacli.checkpoints.registry import KnownModel, panda_home
 from pandacli.errors import ModelError
-from pandacli.file_io import read_object, write_text
+from pandacli.file_io import atomic_write_text, read_object
 from pandacli.units import size
 
 _SMALL = frozenset(
@@ -92,7 +92,7 @@ class PublishedFile:
 
 
 @dataclass(frozen=True)
-class Plan:
+class DownloadPlan:
     """A download that has not begun.
 
     Args:
@@ -138,7 +138,7 @@ class Plan:
         Raises:
             ModelError: It does not.
         """
-        copies = copies_folder()
+        copies = artifacts_folder()
         if not self.copy_bytes:
             self._check(self.model.name, self.missing_bytes, self.folder, "HF_HOME")
         elif _disk(copies) == _disk(self.folder):
@@ -159,7 +159,7 @@ class Plan:
             )
 
 
-def plan_download(model: KnownModel) -> Plan:
+def plan_download(model: KnownModel) -> DownloadPlan:
     """Ask the hub what there is to download, and look at what is here already.
 
     Args:
@@ -180,7 +180,7 @@ def plan_download(model: KnownModel) -> Plan:
             raise ValueError(f"no commit: {commit}")
     files = choose_files(model, listed)
     missing = sum(file.bytes - bytes_here(model, commit, file) for file in files)
-    plan = Plan(model, commit, files, missing, cache(), _free_bytes(cache()))
+    plan = DownloadPlan(model, commit, files, missing, cache(), _free_bytes(cache()))
     if plan.is_known and plan.has_known_weights is False:
         raise _altered(plan)
     return plan
@@ -254,7 +254,7 @@ def bytes_here(model: KnownModel, commit: str, file: PublishedFile) -> int:
     return min(partial.stat().st_size, file.bytes) if partial.is_file() else 0
 
 
-def _altered(plan: Plan) -> ModelError:
+def _altered(plan: DownloadPlan) -> ModelError:
     listed = {file.name: file.sha256 for file in plan.files}
     known = plan.model.known_digests
     name = next(name for name, digest in known.items() if listed.get(name) != digest)
@@ -326,11 +326,11 @@ def forget_pulls(model: KnownModel) -> None:
 
 
 def _finished_path(model: KnownModel) -> Path:
-    return home() / "pulls" / f"{model.name}.json"
+    return panda_home() / "pulls" / f"{model.name}.json"
 
 
 def _unfinished_path(model: KnownModel) -> Path:
-    return home() / "pulls" / f"{model.name}.unfinished.json"
+    return panda_home() / "pulls" / f"{model.name}.unfinished.json"
 
 
 def _read(path: Path) -> Pull | None:
@@ -348,4 +348,4 @@ def _read(path: Path) -> Pull | None:
 
 def _write(path: Path, pull: Pull) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps({"format": _FORMAT, **asdict(pull)}, indent=1))
+    atomic_write_text(path, json.dumps({"format": _FORMAT, **asdict(pull)}, indent=1))

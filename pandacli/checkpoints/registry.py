@@ -135,7 +135,7 @@ MODELS: dict[str, KnownModel] = {
 }
 
 
-def home() -> Path:
+def panda_home() -> Path:
     """The folder that panda keeps its files in: `PANDA_HOME`, or the platform's data folder."""
     named = os.environ.get("PANDA_HOME")
     if not named:
@@ -145,7 +145,7 @@ def home() -> Path:
 
 def home_folder(model: KnownModel) -> Path:
     """Where a checkpoint of this model belongs when a person puts it in place."""
-    return home() / "models" / model.name
+    return panda_home() / "models" / model.name
 
 
 def home_checkpoint(model: KnownModel) -> Path | None:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pandacli.checkpoints.artifacts import Copy, remove_copy
+from pandacli.checkpoints.artifacts import Artifact, remove_artifact
 from pandacli.checkpoints.hub import cache
 from pandacli.checkpoints.inventory import ModelState, find_model
 from pandacli.checkpoints.published import forget_pulls, partial_path, unfinished_pull
 from pandacli.checkpoints.registry import KnownModel
-from pandacli.checkpoints.staging import Remains, remove_remains
+from pandacli.checkpoints.staging import Leftover, remove_leftover
 from pandacli.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ class Removal:
     """
 
     model: ModelState
-    copies: tuple[Copy, ...]
-    remains: tuple[Remains, ...]
+    artifacts: tuple[Artifact, ...]
+    leftovers: tuple[Leftover, ...]
     download: bool
     bytes: int
 
@@ -49,8 +49,8 @@ def plan_removal(name: str, quant: str | None = None) -> Removal:
         UsageError: It is a folder of the user's, or a part of panda.
     """
     model = find_model(name)
-    copies = [copy for copy in model.copies if quant in (None, copy.quant)]
-    left = [remains for remains in model.remains if quant in (None, remains.quant)]
+    copies = [copy for copy in model.artifacts if quant in (None, copy.quant)]
+    left = [remains for remains in model.leftovers if quant in (None, remains.quant)]
     freed = sum(copy.bytes for copy in copies) + sum(remains.bytes for remains in left)
     downloaded = _downloaded_bytes(model) if quant in (None, "none") else 0
     if copies or left or downloaded:
@@ -74,10 +74,10 @@ def remove(removal: Removal) -> None:
         ModelError: A file cannot be deleted.
     """
     try:
-        for copy in removal.copies:
-            remove_copy(copy)
-        for left in removal.remains:
-            remove_remains(left)
+        for copy in removal.artifacts:
+            remove_artifact(copy)
+        for left in removal.leftovers:
+            remove_leftover(left)
         if removal.download and removal.model.known:
             remove_download(removal.model.known)
     except OSError as error:

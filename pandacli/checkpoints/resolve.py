@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from pandacli.checkpoint_files import MODEL_TYPES, check_path, read_json, weight_files
-from pandacli.checkpoints.artifacts import copies_of
+from pandacli.checkpoints.artifacts import artifacts_of
 from pandacli.checkpoints.published import finished_pull, unfinished_pull
 from pandacli.checkpoints.registry import (
     MODELS,
@@ -71,7 +71,7 @@ def _incomplete(what: str, hint: str | None) -> ModelError:
     return ModelError(f"the checkpoint is incomplete: {what}", hint)
 
 
-Kind = Literal["bundled", "home", "cache", "copy", "folder"]
+Kind = Literal["bundled", "home", "cache", "artifact", "folder"]
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def resolve(model: str | os.PathLike[str]) -> ResolvedModel:
         return _resolve_known(known) if known else _resolve_folder(model)
 
 
-def locate(model: KnownModel) -> ResolvedModel | None:
+def find_checkpoint(model: KnownModel) -> ResolvedModel | None:
     """Where a known model lies on this machine, whole or not; None where nothing of it is.
 
     Raises:
@@ -151,7 +151,7 @@ def _reading(what: str) -> Iterator[None]:
 
 
 def _resolve_known(model: KnownModel) -> ResolvedModel:
-    found = locate(model)
+    found = find_checkpoint(model)
     if model.repo is None:
         again = "install pandacli again"
         missing = ModelError(f"{model.name} is missing from this installation of panda", again)
@@ -168,8 +168,8 @@ def _resolve_known(model: KnownModel) -> ResolvedModel:
         if flaw is None:
             return found
         missing = flaw
-    if copies := copies_of(model.name):
-        return ResolvedModel(model.name, copies[0].folder, "copy")
+    if copies := artifacts_of(model.name):
+        return ResolvedModel(model.name, copies[0].folder, "artifact")
     raise missing
 
 

@@ -23,10 +23,10 @@ from typing import Any, TextIO
 from pandacli.checkpoints.artifacts import (
     FORMAT,
     QUANTS,
-    copies_folder,
-    copy_folder,
-    manifest_fields,
-    read_copy,
+    artifact_folder,
+    artifacts_folder,
+    read_artifact,
+    read_manifest,
     remove_folder,
 )
 from pandacli.errors import ModelError
@@ -40,7 +40,7 @@ _PATIENCE = 0.5  # seconds to wait for a lock, which others may hold for a look 
 
 
 @dataclass(frozen=True)
-class Remains:
+class Leftover:
     """A folder of a copy that cannot be used, and that nobody is working on.
 
     Args:
@@ -62,7 +62,7 @@ class Remains:
 
 
 @contextmanager
-def work_folder(digest: str, form: str, model: str) -> Iterator[Path]:
+def staging_folder(digest: str, form: str, model: str) -> Iterator[Path]:
     """The folder in which the copy in a form of a checkpoint is made, for one process at a time.
 
     Whatever ends the work, what is in it stays, for the next to go on with; but not what another
@@ -72,7 +72,7 @@ def work_folder(digest: str, form: str, model: str) -> Iterator[Path]:
         ModelError: Another process is making the same copy.
         OSError: The folder cannot be made.
     """
-    final = copy_folder(digest, form)
+    final = artifact_folder(digest, form)
     work = final.with_name(final.name + _SUFFIX)
     work.parent.mkdir(parents=True, exist_ok=True)
     with _locked(work, model) as lock:
@@ -92,23 +92,23 @@ def work_folder(digest: str, form: str, model: str) -> Iterator[Path]:
                 _lock_path(work).unlink(missing_ok=True)
 
 
-def remains() -> list[Remains]:
+def leftovers() -> list[Leftover]:
     """What is left of copies that are not whole; those being made right now are left out."""
     found = []
-    for folder in sorted(copies_folder().glob("*-*")):
+    for folder in sorted(artifacts_folder().glob("*-*")):
         name = _NAME.fullmatch(folder.name)
         if not name or folder.is_symlink() or not folder.is_dir():
             continue  # nothing of panda's
         if not (_is_whole(folder) or _is_worked_on(folder)):
-            model = _note_beside(folder).get("model") or manifest_fields(folder).get("model")
+            model = _note_beside(folder).get("model") or read_manifest(folder).get("model")
             known = model if isinstance(model, str) else None
             with suppress(OSError):  # just now someone has finished it, or removed it
                 size = sum(path.lstat().st_size for path in folder.iterdir())
-                found.append(Remains(known, name["form"], folder, size))
+                found.append(Leftover(known, name["form"], folder, size))
     return found
 
 
-def remove_remains(left: Remains) -> None:
+def remove_leftover(left: Leftover) -> None:
     """Delete what is left of a copy.
 
     Raises:
@@ -126,7 +126,7 @@ def _is_whole(folder: Path) -> bool:
     if folder.suffix == _SUFFIX:
         return False
     try:
-        read_copy(folder)
+        read_artifact(folder)
     except ModelError:
         return False
     return True

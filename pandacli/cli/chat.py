@@ -188,9 +188,9 @@ def _subject(
         ModelError: The model is not on this machine, which is told before the prompt.
     """
     from pandacli.chat.chat import SampledClip
-    from pandacli.checkpoints import canvas_side, resolve
+    from pandacli.checkpoints import read_image_size, resolve
 
-    side = canvas_side(resolve(chosen["model"]).folder)
+    side = read_image_size(resolve(chosen["model"]).folder)
     return SampledClip(clip, frames, seconds, side, chosen["frames"], chosen["system"], kept)
 
 

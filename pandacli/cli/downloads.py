@@ -44,10 +44,10 @@ def get_ready(
     from pandacli.terminal.progress import Bars
 
     known = checkpoints.MODELS.get(name)
-    checkpoints.forget_checks(name)
+    checkpoints.invalidate_digests(name)
     if drop_original:
         _check_droppable(name, quant)
-    if known and checkpoints.wants_download(known):
+    if known and checkpoints.needs_hub(known):
         _bring(known, screen, quant=quant, engine=engine, device=device)
     checkpoints.resolve(name)  # before torch is imported, which takes seconds
     with screen.status("preparing"):
@@ -70,7 +70,7 @@ def _check_droppable(name: str, quant: str) -> None:
     from pandacli import checkpoints
 
     known = checkpoints.MODELS.get(name)
-    found = checkpoints.locate(known) if known else None
+    found = checkpoints.find_checkpoint(known) if known else None
     if found and found.kind == "home":
         raise UsageError(
             f"--drop-original: {found.folder} is not from panda, and stays",
@@ -94,14 +94,14 @@ def _bring(known: "KnownModel", screen: Screen, *, quant: str, engine: str, devi
     with screen.status("preparing"):
         from pandacli.inference.planning.planner import forecast
 
-        kept = checkpoints.kept_copies(known, plan.commit)
+        kept = checkpoints.standalone_artifacts(known, plan.commit)
         coming = forecast(quant, engine, device, kept)
     if coming and any(copy.form == coming.form for copy in kept):
         screen.notice(f"{known.name} is already here, as it is published: nothing to download")
         return
     copied = ""
     if coming:
-        to_come = checkpoints.copy_bytes_to_come(known, plan.commit, coming.form, coming.bytes)
+        to_come = checkpoints.artifact_bytes_missing(known, plan.commit, coming.form, coming.bytes)
         plan = replace(plan, copy_bytes=to_come)
         copied = f", and {size(to_come)} for a quantised copy" if to_come else ""
     screen.notice(
@@ -121,7 +121,7 @@ def offer_download(name: str, screen: Screen, *, quant: str, engine: str, device
     known = checkpoints.MODELS.get(name)
     if (
         known is None
-        or checkpoints.is_ready(known)
+        or checkpoints.is_available(known)
         or checkpoints.is_offline()
         or not screen.is_interactive
     ):

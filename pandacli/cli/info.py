@@ -21,13 +21,13 @@ def info(
     Nothing is loaded. The digests are those of the files that panda pull has
     checked.
     """
-    from pandacli.checkpoints import describe, find_model
+    from pandacli.checkpoints import describe_checkpoint, find_model
     from pandacli.terminal.listings import model_json, show_model
 
     chosen = settings.resolve({"json": json, "debug": debug})
     screen = Screen()
     found = find_model(model)
-    described = describe(found.checkpoint.folder) if found.checkpoint else None
+    described = describe_checkpoint(found.checkpoint.folder) if found.checkpoint else None
     if chosen["json"]:
         screen.line(model_json(found, described, pretty=screen.stdout_is_terminal))
     else:

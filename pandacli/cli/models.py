@@ -23,6 +23,6 @@ def models(json: options.Json = None, debug: options.Debug = None) -> None:
     else:
         show_models(found, screen)
     for model in found:
-        if model.remains:
-            left = f"{size(model.remains_bytes)} of unfinished or damaged copies of {model.name}"
+        if model.leftovers:
+            left = f"{size(model.leftover_bytes)} of unfinished or damaged copies of {model.name}"
             screen.notice(f"{left} can be removed with:", f"panda rm {model.name}")

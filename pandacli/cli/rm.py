@@ -49,8 +49,8 @@ def rm(
         raise UsageError(f"--quant: {quant!r} is not one of {', '.join(QUANTS)}")
     removal = plan_removal(model, quant)
     parts = ["the download"] if removal.download else []
-    parts += [f"the {copy.quant} copy ({copy.form})" for copy in removal.copies]
-    parts += [f"an unfinished or damaged copy ({left.form})" for left in removal.remains]
+    parts += [f"the {copy.quant} copy ({copy.form})" for copy in removal.artifacts]
+    parts += [f"an unfinished or damaged copy ({left.form})" for left in removal.leftovers]
     what = f"{' and '.join(parts)} of {model}, {size(removal.bytes)}"
     if not yes:
         if not screen.is_interactive:

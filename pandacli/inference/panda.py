@@ -81,7 +81,7 @@ class Panda:
         """
         if self._source is None:
             raise ModelError(f"nobody knows which checkpoint {self.name} is")
-        return checkpoints.identity(self._source)
+        return checkpoints.model_digest(self._source)
 
     @property
     def stop_tokens(self) -> frozenset[int]:

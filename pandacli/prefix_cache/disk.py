@@ -32,9 +32,9 @@ from typing import Any, NamedTuple
 
 import platformdirs
 
-from pandacli.checkpoints.registry import home
+from pandacli.checkpoints.registry import panda_home
 from pandacli.errors import UsageError
-from pandacli.file_io import read_object, settle, write_text
+from pandacli.file_io import atomic_write_text, read_object, replace_durably
 from pandacli.units import byte_count
 
 VARIABLE = "PANDA_CACHE_SIZE"
@@ -122,7 +122,7 @@ class Entry:
 def prefixes_folder() -> Path:
     """Where prefixes are kept."""
     if os.environ.get("PANDA_HOME"):
-        return home() / "prefixes"
+        return panda_home() / "prefixes"
     return platformdirs.user_cache_path("panda") / "prefixes"
 
 
@@ -193,7 +193,9 @@ class Prefixes:
             if video == entry.label.video:
                 os.utime(path)
             else:
-                write_text(path, _label_text(Label(**{**asdict(entry.label), "video": video})))
+                atomic_write_text(
+                    path, _label_text(Label(**{**asdict(entry.label), "video": video}))
+                )
 
     def add(
         self,
@@ -260,7 +262,7 @@ class Prefixes:
 
     def _settle(self, work: Path, final: Path) -> None:
         try:
-            settle(work, final)
+            replace_durably(work, final)
         except OSError:
             if not final.is_dir():
                 raise

@@ -21,19 +21,19 @@ from torch import Tensor
 
 from pandacli.checkpoints.artifacts import (
     GGUF_FILE,
-    Copy,
+    Artifact,
     Form,
-    copies_folder,
-    find_copy,
+    artifacts_folder,
+    find_artifact,
     finish,
     write_manifest,
 )
-from pandacli.checkpoints.identity import digests_of
+from pandacli.checkpoints.identity import checkpoint_digests
 from pandacli.checkpoints.registry import cached_commit
 from pandacli.checkpoints.resolve import ResolvedModel
-from pandacli.checkpoints.staging import work_folder
+from pandacli.checkpoints.staging import staging_folder
 from pandacli.errors import ModelError
-from pandacli.file_io import settle
+from pandacli.file_io import replace_durably
 from pandacli.modeling.checkpoint import (
     check_values,
     is_quantisable,
@@ -96,13 +96,13 @@ def describe_source(resolved: ResolvedModel) -> Source:
     Raises:
         ModelError: Files are missing, damaged, or cannot be read.
     """
-    digest, files = digests_of(resolved)
+    digest, files = checkpoint_digests(resolved)
     commit = cached_commit(resolved.folder) if resolved.kind == "cache" else None
     name = str(resolved.folder) if resolved.kind == "folder" else resolved.name
     return Source(name, resolved.folder, commit, digest, files)
 
 
-def convert(source: Source, form: Form, report: Report | None = None) -> Copy:
+def convert(source: Source, form: Form, report: Report | None = None) -> Artifact:
     """Make the copy in a form of a checkpoint, or finish one that was begun.
 
     Args:
@@ -115,8 +115,8 @@ def convert(source: Source, form: Form, report: Report | None = None) -> Copy:
             panda is making the same copy.
     """
     try:
-        with work_folder(source.digest, form, source.model) as work:
-            if finished := find_copy(source.digest, form):
+        with staging_folder(source.digest, form, source.model) as work:
+            if finished := find_artifact(source.digest, form):
                 return finished
             _drop_junk(work)
             if form == "q8_0" or form == "q4_k_m":
@@ -135,7 +135,7 @@ def convert(source: Source, form: Form, report: Report | None = None) -> Copy:
             return finish(copy)
     except OSError as error:
         raise ModelError(
-            f"cannot write the quantised copy in {copies_folder()}: {error.strerror or error}",
+            f"cannot write the quantised copy in {artifacts_folder()}: {error.strerror or error}",
             "make room there, and the same command goes on where it stopped - or set PANDA_HOME to"
             " a folder elsewhere",
         ) from error
@@ -260,7 +260,7 @@ def _check_room(expected: dict[str, Tensor], form: Form, work: Path) -> None:
     if needed > free:
         raise ModelError(
             f"the quantised copy takes {size(needed)} more, and {size(free)} are free in"
-            f" {copies_folder()}",
+            f" {artifacts_folder()}",
             "make room there, or set PANDA_HOME to a folder elsewhere",
         )
 
@@ -273,7 +273,7 @@ def _save(pending: dict[str, Tensor], path: Path) -> None:
             save_file(pending, partial, metadata={"format": "pt"})
         except SafetensorError as error:  # which hides an OSError
             raise OSError(str(error)) from error
-        settle(partial, path)
+        replace_durably(partial, path)
         pending.clear()
 
 

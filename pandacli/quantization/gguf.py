@@ -26,7 +26,7 @@ from torch import Tensor
 from pandacli.checkpoint_files import INCOMPLETE, weight_files
 from pandacli.checkpoints.digest import file_digest
 from pandacli.errors import ModelError, UsageError
-from pandacli.file_io import settle
+from pandacli.file_io import replace_durably
 from pandacli.modeling import checkpoint
 from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
 from pandacli.quantization.llama_library import INSTALL, llama_library
@@ -157,7 +157,7 @@ def export_gguf(
             kept = _keep_whole(file, header, in_order.values())
             sources = checkpoint.iterate_tensors(folder, expected)
             _write(file, in_order, kept, sources, threads, progress)
-        settle(partial, target)
+        replace_durably(partial, target)
     except ModelError:
         partial.unlink(missing_ok=True)
         raise

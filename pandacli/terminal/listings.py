@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pandacli.checkpoints.description import Description
+from pandacli.checkpoints.description import CheckpointInfo
 from pandacli.checkpoints.inventory import ModelState, digests
 from pandacli.checkpoints.registry import KnownModel
 from pandacli.prefix_cache.disk import Entry, Prefixes
@@ -73,7 +73,7 @@ def _rows(model: ModelState) -> list[Row]:
         rows.append(Row(model.name, "none", size(model.bytes), model.licence, str(found.folder)))
     rows += [
         Row(model.name, copy.quant, size(copy.bytes), model.licence, str(copy.folder))
-        for copy in model.copies
+        for copy in model.artifacts
     ]
     if not rows and model.known:
         command = model.known.download_command
@@ -108,7 +108,7 @@ def _record(model: ModelState) -> dict[str, Any]:
         "commit_known": model.has_known_commit,
         "bytes": model.bytes,
         "partial_bytes": model.partial_bytes,
-        "remains_bytes": model.remains_bytes,
+        "remains_bytes": model.leftover_bytes,
         "copies": [
             {
                 "quant": copy.quant,
@@ -118,12 +118,12 @@ def _record(model: ModelState) -> dict[str, Any]:
                 "commit": copy.commit,
                 "source_sha256": copy.digest,
             }
-            for copy in model.copies
+            for copy in model.artifacts
         ],
     }
 
 
-def show_model(model: ModelState, description: Description | None, screen: Screen) -> None:
+def show_model(model: ModelState, description: CheckpointInfo | None, screen: Screen) -> None:
     """Prints the facts of one model in two columns, and then its files and copies."""
     facts = _facts(model, description)
     width = max(len(name) for name, _ in facts)
@@ -138,9 +138,9 @@ def show_model(model: ModelState, description: Description | None, screen: Scree
             ending = f"  sha256 {digest[:12]}…" if digest else ""
             screen.line(f"  {sanitize_line(name):<{names}}  {size(count):>9}{ending}")
     _show_known(model, screen)
-    if model.copies:
+    if model.artifacts:
         screen.line("\ncopies")
-    for copy in model.copies:
+    for copy in model.artifacts:
         screen.line(f"  {copy.quant}  {copy.form}  {size(copy.bytes):>9}")
         screen.line(f"    {sanitize_line(_short(str(copy.folder)))}")
 
@@ -172,7 +172,7 @@ def _show_known(model: ModelState, screen: Screen) -> None:
             screen.line(f"    sha256 {file.sha256}")
 
 
-def model_json(model: ModelState, description: Description | None, *, pretty: bool) -> str:
+def model_json(model: ModelState, description: CheckpointInfo | None, *, pretty: bool) -> str:
     """Returns one JSON object with the facts of one model; sizes are in bytes."""
     checked = digests(model)
     files = description.files if description else {}
@@ -206,7 +206,7 @@ def _known_record(model: KnownModel) -> dict[str, Any] | None:
     }
 
 
-def _facts(model: ModelState, description: Description | None) -> list[tuple[str, str]]:
+def _facts(model: ModelState, description: CheckpointInfo | None) -> list[tuple[str, str]]:
     facts = [("model", model.name)]
     if model.known:
         facts.append(("what", model.known.summary))
@@ -222,8 +222,8 @@ def _facts(model: ModelState, description: Description | None) -> list[tuple[str
     facts.append(("size", size(model.bytes)))
     if model.partial_bytes:
         facts.append(("unfinished", size(model.partial_bytes)))
-    if model.remains:
-        facts.append(("left over", f"{size(model.remains_bytes)} of unfinished or damaged copies"))
+    if model.leftovers:
+        facts.append(("left over", f"{size(model.leftover_bytes)} of unfinished or damaged copies"))
     if description:
         facts += [(name, f"{value:,}") for name, value in description.sizes.items()]
         if description.parameters:

@@ -432,7 +432,7 @@ def test_answers_whose_digests_do_not_say_what_ran_are_asked_again_and_kept(
     first = batch(RECORDS)
     settings = Settings(str(checkpoint), max_tokens=6).decisive()
     del settings["engine"]
-    settings["weights"] = checkpoints.identity(checkpoints.resolve(str(checkpoint)))
+    settings["weights"] = checkpoints.model_digest(checkpoints.resolve(str(checkpoint)))
     digest_of = record_hash(settings)
     old = [
         {

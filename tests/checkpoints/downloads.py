@@ -8,7 +8,7 @@ import pytest
 
 from pandacli import checkpoints
 from pandacli.checkpoints import MODELS, Downloaded
-from pandacli.checkpoints.artifacts import Copy, copy_folder, write_manifest
+from pandacli.checkpoints.artifacts import Artifact, artifact_folder, write_manifest
 from pandacli.checkpoints.published import partial_path
 
 MODEL = MODELS["video-panda-7b"]
@@ -67,8 +67,8 @@ def pull_to(folder: Path) -> Path:
     return folder
 
 
-def write_copy(model: str, form: str, digest: str = "d" * 64) -> Copy:
-    folder = copy_folder(digest, form)
+def write_artifact(model: str, form: str, digest: str = "d" * 64) -> Artifact:
+    folder = artifact_folder(digest, form)
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
     return write_manifest(

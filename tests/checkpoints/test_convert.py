@@ -17,13 +17,13 @@ from pandacli.checkpoints import artifacts as copies
 from pandacli.checkpoints import digest, resolve
 from pandacli.checkpoints.artifacts import (
     FORMAT,
-    Copy,
+    Artifact,
     Form,
-    all_copies,
-    copies_of,
-    copy_folder,
-    find_copy,
-    remove_copy,
+    all_artifacts,
+    artifact_folder,
+    artifacts_of,
+    find_artifact,
+    remove_artifact,
 )
 from pandacli.errors import ModelError
 from pandacli.modeling.checkpoint import is_quantisable, read_config
@@ -44,7 +44,7 @@ def source(checkpoint: Path) -> Source:
     return describe_source(resolve(checkpoint))
 
 
-def stored(copy: Copy) -> dict[str, torch.Tensor]:
+def stored(copy: Artifact) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = {}
     for file in copy.folder.glob("*.safetensors"):
         tensors |= load_file(file)
@@ -86,8 +86,8 @@ def test_a_copy_is_described_by_its_manifest(source: Source, checkpoint: Path) -
     assert copy.bytes == sum(
         file.stat().st_size for file in copy.folder.iterdir() if file.name != "manifest.json"
     )
-    assert find_copy(source.digest, "nf4") == copy
-    assert copies_of(str(checkpoint)) == [copy]
+    assert find_artifact(source.digest, "nf4") == copy
+    assert artifacts_of(str(checkpoint)) == [copy]
     assert read_config(copy.folder).hidden_size == 64
 
 
@@ -101,7 +101,7 @@ def test_what_was_written_before_a_kill_is_not_made_again(
     source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uninterrupted = stored(convert(source, "int8"))
-    remove_copy(all_copies()[0])
+    remove_artifact(all_artifacts()[0])
     quantise = converting.quantize_rows
     calls = 0
 
@@ -115,7 +115,7 @@ def test_what_was_written_before_a_kill_is_not_made_again(
     monkeypatch.setattr(converting, "quantize_rows", killed)
     with pytest.raises(KeyboardInterrupt):
         convert(source, "int8")
-    assert not all_copies()
+    assert not all_artifacts()
     calls = 100
     resumed = stored(convert(source, "int8"))
     assert calls < 100 + 14
@@ -132,7 +132,7 @@ def test_progress_ends_with_everything_done(source: Source) -> None:
 
 
 def test_two_at_once_are_refused(source: Source) -> None:
-    work = copy_folder(source.digest, "int8").with_suffix(".partial")
+    work = artifact_folder(source.digest, "int8").with_suffix(".partial")
     work.parent.mkdir(parents=True)
     with work.with_name(work.name + ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -180,7 +180,7 @@ def test_a_folder_without_a_manifest_makes_way(source: Source) -> None:
     copy = convert(source, "int8")
     (copy.folder / "manifest.json").unlink()
     assert convert(source, "int8") == copy
-    assert all_copies() == [copy]
+    assert all_artifacts() == [copy]
 
 
 def test_a_finished_copy_leaves_nothing_beside_it(source: Source, home: Path) -> None:
@@ -199,8 +199,8 @@ def test_what_fails_before_the_work_leaves_nothing(
 
 def test_what_another_version_has_begun_is_not_gone_on_with(source: Source) -> None:
     whole = stored(convert(source, "int8"))
-    remove_copy(all_copies()[0])
-    begun = copy_folder(source.digest, "int8").with_suffix(".partial")
+    remove_artifact(all_artifacts()[0])
+    begun = artifact_folder(source.digest, "int8").with_suffix(".partial")
     begun.mkdir()
     (begun / "model-00001-of-00002.safetensors").write_bytes(b"in another way")
     assert stored(convert(source, "int8")).keys() == whole.keys()
@@ -226,16 +226,16 @@ def test_a_damaged_checkpoint_is_refused_before_anything_is_written(
     (broken / "model.safetensors").write_bytes(weights[: len(weights) // 2])
     with pytest.raises(ModelError):
         convert(describe_source(resolve(broken)), "int8")
-    assert not all_copies()
+    assert not all_artifacts()
 
 
 def test_a_copy_that_lost_a_file_is_damaged(source: Source) -> None:
     copy = convert(source, "int8")
     next(copy.folder.glob("*.safetensors")).unlink()
     with pytest.raises(ModelError, match="is damaged") as caught:
-        find_copy(source.digest, "int8")
+        find_artifact(source.digest, "int8")
     assert str(copy.folder) in str(caught.value.hint)
-    assert not all_copies()
+    assert not all_artifacts()
 
 
 def test_a_copy_from_the_future_is_not_touched(source: Source) -> None:
@@ -243,14 +243,14 @@ def test_a_copy_from_the_future_is_not_touched(source: Source) -> None:
     fields = json.loads(manifest.read_text())
     manifest.write_text(json.dumps(fields | {"format": FORMAT + 1}))
     with pytest.raises(ModelError, match="another version of panda"):
-        find_copy(source.digest, "int8")
+        find_artifact(source.digest, "int8")
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", "[" * 100_000])
 def test_a_manifest_of_nonsense_is_damage(source: Source, content: str) -> None:
     (convert(source, "int8").folder / "manifest.json").write_text(content)
     with pytest.raises(ModelError, match="is damaged"):
-        find_copy(source.digest, "int8")
+        find_artifact(source.digest, "int8")
 
 
 @pytest.mark.parametrize(
@@ -269,10 +269,10 @@ def test_a_manifest_of_wrong_types_is_damage(source: Source, wrong: dict[str, An
     manifest = convert(source, "int8").folder / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | wrong))
     with pytest.raises(ModelError, match="is damaged"):
-        find_copy(source.digest, "int8")
+        find_artifact(source.digest, "int8")
 
 
-def flip_a_byte(copy: Copy) -> None:
+def flip_a_byte(copy: Artifact) -> None:
     path = max(copy.folder.iterdir(), key=lambda file: file.stat().st_size)
     with path.open("r+b") as file:
         file.seek(path.stat().st_size // 2)
@@ -284,7 +284,7 @@ def flip_a_byte(copy: Copy) -> None:
 def test_a_flipped_byte_is_found(source: Source) -> None:
     flip_a_byte(convert(source, "int8"))
     with pytest.raises(ModelError, match="is damaged"):
-        find_copy(source.digest, "int8")
+        find_artifact(source.digest, "int8")
 
 
 def test_a_flipped_byte_is_found_though_the_time_of_the_file_is_put_back(
@@ -292,19 +292,19 @@ def test_a_flipped_byte_is_found_though_the_time_of_the_file_is_put_back(
 ) -> None:
     monkeypatch.setattr(digest, "_BLOCK", 10)  # so that the digests of such small files are kept
     copy = convert(source, "int8")
-    assert find_copy(source.digest, "int8")
+    assert find_artifact(source.digest, "int8")
     times = {path: path.stat().st_mtime_ns for path in copy.folder.iterdir()}
     flip_a_byte(copy)
     for path, time in times.items():
         os.utime(path, ns=(time, time))
     with pytest.raises(ModelError, match="is damaged"):
-        find_copy(source.digest, "int8")
+        find_artifact(source.digest, "int8")
 
 
 def test_a_flipped_byte_is_found_where_only_the_copy_is_left(source: Source) -> None:
     flip_a_byte(convert(source, "int8"))
     with pytest.raises(ModelError, match="is damaged"):
-        copies_of(source.model)
+        artifacts_of(source.model)
 
 
 def test_a_copy_that_has_not_changed_is_not_read_again(
@@ -313,21 +313,21 @@ def test_a_copy_that_has_not_changed_is_not_read_again(
     monkeypatch.setattr(digest, "_BLOCK", 10)
     convert(source, "int8")
     monkeypatch.setattr(digest, "hash_file", None)
-    assert find_copy(source.digest, "int8")
+    assert find_artifact(source.digest, "int8")
 
 
 def test_listing_reads_no_weights(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = convert(source, "int8")
     monkeypatch.setattr(copies, "file_digest", None)
-    assert all_copies() == [copy]
+    assert all_artifacts() == [copy]
 
 
 def test_a_removed_copy_leaves_nothing(source: Source, home: Path) -> None:
-    remove_copy(convert(source, "int8"))
+    remove_artifact(convert(source, "int8"))
     assert not list((home / "copies").iterdir())
 
 
-def change_manifest(copy: Copy, **changed: Any) -> None:
+def change_manifest(copy: Artifact, **changed: Any) -> None:
     manifest = copy.folder / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | changed))
 
@@ -338,21 +338,21 @@ def test_every_file_that_is_read_stands_in_the_manifest(source: Source, suffix: 
     files = json.loads((copy.folder / "manifest.json").read_text())["files"]
     change_manifest(copy, files={n: f for n, f in files.items() if not n.endswith(suffix)})
     with pytest.raises(ModelError, match="is damaged"):
-        find_copy(source.digest, "int8")
+        find_artifact(source.digest, "int8")
 
 
 def test_the_copy_of_another_checkpoint_is_not_taken(source: Source) -> None:
     copy = convert(source, "int8")
     other = "f" * 64
-    copy.folder.rename(copy_folder(other, "int8"))
+    copy.folder.rename(artifact_folder(other, "int8"))
     with pytest.raises(ModelError, match="is damaged"):
-        find_copy(other, "int8")
+        find_artifact(other, "int8")
     # nor where only the start of the digest, which names the folder, is the same
     near = source.digest[:16] + "0" * 48
-    copy_folder(other, "int8").rename(copy.folder)
+    artifact_folder(other, "int8").rename(copy.folder)
     with pytest.raises(ModelError, match="is damaged"):
-        find_copy(near, "int8")
-    assert find_copy(source.digest, "int8")
+        find_artifact(near, "int8")
+    assert find_artifact(source.digest, "int8")
 
 
 def test_a_fifo_in_a_copy_does_not_keep_anyone_waiting(source: Source) -> None:
@@ -361,7 +361,7 @@ def test_a_fifo_in_a_copy_does_not_keep_anyone_waiting(source: Source) -> None:
     os.mkfifo(copy.folder / "fifo")
     change_manifest(copy, files=files | {"fifo": {"bytes": 0, "sha256": ""}})
     with pytest.raises(ModelError, match="is damaged"):
-        find_copy(source.digest, "int8")
+        find_artifact(source.digest, "int8")
 
 
 @pytest.mark.parametrize("form", ["int8", "nf4"])
@@ -376,7 +376,7 @@ def test_weights_that_are_no_numbers_are_not_quantised(
     save_file(tensors, broken / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelError, match=f"{name} .* not finite"):
         convert(describe_source(resolve(broken)), form)
-    assert not all_copies()
+    assert not all_artifacts()
 
 
 def junk(work: Path) -> None:
@@ -392,7 +392,7 @@ def junk(work: Path) -> None:
 
 def test_junk_in_the_folder_of_an_unfinished_copy_is_not_gone_on_with(source: Source) -> None:
     wanted = stored(convert(source, "int8"))
-    folder = copy_folder(source.digest, "int8")
+    folder = artifact_folder(source.digest, "int8")
     shutil.rmtree(folder)
     work = folder.with_name(f"{folder.name}.partial")
     work.mkdir()
@@ -417,13 +417,13 @@ def test_foreign_weights_in_an_unfinished_copy_end_it_once(source: Source) -> No
     save_file({"foreign": torch.zeros(3)}, work / first)
     with pytest.raises(ModelError, match="was no part of this copy"):
         convert(source, "int8")
-    assert not all_copies()
+    assert not all_artifacts()
     assert convert(source, "int8")
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"[" * 5000, b"x" * (1 << 20)])
 def test_a_note_beside_an_unfinished_copy_may_hold_anything(source: Source, content: bytes) -> None:
-    folder = copy_folder(source.digest, "int8")
+    folder = artifact_folder(source.digest, "int8")
     folder.parent.mkdir(parents=True)
     folder.with_name(f"{folder.name}.partial.lock").write_bytes(content)
     assert convert(source, "int8")
@@ -435,4 +435,4 @@ def test_a_place_for_copies_that_cannot_be_looked_at_is_an_error_of_the_model(
     # as a folder of mode 000, which tests may run above: the system refuses the path
     monkeypatch.setenv("PANDA_HOME", "/" + "x" * 300)
     with pytest.raises(ModelError, match="cannot be read"):
-        find_copy(source.digest, "int8")
+        find_artifact(source.digest, "int8")

@@ -18,7 +18,7 @@ def test_parameters_are_counted_in_the_headers_of_safetensors(tmp_path: Path) ->
     (tmp_path / "config.json").write_text('{"hidden_size": 64, "num_hidden_layers": 2}')
     write_safetensors(tmp_path / "model-00001-of-00002.safetensors", a=[3, 4], b=[5])
     write_safetensors(tmp_path / "model-00002-of-00002.safetensors", c=[2, 2, 2], scalar=[])
-    description = checkpoints.describe(tmp_path)
+    description = checkpoints.describe_checkpoint(tmp_path)
     assert (description.parameters, description.exact) == (26, True)
     assert description.sizes == {"width": 64, "layers": 2}
 
@@ -26,14 +26,14 @@ def test_parameters_are_counted_in_the_headers_of_safetensors(tmp_path: Path) ->
 def test_parameters_in_bin_files_are_computed_from_their_size(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"torch_dtype": "bfloat16"}')
     (tmp_path / "pytorch_model.bin").write_bytes(b"0" * 100)
-    description = checkpoints.describe(tmp_path)
+    description = checkpoints.describe_checkpoint(tmp_path)
     assert (description.parameters, description.exact) == (50, False)
 
 
 def test_where_nothing_tells_the_parameters_none_are_said(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"0" * 100)
-    assert checkpoints.describe(tmp_path).parameters is None
+    assert checkpoints.describe_checkpoint(tmp_path).parameters is None
 
 
 def header(text: str) -> bytes:
@@ -57,7 +57,7 @@ def test_a_damaged_header_is_told(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(content)
     with pytest.raises(ModelError, match="is damaged"):
-        checkpoints.describe(tmp_path)
+        checkpoints.describe_checkpoint(tmp_path)
 
 
 def test_a_header_longer_than_any_is_not_read(tmp_path: Path) -> None:
@@ -66,11 +66,11 @@ def test_a_header_longer_than_any_is_not_read(tmp_path: Path) -> None:
         file.write((10**12).to_bytes(8, "little"))
         file.truncate(2 * 10**12)
     with pytest.raises(ModelError, match="is damaged"):
-        checkpoints.describe(tmp_path)
+        checkpoints.describe_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize("config", ["[]", "3", "[" * 100_000])
 def test_a_configuration_of_nonsense_is_told(tmp_path: Path, config: str) -> None:
     (tmp_path / "config.json").write_text(config)
     with pytest.raises(ModelError, match="is damaged"):
-        checkpoints.describe(tmp_path)
+        checkpoints.describe_checkpoint(tmp_path)

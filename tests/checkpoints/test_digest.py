@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pandacli.checkpoints import digest
-from pandacli.checkpoints.digest import checkpoint_digest, file_digest, forget_digests
+from pandacli.checkpoints.digest import drop_digests, file_digest, hash_checkpoint
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def test_a_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
 
 def test_a_checkpoint_is_the_same_wherever_it_lies(tmp_path: Path) -> None:
     here, there, other = make(tmp_path / "a"), make(tmp_path / "b"), make(tmp_path / "c", b"other")
-    digests = [checkpoint_digest(path.parent, [path])[0] for path in (here, there, other)]
+    digests = [hash_checkpoint(path.parent, [path])[0] for path in (here, there, other)]
     assert digests[0] == digests[1] != digests[2]
 
 
@@ -86,7 +86,7 @@ def test_a_forgotten_digest_is_computed_again(
 ) -> None:
     weights, other = make(tmp_path / "a"), make(tmp_path / "b", b"others")
     digests = file_digest(weights), file_digest(other)
-    forget_digests([weights.parent, tmp_path / "gone"])
+    drop_digests([weights.parent, tmp_path / "gone"])
     monkeypatch.setattr(digest, "hash_file", lambda path: f"read {path.parent.name}")
     assert (file_digest(weights), file_digest(other)) == ("read a", digests[1])
 

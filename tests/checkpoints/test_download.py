@@ -236,15 +236,15 @@ def test_a_file_that_has_lost_bytes_is_no_part_of_a_whole_model(name: str) -> No
 
 def test_a_flipped_byte_of_a_pulled_model_is_found_when_it_is_used() -> None:
     folder = pull().folder
-    first = checkpoints.identity(checkpoints.resolve(MODEL.name))
+    first = checkpoints.model_digest(checkpoints.resolve(MODEL.name))
     flip_a_byte_unseen((folder / SHARD).resolve())
-    error = refusal(lambda: checkpoints.identity(checkpoints.resolve(MODEL.name)))
+    error = refusal(lambda: checkpoints.model_digest(checkpoints.resolve(MODEL.name)))
     assert error.message.endswith(
         f"{SHARD} is damaged: its sha256 is another than when it was pulled"
     )
     assert error.hint == "mend it with: panda pull video-panda-7b"
     pull()
-    assert checkpoints.identity(checkpoints.resolve(MODEL.name)) == first
+    assert checkpoints.model_digest(checkpoints.resolve(MODEL.name)) == first
 
 
 def test_a_damaged_file_that_another_program_downloaded_is_downloaded_again() -> None:
@@ -371,7 +371,7 @@ def test_a_repository_without_the_model_is_told(hub: FakeHub, lost: str) -> None
 
 def test_what_a_damaged_record_names_is_not_looked_for() -> None:
     pull()
-    record = checkpoints.home() / "pulls" / "video-panda-7b.unfinished.json"
+    record = checkpoints.panda_home() / "pulls" / "video-panda-7b.unfinished.json"
     evil = {"path": "config.json", "bytes": 1, "digest": "../../x"}
     record.write_text(json.dumps({"format": 1, "commit": FIRST, "files": [evil]}))
     assert unfinished_pull(MODEL) is None
@@ -379,7 +379,7 @@ def test_what_a_damaged_record_names_is_not_looked_for() -> None:
 
 def test_a_damaged_record_of_a_pull_is_as_none() -> None:
     pull()
-    record = checkpoints.home() / "pulls" / "video-panda-7b.json"
+    record = checkpoints.panda_home() / "pulls" / "video-panda-7b.json"
     record.write_text("{")
     assert "not on this machine" in refusal(lambda: checkpoints.resolve(MODEL.name)).message
     pull()

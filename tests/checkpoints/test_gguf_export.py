@@ -132,7 +132,7 @@ def test_threads_and_progress_change_nothing(folder: Path, tmp_path: Path) -> No
 KILLED_IN_THE_MIDDLE = """
 import os, signal, sys
 from pathlib import Path
-from pandacli.checkpoints import gguf_export
+from pandacli.quantization import gguf as gguf_export
 
 def kill(done, total):
     if done > total / 2:

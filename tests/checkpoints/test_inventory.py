@@ -10,7 +10,14 @@ from pandacli import checkpoints
 from pandacli.checkpoints import MODELS
 from pandacli.checkpoints.inventory import digests
 from pandacli.errors import ModelError
-from tests.checkpoints.downloads import MODEL, SHARD, interrupted_pull, pull, pull_to, write_copy
+from tests.checkpoints.downloads import (
+    MODEL,
+    SHARD,
+    interrupted_pull,
+    pull,
+    pull_to,
+    write_artifact,
+)
 from tests.fake_hub import FIRST
 
 pytestmark = pytest.mark.usefixtures("hub")
@@ -39,62 +46,62 @@ def test_an_interrupted_download_is_told_with_what_it_has_left() -> None:
 
 
 def test_every_known_model_is_listed_and_every_folder_with_a_copy(tmp_path: Path) -> None:
-    write_copy(str(tmp_path), "int8")
+    write_artifact(str(tmp_path), "int8")
     assert [state.name for state in checkpoints.inventory()] == [*MODELS, str(tmp_path)]
 
 
 def test_a_copy_belongs_to_its_model() -> None:
-    copy = write_copy(MODEL.name, "int8")
-    assert checkpoints.find_model(MODEL.name).copies == (copy,)
-    assert checkpoints.find_model("video-panda-7b-pretrained").copies == ()
+    copy = write_artifact(MODEL.name, "int8")
+    assert checkpoints.find_model(MODEL.name).artifacts == (copy,)
+    assert checkpoints.find_model("video-panda-7b-pretrained").artifacts == ()
 
 
 def test_a_model_of_which_only_a_copy_is_left_is_ready() -> None:
-    assert not checkpoints.is_ready(MODEL)
-    write_copy(MODEL.name, "int8")
-    assert checkpoints.is_ready(MODEL)
+    assert not checkpoints.is_available(MODEL)
+    write_artifact(MODEL.name, "int8")
+    assert checkpoints.is_available(MODEL)
 
 
 def test_a_model_of_which_only_a_copy_is_left_is_found_there() -> None:
-    copy = write_copy(MODEL.name, "int8")
+    copy = write_artifact(MODEL.name, "int8")
     assert checkpoints.resolve(MODEL.name) == checkpoints.ResolvedModel(
-        MODEL.name, copy.folder, "copy"
+        MODEL.name, copy.folder, "artifact"
     )
 
 
 def test_beside_half_a_download_a_whole_copy_is_used() -> None:
     interrupted_pull(b"weights")
-    copy = write_copy(MODEL.name, "int8")
+    copy = write_artifact(MODEL.name, "int8")
     assert checkpoints.resolve(MODEL.name).folder == copy.folder
 
 
 def test_a_model_of_which_only_a_damaged_copy_is_left_is_not_said_to_be_absent() -> None:
-    (write_copy(MODEL.name, "int8").folder / "config.json").write_text("[]")
+    (write_artifact(MODEL.name, "int8").folder / "config.json").write_text("[]")
     with pytest.raises(ModelError, match="is damaged"):
         checkpoints.resolve(MODEL.name)
 
 
 def test_a_folder_whose_original_is_gone_is_still_known_by_its_copy(tmp_path: Path) -> None:
     gone = str(tmp_path / "gone")
-    copy = write_copy(gone, "int8")
-    assert checkpoints.find_model(gone).copies == (copy,)
+    copy = write_artifact(gone, "int8")
+    assert checkpoints.find_model(gone).artifacts == (copy,)
 
 
 def test_a_folder_in_the_home_of_nobody_is_absent() -> None:
-    copy = write_copy("~nobody-here/gone", "int8")
+    copy = write_artifact("~nobody-here/gone", "int8")
     state = checkpoints.find_model("~nobody-here/gone")
-    assert (state.state, state.copies) == ("absent", (copy,))
+    assert (state.state, state.artifacts) == ("absent", (copy,))
 
 
 def test_panda_home_may_be_that_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PANDA_HOME", "~nobody-here/panda")
-    assert checkpoints.home() == Path("~nobody-here/panda")
+    assert checkpoints.panda_home() == Path("~nobody-here/panda")
 
 
 def test_a_folder_that_cannot_be_looked_at_is_absent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_copy(str(tmp_path / "unmounted"), "int8")
+    write_artifact(str(tmp_path / "unmounted"), "int8")
     out_of_reach(monkeypatch, tmp_path / "unmounted")
     assert [state.state for state in checkpoints.inventory()][-1] == "absent"
 
@@ -103,14 +110,14 @@ def test_a_folder_whose_disk_goes_while_it_is_looked_at_is_incomplete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine = pull_to(tmp_path / "mine")
-    write_copy(str(mine), "int8")
+    write_artifact(str(mine), "int8")
     out_of_reach(monkeypatch, mine / "config.json")
     state = checkpoints.find_model(str(mine))
     assert (state.state, state.bytes) == ("incomplete", 0)
 
 
 def test_a_known_model_that_cannot_be_looked_at_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    out_of_reach(monkeypatch, checkpoints.home() / "models" / MODEL.name / "config.json")
+    out_of_reach(monkeypatch, checkpoints.panda_home() / "models" / MODEL.name / "config.json")
     assert checkpoints.find_model(MODEL.name).state == "absent"
 
 
@@ -132,12 +139,12 @@ def test_what_is_no_model_is_refused() -> None:
 
 
 def test_what_a_person_put_under_panda_home_wants_no_download() -> None:
-    pull_to(checkpoints.home() / "models" / MODEL.name)
-    assert not checkpoints.wants_download(MODEL)
+    pull_to(checkpoints.panda_home() / "models" / MODEL.name)
+    assert not checkpoints.needs_hub(MODEL)
 
 
 def test_offline_what_is_here_wants_no_download(monkeypatch: pytest.MonkeyPatch) -> None:
     pull()
-    assert checkpoints.wants_download(MODEL)
+    assert checkpoints.needs_hub(MODEL)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert not checkpoints.wants_download(MODEL)
+    assert not checkpoints.needs_hub(MODEL)

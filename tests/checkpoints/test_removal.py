@@ -11,9 +11,9 @@ from pandacli import checkpoints
 from pandacli.checkpoints import MODELS
 from pandacli.checkpoints.artifacts import FORMAT
 from pandacli.checkpoints.resolve import check_checkpoint
-from pandacli.checkpoints.staging import work_folder
+from pandacli.checkpoints.staging import staging_folder
 from pandacli.errors import ModelError, UsageError
-from tests.checkpoints.downloads import MODEL, interrupted_pull, pull, pull_to, write_copy
+from tests.checkpoints.downloads import MODEL, interrupted_pull, pull, pull_to, write_artifact
 from tests.fake_hub import FIRST, REPO
 
 pytestmark = pytest.mark.usefixtures("hub")
@@ -35,7 +35,7 @@ def test_a_download_leaves_nothing_behind(tmp_path: Path) -> None:
     assert removal.bytes > 320_000
     checkpoints.remove(removal)
     assert cached_files(tmp_path) == []
-    assert files_left(checkpoints.home()) == []
+    assert files_left(checkpoints.panda_home()) == []
 
 
 def test_the_other_model_of_the_repository_stays_whole() -> None:
@@ -63,34 +63,34 @@ def test_what_an_interrupted_download_left_goes_too(tmp_path: Path) -> None:
 
 
 def test_copies_go_with_their_model() -> None:
-    copies = (write_copy(MODEL.name, "int8"), write_copy(MODEL.name, "nf4"))
+    copies = (write_artifact(MODEL.name, "int8"), write_artifact(MODEL.name, "nf4"))
     removal = checkpoints.plan_removal(MODEL.name)
-    assert removal.copies == copies
+    assert removal.artifacts == copies
     checkpoints.remove(removal)
-    assert checkpoints.find_model(MODEL.name).copies == ()
+    assert checkpoints.find_model(MODEL.name).artifacts == ()
 
 
 def test_one_kind_of_copy_can_go_alone() -> None:
     pull()
-    int8, nf4 = write_copy(MODEL.name, "int8"), write_copy(MODEL.name, "nf4")
+    int8, nf4 = write_artifact(MODEL.name, "int8"), write_artifact(MODEL.name, "nf4")
     removal = checkpoints.plan_removal(MODEL.name, "8bit")
-    assert (removal.copies, removal.download) == ((int8,), False)
+    assert (removal.artifacts, removal.download) == ((int8,), False)
     checkpoints.remove(removal)
-    assert checkpoints.find_model(MODEL.name).copies == (nf4,)
+    assert checkpoints.find_model(MODEL.name).artifacts == (nf4,)
     assert checkpoints.resolve(MODEL.name).kind == "cache"
 
 
 def test_the_download_can_go_and_the_copies_stay() -> None:
     pull()
-    copy = write_copy(MODEL.name, "int8")
+    copy = write_artifact(MODEL.name, "int8")
     checkpoints.remove(checkpoints.plan_removal(MODEL.name, "none"))
     state = checkpoints.find_model(MODEL.name)
-    assert (state.state, state.copies) == ("absent", (copy,))
+    assert (state.state, state.artifacts) == ("absent", (copy,))
 
 
 def begin_copy(model: str, form: str = "int8") -> Path:
     """Leaves what a conversion leaves that did not come to its end."""
-    with work_folder("e" * 64, form, model) as work:
+    with staging_folder("e" * 64, form, model) as work:
         (work / "model-00001-of-00002.safetensors").write_bytes(b"x" * 1000)
     return work
 
@@ -98,20 +98,20 @@ def begin_copy(model: str, form: str = "int8") -> Path:
 def test_what_is_left_of_an_unfinished_copy_goes_with_its_model() -> None:
     work = begin_copy(MODEL.name)
     removal = checkpoints.plan_removal(MODEL.name)
-    assert ([left.folder for left in removal.remains], removal.bytes) == ([work], 1000)
+    assert ([left.folder for left in removal.leftovers], removal.bytes) == ([work], 1000)
     checkpoints.remove(removal)
-    assert files_left(checkpoints.home()) == []
+    assert files_left(checkpoints.panda_home()) == []
 
 
 def test_a_damaged_copy_goes_with_its_model() -> None:
-    copy = write_copy(MODEL.name, "int8")
+    copy = write_artifact(MODEL.name, "int8")
     (copy.folder / "config.json").unlink()
     checkpoints.remove(checkpoints.plan_removal(MODEL.name))
     assert not copy.folder.exists()
 
 
 def test_a_copy_from_another_version_goes_with_its_model() -> None:
-    manifest = write_copy(MODEL.name, "int8").folder / "manifest.json"
+    manifest = write_artifact(MODEL.name, "int8").folder / "manifest.json"
     manifest.write_text(json.dumps({"format": FORMAT + 1, "model": MODEL.name}))
     checkpoints.remove(checkpoints.plan_removal(MODEL.name))
     assert not manifest.parent.exists()
@@ -124,9 +124,9 @@ def test_of_one_kind_what_is_unfinished_can_go_alone() -> None:
 
 
 def test_a_copy_that_is_being_made_is_not_among_the_remains() -> None:
-    with work_folder("e" * 64, "int8", MODEL.name) as work:
+    with staging_folder("e" * 64, "int8", MODEL.name) as work:
         (work / "begun").touch()
-        assert checkpoints.find_model(MODEL.name).remains == ()
+        assert checkpoints.find_model(MODEL.name).leftovers == ()
 
 
 def test_what_is_finished_while_it_is_looked_at_is_not_among_the_remains(
@@ -139,14 +139,14 @@ def test_what_is_finished_while_it_is_looked_at_is_not_among_the_remains(
         return False
 
     monkeypatch.setattr("pandacli.checkpoints.staging._is_worked_on", finished)
-    assert checkpoints.find_model(MODEL.name).remains == ()
+    assert checkpoints.find_model(MODEL.name).leftovers == ()
 
 
 def test_a_copy_that_someone_has_begun_to_finish_stays() -> None:
     begin_copy(MODEL.name)
     removal = checkpoints.plan_removal(MODEL.name)
     with (
-        work_folder("e" * 64, "int8", MODEL.name),
+        staging_folder("e" * 64, "int8", MODEL.name),
         pytest.raises(ModelError, match="another panda is quantising"),
     ):
         checkpoints.remove(removal)
@@ -155,7 +155,7 @@ def test_a_copy_that_someone_has_begun_to_finish_stays() -> None:
 def test_a_removal_that_was_cut_short_is_finished_by_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    copy = write_copy(MODEL.name, "int8")
+    copy = write_artifact(MODEL.name, "int8")
     with monkeypatch.context() as patch:
         patch.setattr("shutil.rmtree", None)
         with pytest.raises(TypeError):
@@ -165,7 +165,7 @@ def test_a_removal_that_was_cut_short_is_finished_by_the_next(
 
 
 def test_a_copy_that_was_moved_to_another_disk_goes_from_there(tmp_path: Path) -> None:
-    copy = write_copy(MODEL.name, "int8")
+    copy = write_artifact(MODEL.name, "int8")
     copy.folder.rename(tmp_path / "elsewhere")
     copy.folder.symlink_to(tmp_path / "elsewhere")
     checkpoints.remove(checkpoints.plan_removal(MODEL.name))
@@ -174,16 +174,16 @@ def test_a_copy_that_was_moved_to_another_disk_goes_from_there(tmp_path: Path) -
 
 
 def test_what_a_link_leads_to_is_not_taken_for_a_damaged_copy(tmp_path: Path) -> None:
-    copy = write_copy(MODEL.name, "int8")
+    copy = write_artifact(MODEL.name, "int8")
     copy.folder.rename(tmp_path / "elsewhere")
     copy.folder.symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "config.json").write_text("of a person")
-    assert checkpoints.find_model(MODEL.name).remains == ()
+    assert checkpoints.find_model(MODEL.name).leftovers == ()
 
 
 def test_copies_of_a_folder_go_and_the_folder_stays(tmp_path: Path) -> None:
     mine = pull_to(tmp_path / "mine")
-    write_copy(str(mine), "int8")
+    write_artifact(str(mine), "int8")
     checkpoints.remove(checkpoints.plan_removal(str(mine)))
     assert (mine / "config.json").exists()
     with pytest.raises(UsageError, match="is not from panda, and stays"):
@@ -191,7 +191,7 @@ def test_copies_of_a_folder_go_and_the_folder_stays(tmp_path: Path) -> None:
 
 
 def test_what_a_person_put_under_panda_home_stays() -> None:
-    pull_to(checkpoints.home() / "models" / MODEL.name)
+    pull_to(checkpoints.panda_home() / "models" / MODEL.name)
     with pytest.raises(UsageError, match="is not from panda, and stays"):
         checkpoints.plan_removal(MODEL.name)
 

@@ -80,7 +80,7 @@ def test_an_installation_without_tiny_says_so(
 
 @pytest.mark.parametrize("inside", ["", "videopanda_fitu"])
 def test_the_7b_model_is_found_under_panda_home(inside: str) -> None:
-    folder = write_checkpoint(checkpoints.home() / "models" / "video-panda-7b" / inside)
+    folder = write_checkpoint(checkpoints.panda_home() / "models" / "video-panda-7b" / inside)
     assert checkpoints.resolve("video-panda-7b") == checkpoints.ResolvedModel(
         "video-panda-7b", folder, "home"
     )
@@ -103,7 +103,7 @@ def test_one_model_of_the_repository_in_the_cache_is_not_taken_for_the_other(
 
 def test_panda_home_is_looked_at_before_the_cache(tmp_path: Path) -> None:
     write_cached_checkpoint(tmp_path / "hub")
-    write_checkpoint(checkpoints.home() / "models" / "video-panda-7b")
+    write_checkpoint(checkpoints.panda_home() / "models" / "video-panda-7b")
     assert checkpoints.resolve("video-panda-7b").kind == "home"
 
 
@@ -112,12 +112,12 @@ def test_a_model_that_is_not_here_names_every_way_on() -> None:
     assert error.message == "video-panda-7b is not on this machine"
     assert error.hint is not None
     assert error.command == "panda pull video-panda-7b"
-    assert str(checkpoints.home() / "models" / "video-panda-7b") in error.hint
+    assert str(checkpoints.panda_home() / "models" / "video-panda-7b") in error.hint
     assert "--model tiny" in error.hint
 
 
 def test_a_folder_under_panda_home_that_holds_something_else_is_named() -> None:
-    folder = checkpoints.home() / "models" / "video-panda-7b"
+    folder = checkpoints.panda_home() / "models" / "video-panda-7b"
     folder.mkdir(parents=True)
     (folder / "notes.txt").write_text("soon")
     assert "holds no config.json" in refusal("video-panda-7b").message
@@ -211,12 +211,12 @@ def test_a_name_no_file_system_takes_is_told() -> None:
 def test_a_place_that_cannot_be_looked_at_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PANDA_HOME", "x" * 5000)
     with pytest.raises(ModelError, match="cannot read"):
-        checkpoints.locate(checkpoints.MODELS["video-panda-7b"])
+        checkpoints.find_checkpoint(checkpoints.MODELS["video-panda-7b"])
 
 
 def test_without_panda_home_the_platform_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PANDA_HOME")
-    assert checkpoints.home().name == "panda"
+    assert checkpoints.panda_home().name == "panda"
 
 
 def test_looking_for_a_model_imports_nothing_heavy(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from pandacli.checkpoints import resolve
-from pandacli.checkpoints.artifacts import copies_of, copy_folder, write_manifest
+from pandacli.checkpoints.artifacts import artifact_folder, artifacts_of, write_manifest
 from pandacli.cli import main
 
 DIGEST = "d" * 64
@@ -30,12 +30,12 @@ def prepare(model, *, quant, engine, device, report):
         return None
     report(0, 100)
     report(100, 100)
-    folder = copy_folder(DIGEST, "int8")
+    folder = artifact_folder(DIGEST, "int8")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.safetensors").write_bytes(b"x" * 2000)
     resolved = resolve(model)
-    if resolved.kind == "copy":
-        return copies_of(model)[0]
+    if resolved.kind == "artifact":
+        return artifacts_of(model)[0]
     commit = resolved.folder.parent.name if resolved.kind == "cache" else None
     return write_manifest(
         folder, model=model, form="int8", commit=commit, digest=DIGEST, source_files={}

@@ -29,7 +29,7 @@ def prepare_and_drop(checkpoint: Path, quant: str, engine: str = "auto") -> None
 
 
 def put_in_place(checkpoint: Path) -> Path:
-    return shutil.copytree(checkpoint, checkpoints.home() / "models" / NAME)
+    return shutil.copytree(checkpoint, checkpoints.panda_home() / "models" / NAME)
 
 
 @pytest.mark.usefixtures("dropped")
@@ -67,7 +67,7 @@ def test_a_newer_model_takes_its_place_in_all_forms(checkpoint: Path) -> None:
     panda = Panda.load(NAME, device="cpu")
     assert (panda.quant, panda.identity) == (
         "4bit",
-        checkpoints.identity(checkpoints.resolve(checkpoint)),
+        checkpoints.model_digest(checkpoints.resolve(checkpoint)),
     )
 
 
@@ -76,7 +76,7 @@ def test_a_newer_model_that_is_quantised_to_answer_takes_its_place(checkpoint: P
     original = put_in_place(checkpoint)
     Panda.load(NAME, device="cpu", quant="8bit")
     shutil.rmtree(original)
-    assert checkpoints.identity(checkpoints.resolve(NAME)) == checkpoints.identity(
+    assert checkpoints.model_digest(checkpoints.resolve(NAME)) == checkpoints.model_digest(
         checkpoints.resolve(checkpoint)
     )
 
@@ -90,6 +90,6 @@ def test_the_same_model_in_a_newer_commit_is_known_as_that(tmp_path: Path) -> No
     shutil.copytree(checkpoints.resolve("tiny").folder, folder)
     prepare(NAME, quant="8bit", device="cpu")
     shutil.rmtree(repo)
-    assert [copy.quant for copy in checkpoints.kept_copies(checkpoints.MODELS[NAME], "newer")] == [
-        "8bit"
-    ]
+    assert [
+        copy.quant for copy in checkpoints.standalone_artifacts(checkpoints.MODELS[NAME], "newer")
+    ] == ["8bit"]

@@ -9,7 +9,7 @@ from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 from torch import nn
 
 from pandacli import Panda
-from pandacli.checkpoints.artifacts import all_copies
+from pandacli.checkpoints.artifacts import all_artifacts
 from pandacli.errors import ModelError
 from pandacli.inference.planning.loader import load_model, prepare
 from pandacli.inference.planning.memory import ON_CPU
@@ -110,7 +110,7 @@ def test_the_copy_is_made_by_the_first_load_and_used_by_the_next(
     for _ in range(2):
         Panda.load(checkpoint, quant="8bit", report=lambda done, _: told.append(done))
     assert told == sorted(set(told)), "the second load converts nothing"
-    assert [copy.form for copy in all_copies()] == ["int8"]
+    assert [copy.form for copy in all_artifacts()] == ["int8"]
 
 
 def test_preparing_makes_the_copy_that_loading_uses(

@@ -20,10 +20,10 @@ from pandacli.checkpoint_files import weight_files
 from pandacli.checkpoints.artifacts import (
     GGUF_FILE,
     QUANTS,
-    Copy,
-    copies_of,
-    find_copy,
-    make_current,
+    Artifact,
+    artifacts_of,
+    find_artifact,
+    remove_outdated,
 )
 from pandacli.errors import ModelError
 from pandacli.inference.backends import Backend
@@ -206,7 +206,7 @@ def prepare(
     engine: str = "auto",
     device: str = "auto",
     report: Report | None = None,
-) -> Copy | None:
+) -> Artifact | None:
     """Make the quantised copy that `Panda.load` would, with the same arguments.
 
     Copies of what a known model was before are deleted.
@@ -223,7 +223,11 @@ def prepare(
         return None
     with memory_errors(plan.hint):
         copy = _copy(resolved, plan.form, report)
-    return copy if resolved.kind == "copy" else make_current(copy, describe_source(resolved).commit)
+    return (
+        copy
+        if resolved.kind == "artifact"
+        else remove_outdated(copy, describe_source(resolved).commit)
+    )
 
 
 def is_ready(
@@ -240,9 +244,9 @@ def is_ready(
     plan = plan_for(resolved, quant, engine, device, measure=False)
     if plan.guessed:
         return False
-    if plan.form is None or resolved.kind == "copy":
+    if plan.form is None or resolved.kind == "artifact":
         return True
-    return find_copy(describe_source(resolved).digest, plan.form) is not None
+    return find_artifact(describe_source(resolved).digest, plan.form) is not None
 
 
 def plan_for(
@@ -261,9 +265,9 @@ def plan_for(
     """
     devices = pick_devices(device)
     config = read_config(resolved.folder)
-    if resolved.kind != "copy":
+    if resolved.kind != "artifact":
         return pick_plan(quant, engine, config, devices, measure=measure)
-    copies = copies_of(resolved.name)
+    copies = artifacts_of(resolved.name)
     if quant not in ("auto", *(copy.quant for copy in copies)):
         raise _dropped(resolved.name, quant)
     # bitsandbytes copies carry it, GGUF copies do not; the plan is for the unquantised sizes
@@ -309,18 +313,18 @@ def load_plan(
     return model, TorchBackend(model, half_prefix=half_prefix)
 
 
-def _copy(resolved: checkpoints.ResolvedModel, form: "Form", report: Report | None) -> Copy:
-    if resolved.kind == "copy":
-        for copy in copies_of(resolved.name):
+def _copy(resolved: checkpoints.ResolvedModel, form: "Form", report: Report | None) -> Artifact:
+    if resolved.kind == "artifact":
+        for copy in artifacts_of(resolved.name):
             if copy.form == form:
                 return copy
         raise _dropped(resolved.name, QUANTS[form])
     source = describe_source(resolved)
-    if found := find_copy(source.digest, form):
+    if found := find_artifact(source.digest, form):
         return found
     with quiet_libraries():
         made = convert(source, form, report)
-    return make_current(made, source.commit)
+    return remove_outdated(made, source.commit)
 
 
 def _dropped(name: str, quant: str) -> ModelError:

@@ -32,7 +32,7 @@ from pandacli.quantization.conversion import copy_bytes
 from pandacli.units import size
 
 if TYPE_CHECKING:
-    from pandacli.checkpoints.artifacts import Copy, Form
+    from pandacli.checkpoints.artifacts import Artifact, Form
     from pandacli.modeling.configuration_videopanda import VideoPandaConfig
 
 _MEASURED_WIDTH = 1024
@@ -294,7 +294,9 @@ class Forecast:
     bytes: int
 
 
-def forecast(quant: str, engine: str, device: str, kept: "Iterable[Copy]" = ()) -> Forecast | None:
+def forecast(
+    quant: str, engine: str, device: str, kept: "Iterable[Artifact]" = ()
+) -> Forecast | None:
     """The copy that `prepare` will take, or make, of a published model; None where it needs none.
 
     All models that are published have the sizes that `VideoPandaConfig` begins with.

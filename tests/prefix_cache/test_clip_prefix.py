@@ -371,7 +371,7 @@ def test_an_interrupted_write_leaves_nothing_behind(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(prefixes_module, "settle", interrupt)
+    monkeypatch.setattr(prefixes_module, "replace_durably", interrupt)
     opened = panda.open(film, cache=True)
     opened.prepare()
     with pytest.raises(KeyboardInterrupt):
