@@ -108,7 +108,7 @@ class _Asked:
     started: float = field(default_factory=perf_counter)
 
 
-class ClipQuestions:
+class ClipWorker:
     """Asks what a batch wants to know about one clip.
 
     Args:

@@ -5,7 +5,7 @@ from typing import Any
 
 
 @dataclass
-class Tally:
+class Counters:
     """The counts of one run, which grow while it goes on.
 
     Attributes:

@@ -18,9 +18,9 @@ from pandacli.batch.ray_run import RayRun
 from pandacli.batch.readers import Questions, open_questions
 from pandacli.batch.record_index import Index
 from pandacli.batch.records import record_hash
-from pandacli.batch.results_file import AnswersFile
-from pandacli.batch.results_stream import AnswersStream
-from pandacli.batch.runner import Run
+from pandacli.batch.results_file import ResultsFile
+from pandacli.batch.results_stream import ResultsStream
+from pandacli.batch.runner import Runner
 from pandacli.batch.videos import VideoFolder
 from pandacli.batch.writers import check_shape, is_in_shape, write_answers
 from pandacli.errors import ClipError, UsageError
@@ -89,7 +89,7 @@ class Batch:
         ClipError: The file of questions cannot be used, or the answers cannot be written.
     """
 
-    run: Run | RayRun
+    run: Runner | RayRun
     settings: Settings
 
     def __init__(self, job: Job, confirm: Callable[[str], bool] = lambda _: False) -> None:
@@ -128,7 +128,7 @@ class Batch:
         """What the questions have that is not used, a sentence each."""
         return self._questions.notices()
 
-    def plan(self, say: Callable[[str], None] = lambda _: None) -> Run | RayRun:
+    def plan(self, say: Callable[[str], None] = lambda _: None) -> Runner | RayRun:
         """Find out what is open: the records without an answer by this model, run in this way.
 
         Where quant, engine or device are "auto", it is settled here what they are, because that is
@@ -156,7 +156,7 @@ class Batch:
         say("reading the questions")
         index = Index.build(self._questions, self._decisive, self._answers.done, job.shard)
         home = Path() if self._piped else Path(job.questions).parent
-        how: type[Run] | partial[RayRun] = Run
+        how: type[Runner] | partial[RayRun] = Runner
         if job.ray:
             how = partial(RayRun, address=job.address, workers=job.workers, weights=weights)
         self.run = how(
@@ -217,7 +217,7 @@ class Batch:
         return notices
 
     def _write_shaped(self, file: TextIO) -> list[str]:
-        assert isinstance(self._answers, AnswersFile)  # a shape is made of a whole journal
+        assert isinstance(self._answers, ResultsFile)  # a shape is made of a whole journal
         digest_of = record_hash(self._decisive)
         tabs = self.output is not None and self.output.suffix.lower() == ".tsv"
         return write_answers(
@@ -241,13 +241,13 @@ class Batch:
             f"line {line} of {self.journal} is torn; drop it, and ask its question again?"
         )
 
-    def _open_answers(self, opened: ExitStack) -> AnswersFile | AnswersStream:
+    def _open_answers(self, opened: ExitStack) -> ResultsFile | ResultsStream:
         if self.journal:
-            return opened.enter_context(AnswersFile(self.journal, self._may_drop))
+            return opened.enter_context(ResultsFile(self.journal, self._may_drop))
         if self._shape == _OURS:
-            return opened.enter_context(AnswersStream(sys.stdout.buffer))
+            return opened.enter_context(ResultsStream(sys.stdout.buffer))
         folder = opened.enter_context(tempfile.TemporaryDirectory())
-        return opened.enter_context(AnswersFile(Path(folder) / "answers.jsonl"))
+        return opened.enter_context(ResultsFile(Path(folder) / "answers.jsonl"))
 
 
 def _settled(job: Job, model: checkpoints.ResolvedModel) -> tuple[Settings, str | None]:

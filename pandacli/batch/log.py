@@ -24,7 +24,7 @@ EVERY = 1.0
 """Seconds from a write until it is sent to the disk."""
 
 
-class SteadySync:
+class BackgroundSync:
     """Sends a file that grows to its disk from time to time, beside the work.
 
     Args:

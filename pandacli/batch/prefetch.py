@@ -178,7 +178,7 @@ class _Reading:
     given_up: bool = False
 
 
-class FramesAhead:
+class FramePrefetcher:
     """Reads the frames of clips before they are wanted; a context manager.
 
     Args:

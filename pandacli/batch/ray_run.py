@@ -11,11 +11,11 @@ from typing import Any
 
 from pandacli import checkpoints
 from pandacli.batch.clip_worker import Done, Settings, failures
-from pandacli.batch.counters import Outcome, Tally
+from pandacli.batch.counters import Counters, Outcome
 from pandacli.batch.ray_board import Board, feed
 from pandacli.batch.ray_cluster import Placement, joined, place
 from pandacli.batch.ray_feeder import Feeder
-from pandacli.batch.ray_worker import ClipWorker, Result, Task
+from pandacli.batch.ray_worker import RayWorker, Result, Task
 from pandacli.batch.record_index import Index
 from pandacli.batch.runner import Answers, record_outcome
 from pandacli.batch.shares import shares, shares_of
@@ -27,7 +27,7 @@ _AT_A_TIME = 2  # shares that a worker has
 
 
 class RayRun:
-    """Answers what is open in an index, on Ray; used as a `Run` is.
+    """Answers what is open in an index, on Ray; used as a `Runner` is.
 
     Args:
         index: What is to be answered.
@@ -41,7 +41,7 @@ class RayRun:
         weights: The identity of the model; a worker that has another one is an error.
 
     Attributes:
-        tally: How far it is; the seconds are those of all workers together.
+        counters: How far it is; the seconds are those of all workers together.
         stopped: Once set, no question is begun any more; those under way are answered.
         failed_fast: Whether it was a failure that stopped it.
     """
@@ -67,7 +67,7 @@ class RayRun:
         self.stopped = Event()
         self.failed_fast = False
         self._ran = ""
-        self.tally = Tally(records=index.total, earlier=index.earlier, clips=index.clips)
+        self.counters = Counters(records=index.total, earlier=index.earlier, clips=index.clips)
 
     @property
     def in_flight(self) -> int:
@@ -79,13 +79,13 @@ class RayRun:
 
     def outcomes(
         self,
-        load: object = None,  # noqa: ARG002  (a Run wants it)
+        load: object = None,  # noqa: ARG002  (a Runner wants it)
         say: Callable[[str], None] = lambda _: None,
     ) -> Iterator[Outcome]:
         """What becomes of each record, once it is on the disk.
 
         Args:
-            load: As of `Run`, and not called: the workers load the model.
+            load: As of `Runner`, and not called: the workers load the model.
             say: Told, in a few words, what is waited for.
 
         Raises:
@@ -155,7 +155,7 @@ class RayRun:
             once = ray.data.from_items([0])
             fed = once.map_batches(feed, fn_kwargs={"board": board}, num_cpus=0)
             return fed.map_batches(
-                ClipWorker,
+                RayWorker,
                 batch_size=1,
                 fn_constructor_args=(self._task(placement), board),
                 compute=workers,
@@ -196,7 +196,7 @@ class RayRun:
             return
         self._feeder.room.release()
         for stage, seconds in result.seconds.items():
-            self.tally.spend(stage, seconds)
+            self.counters.spend(stage, seconds)
         yield from self._write((share.questions[place], line) for place, line in result.lines)
         if len(result.lines) < len(share.questions):  # it was stopped
             return
@@ -204,11 +204,11 @@ class RayRun:
         if left:
             self._parts_left[share.clip] = left
         else:
-            self.tally.clips_done += 1
+            self.counters.clips_done += 1
 
     def _write(self, done: Iterable[Done]) -> Iterator[Outcome]:
         for question, line in done:
-            yield record_outcome(question, line, self._answers, self.tally)
+            yield record_outcome(question, line, self._answers, self.counters)
             if self._fail_fast and "error" in line:
                 self.failed_fast = True
                 self.stopped.set()

@@ -8,8 +8,8 @@ from threading import Event, Lock, Thread
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from pandacli.batch.clip_worker import ClipQuestions, Line, Settings, failures
-from pandacli.batch.prefetch import FramesAhead
+from pandacli.batch.clip_worker import ClipWorker, Line, Settings, failures
+from pandacli.batch.prefetch import FramePrefetcher
 from pandacli.batch.ray_board import DEALT_WITH
 from pandacli.batch.record_index import BadLine, Question
 from pandacli.batch.runner import find_clip
@@ -62,7 +62,7 @@ class Result:
     ran: str = ""
 
 
-class ClipWorker:
+class RayWorker:
     """Answers shares; Ray makes one an actor, and calls it with two at a time.
 
     The frames of one share are read while another is answered.
@@ -75,7 +75,7 @@ class ClipWorker:
     def __init__(self, task: Task, board: Any) -> None:
         self._task, self._board = task, board
         self._videos = VideoFolder(task.videos)
-        self._ahead = FramesAhead(task.settings.frames, task.canvas_side, workers=1)
+        self._ahead = FramePrefetcher(task.settings.frames, task.canvas_side, workers=1)
         self._reading, self._answering = Lock(), Lock()
         self._stopped = Event()
         self._seconds: dict[str, float] = {}
@@ -132,7 +132,7 @@ class ClipWorker:
             )
         if isinstance(frames, PandaError):
             return Result(_placed(questions, failures(questions, frames)))
-        asking = ClipQuestions(self._panda, self._task.settings, questions, self._stopped)
+        asking = ClipWorker(self._panda, self._task.settings, questions, self._stopped)
         return Result(_placed(questions, asking.lines(frames)), asking.seconds)
 
     def _begin(self, number: int) -> int:

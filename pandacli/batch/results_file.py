@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pandacli.batch.log import Lines, SteadySync, encoded, read_lines
+from pandacli.batch.log import BackgroundSync, Lines, encoded, read_lines
 from pandacli.batch.output import unusable, writable_file
 from pandacli.batch.run_lock import RunLock
 from pandacli.errors import ClipError
@@ -23,7 +23,7 @@ LOOK_EVERY = 1.0
 """Seconds after which it is looked again whether the file is still where it was."""
 
 
-class AnswersFile:
+class ResultsFile:
     """The answers of this run and of those before it, for one process at a time.
 
     Used as a context manager: it takes the lock, reads what is there, cuts off a torn line and
@@ -51,7 +51,7 @@ class AnswersFile:
         self._lines = Lines()
         self._descriptor = -1
         self._made = False
-        self._sync: SteadySync | None = None
+        self._sync: BackgroundSync | None = None
         self._looked = 0.0
         self._sorted: tuple[NDArray[np.uint64], NDArray[np.int64]] | None = None
         self._found: dict[int, int] = {}
@@ -155,7 +155,7 @@ class AnswersFile:
         return self._read(int(order[first + nth]))
 
     @property
-    def _syncing(self) -> SteadySync:
+    def _syncing(self) -> BackgroundSync:
         if self._sync is None:
             raise ValueError("the file of answers is not open")
         return self._sync
@@ -178,7 +178,7 @@ class AnswersFile:
             self._lines.length[-1] += 1
         _sync_name(self._file)
         self.done = np.sort(np.array(self._lines.digest, np.uint64))
-        self._sync = SteadySync(self._descriptor)
+        self._sync = BackgroundSync(self._descriptor)
 
     def _close(self) -> None:
         try:

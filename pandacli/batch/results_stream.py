@@ -10,7 +10,7 @@ from pandacli.batch.log import encoded
 from pandacli.errors import ClipError
 
 
-class AnswersStream:
+class ResultsStream:
     """Answers for a pipe, one JSON object a line.
 
     Args:

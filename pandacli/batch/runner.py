@@ -5,9 +5,9 @@ from threading import Event
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
-from pandacli.batch.clip_worker import ClipQuestions, Done, Line, Settings, failures
-from pandacli.batch.counters import Outcome, Tally
-from pandacli.batch.prefetch import FramesAhead
+from pandacli.batch.clip_worker import ClipWorker, Done, Line, Settings, failures
+from pandacli.batch.counters import Counters, Outcome
+from pandacli.batch.prefetch import FramePrefetcher
 from pandacli.batch.record_index import BadLine, Group, Index, Question
 from pandacli.batch.videos import VideoFolder
 from pandacli.errors import PandaError
@@ -26,7 +26,7 @@ class Answers(Protocol):
         ...
 
 
-class Run:
+class Runner:
     """Answers what is open in an index, on this machine.
 
     Args:
@@ -38,7 +38,7 @@ class Run:
         fail_fast: Stop at the first failure.
 
     Attributes:
-        tally: How far it is.
+        counters: How far it is.
         stopped: Once set, no question is begun any more; those under way are answered.
         failed_fast: Whether it was a failure that stopped it.
     """
@@ -57,10 +57,10 @@ class Run:
         self._answers, self._side, self._fail_fast = answers, canvas_side, fail_fast
         self._say: Callable[[str], None] = lambda _: None
         self._panda: Panda | None = None
-        self._current: ClipQuestions | None = None
+        self._current: ClipWorker | None = None
         self.stopped = Event()
         self.failed_fast = False
-        self.tally = Tally(records=index.total, earlier=index.earlier, clips=index.clips)
+        self.counters = Counters(records=index.total, earlier=index.earlier, clips=index.clips)
 
     @property
     def in_flight(self) -> int:
@@ -84,12 +84,12 @@ class Run:
         yield from self._write(failures(self._index.bad_lines(), PandaError("")))
         if self.stopped.is_set() or not self._index.clips:
             return
-        with FramesAhead(self._settings.frames, self._side) as ahead:
+        with FramePrefetcher(self._settings.frames, self._side) as ahead:
             for group, frames in self._waited(ahead.read(self._clips())):
                 yield from self._write(self._lines(group, frames))
                 if self.stopped.is_set():
                     return
-                self.tally.clips_done += 1
+                self.counters.clips_done += 1
 
     def _clips(self) -> Iterator[tuple[Group, Clip | PandaError]]:
         for group in self._index.groups():
@@ -104,7 +104,7 @@ class Run:
             self._say("reading frames")
             started = perf_counter()
             following = next(reading, None)
-            self.tally.spend("frames", perf_counter() - started)
+            self.counters.spend("frames", perf_counter() - started)
             if following is None:
                 return
             yield following
@@ -116,19 +116,19 @@ class Run:
         if self._panda is None:
             started = perf_counter()
             self._panda = self._load()
-            self.tally.spend("load", perf_counter() - started)
+            self.counters.spend("load", perf_counter() - started)
         self._say("answering")
-        self._current = ClipQuestions(self._panda, self._settings, group, self.stopped)
+        self._current = ClipWorker(self._panda, self._settings, group, self.stopped)
         try:
             yield from self._current.lines(frames)
         finally:
             for stage, seconds in self._current.seconds.items():
-                self.tally.spend(stage, seconds)
+                self.counters.spend(stage, seconds)
             self._current = None
 
     def _write(self, done: Iterable[Done]) -> Iterator[Outcome]:
         for question, line in done:
-            yield record_outcome(question, line, self._answers, self.tally)
+            yield record_outcome(question, line, self._answers, self.counters)
             if self._fail_fast and "error" in line:
                 self.failed_fast = True
                 self.stopped.set()
@@ -155,7 +155,7 @@ def find_clip(
 
 
 def record_outcome(
-    question: Question | BadLine, line: Line, answers: Answers, tally: Tally
+    question: Question | BadLine, line: Line, answers: Answers, counters: Counters
 ) -> Outcome:
     """Write what has become of a record, and count it.
 
@@ -164,12 +164,12 @@ def record_outcome(
     """
     started = perf_counter()
     answers.write(line)
-    tally.spend("writing", perf_counter() - started)
+    counters.spend("writing", perf_counter() - started)
     if "error" in line:
-        tally.failed += 1
+        counters.failed += 1
     else:
-        tally.answered += 1
-        tally.tokens += line["tokens"]
+        counters.answered += 1
+        counters.tokens += line["tokens"]
     asked = question.record if isinstance(question, Question) else None
     return Outcome(
         line=question.line if isinstance(question, BadLine) else question.record.line,

@@ -132,24 +132,23 @@ def batch(
         told()
         for sentence in opened.notices:
             screen.notice(sentence)
-        tally = run.tally
-        if not tally.records:
+        counters = run.counters
+        if not counters.records:
             source = "standard input" if questions == "-" else questions
             where = "this shard" if job.shard[1] > 1 else source
             screen.notice(f"there are no questions in {where}")
-        elif not tally.left:
+        elif not counters.left:
             where = f", in {opened.output}" if opened.output else ""
-            all_of_them = (
-                "the only question is" if tally.records == 1 else f"all {tally.records:,} are"
-            )
+            count = counters.records
+            all_of_them = "the only question is" if count == 1 else f"all {count:,} are"
             screen.notice(f"{all_of_them} answered already{where}")
-        if not tally.left:
+        if not counters.left:
             for sentence in opened.finish(screen.write):
                 screen.notice(sentence)
             return
         display = BatchDisplay(
             screen,
-            run.tally,
+            run.counters,
             stats=chosen["stats"],
             answers=str(opened.output) if opened.output else None,
             lines_to_stdout=chosen["json"] or not opened.output,
@@ -265,7 +264,7 @@ def _close(opened: "Batch", display: "BatchDisplay") -> None:
     if run.stopped.is_set() and not run.failed_fast:
         _tell_how_to_go_on(opened, display)
         raise KeyboardInterrupt
-    if run.tally.failed:
+    if run.counters.failed:
         raise typer.Exit(_FAILURES)
 
 

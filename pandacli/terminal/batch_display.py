@@ -14,7 +14,7 @@ from threading import Event, Thread
 from types import TracebackType
 from typing import Protocol, Self
 
-from pandacli.batch.counters import Outcome, Tally
+from pandacli.batch.counters import Counters, Outcome
 from pandacli.terminal.batch_progress import STOPPING, Moment, per_second
 from pandacli.terminal.batch_summary import (
     Failures,
@@ -81,21 +81,25 @@ class Lines:
 
 def progress_line(moment: Moment) -> str:
     """Returns how far a run is, in one line; "" where nothing is known yet."""
-    tally = moment.tally
+    counters = moment.counters
     words = []
-    if tally.records:
-        words.append(f"{tally.earlier + tally.answered} of {tally.records} answered")
-    if tally.failed:
-        why = f" ({short(moment.failure.error or '')})" if moment.failure and tally.left > 0 else ""
-        words.append(f"{tally.failed} failed{why}")
-    if tally.left > 0:
+    if counters.records:
+        words.append(f"{counters.earlier + counters.answered} of {counters.records} answered")
+    if counters.failed:
+        why = (
+            f" ({short(moment.failure.error or '')})"
+            if moment.failure and counters.left > 0
+            else ""
+        )
+        words.append(f"{counters.failed} failed{why}")
+    if counters.left > 0:
         if pace := moment.answers_per_second:
             words.append(per_second(pace))
         if left := moment.time_left:
             words.append(f"about {left} left")
         if moment.still and moment.doing and not moment.stopping:
             words.append(moment.doing)
-    elif not tally.records and moment.doing:
+    elif not counters.records and moment.doing:
         words.append(moment.doing)
     return ", ".join(words)
 
@@ -114,7 +118,7 @@ class BatchDisplay:
 
     Args:
         screen: Where it is shown.
-        tally: Grows while the run goes on.
+        counters: Grows while the run goes on.
         stats: Say at the end what each stage took.
         answers: The file of answers as the user knows it; None where there is none.
         lines_to_stdout: Whether answers go to stdout as they come. A picture on the same terminal
@@ -125,7 +129,7 @@ class BatchDisplay:
     def __init__(
         self,
         screen: Screen,
-        tally: Tally,
+        counters: Counters,
         *,
         stats: bool = False,
         answers: str | None,
@@ -133,13 +137,13 @@ class BatchDisplay:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._screen = screen
-        self._tally = tally
+        self._counters = counters
         self._stats = stats
         self._answers = answers
         self._lines_to_stdout = lines_to_stdout
         self._clock = clock
         self._began = self._ended = clock()
-        self._moment = Moment(tally, clock)
+        self._moment = Moment(counters, clock)
         self._failures = Failures()
         self._view = self._chosen_view()
 
@@ -160,7 +164,7 @@ class BatchDisplay:
             self._view.stop()
 
     def update(self, outcome: Outcome) -> None:
-        """A record is done, and counted in the tally. It draws nothing: it may come often."""
+        """A record is done, and counted in the counters. It draws nothing: it may come often."""
         self._moment.update(outcome)
         if outcome.error is not None:
             self._failures.add(outcome)
@@ -178,7 +182,7 @@ class BatchDisplay:
         with suppress(OSError):  # nobody to read it
             if not self._screen.quiet:
                 self._show_counts()
-            if self._tally.failed:
+            if self._counters.failed:
                 self._show_failures()
             if self._stats and not self._screen.quiet:
                 self._show_stages()
@@ -189,9 +193,10 @@ class BatchDisplay:
         Args:
             command: The words of the command line that goes on.
         """
-        if self._tally.left > 0:
+        left, records = self._counters.left, self._counters.records
+        if left > 0:
             self._screen.notice(
-                f"{self._tally.left} of {self._tally.records} questions are left; resume with:",
+                f"{left} of {records} questions are left; resume with:",
                 shlex.join(command),
             )
 
@@ -206,7 +211,7 @@ class BatchDisplay:
         return MovingPicture(self._screen, self._moment)
 
     def _show_counts(self) -> None:
-        show_table(self._screen, "", count_rows(self._tally, self._seconds, self._answers))
+        show_table(self._screen, "", count_rows(self._counters, self._seconds, self._answers))
 
     def _show_failures(self) -> None:
         if not self._screen.quiet:
@@ -215,7 +220,7 @@ class BatchDisplay:
 
     def _show_stages(self) -> None:
         self._screen.error_line("")
-        show_table(self._screen, "time", stage_rows(self._tally, self._seconds))
+        show_table(self._screen, "time", stage_rows(self._counters, self._seconds))
 
     @property
     def _seconds(self) -> float:

@@ -75,7 +75,7 @@ class Picture:
     ) -> Iterator[RenderableType]:
         width = max(1, options.max_width - _ECHO)
         yield self._doing(width)
-        if self._moment.tally.records:
+        if self._moment.counters.records:
             yield self._bar(min(width, _WIDEST_BAR))
             yield from _filled(self._counts(), width)
         if latest := self._moment.latest:
@@ -91,7 +91,7 @@ class Picture:
         return _row(self._spinner, Text(f"{words}…", style="dim"), width)
 
     def _bar(self, width: int) -> Table:
-        done, total = self._moment.dealt_with, self._moment.tally.records
+        done, total = self._moment.dealt_with, self._moment.counters.records
         grid = Table.grid(padding=(0, 1), expand=True)
         grid.width = width
         grid.add_column(ratio=1)
@@ -103,12 +103,12 @@ class Picture:
         return grid
 
     def _counts(self) -> Iterator[Text]:
-        tally = self._moment.tally
-        if tally.clips:
-            yield Text(f"clips {tally.clips_done}/{tally.clips}")
-        if tally.failed:
-            yield Text(f"{tally.failed} failed", style="red")
-        if tally.left > 0:
+        counters = self._moment.counters
+        if counters.clips:
+            yield Text(f"clips {counters.clips_done}/{counters.clips}")
+        if counters.failed:
+            yield Text(f"{counters.failed} failed", style="red")
+        if counters.left > 0:
             if pace := self._moment.answers_per_second:
                 yield Text(per_second(pace))
             if left := self._moment.time_left:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 
-from pandacli.batch.counters import Outcome, Tally
+from pandacli.batch.counters import Counters, Outcome
 from pandacli.video.clip import format_time
 
 WINDOW = 30.0
@@ -69,10 +69,10 @@ _STILL = 2.0  # seconds without an answer after which one wonders what is going 
 
 
 class Moment:
-    """The tally of a run with its pace; it is written to by one thread and read by another.
+    """The counters of a run with its pace; it is written to by one thread and read by another.
 
     Args:
-        tally: Grows while the run goes on.
+        counters: Grows while the run goes on.
         clock: Seconds; never put back.
 
     Attributes:
@@ -81,8 +81,8 @@ class Moment:
         stopping: Whether the user has asked the run to end.
     """
 
-    def __init__(self, tally: Tally, clock: Callable[[], float]) -> None:
-        self.tally = tally
+    def __init__(self, counters: Counters, clock: Callable[[], float]) -> None:
+        self.counters = counters
         self.clock = clock
         self.latest: Outcome | None = None
         self.failure: Outcome | None = None
@@ -123,7 +123,7 @@ class Moment:
     @property
     def dealt_with(self) -> int:
         """Questions that are no longer open."""
-        return self.tally.records - max(0, self.tally.left)
+        return self.counters.records - max(0, self.counters.left)
 
     @property
     def answers_per_second(self) -> float | None:
@@ -136,7 +136,7 @@ class Moment:
         """How long it will still take, as "1:05" or "2:03:04"; None where that cannot be told."""
         with self._paces:
             pace = self._questions.per_second(self.clock())
-        left = self.tally.left
+        left = self.counters.left
         return format_time(round(left / pace)) if pace and left > 0 else None
 
 

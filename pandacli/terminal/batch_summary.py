@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from pandacli.batch.counters import Outcome, Tally
+from pandacli.batch.counters import Counters, Outcome
 from pandacli.terminal.batch_progress import per_second
 from pandacli.terminal.console import Screen
 from pandacli.terminal.text import sanitize_line
@@ -86,26 +86,26 @@ Row = tuple[str, str]
 _KINDS = 5
 
 
-def count_rows(tally: Tally, seconds: float, answers: str | None) -> list[Row]:
+def count_rows(counters: Counters, seconds: float, answers: str | None) -> list[Row]:
     """Returns the counts of a run by their names.
 
     Args:
-        tally: Of a run that is over.
+        counters: Of a run that is over.
         seconds: How long it took.
         answers: The file of answers; None where they went to stdout.
     """
-    rows = [("answered", f"{tally.answered:,}"), ("failed", f"{tally.failed:,}")]
-    if tally.earlier:
-        rows.append(("answered earlier", f"{tally.earlier:,}"))
-    if tally.left > 0:
-        rows.append(("left", f"{tally.left:,}"))
+    rows = [("answered", f"{counters.answered:,}"), ("failed", f"{counters.failed:,}")]
+    if counters.earlier:
+        rows.append(("answered earlier", f"{counters.earlier:,}"))
+    if counters.left > 0:
+        rows.append(("left", f"{counters.left:,}"))
     rows += [
-        ("clips", f"{tally.clips_done:,} of {tally.clips:,}"),
-        ("tokens", f"{tally.tokens:,}"),
+        ("clips", f"{counters.clips_done:,} of {counters.clips:,}"),
+        ("tokens", f"{counters.tokens:,}"),
         ("time", duration(seconds)),
     ]
-    if tally.answered and seconds > 0:
-        rows.append(("speed", per_second(tally.answered / seconds, "answers")))
+    if counters.answered and seconds > 0:
+        rows.append(("speed", per_second(counters.answered / seconds, "answers")))
     if answers is not None:
         rows.append(("written to", answers))
     return rows
@@ -126,11 +126,11 @@ def failure_rows(failures: Failures) -> list[Row]:
     return [*rows, (f"{others:,}", "other failures")] if others else rows
 
 
-def stage_rows(tally: Tally, seconds: float) -> list[Row]:
+def stage_rows(counters: Counters, seconds: float) -> list[Row]:
     """Returns what each stage of a run took, with its share of the whole."""
-    known = sum(tally.seconds.values())
+    known = sum(counters.seconds.values())
     whole = max(seconds, known)
-    stages = [*tally.seconds.items(), ("other", whole - known)]
+    stages = [*counters.seconds.items(), ("other", whole - known)]
     times = [duration(spent) for _, spent in stages]
     width = max(map(len, times))
     return [

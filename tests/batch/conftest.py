@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from pandacli import Panda
-from pandacli.batch import runner as run
+from pandacli.batch import runner
 from pandacli.batch.clip_worker import Settings
-from pandacli.batch.counters import Outcome, Tally
+from pandacli.batch.counters import Counters, Outcome
 from pandacli.batch.job import Batch, Job
 from pandacli.batch.prefetch import read_fitted
 from pandacli.errors import PandaError
@@ -44,7 +44,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class ReadHere:
-    """Stands in for `FramesAhead` where it is not what is tried: reads in this process.
+    """Stands in for `FramePrefetcher` where it is not what is tried: reads in this process.
 
     Attributes:
         read_clips: What was read, in order.
@@ -79,7 +79,7 @@ class ReadHere:
 def read_clips(monkeypatch: pytest.MonkeyPatch) -> list[Clip]:
     """The clips that batches read, in this process instead of their own."""
     monkeypatch.setattr(ReadHere, "read_clips", [], raising=False)
-    monkeypatch.setattr(run, "FramesAhead", ReadHere)
+    monkeypatch.setattr(runner, "FramePrefetcher", ReadHere)
     return ReadHere.read_clips
 
 
@@ -89,13 +89,13 @@ class Ran:
 
     Attributes:
         outcomes: What it gave, in order.
-        tally: Its counts.
+        counters: Its counts.
         loads: How often the model was loaded.
         path: Its file of answers.
     """
 
     outcomes: list[Outcome]
-    tally: Tally
+    counters: Counters
     loads: int
     path: Path
 
@@ -141,7 +141,7 @@ def batch(
             outcomes = deque(planned.outcomes(load), maxlen=keep)
             opened.finish(print)
         assert opened.journal
-        return Ran(list(outcomes), planned.tally, loads, opened.journal)
+        return Ran(list(outcomes), planned.counters, loads, opened.journal)
 
     return answered
 

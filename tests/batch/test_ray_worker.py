@@ -7,7 +7,7 @@ import pytest
 
 from pandacli.batch.clip_worker import Settings
 from pandacli.batch.ray_board import DEALT_WITH
-from pandacli.batch.ray_worker import ATTEMPTS, ClipWorker, Result, Task
+from pandacli.batch.ray_worker import ATTEMPTS, RayWorker, Result, Task
 from pandacli.batch.record_index import BadLine, Question
 from pandacli.batch.records import Record
 
@@ -15,7 +15,7 @@ RECORD = Record(1, {}, "none.mp4", "What?")
 SHARE: list[Question | BadLine] = [Question(RECORD, 1)]
 
 
-class Unconnected(ClipWorker):
+class Unconnected(RayWorker):
     """One that hears of no stop, and has always begun as often before as it is told."""
 
     begun = 0
@@ -27,7 +27,7 @@ class Unconnected(ClipWorker):
         return self.begun + 1
 
 
-def deal(worker: ClipWorker, share: bytes) -> Result:
+def deal(worker: RayWorker, share: bytes) -> Result:
     result = pickle.loads(worker({"number": [0], "share": [share]})["result"][0])
     assert isinstance(result, Result)
     return result

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pandacli.batch.job import Batch
-from pandacli.batch.results_file import AnswersFile
+from pandacli.batch.results_file import ResultsFile
 from pandacli.cli.demo import CLIP
 from pandacli.cli.entry import run
 from pandacli.terminal.batch_display import BatchDisplay
@@ -235,7 +235,7 @@ def test_what_cannot_be_done_is_said_in_two_lines(panda, home, clip, arguments, 
 
 def test_a_second_run_on_the_same_answers_is_refused(panda, home):
     (home / "q.jsonl").write_bytes(as_lines([{"video": "clip.mp4", "question": "Why?"}]))
-    with AnswersFile(home / "q.answers.jsonl"):
+    with ResultsFile(home / "q.answers.jsonl"):
         done = panda("batch", "q.jsonl", *TINY)
     assert done.returncode == 2
     assert b"q.answers.jsonl is being written by another run of panda\n" in done.stderr

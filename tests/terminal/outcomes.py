@@ -13,11 +13,11 @@ def failure(message, line=17, video="a.mp4"):
     return Outcome(line, video, "What?", None, message, {})
 
 
-def feed(display, tally, outcome):
+def feed(display, counters, outcome):
     if outcome.error is None:
-        tally.answered += 1
+        counters.answered += 1
     else:
-        tally.failed += 1
+        counters.failed += 1
     display.update(outcome)
 
 

@@ -10,7 +10,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from pandacli.batch.counters import Tally
+from pandacli.batch.counters import Counters
 from pandacli.terminal.batch_display import BatchDisplay, Lines, progress_line
 from pandacli.terminal.batch_live import Picture
 from pandacli.terminal.batch_progress import Moment
@@ -28,12 +28,12 @@ def lines_drawn(moment, width, **options):
 
 def busy_moment(clock, **counts):
     """Of a run that has been answering four questions a second for 20 seconds."""
-    tally = Tally(**{"records": 500, "failed": 3, "clips": 20, "clips_done": 3} | counts)
-    moment = Moment(tally, clock)
+    counters = Counters(**{"records": 500, "failed": 3, "clips": 20, "clips_done": 3} | counts)
+    moment = Moment(counters, clock)
     for _ in range(20):
         clock.now += 1
         for _ in range(4):
-            tally.answered += 1
+            counters.answered += 1
             moment.update(answer())
     return moment
 
@@ -42,14 +42,14 @@ def busy_moment(clock, **counts):
 
 
 def test_bad_lines_before_the_first_answer_do_not_shorten_the_time_left(clock):
-    tally = Tally(records=10_000)
-    moment = Moment(tally, clock)
+    counters = Counters(records=10_000)
+    moment = Moment(counters, clock)
     for _ in range(5000):
-        tally.failed += 1
+        counters.failed += 1
         clock.now += 0.001
         moment.update(failure("not JSON"))
     for _ in range(10):
-        tally.answered += 1
+        counters.answered += 1
         clock.now += 1
         moment.update(answer())
     assert moment.time_left == "1:23:10"
@@ -65,11 +65,11 @@ def test_a_line_says_how_far_it_is(clock):
 
 
 def test_what_an_earlier_run_answered_counts(clock):
-    assert progress_line(Moment(Tally(records=9, earlier=4), clock)) == "4 of 9 answered"
+    assert progress_line(Moment(Counters(records=9, earlier=4), clock)) == "4 of 9 answered"
 
 
 def test_before_the_first_answer_a_line_says_what_is_waited_for(clock):
-    moment = Moment(Tally(records=500), clock)
+    moment = Moment(Counters(records=500), clock)
     moment.set_doing("loading video-panda-7b")
     assert progress_line(moment) == "0 of 500 answered, loading video-panda-7b"
 
@@ -81,9 +81,9 @@ def test_while_answers_come_a_line_does_not_say_what_is_done(clock):
 
 
 def test_a_line_comes_every_ten_seconds(clock, capsys):
-    tally = Tally(records=100)
-    lines = Lines(Screen(), Moment(tally, clock))
-    for tally.answered in range(31):
+    counters = Counters(records=100)
+    lines = Lines(Screen(), Moment(counters, clock))
+    for counters.answered in range(31):
         clock.now += 1
         lines.look()
     assert capsys.readouterr().err == (
@@ -92,7 +92,7 @@ def test_a_line_comes_every_ten_seconds(clock, capsys):
 
 
 def test_a_line_is_not_said_twice(clock, capsys):
-    lines = Lines(Screen(), Moment(Tally(records=100, answered=5), clock))
+    lines = Lines(Screen(), Moment(Counters(records=100, answered=5), clock))
     for _ in range(5):
         clock.now += 10
         lines.look()
@@ -100,21 +100,21 @@ def test_a_line_is_not_said_twice(clock, capsys):
 
 
 def test_piped_the_last_line_says_what_came_of_it(clock, capsys):
-    tally = Tally(records=2)
-    with BatchDisplay(Screen(), tally, answers="a.jsonl", clock=clock) as display:
-        feed(display, tally, answer())
-        feed(display, tally, failure("not JSON"))
+    counters = Counters(records=2)
+    with BatchDisplay(Screen(), counters, answers="a.jsonl", clock=clock) as display:
+        feed(display, counters, answer())
+        feed(display, counters, failure("not JSON"))
     assert capsys.readouterr().err == "panda: 1 of 2 answered, 1 failed\n"
 
 
 def test_a_line_says_why_the_latest_failed_while_there_are_more(clock):
-    moment = Moment(Tally(records=9, failed=1), clock)
+    moment = Moment(Counters(records=9, failed=1), clock)
     moment.update(failure("no file b.mp4 in clips"))
     assert progress_line(moment) == "0 of 9 answered, 1 failed (no file b.mp4 in clips)"
 
 
 def test_piped_the_wish_to_stop_is_answered_soon(clock, capsys):
-    with BatchDisplay(Screen(), Tally(records=9), answers="a.jsonl", clock=clock) as display:
+    with BatchDisplay(Screen(), Counters(records=9), answers="a.jsonl", clock=clock) as display:
         display.stopping()
         time.sleep(0.6)
         assert capsys.readouterr().err == (
@@ -123,10 +123,10 @@ def test_piped_the_wish_to_stop_is_answered_soon(clock, capsys):
 
 
 def test_failures_are_told_of_once_and_by_kind(clock, capsys):
-    tally = Tally(records=3000)
-    with BatchDisplay(Screen(), tally, answers="a.jsonl", clock=clock) as display:
+    counters = Counters(records=3000)
+    with BatchDisplay(Screen(), counters, answers="a.jsonl", clock=clock) as display:
         for line in range(1, 3001):
-            feed(display, tally, failure("not JSON", line))
+            feed(display, counters, failure("not JSON", line))
         assert "line" not in capsys.readouterr().err
     display.summary()
     told = capsys.readouterr().err
@@ -135,28 +135,28 @@ def test_failures_are_told_of_once_and_by_kind(clock, capsys):
 
 
 def test_quiet_only_failures_are_told_of(clock, capsys):
-    tally = Tally(records=2)
-    with BatchDisplay(Screen(quiet=True), tally, answers="a.jsonl", clock=clock) as display:
+    counters = Counters(records=2)
+    with BatchDisplay(Screen(quiet=True), counters, answers="a.jsonl", clock=clock) as display:
         display.doing("loading tiny")
         display.stopping()
-        feed(display, tally, answer())
-        feed(display, tally, failure("not JSON"))
+        feed(display, counters, answer())
+        feed(display, counters, failure("not JSON"))
         clock.now += 100
     display.summary()
     assert capsys.readouterr().err == "failures\n1  line 17: not JSON\n"
 
 
 def test_failures_cannot_send_escape_sequences(clock, capsys):
-    tally = Tally(records=1)
-    with BatchDisplay(Screen(), tally, answers="a.jsonl", clock=clock) as display:
-        feed(display, tally, failure("there is no file \x1b]0;owned\x07"))
+    counters = Counters(records=1)
+    with BatchDisplay(Screen(), counters, answers="a.jsonl", clock=clock) as display:
+        feed(display, counters, failure("there is no file \x1b]0;owned\x07"))
     display.summary()
     assert "\x1b" not in capsys.readouterr().err
 
 
 def test_a_dumb_terminal_gets_lines(clock, tty):
     terminal = tty(TERM="dumb")
-    with BatchDisplay(Screen(), Tally(records=9, answered=4), answers="a.jsonl", clock=clock):
+    with BatchDisplay(Screen(), Counters(records=9, answered=4), answers="a.jsonl", clock=clock):
         pass
     assert terminal.getvalue() == "panda: 4 of 9 answered\n"
 
@@ -165,8 +165,8 @@ def test_a_dumb_terminal_gets_lines(clock, tty):
 def test_answers_on_the_same_terminal_are_not_drawn_over(clock, tty, monkeypatch, answers):
     terminal = tty()
     monkeypatch.setattr(sys, "stdout", terminal)
-    tally = Tally(records=9, answered=4)
-    with BatchDisplay(Screen(), tally, answers=answers, lines_to_stdout=True, clock=clock):
+    counters = Counters(records=9, answered=4)
+    with BatchDisplay(Screen(), counters, answers=answers, lines_to_stdout=True, clock=clock):
         print('{"answer": "red"}')
     assert terminal.getvalue() == '{"answer": "red"}\npanda: 4 of 9 answered\n'
 
@@ -212,7 +212,7 @@ def test_without_colours_the_picture_has_none(clock):
 
 
 def test_before_the_questions_are_counted_there_is_no_bar(clock):
-    moment = Moment(Tally(), clock)
+    moment = Moment(Counters(), clock)
     moment.set_doing("reading the questions")
     assert [line.rstrip()[2:] for line in plain(lines_drawn(moment, 80))] == [
         "reading the questions…"
@@ -250,19 +250,19 @@ def test_the_picture_has_the_latest_failure(clock):
 
 def test_nothing_is_left_of_the_picture(clock, tty):
     terminal = tty()
-    tally = Tally(records=9, clips=2)
-    with BatchDisplay(Screen(), tally, answers="a.jsonl", clock=clock) as display:
-        feed(display, tally, answer())
-        feed(display, tally, failure("not JSON"))
+    counters = Counters(records=9, clips=2)
+    with BatchDisplay(Screen(), counters, answers="a.jsonl", clock=clock) as display:
+        feed(display, counters, answer())
+        feed(display, counters, failure("not JSON"))
     shown = terminal.screen()
     assert [line.rstrip() for line in shown.display if line.strip()] == []
 
 
 def test_the_picture_moves_without_being_asked(clock, tty):
     terminal = tty()
-    tally = Tally(records=9)
-    with BatchDisplay(Screen(), tally, answers="a.jsonl", clock=clock) as display:
-        feed(display, tally, answer(said="A square."))
+    counters = Counters(records=9)
+    with BatchDisplay(Screen(), counters, answers="a.jsonl", clock=clock) as display:
+        feed(display, counters, answer(said="A square."))
         deadline = time.monotonic() + 5
         while "A square." not in terminal.getvalue():
             assert time.monotonic() < deadline
@@ -271,8 +271,8 @@ def test_the_picture_moves_without_being_asked(clock, tty):
 
 def test_what_goes_to_stdout_meanwhile_stays_there(clock, tty, capsys):
     terminal = tty()
-    tally = Tally(records=9)
-    with BatchDisplay(Screen(), tally, answers=None, lines_to_stdout=True, clock=clock):
+    counters = Counters(records=9)
+    with BatchDisplay(Screen(), counters, answers=None, lines_to_stdout=True, clock=clock):
         print("{}")
     assert capsys.readouterr().out == "{}\n"
     assert "{}" not in terminal.getvalue()
@@ -281,7 +281,7 @@ def test_what_goes_to_stdout_meanwhile_stays_there(clock, tty, capsys):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_after_an_exception_the_cursor_is_back(error, clock, tty):
     terminal = tty()
-    display = BatchDisplay(Screen(), Tally(records=9), answers="a.jsonl", clock=clock)
+    display = BatchDisplay(Screen(), Counters(records=9), answers="a.jsonl", clock=clock)
     with suppress(error), display:
         assert terminal.screen().cursor.hidden
         raise error
@@ -290,9 +290,9 @@ def test_after_an_exception_the_cursor_is_back(error, clock, tty):
 
 def test_an_update_draws_nothing(clock, tty):
     tty()
-    tally = Tally(records=100_000)
-    with BatchDisplay(Screen(), tally, answers="a.jsonl", clock=clock) as display:
+    counters = Counters(records=100_000)
+    with BatchDisplay(Screen(), counters, answers="a.jsonl", clock=clock) as display:
         started = time.perf_counter()
         for _ in range(20_000):
-            feed(display, tally, answer())
+            feed(display, counters, answer())
         assert time.perf_counter() - started < 1

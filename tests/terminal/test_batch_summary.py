@@ -3,7 +3,7 @@
 import pytest
 from rich.cells import cell_len
 
-from pandacli.batch.counters import Tally
+from pandacli.batch.counters import Counters
 from pandacli.terminal.batch_display import BatchDisplay
 from pandacli.terminal.batch_summary import duration, stage_rows
 from pandacli.terminal.console import Screen
@@ -11,11 +11,11 @@ from tests.terminal.outcomes import failure, feed, plain
 
 
 def test_the_summary_says_what_the_run_came_to(clock, capsys):
-    tally = Tally(records=510, earlier=100, clips=20, clips_done=19, tokens=12_345)
-    tally.answered = 398
-    with BatchDisplay(Screen(), tally, answers="q.answers.jsonl", clock=clock) as display:
+    counters = Counters(records=510, earlier=100, clips=20, clips_done=19, tokens=12_345)
+    counters.answered = 398
+    with BatchDisplay(Screen(), counters, answers="q.answers.jsonl", clock=clock) as display:
         for line in (3, 30):
-            feed(display, tally, failure(f"line {line} of it is not JSON", line))
+            feed(display, counters, failure(f"line {line} of it is not JSON", line))
         clock.now += 125
     capsys.readouterr()
     display.summary()
@@ -36,8 +36,8 @@ def test_the_summary_says_what_the_run_came_to(clock, capsys):
 
 
 def test_with_stats_each_stage_has_its_share_and_the_rest_is_named():
-    tally = Tally(seconds={"load": 12.0, "frames": 3.0, "answers": 84.0})
-    assert stage_rows(tally, 120.0) == [
+    counters = Counters(seconds={"load": 12.0, "frames": 3.0, "answers": 84.0})
+    assert stage_rows(counters, 120.0) == [
         ("load", "12.0 s   10%"),
         ("frames", " 3.0 s    2%"),
         ("answers", "  1:24   70%"),
@@ -46,7 +46,7 @@ def test_with_stats_each_stage_has_its_share_and_the_rest_is_named():
 
 
 def test_stages_on_many_machines_may_take_longer_than_the_run():
-    assert stage_rows(Tally(seconds={"answers": 40.0}), 10.0)[-1] == ("other", " 0.0 s    0%")
+    assert stage_rows(Counters(seconds={"answers": 40.0}), 10.0)[-1] == ("other", " 0.0 s    0%")
 
 
 @pytest.mark.parametrize(
@@ -59,18 +59,18 @@ def test_a_duration_is_a_clock_from_a_minute_on(seconds, shown):
 @pytest.mark.parametrize("columns", [40, 80, 200])
 def test_the_summary_fits_the_terminal(columns, clock, tty):
     terminal = tty(COLUMNS=str(columns))
-    tally = Tally(records=3, clips=1, seconds={"load": 1.0})
+    counters = Counters(records=3, clips=1, seconds={"load": 1.0})
     path = "a/folder/with/a/name/" * 12 + "answers.jsonl"
-    with BatchDisplay(Screen(), tally, stats=True, answers=path, clock=clock) as display:
-        feed(display, tally, failure("there is no file " + path))
+    with BatchDisplay(Screen(), counters, stats=True, answers=path, clock=clock) as display:
+        feed(display, counters, failure("there is no file " + path))
     terminal.truncate(0)
     display.summary()
     assert all(cell_len(line) <= columns for line in plain(terminal.getvalue().lstrip("\0")))
 
 
 def test_after_an_interruption_the_same_command_goes_on(clock, capsys):
-    tally = Tally(records=500, answered=120)
-    BatchDisplay(Screen(), tally, answers="a.jsonl", clock=clock).resume_hint(
+    counters = Counters(records=500, answered=120)
+    BatchDisplay(Screen(), counters, answers="a.jsonl", clock=clock).resume_hint(
         ["panda", "batch", "my questions.jsonl"]
     )
     assert capsys.readouterr().err == (
@@ -80,6 +80,6 @@ def test_after_an_interruption_the_same_command_goes_on(clock, capsys):
 
 
 def test_where_nothing_is_left_there_is_nothing_to_go_on_with(clock, capsys):
-    tally = Tally(records=5, answered=5)
-    BatchDisplay(Screen(), tally, answers="a.jsonl", clock=clock).resume_hint(["panda", "batch"])
+    counters = Counters(records=5, answered=5)
+    BatchDisplay(Screen(), counters, answers="a.jsonl", clock=clock).resume_hint(["panda", "batch"])
     assert capsys.readouterr().err == ""

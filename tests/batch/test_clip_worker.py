@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from pandacli import Panda
-from pandacli.batch import clip_worker as answering
-from pandacli.batch.clip_worker import ClipQuestions, Settings
+from pandacli.batch import clip_worker
+from pandacli.batch.clip_worker import ClipWorker, Settings
 from pandacli.batch.record_index import BadLine, Question
 from pandacli.batch.records import Record, RecordError
 from pandacli.errors import DeviceError
@@ -46,7 +46,7 @@ def lines(panda: Panda, frames: Frames) -> Callable[..., dict[int, dict[str, Any
 
     def answered(group: Any, **settings: Any) -> dict[int, dict[str, Any]]:
         how = Settings(**{"model": "random", "max_tokens": 6} | settings)
-        asked = ClipQuestions(panda, how, group)
+        asked = ClipWorker(panda, how, group)
         done = [(question.digest, line) for question, line in asked.lines(frames)]
         assert len(dict(done)) == len(done)
         return dict(done)
@@ -120,7 +120,7 @@ def test_the_same_question_is_not_asked_again_later(lines, asks) -> None:
 def test_however_often_a_question_is_repeated_few_records_are_held(
     panda, frames, asks, monkeypatch
 ) -> None:
-    monkeypatch.setattr(answering, "_REPEATS", 5)
+    monkeypatch.setattr(clip_worker, "_REPEATS", 5)
     drawn = 0
 
     class Group:
@@ -132,7 +132,7 @@ def test_however_often_a_question_is_repeated_few_records_are_held(
                 yield question
 
     done = []
-    asked = ClipQuestions(panda, Settings("random", max_tokens=6), Group())
+    asked = ClipWorker(panda, Settings("random", max_tokens=6), Group())
     for question, _ in asked.lines(frames):
         done.append(question.digest)
         assert drawn - len(done) < 7
@@ -188,7 +188,7 @@ def test_too_little_memory_for_a_clip_is_said_of_its_questions(lines, monkeypatc
 def test_once_stopped_those_in_flight_are_answered_and_no_more(panda, frames, asks) -> None:
     stopped = Event()
     settings = Settings("random", max_tokens=6, batch_size=2)
-    asked = ClipQuestions(panda, settings, records(*QUESTIONS[:4]), stopped)
+    asked = ClipWorker(panda, settings, records(*QUESTIONS[:4]), stopped)
     done = []
     for question, _ in asked.lines(frames):
         assert asked.in_flight == 2 - len(done), "that of this line still is"
@@ -201,6 +201,6 @@ def test_once_stopped_those_in_flight_are_answered_and_no_more(panda, frames, as
 def test_nothing_is_asked_where_it_was_stopped_before(panda, frames, asks) -> None:
     stopped = Event()
     stopped.set()
-    asked = ClipQuestions(panda, Settings("random"), records("Why?"), stopped)
+    asked = ClipWorker(panda, Settings("random"), records("Why?"), stopped)
     assert list(asked.lines(frames)) == []
     assert asks == []

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from pandacli.batch.output import refuse_same
-from pandacli.batch.results_stream import AnswersStream
+from pandacli.batch.results_stream import ResultsStream
 from pandacli.errors import ClipError, UsageError
-from tests.batch.journals import answer, written
+from tests.batch.results_files import answer, written
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_another_file_is_no_problem(path: Path, tmp_path: Path) -> None:
 
 def test_a_stream_has_the_same_lines(path: Path) -> None:
     stream = io.BytesIO()
-    with AnswersStream(stream) as answers:
+    with ResultsStream(stream) as answers:
         answers.write(answer(1))
     assert stream.getvalue() == written(path, answer(1))
 
@@ -55,9 +55,9 @@ class FailingStream(io.BytesIO):
 
 def test_a_reader_that_has_gone_is_not_our_error() -> None:
     with pytest.raises(BrokenPipeError):
-        AnswersStream(FailingStream(errno.EPIPE)).write(answer(1))
+        ResultsStream(FailingStream(errno.EPIPE)).write(answer(1))
 
 
 def test_a_stream_to_a_full_disk_is_said() -> None:
     with pytest.raises(ClipError, match="cannot write the answers: No space left"):
-        AnswersStream(FailingStream(errno.ENOSPC)).write(answer(1))
+        ResultsStream(FailingStream(errno.ENOSPC)).write(answer(1))

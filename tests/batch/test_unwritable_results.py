@@ -11,10 +11,10 @@ from random import Random
 
 import pytest
 
-from pandacli.batch import results_file as answers_file
-from pandacli.batch.results_file import AnswersFile
+from pandacli.batch import results_file
+from pandacli.batch.results_file import ResultsFile
 from pandacli.errors import ClipError, UsageError
-from tests.batch.journals import answer, done, failure, written
+from tests.batch.results_files import answer, done, failure, written
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_a_read_only_disk_is_said(mounted: Callable[[str], Path]) -> None:
 
 def fill(path: Path) -> int:
     """Writes answers until there is an error; returns how many were written."""
-    with AnswersFile(path) as answers:
+    with ResultsFile(path) as answers:
         count = 0
         while True:
             try:
@@ -139,7 +139,7 @@ def test_half_a_line_is_taken_back(
         return write(descriptor, data[:40])
 
     before = written(path, answer(1))
-    with AnswersFile(path) as answers, monkeypatch.context() as patch:
+    with ResultsFile(path) as answers, monkeypatch.context() as patch:
         patch.setattr(os, "write", fails_halfway)
         with pytest.raises(ClipError):
             answers.write(answer(2))
@@ -153,7 +153,7 @@ def test_an_interrupted_write_is_taken_back(path: Path, monkeypatch: pytest.Monk
         write(descriptor, data[:40])
         raise KeyboardInterrupt
 
-    with AnswersFile(path) as answers:
+    with ResultsFile(path) as answers:
         with monkeypatch.context() as patch:
             patch.setattr(os, "write", interrupted)
             with pytest.raises(KeyboardInterrupt):
@@ -172,7 +172,7 @@ def test_a_file_that_cannot_be_opened_again_is_closed_once(
     written(path, *lines, failure(99))  # so that it is rewritten, and opened again
     opened: list[int] = []
     closed: list[int] = []
-    really_open, really_close = answers_file._opened, os.close
+    really_open, really_close = results_file._opened, os.close
 
     def open_once(file: Path) -> int:
         if opened:
@@ -184,7 +184,7 @@ def test_a_file_that_cannot_be_opened_again_is_closed_once(
         closed.append(descriptor)
         really_close(descriptor)
 
-    monkeypatch.setattr(answers_file, "_opened", open_once)
+    monkeypatch.setattr(results_file, "_opened", open_once)
     monkeypatch.setattr(os, "close", close)
     with pytest.raises(ClipError, match=r"cannot write|is full"):
         done(path)
@@ -193,11 +193,11 @@ def test_a_file_that_cannot_be_opened_again_is_closed_once(
 
 @pytest.fixture
 def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers_file, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(results_file, "LOOK_EVERY", 0.0)
 
 
 def change_and_write(path: Path, change: Callable[[], object]) -> None:
-    with AnswersFile(path) as answers:
+    with ResultsFile(path) as answers:
         answers.write(answer(1))
         change()
         answers.write(answer(2))
@@ -232,7 +232,7 @@ def test_lines_of_another_program_are_noticed(path: Path) -> None:
 
 def test_a_file_deleted_before_the_end_is_noticed_at_the_end(path: Path) -> None:
     def leave() -> None:
-        with AnswersFile(path):
+        with ResultsFile(path):
             path.unlink()
 
     with pytest.raises(ClipError, match="was deleted or replaced"):
@@ -241,7 +241,7 @@ def test_a_file_deleted_before_the_end_is_noticed_at_the_end(path: Path) -> None
 
 def test_what_went_wrong_inside_is_not_hidden_by_the_file(path: Path) -> None:
     def go_wrong() -> None:
-        with AnswersFile(path):
+        with ResultsFile(path):
             path.unlink()
             raise KeyError("inside")
 

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from pandacli.batch import log as steady_sync
-from pandacli.batch import results_file as answers_file
-from pandacli.batch.results_file import AnswersFile
+from pandacli.batch import log, results_file
+from pandacli.batch.results_file import ResultsFile
 from pandacli.errors import ClipError
-from tests.batch.journals import answer, done, failure, written
+from tests.batch.results_files import answer, done, failure, written
 
-KILLING = Path(__file__).with_name("killing.py")
+KILLED_WRITERS = Path(__file__).with_name("killed_writers.py")
 
 
 @pytest.fixture
@@ -31,7 +30,7 @@ def test_lines_are_plain_json_with_the_digest_first(path: Path) -> None:
 
 
 def test_a_line_is_in_the_file_when_write_returns(path: Path) -> None:
-    with AnswersFile(path) as answers:
+    with ResultsFile(path) as answers:
         answers.write(answer(1))
         assert path.read_bytes().endswith(b'"yes"}\n')
 
@@ -44,7 +43,7 @@ def test_a_line_is_written_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) 
         sizes.append(len(data))
         return write(descriptor, data)
 
-    with AnswersFile(path) as answers, monkeypatch.context() as patch:
+    with ResultsFile(path) as answers, monkeypatch.context() as patch:
         patch.setattr(os, "write", counted)
         answers.write(answer(1, "x" * 100_000))
     assert sizes == [path.stat().st_size]
@@ -104,7 +103,7 @@ def test_a_rewrite_that_fails_leaves_the_old_file(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(answers_file, "settle", full)
+    monkeypatch.setattr(results_file, "settle", full)
     with pytest.raises(ClipError, match=r"the disk of .* is full"):
         done(path)
     assert path.read_bytes() == before
@@ -121,7 +120,7 @@ def test_a_link_stays_a_link(path: Path, tmp_path: Path) -> None:
 
 def test_a_line_is_found_by_its_digest(path: Path) -> None:
     written(path, answer(1), answer(2, "no"))
-    with AnswersFile(path) as answers:
+    with ResultsFile(path) as answers:
         answers.write(answer(3, "maybe"))
         found = [answers.find(digest) for digest in (3, 2)]
     assert [line and line["answer"] for line in found] == ["maybe", "no"]
@@ -129,20 +128,20 @@ def test_a_line_is_found_by_its_digest(path: Path) -> None:
 
 def test_lines_are_found_after_a_rewrite(path: Path) -> None:
     written(path, failure(1), answer(2, "two"), failure(3), answer(4, "four"))
-    with AnswersFile(path) as answers:
+    with ResultsFile(path) as answers:
         found = [answers.find(digest) for digest in (1, 2, 3, 4)]
     assert [line and line["answer"] for line in found] == [None, "two", None, "four"]
 
 
 def test_failures_of_this_run_are_found(path: Path) -> None:
-    with AnswersFile(path) as answers:
+    with ResultsFile(path) as answers:
         answers.write(failure(1))
         found = answers.find(1)
     assert found == failure(1)
 
 
 def test_equal_digests_give_one_line_after_the_other_and_then_the_last(path: Path) -> None:
-    with AnswersFile(path) as answers:
+    with ResultsFile(path) as answers:
         for text in ("first", "second"):
             answers.write(answer(1, text))
         found = [answers.find(1) for _ in range(3)]
@@ -151,7 +150,7 @@ def test_equal_digests_give_one_line_after_the_other_and_then_the_last(path: Pat
 
 def test_a_file_mended_at_its_end_is_read_right(path: Path) -> None:
     path.write_bytes(written(path, answer(1))[:-1])
-    with AnswersFile(path) as answers:
+    with ResultsFile(path) as answers:
         answers.write(answer(2, "no"))
         assert answers.find(2) == answer(2, "no")
 
@@ -175,7 +174,7 @@ def test_all_is_on_the_disk_at_the_end(path: Path, synced: list[float]) -> None:
 
 
 def test_all_is_on_the_disk_when_asked_for(path: Path, synced: list[float]) -> None:
-    with AnswersFile(path) as answers:
+    with ResultsFile(path) as answers:
         answers.write(answer(1))
         answers.sync()
         assert synced == [path.stat().st_size]
@@ -184,14 +183,14 @@ def test_all_is_on_the_disk_when_asked_for(path: Path, synced: list[float]) -> N
 def test_the_last_of_many_lines_does_not_wait_for_the_next(
     path: Path, synced: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steady_sync, "EVERY", 0.01)
-    with AnswersFile(path) as answers:
+    monkeypatch.setattr(log, "EVERY", 0.01)
+    with ResultsFile(path) as answers:
         answers.write(answer(1))
         answers.write(answer(2))
         for _ in range(1000):
             if synced and synced[-1] == path.stat().st_size:
                 break
-            steady_sync.Event().wait(0.01)
+            log.Event().wait(0.01)
         assert synced[-1] == path.stat().st_size
 
 
@@ -205,7 +204,7 @@ def test_a_disk_that_fails_later_is_said(path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_kills_lose_nothing_and_leave_no_half_line(path: Path) -> None:
-    command = [sys.executable, str(KILLING), str(path), "20"]
+    command = [sys.executable, str(KILLED_WRITERS), str(path), "20"]
     told = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     kept = done(path)
     assert len(told) > 20
@@ -215,13 +214,13 @@ def test_kills_lose_nothing_and_leave_no_half_line(path: Path) -> None:
 
 
 def test_no_empty_file_is_left_by_what_fails_before_its_first_answer(path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), AnswersFile(path):
+    with pytest.raises(ZeroDivisionError), ResultsFile(path):
         raise ZeroDivisionError
     assert list(path.parent.iterdir()) == []
 
 
 def test_an_empty_file_of_the_user_is_left(path: Path) -> None:
     path.touch()
-    with pytest.raises(ZeroDivisionError), AnswersFile(path):
+    with pytest.raises(ZeroDivisionError), ResultsFile(path):
         raise ZeroDivisionError
     assert path.exists()

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pandacli import checkpoints
-from pandacli.batch import results_file as answers_file
+from pandacli.batch import results_file
 from pandacli.batch.clip_worker import Settings
 from pandacli.batch.job import Batch, Job
 from pandacli.batch.log import encoded
@@ -60,7 +60,7 @@ def test_the_questions_of_a_clip_are_asked_together(batch, read_clips) -> None:
     assert [clip.path.name for clip in read_clips] == ["wide.avi", "tall.avi"]
     assert [outcome.line for outcome in ran.outcomes[:3] if outcome.line % 2 == 0] == []
     assert sorted(ran.answers) == list(range(6))
-    assert (ran.tally.clips, ran.tally.clips_done, ran.loads) == (2, 2, 1)
+    assert (ran.counters.clips, ran.counters.clips_done, ran.loads) == (2, 2, 1)
 
 
 def test_answers_are_those_of_asking_one_by_one(batch, panda, clips) -> None:
@@ -101,7 +101,7 @@ def test_every_broken_line_is_told_with_its_number_and_the_rest_answered(batch) 
     kinds = {"record": 9, "clip": 2, "question": 2}
     assert Counter(error["kind"] for error in failed.values()) == kinds
     assert {n for n, answer in ran.answers.items() if answer} == set(range(len(BROKEN)))
-    assert (ran.tally.failed, ran.tally.answered, ran.tally.left) == (13, 13, 0)
+    assert (ran.counters.failed, ran.counters.answered, ran.counters.left) == (13, 13, 0)
 
 
 def test_the_model_is_not_loaded_where_nothing_can_be_asked(batch) -> None:
@@ -112,7 +112,7 @@ def test_the_same_again_answers_nothing_and_leaves_the_file(batch) -> None:
     records = [ask(n, question=f"Why {n}?") for n in range(3)]
     before = batch(records).path.read_bytes()
     again = batch(records)
-    assert (again.outcomes, again.loads, again.tally.earlier) == ([], 0, 3)
+    assert (again.outcomes, again.loads, again.counters.earlier) == ([], 0, 3)
     assert again.path.read_bytes() == before
 
 
@@ -130,7 +130,7 @@ def test_an_edited_question_is_asked_again(batch) -> None:
     batch([ask(1), ask(2)])
     again = batch([ask(1), ask(2, question="Why not?")])
     assert [outcome.question for outcome in again.outcomes] == ["Why not?"]
-    assert again.tally.earlier == 1
+    assert again.counters.earlier == 1
 
 
 @pytest.mark.parametrize(
@@ -140,26 +140,26 @@ def test_an_edited_question_is_asked_again(batch) -> None:
 )
 def test_other_settings_ask_again(batch, change) -> None:
     batch([ask(1)])
-    assert batch([ask(1)], **change).tally.answered == 1
+    assert batch([ask(1)], **change).counters.answered == 1
 
 
 def test_how_many_are_asked_at_once_asks_nothing_again(batch) -> None:
     batch([ask(1)])
-    assert batch([ask(1)], batch_size=1).tally.answered == 0
+    assert batch([ask(1)], batch_size=1).counters.answered == 0
 
 
 def test_the_same_line_twice_is_answered_twice(batch) -> None:
     ran = batch([ask(1), ask(1)])
     assert [line["answer"] for line in ran.lines] == [ran.lines[0]["answer"]] * 2
-    assert batch([ask(1), ask(1)]).tally.answered == 0
-    assert batch([ask(1)] * 3).tally.answered == 1
+    assert batch([ask(1), ask(1)]).counters.answered == 0
+    assert batch([ask(1)] * 3).counters.answered == 1
 
 
 def test_it_stops_at_the_first_failure_where_asked_to(batch) -> None:
     records = [ask(1, question="Why 1?"), ask(2, "missing.avi"), ask(3, "tall.avi")]
     ran = batch(records, fail_fast=True)
     assert [outcome.line for outcome in ran.outcomes] == [1, 2]
-    assert ran.tally.left == 1
+    assert ran.counters.left == 1
 
 
 def test_it_stops_at_a_bad_line_before_all_else_where_asked_to(batch) -> None:
@@ -340,7 +340,7 @@ def test_a_second_run_on_the_same_answers_is_refused(batch, tmp_path, checkpoint
 
 
 def test_answers_that_can_no_longer_be_written_end_the_run(batch, monkeypatch) -> None:
-    append, written = answers_file._append, []
+    append, written = results_file._append, []
 
     def fill(descriptor: int, data: bytes) -> None:
         if len(written) == 2:
@@ -351,11 +351,11 @@ def test_answers_that_can_no_longer_be_written_end_the_run(batch, monkeypatch) -
 
     records = [ask(n, question=f"Why {n}?") for n in range(4)]
     with monkeypatch.context() as patch:
-        patch.setattr(answers_file, "_append", fill)
+        patch.setattr(results_file, "_append", fill)
         with pytest.raises(ClipError, match="is full"):
             batch(records)
     again = batch(records)
-    assert again.tally.earlier == 2
+    assert again.counters.earlier == 2
     assert sorted(again.answers) == [0, 1, 2, 3]
 
 
@@ -388,9 +388,9 @@ def test_what_was_answered_in_another_precision_is_asked_again(
     for number in numbers:
         with monkeypatch.context() as there:
             there.setattr(plan, "pick_dtype", lambda _, number=number: number)
-            assert batch(RECORDS).tally.earlier == 0
-            assert batch(RECORDS).tally.earlier == len(RECORDS)
-    assert batch(RECORDS).tally.earlier == len(RECORDS), "the first machine finds its own"
+            assert batch(RECORDS).counters.earlier == 0
+            assert batch(RECORDS).counters.earlier == len(RECORDS)
+    assert batch(RECORDS).counters.earlier == len(RECORDS), "the first machine finds its own"
 
 
 @pytest.mark.parametrize(
@@ -402,8 +402,8 @@ def test_what_auto_stands_for_is_part_of_what_is_known_again(
     batch(RECORDS)
     form = {"8bit": "int8", "4bit": "nf4"}[quant]
     monkeypatch.setattr(preparing, "plan_for", lambda *_: Plan(quant, engine, form))
-    assert batch(RECORDS).tally.earlier == 0
-    assert batch(RECORDS, quant=quant, engine=engine).tally.earlier == len(RECORDS)
+    assert batch(RECORDS).counters.earlier == 0
+    assert batch(RECORDS, quant=quant, engine=engine).counters.earlier == len(RECORDS)
 
 
 def test_naming_what_auto_stands_for_changes_nothing(batch: Callable[..., Ran]) -> None:
@@ -411,7 +411,7 @@ def test_naming_what_auto_stands_for_changes_nothing(batch: Callable[..., Ran]) 
     named = {"quant": "none", "engine": "torch", "device": "cpu"}
     for count in range(len(named) + 1):
         ran = batch(RECORDS, **dict(list(named.items())[:count]))
-        assert (ran.tally.earlier, ran.loads) == (len(RECORDS), 0)
+        assert (ran.counters.earlier, ran.loads) == (len(RECORDS), 0)
 
 
 def test_the_settings_of_a_planned_batch_say_what_runs(
@@ -445,6 +445,6 @@ def test_answers_whose_digests_do_not_say_what_ran_are_asked_again_and_kept(
     ]
     first.path.write_bytes(b"".join(map(encoded, old)))
     ran = batch(RECORDS)
-    assert ran.tally.earlier == 0
+    assert ran.counters.earlier == 0
     assert ran.lines[: len(old)] == old
     assert len(ran.lines) == 2 * len(RECORDS)

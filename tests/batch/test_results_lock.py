@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pandacli.batch.results_file import AnswersFile
+from pandacli.batch.results_file import ResultsFile
 from pandacli.errors import UsageError
-from tests.batch.journals import done, written
+from tests.batch.results_files import done, written
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_a_second_run_is_refused(path: Path) -> None:
     with (
-        AnswersFile(path),
+        ResultsFile(path),
         pytest.raises(UsageError, match="is being written by another run of panda"),
     ):
         done(path)
@@ -26,12 +26,12 @@ def test_a_second_run_is_refused(path: Path) -> None:
 
 def test_a_second_run_by_another_name_is_refused(path: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(path)
-    with AnswersFile(path), pytest.raises(UsageError, match="another run of panda"):
+    with ResultsFile(path), pytest.raises(UsageError, match="another run of panda"):
         done(tmp_path / "link")
 
 
 def test_a_refused_run_does_not_free_the_file(path: Path) -> None:
-    with AnswersFile(path):
+    with ResultsFile(path):
         for _ in range(2):
             with pytest.raises(UsageError):
                 done(path)
@@ -57,7 +57,7 @@ def without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("without_locks")
 def test_a_second_run_is_refused_where_there_are_no_locks(path: Path) -> None:
-    with AnswersFile(path), pytest.raises(UsageError, match="another run of panda") as caught:
+    with ResultsFile(path), pytest.raises(UsageError, match="another run of panda") as caught:
         done(path)
     assert "delete" in str(caught.value.hint)
 

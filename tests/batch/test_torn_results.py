@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pandacli.batch.results_file import AnswersFile
+from pandacli.batch.results_file import ResultsFile
 from pandacli.errors import UsageError
-from tests.batch.journals import answer, done, failure, written
+from tests.batch.results_files import answer, done, failure, written
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_a_line_that_was_torn_in_the_middle_is_dropped_if_that_is_wanted(
     assert f"sed -i 2d {path}" in str(caught.value.hint)
     assert path.read_bytes() == torn
     asked = []
-    with AnswersFile(path, lambda line: not asked.append(line)) as answers:
+    with ResultsFile(path, lambda line: not asked.append(line)) as answers:
         found = answers.done.tolist()
     assert asked == [2]
     assert found == ([0, 2, 3] if newline else [0, 3])

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from pandacli.batch.results_file import AnswersFile
+from pandacli.batch.results_file import ResultsFile
 
 LONGEST = 30_000
 
@@ -20,7 +20,7 @@ LONGEST = 30_000
 def write_on(path: Path, first: int, returned: int) -> None:
     """Write lines until killed; tell of each once `write` has returned."""
     chance = random.Random(first)
-    with AnswersFile(path) as answers:
+    with ResultsFile(path) as answers:
         for digest in range(first, first + 1_000_000):
             text = "a" * chance.randrange(LONGEST)
             answers.write({"digest": f"{digest:016x}", "answer": text})

@@ -14,32 +14,33 @@ import numpy as np
 import psutil
 import pytest
 
-from pandacli.batch import prefetch as frames_ahead
-from pandacli.batch import prefetch as worker_process
-from pandacli.batch.prefetch import FramesAhead, WorkerProcess, read_fitted
+from pandacli.batch import prefetch
+from pandacli.batch.prefetch import FramePrefetcher, WorkerProcess, read_fitted
 from pandacli.errors import ClipError, DeviceError, PandaError
 from pandacli.video import Clip, Frames, preprocess, sample_frames
-from tests.batch import deadly
+from tests.batch import crashing_decoder
 from tests.batch.conftest import SIZES
 
 SIDE = 112
 
 
 @pytest.fixture(scope="module")
-def ahead() -> Iterator[FramesAhead]:
+def ahead() -> Iterator[FramePrefetcher]:
     """One process that reads; starting it takes longer than reading."""
-    with FramesAhead(8, SIDE, workers=1) as started:
+    with FramePrefetcher(8, SIDE, workers=1) as started:
         yield started
 
 
-def read(ahead: FramesAhead, *clips: Clip | PandaError) -> list[tuple[int, Frames | PandaError]]:
+def read(
+    ahead: FramePrefetcher, *clips: Clip | PandaError
+) -> list[tuple[int, Frames | PandaError]]:
     return list(ahead.read(enumerate(clips)))
 
 
 def workers() -> list[psutil.Process]:
     children = psutil.Process().children(recursive=True)
     children = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
-    return [child for child in children if "worker_process" in " ".join(child.cmdline())]
+    return [child for child in children if "batch.prefetch" in " ".join(child.cmdline())]
 
 
 def test_they_are_those_that_are_read_here(ahead, clips) -> None:
@@ -81,9 +82,9 @@ def _faulty(*_: object) -> None:
 
 def test_a_clip_that_brings_its_process_down_costs_only_itself(monkeypatch, clips, tmp_path):
     """Also its neighbours, which were being read in the same process or another, are all there."""
-    monkeypatch.setattr(frames_ahead, "read_fitted", deadly.read_fitted)
-    bad, good = Clip(tmp_path / deadly.NAME), Clip(clips / "wide.avi")
-    with FramesAhead(8, SIDE, workers=2) as ahead:
+    monkeypatch.setattr(prefetch, "read_fitted", crashing_decoder.read_fitted)
+    bad, good = Clip(tmp_path / crashing_decoder.NAME), Clip(clips / "wide.avi")
+    with FramePrefetcher(8, SIDE, workers=2) as ahead:
         found = [frames for _, frames in read(ahead, good, bad, good, bad, good)]
     kinds = [type(frames) for frames in found]
     assert kinds == [Frames, ClipError, Frames, ClipError, Frames]
@@ -93,18 +94,18 @@ def test_a_clip_that_brings_its_process_down_costs_only_itself(monkeypatch, clip
 def test_a_process_that_is_killed_each_time_is_not_blamed_on_the_decoder(
     monkeypatch, clips, tmp_path
 ) -> None:
-    monkeypatch.setattr(frames_ahead, "read_fitted", deadly.read_fitted)
-    bad, good = Clip(tmp_path / deadly.KILLED), Clip(clips / "wide.avi")
-    with FramesAhead(8, SIDE, workers=1) as ahead:
+    monkeypatch.setattr(prefetch, "read_fitted", crashing_decoder.read_fitted)
+    bad, good = Clip(tmp_path / crashing_decoder.KILLED), Clip(clips / "wide.avi")
+    with FramePrefetcher(8, SIDE, workers=1) as ahead:
         found = [frames for _, frames in read(ahead, bad, good)]
     assert str(found[0]) == f"the process reading {bad.path} was killed (out of memory?)"
     assert isinstance(found[1], Frames)
 
 
 def test_processes_that_cannot_be_started_are_not_blamed_on_a_video(monkeypatch, clips) -> None:
-    monkeypatch.setattr(worker_process, "_program", lambda _: "raise SystemExit(3)")
+    monkeypatch.setattr(prefetch, "_program", lambda _: "raise SystemExit(3)")
     with (
-        FramesAhead(8, SIDE, workers=1) as ahead,
+        FramePrefetcher(8, SIDE, workers=1) as ahead,
         pytest.raises(DeviceError, match="end as soon as they are started") as caught,
     ):
         read(ahead, Clip(clips / "wide.avi"))
@@ -113,11 +114,11 @@ def test_processes_that_cannot_be_started_are_not_blamed_on_a_video(monkeypatch,
 
 SCRIPT = """
 import sys
-from pandacli.batch.prefetch import FramesAhead
+from pandacli.batch.prefetch import FramePrefetcher
 from pandacli.video import Clip
 print("begun")
 clips = enumerate(map(Clip, sys.argv[1:]))
-with FramesAhead(8, 112, workers=1) as ahead:
+with FramePrefetcher(8, 112, workers=1) as ahead:
     print([getattr(frames, "indices", frames) for _, frames in ahead.read(clips)])
 """
 
@@ -152,15 +153,15 @@ def test_no_warning_is_an_error_in_a_process_that_reads(monkeypatch) -> None:
 @pytest.fixture
 def impatient(monkeypatch) -> None:
     """A file that is not there has half a second, and one that is there has hours."""
-    monkeypatch.setattr(frames_ahead, "read_fitted", deadly.read_fitted)
-    monkeypatch.setattr(frames_ahead, "PATIENCE", 0.5)
-    monkeypatch.setattr(frames_ahead, "_SLOWEST", 1.0)
+    monkeypatch.setattr(prefetch, "read_fitted", crashing_decoder.read_fitted)
+    monkeypatch.setattr(prefetch, "PATIENCE", 0.5)
+    monkeypatch.setattr(prefetch, "_SLOWEST", 1.0)
 
 
 @pytest.mark.usefixtures("impatient")
 def test_a_clip_that_its_decoder_hangs_on_costs_only_itself(clips, tmp_path) -> None:
-    bad, good = Clip(tmp_path / deadly.ENDLESS), Clip(clips / "wide.avi")
-    with FramesAhead(8, SIDE, workers=2) as ahead:
+    bad, good = Clip(tmp_path / crashing_decoder.ENDLESS), Clip(clips / "wide.avi")
+    with FramePrefetcher(8, SIDE, workers=2) as ahead:
         found = [frames for _, frames in read(ahead, bad, good, good)]
     assert [type(frames) for frames in found] == [ClipError, Frames, Frames]
     assert str(found[0]) == f"the video decoder does not finish reading {bad.path}"
@@ -168,10 +169,10 @@ def test_a_clip_that_its_decoder_hangs_on_costs_only_itself(clips, tmp_path) -> 
 
 def test_it_ends_at_once_while_a_process_is_sending_frames(monkeypatch, tmp_path) -> None:
     """What is sent is larger than a pipe holds, so it is under way for as long as this waits."""
-    monkeypatch.setattr(frames_ahead, "read_fitted", deadly.read_fitted)
+    monkeypatch.setattr(prefetch, "read_fitted", crashing_decoder.read_fitted)
     before = workers()
-    with FramesAhead(8, SIDE, workers=1) as ahead:
-        ahead._submit(Clip(tmp_path / deadly.LARGE))
+    with FramePrefetcher(8, SIDE, workers=1) as ahead:
+        ahead._submit(Clip(tmp_path / crashing_decoder.LARGE))
         deadline = time.monotonic() + 20
         while not any(map(_is_receiving, sys._current_frames().values())):
             assert time.monotonic() < deadline
@@ -190,7 +191,7 @@ def _is_receiving(frame: FrameType | None) -> bool:
 
 
 def test_a_process_that_something_else_has_ended_costs_nothing(clips) -> None:
-    with FramesAhead(8, SIDE, workers=1) as ahead:
+    with FramePrefetcher(8, SIDE, workers=1) as ahead:
         reading = ahead.read(enumerate([Clip(clips / "wide.avi")] * 4))
         next(reading)
         for worker in workers():
@@ -200,7 +201,7 @@ def test_a_process_that_something_else_has_ended_costs_nothing(clips) -> None:
 
 def test_no_process_is_left_at_the_end(clips) -> None:
     before = set(workers())
-    with FramesAhead(8, SIDE, workers=1) as ahead:
+    with FramePrefetcher(8, SIDE, workers=1) as ahead:
         reading = ahead.read(enumerate([Clip(clips / "wide.avi")] * 9))
         next(reading)
         started = set(workers()) - before
@@ -216,7 +217,7 @@ def test_only_as_many_clips_are_drawn_as_are_read_ahead(clips) -> None:
             drawn.append(number)
             yield number, Clip(clips / "wide.avi")
 
-    with FramesAhead(8, SIDE, workers=1) as ahead:
+    with FramePrefetcher(8, SIDE, workers=1) as ahead:
         next(ahead.read(many()))
     assert len(drawn) == 2
 

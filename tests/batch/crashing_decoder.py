@@ -5,7 +5,7 @@ import signal
 import time
 from typing import cast
 
-from pandacli.batch import prefetch as frames_ahead
+from pandacli.batch import prefetch
 from pandacli.video import Clip, Frames
 
 NAME = "deadly.mp4"
@@ -15,7 +15,7 @@ LARGE = "large.mp4"
 
 
 def read_fitted(clip: Clip, num_frames: int, canvas_side: int) -> Frames:
-    """As `frames_ahead.read_fitted`, but of those files."""
+    """As `prefetch.read_fitted`, but of those files."""
     if clip.path.name == NAME:
         os._exit(11)
     if clip.path.name == KILLED:
@@ -24,4 +24,4 @@ def read_fitted(clip: Clip, num_frames: int, canvas_side: int) -> Frames:
         return cast(Frames, bytes(200 * 2**20))
     if clip.path.name == ENDLESS:
         time.sleep(3600)
-    return frames_ahead.read_fitted(clip, num_frames, canvas_side)
+    return prefetch.read_fitted(clip, num_frames, canvas_side)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pandacli.batch.results_file import AnswersFile
+from pandacli.batch.results_file import ResultsFile
 
 
 def answer(digest: int, text: str = "yes") -> dict[str, Any]:
@@ -15,13 +15,13 @@ def failure(digest: int) -> dict[str, Any]:
 
 
 def written(path: Path, *lines: dict[str, Any]) -> bytes:
-    with AnswersFile(path) as answers:
+    with ResultsFile(path) as answers:
         for line in lines:
             answers.write(line)
     return path.read_bytes()
 
 
 def done(path: Path) -> list[int]:
-    with AnswersFile(path) as answers:
+    with ResultsFile(path) as answers:
         found: list[int] = answers.done.tolist()
         return found
