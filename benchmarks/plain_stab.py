@@ -33,7 +33,7 @@ def plain_frames(stab: STAB, projector: nn.Module, pixel_values: Tensor) -> list
 
 def _video(stab: STAB, frames: Tensor) -> list[Tensor]:
     """Frames (T, 4, S, S), chunk by chunk."""
-    boxes = content_boxes(frames[:, 3], stab.patch_embedding.stride[0])
+    boxes = content_boxes(frames[:, 3], stab.patch_size)
     sequences: list[Tensor] = []
     for chunk in frames[:, :3].split(chunk_length(len(frames), stab.chunk_frames)):
         embedded = stab.patch_embedding(chunk).transpose(0, 1).unsqueeze(0)  # (1, C, t, g, g)

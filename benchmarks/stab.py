@@ -101,7 +101,7 @@ def contenders(
         pixels = clip(config.image_size, config.patch_size, height).to(**place)
         found |= {
             f"{shape} plain": partial(plain_sequences, tower, pixels),
-            f"{shape} STAB": partial(tower, pixels),
+            f"{shape} STAB": partial(panda.run_tower, pixels),
             f"{shape} plain, projected": partial(plain_frames, tower, projector, pixels),
             f"{shape} projected": partial(panda.encode_frames, pixels),
         }

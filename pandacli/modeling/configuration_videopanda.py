@@ -1,4 +1,4 @@
-"""The configuration of a Video-Panda: the sizes of STAB beside those of the Llama."""
+"""The configuration of Video-Panda: sizes of STAB and of the Llama, checked as untrusted input."""
 
 import math
 from collections.abc import Mapping
@@ -8,8 +8,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import LlamaConfig
 from transformers.activations import ACT2FN
 
-from pandacli.modeling import weight_mapping as official
-from pandacli.modeling.bnb_weights import quantization_fields
+from pandacli.modeling import weight_mapping
+from pandacli.modeling.bitsandbytes_weights import quantization_fields
 
 _BOUNDS: dict[str, tuple[int, int]] = {
     "hidden_size": (1, 1 << 16),
@@ -27,10 +27,10 @@ _BOUNDS: dict[str, tuple[int, int]] = {
     "num_frames": (1, 256),
     "all_num_frames": (1, 4096),
 }
-"""What a `config.json` may say of each size: far beyond every published model of this kind."""
+"""Bounds of each size in a `config.json`, far beyond those of published models."""
 
-_MOST_PATCHES = 256
-"""Along a side of the canvas; published are 32."""
+_MAX_PATCHES = 256
+"""Along a side of the canvas; published models have 32."""
 
 _NUMBERS = {
     "rms_norm_eps": (0.0, 1.0),
@@ -67,25 +67,24 @@ _OTHERS = (
     "transformers_version",
 )
 _FIELDS = frozenset((*_BOUNDS, *_NUMBERS, *_TOKEN_IDS, *_OTHERS))
-"""The fields of a `config.json` that are read. Left out are those that name code to run or to
-download (`auto_map`, `attn_implementation`), paths, and switches of a training such as `use_cache`.
-"""
+"""The fields of a `config.json` that are read. Others are ignored: those that name code to run or
+download (`auto_map`, `attn_implementation`), paths, and training switches such as `use_cache`."""
 
 
 @strict
 class VideoPandaConfig(LlamaConfig):
     """Sizes of a Video-Panda; the defaults are those of Video-Panda-7B (arXiv 2412.18609).
 
-    The Llama fields (`hidden_size`, `num_hidden_layers`, ...) stand at the top level, as in the
+    The Llama fields (`hidden_size`, `num_hidden_layers`, ...) are at the top level, as in the
     published `config.json`.
 
     Args:
         image_size: Side of the square canvas, in pixels; a multiple of twice `patch_size`.
-        patch_size: Side of a patch, in pixels. Two by two patches make one token.
+        patch_size: Side of a patch, in pixels; 2x2 patches make one token.
         video_hidden_size: Width of STAB, "C" in the paper.
         video_num_heads: Attention heads of GSTRA, LSD and FSRA.
-        num_frames: Frames of a chunk; within STAB nothing crosses the border of a chunk.
-        all_num_frames: Frames sampled from a clip.
+        num_frames: Frames per chunk; STAB encodes chunks independently.
+        all_num_frames: Frames sampled per clip.
     """
 
     model_type = "videopanda"
@@ -103,18 +102,18 @@ class VideoPandaConfig(LlamaConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Build a configuration from the fields of a `config.json`, ours or the authors'.
+        """Build a configuration from a `config.json` of the official layout or of ours.
 
-        The fields are those of a file that may hold anything. Unknown ones are ignored.
+        The fields are untrusted input; unknown ones are ignored.
 
         Returns:
             The configuration; with `return_unused_kwargs=True` also the kwargs that are no fields.
 
         Raises:
-            ValueError: No model can have such sizes, or they contradict each other.
+            ValueError: A field is out of bounds, or sizes contradict each other.
         """
-        if official.is_official(config_dict):
-            config_dict = official.config_fields(config_dict)
+        if weight_mapping.is_official(config_dict):
+            config_dict = weight_mapping.config_fields(config_dict)
         fields = {name: value for name, value in config_dict.items() if name in _FIELDS}
         _check_fields(fields)
         built = super().from_dict(fields, **kwargs)
@@ -122,7 +121,7 @@ class VideoPandaConfig(LlamaConfig):
         return built
 
     def validate_video_sizes(self) -> None:
-        """Refuse sizes of which no STAB can be built."""
+        """Refuse sizes that STAB cannot have."""
         if self.patch_size < 1 or self.image_size < 1 or self.image_size % (2 * self.patch_size):
             raise ValueError(
                 f"image_size {self.image_size} is not a multiple of"
@@ -136,10 +135,10 @@ class VideoPandaConfig(LlamaConfig):
 
 
 def check_token_ids(fields: Mapping[str, Any], vocabulary: int) -> None:
-    """Refuse ids of control tokens that are not in the vocabulary; -1 stands for none.
+    """Refuse ids of control tokens outside the vocabulary; -1 stands for none.
 
     Raises:
-        ValueError: One is of another kind, or out of range.
+        ValueError: An id is no whole number, or out of range.
     """
     for name in _TOKEN_IDS:
         value = fields.get(name)
@@ -152,7 +151,7 @@ def check_token_ids(fields: Mapping[str, Any], vocabulary: int) -> None:
 
 
 def _check_fields(fields: dict[str, Any]) -> None:
-    """Refuse values that no model has, each by itself, before anything is computed of them."""
+    """Refuse single values out of bounds, before anything is computed from them."""
     for name, (least, most) in _BOUNDS.items():
         value = fields.get(name)
         if value is not None and not (_is_int(value) and least <= value <= most):
@@ -169,7 +168,7 @@ def _check_fields(fields: dict[str, Any]) -> None:
     if not isinstance(act, str) or act not in ACT2FN:
         raise ValueError(f"hidden_act {_short(act)} is not known")
     for name in ("attention_bias", "mlp_bias", "tie_word_embeddings"):
-        # no Video-Panda has them, and not every way to run one would take them into account
+        # no Video-Panda has them, and not every backend would apply them
         if fields.get(name) not in (None, False):
             raise ValueError(f"{name} {_short(fields[name])} is not supported")
     for name in ("rope_parameters", "rope_scaling"):
@@ -205,9 +204,9 @@ def _check_sizes(config: VideoPandaConfig) -> None:
         )
     if config.head_dim is None or config.head_dim % 2:
         raise ValueError(f"head_dim {config.head_dim} is not even")
-    if config.image_size // config.patch_size > _MOST_PATCHES:
+    if config.image_size // config.patch_size > _MAX_PATCHES:
         raise ValueError(
-            f"image_size {config.image_size} has more than {_MOST_PATCHES} patches of"
+            f"image_size {config.image_size} has more than {_MAX_PATCHES} patches of"
             f" patch_size {config.patch_size} along a side"
         )
 
@@ -217,7 +216,7 @@ def _is_int(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    # a whole number may have more digits than a float has room for
+    # isfinite would overflow on a large int
     return _is_int(value) or (isinstance(value, float) and math.isfinite(value))
 
 

@@ -1,8 +1,8 @@
-"""Video-Panda in transformers: STAB, a projector and a Llama that reads frames as tokens."""
+"""Video-Panda in transformers: STAB, a projector, and a Llama that reads frames as tokens."""
 
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,8 @@ from transformers.models.llama.modeling_llama import LlamaPreTrainedModel
 from pandacli.errors import ModelError
 from pandacli.modeling import checkpoint
 from pandacli.modeling.configuration_videopanda import VideoPandaConfig
-from pandacli.modeling.fused_weights import Derived
-from pandacli.modeling.patches import nothing_projected, project
+from pandacli.modeling.fused_stab import FusedSTAB
+from pandacli.modeling.patches import FrameTokens, project
 from pandacli.modeling.prompt import FRAME_SLOT
 from pandacli.modeling.stab import STAB
 
@@ -25,20 +25,26 @@ IGNORED_LABEL = -100
 
 
 class VideoPandaModel(LlamaModel):
-    """A Llama with two organs more: `video_tower` (STAB) and `video_projector`."""
+    """Llama decoder plus video tower (STAB) and projector.
+
+    For inference the tower is computed with fused weights (`FusedSTAB`). They are made on the first
+    inference in evaluation mode, dropped by `train()`, `eval()` and when weights move, and remade
+    when weights were changed in place. They are not part of the state dict.
+    """
 
     config_class = VideoPandaConfig
     config: VideoPandaConfig
 
     def __init__(self, config: VideoPandaConfig) -> None:
         super().__init__(config)
+        self._fused: FusedSTAB | None = None
         self.video_tower = STAB(config)
+        self._tower_types = [type(module) for module in self.video_tower.modules()]
         self.video_projector = nn.Sequential(
             nn.Linear(config.video_hidden_size, config.hidden_size),
             nn.GELU(),
             nn.Linear(config.hidden_size, config.hidden_size),
         )
-        self._projected = Derived(nothing_projected)
         self.post_init()  # type: ignore[no-untyped-call]
 
     def encode_frames(self, pixel_values: Tensor) -> list[list[Tensor]]:
@@ -53,26 +59,59 @@ class VideoPandaModel(LlamaModel):
         Raises:
             ValueError: Another shape, or T frames cannot be cut into equal chunks.
         """
+        frames = self.run_tower(pixel_values)
+        projected = project(frames, self.video_tower.split_embedding, self.video_projector)
+        count = pixel_values.shape[1]
+        return [projected[i : i + count] for i in range(0, len(projected), count)]
+
+    def run_tower(self, pixel_values: Tensor) -> list[FrameTokens]:
+        """The tokens of all B * T frames before the projector; see `encode_frames`."""
         size = self.config.image_size
         if pixel_values.ndim != 5 or tuple(pixel_values.shape[2:]) != (4, size, size):
             shape = tuple(pixel_values.shape)
             raise ValueError(f"pixel_values of shape {shape}: wanted (B, T, 4, {size}, {size})")
         weight = self.video_tower.patch_embedding.weight
-        videos = self.video_tower(pixel_values.to(weight.device, weight.dtype))
-        frames = [frame for video in videos for frame in video]
-        known = None if torch.is_grad_enabled() else self._projected.of(self.video_projector)
-        projected = project(frames, self.video_tower.split_embedding, self.video_projector, known)
-        count = pixel_values.shape[1]
-        return [projected[i : i + count] for i in range(0, len(projected), count)]
+        pixel_values = pixel_values.to(weight.device, weight.dtype)
+        if not self._can_fuse(pixel_values):
+            frames: list[FrameTokens] = self.video_tower(pixel_values)
+            return frames
+        if self._fused is None or not self._fused.is_current():
+            self._fused = FusedSTAB(self.video_tower)
+        return self._fused(pixel_values)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training or evaluation mode and drop the fused weights."""
+        self._fused = None
+        super().train(mode)
+        return self
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        """Move or cast the weights, as `to` does, and drop the fused ones."""
+        self._fused = None
+        return super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+    def _can_fuse(self, pixel_values: Tensor) -> bool:
+        """Whether only the function is needed: no gradients, statistics, autocast, other layers."""
+        modules = list(self.video_tower.modules())
+        if any(module.training for module in modules):
+            return False
+        if [type(module) for module in modules] != self._tower_types:  # adapters, quantised layers
+            return False
+        if torch.is_autocast_enabled(pixel_values.device.type):
+            return False
+        weights = [*self.video_tower.parameters(), *self.video_tower.buffers()]
+        if any(weight.is_inference() for weight in weights):  # their changes are not counted
+            return False
+        needs_grad = pixel_values.requires_grad or any(weight.requires_grad for weight in weights)
+        return not (torch.is_grad_enabled() and needs_grad)
 
 
 class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
     """Video-Panda with its language head: frames and a prompt in, text out.
 
-    `input_ids` carry `FRAME_SLOT` (-200) where a frame goes. Each is replaced by the tokens of
-    the next frame of that row's video, so the sequence that the Llama sees is longer than
-    `input_ids`. Where frames are spliced in, padding is taken out, on whichever side it was, and
-    rows of different lengths are padded anew on the left.
+    `input_ids` hold `FRAME_SLOT` (-200) where a frame goes. Each slot is replaced by the tokens of
+    the next frame of that row's video, so the Llama's sequence is longer than `input_ids`. Rows
+    with frames are stripped of padding on either side and padded again on the left.
     """
 
     config_class = VideoPandaConfig
@@ -97,13 +136,13 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
     ) -> Any:
         """Load a model, as every transformers model does.
 
-        A folder may hold the authors' layout or one written by `save_pretrained`. It is checked
-        before anything is built, and read without holding in memory what is not used.
+        A folder may have the official layout or one written by `save_pretrained`. It is checked
+        before anything is built, and unused tensors are not read into memory.
 
         Args:
             pretrained_model_name_or_path: A checkpoint folder.
-            *model_args: Passed on to the constructor.
-            config: Takes the place of the folder's `config.json`, as does that of another folder.
+            *model_args: Passed to the constructor.
+            config: Replaces the folder's `config.json`; may be the path of another folder.
             **kwargs: As for `PreTrainedModel.from_pretrained`: `dtype`, `device_map`,
                 `quantization_config`, `subfolder`, ...; also fields of the configuration.
 
@@ -129,7 +168,7 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
             stored = dict(given if isinstance(given, dict) else given.to_dict())
             bits = 8 if stored.get("load_in_8bit") else 4
             tensors, quantised = checkpoint.read_quantised(folder, expected, bits)
-            # quantised is what is stored so, whatever the file says
+            # the stored tensors decide which layers are quantised, not config.json
             matrices = (name for name, tensor in expected.items() if tensor.ndim == 2)
             kept = [name.removesuffix(".weight") for name in matrices if name not in quantised]
             config.quantization_config = stored | {"llm_int8_skip_modules": kept}
@@ -140,18 +179,18 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
         loaded: Any = super().from_pretrained(None, *model_args, **kwargs)
         model, details = loaded
         if left := [*details["missing_keys"], *details["mismatched_keys"]]:
-            # they would be random numbers
+            # they would stay random
             raise ModelError(f"{len(left)} tensors in {folder} were not loaded: {left[0]}")
         checkpoint.check_model_values(folder, model)
         model.name_or_path = model.config.name_or_path = str(folder)
         return loaded if wants_details else model
 
     def get_video_features(self, pixel_values: Tensor) -> list[Tensor]:
-        """Turn videos into the tokens that the Llama reads.
+        """Encode videos as the tokens that the Llama reads.
 
         Args:
             pixel_values: (B, T, 4, S, S): normalised RGB and the mask of the content. A single
-                frame (T = 1) goes through the image branch of the paper.
+                frame (T = 1) takes the image branch of the paper.
 
         Returns:
             B tensors (tokens, hidden_size): for each frame 1 + h * (w + 1) tokens, in order.
@@ -172,16 +211,16 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
             B tensors (sequence, hidden_size).
 
         Raises:
-            ValueError: A prompt has another number of slots than its video has frames.
+            ValueError: The slots of a prompt and the frames of its video differ in number.
         """
         return self.embed_frames(input_ids, self._encode_for(input_ids, pixel_values))
 
     def embed_frames(self, input_ids: Tensor, videos: list[list[Tensor]]) -> list[Tensor]:
-        """Embed prompts, as `embed_prompt`, with frames that are encoded already.
+        """Embed prompts, as `embed_prompt`, with frames already encoded.
 
         Args:
             input_ids: (B, length), `FRAME_SLOT` at the frame slots.
-            videos: What `VideoPandaModel.encode_frames` gives; as many frames as slots.
+            videos: The result of `VideoPandaModel.encode_frames`, with as many frames as slots.
 
         Returns:
             B tensors (sequence, hidden_size).
@@ -207,17 +246,16 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
 
         Args:
             input_ids: (B, length), with frame slots where `pixel_values` are given.
-            attention_mask: (B, length), 0 at padding; where frames are spliced in, it is
-                expanded with them.
+            attention_mask: (B, length), 0 at padding; expanded to the spliced sequence.
             position_ids: (B, sequence); by default counted from the mask.
             cache: The KV cache of the positions before these.
             inputs_embeds: (B, sequence, hidden_size) instead of `input_ids`.
             pixel_values: (B, T, 4, S, S), the frames for the slots.
             labels: (B, length), `IGNORED_LABEL` where there is no loss.
             use_cache: Whether to return the KV cache.
-            logits_to_keep: Compute logits of the last so many positions only (0: of all), or of
-                the positions a tensor names.
-            **kwargs: Passed on to the Llama.
+            logits_to_keep: Number of last positions to compute logits for (0: all), or a tensor of
+                positions.
+            **kwargs: Passed to the Llama.
 
         Returns:
             Logits (B, sequence, vocabulary) of the sequence with its frames spliced in.
@@ -243,7 +281,7 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
         hidden = outputs.last_hidden_state
         if isinstance(logits_to_keep, int):
             hidden = hidden[:, slice(-logits_to_keep, None)]
-        else:  # a model on several devices takes its input on the first and predicts on the last
+        else:  # a model on several devices has its last layer on another one than the input
             hidden = hidden[:, logits_to_keep.to(hidden.device)]
         logits = self.lm_head(hidden)
         loss = None
@@ -268,20 +306,20 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
         attention_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Generate as every transformers model does; frames are encoded once, at the start.
+        """Generate as every transformers model does; frames are encoded once, before prefill.
 
         Args:
             inputs: (B, length) prompts with frame slots; also taken as `input_ids`.
-            *args: Passed on to `GenerationMixin.generate`.
+            *args: Passed to `GenerationMixin.generate`.
             pixel_values: (B, T, 4, S, S), the frames for the slots.
             attention_mask: (B, length), 0 at padding.
-            **kwargs: Passed on to `GenerationMixin.generate`.
+            **kwargs: Passed to `GenerationMixin.generate`.
 
         Returns:
-            (B, length + new tokens): the prompts, slots unexpanded, and what was generated.
+            (B, length + new tokens): the prompts, slots unexpanded, and the generated tokens.
 
         Raises:
-            ValueError: A prompt has another number of slots than its video has frames.
+            ValueError: The slots of a prompt and the frames of its video differ in number.
         """
         input_ids = kwargs.pop("input_ids", inputs)
         generate: Any = super().generate
@@ -300,7 +338,7 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
         return generated
 
     def _encode_for(self, input_ids: Tensor, pixel_values: Tensor) -> list[list[Tensor]]:
-        """The tokens of every frame, after checking that each has a slot."""
+        """Encode the frames after checking that each has a slot."""
         slots = (input_ids == FRAME_SLOT).sum(1).tolist()
         if slots != [pixel_values.shape[1]] * len(pixel_values):
             raise ValueError(
@@ -339,7 +377,7 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
 
 
 def splice(values: Tensor, slots: Tensor, replacements: list[Tensor]) -> Tensor:
-    """Replace each row of values (length, ...) that is a slot by the rows of a replacement."""
+    """Replace each slot row of values (length, ...) by the rows of its replacement."""
     pieces, start = [], 0
     for place, rows in zip(slots.nonzero().flatten().tolist(), replacements, strict=True):
         pieces += [values[start:place], rows.to(values)]
@@ -348,5 +386,5 @@ def splice(values: Tensor, slots: Tensor, replacements: list[Tensor]) -> Tensor:
 
 
 def pad_left(rows: list[Tensor], value: float) -> Tensor:
-    """Stack rows of different lengths, the shorter ones filled with `value` in front."""
+    """Stack rows of different lengths, padded with `value` on the left."""
     return pad_sequence(rows, batch_first=True, padding_value=value, padding_side="left")

@@ -1,18 +1,14 @@
-"""The grid of patches on a canvas: chunks of frames, the box of the content, and the bars.
+"""The grid of patches on a canvas: chunks of frames, the box of the content, the bars around it."""
 
-What STAB makes of a frame, and how a projector is taken over it.
-"""
-
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 _REACH = 1
-"""How many patches the widest convolution over the grid looks to each side."""
+"""How many patches the widest convolution over the grid reaches to each side."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +31,10 @@ class PatchBox:
 
 
 def chunk_length(frames: int, preferred: int) -> int:
-    """Frames a chunk, when `frames` are cut into as many equal chunks as `preferred` allows.
+    """Frames per chunk, when `frames` are cut into as many equal chunks as `preferred` allows.
 
     Raises:
-        ValueError: The chunks would not be equally long, which the model does not define.
+        ValueError: The chunks would differ in length, which the model does not define.
     """
     chunks = frames // preferred
     if chunks == 0 or frames % chunks:
@@ -48,8 +44,31 @@ def chunk_length(frames: int, preferred: int) -> int:
     return frames // chunks
 
 
+def split_into_chunks(
+    pixel_values: Tensor, chunk_frames: int, patch_size: int
+) -> tuple[Tensor, list[PatchBox | None]]:
+    """Cut videos into the chunks that STAB encodes.
+
+    Args:
+        pixel_values: (B, T, 4, S, S), RGB and mask.
+        chunk_frames: Preferred frames per chunk.
+        patch_size: Side of a patch, in pixels.
+
+    Returns:
+        RGB (chunks, t, 3, S, S), with t = 1 for single images, and the box of the content of each
+        frame, None for a padded one.
+
+    Raises:
+        ValueError: T frames cannot be cut into equal chunks.
+    """
+    frames = pixel_values.shape[1]
+    length = chunk_length(frames, chunk_frames) if frames > 1 else 1
+    flat = pixel_values.flatten(0, 1)
+    return flat[:, :3].unflatten(0, (-1, length)), content_spans(flat[:, 3], patch_size)
+
+
 def padded_box(grid: int) -> PatchBox:
-    """What is read of a padded frame: the top left quarter, as in the reference."""
+    """The box read of a padded frame: the top left quarter, as in the reference."""
     return PatchBox(0, grid // 4 * 2, 0, grid // 4 * 2)
 
 
@@ -72,16 +91,13 @@ def content_spans(masks: Tensor, patch_size: int) -> list[PatchBox | None]:
 
 
 def content_boxes(masks: Tensor, patch_size: int) -> list[PatchBox]:
-    """The box of patches that is read of each frame, by its mask (N, S, S).
-
-    An empty mask marks a padded frame; see `padded_box`.
-    """
+    """The box of patches read of each frame, by its mask (N, S, S); an empty mask is padding."""
     padded = padded_box(masks.shape[-1] // patch_size)
     return [span or padded for span in content_spans(masks, patch_size)]
 
 
 def group_by_box(boxes: list[PatchBox]) -> dict[PatchBox, list[int]]:
-    """Which frames share a box: frames of one shape are encoded together."""
+    """Frame numbers by box: frames of one shape are encoded together."""
     groups: dict[PatchBox, list[int]] = {}
     for index, box in enumerate(boxes):
         groups.setdefault(box, []).append(index)
@@ -90,11 +106,10 @@ def group_by_box(boxes: list[PatchBox]) -> dict[PatchBox, list[int]]:
 
 @dataclass(frozen=True)
 class Axis:
-    """The rows, or the columns, of a canvas with the inside of its bars left out.
+    """The rows, or the columns, of a canvas with the inside of its bars collapsed.
 
-    Lines of a bar that are further from its ends than a convolution reaches are all alike: one of
-    them stands for all. A convolution over the lines that are kept gives each what it would give
-    it on the whole canvas, its borders included.
+    Lines of a bar out of reach of a convolution at either end are identical, so one of them stands
+    for all. A convolution over the kept lines gives each the value it has on the whole canvas.
     """
 
     start: int
@@ -103,37 +118,37 @@ class Axis:
 
     @cached_property
     def counts(self) -> list[int]:
-        """For how many lines of the canvas each kept one stands."""
+        """How many lines of the canvas each kept line stands for."""
         return [
-            *_thinned(self.start),
+            *_collapsed(self.start),
             *[1] * (self.stop - self.start),
-            *_thinned(self.size - self.stop),
+            *_collapsed(self.size - self.stop),
         ]
 
     @cached_property
     def places(self) -> list[int]:
-        """The kept line that stands for each line of the canvas."""
+        """The kept line for each line of the canvas."""
         return [place for place, count in enumerate(self.counts) for _ in range(count)]
 
     @property
     def content(self) -> slice:
         """The content, in kept lines."""
-        first = len(_thinned(self.start))
+        first = len(_collapsed(self.start))
         return slice(first, first + self.stop - self.start)
 
 
-def _thinned(lines: int) -> list[int]:
-    """Counts of the lines kept of a bar."""
+def _collapsed(lines: int) -> list[int]:
+    """Counts of the kept lines of a bar."""
     inside = lines - 2 * _REACH
     return [1] * lines if inside <= 1 else [*[1] * _REACH, inside, *[1] * _REACH]
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """Where the content of a chunk's frames is, on a grid the rest of which is bars.
+    """A grid of patches with content in a box and bars of one colour around it.
 
-    Its positions are the patches of the content, row by row, and after them, where there are bars,
-    one patch of a bar.
+    Its positions are the patches of the content, row by row, followed by one patch of a bar where
+    there are bars.
     """
 
     rows: Axis
@@ -146,15 +161,14 @@ class Canvas:
 
     @property
     def box(self) -> PatchBox:
-        """Where the content is."""
+        """The box of the content."""
         rows, columns = self.rows, self.columns
         return PatchBox(rows.start, rows.stop, columns.start, columns.stop)
 
     @cached_property
     def has_bars(self) -> bool:
-        """Whether anything is outside the content."""
-        lines = self.rows.size, self.columns.size
-        return lines != (self._height, self._width)
+        """Whether the content leaves part of the canvas uncovered."""
+        return (self.rows.size, self.columns.size) != (self._height, self._width)
 
     def patches(self, frames: Tensor, patch_size: int) -> Tensor:
         """The pixels of each position: frames (t, c, S, S) -> (t, positions, c * patch_size**2)."""
@@ -162,14 +176,17 @@ class Canvas:
         area = self._height * self._width
         values = frames.new_empty(t, area + self.has_bars, channels, patch_size**2)
         grid = values[:, :area].view(t, self._height, self._width, channels, patch_size, patch_size)
-        content = self._content(frames, patch_size)
+        rows, columns = self.rows, self.columns
+        down = slice(rows.start * patch_size, rows.stop * patch_size)
+        across = slice(columns.start * patch_size, columns.stop * patch_size)
+        content = frames[:, :, down, across]
         content = content.unflatten(3, (-1, patch_size)).unflatten(2, (-1, patch_size))
         grid.copy_(content.permute(0, 2, 4, 1, 3, 5))
         if self.has_bars:
-            values[:, area] = self._colour(frames).expand(-1, -1, patch_size**2)
+            values[:, area] = self._bar_colour(frames).expand(-1, -1, patch_size**2)
         return values.flatten(2)
 
-    def bars_are_plain(self, frames: Tensor, patch_size: int) -> bool:
+    def has_uniform_bars(self, frames: Tensor, patch_size: int) -> bool:
         """Whether everything outside the content has one colour in each of the frames."""
         rows, columns = self.rows, self.columns
         top, bottom = rows.start * patch_size, rows.stop * patch_size
@@ -179,19 +196,19 @@ class Canvas:
             frames[:, :, top:bottom, : columns.start * patch_size],
             frames[:, :, top:bottom, columns.stop * patch_size :],
         )
-        colour = self._colour(frames).unsqueeze(3)
+        colour = self._bar_colour(frames).unsqueeze(3)
         return all(bool((strip == colour).all()) for strip in strips if strip.numel())
 
-    def lay_out(self, values: Tensor) -> Tensor:
-        """Values (t, positions, C) -> (t, rows, columns, C), of the rows and columns kept."""
+    def to_grid(self, values: Tensor) -> Tensor:
+        """Values (t, positions, C) -> (t, rows, columns, C), of the kept rows and columns."""
         if not self.has_bars:
             return self.content(values)
         rows, columns = self.rows, self.columns
-        index = torch.full((len(rows.counts), len(columns.counts)), self._height * self._width)
-        content = torch.arange(self._height * self._width).view(self._height, self._width)
-        index[rows.content, columns.content] = content
-        laid = values.index_select(1, index.flatten().to(values.device))
-        return laid.view(len(values), *index.shape, -1)
+        area = self._height * self._width
+        index = torch.full((len(rows.counts), len(columns.counts)), area)
+        index[rows.content, columns.content] = torch.arange(area).view(self._height, self._width)
+        grid = values.index_select(1, index.flatten().to(values.device))
+        return grid.view(len(values), *index.shape, -1)
 
     def content(self, values: Tensor) -> Tensor:
         """Values (t, positions, C) -> (t, rows, columns, C), of the content."""
@@ -200,7 +217,7 @@ class Canvas:
         return content.view(t, self._height, self._width, width)
 
     def multiplicity(self, like: Tensor) -> Tensor:
-        """For how many cells of the grid each kept one stands: (rows, columns)."""
+        """How many cells of the grid each kept cell stands for: (rows, columns)."""
         rows, columns = like.new_tensor(self.rows.counts), like.new_tensor(self.columns.counts)
         return rows[:, None] * columns
 
@@ -212,12 +229,7 @@ class Canvas:
     def _width(self) -> int:
         return self.columns.stop - self.columns.start
 
-    def _content(self, frames: Tensor, patch_size: int) -> Tensor:
-        rows, columns = self.rows, self.columns
-        across = slice(rows.start * patch_size, rows.stop * patch_size)
-        return frames[:, :, across, columns.start * patch_size : columns.stop * patch_size]
-
-    def _colour(self, frames: Tensor) -> Tensor:
+    def _bar_colour(self, frames: Tensor) -> Tensor:
         """The colour (t, c, 1) of a pixel outside the content."""
         corner = 0 if self.rows.start or self.columns.start else -1
         return frames[:, :, corner, corner, None]
@@ -230,27 +242,24 @@ class FrameTokens:
     Attributes:
         context: (C,), the frame as a whole.
         grid: (h, w, C), a token for each 2x2 block of patches.
-        fixed: Whether they depend on nothing but the weights; such an object is kept as long as
-            these stay as they are.
     """
 
     context: Tensor
     grid: Tensor
-    fixed: bool = False
 
     def rows(self) -> Tensor:
-        """(1 + h * w, C): all tokens, without those that close a row."""
+        """(1 + h * w, C): all tokens, without the split tokens that close rows."""
         return torch.cat((self.context[None], self.grid.flatten(0, 1)))
 
     def sequence(self, rows: Tensor, split: Tensor) -> Tensor:
-        """The tokens in the order in which the Llama reads them.
+        """Order projected tokens as the Llama reads them.
 
         Args:
-            rows: (1 + h * w, D), what was made of `rows()`.
-            split: (D,), closes each row.
+            rows: (1 + h * w, D), `rows()` after the projector.
+            split: (D,), the projected split token.
 
         Returns:
-            (1 + h * (w + 1), D).
+            (1 + h * (w + 1), D): context, then the grid row by row, each closed by `split`.
         """
         height, width = self.grid.shape[:2]
         sequence = rows.new_empty(1 + height * (width + 1), rows.shape[-1])
@@ -262,41 +271,20 @@ class FrameTokens:
 
 
 def project(
-    frames: Sequence[FrameTokens],
-    split: Tensor,
-    projector: Callable[[Tensor], Tensor],
-    known: MutableMapping[FrameTokens, Tensor] | None = None,
+    frames: Sequence[FrameTokens], split: Tensor, projector: Callable[[Tensor], Tensor]
 ) -> list[Tensor]:
-    """The sequences of frames, projected; what is the same several times is projected once.
-
-    Args:
-        frames: What STAB made of them.
-        split: (C,), closes each row of each frame.
-        projector: From (tokens, C) to (tokens, D).
-        known: The projected rows of frames that are fixed; it grows.
+    """Project the tokens of all frames at once, and the split token (C,) only once.
 
     Returns:
         For each frame (1 + h * (w + 1), D).
     """
-    known = {} if known is None else known
-    unknown = [frame for frame in dict.fromkeys(frames) if frame not in known]
-    pieces = [*(frame.rows() for frame in unknown), split[None].to(frames[0].grid.dtype)]
-    projected = projector(torch.cat(pieces)).split([len(piece) for piece in pieces])
-    *parts, end = projected
-    rows = dict(zip(unknown, parts, strict=True))
-    known.update({frame: part.clone() for frame, part in rows.items() if frame.fixed})
-    return [
-        frame.sequence(rows[frame] if frame in rows else known[frame], end[0]) for frame in frames
-    ]
-
-
-def nothing_projected(_: nn.Module) -> MutableMapping[FrameTokens, Tensor]:
-    """What is known of the projected rows of frames when a projector is new."""
-    return WeakKeyDictionary()
+    pieces = [*(frame.rows() for frame in frames), split[None].to(frames[0].grid.dtype)]
+    *rows, end = projector(torch.cat(pieces)).split([len(piece) for piece in pieces])
+    return [frame.sequence(row, end[0]) for frame, row in zip(frames, rows, strict=True)]
 
 
 def count_tokens(pixel_values: Tensor, patch_size: int) -> int:
-    """How many tokens STAB makes of frames (T, 4, S, S), told from their masks.
+    """How many tokens STAB makes of frames (T, 4, S, S), by their masks.
 
     A frame of h by w tokens has a context token in front and a split token after each row.
     """

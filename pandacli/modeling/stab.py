@@ -1,19 +1,12 @@
-r"""The parts of STAB (arXiv 2412.18609, section 3): LSTE, GSTRA, LSD and FSRA.
+r"""STAB, the Spatio-Temporal Alignment Block of Video-Panda (arXiv 2412.18609, section 3).
 
-The names of parameters are those of the published checkpoint. N counts frames or chunks of any
-video, t the frames of a chunk, C is the width, g the patches along a side of the canvas.
+    patches -> LSTE -> +patches -> crop -> LSD -> one token per 2x2 block of patches
+                  \-> GSTRA (one context vector per chunk) --\
+                                LSD -> FSRA (one per frame) ----> fused context token
 
-STAB, the Spatio-Temporal Alignment Block of Video-Panda (arXiv 2412.18609, section 3).
-
-Eight frames go in, one sequence of tokens comes out, with no pre-trained encoder on the way:
-
-    patches -> LSTE -> +patches -> crop -> LSD -> tokens of a 2x2 block of patches
-                  \-> GSTRA (a context vector a chunk) --\
-                                LSD -> FSRA (a frame) ----> fused context token
-
-Here it is as it is trained; where nothing is, `FoldedSTAB` computes the same faster. The names of
-parameters are those of the published checkpoint. B counts videos, T frames of a video, N frames of
-any video, C is the width, g the patches along a side of the canvas.
+This is the block as it is trained; `fused_stab` computes the same function faster for inference.
+Parameter names are those of the published checkpoint. Shapes: B videos, T frames of a video, N
+frames or chunks of any video, t frames of a chunk, C channels, g patches along a side.
 """
 
 from collections.abc import Sequence
@@ -23,15 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pandacli.modeling.configuration_videopanda import VideoPandaConfig
-from pandacli.modeling.fused_weights import Derived
 from pandacli.modeling.patches import (
     FrameTokens,
     PatchBox,
-    chunk_length,
-    content_boxes,
-    content_spans,
     group_by_box,
     padded_box,
+    split_into_chunks,
 )
 
 
@@ -39,7 +29,7 @@ class LSTE(nn.Module):
     """Local spatio-temporal encoding, first half: mixes each patch along time within a chunk.
 
     BatchNorm, a 1x1x1 convolution to two thirds of the width, a depthwise convolution over three
-    frames, a 1x1x1 convolution back. The residual is added by STAB.
+    frames, and a 1x1x1 convolution back. STAB adds the residual.
     """
 
     def __init__(self, width: int) -> None:
@@ -65,7 +55,7 @@ class QuickGELU(nn.Module):
     """x * sigmoid(1.702 x), the approximation GSTRA was trained with."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape."""
+        """Apply elementwise."""
         return x * torch.sigmoid(1.702 * x)
 
 
@@ -73,7 +63,7 @@ class GSTRA(nn.Module):
     """Global spatio-temporal relationship aggregator: one context vector for a chunk of frames.
 
     A learned query attends to every position of every frame of the chunk, bars and padded frames
-    included, and passes through a two-layer perceptron.
+    included, followed by a two-layer MLP.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -96,10 +86,10 @@ class GSTRA(nn.Module):
         attended = attend_with_one_query(
             query, self.ln_3(memory), w_k, w_v, self.attn.num_heads, head_size**-0.5
         )
-        return self.conclude(token, attended + b_v)
+        return self.finish(token, attended + b_v)
 
-    def conclude(self, token: Tensor, attended: Tensor) -> Tensor:
-        """What follows the attention: token (1, 1, C) and attended (N, C) -> (N, C)."""
+    def finish(self, token: Tensor, attended: Tensor) -> Tensor:
+        """Apply output projection and MLP: token (1, 1, C), attended (N, C) -> (N, C)."""
         context: Tensor = token[0] + self.attn.out_proj(attended)
         return torch.add(context, self.mlp(self.ln_2(context)))
 
@@ -107,8 +97,8 @@ class GSTRA(nn.Module):
 class LSD(nn.Module):
     """Local spatial downsampling: each 2x2 block of patches becomes one token.
 
-    The mean of the block asks, its four patches answer. The scale is C**-0.5, not that of a head:
-    the published weights were trained so.
+    The mean of the block is the query, its four patches are keys and values. The scale is C**-0.5
+    rather than that of one head: the published weights were trained so.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -138,7 +128,7 @@ class LSD(nn.Module):
 class FSRA(nn.Module):
     """Frame-wise spatial relationship aggregator: one context vector for a frame.
 
-    A learned query attends to the tokens that LSD made of the frame, with the same scale.
+    A learned query attends to the tokens LSD made of the frame, with the scale of LSD.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -154,18 +144,18 @@ class FSRA(nn.Module):
         attended = attend_with_one_query(
             self.q(token), self.kv[0](memory), w_k, w_v, self.heads, token.shape[-1] ** -0.5
         )
-        return self.conclude(token, attended)
+        return self.finish(token, attended)
 
-    def conclude(self, token: Tensor, attended: Tensor) -> Tensor:
-        """What follows the attention: token (C,) and attended (N, C) -> (N, C)."""
+    def finish(self, token: Tensor, attended: Tensor) -> Tensor:
+        """Apply the output projection: token (C,), attended (N, C) -> (N, C)."""
         context: Tensor = token + self.proj(attended)
         return context
 
 
 def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A depthwise 3-D convolution as a sum of 2-D ones, one for each of its taps in time.
+    """Depthwise 3-D convolution as a sum of 2-D ones, one for each tap in time.
 
-    The same function; torch has a fast kernel for the flat ones only.
+    torch has a fast depthwise kernel for the 2-D case only.
 
     Args:
         x: (N, C, t, g, g).
@@ -192,19 +182,18 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def attend_with_one_query(
     query: Tensor, memory: Tensor, w_k: Tensor, w_v: Tensor, heads: int, scale: float
 ) -> Tensor:
-    """Multi-head attention of one query, without building a key or a value for every position.
+    """Multi-head attention of one query, without a key or a value for every position.
 
-    The query does not depend on the memory, so it is carried through W_k once, and the weighted
-    sum of positions is carried through W_v afterwards: the same function, thousands of projections
-    fewer. A bias of the keys shifts all logits alike and falls out of the softmax.
+    The query is multiplied by W_k once, and the weighted sum of positions by W_v afterwards. A bias
+    of the keys shifts all logits alike and cancels in the softmax.
 
     Args:
         query: (C,), already projected.
         memory: (N, positions, C), already normalised.
         w_k: (C, C), rows in the order of the heads.
-        w_v: (C, C), likewise; a bias of the values is for the caller to add.
+        w_v: (C, C), likewise; the caller adds a bias of the values.
         heads: Number of heads.
-        scale: What the logits are multiplied by.
+        scale: Factor of the logits.
 
     Returns:
         (N, C), the heads concatenated.
@@ -215,11 +204,8 @@ def attend_with_one_query(
     return torch.einsum("nhc,hdc->nhd", pooled, w_v.unflatten(0, (heads, -1))).flatten(1)
 
 
-__all__ = ["STAB", "chunk_length", "content_boxes"]
-
-
 class STAB(nn.Module):
-    """The Spatio-Temporal Alignment Block: frames to tokens of its own width, before the projector.
+    """The Spatio-Temporal Alignment Block: frames to tokens of width C, before the projector.
 
     Args:
         config: Its sizes. Nothing is tied to the 448 px and 1,024 channels of the paper.
@@ -229,6 +215,7 @@ class STAB(nn.Module):
         super().__init__()
         width, heads = config.video_hidden_size, config.video_num_heads
         self.chunk_frames = config.num_frames
+        self.patch_size = config.patch_size
         self.patch_embedding = nn.Conv2d(
             3, width, config.patch_size, stride=config.patch_size, bias=False
         )
@@ -242,83 +229,37 @@ class STAB(nn.Module):
         self.local_attention = LSD(width, heads)
         self.global_attention = FSRA(width, heads)
         self.proj = nn.Sequential(nn.LayerNorm(width), nn.Dropout(0.0), nn.Linear(width, width))
-        from pandacli.modeling.fused_stab import FoldedSTAB  # which is made of the parts above
 
-        self._folded = Derived(FoldedSTAB)
-        self._kinds = [type(module) for module in self.modules()]
-
-    def forward(self, pixel_values: Tensor) -> list[list[FrameTokens]]:
+    def forward(self, pixel_values: Tensor) -> list[FrameTokens]:
         """Encode videos.
 
         Args:
             pixel_values: (B, T, 4, S, S): normalised RGB and a mask that is 1 inside the content
-                and 0 in the bars; a padded frame is zero in all four channels.
+                and 0 in the bars; a padded frame is zero in all four channels. With T = 1 the
+                image branch runs, without LSTE and GSTRA.
 
         Returns:
-            For each video, for each of its frames, the context token and h x w tokens of blocks.
+            The tokens of all B * T frames.
 
         Raises:
             ValueError: T frames cannot be cut into equal chunks (paper: 4 frames each).
         """
-        frames = pixel_values.shape[1]
-        related = frames > 1  # an image: nothing to relate in time
-        length = chunk_length(frames, self.chunk_frames) if related else 1
-        flat = pixel_values.flatten(0, 1)
-        rgb, spans = flat[:, :3], content_spans(flat[:, 3], self.patch_embedding.stride[0])
-        folded = None if self._must_unfold(pixel_values) else self._folded.of(self)
-        if folded is None:
-            encoded = self._encode(rgb, spans, length, related)
-        else:
-            with torch.no_grad():
-                encoded = folded(rgb.unflatten(0, (-1, length)), spans, related)
-        return [encoded[i : i + frames] for i in range(0, len(encoded), frames)]
+        chunks, spans = split_into_chunks(pixel_values, self.chunk_frames, self.patch_size)
+        length = chunks.shape[1]
+        patches = self.patch_embedding(chunks.flatten(0, 1))  # (N, C, g, g)
+        chunk_contexts = None
+        if pixel_values.shape[1] > 1:
+            patches, chunk_contexts = self._mix_in_time(patches, length)
+        return self._encode(patches.permute(0, 2, 3, 1), spans, chunk_contexts)
 
-    def train(self, mode: bool = True) -> "STAB":
-        """Set training mode; what was folded for inference is forgotten."""
-        self._folded.forget()
-        return super().train(mode)
-
-    def fuse(self, of_chunks: Tensor, of_frames: Tensor) -> Tensor:
-        """The context tokens (N, C) of frames: of the chunk of each, and of itself."""
+    def fuse_contexts(self, of_chunks: Tensor, of_frames: Tensor) -> Tensor:
+        """Context vectors (N, C) of the frames' chunks and of the frames -> context tokens."""
         share = torch.sigmoid(self.balance)
         context: Tensor = self.proj((1 - share) * of_chunks + share * of_frames)
         return context
 
-    def _must_unfold(self, pixel_values: Tensor) -> bool:
-        """Whether more is asked for than the function: gradients, statistics, other layers."""
-        modules = list(self.modules())
-        if any(module.training for module in modules):
-            return True
-        if [type(module) for module in modules] != self._kinds:  # adapters, quantised layers
-            return True
-        if torch.is_autocast_enabled(pixel_values.device.type):
-            return True
-        wanted = pixel_values.requires_grad or any(p.requires_grad for p in self.parameters())
-        return torch.is_grad_enabled() and wanted
-
-    def _encode(
-        self, rgb: Tensor, spans: Sequence[PatchBox | None], length: int, related: bool
-    ) -> list[FrameTokens]:
-        """Frames (N, 3, S, S), in chunks of so many, to the tokens of each."""
-        patches = self.patch_embedding(rgb)  # (N, C, g, g)
-        of_chunks = None
-        if related:
-            patches, of_chunks = self._relate_in_time(patches, length)
-        grid = patches.permute(0, 2, 3, 1)  # (N, g, g, C)
-        boxes = [span or padded_box(grid.shape[1]) for span in spans]
-        encoded: dict[int, FrameTokens] = {}
-        for box, members in group_by_box(boxes).items():
-            content = grid[members, box.top : box.bottom, box.left : box.right]
-            tokens = self.local_attention(content)  # (frames, h, w, C)
-            contexts = self.global_attention(self.class_embedding, tokens.flatten(1, 2))
-            if of_chunks is not None:
-                contexts = self.fuse(of_chunks[members], contexts)
-            made = map(FrameTokens, contexts, tokens)
-            encoded.update(zip(members, made, strict=True))
-        return [encoded[frame] for frame in range(len(boxes))]
-
-    def _relate_in_time(self, patches: Tensor, length: int) -> tuple[Tensor, Tensor]:
-        """LSTE and GSTRA, chunk by chunk: patches (N, C, g, g), and a context (N, C)."""
+    def _mix_in_time(self, patches: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """LSTE and GSTRA by chunk: (N, C, g, g) -> patches of the same shape, contexts (N, C)."""
         chunked = patches.unflatten(0, (-1, length)).transpose(1, 2)  # (chunks, C, t, g, g)
         mixed = chunked + self.lmhra1(chunked)
         mixed = mixed + depthwise(mixed, self.dpe.weight, self.dpe.bias)
@@ -326,3 +267,18 @@ class STAB(nn.Module):
         context = self.dec(self.temporal_cls_token, memory)  # (chunks, C)
         dense = (mixed + chunked).transpose(1, 2).flatten(0, 1)
         return dense, context.repeat_interleave(length, 0)
+
+    def _encode(
+        self, grid: Tensor, spans: Sequence[PatchBox | None], chunk_contexts: Tensor | None
+    ) -> list[FrameTokens]:
+        """LSD and FSRA on the content of each frame of (N, g, g, C)."""
+        boxes = [span or padded_box(grid.shape[1]) for span in spans]
+        encoded: dict[int, FrameTokens] = {}
+        for box, members in group_by_box(boxes).items():
+            content = grid[members, box.top : box.bottom, box.left : box.right]
+            tokens = self.local_attention(content)  # (frames, h, w, C)
+            contexts = self.global_attention(self.class_embedding, tokens.flatten(1, 2))
+            if chunk_contexts is not None:
+                contexts = self.fuse_contexts(chunk_contexts[members], contexts)
+            encoded.update(zip(members, map(FrameTokens, contexts, tokens), strict=True))
+        return [encoded[frame] for frame in range(len(boxes))]

@@ -1,15 +1,14 @@
-"""The names in a checkpoint as the authors of Video-Panda publish it, and ours for them.
+"""Map names of the official checkpoint layout to ours.
 
-Their training code keeps several names for one tensor, the teachers it distilled from, the heads
-used for that, and fields about paths on the machine it ran on. What matters for inference is the
-Llama, `video_tower` and `video_projector`; sizes that their files do not state are the defaults of
-`VideoPandaConfig`.
+Official checkpoints keep several names for one tensor, distillation teachers and their heads, and
+paths of the training machine. Inference needs the Llama, `video_tower` and `video_projector`; sizes
+missing from official files are the defaults of `VideoPandaConfig`.
 """
 
 from typing import Any
 
 BATCH_COUNTER = ".num_batches_tracked"
-"""How the names of BatchNorm's counters end; nothing reads them."""
+"""Suffix of BatchNorm's counters, which inference does not read."""
 
 _ALIASES = {
     "model.vision_tower.": "model.video_tower.",
@@ -25,12 +24,12 @@ _UNUSED_WITHIN = (".lmhra2.",)  # stored, but never called
 _UNUSED_LEAVES = (".rotary_emb.inv_freq", BATCH_COUNTER)
 
 _PROJECTOR = "mlp2x_gelu"
-_OTHERWISE_MEANT = ("image_size", "patch_size", "video_num_heads", "num_frames", "all_num_frames")
-"""Sizes of `VideoPandaConfig` that official files do not state: its defaults are theirs."""
+_UNSTATED_SIZES = ("image_size", "patch_size", "video_num_heads", "num_frames", "all_num_frames")
+"""Sizes that official files do not state in our sense: they are the defaults."""
 
 
 def tensor_name(key: str) -> str | None:
-    """Our name of a tensor in an official checkpoint, or None for one that inference never uses."""
+    """Our name of a tensor in an official checkpoint; None for one that inference never uses."""
     if key.startswith(_UNUSED_PARTS) or key.endswith(_UNUSED_LEAVES):
         return None
     if any(part in key for part in _UNUSED_WITHIN):
@@ -42,7 +41,7 @@ def tensor_name(key: str) -> str | None:
 
 
 def is_official(fields: dict[str, Any]) -> bool:
-    """Whether the fields of a `config.json` are the authors' and not written by our classes."""
+    """Whether a `config.json` has the official layout rather than one our classes write."""
     return (
         fields.get("model_type") == "eve"
         or "mm_hidden_size" in fields
@@ -52,7 +51,7 @@ def is_official(fields: dict[str, Any]) -> bool:
 
 
 def config_fields(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of an official `config.json` under the names of `VideoPandaConfig`.
+    """Map the fields of an official `config.json` to those of `VideoPandaConfig`.
 
     Raises:
         ValueError: The checkpoint has a projector other than the two layers of the paper.
@@ -60,7 +59,7 @@ def config_fields(fields: dict[str, Any]) -> dict[str, Any]:
     projector = fields.get("mm_projector_type", _PROJECTOR)
     if projector != _PROJECTOR:
         raise ValueError(f"mm_projector_type {projector!r} is not {_PROJECTOR!r}")
-    known = {name: value for name, value in fields.items() if name not in _OTHERWISE_MEANT}
+    known = {name: value for name, value in fields.items() if name not in _UNSTATED_SIZES}
     if "mm_hidden_size" in fields:
         known.setdefault("video_hidden_size", fields["mm_hidden_size"])
     return known

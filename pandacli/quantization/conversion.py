@@ -37,10 +37,10 @@ from pandacli.file_io import replace_durably
 from pandacli.modeling.checkpoint import (
     check_values,
     is_quantisable,
-    iterate_tensors,
     read_config,
     read_quantised,
     read_tensors,
+    stream_tensors,
 )
 from pandacli.modeling.configuration_videopanda import VideoPandaConfig
 from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
@@ -221,7 +221,8 @@ def _write_weights(source: Source, form: Form, work: Path, report: Report | None
     def path() -> Path:
         return work / f"model-{number:05}-of-{count:05}.safetensors"
 
-    for name, tensor in iterate_tensors(source.folder, expected):
+    _, tensors = stream_tensors(source.folder, expected)
+    for name, tensor in tensors:
         if form in _GGUF and not name.startswith(_EMBEDDING):
             continue
         if done // _FILE_PARAMETERS + 1 != number:

@@ -149,13 +149,12 @@ def export_gguf(
     stored = dict(_stored_tensors(config, expected, form))
     partial = target.with_name(target.name + ".partial")
     try:
-        order = checkpoint.tensor_order(folder, expected)
+        order, sources = checkpoint.stream_tensors(folder, expected)
         weights = [file_digest(path) for path in weight_files(folder)]
         in_order = {name: stored[name] for name in order if name in stored}
         header = _header(config, in_order.values(), form, weights)
         with partial.open("a+b") as file:
             kept = _keep_whole(file, header, in_order.values())
-            sources = checkpoint.iterate_tensors(folder, expected)
             _write(file, in_order, kept, sources, threads, progress)
         replace_durably(partial, target)
     except ModelError:

@@ -4,7 +4,7 @@ import pytest
 
 from pandacli.errors import UsageError
 from pandacli.inference import check_frame_count
-from pandacli.modeling.stab import chunk_length
+from pandacli.modeling.patches import chunk_length
 
 
 @pytest.mark.parametrize("frames", [1, 4, 5, 6, 7, 8, 10, 12, 15, 16, 20, 64])

@@ -1,11 +1,11 @@
-"""Weights that bitsandbytes stored in 8 or 4 bits: their parts, checked before anything uses them.
+"""Check the parts of weights that bitsandbytes stored in 8 or 4 bits.
 
     8 bits   NAME.weight (out, in) int8, NAME.SCB (out,) float32, NAME.weight_format () uint8
     4 bits   NAME.weight (ceil(out * in / 2), 1) uint8, and NAME.weight.P with P one of
              absmax, quant_map, nested_absmax, nested_quant_map, quant_state.bitsandbytes__nf4
 
-Its kernels trust the shapes and the packed state (block sizes, shape, data type) that a file
-declares, and read past the end of a buffer where these are wrong.
+The kernels of bitsandbytes trust the shapes and the packed state (block sizes, shape, dtype) that a
+file declares, and read out of bounds where these are wrong.
 """
 
 import math
@@ -18,7 +18,7 @@ from torch import Tensor
 from pandacli.file_io import parse_object
 
 QUANT_STATE = "quant_state.bitsandbytes__"
-"""How the name of a packed quantisation state begins; "nf4" or "fp4" follows."""
+"""Prefix of the name of a packed quantisation state, before "nf4" or "fp4"."""
 
 _INT8_PARTS = ("SCB", "weight_format")
 _NESTED = ("nested_absmax", "nested_quant_map")
@@ -28,9 +28,9 @@ _STATE_BYTES = 4096  # of a few names and numbers, as JSON
 
 
 def quantization_fields(stored: Any) -> dict[str, Any]:
-    """What counts of a `quantization_config`, as transformers understands it.
+    """Check a `quantization_config` and reduce it to the fields transformers needs.
 
-    Which layers are quantised is not taken from it: the tensors in the files say that.
+    It does not decide which layers are quantised: the stored tensors do.
 
     Raises:
         ValueError: It is not of bitsandbytes, or its fields contradict each other.
@@ -60,7 +60,7 @@ def quantization_fields(stored: Any) -> dict[str, Any]:
 
 
 def part_of(name: str) -> str | None:
-    """The weight that a tensor of this name is a part of; None for one that is no part."""
+    """The quantised weight that a tensor of this name belongs to, if any."""
     owner, _, part = name.rpartition(".")
     if part in _INT8_PARTS:
         return f"{owner}.weight"
@@ -69,16 +69,15 @@ def part_of(name: str) -> str | None:
 
 
 def check_parts(parts: Mapping[str, Tensor], shape: torch.Size, bits: int) -> None:
-    """Refuse a quantised weight that is not whole, or whose parts do not fit each other.
+    """Refuse a quantised weight with missing or inconsistent parts.
 
     Args:
-        parts: The parts under their names behind that of the layer: "weight", "SCB",
-            "weight.absmax", ...
+        parts: The parts by their names within the layer: "weight", "SCB", "weight.absmax", ...
         shape: That of the weight, (out, in).
         bits: 8 or 4.
 
     Raises:
-        ValueError: What is wrong.
+        ValueError: A part is missing, of another shape or type, or out of range.
     """
     if bits == 8:
         _check_int8(parts, shape)

@@ -1,4 +1,4 @@
-"""STAB folded for inference: the same function, of the weights as they are now."""
+"""FusedSTAB computes the same function as STAB, with the current weights."""
 
 from collections.abc import Callable
 
@@ -11,9 +11,12 @@ from pandacli.modeling.modeling_videopanda import VideoPandaModel
 
 CHANGES: dict[str, Callable[[VideoPandaModel], object]] = {
     "in place": lambda model: model.video_tower.dpe.weight.mul_(2),
-    "past what torch counts": lambda model: model.video_tower.dpe.weight.data.mul_(2),
-    "by assignment": lambda model: setattr(
-        model.video_tower.dpe.weight, "data", model.video_tower.dpe.weight * 2
+    "through data, then eval": lambda model: (
+        model.video_tower.dpe.weight.data.mul_(2),
+        model.eval(),
+    ),
+    "by a new parameter": lambda model: setattr(
+        model.video_tower.dpe, "weight", nn.Parameter(model.video_tower.dpe.weight * 2)
     ),
     "in running statistics": lambda model: model.video_tower.lmhra1.pos_embed[0].running_mean.add_(
         1
@@ -66,13 +69,13 @@ def video(frames: int, rows: slice, columns: slice, real: int | None = None) -> 
     return values
 
 
-def folded(model: VideoPandaModel, pixel_values: Tensor) -> list[Tensor]:
+def fused(model: VideoPandaModel, pixel_values: Tensor) -> list[Tensor]:
     with torch.no_grad():
         return [frame for frames in model.encode_frames(pixel_values) for frame in frames]
 
 
-def unfolded(model: VideoPandaModel, pixel_values: Tensor) -> list[Tensor]:
-    """Where gradients are recorded, nothing is folded."""
+def plain(model: VideoPandaModel, pixel_values: Tensor) -> list[Tensor]:
+    """Recording gradients makes the plain block run."""
     frames = [frame for video in model.encode_frames(pixel_values) for frame in video]
     assert all(frame.requires_grad for frame in frames)
     return [frame.detach() for frame in frames]
@@ -99,81 +102,81 @@ NARROW = slice(14, 112)  # bars of 2 and of 4
     [(ALL, ALL), (WIDE, ALL), (ALL, WIDE), (NARROW, ALL), (slice(84, None), ALL), (WIDE, NARROW)],
     ids=["square", "landscape", "portrait", "thin bars", "bar above", "bars around"],
 )
-def test_tokens_are_those_of_the_unfolded_block(
+def test_tokens_equal_those_of_plain_block(
     model: VideoPandaModel, frames: int, box: tuple[slice, slice]
 ) -> None:
     pixels = video(frames, *box)
-    assert_same(folded(model, pixels), unfolded(model, pixels))
+    assert_same(fused(model, pixels), plain(model, pixels))
 
 
 @pytest.mark.parametrize("real", [0, 1, 3, 4, 6])
 @pytest.mark.parametrize("box", [(ALL, ALL), (WIDE, ALL), (ALL, NARROW)])
-def test_padded_frames_are_those_of_the_unfolded_block(
+def test_padded_frames_equal_those_of_plain_block(
     model: VideoPandaModel, real: int, box: tuple[slice, slice]
 ) -> None:
     pixels = video(8, *box, real=real)
-    assert_same(folded(model, pixels), unfolded(model, pixels))
+    assert_same(fused(model, pixels), plain(model, pixels))
 
 
-def test_a_bar_that_is_not_plain_is_computed(model: VideoPandaModel) -> None:
+def test_non_uniform_bar_equals_plain_block(model: VideoPandaModel) -> None:
     pixels = video(8, WIDE, ALL)
     pixels[0, 5, 1, 20, 70] += 3
-    assert_same(folded(model, pixels), unfolded(model, pixels))
+    assert_same(fused(model, pixels), plain(model, pixels))
 
 
-def test_a_frame_without_a_mask_that_is_not_empty_is_computed(model: VideoPandaModel) -> None:
+def test_content_without_mask_equals_plain_block(model: VideoPandaModel) -> None:
     pixels = video(8, WIDE, ALL)
     pixels[0, 4:, 3] = 0
-    assert_same(folded(model, pixels), unfolded(model, pixels))
+    assert_same(fused(model, pixels), plain(model, pixels))
 
 
-def test_frames_of_a_chunk_may_have_boxes_of_their_own(model: VideoPandaModel) -> None:
+def test_boxes_may_differ_within_a_chunk(model: VideoPandaModel) -> None:
     pixels = torch.cat((video(4, WIDE, ALL), video(4, slice(56, 84), NARROW)), 1)
     pixels = pixels[:, [0, 4, 1, 5, 2, 6, 3, 7]]
-    assert_same(folded(model, pixels), unfolded(model, pixels))
+    assert_same(fused(model, pixels), plain(model, pixels))
 
 
-def test_a_batch_is_what_its_videos_are(model: VideoPandaModel) -> None:
+def test_batch_equals_single_videos(model: VideoPandaModel) -> None:
     videos = [video(8, WIDE, ALL), video(8, ALL, NARROW, real=3), video(8, ALL, ALL, real=5)]
-    alone = [frame for pixels in videos for frame in folded(model, pixels)]
-    assert_same(folded(model, torch.cat(videos)), alone)
+    alone = [frame for pixels in videos for frame in fused(model, pixels)]
+    assert_same(fused(model, torch.cat(videos)), alone)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_other_precisions_stay_near(model: VideoPandaModel, dtype: torch.dtype) -> None:
+def test_other_dtypes_stay_close(model: VideoPandaModel, dtype: torch.dtype) -> None:
     pixels = video(8, WIDE, ALL, real=6)
-    exact = folded(model, pixels)
-    for a, b in zip(exact, folded(model.to(dtype), pixels), strict=True):
+    exact = fused(model, pixels)
+    for a, b in zip(exact, fused(model.to(dtype), pixels), strict=True):
         assert (a - b).abs().max() < 0.05 * a.abs().max()
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_weights_may_change_after_they_were_folded(
+def test_weight_change_after_fusing_takes_effect(
     model: VideoPandaModel, change: Callable[[VideoPandaModel], object]
 ) -> None:
     pixels = video(8, WIDE, ALL, real=4)
-    before = folded(model, pixels)
+    before = fused(model, pixels)
     with torch.no_grad():
         change(model)
-    after = folded(model, pixels)
+    after = fused(model, pixels)
     assert_different(before, after)
-    assert_same(after, unfolded(model, pixels))
+    assert_same(after, plain(model, pixels))
 
 
-def test_training_between_two_looks_is_seen(model: VideoPandaModel) -> None:
+def test_training_step_between_inferences_takes_effect(model: VideoPandaModel) -> None:
     pixels = video(8, WIDE, ALL)
-    before = folded(model, pixels)
+    before = fused(model, pixels)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     model.train()
     torch.cat(model.encode_frames(pixels)[0]).sum().backward()
     optimizer.step()
     model.eval()
-    assert_different(before, folded(model, pixels))
-    assert_same(folded(model, pixels), unfolded(model, pixels))
+    assert_different(before, fused(model, pixels))
+    assert_same(fused(model, pixels), plain(model, pixels))
 
 
-def test_every_weight_gets_a_gradient(model: VideoPandaModel) -> None:
-    folded(model, video(8, WIDE, ALL))
+def test_every_weight_gets_a_gradient_after_inference(model: VideoPandaModel) -> None:
+    fused(model, video(8, WIDE, ALL))
     frames = model.train().encode_frames(video(8, WIDE, ALL))[0]
     sum(frame.square().sum() for frame in frames).backward()
     without = [
@@ -184,7 +187,7 @@ def test_every_weight_gets_a_gradient(model: VideoPandaModel) -> None:
     assert without == []
 
 
-def test_a_frozen_block_passes_the_gradients_of_what_it_sees(model: VideoPandaModel) -> None:
+def test_frozen_block_passes_input_gradients(model: VideoPandaModel) -> None:
     pixels = video(4, WIDE, ALL).requires_grad_()
     frames = model.requires_grad_(False).encode_frames(pixels)[0]
     frames[0].sum().backward()
@@ -192,18 +195,18 @@ def test_a_frozen_block_passes_the_gradients_of_what_it_sees(model: VideoPandaMo
     assert pixels.grad.abs().sum() > 0
 
 
-def test_a_projector_is_trained_on_a_frozen_block(model: VideoPandaModel) -> None:
+def test_projector_gets_gradients_on_frozen_block(model: VideoPandaModel) -> None:
     pixels = video(8, WIDE, ALL, real=2)
-    folded(model, pixels)
+    fused(model, pixels)
     model.video_tower.requires_grad_(False)
     for frame in model.encode_frames(pixels)[0]:
         weight = model.video_projector[0].weight
         assert torch.autograd.grad(frame.sum(), weight, retain_graph=True)[0].any()
 
 
-def test_a_layer_that_was_replaced_is_the_one_that_computes(model: VideoPandaModel) -> None:
+def test_replaced_layer_takes_effect(model: VideoPandaModel) -> None:
     pixels = video(8, WIDE, ALL)
-    before = folded(model, pixels)
+    before = fused(model, pixels)
 
     class Louder(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:
@@ -212,26 +215,26 @@ def test_a_layer_that_was_replaced_is_the_one_that_computes(model: VideoPandaMod
     louder = Louder(24, 24, bias=False)
     louder.weight = model.video_tower.local_attention.q[1].weight
     model.video_tower.local_attention.q[1] = louder
-    assert_different(before, folded(model, pixels))
+    assert_different(before, fused(model, pixels))
 
 
-def test_what_was_folded_is_not_saved(model: VideoPandaModel) -> None:
+def test_fused_weights_are_not_in_state_dict(model: VideoPandaModel) -> None:
     names = list(model.state_dict())
-    folded(model, video(8, ALL, ALL))
+    fused(model, video(8, ALL, ALL))
     assert list(model.state_dict()) == names
 
 
-def test_weights_that_cannot_be_watched_are_not_folded() -> None:
+def test_weights_that_cannot_be_watched_are_not_fused() -> None:
     with torch.inference_mode():
         model = new_model()
-        before = folded(model, video(8, WIDE, ALL))
+        before = fused(model, video(8, WIDE, ALL))
         model.video_tower.dpe.weight[1] = 5
-        assert_different(before, folded(model, video(8, WIDE, ALL)))
+        assert_different(before, fused(model, video(8, WIDE, ALL)))
 
 
-@pytest.fixture
-def projected(model: VideoPandaModel, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many tokens went through the projector, call by call."""
+def test_split_token_is_projected_once(
+    model: VideoPandaModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     counts: list[int] = []
     forward = model.video_projector.forward
 
@@ -240,18 +243,5 @@ def projected(model: VideoPandaModel, monkeypatch: pytest.MonkeyPatch) -> list[i
         return forward(tokens)
 
     monkeypatch.setattr(model.video_projector, "forward", counted)
-    return counts
-
-
-def test_the_split_token_is_projected_once(model: VideoPandaModel, projected: list[int]) -> None:
-    folded(model, video(8, WIDE, ALL))
-    assert projected == [8 * (1 + 4 * 10) + 1]
-
-
-def test_a_chunk_of_padded_frames_is_encoded_once(
-    model: VideoPandaModel, projected: list[int]
-) -> None:
-    first = folded(model, video(8, WIDE, ALL, real=4))
-    second = folded(model, video(8, WIDE, ALL, real=4))
-    assert projected == [4 * (1 + 4 * 10) + 4 * (1 + 5 * 5) + 1, 4 * (1 + 4 * 10) + 1]
-    assert_same(first, second)
+    fused(model, video(8, WIDE, ALL))
+    assert counts == [8 * (1 + 4 * 10) + 1]
