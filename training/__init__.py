@@ -1,5 +1,5 @@
-"""Where `tiny` comes from: scenes of moving shapes, questions about them, training, evaluation.
+"""Training of `tiny`: scenes of moving shapes, questions about them, training, evaluation.
 
-`python -m training.train` makes the model, `python -m training.evaluate` asks it about clips that
-it has never seen.
+`python -m training.train` trains the model, `python -m training.evaluate` evaluates it on held-out
+clips.
 """

@@ -1,4 +1,4 @@
-"""Draw the clip that `panda demo` asks about: `python -m training.demo_clip`."""
+"""Render the clip of `panda demo`: `python -m training.demo_clip`."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Draw scenes: frames as a camera and a codec would hand them on, or a clip as an .mp4 file."""
+"""Render scenes, as frames with the artefacts of cameras and codecs, or as a video file."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -19,13 +19,13 @@ _SUBPIXEL_BITS = 4  # cv2 draws with coordinates in sixteenths of a pixel
 def draw_frames(
     scene: Scene, times: list[float], rng: Generator, *, smooth: bool | None = None
 ) -> Frame:
-    """The scene at some moments.
+    """Render a scene at some times.
 
     Args:
         scene: What to draw.
-        times: Moments, as fractions of the clip.
+        times: Times, as fractions of the clip.
         rng: For the noise of the background.
-        smooth: Whether edges are anti-aliased; by default chance decides.
+        smooth: Whether edges are anti-aliased; random by default.
 
     Returns:
         uint8 (T, H, W, 3), RGB.
@@ -48,7 +48,7 @@ def draw_frames(
 
 
 def degrade(frames: Frame, rng: Generator) -> Frame:
-    """What cameras and codecs do to frames: blur, sensor noise, exposure, block artefacts."""
+    """Add random artefacts of cameras and codecs: blur, noise, exposure, block artefacts."""
     if rng.random() < 0.25:
         sigma = float(rng.uniform(0.4, 1.2)) * frames.shape[2] / 320
         frames = np.stack([cv2.GaussianBlur(frame, (0, 0), sigma) for frame in frames])
@@ -72,7 +72,7 @@ def write_clip(
     codec: str = "libx264",
     quality: int = 23,
 ) -> None:
-    """Draw the whole scene and encode it.
+    """Render a whole scene and encode it.
 
     Args:
         scene: What to draw.

@@ -1,8 +1,7 @@
-"""Ask `tiny` about clips it has never seen: `python -m training.evaluate`.
+"""Evaluate `tiny` on held-out clips: `python -m training.evaluate`.
 
-Each clip is drawn, encoded to a file and asked about through the real `panda ask --json`; only the
-follow-ups, which need a conversation, go through `pandacli.Panda`. An answer is right when it is
-the right string, to the letter.
+Each clip is rendered, encoded to a file and asked about with `panda ask --json`; follow-ups, which
+need a conversation, use `pandacli.Panda`. The metric is exact match.
 """
 
 import argparse
@@ -41,12 +40,12 @@ SIZES = (
 )
 CODECS = (("libx264", ".mp4"), ("libx264", ".mp4"), ("libvpx-vp9", ".webm"), ("mpeg4", ".avi"))
 _QUALITIES = {"libx264": (18, 34), "libvpx-vp9": (25, 45), "mpeg4": (3, 12)}
-_HELD_OUT = 2**40  # no training seed comes near
+_HELD_OUT = 2**40  # far from any training seed
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One question, what should have been answered and what was."""
+    """A question with its expected and actual answer."""
 
     clip: str
     kind: str
@@ -56,18 +55,18 @@ class Verdict:
 
     @property
     def right(self) -> bool:
-        """Whether the answer is right to the letter."""
+        """Whether the answer matches exactly."""
         return self.answer == self.expected
 
 
 def main() -> None:
-    """Parse the command line, ask, print the table."""
+    """Parse the command line, evaluate, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="tiny", help="name or folder of the model")
     parser.add_argument("--questions", type=int, default=506)
-    parser.add_argument("--per-clip", type=int, default=5, help="questions asked about a clip")
+    parser.add_argument("--per-clip", type=int, default=5, help="questions per clip")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="write every verdict into this file")
+    parser.add_argument("--json", type=Path, help="write all verdicts to this file")
     options = parser.parse_args()
     verdicts = list(
         evaluate(options.model, options.questions, options.per_clip, options.seed, show=True)
@@ -80,14 +79,14 @@ def main() -> None:
 def evaluate(
     model: str, questions: int, per_clip: int, seed: int, *, show: bool = False
 ) -> Iterator[Verdict]:
-    """Draw clips, as many as it takes, and ask.
+    """Render held-out clips and ask about them.
 
     Args:
         model: Name or folder of the model.
-        questions: How many in all, as many of each kind.
-        per_clip: How many about one clip.
-        seed: Of the clips and questions.
-        show: Whether a progress bar is drawn on stderr.
+        questions: Total number of questions, evenly split over the kinds.
+        per_clip: Questions per clip.
+        seed: Seed of the clips and questions.
+        show: Whether to show a progress bar on stderr.
     """
     kinds = [QUESTION_KINDS[i % len(QUESTION_KINDS)] for i in range(questions)]
     groups = [kinds[i : i + per_clip] for i in range(0, questions, per_clip)]
@@ -107,7 +106,7 @@ def evaluate(
 
 
 def scene_for(rng: Generator, kinds: list[str]) -> tuple[Scene, list[Dialogue]]:
-    """A scene about which questions of all these kinds can be asked, and those questions."""
+    """A scene with questions of all these kinds."""
     while True:
         width, height = SIZES[int(rng.integers(len(SIZES)))]
         longest = 20.0 if width * height < 350_000 else 4.0
@@ -118,7 +117,7 @@ def scene_for(rng: Generator, kinds: list[str]) -> tuple[Scene, list[Dialogue]]:
 
 
 def ask(panda: Panda, model: str, clip: Path, dialogues: list[Dialogue]) -> Iterator[Verdict]:
-    """Ask one process about a clip; hold the conversations here."""
+    """Ask single questions through the command line, conversations through `Panda`."""
     single = [dialogue for dialogue in dialogues if len(dialogue.turns) == 1]
     if single:
         questions = [dialogue.turns[0][0] for dialogue in single]
@@ -141,8 +140,8 @@ def ask(panda: Panda, model: str, clip: Path, dialogues: list[Dialogue]) -> Iter
 
 
 def table(verdicts: list[Verdict]) -> Table:
-    """Share of right answers, for each kind of question and over all."""
-    result = Table("kind", "questions", "right", title="tiny, on clips it has never seen")
+    """Exact-match accuracy by kind of question and overall."""
+    result = Table("kind", "questions", "right", title="tiny, on held-out clips")
     for name in (*QUESTION_KINDS, "all"):
         group = [verdict for verdict in verdicts if name in (verdict.kind, "all")]
         share = sum(verdict.right for verdict in group) / max(1, len(group))

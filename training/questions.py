@@ -1,7 +1,7 @@
-"""Questions about a scene, in many words, and the one right answer to each.
+"""Questions about a scene, in many phrasings, each with its one right answer.
 
-The answers are the contract of `tiny`. A scene only raises questions that a person looking at it
-could answer without doubt.
+The answers are the contract of `tiny`. Only questions that a viewer could answer without doubt are
+asked about a scene.
 """
 
 from collections.abc import Callable
@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from numpy.random import Generator
 
-from training.claims import random_claim
-from training.naming import as_sentence, names_of, pick, relation, with_article
+from training.references import as_sentence, pick, references_to, relation, with_article
 from training.scenes import (
     COLOURS,
     DIRECTIONS,
@@ -18,7 +17,7 @@ from training.scenes import (
     Scene,
     Shape,
 )
-from training.wording import (
+from training.templates import (
     ACTIVE_VERBS,
     BACKGROUND_FORMS,
     COLOUR_FORMS,
@@ -33,6 +32,7 @@ from training.wording import (
     VERBS,
     WHICH_FORMS,
 )
+from training.yes_no import random_yes_no_question
 
 QUESTION_KINDS = (
     "describe",
@@ -58,7 +58,7 @@ class Dialogue:
 
 
 def describe(scene: Scene) -> str:
-    """A sentence a shape, in the order of `COLOURS`."""
+    """One sentence per shape, in the order of `COLOURS`."""
     sentences = []
     for shape in scene.shapes:
         article = "An" if shape.colour == "orange" else "A"
@@ -67,18 +67,12 @@ def describe(scene: Scene) -> str:
 
 
 def random_dialogue(scene: Scene, kind: str, rng: Generator) -> Dialogue:
-    """One question of a kind about a scene, or of another kind where that one has no answer.
-
-    Args:
-        scene: What is seen.
-        kind: One of `QUESTION_KINDS`.
-        rng: Source of chance.
-    """
+    """A dialogue that ends with a question of `kind`, or another kind where it has no answer."""
     turns = _ASKERS[kind](scene, rng)
     while not turns:
         kind = pick(rng, QUESTION_KINDS)
         turns = _ASKERS[kind](scene, rng)
-    turns = [(_as_people_write(question, rng), answer) for question, answer in turns]
+    turns = [(_vary_spelling(question, rng), answer) for question, answer in turns]
     return Dialogue(kind, tuple(turns))
 
 
@@ -91,7 +85,7 @@ def _describe(scene: Scene, rng: Generator) -> Turns:
 
 def _colour(scene: Scene, rng: Generator) -> Turns:
     shape = pick(rng, scene.shapes)
-    names = names_of(scene, shape, rng, without="colour")
+    names = references_to(scene, shape, rng, without="colour")
     return (
         [(pick(rng, COLOUR_FORMS).format(it=pick(rng, names)), as_sentence(shape.colour))]
         if names
@@ -105,7 +99,7 @@ def _kind(scene: Scene, rng: Generator) -> Turns:
     if alone and rng.random() < 0.25:
         question = pick(rng, WHICH_FORMS).format(does=pick(rng, ACTIVE_VERBS[shape.motion]))
         return [(question, f"The {shape.name}.")]
-    names = names_of(scene, shape, rng, without="kind")
+    names = references_to(scene, shape, rng, without="kind")
     return (
         [(pick(rng, KIND_FORMS).format(it=pick(rng, names)), f"A {shape.kind}.")] if names else []
     )
@@ -113,14 +107,14 @@ def _kind(scene: Scene, rng: Generator) -> Turns:
 
 def _motion(scene: Scene, rng: Generator) -> Turns:
     shape = pick(rng, scene.shapes)
-    names = names_of(scene, shape, rng, without="motion")
+    names = references_to(scene, shape, rng, without="motion")
     return [(pick(rng, MOTION_FORMS).format(it=pick(rng, names)), f"It {VERBS[shape.motion]}.")]
 
 
 def _direction(scene: Scene, rng: Generator) -> Turns:
     moving = [shape for shape in scene.shapes if shape.motion in DIRECTIONS]
     shape = pick(rng, moving if moving and rng.random() < 0.9 else scene.shapes)
-    names = names_of(scene, shape, rng, without="motion")
+    names = references_to(scene, shape, rng, without="motion")
     if moving == [shape] and rng.random() < 0.3:
         names = ["the moving shape", "the moving object", "the shape that moves"]
     answer = as_sentence(shape.motion) if shape.motion in DIRECTIONS else "It does not move."
@@ -160,7 +154,7 @@ def _position(scene: Scene, rng: Generator) -> Turns:
         return []
     one, other = (scene.shapes[i] for i in rng.permutation(len(scene.shapes))[:2])
     across, along = relation(scene, one, other)
-    a, b = (pick(rng, names_of(scene, shape, rng, without="motion")) for shape in (one, other))
+    a, b = (pick(rng, references_to(scene, shape, rng, without="motion")) for shape in (one, other))
     options: list[tuple[str, str]] = []
     if across:
         for first, second in (("left", "right"), ("right", "left")):
@@ -198,7 +192,7 @@ def _first(scene: Scene, rng: Generator) -> Turns:
 
 
 def _yes_no(scene: Scene, rng: Generator) -> Turns:
-    question, truth = random_claim(scene, rng)
+    question, truth = random_yes_no_question(scene, rng)
     return [(question, "Yes." if truth else "No.")]
 
 
@@ -227,8 +221,8 @@ def _follow_up(scene: Scene, rng: Generator) -> Turns:
 
 
 def _opening(scene: Scene, shape: Shape, rng: Generator) -> Turns:
-    """A first turn that makes one shape the one that is talked about."""
-    names = names_of(scene, shape, rng, without=pick(rng, ("colour", "kind", "motion")))
+    """A first turn that makes one shape the subject of the conversation."""
+    names = references_to(scene, shape, rng, without=pick(rng, ("colour", "kind", "motion")))
     it = pick(rng, names) if names else f"the {shape.name}"
     openings: Turns = [
         (pick(rng, MOTION_FORMS).format(it=f"the {shape.name}"), f"It {VERBS[shape.motion]}."),
@@ -259,7 +253,7 @@ _ASKERS: dict[str, Callable[[Scene, Generator], Turns]] = {
 }
 
 
-def _as_people_write(question: str, rng: Generator) -> str:
+def _vary_spelling(question: str, rng: Generator) -> str:
     if rng.random() < 0.07:
         question = pick(rng, OPENINGS) + question[0].lower() + question[1:]
     if rng.random() < 0.5:

@@ -1,8 +1,7 @@
-"""Random scenes of moving shapes: what is in them, decided before a pixel is drawn.
+"""Random scenes of moving shapes, described independently of the resolution.
 
-Everything is given in fractions, so that a scene can be drawn at any size: x and y of the frame's
-width and height, radii of its shorter side, times of the clip's length. The limits here are the
-contract of `tiny`: a motion is one that a person would name without doubt.
+All numbers are fractions: x and y of the frame's width and height, radii of its shorter side, times
+of the clip's length. The limits here are the contract of `tiny`: every motion is unmistakable.
 """
 
 import colorsys
@@ -31,7 +30,7 @@ BACKGROUND_COLOURS = (*COLOURS, "black", "gray")
 
 Colour = tuple[int, int, int]
 
-# hue in degrees, saturation and value, each a range that nobody would call by another name
+# hue in degrees, saturation and value: ranges that have no other common name
 _SHADES: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, float]]] = {
     "red": ((-9, 7), (0.78, 1.0), (0.62, 1.0)),
     "orange": ((23, 38), (0.8, 1.0), (0.88, 1.0)),
@@ -45,7 +44,7 @@ _SHADES: dict[str, tuple[tuple[float, float], tuple[float, float], tuple[float, 
     "gray": ((0, 360), (0.0, 0.06), (0.28, 0.7)),
 }
 
-# the colours as other people's programs write them
+# exact colours used by common programs
 _EXACT: dict[str, tuple[Colour, ...]] = {
     "red": ((255, 0, 0), (220, 20, 60), (230, 30, 30)),
     "green": ((0, 255, 0), (0, 128, 0), (50, 205, 50), (0, 200, 0)),
@@ -62,7 +61,7 @@ _EXACT: dict[str, tuple[Colour, ...]] = {
 
 @dataclass(frozen=True)
 class Shape:
-    """One shape and what it does; `start` and `end` are (x, y, radius)."""
+    """One shape and its motion; `start` and `end` are (x, y, radius)."""
 
     kind: str
     colour: str
@@ -73,13 +72,13 @@ class Shape:
     turn: float = 0.0
     """Rotation in radians."""
     first: float = 0.0
-    """When it can first be seen, as a fraction of the clip."""
+    """Time from which it is visible, as a fraction of the clip."""
     last: float = 1.0
     fade: float = 0.0
-    """How long coming or going takes, as a fraction of the clip."""
+    """Duration of a fade, as a fraction of the clip."""
     outline: Colour | None = None
     form: float = 0.5
-    """Between 0 and 1: how deep a star is cut in, how tall a triangle is."""
+    """From 0 to 1: depth of a star's notches, height of a triangle."""
 
     def at(self, time: float) -> tuple[float, float, float]:
         """(x, y, radius) at a time between 0 and 1."""
@@ -89,7 +88,7 @@ class Shape:
         return x, y, radius
 
     def opacity(self, time: float) -> float:
-        """How much of it can be seen at a time: 0 to 1."""
+        """Its opacity at a time, from 0 to 1."""
         if self.fade == 0:
             return float(self.first <= time <= self.last)
         coming = 1.0 if self.first == 0 else (time - self.first) / self.fade
@@ -104,7 +103,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Background:
-    """What lies behind: one colour, a gradient between two, or either with noise on it."""
+    """One colour, a gradient between two, or either with noise."""
 
     colour: str | None
     """Its name; None for a gradient between two colours."""
@@ -115,12 +114,12 @@ class Background:
     noise: float = 0.0
     """Standard deviation, in grey levels."""
     grain: int = 1
-    """Side of a speck of the noise, in pixels."""
+    """Size of the noise grain, in pixels."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A clip before it is drawn."""
+    """The description of a clip."""
 
     shapes: tuple[Shape, ...]
     background: Background
@@ -130,7 +129,7 @@ class Scene:
     frame_count: int
 
     def times(self, indices: list[int]) -> list[float]:
-        """The moments of frames, as fractions of the clip."""
+        """The times of frames, as fractions of the clip."""
         return [index / max(1, self.frame_count - 1) for index in indices]
 
 
@@ -143,14 +142,14 @@ def random_scene(
     longest: float = 20.0,
     easy: bool = False,
 ) -> Scene:
-    """A scene that keeps the contract.
+    """A random scene within the contract.
 
     Args:
-        rng: Source of chance.
-        width: Of the frame, in pixels.
-        height: Likewise.
-        shapes: How many; by default one, two or three.
-        longest: The longest clip, in seconds; the shortest is one second.
+        rng: Random generator.
+        width: Frame width, in pixels.
+        height: Frame height, in pixels.
+        shapes: Number of shapes; by default one, two or three.
+        longest: Longest clip, in seconds; the shortest is one second.
         easy: Plain backgrounds and large shapes only, for the start of training.
     """
     count = shapes or int(rng.choice([1, 2, 3], p=[0.3, 0.35, 0.35]))
@@ -180,7 +179,7 @@ def random_scene(
 
 
 def _length(fps: float, frame_count: int) -> tuple[int, float]:
-    """A number of frames of which the sampled ones show most, and the fraction they reach."""
+    """A frame count that the sampled frames cover well, and the fraction they reach."""
     frame_count = max(8, frame_count)
     if sample_indices(fps, frame_count)[-1] < 0.8 * (frame_count - 1):
         frame_count = (frame_count - 1) // 7 * 7 + 1
@@ -192,7 +191,7 @@ def _until(shape: Shape, seen: float) -> float:
 
 
 def mirrored(scene: Scene) -> Scene:
-    """The scene seen in a mirror: left is right."""
+    """The scene mirrored left to right."""
     swap = {"left": "right", "right": "left"}
 
     def flip(shape: Shape) -> Shape:
@@ -209,7 +208,7 @@ def mirrored(scene: Scene) -> Scene:
 
 
 def shade(rng: Generator, name: str) -> Colour:
-    """An RGB value, 0 to 255, that goes by this name."""
+    """A random RGB value, 0 to 255, of a named colour."""
     if rng.random() < 0.35:
         exact = _EXACT[name]
         return exact[int(rng.integers(len(exact)))]
@@ -219,7 +218,7 @@ def shade(rng: Generator, name: str) -> Colour:
 
 
 def distance(a: Colour, b: Colour) -> float:
-    """How far two colours are apart for an eye: 0 to about 1 (weighted RGB)."""
+    """Perceptual distance of two colours, 0 to about 1 (weighted RGB)."""
     weights = np.array([0.3, 0.5, 0.2])
     squares = weights * (np.subtract(a, b, dtype=np.float64) / 255) ** 2
     return float(np.sqrt(squares.sum()))
@@ -228,7 +227,7 @@ def distance(a: Colour, b: Colour) -> float:
 def _random_looks(
     rng: Generator, count: int, background: Background
 ) -> list[tuple[str, str, Colour]]:
-    """Kind, colour and shade of each shape: no two alike, all clear of the background."""
+    """Kind, colour and shade of each shape: distinct, and visible on the background."""
     looks: list[tuple[str, str, Colour]] = []
     for _ in range(200):
         if len(looks) == count:
@@ -318,9 +317,9 @@ def _random_shape(
 
 
 def _travel(rng: Generator, radius: float) -> tuple[float, float]:
-    """Where a movement along one axis begins and ends, at least a quarter of the frame apart."""
+    """Start and end of a motion along one axis, at least a quarter of the frame apart."""
     low_edge, high_edge = min(radius, 0.35), max(1 - radius, 0.65)
-    if rng.random() < 0.15:  # comes in from outside, or leaves
+    if rng.random() < 0.15:  # enters or leaves the frame
         low_edge, high_edge = (-radius, high_edge) if rng.random() < 0.5 else (low_edge, 1 + radius)
     span = float(rng.uniform(0.25, max(0.26, high_edge - low_edge)))
     low = float(rng.uniform(low_edge, max(low_edge + 1e-6, high_edge - span)))
@@ -328,7 +327,7 @@ def _travel(rng: Generator, radius: float) -> tuple[float, float]:
 
 
 def _random_turn(rng: Generator, kind: str) -> float:
-    """Mostly upright, as people draw; sometimes tilted, any way round for a triangle or star."""
+    """A rotation: mostly none, sometimes a tilt, any angle for a triangle or star."""
     if rng.random() < 0.55:
         return 0.0
     if kind == "square":
@@ -339,7 +338,7 @@ def _random_turn(rng: Generator, kind: str) -> float:
 
 
 def _touch(one: Shape, other: Shape, aspect: float) -> bool:
-    """Whether two shapes come too close at any time."""
+    """Whether two shapes overlap at any time."""
     wide, high = (aspect, 1.0) if aspect > 1 else (1.0, 1 / aspect)
     for time in np.linspace(0, 1, 17):
         (x0, y0, r0), (x1, y1, r1) = one.at(float(time)), other.at(float(time))

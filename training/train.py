@@ -1,7 +1,7 @@
-"""Train `tiny`: `python -m training.train`. Stop it at will; the same command goes on.
+"""Train `tiny`: `python -m training.train`. Interrupt it at any time; the same command resumes.
 
-Everything it needs is drawn on the spot. In the run's folder lie the state to resume from
-(`state.pt`), the model so far (`model/`) and a plot of loss and accuracy (`progress.png`).
+The data is rendered on the fly. The run's folder holds the state to resume from (`state.pt`), the
+averaged model (`model/`) and a plot of loss and accuracy (`progress.png`).
 """
 
 import argparse
@@ -21,8 +21,8 @@ from transformers.utils import logging as transformers_logging
 from pandacli.modeling.configuration_videopanda import VideoPandaConfig
 from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
 from pandacli.modeling.tokenization_videopanda import VideoPandaTokenizer
-from training.lessons import Batch, Lessons
-from training.network import Losses, Pupil
+from training.data import Batch, TrainingData
+from training.losses import Losses, ModelWithHeads
 from training.vocabulary import train_vocabulary
 
 IMAGE_SIZE = 168
@@ -31,15 +31,15 @@ VIDEO_HIDDEN_SIZE = 192
 
 WARM_UP_STEPS = 100
 EASY_STEPS = 400
-"""How long only plain scenes of one or two shapes are shown."""
+"""Steps with plain scenes of one or two shapes only."""
 NORM_STEPS = 300
-"""After so many steps BatchNorm keeps its statistics: batches differ in aspect ratio, and the
-finished model must see all of them through the same ones."""
-LOOKING_PART = 0.45
-"""The first part of the training, in which three steps of four are about pictures: telling shapes
-apart is what takes longest, and a batch of pictures shows eight times as many as one of clips."""
+"""BatchNorm statistics are frozen after this step: batches differ in aspect ratio, and the finished
+model uses one set of statistics for all of them."""
+IMAGE_PART = 0.45
+"""First part of the training, in which three of four batches are single images: recognising shapes
+takes longest to learn, and a batch of images shows eight times as many as one of clips."""
 COOL_DOWN = 0.45
-"""The last part of the training, in which the learning rate falls to zero."""
+"""Last part of the training, in which the learning rate decays to zero."""
 
 
 @dataclass
@@ -58,7 +58,7 @@ def main() -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, default=Path("runs/tiny"), help="folder of the run")
-    parser.add_argument("--init", type=Path, help="model to start from, instead of from nothing")
+    parser.add_argument("--init", type=Path, help="model to start from (default: random weights)")
     parser.add_argument("--steps", type=int, default=6600, help="length of the whole training")
     parser.add_argument("--batch-size", type=int, default=12, help="clips a step and process")
     parser.add_argument("--dialogues", type=int, default=12, help="dialogues a clip")
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--report", type=int, default=50, help="steps between points of the plot")
     parser.add_argument("--save", type=int, default=200, help="steps between checkpoints")
-    parser.add_argument("--workers", type=int, default=1, help="processes that draw clips")
+    parser.add_argument("--workers", type=int, default=1, help="processes that render clips")
     parser.add_argument(
         "--compile", action="store_true", help="compile the layers; needs a C++ compiler"
     )
@@ -75,51 +75,51 @@ def main() -> None:
         "--processes",
         type=int,
         default=1 if torch.cuda.is_available() else os.cpu_count(),
-        help="how many share a step; on a CPU faster than threads",
+        help="data-parallel processes; on a CPU faster than threads",
     )
     options = parser.parse_args()
     load_vocabulary(options)
-    meeting_point = options.run / "meeting-point"
-    meeting_point.unlink(missing_ok=True)
-    arguments = (options, meeting_point.absolute().as_uri())
+    rendezvous = options.run / "rendezvous"
+    rendezvous.unlink(missing_ok=True)
+    arguments = (options, rendezvous.absolute().as_uri())
     start_processes(train, arguments, options.processes, start_method="spawn")
 
 
-def train(rank: int, options: argparse.Namespace, meeting_point: str) -> None:
-    """Train to the end, resuming where the run's folder says.
+def train(rank: int, options: argparse.Namespace, rendezvous: str) -> None:
+    """Train to the end, resuming from the run's folder.
 
     Args:
-        rank: Which of the processes this is. Each draws its own share of every batch, all average
-            their gradients, and the first one reports and saves.
+        rank: Number of this process. Each renders its own share of every batch, all average their
+            gradients, and the first one reports and saves.
         options: The command line.
-        meeting_point: URI of a file through which the processes find each other.
+        rendezvous: URI of a file through which the processes find each other.
     """
     torch.distributed.init_process_group(
-        "gloo", init_method=meeting_point, rank=rank, world_size=options.processes
+        "gloo", init_method=rendezvous, rank=rank, world_size=options.processes
     )
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // options.processes))
     torch.manual_seed(options.seed)
     transformers_logging.disable_progress_bar()
     tokenizer = load_vocabulary(options)
-    model = new_model(len(tokenizer))
+    base = new_model(len(tokenizer))
     if options.init:
         start = VideoPandaForConditionalGeneration.from_pretrained(options.init)
-        model.load_state_dict({name: value.float() for name, value in start.state_dict().items()})
-    pupil = Pupil(model, tokenizer).to(options.device)
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.995), use_buffers=True)
-    optimizers = build_optimizers(pupil, options.learning_rate)
+        base.load_state_dict({name: value.float() for name, value in start.state_dict().items()})
+    model = ModelWithHeads(base, tokenizer).to(options.device)
+    average = AveragedModel(base, multi_avg_fn=get_ema_multi_avg_fn(0.995), use_buffers=True)
+    optimizers = build_optimizers(model, options.learning_rate)
     history, step = History(), 0
     state_file = options.run / "state.pt"
     if state_file.exists():
         state = torch.load(state_file, weights_only=True)
-        pupil.load_state_dict(state["pupil"])
+        model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         history, step = History(**state["history"]), state["step"]
 
     if options.compile:
-        for layer in model.model.layers:
+        for layer in base.model.layers:
             layer.compile(dynamic=True)
     batches = Batches(tokenizer, options, rank)
     window: list[Losses] = []
@@ -136,9 +136,13 @@ def train(rank: int, options: argparse.Namespace, meeting_point: str) -> None:
                 for group in optimizer.param_groups:
                     group["lr"] = options.learning_rate * schedule(step / options.steps, step)
             losses = take_step(
-                pupil, batches.next(step), optimizers, hints(step / options.steps), step
+                model,
+                batches.next(step),
+                optimizers,
+                auxiliary_weight_at(step / options.steps),
+                step,
             )
-            average.update_parameters(model)
+            average.update_parameters(base)
             window.append(losses)
             step += 1
             if step % options.report == 0 and rank == 0:
@@ -156,11 +160,11 @@ def train(rank: int, options: argparse.Namespace, meeting_point: str) -> None:
                     progress.console.print(f"step {step}  {status}", highlight=False)
             progress.update(bar, completed=step)
             if rank == 0 and (step % options.save == 0 or step == options.steps):
-                save(options.run, pupil, average, optimizers, history, step, tokenizer)
+                save(options.run, model, average, optimizers, history, step, tokenizer)
 
 
 def load_vocabulary(options: argparse.Namespace) -> VideoPandaTokenizer:
-    """The tokenizer of the model to start from, or the run's, made when it is not there yet."""
+    """The tokenizer of the initial model or of the run, trained if it does not exist."""
     options.run.mkdir(parents=True, exist_ok=True)
     file: Path = (options.init or options.run) / "tokenizer.model"
     if not file.exists():
@@ -186,12 +190,12 @@ def new_model(vocabulary_size: int) -> VideoPandaForConditionalGeneration:
     return VideoPandaForConditionalGeneration(config)
 
 
-def build_optimizers(pupil: Pupil, learning_rate: float) -> list[torch.optim.Optimizer]:
+def build_optimizers(model: ModelWithHeads, learning_rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices between layers, AdamW for everything else."""
     matrices: list[torch.nn.Parameter] = []
     others: list[torch.nn.Parameter] = []
     outer = ("embed_tokens", "lm_head", "appearance", "presence", "mask", "place", "motion")
-    for name, parameter in pupil.named_parameters():
+    for name, parameter in model.named_parameters():
         inner = parameter.ndim == 2 and not any(part in name for part in outer)
         (matrices if inner else others).append(parameter)
     return [
@@ -203,45 +207,45 @@ def build_optimizers(pupil: Pupil, learning_rate: float) -> list[torch.optim.Opt
 
 
 def schedule(progress: float, step: int) -> float:
-    """Share of the full learning rate: a short rise, a plateau, a straight line to zero."""
+    """Factor of the learning rate: warm-up, plateau, linear decay."""
     return min(1.0, (step + 1) / WARM_UP_STEPS, max(0.0, (1 - progress) / COOL_DOWN))
 
 
-def hints(progress: float) -> float:
-    """Weight of what is read off the layers; answers take over towards the end."""
+def auxiliary_weight_at(progress: float) -> float:
+    """Weight of the auxiliary losses, lower towards the end."""
     return 1.0 if progress < 0.8 else 0.3
 
 
 def take_step(
-    pupil: Pupil,
+    model: ModelWithHeads,
     batch: Batch,
     optimizers: list[torch.optim.Optimizer],
-    hints_weight: float,
+    auxiliary_weight: float,
     step: int,
 ) -> Losses:
     """One step of all optimizers on one batch."""
-    pupil.train()
+    model.train()
     if step >= NORM_STEPS:
-        pupil.model.model.video_tower.lmhra1.eval()
-    device = pupil.prefix_ids.device
+        model.model.model.video_tower.lmhra1.eval()
+    device = model.prefix_ids.device
     with torch.autocast(device.type, torch.bfloat16):
-        losses: Losses = pupil(batch.to(device), hints_weight)
+        losses: Losses = model(batch.to(device), auxiliary_weight)
     losses.total.backward()
-    losses.total = losses.total.detach()  # the history must not hold on to the graph
-    average_gradients(pupil)
-    torch.nn.utils.clip_grad_norm_(pupil.parameters(), 1.0)
+    losses.total = losses.total.detach()  # the history must not keep the graph alive
+    average_gradients(model)
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad()
     return losses
 
 
-def average_gradients(pupil: Pupil) -> None:
+def average_gradients(model: ModelWithHeads) -> None:
     """Give all processes the mean of their gradients."""
     count = torch.distributed.get_world_size()
     if count == 1:
         return
-    gradients = [p.grad for p in pupil.parameters() if p.grad is not None]
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     torch.distributed.all_reduce(flat)
     flat /= count
@@ -250,7 +254,7 @@ def average_gradients(pupil: Pupil) -> None:
 
 
 class Batches:
-    """The batch of each step; a resumed run goes on with others."""
+    """The batch of each step; a resumed run draws different ones."""
 
     def __init__(
         self, tokenizer: VideoPandaTokenizer, options: argparse.Namespace, rank: int
@@ -261,27 +265,27 @@ class Batches:
         self.stage: tuple[bool, float] | None = None
 
     def next(self, step: int) -> Batch:
-        """Draw the batch of a step."""
+        """The batch of a step."""
         easy = step < EASY_STEPS
-        early = step < LOOKING_PART * self.options.steps
-        picture_share = 0.75 if early else 0.2
-        if (easy, picture_share) != self.stage:
-            self.stage = (easy, picture_share)
-            lessons = Lessons(
+        early = step < IMAGE_PART * self.options.steps
+        image_share = 0.75 if early else 0.2
+        if (easy, image_share) != self.stage:
+            self.stage = (easy, image_share)
+            dataset = TrainingData(
                 self.tokenizer,
                 image_size=IMAGE_SIZE,
                 batch_size=self.options.batch_size,
                 dialogues=self.options.dialogues,
                 seed=self.options.seed + 1000 * (step + 1) + self.rank,
-                picture_share=picture_share,
+                image_share=image_share,
                 easy=easy,
             )
             self.loader = iter(
                 DataLoader(
-                    lessons,
+                    dataset,
                     batch_size=None,
                     num_workers=self.options.workers,
-                    multiprocessing_context="spawn",  # a fork would keep a copy of our memory
+                    multiprocessing_context="spawn",  # fork would copy our memory
                 )
             )
         batch: Batch = next(self.loader)
@@ -305,7 +309,7 @@ def extend(history: History, step: int, window: list[Losses]) -> None:
 
 def save(
     run: Path,
-    pupil: Pupil,
+    model: ModelWithHeads,
     average: AveragedModel,
     optimizers: list[torch.optim.Optimizer],
     history: History,
@@ -314,7 +318,7 @@ def save(
 ) -> None:
     """Write the state to resume from, the averaged model so far and the plot."""
     state: dict[str, Any] = {
-        "pupil": pupil.state_dict(),
+        "model": model.state_dict(),
         "average": average.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
         "history": asdict(history),
@@ -348,9 +352,9 @@ def plot(history: History, file: Path) -> None:
     left.set(xlabel="step", ylabel="loss of the answers", yscale="log")
     right.plot(history.step, history.token_accuracy, label="tokens of answers")
     right.plot(
-        history.step, history.seen_accuracy, label="colour and shape, read off the middle layer"
+        history.step, history.seen_accuracy, label="colour and shape, probed at the middle layer"
     )
-    right.plot(history.step, history.motion_accuracy, label="motion, read off the last layer")
+    right.plot(history.step, history.motion_accuracy, label="motion, probed at the last layer")
     right.set(xlabel="step", ylabel="accuracy", ylim=(0, 1))
     right.legend(loc="lower right")
     figure.savefig(file, dpi=100)

@@ -1,4 +1,4 @@
-"""The small SentencePiece model of `tiny`, learned from the questions and answers it is taught."""
+"""Train the SentencePiece model of `tiny` on its questions and answers."""
 
 from pathlib import Path
 
@@ -14,11 +14,7 @@ _SCENES = 1500
 
 
 def train_vocabulary(folder: Path, seed: int) -> Path:
-    """Write `tokenizer.model` into a folder: of the Llama kind, with byte fallback.
-
-    Returns:
-        The file.
-    """
+    """Train a BPE model with byte fallback, as Llama has; returns its `tokenizer.model`."""
     rng = np.random.default_rng(seed)
     texts = []
     for _ in range(_SCENES):

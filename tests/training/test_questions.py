@@ -1,12 +1,12 @@
-"""The questions asked of `tiny` and the answers it is held to."""
+"""Questions and answers of the training scenes."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from training.naming import relation
 from training.questions import QUESTION_KINDS, describe, random_dialogue
+from training.references import relation
 from training.scenes import Background, Scene, Shape, distance, mirrored, random_scene
 
 CIRCLE = Shape("circle", "red", "right", (255, 0, 0), (0.2, 0.5, 0.1), (0.5, 0.5, 0.1))
@@ -16,23 +16,23 @@ SCENE = Scene(
 )
 
 
-def test_a_description_has_a_sentence_for_each_shape() -> None:
+def test_description_has_one_sentence_per_shape() -> None:
     assert describe(SCENE) == "A red circle moves right. A blue star appears."
 
 
-def test_a_mirror_turns_left_and_right_about() -> None:
+def test_mirrored_scene_swaps_left_and_right() -> None:
     assert describe(mirrored(SCENE)) == "A red circle moves left. A blue star appears."
     assert relation(mirrored(SCENE), *mirrored(SCENE).shapes)[0] == "right"
 
 
-def test_a_side_is_only_named_while_it_lasts() -> None:
+def test_relation_is_empty_when_it_changes() -> None:
     assert relation(SCENE, CIRCLE, STAR) == ("left", "")
     crossing = replace(CIRCLE, end=(1.0, 0.5, 0.1))
     assert relation(SCENE, crossing, STAR) == ("", "")
 
 
 @pytest.mark.parametrize("kind", QUESTION_KINDS)
-def test_each_kind_of_question_is_asked_where_it_has_an_answer(kind: str) -> None:
+def test_every_question_kind_is_drawn(kind: str) -> None:
     rng = np.random.default_rng(0)
     scenes = [random_scene(rng, width=320, height=240, shapes=3) for _ in range(40)]
     asked = [random_dialogue(scene, kind, rng) for scene in scenes]
@@ -40,14 +40,14 @@ def test_each_kind_of_question_is_asked_where_it_has_an_answer(kind: str) -> Non
     assert all(question and answer for dialogue in asked for question, answer in dialogue.turns)
 
 
-def test_the_first_to_appear_is_the_one_seen_earlier() -> None:
+def test_first_question_names_earliest_shape() -> None:
     rng = np.random.default_rng(0)
     answers = {random_dialogue(SCENE, "first", rng).turns[-1][1] for _ in range(5)}
     assert answers == {"The red circle."}
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_random_scenes_keep_the_contract(seed: int) -> None:
+def test_random_scenes_have_distinct_visible_shapes(seed: int) -> None:
     rng = np.random.default_rng(seed)
     scene = random_scene(rng, width=640, height=360)
     assert len({shape.name for shape in scene.shapes}) == len(scene.shapes)

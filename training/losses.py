@@ -1,10 +1,9 @@
-"""The loss of `tiny`: answers, and while it learns, what it should have seen on the way.
+"""Training losses of `tiny`: cross-entropy of the answers, and auxiliary losses on hidden states.
 
-Answers alone teach slowly: a wrong "left" says nothing about which of thousands of weights to
-blame. So small linear heads, thrown away afterwards, read out of the Llama's layers what any
-answer needs: in the first layer the outlines of shapes, whatever their colours; at the tokens that
-a shape covers its colour and kind; in the last layer its motion; and at every token its own place
-in the frame.
+Answers alone are a weak signal. Linear probes, discarded after training, predict what every answer
+needs from the Llama's hidden states: presence and outlines of shapes after the first layer, colour
+and kind at the tokens a shape covers, its motion after the last layer, and the position of every
+token in the frame.
 """
 
 from dataclasses import dataclass
@@ -18,30 +17,30 @@ from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGenera
 from pandacli.modeling.prompt import encode_prefix
 from pandacli.modeling.tokenization_videopanda import VideoPandaTokenizer
 from pandacli.video.preprocessing import MEAN, STD
-from training.lessons import IGNORED, Batch
+from training.data import IGNORED, Batch
 from training.scenes import COLOURS, KINDS, MOTIONS
 
-_FIRST_TELLING_FRAME = 3  # before this one a motion can hardly be told
+_FIRST_MOTION_FRAME = 3  # earlier frames show too little of a motion
 
 
 @dataclass
 class Losses:
-    """Of one batch: what is minimised, and what is worth plotting."""
+    """The loss of one batch and its metrics."""
 
     total: Tensor
     answer: Tensor
     token_accuracy: Tensor
     seen_accuracy: Tensor
-    """Share of shapes whose colour and kind are read right in the middle layer."""
+    """Share of shapes whose colour and kind are right at the middle layer."""
     motion_accuracy: Tensor
     asked: bool
-    """Whether there were questions; there are none about pictures."""
+    """Whether the batch has questions; batches of images have none."""
     mask: Tensor
-    """How badly the outlines of shapes are read off the first layer."""
+    """Cross-entropy of the outlines predicted at the first layer."""
 
 
-class Pupil(nn.Module):
-    """A Video-Panda with the reading heads that it needs only while it learns."""
+class ModelWithHeads(nn.Module):
+    """A Video-Panda with the auxiliary heads used only in training."""
 
     prefix_ids: Tensor
     mean: Tensor
@@ -67,12 +66,12 @@ class Pupil(nn.Module):
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
 
-    def forward(self, batch: Batch, hints: float) -> Losses:
+    def forward(self, batch: Batch, auxiliary_weight: float) -> Losses:
         """The losses of a batch.
 
         Args:
             batch: Clips and dialogues.
-            hints: Weight of what is read off the layers, against that of the answers.
+            auxiliary_weight: Weight of the auxiliary losses relative to that of the answers.
         """
         llama = self.model.model
         top, bottom, left, right = batch.box
@@ -95,7 +94,7 @@ class Pupil(nn.Module):
         answer = F.cross_entropy(logits, batch.target[asked]) if len(logits) else logits.sum()
 
         def cells(states: Tensor) -> Tensor:
-            """The tokens of cells: (B, T, rows * columns, hidden)."""
+            """Hidden states of the 2x2-patch cells: (B, T, rows * columns, hidden)."""
             frames = states[:, head.shape[1] : prefix_length].unflatten(
                 1, (batch.shapes.shape[1], -1)
             )
@@ -113,9 +112,11 @@ class Pupil(nn.Module):
         motion, motion_accuracy = self._motion_loss(late, batch.shapes)
         coverage = batch.mask.float() / 255
         mask = F.binary_cross_entropy_with_logits(self.mask(early).float(), coverage)
-        seen = presence + 5 * mask + 0.5 * sum(loss for loss, _ in appearance) + 4 * place + motion
+        auxiliary = (
+            presence + 5 * mask + 0.5 * sum(loss for loss, _ in appearance) + 4 * place + motion
+        )
         return Losses(
-            answer + hints * seen,
+            answer + auxiliary_weight * auxiliary,
             answer.detach(),
             _share(logits.argmax(-1) == batch.target[asked]),
             appearance[1][1],
@@ -156,9 +157,9 @@ class Pupil(nn.Module):
         return F.mse_loss(guess, torch.stack((y, x), -1).expand_as(guess))
 
     def _motion_loss(self, cells: Tensor, shapes: Tensor) -> tuple[Tensor, Tensor]:
-        later = slice(_FIRST_TELLING_FRAME, None)
+        later = slice(_FIRST_MOTION_FRAME, None)
         states, truth = at_shapes(cells[:, later], shapes[:, later])
-        if (truth[:, 3] == IGNORED).all():  # pictures
+        if (truth[:, 3] == IGNORED).all():  # images
             return states.sum() * 0, torch.zeros(())
         logits = self.motion(states).float()
         right = (logits.argmax(-1) == truth[:, 3]).float().mean()
@@ -166,7 +167,7 @@ class Pupil(nn.Module):
 
 
 def at_shapes(cells: Tensor, shapes: Tensor) -> tuple[Tensor, Tensor]:
-    """The states (n, hidden) that shapes cover, and what these shapes are (n, 4)."""
+    """The hidden states (n, hidden) covered by shapes, and their labels (n, 4)."""
     clips, times, slots = (shapes[..., 0] >= 0).nonzero(as_tuple=True)
     truth = shapes[clips, times, slots]
     return cells[clips, times, truth[:, 0]], truth
@@ -182,8 +183,7 @@ def branching_attention(
 ) -> tuple[Tensor, None]:
     """Attention of dialogues that share a prefix, in the form transformers calls it.
 
-    The prefix is plain causal attention, which needs no mask and half the work; only the text
-    behind it needs the mask.
+    The prefix uses plain causal attention; only the text behind it needs the dialogue mask.
 
     Args:
         _module: The attention layer.
@@ -193,7 +193,7 @@ def branching_attention(
         attention_mask: (B, 1, L, P + L), see `branching_mask`.
     """
     prefix = query.shape[2] - attention_mask.shape[2]
-    with torch.autocast(query.device.type, enabled=False):  # else softmax would be in float32
+    with torch.autocast(query.device.type, enabled=False):  # it would run softmax in float32
         query, key, value = (x.to(torch.bfloat16) for x in (query, key, value))
         ahead = torch.full((prefix, prefix), -torch.inf, dtype=query.dtype, device=query.device)
         seen = _attend(
@@ -204,7 +204,7 @@ def branching_attention(
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-    """Written out: on a CPU in bfloat16 this is faster backwards than torch's fused attention."""
+    """Explicit attention: its backward is faster than torch's fused one on a CPU in bfloat16."""
     logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2) + mask
     return torch.matmul(logits.softmax(-1), value)
 
@@ -213,14 +213,14 @@ AttentionInterface.register("branching", branching_attention)
 
 
 def branching_mask(dialogue: Tensor, prefix_length: int) -> Tensor:
-    """Who may attend to whom when dialogues that share a prefix lie one after another.
+    """The attention mask of packed dialogues that share a prefix.
 
     Args:
         dialogue: (B, L) numbers from 1, 0 at padding.
-        prefix_length: Positions P of the prefix, which all dialogues see.
+        prefix_length: Positions P of the prefix, which all dialogues attend to.
 
     Returns:
-        (B, 1, L, P + L), 0 where the text position may look at the column, else -inf.
+        (B, 1, L, P + L), 0 where the text position may attend to the column, else -inf.
     """
     length = dialogue.shape[1]
     same = dialogue[:, :, None] == dialogue[:, None, :]
@@ -230,7 +230,7 @@ def branching_mask(dialogue: Tensor, prefix_length: int) -> Tensor:
 
 
 def branching_positions(offset: Tensor, prefix_length: int) -> Tensor:
-    """(B, P + L): every dialogue counts on from the end of the prefix."""
+    """(B, P + L) position ids: every dialogue continues from the end of the prefix."""
     prefix = torch.arange(prefix_length, device=offset.device).expand(len(offset), -1)
     return torch.cat((prefix, offset + prefix_length), 1)
 

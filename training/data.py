@@ -1,8 +1,8 @@
-"""Endless batches of clips with questions, drawn and spelled as fast as a processor core can.
+"""Training data of `tiny`: endless batches of rendered clips and tokenised dialogues.
 
-All clips of a batch have the same content box, so that their frames make equally many tokens and
-nothing but text is padded. Each clip carries several dialogues; they share the clip's prefix, and
-the attention mask keeps them from seeing one another (`training.network`).
+All clips of a batch have the same content box, so that frames have equal numbers of tokens and only
+text is padded. Each clip has several dialogues packed behind its prefix; the attention mask
+separates them (`training.losses`).
 """
 
 from collections.abc import Iterator
@@ -32,10 +32,10 @@ _FRAMES = 8
 _ASPECTS = (16 / 9, 4 / 3, 1.0, 3 / 4, 9 / 16, 2.39)
 _ASPECT_WEIGHTS = (0.35, 0.27, 0.13, 0.08, 0.12, 0.05)
 
-# where a shape is probed for the cells that it covers, in radii from its centre
+# points of a shape whose cells it is said to cover, in radii from its centre
 _PROBES = ((0.0, 0.0), (0.5, 0.0), (-0.5, 0.0), (0.0, 0.5), (0.0, -0.5))
 
-# how often each kind of question is asked; the hard ones more often
+# sampling weight of each kind of question; harder ones are more frequent
 _KIND_WEIGHTS = {
     "describe": 1.6,
     "colour": 2.0,
@@ -51,29 +51,29 @@ _KIND_WEIGHTS = {
 }
 
 _CONVERSATIONS = 0.6
-"""The share of clips whose dialogues are joined to conversations."""
+"""Share of clips whose dialogues are joined into conversations."""
 
 
 @dataclass
 class Batch:
-    """Clips and what is asked about them. B clips, L text positions, T frames."""
+    """Clips and dialogues about them: B clips, L text positions, T frames."""
 
     frames: Tensor
     """(B, T, S, S, 3) uint8 canvases."""
     box: tuple[int, int, int, int]
     """The content, in pixels: top, bottom, left, right."""
     text: Tensor
-    """(B, L) ids of all dialogues after each other, 0 at padding."""
+    """(B, L) ids of all dialogues, packed; 0 at padding."""
     dialogue: Tensor
-    """(B, L) which dialogue a position belongs to, from 1; 0 at padding."""
+    """(B, L) number of the dialogue of a position, from 1; 0 at padding."""
     offset: Tensor
     """(B, L) position within the dialogue."""
     target: Tensor
     """(B, L) the id to predict next, or `IGNORED`."""
     shapes: Tensor
-    """(B, T, 15, 4) cells that shapes cover: cell, colour, kind and motion; -1 where unused."""
+    """(B, T, 15, 4) cells covered by shapes: cell, colour, kind and motion; -1 where unused."""
     mask: Tensor
-    """(B, T, cells, 64) uint8: how far a shape covers each 8 by 8 part of a cell, 255 for whole."""
+    """(B, T, cells, 64) uint8: coverage of each 8 by 8 part of a cell, 255 for full."""
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on another device."""
@@ -83,17 +83,17 @@ class Batch:
         )
 
 
-class Lessons(IterableDataset[Batch]):
-    """Batches without end; worker w of run seed s draws the same ones each time.
+class TrainingData(IterableDataset[Batch]):
+    """An endless stream of batches, reproducible for a seed and worker number.
 
     Args:
-        tokenizer: Of the model.
+        tokenizer: The tokenizer of the model.
         image_size: Side of the canvas, in pixels.
-        batch_size: Clips a batch.
-        dialogues: Dialogues a clip.
-        seed: Of everything drawn.
-        picture_share: Share of the batches that are pictures, evenly spread.
-        easy: Plain scenes of one or two shapes only.
+        batch_size: Clips per batch.
+        dialogues: Dialogues per clip.
+        seed: Seed of everything random.
+        image_share: Share of the batches that are single images, evenly spread.
+        easy: Whether to draw only plain scenes of one or two shapes.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Lessons(IterableDataset[Batch]):
         batch_size: int,
         dialogues: int,
         seed: int,
-        picture_share: float = 0.5,
+        image_share: float = 0.5,
         easy: bool = False,
     ) -> None:
         self.tokenizer = tokenizer
@@ -112,23 +112,22 @@ class Lessons(IterableDataset[Batch]):
         self.batch_size = batch_size
         self.dialogues = dialogues
         self.seed = seed
-        self.picture_share = picture_share
+        self.image_share = image_share
         self.easy = easy
         self.prefix_length = len(encode_prefix(tokenizer))
 
     def __iter__(self) -> Iterator[Batch]:
-        """Draw for ever."""
+        """Draw batches without end."""
         worker = get_worker_info()
         rng = np.random.default_rng((self.seed, worker.id if worker else 0))
         for number in count(1):
-            due = int(number * self.picture_share) > int((number - 1) * self.picture_share)
-            yield self.draw_pictures(rng) if due else self.draw(rng)
+            due = int(number * self.image_share) > int((number - 1) * self.image_share)
+            yield self.draw_images(rng) if due else self.draw(rng)
 
-    def draw_pictures(self, rng: Generator) -> Batch:
-        """A batch in which every frame shows another scene and nothing is asked.
+    def draw_images(self, rng: Generator) -> Batch:
+        """A batch without questions, in which every frame shows a different scene.
 
-        Shapes are told apart from what is read off the layers. The frames of a clip all show the
-        same shapes; here there are eight times as many to learn from.
+        It trains the auxiliary heads on eight times as many shapes as a batch of clips.
         """
         sizes = random_sizes(rng, self.batch_size * _FRAMES, self.image_size, longest=260)
         box = content_box(*sizes[0], image_size=self.image_size)
@@ -165,7 +164,7 @@ class Lessons(IterableDataset[Batch]):
             drawn = drawn if self.easy else degrade(drawn, rng)
             frames.append(fit_to_canvas(drawn, image_size=self.image_size))
             asked = [self._ask(scene, rng) for _ in range(self.dialogues)]
-            texts.append(self._spell(join_some(asked, rng)))
+            texts.append(self._tokenise(join_some(asked, rng)))
             shapes.append(_visible_shapes(scene, times, box))
             masks.append(_masks(scene, times, box))
         length = max(len(rows[0]) for rows in texts)
@@ -189,18 +188,18 @@ class Lessons(IterableDataset[Batch]):
         kind = str(rng.choice(QUESTION_KINDS, p=weights / weights.sum()))
         return random_dialogue(scene, kind, rng)
 
-    def _spell(self, dialogues: list[Dialogue]) -> tuple[NDArray[np.int64], ...]:
-        """Ids, dialogue numbers, offsets and targets of dialogues laid one after another."""
+    def _tokenise(self, dialogues: list[Dialogue]) -> tuple[NDArray[np.int64], ...]:
+        """Ids, dialogue numbers, offsets and targets of packed dialogues."""
         columns: tuple[list[int], ...] = ([], [], [], [])
         for number, dialogue in enumerate(dialogues, 1):
-            ids, target = self._spell_one(dialogue)
+            ids, target = self._tokenise_one(dialogue)
             for column, values in zip(
                 columns, (ids, [number] * len(ids), range(len(ids)), target), strict=True
             ):
                 column.extend(values)
         return tuple(np.array(column, np.int64) for column in columns)
 
-    def _spell_one(self, dialogue: Dialogue) -> tuple[list[int], list[int]]:
+    def _tokenise_one(self, dialogue: Dialogue) -> tuple[list[int], list[int]]:
         turns = dialogue.turns
         ids = encode_prompt(turns, self.tokenizer)[self.prefix_length :]
         target = [IGNORED] * len(ids)
@@ -213,15 +212,15 @@ class Lessons(IterableDataset[Batch]):
 
 
 def join_some(dialogues: list[Dialogue], rng: Generator) -> list[Dialogue]:
-    """The dialogues about a clip, some of them as one conversation after another.
+    """Join some of the dialogues about a clip into conversations.
 
-    What has been said before must not change an answer, and it does unless that is taught. Of some
-    clips every dialogue stays by itself; of the others conversations are made, short or long.
+    The model has to learn that history does not change an answer. For a share of the clips
+    dialogues are joined with a random probability; for the others they stay separate.
     """
-    going_on = rng.random() if rng.random() < _CONVERSATIONS else 0.0
+    join_probability = rng.random() if rng.random() < _CONVERSATIONS else 0.0
     joined = dialogues[:1]
     for dialogue in dialogues[1:]:
-        if rng.random() < going_on:
+        if rng.random() < join_probability:
             joined[-1] = Dialogue(dialogue.kind, joined[-1].turns + dialogue.turns)
         else:
             joined.append(dialogue)
@@ -231,7 +230,7 @@ def join_some(dialogues: list[Dialogue], rng: Generator) -> list[Dialogue]:
 def random_sizes(
     rng: Generator, count: int, image_size: int, *, longest: float = 420
 ) -> list[tuple[int, int]]:
-    """Frame sizes (width, height) that all have the content box of the first."""
+    """Frame sizes (width, height) that share one content box."""
     aspect = float(rng.choice(_ASPECTS, p=_ASPECT_WEIGHTS))
     if rng.random() < 0.3:
         aspect = float(np.exp(rng.uniform(np.log(0.45), np.log(2.6))))
@@ -252,7 +251,7 @@ def random_sizes(
 def _visible_shapes(
     scene: Scene, times: list[float], box: tuple[int, int, int, int]
 ) -> NDArray[np.int64]:
-    """(T, 15, 4): of each shape seen at each time some cells it covers, and what it is."""
+    """(T, 15, 4): cells covered by each shape at each time, with its labels."""
     top, bottom, left, right = box
     rows, columns = (bottom - top) // 28, (right - left) // 28
     short = min(scene.width, scene.height)
@@ -282,7 +281,7 @@ def _visible_shapes(
 
 
 def _masks(scene: Scene, times: list[float], box: tuple[int, int, int, int]) -> NDArray[np.uint8]:
-    """(T, cells, 64): where any shape is, in each cell on a grid of 8 by 8."""
+    """(T, cells, 64): coverage by shapes, on a grid of 8 by 8 in each cell."""
     top, bottom, left, right = box
     rows, columns = (bottom - top) // 28, (right - left) // 28
     short = min(scene.width, scene.height)

@@ -1,25 +1,25 @@
-"""Films that nobody can mistake, straight as `Frames`: no file, no codec."""
+"""Unambiguous videos as `Frames`, without file or codec."""
 
 from dataclasses import replace
 
 import numpy as np
 
 from pandacli.video import Frames, VideoInfo
-from tests.tiny.brushes import draw
-from tests.tiny.films import Actor, Film
+from tests.tiny.renderers import draw
+from tests.tiny.synthetic_videos import Actor, SyntheticVideo
 
 _FRAMES = 8
 _MIDDLE, _LEFT, _RIGHT, _TOP, _BOTTOM = (0.5, 0.5), (0.2, 0.5), (0.8, 0.5), (0.5, 0.2), (0.5, 0.8)
 _MEDIUM, _SMALL, _LARGE = (0.16, 0.16), 0.08, 0.24
 
 
-def film(actor: Actor, background: str) -> Film:
-    """Four seconds of one shape."""
-    return Film((actor,), background, 0.0, "pure", 320, 240, 25, 4.0)
+def video(actor: Actor, background: str) -> SyntheticVideo:
+    """A video of one shape, four seconds long."""
+    return SyntheticVideo((actor,), background, 0.0, "pure", 320, 240, 25, 4.0)
 
 
-FILMS = tuple(
-    film(actor, background)
+VIDEOS = tuple(
+    video(actor, background)
     for background, actor in (
         ("black", Actor("red", "circle", "right", _LEFT, _RIGHT, _MEDIUM)),
         ("gray", Actor("blue", "square", "left", _RIGHT, _LEFT, _MEDIUM)),
@@ -34,19 +34,19 @@ FILMS = tuple(
 )
 
 
-def frames_of(film: Film) -> Frames:
-    """What is sampled of a film: eight frames, the same time apart, from the first to the last."""
+def frames_of(video: SyntheticVideo) -> Frames:
+    """Eight evenly spaced frames, from the first to the last."""
     times = np.linspace(0, 1, _FRAMES)
-    pixels = np.stack(list(draw(film, "pillow smooth", times, np.random.default_rng(0))))
-    count = film.frame_count
+    pixels = np.stack(list(draw(video, "pillow smooth", times, np.random.default_rng(0))))
+    count = video.frame_count
     indices = tuple(round(float(time) * (count - 1)) for time in times)
-    timestamps = tuple(number / film.fps for number in range(count))
+    timestamps = tuple(number / video.fps for number in range(count))
     info = VideoInfo(
-        film.width, film.height, film.fps, count, film.seconds, "none", True, timestamps
+        video.width, video.height, video.fps, count, video.seconds, "none", True, timestamps
     )
     return Frames(pixels, indices, tuple(timestamps[index] for index in indices), info)
 
 
 def with_pixels(frames: Frames, pixels: np.ndarray) -> Frames:
-    """The same frames, showing something else."""
+    """The same frames with other pixels."""
     return replace(frames, pixels=np.ascontiguousarray(pixels))

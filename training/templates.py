@@ -1,4 +1,4 @@
-"""The words in which people ask about moving shapes: forms of questions, verbs, openings."""
+"""Templates of questions about moving shapes: question forms, verbs, openings."""
 
 from training.scenes import DIRECTIONS
 
@@ -156,7 +156,7 @@ ACTIVE_VERBS = {
     "disappears": ("disappears", "vanishes", "goes away", "is disappearing"),
 }
 
-MOTION_CLAIMS = {
+YES_NO_MOTION_FORMS = {
     **{
         way: (f"Does {{it}} move {way}?", f"Is {{it}} moving {way}?", f"Does {{it}} go {way}?")
         for way in DIRECTIONS

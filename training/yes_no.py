@@ -1,51 +1,51 @@
-"""Claims about a scene, true or false, to be answered with yes or no."""
+"""Yes/no questions about a scene."""
 
 from collections.abc import Callable, Sequence
 
 from numpy.random import Generator
 
-from training.naming import names_of, pick, relation
+from training.references import pick, references_to, relation
 from training.scenes import BACKGROUND_COLOURS, COLOURS, DIRECTIONS, KINDS, MOTIONS, Scene
-from training.wording import MOTION_CLAIMS, NUMBERS
+from training.templates import NUMBERS, YES_NO_MOTION_FORMS
 
 
-def random_claim(scene: Scene, rng: Generator) -> tuple[str, bool]:
-    """A claim, worded as a question, and whether it is true."""
-    return pick(rng, _CLAIMS)(scene, rng)
+def random_yes_no_question(scene: Scene, rng: Generator) -> tuple[str, bool]:
+    """A yes/no question and whether the answer is yes."""
+    return pick(rng, _QUESTIONS)(scene, rng)
 
 
-def _claim_colour(scene: Scene, rng: Generator) -> tuple[str, bool]:
+def _ask_colour(scene: Scene, rng: Generator) -> tuple[str, bool]:
     shape = pick(rng, scene.shapes)
-    names = names_of(scene, shape, rng, without="colour")
+    names = references_to(scene, shape, rng, without="colour")
     if not names:
-        return _claim_presence(scene, rng)
-    colour = _right_or_wrong(shape.colour, COLOURS, [s.colour for s in scene.shapes], rng)
+        return _ask_presence(scene, rng)
+    colour = _actual_or_other(shape.colour, COLOURS, [s.colour for s in scene.shapes], rng)
     return f"Is {pick(rng, names)} {colour}?", colour == shape.colour
 
 
-def _claim_kind(scene: Scene, rng: Generator) -> tuple[str, bool]:
+def _ask_kind(scene: Scene, rng: Generator) -> tuple[str, bool]:
     shape = pick(rng, scene.shapes)
-    names = names_of(scene, shape, rng, without="kind")
+    names = references_to(scene, shape, rng, without="kind")
     if not names:
-        return _claim_presence(scene, rng)
-    kind = _right_or_wrong(shape.kind, KINDS, [s.kind for s in scene.shapes], rng)
+        return _ask_presence(scene, rng)
+    kind = _actual_or_other(shape.kind, KINDS, [s.kind for s in scene.shapes], rng)
     return f"Is {pick(rng, names)} a {kind}?", kind == shape.kind
 
 
-def _claim_motion(scene: Scene, rng: Generator) -> tuple[str, bool]:
+def _ask_motion(scene: Scene, rng: Generator) -> tuple[str, bool]:
     shape = pick(rng, scene.shapes)
-    it = pick(rng, names_of(scene, shape, rng, without="motion"))
+    it = pick(rng, references_to(scene, shape, rng, without="motion"))
     if rng.random() < 0.2:
         form = pick(rng, ("Does {it} move?", "Is {it} moving?"))
         return form.format(it=it), shape.motion in DIRECTIONS
-    motion = _right_or_wrong(shape.motion, MOTIONS, [s.motion for s in scene.shapes], rng)
-    return pick(rng, MOTION_CLAIMS[motion]).format(it=it), motion == shape.motion
+    motion = _actual_or_other(shape.motion, MOTIONS, [s.motion for s in scene.shapes], rng)
+    return pick(rng, YES_NO_MOTION_FORMS[motion]).format(it=it), motion == shape.motion
 
 
-def _claim_presence(scene: Scene, rng: Generator) -> tuple[str, bool]:
+def _ask_presence(scene: Scene, rng: Generator) -> tuple[str, bool]:
     shape = pick(rng, scene.shapes)
     colour, kind = shape.colour, shape.kind
-    if rng.random() < 0.65:  # make it wrong in one respect, or in both
+    if rng.random() < 0.65:  # change one attribute, or both
         colour = pick(rng, COLOURS) if rng.random() < 0.6 else colour
         kind = pick(rng, KINDS) if rng.random() < 0.6 else kind
     elif rng.random() < 0.3:  # or mix two shapes
@@ -64,7 +64,7 @@ def _claim_presence(scene: Scene, rng: Generator) -> tuple[str, bool]:
     return pick(rng, forms).format(what), truth
 
 
-def _claim_count(scene: Scene, rng: Generator) -> tuple[str, bool]:
+def _ask_count(scene: Scene, rng: Generator) -> tuple[str, bool]:
     actual = len(scene.shapes)
     number = actual if rng.random() < 0.5 else int(rng.integers(1, 4))
     if number == 1:
@@ -73,7 +73,7 @@ def _claim_count(scene: Scene, rng: Generator) -> tuple[str, bool]:
     return f"Are there {word} {pick(rng, ('shapes', 'objects'))}?", number == actual
 
 
-def _claim_any(scene: Scene, rng: Generator) -> tuple[str, bool]:
+def _ask_any(scene: Scene, rng: Generator) -> tuple[str, bool]:
     motion = pick(rng, (*(s.motion for s in scene.shapes), *MOTIONS))
     if motion in DIRECTIONS:
         question = pick(rng, ("Does anything move?", "Is anything moving?", "Is there any motion?"))
@@ -83,33 +83,33 @@ def _claim_any(scene: Scene, rng: Generator) -> tuple[str, bool]:
     return question, any(s.motion == motion for s in scene.shapes)
 
 
-def _claim_background(scene: Scene, rng: Generator) -> tuple[str, bool]:
+def _ask_background(scene: Scene, rng: Generator) -> tuple[str, bool]:
     actual = scene.background.colour
     if actual is None:
-        return _claim_any(scene, rng)
+        return _ask_any(scene, rng)
     colour = actual if rng.random() < 0.5 else pick(rng, BACKGROUND_COLOURS)
     return f"Is the background {colour}?", colour == actual
 
 
-def _claim_position(scene: Scene, rng: Generator) -> tuple[str, bool]:
+def _ask_position(scene: Scene, rng: Generator) -> tuple[str, bool]:
     if len(scene.shapes) < 2:
-        return _claim_kind(scene, rng)
+        return _ask_kind(scene, rng)
     one, other = (scene.shapes[i] for i in rng.permutation(len(scene.shapes))[:2])
     across, along = relation(scene, one, other)
     pairs = [side for side in (across, along) if side]
     if not pairs:
-        return _claim_motion(scene, rng)
+        return _ask_motion(scene, rng)
     actual = pick(rng, pairs)
     side = actual if rng.random() < 0.5 else _OPPOSITE[actual]
-    a, b = (pick(rng, names_of(scene, shape, rng, without="motion")) for shape in (one, other))
+    a, b = (pick(rng, references_to(scene, shape, rng, without="motion")) for shape in (one, other))
     where = side if side in ("above", "below") else f"{pick(rng, ('', 'to the '))}{side} of"
     return f"Is {a} {where} {b}?", side == actual
 
 
-def _right_or_wrong(
+def _actual_or_other(
     actual: str, possible: Sequence[str], present: Sequence[str], rng: Generator
 ) -> str:
-    """The actual value half of the time, else one of another shape or any."""
+    """The actual value half of the time, else that of another shape or any value."""
     if rng.random() < 0.5:
         return actual
     return pick(rng, present if rng.random() < 0.3 else possible)
@@ -117,15 +117,15 @@ def _right_or_wrong(
 
 _OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
-_CLAIMS: tuple[Callable[[Scene, Generator], tuple[str, bool]], ...] = (
-    _claim_colour,
-    _claim_kind,
-    _claim_motion,
-    _claim_motion,
-    _claim_presence,
-    _claim_presence,
-    _claim_count,
-    _claim_any,
-    _claim_background,
-    _claim_position,
+_QUESTIONS: tuple[Callable[[Scene, Generator], tuple[str, bool]], ...] = (
+    _ask_colour,
+    _ask_kind,
+    _ask_motion,
+    _ask_motion,
+    _ask_presence,
+    _ask_presence,
+    _ask_count,
+    _ask_any,
+    _ask_background,
+    _ask_position,
 )

@@ -1,11 +1,11 @@
-"""What a stranger asks about a film, and the answers that `tiny`'s contract promises."""
+"""Questions about a synthetic video, and the answers promised by `tiny`'s contract."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from numpy.random import Generator
 
-from tests.tiny.films import DIRECTIONS, NAMED_BACKGROUNDS, Actor, Film
+from tests.tiny.synthetic_videos import DIRECTIONS, NAMED_BACKGROUNDS, Actor, SyntheticVideo
 
 _NUMBERS = ("Zero.", "One.", "Two.", "Three.")
 _DOES = {
@@ -17,47 +17,47 @@ _DOES = {
 
 @dataclass(frozen=True)
 class Exchange:
-    """Questions asked in a row; the answer to the last one is judged."""
+    """Consecutive questions; the answer to the last one is scored."""
 
     kind: str
     questions: tuple[str, ...]
     answer: str
 
 
-def describe(film: Film) -> str:
-    """A sentence a shape."""
-    return " ".join(f"{_a(actor.name)} {_DOES[actor.action]}." for actor in film.actors)
+def describe(video: SyntheticVideo) -> str:
+    """One sentence per shape."""
+    return " ".join(f"{_a(actor.name)} {_DOES[actor.action]}." for actor in video.actors)
 
 
-def exchanges(film: Film, rng: Generator) -> Iterator[Exchange]:
-    """One or two questions of every kind that this film has an answer to."""
+def exchanges(video: SyntheticVideo, rng: Generator) -> Iterator[Exchange]:
+    """One or two questions of every kind that applies to the video."""
 
     def one(kind: str, answer: str, *forms: str) -> Exchange:
         return Exchange(kind, (str(rng.choice(forms)),), answer)
 
-    yield one("describe", describe(film), "What happens?", "what happens?")
-    yield one("describe", describe(film), "Describe the video.", "What is going on in this clip?")
+    yield one("describe", describe(video), "What happens?", "what happens?")
+    yield one("describe", describe(video), "Describe the video.", "What is going on in this clip?")
     yield one(
         "count",
-        _NUMBERS[len(film.actors)],
+        _NUMBERS[len(video.actors)],
         "How many shapes are there?",
         "How many objects are in the video?",
     )
-    if film.background in NAMED_BACKGROUNDS:
-        answer = NAMED_BACKGROUNDS[film.background]
+    if video.background in NAMED_BACKGROUNDS:
+        answer = NAMED_BACKGROUNDS[video.background]
         yield one("background", answer, "What colour is the background?", "What is the background?")
-    actor = film.actors[int(rng.integers(len(film.actors)))]
-    yield from _about_one(film, actor, rng)
-    yield from _positions(film)
-    yield from _first(film)
+    actor = video.actors[int(rng.integers(len(video.actors)))]
+    yield from _about_one(video, actor, rng)
+    yield from _positions(video)
+    yield from _first(video)
 
 
-def _about_one(film: Film, actor: Actor, rng: Generator) -> Iterator[Exchange]:
+def _about_one(video: SyntheticVideo, actor: Actor, rng: Generator) -> Iterator[Exchange]:
     def ask(kind: str, answer: str, *forms: str) -> Exchange:
         return Exchange(kind, (str(rng.choice(forms)),), answer)
 
-    alone = len(film.actors) == 1
-    only_kind = sum(other.kind == actor.kind for other in film.actors) == 1
+    alone = len(video.actors) == 1
+    only_kind = sum(other.kind == actor.kind for other in video.actors) == 1
     it = "the shape" if alone else f"the {actor.name}"
     colour = f"{actor.colour.capitalize()}."
     if only_kind:
@@ -74,18 +74,18 @@ def _about_one(film: Film, actor: Actor, rng: Generator) -> Iterator[Exchange]:
     moves = actor.action in DIRECTIONS
     way = f"{actor.action.capitalize()}." if moves else "It does not move."
     yield ask("direction", way, f"Which way does {it} move?", f"In which direction does {it} move?")
-    yield from _yes_no(film, actor, it, rng)
+    yield from _yes_no(video, actor, it, rng)
     question = f"Is there {_a(actor.name).lower()}?"
     yield Exchange("follow-up", (question, "And what does it do?"), does)
     if alone:
         yield Exchange("follow-up", ("What happens?", "And what colour is it?"), colour)
-    elif [other.action for other in film.actors].count(actor.action) == 1 and moves:
+    elif [other.action for other in video.actors].count(actor.action) == 1 and moves:
         opening = f"Which shape moves {actor.action}?"
         yield Exchange("shape", (opening,), f"The {actor.name}.")
         yield Exchange("follow-up", (opening, "And what colour is it?"), colour)
 
 
-def _yes_no(film: Film, actor: Actor, it: str, rng: Generator) -> Iterator[Exchange]:
+def _yes_no(video: SyntheticVideo, actor: Actor, it: str, rng: Generator) -> Iterator[Exchange]:
     wrong = {"left": "right", "right": "left", "up": "down", "down": "up"}
     if actor.action in DIRECTIONS:
         claimed = actor.action if rng.random() < 0.5 else wrong[actor.action]
@@ -94,17 +94,17 @@ def _yes_no(film: Film, actor: Actor, it: str, rng: Generator) -> Iterator[Excha
     else:
         yield Exchange("yes/no", (f"Is {it} moving?",), "No.")
     kind = str(rng.choice(["circle", "square", "triangle", "star"]))
-    there = any(other.kind == kind for other in film.actors)
+    there = any(other.kind == kind for other in video.actors)
     yield Exchange("yes/no", (f"Is there a {kind}?",), "Yes." if there else "No.")
 
 
-def _positions(film: Film) -> Iterator[Exchange]:
-    """Where one of two resting shapes is, when it is plain to see."""
-    rest = [a for a in film.actors if a.start == a.end and a.seen == (0.0, 1.1)]
+def _positions(video: SyntheticVideo) -> Iterator[Exchange]:
+    """Relative positions of two shapes at rest, if clearly apart."""
+    rest = [a for a in video.actors if a.start == a.end and a.seen == (0.0, 1.1)]
     if len(rest) < 2:
         return
     one, other = rest[:2]
-    dx = (other.start[0] - one.start[0]) * film.width / film.height
+    dx = (other.start[0] - one.start[0]) * video.width / video.height
     dy = other.start[1] - one.start[1]
     clear = max(one.radius) + max(other.radius) + 0.1
     if abs(dx) > clear:
@@ -115,8 +115,8 @@ def _positions(film: Film) -> Iterator[Exchange]:
         yield Exchange("position", (question,), "Above." if dy > 0 else "Below.")
 
 
-def _first(film: Film) -> Iterator[Exchange]:
-    seen = sorted(film.actors, key=lambda actor: actor.seen[0])
+def _first(video: SyntheticVideo) -> Iterator[Exchange]:
+    seen = sorted(video.actors, key=lambda actor: actor.seen[0])
     if len(seen) > 1 and seen[1].seen[0] - seen[0].seen[0] > 0.25:
         yield Exchange("first", ("Which shape appears first?",), f"The {seen[0].name}.")
 

@@ -1,4 +1,4 @@
-"""How the shapes of a scene are referred to: by name, and by where they lie from one another."""
+"""Referring expressions for the shapes of a scene, and their relative positions."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -7,13 +7,13 @@ import numpy as np
 from numpy.random import Generator
 
 from training.scenes import Scene, Shape
-from training.wording import ACTIVE_VERBS
+from training.templates import ACTIVE_VERBS
 
 T = TypeVar("T")
 
 
-def names_of(scene: Scene, shape: Shape, rng: Generator, *, without: str) -> list[str]:
-    """How a shape can be named so that no other is meant, without giving one attribute away."""
+def references_to(scene: Scene, shape: Shape, rng: Generator, *, without: str) -> list[str]:
+    """Unambiguous names of a shape that do not reveal the attribute `without`."""
     others = [other for other in scene.shapes if other is not shape]
     noun = pick(rng, ("shape", "object", "one", "figure", "thing"))
     names: list[str] = []
@@ -34,10 +34,10 @@ def names_of(scene: Scene, shape: Shape, rng: Generator, *, without: str) -> lis
 
 
 def relation(scene: Scene, one: Shape, other: Shape) -> tuple[str, str]:
-    """On which side of the other a shape is, at every time both can be seen.
+    """Position of `one` relative to `other`, if it holds throughout the clip.
 
     Returns:
-        ("left", "right" or "", "above", "below" or ""); empty where it changes or is doubtful.
+        ("left", "right" or "", "above", "below" or ""); empty where it changes or is unclear.
     """
     short = min(scene.width, scene.height)
     across: set[str] = set()

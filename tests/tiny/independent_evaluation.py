@@ -1,4 +1,7 @@
-"""Ask a model about clips that nothing in `training` drew: `python -m tests.tiny.other_hand`."""
+"""Evaluate a model on videos rendered independently of `training`.
+
+Run `python -m tests.tiny.independent_evaluation`.
+"""
 
 import argparse
 import tempfile
@@ -10,68 +13,70 @@ from pathlib import Path
 import numpy as np
 
 from pandacli import Panda
-from tests.tiny.brushes import BRUSHES, WRITERS, all_times, draw, save
-from tests.tiny.film_questions import Exchange, exchanges
-from tests.tiny.films import Film, random_film
+from tests.tiny.renderers import RENDERERS, WRITERS, all_times, draw, save
+from tests.tiny.synthetic_videos import SyntheticVideo, random_video
+from tests.tiny.video_questions import Exchange, exchanges
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A question about a film, and what was answered."""
+    """A question about a video and the model's answer."""
 
-    film: Film
-    brush: str
+    video: SyntheticVideo
+    renderer: str
     writer: str
     exchange: Exchange
     answer: str
 
     @property
     def right(self) -> bool:
-        """Whether the answer is the promised one, to the letter."""
+        """Whether the answer is exactly the expected one."""
         return self.answer == self.exchange.answer
 
 
-def examine(
-    panda: Panda, clips: int, seed: int, folder: Path, *, together: bool = False
+def evaluate(
+    panda: Panda, clips: int, seed: int, folder: Path, *, conversation: bool = False
 ) -> Iterator[Verdict]:
-    """Draw films into `folder`, one after another in each style, and ask about each.
+    """Render videos into `folder`, cycling through the renderers, and ask about each.
 
-    With `together`, all that is asked about a film is one conversation.
+    With `conversation`, all questions about a video form one conversation.
     """
     for number in range(clips):
         rng = np.random.default_rng((seed, number))
-        film = random_film(rng)
-        brush = list(BRUSHES)[number % len(BRUSHES)]
+        video = random_video(rng)
+        renderer = list(RENDERERS)[number % len(RENDERERS)]
         writer = WRITERS[int(rng.integers(len(WRITERS)))]
-        pictures = draw(film, brush, all_times(film), rng)
-        path = save(pictures, film, writer, folder / f"{seed}-{number}")
+        pictures = draw(video, renderer, all_times(video), rng)
+        path = save(pictures, video, writer, folder / f"{seed}-{number}")
         clip = panda.open(path)
-        said: list[tuple[str, str]] = []
-        for exchange in exchanges(film, rng):
-            history = said if together else []
+        turns: list[tuple[str, str]] = []
+        for exchange in exchanges(video, rng):
+            history = turns if conversation else []
             for question in exchange.questions:
                 history.append((question, clip.ask(question, history=history, max_tokens=80).text))
-            yield Verdict(film, brush, writer, exchange, history[-1][1])
+            yield Verdict(video, renderer, writer, exchange, history[-1][1])
         path.unlink()
 
 
 def main() -> None:
-    """Parse the command line, ask, print what is right and what is not."""
+    """Parse the command line, evaluate, print the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="tiny", help="name or folder of the model")
     parser.add_argument("--clips", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--together", action="store_true", help="in one conversation a film")
+    parser.add_argument("--conversation", action="store_true", help="one conversation per video")
     options = parser.parse_args()
     panda = Panda.load(options.model)
     with tempfile.TemporaryDirectory() as folder:
-        asked = examine(panda, options.clips, options.seed, Path(folder), together=options.together)
+        asked = evaluate(
+            panda, options.clips, options.seed, Path(folder), conversation=options.conversation
+        )
         verdicts = list(asked)
     report(verdicts)
 
 
 def report(verdicts: list[Verdict]) -> None:
-    """Print every mistake, then the share of right answers by this and by that."""
+    """Print every mistake, then the share of right answers by several groupings."""
     for verdict in verdicts:
         if not verdict.right:
             asked = " / ".join(verdict.exchange.questions)
@@ -87,20 +92,20 @@ def report(verdicts: list[Verdict]) -> None:
 
 
 def _setting(verdict: Verdict) -> str:
-    film = verdict.film
-    size = f"{film.width}x{film.height}"
-    look = f"{film.palette}, on {film.background}, noise {film.noise:g}"
-    return f"[{size}, {film.seconds:g} s, {verdict.writer}, {verdict.brush}, {look}]"
+    video = verdict.video
+    size = f"{video.width}x{video.height}"
+    look = f"{video.palette}, on {video.background}, noise {video.noise:g}"
+    return f"[{size}, {video.seconds:g} s, {verdict.writer}, {verdict.renderer}, {look}]"
 
 
 _GROUPINGS: dict[str, Callable[[Verdict], str]] = {
-    "by brush": lambda v: v.brush,
+    "by renderer": lambda v: v.renderer,
     "by codec": lambda v: v.writer,
-    "by palette": lambda v: v.film.palette,
-    "by background": lambda v: v.film.background,
-    "by noise": lambda v: f"{v.film.noise:g}",
-    "by size": lambda v: f"{v.film.width}x{v.film.height}",
-    "by number of shapes": lambda v: str(len(v.film.actors)),
+    "by palette": lambda v: v.video.palette,
+    "by background": lambda v: v.video.background,
+    "by noise": lambda v: f"{v.video.noise:g}",
+    "by size": lambda v: f"{v.video.width}x{v.video.height}",
+    "by number of shapes": lambda v: str(len(v.video.actors)),
     "by kind of question": lambda v: v.exchange.kind,
     "in all": lambda _: "all",
 }

@@ -1,4 +1,4 @@
-"""Four ways people draw a film of shapes, and four ways they save one."""
+"""Four renderers of synthetic videos, and four video writers."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,39 +10,41 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from tests.tiny.films import BACKGROUNDS, PALETTES, RGB, Film
+from tests.tiny.synthetic_videos import BACKGROUNDS, PALETTES, RGB, SyntheticVideo
 
 Picture = NDArray[np.uint8]
-Brush = Callable[[Picture, str, RGB, float, float, float], Picture]
+Renderer = Callable[[Picture, str, RGB, float, float, float], Picture]
 
 
-def draw(film: Film, brush: str, times: NDArray[np.float64], rng: Generator) -> Iterator[Picture]:
-    """RGB pictures of a film, uint8 (H, W, 3), one for each time from 0 to 1."""
-    backdrop = _backdrop(film)
+def draw(
+    video: SyntheticVideo, renderer: str, times: NDArray[np.float64], rng: Generator
+) -> Iterator[Picture]:
+    """Render RGB frames, uint8 (H, W, 3), at times from 0 to 1."""
+    backdrop = _backdrop(video)
     for time in times:
         picture = backdrop
-        for actor in film.actors:
+        for actor in video.actors:
             x, y, radius = actor.at(float(time))
             if radius:
-                place = (x * film.width, y * film.height, radius * film.height)
-                colour = PALETTES[film.palette][actor.colour]
-                picture = BRUSHES[brush](picture, actor.kind, colour, *place)
-        if film.noise:
-            grain = rng.normal(0, film.noise, picture.shape[:2])[..., None]
+                place = (x * video.width, y * video.height, radius * video.height)
+                colour = PALETTES[video.palette][actor.colour]
+                picture = RENDERERS[renderer](picture, actor.kind, colour, *place)
+        if video.noise:
+            grain = rng.normal(0, video.noise, picture.shape[:2])[..., None]
             picture = np.clip(picture + grain, 0, 255).astype(np.uint8)
         yield picture
 
 
-def all_times(film: Film) -> NDArray[np.float64]:
-    """When each frame of a film is, from 0 to 1."""
-    return np.linspace(0, 1, film.frame_count)
+def all_times(video: SyntheticVideo) -> NDArray[np.float64]:
+    """The time of each frame of a video, from 0 to 1."""
+    return np.linspace(0, 1, video.frame_count)
 
 
-def _backdrop(film: Film) -> Picture:
-    top, bottom, _ = BACKGROUNDS[film.background]
-    share = np.linspace(0, 1, film.height)[:, None, None]
+def _backdrop(video: SyntheticVideo) -> Picture:
+    top, bottom, _ = BACKGROUNDS[video.background]
+    share = np.linspace(0, 1, video.height)[:, None, None]
     column = np.asarray(top) * (1 - share) + np.asarray(bottom) * share
-    return np.broadcast_to(column, (film.height, film.width, 3)).astype(np.uint8)
+    return np.broadcast_to(column, (video.height, video.width, 3)).astype(np.uint8)
 
 
 def _pillow(p: Picture, kind: str, colour: RGB, x: float, y: float, r: float) -> Picture:
@@ -52,7 +54,7 @@ def _pillow(p: Picture, kind: str, colour: RGB, x: float, y: float, r: float) ->
 
 
 def _pillow_smooth(p: Picture, kind: str, colour: RGB, x: float, y: float, r: float) -> Picture:
-    """A mask at four times the size, shrunk."""
+    """Antialiased by a mask of four times the size."""
     height, width = p.shape[:2]
     left, top = max(0, int(x - r - 2)), max(0, int(y - r - 2))
     right, bottom = min(width, int(x + r + 3)), min(height, int(y + r + 3))
@@ -78,7 +80,7 @@ def _pillow_shape(
 
 
 def _opencv(p: Picture, kind: str, colour: RGB, x: float, y: float, r: float) -> Picture:
-    """Whole pixels, no smoothing."""
+    """Whole pixels, no antialiasing."""
     canvas = p.copy()
     cx, cy, size = int(x), int(y), int(r)
     if kind == "circle":
@@ -126,7 +128,7 @@ def _triangle(x: float, y: float, r: float) -> list[tuple[float, float]]:
     return [(x + r * np.sin(a), y - r * np.cos(a)) for a in (0, 2 * np.pi / 3, 4 * np.pi / 3)]
 
 
-BRUSHES: dict[str, Brush] = {
+RENDERERS: dict[str, Renderer] = {
     "pillow": _pillow,
     "pillow smooth": _pillow_smooth,
     "opencv": _opencv,
@@ -136,12 +138,12 @@ BRUSHES: dict[str, Brush] = {
 WRITERS = ("mp4v", "libx264", "libx264", "libvpx-vp9")
 
 
-def save(pictures: Iterator[Picture], film: Film, writer: str, stem: Path) -> Path:
-    """Write a film beside `stem`, with the suffix that suits."""
+def save(pictures: Iterator[Picture], video: SyntheticVideo, writer: str, stem: Path) -> Path:
+    """Write a video at `stem` plus the suffix of the format."""
     if writer == "mp4v":
         path = stem.with_suffix(".mp4")
         fourcc = cv2.VideoWriter.fourcc(*writer)
-        out = cv2.VideoWriter(str(path), fourcc, film.fps, (film.width, film.height))
+        out = cv2.VideoWriter(str(path), fourcc, video.fps, (video.width, video.height))
         assert out.isOpened()
         for picture in pictures:
             out.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
@@ -150,9 +152,9 @@ def save(pictures: Iterator[Picture], film: Film, writer: str, stem: Path) -> Pa
     path = stem.with_suffix(".mp4" if writer == "libx264" else ".webm")
     with av.open(str(path), "w") as container:
         fast = {"preset": "veryfast"} if writer == "libx264" else {"deadline": "realtime"}
-        stream = container.add_stream(writer, rate=film.fps, options={"crf": "25", **fast})
+        stream = container.add_stream(writer, rate=video.fps, options={"crf": "25", **fast})
         assert isinstance(stream, av.VideoStream)
-        stream.width, stream.height, stream.pix_fmt = film.width, film.height, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = video.width, video.height, "yuv420p"
         for picture in pictures:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())

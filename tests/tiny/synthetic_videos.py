@@ -1,6 +1,6 @@
-"""Moving-shape films as someone who never saw this project might script them.
+"""Random videos of moving shapes, independent of `training`.
 
-Nothing here knows of `training`: only the words of `tiny`'s contract are shared.
+Only the vocabulary of `tiny`'s contract is shared.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ PALETTES: dict[str, dict[str, RGB]] = {
         "white": (255, 255, 255),
         "cyan": (0, 255, 255),
     },
-    "pure": {  # what people type who think in (r, g, b)
+    "pure": {  # as typed in (r, g, b)
         "red": (255, 0, 0),
         "green": (0, 255, 0),
         "blue": (0, 0, 255),
@@ -36,7 +36,7 @@ PALETTES: dict[str, dict[str, RGB]] = {
         "white": (255, 255, 255),
         "cyan": (0, 255, 255),
     },
-    "soft": {  # a design system's
+    "soft": {  # of a design system
         "red": (220, 50, 47),
         "green": (56, 161, 70),
         "blue": (38, 99, 235),
@@ -48,7 +48,7 @@ PALETTES: dict[str, dict[str, RGB]] = {
     },
 }
 
-# Shapes that cannot be told from it, or only with doubt, are left out of each.
+# top and bottom colour, and the colours of shapes that would be hard to see on it
 BACKGROUNDS: dict[str, tuple[RGB, RGB, frozenset[str]]] = {
     "black": ((0, 0, 0), (0, 0, 0), frozenset()),
     "white": ((255, 255, 255), (255, 255, 255), frozenset({"white"})),
@@ -66,7 +66,7 @@ NAMED_BACKGROUNDS = {
     "dark blue": "Blue.",
 }
 
-# width, height, frames a second, seconds
+# width, height, frames per second, seconds
 FORMATS = (
     (320, 240, 25, 4.0),
     (320, 240, 25, 4.0),
@@ -105,7 +105,7 @@ class Actor:
 
 
 @dataclass(frozen=True)
-class Film:
+class SyntheticVideo:
     """A clip to be drawn."""
 
     actors: tuple[Actor, ...]  # in the order of ORDER
@@ -123,8 +123,8 @@ class Film:
         return round(self.fps * self.seconds)
 
 
-def random_film(rng: Generator) -> Film:
-    """One to three shapes that keep clear of each other."""
+def random_video(rng: Generator) -> SyntheticVideo:
+    """A video of one to three shapes that never overlap."""
     background = str(rng.choice(list(BACKGROUNDS)))
     width, height, fps, seconds = FORMATS[int(rng.integers(len(FORMATS)))]
     choice = [colour for colour in ORDER if colour not in BACKGROUNDS[background][2]]
@@ -132,9 +132,9 @@ def random_film(rng: Generator) -> Film:
     colours = sorted(rng.choice(choice, count, replace=False).tolist(), key=ORDER.index)
     while True:
         actors = tuple(random_actor(rng, colour, width / height, count) for colour in colours)
-        if _keep_clear(actors, width / height):
+        if _never_overlap(actors, width / height):
             break
-    return Film(
+    return SyntheticVideo(
         actors,
         background,
         float(rng.choice([0, 0, 0, 6, 14])),
@@ -149,7 +149,7 @@ def random_film(rng: Generator) -> Film:
 def random_actor(
     rng: Generator, colour: str, aspect: float, count: int = 1, action: str | None = None
 ) -> Actor:
-    """A shape that does something, well inside a picture of this aspect ratio."""
+    """A shape with an action, well inside a frame of this aspect ratio."""
     action = action or str(rng.choice(ACTIONS))
     size = float(rng.uniform(0.08, 0.2 if count == 1 else 0.14)) * min(1.0, aspect)
     radius = (size, size)
@@ -162,7 +162,7 @@ def random_actor(
     start = end = (x, y)
     if action in DIRECTIONS:
         edge = edge_x if action in ("left", "right") else edge_y
-        low, high = (edge, 1 - edge) if rng.random() < 0.5 else _part_of_the_way(rng, edge)
+        low, high = (edge, 1 - edge) if rng.random() < 0.5 else _partial_path(rng, edge)
         far = (low, high) if action in ("right", "down") else (high, low)
         start, end = ((v, y) if action in ("left", "right") else (x, v) for v in far)
     moment = float(rng.uniform(0.3, 0.7))
@@ -170,14 +170,14 @@ def random_actor(
     return Actor(colour, str(rng.choice(KINDS)), action, start, end, radius, seen)
 
 
-def _part_of_the_way(rng: Generator, edge: float) -> tuple[float, float]:
+def _partial_path(rng: Generator, edge: float) -> tuple[float, float]:
     room = 1 - 2 * edge
     length = room * float(rng.uniform(0.5, 0.9))
     low = edge + float(rng.uniform(0, room - length))
     return low, low + length
 
 
-def _keep_clear(actors: tuple[Actor, ...], aspect: float) -> bool:
+def _never_overlap(actors: tuple[Actor, ...], aspect: float) -> bool:
     for i, one in enumerate(actors):
         for other in actors[:i]:
             for time in np.linspace(0, 1, 21):

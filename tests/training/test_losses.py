@@ -1,4 +1,4 @@
-"""What the training computes is what `panda ask` computes."""
+"""Training computes the same logits as inference."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from pandacli.modeling.configuration_videopanda import VideoPandaConfig
 from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
 from pandacli.modeling.prompt import encode_prefix
 from pandacli.modeling.tokenization_videopanda import VideoPandaTokenizer
-from training.lessons import IGNORED, Batch, Lessons
-from training.network import Pupil, branching_mask, branching_positions
+from training.data import IGNORED, Batch, TrainingData
+from training.losses import ModelWithHeads, branching_mask, branching_positions
 from training.vocabulary import train_vocabulary
 
 
@@ -23,14 +23,14 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> VideoPandaTokenizer:
 
 
 @pytest.fixture
-def lessons(tokenizer: VideoPandaTokenizer) -> Lessons:
+def data(tokenizer: VideoPandaTokenizer) -> TrainingData:
     """Two clips a batch, three dialogues a clip, on a small canvas."""
-    return Lessons(tokenizer, image_size=56, batch_size=2, dialogues=3, seed=0)
+    return TrainingData(tokenizer, image_size=56, batch_size=2, dialogues=3, seed=0)
 
 
 @pytest.fixture
-def pupil(tokenizer: VideoPandaTokenizer) -> Pupil:
-    """A small untrained model with its reading heads."""
+def model(tokenizer: VideoPandaTokenizer) -> ModelWithHeads:
+    """A small untrained model with its auxiliary heads."""
     torch.manual_seed(0)
     config = VideoPandaConfig(
         image_size=56,
@@ -42,30 +42,30 @@ def pupil(tokenizer: VideoPandaTokenizer) -> Pupil:
         vocab_size=len(tokenizer),
         initializer_range=0.2,
     )
-    return Pupil(VideoPandaForConditionalGeneration(config), tokenizer).eval()
+    return ModelWithHeads(VideoPandaForConditionalGeneration(config), tokenizer).eval()
 
 
 @pytest.fixture
-def batch(lessons: Lessons) -> Batch:
+def batch(data: TrainingData) -> Batch:
     """One batch of clips."""
-    return lessons.draw(np.random.default_rng(0))
+    return data.draw(np.random.default_rng(0))
 
 
-def test_dialogues_side_by_side_cost_what_they_cost_one_at_a_time(
-    pupil: Pupil, batch: Batch, tokenizer: VideoPandaTokenizer
+def test_packed_dialogues_have_loss_of_single_dialogues(
+    model: ModelWithHeads, batch: Batch, tokenizer: VideoPandaTokenizer
 ) -> None:
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):  # as in training
-        together = pupil(batch, hints=0.0).answer
-        pupil.model.set_attn_implementation("sdpa")
+        together = model(batch, auxiliary_weight=0.0).answer
+        model.model.set_attn_implementation("sdpa")
         losses = []
         for clip in range(len(batch.text)):
-            pixels = pupil._pixels(batch)[clip : clip + 1]
+            pixels = model._pixels(batch)[clip : clip + 1]
             for number in batch.dialogue[clip].unique().tolist():
                 own = batch.dialogue[clip] == number
                 if number == 0:
                     continue
                 ids = torch.tensor(encode_prefix(tokenizer) + batch.text[clip, own].tolist())
-                logits = pupil.model(input_ids=ids[None], pixel_values=pixels).logits[0]
+                logits = model.model(input_ids=ids[None], pixel_values=pixels).logits[0]
                 target = batch.target[clip, own]
                 asked = target != IGNORED
                 losses.append(
@@ -77,7 +77,7 @@ def test_dialogues_side_by_side_cost_what_they_cost_one_at_a_time(
     assert together.item() == pytest.approx(alone.item(), rel=0.01)
 
 
-def test_a_dialogue_sees_the_prefix_and_its_own_past_only() -> None:
+def test_mask_allows_prefix_and_own_past() -> None:
     mask = branching_mask(torch.tensor([[1, 1, 2, 2]]), prefix_length=2)[0, 0] == 0
     assert mask.int().tolist() == [
         [1, 1, 1, 0, 0, 0],
@@ -87,22 +87,20 @@ def test_a_dialogue_sees_the_prefix_and_its_own_past_only() -> None:
     ]
 
 
-def test_every_dialogue_counts_on_from_the_prefix() -> None:
+def test_positions_continue_from_prefix() -> None:
     positions = branching_positions(torch.tensor([[0, 1, 0, 1]]), prefix_length=3)
     assert positions.tolist() == [[0, 1, 2, 3, 4, 3, 4]]
 
 
-def test_targets_are_the_answers_and_the_stop_after_each(
-    batch: Batch, tokenizer: VideoPandaTokenizer
-) -> None:
+def test_targets_are_answers_with_eos(batch: Batch, tokenizer: VideoPandaTokenizer) -> None:
     first = batch.target[0][batch.dialogue[0] == 1]
     answered = first[first != IGNORED].tolist()
     assert answered[-1] == tokenizer.eos_id
     assert tokenizer.decode(answered).endswith(".")
 
 
-def test_pictures_teach_without_questions(pupil: Pupil, lessons: Lessons) -> None:
+def test_image_batch_has_auxiliary_loss_only(model: ModelWithHeads, data: TrainingData) -> None:
     with torch.autocast("cpu", torch.bfloat16):
-        losses = pupil(lessons.draw_pictures(np.random.default_rng(0)), hints=1.0)
+        losses = model(data.draw_images(np.random.default_rng(0)), auxiliary_weight=1.0)
     assert not losses.asked
     assert losses.total.item() > 0

@@ -1,4 +1,4 @@
-"""What `tiny` in 8 bits has seen of a clip, it says the same of from the disk."""
+"""`tiny` in 8 bits gives the same answers from a prefix cached on disk."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +9,9 @@ import pytest
 from pandacli import Panda
 from pandacli.prefix_cache.clip import ClipPrefixes
 from pandacli.video.clip import Clip
-from tests.tiny.brushes import BRUSHES, WRITERS, all_times, draw, save
-from tests.tiny.film_questions import exchanges
-from tests.tiny.films import random_film
+from tests.tiny.renderers import RENDERERS, WRITERS, all_times, draw, save
+from tests.tiny.synthetic_videos import random_video
+from tests.tiny.video_questions import exchanges
 from training.drawing import write_clip
 from training.evaluate import scene_for
 from training.questions import QUESTION_KINDS
@@ -21,28 +21,24 @@ Conversations = list[list[str]]
 
 @pytest.fixture(scope="module")
 def rounded() -> Panda:
-    """`tiny` in 8 bits, whose prefixes are rounded to half precision."""
+    """`tiny` in 8 bits, whose prefixes are stored in half precision."""
     return Panda.load("tiny", device="cpu", quant="8bit", engine="torch")
 
 
-def films_of_another_hand(
-    count: int, seed: int, folder: Path
-) -> Iterator[tuple[Path, Conversations]]:
-    """Clips, and what is asked about each."""
+def independent_videos(count: int, seed: int, folder: Path) -> Iterator[tuple[Path, Conversations]]:
+    """Independently rendered clips, each with its conversations."""
     for number in range(count):
         rng = np.random.default_rng((seed, number))
-        film = random_film(rng)
-        brush = list(BRUSHES)[number % len(BRUSHES)]
+        video = random_video(rng)
+        renderer = list(RENDERERS)[number % len(RENDERERS)]
         writer = WRITERS[int(rng.integers(len(WRITERS)))]
-        pictures = draw(film, brush, all_times(film), rng)
-        path = save(pictures, film, writer, folder / f"film-{seed}-{number}")
-        yield path, [list(exchange.questions) for exchange in exchanges(film, rng)]
+        pictures = draw(video, renderer, all_times(video), rng)
+        path = save(pictures, video, writer, folder / f"video-{seed}-{number}")
+        yield path, [list(exchange.questions) for exchange in exchanges(video, rng)]
 
 
-def films_as_in_training(
-    count: int, seed: int, folder: Path
-) -> Iterator[tuple[Path, Conversations]]:
-    """Clips, and a question of each kind about them, a few a clip."""
+def training_videos(count: int, seed: int, folder: Path) -> Iterator[tuple[Path, Conversations]]:
+    """Clips rendered as in training, with a few kinds of questions each."""
     for number in range(count):
         rng = np.random.default_rng((2**40 + seed, number))
         kinds = [QUESTION_KINDS[(5 * number + i) % len(QUESTION_KINDS)] for i in range(5)]
@@ -53,7 +49,7 @@ def films_as_in_training(
 
 
 def answers(panda: Panda, path: Path, asked: Conversations, folder: Path) -> list[str]:
-    """The answer that ends each conversation; the prefix is kept in, or comes from, a folder."""
+    """The last answer of each conversation; the prefix is cached in `folder`."""
     clip = panda.open(path, cache=ClipPrefixes(Clip(path), 8, folder=folder))
     given = []
     for questions in asked:
@@ -66,7 +62,7 @@ def answers(panda: Panda, path: Path, asked: Conversations, folder: Path) -> lis
 
 
 def compare(panda: Panda, clips: Iterator[tuple[Path, Conversations]], folder: Path) -> int:
-    """Ask about each clip before and after its prefix is on the disk; how many times."""
+    """Compare the answers before and after the prefix is on disk; the number of questions."""
     asked = 0
     for number, (path, conversations) in enumerate(clips):
         place = folder / f"kept-{number}"
@@ -77,19 +73,15 @@ def compare(panda: Panda, clips: Iterator[tuple[Path, Conversations]], folder: P
     return asked
 
 
-def test_answers_about_films_as_in_training_are_the_same(rounded: Panda, tmp_path: Path) -> None:
-    assert compare(rounded, films_as_in_training(3, 5, tmp_path), tmp_path) == 15
+def test_training_videos_same_answers_from_disk(rounded: Panda, tmp_path: Path) -> None:
+    assert compare(rounded, training_videos(3, 5, tmp_path), tmp_path) == 15
 
 
 @pytest.mark.slow
-def test_answers_about_many_films_of_another_hand_are_the_same(
-    rounded: Panda, tmp_path: Path
-) -> None:
-    assert compare(rounded, films_of_another_hand(3, 6, tmp_path), tmp_path) > 20
+def test_many_independent_videos_same_answers_from_disk(rounded: Panda, tmp_path: Path) -> None:
+    assert compare(rounded, independent_videos(3, 6, tmp_path), tmp_path) > 20
 
 
 @pytest.mark.slow
-def test_answers_about_many_films_as_in_training_are_the_same(
-    rounded: Panda, tmp_path: Path
-) -> None:
-    assert compare(rounded, films_as_in_training(12, 6, tmp_path), tmp_path) == 60
+def test_many_training_videos_same_answers_from_disk(rounded: Panda, tmp_path: Path) -> None:
+    assert compare(rounded, training_videos(12, 6, tmp_path), tmp_path) == 60
