@@ -25,7 +25,7 @@ from rich.table import Table
 
 from benchmarks.one_form import CLIP
 from pandacli import Panda
-from pandacli.prefix_cache.clip import ClipPrefixes
+from pandacli.prefix_cache.clip_cache import ClipCache
 from pandacli.video.clip import Clip
 
 QUESTION = "What happens in this video?"
@@ -40,7 +40,7 @@ def look(checkpoint: str, how_run: dict[str, Any], folder: Path) -> dict[str, An
     """
     panda = Panda.load(checkpoint, **how_run)
     started = perf_counter()
-    kept = ClipPrefixes(Clip(CLIP), _FRAMES, budget=_ROOM, folder=folder)
+    kept = ClipCache(Clip(CLIP), _FRAMES, budget=_ROOM, folder=folder)
     opened = panda.open(CLIP, num_frames=_FRAMES, cache=kept)
     stats = opened.ask(QUESTION, max_tokens=1).stats
     first = perf_counter() - started

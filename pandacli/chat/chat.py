@@ -16,7 +16,7 @@ from pandacli.video.clip import Clip
 
 if TYPE_CHECKING:
     from pandacli.inference import AnswerStream, Panda, VideoSession
-    from pandacli.prefix_cache.clip import ClipPrefixes
+    from pandacli.prefix_cache.clip_cache import ClipCache
     from pandacli.video import Frames
 
 
@@ -55,7 +55,7 @@ class SampledClip:
     side: int
     num_frames: int
     system: str | None = None
-    kept: "ClipPrefixes | None" = None
+    kept: "ClipCache | None" = None
 
     @property
     def seen(self) -> "Frames":

@@ -108,7 +108,7 @@ def ask(
         with watch.measure("frames"):
             kept = keeping.look_up(wanted, chosen, screen)
             sampled, seconds = None, 0.0
-            if kept is None or not kept.any:
+            if kept is None or kept.is_empty:
                 sampled, seconds = read_clip(wanted, chosen["frames"], screen, loading=loading)
         with watch.paused():
             offer_download(chosen["model"], screen, **how_run)

@@ -25,12 +25,12 @@ def cache(
     keeps more of it, PANDA_CACHE_SIZE=0 nothing. Piped, there are tabs between
     size, time of the last use, model, range and clip.
     """
-    from pandacli.prefix_cache.disk import Prefixes
+    from pandacli.prefix_cache.store import PrefixStore
     from pandacli.terminal.listings import prefixes_json, show_prefixes
 
     chosen = settings.resolve({"json": json, "cache-size": None, "debug": debug})
     screen = Screen()
-    prefixes = Prefixes(chosen["cache-size"])
+    prefixes = PrefixStore(chosen["cache-size"])
     if clear:
         freed = prefixes.bytes
         if not prefixes.clear():

@@ -20,7 +20,7 @@ from pandacli.video.clip import Clip, local_file
 if TYPE_CHECKING:
     from pandacli.chat.chat import Chat, SampledClip
     from pandacli.chat.transcript import Transcript
-    from pandacli.prefix_cache.clip import ClipPrefixes
+    from pandacli.prefix_cache.clip_cache import ClipCache
     from pandacli.video import Frames
 
 _SETTABLE = ("temperature", "max-tokens", "seed")
@@ -177,7 +177,7 @@ def _as_before(given: dict[str, Any], earlier: "Transcript", video: str | None) 
 
 def _subject(
     clip: Clip,
-    kept: "ClipPrefixes | None",
+    kept: "ClipCache | None",
     frames: "Frames",
     seconds: float,
     chosen: dict[str, Any],

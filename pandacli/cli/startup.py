@@ -27,7 +27,7 @@ from pandacli.video.clip import VIDEO_SUFFIXES, Clip
 if TYPE_CHECKING:
     from pandacli import Panda
     from pandacli.inference import VideoSession
-    from pandacli.prefix_cache.clip import ClipPrefixes
+    from pandacli.prefix_cache.clip_cache import ClipCache
     from pandacli.video import Frames
 
 EXAMPLE = 'panda ask clip.mp4 "what happens?"'
@@ -227,7 +227,7 @@ def load_model(
     return panda
 
 
-def look_up(clip: Clip, chosen: dict[str, Any], screen: Screen) -> "ClipPrefixes | None":
+def look_up(clip: Clip, chosen: dict[str, Any], screen: Screen) -> "ClipCache | None":
     """Returns what is kept of a clip, and takes more; None where nothing is to be kept.
 
     Args:
@@ -238,12 +238,12 @@ def look_up(clip: Clip, chosen: dict[str, Any], screen: Screen) -> "ClipPrefixes
     if not chosen["cache-size"]:
         return None
     with screen.status("reading frames"):
-        from pandacli.prefix_cache.clip import ClipPrefixes
+        from pandacli.prefix_cache.clip_cache import ClipCache
         from pandacli.video.container import check_file  # a pipe would keep us waiting
 
         try:
             check_file(clip.path)
-            return ClipPrefixes(
+            return ClipCache(
                 clip, chosen["frames"], budget=chosen["cache-size"], whole=chosen["full-hash"]
             )
         except (PandaError, OSError):

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 
 from pandacli.diagnostics.facts import Bytes, Fact, Section, Value, find, find_all
-from pandacli.inference.planning.cgroup import core_limit, usable_memory
+from pandacli.inference.planning.cgroup import core_limit, cpu_flags, usable_memory
 
 INSTRUCTIONS = {
     "x86_64": ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"),
@@ -40,16 +40,6 @@ def machine_facts() -> list[Section]:
         Section("Memory", find_all("memory", _memory)),
         Section("CUDA", [find("driver", _driver), *find_all("cards", _cards)]),
     ]
-
-
-def cpu_flags(cpuinfo: Path = _CPUINFO) -> set[str] | None:
-    """The instruction sets of the processor in Linux's names; None where they are not told."""
-    try:
-        text = cpuinfo.read_text()
-    except OSError:
-        return None
-    line = re.search(r"^(?:flags|Features)\s*:(.*)", text, re.MULTILINE)
-    return set(line[1].split()) if line else None
 
 
 def cpu_model() -> str:

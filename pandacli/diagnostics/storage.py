@@ -15,7 +15,7 @@ from pandacli.checkpoints import DEFAULT_MODEL
 from pandacli.checkpoints.resolve import find_checkpoint
 from pandacli.diagnostics.facts import Bytes, Fact, Section, Value, find, find_all
 from pandacli.errors import DeviceError, ModelError, UsageError
-from pandacli.prefix_cache.disk import prefixes_folder
+from pandacli.prefix_cache.store import prefixes_folder
 
 if TYPE_CHECKING:
     from pandacli.inference.planning.planner import Plan

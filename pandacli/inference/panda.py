@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pandacli.inference.session import VideoSession
     from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
     from pandacli.modeling.tokenization_videopanda import VideoPandaTokenizer
-    from pandacli.prefix_cache.clip import ClipPrefixes
+    from pandacli.prefix_cache.clip_cache import ClipCache
     from pandacli.quantization import Quant
     from pandacli.quantization.conversion import Report
     from pandacli.video import Clip, Frames
@@ -148,7 +148,7 @@ class Panda:
         num_frames: int = 8,
         system: str | None = None,
         frames_seconds: float = 0.0,
-        cache: "bool | ClipPrefixes" = False,
+        cache: "bool | ClipCache" = False,
     ) -> "VideoSession":
         """Read the frames of a clip, to ask about it.
 
@@ -161,8 +161,8 @@ class Panda:
             frames_seconds: For `Frames`: how long reading them took, for the statistics.
             cache: Look for what was computed of the clip before on the disk, in which case no
                 frames are read, and let `VideoSession.keep` put it there; at most 4 GB are kept, if
-                neither `PANDA_CACHE_SIZE` nor `ClipPrefixes` says otherwise. It needs a path or a
-                `Clip`, or `ClipPrefixes`. Every bit is kept: a greedy answer is the same with and
+                neither `PANDA_CACHE_SIZE` nor `ClipCache` says otherwise. It needs a path or a
+                `Clip`, or `ClipCache`. Every bit is kept: a greedy answer is the same with and
                 without it.
 
         Raises:
@@ -179,7 +179,9 @@ class Panda:
             raise TypeError("start and end belong to a path; a Clip has its own, Frames are read")
         if isinstance(video, Frames):
             if cache is True:
-                raise TypeError("nobody knows which file Frames are of: give ClipPrefixes as cache")
+                raise TypeError(
+                    "Frames do not say which file they are from: give a ClipCache as cache"
+                )
             frames, clip = video, cache.clip if cache else None
         else:
             clip = video if isinstance(video, Clip) else Clip(local_file(video), start, end)
@@ -233,11 +235,11 @@ class Panda:
         )
 
 
-def _on_disk(clip: "Clip", num_frames: int) -> "ClipPrefixes | None":
-    from pandacli.prefix_cache.clip import ClipPrefixes
-    from pandacli.prefix_cache.disk import usual_budget
+def _on_disk(clip: "Clip", num_frames: int) -> "ClipCache | None":
+    from pandacli.prefix_cache.clip_cache import ClipCache
+    from pandacli.prefix_cache.store import default_budget
 
     try:
-        return ClipPrefixes(clip, num_frames) if usual_budget() else None
+        return ClipCache(clip, num_frames) if default_budget() else None
     except OSError:  # the reader of the frames says what is wrong with it
         return None

@@ -1,10 +1,21 @@
 """The KV cache of a clip: its prefix, computed once, and behind it the turns asked last."""
 
+from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
+from pandacli.checkpoints.identity import DamagedError
+from pandacli.errors import ModelError
 from pandacli.inference.backends import Sequence, SequenceBatch
+from pandacli.inference.planning.cgroup import cpu_flags
+from pandacli.prefix_cache.clip_cache import CacheModel
+from pandacli.quantization.int8 import input_steps
+
+if TYPE_CHECKING:
+    from pandacli.inference.panda import Panda
 
 
 class PrefixCache:
@@ -73,3 +84,45 @@ def _common_start(ours: list[int], theirs: list[int]) -> int:
     """How many ids two sequences have in common before they part."""
     pairs = zip(ours, theirs, strict=False)
     return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(ours), len(theirs)))
+
+
+def cache_model(panda: "Panda") -> CacheModel:
+    """What the prefix cache has to know of a model."""
+
+    def digest() -> str | None:
+        try:
+            return panda.identity
+        except DamagedError:
+            raise
+        except ModelError:  # its files can no longer be read
+            return None
+
+    context: int = panda.model.config.max_position_embeddings
+    return CacheModel(panda.name, panda.quant, panda.engine, context, numerics(panda), digest)
+
+
+def numerics(panda: "Panda") -> dict[str, Any]:
+    """What decides how the keys and values of a model are rounded, apart from its weights."""
+    facts: dict[str, Any] = {
+        "quant": panda.quant,
+        "engine": panda.engine,
+        "dtype": panda.dtype,
+        "device": panda.device.partition(":")[0],
+        "torch": torch.__version__,
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "versions": {name: version(name) for name in ("transformers", "av", "pillow")},
+    }
+    if panda.device.startswith("cuda") and torch.cuda.is_available():
+        cards = (device for device in panda.devices if device.startswith("cuda"))
+        facts["cards"] = sorted({torch.cuda.get_device_name(card) for card in cards})
+    if panda.engine == "torch" and panda.quant != "none":
+        facts["input_steps"] = input_steps()
+    if panda.engine != "torch":  # these choose their kernels by the instructions of the CPU
+        facts["instructions"] = sorted(cpu_flags() or ())
+    if panda.engine == "bitsandbytes":
+        facts["bitsandbytes"] = version("bitsandbytes")
+    if panda.engine == "llama":
+        from pandacli.quantization.llama_library import VERSION
+
+        facts["llama"] = VERSION
+    return facts

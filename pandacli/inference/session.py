@@ -28,16 +28,16 @@ from pandacli.inference.generation import (
 )
 from pandacli.inference.planning.devices import free_memory, memory_errors, peak_memory
 from pandacli.inference.planning.memory import position_bytes
-from pandacli.inference.prefix import PrefixCache
+from pandacli.inference.prefix import PrefixCache, cache_model
 from pandacli.modeling.patches import count_tokens
 from pandacli.modeling.prompt import encode_prefix, encode_prompt
-from pandacli.prefix_cache.clip import KeptPrefix
+from pandacli.prefix_cache.clip_cache import CachedPrefix
 from pandacli.video import preprocess
 
 if TYPE_CHECKING:
     from pandacli.inference import backends
     from pandacli.inference.panda import Panda
-    from pandacli.prefix_cache.clip import ClipPrefixes
+    from pandacli.prefix_cache.clip_cache import ClipCache
     from pandacli.video import Clip, Frames
 
 History = Sequence[tuple[str, str | Sequence[int]]]
@@ -58,7 +58,7 @@ class VideoSession:
         system: The system prompt.
         frames_seconds: How long reading the frames took.
         clip: The file that the frames are of, where it may be read (again).
-        on_disk: Prefixes of the clip on the disk; None to look at none and keep none.
+        on_disk: PrefixStore of the clip on the disk; None to look at none and keep none.
 
     Attributes:
         frames: What was sampled from the clip. Where the prefix was found on the disk and no
@@ -78,7 +78,7 @@ class VideoSession:
         frames_seconds: float,
         *,
         clip: "Clip | None" = None,
-        on_disk: "ClipPrefixes | None" = None,
+        on_disk: "ClipCache | None" = None,
     ) -> None:
         started = perf_counter()
         self._panda = panda
@@ -299,7 +299,7 @@ class VideoSession:
             return
         try:
             with memory_errors(self._panda.memory_hint):
-                self._kept.keep(self._prefix, self.frames)
+                self._kept.save(self._prefix, self.frames)
         except OSError as error:
             why = f"{error.filename}: {error.strerror}" if error.filename else str(error)
             raise PandaError(f"could not cache the clip: {why}") from error
@@ -380,7 +380,7 @@ class VideoSession:
 
     def _read_prefix(self) -> PrefixCache:
         if self._prefix is None:
-            reading = self._kept.restore() if self._kept else None
+            reading = self._kept.restore(self._panda.backend.restore) if self._kept else None
             computed = reading is None
             self._prefix = PrefixCache(reading or self._compute_prefix(), computed=computed)
             self._video_tokens = self._prefix.length - len(self._ids) + self._num_frames
@@ -398,8 +398,12 @@ class VideoSession:
         reading.prefill(embedded)
         return reading
 
-    def _look_for_prefix(self) -> KeptPrefix | None:
-        return KeptPrefix(self._panda, self._on_disk, self._ids) if self._on_disk else None
+    def _look_for_prefix(self) -> CachedPrefix | None:
+        return (
+            CachedPrefix(cache_model(self._panda), self._on_disk, self._ids)
+            if self._on_disk
+            else None
+        )
 
     def _sample(self) -> "Frames":
         from pandacli.video import sample_frames

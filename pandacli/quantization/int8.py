@@ -75,7 +75,7 @@ class Int8Linear(nn.Module):
         count = len(tokens)
         peak = tokens.abs().amax(1, keepdim=True).clamp_min(_TINY)
         twice, added = _taken_twice(tokens, peak)
-        steps = _input_steps()
+        steps = input_steps()
         rows = tokens.new_empty(count + added + 1, self.in_features)
         scaled = torch.div(tokens, peak, out=rows[:count])
         exact = scaled[twice]
@@ -127,7 +127,7 @@ def _set_range(row: Tensor, steps: int) -> None:
 
 
 @cache
-def _input_steps() -> int:
+def input_steps() -> int:
     """Into how many steps the kernel of this CPU may divide the magnitude of an input.
 
     Told by a product that is right only where pairs are added in more than 16 bits.

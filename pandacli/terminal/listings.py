@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from pandacli.checkpoints.description import CheckpointInfo
 from pandacli.checkpoints.inventory import ModelState, digests
 from pandacli.checkpoints.registry import KnownModel
-from pandacli.prefix_cache.disk import Entry, Prefixes
+from pandacli.prefix_cache.store import Entry, PrefixStore
 from pandacli.terminal.console import Screen
 from pandacli.terminal.report import json_text, size
 from pandacli.terminal.text import sanitize_line
@@ -245,7 +245,7 @@ class _Row(NamedTuple):
     video: str
 
 
-def show_prefixes(prefixes: Prefixes, screen: Screen) -> None:
+def show_prefixes(prefixes: PrefixStore, screen: Screen) -> None:
     """Prints a row for each clip, the one used last first; on a terminal in columns, up to 100.
 
     What they take together, and may take, is said on stderr.
@@ -265,14 +265,14 @@ def show_prefixes(prefixes: Prefixes, screen: Screen) -> None:
     screen.notice(f"{many}, {size(prefixes.bytes)} ({limit}) in {prefixes.folder}")
 
 
-def prefixes_json(prefixes: Prefixes, *, pretty: bool) -> str:
+def prefixes_json(prefixes: PrefixStore, *, pretty: bool) -> str:
     """Returns one JSON object with all clips; sizes are in bytes."""
     record = {
         "path": str(prefixes.folder),
         "bytes": prefixes.bytes,
         "budget_bytes": prefixes.budget,
         "clips": [
-            asdict(entry.label)
+            asdict(entry.metadata)
             | {
                 "bytes": entry.bytes,
                 "last_used": _moment(entry).isoformat(timespec="seconds"),
@@ -285,7 +285,7 @@ def prefixes_json(prefixes: Prefixes, *, pretty: bool) -> str:
 
 
 def _row(entry: Entry) -> _Row:
-    label = entry.label
+    label = entry.metadata
     start, end = label.start, label.end
     whole = start is None and end is None
     ends = "the end" if end is None else format_time(end)

@@ -20,7 +20,7 @@ from pandacli.chat.conversation import Conversation
 from pandacli.inference import Answer, VideoSession
 from pandacli.inference.continuous_batching import Ask
 from pandacli.modeling import VideoPandaConfig, VideoPandaForConditionalGeneration
-from pandacli.prefix_cache.clip import ClipPrefixes
+from pandacli.prefix_cache.clip_cache import ClipCache
 from pandacli.video import Clip
 
 QUESTIONS = [
@@ -99,7 +99,7 @@ def open_cached(loaded: Panda, clip: Path, tmp_path: Path) -> Callable[[], Video
     """Opens the clip, with its prefix from a folder if it was kept there."""
 
     def open_one() -> VideoSession:
-        return loaded.open(clip, cache=ClipPrefixes(Clip(clip), 8, folder=tmp_path / "kept"))
+        return loaded.open(clip, cache=ClipCache(Clip(clip), 8, folder=tmp_path / "kept"))
 
     return open_one
 
@@ -190,11 +190,11 @@ def test_another_process_answers_the_same_from_the_disk(
 import json, sys
 from pathlib import Path
 from pandacli import Panda
-from pandacli.prefix_cache.clip import ClipPrefixes
+from pandacli.prefix_cache.clip_cache import ClipCache
 from pandacli.video import Clip
 folder, quant, engine, clip, kept, tokens, *questions = sys.argv[1:]
 panda = Panda.load(folder, device="cpu", quant=quant, engine=engine)
-opened = panda.open(clip, cache=ClipPrefixes(Clip(Path(clip)), 8, folder=Path(kept)))
+opened = panda.open(clip, cache=ClipCache(Clip(Path(clip)), 8, folder=Path(kept)))
 answers = [opened.ask(question, max_tokens=int(tokens)) for question in questions]
 read = answers[0].stats.prefilled_tokens == answers[0].stats.question_tokens
 print(json.dumps([read, [answer.ids for answer in answers]]))

@@ -23,7 +23,7 @@ def tokens(*shape: int) -> Tensor:
 def _every_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on this CPU, and as on one that adds in 16 bits."""
     if request.param == "63 steps":
-        monkeypatch.setattr(int8, "_input_steps", lambda: 63)
+        monkeypatch.setattr(int8, "input_steps", lambda: 63)
 
 
 def error(weight: Tensor, inputs: Tensor) -> float:

@@ -1,19 +1,19 @@
-"""A clip is known by its content."""
+"""Keys of the prefix cache: a clip is identified by its content."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from pandacli.prefix_cache import clip as module
-from pandacli.prefix_cache.clip import clip_digest
+from pandacli.prefix_cache import key
+from pandacli.prefix_cache.key import clip_digest, entry_name
 
 
 @pytest.fixture
 def long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that is too long to be read whole, of which every tenth byte or so is."""
-    monkeypatch.setattr(module, "_WHOLE", 5000)
-    monkeypatch.setattr(module, "_BLOCK", 30)
+    """A file too long to be hashed whole: about every tenth byte is."""
+    monkeypatch.setattr(key, "_HASHED_WHOLE", 5000)
+    monkeypatch.setattr(key, "_BLOCK", 30)
     path = tmp_path / "long.mp4"
     path.write_bytes(bytes(range(256)) * 40)
     return path
@@ -28,7 +28,7 @@ def change(path: Path, place: int) -> None:
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def test_a_short_file_is_its_content_whatever_its_name_and_time(tmp_path: Path) -> None:
+def test_short_files_of_same_content_have_same_digest(tmp_path: Path) -> None:
     one, other = tmp_path / "a.mp4", tmp_path / "b.mp4"
     one.write_bytes(b"frames")
     other.write_bytes(b"frames")
@@ -36,7 +36,7 @@ def test_a_short_file_is_its_content_whatever_its_name_and_time(tmp_path: Path) 
     assert clip_digest(one) == clip_digest(other)
 
 
-def test_a_byte_makes_a_short_file_another(tmp_path: Path) -> None:
+def test_changed_byte_of_short_file_changes_digest(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     path.write_bytes(b"x" * 4000)
     before = clip_digest(path)
@@ -45,13 +45,13 @@ def test_a_byte_makes_a_short_file_another(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", [0, 29, -1])
-def test_the_ends_of_a_long_file_are_looked_at(long: Path, place: int) -> None:
+def test_ends_of_long_file_are_hashed(long: Path, place: int) -> None:
     before = clip_digest(long)
     change(long, place)
     assert clip_digest(long) != before
 
 
-def test_blocks_between_are_looked_at(long: Path) -> None:
+def test_blocks_in_the_middle_of_long_file_are_hashed(long: Path) -> None:
     before = clip_digest(long)
     status = long.stat()
     long.write_bytes(b"\0" * 5000 + long.read_bytes()[5000:])
@@ -59,21 +59,27 @@ def test_blocks_between_are_looked_at(long: Path) -> None:
     assert clip_digest(long) != before
 
 
-def test_a_long_file_that_was_touched_is_another(long: Path) -> None:
+def test_touched_long_file_changes_digest(long: Path) -> None:
     before = clip_digest(long)
     os.utime(long, (1, 1))
     assert clip_digest(long) != before
 
 
-def test_a_byte_makes_a_long_file_another_though_its_time_is_set_back(long: Path) -> None:
+def test_unsampled_byte_of_long_file_changes_digest_despite_restored_mtime(long: Path) -> None:
     before = clip_digest(long)
     change(long, 35)  # outside of the sample
     assert clip_digest(long) != before
 
 
-def test_every_byte_counts_and_no_time_where_that_is_wanted(long: Path) -> None:
+def test_whole_digest_covers_every_byte_and_ignores_times(long: Path) -> None:
     before = clip_digest(long, whole=True)
     os.utime(long, (1, 1))
     assert clip_digest(long, whole=True) == before
     change(long, 35)
     assert clip_digest(long, whole=True) != before
+
+
+def test_entry_name_is_that_of_earlier_versions() -> None:
+    numerics = {"quant": "8bit", "engine": "llama", "versions": {"av": "18.1"}}
+    name = entry_name("0" * 16, "f" * 64, numerics, [1, 2, 3])
+    assert name == "0000000000000000-283d5ab16071b65339683d46c6872bd6"

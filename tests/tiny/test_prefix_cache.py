@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pandacli import Panda
-from pandacli.prefix_cache.clip import ClipPrefixes
+from pandacli.prefix_cache.clip_cache import ClipCache
 from pandacli.video.clip import Clip
 from tests.tiny.renderers import RENDERERS, WRITERS, all_times, draw, save
 from tests.tiny.synthetic_videos import random_video
@@ -50,7 +50,7 @@ def training_videos(count: int, seed: int, folder: Path) -> Iterator[tuple[Path,
 
 def answers(panda: Panda, path: Path, asked: Conversations, folder: Path) -> list[str]:
     """The last answer of each conversation; the prefix is cached in `folder`."""
-    clip = panda.open(path, cache=ClipPrefixes(Clip(path), 8, folder=folder))
+    clip = panda.open(path, cache=ClipCache(Clip(path), 8, folder=folder))
     given = []
     for questions in asked:
         said: list[tuple[str, str]] = []

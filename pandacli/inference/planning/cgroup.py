@@ -4,12 +4,14 @@ The limits are those of Linux's control groups, both versions (cgroups(7)); else
 none to be found.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
+_CPUINFO = Path("/proc/cpuinfo")
 _GROUPS = Path("/proc/self/cgroup")
 _MOUNT = Path("/sys/fs/cgroup")
 _UNLIMITED = 2**60  # version 1 writes a number near 2**63 where there is no limit
@@ -62,6 +64,16 @@ _MEMORY_FILES = {
     1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     2: ("memory.max", "memory.current", "inactive_file"),
 }
+
+
+def cpu_flags(cpuinfo: Path = _CPUINFO) -> set[str] | None:
+    """The instruction sets of the CPU in Linux's names; None where they are not listed."""
+    try:
+        text = cpuinfo.read_text()
+    except OSError:
+        return None
+    line = re.search(r"^(?:flags|Features)\s*:(.*)", text, re.MULTILINE)
+    return set(line[1].split()) if line else None
 
 
 def _folders(controller: str, groups: Path, mount: Path) -> Iterator[tuple[int, Path]]:

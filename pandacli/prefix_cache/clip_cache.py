@@ -1,0 +1,251 @@
+"""Look up the KV cache of a clip on disk, and write it there."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from pandacli.errors import ModelError
+from pandacli.prefix_cache.key import clip_key, entry_name, file_state
+from pandacli.prefix_cache.store import Entry, Metadata, PrefixStore
+from pandacli.video.clip import Clip
+
+if TYPE_CHECKING:
+    from pandacli.video import Frames
+
+
+class ClipCache:
+    """The cache entries of one clip, sampled at a number of frames.
+
+    Args:
+        clip: The file and the range.
+        num_frames: How many frames the model is shown.
+        budget: The most bytes that all entries take together; None for `default_budget`.
+        whole: Identify the clip by all of its bytes, however long it is.
+        folder: Where entries are; None for the usual place.
+
+    Raises:
+        OSError: The file cannot be read.
+        UsageError: No budget is given, and `PANDA_CACHE_SIZE` is not a size.
+    """
+
+    def __init__(
+        self,
+        clip: Clip,
+        num_frames: int,
+        *,
+        budget: int | None = None,
+        whole: bool = False,
+        folder: Path | None = None,
+    ) -> None:
+        self.clip, self.num_frames = clip, num_frames
+        self.store = PrefixStore(budget, folder)
+        self._state = file_state(clip.path)  # before hashing: a later change must show
+        self.key = clip_key(clip, num_frames, whole=whole)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no entry of this clip, of whatever model."""
+        return not self.store.has_clip(self.key)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the file has not changed since it was hashed."""
+        try:
+            return file_state(self.clip.path) == self._state
+        except OSError:
+            return False
+
+
+@dataclass(frozen=True)
+class CacheModel:
+    """The model that a prefix is computed with, as far as the cache has to know it.
+
+    Args:
+        name: What the user calls it.
+        quant: "none", "8bit" or "4bit".
+        engine: The backend that computes it.
+        context: The most positions it can hold.
+        numerics: What decides how results are rounded: precision, device, versions.
+        digest: Returns the sha256 of the checkpoint, which may read all of it; None where its
+            files can no longer be read.
+    """
+
+    name: str
+    quant: str
+    engine: str
+    context: int
+    numerics: Mapping[str, Any]
+    digest: Callable[[], str | None]
+
+
+class Restored(Protocol):
+    """A sequence read from a file."""
+
+    @property
+    def length(self) -> int:
+        """How many positions it has."""
+        ...
+
+
+class Savable(Restored, Protocol):
+    """A computed prefix."""
+
+    @property
+    def saved_bytes(self) -> int:
+        """About what `save` will write."""
+        ...
+
+    def save(self, path: Path) -> None:
+        """Write the prefix into a file."""
+        ...
+
+
+_Sequence = TypeVar("_Sequence", bound=Restored)
+
+
+class CachedPrefix:
+    """The cached prefix of a clip for one model.
+
+    Args:
+        model: The model.
+        clip: The entries of the clip.
+        ids: The tokens of the prefix, with a placeholder for each frame.
+    """
+
+    def __init__(self, model: CacheModel, clip: ClipCache, ids: list[int]) -> None:
+        self.clip = clip
+        self._model, self._ids = model, ids
+        # without an entry of the clip, a large model need not be hashed now
+        self._entry = None if clip.is_empty else self._find()
+        self._is_stored = self._entry is not None
+        if self._entry:
+            clip.store.touch(self._entry, self._video)
+
+    @property
+    def tokens(self) -> int | None:
+        """How many positions it has; None where there is no entry."""
+        return self._entry.metadata.tokens if self._entry else None
+
+    def frames(self) -> "Frames | None":
+        """The sampled frames without their pixels; None where there is no usable entry."""
+        if self._entry is None:
+            return None
+        try:
+            return _frames_from_json(self._entry.frames())
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
+            self._discard()
+            return None
+
+    def restore(self, load: Callable[[Path], _Sequence]) -> _Sequence | None:
+        """Load the KV cache; None where there is no entry, or it was damaged and is now removed.
+
+        Args:
+            load: Reads the KV file, and raises ModelError where it is damaged.
+
+        Raises:
+            DeviceError: There is too little memory.
+        """
+        if self._entry is None:
+            return None
+        try:
+            sequence = load(self._entry.kv)
+        except ModelError:
+            self._discard()
+            return None
+        if sequence.length != self._entry.metadata.tokens:
+            self._discard()
+            return None
+        return sequence
+
+    def save(self, prefix: Savable, frames: "Frames") -> None:
+        """Write a computed prefix, unless it is there or is larger than the budget.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        if self._is_stored or not self.clip.is_current:
+            return
+        name = self._name()
+        if name is None:
+            return
+        if self.clip.store.find(name) is None:
+            self.clip.store.add(
+                name,
+                self._metadata(prefix.length),
+                _frames_to_json(frames),
+                prefix.save,
+                prefix.saved_bytes,
+            )
+        self._is_stored = True
+
+    @property
+    def _video(self) -> str:
+        return str(self.clip.clip.path.absolute())
+
+    def _find(self) -> Entry | None:
+        name = self._name()
+        entry = self.clip.store.find(name) if name else None
+        # every frame's placeholder stands for at least one token
+        if entry and not len(self._ids) <= entry.metadata.tokens <= self._model.context:
+            self.clip.store.remove(entry.folder)
+            return None
+        return entry
+
+    def _discard(self) -> None:
+        if self._entry:
+            self.clip.store.remove(self._entry.folder)
+        self._entry, self._is_stored = None, False
+
+    def _name(self) -> str | None:
+        digest = self._model.digest()
+        if digest is None:
+            return None
+        return entry_name(self.clip.key, digest, self._model.numerics, self._ids)
+
+    def _metadata(self, tokens: int) -> Metadata:
+        clip, model = self.clip.clip, self._model
+        return Metadata(
+            video=self._video,
+            start=clip.start,
+            end=clip.end,
+            frames=self.clip.num_frames,
+            model=model.name,
+            quant=model.quant,
+            engine=model.engine,
+            tokens=tokens,
+        )
+
+
+def _frames_to_json(frames: "Frames") -> dict[str, Any]:
+    return {
+        "indices": [int(index) for index in frames.indices],
+        "times": [float(time) for time in frames.times],
+        "notices": list(frames.notices),
+        "info": asdict(frames.info),
+    }
+
+
+def _frames_from_json(fields: Mapping[str, Any]) -> "Frames":
+    """Frames with no pixels, `pixels` (0, height, width, 3).
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError, OverflowError: A field is not valid.
+    """
+    import numpy as np
+
+    from pandacli.video import Frames, VideoInfo
+
+    timestamps = tuple(map(float, fields["info"]["timestamps"]))
+    info = VideoInfo(**fields["info"] | {"timestamps": timestamps})
+    indices, times = tuple(map(int, fields["indices"])), tuple(map(float, fields["times"]))
+    if not indices or len(indices) != len(times):
+        raise ValueError("frames without times")
+    numbers = (info.width, info.height, info.fps, info.frame_count, info.duration)
+    if not all(math.isfinite(number) for number in (*times, *timestamps, *numbers)):
+        raise ValueError("times that are not finite")
+    if not isinstance(info.codec, str) or not isinstance(info.constant_rate, bool):
+        raise ValueError("invalid facts of a video")
+    pixels = np.empty((0, int(info.height), int(info.width), 3), np.uint8)
+    return Frames(pixels, indices, times, info, tuple(map(str, fields["notices"])))

@@ -1,0 +1,341 @@
+"""Entries of the prefix cache on disk, within a budget.
+
+    PREFIXES/<clip digest>-<model digest>/        digests of what the entry depends on
+        entry.json      its metadata; the mtime is the time of the last use
+        frames.json     what was sampled from the clip
+        kv              the keys and values
+    PREFIXES/<the same>.<random>.partial/         being written or removed
+
+PREFIXES is the folder `prefixes` of `PANDA_HOME` where that is set, else of the platform's cache
+folder. A folder gets its name when it is complete, and loses it before anything in it is deleted,
+so processes need no lock: an open file stays readable, and a removed entry is computed again.
+"""
+
+import errno
+import json
+import os
+import re
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import platformdirs
+
+from pandacli.checkpoints.registry import panda_home
+from pandacli.errors import UsageError
+from pandacli.file_io import atomic_write_text, read_object, replace_durably
+from pandacli.units import byte_count
+
+VARIABLE = "PANDA_CACHE_SIZE"
+BUDGET = 4_000_000_000
+"""The default budget of all entries together, in bytes."""
+
+_FORMAT = 1
+_METADATA, _FRAMES, _KV = "entry.json", "frames.json", "kv"
+_NAME = re.compile(r"[0-9a-f]{16}-[0-9a-f]{32}")
+_PARTIAL = re.compile(_NAME.pattern + r"\..+\.partial")
+_METADATA_BYTES = 1 << 16
+_MAX_NUMBER = 1 << 32  # of frames, positions and seconds: larger ones are damage
+_ABANDONED_SECONDS = 3600.0  # a partial folder older than that has no writer any more
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What an entry holds, in the user's words.
+
+    Attributes:
+        video: The path of the clip when it was last used.
+        start: Where the range begins, in seconds; None for the beginning.
+        end: Where it ends; None for the end.
+        frames: How many frames the model is shown.
+        model: The name that the user called the model by.
+        quant: "none", "8bit" or "4bit".
+        engine: The backend that computed it.
+        tokens: How many positions it has.
+    """
+
+    video: str
+    start: float | None
+    end: float | None
+    frames: int
+    model: str
+    quant: str
+    engine: str
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A cached prefix.
+
+    Attributes:
+        folder: Its folder.
+        metadata: What it holds.
+        bytes: What it takes on the disk.
+        used: When it was last used, in seconds since the epoch.
+    """
+
+    folder: Path
+    metadata: Metadata
+    bytes: int
+    used: float
+
+    @property
+    def kv(self) -> Path:
+        """The file of keys and values."""
+        return self.folder / _KV
+
+    def frames(self) -> dict[str, Any]:
+        """The frames that were given to `PrefixStore.add`.
+
+        Raises:
+            OSError, ValueError: The file is damaged.
+        """
+        return read_object(self.folder / _FRAMES)
+
+
+def default_budget() -> int:
+    """The budget in bytes where the caller names none: `PANDA_CACHE_SIZE`, or `BUDGET`.
+
+    Raises:
+        UsageError: The variable is not a size.
+    """
+    text = os.environ.get(VARIABLE)
+    try:
+        return byte_count(text) if text else BUDGET
+    except ValueError as error:
+        raise UsageError(f"{VARIABLE}: {error}") from error
+
+
+def prefixes_folder() -> Path:
+    """The folder of all entries."""
+    if os.environ.get("PANDA_HOME"):
+        return panda_home() / "prefixes"
+    return platformdirs.user_cache_path("panda") / "prefixes"
+
+
+class PrefixStore:
+    """The cached prefixes of this machine.
+
+    Args:
+        budget: The most bytes that they take together; the least recently used are removed first.
+            None for `default_budget`.
+        folder: Where they are; None for `prefixes_folder`.
+
+    Raises:
+        UsageError: No budget is given, and `PANDA_CACHE_SIZE` is not a size.
+    """
+
+    def __init__(self, budget: int | None = None, folder: Path | None = None) -> None:
+        self.budget = default_budget() if budget is None else budget
+        self.folder = folder or prefixes_folder()
+
+    def has_clip(self, key: str) -> bool:
+        """Whether there is an entry of a clip, of whatever model; no file is read."""
+        return any(name.startswith(f"{key}-") for name in self._names(_NAME))
+
+    def find(self, name: str) -> Entry | None:
+        """The entry of this name, or None; a damaged one is removed."""
+        folder = self.folder / name
+        if not os.path.lexists(folder):
+            return None
+        entry = _read_entry(folder)
+        if entry is None:
+            self.remove(folder)
+        return entry
+
+    def entries(self, limit: int | None = None) -> list[Entry]:
+        """Up to `limit` entries, most recently used first; damaged ones are removed."""
+        names = (Path(folder.path).name for folder in reversed(self._by_last_use()))
+        return list(islice(filter(None, map(self.find, names)), limit))
+
+    @property
+    def count(self) -> int:
+        """How many entries there are, damaged ones included; no file is read."""
+        return len(self._names(_NAME))
+
+    @property
+    def bytes(self) -> int:
+        """What all entries and partial folders take on the disk."""
+        return sum(f.bytes for f in self._by_last_use()) + sum(map(_folder_bytes, self._partials()))
+
+    def touch(self, entry: Entry, video: str) -> None:
+        """Record that an entry is used now, for a clip at this path."""
+        path = entry.folder / _METADATA
+        with suppress(OSError):  # read-only, or just removed by another process
+            if video == entry.metadata.video:
+                os.utime(path)
+            else:
+                atomic_write_text(path, _to_json(replace(entry.metadata, video=video)))
+
+    def add(
+        self,
+        name: str,
+        metadata: Metadata,
+        frames: Mapping[str, Any],
+        write: Callable[[Path], None],
+        expected_bytes: int,
+    ) -> bool:
+        """Write an entry, unless it is larger than the budget.
+
+        Args:
+            name: Of `entry_name`.
+            metadata: What it holds.
+            frames: The facts of the frames, for `Entry.frames`.
+            write: Writes keys and values into a file.
+            expected_bytes: About how long that file will be.
+
+        Returns:
+            Whether it was written.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        if expected_bytes > self.budget:
+            return False
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._evict(expected_bytes)
+        if shutil.disk_usage(self.folder).free < expected_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
+        partial = Path(tempfile.mkdtemp(prefix=f"{name}.", suffix=".partial", dir=self.folder))
+        try:
+            write(partial / _KV)
+            (partial / _FRAMES).write_text(json.dumps(frames), encoding="utf-8")
+            (partial / _METADATA).write_text(_to_json(metadata), encoding="utf-8")
+            written = _folder_bytes(partial)
+            if written > self.budget:
+                return False
+            try:
+                replace_durably(partial, self.folder / name)
+            except OSError:
+                if not (self.folder / name).is_dir():  # else another process has just written it
+                    raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        if written > expected_bytes:
+            self._evict(0)
+        return True
+
+    def remove(self, folder: Path) -> bool:
+        """Remove an entry or a partial folder; returns whether it is gone."""
+        removed = folder.with_name(f"{folder.name}.{os.urandom(4).hex()}.partial")
+        try:
+            folder.rename(removed)
+        except OSError:
+            return not os.path.lexists(folder)  # another process may have removed it
+        if removed.is_symlink() or not removed.is_dir():
+            removed.unlink(missing_ok=True)
+        else:
+            shutil.rmtree(removed, ignore_errors=True)
+        return not os.path.lexists(removed)
+
+    def clear(self) -> bool:
+        """Remove all entries and partial folders; returns whether nothing is left."""
+        for folder in (*(self.folder / name for name in self._names(_NAME)), *self._partials()):
+            self.remove(folder)
+        return not (self._names(_NAME) or self._partials())
+
+    def _evict(self, wanted: int) -> None:
+        """Remove abandoned partial folders, then the least recently used entries, to make room.
+
+        No file is opened: there may be thousands of entries.
+        """
+        now = time.time()
+        for partial in self._partials():
+            with suppress(OSError):
+                if now - partial.stat().st_mtime > _ABANDONED_SECONDS:
+                    self.remove(partial)
+        folders = self._by_last_use()
+        total = sum(folder.bytes for folder in folders)
+        for folder in folders:
+            if total + wanted <= self.budget:
+                break
+            self.remove(Path(folder.path))
+            total -= folder.bytes
+
+    def _by_last_use(self) -> list["_Folder"]:
+        """The entries, least recently used first; folders that lack a file are removed."""
+        found = []
+        for name in self._names(_NAME):
+            path = f"{self.folder}/{name}"
+            if folder := _stat_folder(path):
+                found.append(folder)
+            else:
+                self.remove(Path(path))
+        return sorted(found, key=lambda folder: folder.used)
+
+    def _partials(self) -> list[Path]:
+        return [self.folder / name for name in self._names(_PARTIAL)]
+
+    def _names(self, pattern: re.Pattern[str]) -> list[str]:
+        try:
+            return [name for name in os.listdir(self.folder) if pattern.fullmatch(name)]  # noqa: PTH208
+        except OSError:  # missing or unreadable
+            return []
+
+
+class _Folder(NamedTuple):
+    path: str
+    bytes: int
+    used: float
+
+
+def _stat_folder(path: str) -> _Folder | None:
+    """Size and last use of an entry; None where it lacks a file or one is not a regular file."""
+    total, used = 0, 0.0
+    for name in (_KV, _FRAMES, _METADATA):
+        try:
+            status = os.stat(f"{path}/{name}")  # noqa: PTH116  (pathlib is slow for thousands)
+        except OSError:
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        total += status.st_size
+        used = status.st_mtime
+    return _Folder(path, total, used)
+
+
+def _read_entry(path: Path) -> Entry | None:
+    """The entry in a folder; None where it is damaged or of another format."""
+    folder = _stat_folder(str(path))
+    if folder is None:
+        return None
+    try:
+        fields = read_object(path / _METADATA, _METADATA_BYTES)
+        if fields.pop("format") != _FORMAT:
+            return None
+        metadata = Metadata(**fields)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return Entry(path, metadata, folder.bytes, folder.used) if _is_valid(metadata) else None
+
+
+def _is_valid(metadata: Metadata) -> bool:
+    texts = (metadata.video, metadata.model, metadata.quant, metadata.engine)
+    counts = (metadata.frames, metadata.tokens)
+    seconds = [moment for moment in (metadata.start, metadata.end) if moment is not None]
+    return (
+        all(isinstance(text, str) for text in texts)
+        and all(type(count) is int and 0 < count < _MAX_NUMBER for count in counts)
+        and all(type(moment) in (int, float) and 0 <= moment < _MAX_NUMBER for moment in seconds)
+    )
+
+
+def _to_json(metadata: Metadata) -> str:
+    return json.dumps({"format": _FORMAT, **asdict(metadata)}, indent=1) + "\n"
+
+
+def _folder_bytes(folder: Path) -> int:
+    total = 0
+    with suppress(OSError):  # just removed, or unreadable
+        for path in folder.iterdir():
+            with suppress(OSError):  # just replaced or removed
+                total += path.stat().st_size
+    return total
