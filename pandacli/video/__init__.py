@@ -1,20 +1,17 @@
-"""From a video file to the tensor of frames that the model looks at.
+"""From a video file to the tensor of frames that the model sees.
 
-    clip        what the user names: a file and a range of time in it
-    sampling    which frames to look at
-    container   opening a file; refusing what is not one file with pictures in it
-    stream      what the container says, without decoding
-    pictures    a decoded frame to what a player shows of it
-    images      the images that Pillow reads
-    sources     PyAV and Pillow as walks over decoded frames
-    leaps       the quick way to a few frames, where a file can be trusted
-    reader      exact frames by number
-    info        the facts about a file
-    frames      a clip's sampled frames, with their times
-    canvas      frames to what the model sees
+    clip           a video file and a time range in it
+    container      opening files, and refusing what is not one file with pictures in it
+    stream         the timestamp index of a video stream, read without decoding
+    images         conversion of decoded frames to RGB; images through Pillow
+    sources        decoders as iterators over frames
+    seeking        keyframe seeking: the fast path to a few frames
+    decoder        exact frames by number
+    info           duration, frame rate and timestamps of a file
+    sampling       the frames of a clip that the model sees
+    preprocessing  letterboxing and normalisation
 
-The names below are loaded when first used, so that importing this package, or
-`pandacli.video.clip`, costs neither numpy nor FFmpeg.
+The names below are imported on first use, so that this package costs neither numpy nor FFmpeg.
 """
 
 from importlib import import_module
@@ -26,6 +23,14 @@ if TYPE_CHECKING:
     from pandacli.video.info import VideoInfo, probe
     from pandacli.video.preprocessing import content_box, fit_to_box, preprocess
     from pandacli.video.sampling import Frames, sample_frames, sample_indices
+
+_MODULES = {
+    "clip": ("Clip", "format_time", "parse_time"),
+    "decoder": ("read_frames",),
+    "info": ("VideoInfo", "probe"),
+    "preprocessing": ("content_box", "fit_to_box", "preprocess"),
+    "sampling": ("Frames", "sample_frames", "sample_indices"),
+}
 
 __all__ = [
     "Clip",
@@ -42,26 +47,12 @@ __all__ = [
     "sample_indices",
 ]
 
-_HOME = {
-    "Clip": "clip",
-    "Frames": "sampling",
-    "VideoInfo": "info",
-    "content_box": "preprocessing",
-    "fit_to_box": "preprocessing",
-    "format_time": "clip",
-    "parse_time": "clip",
-    "preprocess": "preprocessing",
-    "probe": "info",
-    "read_frames": "decoder",
-    "sample_frames": "sampling",
-    "sample_indices": "sampling",
-}
-
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -1,7 +1,4 @@
-"""A clip: a video file and the range of time in it that is asked about.
-
-Nothing heavy is imported here; the command line reads its arguments with this module alone.
-"""
+"""A clip: a video file and a time range in it. No heavy imports, for argument parsing."""
 
 import os
 import re
@@ -13,22 +10,20 @@ from pandacli.errors import ClipError, UsageError
 
 _CLOCK = re.compile(r"(?:(?P<hours>\d+):)?(?P<minutes>\d+):(?P<seconds>\d+(?:\.\d*)?)", re.ASCII)
 _SECONDS = re.compile(r"\d+(?:\.\d*)?|\.\d+", re.ASCII)
-_LONGEST = 1e9
-"""Seconds, 31 years: later moments are in no video, and past what decoders can count."""
-_SHOWN = 40  # characters of a text in an error
+_MAX_SECONDS = 1e9  # 31 years, past the range of decoders
+_MAX_SHOWN = 40  # characters of a text in an error
+_MAX_SHOWN_ADDRESS = 200
 VIDEO_SUFFIXES = (
     *(".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
     *(".mts", ".ogv", ".ts", ".webm", ".wmv"),
 )
-"""How names of videos end, as a rule."""
+"""Common suffixes of video files, used for completion."""
 _ADDRESS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+):(?P<rest>//.*)", re.IGNORECASE | re.DOTALL)
-_KNOWN_ADDRESS = re.compile(  # a `Path` has lost one of its slashes
+_KNOWN_ADDRESS = re.compile(  # `Path` collapses the two slashes
     r"(?P<scheme>file|https?|ftps?|sftp|rtsps?|rtmps?|rtp|udp|tcp|srt|mms|s3|gs|data)"
     r":(?P<rest>/.*)|data:.*[,;].*",
     re.IGNORECASE | re.DOTALL,
 )
-_SHOWN_OF_ADDRESS = 200
-"""Characters of an address that an error shows."""
 _FORMS = "a time is written as seconds (12.5), m:ss (1:02) or h:mm:ss (1:02:03.5)"
 
 
@@ -37,14 +32,13 @@ class Clip:
     """A video file and a time range in it.
 
     Attributes:
-        path: The file; it may be given as a `file://` address.
-        start: First moment asked about, in seconds from the beginning; None for the beginning.
-        end: The moment at which the range stops, in seconds; None for the end of the file.
+        path: The file; may be given as a `file://` address.
+        start: Start of the range in seconds; None for the beginning of the file.
+        end: End of the range in seconds; None for the end of the file.
 
     Raises:
-        ClipError: `path` is the address of something that is not a file on this machine.
-        UsageError: `start` is not before `end`, or one of them is negative, not a number or
-            longer than any video.
+        ClipError: `path` is an address of something other than a local file.
+        UsageError: `start` is not before `end`, or one of them is out of range.
     """
 
     path: Path
@@ -55,7 +49,7 @@ class Clip:
         object.__setattr__(self, "path", local_file(self.path))
         for moment in (self.start, self.end):
             if moment is not None and not is_moment(moment):
-                limit = "before 0" if moment < 0 else f"after {_LONGEST:.0f}"
+                limit = "before 0" if moment < 0 else f"after {_MAX_SECONDS:.0f}"
                 which = limit if moment == moment else "at nan"
                 raise UsageError(f"a clip cannot start or end {which} seconds", _FORMS)
         if self.end is not None and self.end <= (self.start or 0.0):
@@ -67,8 +61,8 @@ class Clip:
 
 
 def is_moment(seconds: float) -> bool:
-    """Whether a number of seconds can be a time in a video; nan, infinities and less than 0 not."""
-    return 0 <= seconds <= _LONGEST
+    """Whether a number of seconds can be a time in a video: finite and not negative."""
+    return 0 <= seconds <= _MAX_SECONDS
 
 
 def local_file(name: str | os.PathLike[str]) -> Path:
@@ -89,17 +83,17 @@ def local_file(name: str | os.PathLike[str]) -> Path:
 
             return as_on_disk(Path("/" + unquote(path, errors="surrogateescape").lstrip("/")))
     shown = f"{scheme}://{rest.lstrip('/')}" if rest else text
-    if len(shown) > _SHOWN_OF_ADDRESS:
-        shown = shown[:_SHOWN_OF_ADDRESS] + "..."
+    if len(shown) > _MAX_SHOWN_ADDRESS:
+        shown = shown[:_MAX_SHOWN_ADDRESS] + "..."
     raise ClipError(
         f"{shown} is not a file on this machine", "panda reads files; download it first"
     )
 
 
 def as_on_disk(path: Path) -> Path:
-    """A path, each part of it in the form of Unicode in which it is there; as it is if it is not.
+    """Match each part of a path to the Unicode form (NFC or NFD) that exists on disk.
 
-    Accents are composed (NFC) or decomposed (NFD), by the habits of the system that named the file.
+    A path that does not exist in any form is returned unchanged.
     """
     if str(path).isascii() or os.path.lexists(path):
         return path
@@ -108,18 +102,18 @@ def as_on_disk(path: Path) -> Path:
     found = Path(path.anchor)
     for part in path.parts[1:] if path.anchor else path.parts:
         forms = (part, normalize("NFC", part), normalize("NFD", part))
-        there = next((form for form in forms if os.path.lexists(found / form)), None)
-        if there is None:
+        existing = next((form for form in forms if os.path.lexists(found / form)), None)
+        if existing is None:
             return path
-        found /= there
+        found /= existing
     return found
 
 
 def parse_time(text: str) -> float:
-    """Seconds from what a user typed: "62.5", "1:02.5" or "0:01:02.5", all 62.5.
+    """Parse a time as a user types it: "62.5", "1:02.5" or "0:01:02.5", all 62.5 seconds.
 
     Raises:
-        UsageError: The text is no time, minutes or seconds in it pass 59, or no video is so long.
+        UsageError: The text is not a time, minutes or seconds exceed 59, or it is out of range.
     """
     stripped = text.strip()
     if _SECONDS.fullmatch(stripped):
@@ -127,30 +121,30 @@ def parse_time(text: str) -> float:
     else:
         clock = _CLOCK.fullmatch(stripped)
         if clock is None:
-            raise UsageError(f"{_shortened(text)!r} is not a time", _FORMS)
+            raise UsageError(f"{_shorten(text)!r} is not a time", _FORMS)
         # float takes any number of digits, int does not
         hours, minutes, seconds = (float(clock[name] or 0) for name in _CLOCK.groupindex)
         if seconds >= 60 or (clock["hours"] is not None and minutes >= 60):
             raise UsageError(
-                f"{_shortened(text)!r} is not a time: minutes and seconds go up to 59", _FORMS
+                f"{_shorten(text)!r} is not a time: minutes and seconds go up to 59", _FORMS
             )
         total = hours * 3600 + minutes * 60 + seconds
     if not is_moment(total):
-        raise UsageError(f"{_shortened(text)!r} is not a time: no video is so long", _FORMS)
+        raise UsageError(f"{_shorten(text)!r} is not a time: no video is so long", _FORMS)
     return total
 
 
 def format_time(seconds: float) -> str:
-    """A moment for reading, to the millisecond: 62.5 is "1:02.5", 3723 is "1:02:03".
+    """Format seconds to the millisecond: 62.5 is "1:02.5", 3723 is "1:02:03".
 
-    What a damaged file says may be no time; such a number is written as it is.
+    A number that cannot be a time, as from a damaged file, is formatted in seconds.
     """
     (shown,) = format_times([seconds])
     return shown
 
 
 def format_times(moments: Sequence[float]) -> list[str]:
-    """Moments for reading, all with as many decimals as one of them needs, up to three."""
+    """Format several times with the same number of decimals, at most three."""
     thousandths = [round(seconds * 1000) for seconds in moments if is_moment(abs(seconds))]
     decimals = next(n for n in range(4) if all(t % 10 ** (3 - n) == 0 for t in thousandths))
     return [_clock(seconds, decimals) for seconds in moments]
@@ -168,5 +162,5 @@ def _clock(seconds: float, decimals: int) -> str:
     return sign + clock + (f".{fraction:03}"[: decimals + 1] if decimals else "")
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+def _shorten(text: str) -> str:
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"

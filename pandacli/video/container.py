@@ -1,8 +1,7 @@
-"""Opening a video file, and refusing what is not one file with pictures in it.
+"""Open a video file, and refuse everything that is not one file with pictures in it.
 
-A clip is one file, so that its bytes decide the frames. A playlist names other files: it is
-recognised by its first bytes, or by the format that FFmpeg detects, and refused before FFmpeg
-opens anything it names. For the same reason a file name is never a pattern (`img%03d.png`).
+A clip is one file. Playlists are recognised by their first bytes or by FFmpeg's format, and refused
+before FFmpeg opens the files they name; file names are never patterns (`img%03d.png`).
 """
 
 import os
@@ -25,15 +24,15 @@ av.logging.set_level(None)
 
 NOT_VIDEO = "give a video file, such as .mp4, .mkv, .webm, .mov, .avi or .gif"
 MAX_PIXELS = 200_000_000
-"""The largest frame that is decoded; its RGB picture takes 600 MB."""
+"""Pixels of the largest frame that is decoded, 600 MB as RGB."""
 
 _TEXT_FORMATS = {"tty", "ffmetadata", "lrc"}
-"""Formats by which FFmpeg makes pictures, or nothing, out of text."""
+"""Formats in which FFmpeg renders text, or nothing."""
 _PLAYLIST_FORMATS = {
     *("hls", "dash", "concat", "imf", "webm_dash_manifest", "smoothstreaming", "hds"),
     *("sdp", "rtsp", "rtp", "sap", "lavfi", "avisynth", "vapoursynth", "vobsub"),
 }
-"""Formats whose demuxers open other files, addresses or devices."""
+"""Formats whose demuxers open other files, URLs or devices."""
 _PLAYLIST_SUFFIXES = {
     *(".m3u", ".m3u8", ".mpd", ".ffconcat", ".pls", ".asx", ".wax", ".wvx", ".wmx", ".ram"),
     *(".smil", ".smi", ".xspf", ".wpl", ".zpl", ".f4m", ".ism", ".ismc", ".sdp", ".cpl"),
@@ -41,22 +40,22 @@ _PLAYLIST_SUFFIXES = {
 _PLAYLIST_START = re.compile(
     r"#extm3u|ffconcat\s+version|\[playlist\]|\[reference\]|\[internetshortcut\]|rtsptext|smiltext"
     r"|v=0\s*\n.*\nm="
-    # Possessive and atomic: what has been skipped is not tried in another way.
+    # possessive and atomic, so that there is no backtracking
     r"|(?:(?><\?.*?\?>|<!--.*?-->|<!doctype[^>]*>)\s*+)*+<(?:[a-z0-9]+:)?"
     r"(?:mpd|smil|asx|playlist|smoothstreamingmedia|manifest|assetmap|packinglist"
     r"|compositionplaylist)[\s>]",
     re.DOTALL,
 )
-_SNIFFED = 4096
-_MOST_BOXES = 1000
+_SNIFF_BYTES = 4096
+_MAX_BOXES = 1000
 _TS_PACKET, _TS_SYNC = 188, 0x47
 
 
 def check_file(path: Path) -> None:
-    """Make sure that there is a file with something in it, and that it may be read.
+    """Check that a path is a readable regular file with content, and not a playlist.
 
     Raises:
-        ClipError: It is missing, empty, a playlist, no regular file, or not ours to read.
+        ClipError: It is missing, empty, a playlist, not a regular file, or not readable.
     """
     try:
         status = path.stat()
@@ -67,13 +66,13 @@ def check_file(path: Path) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise ClipError(f"{path} is a directory", NOT_VIDEO)
     if not stat.S_ISREG(status.st_mode):
-        # A pipe or a device might keep us waiting for ever, and cannot be read twice.
+        # a pipe or device may block, and cannot be read twice
         raise ClipError(f"{path} is not a regular file", "save the video to a file first")
     if status.st_size == 0:
         raise ClipError(f"{path} is empty", NOT_VIDEO)
     try:
         with path.open("rb") as file:
-            start = file.read(_SNIFFED)
+            start = file.read(_SNIFF_BYTES)
     except PermissionError:
         raise ClipError(f"{path} may not be read", "ask for permission to read it") from None
     except OSError as error:
@@ -84,13 +83,13 @@ def check_file(path: Path) -> None:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """The container at `path`, open in PyAV for as long as the block lasts.
+    """Open the container at `path` in PyAV.
 
     Raises:
-        ClipError: It is in no format that FFmpeg knows, a playlist, or too damaged to tell.
+        ClipError: FFmpeg does not know the format, it is a playlist, or it is too damaged to open.
     """
     try:
-        # The absolute path, which FFmpeg takes for nothing but a local file.
+        # FFmpeg cannot take an absolute path for a URL
         container = av.open(str(path.absolute()), metadata_errors="replace", options=_options())
     except (av.error.FFmpegError, OSError, ValueError):
         if _lacks_index(path):
@@ -103,16 +102,13 @@ def opened(path: Path) -> Iterator[Any]:
 
 
 def _lacks_index(path: Path) -> bool:
-    """Whether a file begins as MP4 or QuickTime and has no `moov` box, as where its end is cut off.
-
-    Boxes: ISO/IEC 14496-12, 4.2.
-    """
+    """Whether an MP4 or QuickTime file has no `moov` box (ISO/IEC 14496-12, 4.2), as if cut off."""
     names: list[bytes] = []
     try:
         with path.open("rb") as file:
             end = file.seek(0, os.SEEK_END)
             start = 0
-            while start + 8 <= end and len(names) < _MOST_BOXES:
+            while start + 8 <= end and len(names) < _MAX_BOXES:
                 file.seek(start)
                 header = file.read(16)
                 names.append(header[4:8])
@@ -129,7 +125,7 @@ def _lacks_index(path: Path) -> bool:
 
 @cache
 def _options() -> dict[str, str]:
-    """What keeps FFmpeg to the file itself, and to frames of a sane size, from the first byte."""
+    """Options that limit FFmpeg to the file itself and to frames of a sane size."""
     allowed = sorted(av.formats_available - _PLAYLIST_FORMATS)
     return {
         "format_whitelist": ",".join(allowed),
@@ -140,7 +136,7 @@ def _options() -> dict[str, str]:
 
 
 def _names_other_files(path: Path, start: bytes) -> bool:
-    """Whether a file that begins with these bytes is a playlist."""
+    """Whether a file starting with these bytes is a playlist."""
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         text = start.decode("utf-16", "replace")
     else:
@@ -158,16 +154,16 @@ def _playlist(path: Path) -> ClipError:
 
 
 def video_streams(container: Any) -> list[Any]:
-    """The streams worth looking at, the best first; none where there is no video.
+    """The candidate video streams, the best first.
 
-    Cover pictures never are, and thumbnails and tracks of one frame only where there is no other.
+    Cover pictures are left out; thumbnails and tracks of one frame if there are others.
     """
     if container.format.name in _TEXT_FORMATS:
         return []
     kinds = av.stream.Disposition
     streams = [s for s in container.streams.video if not s.disposition & kinds.attached_pic]
-    for aside in (kinds.timed_thumbnails, kinds.still_image, kinds.dependent):
-        streams = [s for s in streams if not s.disposition & aside] or streams
+    for minor in (kinds.timed_thumbnails, kinds.still_image, kinds.dependent):
+        streams = [s for s in streams if not s.disposition & minor] or streams
     streams = [s for s in streams if s.frames != 1] or streams
     best = container.streams.best("video")
     return sorted(streams, key=lambda stream: (stream is not best, -_area(stream), stream.index))
@@ -178,19 +174,19 @@ def _area(stream: Any) -> int:
     return codec.width * codec.height if codec is not None else -1
 
 
-def without_video(path: Path, container: Any) -> ClipError:
-    """What to say of a container in which there is no stream to look at."""
+def no_video_error(path: Path, container: Any) -> ClipError:
+    """The error for a container without a video stream."""
     if container.format.name in _TEXT_FORMATS:
         return ClipError(f"{path} is text, not a video", NOT_VIDEO)
-    if is_scrambled(path):  # FFmpeg may take it for anything
-        return encrypted(path)
+    if is_scrambled(path):  # FFmpeg may detect any format
+        return encrypted_error(path)
     if container.streams.audio:
         return ClipError(f"{path} has sound but no picture", NOT_VIDEO)
     return ClipError(f"{path} has no video in it", NOT_VIDEO)
 
 
-def encrypted(path: Path) -> ClipError:
-    """What to say of a file that cannot be decoded without a key."""
+def encrypted_error(path: Path) -> ClipError:
+    """The error for a file that needs a key."""
     return ClipError(f"{path} is encrypted", "give a copy without copy protection")
 
 
@@ -198,7 +194,7 @@ def is_scrambled(path: Path) -> bool:
     """Whether a file is an MPEG transport stream of which most packets are scrambled."""
     with suppress(OSError), path.open("rb") as file:
         start = file.read(_TS_PACKET * 20_000)
-        for size in (_TS_PACKET, _TS_PACKET + 4):  # the latter with the times of arrival, .m2ts
+        for size in (_TS_PACKET, _TS_PACKET + 4):  # .m2ts adds arrival times
             packets = range(size - _TS_PACKET, len(start) - _TS_PACKET, size)
             if packets and all(start[at] == _TS_SYNC for at in packets[:100]):
                 scrambled = sum(start[at + 3] >> 6 > 1 for at in packets)
@@ -207,16 +203,16 @@ def is_scrambled(path: Path) -> bool:
 
 
 def check_size(path: Path, width: int, height: int, pixel_aspect: Fraction = Fraction(1)) -> None:
-    """Make sure that frames are not too large to decode, as the header says or, failing it, Pillow.
+    """Check that frames are not too large to decode.
 
     Args:
         path: The file.
-        width: Of a stored frame.
-        height: Of a stored frame.
-        pixel_aspect: Width of a pixel over its height; frames are shown with square pixels.
+        width: Stored width, 0 where FFmpeg does not say.
+        height: Stored height, likewise.
+        pixel_aspect: Width of a pixel over its height.
 
     Raises:
-        ClipError: They are, as stored or as shown.
+        ClipError: They are too large, as stored or with square pixels.
     """
     if pixel_aspect > 1:
         width = round(width * pixel_aspect)
@@ -224,7 +220,7 @@ def check_size(path: Path, width: int, height: int, pixel_aspect: Fraction = Fra
         height = round(height / pixel_aspect)
     size = f"{width} x {height}"
     pixels = width * height
-    if not pixels:  # FFmpeg forgets the size that it refuses
+    if not pixels:  # FFmpeg drops a size that it refuses
         pixels = count_pixels(path)
         size = f"{pixels // 1_000_000} million"
     if pixels > MAX_PIXELS:

@@ -1,12 +1,14 @@
-"""Exact frames: number *i* is the *i*-th that decodes, in the order in which they are shown.
+"""Exact frames: number *i* is the *i*-th frame that decodes, in presentation order.
 
-Where a file can be trusted, `leaps` is the quick way to them. Otherwise a short video is decoded
-from its first frame on, which is exact by definition. In a long one we jump to a little before
-each frame wanted and walk up to it, and every frame passed on the way must be the very one that
-the packets announce. At the first that is not, we decode all of it.
+Three strategies, the fastest first:
 
-What is decoded around damage depends on the number of threads, and with several on chance. So where
-damage is found, what is shown comes from one thread.
+* keyframe seeking (`seeking`), for files whose timestamp index is right;
+* for other long videos, seek to a margin before each frame and decode up to it; every frame on the
+  way must be the one that the index announces;
+* decode everything from the first frame on, which is exact by definition.
+
+Pictures near damage depend on the number of threads and on chance, so where damage is found, they
+come from a single-threaded decoder.
 """
 
 import logging
@@ -21,37 +23,37 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pandacli.errors import ClipError
-from pandacli.video.container import encrypted, is_scrambled
+from pandacli.video.container import encrypted_error, is_scrambled
 from pandacli.video.images import DoubtfulPictureError, Picture
-from pandacli.video.seeking import leap
+from pandacli.video.seeking import seek_frames
 from pandacli.video.sources import DamagedError, Source, sources_for
 from pandacli.video.stream import Stream, read_stream
 
 _log = logging.getLogger(__name__)
 
-_WALK_PIXELS = 1e9
-"""Up to this many pixels, some seconds of work, a video is decoded whole without a thought."""
+_SEQUENTIAL_PIXELS = 1e9
+"""Up to this many pixels, some seconds of work, a video is decoded sequentially."""
 _SEEK_MARGINS = (1.0, 5.0, 25.0)
-"""Seconds before a frame at which to begin; the next is tried when a jump lands too late."""
+"""Seconds before a frame to seek to; the next is tried when a seek lands too late."""
 _CHECKED_HEAD = 32
-"""Frames at the beginning that must come as announced before a jump is trusted."""
+"""Frames at the beginning that must match the index before seeking is trusted."""
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What came of decoding a stream.
+class Decoded:
+    """The result of decoding a stream.
 
     Attributes:
-        ticks: Tick of each frame up to where decoding went, in order; None where it has none.
-        pictures: The frames asked for that were there, by number, uint8 `(H, W, 3)` RGB.
-        as_announced: Whether the frames are those of the packets, and so numbered as they are.
-        damaged: Whether damage has been found, so that pictures may not look as they should.
-        interlaced: Whether frames are known to have been stored as two fields.
+        ticks: The tick of each frame up to where decoding stopped; None where it has none.
+        pictures: The wanted frames that exist, by number, uint8 `(H, W, 3)` RGB.
+        matches_index: Whether the frames are those of the index, numbered alike.
+        damaged: Whether damage was found, so that pictures may look wrong.
+        interlaced: Whether frames are known to be stored as two fields.
     """
 
     ticks: tuple[int | None, ...]
     pictures: dict[int, Picture]
-    as_announced: bool = True
+    matches_index: bool = True
     damaged: bool = False
     interlaced: bool = False
 
@@ -64,8 +66,8 @@ def read_frames(path: str | os.PathLike[str], indices: Sequence[int]) -> NDArray
         indices: Numbers of frames in presentation order, from 0; any order, repeats allowed.
 
     Returns:
-        uint8 `(T, H, W, 3)`, RGB, upright, a frame for each index. For a frame past the last
-        that decodes, that last one stands in, and a warning is logged.
+        uint8 `(T, H, W, 3)`, RGB, upright, a frame for each index. Indices past the last frame
+        that decodes give that frame, and a warning is logged.
 
     Raises:
         ClipError: The file cannot be used, or no frame in it decodes.
@@ -75,218 +77,200 @@ def read_frames(path: str | os.PathLike[str], indices: Sequence[int]) -> NDArray
     if not wanted or min(wanted) < 0:
         raise ValueError("frames are numbered from 0, and at least one must be asked for")
     stream = read_stream(path)
-    reading = decode(stream, set(wanted), to_end=False)
-    missing = {index for index in wanted if index not in reading.pictures}
+    decoded = decode(stream, set(wanted), to_end=False)
+    missing = {index for index in wanted if index not in decoded.pictures}
     if missing:
-        last = len(reading.ticks) - 1
-        known = {*reading.pictures, last}
-        reading = decode(stream, known, to_end=False, as_announced=reading.as_announced)
+        last = len(decoded.ticks) - 1
+        decoded = decode(
+            stream,
+            {*decoded.pictures, last},
+            to_end=False,
+            trust_index=decoded.matches_index,
+        )
         _log.warning(
-            "%r has no frame %s: frame %d stands in", os.fspath(path), listed(missing), last
+            "%r has no frame %s: frame %d stands in", os.fspath(path), _listed(missing), last
         )
         for index in missing:
-            reading.pictures[index] = reading.pictures[last]
-    return stack([reading.pictures[index] for index in wanted])
+            decoded.pictures[index] = decoded.pictures[last]
+    return stack([decoded.pictures[index] for index in wanted])
 
 
 def decode(
-    stream: Stream, wanted: Collection[int], *, to_end: bool, as_announced: bool = True
-) -> Reading:
-    """The pictures of the frames wanted, and the ticks of all frames that decode.
+    stream: Stream, wanted: Collection[int], *, to_end: bool, trust_index: bool = True
+) -> Decoded:
+    """Decode the wanted frames, and the ticks of all frames.
 
     Args:
-        to_end: Whether to find out about every frame to the last; otherwise decoding stops
-            after the last one wanted, and that one's ticks may be the packets' word only.
-        as_announced: Whether the packets may be believed; what another decoding has shown.
+        stream: The stream.
+        wanted: Frame numbers.
+        to_end: Whether to find out about every frame to the last; otherwise decoding stops after
+            the last one wanted, and ticks may be those of the index.
+        trust_index: False if an earlier result did not match the index.
 
     Raises:
         ClipError: No frame can be decoded.
     """
     damaged = stream.damaged
-    reading = None
-    usual, final = sources_for(stream)
-    if as_announced:
+    decoded = None
+    fast, final = sources_for(stream)
+    if trust_index:
         try:
-            pictures = leap(stream, wanted, to_end=to_end)
+            pictures = seek_frames(stream, wanted, to_end=to_end)
             if pictures is not None:
-                return Reading(stream.ticks or (), pictures)
-            reading = _jump(stream, final, wanted, to_end=to_end)
-            reading = reading or _walk(stream, usual, wanted, to_end=to_end, as_announced=True)
+                return Decoded(stream.ticks, pictures)
+            decoded = _decode_by_seeking(stream, final, wanted, to_end=to_end)
+            decoded = decoded or _decode_all(stream, fast, wanted, to_end=to_end, trust_index=True)
         except DamagedError as error:
             damaged = damaged or not error.at_end
-            reading = _jump(stream, final, wanted, to_end=to_end)
-    reading = reading or _walk(stream, final, wanted, to_end=to_end, as_announced=False)
-    if reading is None:
-        raise _nothing_decodes(stream)
+            decoded = _decode_by_seeking(stream, final, wanted, to_end=to_end)
+    decoded = decoded or _decode_all(stream, final, wanted, to_end=to_end, trust_index=False)
+    if decoded is None:
+        if is_scrambled(stream.path):
+            raise encrypted_error(stream.path)
+        raise ClipError(f"no frame of {stream.path} can be decoded", "the file may be damaged")
     return replace(
-        reading,
+        decoded,
         damaged=damaged or final.damaged,
-        interlaced=stream.interlaced or usual.interlaced or final.interlaced,
+        interlaced=stream.interlaced or fast.interlaced or final.interlaced,
     )
 
 
-def _nothing_decodes(stream: Stream) -> ClipError:
-    if is_scrambled(stream.path):
-        return encrypted(stream.path)
-    return ClipError(f"no frame of {stream.path} can be decoded", "the file may be damaged")
-
-
-def _walk(
-    stream: Stream, source: Source, wanted: Collection[int], *, to_end: bool, as_announced: bool
-) -> Reading | None:
+def _decode_all(
+    stream: Stream, source: Source, wanted: Collection[int], *, to_end: bool, trust_index: bool
+) -> Decoded | None:
     """Decode from the first frame on.
 
     Returns:
-        None when no frame decodes, or when `as_announced` is set and what comes is not, frame
-        by frame, what the packets announce.
+        None if no frame decodes, or if `trust_index` is set and the frames do not match the index.
     """
     last = max(wanted, default=-1)
     ticks: list[int | None] = []
     pictures: dict[int, Picture] = {}
-    for number, tick in enumerate(source.walk()):
-        if as_announced and not _announced(stream, number, tick):
+    for number, tick in enumerate(source.ticks()):
+        if trust_index and stream.ticks and stream.ticks[number : number + 1] != (tick,):
             return None
         ticks.append(tick)
         if number in wanted:
             try:
                 pictures[number] = source.picture()
             except DoubtfulPictureError:
-                if as_announced:
+                if trust_index:
                     return None
                 ticks.pop()
                 break
         if number >= last and not to_end:
-            return Reading(tuple(ticks), pictures, as_announced)
-    complete = len(ticks) == stream.packet_count
-    if not ticks or (as_announced and not complete):
+            return Decoded(tuple(ticks), pictures, trust_index)
+    if not ticks or (trust_index and len(ticks) != stream.packet_count):
         return None
-    return Reading(tuple(ticks), pictures, as_announced)
+    return Decoded(tuple(ticks), pictures, trust_index)
 
 
-def _announced(stream: Stream, number: int, tick: int | None) -> bool:
-    if stream.ticks is None:
-        return True
-    return number < len(stream.ticks) and stream.ticks[number] == tick
-
-
-def _jump(
+def _decode_by_seeking(
     stream: Stream, source: Source, wanted: Collection[int], *, to_end: bool
-) -> Reading | None:
-    """Read the frames wanted by jumping to them; None when that is no gain or not to be trusted."""
+) -> Decoded | None:
+    """Seek to each wanted frame; None if that is not faster, or does not match the index."""
     ticks = stream.ticks
-    if not ticks or not _worth_jumping(stream, wanted, to_end=to_end):
+    if not ticks or not _is_seeking_faster(stream, wanted, to_end=to_end):
         return None
-    if tuple(islice(source.walk(), _CHECKED_HEAD)) != ticks[:_CHECKED_HEAD]:
+    if tuple(islice(source.ticks(), _CHECKED_HEAD)) != ticks[:_CHECKED_HEAD]:
         return None
     if to_end or max(wanted, default=0) >= len(ticks):
-        count = _count_to_the_end(stream, source)
+        count = _count_frames(stream, source)
         if count is None:
             return None
         ticks = ticks[:count]
     stream = replace(stream, ticks=ticks)
-    there = sorted(number for number in wanted if number < len(ticks))
-    pictures = _pictures_by_jumping(stream, source, there)
-    return Reading(ticks, pictures) if len(pictures) == len(there) else None
+    existing = sorted(number for number in wanted if number < len(ticks))
+    pictures = _pictures_by_seeking(stream, source, existing)
+    return Decoded(ticks, pictures) if len(pictures) == len(existing) else None
 
 
-def _worth_jumping(stream: Stream, wanted: Collection[int], *, to_end: bool) -> bool:
-    """Whether walking takes long, and jumping less than half of that."""
-    assert stream.ticks is not None
+def _is_seeking_faster(stream: Stream, wanted: Collection[int], *, to_end: bool) -> bool:
+    """Whether sequential decoding takes long, and seeking decodes less than half the frames."""
     count = len(stream.ticks)
-    walked = count if to_end else min(count, max(wanted, default=0) + 1)
-    if walked * stream.width * stream.height <= _WALK_PIXELS:
+    sequential = count if to_end else min(count, max(wanted, default=0) + 1)
+    if sequential * stream.width * stream.height <= _SEQUENTIAL_PIXELS:
         return False
-    jumped = _CHECKED_HEAD
+    by_seeking = _CHECKED_HEAD
     for number in {*wanted, count - 1} if to_end else wanted:
         number = min(number, count - 1)
-        begin = _start(stream, number, _SEEK_MARGINS[0])
-        keys_before = 0 if begin is None else bisect_right(stream.key_ticks, begin)
+        start = _start_tick(stream, number, _SEEK_MARGINS[0])
+        keys_before = 0 if start is None else bisect_right(stream.key_ticks, start)
         key = stream.key_ticks[keys_before - 1] if keys_before else stream.ticks[0]
-        jumped += number - bisect_right(stream.ticks, key) + 2
-    return 2 * jumped < walked
+        by_seeking += number - bisect_right(stream.ticks, key) + 2
+    return 2 * by_seeking < sequential
 
 
-def _count_to_the_end(stream: Stream, source: Source) -> int | None:
-    """How many frames there are, by decoding the last seconds; None if they are not as announced.
+def _count_frames(stream: Stream, source: Source) -> int | None:
+    """Count the frames by decoding the last seconds; None if they do not match the index.
 
-    Frames missing at the very end, as in a download that broke off, are no surprise.
+    Frames missing at the very end, as in an incomplete download, are not a mismatch.
     """
-    assert stream.ticks is not None
     for margin in _SEEK_MARGINS:
-        found: int | None = None
-        walk = source.walk(_start(stream, len(stream.ticks) - 1, margin))
-        for number in _numbered(stream, walk):
+        last: int | None = None
+        for number in _numbers(stream, source, len(stream.ticks) - 1, margin):
             if number is None:
                 return None
-            found = number
-        if found is not None:
-            return found + 1
+            last = number
+        if last is not None:
+            return last + 1
     return None
 
 
-def _pictures_by_jumping(
+def _pictures_by_seeking(
     stream: Stream, source: Source, wanted: Sequence[int]
 ) -> dict[int, Picture]:
-    """Those of the frames wanted (ascending) that jumps lead to."""
+    """The wanted frames (ascending), up to the first one that cannot be reached."""
     pictures: dict[int, Picture] = {}
-    walk: Iterator[int | None] = iter(())
-    at = -1
+    numbers: Iterator[int | None] = iter(())
+    current = -1
     for number in wanted:
-        near = at >= 0 and number - at <= _CHECKED_HEAD
-        at = _step_to(walk, number) if near else -1
-        if at < 0:
-            walk, at = _jump_to(stream, source, number)
-        if at == number:
-            try:
-                pictures[number] = source.picture()
-            except DoubtfulPictureError:
-                return pictures
+        near = current >= 0 and number - current <= _CHECKED_HEAD
+        if not (near and _step_to(numbers, number)):
+            for margin in _SEEK_MARGINS:
+                numbers = _numbers(stream, source, number, margin)
+                if _step_to(numbers, number):
+                    break
+            else:
+                current = -1
+                continue
+        current = number
+        try:
+            pictures[number] = source.picture()
+        except DoubtfulPictureError:
+            return pictures
     return pictures
 
 
-def _jump_to(stream: Stream, source: Source, number: int) -> tuple[Iterator[int | None], int]:
-    """A walk that stands at frame `number`, and that number; -1 if it cannot be reached."""
-    assert stream.ticks is not None
-    for margin in _SEEK_MARGINS:
-        walk = _numbered(stream, source.walk(_start(stream, number, margin)))
-        if _step_to(walk, number) == number:
-            return walk, number
-    return iter(()), -1
+def _step_to(numbers: Iterator[int | None], number: int) -> bool:
+    """Decode on to frame `number`; False if it was passed, or a frame does not match the index."""
+    for current in numbers:
+        if current is None or current >= number:
+            return current == number
+    return False
 
 
-def _step_to(walk: Iterator[int | None], number: int) -> int:
-    """Walk on to frame `number`; -1 if the walk begins after it, or is not as announced."""
-    for at in walk:
-        if at is None or at > number:
-            return -1
-        if at == number:
-            return at
-    return -1
-
-
-def _numbered(stream: Stream, walk: Iterator[int | None]) -> Iterator[int | None]:
-    """Ticks to frame numbers, as long as each frame is the one after the last; then None."""
-    assert stream.ticks is not None
+def _numbers(stream: Stream, source: Source, number: int, margin: float) -> Iterator[int | None]:
+    """Frame numbers from `margin` seconds before a frame on; None ends them at a mismatch."""
     expected: int | None = None
-    for tick in walk:
-        if expected is None and tick is not None:
-            expected = bisect_right(stream.ticks, tick) - 1
-        if expected is None or not _announced(stream, expected, tick) or expected < 0:
+    for tick in source.ticks(_start_tick(stream, number, margin)):
+        if expected is None:
+            expected = -1 if tick is None else bisect_right(stream.ticks, tick) - 1
+        if expected < 0 or stream.ticks[expected : expected + 1] != (tick,):
             yield None
             return
         yield expected
         expected += 1
 
 
-def _start(stream: Stream, number: int, margin: float) -> int | None:
-    """The tick `margin` seconds before frame `number`; None where that is before the first."""
-    assert stream.ticks is not None
+def _start_tick(stream: Stream, number: int, margin: float) -> int | None:
+    """The tick `margin` seconds before frame `number`; None if that is before the first frame."""
     start = stream.ticks[number] - round(margin / stream.time_base)
     return start if start > stream.ticks[0] else None
 
 
 def stack(pictures: Sequence[Picture]) -> NDArray[np.uint8]:
-    """Pictures as one array `(T, H, W, 3)`, at the size of the first where it changes midway."""
+    """Stack pictures to `(T, H, W, 3)`, resized to the first where the size changes midway."""
     height, width = pictures[0].shape[:2]
     return np.stack(
         [
@@ -300,7 +284,7 @@ def stack(pictures: Sequence[Picture]) -> NDArray[np.uint8]:
     )
 
 
-def listed(numbers: Collection[int]) -> str:
-    """Numbers for reading, the first few of many: "1, 2, 3 and 9 more"."""
+def _listed(numbers: Collection[int]) -> str:
+    """Join the first few of many numbers: "1, 2, 3 and 9 more"."""
     shown = [str(number) for number in sorted(numbers)]
     return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")

@@ -1,14 +1,12 @@
-"""From a decoded frame to the picture that a player shows: RGB, opaque, in shape and upright.
+"""Convert decoded frames to RGB as a player shows them, and read images through Pillow.
 
-* Colours that FFmpeg cannot convert are taken for the nearest that it can.
-* What is transparent shows white, in every format.
-* Pixels that are not square (anamorphic video) are brought into shape.
-* The display matrix of the container, or EXIF's orientation, is applied, mirrorings included.
+* Colours that FFmpeg cannot convert are treated as the nearest that it can.
+* Transparency is blended with white, in every format.
+* Anamorphic video is resized to square pixels.
+* The container's display matrix, or the EXIF orientation, is applied, mirroring included.
 
-Images through Pillow: animated WebP and AVIF, which FFmpeg does not read or reads in part.
-
-FFmpeg knows no animation in WebP, and of an AVIF it gives one tile of several and no transparency.
-A tick is a millisecond. Of what Pillow raises for damaged images nothing is too odd to be expected.
+Pillow reads animated WebP and AVIF: FFmpeg does not animate WebP, and reads one tile of an AVIF
+without its transparency. There a tick is a millisecond.
 """
 
 import re
@@ -19,20 +17,17 @@ from dataclasses import dataclass
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, features
 
-if TYPE_CHECKING:
-    from pandacli.video.stream import Stream
-
 Picture = NDArray[np.uint8]
 
 Turn = tuple[int, int, int, int]
-"""(a, b, c, d): what is at (x, y) is shown at (ax + cy, bx + dy), as in ISO/IEC 14496-12."""
+"""(a, b, c, d): pixel (x, y) is shown at (ax + cy, bx + dy), as in ISO/IEC 14496-12."""
 
 UPRIGHT: Turn = (1, 0, 0, 1)
 EXIF_TURNS: dict[int, Turn] = {
@@ -47,43 +42,46 @@ EXIF_TURNS: dict[int, Turn] = {
 }
 _ORIENTATION = 0x0112
 _BACKGROUND = 255
-"""White: most of what is drawn on nothing is drawn for a page."""
 _CONVERTIBLE = {0, 1, 2, 4, 5, 6, 7, 9}
 """Matrix coefficients (ITU-T H.273) that FFmpeg converts to RGB, or that need no conversion."""
 _BY_PRIMARIES = {1: 1, 4: 4, 5: 5, 6: 6, 7: 7, 9: 9}
-"""The matrix that follows from colour primaries, for matrix coefficients 12."""
+"""The matrix derived from colour primaries, for matrix coefficients 12."""
 _DERIVED, _WIDE = 12, {9, 10, 13, 14}
-_TINY = 8
 _BT709, _BT601, _BT2020 = 1, 5, 9
 _HD_HEIGHT = 720
+_TINY = 8
+_MIN_DURATION, _DEFAULT_DURATION = 10, 100
+"""Frames of up to 10 ms are shown for 100 ms, as in browsers and in FFmpeg's GIF decoder."""
+_WEBP_FLAGS, _WEBP_ALPHA = 20, 0x10
+_BOMB = re.compile(r"\((\d+) pixels\)")
 
 
 class DoubtfulPictureError(Exception):
-    """A decoder's picture that may not be what the stream holds."""
+    """A decoded picture that may not be what the stream holds."""
 
 
-def picture_of(frame: Any, stream: "Stream") -> Picture:
-    """A frame of PyAV's as a player shows it: uint8 `(H, W, 3)`, RGB.
+def picture_of(frame: Any, path: Path, pixel_aspect: Fraction) -> Picture:
+    """Convert a PyAV frame to what a player shows: uint8 `(H, W, 3)`, RGB.
 
     Raises:
         DoubtfulPictureError: It cannot be converted.
     """
     try:
-        rgb, turn = _rgb(frame), _turn(frame, stream)
+        rgb, turn = _rgb(frame), _turn(frame, path)
     except (av.error.FFmpegError, OSError, ValueError):
         raise DoubtfulPictureError("PyAV cannot convert this frame") from None
-    return turned(_in_shape(rgb, stream.pixel_aspect), turn)
+    return turned(_with_square_pixels(rgb, pixel_aspect), turn)
 
 
 def has_odd_colours(matrix: int, primaries: int) -> bool:
-    """Whether colours so stored can only be approximated."""
+    """Whether colours stored so can only be converted approximately."""
     return matrix not in _CONVERTIBLE and not (matrix == _DERIVED and primaries in _BY_PRIMARIES)
 
 
 def turned(picture: Picture, turn: Turn) -> Picture:
-    """A picture turned and mirrored, by whichever of the eight ways is nearest to `turn`."""
+    """Rotate and mirror a picture by whichever of the eight orientations is nearest to `turn`."""
     a, b, c, d = turn
-    if a * d == b * c:  # such as all zeros: it says nothing
+    if a * d == b * c:  # singular, such as all zeros
         return picture
     if abs(b) + abs(c) > abs(a) + abs(d):
         picture = picture.transpose(1, 0, 2)
@@ -94,20 +92,20 @@ def turned(picture: Picture, turn: Turn) -> Picture:
 
 
 def on_background(rgba: Picture) -> Picture:
-    """(H, W, 4) to (H, W, 3): a picture laid on the background."""
+    """Blend `(H, W, 4)` with the background to `(H, W, 3)`."""
     alpha = rgba[..., 3:].astype(np.uint16)
     mixed = rgba[..., :3] * alpha + _BACKGROUND * (255 - alpha) + 127
     return np.asarray(mixed // 255, np.uint8)
 
 
 def exif_turn(image: Image.Image) -> Turn:
-    """How an image is to be turned according to its EXIF data."""
+    """The orientation of an image by its EXIF data."""
     return EXIF_TURNS.get(image.getexif().get(_ORIENTATION, 1), UPRIGHT)
 
 
 @contextmanager
 def open_image(path: Path | BytesIO) -> Iterator[Image.Image]:
-    """An image in Pillow, without its warnings of size and damage: both are judged elsewhere."""
+    """Open an image in Pillow without its warnings; size and damage are checked elsewhere."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(path) as image:
@@ -123,39 +121,35 @@ def _rgb(frame: Any) -> Picture:
             frame.colorspace = _BT2020
         else:
             frame.colorspace = _BT709 if frame.height >= _HD_HEIGHT else _BT601
-    if _may_be_clear(frame.format):
+    if frame.format.has_palette or any(part.is_alpha for part in frame.format.components):
         rgba = frame.to_ndarray(format="rgba", interpolation="BICUBIC")
         if rgba[..., 3].min() < 255:
             return on_background(rgba)
-    # Bicubic for the colour planes, as in FFmpeg's own conversion.
+    # bicubic chroma, as in FFmpeg's own conversion
     return np.asarray(frame.to_ndarray(format="rgb24", interpolation="BICUBIC"), np.uint8)
 
 
-def _may_be_clear(form: Any) -> bool:
-    return form.has_palette or any(component.is_alpha for component in form.components)
-
-
-def _in_shape(picture: Picture, pixel_aspect: Fraction) -> Picture:
-    """A picture with square pixels: drawn out on the side that is too short, so nothing is lost."""
+def _with_square_pixels(picture: Picture, pixel_aspect: Fraction) -> Picture:
+    """Resize to square pixels by enlarging the side that is too short."""
     if pixel_aspect == 1:
         return picture
     height, width = picture.shape[:2]
-    size = (
-        (round(width * pixel_aspect), height)
-        if pixel_aspect > 1
-        else (width, round(height / pixel_aspect))
-    )
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
+    if pixel_aspect > 1:
+        width = round(width * pixel_aspect)
+    else:
+        height = round(height / pixel_aspect)
+    image = Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(image)
 
 
-def _turn(frame: Any, stream: "Stream") -> Turn:
-    # PyAV's side data keeps a frame alive until garbage is collected, and what a decoder puts into
-    # the gaps of damaged frames depends on which are alive. So look at that of a tiny copy.
+def _turn(frame: Any, path: Path) -> Turn:
+    # PyAV's side data keeps a frame alive until garbage collection, and how a decoder conceals
+    # damage depends on the frames alive; so read the side data of a tiny copy.
     copy = frame.reformat(_TINY, _TINY, "gray8", interpolation="POINT")
     try:
         matrix = copy.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # PyAV 18 knows no EXIF, and shows none of a frame's side data beside it
-        with suppress(Exception), open_image(stream.path) as image:  # it raises all kinds
+    except ValueError:  # PyAV 18 shows no side data of a frame with EXIF
+        with suppress(Exception), open_image(path) as image:  # it raises all kinds
             return exif_turn(image)
         return EXIF_TURNS[(1, 8, 3, 6)[round(frame.rotation / 90) % 4]]
     if matrix is None:
@@ -164,21 +158,15 @@ def _turn(frame: Any, stream: "Stream") -> Turn:
     return entries[0], entries[1], entries[3], entries[4]
 
 
-_SHORTEST, _USUAL = 10, 100
-"""Frames of up to 10 ms are shown for 100, as browsers do it and FFmpeg does it for GIF."""
-_WEBP_FLAGS, _WEBP_ALPHA = 20, 0x10
-_BOMB = re.compile(r"\((\d+) pixels\)")
-
-
 @dataclass(frozen=True)
 class Pages:
     """The frames of an image file.
 
     Attributes:
-        width, height: Size in pixels, before any rotation.
-        ticks: When each frame begins.
-        end: When the last one ends; 0 for a still picture.
-        claimed: How many frames the file says that it has.
+        width, height: Size in pixels, before rotation.
+        ticks: Start of each frame.
+        end: End of the last one; 0 for a still picture.
+        claimed: Number of frames by the file's header.
     """
 
     width: int
@@ -189,7 +177,7 @@ class Pages:
 
 
 def read_pages(path: Path) -> Pages | None:
-    """The frames of an image, up to where it is damaged; None where Pillow cannot read it."""
+    """The frames of an image, up to the first damaged one; None if Pillow cannot read it."""
     ticks: list[int] = []
     end = 0
     try:
@@ -201,20 +189,20 @@ def read_pages(path: Path) -> Pages | None:
                 image.load()
                 ticks.append(end)
                 duration = round(image.info.get("duration") or 0)
-                end += duration if duration > _SHORTEST else _USUAL
-    except Exception:
+                end += duration if duration > _MIN_DURATION else _DEFAULT_DURATION
+    except Exception:  # Pillow raises errors of any kind for damaged images
         if not ticks:
             return None
     return Pages(width, height, tuple(ticks), end if len(ticks) > 1 else 0, claimed)
 
 
 def reads_avif() -> bool:
-    """Whether this Pillow reads AVIF; the wheels do from version 11.3 on."""
+    """Whether this Pillow reads AVIF; its wheels do from version 11.3 on."""
     return bool(features.check("avif"))
 
 
 def count_pixels(path: Path) -> int:
-    """How many pixels an image has, by its header; 0 where Pillow cannot tell."""
+    """The number of pixels of an image by its header; 0 if Pillow cannot tell."""
     try:
         with open_image(path) as image:
             return image.width * image.height
@@ -226,17 +214,17 @@ def count_pixels(path: Path) -> int:
 
 
 class PillowSource:
-    """A decoder (`sources.Source`) of images."""
+    """A `sources.Source` of images."""
 
     def __init__(self, path: Path, ticks: tuple[int, ...]) -> None:
-        self._path, self._ticks = path, ticks
+        self._path, self._page_ticks = path, ticks
         self._image: Image.Image | None = None
         self.damaged = self.interlaced = False
 
-    def walk(self, start: int | None = None) -> Iterator[int | None]:
+    def ticks(self, start: int | None = None) -> Iterator[int | None]:
         with open_image(_with_alpha(self._path)) as image:
             self._image = image
-            for number, tick in enumerate(self._ticks):
+            for number, tick in enumerate(self._page_ticks):
                 try:
                     image.seek(number)
                     image.load()
@@ -246,19 +234,18 @@ class PillowSource:
                     yield tick
 
     def picture(self) -> Picture:
-        if self._image is None:
-            raise RuntimeError("walk first")
         image = self._image
+        if image is None:
+            raise RuntimeError("iterate over ticks first")
         clear = image.has_transparency_data
         pixels = np.array(image.convert("RGBA" if clear else "RGB"))
         return turned(on_background(pixels) if clear else pixels, exif_turn(image))
 
 
 def _with_alpha(path: Path) -> Path | BytesIO:
-    """An image to open; a WebP as one that says that it has transparency.
+    """An image to open; WebP with its alpha flag set.
 
-    Where no frame of an animation has any, what none covers is still transparent, and Pillow would
-    make it black.
+    Without the flag, Pillow makes parts of an animation that no frame covers black, not clear.
     """
     with path.open("rb") as file:
         start = file.read(_WEBP_FLAGS + 1)

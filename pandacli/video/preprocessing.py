@@ -1,7 +1,7 @@
-"""Frames to the canvas that the model sees: fitted into a square, normalised, with a mask.
+"""Letterbox preprocessing: frames resized into a square canvas and normalised, with a mask.
 
-The arithmetic is that of Video-Panda's training (arXiv 2412.18609), down to the rounding of
-every resized pixel. The original also mirrors half of all videos at random; we never do.
+The arithmetic is that of Video-Panda's training (arXiv 2412.18609), down to the rounding of every
+resized pixel, but without its random mirroring.
 """
 
 from typing import TYPE_CHECKING
@@ -21,14 +21,13 @@ _BAR_COLOUR = tuple(int(255 * mean) for mean in MEAN)
 def content_box(
     width: int, height: int, *, image_size: int = 448, patch_size: int = 14
 ) -> tuple[int, int, int, int]:
-    """Where a frame of this size lies on the square canvas: (top, bottom, left, right), half-open.
+    """The box of a frame on the square canvas, in pixels: (top, bottom, left, right), half-open.
 
-    The canvas is a grid of cells of two by two patches. The longer side fills it; the shorter
-    side is stretched to whole cells, and when the cells left over are odd in number, the extra
-    one goes to the bottom or the right.
+    The canvas is a grid of cells of 2x2 patches. The longer side fills it; the shorter side is
+    stretched to whole cells. An odd cell left over goes to the bottom or the right.
 
     Raises:
-        ValueError: A side is not positive, or the canvas is no whole number of cells.
+        ValueError: A side is not positive, or the canvas is not a whole number of cells.
     """
     if width < 1 or height < 1:
         raise ValueError(f"a frame cannot be {width} x {height} pixels")
@@ -56,16 +55,16 @@ def preprocess(
         frames: uint8 `(T, H, W, 3)`, RGB, `1 <= T <= num_frames`.
         image_size: Side S of the square canvas, in pixels.
         patch_size: Side of a patch, in pixels.
-        num_frames: Frames that the model takes; a shorter video is filled up with frames that
-            are zero in all four channels.
+        num_frames: Frames that the model takes; a shorter video is padded with frames that are
+            zero in all four channels.
 
     Returns:
-        float32 `(num_frames, 4, S, S)`: normalised RGB, then the mask, 1 where the picture is.
+        float32 `(num_frames, 4, S, S)`: normalised RGB, and the mask, 1 inside the content box.
 
     Raises:
-        ValueError: The frames are not of that form, or are more than `num_frames`.
+        ValueError: The frames have another shape or type, or are more than `num_frames`.
     """
-    import torch  # not above: whoever only looks at frames need not wait for it
+    import torch  # deferred: decoding frames does not need it
 
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
         raise ValueError(
@@ -88,14 +87,7 @@ def preprocess(
 def fit_to_canvas(
     frames: NDArray[np.uint8], *, image_size: int = 448, patch_size: int = 14
 ) -> NDArray[np.uint8]:
-    """Each frame resized into its box on a canvas of the mean colour.
-
-    Args:
-        frames: uint8 `(T, H, W, 3)`, RGB.
-
-    Returns:
-        uint8 `(T, S, S, 3)`.
-    """
+    """Letterbox uint8 frames `(T, H, W, 3)` to `(T, S, S, 3)`, with bars of the mean colour."""
     height, width = frames.shape[1:3]
     top, bottom, left, right = content_box(
         width, height, image_size=image_size, patch_size=patch_size
@@ -111,16 +103,10 @@ def fit_to_canvas(
 def fit_to_box(
     frames: NDArray[np.uint8], *, image_size: int = 448, patch_size: int = 14
 ) -> NDArray[np.uint8]:
-    """Each frame as the model sees it, without what surrounds it on the canvas.
-
-    Args:
-        frames: uint8 `(T, H, W, 3)`, RGB.
-
-    Returns:
-        uint8 `(T, h, w, 3)`, of the size of `content_box`.
+    """Resize uint8 frames `(T, H, W, 3)` to the size of `content_box`, `(T, h, w, 3)`.
 
     Raises:
-        ValueError: The canvas is no whole number of cells.
+        ValueError: The canvas is not a whole number of cells.
     """
     height, width = frames.shape[1:3]
     top, bottom, left, right = content_box(
@@ -130,10 +116,10 @@ def fit_to_box(
 
 
 def _resize(frame: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    """Antialiased bicubic, width first and height after it, rounded to uint8 in between.
+    """Antialiased bicubic, width first, then height, rounded to uint8 in between.
 
-    Two calls, because from Pillow 13 on one call chooses the order of the passes itself, and
-    on tall frames comes out up to 22 grey levels away from what the model was trained on.
+    Two calls, because Pillow 13 chooses the order of the passes in a single one, which changes tall
+    frames by up to 22 grey levels.
     """
     image = Image.fromarray(np.ascontiguousarray(frame))
     image = image.resize((width, image.height), Image.Resampling.BICUBIC)

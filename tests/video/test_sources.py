@@ -20,7 +20,7 @@ def test_the_picture_is_the_one_that_opencv_shows(tmp_path):
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     stream = read_stream(path)
     for source in sources_for(stream):
-        walk = source.walk()
+        walk = source.ticks()
         assert [next(walk) for _ in range(5)] == list(stream.ticks)
     for _ in range(5):
         _, picture = capture.read()
@@ -30,13 +30,13 @@ def test_the_picture_is_the_one_that_opencv_shows(tmp_path):
 def test_several_threads_stop_at_damage(tmp_path):
     source = PyAVSource(damaged(tmp_path / "clip.ts"))
     with pytest.raises(DamagedError):
-        list(source.walk())
+        list(source.ticks())
 
 
 def test_one_thread_reads_on_after_damage_and_remembers_it(tmp_path):
     stream = damaged(tmp_path / "clip.ts")
     source = PyAVSource(stream, threaded=False)
-    assert list(source.walk())[-1] == stream.ticks[-1]
+    assert list(source.ticks())[-1] == stream.ticks[-1]
     assert source.damaged
 
 
@@ -51,7 +51,7 @@ def test_decoders_keep_quiet_about_damage(tmp_path, capfd):
     stream = damaged(tmp_path / "clip.ts")
     capfd.readouterr()
     source = PyAVSource(stream, threaded=False)
-    for _ in source.walk():
+    for _ in source.ticks():
         source.picture()
     assert capfd.readouterr() == ("", "")
 

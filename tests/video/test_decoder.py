@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 
 from pandacli.errors import ClipError
-from pandacli.video import decoder as reader
-from pandacli.video import read_frames
+from pandacli.video import decoder, read_frames
 from pandacli.video.sources import PyAVSource
 from tests.video.clips import (
     HEIGHT,
@@ -79,9 +78,9 @@ def jumps(monkeypatch):
 
         return noted
 
-    monkeypatch.setattr(reader, "leap", lambda *_, **__: None)
-    monkeypatch.setattr(reader, "_WALK_PIXELS", 0)
-    monkeypatch.setattr(PyAVSource, "walk", noting(PyAVSource.walk))
+    monkeypatch.setattr(decoder, "seek_frames", lambda *_, **__: None)
+    monkeypatch.setattr(decoder, "_SEQUENTIAL_PIXELS", 0)
+    monkeypatch.setattr(PyAVSource, "ticks", noting(PyAVSource.ticks))
     return starts
 
 
@@ -104,7 +103,7 @@ def test_frames_jumped_to_are_the_ones_asked_for(tmp_path, jumps, name):
 
 def test_a_long_clip_whose_packets_do_not_tell_the_truth_is_walked(tmp_path, jumps, monkeypatch):
     path = write_clip(tmp_path / "clip.mp4", 300, options=B_FRAMES)
-    monkeypatch.setattr(reader, "read_stream", with_a_frame_too_many(reader.read_stream))
+    monkeypatch.setattr(decoder, "read_stream", with_a_frame_too_many(decoder.read_stream))
     assert numbers_in(read_frames(path, [250, 290])) == [250, 290]
     assert jumps[-1] is None
 
@@ -113,7 +112,7 @@ def with_a_frame_too_many(read_stream):
     def lying(path):
         stream = read_stream(path)
         ticks = (*stream.ticks[:10], stream.ticks[10] - 1, *stream.ticks[10:])
-        return reader.replace(stream, ticks=ticks, packet_count=len(ticks))
+        return decoder.replace(stream, ticks=ticks, packet_count=len(ticks))
 
     return lying
 
@@ -195,7 +194,7 @@ def test_the_last_frames_of_a_download_that_broke_off_are_read(tmp_path):
         tmp_path / "whole.mp4", 200, options=options, muxer={"movflags": "faststart"}
     )
     part = cut_short(whole, tmp_path / "part.mp4", 0.6)
-    count = len(reader.decode(reader.read_stream(part), {0}, to_end=True).ticks)
+    count = len(decoder.decode(decoder.read_stream(part), {0}, to_end=True).ticks)
     assert 50 < count < 199
     assert numbers_in(read_frames(part, [count - 2])) == [count - 2]
 
@@ -230,7 +229,8 @@ def test_a_numbered_picture_does_not_drag_in_its_neighbours(tmp_path):
     for number in range(4):
         Image.fromarray(numbered_picture(number)).save(tmp_path / f"img{number:03}.png")
     assert (
-        len(reader.decode(reader.read_stream(tmp_path / "img001.png"), {0}, to_end=True).ticks) == 1
+        len(decoder.decode(decoder.read_stream(tmp_path / "img001.png"), {0}, to_end=True).ticks)
+        == 1
     )
 
 
@@ -268,35 +268,35 @@ def test_a_thumbnail_track_before_the_film_is_passed_over(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["clip.ts", "clip.mkv"])
 def test_damage_is_shown_as_one_thread_shows_it_and_found_out_about(tmp_path, name):
-    stream = reader.read_stream(
+    stream = decoder.read_stream(
         damage(write_clip(tmp_path / name, 60, options=B_FRAMES, noise=True))
     )
     one_thread = PyAVSource(stream, threaded=False)
-    expected = [one_thread.picture() for _ in one_thread.walk()]
-    reading = reader.decode(stream, range(len(expected)), to_end=True)
-    assert reading.damaged
-    assert all(np.array_equal(reading.pictures[n], expected[n]) for n in range(len(expected)))
+    expected = [one_thread.picture() for _ in one_thread.ticks()]
+    decoded = decoder.decode(stream, range(len(expected)), to_end=True)
+    assert decoded.damaged
+    assert all(np.array_equal(decoded.pictures[n], expected[n]) for n in range(len(expected)))
 
 
 def test_damage_in_a_long_clip_is_shown_as_one_thread_shows_it(tmp_path, monkeypatch):
-    stream = reader.read_stream(
+    stream = decoder.read_stream(
         damage(write_clip(tmp_path / "clip.ts", 60, options=B_FRAMES, noise=True))
     )
-    monkeypatch.setattr(reader, "_WALK_PIXELS", 0)
-    first = reader.decode(stream, [0, 30, 40], to_end=False)
-    again = reader.decode(stream, [0, 30, 40], to_end=False)
+    monkeypatch.setattr(decoder, "_SEQUENTIAL_PIXELS", 0)
+    first = decoder.decode(stream, [0, 30, 40], to_end=False)
+    again = decoder.decode(stream, [0, 30, 40], to_end=False)
     assert first.damaged
     assert all(np.array_equal(first.pictures[n], again.pictures[n]) for n in (0, 30, 40))
 
 
 def test_damage_in_a_long_clip_that_is_jumped_through_is_found(tmp_path, jumps):
     path = write_clip(tmp_path / "clip.ts", 300, options={"bf": "0", "g": "30"}, noise=True)
-    whole = reader.read_stream(path)
-    assert not reader.decode(whole, [150, 200], to_end=False).damaged
+    whole = decoder.read_stream(path)
+    assert not decoder.decode(whole, [150, 200], to_end=False).damaged
     assert any(start is not None for start in jumps)
-    stream = reader.read_stream(damage(path))
-    _, final = reader.sources_for(stream)
-    for _ in zip(range(60), final.walk(stream.ticks[140]), strict=False):
+    stream = decoder.read_stream(damage(path))
+    _, final = decoder.sources_for(stream)
+    for _ in zip(range(60), final.ticks(stream.ticks[140]), strict=False):
         pass
     assert final.damaged
 
@@ -305,7 +305,7 @@ def test_a_recording_that_breaks_off_in_its_last_frame_is_not_called_damaged(tmp
     options = {"g": "12", "bf": "0", "qp": "10"}
     whole = write_clip(tmp_path / "whole.ts", 30, options=options, noise=True)
     part = cut_short(whole, tmp_path / "part.ts", 0.51)
-    assert not reader.decode(reader.read_stream(part), [0], to_end=True).damaged
+    assert not decoder.decode(decoder.read_stream(part), [0], to_end=True).damaged
 
 
 @pytest.mark.parametrize("indices", [[], [-1], [3, -2]])
@@ -345,9 +345,9 @@ def test_damage_that_no_decoder_reports_is_shown_as_one_thread_shows_it(
     tmp_path, name, codec, options
 ):
     path = damage(write_clip(tmp_path / name, 30, codec=codec, options=options, noise=True))
-    stream = reader.read_stream(path)
+    stream = decoder.read_stream(path)
     one_thread = PyAVSource(stream, threaded=False)
-    expected = [one_thread.picture() for _ in one_thread.walk()]
+    expected = [one_thread.picture() for _ in one_thread.ticks()]
     for _ in range(3):
-        pictures = reader.decode(stream, range(len(expected)), to_end=True).pictures
+        pictures = decoder.decode(stream, range(len(expected)), to_end=True).pictures
         assert all(np.array_equal(pictures[n], expected[n]) for n in range(len(expected)))

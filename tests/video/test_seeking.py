@@ -5,10 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pandacli.video import decoder as reader
-from pandacli.video import seeking as leaps
+from pandacli.video import decoder, seeking
 from pandacli.video.decoder import decode
-from pandacli.video.seeking import leap
+from pandacli.video.seeking import seek_frames
 from pandacli.video.sources import DamagedError
 from pandacli.video.stream import read_stream
 from tests.video.clips import copy_from, cut_short, damage, numbers_in, write_clip
@@ -34,7 +33,7 @@ WANTED = [0, 44, 75, 131, 240, 267, 299]
 @pytest.mark.parametrize("name", FORMS)
 def test_leaps_lead_to_the_frames_asked_for(tmp_path, name):
     stream = read_stream(write_clip(tmp_path / name, 300, **FORMS[name]))
-    pictures = leap(stream, WANTED, to_end=True)
+    pictures = seek_frames(stream, WANTED, to_end=True)
     assert pictures is not None
     assert sorted(pictures) == WANTED
     assert numbers_in(pictures[number] for number in WANTED) == WANTED
@@ -43,8 +42,8 @@ def test_leaps_lead_to_the_frames_asked_for(tmp_path, name):
 @pytest.mark.parametrize("name", ["h264.mp4", "hevc.mp4", "hevc10.mkv", "layers.mp4"])
 def test_the_pictures_are_those_of_the_slow_way_to_the_bit(tmp_path, monkeypatch, name):
     stream = read_stream(write_clip(tmp_path / name, 300, **FORMS[name]))
-    pictures = leap(stream, WANTED, to_end=True)
-    monkeypatch.setattr(reader, "leap", lambda *_, **__: None)
+    pictures = seek_frames(stream, WANTED, to_end=True)
+    monkeypatch.setattr(decoder, "seek_frames", lambda *_, **__: None)
     walked = decode(stream, WANTED, to_end=True).pictures
     assert all(np.array_equal(pictures[number], walked[number]) for number in WANTED)
 
@@ -52,7 +51,7 @@ def test_the_pictures_are_those_of_the_slow_way_to_the_bit(tmp_path, monkeypatch
 @pytest.mark.parametrize("name", ["h264.mp4", "hevc.mp4"])
 def test_frames_that_no_other_is_made_from_are_left_out(tmp_path, monkeypatch, name):
     stream = read_stream(write_clip(tmp_path / name, 300, **FORMS[name]))
-    frames = leaps._Leaper.frames
+    frames = seeking._KeyframeSeeker.frames
 
     def decoded(stream):
         count = 0
@@ -63,11 +62,11 @@ def test_frames_that_no_other_is_made_from_are_left_out(tmp_path, monkeypatch, n
                 count += 1
                 yield frame
 
-        monkeypatch.setattr(leaps._Leaper, "frames", counting)
-        assert leap(stream, WANTED, to_end=False) is not None
+        monkeypatch.setattr(seeking._KeyframeSeeker, "frames", counting)
+        assert seek_frames(stream, WANTED, to_end=False) is not None
         return count
 
-    assert decoded(stream) < decoded(replace(stream, spare_frames=False))
+    assert decoded(stream) < decoded(replace(stream, marks_nonref=False))
 
 
 @pytest.mark.parametrize(
@@ -76,12 +75,12 @@ def test_frames_that_no_other_is_made_from_are_left_out(tmp_path, monkeypatch, n
 )
 def test_only_marks_that_are_beyond_doubt_are_believed(tmp_path, name, marked):
     stream = read_stream(write_clip(tmp_path / name, 60, **FORMS[name]))
-    assert stream.spare_frames == marked
+    assert stream.marks_nonref == marked
 
 
 def test_leading_frames_that_look_like_damage_lead_to_the_slow_way(tmp_path):
     stream = read_stream(write_clip(tmp_path / "clip.mkv", 300, options=OPEN_GOP))
-    assert leap(stream, WANTED, to_end=True) is None
+    assert seek_frames(stream, WANTED, to_end=True) is None
     pictures = decode(stream, WANTED, to_end=True).pictures
     assert numbers_in(pictures[number] for number in WANTED) == WANTED
 
@@ -89,42 +88,42 @@ def test_leading_frames_that_look_like_damage_lead_to_the_slow_way(tmp_path):
 def test_most_packets_are_never_decoded(tmp_path, monkeypatch):
     stream = read_stream(write_clip(tmp_path / "clip.mp4", 300, options=B_FRAMES))
     read = []
-    found = leaps._Leaper._found
+    packets_from = seeking._KeyframeSeeker._packets_from
 
     def noting(self, key):
-        for packet in found(self, key):
+        for packet in packets_from(self, key):
             read.append(packet)
             yield packet
 
-    monkeypatch.setattr(leaps._Leaper, "_found", noting)
-    assert leap(stream, [0, 121, 242], to_end=False) is not None
+    monkeypatch.setattr(seeking._KeyframeSeeker, "_packets_from", noting)
+    assert seek_frames(stream, [0, 121, 242], to_end=False) is not None
     assert len(read) < 40
 
 
 def test_a_frame_that_was_announced_but_does_not_come_makes_leaps_void(tmp_path):
     stream = read_stream(write_clip(tmp_path / "clip.mp4", 60, options=B_FRAMES))
     ticks = (*stream.ticks[:10], stream.ticks[10] - 1, *stream.ticks[10:])
-    assert leap(replace(stream, ticks=ticks), [0, 40], to_end=False) is None
+    assert seek_frames(replace(stream, ticks=ticks), [0, 40], to_end=False) is None
 
 
 def test_a_key_frame_that_is_none_makes_leaps_void(tmp_path):
     stream = read_stream(write_clip(tmp_path / "clip.mp4", 100, options={"g": "1000", "bf": "0"}))
     lying = replace(stream, key_ticks=(stream.ticks[0], stream.ticks[60]))
-    assert leap(stream, [0, 70], to_end=False) is not None
-    assert leap(lying, [0, 70], to_end=False) is None
+    assert seek_frames(stream, [0, 70], to_end=False) is not None
+    assert seek_frames(lying, [0, 70], to_end=False) is None
 
 
 def test_damage_on_the_way_makes_leaps_void(tmp_path):
     path = damage(write_clip(tmp_path / "clip.mp4", 100, options=B_FRAMES, noise=True))
     with pytest.raises(DamagedError):
-        leap(read_stream(path), [0, 50], to_end=False)
+        seek_frames(read_stream(path), [0, 50], to_end=False)
 
 
 def test_an_error_that_only_the_leap_brings_is_no_damage(tmp_path):
     options = {"x264-params": "intra-refresh=1:keyint=30:bframes=0:scenecut=0"}
     stream = read_stream(write_clip(tmp_path / "clip.mkv", 300, options=options))
     keys = stream.ticks[::60]  # said to be key frames, but decoding cannot begin there
-    assert leap(replace(stream, key_ticks=keys), [0, 250], to_end=False) is None
+    assert seek_frames(replace(stream, key_ticks=keys), [0, 250], to_end=False) is None
 
 
 def test_a_file_that_breaks_off_is_not_leapt_through(tmp_path):
@@ -132,15 +131,15 @@ def test_a_file_that_breaks_off_is_not_leapt_through(tmp_path):
     whole = write_clip(tmp_path / "whole.mp4", 200, options=B_FRAMES, muxer=muxer)
     stream = read_stream(cut_short(whole, tmp_path / "part.mp4", 0.6))
     assert not stream.whole
-    assert leap(stream, [0, 20], to_end=False) is None
+    assert seek_frames(stream, [0, 20], to_end=False) is None
 
 
 def test_a_file_with_hidden_frames_is_not_leapt_through(tmp_path):
     whole = write_clip(tmp_path / "whole.mp4", 60, options={"g": "12", "bf": "0"})
     stream = read_stream(copy_from(whole, tmp_path / "cut.mp4", 24, before=5))
-    assert leap(stream, [0, 20], to_end=False) is None
+    assert seek_frames(stream, [0, 20], to_end=False) is None
 
 
 def test_there_is_no_leap_past_the_end(tmp_path):
     stream = read_stream(write_clip(tmp_path / "clip.mp4", 30, options=B_FRAMES))
-    assert leap(stream, [0, 30], to_end=False) is None
+    assert seek_frames(stream, [0, 30], to_end=False) is None

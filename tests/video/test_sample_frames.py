@@ -7,10 +7,8 @@ import pytest
 from PIL import Image
 
 from pandacli.errors import UsageError
-from pandacli.video import Clip, sample_frames, sample_indices
-from pandacli.video import decoder as reader
-from pandacli.video import sampling as frames_module
-from pandacli.video.decoder import Reading
+from pandacli.video import Clip, decoder, sample_frames, sample_indices, sampling
+from pandacli.video.decoder import Decoded
 from tests.video.clips import cut_short, damage, numbered_picture, numbers_in, write_clip
 
 
@@ -115,10 +113,10 @@ def test_damage_is_told_of(tmp_path, name):
 
 def test_two_fields_that_make_up_a_frame_are_no_loss(tmp_path, monkeypatch):
     path = write_clip(tmp_path / "clip.ts", 20, interlaced=True, options={"x264-params": "tff=1"})
-    stream = frames_module.read_stream(path)
+    stream = sampling.read_stream(path)
     fields = sorted({*stream.ticks, *(tick + 1800 for tick in stream.ticks)})
     paired = replace(stream, packet_count=40, ticks=tuple(fields), whole=False)
-    monkeypatch.setattr(frames_module, "read_stream", lambda _: paired)
+    monkeypatch.setattr(sampling, "read_stream", lambda _: paired)
     frames = sample_frames(Clip(path))
     assert frames.info.frame_count == 20
     assert frames.notices == ()
@@ -130,22 +128,22 @@ def test_frames_of_an_interlaced_recording_that_are_lost_are_counted(tmp_path, m
     def decode(stream, wanted, **_):
         ticks = stream.ticks[:10] + stream.ticks[16:]
         shown = {n: np.zeros((8, 8, 3), np.uint8) for n in wanted if n < len(ticks)}
-        return Reading(ticks, shown, as_announced=False, interlaced=True)
+        return Decoded(ticks, shown, matches_index=False, interlaced=True)
 
-    monkeypatch.setattr(frames_module, "decode", decode)
+    monkeypatch.setattr(sampling, "decode", decode)
     assert "only 14 of 20 frames" in sample_frames(Clip(path)).notices[0]
 
 
 def test_what_one_decoding_disproved_the_next_does_not_believe(four_seconds, monkeypatch):
     tried = []
 
-    def decode(stream, wanted, *, as_announced=True, **_):
-        tried.append(as_announced)
+    def decode(stream, wanted, *, trust_index=True, **_):
+        tried.append(trust_index)
         ticks = stream.ticks[:50] + stream.ticks[60:]  # ten frames are lost
         shown = {n: np.full((8, 8, 3), n, np.uint8) for n in sorted(wanted) if n < len(ticks)}
-        return Reading(ticks, shown, as_announced=False)
+        return Decoded(ticks, shown, matches_index=False)
 
-    monkeypatch.setattr(frames_module, "decode", decode)
+    monkeypatch.setattr(sampling, "decode", decode)
     sampled = sample_frames(Clip(four_seconds))
     assert tried == [True, False]
     assert list(sampled.indices) == sample_indices(25.0, 90)
@@ -159,9 +157,9 @@ def test_a_frame_that_cannot_be_shown_ends_the_video(four_seconds, monkeypatch):
     def decode(stream, wanted, **_):
         end = min({last, earlier} & set(wanted), default=100)
         shown = {n: np.full((8, 8, 3), n, np.uint8) for n in wanted if n < end}
-        return Reading(stream.ticks[:end], shown, as_announced=False)
+        return Decoded(stream.ticks[:end], shown, matches_index=False)
 
-    monkeypatch.setattr(frames_module, "decode", decode)
+    monkeypatch.setattr(sampling, "decode", decode)
     assert list(sample_frames(Clip(four_seconds)).indices) == sample_indices(25.0, earlier)
 
 
@@ -182,10 +180,10 @@ def test_a_long_clip_is_sampled_by_jumping(tmp_path, monkeypatch, share):
     muxer = {"movflags": "faststart"}
     whole = write_clip(tmp_path / "whole.mp4", 1500, size=(48, 36), options=options, muxer=muxer)
     path = cut_short(whole, tmp_path / "clip.mp4", share)
-    monkeypatch.setattr(reader, "leap", lambda *_, **__: None)
+    monkeypatch.setattr(decoder, "seek_frames", lambda *_, **__: None)
     walked = sample_frames(Clip(path))
-    monkeypatch.setattr(reader, "_WALK_PIXELS", 0)
-    monkeypatch.setattr(reader, "_walk", None)  # jumping must do
+    monkeypatch.setattr(decoder, "_SEQUENTIAL_PIXELS", 0)
+    monkeypatch.setattr(decoder, "_decode_all", None)  # jumping must do
     frames = sample_frames(Clip(path))
     assert numbers_in(frames.pixels) == list(frames.indices)
     assert frames.indices == walked.indices

@@ -177,5 +177,5 @@ def test_a_frame_that_was_looked_at_is_let_go(tmp_path):
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):
             before = sys.getrefcount(frame)
-            picture_of(frame, read_stream(path))
+            picture_of(frame, path, Fraction(1))
             assert sys.getrefcount(frame) == before
