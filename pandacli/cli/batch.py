@@ -158,11 +158,11 @@ def batch(
             settled = opened.settings
             how = {name: getattr(settled, name) for name in how_run}
             return load_model(
-                Loading(settled.model, **how), screen, display.doing, asked=job.settings.quant
+                Loading(settled.model, **how), screen, display.set_step, asked=job.settings.quant
             )
 
         with echo_off(), _stopping(opened, display), display:
-            for outcome in run.outcomes(load, display.doing):
+            for outcome in run.outcomes(load, display.set_step):
                 display.update(outcome)
                 if chosen["json"] and opened.output:
                     screen.line(json_text(outcome.written))
@@ -236,7 +236,7 @@ def _stopping(opened: "Batch", display: "BatchDisplay") -> Iterator[None]:
         if not run.in_flight:
             signals.interrupt(number, frame)
         signals.survive()
-        display.stopping()
+        display.set_stopping()
 
     before = signal.getsignal(signal.SIGINT)
     if before is not signal.SIG_IGN:

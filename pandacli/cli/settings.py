@@ -155,7 +155,7 @@ def _canvas(value: str) -> int:
 
 
 def _graphics(value: str) -> str:
-    from pandacli.terminal.capabilities import GRAPHICS
+    from pandacli.terminal.console import GRAPHICS
 
     return _one_of(GRAPHICS, value)
 
