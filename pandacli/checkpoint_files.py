@@ -1,4 +1,4 @@
-"""The files of a checkpoint folder, found without reading the weights, or importing torch."""
+"""Find the files of a checkpoint folder, without reading weights or importing torch."""
 
 from pathlib import Path
 from typing import Any
@@ -7,16 +7,16 @@ from pandacli import file_io
 from pandacli.errors import ModelError
 
 INCOMPLETE = "the files may be incomplete or damaged: get the model again"
-"""The hint where a file is missing or cannot be what it should."""
+"""The hint for missing or damaged files."""
 
 MODEL_TYPES = ("videopanda", "eve")
-"""What `model_type` in the authors' files says: of a trained model, and of the one it began as."""
+"""`model_type` in official files: of a trained model, and of the base model it started from."""
 
-_NAMED = 3  # how many tensors or files an error names
+_MAX_NAMED = 3  # tensors or files named in an error
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights: safetensors before `.bin`, an index before a single file.
+    """The weight files: safetensors before `.bin`, an index before a single file.
 
     Raises:
         ModelError: There are none, the index is damaged, a file that it names is missing, or the
@@ -37,7 +37,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def check_path(folder: Path) -> None:
-    """Refuse a folder that safetensors cannot open: it takes UTF-8 only.
+    """Refuse a path that safetensors cannot open, as it takes UTF-8 only.
 
     Raises:
         ModelError: The path is not UTF-8.
@@ -49,10 +49,10 @@ def check_path(folder: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Read the object in a JSON file.
 
     Raises:
-        ModelError: The file is missing or damaged, or holds anything but an object.
+        ModelError: The file is missing or damaged, or does not hold an object.
     """
     try:
         return file_io.read_object(path)
@@ -82,7 +82,7 @@ def _indexed_files(index: Path) -> list[Path]:
 
 
 def some(names: list[str]) -> str:
-    """The first few of many names, and how many more there are."""
-    more = len(names) - _NAMED
-    shown = [name if name.isprintable() else repr(name) for name in names[:_NAMED]]
+    """Join the first few of many names, and the number of the others."""
+    more = len(names) - _MAX_NAMED
+    shown = [name if name.isprintable() else repr(name) for name in names[:_MAX_NAMED]]
     return ", ".join(shown) + (f" and {more} more" if more > 0 else "")

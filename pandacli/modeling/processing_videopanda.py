@@ -1,4 +1,4 @@
-"""The processor: a question and the frames of a clip, as the tensors that the model takes."""
+"""The processor: questions and frames to the tensors that the model takes."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -26,13 +26,13 @@ Video = NDArray[np.uint8] | Tensor
 
 
 class VideoPandaProcessor(ProcessorMixin):
-    """Makes `input_ids`, `attention_mask` and `pixel_values` of questions and videos.
+    """Turns questions and videos into `input_ids`, `attention_mask` and `pixel_values`.
 
     Args:
         tokenizer: The tokenizer of the model.
         image_size: Side of the model's canvas, in pixels.
         patch_size: Side of its patches, in pixels.
-        num_frames: Frames of a clip; a shorter one is filled up with empty frames.
+        num_frames: Frames per clip; a shorter one is padded with empty frames.
     """
 
     def __init__(
@@ -62,28 +62,27 @@ class VideoPandaProcessor(ProcessorMixin):
         """Prepare one question and its video, or a list of each.
 
         Args:
-            text: A question, or a list with one element for each video: a question, or a
-                conversation as for `encode_prompt`, a list of (question, answer or None).
-            videos: RGB frames, uint8 (T, H, W, 3), as `pandacli.video.read_frames` gives them; or a
-                list of such, sizes and T of which may differ.
-            pixel_values: Instead of `videos`, what `pandacli.video.preprocess` made of them:
-                (T, 4, S, S), or (B, T, 4, S, S).
-            system: The system prompt; None is the one that the model was trained with.
-            num_frames: Takes the place of the processor's own for this call; 1 takes a picture
-                through the model's branch for images.
-            padding_side: Where shorter prompts of a batch are filled up: "left" or "right".
-            return_tensors: "pt"; there is no other kind.
+            text: A question, or a list with one element per video: a question, or a conversation
+                as for `encode_prompt`, a list of (question, answer or None).
+            videos: RGB frames, uint8 (T, H, W, 3), as `pandacli.video.read_frames` returns them; or
+                a list of such, in which sizes and T may differ.
+            pixel_values: Instead of `videos`, the output of `pandacli.video.preprocess`:
+                (T, 4, S, S) or (B, T, 4, S, S).
+            system: The system prompt; by default that of the training.
+            num_frames: Overrides the processor's own for this call; 1 takes the image branch.
+            padding_side: "left" or "right".
+            return_tensors: Only "pt" is supported.
 
         Returns:
             `input_ids` (B, length) with -200 for each frame, `attention_mask` (B, length) and
             `pixel_values` (B, T, 4, S, S); without `text` only the last.
 
         Raises:
-            ValueError: Videos and questions do not match in number, or the frames are of another
-                form or too many.
+            ValueError: Videos and questions differ in number, or the frames have another shape or
+                type, or are too many.
         """
         if return_tensors != "pt":
-            raise ValueError(f"tensors of PyTorch ('pt') are all there is, not {return_tensors!r}")
+            raise ValueError(f"return_tensors has to be 'pt', not {return_tensors!r}")
         if (videos is None) == (pixel_values is None):
             raise ValueError("either videos or pixel_values are needed, and not both")
         if pixel_values is None:
@@ -107,24 +106,21 @@ class VideoPandaProcessor(ProcessorMixin):
         )
 
     def decode(self, token_ids: Iterable[int], **_: Any) -> str:
-        """The text of generated ids, without control ids and frame slots.
-
-        What transformers' decoders can be told otherwise (`skip_special_tokens`) has no effect.
-        """
+        """Decode generated ids without control ids and frame slots; options have no effect."""
         tokenizer: VideoPandaTokenizer = self.tokenizer
         return tokenizer.decode(token_ids)
 
     def batch_decode(self, sequences: Iterable[Iterable[int]], **_: Any) -> list[str]:
-        """The texts of several sequences of generated ids; see `decode`."""
+        """Decode several sequences of generated ids, as `decode`."""
         return [self.decode(sequence) for sequence in sequences]
 
     @property
     def model_input_names(self) -> list[str]:
-        """What a call returns and the model takes."""
+        """Names of the tensors that a call returns."""
         return ["input_ids", "attention_mask", "pixel_values"]
 
     def to_dict(self) -> dict[str, Any]:
-        """What `save_pretrained` writes of the processor itself."""
+        """The processor's own fields in `processor_config.json`."""
         return {
             "processor_class": type(self).__name__,
             "image_size": self.image_size,
@@ -135,16 +131,13 @@ class VideoPandaProcessor(ProcessorMixin):
     def save_pretrained(
         self, save_directory: str | PathLike[str], push_to_hub: bool = False, **_: Any
     ) -> list[str]:
-        """Write the processor and its tokenizer to a folder that `from_pretrained` reads.
-
-        Returns:
-            The paths of what was written.
+        """Write processor and tokenizer to a folder; returns the path of the processor's config.
 
         Raises:
-            ValueError: It was to be uploaded as well.
+            ValueError: `push_to_hub` is set.
         """
         if push_to_hub:
-            raise ValueError("a processor can be saved, but not uploaded from here")
+            raise ValueError("push_to_hub is not supported")
         self.tokenizer.save_pretrained(save_directory)
         path = Path(save_directory, CONFIG_FILE)
         path.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
@@ -171,14 +164,12 @@ class VideoPandaProcessor(ProcessorMixin):
             stored = read_json(folder / CONFIG_FILE)
             sizes = {name: stored[name] for name in _SIZES if name in stored}
             if not all(type(size) is int and size > 0 for size in sizes.values()):
-                raise ModelError(f"{folder / CONFIG_FILE} holds sizes that are none: {sizes}")
+                raise ModelError(f"{folder / CONFIG_FILE} holds invalid sizes: {sizes}")
             return cls(tokenizer, **sizes)
         config: VideoPandaConfig = checkpoint.read_config(folder)
         return cls(tokenizer, config.image_size, config.patch_size, config.all_num_frames)
 
     def _canvas(self, video: Video, num_frames: int) -> Tensor:
-        # The public face of the room beside this one: a frame has to become the same tensor
-        # whether it came through the engine or through transformers.
         from pandacli.video import preprocess
 
         return preprocess(
@@ -189,7 +180,7 @@ class VideoPandaProcessor(ProcessorMixin):
         )
 
     def _pad(self, prompts: list[list[int]], side: str) -> tuple[Tensor, Tensor]:
-        """Ids and mask (B, length), shorter prompts filled up with the padding id."""
+        """Ids and mask (B, length), padded with the unknown token."""
         if side not in ("left", "right"):
             raise ValueError(f"padding_side is 'left' or 'right', not {side!r}")
         length = max(map(len, prompts))

@@ -1,15 +1,15 @@
-r"""The conversation around the frames, as text and as ids.
+r"""The prompt template, as text and as token ids.
 
-The form is the one of the official inference (`videopanda_v1`)::
+It is that of the official inference (`videopanda_v1`)::
 
     SYSTEM USER: <image>...<image>\nQUESTION ASSISTANT: ANSWER</s>USER: QUESTION ASSISTANT:
 
-An empty question or answer is left out together with the space before it and what ends it:
-`USER:ASSISTANT:`. The first question cannot be left out so, because the frames stand in it.
+An empty question or answer is left out together with the space before it and its terminator:
+`USER:ASSISTANT:`. The first question is always there, as it holds the frames.
 
-Only the frame slots and the `</s>` after an answer are control ids. What people or the model wrote
-is plain text: a literal `<image>`, `</s>`, `<s>` or `<unk>` in it is spelled out in ordinary
-pieces. The official code reads those as control tokens and crashes, or drops words.
+Only the frame slots and the `</s>` after an answer are control ids. Questions and answers are plain
+text: a literal `<image>`, `</s>`, `<s>` or `<unk>` is encoded in ordinary pieces. (The official
+code reads those as control tokens, and crashes or drops words.)
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from typing import Any
 from pandacli.modeling.tokenization_videopanda import as_tokenizer
 
 FRAME_SLOT = -200
-"""The id that stands for one frame; the model puts the frame's tokens in its place."""
+"""The placeholder id of a frame; the model replaces it by the frame's tokens."""
 
 DEFAULT_SYSTEM = (
     "A chat between a curious human and an artificial intelligence assistant. "
@@ -26,20 +26,20 @@ DEFAULT_SYSTEM = (
 )
 
 Turns = Sequence[Sequence[str | Sequence[int] | None]]
-"""Of each turn the question and the answer, which is None where it is still to be given."""
+"""(question, answer) of each turn; the answer is None where it is to be generated."""
 
 
 def build_prompt(turns: Turns, system: str | None = None, num_frames: int = 8) -> str:
-    """The whole conversation as one string, each frame slot written `<image>`.
+    """The conversation as one string, each frame slot written `<image>`.
 
-    For people to read and to compare: encoding this string would take what was typed for control
-    tokens. `encode_prompt` gives the ids.
+    For reading and comparing only: encoding this string would turn user text into control tokens.
+    Use `encode_prompt` for the ids.
 
     Args:
-        turns: Pairs of (question, answer); the last answer is None when it is asked for. An empty
-            answer counts as None.
-        system: The system prompt; None is the one that the model was trained with.
-        num_frames: How many frame slots stand before the first question.
+        turns: Pairs of (question, answer); the last answer is None where it is to be generated. An
+            empty answer counts as None.
+        system: The system prompt; by default that of the training.
+        num_frames: Number of frame slots before the first question.
 
     Raises:
         ValueError: There is no turn, or no frame.
@@ -56,16 +56,16 @@ def encode_prompt(
     *,
     legacy: bool | None = None,
 ) -> list[int]:
-    """The ids of the conversation, `FRAME_SLOT` for each frame; starts with `encode_prefix`.
+    """Encode a conversation, with `FRAME_SLOT` for each frame; it starts with `encode_prefix`.
 
     Args:
-        turns: As for `build_prompt`; an answer may be its ids too, without the `</s>`.
+        turns: As for `build_prompt`; an answer may also be its ids, without the `</s>`.
         tokenizer: A `VideoPandaTokenizer`, a `sentencepiece.SentencePieceProcessor`, or the path of
             a SentencePiece model.
         system: As for `build_prompt`.
         num_frames: As for `build_prompt`.
         legacy: Overrides the tokenizer's own flag (see `VideoPandaTokenizer`); a bare SentencePiece
-            model counts as `legacy=False`.
+            model defaults to `legacy=False`.
 
     Raises:
         ValueError: There is no turn, or no frame.
@@ -82,12 +82,9 @@ def encode_prompt(
 
 
 def encode_prefix(tokenizer: Any, system: str | None = None, num_frames: int = 8) -> list[int]:
-    """The ids up to and including the last frame slot: what all questions on a clip share.
+    """Encode up to the last frame slot, the part all questions on a clip share.
 
-    Args:
-        tokenizer: As for `encode_prompt`.
-        system: As for `build_prompt`.
-        num_frames: As for `build_prompt`.
+    Arguments as for `encode_prompt`.
 
     Raises:
         ValueError: There is no frame.
@@ -108,7 +105,7 @@ def _checked(num_frames: int) -> int:
 
 
 def _parts(turns: Turns) -> list[tuple[str, list[int]]]:
-    """What stands after the frames, cut where a `</s>` stands: a text, and ids that follow it."""
+    """The text after the frames, split at each `</s>`, with the ids that follow each part."""
     if not turns:
         raise ValueError("a prompt needs at least one turn")
     parts: list[tuple[str, list[int]]] = []

@@ -1,8 +1,7 @@
-"""The Llama SentencePiece tokenizer, by `sentencepiece` itself.
+"""The Llama SentencePiece tokenizer, on `sentencepiece` itself.
 
-The tokenizers inside transformers 5 give other ids than the ones Video-Panda was trained with (runs
-of spaces, text right after a special token), so the few rules that the training tokenizer added on
-top of SentencePiece are written out here.
+The tokenizers of transformers 5 give other ids than Video-Panda was trained with (runs of spaces,
+text right after a special token), so the training tokenizer's rules are implemented here.
 """
 
 import json
@@ -21,23 +20,21 @@ MODEL_FILE = "tokenizer.model"
 CONFIG_FILE = "tokenizer_config.json"
 
 _SAMPLE = "A chat: USER: what happens?\n  ASSISTANT: 42, \u00e9\u4e2d\U0001f43c\x00 </s>"
-"""Text of every kind: words, digits, spaces, other scripts, bytes."""
+"""Words, digits, spaces, other scripts and bytes, to try a model out."""
 
 _SPACE = "\u2581"  # how SentencePiece writes a space inside a piece
 
 
 class VideoPandaTokenizer:
-    """Text to ids and back with a SentencePiece model of the Llama kind.
+    """Text to ids and back with a Llama SentencePiece model.
 
-    Everything it is given is plain text: `</s>` or `<unk>` in it are spelled out in ordinary
-    pieces. Control ids (`bos_id`, `eos_id`) are put between texts by the caller, see
-    `pandacli.modeling.prompt`.
+    All input is plain text: `</s>` or `<unk>` in it are encoded in ordinary pieces. The caller
+    inserts control ids (`bos_id`, `eos_id`), see `pandacli.modeling.prompt`.
 
     Args:
         model: The SentencePiece model: a file, or a loaded processor.
-        legacy: How text that directly follows a control id is encoded. True gives it the space
-            that SentencePiece puts in front of every text, False does not. Vicuna, and so the
-            published Video-Panda, says False.
+        legacy: Whether text directly after a control id gets the space that SentencePiece puts in
+            front of every text. It does not in Vicuna and the published Video-Panda.
 
     Raises:
         ModelError: The file is missing or is not a SentencePiece model.
@@ -60,7 +57,7 @@ class VideoPandaTokenizer:
         """Load `tokenizer.model` from a checkpoint folder, and `legacy` from its config.
 
         Raises:
-            ModelError: There is no such model in the folder, or a file of it is damaged.
+            ModelError: The model is missing, or a file is damaged.
         """
         folder = Path(folder)
         settings = _read_settings(folder / CONFIG_FILE)
@@ -78,14 +75,14 @@ class VideoPandaTokenizer:
         return int(self.processor.get_piece_size())
 
     def encode(self, text: str, *, after_control: bool = False) -> list[int]:
-        """The ids of one stretch of plain text, without `bos`.
+        """Encode a piece of plain text, without `bos`.
 
         Args:
-            text: Any text; nothing in it is read as a control token, and it is not stripped.
+            text: Any text; it is not stripped, and control tokens in it are not recognised.
             after_control: Whether the text directly follows a control id other than `bos` or a
-                frame slot. With `legacy=False` it then gets no space put in front.
+                frame slot. With `legacy=False` no space is then put in front.
         """
-        # a lone surrogate, as a shell can pass on, is nothing that SentencePiece takes
+        # SentencePiece does not accept lone surrogates, which a shell can pass on
         text = text.replace(_SPACE, " ").encode("utf-8", "replace").decode("utf-8")
         pieces: list[str] = self.processor.encode(text, out_type=str)
         bare = after_control and not self.legacy and not text.startswith(" ")
@@ -94,10 +91,9 @@ class VideoPandaTokenizer:
         return [int(self.processor.piece_to_id(piece)) for piece in pieces]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of generated ids as it is shown: no control ids, no space around it.
+        """Decode generated ids for display, without control ids and surrounding space.
 
-        A model can spell `</s>` in ordinary pieces; one at the very end is cut, as in the
-        official code.
+        A `</s>` spelled in ordinary pieces is removed at the end, as in the official code.
         """
         control = {self.bos_id, self.eos_id, self.unk_id}
         known = [i for i in map(int, ids) if 0 <= i < len(self) and i not in control]
@@ -106,12 +102,9 @@ class VideoPandaTokenizer:
 
 
 def as_tokenizer(tokenizer: Any, legacy: bool | None = None) -> VideoPandaTokenizer:
-    """A `VideoPandaTokenizer` of whatever stands for one.
+    """Convert a `SentencePieceProcessor` or the path of a model to a `VideoPandaTokenizer`.
 
-    Args:
-        tokenizer: A `VideoPandaTokenizer`, a `sentencepiece.SentencePieceProcessor`, or the path of
-            a SentencePiece model.
-        legacy: Overrides the tokenizer's own flag, which for the last two is False.
+    `legacy` overrides the tokenizer's own flag, which is False for a processor or a path.
     """
     if not isinstance(tokenizer, VideoPandaTokenizer):
         return VideoPandaTokenizer(tokenizer, legacy=bool(legacy))
@@ -129,20 +122,20 @@ def _load(path: Path) -> Any:
         _try_out(processor)
     except MemoryError:
         raise
-    except Exception as error:  # a damaged model fails in any way, and often only when it is used
+    except Exception as error:  # a damaged model fails in any way, often only in use
         raise ModelError(f"{path} is not a usable SentencePiece model", INCOMPLETE) from error
     return processor
 
 
 def _try_out(processor: Any) -> None:
-    """Raises where a model lacks the control tokens, or cannot encode and decode any text."""
+    """Raise an error if a model lacks control tokens, or cannot encode and decode."""
     count = processor.get_piece_size()
     controls = (processor.bos_id(), processor.eos_id(), processor.unk_id())
     if not all(0 <= number < count for number in controls):
         raise ValueError("no control tokens")
     pieces = [processor.id_to_piece(number) for number in range(count)]
     if [processor.piece_to_id(piece) for piece in pieces] != list(range(count)):
-        raise ValueError("pieces that are not told apart")
+        raise ValueError("duplicate pieces")
     spelled = processor.encode(_SAMPLE, out_type=str)
     text = processor.decode([processor.piece_to_id(piece) for piece in spelled])
     if not isinstance(text, str):
