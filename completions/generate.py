@@ -21,8 +21,8 @@ from pandacli.checkpoints import MODELS
 from pandacli.cli.app import app
 from pandacli.cli.rm import QUANTS as REMOVABLE
 from pandacli.cli.settings import QUANTS
-from pandacli.inference.options import ENGINES, RAY
-from pandacli.terminal.console import GRAPHICS
+from pandacli.inference.spec import ENGINES, RAY
+from pandacli.terminal.capabilities import GRAPHICS
 from pandacli.video.clip import VIDEO_SUFFIXES
 
 HERE = Path(__file__).parent

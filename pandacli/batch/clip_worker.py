@@ -14,11 +14,10 @@ from pandacli.batch.record_index import BadLine, Question
 from pandacli.batch.records import Record, RecordError, digest_text
 from pandacli.batch.result_lines import BAD_RECORD, answer_line, error_line
 from pandacli.errors import ClipError, DeviceError, PandaError, UsageError
-from pandacli.inference import Answer
+from pandacli.inference import Answer, GenerationOptions, Request
 
 if TYPE_CHECKING:
     from pandacli.inference import Panda, VideoSession
-    from pandacli.inference.continuous_batching import Ask
     from pandacli.video import Frames
 
 Line = dict[str, Any]
@@ -190,27 +189,23 @@ class ClipWorker:
         """Answer the next questions: all of them, unless too many are the same."""
         started = perf_counter()
         try:
-            together = clip.ask_together(
-                self._asks(questions),
-                at_once=self._settings.batch_size,
-                temperature=self._settings.temperature,
-                seed=self._settings.seed,
-            )
+            clip.prepare()
         except PandaError as error:
             yield from failures(questions, error)
             return
         self._spent("prefix", perf_counter() - started)
-        for number, answer in together:
+        generation = clip.generate(
+            self._asks(questions), batch_size=self._settings.batch_size, stream=False
+        )
+        for number, answer in generation.results():
             yield from self._settle(number, answer)
             yield from self._take_ready()
         yield from self._take_ready()
-        for stage in ("prefill", "decode", "alone"):
-            self._spent(stage, getattr(together.seconds, stage))
+        for stage in ("prefill", "decode", "rerun"):
+            self._spent(stage, getattr(generation.seconds, stage))
 
-    def _asks(self, questions: Iterable[Question]) -> "Iterator[Ask]":
+    def _asks(self, questions: Iterable[Question]) -> Iterator[Request]:
         """What is to be asked: the same question is asked once, where it gets the same answer."""
-        from pandacli.inference.continuous_batching import Ask
-
         repeatable = self._settings.temperature == 0 or self._settings.seed is not None
         number = 0
         for question in questions:
@@ -223,7 +218,8 @@ class ClipWorker:
                 self._numbered[number] = asking
                 self._asked[asking] = _Asked([question])
                 number += 1
-                yield Ask(record.question, limit)
+                options = GenerationOptions(limit, self._settings.temperature, self._settings.seed)
+                yield Request(record.question, options=options)
             elif self._repeats == _REPEATS:  # held in memory, which a clip may have millions of
                 self._more = True
                 return

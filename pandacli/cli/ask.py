@@ -21,12 +21,7 @@ from pandacli.cli.startup import (
 from pandacli.errors import UsageError
 from pandacli.terminal.console import Screen
 from pandacli.terminal.keyboard import echo_off
-from pandacli.terminal.report import (
-    Stopwatch,
-    answers_json,
-    sparse_sampling_notice,
-    truncation_notice,
-)
+from pandacli.terminal.report import Stopwatch, sparse_sampling_notice, truncation_notice
 from pandacli.video.clip import Clip, local_file
 
 if TYPE_CHECKING:
@@ -167,8 +162,7 @@ def _answer_in_json(
     watch.start_answer()
     with screen.status("thinking"):
         answers = [clip.ask(question, **_how(chosen)) for question in asked]
-    pretty = screen.stdout_is_terminal
-    screen.line(answers_json(video, model, clip.frames, answers, pretty=pretty))
+    screen.json(video, model, clip.frames, answers)
     for answer in answers:
         _report(answer, clip.frames, chosen, screen, watch)
         watch.end_answer()

@@ -158,11 +158,11 @@ def batch(
             settled = opened.settings
             how = {name: getattr(settled, name) for name in how_run}
             return load_model(
-                Loading(settled.model, **how), screen, display.set_step, asked=job.settings.quant
+                Loading(settled.model, **how), screen, display.doing, asked=job.settings.quant
             )
 
         with echo_off(), _stopping(opened, display), display:
-            for outcome in run.outcomes(load, display.set_step):
+            for outcome in run.outcomes(load, display.doing):
                 display.update(outcome)
                 if chosen["json"] and opened.output:
                     screen.line(json_text(outcome.written))
@@ -174,7 +174,7 @@ def batch(
 def _job(questions: str, output: str | None, answers: str | None, chosen: dict[str, Any]) -> "Job":
     from pandacli.batch.clip_worker import Settings
     from pandacli.batch.job import Job
-    from pandacli.inference.options import RAY
+    from pandacli.inference.spec import RAY
 
     ray = chosen["engine"] == RAY
     for name in ("address", "workers"):
@@ -236,7 +236,7 @@ def _stopping(opened: "Batch", display: "BatchDisplay") -> Iterator[None]:
         if not run.in_flight:
             signals.interrupt(number, frame)
         signals.survive()
-        display.set_stopping()
+        display.stopping()
 
     before = signal.getsignal(signal.SIGINT)
     if before is not signal.SIG_IGN:

@@ -7,7 +7,7 @@ import typer
 from pandacli.cli import options, settings
 from pandacli.errors import PandaError
 from pandacli.terminal.console import Screen
-from pandacli.units import size
+from pandacli.terminal.report import size
 
 
 def cache(

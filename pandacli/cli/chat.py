@@ -132,8 +132,8 @@ def chat(
         read = read_clip(wanted, chosen["frames"], screen, notices=False, loading=loading)
         with watch.paused():
             offer_download(chosen["model"], screen, **how_run)
-        clip = _sampled_clip(wanted, kept, *read, chosen)
-        _run_chat(clip, chosen, loading, screen, watch, earlier, log)
+        subject = _subject(wanted, kept, *read, chosen)
+        _talk(subject, chosen, loading, screen, watch, earlier, log)
 
 
 def _earlier(go_on: bool, load: str | None) -> "tuple[Transcript | None, Path | None]":
@@ -175,7 +175,7 @@ def _as_before(given: dict[str, Any], earlier: "Transcript", video: str | None) 
     return {name: known.get(name) if value is None else value for name, value in given.items()}
 
 
-def _sampled_clip(
+def _subject(
     clip: Clip,
     kept: "ClipCache | None",
     frames: "Frames",
@@ -194,8 +194,8 @@ def _sampled_clip(
     return SampledClip(clip, frames, seconds, side, chosen["frames"], chosen["system"], kept)
 
 
-def _run_chat(
-    clip: "SampledClip",
+def _talk(
+    subject: "SampledClip",
     chosen: dict[str, Any],
     loading: Loading,
     screen: Screen,
@@ -203,58 +203,58 @@ def _run_chat(
     earlier: "Transcript | None",
     log: Path | None,
 ) -> None:
-    from pandacli.chat.chat import Chat, ChatOptions
+    from pandacli.chat.chat import Chat, Manner
 
     interactive = screen.is_interactive and screen.stdout_is_terminal
 
     if not chosen["no-log"]:
         log = log or _new_log(screen)
-    chat = Chat(
+    talk = Chat(
         loading.end,
         chosen["model"],
-        clip,
-        ChatOptions(chosen["max-tokens"], chosen["temperature"], chosen["seed"]),
+        subject,
+        Manner(chosen["max-tokens"], chosen["temperature"], chosen["seed"]),
         turns=earlier.turns if earlier else (),
         log=None if chosen["no-log"] else log,
         new_log=lambda: _new_log(screen),
     )
     if interactive:
-        _in_terminal(chat, chosen, screen)
+        _in_terminal(talk, chosen, screen)
     else:
-        from pandacli.terminal.repl import answer_lines
+        from pandacli.terminal.slash_commands import answer_lines
 
         try:
-            answer_lines(chat, screen, quant=chosen["quant"], stats=chosen["stats"], watch=watch)
+            answer_lines(talk, screen, quant=chosen["quant"], stats=chosen["stats"], watch=watch)
         except PandaError:
-            chat.start_saving_prefix()
-            chat.finish_saving_prefix()
+            talk.remember()
+            talk.remembered()
             raise
-        chat.start_saving_prefix()
+        talk.remember()
     with screen.status("caching the clip"):
-        failure = chat.finish_saving_prefix()
+        failure = talk.remembered()
     if failure:
         screen.notice(failure.message)
 
 
-def _in_terminal(chat: "Chat", chosen: dict[str, Any], screen: Screen) -> None:
+def _in_terminal(talk: "Chat", chosen: dict[str, Any], screen: Screen) -> None:
     from pandacli.terminal.prompt import Prompt
     from pandacli.terminal.repl import Repl, toolbar
 
     history = None if chosen["no-log"] else _history(screen)
 
-    def sample(clip: Clip, *, num_frames: int) -> "SampledClip":
+    def look(clip: Clip, *, num_frames: int) -> "SampledClip":
         signals.listen()
         now = chosen | {"frames": num_frames}
         kept = keeping.look_up(clip, now, screen)
         read = read_clip(clip, num_frames, screen, notices=False)
-        return _sampled_clip(clip, kept, *read, now)
+        return _subject(clip, kept, *read, now)
 
-    prompt = Prompt(lambda: toolbar(chat), history, failure=lambda: chat.error)
+    prompt = Prompt(lambda: toolbar(talk), history, _SETTABLE, failure=lambda: talk.error)
     session = Repl(
-        chat,
+        talk,
         prompt,
         screen,
-        sample,
+        look,
         {name: settings.reader(name) for name in (*_SETTABLE, "frames")},
         quant=chosen["quant"],
         pictures=not (chosen["no-frames"] or chosen["quiet"]),

@@ -24,11 +24,12 @@ def doctor(json: options.Json = None, debug: options.Debug = None) -> None:
     shown.
     """
     from pandacli.diagnostics import examine
-    from pandacli.terminal.doctor import report_json, show_report, terminal_section
+    from pandacli.terminal.capabilities import terminal
+    from pandacli.terminal.doctor import report_json, show_report
 
     screen = Screen()
     with screen.status("examining"):
-        sections = examine([_defaults(), terminal_section()])
+        sections = examine([_defaults(), terminal()])
     if _wants_json(json, debug):
         screen.line(report_json(sections, pretty=screen.stdout_is_terminal))
     else:

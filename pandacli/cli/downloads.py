@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pandacli.errors import UsageError
 from pandacli.terminal.console import Screen
-from pandacli.units import size
+from pandacli.terminal.report import size
 
 if TYPE_CHECKING:
     from pandacli.checkpoints import KnownModel

@@ -63,7 +63,7 @@ def frames(
             screen.notice(f"{save} stays as it is")
             save = None
     sampled, _ = read_clip(wanted, chosen["frames"], screen)
-    from pandacli.terminal.report import clip_line, frame_lines, frames_json
+    from pandacli.terminal.frame_list import clip_line, frame_lines, frames_json
     from pandacli.video import fit_to_box
 
     side = chosen["canvas"]

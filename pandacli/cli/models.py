@@ -2,7 +2,7 @@
 
 from pandacli.cli import options, settings
 from pandacli.terminal.console import Screen
-from pandacli.units import size
+from pandacli.terminal.report import size
 
 
 def models(json: options.Json = None, debug: options.Debug = None) -> None:

@@ -7,7 +7,7 @@ import typer
 from pandacli.cli import options, settings
 from pandacli.errors import UsageError
 from pandacli.terminal.console import Screen
-from pandacli.units import size
+from pandacli.terminal.report import size
 
 QUANTS = ("4bit", "8bit", "none")
 """What `--quant` takes here: one of the forms that can be deleted."""

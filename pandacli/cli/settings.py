@@ -89,13 +89,13 @@ def _quant(value: str) -> str:
 
 
 def _engine(value: str) -> str:
-    from pandacli.inference.options import ENGINES, RAY
+    from pandacli.inference.spec import ENGINES, RAY
 
     return _one_of((*ENGINES, RAY), value)
 
 
 def _engine_here(value: str) -> str:
-    from pandacli.inference.options import ENGINES, RAY
+    from pandacli.inference.spec import ENGINES, RAY
 
     if value == RAY:
         raise UsageError("ray is for panda batch", f"choose one of {', '.join(ENGINES)}")
@@ -155,7 +155,7 @@ def _canvas(value: str) -> int:
 
 
 def _graphics(value: str) -> str:
-    from pandacli.terminal.console import GRAPHICS
+    from pandacli.terminal.capabilities import GRAPHICS
 
     return _one_of(GRAPHICS, value)
 

@@ -1,43 +1,17 @@
-"""One token after another: sample one, read it, sample the next.
+"""What one answer is made with, token by token.
 
-Small functions over logits and ids. They know nothing of models, clips, text or terminals.
-
-From token ids to text, piece by piece, without ever having to take a piece back.
+Sampler, incremental detokenizer, and the state of a request.
 """
 
 import re
-from collections.abc import Callable, Iterator
-from sys import float_info
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from pandacli.errors import UsageError
-
-
-def check_drawing(max_tokens: int, temperature: float, seed: int | None) -> None:
-    """Look at how an answer is asked for.
-
-    Raises:
-        UsageError: A setting is out of range.
-    """
-    if max_tokens < 1:
-        raise UsageError(f"an answer cannot have {max_tokens} tokens", "ask for at least one")
-    if not 0 <= temperature <= float_info.max:  # also of ints that no float holds; nan is refused
-        raise UsageError(f"a temperature cannot be {temperature}", "0 is greedy, 1 is warm")
-    if seed is not None and not 0 <= seed < 2**63:
-        raise UsageError(f"a seed cannot be {seed}", "use a whole number from 0 to 2^63 - 1")
-
-
-def drawing_generator(seed: int | None) -> torch.Generator:
-    """What `sample` draws with: the same for the same seed, another each time for None."""
-    generator = torch.Generator()
-    if seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(seed)
-    return generator
+from pandacli.inference.answer import Answer, Stats
+from pandacli.inference.spec import GenerationOptions
 
 
 @torch.inference_mode()
@@ -48,8 +22,8 @@ def sample(
 
     Args:
         logits: (vocabulary,)
-        temperature: 0 takes the likeliest token; above, one is drawn, for any finite number.
-        generator: A CPU generator to draw with, so that a seed means the same on every device.
+        temperature: 0 takes the likeliest token; above, one is sampled, for any finite number.
+        generator: On the CPU, so that a seed means the same on every device.
     """
     if temperature == 0:
         return int(logits.argmax())
@@ -59,75 +33,197 @@ def sample(
     return int(torch.multinomial(probabilities, 1, generator=generator))
 
 
-def generate(
-    logits: Tensor,
-    step: Callable[[int], Tensor],
-    choose: Callable[[Tensor], int],
-    stop: frozenset[int],
-    limit: int,
-) -> Iterator[int]:
-    """Choose tokens until one of `stop`, which is given too, or until there are `limit`.
-
-    Args:
-        logits: (vocabulary,) of the first token.
-        step: From the token just given to the logits of the next.
-        choose: From logits to a token, as `sample`.
-        stop: The tokens that end an answer.
-        limit: The most tokens to give, at least one.
-    """
-    for count in range(1, limit + 1):
-        token = choose(logits)
-        yield token
-        if token in stop or count == limit:
-            return
-        logits = step(token)
-
-
 _UNSETTLED = re.compile(r"\s*(?:<(?:/(?:s>?)?)?)?\ufffd*\Z")
-"""What may yet change at the end of a text: the bytes of a character that is not complete, what
-may become a `</s>` that is cut, and space that is stripped if nothing follows."""
+"""The end of a text that a later token may change: the bytes of an incomplete character, the
+beginning of a `</s>` that the tokenizer drops, and space that is stripped at the end."""
 
 
 class Decoder(Protocol):
-    """The part of a tokenizer that streaming needs."""
+    """The part of a tokenizer that a `Detokenizer` needs."""
 
     def decode(self, ids: list[int]) -> str:
         """The text of ids, stripped."""
         ...
 
 
-class StreamedText:
-    """The text of an answer that grows token by token.
+class Detokenizer:
+    """Text of tokens as they come; text that was returned is never taken back.
 
-    Decoding starts over at every token: it costs microseconds beside the model's milliseconds, and
-    what SentencePiece does between pieces stays its own affair.
+    All ids are decoded at every token: that takes microseconds, and SentencePiece decides about
+    spaces between pieces.
 
     Args:
         tokenizer: Turns ids into stripped text.
+        stop: Strings that end the text.
 
     Attributes:
         ids: The tokens so far.
-        text: Their text.
+        text: Their text, as of the last call of `add` or `finish`.
+        stopped: Whether a stop string was found; the text ends before it.
     """
 
-    def __init__(self, tokenizer: Decoder) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Decoder, stop: Sequence[str] = ()) -> None:
+        self._tokenizer, self._stop = tokenizer, stop
         self.ids: list[int] = []
         self.text = ""
-        self._given = 0
+        self.stopped = False
+        self._returned = 0
 
     def add(self, token: int) -> str:
-        """The text that is settled by one more token; often empty, never half a character."""
+        """Append a token; returns text that became final, often none, never half a character."""
         self.ids.append(token)
-        self.text = self._tokenizer.decode(self.ids)
-        unsettled = _UNSETTLED.search(self.text, self._given)
-        return self._give(unsettled.start() if unsettled else self._given)
+        self._decode()
+        end = len(self.text)
+        if not self.stopped:
+            end -= self._partial_stop()
+            unsettled = _UNSETTLED.search(self.text[:end], self._returned)
+            end = unsettled.start() if unsettled else self._returned
+        return self._take(end)
 
     def finish(self) -> str:
-        """The rest, when no more tokens come."""
-        return self._give(len(self.text))
+        """The rest of the text, after the last token."""
+        self._decode()
+        return self._take(len(self.text))
 
-    def _give(self, end: int) -> str:
-        piece = self.text[self._given : end]
-        self._given = end
+    def _decode(self) -> None:
+        text = self._tokenizer.decode(self.ids)
+        if found := [place for stop in self._stop if (place := text.find(stop)) >= 0]:
+            text, self.stopped = text[: min(found)].rstrip(), True
+        self.text = text
+
+    def _partial_stop(self) -> int:
+        """How many characters at the end may be the beginning of a stop string."""
+        return max(
+            (
+                count
+                for stop in self._stop
+                for count in range(1, len(stop))
+                if self.text.endswith(stop[:count])
+            ),
+            default=0,
+        )
+
+    def _take(self, end: int) -> str:
+        piece = self.text[self._returned : end]
+        self._returned = max(self._returned, end)
         return piece
+
+
+class RequestState:
+    """A request that is being answered.
+
+    Args:
+        index: Its place among the requests of a generation.
+        question: Its text.
+        ids: The tokens behind the prefix: earlier turns and the question.
+        history: How many of them belong to earlier turns.
+        limit: The most tokens of the answer.
+        options: How to generate.
+        tokenizer: Decodes the answer.
+        end_tokens: The tokens that end an answer.
+
+    Attributes:
+        tokens: Tokens generated so far, the one that ends the answer included.
+        finish_reason: Set with the last token.
+        stats: Set when the request has ended, also where it was stopped.
+        prefilled: Tokens that were computed before the answer.
+        prefill_seconds, first_token_seconds, decode_seconds: As in `Stats`.
+        in_batch: Whether a `SequenceBatch` holds its tokens, all but the last one.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        question: str,
+        ids: list[int],
+        history: int,
+        limit: int,
+        options: GenerationOptions,
+        tokenizer: Decoder,
+        end_tokens: frozenset[int],
+    ) -> None:
+        self.index, self.question, self.ids, self.history = index, question, ids, history
+        self.limit, self.temperature = limit, options.temperature
+        self.tokens: list[int] = []
+        self.finish_reason: Literal["stop", "length"] | None = None
+        self.stats: Stats | None = None
+        self.prefilled = 0
+        self.in_batch = False
+        self.prefill_seconds = self.first_token_seconds = self.decode_seconds = 0.0
+        self._end_tokens = end_tokens
+        self._has_stop = bool(options.stop)
+        self._text = Detokenizer(tokenizer, options.stop)
+        self._generator = torch.Generator() if options.temperature else None
+        if self._generator and options.seed is not None:
+            self._generator.manual_seed(options.seed)
+        elif self._generator:
+            self._generator.seed()
+
+    @property
+    def pending(self) -> list[int]:
+        """The tokens that the model has to compute before it can give the next."""
+        return self.tokens[-1:] if self.in_batch else self.ids + self.tokens
+
+    @property
+    def positions(self) -> int:
+        """Positions in the KV cache, after the next pass."""
+        return len(self.ids) + len(self.tokens)
+
+    def sample(self, logits: Tensor) -> int:
+        """The next token, from logits (vocabulary,)."""
+        return sample(logits, self.temperature, self._generator)
+
+    def add(self, token: int, *, stream: bool) -> str:
+        """Append a token.
+
+        Args:
+            token: The next token.
+            stream: Whether to decode at every token; otherwise only for stop strings.
+
+        Returns:
+            Text that became final; all that was not yet returned once the request has finished.
+        """
+        self.tokens.append(token)
+        piece = ""
+        if token in self._end_tokens:
+            self.finish_reason = "stop"
+        else:
+            if stream or self._has_stop:
+                piece = self._text.add(token)
+            else:
+                self._text.ids.append(token)
+            if self._text.stopped:
+                self.finish_reason = "stop"
+            elif len(self.tokens) == self.limit:
+                self.finish_reason = "length"
+        return piece + self._text.finish() if self.finish_reason else piece
+
+    def restart(self) -> None:
+        """Drop the tokens, if there are any; text that was returned is not returned again."""
+        if self.tokens:
+            self.tokens.clear()
+            self._text.ids.clear()
+            self.prefilled = 0
+            self.prefill_seconds = self.first_token_seconds = self.decode_seconds = 0.0
+
+    def add_prefill(self, seconds: float, until_token: float) -> None:
+        """Count a prefill of so many seconds, and those until the token after it was sampled."""
+        self.first_token_seconds = self.first_token_seconds or self.prefill_seconds + until_token
+        self.prefill_seconds += seconds
+
+    def count_pass(self, seconds: float) -> None:
+        """Count a pass of a batch that has computed the pending tokens."""
+        if self.in_batch:
+            self.decode_seconds += seconds
+            return
+        self.prefilled += len(self.pending)
+        self.in_batch = True
+        self.add_prefill(seconds, seconds)
+
+    def answer(self) -> Answer:
+        """The whole answer; only once it has finished, and `stats` are set."""
+        assert self.finish_reason is not None
+        assert self.stats is not None
+        # ids that go on behind a stop string are not those of the text
+        ids = () if self._text.stopped else tuple(self._text.ids)
+        return Answer(self._text.text, self.finish_reason, self.stats, self.question, ids)

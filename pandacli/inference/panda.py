@@ -1,15 +1,14 @@
 """The Python face of panda, which the command line uses too."""
 
 import os
-from collections.abc import Sequence
 from functools import cached_property
 from time import perf_counter
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, Unpack
 
 from pandacli import checkpoints
 from pandacli.errors import ModelError
 from pandacli.inference.answer import Answer, AnswerStream
-from pandacli.inference.options import check_frame_count
+from pandacli.inference.spec import History, OptionFields, RunSpec, check_frame_count
 
 if TYPE_CHECKING:
     from pandacli.inference.backends import Backend
@@ -80,8 +79,13 @@ class Panda:
             ModelError: It cannot be read, or the model did not come from `load`.
         """
         if self._source is None:
-            raise ModelError(f"nobody knows which checkpoint {self.name} is")
+            raise ModelError(f"{self.name} was not loaded from a checkpoint")
         return checkpoints.model_digest(self._source)
+
+    @property
+    def context(self) -> int:
+        """How many positions the model can hold."""
+        return int(self.model.config.max_position_embeddings)
 
     @property
     def stop_tokens(self) -> frozenset[int]:
@@ -116,25 +120,29 @@ class Panda:
         Raises:
             ModelError: The model is not here, or damaged, or its quantised copy cannot be written.
             DeviceError: The device is not there, or has too little memory.
-            UsageError: No device, quantisation or engine is called so, or they do not go together.
+            UsageError: A name is not known, or quant, engine and device do not go together.
         """
+        return cls.from_spec(RunSpec(os.fspath(model), quant, engine, device), report)
+
+    @classmethod
+    def from_spec(cls, spec: RunSpec, report: "Report | None" = None) -> Self:
+        """Load what a spec says; see `load`."""
         started = perf_counter()
-        resolved = checkpoints.resolve(model)  # before torch is imported, which takes seconds
+        resolved = checkpoints.resolve(spec.model)  # before torch is imported, which takes seconds
         from pandacli.inference.planning.loader import load_plan, plan_for
         from pandacli.modeling.checkpoint import read_config, read_tokenizer
 
-        plan = plan_for(resolved, quant, engine, device)
+        plan = plan_for(resolved, spec.quant, spec.backend, spec.device)
         tokenizer = read_tokenizer(resolved.folder, read_config(resolved.folder))
-        weights, backend = load_plan(resolved, plan, report)
-        seconds = perf_counter() - started
+        model, backend = load_plan(resolved, plan, report)
         return cls(
-            weights,
+            model,
             tokenizer,
             name=resolved.name,
             backend=backend,
             quant=plan.quant,
             engine=plan.engine,
-            load_seconds=seconds,
+            load_seconds=perf_counter() - started,
             memory_hint=plan.hint,
             source=resolved,
         )
@@ -203,16 +211,12 @@ class Panda:
         end: float | None = None,
         num_frames: int = 8,
         system: str | None = None,
-        history: Sequence[tuple[str, str]] = (),
-        max_tokens: int = 1024,
-        temperature: float = 0.0,
-        seed: int | None = None,
+        history: History = (),
+        **options: Unpack[OptionFields],
     ) -> Answer:
         """Ask one question; `open` and `VideoSession.ask` in one, and with their arguments."""
         clip = self.open(video, start=start, end=end, num_frames=num_frames, system=system)
-        return clip.ask(
-            question, history=history, max_tokens=max_tokens, temperature=temperature, seed=seed
-        )
+        return clip.ask(question, history=history, **options)
 
     def stream(
         self,
@@ -223,16 +227,12 @@ class Panda:
         end: float | None = None,
         num_frames: int = 8,
         system: str | None = None,
-        history: Sequence[tuple[str, str]] = (),
-        max_tokens: int = 1024,
-        temperature: float = 0.0,
-        seed: int | None = None,
+        history: History = (),
+        **options: Unpack[OptionFields],
     ) -> AnswerStream:
         """Ask one question, the answer in pieces; as `ask`."""
         clip = self.open(video, start=start, end=end, num_frames=num_frames, system=system)
-        return clip.stream(
-            question, history=history, max_tokens=max_tokens, temperature=temperature, seed=seed
-        )
+        return clip.stream(question, history=history, **options)
 
 
 def _on_disk(clip: "Clip", num_frames: int) -> "ClipCache | None":

@@ -1,4 +1,4 @@
-"""The KV cache of a clip: its prefix, computed once, and behind it the turns asked last."""
+"""The KV cache of a clip: the prefix that its requests share, and how the disk identifies it."""
 
 from importlib.metadata import version
 from pathlib import Path
@@ -18,66 +18,66 @@ if TYPE_CHECKING:
     from pandacli.inference.panda import Panda
 
 
-class PrefixCache:
-    """A language model that has read the prefix of a clip and reads on, question by question.
+class SharedPrefix:
+    """The KV cache of a clip: its prefix, and behind it the last request that ran alone.
 
     Args:
-        reading: Has read the prefix and nothing else.
-        computed: Whether it has computed it, or found it on the disk.
+        sequence: Holds the prefix and nothing else.
+        computed: Whether it was computed, or restored from the disk.
 
     Attributes:
         length: Tokens of the prefix.
-        prefilled: Tokens that were computed before an answer, the prefix included unless it came
-            from the disk; it only grows.
+        prefilled: Tokens that were computed before answers so far, the prefix included where it
+            was computed; it only grows.
     """
 
-    def __init__(self, reading: Sequence, *, computed: bool = True) -> None:
-        self._reading = reading
-        self._held: list[int] = []  # the ids read after the prefix
-        self.length = reading.length
+    def __init__(self, sequence: Sequence, *, computed: bool = True) -> None:
+        self._sequence = sequence
+        self._held: list[int] = []  # ids behind the prefix
+        self.length = sequence.length
         self.prefilled = self.length if computed else 0
 
-    def append(self, ids: list[int], settled: int = 0) -> Tensor:
-        """Read the ids of a question behind the prefix.
+    def append(self, ids: list[int], history: int = 0) -> Tensor:
+        """Prefill the ids of a request behind the prefix.
 
-        Of the first `settled` ids (earlier turns), those that the cache still holds are kept. All
-        others are computed anew, so that an answer does not depend on what was asked before it.
+        Of the first `history` ids (earlier turns), those that the cache holds already are kept.
+        All others are computed, so that no answer depends on an earlier request.
 
         Returns:
             (vocabulary,) the logits of the first token of the answer.
         """
-        kept = _common_start(self._held, ids[:settled])
+        kept = _common_start(self._held, ids[:history])
         del self._held[kept:]
-        self._reading.truncate(self.length + kept)
-        logits = self._reading.append(ids[kept:])
+        self._sequence.truncate(self.length + kept)
+        logits = self._sequence.append(ids[kept:])
         self._held += ids[kept:]
         self.prefilled += len(ids) - kept
         return logits
 
-    def read_on(self, token: int) -> Tensor:
-        """Read one token of the answer; returns the logits (vocabulary,) of the next."""
-        logits = self._reading.append([token])
+    def decode(self, token: int) -> Tensor:
+        """Append one token of the answer; returns the logits (vocabulary,) of the next."""
+        logits = self._sequence.append([token])
         self._held.append(token)
         return logits
 
     def batch(self, room: int) -> SequenceBatch:
-        """Questions that each follow the prefix, to be read together; see `Sequence.branch`."""
+        """Sequences that each go on from the prefix; see `Sequence.batch`."""
         self._held.clear()
-        self._reading.truncate(self.length)
-        return self._reading.batch(room)
+        self._sequence.truncate(self.length)
+        return self._sequence.batch(room)
 
     def save(self, path: Path) -> None:
-        """Write the prefix alone into a file; what was asked behind it stays as it is.
+        """Write the prefix alone to a file.
 
         Raises:
             OSError: The file cannot be written.
         """
-        self._reading.save(path, self.length)
+        self._sequence.save(path, self.length)
 
     @property
     def saved_bytes(self) -> int:
-        """What `save` would write, about."""
-        return self._reading.saved_bytes(self.length)
+        """About how many bytes `save` writes."""
+        return self._sequence.saved_bytes(self.length)
 
 
 def _common_start(ours: list[int], theirs: list[int]) -> int:

@@ -1,34 +1,28 @@
-"""A clip that a model has looked at: its frames, its prefix, and answers about it."""
+"""A clip that a model is asked about: its frames, their shared prefix, and requests on it."""
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from copy import copy
-from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Unpack
 
 import torch
+from torch import Tensor
 
 from pandacli.errors import PandaError, UsageError
 from pandacli.inference.answer import Answer, AnswerStream, Stats
 from pandacli.inference.continuous_batching import (
-    HAIR,
-    HAIR_INT8,
-    MOST_AT_ONCE,
-    Ask,
-    Asking,
-    Choose,
-    Together,
+    MAX_BATCH_SIZE,
+    NEAR_TIE,
+    NEAR_TIE_INT8,
+    Failure,
+    Generation,
+    Scheduler,
 )
-from pandacli.inference.generation import (
-    StreamedText,
-    check_drawing,
-    drawing_generator,
-    generate,
-    sample,
-)
+from pandacli.inference.generation import RequestState
 from pandacli.inference.planning.devices import free_memory, memory_errors, peak_memory
 from pandacli.inference.planning.memory import position_bytes
-from pandacli.inference.prefix import PrefixCache, cache_model
+from pandacli.inference.prefix import SharedPrefix, cache_model
+from pandacli.inference.spec import GenerationOptions, History, OptionFields, Request
 from pandacli.modeling.patches import count_tokens
 from pandacli.modeling.prompt import encode_prefix, encode_prompt
 from pandacli.prefix_cache.clip_cache import CachedPrefix
@@ -40,29 +34,25 @@ if TYPE_CHECKING:
     from pandacli.prefix_cache.clip_cache import ClipCache
     from pandacli.video import Clip, Frames
 
-History = Sequence[tuple[str, str | Sequence[int]]]
-"""Questions and their answers, as text or as the ids of `Answer.ids`."""
-
 
 class VideoSession:
-    """A clip, opened by `Panda.open`; every question on it shares one prefix.
+    """A clip, opened by `Panda.open`; all requests on it share one prefix.
 
-    The prefix (system prompt and frames) is computed when the first answer is wanted, and kept; or
-    it is read from the disk, where it was kept before.
+    The prefix (system prompt and frames) is computed when it is first needed, and kept; or it is
+    restored from the prefix cache.
 
     Args:
         panda: The model.
-        frames: What was sampled from the clip; None to sample it, where the prefix is not on the
-            disk.
+        frames: What was sampled from the clip; None to sample it, unless the prefix is cached.
         num_frames: How many frames the model is shown.
         system: The system prompt.
         frames_seconds: How long reading the frames took.
         clip: The file that the frames are of, where it may be read (again).
-        on_disk: PrefixStore of the clip on the disk; None to look at none and keep none.
+        on_disk: The cache entries of the clip; None to restore and keep none.
 
     Attributes:
-        frames: What was sampled from the clip. Where the prefix was found on the disk and no
-            frames were given, it has no pictures: `pixels` is (0, height, width, 3).
+        frames: What was sampled from the clip. Where the prefix was cached and no frames were
+            given, it has no pictures: `pixels` is (0, height, width, 3).
 
     Raises:
         ClipError: The video cannot be used.
@@ -81,24 +71,21 @@ class VideoSession:
         on_disk: "ClipCache | None" = None,
     ) -> None:
         started = perf_counter()
-        self._panda = panda
-        self._system = system
-        self._num_frames = num_frames
-        self._clip = clip
+        self._panda, self._clip, self._on_disk = panda, clip, on_disk
+        self._system, self._num_frames = system, num_frames
         self._ids = encode_prefix(panda.tokenizer, system, num_frames)
-        self._encoded: list[torch.Tensor] | None = None
-        self._prefix: PrefixCache | None = None
-        self._asked = 0
-        self._on_disk = on_disk
-        self._kept = self._look_for_prefix()
-        self._pixel_values: torch.Tensor | None = None
+        self._encoded: list[Tensor] | None = None
+        self._pixel_values: Tensor | None = None
+        self._prefix: SharedPrefix | None = None
+        self._turn = 0
+        self._kept = self._find_kept()
         known = self._kept and self._kept.frames()
         self.frames = frames or known or self._sample()
         if self._kept and (tokens := self._kept.tokens):
             self._video_tokens = tokens - len(self._ids) + num_frames
         else:
             self._video_tokens = count_tokens(self._pixels(), panda.model.config.patch_size)
-        self._room(0)
+        self._max_answer(0)
         self._frames_seconds = frames_seconds + perf_counter() - started
 
     @property
@@ -116,167 +103,80 @@ class VideoSession:
         other._system = system
         other._ids = encode_prefix(self._panda.tokenizer, system, self._num_frames)
         other._prefix = None
-        other._kept = other._look_for_prefix()
-        other._room(0)
+        other._kept = other._find_kept()
+        other._max_answer(0)
         return other
 
-    def ask(
+    def generate(
         self,
-        question: str,
+        requests: Iterable[Request],
+        options: GenerationOptions = GenerationOptions(),  # noqa: B008  (frozen)
         *,
-        history: History = (),
-        max_tokens: int = 1024,
-        temperature: float = 0.0,
-        seed: int | None = None,
+        batch_size: int | None = None,
+        stream: bool = True,
+    ) -> Generation:
+        """Answer requests, each on its own: one alone, several by continuous batching.
+
+        At a temperature of 0 an answer does not depend on the other requests where torch computes
+        in float32 or with 8-bit weights on a CPU. Elsewhere (half precision, bitsandbytes,
+        llama.cpp) a near-tie may flip under batching, unless `batch_size` is 1.
+
+        Args:
+            requests: Drawn one by one as there is room for them.
+            options: How to generate, for requests without options of their own.
+            batch_size: The most requests at once; None for as many as memory allows.
+            stream: Whether to yield pieces of text, not only whole answers.
+
+        Returns:
+            An iterator over the index of a request with a piece of its text, its `Answer`, or a
+            `PandaError`. A request that cannot be answered does not end the others. Reading it
+            after a newer generation on this session has begun is a RuntimeError.
+
+        Raises:
+            UsageError: An option is out of range.
+            DeviceError: When the iterator is read: out of memory for the prefix.
+        """
+        options.check()
+        if batch_size is not None and batch_size < 1:
+            raise UsageError(f"cannot answer {batch_size} questions at a time")
+        states = self._states(requests, options)
+        return Generation(Scheduler(self, states, batch_size=batch_size, stream=stream))
+
+    def ask(
+        self, question: str, *, history: History = (), **options: Unpack[OptionFields]
     ) -> Answer:
         """Ask a question and wait for the whole answer; see `stream`."""
-        stream = self.stream(
-            question, history=history, max_tokens=max_tokens, temperature=temperature, seed=seed
-        )
+        stream = self.stream(question, history=history, **options)
         for _ in stream:
             pass
         return stream.answer
 
     def stream(
-        self,
-        question: str,
-        *,
-        history: History = (),
-        max_tokens: int = 1024,
-        temperature: float = 0.0,
-        seed: int | None = None,
+        self, question: str, *, history: History = (), **options: Unpack[OptionFields]
     ) -> AnswerStream:
         """Ask a question and take the answer in pieces, as it is decoded.
-
-        One answer at a time: reading from a stream after a newer one on the same clip has begun is
-        a RuntimeError.
 
         Args:
             question: Any text.
             history: The turns before it.
-            max_tokens: The most tokens of answer.
-            temperature: 0 takes the likeliest token every time; above, tokens are drawn.
-            seed: Makes drawing repeatable.
+            options: The fields of `GenerationOptions`.
 
         Raises:
-            UsageError: A setting is out of range, or the question is longer than the context.
+            UsageError: An option is out of range, or the question is longer than the context.
             DeviceError: Out of memory, while reading from the stream.
         """
-        check_drawing(max_tokens, temperature, seed)
-        ids = self._encode(question, history)
-        limit = min(max_tokens, self._room(len(ids)))
-        choose = partial(sample, temperature=temperature, generator=drawing_generator(seed))
-        taken: list[Stats] = []
-        pieces = self._answer(question, ids, limit, choose, taken)
-        return AnswerStream(pieces, lambda: taken[-1] if taken else None)
+        state = self._state(0, Request(question, history), GenerationOptions(**options))
 
-    def ask_together(
-        self,
-        asks: Iterable[Ask],
-        *,
-        at_once: int | None = None,
-        temperature: float = 0.0,
-        seed: int | None = None,
-    ) -> Together:
-        """Ask many questions, each on its own, and take the answers as they become whole.
+        def pieces() -> Generator[str, None, Answer]:
+            with Generation(Scheduler(self, [state], batch_size=1, stream=True)) as generation:
+                for _, event in generation:
+                    if isinstance(event, PandaError):
+                        raise event
+                    if isinstance(event, str):
+                        yield event
+            return state.answer()
 
-        At a temperature of 0 every answer is the one that `ask` gives, where torch computes in
-        float32 or with 8-bit weights on a CPU. Elsewhere (half precision, bitsandbytes, llama.cpp)
-        a near-tie may be decided otherwise, unless questions are asked one at a time.
-
-        Args:
-            asks: The questions; they are drawn as there is room for them.
-            at_once: The most that are answered at a time; None for as many as memory allows.
-            temperature: As of `stream`.
-            seed: As of `stream`, for each question.
-
-        Returns:
-            An iterator over the place of a question and its answer, or what is wrong with it.
-
-        Raises:
-            DeviceError: Out of memory for the prefix.
-        """
-        if at_once is not None and at_once < 1:
-            raise UsageError(f"cannot answer {at_once} questions at a time")
-        panda = self._panda
-        with memory_errors(panda.memory_hint):
-            prefix = self._read_prefix()
-        self._asked += 1
-
-        def alone(asking: Asking) -> Answer:
-            return self.ask(
-                asking.question, max_tokens=asking.limit, temperature=temperature, seed=seed
-            )
-
-        return Together(
-            self._asking(asks, temperature, seed),
-            branch=prefix.batch,
-            finish=self._finish,
-            alone=alone,
-            stop=self._panda.stop_tokens,
-            room=self._room_together(),
-            at_once=at_once,
-            hair=self._hair,
-            memory_hint=panda.memory_hint,
-        )
-
-    def _asking(
-        self, asks: Iterable[Ask], temperature: float, seed: int | None
-    ) -> Iterator[Asking | tuple[int, PandaError]]:
-        """The questions as tokens, or what is wrong with one."""
-
-        def drawing() -> Choose:
-            return partial(sample, temperature=temperature, generator=drawing_generator(seed))
-
-        for number, ask in enumerate(asks):
-            try:
-                check_drawing(ask.max_tokens, temperature, seed)
-                ids = self._encode(ask.question, ())
-                limit = min(ask.max_tokens, self._room(len(ids)))
-            except UsageError as error:
-                yield number, error
-                continue
-            yield Asking(number, ask.question, ids, limit, drawing if temperature else None)
-
-    def _finish(self, asking: Asking, stopped: bool) -> Answer:
-        """The answer of a question that was asked with others."""
-        ids = asking.answer[:-1] if stopped else asking.answer
-        seconds = perf_counter() - asking.started
-        count, decode_seconds = len(asking.answer), seconds - asking.first_token_seconds
-        stats = Stats(
-            frames=len(self.frames.indices),
-            prefix_tokens=self.prefix_tokens,
-            question_tokens=len(asking.ids),
-            prefilled_tokens=len(asking.ids),
-            answer_tokens=count,
-            load_seconds=self._panda.load_seconds,
-            frames_seconds=self._frames_seconds,
-            prefill_seconds=asking.first_token_seconds,
-            first_token_seconds=asking.first_token_seconds,
-            decode_seconds=decode_seconds,
-            tokens_per_second=(count - 1) / decode_seconds if count > 1 else 0.0,
-            peak_memory_bytes=peak_memory(self._panda.devices),
-        )
-        text = self._panda.tokenizer.decode(ids)
-        return Answer(text, "stop" if stopped else "length", stats, asking.question, tuple(ids))
-
-    @property
-    def _hair(self) -> float:
-        """See `Together`; 0 where rounding depends too much on what is read at once."""
-        panda = self._panda
-        if panda.engine != "torch" or panda.dtype != "float32":
-            return 0
-        return HAIR if panda.quant == "none" else HAIR_INT8
-
-    def _room_together(self) -> int:
-        """How many positions half of the free memory has room for; at least one question's."""
-        model, panda = self._panda.model, self._panda
-        longest: int = model.config.max_position_embeddings - self.prefix_tokens
-        each = position_bytes(model.config, panda.engine, model.dtype)
-        if not each:  # the layers are llama.cpp's, which looks after its memory itself
-            return MOST_AT_ONCE * longest
-        free = min(free_memory(torch.device(device)) for device in panda.devices)
-        return max(free // 2 // each, longest)
+        return AnswerStream(pieces(), lambda: state.stats)
 
     def prepare(self) -> None:
         """Compute the prefix, so that the first answer need not wait for it.
@@ -284,13 +184,11 @@ class VideoSession:
         Raises:
             DeviceError: Out of memory.
         """
-        with memory_errors(self._panda.memory_hint):
-            self._read_prefix()
+        with memory_errors(self.memory_hint):
+            self.shared_prefix()
 
     def keep(self) -> None:
-        """Keep the prefix on the disk, where the clip was opened with `cache` and it was computed.
-
-        It takes no time that an answer would wait for, if it is called when no answer is.
+        """Write the prefix to the prefix cache, where the clip was opened with `cache`.
 
         Raises:
             PandaError: It cannot be written, or there is no memory to. No answer depends on it.
@@ -298,7 +196,7 @@ class VideoSession:
         if self._kept is None or self._prefix is None:
             return
         try:
-            with memory_errors(self._panda.memory_hint):
+            with memory_errors(self.memory_hint):
                 self._kept.save(self._prefix, self.frames)
         except OSError as error:
             why = f"{error.filename}: {error.strerror}" if error.filename else str(error)
@@ -306,104 +204,123 @@ class VideoSession:
 
     def tokens_left(self, question: str, history: History = ()) -> int:
         """How many tokens of answer the context has room for; below one, there is none."""
-        context = self._panda.model.config.max_position_embeddings
-        return context - self.prefix_tokens - len(self._encode(question, history))
+        used = self.prefix_tokens + len(self._encode(question, history))
+        return self._panda.context - used
+
+    # what the scheduler needs of a session
+
+    @property
+    def memory_hint(self) -> str:
+        """What to do where memory runs out."""
+        return self._panda.memory_hint
+
+    @property
+    def near_tie(self) -> float:
+        """The relative lead below which batching may flip a token; 0 where too many would."""
+        panda = self._panda
+        if panda.engine != "torch" or panda.dtype != "float32":
+            return 0
+        return NEAR_TIE if panda.quant == "none" else NEAR_TIE_INT8
+
+    def begin_turn(self) -> int:
+        """Take over the session's sequence from an earlier generation."""
+        self._turn += 1
+        return self._turn
+
+    def check_turn(self, turn: int) -> None:
+        """Raise a RuntimeError where a newer generation has taken the sequence over."""
+        if turn != self._turn:
+            raise RuntimeError("a newer question on this clip has taken this one's place")
+
+    def shared_prefix(self) -> tuple[SharedPrefix, int]:
+        """The prefix, and how many tokens were computed for it now."""
+        if self._prefix is not None:
+            return self._prefix, 0
+        restored = self._kept.restore(self._panda.backend.restore) if self._kept else None
+        self._prefix = SharedPrefix(restored or self._compute_prefix(), computed=restored is None)
+        self._video_tokens = self._prefix.length - len(self._ids) + self._num_frames
+        return self._prefix, self._prefix.prefilled
+
+    def batch_positions(self) -> int:
+        """How many positions half of the free memory has room for; at least one request's."""
+        model, panda = self._panda.model, self._panda
+        longest = panda.context - self.prefix_tokens
+        each = position_bytes(model.config, panda.engine, model.dtype)
+        if not each:  # llama.cpp looks after its own memory
+            return MAX_BATCH_SIZE * longest
+        free = min(free_memory(torch.device(device)) for device in panda.devices)
+        return max(free // 2 // each, longest)
+
+    def stats(self, state: RequestState) -> Stats:
+        """What a request took."""
+        count, seconds = len(state.tokens), state.decode_seconds
+        return Stats(
+            frames=len(self.frames.indices),
+            prefix_tokens=self.prefix_tokens,
+            question_tokens=len(state.ids) - state.history,
+            prefilled_tokens=state.prefilled,
+            answer_tokens=count,
+            load_seconds=self._panda.load_seconds,
+            frames_seconds=self._frames_seconds,
+            prefill_seconds=state.prefill_seconds,
+            first_token_seconds=state.first_token_seconds,
+            decode_seconds=seconds,
+            tokens_per_second=(count - 1) / seconds if seconds else 0.0,
+            peak_memory_bytes=peak_memory(self._panda.devices),
+            history_tokens=state.history,
+        )
+
+    def _states(
+        self, requests: Iterable[Request], options: GenerationOptions
+    ) -> Iterator[RequestState | Failure]:
+        for index, request in enumerate(requests):
+            try:
+                yield self._state(index, request, options)
+            except UsageError as error:
+                yield index, error
+
+    def _state(self, index: int, request: Request, options: GenerationOptions) -> RequestState:
+        options = request.options or options
+        options.check()
+        tokenizer = self._panda.tokenizer
+        ids = self._encode(request.question, request.history)
+        # earlier turns end with the </s> of the last answer
+        ends = tokenizer.eos_id in ids
+        history = len(ids) - ids[::-1].index(tokenizer.eos_id) if ends else 0
+        limit = min(options.max_tokens, self._max_answer(len(ids)))
+        return RequestState(
+            index,
+            request.question,
+            ids,
+            history,
+            limit,
+            options,
+            tokenizer,
+            self._panda.stop_tokens,
+        )
 
     def _encode(self, question: str, history: History) -> list[int]:
-        """The ids of a question and what was said before it, which follow the prefix."""
+        """The ids of earlier turns and a question, which follow the prefix."""
         turns = [*history, (question, None)]
         prompt = encode_prompt(turns, self._panda.tokenizer, self._system, self._num_frames)
         return prompt[len(self._ids) :]
 
-    def _answer(
-        self,
-        question: str,
-        ids: list[int],
-        limit: int,
-        choose: "partial[int]",
-        taken: list[Stats],
-    ) -> Generator[str, None, Answer]:
-        self._asked += 1
-        turn = self._asked
-        tokenizer = self._panda.tokenizer
-        text = StreamedText(tokenizer)
-        stop = self._panda.stop_tokens
-
-        started = perf_counter()
-        with memory_errors(self._panda.memory_hint):
-            prefilled = self._prefix.prefilled if self._prefix else 0
-            prefix = self._read_prefix()
-            # what stands before the question ends with the </s> of the last answer
-            settled = len(ids) - ids[::-1].index(tokenizer.eos_id) if tokenizer.eos_id in ids else 0
-            logits = prefix.append(ids, settled)
-            prefill_seconds = perf_counter() - started
-            tokens = generate(logits, prefix.read_on, choose, stop, limit)
-            token = next(tokens)
-        first_token_seconds = perf_counter() - started
-
-        count, decode_seconds = 1, 0.0
-        try:
-            while token not in stop:
-                if piece := text.add(token):
-                    yield piece
-                if turn != self._asked:
-                    raise RuntimeError("a newer question on this clip has taken this one's place")
-                stepped = perf_counter()
-                with memory_errors(self._panda.memory_hint):
-                    following = next(tokens, None)
-                if following is None:
-                    break
-                decode_seconds += perf_counter() - stepped
-                token, count = following, count + 1
-            if piece := text.finish():
-                yield piece
-        finally:
-            taken.append(
-                Stats(
-                    frames=len(self.frames.indices),
-                    prefix_tokens=self.prefix_tokens,
-                    question_tokens=len(ids) - settled,
-                    prefilled_tokens=prefix.prefilled - prefilled,
-                    answer_tokens=count,
-                    load_seconds=self._panda.load_seconds,
-                    frames_seconds=self._frames_seconds,
-                    prefill_seconds=prefill_seconds,
-                    first_token_seconds=first_token_seconds,
-                    decode_seconds=decode_seconds,
-                    tokens_per_second=(count - 1) / decode_seconds if decode_seconds else 0.0,
-                    peak_memory_bytes=peak_memory(self._panda.devices),
-                    history_tokens=settled,
-                )
-            )
-        reason: Literal["stop", "length"] = "stop" if token in stop else "length"
-        return Answer(text.text, reason, taken[-1], question, tuple(text.ids))
-
-    def _read_prefix(self) -> PrefixCache:
-        if self._prefix is None:
-            reading = self._kept.restore(self._panda.backend.restore) if self._kept else None
-            computed = reading is None
-            self._prefix = PrefixCache(reading or self._compute_prefix(), computed=computed)
-            self._video_tokens = self._prefix.length - len(self._ids) + self._num_frames
-        return self._prefix
-
     def _compute_prefix(self) -> "backends.Sequence":
         model = self._panda.model
         ids = torch.tensor([self._ids], device=model.device)
-        reading = self._panda.backend.new_sequence()
+        sequence = self._panda.backend.new_sequence()
         with torch.inference_mode():
             if self._encoded is None:
                 pixel_values = self._pixels()[None].to(model.device)
                 (self._encoded,) = model.model.encode_frames(pixel_values)
             (embedded,) = model.embed_frames(ids, [self._encoded])
-        reading.prefill(embedded)
-        return reading
+        sequence.prefill(embedded)
+        return sequence
 
-    def _look_for_prefix(self) -> CachedPrefix | None:
-        return (
-            CachedPrefix(cache_model(self._panda), self._on_disk, self._ids)
-            if self._on_disk
-            else None
-        )
+    def _find_kept(self) -> CachedPrefix | None:
+        if self._on_disk is None:
+            return None
+        return CachedPrefix(cache_model(self._panda), self._on_disk, self._ids)
 
     def _sample(self) -> "Frames":
         from pandacli.video import sample_frames
@@ -411,8 +328,8 @@ class VideoSession:
         assert self._clip is not None  # or frames were given
         return sample_frames(self._clip, self._num_frames)
 
-    def _pixels(self) -> torch.Tensor:
-        """(T, 4, S, S) what the model is shown; the frames are read where only facts are known."""
+    def _pixels(self) -> Tensor:
+        """(T, 4, S, S) what the model is shown; samples the frames where only facts are known."""
         if self._pixel_values is None:
             if not len(self.frames.pixels):
                 self.frames = self._sample()
@@ -425,16 +342,15 @@ class VideoSession:
             )
         return self._pixel_values
 
-    def _room(self, question_tokens: int) -> int:
+    def _max_answer(self, question_tokens: int) -> int:
         """How many tokens of answer still fit into the context, at least one."""
-        context = self._panda.model.config.max_position_embeddings
-        room = context - self.prefix_tokens - question_tokens
+        room = self._panda.context - self.prefix_tokens - question_tokens
         if room > 0:
             return room
         what = f"{self._num_frames} frames of this clip take {self.prefix_tokens} tokens"
         if question_tokens:
-            what += f", the question and what was said before it {question_tokens}"
+            what += f", the question and the turns before it {question_tokens}"
         raise UsageError(
-            f"{what}: the model can hold {context}",
+            f"{what}: the model can hold {self._panda.context}",
             "ask a shorter question, or look at fewer frames (--frames 4)",
         )

@@ -1,11 +1,9 @@
-"""Echo of typed keys: off while the program computes, so that output stays clean; nothing is lost.
-
-Without `termios` (Windows) the echo stays as it is.
-"""
+"""What is typed while a program computes: kept off the screen, and not lost."""
 
 import os
 import signal
 import sys
+import termios
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -13,49 +11,38 @@ from typing import Any
 
 @contextmanager
 def echo_off() -> Iterator[None]:
-    """Hide typed keys for the block; the next reader still gets them.
+    """Do not echo what is typed meanwhile; the next reader gets it as it was typed.
 
-    Ctrl-C interrupts as usual. Does nothing if stdin, stdout and stderr are not all terminals (a
-    pager may be using it), or in a background job.
+    Ctrl-C still interrupts. Nothing is done where stdin, stdout and stderr are not all the
+    terminal (a pager behind the pipe has it then), or where a background job has no right to it.
     """
-    # not sys.stdout and sys.stderr, which a spinner replaces
-    streams = sys.stdin, sys.__stdout__, sys.__stderr__
-    if not all(stream is not None and stream.isatty() for stream in streams):
+    if not all(stream is not None and stream.isatty() for stream in _streams()):
         yield
         return
 
     def hide(modes: list[Any]) -> None:
-        import termios
-
         modes[0] &= ~termios.ICRNL
         modes[3] &= ~(termios.ECHO | termios.ICANON)
 
-    with _changed_modes(hide):
+    with _modes(hide):
         yield
 
 
 @contextmanager
 def echo_on() -> Iterator[None]:
-    """Echo keys and read by line for the block, also within `echo_off`."""
+    """Echo what is typed and take it line by line, also within `echo_off`."""
 
     def show(modes: list[Any]) -> None:
-        import termios
-
         modes[0] |= termios.ICRNL
         modes[3] |= termios.ECHO | termios.ICANON
 
-    with _changed_modes(show):
+    with _modes(show):
         yield
 
 
 @contextmanager
-def _changed_modes(change: Callable[[list[Any]], None]) -> Iterator[None]:
-    """Change the terminal modes of stdin for the block, if it is a terminal."""
-    try:
-        import termios
-    except ImportError:
-        yield
-        return
+def _modes(change: Callable[[list[Any]], None]) -> Iterator[None]:
+    """Change the modes of the terminal at stdin for the block, if there is one."""
     try:
         stream = sys.stdin.fileno()
         before = termios.tcgetattr(stream)
@@ -65,22 +52,27 @@ def _changed_modes(change: Callable[[list[Any]], None]) -> Iterator[None]:
     changed = [*before[:6], list(before[6])]
     change(changed)
 
-    def apply(modes: list[Any]) -> None:
+    def put(modes: list[Any]) -> None:
         with suppress(OSError, termios.error):
-            # a background job would be stopped
+            # the terminal would stop a background job that touches it
             if os.tcgetpgrp(stream) == os.getpgrp():
                 termios.tcsetattr(stream, termios.TCSANOW, modes)
 
     def continued(*_: object) -> None:
-        # after Ctrl-Z the shell has restored its own modes
+        # the shell has its own modes while the program is stopped by Ctrl-Z; a prompt echoes itself
         with suppress(termios.error):
             if termios.tcgetattr(stream)[3] & termios.ECHO:
-                apply(changed)
+                put(changed)
 
     earlier = signal.signal(signal.SIGCONT, continued)
     try:
-        apply(changed)
+        put(changed)
         yield
     finally:
         signal.signal(signal.SIGCONT, earlier)
-        apply(before)
+        put(before)
+
+
+def _streams() -> tuple[Any, Any, Any]:
+    # not sys.stdout and sys.stderr, which a spinner replaces while it turns
+    return sys.stdin, sys.__stdout__, sys.__stderr__

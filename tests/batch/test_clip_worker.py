@@ -13,7 +13,7 @@ from pandacli.batch.clip_worker import ClipWorker, Settings
 from pandacli.batch.record_index import BadLine, Question
 from pandacli.batch.records import Record, RecordError
 from pandacli.errors import DeviceError
-from pandacli.inference import continuous_batching as together
+from pandacli.inference import Request
 from pandacli.inference.session import VideoSession
 from pandacli.video import Clip, Frames, sample_frames
 
@@ -55,20 +55,20 @@ def lines(panda: Panda, frames: Frames) -> Callable[..., dict[int, dict[str, Any
 
 
 @pytest.fixture
-def asks(monkeypatch: pytest.MonkeyPatch) -> list[together.Ask]:
+def asks(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
     """What the engine is asked."""
-    seen: list[together.Ask] = []
-    ask_together = VideoSession.ask_together
+    seen: list[Request] = []
+    generate = VideoSession.generate
 
     def listening(clip: VideoSession, asks: Any, **how: Any) -> Any:
-        def told() -> Iterator[together.Ask]:
+        def told() -> Iterator[Request]:
             for ask in asks:
                 seen.append(ask)
                 yield ask
 
-        return ask_together(clip, told(), **how)
+        return generate(clip, told(), **how)
 
-    monkeypatch.setattr(VideoSession, "ask_together", listening)
+    monkeypatch.setattr(VideoSession, "generate", listening)
     return seen
 
 
@@ -179,7 +179,7 @@ def test_too_little_memory_for_a_clip_is_said_of_its_questions(lines, monkeypatc
     def too_large(*_: Any, **__: Any) -> None:
         raise DeviceError("out of memory", "look at fewer --frames")
 
-    monkeypatch.setattr(VideoSession, "ask_together", too_large)
+    monkeypatch.setattr(VideoSession, "prepare", too_large)
     answered = lines(records("Why?", "What?"))
     said = {"kind": "memory", "message": "out of memory; look at fewer --frames"}
     assert [line["error"] for line in answered.values()] == [said, said]

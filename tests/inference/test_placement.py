@@ -13,8 +13,8 @@ from accelerate.utils.modeling import check_device_map
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pandacli import Panda
+from pandacli.inference import GenerationOptions, Request
 from pandacli.inference.backends.torch.model import TorchBackend
-from pandacli.inference.continuous_batching import Ask
 from pandacli.inference.planning.memory import ON_CPU, Needed, Placement, place
 from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
 
@@ -150,13 +150,16 @@ def test_a_batch_on_two_cards_answers_as_on_one(
 ) -> None:
     from pandacli.inference.planning import planner as plan
 
-    questions = [Ask("What happens?", 8), Ask("Where?", 8), Ask("Who is it?", 8)]
+    requests = [Request("What happens?"), Request("Where?"), Request("Who is it?")]
     one = Panda.load(checkpoint, device="cuda:0", quant="none")
     spread = Placement((CARDS[0], CARDS[1]), (1, 1))
     monkeypatch.setattr(plan, "place", lambda *_: spread)
     two = Panda.load(checkpoint, device="cuda", quant="none")
     answers = [
-        {number: str(answer) for number, answer in panda.open(clip).ask_together(questions)}
+        {
+            index: str(answer)
+            for index, answer in panda.open(clip).generate(requests, GenerationOptions(8)).results()
+        }
         for panda in (one, two)
     ]
     assert answers[0] == answers[1]

@@ -17,8 +17,7 @@ import torch
 
 from pandacli import Panda
 from pandacli.chat.conversation import Conversation
-from pandacli.inference import Answer, VideoSession
-from pandacli.inference.continuous_batching import Ask
+from pandacli.inference import Answer, GenerationOptions, Request, VideoSession
 from pandacli.modeling import VideoPandaConfig, VideoPandaForConditionalGeneration
 from pandacli.prefix_cache.clip_cache import ClipCache
 from pandacli.video import Clip
@@ -30,6 +29,7 @@ QUESTIONS = [
     "What happens? " * 12,
 ]
 TOKENS = 12
+OPTIONS = GenerationOptions(TOKENS)
 
 
 def _form(quant: str, engine: str, *, slow: bool = False) -> Any:
@@ -110,7 +110,7 @@ def answered(opened: VideoSession, questions: list[str]) -> Ids:
 
 def first_logits(opened: VideoSession) -> torch.Tensor:
     """Of the first token of an answer."""
-    prefix = opened._read_prefix()
+    prefix = opened.shared_prefix()[0]
     return prefix.append(opened._encode(QUESTIONS[1], ()))
 
 
@@ -158,7 +158,7 @@ def test_a_batch_of_one_is_answered_like_any_question(
 ) -> None:
     opened = open_cached()
     for question, expected in zip(QUESTIONS, uncached, strict=True):
-        ((_, answer),) = opened.ask_together([Ask(question, TOKENS)])
+        ((_, answer),) = opened.generate([Request(question)], OPTIONS).results()
         assert isinstance(answer, Answer)
         assert answer.ids == expected
         opened.keep()
@@ -170,7 +170,7 @@ def test_a_batch_of_many_is_answered_like_single_questions_where_torch_computes(
 ) -> None:
     if loaded.engine != "torch":
         pytest.skip("rounding depends on what is read at once: near-ties may differ")
-    answers = dict(open_cached().ask_together(Ask(question, TOKENS) for question in QUESTIONS))
+    answers = dict(open_cached().generate(map(Request, QUESTIONS), OPTIONS).results())
     assert [answers[n].ids for n in range(len(QUESTIONS))] == uncached  # type: ignore[union-attr]
 
 

@@ -5,8 +5,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from pandacli.errors import UsageError
-from pandacli.inference.options import ENGINES
 from pandacli.inference.planning.quiet import quiet_libraries
+from pandacli.inference.spec import ENGINES
 from pandacli.quantization import Quant, check_quant
 
 if TYPE_CHECKING:

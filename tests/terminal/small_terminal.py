@@ -33,7 +33,7 @@ class Shown:
     picture: Image.Image
 
 
-class GraphicsTerminal:
+class SmallTerminal:
     """Reads what a program writes; `lines` and `pictures` are what a user would see.
 
     Args:

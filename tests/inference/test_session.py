@@ -1,4 +1,4 @@
-"""Questions on a clip: a shared prefix changes no answer, and limits are told before the work."""
+"""Questions about a clip: a shared prefix changes no answer; limits are checked before work."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +9,7 @@ import torch
 
 from pandacli import Panda
 from pandacli.errors import DeviceError, UsageError
-from pandacli.inference import VideoSession
-from pandacli.inference import session as loaded_clip
+from pandacli.inference import VideoSession, continuous_batching
 from pandacli.modeling.patches import count_tokens
 from pandacli.modeling.prompt import encode_prompt
 from pandacli.video import preprocess
@@ -20,14 +19,14 @@ HISTORY = [("What happens?", "A red circle moves left."), ("Is it red?", "yes")]
 
 
 @pytest.fixture
-def loaded(panda: Panda, clip: Path) -> VideoSession:
+def session(panda: Panda, clip: Path) -> VideoSession:
     return panda.open(clip)
 
 
-def pixels(panda: Panda, loaded: VideoSession, num_frames: int = 8) -> torch.Tensor:
+def pixels(panda: Panda, session: VideoSession, num_frames: int = 8) -> torch.Tensor:
     config = panda.model.config
     return preprocess(
-        loaded.frames.pixels,
+        session.frames.pixels,
         image_size=config.image_size,
         patch_size=config.patch_size,
         num_frames=num_frames,
@@ -36,7 +35,7 @@ def pixels(panda: Panda, loaded: VideoSession, num_frames: int = 8) -> torch.Ten
 
 def full_answer(
     panda: Panda,
-    loaded: VideoSession,
+    session: VideoSession,
     question: str,
     history: list[tuple[str, str]],
     max_tokens: int,
@@ -45,7 +44,7 @@ def full_answer(
     ids = encode_prompt([*history, (question, None)], panda.tokenizer)
     generated = panda.model.generate(
         torch.tensor([ids]),
-        pixel_values=pixels(panda, loaded)[None],
+        pixel_values=pixels(panda, session)[None],
         attention_mask=torch.ones(1, len(ids), dtype=torch.long),
         max_new_tokens=max_tokens,
         do_sample=False,
@@ -54,7 +53,7 @@ def full_answer(
     return panda.tokenizer.decode(generated[0, len(ids) :].tolist())
 
 
-def watch_reading(panda: Panda, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def watch_passes(panda: Panda, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many tokens of text each pass through the Llama reads, from now on."""
     read: list[int] = []
     forward = panda.model.model.forward
@@ -68,77 +67,79 @@ def watch_reading(panda: Panda, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_answers_on_a_shared_prefix_equal_those_of_a_full_prefill(
-    panda: Panda, loaded: VideoSession
+    panda: Panda, session: VideoSession
 ) -> None:
     for history in ([], HISTORY, HISTORY[:1]):
         for question in QUESTIONS:
-            answer = loaded.ask(question, history=history, max_tokens=12)
-            assert answer.text == full_answer(panda, loaded, question, history, 12)
+            answer = session.ask(question, history=history, max_tokens=12)
+            assert answer.text == full_answer(panda, session, question, history, 12)
 
 
-def test_the_questions_have_answers_of_their_own(loaded: VideoSession) -> None:
+def test_the_questions_above_have_different_answers(session: VideoSession) -> None:
     """Or the test above would prove nothing."""
-    answers = {loaded.ask(question, max_tokens=12).text for question in QUESTIONS}
-    followed = {loaded.ask(question, history=HISTORY, max_tokens=12).text for question in QUESTIONS}
+    answers = {session.ask(question, max_tokens=12).text for question in QUESTIONS}
+    followed = {
+        session.ask(question, history=HISTORY, max_tokens=12).text for question in QUESTIONS
+    }
     assert len(answers | followed) == 8
 
 
-def test_the_frames_are_encoded_once_for_all_questions(
-    loaded: VideoSession, panda: Panda, monkeypatch: pytest.MonkeyPatch
+def test_frames_are_encoded_once_for_all_questions(
+    session: VideoSession, panda: Panda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks = []
-    look = panda.model.model.video_tower.forward
+    look = panda.model.model.encode_frames
 
     def watched(pixel_values: torch.Tensor) -> object:
         looks.append(1)
         return look(pixel_values)
 
-    monkeypatch.setattr(panda.model.model.video_tower, "forward", watched)
+    monkeypatch.setattr(panda.model.model, "encode_frames", watched)
     for question in QUESTIONS:
-        loaded.ask(question, max_tokens=2)
+        session.ask(question, max_tokens=2)
     assert len(looks) == 1
 
 
-def test_a_question_reads_only_its_own_tokens(
-    loaded: VideoSession, panda: Panda, monkeypatch: pytest.MonkeyPatch
+def test_a_question_prefills_only_its_own_tokens(
+    session: VideoSession, panda: Panda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded.ask("What happens?", max_tokens=3)
-    read = watch_reading(panda, monkeypatch)
-    answer = loaded.ask("Is there a circle?", max_tokens=3)
+    session.ask("What happens?", max_tokens=3)
+    read = watch_passes(panda, monkeypatch)
+    answer = session.ask("Is there a circle?", max_tokens=3)
     assert read == [answer.stats.question_tokens, 1, 1]
 
 
-def test_a_follow_up_reads_no_turn_twice(
-    loaded: VideoSession, panda: Panda, monkeypatch: pytest.MonkeyPatch
+def test_a_follow_up_prefills_only_its_own_tokens(
+    session: VideoSession, panda: Panda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded.ask("What happens?", history=HISTORY, max_tokens=3)
-    read = watch_reading(panda, monkeypatch)
-    loaded.ask("Is there a circle?", history=HISTORY, max_tokens=1)
+    session.ask("What happens?", history=HISTORY, max_tokens=3)
+    read = watch_passes(panda, monkeypatch)
+    session.ask("Is there a circle?", history=HISTORY, max_tokens=1)
     own = panda.tokenizer.encode("USER: Is there a circle? ASSISTANT:", after_control=True)
     assert read == [len(own)]
 
 
-def test_asking_again_gives_the_same_answer(loaded: VideoSession) -> None:
-    first = loaded.ask("What happens?", max_tokens=12).text
-    loaded.ask("Is there a circle?", history=HISTORY, max_tokens=12)
-    assert loaded.ask("What happens?", max_tokens=12).text == first
+def test_a_repeated_question_gets_the_same_answer(session: VideoSession) -> None:
+    first = session.ask("What happens?", max_tokens=12).text
+    session.ask("Is there a circle?", history=HISTORY, max_tokens=12)
+    assert session.ask("What happens?", max_tokens=12).text == first
 
 
-def test_a_stream_that_is_closed_early_leaves_the_clip_usable(loaded: VideoSession) -> None:
-    expected = loaded.ask("What happens?", max_tokens=12).text
-    with loaded.stream("Is there a circle?", max_tokens=12) as stream:
+def test_session_is_usable_after_a_stream_is_closed(session: VideoSession) -> None:
+    expected = session.ask("What happens?", max_tokens=12).text
+    with session.stream("Is there a circle?", max_tokens=12) as stream:
         next(stream)
     assert list(stream) == []
     with pytest.raises(RuntimeError, match="read to the end"):
         _ = stream.answer
-    assert loaded.ask("What happens?", max_tokens=12).text == expected
+    assert session.ask("What happens?", max_tokens=12).text == expected
 
 
-def test_an_interrupt_in_the_middle_of_the_model_leaves_the_clip_usable(
-    loaded: VideoSession, panda: Panda, monkeypatch: pytest.MonkeyPatch
+def test_session_is_usable_after_an_interrupted_forward_pass(
+    session: VideoSession, panda: Panda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = loaded.ask("What happens?", max_tokens=12).text
-    stream = loaded.stream("What happens?", history=HISTORY, max_tokens=12)
+    expected = session.ask("What happens?", max_tokens=12).text
+    stream = session.stream("What happens?", history=HISTORY, max_tokens=12)
     next(stream)
     with monkeypatch.context() as patched:
 
@@ -148,11 +149,11 @@ def test_an_interrupt_in_the_middle_of_the_model_leaves_the_clip_usable(
         patched.setattr(panda.model.model.layers[1], "forward", interrupt)
         with pytest.raises(KeyboardInterrupt):
             list(stream)
-    assert loaded.ask("What happens?", max_tokens=12).text == expected
+    assert session.ask("What happens?", max_tokens=12).text == expected
 
 
-def test_an_interrupt_while_the_frames_are_encoded_leaves_the_clip_usable(
-    loaded: VideoSession, panda: Panda, monkeypatch: pytest.MonkeyPatch
+def test_session_is_usable_after_an_interrupted_prefill(
+    session: VideoSession, panda: Panda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
 
@@ -161,30 +162,30 @@ def test_an_interrupt_while_the_frames_are_encoded_leaves_the_clip_usable(
 
         patched.setattr(panda.model.model.layers[1], "forward", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            loaded.ask("What happens?")
-    assert loaded.ask("What happens?", max_tokens=4).text
+            session.ask("What happens?")
+    assert session.ask("What happens?", max_tokens=4).text
 
 
-def test_a_stream_whose_place_was_taken_says_so(loaded: VideoSession) -> None:
-    older = loaded.stream("What happens?", max_tokens=12)
-    newer = loaded.stream("Is there a circle?", max_tokens=12)
+def test_a_superseded_stream_raises(session: VideoSession) -> None:
+    older = session.stream("What happens?", max_tokens=12)
+    newer = session.stream("Is there a circle?", max_tokens=12)
     next(older)
     next(newer)
     with pytest.raises(RuntimeError, match="newer question"):
         list(older)
     list(newer)
-    assert newer.answer.text == loaded.ask("Is there a circle?", max_tokens=12).text
+    assert newer.answer.text == session.ask("Is there a circle?", max_tokens=12).text
 
 
-def test_decoding_stops_at_the_most_tokens(loaded: VideoSession) -> None:
-    answer = loaded.ask("What happens?", max_tokens=5)
+def test_decoding_stops_at_max_tokens(session: VideoSession) -> None:
+    answer = session.ask("What happens?", max_tokens=5)
     assert (answer.finish_reason, answer.stats.answer_tokens) == ("length", 5)
 
 
 def test_decoding_stops_at_the_end_token(
-    loaded: VideoSession, panda: Panda, monkeypatch: pytest.MonkeyPatch
+    session: VideoSession, panda: Panda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = loaded.ask("What happens?", max_tokens=5)
+    expected = session.ask("What happens?", max_tokens=5)
     head = panda.model.lm_head.forward
     given = iter(range(100))
 
@@ -195,19 +196,19 @@ def test_decoding_stops_at_the_end_token(
         return logits
 
     monkeypatch.setattr(panda.model.lm_head, "forward", end_after_five)
-    answer = loaded.ask("What happens?")
+    answer = session.ask("What happens?")
     assert answer.text == expected.text
     assert (answer.finish_reason, answer.stats.answer_tokens) == ("stop", 6)
 
 
-def test_a_question_too_long_for_the_context_is_refused_before_the_work(
-    loaded: VideoSession,
+def test_a_question_longer_than_the_context_is_refused_at_once(
+    session: VideoSession,
 ) -> None:
     with pytest.raises(UsageError, match="the model can hold 512"):
-        loaded.stream("circle " * 600)
+        session.stream("circle " * 600)
 
 
-def test_a_clip_too_long_for_the_context_is_refused_before_the_work(
+def test_a_clip_longer_than_the_context_is_refused_at_once(
     panda: Panda, make_clip: Callable[..., Path]
 ) -> None:
     clip = make_clip("long.mp4", seconds=45)
@@ -217,15 +218,15 @@ def test_a_clip_too_long_for_the_context_is_refused_before_the_work(
         panda.open(clip, num_frames=40)
 
 
-def test_an_answer_stops_at_the_end_of_the_context(loaded: VideoSession) -> None:
-    answer = loaded.ask("circle " * 25, max_tokens=1024)
+def test_an_answer_stops_at_the_end_of_the_context(session: VideoSession) -> None:
+    answer = session.ask("circle " * 25, max_tokens=1024)
     stats = answer.stats
     assert answer.finish_reason == "length"
     assert stats.prefix_tokens + stats.question_tokens + stats.answer_tokens == 512
 
 
 @pytest.mark.parametrize(
-    "settings",
+    "options",
     [
         {"max_tokens": 0},
         {"temperature": -0.1},
@@ -233,37 +234,37 @@ def test_an_answer_stops_at_the_end_of_the_context(loaded: VideoSession) -> None
         {"temperature": float("inf")},
         {"seed": -1},
         {"seed": 2**63},
+        {"stop": ("",)},
+        {"stop": "word"},
     ],
 )
-def test_settings_out_of_range_are_refused(
-    loaded: VideoSession, settings: dict[str, float]
-) -> None:
+def test_options_out_of_range_are_refused(session: VideoSession, options: dict[str, float]) -> None:
     with pytest.raises(UsageError):
-        loaded.stream("What happens?", **settings)  # type: ignore[arg-type]
+        session.stream("What happens?", **options)  # type: ignore[arg-type]
 
 
-def test_a_seed_makes_drawn_answers_repeatable(loaded: VideoSession) -> None:
-    drawn = [
-        loaded.ask("What happens?", temperature=1.0, seed=seed, max_tokens=12).text
+def test_a_seed_repeats_a_sampled_answer(session: VideoSession) -> None:
+    sampled = [
+        session.ask("What happens?", temperature=1.0, seed=seed, max_tokens=12).text
         for seed in (1, 1, 2)
     ]
-    assert drawn[0] == drawn[1] != drawn[2]
+    assert sampled[0] == sampled[1] != sampled[2]
 
 
-def test_without_a_seed_drawn_answers_differ(loaded: VideoSession) -> None:
-    drawn = {loaded.ask("What?", temperature=2.0, max_tokens=12).text for _ in range(3)}
-    assert len(drawn) > 1
+def test_sampled_answers_differ_without_a_seed(session: VideoSession) -> None:
+    sampled = {session.ask("What?", temperature=2.0, max_tokens=12).text for _ in range(3)}
+    assert len(sampled) > 1
 
 
-def test_another_system_prompt_makes_another_prefix(panda: Panda, clip: Path) -> None:
+def test_the_system_prompt_changes_prefix_and_answer(panda: Panda, clip: Path) -> None:
     usual, brief = panda.open(clip), panda.open(clip, system="Be brief.")
     assert brief.prefix_tokens < usual.prefix_tokens
     assert brief.ask("What?", max_tokens=12).text != usual.ask("What?", max_tokens=12).text
 
 
-def test_the_statistics_add_up(loaded: VideoSession, panda: Panda) -> None:
-    first = loaded.ask("What happens?", max_tokens=12).stats
-    again = loaded.ask("What happens?", max_tokens=12).stats
+def test_stats_add_up(session: VideoSession, panda: Panda) -> None:
+    first = session.ask("What happens?", max_tokens=12).stats
+    again = session.ask("What happens?", max_tokens=12).stats
     assert first.frames == 8
     assert first.question_tokens == again.question_tokens > 0
     assert first.load_seconds == panda.load_seconds
@@ -273,12 +274,12 @@ def test_the_statistics_add_up(loaded: VideoSession, panda: Panda) -> None:
     assert first.peak_memory_bytes > 50e6
 
 
-def test_the_time_a_reader_takes_over_a_piece_is_not_counted(
-    loaded: VideoSession, monkeypatch: pytest.MonkeyPatch
+def test_decode_seconds_exclude_the_time_of_the_consumer(
+    session: VideoSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]  # a clock that stands still while the model works
-    monkeypatch.setattr(loaded_clip, "perf_counter", lambda: now[0])
-    stream = loaded.stream("What happens?", max_tokens=8)
+    monkeypatch.setattr(continuous_batching, "perf_counter", lambda: now[0])
+    stream = session.stream("What happens?", max_tokens=8)
     for _ in stream:
         now[0] += 100
     assert now[0] > 100
@@ -290,15 +291,15 @@ def test_tokens_are_counted_without_encoding_the_frames(
     panda: Panda, make_clip: Callable[..., Path], width: int, height: int
 ) -> None:
     clip = make_clip(f"{width}x{height}.mp4", seconds=1, width=width, height=height)
-    loaded = panda.open(clip)
-    frames = pixels(panda, loaded)
-    assert loaded.frames.pixels.shape[0] < 8, "some frames should be padding"
+    session = panda.open(clip)
+    frames = pixels(panda, session)
+    assert session.frames.pixels.shape[0] < 8, "some frames should be padding"
     with torch.inference_mode():
         (tokens,) = panda.model.get_video_features(frames[None])
     assert count_tokens(frames, 14) == len(tokens)
 
 
-def test_a_single_frame_is_looked_at_as_an_image(panda: Panda, clip: Path) -> None:
+def test_a_single_frame_is_encoded_as_an_image(panda: Panda, clip: Path) -> None:
     answer = panda.ask(clip, "What happens?", num_frames=1, max_tokens=4)
     assert answer.stats.frames == 1
     assert answer.text
@@ -309,11 +310,20 @@ def test_a_single_frame_is_looked_at_as_an_image(panda: Panda, clip: Path) -> No
     [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: no memory")],
 )
 def test_running_out_of_memory_is_a_device_error(
-    loaded: VideoSession, panda: Panda, monkeypatch: pytest.MonkeyPatch, error: Exception
+    session: VideoSession, panda: Panda, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr(panda.model.model, "forward", fail)
     with pytest.raises(DeviceError, match="out of memory"):
-        loaded.ask("What happens?")
+        session.ask("What happens?")
+
+
+@pytest.mark.parametrize("length", [1, 2, 5])
+def test_a_stream_ends_before_a_stop_string(session: VideoSession, length: int) -> None:
+    whole = session.ask("What happens?", max_tokens=12).text
+    stop = whole[len(whole) // 2 :][:length]
+    stream = session.stream("What happens?", max_tokens=12, stop=(stop,))
+    assert "".join(stream) == stream.answer.text == whole[: whole.index(stop)].rstrip()
+    assert stream.answer.finish_reason == "stop"

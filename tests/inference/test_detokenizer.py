@@ -1,11 +1,11 @@
-"""Text as it grows: no piece is ever taken back, and the pieces join to the whole answer."""
+"""Incremental detokenizing: no piece is retracted, and the pieces join to the whole text."""
 
 import random
 
 import pytest
 import sentencepiece
 
-from pandacli.inference.generation import StreamedText
+from pandacli.inference.generation import Detokenizer
 from pandacli.modeling.tokenization_videopanda import VideoPandaTokenizer
 
 
@@ -14,8 +14,8 @@ def tokenizer(tokenizer_model: bytes) -> VideoPandaTokenizer:
     return VideoPandaTokenizer(sentencepiece.SentencePieceProcessor(model_proto=tokenizer_model))
 
 
-def stream(tokenizer: VideoPandaTokenizer, ids: list[int]) -> list[str]:
-    text = StreamedText(tokenizer)
+def stream(tokenizer: VideoPandaTokenizer, ids: list[int], *stop: str) -> list[str]:
+    text = Detokenizer(tokenizer, stop)
     return [*(text.add(token) for token in ids), text.finish()]
 
 
@@ -54,7 +54,7 @@ def test_the_pieces_of_any_ids_join_to_their_decoded_text(tokenizer: VideoPandaT
         assert "".join(stream(tokenizer, ids)) == tokenizer.decode(ids)
 
 
-def test_a_character_of_several_bytes_comes_whole(tokenizer: VideoPandaTokenizer) -> None:
+def test_a_character_of_several_tokens_is_returned_whole(tokenizer: VideoPandaTokenizer) -> None:
     ids = tokenizer.encode("a 🐼 b")
     assert len(ids) > 6, "the panda should be spelled in bytes"
     pieces = stream(tokenizer, ids)
@@ -62,18 +62,50 @@ def test_a_character_of_several_bytes_comes_whole(tokenizer: VideoPandaTokenizer
     assert sum("🐼" in piece for piece in pieces) == 1
 
 
-def test_words_come_as_they_are_decoded(tokenizer: VideoPandaTokenizer) -> None:
+def test_words_are_returned_as_they_are_decoded(tokenizer: VideoPandaTokenizer) -> None:
     pieces = stream(tokenizer, tokenizer.encode("A red circle moves left."))
     assert sum(bool(piece) for piece in pieces) > 3
 
 
-def test_space_at_the_start_is_never_given(tokenizer: VideoPandaTokenizer) -> None:
+def test_leading_space_is_not_returned(tokenizer: VideoPandaTokenizer) -> None:
     given = [piece for piece in stream(tokenizer, tokenizer.encode(" \n yes")) if piece]
     assert given[0][0] == "y"
 
 
-def test_bytes_that_are_no_character_are_marked_at_the_end(tokenizer: VideoPandaTokenizer) -> None:
+def test_an_incomplete_character_is_replaced_at_the_end(tokenizer: VideoPandaTokenizer) -> None:
     ids = tokenizer.encode("a 🐼")[:-1]
     pieces = stream(tokenizer, ids)
     assert set("".join(pieces)) == {"a", " ", "\ufffd"}
     assert "\ufffd" in pieces[-1]
+
+
+@pytest.mark.parametrize(
+    ("stop", "expected"),
+    [
+        ("END", "one two"),
+        ("D", "one two EN"),
+        ("END three", "one two"),
+        ("two END", "one"),
+        ("ENDED", "one two END three"),
+        ("three", "one two END"),
+        ("o", ""),
+    ],
+)
+def test_text_ends_before_a_stop_string(
+    tokenizer: VideoPandaTokenizer, stop: str, expected: str
+) -> None:
+    ids = tokenizer.encode("one two END three")
+    assert "".join(stream(tokenizer, ids, stop)) == expected
+
+
+def test_text_ends_before_the_first_of_several_stop_strings(tokenizer: VideoPandaTokenizer) -> None:
+    ids = tokenizer.encode("one two three")
+    assert "".join(stream(tokenizer, ids, "three", "two")) == "one"
+
+
+def test_the_beginning_of_a_stop_string_is_held_back(tokenizer: VideoPandaTokenizer) -> None:
+    text = Detokenizer(tokenizer, ["two END"])
+    pieces = [text.add(token) for token in tokenizer.encode("one two EN")]
+    assert "".join(pieces) == "one"
+    assert text.finish() == " two EN"
+    assert not text.stopped
