@@ -1,12 +1,10 @@
-"""Small files from outside, read within bounds: only regular files, only up to a size, strict JSON.
+"""Bounded reads of small files, and atomic writes.
 
-A path may be a link to a device, a FIFO or a file without end. Reading it must neither hang nor
-fill the memory, so every JSON file that panda reads goes through here. No heavy imports.
+A path may lead to a device, a FIFO or an endless file. Reading one must neither hang nor fill the
+memory, so every JSON file that panda reads goes through here.
 
-Files that are there whole or not at all, whatever ends the program: a kill or a power cut.
-
-A rename may reach the disk before what was written does. So content is sent there first, and then
-gets its name.
+A rename may reach the disk before the content that was written. So content is synced first and then
+gets its name: a file is whole or absent, whatever ends the program.
 """
 
 import errno
@@ -16,54 +14,56 @@ import stat
 from pathlib import Path
 from typing import Any, NoReturn
 
-MOST = 1 << 26
-"""The largest small file, in bytes: the timestamps of a day of video are shorter than that."""
+MAX_BYTES = 1 << 26
+"""The default limit of a small file: the timestamps of a day of video are shorter than that."""
+
+_ON_WINDOWS = os.name == "nt"
 
 
-def read_bytes(path: Path, most: int = MOST) -> bytes:
+def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
     """The content of a regular file.
 
     Raises:
-        OSError: It cannot be read, is not a regular file, or is longer than `most` bytes.
+        OSError: It cannot be read, is not a regular file, or is longer than `max_bytes`.
     """
-    # without O_NONBLOCK, opening a FIFO waits for a writer
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        status = os.fstat(descriptor)
+    with open(path, "rb", opener=_open_without_waiting) as file:
+        status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            # Python sets aside what it is asked to read; more comes only of a file that grows
-            content = file.read(min(status.st_size, most) + 1)
-            if status.st_size < len(content) <= most:
-                content += file.read(most + 1 - len(content))
-    finally:
-        os.close(descriptor)
-    if len(content) > most or status.st_size > most:
-        raise OSError(errno.EFBIG, f"longer than {most} bytes", str(path))
+        # Python allocates what it is asked to read; only a growing file has more
+        content = file.read(min(status.st_size, max_bytes) + 1)
+        if status.st_size < len(content) <= max_bytes:
+            content += file.read(max_bytes + 1 - len(content))
+    if len(content) > max_bytes or status.st_size > max_bytes:
+        raise OSError(errno.EFBIG, f"longer than {max_bytes} bytes", str(path))
     return content
 
 
-def read_object(path: Path, most: int = MOST) -> dict[str, Any]:
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open a file; a FIFO too, without waiting for a writer (Windows has no such flag)."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def read_object(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
         OSError: As `read_bytes`.
-        ValueError: The file is not JSON (NaN and Infinity are not), is nested too deeply, or holds
-            anything but an object.
+        ValueError: As `parse_object`.
     """
-    return parse_object(read_bytes(path, most))
+    return parse_object(read_bytes(path, max_bytes))
 
 
 def parse_object(content: bytes | str) -> dict[str, Any]:
     """The object in a JSON text.
 
     Raises:
-        ValueError: As `read_object`.
+        ValueError: The text is not JSON (NaN and Infinity are not), is nested too deeply, or is
+            not an object.
     """
     text = content if isinstance(content, str) else content.decode("utf-8")
     try:
-        fields = json.loads(text, parse_constant=_refuse)
+        fields = json.loads(text, parse_constant=_refuse_constant)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if not isinstance(fields, dict):
@@ -71,16 +71,16 @@ def parse_object(content: bytes | str) -> dict[str, Any]:
     return fields
 
 
-def _refuse(constant: str) -> NoReturn:
+def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
 def replace_durably(written: Path, name: Path) -> None:
-    """Give what was written its name, once all of it is on the disk.
+    """Rename a finished file, or a folder of finished files, once its content is on the disk.
 
     Args:
-        written: A finished file, or a folder of finished files.
-        name: What it is to be called, in the same folder; a file of that name is replaced.
+        written: The file or folder.
+        name: Its new name in the same folder; a file of that name is replaced.
 
     Raises:
         OSError: The disk is full or fails, or the file cannot be renamed.
@@ -92,14 +92,14 @@ def replace_durably(written: Path, name: Path) -> None:
 
 
 def atomic_write_text(path: Path, text: str) -> None:
-    """Write a small file, or replace it.
+    """Write or replace a small file.
 
     Raises:
         OSError: It cannot be written.
     """
-    # by its process: two at once must not write into one file
+    # one name for each process: two must not write into the same file
     partial = path.with_name(f"{path.name}.{os.getpid()}")
-    file = partial.open("x", encoding="utf-8")  # never a file that is there
+    file = partial.open("x", encoding="utf-8")
     try:
         with file:
             file.write(text)
@@ -109,11 +109,14 @@ def atomic_write_text(path: Path, text: str) -> None:
 
 
 def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    is_folder = path.is_dir()
+    if is_folder and _ON_WINDOWS:  # where folders cannot be opened
+        return
+    descriptor = os.open(path, os.O_RDWR if _ON_WINDOWS else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError:
-        if not path.is_dir():  # some file systems have no such thing for folders
+        if not is_folder:  # some file systems cannot sync folders
             raise
     finally:
         os.close(descriptor)

@@ -11,21 +11,23 @@ from pandacli.checkpoints.description import (
 )
 from pandacli.checkpoints.download import Downloaded, Progress, download
 from pandacli.checkpoints.hub import is_offline
-from pandacli.checkpoints.identity import model_digest
 from pandacli.checkpoints.inventory import (
     ModelState,
+    Removal,
     artifact_bytes_missing,
     find_model,
     invalidate_digests,
     inventory,
     is_available,
     needs_hub,
+    plan_removal,
+    remove,
+    remove_download,
     standalone_artifacts,
 )
 from pandacli.checkpoints.published import DownloadPlan, PublishedFile, plan_download
 from pandacli.checkpoints.registry import DEFAULT_MODEL, MODELS, KnownModel, panda_home
-from pandacli.checkpoints.removal import Removal, plan_removal, remove, remove_download
-from pandacli.checkpoints.resolve import ResolvedModel, find_checkpoint, resolve
+from pandacli.checkpoints.resolve import ResolvedModel, find_checkpoint, model_digest, resolve
 
 __all__ = [
     "DEFAULT_MODEL",

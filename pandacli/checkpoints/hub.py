@@ -1,14 +1,14 @@
-"""The Hugging Face hub: where its cache is, what it is asked, and what its errors mean.
+"""Requests to the Hugging Face hub, their errors, and the folder of its cache.
 
-A server is not trusted: no name or path is taken from its headers, and no answer is read beyond
-the size that was declared for it. What it sends is compared with the listed digest elsewhere.
+A server is not trusted: no name or path is taken from its headers, and no response is read beyond
+its declared size. The content is compared with the listed digest in `download`.
 """
 
 import errno
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 from pandacli.checkpoints.registry import KnownModel
 from pandacli.errors import ModelError, PandaError
 
-_AGAIN = "check the connection and run the same command again; it goes on where it stopped"
+_RETRY = "check the connection and run the same command again; it goes on where it stopped"
 _SIGN_IN = "sign in with 'hf auth login', or set HF_TOKEN to a token that may read it"
-_LONGEST_LISTING = 1 << 24
-_LISTING_TIMEOUT = 30.0  # seconds without a byte
-_LONGEST_WAIT = 10.0  # seconds to wait because a busy server asks for it
+_MAX_LISTING_BYTES = 1 << 24
+_LISTING_TIMEOUT = 30.0  # seconds
+_MAX_WAIT = 10.0  # seconds to wait at the request of a busy server
 _BUSY = (408, 429)
 _PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 _STATUS = {
@@ -49,11 +49,7 @@ def is_offline() -> bool:
 
 
 def refuse_offline(what: str) -> None:
-    """Make sure that the network may be used.
-
-    Raises:
-        ModelError: It may not; `what` says what does not happen.
-    """
+    """Raise ModelError in offline mode; `what` says what does not happen."""
     if is_offline():
         raise ModelError(
             f"{what}: this is offline mode",
@@ -62,31 +58,31 @@ def refuse_offline(what: str) -> None:
 
 
 class InconsistentError(ModelError):
-    """The hub sends something else than it has listed."""
+    """The hub serves something else than it has listed."""
 
 
 class RefusedError(ModelError):
-    """An answer of the hub that is an error.
+    """The hub responds with an HTTP error.
 
     Args:
-        status: Its HTTP status.
-        model: The model that was asked for.
-        wait: For how many seconds a busy server wants to be left alone; 0 where it does not say.
+        status: The HTTP status.
+        model: The requested model.
+        wait: The seconds of its Retry-After header; 0 where there is none.
     """
 
     def __init__(self, status: int, model: KnownModel, wait: float = 0.0) -> None:
         unknown = (f"answers with error {status}", "try again later; what is here already stays")
         message, hint = _STATUS.get(status, unknown)
         super().__init__(f"{host()} {message.format(repo=model.repo)}", hint)
-        self.is_temporary = status in _BUSY and wait <= _LONGEST_WAIT
+        self.is_temporary = status in _BUSY and wait <= _MAX_WAIT
         self.wait = wait
 
 
 def check_settings() -> None:
-    """Make sure that the variables about the hub and the way to it can be right.
+    """Check the variables of the hub, the proxies and the token.
 
     Raises:
-        ModelError: One cannot; the message names it, and does not show its value.
+        ModelError: One is not valid; the message names it, and does not show its value.
     """
     from huggingface_hub import constants, get_token
 
@@ -106,17 +102,17 @@ def check_settings() -> None:
 
 
 def read_listing(model: KnownModel) -> dict[str, Any]:
-    """What the hub says of the newest commit of a model's repository, and of the files in it.
+    """Fetch the newest commit of a model's repository and the list of its files.
 
     Raises:
         ModelError: The hub refuses.
-        Exception: The connection fails, or the answer is no such thing; see `hub_errors`.
+        Exception: The connection fails or the response is not valid; see `hub_errors`.
     """
     from huggingface_hub import constants, get_session
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
     address = f"{constants.ENDPOINT}/api/models/{model.repo}"
-    answer = bytearray()
+    content = bytearray()
     with get_session().stream(
         "GET",
         address,
@@ -126,18 +122,18 @@ def read_listing(model: KnownModel) -> dict[str, Any]:
     ) as response:
         if response.status_code != 200:
             raise RefusedError(response.status_code, model)
-        for piece in response.iter_bytes():
-            answer += piece
-            if len(answer) > _LONGEST_LISTING:
+        for chunk in response.iter_bytes():
+            content += chunk
+            if len(content) > _MAX_LISTING_BYTES:
                 raise ValueError("the listing is too long")
-    listing = json.loads(answer)
+    listing = json.loads(content)
     if not isinstance(listing, dict):
-        raise ValueError("no listing")
+        raise ValueError("not a listing")
     return listing
 
 
 def check_offer(model: KnownModel, commit: str, path: str, size: int, digest: str) -> None:
-    """Make sure that the hub offers a file as it has listed it, before any of it is fetched.
+    """Check by a HEAD request that the hub offers a file as it has listed it.
 
     Raises:
         ModelError: The hub refuses, or names another commit, content or size.
@@ -150,7 +146,7 @@ def check_offer(model: KnownModel, commit: str, path: str, size: int, digest: st
     try:
         offered = get_hf_file_metadata(address, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     except HfHubHTTPError as error:
-        # without the cause, whose text holds the address, and a login with it
+        # without the cause: its text holds the address, perhaps with a login
         raise RefusedError(error.response.status_code, model) from None
     if offered.commit_hash is None or offered.etag is None:
         raise ValueError("no commit or digest")
@@ -163,17 +159,10 @@ def check_offer(model: KnownModel, commit: str, path: str, size: int, digest: st
 def read_file(
     model: KnownModel, commit: str, path: str, start: int, size: int
 ) -> Iterator[tuple[int, bytes]]:
-    """Fetch a file from where an earlier attempt stopped.
-
-    Args:
-        model: The model.
-        commit: The commit of the file.
-        path: Its path in the repository.
-        start: How much of it is here.
-        size: How long it is; nothing is read beyond that.
+    """Fetch a file from the offset `start`; nothing is read beyond its `size`.
 
     Yields:
-        Its pieces, each with its offset. The first is 0 where the server cannot resume.
+        Its chunks, each with its offset; the first is 0 where the server cannot resume.
 
     Raises:
         ModelError: The hub refuses, or sends more than was listed.
@@ -192,24 +181,24 @@ def read_file(
         timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
     ) as response:
         if response.status_code not in (200, 206):
-            raise RefusedError(response.status_code, model, _wait(response.headers))
-        place = start if response.status_code == 206 else 0
-        if (
-            response.headers.get("Content-Range", f"bytes {place}-").split("-")[0]
-            != f"bytes {place}"
-        ):
+            text = response.headers.get("Retry-After", "")
+            wait = float(text) if text.isascii() and text.isdigit() else 0.0
+            raise RefusedError(response.status_code, model, wait)
+        offset = start if response.status_code == 206 else 0
+        sent = response.headers.get("Content-Range", f"bytes {offset}-")
+        if sent.split("-")[0] != f"bytes {offset}":
             raise ValueError("another part of the file")
-        for piece in response.iter_bytes(constants.DOWNLOAD_CHUNK_SIZE):
-            if place + len(piece) > size:
+        for chunk in response.iter_bytes(constants.DOWNLOAD_CHUNK_SIZE):
+            if offset + len(chunk) > size:
                 raise _inconsistent(path, "with more bytes")
-            yield place, piece
-            place += len(piece)
-    if place < size:
-        raise ConnectionError("the answer ended early")
+            yield offset, chunk
+            offset += len(chunk)
+    if offset < size:
+        raise ConnectionError("the response ended early")
 
 
 def is_temporary(error: Exception) -> bool:
-    """Whether what went wrong may not go wrong at once again."""
+    """Whether a retry may succeed."""
     if isinstance(error, RefusedError):
         return error.is_temporary
     names = {kind.__name__ for kind in type(error).__mro__}
@@ -219,10 +208,7 @@ def is_temporary(error: Exception) -> bool:
 
 @contextmanager
 def hub_errors() -> Iterator[None]:
-    """Let everything that goes wrong between here and the hub be a `ModelError` of one line.
-
-    Meanwhile huggingface_hub keeps what it would log to itself.
-    """
+    """Turn every error of a request into a `ModelError`, and silence huggingface_hub's log."""
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -230,39 +216,34 @@ def hub_errors() -> Iterator[None]:
         yield
     except (PandaError, MemoryError):
         raise
-    except Exception as error:  # of several libraries, and what a strange server makes them raise
-        raise _explained(error) from error
+    except Exception as error:  # of several libraries, provoked by any server
+        raise _to_model_error(error) from error
     finally:
         logger.setLevel(level)
 
 
-def _explained(error: BaseException) -> ModelError:
+def _to_model_error(error: BaseException) -> ModelError:
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         return ModelError(f"cannot write {error.filename}: {error.strerror}")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ModelError(
             f"the disk is full: {cache()}", "free some space and run the same command again"
         )
-    return _not_reached(error)
-
-
-def _not_reached(error: BaseException) -> ModelError:
-    # The HTTP library has been another one in other versions of huggingface_hub: its errors are
-    # known by their names.
+    # by name: other versions of huggingface_hub use other HTTP libraries
     names = {kind.__name__ for kind in type(error).__mro__}
     if "ProxyError" in names:
         return ModelError(f"the proxy between here and {host()} does not work", "check HTTPS_PROXY")
     if "TimeoutException" in names:
-        return ModelError(f"{host()} does not answer in time", _AGAIN)
+        return ModelError(f"{host()} does not answer in time", _RETRY)
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return ModelError(
             f"the certificate of {host()} is not one this machine trusts",
             "behind a proxy that opens connections, set SSL_CERT_FILE to its certificate",
         )
     if "ConnectError" in names:
-        return ModelError(f"cannot reach {host()}", _AGAIN)
+        return ModelError(f"cannot reach {host()}", _RETRY)
     if names & {"TransportError", "OSError"} and "FileMetadataError" not in names:
-        return ModelError(f"the connection to {host()} broke off", _AGAIN)
+        return ModelError(f"the connection to {host()} broke off", _RETRY)
     return ModelError(
         f"{host()} does not answer as Hugging Face does",
         "check HF_ENDPOINT, and whether this network wants a login in the browser first",
@@ -270,7 +251,7 @@ def _not_reached(error: BaseException) -> ModelError:
 
 
 def host() -> str:
-    """The hub, as messages name it: without the login that its address may hold."""
+    """The host of the hub for messages, without a login that its address may hold."""
     from huggingface_hub import constants
 
     try:
@@ -285,7 +266,7 @@ def _is_address(text: str, schemes: tuple[str, ...]) -> bool:
     try:
         address = urlsplit(text)
         return address.scheme in schemes and bool(address.hostname) and address.port != 0
-    except ValueError:  # a port that is no number, half a bracket
+    except ValueError:  # an invalid port, an unclosed bracket
         return False
 
 
@@ -301,12 +282,6 @@ def _check_proxy(name: str, address: str) -> None:
             f"{name} names a SOCKS proxy ({scheme}://), which takes the package socksio",
             "install it with: pip install socksio",
         )
-
-
-def _wait(headers: Mapping[str, str]) -> float:
-    """For how many seconds a server asks to be left alone."""
-    text = headers.get("Retry-After", "")
-    return float(text) if text.isascii() and text.isdigit() else 0.0
 
 
 def _inconsistent(path: str, how: str) -> InconsistentError:

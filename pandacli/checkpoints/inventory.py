@@ -1,36 +1,44 @@
-"""What there is of each model on this machine: its checkpoint, its copies, a download under way."""
+"""What this machine holds of each model, and how to remove it."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from pandacli.checkpoints.artifacts import Artifact, all_artifacts, artifacts_of
+from pandacli.checkpoints.artifacts import Artifact, all_artifacts, artifacts_of, remove_folder
 from pandacli.checkpoints.digest import drop_digests
-from pandacli.checkpoints.hub import is_offline
-from pandacli.checkpoints.published import finished_pull, partial_path, unfinished_pull
-from pandacli.checkpoints.registry import MODELS, KnownModel, cached_commit
+from pandacli.checkpoints.hub import cache, is_offline
+from pandacli.checkpoints.published import (
+    finished_pull,
+    partial_files,
+    remove_pull_records,
+)
+from pandacli.checkpoints.registry import MODELS, KnownModel, cached_commit, expand_user
 from pandacli.checkpoints.resolve import ResolvedModel, check_files, find_checkpoint, resolve
-from pandacli.checkpoints.staging import Leftover, leftovers
-from pandacli.errors import ModelError
+from pandacli.checkpoints.staging import Leftover, leftovers, remove_leftover
+from pandacli.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    from huggingface_hub import CachedFileInfo, HFCacheInfo
 
 State = Literal["here", "incomplete", "absent"]
 
 
 @dataclass(frozen=True)
 class ModelState:
-    """A model and what is here of it.
+    """What this machine holds of a model.
 
     Args:
         name: What `--model` takes: a known name, or a folder.
-        known: The entry of the catalogue; None for a folder.
-        checkpoint: Where the checkpoint lies; None where nothing is here but copies.
-        state: Whether the checkpoint is here, whole.
+        known: Its entry in the registry; None for a folder.
+        checkpoint: Its checkpoint; None where there is none.
+        state: Whether the checkpoint is here and complete.
         commit: The commit of the repository that it is from, where that is known.
         bytes: What the checkpoint takes on the disk, or would after a download.
-        partial_bytes: What an interrupted download has left.
-        copies: The quantised copies that were made from it.
-        remains: What is left of copies of it that were not finished, or are damaged.
+        partial_bytes: The size of the files of an interrupted download.
+        artifacts: The quantised artifacts made from it.
+        leftovers: Its unfinished or damaged artifacts.
     """
 
     name: str
@@ -45,7 +53,7 @@ class ModelState:
 
     @property
     def has_known_commit(self) -> bool | None:
-        """Whether its commit is one whose digests panda knows; None where there is no commit."""
+        """Whether panda knows the digests of its commit; None where there is no commit."""
         return self.commit == self.known.known_commit if self.known and self.commit else None
 
     @property
@@ -55,18 +63,37 @@ class ModelState:
 
     @property
     def leftover_bytes(self) -> int:
-        """What the remains of copies take on the disk."""
-        return sum(left.bytes for left in self.leftovers)
+        """What its unfinished or damaged artifacts take on the disk."""
+        return sum(leftover.bytes for leftover in self.leftovers)
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What would be deleted of a model.
+
+    Args:
+        model: The model.
+        artifacts: Quantised artifacts.
+        leftovers: Unfinished or damaged artifacts.
+        download: Whether the download is deleted, with the files of an interrupted one.
+        bytes: What that frees on the disk.
+    """
+
+    model: ModelState
+    artifacts: tuple[Artifact, ...]
+    leftovers: tuple[Leftover, ...]
+    download: bool
+    bytes: int
 
 
 def inventory() -> list[ModelState]:
-    """Every known model, and every folder that a copy was made from, or begun."""
-    folders = sorted(_named_by_copies() - MODELS.keys())
-    return [model_state(model) for model in MODELS.values()] + [_folder_state(f) for f in folders]
+    """Every known model, and every folder that an artifact was made from or begun for."""
+    folders = sorted(_models_of_artifacts() - MODELS.keys())
+    return [_known_state(m) for m in MODELS.values()] + [_folder_state(f) for f in folders]
 
 
 def find_model(name: str | os.PathLike[str]) -> ModelState:
-    """What is here of one model, which may be none.
+    """What this machine holds of a model, which may be nothing.
 
     Args:
         name: A name of `MODELS`, or the path of a checkpoint folder.
@@ -75,37 +102,22 @@ def find_model(name: str | os.PathLike[str]) -> ModelState:
         ModelError: There is no such model or folder.
     """
     if isinstance(name, str) and name in MODELS:
-        return model_state(MODELS[name])
+        return _known_state(MODELS[name])
     written = os.fspath(name)
-    copied = _named_by_copies() & {written, str(Path(written).resolve())}
-    return _folder_state(copied.pop() if copied else resolve(name).name)
-
-
-def model_state(model: KnownModel) -> ModelState:
-    """What is here of a known model."""
-    found = _located(model)
-    return ModelState(
-        model.name,
-        model,
-        found,
-        _state(found),
-        cached_commit(found.folder) if found and found.kind == "cache" else None,
-        folder_bytes(found.folder) if found else model.download_bytes,
-        _partial_bytes(model),
-        _copies(model.name),
-        _leftovers(model.name),
-    )
+    converted = _models_of_artifacts() & {written, str(Path(written).resolve())}
+    return _folder_state(converted.pop() if converted else resolve(name).name)
 
 
 def is_available(model: KnownModel) -> bool:
-    """Whether a known model can be used as it is: the checkpoint is whole, or there is a copy."""
+    """Whether a known model can be used without a download, by its checkpoint or an artifact."""
     return _state(find_checkpoint(model)) == "here" or bool(artifacts_of(model.name))
 
 
 def needs_hub(model: KnownModel) -> bool:
-    """Whether pulling a model means asking the hub, to get it or to see if it is the newest.
+    """Whether pulling a model uses the network, to get it or to look for a newer commit.
 
-    What a person has put under `PANDA_HOME` is used as it is, and so is, offline, what is here.
+    Files that a user has put under `PANDA_HOME` are used as they are, and so is an available model
+    in offline mode.
     """
     found = find_checkpoint(model)
     if model.repo is None or (found and found.kind == "home"):
@@ -114,43 +126,32 @@ def needs_hub(model: KnownModel) -> bool:
 
 
 def standalone_artifacts(model: KnownModel, commit: str) -> list[Artifact]:
-    """The copies that were made of a commit of a known model, where they are all that is left."""
+    """The artifacts of a commit of a known model, where the checkpoint itself is not here."""
     if _state(find_checkpoint(model)) == "here":
         return []
-    return [copy for copy in _copies(model.name) if copy.commit == commit]
+    return [artifact for artifact in _artifacts(model.name) if artifact.commit == commit]
 
 
 def artifact_bytes_missing(model: KnownModel, commit: str, form: str, whole: int) -> int:
-    """What the copy in a form of a commit has still to take of `whole` bytes."""
-    made = (copy for copy in _copies(model.name) if (copy.commit, copy.form) == (commit, form))
-    begun = sum(left.bytes for left in _leftovers(model.name) if left.form == form)
-    return 0 if any(made) else max(0, whole - begun)
-
-
-def folder_bytes(folder: Path) -> int:
-    """What the files in a folder take, those that links lead to included.
-
-    Where the folder cannot be looked at, as on a disk that is gone, that is nothing.
-    """
-    try:
-        return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-    except OSError:
+    """How many of the `whole` bytes of the artifact of a commit in a form are not here yet."""
+    if any((a.commit, a.form) == (commit, form) for a in _artifacts(model.name)):
         return 0
+    begun = sum(left.bytes for left in _leftovers(model.name) if left.form == form)
+    return max(0, whole - begun)
 
 
 def invalidate_digests(name: str) -> None:
-    """Have the next use of a model read its files, and those of its copies, and compare them with
-    their digests, whatever was found before.
+    """Let the next use of a model read all of its files and compare them with their digests.
 
     Raises:
         ModelError: There is no such model or folder.
     """
     state = find_model(name)
-    folders = [copy.folder for copy in state.artifacts]
+    folders = [artifact.folder for artifact in state.artifacts]
     drop_digests([*folders, state.checkpoint.folder] if state.checkpoint else folders)
 
 
-def digests(state: ModelState) -> dict[str, str]:
+def published_digests(state: ModelState) -> dict[str, str]:
     """The sha256 of the files of a model, by name, where a download has checked them."""
     pull = finished_pull(state.known) if state.known else None
     if pull is None or pull.commit != state.commit:
@@ -158,42 +159,92 @@ def digests(state: ModelState) -> dict[str, str]:
     return {file.name: file.sha256 for file in pull.files if file.sha256}
 
 
+def plan_removal(name: str, quant: str | None = None) -> Removal:
+    """Find what can be removed of a model.
+
+    Args:
+        name: A name of `MODELS`, or the folder that artifacts were made from.
+        quant: "8bit" or "4bit" for the artifacts of these bits only, "none" for the download only,
+            None for all.
+
+    Raises:
+        ModelError: There is no such model, or nothing of it here.
+        UsageError: It is a folder of the user's, or a part of panda.
+    """
+    model = find_model(name)
+    artifacts = tuple(a for a in model.artifacts if quant in (None, a.quant))
+    left = tuple(leftover for leftover in model.leftovers if quant in (None, leftover.quant))
+    downloaded = _downloaded_bytes(model) if quant in (None, "none") else 0
+    if artifacts or left or downloaded:
+        freed = downloaded + sum(part.bytes for part in (*artifacts, *left))
+        return Removal(model, artifacts, left, downloaded > 0, freed)
+    if quant in ("4bit", "8bit"):
+        raise ModelError(f"there is no {quant} copy of {name} on this machine")
+    if model.checkpoint is None:
+        raise ModelError(f"{name} is not on this machine")
+    if model.checkpoint.kind == "bundled":
+        raise UsageError(f"{name} ships with panda and cannot be removed")
+    raise UsageError(
+        f"{model.checkpoint.folder} is not from panda, and stays",
+        "panda removes downloads and what it made of them; delete this folder yourself",
+    )
+
+
+def remove(removal: Removal) -> None:
+    """Delete what was planned: artifacts first, then the download.
+
+    Raises:
+        ModelError: A file cannot be deleted.
+    """
+    try:
+        for artifact in removal.artifacts:
+            remove_folder(artifact.folder)
+        for leftover in removal.leftovers:
+            remove_leftover(leftover)
+        if removal.download and removal.model.known:
+            remove_download(removal.model.known)
+    except OSError as error:
+        raise ModelError(f"cannot delete {error.filename}: {error.strerror}") from error
+
+
+def remove_download(model: KnownModel) -> None:
+    """Delete the files of a model, and no others, from the cache of Hugging Face."""
+    for path in partial_files(model):
+        path.unlink()
+    scanned = _scan_cache()
+    if scanned and (files := list(_cached_files(model, scanned))):
+        scanned.delete_files(*files).execute()
+        _remove_empty_commits(model)
+    remove_pull_records(model)
+
+
+def _known_state(model: KnownModel) -> ModelState:
+    try:
+        found = find_checkpoint(model)
+    except ModelError:  # one unreadable place must not end a list
+        found = None
+    return ModelState(
+        name=model.name,
+        known=model,
+        checkpoint=found,
+        state=_state(found),
+        commit=cached_commit(found.folder) if found and found.kind == "cache" else None,
+        bytes=_folder_bytes(found.folder) if found else model.download_bytes,
+        partial_bytes=sum(path.stat().st_size for path in partial_files(model)),
+        artifacts=_artifacts(model.name),
+        leftovers=_leftovers(model.name),
+    )
+
+
 def _folder_state(name: str) -> ModelState:
-    folder = Path(os.path.expanduser(name))  # noqa: PTH111  (leaves an unknown ~user alone)
-    found = ResolvedModel(name, folder, "folder") if _is_folder(folder) else None
-    size = folder_bytes(folder) if found else 0
-    state = _state(found)
-    return ModelState(name, None, found, state, None, size, 0, _copies(name), _leftovers(name))
-
-
-def _located(model: KnownModel) -> ResolvedModel | None:
-    """As `locate`, for a list that one place that cannot be looked at must not end."""
+    folder = expand_user(name)
     try:
-        return find_checkpoint(model)
-    except ModelError:
-        return None
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
+        found = ResolvedModel(name, folder, "folder") if folder.is_dir() else None
     except OSError:
-        return False
-
-
-def _named_by_copies() -> set[str]:
-    """The models that copies, or what is left of some, were made from."""
-    return {copy.model for copy in all_artifacts()} | {
-        left.model for left in leftovers() if left.model
-    }
-
-
-def _copies(name: str) -> tuple[Artifact, ...]:
-    return tuple(copy for copy in all_artifacts() if copy.model == name)
-
-
-def _leftovers(name: str) -> tuple[Leftover, ...]:
-    return tuple(left for left in leftovers() if left.model == name)
+        found = None
+    size = _folder_bytes(folder) if found else 0
+    state = _state(found)
+    return ModelState(name, None, found, state, None, size, 0, _artifacts(name), _leftovers(name))
 
 
 def _state(found: ResolvedModel | None) -> State:
@@ -206,7 +257,60 @@ def _state(found: ResolvedModel | None) -> State:
     return "here"
 
 
-def _partial_bytes(model: KnownModel) -> int:
-    begun = unfinished_pull(model)
-    partials = [partial_path(model, file) for file in begun.files] if begun else []
-    return sum(path.stat().st_size for path in partials if path.is_file())
+def _folder_bytes(folder: Path) -> int:
+    """The size of the files in a folder, linked ones included; 0 where it cannot be read."""
+    try:
+        return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    except OSError:
+        return 0
+
+
+def _models_of_artifacts() -> set[str]:
+    models = {left.model for left in leftovers() if left.model}
+    return models | {artifact.model for artifact in all_artifacts()}
+
+
+def _artifacts(name: str) -> tuple[Artifact, ...]:
+    return tuple(artifact for artifact in all_artifacts() if artifact.model == name)
+
+
+def _leftovers(name: str) -> tuple[Leftover, ...]:
+    return tuple(leftover for leftover in leftovers() if leftover.model == name)
+
+
+def _downloaded_bytes(model: ModelState) -> int:
+    if model.known is None or model.known.repo is None:
+        return 0
+    scanned = _scan_cache()
+    files = _cached_files(model.known, scanned) if scanned else ()
+    blobs = {file.blob_path: file.size_on_disk for file in files}
+    return sum(blobs.values()) + model.partial_bytes
+
+
+def _scan_cache() -> "HFCacheInfo | None":
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        return scan_cache_dir(cache())
+    except (CacheNotFound, ValueError):
+        return None
+
+
+def _cached_files(model: KnownModel, scanned: "HFCacheInfo") -> "Iterator[CachedFileInfo]":
+    """The files of a model, at whatever commit."""
+    for repo in scanned.repos:
+        if repo.repo_type == "model" and repo.repo_id == model.repo:
+            for revision in repo.revisions:
+                folder = revision.snapshot_path / (model.subfolder or "")
+                yield from (file for file in revision.files if folder in file.file_path.parents)
+
+
+def _remove_empty_commits(model: KnownModel) -> None:
+    scanned = _scan_cache()
+    if scanned is None:
+        return
+    revisions = [r for repo in scanned.repos if repo.repo_id == model.repo for r in repo.revisions]
+    empty = [revision.commit_hash for revision in revisions if not revision.files]
+    if empty:
+        scanned.delete_revisions(*empty).execute()

@@ -1,10 +1,8 @@
-"""What the Hugging Face repository of a model publishes, and what of it a download takes.
+"""What the Hugging Face repository of a model publishes, what to download, and what was pulled.
 
-What was pulled: the commit of each model, and its files with their digests.
-
-The cache of Hugging Face knows branches, which move. These records say which commit panda took,
-so that a model stays the one it was when it was pulled. A second record, of a download under way,
-lets what an interrupted one has left be found.
+The cache of Hugging Face knows branches, which move. A pull record says which commit panda took, so
+that a model stays the same until it is pulled again. The record of a pull that is under way lets
+what an interrupted one has left be found.
 """
 
 import json
@@ -49,9 +47,10 @@ _WEIGHTS = (  # the first kind that is published is taken
     # the shards of Video-Panda-7B were seen, their index is expected
     re.compile(r"pytorch_model(-\d{5}-of-\d{5})?\.bin|pytorch_model\.bin\.index\.json"),
 )
-COMMIT = re.compile(r"[0-9a-f]{40}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_LARGEST = 1 << 50  # bytes of a file
+_MAX_FILE_BYTES = 1 << 50
+_RECORD_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -61,11 +60,10 @@ class PublishedFile:
     Args:
         path: Its path in the repository.
         bytes: Its size.
-        digest: What the cache calls its content: the sha256 of a large file, else git's own.
+        digest: The name of its content in the cache: the sha256 of a large file, else git's own.
 
     Raises:
-        ValueError: The size or the digest is none. Both come from outside, and become a path and
-            room on the disk.
+        ValueError: The size or the digest, which come from outside, is not valid.
     """
 
     path: str
@@ -76,9 +74,9 @@ class PublishedFile:
         if not (isinstance(self.path, str) and isinstance(self.digest, str)):
             raise ValueError("no path or digest")
         if not _DIGEST.fullmatch(self.digest):
-            raise ValueError("no digest")
-        if type(self.bytes) is not int or not 0 <= self.bytes <= _LARGEST:
-            raise ValueError("no size")
+            raise ValueError("invalid digest")
+        if type(self.bytes) is not int or not 0 <= self.bytes <= _MAX_FILE_BYTES:
+            raise ValueError("invalid size")
 
     @property
     def name(self) -> str:
@@ -99,10 +97,10 @@ class DownloadPlan:
         model: The model.
         commit: The commit that the files are taken from.
         files: All files of the model, small ones first.
-        missing_bytes: What has still to come, parts that are here already left out.
+        missing_bytes: How much is not here yet, neither in whole files nor in partial ones.
         folder: The cache that they go to.
-        free_bytes: What its disk has free.
-        copy_bytes: What the quantised copy that is to be made of them takes.
+        free_bytes: The free space on its disk.
+        artifact_bytes: The size of the quantised artifact that is to be made of them.
     """
 
     model: KnownModel
@@ -111,7 +109,7 @@ class DownloadPlan:
     missing_bytes: int
     folder: Path
     free_bytes: int
-    copy_bytes: int = 0
+    artifact_bytes: int = 0
 
     @property
     def bytes(self) -> int:
@@ -125,49 +123,34 @@ class DownloadPlan:
 
     @property
     def has_known_weights(self) -> bool | None:
-        """Whether the weights are those of the known commit; None where their digests are not
-        known.
-        """
-        return self.model.has_known_weights(
-            {file.name: file.sha256 for file in self.files if file.sha256}
-        )
+        """Whether the weights are those of the known commit; None where those are not known."""
+        digests = {file.name: file.sha256 for file in self.files if file.sha256}
+        return self.model.has_known_weights(digests)
 
     def check_room(self) -> None:
-        """Make sure that the download fits on the disk, and the copy beside it.
+        """Check that the download fits on its disk, and the artifact on its own.
 
         Raises:
-            ModelError: It does not.
+            ModelError: There is too little space.
         """
-        copies = artifacts_folder()
-        if not self.copy_bytes:
-            self._check(self.model.name, self.missing_bytes, self.folder, "HF_HOME")
-        elif _disk(copies) == _disk(self.folder):
-            both = f"{self.model.name}, with its quantised copy,"
-            self._check(both, self.missing_bytes + self.copy_bytes, self.folder, "HF_HOME")
+        name, artifacts = self.model.name, artifacts_folder()
+        if not self.artifact_bytes:
+            _check_room(name, self.missing_bytes, self.folder, "HF_HOME")
+        elif _disk(artifacts) == _disk(self.folder):
+            needed = self.missing_bytes + self.artifact_bytes
+            _check_room(f"{name}, with its quantised copy,", needed, self.folder, "HF_HOME")
         else:
-            self._check(self.model.name, self.missing_bytes, self.folder, "HF_HOME")
-            self._check(
-                f"the quantised copy of {self.model.name}", self.copy_bytes, copies, "PANDA_HOME"
-            )
-
-    def _check(self, what: str, needed: int, folder: Path, variable: str) -> None:
-        free = _free_bytes(folder)
-        if needed > free:
-            raise ModelError(
-                f"{what} needs {size(needed)} more, and {size(free)} are free in {folder}",
-                f"free {size(needed - free)}, or set {variable} to a folder on a larger disk",
-            )
+            _check_room(name, self.missing_bytes, self.folder, "HF_HOME")
+            artifact = f"the quantised copy of {name}"
+            _check_room(artifact, self.artifact_bytes, artifacts, "PANDA_HOME")
 
 
 def plan_download(model: KnownModel) -> DownloadPlan:
-    """Ask the hub what there is to download, and look at what is here already.
-
-    Args:
-        model: A model with a repository.
+    """Ask the hub what there is to download, and see what is here already.
 
     Raises:
         ModelError: The hub cannot be reached or does not have the model, or it lists other weights
-            in the commit that panda knows than were published there.
+            for the commit that panda knows than were published in it.
     """
     assert model.repo is not None
     refuse_offline(f"{model.name} cannot be downloaded")
@@ -176,58 +159,55 @@ def plan_download(model: KnownModel) -> DownloadPlan:
         listing = read_listing(model)
         commit = str(listing["sha"])
         listed = [_published_file(sibling) for sibling in listing["siblings"]]
-        if not COMMIT.fullmatch(commit):
-            raise ValueError(f"no commit: {commit}")
-    files = choose_files(model, listed)
+        if not _COMMIT.fullmatch(commit):
+            raise ValueError(f"invalid commit: {commit}")
+    files = _choose_files(model, listed)
     missing = sum(file.bytes - bytes_here(model, commit, file) for file in files)
     plan = DownloadPlan(model, commit, files, missing, cache(), _free_bytes(cache()))
     if plan.is_known and plan.has_known_weights is False:
-        raise _altered(plan)
+        digests = {file.name: file.sha256 for file in files}
+        name = next(n for n, known in model.known_digests.items() if digests.get(n) != known)
+        raise ModelError(
+            f"{host()} lists another {name} for commit {commit[:12]} than was published in it",
+            "nothing was downloaded; check HF_ENDPOINT, a mirror may have changed the file",
+        )
     return plan
 
 
-def choose_files(model: KnownModel, listed: Iterable[PublishedFile]) -> tuple[PublishedFile, ...]:
-    """Returns what inference needs of the files in a model's folder, small ones first.
+def _choose_files(model: KnownModel, listed: Iterable[PublishedFile]) -> tuple[PublishedFile, ...]:
+    """What inference needs of the files in a model's folder, small ones first.
 
-    Optimizer states, training arguments and the files of other models stay where they are, and so
-    does a second form of the weights.
-
-    Raises:
-        ModelError: The configuration or the weights are not published there.
+    Optimizer states, training arguments, other models and a second form of the weights are left.
     """
-    inside = {
-        file.name: file
-        for file in listed
-        if PurePosixPath(file.path).parent == PurePosixPath(model.subfolder or ".")
-    }
-    small = [inside[name] for name in sorted(inside.keys() & _SMALL)]
-    kinds = [[inside[name] for name in sorted(inside) if kind.fullmatch(name)] for kind in _WEIGHTS]
-    weights = next((files for files in kinds if any(f.sha256 for f in files)), [])
-    if "config.json" not in inside or not weights:
-        what = "weights" if "config.json" in inside else "config.json"
-        raise ModelError(
-            f"the repository {model.repo} holds no {what}"
-            + (f" in {model.subfolder}" if model.subfolder else ""),
-            "it may have been moved; a newer panda may know where",
-        )
-    lacking = None if "tokenizer.model" in inside else "tokenizer.model"
-    if len(weights) > 1 and not any(file.name.endswith(".index.json") for file in weights):
-        lacking = "index of the shards"
-    if lacking:
-        raise ModelError(
-            f"the repository {model.repo} holds no {lacking}"
-            + (f" in {model.subfolder}" if model.subfolder else ""),
-            "it may be incomplete; try again later",
-        )
+    folder = PurePosixPath(model.subfolder or ".")
+    files = {file.name: file for file in listed if PurePosixPath(file.path).parent == folder}
+    kinds = [[files[name] for name in sorted(files) if kind.fullmatch(name)] for kind in _WEIGHTS]
+    weights = next((kind for kind in kinds if any(file.sha256 for file in kind)), [])
+    is_split = len(weights) > 1 and not any(f.name.endswith(".index.json") for f in weights)
+    moved = "it may have been moved; a newer panda may know where"
+    incomplete = "it may be incomplete; try again later"
+    for missing, what, hint in (
+        ("config.json" not in files, "config.json", moved),
+        (not weights, "weights", moved),
+        (is_split, "index of the shards", incomplete),
+        ("tokenizer.model" not in files, "tokenizer.model", incomplete),
+    ):
+        if missing:
+            where = f" in {model.subfolder}" if model.subfolder else ""
+            raise ModelError(f"the repository {model.repo} holds no {what}{where}", hint)
+    small = [files[name] for name in sorted(files.keys() & _SMALL)]
     return (*small, *sorted(weights, key=lambda file: file.bytes))
 
 
-def partial_path(model: KnownModel, file: PublishedFile) -> Path:
-    """Where the bytes of a file are gathered until all are there.
+def _published_file(sibling: Any) -> PublishedFile:
+    lfs = sibling.get("lfs")
+    size, digest = (lfs["size"], lfs["sha256"]) if lfs else (sibling["size"], sibling["blobId"])
+    return PublishedFile(sibling["rfilename"], size, digest)
 
-    The name is one that the tools of Hugging Face recognise as an unfinished download.
-    """
-    return blob_path(model, file).with_name(f"{file.digest}.incomplete")
+
+def repo_folder(model: KnownModel) -> Path:
+    """The folder of a model's repository in the cache."""
+    return cache() / f"models--{str(model.repo).replace('/', '--')}"
 
 
 def blob_path(model: KnownModel, file: PublishedFile) -> Path:
@@ -235,18 +215,18 @@ def blob_path(model: KnownModel, file: PublishedFile) -> Path:
     return repo_folder(model) / "blobs" / file.digest
 
 
+def partial_path(model: KnownModel, file: PublishedFile) -> Path:
+    """Where an unfinished file is, under a name that the tools of Hugging Face recognise."""
+    return blob_path(model, file).with_name(f"{file.digest}.incomplete")
+
+
 def snapshot_path(model: KnownModel, commit: str, file: PublishedFile) -> Path:
     """Where the cache shows a file as part of a commit."""
     return repo_folder(model) / "snapshots" / commit / file.path
 
 
-def repo_folder(model: KnownModel) -> Path:
-    """The folder of the cache that belongs to the model's repository."""
-    return cache() / f"models--{str(model.repo).replace('/', '--')}"
-
-
 def bytes_here(model: KnownModel, commit: str, file: PublishedFile) -> int:
-    """How much of a file the cache holds, as a part or as a whole."""
+    """How much of a file the cache holds, complete or partial."""
     for path in (snapshot_path(model, commit, file), blob_path(model, file)):
         if path.is_file() and path.stat().st_size == file.bytes:
             return file.bytes
@@ -254,20 +234,13 @@ def bytes_here(model: KnownModel, commit: str, file: PublishedFile) -> int:
     return min(partial.stat().st_size, file.bytes) if partial.is_file() else 0
 
 
-def _altered(plan: DownloadPlan) -> ModelError:
-    listed = {file.name: file.sha256 for file in plan.files}
-    known = plan.model.known_digests
-    name = next(name for name, digest in known.items() if listed.get(name) != digest)
-    return ModelError(
-        f"{host()} lists another {name} for commit {plan.commit[:12]} than was published in it",
-        "nothing was downloaded; check HF_ENDPOINT, a mirror may have changed the file",
-    )
-
-
-def _published_file(sibling: Any) -> PublishedFile:
-    lfs = sibling.get("lfs")
-    size, digest = (lfs["size"], lfs["sha256"]) if lfs else (sibling["size"], sibling["blobId"])
-    return PublishedFile(sibling["rfilename"], size, digest)
+def _check_room(what: str, needed: int, folder: Path, variable: str) -> None:
+    free = _free_bytes(folder)
+    if needed > free:
+        raise ModelError(
+            f"{what} needs {size(needed)} more, and {size(free)} are free in {folder}",
+            f"free {size(needed - free)}, or set {variable} to a folder on a larger disk",
+        )
 
 
 def _free_bytes(folder: Path) -> int:
@@ -282,16 +255,13 @@ def _existing(folder: Path) -> Path:
     return next(path for path in (folder, *folder.parents) if path.exists())
 
 
-_FORMAT = 1
-
-
 @dataclass(frozen=True)
 class Pull:
-    """A download, finished or under way.
+    """The record of a `panda pull`, finished or under way.
 
     Args:
         commit: The commit that its files are from.
-        files: The files; each has been checked against its digest once it is finished.
+        files: The files; of a finished pull, each was compared with its digest.
     """
 
     commit: str
@@ -299,28 +269,35 @@ class Pull:
 
 
 def finished_pull(model: KnownModel) -> Pull | None:
-    """What the last `panda pull` that finished has brought, if there was one."""
-    return _read(_finished_path(model))
+    """The last pull of a model that has finished."""
+    return _read_record(_finished_path(model))
 
 
 def unfinished_pull(model: KnownModel) -> Pull | None:
-    """What a `panda pull` that is under way, or was interrupted, is to bring."""
-    return _read(_unfinished_path(model))
+    """The pull of a model that is under way or was interrupted."""
+    return _read_record(_unfinished_path(model))
 
 
-def begin_pull(model: KnownModel, pull: Pull) -> None:
-    """Write down what is about to be downloaded."""
-    _write(_unfinished_path(model), pull)
+def partial_files(model: KnownModel) -> list[Path]:
+    """The partial files of an unfinished pull."""
+    pull = unfinished_pull(model)
+    paths = [partial_path(model, file) for file in pull.files] if pull else []
+    return [path for path in paths if path.is_file()]
 
 
-def finish_pull(model: KnownModel, pull: Pull) -> None:
-    """Write down that everything is here and checked."""
-    _write(_finished_path(model), pull)
+def record_begun_pull(model: KnownModel, pull: Pull) -> None:
+    """Record what is about to be downloaded."""
+    _write_record(_unfinished_path(model), pull)
+
+
+def record_finished_pull(model: KnownModel, pull: Pull) -> None:
+    """Record that everything is here and checked."""
+    _write_record(_finished_path(model), pull)
     _unfinished_path(model).unlink(missing_ok=True)
 
 
-def forget_pulls(model: KnownModel) -> None:
-    """Remove both records."""
+def remove_pull_records(model: KnownModel) -> None:
+    """Remove both records of a model."""
     for path in (_finished_path(model), _unfinished_path(model)):
         path.unlink(missing_ok=True)
 
@@ -333,19 +310,18 @@ def _unfinished_path(model: KnownModel) -> Path:
     return panda_home() / "pulls" / f"{model.name}.unfinished.json"
 
 
-def _read(path: Path) -> Pull | None:
-    """The record at `path`; None for one that is damaged, as for none: pulling again mends it."""
+def _read_record(path: Path) -> Pull | None:
+    """The record in a file; None also for a damaged one: pulling again repairs it."""
     try:
         record = read_object(path)
-        if record["format"] != _FORMAT:
-            return None
         files = tuple(PublishedFile(**file) for file in record["files"])
         commit = str(record["commit"])
-        return Pull(commit, files) if COMMIT.fullmatch(commit) else None
+        is_valid = record["format"] == _RECORD_FORMAT and _COMMIT.fullmatch(commit)
     except (OSError, ValueError, TypeError, KeyError):
         return None
+    return Pull(commit, files) if is_valid else None
 
 
-def _write(path: Path, pull: Pull) -> None:
+def _write_record(path: Path, pull: Pull) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(path, json.dumps({"format": _FORMAT, **asdict(pull)}, indent=1))
+    atomic_write_text(path, json.dumps({"format": _RECORD_FORMAT, **asdict(pull)}, indent=1))

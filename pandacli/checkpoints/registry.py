@@ -1,7 +1,4 @@
-"""The models that panda knows by name, and what is known of their published files.
-
-The places where the files of a known model may be.
-"""
+"""The models that panda knows by name, what is known of their files, and where these may be."""
 
 import os
 from collections.abc import Mapping
@@ -19,7 +16,7 @@ class KnownFile:
     Args:
         name: Its name in the model's folder.
         bytes: Its size.
-        exact: Whether the size is given to the byte; the hub rounds those of large files.
+        exact: Whether the size is exact; the hub rounds those of large files.
         sha256: Its digest, where it is known.
     """
 
@@ -31,15 +28,15 @@ class KnownFile:
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A model with a name of its own.
+    """A model that has a name.
 
     Args:
         name: What `--model` takes.
         summary: What it is, in a few words.
         licence: What is known of the terms of its weights.
         repo: The Hugging Face repository that publishes it; None for one shipped with panda.
-        subfolder: The folder of that repository that holds the checkpoint.
-        download_bytes: About what a download weighs, to say before the network is asked.
+        subfolder: The folder of the repository that holds the checkpoint.
+        download_bytes: About the size of a download, known without the network.
         known_commit: The commit in which its weights were published, where that is known.
         known_files: What is known of its files in that commit; it may publish others.
     """
@@ -55,7 +52,7 @@ class KnownModel:
 
     @property
     def download_command(self) -> str:
-        """The command that puts the model on this machine."""
+        """The command that downloads the model."""
         return f"panda pull {self.name}"
 
     @property
@@ -64,7 +61,7 @@ class KnownModel:
         return f"{self.repo}, {self.subfolder}" if self.subfolder else str(self.repo)
 
     def published(self, name: str) -> str:
-        """The path, in its repository, of a file of its checkpoint."""
+        """The path, in the repository, of a file of the checkpoint."""
         return f"{self.subfolder}/{name}" if self.subfolder else name
 
     @property
@@ -136,38 +133,40 @@ MODELS: dict[str, KnownModel] = {
 
 
 def panda_home() -> Path:
-    """The folder that panda keeps its files in: `PANDA_HOME`, or the platform's data folder."""
+    """The folder of panda's own files: `PANDA_HOME`, or the platform's data folder."""
     named = os.environ.get("PANDA_HOME")
-    if not named:
-        return platformdirs.user_data_path("panda")
-    return Path(os.path.expanduser(named))  # noqa: PTH111  (leaves an unknown ~user alone)
+    return expand_user(named) if named else platformdirs.user_data_path("panda")
+
+
+def expand_user(path: str | os.PathLike[str]) -> Path:
+    """Expand a leading `~`; that of an unknown user is literal."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  (Path.expanduser raises)
 
 
 def home_folder(model: KnownModel) -> Path:
-    """Where a checkpoint of this model belongs when a person puts it in place."""
+    """Where users may put the checkpoint of a known model themselves."""
     return panda_home() / "models" / model.name
 
 
 def home_checkpoint(model: KnownModel) -> Path | None:
-    """The checkpoint under `home`, if there: in the folder itself, or as `hf download
-    --local-dir` leaves it, in the repository's subfolder.
+    """The checkpoint in `home_folder`, or in its subfolder as `hf download --local-dir` leaves it.
+
+    A folder that is not empty is returned even if it is not a checkpoint, to be reported.
     """
     folder = home_folder(model)
     candidates = [folder, folder / model.subfolder] if model.subfolder else [folder]
     for candidate in candidates:
         if (candidate / "config.json").is_file():
             return candidate
-    # a folder that someone filled, if wrongly, is theirs to be told about
     return folder if folder.is_dir() and any(folder.iterdir()) else None
 
 
 def cached_checkpoint(model: KnownModel, commit: str | None = None) -> Path | None:
-    """The checkpoint in the Hugging Face cache, if it is there; the network is never asked.
+    """The checkpoint in the Hugging Face cache, without the network.
 
     Args:
         model: The model.
-        commit: The commit to look for; None is the newest that was asked for by branch, as other
-            programs do.
+        commit: The commit; None for the newest that another program has asked for by branch.
     """
     if model.repo is None:
         return None
@@ -178,11 +177,11 @@ def cached_checkpoint(model: KnownModel, commit: str | None = None) -> Path | No
 
 
 def cached_commit(folder: Path) -> str | None:
-    """The commit that a checkpoint folder of the Hugging Face cache belongs to."""
+    """The commit of a checkpoint folder in the Hugging Face cache."""
     commits = (path.name for path in (folder, *folder.parents) if path.parent.name == "snapshots")
     return next(commits, None)
 
 
 def bundled_checkpoint(model: KnownModel) -> Path:
-    """Where a model that is shipped with the package lies."""
+    """The checkpoint folder of a model that is shipped with the package."""
     return Path(str(resources.files("pandacli"))) / "assets" / model.name

@@ -1,7 +1,4 @@
-"""From what a person calls a model to the folder that holds it.
-
-A light look at a checkpoint folder: whether it is one, a whole one, and a Video-Panda.
-"""
+"""From the name of a model to the checked folder that holds it, and to its digest."""
 
 import os
 from collections.abc import Iterator
@@ -12,64 +9,20 @@ from pathlib import Path
 from typing import Literal
 
 from pandacli.checkpoint_files import MODEL_TYPES, check_path, read_json, weight_files
-from pandacli.checkpoints.artifacts import artifacts_of
-from pandacli.checkpoints.published import finished_pull, unfinished_pull
+from pandacli.checkpoints.artifacts import artifacts_of, read_artifact
+from pandacli.checkpoints.digest import hash_checkpoint
+from pandacli.checkpoints.published import Pull, finished_pull, unfinished_pull
 from pandacli.checkpoints.registry import (
     MODELS,
     KnownModel,
     bundled_checkpoint,
     cached_checkpoint,
     cached_commit,
+    expand_user,
     home_checkpoint,
     home_folder,
 )
 from pandacli.errors import ModelError
-
-
-def check_checkpoint(folder: Path, ways_on: str | None = None) -> None:
-    """Refuse a folder that cannot be a whole Video-Panda, by its small files alone.
-
-    Args:
-        folder: The folder to look at.
-        ways_on: The hint for a folder that is incomplete.
-
-    Raises:
-        ModelError: It is no folder, holds no checkpoint, one of another kind, or one that lacks
-            files.
-        OSError: A file of it may not be read.
-    """
-    check_path(folder)
-    kind = read_json(_config(folder)).get("model_type")
-    if kind not in MODEL_TYPES:
-        named = f"of type '{kind}'" if isinstance(kind, str) else "of no named type"
-        raise ModelError(f"{folder} holds a model {named}, not a Video-Panda")
-    try:
-        weight_files(folder)
-    except ModelError as error:
-        raise _incomplete(error.message, ways_on or error.hint) from error
-    if not (folder / "tokenizer.model").is_file():
-        raise _incomplete(f"no tokenizer.model in {folder}", ways_on)
-
-
-def _config(folder: Path) -> Path:
-    if not folder.exists():
-        raise ModelError(f"no folder {folder}")
-    if not folder.is_dir():
-        raise ModelError(
-            f"{folder} is a file, not a checkpoint folder",
-            "give the folder that holds config.json and the weights",
-        )
-    path = folder / "config.json"
-    if not path.is_file():
-        inner = sorted(child.parent.name for child in folder.glob("*/config.json"))
-        hint = f"did you mean {folder / inner[0]}?" if inner else None
-        raise ModelError(f"{folder} is not a checkpoint folder: it holds no config.json", hint)
-    return path
-
-
-def _incomplete(what: str, hint: str | None) -> ModelError:
-    return ModelError(f"the checkpoint is incomplete: {what}", hint)
-
 
 Kind = Literal["bundled", "home", "cache", "artifact", "folder"]
 
@@ -81,13 +34,17 @@ class ResolvedModel:
     Args:
         name: A known model's name, or the folder as it was given.
         folder: The checkpoint folder.
-        kind: How it was found: shipped with panda, under `PANDA_HOME`, in the Hugging Face cache,
-            only as a quantised copy, or given as a folder.
+        kind: Where it was found: shipped with panda, under `PANDA_HOME`, in the Hugging Face cache,
+            only as a quantised artifact, or in a folder of the user's.
     """
 
     name: str
     folder: Path
     kind: Kind
+
+
+class DamagedError(ModelError):
+    """A file of a model has changed since it was pulled."""
 
 
 def resolve(model: str | os.PathLike[str]) -> ResolvedModel:
@@ -98,52 +55,129 @@ def resolve(model: str | os.PathLike[str]) -> ResolvedModel:
             folder of the same name; write `./name` for the folder.
 
     Raises:
-        ModelError: There is no such model, it is not on this machine, or its files are not whole.
+        ModelError: There is no such model, it is not on this machine, or it lacks files.
     """
     known = MODELS.get(model) if isinstance(model, str) else None
-    with _reading(os.fspath(model)):
+    with _os_errors(os.fspath(model)):
         return _resolve_known(known) if known else _resolve_folder(model)
 
 
 def find_checkpoint(model: KnownModel) -> ResolvedModel | None:
-    """Where a known model lies on this machine, whole or not; None where nothing of it is.
+    """The checkpoint of a known model on this machine, complete or not.
 
     Raises:
-        ModelError: A place where it may be cannot be looked at.
+        ModelError: A place where it may be cannot be read.
     """
-    with _reading(model.name):
+    with _os_errors(model.name):
         if model.repo is None:
             bundled = bundled_checkpoint(model)
             return ResolvedModel(model.name, bundled, "bundled") if bundled.is_dir() else None
         if folder := home_checkpoint(model):
             return ResolvedModel(model.name, folder, "home")
-        if folder := _pulled_or_cached(model):
-            return ResolvedModel(model.name, folder, "cache")
-        return None
+        pulled, begun = finished_pull(model), unfinished_pull(model)
+        folder = (
+            (pulled and cached_checkpoint(model, pulled.commit))
+            or cached_checkpoint(model)  # downloaded by another program
+            or (begun and cached_checkpoint(model, begun.commit))
+        )
+        return ResolvedModel(model.name, folder, "cache") if folder else None
 
 
-def check_files(found: ResolvedModel, ways_on: str | None = None) -> None:
-    """As `check_checkpoint`; what `panda pull` has brought must also still have its size.
+def check_files(found: ResolvedModel, incomplete_hint: str | None = None) -> None:
+    """As `check_checkpoint`; the files of a pulled model must also have their published size.
 
     Raises:
-        ModelError: A file is missing, or not what it should be.
-        OSError: A file may not be read.
+        ModelError: A file is missing or damaged.
+        OSError: A file cannot be read.
     """
-    known = MODELS.get(found.name) if found.kind == "cache" else None
-    pulled = finished_pull(known) if known else None
-    if known and pulled and pulled.commit == cached_commit(found.folder):
-        for file in pulled.files:
+    if pull := _pull_of(found):
+        for file in pull.files:
             path = found.folder / file.name
             if path.is_file() and path.stat().st_size != file.bytes:
                 raise ModelError(
                     f"{path} is damaged: it should have {file.bytes:,} bytes",
-                    f"mend it with: {known.download_command}",
+                    f"mend it with: {MODELS[found.name].download_command}",
                 )
-    check_checkpoint(found.folder, ways_on)
+    check_checkpoint(found.folder, incomplete_hint)
+
+
+def check_checkpoint(folder: Path, incomplete_hint: str | None = None) -> None:
+    """Refuse a folder that is not a complete Video-Panda, by its small files alone.
+
+    Raises:
+        ModelError: It is not a folder, not a checkpoint, of another model, or lacks files.
+        OSError: A file of it cannot be read.
+    """
+    check_path(folder)
+    if not folder.exists():
+        raise ModelError(f"no folder {folder}")
+    if not folder.is_dir():
+        raise ModelError(
+            f"{folder} is a file, not a checkpoint folder",
+            "give the folder that holds config.json and the weights",
+        )
+    config = folder / "config.json"
+    if not config.is_file():
+        inner = sorted(child.parent.name for child in folder.glob("*/config.json"))
+        hint = f"did you mean {folder / inner[0]}?" if inner else None
+        raise ModelError(f"{folder} is not a checkpoint folder: it holds no config.json", hint)
+    kind = read_json(config).get("model_type")
+    if kind not in MODEL_TYPES:
+        named = f"of type '{kind}'" if isinstance(kind, str) else "of no named type"
+        raise ModelError(f"{folder} holds a model {named}, not a Video-Panda")
+    try:
+        weight_files(folder)
+        if not (folder / "tokenizer.model").is_file():
+            raise ModelError(f"no tokenizer.model in {folder}")
+    except ModelError as error:
+        hint = incomplete_hint or error.hint
+        raise ModelError(f"the checkpoint is incomplete: {error.message}", hint) from error
+
+
+def model_digest(resolved: ResolvedModel) -> str:
+    """The sha256 of the checkpoint that a model is, or that its artifact was made from.
+
+    Raises:
+        ModelError: As `checkpoint_digests`.
+    """
+    if resolved.kind == "artifact":
+        return read_artifact(resolved.folder).digest
+    return checkpoint_digests(resolved)[0]
+
+
+def checkpoint_digests(resolved: ResolvedModel) -> tuple[str, dict[str, str]]:
+    """The sha256 of a checkpoint, and of each file by name; a large one is read whole once.
+
+    Raises:
+        ModelError: It cannot be read.
+        DamagedError: A file is not the one that `panda pull` has checked.
+    """
+    try:
+        digest, files = hash_checkpoint(resolved.folder, weight_files(resolved.folder))
+    except OSError as error:
+        raise ModelError(f"cannot read {error.filename}: {error.strerror}") from error
+    if pull := _pull_of(resolved):
+        for file in pull.files:
+            if file.sha256 and files.get(file.name, file.sha256) != file.sha256:
+                raise DamagedError(
+                    f"{resolved.folder / file.name} is damaged: its sha256 is another than when it"
+                    " was pulled",
+                    f"mend it with: {MODELS[resolved.name].download_command}",
+                )
+    return digest, files
+
+
+def _pull_of(found: ResolvedModel) -> Pull | None:
+    """The record of the pull that has brought a checkpoint."""
+    if found.kind != "cache" or found.name not in MODELS:
+        return None
+    pull = finished_pull(MODELS[found.name])
+    return pull if pull and pull.commit == cached_commit(found.folder) else None
 
 
 @contextmanager
-def _reading(what: str) -> Iterator[None]:
+def _os_errors(what: str) -> Iterator[None]:
+    """Turn an OSError into a ModelError."""
     try:
         yield
     except OSError as error:
@@ -151,63 +185,37 @@ def _reading(what: str) -> Iterator[None]:
 
 
 def _resolve_known(model: KnownModel) -> ResolvedModel:
-    found = find_checkpoint(model)
     if model.repo is None:
-        again = "install pandacli again"
-        missing = ModelError(f"{model.name} is missing from this installation of panda", again)
+        hint = "install pandacli again"
+        missing = ModelError(f"{model.name} is missing from this installation of panda", hint)
     else:
-        again = f"get the rest with: {model.download_command}"
+        hint = f"get the rest with: {model.download_command}"
         missing = ModelError(
             f"{model.name} is not on this machine",
             f"try panda without it: --model tiny; or put its files in {home_folder(model)};"
             " or get it with:",
             command=model.download_command,
         )
-    if found:
-        flaw = _flaw(found, again)
-        if flaw is None:
+    if found := find_checkpoint(model):
+        try:
+            check_files(found, hint)
+        except ModelError as error:
+            missing = error
+        else:
             return found
-        missing = flaw
-    if copies := artifacts_of(model.name):
-        return ResolvedModel(model.name, copies[0].folder, "artifact")
+    if artifacts := artifacts_of(model.name):
+        return ResolvedModel(model.name, artifacts[0].folder, "artifact")
     raise missing
-
-
-def _flaw(found: ResolvedModel, ways_on: str) -> ModelError | None:
-    """What is wrong with a checkpoint folder, if anything."""
-    try:
-        check_files(found, ways_on)
-    except ModelError as error:
-        return error
-    return None
-
-
-def _pulled_or_cached(model: KnownModel) -> Path | None:
-    """What panda pulled; else what another program downloaded; else what a pull has begun."""
-    pulled, begun = finished_pull(model), unfinished_pull(model)
-    return (
-        (pulled and cached_checkpoint(model, pulled.commit))
-        or cached_checkpoint(model)
-        or (begun and cached_checkpoint(model, begun.commit))
-        or None
-    )
 
 
 def _resolve_folder(model: str | os.PathLike[str]) -> ResolvedModel:
     written = os.fspath(model)
-    folder = Path(os.path.expanduser(written))  # noqa: PTH111  (leaves an unknown ~user alone)
-    if not written or not (folder.exists() or _looks_like_path(model)):
-        raise _unknown(written)
+    folder = expand_user(written)
+    is_path = not isinstance(model, str) or model.startswith((".", "~")) or os.sep in model
+    if not written or not (folder.exists() or is_path):
+        close = get_close_matches(written.lower(), MODELS, n=1)
+        models = f"the models are {', '.join(MODELS)}, or a folder"
+        hint = f"did you mean {close[0]}?" if close else models
+        raise ModelError(f"no model is called '{written}'", hint)
     check_checkpoint(folder)
     return ResolvedModel(written, folder.resolve(), "folder")
-
-
-def _looks_like_path(model: str | os.PathLike[str]) -> bool:
-    return not isinstance(model, str) or model.startswith((".", "~")) or os.sep in model
-
-
-def _unknown(name: str) -> ModelError:
-    close = get_close_matches(name.lower(), MODELS, n=1)
-    known = ", ".join(MODELS)
-    hint = f"did you mean {close[0]}?" if close else f"the models are {known}, or a folder"
-    return ModelError(f"no model is called '{name}'", hint)

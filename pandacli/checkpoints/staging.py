@@ -1,24 +1,19 @@
-"""Copies that are being made, and what is left of those that were not finished or are damaged.
+"""Artifacts that are being made, and what is left of unfinished or damaged ones.
 
-    PANDA_HOME/copies/<start of the digest>-<form>.partial/       what there is of it so far
-    PANDA_HOME/copies/<start of the digest>-<form>.partial.lock   locked while it is being made;
-                                                                  says of which model
-
-Nothing here imports torch.
+PANDA_HOME/copies/<digest>-<form>.partial/       what is there so far
+PANDA_HOME/copies/<digest>-<form>.partial.lock   locked while it is being made; names the model
 """
 
 import errno
-import fcntl
 import json
 import os
 import re
 import shutil
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from pandacli.checkpoints.artifacts import (
     FORMAT,
@@ -32,21 +27,21 @@ from pandacli.checkpoints.artifacts import (
 from pandacli.errors import ModelError
 from pandacli.file_io import parse_object, read_object
 
-_SUFFIX = ".partial"
+_PARTIAL = ".partial"
 _NAME = re.compile(r"[0-9a-f]{16}-(?P<form>\w+)(\.partial)?")
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # as on some file systems of networks
-_NOTE_LENGTH = 1 << 16  # characters; a path has at most 4096
-_PATIENCE = 0.5  # seconds to wait for a lock, which others may hold for a look at it
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # as on some network file systems
+_NOTE_BYTES = 1 << 16  # longer than any path
+_LOCK_SECONDS = 0.5  # to wait for a lock: other processes take it briefly to test it
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """A folder of a copy that cannot be used, and that nobody is working on.
+    """The folder of an unfinished or damaged artifact that no process is working on.
 
     Args:
-        model: The name or folder it was made from; None where nothing says that any more.
-        form: As of `Copy`.
-        folder: Where it lies.
+        model: The name or folder of the model it was made from, where that is still known.
+        form: As of `Artifact`.
+        folder: Its folder.
         bytes: What its files take on the disk.
     """
 
@@ -57,143 +52,151 @@ class Leftover:
 
     @property
     def quant(self) -> str | None:
-        """What `--quant` calls its form; None for a form that this panda does not know."""
+        """The value of `--quant` for its form; None for an unknown form."""
         return QUANTS.get(self.form)
 
 
 @contextmanager
 def staging_folder(digest: str, form: str, model: str) -> Iterator[Path]:
-    """The folder in which the copy in a form of a checkpoint is made, for one process at a time.
+    """The folder in which an artifact is made, for one process at a time.
 
-    Whatever ends the work, what is in it stays, for the next to go on with; but not what another
-    version of panda has begun.
+    What is in it stays after an interruption, to be continued; what another version of panda has
+    begun is deleted.
 
     Raises:
-        ModelError: Another process is making the same copy.
+        ModelError: Another process is making the same artifact.
         OSError: The folder cannot be made.
     """
-    final = artifact_folder(digest, form)
-    work = final.with_name(final.name + _SUFFIX)
-    work.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(work, model) as lock:
-        lock.seek(0)
-        if _note(lock.read(_NOTE_LENGTH)).get("format") != FORMAT and work.exists():
-            shutil.rmtree(work)
-        lock.truncate(0)
-        lock.write(json.dumps({"format": FORMAT, "model": model}))
-        lock.flush()
-        work.mkdir(exist_ok=True)
+    folder = artifact_folder(digest, form)
+    staging = folder.with_name(folder.name + _PARTIAL)
+    staging.parent.mkdir(parents=True, exist_ok=True)
+
+    def claim(descriptor: int) -> None:
+        note = _parse_note(os.read(descriptor, _NOTE_BYTES))
+        if note.get("format") != FORMAT and staging.exists():
+            shutil.rmtree(staging)
+        os.ftruncate(descriptor, 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.write(descriptor, json.dumps({"format": FORMAT, "model": model}).encode())
+
+    with _locked(staging, model, claim):
+        staging.mkdir(exist_ok=True)
         try:
-            yield work
+            yield staging
         finally:
             with suppress(OSError):
-                work.rmdir()  # where nothing was begun, or all of it is finished elsewhere
-            if not work.exists():
-                _lock_path(work).unlink(missing_ok=True)
+                staging.rmdir()  # empty: nothing was begun
+            if not staging.exists():
+                _remove_lock(staging)
 
 
 def leftovers() -> list[Leftover]:
-    """What is left of copies that are not whole; those being made right now are left out."""
+    """Every unfinished or damaged artifact that is not being made right now."""
     found = []
     for folder in sorted(artifacts_folder().glob("*-*")):
         name = _NAME.fullmatch(folder.name)
         if not name or folder.is_symlink() or not folder.is_dir():
-            continue  # nothing of panda's
-        if not (_is_whole(folder) or _is_worked_on(folder)):
-            model = _note_beside(folder).get("model") or read_manifest(folder).get("model")
-            known = model if isinstance(model, str) else None
-            with suppress(OSError):  # just now someone has finished it, or removed it
+            continue
+        if not (_is_readable(folder) or _is_locked(folder)):
+            model = _read_note(folder).get("model") or read_manifest(folder).get("model")
+            with suppress(OSError):  # just finished or removed by another process
                 size = sum(path.lstat().st_size for path in folder.iterdir())
+                known = model if isinstance(model, str) else None
                 found.append(Leftover(known, name["form"], folder, size))
     return found
 
 
-def remove_leftover(left: Leftover) -> None:
-    """Delete what is left of a copy.
+def remove_leftover(leftover: Leftover) -> None:
+    """Delete an unfinished or damaged artifact.
 
     Raises:
-        ModelError: It may not be deleted, or someone has begun to work on it.
+        ModelError: It cannot be deleted, or a process has begun to work on it.
     """
-    if left.folder.suffix != _SUFFIX:
-        remove_folder(left.folder)
+    if leftover.folder.suffix != _PARTIAL:
+        remove_folder(leftover.folder)
         return
-    with _locked(left.folder, str(left.model)):
-        remove_folder(left.folder)
-        _lock_path(left.folder).unlink(missing_ok=True)
+    with _locked(leftover.folder, str(leftover.model)):
+        remove_folder(leftover.folder)
+        _remove_lock(leftover.folder)
 
 
-def _is_whole(folder: Path) -> bool:
-    if folder.suffix == _SUFFIX:
-        return False
+def _is_readable(folder: Path) -> bool:
     try:
-        read_artifact(folder)
+        return folder.suffix != _PARTIAL and bool(read_artifact(folder))
     except ModelError:
         return False
-    return True
-
-
-def _lock_path(work: Path) -> Path:
-    return work.with_name(work.name + ".lock")
 
 
 @contextmanager
-def _locked(work: Path, model: str) -> Iterator[TextIO]:
-    """Hold the lock of a folder, which ends with the process however it ends."""
-    path = _lock_path(work)
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        with path.open("a+", encoding="utf-8", errors="replace") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    raise ModelError(
-                        f"another panda is quantising {model} right now", "wait until it is done"
-                    ) from error
-                time.sleep(0.05)
-                continue
-            except OSError as error:
-                if error.errno not in _NO_LOCKS:
-                    raise
-                path.unlink(missing_ok=True)  # it is of no use to anybody here
-                raise ModelError(
-                    f"no file can be locked in {work.parent}",
-                    "set PANDA_HOME to a folder on another disk",
-                ) from error
-            if _is_at(path, lock):  # who held it before may have deleted it
-                yield lock
-                return
+def _locked(
+    staging: Path, model: str, on_acquired: Callable[[int], None] | None = None
+) -> Iterator[None]:
+    """Hold the lock of a staging folder; the system releases it if the process dies."""
+    from filelock import FileLock, Timeout
 
-
-def _is_at(path: Path, file: TextIO) -> bool:
+    lock = FileLock(
+        _lock_path(staging),
+        timeout=_LOCK_SECONDS,
+        thread_local=False,
+        fallback_to_soft=False,
+        preserve_lock_file=True,
+        on_acquired=on_acquired,
+    )
     try:
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False
-
-
-def _is_worked_on(work: Path) -> bool:
+        lock.acquire()
+    except Timeout as error:
+        raise ModelError(
+            f"another panda is quantising {model} right now", "wait until it is done"
+        ) from error
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        _remove_lock(staging)
+        raise ModelError(
+            f"no file can be locked in {staging.parent}",
+            "set PANDA_HOME to a folder on another disk",
+        ) from error
     try:
-        if not _lock_path(work).is_file():  # opening a FIFO would wait
+        yield
+    finally:
+        lock.release()
+
+
+def _lock_path(staging: Path) -> Path:
+    return staging.with_name(staging.name + ".lock")
+
+
+def _remove_lock(staging: Path) -> None:
+    with suppress(PermissionError):  # Windows deletes no open file
+        _lock_path(staging).unlink(missing_ok=True)
+
+
+def _is_locked(staging: Path) -> bool:
+    """Whether a process works on a staging folder."""
+    from filelock import FileLock
+
+    try:
+        if not _lock_path(staging).is_file():
             return False
-        with _lock_path(work).open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
+        with FileLock(
+            _lock_path(staging), timeout=0, fallback_to_soft=False, preserve_lock_file=True
+        ):
+            if not staging.exists():  # finished just now: the lock file may be ours
+                _remove_lock(staging)
     except OSError:
         return True
     return False
 
 
-def _note_beside(work: Path) -> dict[str, Any]:
+def _read_note(staging: Path) -> dict[str, Any]:
     try:
-        return read_object(_lock_path(work), _NOTE_LENGTH)
+        return read_object(_lock_path(staging), _NOTE_BYTES)
     except (OSError, ValueError):
         return {}
 
 
-def _note(text: str) -> dict[str, Any]:
+def _parse_note(content: bytes) -> dict[str, Any]:
     try:
-        return parse_object(text)
+        return parse_object(content)
     except ValueError:
         return {}

@@ -102,7 +102,7 @@ def _bring(known: "KnownModel", screen: Screen, *, quant: str, engine: str, devi
     copied = ""
     if coming:
         to_come = checkpoints.artifact_bytes_missing(known, plan.commit, coming.form, coming.bytes)
-        plan = replace(plan, copy_bytes=to_come)
+        plan = replace(plan, artifact_bytes=to_come)
         copied = f", and {size(to_come)} for a quantised copy" if to_come else ""
     screen.notice(
         f"{known.name} is {size(plan.bytes)}, {size(plan.missing_bytes)} of it still to"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pandacli.checkpoints.identity import DamagedError
+from pandacli.checkpoints.resolve import DamagedError
 from pandacli.errors import ModelError
 from pandacli.inference.backends import Sequence, SequenceBatch
 from pandacli.inference.planning.cgroup import cpu_flags

@@ -25,12 +25,11 @@ from pandacli.checkpoints.artifacts import (
     Form,
     artifacts_folder,
     find_artifact,
-    finish,
+    publish_artifact,
     write_manifest,
 )
-from pandacli.checkpoints.identity import checkpoint_digests
 from pandacli.checkpoints.registry import cached_commit
-from pandacli.checkpoints.resolve import ResolvedModel
+from pandacli.checkpoints.resolve import ResolvedModel, checkpoint_digests
 from pandacli.checkpoints.staging import staging_folder
 from pandacli.errors import ModelError
 from pandacli.file_io import replace_durably
@@ -132,7 +131,7 @@ def convert(source: Source, form: Form, report: Report | None = None) -> Artifac
                 digest=source.digest,
                 source_files=source.files,
             )
-            return finish(copy)
+            return publish_artifact(copy)
     except OSError as error:
         raise ModelError(
             f"cannot write the quantised copy in {artifacts_folder()}: {error.strerror or error}",

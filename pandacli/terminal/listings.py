@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pandacli.checkpoints.description import CheckpointInfo
-from pandacli.checkpoints.inventory import ModelState, digests
+from pandacli.checkpoints.inventory import ModelState, published_digests
 from pandacli.checkpoints.registry import KnownModel
 from pandacli.prefix_cache.store import Entry, PrefixStore
 from pandacli.terminal.console import Screen
@@ -129,7 +129,7 @@ def show_model(model: ModelState, description: CheckpointInfo | None, screen: Sc
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
         screen.line(f"{name:<{width}}  {sanitize_line(value)}")
-    checked = digests(model)
+    checked = published_digests(model)
     if description:
         screen.line("\nfiles")
         names = max(map(len, description.files))
@@ -154,7 +154,11 @@ def _commit(model: ModelState) -> list[tuple[str, str]]:
         return [("commit", f"{model.commit}, known to panda")]
     if model.known is None or known is None:
         return [("commit", model.commit)]
-    weights = model.known.has_known_weights(digests(model)) if digests(model) else None
+    weights = (
+        model.known.has_known_weights(published_digests(model))
+        if published_digests(model)
+        else None
+    )
     words = UNKNOWN_COMMIT[weights]
     return [("commit", f"{model.commit}, {words}"), ("known", f"commit {known}")]
 
@@ -174,7 +178,7 @@ def _show_known(model: ModelState, screen: Screen) -> None:
 
 def model_json(model: ModelState, description: CheckpointInfo | None, *, pretty: bool) -> str:
     """Returns one JSON object with the facts of one model; sizes are in bytes."""
-    checked = digests(model)
+    checked = published_digests(model)
     files = description.files if description else {}
     described = {
         "sizes": description.sizes if description else {},

@@ -1,7 +1,6 @@
 """Quantised copies: what is in them, and what happens when making one is cut short."""
 
 import errno
-import fcntl
 import json
 import os
 import resource
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
 from pandacli.checkpoints import artifacts as copies
@@ -23,7 +23,7 @@ from pandacli.checkpoints.artifacts import (
     artifact_folder,
     artifacts_of,
     find_artifact,
-    remove_artifact,
+    remove_folder,
 )
 from pandacli.errors import ModelError
 from pandacli.modeling.checkpoint import is_quantisable, read_config
@@ -101,7 +101,7 @@ def test_what_was_written_before_a_kill_is_not_made_again(
     source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uninterrupted = stored(convert(source, "int8"))
-    remove_artifact(all_artifacts()[0])
+    remove_folder(all_artifacts()[0].folder)
     quantise = converting.quantize_rows
     calls = 0
 
@@ -134,8 +134,7 @@ def test_progress_ends_with_everything_done(source: Source) -> None:
 def test_two_at_once_are_refused(source: Source) -> None:
     work = artifact_folder(source.digest, "int8").with_suffix(".partial")
     work.parent.mkdir(parents=True)
-    with work.with_name(work.name + ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(work.with_name(work.name + ".lock")):
         with pytest.raises(ModelError, match="another panda is quantising"):
             convert(source, "int8")
 
@@ -146,7 +145,7 @@ def test_a_disk_without_locks_is_not_said_to_be_full(
     def flock(*_: object) -> None:
         raise OSError(errno.ENOSYS, "Function not implemented")
 
-    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr("fcntl.flock", flock)
     with pytest.raises(ModelError, match="no file can be locked in") as caught:
         convert(source, "int8")
     assert caught.value.hint == "set PANDA_HOME to a folder on another disk"
@@ -199,7 +198,7 @@ def test_what_fails_before_the_work_leaves_nothing(
 
 def test_what_another_version_has_begun_is_not_gone_on_with(source: Source) -> None:
     whole = stored(convert(source, "int8"))
-    remove_artifact(all_artifacts()[0])
+    remove_folder(all_artifacts()[0].folder)
     begun = artifact_folder(source.digest, "int8").with_suffix(".partial")
     begun.mkdir()
     (begun / "model-00001-of-00002.safetensors").write_bytes(b"in another way")
@@ -323,7 +322,7 @@ def test_listing_reads_no_weights(source: Source, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_removed_copy_leaves_nothing(source: Source, home: Path) -> None:
-    remove_artifact(convert(source, "int8"))
+    remove_folder(convert(source, "int8").folder)
     assert not list((home / "copies").iterdir())
 
 

@@ -272,7 +272,7 @@ def test_a_copy_on_another_disk_needs_its_room_there(
     hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(published, "_disk", str)
-    plan = replace(checkpoints.plan_download(MODEL), copy_bytes=10**18)
+    plan = replace(checkpoints.plan_download(MODEL), artifact_bytes=10**18)
     error = refusal(lambda: checkpoints.download(plan, Log()))
     assert error.message.startswith(f"the quantised copy of {MODEL.name} needs 1,000,000,000.0 GB")
     assert "PANDA_HOME" in (error.hint or "")

@@ -8,7 +8,7 @@ import pytest
 
 from pandacli import checkpoints
 from pandacli.checkpoints import MODELS
-from pandacli.checkpoints.inventory import digests
+from pandacli.checkpoints.inventory import published_digests
 from pandacli.errors import ModelError
 from tests.checkpoints.downloads import (
     MODEL,
@@ -32,7 +32,7 @@ def test_a_pulled_model_is_here_with_its_commit_and_digests() -> None:
     downloaded = pull()
     state = checkpoints.find_model(MODEL.name)
     assert (state.state, state.bytes, state.commit) == ("here", downloaded.bytes, FIRST)
-    assert digests(state).keys() == {
+    assert published_digests(state).keys() == {
         "tokenizer.model",
         SHARD,
         "pytorch_model-00002-of-00002.bin",

@@ -138,7 +138,7 @@ def test_what_is_finished_while_it_is_looked_at_is_not_among_the_remains(
         shutil.rmtree(work)
         return False
 
-    monkeypatch.setattr("pandacli.checkpoints.staging._is_worked_on", finished)
+    monkeypatch.setattr("pandacli.checkpoints.staging._is_locked", finished)
     assert checkpoints.find_model(MODEL.name).leftovers == ()
 
 

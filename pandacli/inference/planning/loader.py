@@ -127,7 +127,7 @@ def load_copy(
             except (OSError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
                 raise ModelError(
                     f"the quantised copy in {folder} is damaged",
-                    f"remove the folder {folder}, and panda makes it anew",
+                    f"remove the folder {folder}, and panda will make it again",
                 ) from error
         model.generation_config = read_generation_config(folder, config) or model.generation_config
     missing = [name for name, parameter in model.named_parameters() if parameter.is_meta]
