@@ -176,7 +176,7 @@ def plan_removal(name: str, quant: str | None = None) -> Removal:
     left = tuple(leftover for leftover in model.leftovers if quant in (None, leftover.quant))
     downloaded = _downloaded_bytes(model) if quant in (None, "none") else 0
     if artifacts or left or downloaded:
-        freed = downloaded + sum(part.bytes for part in (*artifacts, *left))
+        freed = downloaded + sum(a.bytes for a in artifacts) + sum(part.bytes for part in left)
         return Removal(model, artifacts, left, downloaded > 0, freed)
     if quant in ("4bit", "8bit"):
         raise ModelError(f"there is no {quant} copy of {name} on this machine")

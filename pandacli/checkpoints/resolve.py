@@ -75,12 +75,12 @@ def find_checkpoint(model: KnownModel) -> ResolvedModel | None:
         if folder := home_checkpoint(model):
             return ResolvedModel(model.name, folder, "home")
         pulled, begun = finished_pull(model), unfinished_pull(model)
-        folder = (
+        cached = (
             (pulled and cached_checkpoint(model, pulled.commit))
             or cached_checkpoint(model)  # downloaded by another program
             or (begun and cached_checkpoint(model, begun.commit))
         )
-        return ResolvedModel(model.name, folder, "cache") if folder else None
+        return ResolvedModel(model.name, cached, "cache") if isinstance(cached, Path) else None
 
 
 def check_files(found: ResolvedModel, incomplete_hint: str | None = None) -> None:

@@ -154,11 +154,8 @@ def _commit(model: ModelState) -> list[tuple[str, str]]:
         return [("commit", f"{model.commit}, known to panda")]
     if model.known is None or known is None:
         return [("commit", model.commit)]
-    weights = (
-        model.known.has_known_weights(published_digests(model))
-        if published_digests(model)
-        else None
-    )
+    digests = published_digests(model)
+    weights = model.known.has_known_weights(digests) if digests else None
     words = UNKNOWN_COMMIT[weights]
     return [("commit", f"{model.commit}, {words}"), ("known", f"commit {known}")]
 

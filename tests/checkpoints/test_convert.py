@@ -134,9 +134,11 @@ def test_progress_ends_with_everything_done(source: Source) -> None:
 def test_two_at_once_are_refused(source: Source) -> None:
     work = artifact_folder(source.digest, "int8").with_suffix(".partial")
     work.parent.mkdir(parents=True)
-    with FileLock(work.with_name(work.name + ".lock")):
-        with pytest.raises(ModelError, match="another panda is quantising"):
-            convert(source, "int8")
+    with (
+        FileLock(work.with_name(work.name + ".lock")),
+        pytest.raises(ModelError, match="another panda is quantising"),
+    ):
+        convert(source, "int8")
 
 
 def test_a_disk_without_locks_is_not_said_to_be_full(
