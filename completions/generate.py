@@ -15,8 +15,7 @@ from typing import Any
 
 import typer
 
-from pandacli.batch.readers import FORMATS
-from pandacli.batch.writers import OUTPUT_FORMATS
+from pandacli.batch.formats import INPUT_FORMATS, OUTPUT_FORMATS
 from pandacli.checkpoints import MODELS
 from pandacli.cli.app import app
 from pandacli.cli.rm import QUANTS as REMOVABLE
@@ -34,7 +33,7 @@ CHOICES = {
     "--engine": ENGINES,
     "--device": ("auto", "cpu", "cuda"),
     "--graphics": GRAPHICS,
-    "--format": ("auto", *FORMATS),
+    "--format": ("auto", *INPUT_FORMATS),
     "--output-format": (*OUTPUT_FORMATS, "same"),
     "--batch-size": ("auto",),  # or a number
     "--address": ("auto",),  # or a host

@@ -10,8 +10,7 @@ from threading import Event
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from pandacli.batch.record_index import BadLine, Question
-from pandacli.batch.records import Record, RecordError, digest_text
+from pandacli.batch.records import BadLine, Question, Record, RecordError, digest_text
 from pandacli.batch.result_lines import BAD_RECORD, answer_line, error_line
 from pandacli.errors import ClipError, DeviceError, PandaError, UsageError
 from pandacli.inference import Answer, GenerationOptions, Request

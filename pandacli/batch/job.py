@@ -13,16 +13,15 @@ from typing import BinaryIO, Self, TextIO
 
 from pandacli import checkpoints
 from pandacli.batch.clip_worker import Settings
+from pandacli.batch.formats import FORMATS, check_output, write_results
 from pandacli.batch.output import refuse_foreign, refuse_same, writable_file
 from pandacli.batch.ray_run import RayRun
-from pandacli.batch.readers import Questions, open_questions
+from pandacli.batch.readers.questions import Questions, read_questions
 from pandacli.batch.record_index import Index
-from pandacli.batch.records import record_hash
 from pandacli.batch.results_file import ResultsFile
 from pandacli.batch.results_stream import ResultsStream
 from pandacli.batch.runner import Runner
 from pandacli.batch.videos import VideoFolder
-from pandacli.batch.writers import check_shape, is_in_shape, write_answers
 from pandacli.errors import ClipError, UsageError
 from pandacli.file_io import replace_durably
 
@@ -30,10 +29,6 @@ STREAM = "-"
 """Stands for stdin, or stdout, in place of a file."""
 
 _OURS = "jsonl"  # the shape of the file that answers are written to one by one
-_ARRAYS = ("qa", "generic", "consistency")
-_EXTENSIONS = {"csv": ".csv", "openai": ".openai.jsonl"} | {
-    f"{shape}-lines": f".{shape}.jsonl" for shape in _ARRAYS
-}  # else .json
 
 
 @dataclass(frozen=True)
@@ -99,10 +94,10 @@ class Batch:
         with ExitStack() as opened:
             source = _stdin() if self._piped else Path(job.questions)
             self._questions = opened.enter_context(
-                open_questions(source, job.format, job.right_answers)
+                read_questions(source, job.format, job.right_answers)
             )
             self._shape = _shape(job, self._questions)
-            check_shape(self._questions, self._shape)
+            check_output(self._questions, self._shape)
             self.output, self.journal = _places(job, self._shape)
             for path in filter(None, (self.output, self.journal)):
                 self._refuse_what_is_read(path)
@@ -126,7 +121,7 @@ class Batch:
     @property
     def notices(self) -> list[str]:
         """What the questions have that is not used, a sentence each."""
-        return self._questions.notices()
+        return self._questions.notices
 
     def plan(self, say: Callable[[str], None] = lambda _: None) -> Runner | RayRun:
         """Find out what is open: the records without an answer by this model, run in this way.
@@ -152,9 +147,10 @@ class Batch:
         say(f"identifying {resolved.name}")
         weights = checkpoints.model_digest(resolved)
         self.settings, dtype = _settled(job, resolved)
-        self._decisive = self.settings.decisive() | {"weights": weights, "dtype": dtype}
         say("reading the questions")
-        index = Index.build(self._questions, self._decisive, self._answers.done, job.shard)
+        decisive = self.settings.decisive() | {"weights": weights, "dtype": dtype}
+        index = Index(self._questions.records, decisive, self._answers.done, job.shard)
+        self._digests = index.digests
         home = Path() if self._piped else Path(job.questions).parent
         how: type[Runner] | partial[RayRun] = Runner
         if job.ray:
@@ -218,23 +214,22 @@ class Batch:
 
     def _write_shaped(self, file: TextIO) -> list[str]:
         assert isinstance(self._answers, ResultsFile)  # a shape is made of a whole journal
-        digest_of = record_hash(self._decisive)
         tabs = self.output is not None and self.output.suffix.lower() == ".tsv"
-        return write_answers(
-            *(self._questions, self._shape, digest_of, self._answers.find, file),
+        return write_results(
+            *(self._questions, self._shape, self._digests, self._answers.find, file),
             delimiter="\t" if tabs else None,
         )
 
     def _refuse_foreign(self) -> None:
         if self._shape != _OURS and self.output and self.journal:
-            ours = partial(is_in_shape, format=self._shape)
-            refuse_foreign(self.output, self.journal, self._shape, ours)
+            is_output = FORMATS[self._shape].is_output
+            refuse_foreign(self.output, self.journal, self._shape, is_output)
 
     def _refuse_what_is_read(self, path: Path) -> None:
         if not self._piped:
             refuse_same(path, Path(self.job.questions), "questions")
-        if self._questions.right_answers:
-            refuse_same(path, self._questions.right_answers, "right answers")
+        if self._questions.references:
+            refuse_same(path, self._questions.references, "right answers")
 
     def _may_drop(self, line: int) -> bool:
         return self._confirm(
@@ -289,7 +284,7 @@ def _shape(job: Job, questions: Questions) -> str:
         return "csv"
     if suffix != ".json":
         return _OURS
-    if questions.format in _ARRAYS:
+    if FORMATS[questions.format].extension == ".json":
         return questions.format
     raise UsageError(
         f"{job.output} would hold an object a line, which is not JSON",
@@ -320,5 +315,5 @@ def _places_beside(questions: Path, shape: str, shard: tuple[int, int]) -> tuple
     journal = questions.with_name(f"{questions.stem}.answers{part}.jsonl")
     if shape == _OURS:
         return journal, journal
-    extension = _EXTENSIONS.get(shape, ".json")
-    return questions.with_name(f"{questions.stem}.answers{part}{extension}"), journal
+    name = f"{questions.stem}.answers{part}{FORMATS[shape].extension}"
+    return questions.with_name(name), journal

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pandacli.batch.clip_worker import ClipWorker, Line, Settings, failures
 from pandacli.batch.prefetch import FramePrefetcher
 from pandacli.batch.ray_board import DEALT_WITH
-from pandacli.batch.record_index import BadLine, Question
+from pandacli.batch.records import BadLine, Question
 from pandacli.batch.runner import find_clip
 from pandacli.batch.videos import VideoFolder
 from pandacli.errors import DeviceError, ModelError, PandaError

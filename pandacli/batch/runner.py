@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 from pandacli.batch.clip_worker import ClipWorker, Done, Line, Settings, failures
 from pandacli.batch.counters import Counters, Outcome
 from pandacli.batch.prefetch import FramePrefetcher
-from pandacli.batch.record_index import BadLine, Group, Index, Question
+from pandacli.batch.record_index import Group, Index
+from pandacli.batch.records import BadLine, Question
 from pandacli.batch.videos import VideoFolder
 from pandacli.errors import PandaError
 from pandacli.video.clip import Clip

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from pandacli.batch.record_index import BadLine, Group, Index, Question
+from pandacli.batch.record_index import Group, Index
+from pandacli.batch.records import BadLine, Question
 
 LARGEST = 256
 """Questions in a share at most. Reading the frames and the prefix once more for the next share is

@@ -103,13 +103,13 @@ def _engine_here(value: str) -> str:
 
 
 def _format(value: str) -> str:
-    from pandacli.batch.readers import FORMATS
+    from pandacli.batch.formats import INPUT_FORMATS
 
-    return _one_of(("auto", *FORMATS), value)
+    return _one_of(("auto", *INPUT_FORMATS), value)
 
 
 def _output_format(value: str) -> str:
-    from pandacli.batch.writers import OUTPUT_FORMATS
+    from pandacli.batch.formats import OUTPUT_FORMATS
 
     return _one_of((*OUTPUT_FORMATS, "same"), value)
 

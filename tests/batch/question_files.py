@@ -4,8 +4,8 @@ import io
 import json
 from pathlib import Path
 
-from pandacli.batch.readers import Questions, open_questions
-from pandacli.batch.records import Record, RecordError
+from pandacli.batch.readers.questions import Questions, read_questions
+from pandacli.batch.records import BadLine, Record
 
 OURS = '{"video": "a.mp4", "question": "What?", "id": 7, "from": "1:02.5", "mine": [1]}'
 REQUEST = {
@@ -38,19 +38,15 @@ def written(folder: Path, name: str, content: str | bytes | object) -> Path:
 
 
 def read(questions: Questions) -> list[tuple[int, Record | str]]:
-    """The line of each record with the record, or with what is wrong with it."""
-    found: list[tuple[int, Record | str]] = []
-    for offset, line, raw in questions.entries():
-        assert questions.read(offset) == raw
-        try:
-            found += [(line, record) for record in questions.records(raw, line)]
-        except RecordError as error:
-            found.append((line, error.message))
-    return found
+    """The line of each record with the record, or with the error of a bad line."""
+    return [
+        (each.line, each.error.message if isinstance(each, BadLine) else each)
+        for each in questions.records
+    ]
 
 
 def records(path: Path, kind: str = "auto", answers: Path | None = None) -> list[Record]:
-    with open_questions(path, kind, answers) as questions:
+    with read_questions(path, kind, answers) as questions:
         found = [record for _, record in read(questions)]
     assert not [each for each in found if isinstance(each, str)]
     return [each for each in found if isinstance(each, Record)]
@@ -59,7 +55,7 @@ def records(path: Path, kind: str = "auto", answers: Path | None = None) -> list
 def problem(raw: str | bytes, kind: str = "jsonl") -> str:
     """What is wrong with a line."""
     raw = raw.encode() if isinstance(raw, str) else raw
-    with open_questions(io.BytesIO(raw), kind) as questions:
+    with read_questions(io.BytesIO(raw), kind) as questions:
         [(_, found)] = read(questions)
     assert isinstance(found, str)
     assert "\n" not in found

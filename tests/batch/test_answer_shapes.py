@@ -5,14 +5,14 @@ import csv
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 
-from pandacli.batch.readers import Questions, open_questions
-from pandacli.batch.records import Record, RecordError, digest_text, line_digest, record_hash
+from pandacli.batch.formats import FORMATS, OUTPUT_FORMATS, check_output, write_results
+from pandacli.batch.readers.questions import Questions, read_questions
+from pandacli.batch.records import BadLine, Record, digest_text, record_hash
 from pandacli.batch.result_lines import BAD_RECORD, answer_line, error_line
-from pandacli.batch.writers import OUTPUT_FORMATS, check_shape, is_in_shape, write_answers
 from pandacli.errors import UsageError
 
 OURS = [
@@ -58,18 +58,25 @@ REQUESTS = [
 digest_of = record_hash({})
 
 
+def digest(each: Record | BadLine) -> int:
+    return each.digest if isinstance(each, BadLine) else digest_of(each)
+
+
+def write(questions: Questions, name: str, out: TextIO) -> list[str]:
+    """Write results of questions, which say themselves what came of them."""
+    digests = list(map(digest, questions.records))
+    return write_results(questions, name, digests, journal(questions).get, out)
+
+
 def journal(questions: Questions) -> dict[int, dict[str, Any]]:
-    """What came of each line, by its digest: the question says so, and what is none has failed."""
+    """The result of each record by its digest; bad lines have failed."""
     lines: dict[int, dict[str, Any]] = {}
-    for _, number, raw in questions.entries():
-        try:
-            for record in questions.records(raw, number):
-                if record.question != "missing?":
-                    lines[digest_of(record)] = outcome(record)
-        except RecordError as error:
-            digest = line_digest(raw)
-            told = error.fields, BAD_RECORD, error.message, digest_text(digest)
-            lines[digest] = error_line(number, *told)
+    for each in questions.records:
+        if isinstance(each, BadLine):
+            told = each.error.fields, BAD_RECORD, each.error.message, digest_text(each.digest)
+            lines[each.digest] = error_line(each.line, *told)
+        elif each.question != "missing?":
+            lines[digest_of(each)] = outcome(each)
     return lines
 
 
@@ -99,8 +106,8 @@ def shaped(folder: Path, entries: list[Any], shape: str, name: str = "q.json") -
 
 def answered(path: Path, shape: str) -> str:
     out = io.StringIO(newline="")
-    with open_questions(path) as questions:
-        write_answers(questions, shape, digest_of, journal(questions).get, out)
+    with read_questions(path) as questions:
+        write(questions, shape, out)
     return out.getvalue()
 
 
@@ -177,8 +184,8 @@ def test_repeated_ids_are_made_unique_and_reported(tmp_path: Path) -> None:
     entries[1]["question"] = "missing?"  # of another shard: that must not change the ids
     path.write_text("\n".join(map(json.dumps, entries)))
     out = io.StringIO()
-    with open_questions(path) as questions:
-        notices = write_answers(questions, "qa-lines", digest_of, journal(questions).get, out)
+    with read_questions(path) as questions:
+        notices = write(questions, "qa-lines", out)
     ids = [json.loads(line)["id"] for line in out.getvalue().splitlines()]
     assert ids == ["a_6", "b_6_2", "b_6_3"]
     assert any("the ids of the questions repeat" in notice for notice in notices)
@@ -188,8 +195,8 @@ def test_repeated_ids_are_made_unique_and_reported(tmp_path: Path) -> None:
 def test_answers_without_right_answers_are_reported(tmp_path: Path, answer: str) -> None:
     path = tmp_path / "q.jsonl"
     path.write_text(json.dumps({"video": "a", "question": "One?", "answer": answer}))
-    with open_questions(path) as questions:
-        told = write_answers(questions, "qa", digest_of, journal(questions).get, io.StringIO())
+    with read_questions(path) as questions:
+        told = write(questions, "qa", io.StringIO())
     assert [sentence.startswith("1 answers have no right answer") for sentence in told] == (
         [] if answer else [True]
     )
@@ -202,9 +209,10 @@ WRITTEN += [("consistency", PAIRS), ("consistency-lines", PAIRS), ("qa-lines", P
 @pytest.mark.parametrize(("shape", "entries"), [*WRITTEN, ("openai", REQUESTS), ("qa", [])])
 def test_what_was_written_is_known_again(tmp_path: Path, shape: str, entries: list[Any]) -> None:
     text = shaped(tmp_path, entries, shape, "q.jsonl").encode()
-    assert is_in_shape(io.BytesIO(text), shape)
+    assert FORMATS[shape].is_output(io.BytesIO(text))
     others = {"qa": "csv", "csv": "qa-lines", "openai": "generic-lines"}
-    assert not is_in_shape(io.BytesIO(text), others.get(shape.removesuffix("-lines"), "openai"))
+    other = others.get(shape.removesuffix("-lines"), "openai")
+    assert not FORMATS[other].is_output(io.BytesIO(text))
 
 
 FOREIGN = {
@@ -223,7 +231,7 @@ FOREIGN = {
 @pytest.mark.parametrize("shape", [shape for shape in OUTPUT_FORMATS if shape != "jsonl"])
 @pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
 def test_files_of_others_are_not_taken_for_ours(shape: str, content: bytes) -> None:
-    assert not is_in_shape(io.BytesIO(content), shape)
+    assert not FORMATS[shape].is_output(io.BytesIO(content))
 
 
 def test_generic_keeps_its_entries_and_adds_the_prediction(tmp_path: Path) -> None:
@@ -323,8 +331,8 @@ def test_a_bad_line_of_another_shard_is_left_to_it(tmp_path: Path, shape: str) -
     path = tmp_path / "q.csv"
     path.write_text("video,question\n,no video\n")
     out = io.StringIO(newline="")
-    with open_questions(path) as questions:
-        write_answers(questions, shape, digest_of, lambda _: None, out)
+    with read_questions(path) as questions:
+        write_results(questions, shape, [0], lambda _: None, out)
     assert "no video" not in out.getvalue()
     assert "error" not in out.getvalue().partition("\n")[2]
 
@@ -348,5 +356,5 @@ def test_no_answers_are_an_empty_array(tmp_path: Path) -> None:
 def test_a_shape_that_does_not_exist_is_told(tmp_path: Path) -> None:
     path = tmp_path / "q.jsonl"
     path.touch()
-    with open_questions(path) as questions, pytest.raises(UsageError):
-        check_shape(questions, "xml")
+    with read_questions(path) as questions, pytest.raises(UsageError):
+        check_output(questions, "xml")

@@ -10,8 +10,7 @@ import pytest
 from pandacli import Panda
 from pandacli.batch import clip_worker
 from pandacli.batch.clip_worker import ClipWorker, Settings
-from pandacli.batch.record_index import BadLine, Question
-from pandacli.batch.records import Record, RecordError
+from pandacli.batch.records import BadLine, Question, Record, RecordError
 from pandacli.errors import DeviceError
 from pandacli.inference import Request
 from pandacli.inference.session import VideoSession
@@ -169,7 +168,7 @@ def test_a_system_prompt_that_is_too_long_fails_with_its_questions(lines) -> Non
 
 
 def test_a_line_that_was_changed_meanwhile_fails_alone(lines) -> None:
-    changed = BadLine(9, 9, RecordError("line 9 was changed"))
+    changed = BadLine(9, RecordError("line 9 was changed"))
     answered = lines([changed, *records("Why?")])
     assert answered[9]["error"] == {"kind": "record", "message": "line 9 was changed"}
     assert answered[1]["answer"]

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from pandacli.batch.readers import FORMATS, open_questions
-from pandacli.batch.readers.json_parsing import MOST_BYTES
-from pandacli.batch.readers.source import Copy
-from pandacli.batch.records import Record, RecordError
-from pandacli.batch.writers import OUTPUT_FORMATS, write_answers
+from pandacli.batch.formats import INPUT_FORMATS, OUTPUT_FORMATS, write_results
+from pandacli.batch.readers.questions import read_questions
+from pandacli.batch.readers.source import MOST_BYTES, SPOOL_BYTES
+from pandacli.batch.records import BadLine, Record
 from pandacli.errors import ClipError, PandaError, UsageError
 from tests.batch.question_files import OURS, REQUEST, problem, read, records, request, written
 
@@ -119,16 +118,15 @@ def test_what_is_wrong_with_a_line_is_told(line: str | bytes, told: str) -> None
 
 
 def test_a_bad_line_keeps_what_can_be_read_of_it(tmp_path: Path) -> None:
-    with open_questions(written(tmp_path, "q.jsonl", '{"id": 3}')) as questions:
-        [(_, line, raw)] = questions.entries()
-        with pytest.raises(RecordError) as error:
-            questions.records(raw, line)
-    assert error.value.fields == {"id": 3}
+    with read_questions(written(tmp_path, "q.jsonl", '{"id": 3}')) as questions:
+        (bad,) = questions.records
+    assert isinstance(bad, BadLine)
+    assert bad.error.fields == {"id": 3}
 
 
 def test_lines_after_a_very_long_one_are_read(tmp_path: Path) -> None:
     path = written(tmp_path, "q.jsonl", f"{OURS}\n{'x' * 3 * MOST_BYTES}\n\n{OURS}\n")
-    with open_questions(path) as questions:
+    with read_questions(path) as questions:
         found = read(questions)
     assert [line for line, _ in found] == [1, 2, 4]
     assert [isinstance(each, Record) for _, each in found] == [True, False, True]
@@ -143,7 +141,7 @@ def test_an_array_is_recognised(
     tmp_path: Path, entries: list[object], kind: str, indent: int | None
 ) -> None:
     text = "\ufeff\n " + json.dumps(entries, indent=indent)
-    with open_questions(written(tmp_path, "q.json", text)) as questions:
+    with read_questions(written(tmp_path, "q.json", text)) as questions:
         assert questions.format == kind
         assert {line for line, _ in read(questions)} == set(range(1, len(entries) + 1))
 
@@ -200,7 +198,7 @@ def test_right_answers_without_ids_go_by_their_place(tmp_path: Path) -> None:
 def test_right_answers_join_questions_one_a_line(tmp_path: Path) -> None:
     answers = written(tmp_path, "a", ANSWERS)
     lines = written(tmp_path, "b", "\n".join(map(json.dumps, QA)) + "\nbroken")
-    with open_questions(lines, "qa", answers) as questions:
+    with read_questions(lines, "qa", answers) as questions:
         found = [each for _, each in read(questions)]
     assert isinstance(found[0], Record)
     assert found[0].fields["answer"] == "man"
@@ -213,7 +211,7 @@ def test_a_file_of_right_answers_that_is_none_is_refused(tmp_path: Path, text: s
     questions = written(tmp_path, "b", QA)
     if text:
         with pytest.raises(ClipError):
-            open_questions(questions, "qa", answers)
+            read_questions(questions, "qa", answers)
     else:
         assert len(records(questions, "qa", answers)) == 2
 
@@ -221,7 +219,7 @@ def test_a_file_of_right_answers_that_is_none_is_refused(tmp_path: Path, text: s
 def test_right_answers_go_with_one_format_only(tmp_path: Path) -> None:
     path = written(tmp_path, "q.jsonl", OURS)
     with pytest.raises(UsageError):
-        open_questions(path, "auto", path)
+        read_questions(path, "auto", path)
 
 
 @pytest.mark.parametrize("content", [OURS, json.dumps(QA), "video,question\na,b"])
@@ -232,7 +230,7 @@ def test_a_pipe_is_read_like_a_file(tmp_path: Path, content: str) -> None:
     writer.start()
     found = records(pipe)
     writer.join()
-    with open_questions(io.BytesIO(content.encode())) as questions:
+    with read_questions(io.BytesIO(content.encode())) as questions:
         assert [each for _, each in read(questions)] == found
     assert found == records(written(tmp_path, "file", content))
 
@@ -255,24 +253,24 @@ def test_a_pipe_is_read_like_a_file(tmp_path: Path, content: str) -> None:
 )
 def test_a_file_that_cannot_be_used_is_told(tmp_path: Path, content: str | bytes) -> None:
     with pytest.raises(ClipError) as error:
-        open_questions(written(tmp_path, "q.json", content))
+        read_questions(written(tmp_path, "q.json", content))
     assert "\n" not in error.value.message
 
 
 @pytest.mark.parametrize("name", ["none.jsonl", "", "a\0b", "x" * 300])
 def test_a_file_that_cannot_be_opened_is_told(tmp_path: Path, name: str) -> None:
     with pytest.raises(ClipError):
-        open_questions(tmp_path / name)
+        read_questions(tmp_path / name)
 
 
 def test_a_format_that_does_not_exist_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
-        open_questions(tmp_path, "xml")
+        read_questions(tmp_path, "xml")
 
 
 @pytest.mark.parametrize("first", ["[broken", "[1, 2]", "[", f"[{OURS}]", "\x00", "nonsense"])
 def test_a_broken_first_line_does_not_hide_the_others(tmp_path: Path, first: str) -> None:
-    with open_questions(written(tmp_path, "q.jsonl", f"{first}\n{OURS}\n{OURS}")) as questions:
+    with read_questions(written(tmp_path, "q.jsonl", f"{first}\n{OURS}\n{OURS}")) as questions:
         assert [isinstance(each, Record) for _, each in read(questions)] == [False, True, True]
 
 
@@ -288,7 +286,7 @@ def test_an_array_may_break_its_lines_anywhere(
 
 @pytest.mark.parametrize("entry", [3, "text", None, [], {}, {"video_name": "a"}])
 def test_a_bad_entry_of_an_array_is_told_alone(tmp_path: Path, entry: object) -> None:
-    with open_questions(written(tmp_path, "q.json", [QA[0], entry, QA[1]])) as questions:
+    with read_questions(written(tmp_path, "q.json", [QA[0], entry, QA[1]])) as questions:
         found = read(questions)
     assert [isinstance(each, Record) for _, each in found] == [True, False, True]
 
@@ -302,21 +300,26 @@ def test_an_array_longer_than_what_is_read_at_once(tmp_path: Path) -> None:
     assert [r.fields for r in records(written(tmp_path, "q.json", text))] == entries
 
 
-def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("piped", [True, False])
+def test_full_disk_is_one_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piped: bool
+) -> None:
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("there is no /dev/full here")
-    monkeypatch.setattr("tempfile.TemporaryFile", lambda: full.open("r+b", buffering=0))
-    with pytest.raises(PandaError, match="no copy of standard input can be kept"):
-        open_questions(io.BytesIO(b"[]"))
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: full.open("r+b", buffering=0))
+    content = "\n".join([ours(text="x" * 1_000_000)] * (SPOOL_BYTES // 1_000_000 + 1))
+    path = written(tmp_path, "q.jsonl", content)
+    with pytest.raises(PandaError, match=r"no copy of .* can be kept"):
+        read_questions(io.BytesIO(content.encode()) if piped else path)
 
 
-def test_a_copy_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_temporary_files_have_no_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    copy = Copy("it")
-    copy.write(b"a")
-    copy.finished().close()
-    assert list(tmp_path.iterdir()) == []
+    content = "\n".join([ours(text="x" * 1_000_000)] * (SPOOL_BYTES // 1_000_000 + 1))
+    with read_questions(io.BytesIO(content.encode())) as questions:
+        assert len(read(questions)) == len(content.splitlines())
+        assert list(tmp_path.iterdir()) == []
 
 
 SEEDS = [
@@ -346,13 +349,16 @@ def test_whatever_the_bytes_reading_ends_in_records_or_in_our_errors(
         path = written(tmp_path, f"{turn}{suffix}", bytes(content))
         answers = path if chance.random() < 0.1 else None
         try:
-            with open_questions(path, chance.choice(["auto", *FORMATS]), answers) as questions:
+            with read_questions(
+                path, chance.choice(["auto", *INPUT_FORMATS]), answers
+            ) as questions:
                 for _, found in read(questions):
                     if isinstance(found, Record):
                         json.dumps(found.fields, allow_nan=False)
                         found.question.encode()
                         os.fsencode(found.video)
                 shape = "consistency" if questions.in_pairs else chance.choice(OUTPUT_FORMATS[1:4])
-                write_answers(questions, shape, lambda _: 0, lambda _: None, io.StringIO())
+                digests = [0] * len(questions.records)
+                write_results(questions, shape, digests, lambda _: None, io.StringIO())
         except (ClipError, UsageError) as error:
             assert "\n" not in error.message  # noqa: PT017

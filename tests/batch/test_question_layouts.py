@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from pandacli.batch.readers import open_questions
-from pandacli.batch.readers.conversations import first_turn
-from pandacli.batch.readers.references import partner
+from pandacli.batch.formats import write_results
+from pandacli.batch.readers.conversations import read_conversation
+from pandacli.batch.readers.questions import read_questions
+from pandacli.batch.readers.references import find_references
 from pandacli.batch.records import Record
-from pandacli.batch.writers import write_answers
 from pandacli.errors import ClipError, UsageError
 from tests.batch.question_files import problem, read, records, written
 
@@ -70,10 +70,10 @@ def test_only_the_first_turn_of_a_conversation_is_asked_and_that_is_reported(
     [record] = records(path)
     assert (record.question, record.system) == ("What moves?", "Be brief.")
     out = io.StringIO()
-    with open_questions(path) as questions:
-        assert questions.notices() == ["only the first question of each conversation is asked"]
+    with read_questions(path) as questions:
+        assert questions.notices == ["only the first question of each conversation is asked"]
         line = {"answer": "A star."}
-        assert write_answers(questions, "qa-lines", lambda _: 0, lambda _: line, out) == []
+        assert write_results(questions, "qa-lines", [0], lambda _: line, out) == []
     entry = json.loads(out.getvalue())
     assert (entry["id"], entry["question"], entry["A"]) == ("7", "What moves?", "A ball.")
     assert (entry["answer"], entry["pred"]) == ("A ball.", "A star.")
@@ -88,7 +88,7 @@ def test_only_the_first_turn_of_a_conversation_is_asked_and_that_is_reported(
         ({"video": "a", "messages": []}, "have no turn of a user"),
         ({"video": "a", "messages": [3]}, "a message is a number"),
         ({"video": "a", "messages": [{"role": "tool", "content": "x"}]}, "has the role 'tool'"),
-        ({"video": "a", "messages": [{"role": "user"}]}, "has null for its content"),
+        ({"video": "a", "messages": [{"role": "user"}]}, "the field 'content' is missing"),
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "the type 'image'"),
         ({"messages": [{"role": "user", "content": [{"video": 3}]}]}, "is not a file"),
         ({"video": "a", "messages": [{"role": "user", "content": "<video>\n"}]}, "is empty"),
@@ -125,8 +125,8 @@ def test_choices_that_are_not_shown_are_named_once(
     tmp_path: Path, names: list[str], told: str | None
 ) -> None:
     entry = {"video": "a", "question": "?"} | dict.fromkeys(names, "x")
-    with open_questions(written(tmp_path, "q.json", [entry, entry])) as questions:
-        said = questions.notices()
+    with read_questions(written(tmp_path, "q.json", [entry, entry])) as questions:
+        said = questions.notices
     start = f"the model is not shown the choices in {told}:"
     assert [sentence.startswith(start) for sentence in said] == ([True] if told else [])
 
@@ -148,7 +148,7 @@ def test_the_error_for_a_missing_field_names_the_nearest_one(
 
 def test_the_error_for_a_table_names_the_columns_it_has(tmp_path: Path) -> None:
     with pytest.raises(ClipError, match=r"its columns are clip, ask$"):
-        open_questions(written(tmp_path, "q.csv", "clip,ask\na,b\n"))
+        read_questions(written(tmp_path, "q.csv", "clip,ask\na,b\n"))
 
 
 def parquet_file(folder: Path, rows: list[dict[str, Any]]) -> Path:
@@ -164,7 +164,7 @@ def test_parquet_is_read_like_lines(tmp_path: Path) -> None:
     found = records(path)
     assert [(r.line, r.video, r.question) for r in found] == [(1, "xY", "1?"), (2, "xY", "2?")]
     assert found[0].fields["options"] == ["a", "b"]
-    with open_questions(io.BytesIO(path.read_bytes())) as questions:
+    with read_questions(io.BytesIO(path.read_bytes())) as questions:
         assert [each for _, each in read(questions) if isinstance(each, Record)] == found
 
 
@@ -172,7 +172,7 @@ def test_damaged_parquet_is_an_error(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     for content in (b"PAR1", b"PAR1" + b"\0" * 400 + b"PAR1"):
         with pytest.raises(ClipError, match="cannot be read as Parquet") as caught:
-            open_questions(written(tmp_path, "q.parquet", content))
+            read_questions(written(tmp_path, "q.parquet", content))
         assert "\n" not in caught.value.message
 
 
@@ -186,7 +186,7 @@ def test_parquet_without_pyarrow_says_how_to_install_it(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(UsageError) as caught:
-        open_questions(written(tmp_path, "q.parquet", b"PAR1" + b"\0" * 40))
+        read_questions(written(tmp_path, "q.parquet", b"PAR1" + b"\0" * 40))
     assert caught.value.hint == "install it with: pip install pyarrow"
 
 
@@ -199,11 +199,11 @@ def test_parquet_without_pyarrow_says_how_to_install_it(tmp_path: Path, monkeypa
     ],
 )
 def test_a_video_beside_a_conversation_may_be_an_object_or_in_either_field(beside) -> None:
-    assert first_turn({**beside, "messages": [USER]}, 1).video == "a.mp4"
+    assert read_conversation({**beside, "messages": [USER]}, 1)[0].video == "a.mp4"
 
 
 def test_answers_that_cannot_be_read_are_not_taken_for_the_right_ones(tmp_path) -> None:
     (tmp_path / "answers.parquet").write_bytes(b"PAR1")
-    assert partner(tmp_path / "questions.parquet") is None
+    assert find_references(tmp_path / "questions.parquet") is None
     (tmp_path / "answers.json").write_text("[]")
-    assert partner(tmp_path / "questions.json") == tmp_path / "answers.json"
+    assert find_references(tmp_path / "questions.json") == tmp_path / "answers.json"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pandacli.batch.readers import open_questions
-from pandacli.batch.readers.json_parsing import MOST_BYTES
+from pandacli.batch.readers.questions import read_questions
+from pandacli.batch.readers.source import MOST_BYTES
 from pandacli.batch.records import Record
 from pandacli.errors import ClipError
 from tests.batch.question_files import read, records, written
@@ -53,7 +53,7 @@ def test_a_table_of_pairs_asks_both(tmp_path: Path) -> None:
     ids=itertools.count(),
 )
 def test_a_bad_row_is_told_and_those_before_it_are_read(row: bytes, told: str) -> None:
-    with open_questions(io.BytesIO(b"video,question\na,b\n" + row)) as questions:
+    with read_questions(io.BytesIO(b"video,question\na,b\n" + row)) as questions:
         (_, one), (line, two) = read(questions)
     assert isinstance(one, Record)
     assert line == 3
@@ -72,7 +72,7 @@ def test_a_bad_row_is_told_and_those_before_it_are_read(row: bytes, told: str) -
     ids=["to the end", "to the limit", "to another quote", "to what is no text"],
 )
 def test_a_quote_without_an_end_costs_only_its_line(rows: bytes, good: list[int]) -> None:
-    with open_questions(io.BytesIO(b"video,question\na,b\n" + rows)) as questions:
+    with read_questions(io.BytesIO(b"video,question\na,b\n" + rows)) as questions:
         found = read(questions)
     assert [line for line, each in found if isinstance(each, Record)] == [2, *good]
     assert 3 in [line for line, each in found if isinstance(each, str)]
@@ -81,4 +81,4 @@ def test_a_quote_without_an_end_costs_only_its_line(rows: bytes, good: list[int]
 @pytest.mark.parametrize("text", ["", "a,b\nc,d", "video\na", "video,video,question\n", "\xff"])
 def test_a_table_without_a_usable_header_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ClipError):
-        open_questions(written(tmp_path, "q.csv", text), "csv")
+        read_questions(written(tmp_path, "q.csv", text), "csv")

@@ -8,8 +8,7 @@ import pytest
 from pandacli.batch.clip_worker import Settings
 from pandacli.batch.ray_board import DEALT_WITH
 from pandacli.batch.ray_worker import ATTEMPTS, RayWorker, Result, Task
-from pandacli.batch.record_index import BadLine, Question
-from pandacli.batch.records import Record
+from pandacli.batch.records import BadLine, Question, Record
 
 RECORD = Record(1, {}, "none.mp4", "What?")
 SHARE: list[Question | BadLine] = [Question(RECORD, 1)]

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from pandacli.batch.records import (
+    BadLine,
     Record,
     RecordError,
     belongs_to,
     clip_digest,
     digest_text,
-    line_digest,
     record_hash,
 )
 
@@ -70,8 +70,10 @@ def test_a_digest_is_16_digits() -> None:
     assert digest_text(255) == "00000000000000ff"
 
 
-def test_a_bad_line_is_known_by_its_bytes() -> None:
-    assert line_digest(b"{") != line_digest(b"{ ")
+def test_bad_lines_differ_by_line_and_by_error() -> None:
+    bad = BadLine(1, RecordError("one"))
+    assert bad.digest == BadLine(1, RecordError("one")).digest
+    assert bad.digest not in (BadLine(2, bad.error).digest, BadLine(1, RecordError("two")).digest)
 
 
 @pytest.mark.parametrize("change", [{"question": "how?"}, {"part": 1}, {"line": 9}])

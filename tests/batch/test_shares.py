@@ -3,8 +3,9 @@
 import json
 from pathlib import Path
 
-from pandacli.batch.readers import open_questions
-from pandacli.batch.record_index import Index, Question
+from pandacli.batch.readers.questions import read_questions
+from pandacli.batch.record_index import Index
+from pandacli.batch.records import Question
 from pandacli.batch.shares import Share, shares
 
 
@@ -13,8 +14,8 @@ def cut(folder: Path, videos: str, largest: int) -> list[Share]:
     path = folder / "q.jsonl"
     entries = ({"video": video, "question": str(n)} for n, video in enumerate(videos))
     path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    with open_questions(path) as questions:
-        return list(shares(Index.build(questions, {}), largest))
+    with read_questions(path) as questions:
+        return list(shares(Index(questions.records, {}), largest))
 
 
 def asked(share: Share) -> str:

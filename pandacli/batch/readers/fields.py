@@ -1,26 +1,25 @@
-"""From the fields of an entry to the questions it asks."""
+"""The records of an entry, from its fields."""
 
 import math
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from pandacli.batch.readers.json_parsing import kind
+from pandacli.batch.readers.json_entries import kind
 from pandacli.batch.records import Record, RecordError
 from pandacli.errors import UsageError
 from pandacli.video.clip import Clip, is_moment, parse_time
 
 MOST_TOKENS = 1_000_000
-"""The largest `max_tokens` that is taken to be meant."""
+"""The largest `max_tokens` that a record can ask for."""
 
 VIDEO = (
     *("video", "video_name", "video_path", "videoID"),  # videoID before the video_id of Video-MME
     *("vid_name", "gif_name", "q_uid", "video_id"),  # TVQA, TGIF-QA, EgoSchema, MSRVTT-QA
 )
-"""What data sets call the field of the video; the first one that is there counts."""
+"""Names of the field of the video in known data sets; the first one present is used."""
 
 QUESTION = ("question", "Q", "prompt")
 PAIR = ("Q1", "Q2")
@@ -33,26 +32,17 @@ _SHOWN = 80
 _MOST_SHOWN = 5  # names of fields in a message
 
 
-@dataclass(frozen=True)
-class Names:
-    """What a format calls the fields that matter.
-
-    Attributes:
-        video: The field of the video.
-        questions: The field of each question of an entry.
-    """
+class Names(NamedTuple):
+    """The names of the fields of an entry: its video, and each of its questions."""
 
     video: str
     questions: tuple[str, ...]
 
 
 def names_in(fields: Iterable[str]) -> Names | None:
-    """What the fields of an entry, or the columns of a table, are called.
+    """Find the video and the question among the fields of an entry or the columns of a table.
 
-    Capitals make no difference where the names are otherwise unknown.
-
-    Returns:
-        The names; None where there is no video or no question among them.
+    Unknown names are compared without case. None where there is no video or no question.
     """
     present = list(fields)
     video = _first(VIDEO, present)
@@ -63,16 +53,32 @@ def names_in(fields: Iterable[str]) -> Names | None:
     return Names(video, (question,) if question else tuple(pair))
 
 
-def records_of(fields: dict[str, Any], line: int, names: Names) -> list[Record]:
-    """The questions of an entry.
+def named_fields(video: str, *questions: str) -> Callable[[dict[str, Any], int], list[Record]]:
+    """A reader of entries whose video and questions have these names, or other known names."""
 
-    Args:
-        fields: The entry.
-        line: Where it stands.
-        names: What its fields are called.
+    def read(fields: dict[str, Any], line: int) -> list[Record]:
+        names = Names(video, questions)
+        if not all(name in fields for name in (video, *questions)):
+            found = names_in(fields)
+            if found and len(found.questions) == len(questions):
+                names = found
+        return _records(fields, line, names)
+
+    return read
+
+
+def read_row(fields: dict[str, Any], line: int) -> list[Record]:
+    """The records of a row of a table, whose header has been checked to have all names."""
+    names = names_in(fields)
+    assert names is not None
+    return _records(fields, line, names)
+
+
+def _records(fields: dict[str, Any], line: int, names: Names) -> list[Record]:
+    """The records of an entry, one for each question.
 
     Raises:
-        RecordError: A field is missing or has a value that cannot be.
+        RecordError: A field is missing or has an impossible value.
     """
     video = video_name(_video(fields, names.video))
     questions = [question_text(_text(fields, name), name) for name in names.questions]
@@ -96,10 +102,10 @@ def choice_fields(fields: Iterable[str]) -> list[str]:
 
 
 def video_name(name: str) -> str:
-    """The name of a video, checked to be one that a file can have.
+    """Check that a file can have this name.
 
     Raises:
-        RecordError: It is not.
+        RecordError: It cannot.
     """
     if not name.strip():
         raise RecordError("the name of the video is empty")
@@ -114,10 +120,10 @@ def video_name(name: str) -> str:
 
 
 def question_text(text: str, name: str) -> str:
-    """A question, checked to be one.
+    """Check that a question is not empty, and valid Unicode.
 
     Raises:
-        RecordError: It is empty, or not text that can be written.
+        RecordError: It is not.
     """
     if not text or text.isspace():
         raise RecordError(f"the field {name!r} is empty")
@@ -125,7 +131,7 @@ def question_text(text: str, name: str) -> str:
 
 
 def whole_text(text: str, name: str) -> str:
-    """A text, checked to have no unpaired surrogates, which no tokenizer can take.
+    """Check that a text has no unpaired surrogates, which no tokenizer can take.
 
     Raises:
         RecordError: It has one.
@@ -139,7 +145,7 @@ def whole_text(text: str, name: str) -> str:
 
 
 def max_tokens(fields: dict[str, Any], name: str) -> int | None:
-    """The most tokens of answer that an entry asks for, which a table has as text.
+    """The limit of answer tokens in a field, as a number or as text in a table.
 
     Raises:
         RecordError: It is not a whole number from 1 to `MOST_TOKENS`.
@@ -158,7 +164,7 @@ def time_range(fields: dict[str, Any]) -> tuple[float | None, float | None]:
     """The fields `from` and `to`, or else `start` and `end`, in seconds; None where absent.
 
     Raises:
-        RecordError: They are no times, or not in this order.
+        RecordError: They are not times, or not in this order.
     """
     start, end = (
         _time(fields, name if name in fields else other) for name, other in _TIMES.items()
@@ -198,7 +204,7 @@ def _video(fields: dict[str, Any], name: str) -> str:
 
 
 def path_in(value: Any) -> str | None:
-    """The path that a video is given as, also as {"path"} by `datasets`; None for another value."""
+    """The path of a video, a string or {"path": ...} of `datasets`; None for another value."""
     if isinstance(value, dict):
         value = value.get("path")
     return value if isinstance(value, str) else None
@@ -214,7 +220,7 @@ def _text(fields: dict[str, Any], name: str) -> str:
 
 
 def nearest(name: str, fields: Iterable[str]) -> str:
-    """What stands behind "the field ... is missing": the field most like it, or those there are."""
+    """The end of "the field ... is missing": the most similar field, or those that there are."""
     present = list(fields)
     folded = {other.casefold(): other for other in present}
     if near := get_close_matches(name.casefold(), folded, n=1, cutoff=0.5):

@@ -1,12 +1,11 @@
-"""The right answers of a data set, which lie in a file of their own beside its questions."""
+"""Reference answers of a data set, in a file beside its questions."""
 
 import re
 from pathlib import Path
 from typing import Any
 
-from pandacli.batch.readers.arrays import elements
-from pandacli.batch.readers.json_parsing import parse
-from pandacli.batch.readers.source import Source, opened
+from pandacli.batch.readers.json_entries import json_array, json_lines
+from pandacli.batch.readers.source import opened
 from pandacli.batch.records import RecordError
 from pandacli.errors import ClipError
 
@@ -19,10 +18,8 @@ _HEAD = 1 << 16
 _PREDICTED = (b'"pred"', b'"digest"')
 
 
-def partner(questions: Path) -> Path | None:
-    """The file of answers that belongs to one of questions, by its name: test_a.json beside
-    test_q.json; None where there is none.
-    """
+def find_references(questions: Path) -> Path | None:
+    """The file of answers beside a file of questions, by its name: test_a.json for test_q.json."""
     if questions.suffix.lower() == ".parquet":  # answers are read from JSON only
         return None
     for pattern, small, capital in _PARTNERS:
@@ -35,65 +32,59 @@ def partner(questions: Path) -> Path | None:
     return None
 
 
-class RightAnswers:
-    """The entries of a file of answers, found by `question_id`, or by their place where the ids
-    are missing or not unique. They are held in memory.
+class References:
+    """Reference answers by `question_id`, or by position where ids are missing or repeat.
 
     Args:
-        path: A JSON array, or one JSON object a line.
+        path: A JSON array, or one JSON object a line; all of it is held in memory.
 
     Raises:
         ClipError: It cannot be read, or is something else.
     """
 
     def __init__(self, path: Path) -> None:
-        with opened(path) as source:
-            self._by_place = _entries(source)
-        ids = [_id(entry) for entry in self._by_place]
+        self._entries = _read(path)
+        ids = [_id(entry) for entry in self._entries]
         unique = None not in ids and len(set(ids)) == len(ids)
-        self._by_id = dict(zip(ids, self._by_place, strict=True)) if unique else None
+        self._by_id = dict(zip(ids, self._entries, strict=True)) if unique else None
 
-    def joined(self, fields: dict[str, Any], place: int) -> dict[str, Any]:
-        """The fields of a question, with those of its answer that it has not itself.
+    def join(self, fields: dict[str, Any], position: int) -> dict[str, Any]:
+        """The fields of a question, with those of its reference that it lacks.
 
         Args:
             fields: The question.
-            place: Which question of its file it is, from 0.
+            position: Its index in the file, from 0.
         """
         found: dict[str, Any] = {}
         if self._by_id is not None:
             found = self._by_id.get(_id(fields), {})
-        elif place < len(self._by_place):
-            found = self._by_place[place]
+        elif position < len(self._entries):
+            found = self._entries[position]
         return fields | {name: value for name, value in found.items() if name not in fields}
 
 
 def _is_predicted(answers: Path) -> bool:
-    """Whether the answers are those of a model, such as an earlier run has left there."""
+    """Whether a model gave the answers, such as an earlier run."""
     try:
         with answers.open("rb") as file:
             head = file.read(_HEAD)
-    except OSError:  # told when it is opened to be read
+    except OSError:  # reported when it is opened to be read
         return False
     return any(name in head for name in _PREDICTED)
 
 
-def _entries(source: Source) -> list[dict[str, Any]]:
-    first = next(source.lines(), (0, 0, b""))[2]
-    if first.lstrip().startswith(b"["):
-        raws = enumerate(elements(source), 1)
-    else:
-        raws = ((line, raw) for _, line, raw in source.lines())  # type: ignore[assignment]
-    entries = []
-    for number, raw in raws:
-        try:
-            entries.append(parse(raw))
-        except RecordError as error:
-            raise ClipError(
-                f"{source.name} is no file of answers: entry {number}: {error.message}",
-                'it holds a list of objects like {"question_id": "1", "answer": "yes"}',
-            ) from None
-    return entries
+def _read(path: Path) -> list[dict[str, Any]]:
+    read = []
+    with opened(path) as source:
+        is_array = source.head(_HEAD).lstrip().startswith(b"[")
+        for number, fields in (json_array if is_array else json_lines)(source):
+            if isinstance(fields, RecordError):
+                raise ClipError(
+                    f"{source.name} is no file of answers: entry {number}: {fields.message}",
+                    'it holds a list of objects like {"question_id": "1", "answer": "yes"}',
+                )
+            read.append(fields)
+    return read
 
 
 def _id(fields: dict[str, Any]) -> str | None:

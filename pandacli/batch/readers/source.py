@@ -1,210 +1,138 @@
-"""The bytes of a file of questions: read by offset, whatever they come from."""
+"""The file of questions as bytes: from a path, a pipe or standard input."""
 
-import os
 import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import IO, BinaryIO, Self
 
-from pandacli.batch.readers.json_parsing import MOST_BYTES
 from pandacli.errors import ClipError, PandaError
 
-Entry = tuple[int, int, bytes]
-"""Where an entry begins, its line from 1, and what it holds."""
+MOST_BYTES = 8 * 1024 * 1024
+"""Longer entries are rejected, not read."""
+
+SPOOL_BYTES = 8 * 1024 * 1024
+"""Temporary copies above this size go to the disk."""
 
 _BLOCK = 1 << 20
-_LINE = 4096
-_LONGEST = MOST_BYTES + 64  # what is cut must still be seen to be too long
+_LONGEST = MOST_BYTES + 64  # a line that is cut must still be seen to be too long
 _BOM = b"\xef\xbb\xbf"
 
 
 class Source:
-    """A file that is read at any place, by any thread; closing it deletes it if it is a copy.
+    """A seekable file of questions; a context manager that closes it.
 
     Args:
         file: The file, open for reading.
-        name: What it is called in messages.
+        name: Its name in messages.
     """
 
     def __init__(self, file: IO[bytes], name: str) -> None:
-        self._file = file
+        self.file = file
         self.name = name
+        file.seek(0)
+        self._start = len(_BOM) if file.read(len(_BOM)) == _BOM else 0
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
 
-    def close(self) -> None:
-        """Let go of the file."""
-        self._file.close()
+    def head(self, size: int) -> bytes:
+        """The first `size` bytes after the byte order mark."""
+        self.file.seek(self._start)
+        return self.file.read(size)
 
-    def at(self, offset: int, size: int) -> bytes:
-        """Up to `size` bytes from `offset` on; fewer only at the end.
-
-        Raises:
-            ClipError: The disk fails.
-        """
-        try:
-            read = os.pread(self._file.fileno(), size, offset)
-            while 0 < len(read) < size:
-                more = os.pread(self._file.fileno(), size - len(read), offset + len(read))
-                if not more:
-                    break
-                read += more
-        except OSError as error:
-            raise ClipError(f"{self.name} cannot be read: {error.strerror}") from error
-        return read
-
-    def stream(self) -> BinaryIO:
-        """The file again, for a library that reads files; to be closed by the caller."""
-        return os.fdopen(os.dup(self._file.fileno()), "rb")
-
-    @property
-    def start(self) -> int:
-        """Where the text begins: after the byte order mark, if there is one."""
-        return len(_BOM) if self.at(0, len(_BOM)) == _BOM else 0
-
-    def lines(self, *, blank: bool = False) -> Iterator[Entry]:
-        """The lines in their order; of one that is too long, its beginning.
+    def lines(self, *, blank: bool = False) -> Iterator[tuple[int, bytes]]:
+        """Line numbers from 1 and lines; a line that is too long is cut.
 
         Args:
-            blank: Whether lines with nothing in them are yielded; they are counted anyway.
-
-        Raises:
-            ClipError: The disk fails.
+            blank: Whether to yield blank lines as well; they are counted anyway.
         """
-        begin = read_to = self.start
-        number, length, head = 0, 0, b""  # `length` is that of the line, `head` may be cut
-        while block := self.at(read_to, _BLOCK):
-            read_to += len(block)
-            *whole, rest = block.split(b"\n")
-            for piece in whole:
-                number += 1
-                line = (head + piece)[:_LONGEST] if head else piece
-                if blank or (line and not line.isspace()):
-                    yield begin, number, line
-                begin += length + len(piece) + 1
-                length, head = 0, b""
-            length += len(rest)
-            if len(head) < _LONGEST:
-                head = (head + rest)[:_LONGEST]
-        if head and (blank or not head.isspace()):
-            yield begin, number + 1, head
+        self.file.seek(self._start)
+        number = 0
+        while line := self.file.readline(_LONGEST):
+            number += 1
+            rest = line
+            while len(rest) == _LONGEST and not rest.endswith(b"\n"):
+                rest = self.file.readline(_LONGEST)
+            line = line.removesuffix(b"\n")
+            if blank or (line and not line.isspace()):
+                yield number, line
 
-    def line(self, offset: int) -> bytes:
-        """The line that begins at `offset`; of one that is too long, its beginning."""
-        size = _LINE
-        while True:
-            read = self.at(offset, size)
-            line, newline, _ = read.partition(b"\n")
-            if newline or len(read) < size or size >= _LONGEST:
-                return line
-            size = min(size * 8, _LONGEST)
+    def blocks(self) -> Iterator[bytes]:
+        """The whole file after the byte order mark, a megabyte at a time."""
+        self.file.seek(self._start)
+        while block := self.file.read(_BLOCK):
+            yield block
 
 
-def opened(path: Path) -> Source:
-    """A file of questions, opened; what is no regular file, such as a pipe, is copied.
+def opened(source: Path | BinaryIO) -> Source:
+    """Open a file or a stream; pipes and streams are copied first.
 
     Raises:
-        ClipError: It cannot be opened, or is a folder.
+        ClipError: It cannot be opened or read, or is a folder.
         PandaError: There is no room for the copy.
     """
+    if not isinstance(source, Path):
+        return _copied(source, "standard input")
     try:
-        file = path.open("rb")
+        file = source.open("rb")
     except FileNotFoundError:
-        raise ClipError(f"there is no file {path}", "check the path") from None
+        raise ClipError(f"there is no file {source}", "check the path") from None
     except IsADirectoryError:
-        raise ClipError(f"{path} is a folder", "name the file of questions in it") from None
+        raise ClipError(f"{source} is a folder", "name the file of questions in it") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ClipError(f"{path} cannot be opened: {reason}") from error
-    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        return Source(file, str(path))
+        raise ClipError(f"{source} cannot be opened: {reason}") from error
+    if stat.S_ISREG(source.stat().st_mode):
+        return Source(file, str(source))
     with file:
-        return copied(file, str(path))
+        return _copied(file, str(source))
 
 
-def copied(stream: BinaryIO, name: str) -> Source:
-    """A stream that can be read only once, copied to a file that has no name.
-
-    Raises:
-        ClipError: The stream fails.
-        PandaError: There is no room for the copy.
-    """
-    copy = Copy(name)
-    try:
-        while block := _read(stream, name):
-            copy.write(block)
-        return copy.finished()
-    except BaseException:
-        copy.discard()
-        raise
-
-
-class Copy:
-    """A file without a name, that is gone when it is closed, even by a kill.
+class Spool:
+    """A temporary file that stays in memory while it is small.
 
     Args:
-        name: What it is a copy of, for messages.
-
-    Raises:
-        PandaError: It cannot be made.
+        name: The file it is made from, for messages.
     """
 
     def __init__(self, name: str) -> None:
         self._name = name
-        try:
-            self._file = tempfile.TemporaryFile()  # noqa: SIM115 (it outlives this function)
-        except OSError as error:
-            raise self._no_room(error) from error
+        self.file = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115
 
-    def write(self, block: bytes) -> None:
-        """Add to it.
+    def write(self, data: bytes) -> None:
+        """Append to it.
 
         Raises:
             PandaError: There is no room.
         """
         try:
-            self._file.write(block)
+            self.file.write(data)
         except OSError as error:
-            raise self._no_room(error) from error
+            self.close()
+            raise PandaError(
+                f"no copy of {self._name} can be kept: {error.strerror}",
+                "set TMPDIR to a folder on a disk with room",
+            ) from error
 
-    def finished(self) -> Source:
-        """The copy, now for reading.
-
-        Raises:
-            PandaError: There is no room.
-        """
-        try:
-            self._file.flush()
-        except OSError as error:
-            raise self._no_room(error) from error
-        return Source(self._file, self._name)
-
-    def discard(self) -> None:
-        """Let go of a copy that is not finished."""
-        with suppress(OSError):  # closing tries once more to write what there was no room for
-            self._file.close()
-
-    def _no_room(self, error: OSError) -> PandaError:
-        return PandaError(
-            f"no copy of {self._name} can be kept: {error.strerror}",
-            "set TMPDIR to a folder on a disk with room",
-        )
+    def close(self) -> None:
+        """Delete it."""
+        with suppress(OSError):  # closing flushes what there was no room for
+            self.file.close()
 
 
-def _read(stream: BinaryIO, name: str) -> bytes:
+def _copied(stream: BinaryIO, name: str) -> Source:
+    copy = Spool(name)
     try:
-        return stream.read(_BLOCK)
-    except OSError as error:
-        raise ClipError(f"{name} cannot be read: {error.strerror}") from error
+        while block := stream.read(_BLOCK):
+            copy.write(block)
+        return Source(copy.file, name)
+    except BaseException as error:
+        copy.close()
+        if isinstance(error, OSError):
+            raise ClipError(f"{name} cannot be read: {error.strerror}") from error
+        raise

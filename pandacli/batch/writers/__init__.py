@@ -1,269 +1,85 @@
-"""The answers of a run in the shape that other people's scoring scripts read."""
+"""Results of a run in the formats of `pandacli.batch.formats`; here what all writers share."""
 
-import csv
-import io
-import json
-import re
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from typing import Any, BinaryIO, TextIO
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
-from pandacli.batch.readers.json_parsing import MOST_BYTES
-from pandacli.batch.readers.questions import Questions
-from pandacli.batch.records import Record, RecordError, line_digest
-from pandacli.batch.result_lines import as_text
-from pandacli.batch.writers.benchmarks import (
-    generic_entry,
-    has_right_answer,
-    pair_entry,
-    qa_entry,
-    unique_ids,
-)
-from pandacli.batch.writers.tables import OURS, AnswerTable, response
-from pandacli.errors import UsageError
+from pandacli.batch.readers.conversations import is_request
+from pandacli.batch.records import BadLine, Record
 
-OUTPUT_FORMATS = (
-    *("jsonl", "qa", "qa-lines", "generic", "generic-lines", "consistency", "consistency-lines"),
-    *("csv", "openai"),
-)
-"""The shapes that are written:
-
-    jsonl         ours, in the order in which the answers come: the file that they are written to
-                  one by one
-    qa            a JSON array of {"id", "video_name", "question", "answer", "pred"}; `Q` and `A`
-                  say the question and the right answer again, as Video-ChatGPT's script for these
-                  data sets reads them so
-    generic       a JSON array of {"video_name", "Q", "A", "pred"}
-    consistency   a JSON array of {"video_name", "Q1", "Q2", "A", "pred1", "pred2"}
-    csv           the columns of the questions, then ours
-    openai        responses of OpenAI's Batch API
-
-`qa-lines`, `generic-lines` and `consistency-lines` have the entries of the arrays one a line, as
-the scripts of Video-LLaVA and Video-Panda read them: each line is a literal of Python. Questions
-in pairs are written in pairs in `qa-lines` too.
-"""
+if TYPE_CHECKING:
+    from pandacli.batch.readers.questions import Questions
 
 Line = dict[str, Any]
+"""A line of the results file."""
 
-_PYTHON = (str, int, float)
-_LINES = "-lines"
-_ESCAPED = re.compile("[\ud800-\udfff\x85\u2028\u2029]")  # and what may end a line
-_KEYS = {
-    "qa": {"id", "video_name", "question", "Q", "pred"},
-    "generic": {"video_name", "Q", "pred"},
-    "consistency": {"video_name", "pred1", "pred2"},
-    "openai": {"id", "custom_id", "response", "error"},
-}
+_IDS = ("question_id", "id", "custom_id", "qid", "vid_id", "q_uid")
+_OF_REQUEST = ("method", "url", "body")
 
 
-def check_shape(questions: Questions, format: str) -> None:  # noqa: A002 (the option's name)
-    """See that these questions can be answered in a shape.
+class Results:
+    """The records of a file, each with its line of the results file.
 
-    Raises:
-        UsageError: There is no such shape, or the questions lack what it needs.
-    """
-    if format not in OUTPUT_FORMATS:
-        raise UsageError(
-            f"there is no output format {format!r}", f"formats are {', '.join(OUTPUT_FORMATS)}"
-        )
-    if format.removesuffix(_LINES) == "consistency" and not questions.in_pairs:
-        raise UsageError(f"{questions.name} does not have two questions an entry: Q1 and Q2")
+    Iterating yields each record (None for a bad line) with its line, where it has one.
 
-
-def is_in_shape(file: BinaryIO, format: str) -> bool:  # noqa: A002 (the option's name)
-    """Whether a file begins as `write_answers` begins one of this shape.
-
-    Args:
-        file: The file, at its beginning; not much more than an entry is read.
-        format: One of `OUTPUT_FORMATS`, but not jsonl.
-    """
-    first = file.readline(MOST_BYTES)
-    if format == "csv":
-        return _is_header(first + file.readline(MOST_BYTES))
-    shape = format.removesuffix(_LINES)
-    if shape == format != "openai":
-        if first != b"[\n":
-            return False
-        first = file.readline(MOST_BYTES).rstrip(b",\n")
-        if first == b"]":
-            return True
-    try:
-        entry = json.loads(first)
-    except (ValueError, RecursionError):
-        return False
-    shapes = ("qa", "consistency") if shape == "qa" else (shape,)
-    return isinstance(entry, dict) and any(_KEYS[each] <= entry.keys() for each in shapes)
-
-
-def _is_header(head: bytes) -> bool:
-    """Whether a table begins with a header whose last columns are ours, by whatever names."""
-    for delimiter in ",;\t":
-        try:
-            header = next(csv.reader(io.StringIO(head.decode(), newline=""), delimiter=delimiter))
-        except (UnicodeDecodeError, csv.Error, StopIteration):
-            continue
-        columns = [re.sub(r"^panda_|(?<=.)_\d+$", "", cell) for cell in header[-len(OURS) :]]
-        if columns[:1] == ["pred"]:
-            columns[0] = "answer"
-        if tuple(columns) == OURS:
-            return True
-    return False
-
-
-def write_answers(
-    questions: Questions,
-    format: str,  # noqa: A002 (the option's name)
-    digest_of: Callable[[Record], int],
-    find: Callable[[int], Line | None],
-    out: TextIO,
-    *,
-    delimiter: str | None = None,
-) -> list[str]:
-    """Write all answers of a run, in the order of the questions, one at a time.
-
-    What has no answer is left out, as no scoring script expects it. Only csv and openai have a
-    place for errors, and tell of what has failed.
-
-    Args:
+    Attributes:
         questions: The questions.
-        format: One of `OUTPUT_FORMATS`, but not jsonl, which the others are made from.
-        digest_of: The digest of a record; see `record_hash`.
-        find: The line of our own answers file with a digest, or None.
-        out: Where to; a file is opened with `newline=""`.
-        delimiter: What keeps the cells of a table apart; None for that of the questions.
-
-    Returns:
-        What a user who scores the answers should know, a sentence each.
-
-    Raises:
-        UsageError: See `check_shape`.
-        ClipError: The questions cannot be read any more.
-        OSError: There is no writing to `out`.
+        delimiter: The character between the cells of a table.
+        notices: What a user who scores the answers should know, a sentence each; writers add to it.
     """
-    check_shape(questions, format)
-    walk = _Walk(questions, digest_of, find)
-    if format == "csv":
-        table = AnswerTable(questions, out, delimiter)
-        for record, line in walk.lines():
-            table.write(record, line)
-    elif format == "openai":
-        for record, line in walk.lines():
-            out.write(as_text(response(record, line)) + "\n")
-    else:
-        return _write_scored(walk, format, out)
-    return []
-
-
-def _write_scored(walk: "_Walk", format: str, out: TextIO) -> list[str]:  # noqa: A002
-    shape = format.removesuffix(_LINES)
-    if shape == "consistency" or (format == "qa-lines" and walk.in_pairs):
-        entries = _pairs(walk)
-    elif shape == "qa":
-        entries = _entries(walk, walk.qa_entry)
-    else:
-        entries = _entries(walk, generic_entry)
-    if shape == format:
-        _write_array(entries, out)
-    else:
-        for entry in entries:
-            out.write(_as_literal(entry) + "\n")
-    return walk.notices
-
-
-class _Walk:
-    """The records of a file with what came of them."""
 
     def __init__(
         self,
-        questions: Questions,
-        digest_of: Callable[[Record], int],
+        questions: "Questions",
+        digests: Sequence[int],
         find: Callable[[int], Line | None],
+        delimiter: str,
     ) -> None:
-        self._questions = questions
-        self._digest_of = digest_of
-        self._find = find
-        self._id_of: Callable[[Record], str] | None = None
-        self.in_pairs = questions.in_pairs
+        self.questions, self.delimiter = questions, delimiter
         self.notices: list[str] = []
+        self._digests, self._find = digests, find
 
-    def qa_entry(self, record: Record, answer: str) -> Line:
-        """An entry with an id that no other has."""
-        if self._id_of is None:
-            self._id_of, repeated = unique_ids(self._records)
-            if repeated:
-                self.notices.append(
-                    'the ids of the questions repeat: "id" is the video with the id'
-                )
-        return qa_entry(record, answer, self._id_of(record))
+    def __iter__(self) -> Iterator[tuple[Record | None, Line]]:
+        """Records and lines in the order of the questions."""
+        for record, digest in zip(self.questions.records, self._digests, strict=True):
+            line = self._find(digest)
+            if line is not None:
+                yield None if isinstance(record, BadLine) else record, line
 
-    def lines(self) -> Iterator[tuple[Record | None, Line]]:
-        """Each record, None for a line that is none, and its line."""
-        for entry in self._entries():
-            yield from entry
+    def records(self) -> Iterator[Record]:
+        """All valid records, with a result or without."""
+        return (record for record in self.questions.records if isinstance(record, Record))
 
-    def answered(self) -> Iterator[list[tuple[Record, str]]]:
-        """The records of each entry that have an answer, and the answer."""
-        without = 0
-        for entry in self._entries():
-            found = [
-                (record, line["answer"])
-                for record, line in entry
-                if record is not None and "error" not in line
-            ]
-            without += sum(not has_right_answer(record) for record, _ in found)
-            yield found
-        if without:
-            self.notices.append(
-                f"{without:,} answers have no right answer beside them, which scoring scripts need"
-                f' ("answer" or "A" in the questions, or --answers FILE)'
-            )
+    def answers(self) -> Iterator[tuple[Record, str]]:
+        """The records that have an answer, and the answer."""
+        for record, line in self:
+            if record is not None and "error" not in line:
+                yield record, line["answer"]
 
-    def _records(self) -> Iterator[Record]:
-        for _, number, raw in self._questions.entries():
-            with suppress(RecordError):
-                yield from self._questions.records(raw, number)
-
-    def _entries(self) -> Iterator[list[tuple[Record | None, Line]]]:
-        """The lines of each entry, as far as it has any."""
-        for _, number, raw in self._questions.entries():
-            entry: list[tuple[Record | None, int]]
-            try:
-                records = self._questions.records(raw, number)
-                entry = [(record, self._digest_of(record)) for record in records]
-            except RecordError:
-                entry = [(None, line_digest(raw))]
-            found = ((record, self._find(digest)) for record, digest in entry)
-            yield [(record, line) for record, line in found if line is not None]
+    def answered_pairs(self) -> Iterator[tuple[Record, list[str]]]:
+        """The first record of each entry of which all questions have an answer, and these."""
+        for _, group in groupby(self.answers(), lambda answer: answer[0].line):
+            answers = list(group)
+            if len(answers) == answers[0][0].parts:
+                yield answers[0][0], [answer for _, answer in answers]
 
 
-def _as_literal(entry: Line) -> str:
-    """An entry as a literal of Python, which knows no null, true or false.
-
-    Lone surrogates are escaped, but no other character: Python does not join the pairs by which
-    JSON escapes an emoji.
-    """
-    known = {name: value for name, value in entry.items() if type(value) in _PYTHON}
-    return _ESCAPED.sub(
-        lambda found: f"\\u{ord(found[0]):04x}", json.dumps(known, ensure_ascii=False)
-    )
+def own_fields(record: Record) -> dict[str, Any]:
+    """The fields of a record that are written again; of a request, its id only."""
+    if not is_request(record.fields):
+        return record.fields
+    return {k: v for k, v in record.fields.items() if k not in _OF_REQUEST}
 
 
-def _entries(walk: _Walk, entry_of: Callable[[Record, str], Line]) -> Iterator[Line]:
-    for entry in walk.answered():
-        for record, answer in entry:
-            yield entry_of(record, answer)
+def record_id(record: Record) -> str:
+    """The id of a record, under any known name in any case; else its line."""
+    fields = {name: value for name, value in record.fields.items() if is_scalar(value)}
+    folded = {name.casefold(): value for name, value in fields.items()}
+    found = next((each[name] for each in (fields, folded) for name in _IDS if name in each), None)
+    found = record.line if found is None else found
+    return f"{found}_{record.part + 1}" if record.parts > 1 else str(found)
 
 
-def _pairs(walk: _Walk) -> Iterator[Line]:
-    for entry in walk.answered():
-        if entry and len(entry) == entry[0][0].parts:
-            yield pair_entry(entry[0][0], [answer for _, answer in entry])
-
-
-def _write_array(entries: Iterator[Line], out: TextIO) -> None:
-    out.write("[")
-    comma = "\n"
-    for entry in entries:
-        out.write(comma + as_text(entry))
-        comma = ",\n"
-    out.write("\n]\n")
+def is_scalar(value: Any) -> bool:
+    """Whether a value can be an id or an answer: a non-empty string, a number or a boolean."""
+    return isinstance(value, str | int | float) and value != ""

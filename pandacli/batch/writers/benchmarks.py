@@ -1,51 +1,140 @@
-"""Answers as the scoring scripts for video question answering read them.
+"""Results as the scoring scripts for video question answering read them.
 
-What they read was taken from the scripts themselves: `quantitative_evaluation/` of
-mbzuai-oryx/Video-ChatGPT and `videollava/eval/video/` of PKU-YuanGroup/Video-LLaVA.
+The fields were taken from the scripts: `quantitative_evaluation/` of mbzuai-oryx/Video-ChatGPT and
+`videollava/eval/video/` of PKU-YuanGroup/Video-LLaVA.
 """
 
+import json
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO, TextIO
 
-from pandacli.batch.readers.conversations import is_conversation, is_request, right_answer
+from pandacli.batch.readers.conversations import is_conversation, reference_answer
+from pandacli.batch.readers.source import MOST_BYTES
 from pandacli.batch.records import Record
+from pandacli.batch.result_lines import as_text
+from pandacli.batch.writers import Line, Results, is_scalar, own_fields, record_id
 
-_IDS = ("question_id", "id", "custom_id", "qid", "vid_id", "q_uid")
-_RIGHT = ("answer", "A")
-_OUTSIDE_OF_REQUEST = ("method", "url", "body")
-
-
-def carried(record: Record) -> dict[str, Any]:
-    """The fields of a record that are worth telling again: of a request, its id only."""
-    if not is_request(record.fields):
-        return record.fields
-    return {k: v for k, v in record.fields.items() if k not in _OUTSIDE_OF_REQUEST}
+_REFERENCE = ("answer", "A")
+_LITERALS = (str, int, float)
+_ESCAPED = re.compile("[\ud800-\udfff\x85\u2028\u2029]")  # and what may end a line
 
 
-def record_id(record: Record) -> str:
-    """The id that a record has, its name in any case; else its line. Scripts want a string."""
-    found: Any = next((record.fields[name] for name in _IDS if _scalar(record, name)), None)
-    if found is None:
-        others = {name.casefold(): name for name in record.fields if _scalar(record, name)}
-        found = next((record.fields[others[name]] for name in _IDS if name in others), record.line)
-    return f"{found}_{record.part + 1}" if record.parts > 1 else str(found)
+def write_qa(results: Results, out: TextIO) -> None:
+    """Write an array of {"id", "video_name", "question", "Q", "answer", "A", "pred"}."""
+    _write_array(_qa_entries(results), out)
 
 
-def unique_ids(
-    records: Callable[[], Iterable[Record]],
-) -> tuple[Callable[[Record], str], bool]:
-    """Returns ids that are names of files and occur once, as the scripts need them.
+def write_qa_lines(results: Results, out: TextIO) -> None:
+    """Write the same one a line; questions in pairs are written in pairs."""
+    in_pairs = results.questions.in_pairs
+    _write_literals(_pairs(results) if in_pairs else _qa_entries(results), out)
+
+
+def write_generic(results: Results, out: TextIO) -> None:
+    """Write an array of {"video_name", "Q", "A", "pred"}."""
+    _write_array(_generic_entries(results), out)
+
+
+def write_generic_lines(results: Results, out: TextIO) -> None:
+    """Write the same one a line."""
+    _write_literals(_generic_entries(results), out)
+
+
+def write_pairs(results: Results, out: TextIO) -> None:
+    """Write an array of {"video_name", "Q1", "Q2", "A", "pred1", "pred2"}."""
+    _write_array(_pairs(results), out)
+
+
+def write_pair_lines(results: Results, out: TextIO) -> None:
+    """Write the same one a line."""
+    _write_literals(_pairs(results), out)
+
+
+def has_keys(*keys: set[str], lines: bool = False) -> Callable[[BinaryIO], bool]:
+    """A function that tells whether a file begins with an entry that has one of these sets of keys.
 
     Args:
-        records: Returns all records of a file, so that the ids of a shard are those of the whole;
-            called up to twice.
+        keys: The sets of keys.
+        lines: Whether entries are written one a line; else as an array, which may be empty.
+    """
 
-    Returns:
-        What gives the id of a record, and whether the ids in the file repeat. NExT-QA counts them
-        within a video: there each is made of the video and the id, and where even that repeats,
-        the later ones are numbered.
+    def check(file: BinaryIO) -> bool:
+        first = file.readline(MOST_BYTES)
+        if not lines:
+            if first != b"[\n":
+                return False
+            first = file.readline(MOST_BYTES).rstrip(b",\n")
+            if first == b"]":
+                return True
+        try:
+            entry = json.loads(first)
+        except (ValueError, RecursionError):
+            return False
+        return isinstance(entry, dict) and any(each <= entry.keys() for each in keys)
+
+    return check
+
+
+def _qa_entries(results: Results) -> Iterator[Line]:
+    id_of, repeated = _unique_ids(results.records)
+    if repeated:
+        results.notices.append('the ids of the questions repeat: "id" is the video with the id')
+    for record, answer in _referenced(results):
+        yield (
+            own_fields(record)
+            | {"id": id_of(record), "video_name": _video_name(record)}
+            | {"question": record.question, "Q": record.question}
+            | _reference(record)
+            | {"pred": answer}
+        )
+
+
+def _generic_entries(results: Results) -> Iterator[Line]:
+    for record, answer in _referenced(results):
+        entry = own_fields(record) | {"video_name": _video_name(record), "Q": record.question}
+        reference = _reference(record)
+        yield entry | ({"A": reference["A"]} if reference else {}) | {"pred": answer}
+
+
+def _pairs(results: Results) -> Iterator[Line]:
+    without = 0
+    for record, answers in results.answered_pairs():
+        without += len(answers) * (not _reference(record))
+        predicted = {f"pred{number}": answer for number, answer in enumerate(answers, 1)}
+        yield own_fields(record) | {"video_name": _video_name(record)} | predicted
+    _add_notice(results, without)
+
+
+def _referenced(results: Results) -> Iterator[tuple[Record, str]]:
+    """The answers; in the end a notice tells how many have no reference answer."""
+    without = 0
+    for record, answer in results.answers():
+        without += not _reference(record)
+        yield record, answer
+    _add_notice(results, without)
+
+
+def _add_notice(results: Results, without: int) -> None:
+    if without:
+        results.notices.append(
+            f"{without:,} answers have no right answer beside them, which scoring scripts need"
+            f' ("answer" or "A" in the questions, or --answers FILE)'
+        )
+
+
+def _unique_ids(
+    records: Callable[[], Iterable[Record]],
+) -> tuple[Callable[[Record], str], bool]:
+    """The function that gives unique ids that can be file names, and whether ids repeat.
+
+    NExT-QA counts ids within a video: where ids repeat, each is made of the video and the id, and
+    where even that repeats, the later ones are numbered.
+
+    Args:
+        records: Returns all records of the file, so that the ids of a shard are those of the whole.
     """
     seen: set[str] = set()
     for record in records():
@@ -79,54 +168,37 @@ def _file_name(text: str) -> str:
     return text.replace("/", "_").replace("\0", "_")
 
 
-def qa_entry(record: Record, answer: str, name: str) -> dict[str, Any]:
-    """An answer to a question of MSVD-QA and its kin, under the id `name`."""
-    own = carried(record) | {"id": name, "video_name": _video_name(record)}
-    return (
-        own
-        | {"question": record.question, "Q": record.question}
-        | _right(record)
-        | {"pred": answer}
-    )
-
-
-def generic_entry(record: Record, answer: str) -> dict[str, Any]:
-    """An answer to a question of Video-ChatGPT's generative benchmark."""
-    own = carried(record) | {"video_name": _video_name(record), "Q": record.question}
-    right = _right(record)
-    return own | ({"A": right["A"]} if right else {}) | {"pred": answer}
-
-
-def pair_entry(record: Record, answers: list[str]) -> dict[str, Any]:
-    """The answers to both questions of an entry of the consistency benchmark.
-
-    Args:
-        record: One of them.
-        answers: What was answered, in the order of the questions.
-    """
-    own = carried(record) | {"video_name": _video_name(record)}
-    return own | {f"pred{number}": answer for number, answer in enumerate(answers, 1)}
-
-
 def _video_name(record: Record) -> str:
-    """The name that the entry has, else that of the file: scripts call files by it."""
+    """The `video_name` of the entry, else the stem of the file: scripts name files after it."""
     name = record.fields.get("video_name")
     return name if isinstance(name, str) and name else PurePosixPath(record.video).stem
 
 
-def has_right_answer(record: Record) -> bool:
-    """Whether the right answer is known, which every script wants."""
-    return bool(_right(record))
+def _reference(record: Record) -> dict[str, Any]:
+    """The reference answer under both names that scripts use; empty where there is none."""
+    fields = record.fields
+    found = next((fields[name] for name in _REFERENCE if is_scalar(fields.get(name))), None)
+    if found is None and is_conversation(fields):
+        found = reference_answer(fields)
+    return {} if found is None else {"answer": found, "A": found}
 
 
-def _right(record: Record) -> dict[str, Any]:
-    """The right answer by both names that scripts have for it; empty where it is not known."""
-    right = next((record.fields[name] for name in _RIGHT if _scalar(record, name)), None)
-    if right is None and is_conversation(record.fields):
-        right = right_answer(record.fields)
-    return {} if right is None else {"answer": right, "A": right}
+def _write_array(entries: Iterator[Line], out: TextIO) -> None:
+    out.write("[")
+    comma = "\n"
+    for entry in entries:
+        out.write(comma + as_text(entry))
+        comma = ",\n"
+    out.write("\n]\n")
 
 
-def _scalar(record: Record, name: str) -> bool:
-    value = record.fields.get(name)
-    return isinstance(value, str | int | float) and value != ""
+def _write_literals(entries: Iterator[Line], out: TextIO) -> None:
+    """Write each entry as a literal of Python, which has no null, true or false.
+
+    Unpaired surrogates are escaped, but no other character: Python does not join the pairs by which
+    JSON escapes an emoji.
+    """
+    for entry in entries:
+        known = {name: value for name, value in entry.items() if type(value) in _LITERALS}
+        text = json.dumps(known, ensure_ascii=False)
+        out.write(_ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")

@@ -1,140 +1,99 @@
-"""Answers as a table: the columns of the questions, then ours.
-
-Answers in the shape of OpenAI's Batch API.
-
-The shape: https://platform.openai.com/docs/api-reference/batch/request-output.
-"""
+"""Results as a table: the columns of the questions, then those of the results."""
 
 import csv
+import io
 import json
-from typing import Any, TextIO
+import re
+from typing import Any, BinaryIO, TextIO
 
-from pandacli.batch.readers.questions import Questions
-from pandacli.batch.records import Record, RecordError
-from pandacli.batch.writers.benchmarks import carried, record_id
+from pandacli.batch.readers.source import MOST_BYTES
+from pandacli.batch.readers.tables import DELIMITERS
+from pandacli.batch.records import Record
+from pandacli.batch.writers import Results, own_fields
 
-OURS = ("answer", "model", "finish_reason", "tokens", "seconds", "error")
-"""The columns after those of the questions."""
-
-_OTHERWISE = {"answer": "pred"}
+_RESULT = ("answer", "model", "finish_reason", "tokens", "seconds", "error")
+_RENAMED = {"answer": "pred"}
 
 
-class AnswerTable:
-    """A table of answers; its header is written at once.
+def is_result_table(file: BinaryIO) -> bool:
+    """Whether a file begins with a header whose last columns are those of the results."""
+    head = file.readline(MOST_BYTES) + file.readline(MOST_BYTES)
+    for delimiter in DELIMITERS:
+        try:
+            header = next(csv.reader(io.StringIO(head.decode(), newline=""), delimiter=delimiter))
+        except (UnicodeDecodeError, csv.Error, StopIteration):
+            continue
+        last = [re.sub(r"^panda_|(?<=.)_\d+$", "", cell) for cell in header[-len(_RESULT) :]]
+        if last[:1] == ["pred"]:
+            last[0] = "answer"
+        if tuple(last) == _RESULT:
+            return True
+    return False
 
-    A column of the questions stays what it is: ours of the same name is called otherwise, `pred`
-    for the answer.
 
-    Args:
-        questions: The questions. Where they are no table, they are read once more for their
-            fields, which become columns in the order in which they appear.
-        out: Where to write.
-        delimiter: What keeps the cells apart; None for that of the questions.
+def write_table(results: Results, out: TextIO) -> None:
+    """Write a header and a row for each result.
+
+    A column of the questions keeps its name; a result column of the same name is renamed, to `pred`
+    for the answer. Fields of questions that are not a table become columns in the order in which
+    they appear.
     """
+    columns = list(results.questions.columns) or _all_fields(results)
+    if results.questions.in_pairs:
+        columns += [name for name in ("part", "question") if name not in columns]
+    taken = set(columns)
+    writer = _RowWriter(out, results.delimiter)
+    writer.write(columns + [_free_name(name, taken) for name in _RESULT])
+    for record, line in results:
+        fields = line | line.get("given", {}) if record is None else _fields(record)
+        failed = "error" in line
+        values = ["" if failed else line[name] for name in _RESULT[:-1]]
+        error = f"{line['error']['kind']}: {line['error']['message']}" if failed else ""
+        writer.write([fields.get(name) for name in columns] + values + [error])
 
-    def __init__(self, questions: Questions, out: TextIO, delimiter: str | None = None) -> None:
-        self._columns = list(questions.columns) or _fields(questions)
-        if questions.in_pairs:
-            self._columns += [name for name in ("part", "question") if name not in self._columns]
-        taken = set(self._columns)
-        names = [_free(name, taken) for name in OURS]
-        end, delimiter = "\n", delimiter or questions.delimiter
-        self._plain = csv.writer(out, delimiter=delimiter, lineterminator=end)
+
+class _RowWriter:
+    def __init__(self, out: TextIO, delimiter: str) -> None:
+        self._plain = csv.writer(out, delimiter=delimiter, lineterminator="\n")
         # a lone carriage return would end a row, but is not quoted on its own by every Python
         self._quoted = csv.writer(
-            out, delimiter=delimiter, lineterminator=end, quoting=csv.QUOTE_ALL
+            out, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL
         )
-        self._write_row(self._columns + names)
 
-    def write(self, record: Record | None, line: dict[str, Any]) -> None:
-        """Add a row.
-
-        Args:
-            record: The record; None for a line that is none.
-            line: Its line in our own answers file.
-        """
-        fields = line | line.get("given", {}) if record is None else _told(record)
-        failed = "error" in line
-        ours: list[Any] = ["" if failed else line[name] for name in OURS[:-1]]
-        error = f"{line['error']['kind']}: {line['error']['message']}" if failed else ""
-        self._write_row([fields.get(name) for name in self._columns] + ours + [error])
-
-    def _write_row(self, values: list[Any]) -> None:
+    def write(self, values: list[Any]) -> None:
         cells = [_cell(value) for value in values]
         writer = self._quoted if any("\r" in cell for cell in cells) else self._plain
         writer.writerow(cells)
 
 
-def _fields(questions: Questions) -> list[str]:
+def _all_fields(results: Results) -> list[str]:
     columns: dict[str, None] = {}
-    for _, line, raw in questions.entries():
-        try:
-            for record in questions.records(raw, line):
-                columns |= dict.fromkeys(_told(record))
-        except RecordError:
-            continue
+    for record in results.records():
+        columns |= dict.fromkeys(_fields(record))
     return list(columns)
 
 
-def _told(record: Record) -> dict[str, Any]:
-    fields = carried(record)
-    told: dict[str, Any] = {}
+def _fields(record: Record) -> dict[str, Any]:
+    fields = own_fields(record)
+    asked: dict[str, Any] = {}
     if fields is not record.fields:
-        told = {"video": record.video, "question": record.question}
+        asked = {"video": record.video, "question": record.question}
     if record.parts > 1:
-        told = {"part": record.part, "question": record.question}
-    return fields | told
+        asked = {"part": record.part, "question": record.question}
+    return fields | asked
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return ""
     text = value if isinstance(value, str) else json.dumps(value)
-    # half characters, which JSON can hold, cannot be written
+    # JSON can hold unpaired surrogates, which cannot be written
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
-def _free(name: str, taken: set[str]) -> str:
-    """A name for a column of ours that the questions do not have."""
-    wanted = [name, _OTHERWISE.get(name, f"panda_{name}")]
+def _free_name(name: str, taken: set[str]) -> str:
+    wanted = [name, _RENAMED.get(name, f"panda_{name}")]
     numbered = (f"panda_{name}_{number}" for number in range(1, len(taken) + 2))
     free = next(each for each in (*wanted, *numbered) if each not in taken)
     taken.add(free)
     return free
-
-
-def response(record: Record | None, line: dict[str, Any]) -> dict[str, Any]:
-    """What came of a request.
-
-    Args:
-        record: The request; None for a line that is none.
-        line: Its line in our own answers file.
-    """
-    name = line["digest"]
-    written = line.get("custom_id") if record is None else record_id(record)
-    said: dict[str, Any] = {
-        "id": f"batch_req_{name}",
-        "custom_id": f"line-{line['line']}" if written is None else str(written),
-    }
-    if "error" in line:
-        error = {"code": line["error"]["kind"], "message": line["error"]["message"]}
-        return said | {"response": None, "error": error}
-    answered = {"status_code": 200, "request_id": f"req_{name}", "body": _completion(name, line)}
-    return said | {"response": answered, "error": None}
-
-
-def _completion(name: str, line: dict[str, Any]) -> dict[str, Any]:
-    """A chat completion. The tokens of the prompt are not counted, as questions share them, and
-    there is no time in it, so that the same answers make the same file.
-    """
-    message = {"role": "assistant", "content": line["answer"], "refusal": None}
-    choice = {"index": 0, "message": message, "logprobs": None}
-    tokens = line["tokens"]
-    return {
-        "id": f"chatcmpl-{name}",
-        "object": "chat.completion",
-        "created": 0,
-        "model": line["model"],
-        "choices": [choice | {"finish_reason": line["finish_reason"]}],
-        "usage": {"prompt_tokens": 0, "completion_tokens": tokens, "total_tokens": tokens},
-    }

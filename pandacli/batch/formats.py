@@ -1,0 +1,207 @@
+"""The table of record formats: how each is recognized, read and written.
+
+To add one, write a reader (fields of an entry to its records) and a writer (results to a file), and
+add a row to `FORMATS`; options, help and completions follow from it. Entries are JSON objects, one
+a line or in an array, or the rows of a Parquet file; a format with another layout names its own
+reader of entries as well.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
+
+from pandacli.batch.readers.conversations import (
+    is_conversation,
+    is_request,
+    read_conversation,
+    read_request,
+)
+from pandacli.batch.readers.fields import PAIR, named_fields, read_row
+from pandacli.batch.readers.json_entries import Entries
+from pandacli.batch.readers.source import Source
+from pandacli.batch.readers.tables import Table, is_table
+from pandacli.batch.records import Record
+from pandacli.batch.writers import Line, Results
+from pandacli.batch.writers.benchmarks import (
+    has_keys,
+    write_generic,
+    write_generic_lines,
+    write_pair_lines,
+    write_pairs,
+    write_qa,
+    write_qa_lines,
+)
+from pandacli.batch.writers.responses import is_responses, write_responses
+from pandacli.batch.writers.tables import is_result_table, write_table
+from pandacli.errors import UsageError
+
+if TYPE_CHECKING:
+    from pandacli.batch.readers.questions import Questions
+
+
+@dataclass(frozen=True)
+class Format:
+    """A record format.
+
+    Attributes:
+        read: Returns the records of an entry, from its fields and its line; raises RecordError.
+            None where the format is only written.
+        recognize: Whether the fields of the first entry are of this format, for `--format auto`.
+        entries: Reads the entries of a file that is not JSON or Parquet.
+        detect: Whether a file that is not JSON is to be read by `entries`, for `--format auto`.
+        write: Writes the results of a run. None for our own, which is written line by line.
+        is_output: Whether a file begins as `write` begins one, and may be replaced by it.
+        extension: What the name of an output file ends with.
+        in_pairs: Whether it needs entries with two questions.
+    """
+
+    read: Callable[[dict[str, Any], int], list[Record]] | None = None
+    recognize: Callable[[dict[str, Any]], bool] = lambda _: False
+    entries: Callable[[Source], Entries] | None = None
+    detect: Callable[[Source], bool] = lambda _: False
+    write: Callable[[Results, TextIO], None] | None = None
+    is_output: Callable[[BinaryIO], bool] = lambda _: False
+    extension: str = ".jsonl"
+    in_pairs: bool = False
+
+
+def _read_own(fields: dict[str, Any], line: int) -> list[Record]:
+    return (read_conversation if is_conversation(fields) else _read_fields)(fields, line)
+
+
+def _is_qa(fields: dict[str, Any]) -> bool:
+    named = "video_name" in fields or "video_id" in fields
+    return named and "video" not in fields and not is_conversation(fields)
+
+
+_read_fields = named_fields("video", "question")
+_QA = {"id", "video_name", "question", "Q", "pred"}
+_GENERIC = {"video_name", "Q", "pred"}
+_PAIRS = {"video_name", "pred1", "pred2"}
+
+FORMATS = {
+    # ours: {"video", "question", ...}, or a conversation, of which the first turn is asked
+    "jsonl": Format(_read_own),
+    # MSVD-QA, MSRVTT-QA, TGIF-QA and ActivityNet-QA as Video-ChatGPT lays them out, reference
+    # answers in another file: {"video_name", "question", "question_id"}; written as {"id",
+    # "video_name", "question", "answer", "pred"}, and again "Q" and "A" for its script
+    "qa": Format(
+        named_fields("video_name", "question"),
+        _is_qa,
+        write=write_qa,
+        is_output=has_keys(_QA, _PAIRS),
+        extension=".json",
+    ),
+    "qa-lines": Format(
+        write=write_qa_lines, is_output=has_keys(_QA, _PAIRS, lines=True), extension=".qa.jsonl"
+    ),
+    # Video-ChatGPT's generative benchmark: {"video_name", "Q", "A"}, written with "pred"
+    "generic": Format(
+        named_fields("video_name", "Q"),
+        lambda fields: "Q" in fields and "question" not in fields,
+        write=write_generic,
+        is_output=has_keys(_GENERIC),
+        extension=".json",
+    ),
+    "generic-lines": Format(
+        write=write_generic_lines,
+        is_output=has_keys(_GENERIC, lines=True),
+        extension=".generic.jsonl",
+    ),
+    # Video-ChatGPT's consistency: {"video_name", "Q1", "Q2", "A"}, written with "pred1", "pred2"
+    "consistency": Format(
+        named_fields("video_name", *PAIR),
+        lambda fields: all(name in fields for name in PAIR),
+        write=write_pairs,
+        is_output=has_keys(_PAIRS),
+        extension=".json",
+        in_pairs=True,
+    ),
+    "consistency-lines": Format(
+        write=write_pair_lines,
+        is_output=has_keys(_PAIRS, lines=True),
+        extension=".consistency.jsonl",
+        in_pairs=True,
+    ),
+    # a table with a header; columns are named like the fields of the others
+    "csv": Format(
+        read_row,
+        entries=Table,
+        detect=is_table,
+        write=write_table,
+        is_output=is_result_table,
+        extension=".csv",
+    ),
+    # requests and responses of OpenAI's Batch API, with a video_url that is a local path
+    "openai": Format(
+        read_request,
+        is_request,
+        write=write_responses,
+        is_output=is_responses,
+        extension=".openai.jsonl",
+    ),
+}
+"""The record formats by name.
+
+The entries of `...-lines` are literals of Python, one a line, as the scripts of Video-LLaVA and
+Video-Panda read them.
+"""
+
+INPUT_FORMATS = tuple(name for name, row in FORMATS.items() if row.read)
+OUTPUT_FORMATS = tuple(FORMATS)
+
+
+def recognized(fields: dict[str, Any]) -> str:
+    """The name of the format of an entry: that of the last row that recognizes it, else "jsonl"."""
+    rows = reversed(FORMATS.items())
+    return next((name for name, row in rows if row.recognize(fields)), "jsonl")
+
+
+def check_output(questions: "Questions", name: str) -> None:
+    """Check that results of these questions can be written in a format.
+
+    Raises:
+        UsageError: There is no such format, or the questions are not in pairs.
+    """
+    if name not in OUTPUT_FORMATS:
+        raise UsageError(
+            f"there is no output format {name!r}", f"formats are {', '.join(OUTPUT_FORMATS)}"
+        )
+    if FORMATS[name].in_pairs and not questions.in_pairs:
+        raise UsageError(f"{questions.name} does not have two questions an entry: Q1 and Q2")
+
+
+def write_results(
+    questions: "Questions",
+    name: str,
+    digests: Sequence[int],
+    find: Callable[[int], Line | None],
+    out: TextIO,
+    *,
+    delimiter: str | None = None,
+) -> list[str]:
+    """Write all results of a run in the order of the questions, one at a time.
+
+    What has no answer is left out, as scoring scripts expect; only csv and openai hold errors.
+
+    Args:
+        questions: The questions.
+        name: One of `OUTPUT_FORMATS`, but not jsonl, which the others are made from.
+        digests: The digests of all records and bad lines; see `Index.digests`.
+        find: Returns the line of the results file with a digest, or None.
+        out: The file, opened with `newline=""`.
+        delimiter: The character between the cells of a table; None for that of the questions.
+
+    Returns:
+        What a user who scores the answers should know, a sentence each.
+
+    Raises:
+        UsageError: See `check_output`.
+        OSError: `out` cannot be written.
+    """
+    check_output(questions, name)
+    write = FORMATS[name].write
+    assert write is not None, "our own format is written line by line"
+    results = Results(questions, digests, find, delimiter or questions.delimiter)
+    write(results, out)
+    return results.notices
