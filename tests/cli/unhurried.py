@@ -21,5 +21,5 @@ def unhurried(read):
 
 if __name__ == "__main__":
     for reads in (torch_llama.TorchSequence, torch_branches.TorchSequenceBatch):
-        reads.read = unhurried(reads.read)
+        reads.append = unhurried(reads.append)
     main()

@@ -8,7 +8,7 @@ import torch
 
 from pandacli import Panda
 from pandacli.errors import ModelError
-from pandacli.inference.backends.torch.batch import GrowingLayer, growing_cache
+from pandacli.inference.backends.torch.kv_cache import GrowingLayer, new_cache
 from pandacli.inference.backends.torch.model import TorchBackend, TorchSequence
 from pandacli.modeling.configuration_videopanda import VideoPandaConfig
 from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
@@ -53,7 +53,7 @@ def test_what_is_cropped_is_forgotten(llama: TorchBackend, expected: torch.Tenso
 
 
 def test_a_cache_left_uneven_by_an_interrupt_is_cropped_to_one_length(panda: Panda) -> None:
-    cache = growing_cache(3)
+    cache = new_cache(3)
     kept = torch.randn(1, 2, 3, 4)
     for number, more in enumerate((2, 1, 0)):
         longer = torch.cat((kept, torch.randn(1, 2, more, 4)), 2)

@@ -12,49 +12,49 @@ from torch import Tensor
 
 
 class Sequence(Protocol):
-    """What a language model has read so far: its KV cache."""
+    """A text, frames included, with its KV cache."""
 
     @property
     def length(self) -> int:
-        """How many positions have been read."""
+        """How many positions the KV cache holds."""
         ...
 
     def prefill(self, embeddings: Tensor) -> None:
-        """Read embeddings (n, hidden_size), of text and of frames."""
+        """Append embeddings (n, hidden_size), of text and of frames."""
         ...
 
     def append(self, ids: list[int]) -> Tensor:
-        """Read ids of text; returns the logits (vocabulary,) of the token that comes next."""
+        """Append token ids; returns the logits (vocabulary,) of the next token."""
         ...
 
     def truncate(self, length: int) -> None:
-        """Forget all but the first `length` positions, also after an interrupted read."""
+        """Drop all but the first `length` positions, also after an interrupted `append`."""
         ...
 
     def fork(self) -> "Sequence":
-        """Another reading with the same past; what either reads, the other does not."""
+        """An independent sequence with the same content."""
         ...
 
     def batch(self, room: int) -> "SequenceBatch":
-        """Texts that go on from here and are read together.
+        """Sequences that go on from this one and are computed together.
 
-        This reading must not be used until they are closed; then it is as it was before.
+        This sequence must not be used until the batch is closed; then it is as it was before.
 
         Args:
-            room: How many positions they may have at once at most, all texts together, without
-                those that they share; they may be given less, see `SequenceBatch.room`.
+            room: The most positions of all sequences together, without the shared ones; the batch
+                may have less, see `SequenceBatch.room`.
 
         Raises:
-            DeviceError: There is no memory for them.
+            DeviceError: Out of memory.
         """
         ...
 
     def save(self, path: Path, length: int | None = None) -> None:
-        """Write what has been read into a file, for `Backend.restore`.
+        """Write the KV cache to a file, for `Backend.restore`.
 
         Args:
             path: The file.
-            length: Only so many positions, the first; None for all.
+            length: How many positions, from the first; None for all.
 
         Raises:
             OSError: The file cannot be written.
@@ -62,15 +62,15 @@ class Sequence(Protocol):
         ...
 
     def saved_bytes(self, length: int) -> int:
-        """What `save` would write of the first `length` positions, about."""
+        """About how many bytes `save` writes for the first `length` positions."""
         ...
 
 
 class SequenceBatch(Protocol):
-    """Texts that share a past, which is held once, and of which none sees the others.
+    """Sequences behind a shared prefix, which is held once; none sees another.
 
     Attributes:
-        room: How many positions they may have at once, without those that they share.
+        room: How many positions they may have together, without the shared ones.
         most_texts: How many there may be at once; None for any number.
     """
 
@@ -78,35 +78,35 @@ class SequenceBatch(Protocol):
     most_texts: int | None
 
     def append(self, texts: Mapping[int, list[int]]) -> Tensor:
-        """Read on in some of the texts, all in one pass.
+        """Append token ids to some of the sequences, all in one forward pass.
 
         Args:
-            texts: The ids to read, at least one each, by the number of their text. A number that
-                is not in use begins a text.
+            texts: At least one id for each, by the number of the sequence. A number that is not
+                in use starts a sequence.
 
         Returns:
-            (len(texts), vocabulary) the logits of the tokens that come next, in the order given.
+            (len(texts), vocabulary) the logits of the next tokens, in the order given.
         """
         ...
 
     def remove(self, text: int) -> None:
-        """Forget a text; its number may be used anew."""
+        """Drop a sequence; its number may be used again."""
         ...
 
     def close(self) -> None:
-        """Forget all texts and give the reading back; also after an interrupted read."""
+        """Drop all sequences and release the prefix; also after an interrupted `append`."""
         ...
 
 
 class Backend(Protocol):
-    """A Llama that reads embeddings and ids."""
+    """Computes a Llama."""
 
     def new_sequence(self) -> Sequence:
-        """A reading of nothing yet."""
+        """An empty sequence."""
         ...
 
     def restore(self, path: Path) -> Sequence:
-        """A reading that `Sequence.save` of the same model wrote.
+        """A sequence that `Sequence.save` of the same model wrote.
 
         Raises:
             ModelError: The file is damaged, or comes from another model.

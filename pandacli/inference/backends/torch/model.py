@@ -1,4 +1,4 @@
-"""The Llama in torch and transformers, whole or quantised, on the CPU or on one or more cards."""
+"""The torch backend: transformers' Llama, whole or quantised, on the CPU or on CUDA devices."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from pandacli.errors import ModelError
-from pandacli.inference.backends.torch.batch import (
+from pandacli.inference.backends.torch.batch import TorchSequenceBatch
+from pandacli.inference.backends.torch.kv_cache import (
     GrowingLayer,
-    TorchSequenceBatch,
-    growing_cache,
+    load_layers,
+    new_cache,
+    round_to_half,
+    save_layers,
     truncate,
 )
-from pandacli.prefix_cache.file import load_layers, round_to_half, save_layers
 from pandacli.quantization.int8 import every_remainder
 
 if TYPE_CHECKING:
@@ -24,13 +26,13 @@ if TYPE_CHECKING:
 
 
 class TorchBackend:
-    """The language model in a `VideoPandaForConditionalGeneration`.
+    """The `Backend` of a `VideoPandaForConditionalGeneration`.
 
     Args:
         model: The model; its video tower is not used here.
         half_prefix: Round the keys and values of embeddings (the prefix of a clip) to half
-            precision as soon as they are computed. They take half as much of the disk, and the
-            answers are the same whether a prefix was computed or loaded.
+            precision, so that they take half the disk and answers are the same whether a prefix
+            was computed or restored.
     """
 
     def __init__(
@@ -39,31 +41,31 @@ class TorchBackend:
         self._model, self._half_prefix = model, half_prefix
 
     def new_sequence(self) -> "TorchSequence":
-        """A reading of nothing yet."""
-        cache = growing_cache(len(self._model.model.layers))
+        """An empty sequence."""
+        cache = new_cache(len(self._model.model.layers))
         return TorchSequence(self._model, cache, half_prefix=self._half_prefix)
 
     def restore(self, path: Path) -> "TorchSequence":
-        """A reading that `TorchSequence.save` wrote.
+        """Load a sequence that `TorchSequence.save` wrote.
 
         Raises:
             ModelError: The file is damaged, or comes from a model of another shape.
         """
         model = self._model
-        cache = growing_cache(len(model.model.layers))
+        cache = new_cache(len(model.model.layers))
         shape = (1, model.config.num_key_value_heads, model.config.head_dim)
-        # the layers may be on several cards, and each has its keys and values beside it
-        beside = [layer.input_layernorm.weight for layer in model.model.layers]
+        # layers may be on several devices, each with its keys and values
+        weights = [layer.input_layernorm.weight for layer in model.model.layers]
         with torch.inference_mode():
-            for number, (keys, values) in enumerate(load_layers(path, len(beside))):
+            for number, (keys, values) in enumerate(load_layers(path, len(weights))):
                 if (*keys.shape[:2], keys.shape[3]) != shape or keys.shape != values.shape:
                     raise ModelError(f"{path} was saved by another model")
-                cache.update(keys.to(beside[number]), values.to(beside[number]), number)
+                cache.update(keys.to(weights[number]), values.to(weights[number]), number)
         return TorchSequence(model, cache, half_prefix=self._half_prefix)
 
 
 class TorchSequence:
-    """What a `TorchBackend` has read so far.
+    """A text with its KV cache (`Sequence`).
 
     Args:
         model: The model.
@@ -84,12 +86,12 @@ class TorchSequence:
 
     @property
     def length(self) -> int:
-        """How many positions have been read."""
+        """How many positions the KV cache holds."""
         return int(self._cache.get_seq_length())
 
     @torch.inference_mode()
     def prefill(self, embeddings: Tensor) -> None:
-        """Read embeddings (n, hidden_size); no token is predicted, so the head is left out."""
+        """Append embeddings (n, hidden_size), without computing logits."""
         inputs = embeddings[None].to(self._model.device)
         before = self.length
         self._model.model(inputs_embeds=inputs, cache=self._cache, use_cache=True)
@@ -100,7 +102,7 @@ class TorchSequence:
 
     @torch.inference_mode()
     def append(self, ids: list[int]) -> Tensor:
-        """Read ids of text; returns the logits (vocabulary,) of the token that comes next."""
+        """Append token ids; returns the logits (vocabulary,) of the next token."""
         inputs = torch.tensor([ids], device=self._model.device)
         with every_remainder():
             output = self._model(
@@ -110,19 +112,19 @@ class TorchSequence:
         return logits
 
     def truncate(self, length: int) -> None:
-        """Forget all but the first `length` positions, also after an interrupted read."""
+        """Drop all but the first `length` positions, also after an interrupted `append`."""
         truncate(self._layers(), length)
 
     def fork(self) -> "TorchSequence":
-        """Another reading with the same past, its keys and values copied."""
+        """An independent sequence with a copy of the KV cache."""
         return TorchSequence(self._model, deepcopy(self._cache), half_prefix=self._half_prefix)
 
     def batch(self, room: int) -> TorchSequenceBatch:
-        """Texts that go on from here, behind this reading's own keys and values."""
+        """Sequences that go on from here, in this sequence's own KV cache."""
         return TorchSequenceBatch(self._model, self._cache, self._layers(), room)
 
     def save(self, path: Path, length: int | None = None) -> None:
-        """Write keys and values to the bit; see `prefix_file`.
+        """Write keys and values to the bit; see `kv_cache`.
 
         Raises:
             OSError: The file cannot be written.
@@ -135,7 +137,7 @@ class TorchSequence:
             partial.unlink(missing_ok=True)
 
     def saved_bytes(self, length: int) -> int:
-        """What `save` would write of the first `length` positions, about."""
+        """About how many bytes `save` writes for the first `length` positions."""
         numbers = 0
         for layer in self._layers():
             assert layer.keys is not None
@@ -154,5 +156,5 @@ class TorchSequence:
 
     def _layers(self) -> list[GrowingLayer]:
         layers = [layer for layer in self._cache.layers if isinstance(layer, GrowingLayer)]
-        assert len(layers) == len(self._cache.layers)  # `growing_cache` has no others
+        assert len(layers) == len(self._cache.layers)  # `new_cache` has no others
         return layers
