@@ -61,7 +61,7 @@ def assert_weights_are(
         assert value.equal(tensors[name]), name
 
 
-def test_a_checkpoint_loaded_twice_gives_the_recorded_logits(tmp_path: Path) -> None:
+def test_loaded_checkpoint_gives_recorded_logits(tmp_path: Path) -> None:
     vectors = load_vectors("e2e_h64_16x9")
     config = config_of(**llama_sizes(vectors))
     write_config(tmp_path, config)
@@ -75,12 +75,12 @@ def test_a_checkpoint_loaded_twice_gives_the_recorded_logits(tmp_path: Path) -> 
     assert second.equal(first)
 
 
-def test_every_tensor_comes_from_the_shards(folder: Path, small_tensors: dict[str, Tensor]) -> None:
+def test_every_tensor_is_loaded_from_shards(folder: Path, small_tensors: dict[str, Tensor]) -> None:
     assert_weights_are(load(folder), small_tensors)
 
 
 @pytest.mark.parametrize("shards", [1, 5])
-def test_the_number_of_shards_does_not_matter(
+def test_any_number_of_shards_loads(
     tmp_path: Path, small_tensors: dict[str, Tensor], shards: int
 ) -> None:
     write_config(tmp_path, config_of(**SMALL))
@@ -88,19 +88,19 @@ def test_the_number_of_shards_does_not_matter(
     assert_weights_are(load(tmp_path), small_tensors)
 
 
-def test_a_single_bin_file_loads(tmp_path: Path, small_tensors: dict[str, Tensor]) -> None:
+def test_single_bin_file_loads(tmp_path: Path, small_tensors: dict[str, Tensor]) -> None:
     write_config(tmp_path, config_of(**SMALL))
     torch.save(small_tensors, tmp_path / "pytorch_model.bin")
     assert_weights_are(load(tmp_path), small_tensors)
 
 
-def test_a_bin_file_of_the_old_kind_loads(tmp_path: Path, small_tensors: dict[str, Tensor]) -> None:
+def test_legacy_bin_file_loads(tmp_path: Path, small_tensors: dict[str, Tensor]) -> None:
     write_config(tmp_path, config_of(**SMALL))
     torch.save(small_tensors, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=False)
     assert_weights_are(load(tmp_path), small_tensors)
 
 
-def test_safetensors_that_kept_only_the_aliases_load(
+def test_safetensors_with_aliases_only_load(
     tmp_path: Path, small_tensors: dict[str, Tensor]
 ) -> None:
     write_config(tmp_path, config_of(**SMALL))
@@ -109,7 +109,7 @@ def test_safetensors_that_kept_only_the_aliases_load(
 
 
 @pytest.mark.parametrize("kind", ["bin", "safetensors"])
-def test_our_name_wins_over_an_alias(
+def test_own_name_wins_over_alias(
     unshared: tuple[Path, dict[str, Tensor]], small_tensors: dict[str, Tensor], kind: str
 ) -> None:
     folder, tensors = unshared
@@ -132,11 +132,11 @@ def test_safetensors_are_preferred_to_bin(folder: Path, small_tensors: dict[str,
     assert_weights_are(load(folder), small_tensors)
 
 
-def test_a_subfolder_can_be_named(small_tensors: dict[str, Tensor], folder: Path) -> None:
+def test_subfolder_loads(small_tensors: dict[str, Tensor], folder: Path) -> None:
     assert_weights_are(load(folder.parent, subfolder=folder.name), small_tensors)
 
 
-def test_teachers_are_left_out_of_memory(tmp_path: Path) -> None:
+def test_teachers_are_not_read(tmp_path: Path) -> None:
     config = config_of(**SMALL)
     write_config(tmp_path, config)
     write_bin_shards(tmp_path, tensors_of(config, teacher_megabytes=64))
@@ -164,7 +164,7 @@ print(peak() - before)
 
 
 @pytest.mark.parametrize("model_type", ["videopanda", "eve"])
-def test_the_configuration_keeps_sizes_and_nothing_else(folder: Path, model_type: str) -> None:
+def test_config_keeps_sizes_only(folder: Path, model_type: str) -> None:
     write_config(folder, config_of(**SMALL, model_type=model_type))
     for config in (AutoConfig.from_pretrained(folder), load(folder).config):
         assert isinstance(config, VideoPandaConfig)
@@ -175,26 +175,26 @@ def test_the_configuration_keeps_sizes_and_nothing_else(folder: Path, model_type
         assert not [name for name in config.to_dict() if "mm_" in name or "teacher" in name]
 
 
-def test_the_base_checkpoint_loads_too(folder: Path, small_tensors: dict[str, Tensor]) -> None:
+def test_base_checkpoint_loads(folder: Path, small_tensors: dict[str, Tensor]) -> None:
     write_config(folder, config_of(**SMALL, model_type="eve"))
     assert_weights_are(load(folder), small_tensors)
     assert_weights_are(AutoModelForImageTextToText.from_pretrained(folder), small_tensors)
 
 
-def test_the_stored_type_is_kept_unless_another_is_asked_for(folder: Path) -> None:
+def test_stored_dtype_is_kept_by_default(folder: Path) -> None:
     write_config(folder, config_of(**SMALL, torch_dtype="bfloat16"))
     assert load(folder).dtype == torch.bfloat16
     assert load(folder, dtype=torch.float16).dtype == torch.float16
     assert load(folder, dtype="float32").lm_head.weight.dtype == torch.float32
 
 
-def test_fields_of_the_configuration_can_be_changed_on_the_way(folder: Path) -> None:
+def test_config_fields_can_be_overridden(folder: Path) -> None:
     model = load(folder, max_position_embeddings=128, attn_implementation="eager")
     assert model.config.max_position_embeddings == 128
     assert model.config._attn_implementation == "eager"
 
 
-def test_a_sampling_default_beside_greedy_decoding_can_be_saved_again(
+def test_temperature_with_greedy_decoding_can_be_saved(
     folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     model = load(folder)
@@ -202,7 +202,7 @@ def test_a_sampling_default_beside_greedy_decoding_can_be_saved_again(
     model.save_pretrained(tmp_path_factory.mktemp("saved"))
 
 
-def test_loading_details_are_given_when_asked_for(folder: Path) -> None:
+def test_output_loading_info_is_returned(folder: Path) -> None:
     _, details = load(folder, output_loading_info=True)
     assert not details["missing_keys"]
     assert not details["unexpected_keys"]
@@ -219,7 +219,7 @@ def test_missing_tensors_are_named(unshared: tuple[Path, dict[str, Tensor]]) -> 
     assert "\n" not in e.value.message
 
 
-def test_tensors_of_another_shape_are_named(unshared: tuple[Path, dict[str, Tensor]]) -> None:
+def test_wrong_shape_is_named(unshared: tuple[Path, dict[str, Tensor]]) -> None:
     folder, tensors = unshared
     tensors["lm_head.weight"] = torch.zeros(65, 16)
     write_bin_shards(folder, tensors)
@@ -227,7 +227,7 @@ def test_tensors_of_another_shape_are_named(unshared: tuple[Path, dict[str, Tens
         load(folder)
 
 
-def test_tensors_of_whole_numbers_are_refused(unshared: tuple[Path, dict[str, Tensor]]) -> None:
+def test_integer_tensor_is_refused(unshared: tuple[Path, dict[str, Tensor]]) -> None:
     folder, tensors = unshared
     tensors["lm_head.weight"] = torch.zeros(64, 16, dtype=torch.int8)
     write_bin_shards(folder, tensors)
@@ -235,7 +235,7 @@ def test_tensors_of_whole_numbers_are_refused(unshared: tuple[Path, dict[str, Te
         load(folder)
 
 
-def test_unknown_tensors_are_warned_of(
+def test_unknown_tensors_are_logged(
     folder: Path, small_tensors: dict[str, Tensor], caplog: pytest.LogCaptureFixture
 ) -> None:
     write_bin_shards(folder, small_tensors | {"model.extra.weight": torch.zeros(2)})
@@ -245,7 +245,7 @@ def test_unknown_tensors_are_warned_of(
     assert "model.extra.weight" in caplog.text
 
 
-def test_nothing_is_warned_of_in_an_official_folder(
+def test_official_folder_logs_nothing(
     folder: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -265,7 +265,7 @@ class Bomb:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_file_that_would_run_code_is_refused(folder: Path, zipped: bool) -> None:
+def test_code_in_pickle_is_refused(folder: Path, zipped: bool) -> None:
     trap = folder / "owned"
     shard = next(folder.glob("*.bin"))
     torch.save({"model.norm.weight": Bomb(trap)}, shard, _use_new_zipfile_serialization=zipped)
@@ -287,7 +287,7 @@ def test_a_file_that_would_run_code_is_refused(folder: Path, zipped: bool) -> No
     ],
 )
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickle_that_could_take_any_memory_is_not_opened(
+def test_memory_bomb_pickle_is_not_opened(
     folder: Path, monkeypatch: pytest.MonkeyPatch, stored: bytes, zipped: bool
 ) -> None:
     shard = sorted(folder.glob("*.bin"))[0]
@@ -308,7 +308,7 @@ def test_a_pickle_that_could_take_any_memory_is_not_opened(
     "content",
     [b"", b"not weights at all", b"PK\x03\x04half a zip", pickle.dumps({"a": 1}), b"\x80\x02."],
 )
-def test_a_shard_that_is_none_is_named(folder: Path, content: bytes) -> None:
+def test_damaged_shard_is_named(folder: Path, content: bytes) -> None:
     shard = sorted(folder.glob("*.bin"))[1]
     shard.write_bytes(content)
     with pytest.raises(ModelError, match=shard.name):
@@ -317,7 +317,7 @@ def test_a_shard_that_is_none_is_named(folder: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize("kept", [0.01, 0.5, 0.99])
 @pytest.mark.parametrize("kind", ["bin", "safetensors"])
-def test_a_half_written_file_is_named(
+def test_truncated_file_is_named(
     folder: Path, small_tensors: dict[str, Tensor], kind: str, kept: float
 ) -> None:
     if kind == "safetensors":
@@ -329,7 +329,7 @@ def test_a_half_written_file_is_named(
         load(folder)
 
 
-def test_a_file_that_holds_a_list_is_named(folder: Path) -> None:
+def test_bin_file_with_list_is_named(folder: Path) -> None:
     shard = next(folder.glob("*.bin"))
     torch.save([torch.zeros(2)], shard)
     with pytest.raises(ModelError, match=r"does not hold named tensors"):
@@ -342,7 +342,7 @@ def test_missing_shards_are_named(folder: Path) -> None:
         load(folder)
 
 
-def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
+def test_folder_without_weights_is_refused(tmp_path: Path) -> None:
     write_config(tmp_path, config_of(**SMALL))
     with pytest.raises(ModelError, match="no weights in"):
         load(tmp_path)
@@ -356,7 +356,7 @@ def test_damaged_json_is_named(folder: Path, name: str, content: bytes) -> None:
         load(folder)
 
 
-def test_a_damaged_generation_config_is_named(folder: Path) -> None:
+def test_damaged_generation_config_is_named(folder: Path) -> None:
     (folder / "generation_config.json").write_bytes(b"{")
     with pytest.raises(ModelError, match=r"generation_config\.json"):
         load(folder)
@@ -374,26 +374,26 @@ def test_a_damaged_generation_config_is_named(folder: Path) -> None:
         {"max_length": 1e999},
     ],
 )
-def test_a_generation_config_that_cannot_be_is_named(folder: Path, fields: dict[str, Any]) -> None:
+def test_invalid_generation_config_is_named(folder: Path, fields: dict[str, Any]) -> None:
     (folder / "generation_config.json").write_text(json.dumps(fields))
     with pytest.raises(ModelError, match=r"generation_config\.json"):
         load(folder)
 
 
-def test_ids_out_of_range_in_a_generation_config_stand_for_none(folder: Path) -> None:
+def test_out_of_range_ids_in_generation_config_are_dropped(folder: Path) -> None:
     fields = {"eos_token_id": 2, "pad_token_id": 32000, "bos_token_id": "x"}
     (folder / "generation_config.json").write_text(json.dumps(fields))
     generation = load(folder).generation_config
     assert (generation.eos_token_id, generation.pad_token_id) == (2, None)
 
 
-def test_a_dangling_link_beside_the_weights_does_no_harm(folder: Path) -> None:
+def test_dangling_link_is_ignored(folder: Path) -> None:
     (folder / "old.bin").symlink_to(folder / "gone")
     load(folder)
 
 
 @pytest.mark.parametrize("error", [MemoryError, torch.OutOfMemoryError])
-def test_lack_of_memory_is_not_taken_for_a_damaged_file(
+def test_out_of_memory_is_no_damaged_file(
     folder: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -404,7 +404,7 @@ def test_lack_of_memory_is_not_taken_for_a_damaged_file(
         load(folder)
 
 
-def test_what_names_code_in_a_generation_config_is_ignored(folder: Path) -> None:
+def test_code_names_in_generation_config_are_ignored(folder: Path) -> None:
     fields = {
         "custom_generate": "evil/repo",
         "cache_implementation": "evil",
@@ -417,13 +417,13 @@ def test_what_names_code_in_a_generation_config_is_ignored(folder: Path) -> None
 
 
 @pytest.mark.parametrize("index", [{}, {"weight_map": {}}, {"weight_map": ["a"]}])
-def test_an_index_without_places_is_refused(folder: Path, index: dict[str, Any]) -> None:
+def test_index_without_weight_map_is_refused(folder: Path, index: dict[str, Any]) -> None:
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
     with pytest.raises(ModelError, match="does not say where"):
         load(folder)
 
 
-def test_an_index_cannot_point_outside_its_folder(folder: Path) -> None:
+def test_index_outside_folder_is_refused(folder: Path) -> None:
     index = {"weight_map": {"lm_head.weight": "../secret.bin"}}
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
     with pytest.raises(ModelError, match="outside its folder"):
@@ -439,9 +439,7 @@ def test_an_index_cannot_point_outside_its_folder(folder: Path) -> None:
         ({"video_hidden_size": 30}, "video_hidden_size 30"),
     ],
 )
-def test_a_configuration_that_cannot_be_is_explained(
-    folder: Path, changed: dict[str, Any], message: str
-) -> None:
+def test_invalid_config_is_explained(folder: Path, changed: dict[str, Any], message: str) -> None:
     write_config(folder, config_of(**{**SMALL, **changed}))
     with pytest.raises(ModelError, match=message) as e:
         load(folder)
@@ -449,9 +447,7 @@ def test_a_configuration_that_cannot_be_is_explained(
 
 
 @pytest.mark.parametrize("subfolder", ["videopanda_fitu", "videopanda_prtr1"])
-def test_the_published_configurations_give_the_sizes_of_the_paper(
-    tmp_path: Path, subfolder: str
-) -> None:
+def test_published_configs_give_paper_sizes(tmp_path: Path, subfolder: str) -> None:
     (tmp_path / "config.json").write_bytes(published_config(subfolder))
     config = AutoConfig.from_pretrained(tmp_path)
     assert isinstance(config, VideoPandaConfig)
@@ -466,7 +462,7 @@ def test_the_published_configurations_give_the_sizes_of_the_paper(
     assert not [name for name in left_out if hasattr(config, name)]
 
 
-def test_the_published_tokenizer_settings_are_read(tmp_path: Path) -> None:
+def test_published_tokenizer_settings_are_read(tmp_path: Path) -> None:
     shutil.copy(bundled_checkpoint(MODELS["tiny"]) / "tokenizer.model", tmp_path)
     (tmp_path / "tokenizer_config.json").write_bytes(TOKENIZER_CONFIG)
     (tmp_path / "special_tokens_map.json").write_bytes(SPECIAL_TOKENS_MAP)
@@ -510,9 +506,7 @@ def test_the_published_tokenizer_settings_are_read(tmp_path: Path) -> None:
         ("quantization_config", "bitsandbytes"),
     ],
 )
-def test_values_that_no_model_has_are_refused_by_name(
-    folder: Path, name: str, value: object
-) -> None:
+def test_out_of_bounds_values_are_refused_by_name(folder: Path, name: str, value: object) -> None:
     write_config(folder, config_of(**{**SMALL, name: value}))
     with pytest.raises(ModelError, match=r"config\.json cannot be used") as e:
         load(folder)
@@ -523,7 +517,7 @@ def test_values_that_no_model_has_are_refused_by_name(
     ("name", "value"),
     [("num_frames", -1), ("num_frames", 10**9), ("image_size", 4096), ("video_num_heads", 0)],
 )
-def test_sizes_of_stab_are_bounded_too(tmp_path: Path, name: str, value: int) -> None:
+def test_stab_sizes_are_bounded(tmp_path: Path, name: str, value: int) -> None:
     fields = {"model_type": "videopanda", **SMALL, name: value}
     del fields["mm_hidden_size"]  # of the official layout, which has no such fields
     (tmp_path / "config.json").write_text(json.dumps(fields))
@@ -531,13 +525,13 @@ def test_sizes_of_stab_are_bounded_too(tmp_path: Path, name: str, value: int) ->
         read_config(tmp_path)
 
 
-def test_a_model_far_larger_than_its_files_is_refused_unbuilt(folder: Path) -> None:
+def test_model_larger_than_its_files_is_refused(folder: Path) -> None:
     write_config(folder, config_of(**SMALL | {"num_hidden_layers": 500, "intermediate_size": 999}))
     with pytest.raises(ModelError, match=r"model of [\d,]+ parameters, and the weights beside it"):
         read_config(folder)
 
 
-def test_fields_that_name_code_or_cost_without_use_are_ignored(
+def test_code_and_training_fields_are_ignored(
     folder: Path, small_tensors: dict[str, Tensor]
 ) -> None:
     hostile = {
@@ -560,7 +554,7 @@ def test_fields_that_name_code_or_cost_without_use_are_ignored(
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e300])
 @pytest.mark.parametrize("kind", ["bin", "safetensors"])
-def test_weights_that_are_no_numbers_are_named(
+def test_non_finite_weights_are_named(
     unshared: tuple[Path, dict[str, Tensor]], kind: str, value: float
 ) -> None:
     folder, tensors = unshared
@@ -587,7 +581,7 @@ def test_weights_that_are_no_numbers_are_named(
     ],
 )
 @pytest.mark.filterwarnings("ignore")  # of torch, over what is built here
-def test_only_dense_tensors_of_common_types_are_weights(
+def test_unusual_tensors_are_refused(
     unshared: tuple[Path, dict[str, Tensor]], make: Callable[[Tensor], Tensor]
 ) -> None:
     folder, tensors = unshared
@@ -596,7 +590,7 @@ def test_only_dense_tensors_of_common_types_are_weights(
         load(folder)
 
 
-def test_a_tensor_in_two_files_is_refused(folder: Path, small_tensors: dict[str, Tensor]) -> None:
+def test_tensor_in_two_files_is_refused(folder: Path, small_tensors: dict[str, Tensor]) -> None:
     shard = sorted(folder.glob("*.bin"))[0]
     torch.save(small_tensors, shard)
     with pytest.raises(ModelError, match=r"is in .* and in"):
@@ -604,7 +598,7 @@ def test_a_tensor_in_two_files_is_refused(folder: Path, small_tensors: dict[str,
 
 
 @pytest.mark.parametrize("name", ["data.pkl", "data/0"])
-def test_a_bin_file_with_compressed_entries_is_not_opened(
+def test_compressed_bin_file_is_not_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     write_config(tmp_path, config_of(**SMALL))
@@ -618,9 +612,7 @@ def test_a_bin_file_with_compressed_entries_is_not_opened(
 
 
 @pytest.mark.parametrize("form", ["8bit", "4bit"])
-def test_layers_that_bitsandbytes_quantised_load_as_they_are_stored(
-    tmp_path: Path, form: str
-) -> None:
+def test_bitsandbytes_layers_load_as_stored(tmp_path: Path, form: str) -> None:
     stored = quantised_folder(tmp_path, form)
     loaded = load(tmp_path).state_dict()
     assert loaded.keys() == stored.keys()
@@ -638,7 +630,7 @@ def test_layers_that_bitsandbytes_quantised_load_as_they_are_stored(
         "model.layers.0.self_attn.q_proj.weight",
     ],
 )
-def test_no_weight_beside_or_in_quantised_layers_is_made_up(
+def test_missing_parts_of_quantised_layers_are_refused(
     tmp_path: Path, form: str, name: str
 ) -> None:
     stored = quantised_folder(tmp_path, form)

@@ -21,7 +21,7 @@ def case(request: pytest.FixtureRequest) -> Case:
     return model, vectors
 
 
-def test_prompts_embed_as_recorded(case: Case) -> None:
+def test_embedded_prompts_equal_recorded(case: Case) -> None:
     model, vectors = case
     with torch.no_grad():
         (embedded,) = model.embed_prompt(
@@ -36,13 +36,13 @@ def test_prompts_embed_as_recorded(case: Case) -> None:
     )
 
 
-def test_logits_are_the_recorded_ones(case: Case) -> None:
+def test_logits_equal_recorded(case: Case) -> None:
     model, vectors = case
     wanted = vectors.tensors["last_logits"]
     torch.testing.assert_close(last_logits(model, vectors), wanted, atol=1e-3, rtol=0)
 
 
-def test_greedy_tokens_are_the_recorded_ones(case: Case) -> None:
+def test_greedy_tokens_equal_recorded(case: Case) -> None:
     model, vectors = case
     ids = vectors.tensors["input_ids"].unsqueeze(0)
     generated = model.generate(

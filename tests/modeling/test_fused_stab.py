@@ -224,7 +224,7 @@ def test_fused_weights_are_not_in_state_dict(model: VideoPandaModel) -> None:
     assert list(model.state_dict()) == names
 
 
-def test_weights_that_cannot_be_watched_are_not_fused() -> None:
+def test_inference_tensors_are_not_fused() -> None:
     with torch.inference_mode():
         model = new_model()
         before = fused(model, video(8, WIDE, ALL))

@@ -376,7 +376,7 @@ def draws(
 
 
 @each_road
-def test_damage_is_refused_or_changes_no_weight(
+def test_damaged_checkpoint_is_refused_or_unchanged(
     whole: Callable[[str], Path], road: str, tmp_path: Path
 ) -> None:
     loaded = [done for _, done in draws(whole(road), road, tmp_path, range(60), look)]
@@ -385,7 +385,7 @@ def test_damage_is_refused_or_changes_no_weight(
 
 @pytest.mark.slow
 @each_road
-def test_no_model_is_made_of_damaged_weights(
+def test_damaged_weights_build_no_model(
     whole: Callable[[str], Path], road: str, tmp_path: Path
 ) -> None:
     loaded = [done for _, done in draws(whole(road), road, tmp_path, range(1000, 1100), load)]

@@ -32,25 +32,25 @@ def error(weight: Tensor, inputs: Tensor) -> float:
     return float(((given - wanted).norm(dim=-1) / wanted.norm(dim=-1)).max())
 
 
-def test_a_row_is_rounded_by_half_a_step_at_most(weight: Tensor) -> None:
+def test_row_rounding_error_is_half_a_step(weight: Tensor) -> None:
     rows, scale = quantize_rows(weight)
     assert ((rows * scale[:, None] - weight).abs() <= scale[:, None] * 0.501).all()
     assert rows.abs().amax(1).eq(127).all()
 
 
-def test_a_row_of_zeros_stays_zero() -> None:
+def test_zero_row_stays_zero() -> None:
     rows, scale = quantize_rows(torch.zeros(2, 8))
     assert not rows.any()
     assert scale.isfinite().all()
 
 
 @pytest.mark.usefixtures("_every_cpu")
-def test_many_tokens_are_within_two_percent(weight: Tensor) -> None:
+def test_many_tokens_error_below_two_percent(weight: Tensor) -> None:
     assert 0.01 < error(weight, tokens(3, 70)) < 0.03
 
 
 @pytest.mark.usefixtures("_every_cpu")
-def test_few_tokens_lose_nothing_to_their_own_rounding(weight: Tensor) -> None:
+def test_few_tokens_have_no_activation_error(weight: Tensor) -> None:
     rows, scale = quantize_rows(weight)
     inputs = tokens(7)
     given, wanted = Int8Linear(rows, scale)(inputs), inputs @ (rows * scale[:, None]).T
@@ -58,7 +58,7 @@ def test_few_tokens_lose_nothing_to_their_own_rounding(weight: Tensor) -> None:
 
 
 @pytest.mark.usefixtures("_every_cpu")
-def test_a_token_of_text_is_the_same_alone_and_among_many(weight: Tensor) -> None:
+def test_token_result_is_independent_of_batch(weight: Tensor) -> None:
     layer, inputs = Int8Linear(*quantize_rows(weight)), tokens(200)
     with every_remainder():
         among, alone = layer(inputs), torch.cat([layer(token[None]) for token in inputs])
@@ -66,19 +66,19 @@ def test_a_token_of_text_is_the_same_alone_and_among_many(weight: Tensor) -> Non
     assert float((layer(inputs) - alone).norm() / alone.norm()) > 1e-3
 
 
-def test_sums_of_the_largest_numbers_are_right() -> None:
+def test_largest_values_do_not_saturate() -> None:
     ones = torch.ones(64, 1024)
     given = Int8Linear(*quantize_rows(ones))(torch.cat((ones[:2], -ones)))
     assert torch.allclose(given[0], torch.tensor(1024.0), rtol=1e-3)
     assert torch.allclose(given[-1], torch.tensor(-1024.0), rtol=1e-3)
 
 
-def test_each_token_has_a_scale_of_its_own(weight: Tensor) -> None:
+def test_each_token_has_its_own_scale(weight: Tensor) -> None:
     sizes = torch.tensor([1e-4, 1.0, 1e4])[:, None]
     assert error(weight, tokens(3) * sizes) < 0.02
 
 
-def test_a_channel_far_larger_than_the_rest_does_not_drown_them(weight: Tensor) -> None:
+def test_outlier_channel_keeps_precision_of_others(weight: Tensor) -> None:
     inputs = tokens(4)
     inputs[1:, 5] = 1000
     calm = inputs.clone()
@@ -89,11 +89,11 @@ def test_a_channel_far_larger_than_the_rest_does_not_drown_them(weight: Tensor) 
     assert float((rest - wanted).norm() / wanted.norm()) < 0.03
 
 
-def test_nothing_in_gives_nothing(weight: Tensor) -> None:
+def test_empty_input_gives_empty_output(weight: Tensor) -> None:
     assert not Int8Linear(*quantize_rows(weight))(torch.zeros(1, 2, WIDTH)).any()
 
 
-def test_the_shape_is_that_of_a_linear_layer(weight: Tensor) -> None:
+def test_output_shape_equals_linear(weight: Tensor) -> None:
     layer = Int8Linear(*quantize_rows(weight))
     assert layer(tokens(2, 3)).shape == (2, 3, ROWS)
     assert repr(layer) == f"Int8Linear(in_features={WIDTH}, out_features={ROWS})"

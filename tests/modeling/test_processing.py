@@ -29,7 +29,7 @@ def frames(count: int = 8, height: int = 90, width: int = 160) -> NDArray[np.uin
     return rng.integers(0, 256, (count, height, width, 3), np.uint8)
 
 
-def test_a_question_and_a_clip_become_the_input_of_the_model(small: VideoPandaProcessor) -> None:
+def test_question_and_clip_give_model_input(small: VideoPandaProcessor) -> None:
     inputs = small(text="what?", videos=frames())
     assert inputs["input_ids"].tolist() == [encode_prompt([("what?", None)], small.tokenizer)]
     assert inputs["attention_mask"].tolist() == [[1] * inputs["input_ids"].shape[1]]
@@ -43,26 +43,26 @@ def test_frames_may_be_a_tensor(small: VideoPandaProcessor) -> None:
     assert inputs["pixel_values"].equal(small(text="what?", videos=frames())["pixel_values"])
 
 
-def test_prepared_pixels_are_taken_as_they_are(small: VideoPandaProcessor) -> None:
+def test_pixel_values_are_passed_through(small: VideoPandaProcessor) -> None:
     pixels = preprocess(frames(3), image_size=112, patch_size=7)
     for given in (pixels, pixels.unsqueeze(0)):
         inputs = small(text="what?", pixel_values=given)
         assert inputs["pixel_values"].equal(pixels.unsqueeze(0))
 
 
-def test_pictures_alone_can_be_prepared(small: VideoPandaProcessor) -> None:
+def test_videos_without_text_give_pixel_values(small: VideoPandaProcessor) -> None:
     inputs = small(videos=[frames(2), frames(8, 50, 50)])
     assert list(inputs) == ["pixel_values"]
     assert inputs["pixel_values"].shape == (2, 8, 4, 112, 112)
 
 
-def test_a_single_picture_can_go_through_the_image_branch(small: VideoPandaProcessor) -> None:
+def test_single_image_uses_image_branch(small: VideoPandaProcessor) -> None:
     inputs = small(text="what?", videos=frames(1), num_frames=1)
     assert inputs["pixel_values"].shape == (1, 1, 4, 112, 112)
     assert (inputs["input_ids"] == -200).sum() == 1
 
 
-def test_a_conversation_can_take_the_place_of_a_question(small: VideoPandaProcessor) -> None:
+def test_conversation_is_accepted_as_text(small: VideoPandaProcessor) -> None:
     turns = [("what?", "a panda"), ("why?", None)]
     inputs = small(text=[turns], videos=frames(), system="Be brief.")
     wanted = encode_prompt(turns, small.tokenizer, "Be brief.")
@@ -70,7 +70,7 @@ def test_a_conversation_can_take_the_place_of_a_question(small: VideoPandaProces
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_shorter_prompts_are_filled_up(small: VideoPandaProcessor, side: str) -> None:
+def test_shorter_prompts_are_padded(small: VideoPandaProcessor, side: str) -> None:
     questions = ["why?", "what does the panda do there, and why?"]
     inputs = small(text=questions, videos=[frames(), frames(4)], padding_side=side)
     for row, question in enumerate(questions):
@@ -82,7 +82,7 @@ def test_shorter_prompts_are_filled_up(small: VideoPandaProcessor, side: str) ->
     assert 0 in short
 
 
-def test_generated_ids_become_text(small: VideoPandaProcessor) -> None:
+def test_generated_ids_are_decoded(small: VideoPandaProcessor) -> None:
     hello = small.tokenizer.encode("hello there")
     assert small.decode([-200, *hello, 2], skip_special_tokens=True) == "hello there"
     assert small.batch_decode(torch.tensor([[*hello, 2], [*hello, 0]])) == ["hello there"] * 2
@@ -101,14 +101,14 @@ def test_generated_ids_become_text(small: VideoPandaProcessor) -> None:
         ({"text": "q", "videos": frames(), "return_tensors": "np"}, "'np'"),
     ],
 )
-def test_what_does_not_go_together_is_refused(
+def test_inconsistent_arguments_are_refused(
     small: VideoPandaProcessor, arguments: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         small(**arguments)
 
 
-def test_saving_and_loading_keeps_everything(small: VideoPandaProcessor, tmp_path: Path) -> None:
+def test_save_and_load_round_trip(small: VideoPandaProcessor, tmp_path: Path) -> None:
     small.tokenizer.legacy = True
     small.num_frames = 16
     small.save_pretrained(tmp_path)
@@ -123,7 +123,7 @@ def test_saving_and_loading_keeps_everything(small: VideoPandaProcessor, tmp_pat
         assert loaded.tokenizer.encode("hello") == small.tokenizer.encode("hello")
 
 
-def test_an_official_folder_gives_a_processor(sentencepiece_file: Path, tmp_path: Path) -> None:
+def test_official_folder_gives_processor(sentencepiece_file: Path, tmp_path: Path) -> None:
     write_config(tmp_path, config_of(**SMALL))
     (tmp_path / "tokenizer.model").write_bytes(sentencepiece_file.read_bytes())
     (tmp_path / "tokenizer_config.json").write_text(
@@ -134,13 +134,13 @@ def test_an_official_folder_gives_a_processor(sentencepiece_file: Path, tmp_path
     assert (loaded.image_size, loaded.patch_size, loaded.num_frames) == (448, 14, 8)
 
 
-def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+def test_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="nowhere"):
         VideoPandaProcessor.from_pretrained(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("content", ["{", '{"image_size": "wide"}', '{"image_size": 0}'])
-def test_a_damaged_folder_is_explained(
+def test_damaged_folder_is_explained(
     small: VideoPandaProcessor, tmp_path: Path, content: str
 ) -> None:
     small.save_pretrained(tmp_path)

@@ -90,13 +90,13 @@ def ids_of_string(prompt: str, processor: SentencePieceProcessor, legacy: bool) 
     return ids
 
 
-def test_prompts_equal_the_official_ones(prompt_vectors: dict[str, Any]) -> None:
+def test_prompts_equal_official(prompt_vectors: dict[str, Any]) -> None:
     for case in prompt_vectors["cases"]:
         assert build_prompt(case["turns"]) == case["prompt"], case["id"]
 
 
 @pytest.mark.parametrize("legacy", [True, False])
-def test_ids_equal_the_official_ones(prompt_vectors: dict[str, Any], legacy: bool) -> None:
+def test_ids_equal_official(prompt_vectors: dict[str, Any], legacy: bool) -> None:
     llama = RecordedLlama(prompt_vectors["cases"])
     wanted = "ids_legacy" if legacy else "ids_nonlegacy"
     cases = list(filter(is_plain, prompt_vectors["cases"]))
@@ -106,7 +106,7 @@ def test_ids_equal_the_official_ones(prompt_vectors: dict[str, Any], legacy: boo
 
 
 @pytest.mark.parametrize("legacy", [True, False])
-def test_ids_follow_the_rule_with_another_tokenizer(
+def test_ids_equal_rule_with_other_tokenizer(
     prompt_vectors: dict[str, Any], processor: SentencePieceProcessor, legacy: bool
 ) -> None:
     for case in filter(is_plain, prompt_vectors["cases"]):
@@ -115,7 +115,7 @@ def test_ids_follow_the_rule_with_another_tokenizer(
 
 
 @pytest.mark.parametrize("legacy", [True, False])
-def test_nothing_typed_is_a_control_token(
+def test_user_text_is_never_a_control_token(
     prompt_vectors: dict[str, Any], processor: SentencePieceProcessor, legacy: bool
 ) -> None:
     cases = [case for case in prompt_vectors["cases"] if not is_plain(case)]
@@ -149,9 +149,7 @@ def official_form(turns: list[tuple[str, str | None]]) -> str:
 
 
 @pytest.mark.parametrize("legacy", [True, False])
-def test_empty_questions_and_answers_leave_no_space(
-    processor: SentencePieceProcessor, legacy: bool
-) -> None:
+def test_empty_turns_leave_no_space(processor: SentencePieceProcessor, legacy: bool) -> None:
     for turns in conversations(300):
         prompt = build_prompt(turns, "S")
         assert prompt == f"S {official_form(turns)}"
@@ -169,18 +167,18 @@ def test_empty_questions_and_answers_leave_no_space(
         ([("a", "b"), (" ", None)], "b</s>USER:   ASSISTANT:"),
     ],
 )
-def test_an_empty_message_is_its_role_alone(turns: list[Any], end: str) -> None:
+def test_empty_message_is_role_only(turns: list[Any], end: str) -> None:
     assert build_prompt(turns).endswith(end)
 
 
-def test_what_was_typed_can_be_read_back(processor: SentencePieceProcessor) -> None:
+def test_user_text_decodes_unchanged(processor: SentencePieceProcessor) -> None:
     question = "is <image> or </s> or <unk> in <s>?"
     ids = encode_prompt([(question, None)], processor)
     tail = ids[ids.index(FRAME_SLOT) + 8 :]
     assert processor.decode(tail) == f"\n{question} ASSISTANT:"
 
 
-def test_legacy_changes_only_text_right_after_an_answer(processor: SentencePieceProcessor) -> None:
+def test_legacy_changes_only_text_after_answer(processor: SentencePieceProcessor) -> None:
     turns = [("what?", "a panda"), ("why?", None)]
     new = encode_prompt(turns, processor, legacy=False)
     old = encode_prompt(turns, processor, legacy=True)
@@ -192,7 +190,7 @@ def test_legacy_changes_only_text_right_after_an_answer(processor: SentencePiece
 
 @pytest.mark.parametrize("num_frames", [1, 8, 16])
 @pytest.mark.parametrize("system", [None, "", "Be brief."])
-def test_all_conversations_start_with_the_prefix(
+def test_conversations_start_with_prefix(
     prompt_vectors: dict[str, Any],
     processor: SentencePieceProcessor,
     system: str | None,
@@ -207,7 +205,7 @@ def test_all_conversations_start_with_the_prefix(
         assert FRAME_SLOT not in ids[len(prefix) :]
 
 
-def test_a_later_turn_continues_the_ids_of_the_one_before(
+def test_next_turn_extends_ids(
     processor: SentencePieceProcessor,
 ) -> None:
     first = encode_prompt([("what?", None)], processor)
@@ -215,26 +213,26 @@ def test_a_later_turn_continues_the_ids_of_the_one_before(
     assert second[: len(first)] == first
 
 
-def test_an_answered_last_turn_ends_with_the_end_token(processor: SentencePieceProcessor) -> None:
+def test_answered_last_turn_ends_with_eos(processor: SentencePieceProcessor) -> None:
     turns = [("what?", "a panda")]
     assert build_prompt(turns).endswith("\nwhat? ASSISTANT: a panda</s>")
     assert encode_prompt(turns, processor)[-1] == 2
 
 
-def test_the_system_prompt_can_be_replaced() -> None:
+def test_system_prompt_can_be_replaced() -> None:
     assert build_prompt([("q", None)], "Be brief.", 2) == (
         "Be brief. USER: <image><image>\nq ASSISTANT:"
     )
 
 
-def test_a_lone_surrogate_does_not_stop_the_encoding(processor: SentencePieceProcessor) -> None:
+def test_lone_surrogate_is_encoded(processor: SentencePieceProcessor) -> None:
     assert encode_prompt([("caf\udce9", None)], processor)
 
 
 @pytest.mark.parametrize(
     ("turns", "num_frames"), [([], 8), ([("q", None)], 0), ([("q", None)], -1)]
 )
-def test_a_prompt_without_turns_or_frames_is_refused(
+def test_prompt_without_turns_or_frames_is_refused(
     processor: SentencePieceProcessor, turns: list[Any], num_frames: int
 ) -> None:
     with pytest.raises(ValueError, match="at least one"):

@@ -64,7 +64,7 @@ def answers(
     return rows
 
 
-def test_what_was_saved_loads_through_the_auto_classes(
+def test_saved_model_loads_through_auto_classes(
     model: VideoPandaForConditionalGeneration, prepare: VideoPandaProcessor, tmp_path: Path
 ) -> None:
     model.save_pretrained(tmp_path)
@@ -80,7 +80,7 @@ def test_what_was_saved_loads_through_the_auto_classes(
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_precision_is_kept_through_saving(
+def test_dtype_survives_saving(
     model: VideoPandaForConditionalGeneration, tmp_path: Path, dtype: torch.dtype
 ) -> None:
     model.save_pretrained(tmp_path / "full")
@@ -92,7 +92,7 @@ def test_precision_is_kept_through_saving(
         assert value.equal(half.state_dict()[name]), name
 
 
-def test_several_shards_load_like_one(
+def test_sharded_save_loads_like_single_file(
     model: VideoPandaForConditionalGeneration, tmp_path: Path
 ) -> None:
     model.save_pretrained(tmp_path, max_shard_size="200KB")
@@ -103,7 +103,7 @@ def test_several_shards_load_like_one(
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_a_batch_answers_like_each_alone(
+def test_batch_generates_like_single_prompts(
     model: VideoPandaForConditionalGeneration, prepare: VideoPandaProcessor, side: str
 ) -> None:
     questions = ["what?", "what does the panda do over there?", "why is that so?", "hm"]
@@ -120,14 +120,14 @@ def test_a_batch_answers_like_each_alone(
 
 
 @pytest.mark.parametrize("frames", [1, 4, 12])
-def test_other_numbers_of_frames_generate(
+def test_other_frame_counts_generate(
     model: VideoPandaForConditionalGeneration, prepare: VideoPandaProcessor, frames: int
 ) -> None:
     (answer,) = answers(model, prepare, ["what?"], [video("wide", frames, frames)])
     assert len(answer) == 12
 
 
-def test_generating_follows_the_logits(
+def test_generate_follows_logits(
     model: VideoPandaForConditionalGeneration, prepare: VideoPandaProcessor
 ) -> None:
     inputs = prepare(text="what?", pixel_values=video("tall"))
@@ -139,7 +139,7 @@ def test_generating_follows_the_logits(
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
 
 
-def test_several_answers_to_one_question_can_be_drawn(
+def test_num_return_sequences_gives_several_answers(
     model: VideoPandaForConditionalGeneration, prepare: VideoPandaProcessor
 ) -> None:
     inputs = prepare(text="what?", pixel_values=video("wide"))
@@ -155,12 +155,12 @@ def test_several_answers_to_one_question_can_be_drawn(
     assert drawn.sequences.shape == (3, inputs["input_ids"].shape[1] + 4)
 
 
-def test_text_alone_generates_too(model: VideoPandaForConditionalGeneration) -> None:
+def test_text_without_video_generates(model: VideoPandaForConditionalGeneration) -> None:
     ids = torch.tensor([[1, 50, 60]])
     assert model.generate(ids, max_new_tokens=3, do_sample=False).shape[1] > 3
 
 
-def test_slots_need_as_many_frames(
+def test_slot_count_must_equal_frame_count(
     model: VideoPandaForConditionalGeneration, prepare: VideoPandaProcessor
 ) -> None:
     ids = prepare(text="what?", pixel_values=video("wide"))["input_ids"]
@@ -172,7 +172,7 @@ def test_slots_need_as_many_frames(
         model(input_ids=ids, pixel_values=torch.stack([video("wide")] * 2))
 
 
-def test_the_loss_counts_labelled_text_only(
+def test_loss_covers_labelled_text_only(
     model: VideoPandaForConditionalGeneration, prepare: VideoPandaProcessor
 ) -> None:
     inputs = prepare(text="what?", pixel_values=video("wide"))

@@ -41,7 +41,7 @@ def encode(model: VideoPandaForConditionalGeneration, pixel_values: Tensor) -> l
 
 
 @pytest.mark.parametrize("frames", [1, 4, 5, 6, 7, 8, 10, 12, 15, 16, 24])
-def test_frames_that_make_equal_chunks_are_taken(
+def test_frame_counts_of_equal_chunks_are_accepted(
     model: VideoPandaForConditionalGeneration, frames: int
 ) -> None:
     with torch.no_grad():
@@ -50,7 +50,7 @@ def test_frames_that_make_equal_chunks_are_taken(
 
 
 @pytest.mark.parametrize("frames", [2, 3, 9, 11, 13, 14])
-def test_frames_that_make_no_equal_chunks_are_refused(
+def test_frame_counts_of_unequal_chunks_are_refused(
     model: VideoPandaForConditionalGeneration, frames: int
 ) -> None:
     with pytest.raises(ValueError, match=f"{frames} frames"):
@@ -58,7 +58,7 @@ def test_frames_that_make_no_equal_chunks_are_refused(
 
 
 @pytest.mark.parametrize("shape", [(4, 4, 56, 56), (1, 4, 3, 56, 56), (1, 4, 4, 112, 112)])
-def test_pixels_of_another_shape_are_refused(
+def test_wrong_pixel_shape_is_refused(
     model: VideoPandaForConditionalGeneration, shape: tuple[int, ...]
 ) -> None:
     with pytest.raises(ValueError, match="pixel_values of shape"):
@@ -66,7 +66,7 @@ def test_pixels_of_another_shape_are_refused(
 
 
 @pytest.mark.parametrize(("frames", "chunk"), [(8, 4), (10, 5), (12, 4), (15, 5)])
-def test_nothing_crosses_the_border_of_a_chunk(
+def test_chunks_are_independent(
     model: VideoPandaForConditionalGeneration, frames: int, chunk: int
 ) -> None:
     one, other = video(frames, seed=1), video(frames, seed=1)
@@ -77,13 +77,13 @@ def test_nothing_crosses_the_border_of_a_chunk(
     assert changed == [chunk <= frame < 2 * chunk for frame in range(frames)]
 
 
-def test_what_lies_in_the_bars_is_seen(model: VideoPandaForConditionalGeneration) -> None:
+def test_bar_pixels_affect_tokens(model: VideoPandaForConditionalGeneration) -> None:
     one, other = video(4), video(4)
     other[:, :, :3, 0] += 1
     assert not torch.equal(encode(model, one)[0][0], encode(model, other)[0][0])
 
 
-def test_a_padded_frame_gives_the_tokens_of_a_quarter(
+def test_padded_frame_gives_tokens_of_a_quarter(
     model: VideoPandaForConditionalGeneration,
 ) -> None:
     padded = video(8)
@@ -92,7 +92,7 @@ def test_a_padded_frame_gives_the_tokens_of_a_quarter(
     assert lengths == [11] * 3 + [1 + 2 * (2 + 1)] * 5
 
 
-def test_videos_of_a_batch_do_not_see_each_other(
+def test_videos_of_a_batch_are_independent(
     model: VideoPandaForConditionalGeneration,
 ) -> None:
     wide, tall = video(8, seed=2), video(8, seed=3)

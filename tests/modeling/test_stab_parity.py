@@ -57,7 +57,7 @@ def assert_near(actual: Tensor, wanted: Tensor) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_tokens_are_the_recorded_ones(
+def test_tokens_equal_recorded(
     name: str, models: dict[int, VideoPandaForConditionalGeneration]
 ) -> None:
     vectors = load_vectors(name)
@@ -77,7 +77,7 @@ def test_tokens_are_the_recorded_ones(
     torch.testing.assert_close(tokens.norm(dim=1), recorded["post_norm"], atol=1e-3, rtol=1e-4)
 
 
-def test_features_of_a_batch_are_given_video_by_video(
+def test_batch_features_are_per_video(
     models: dict[int, VideoPandaForConditionalGeneration],
 ) -> None:
     vectors = load_vectors("stab_batch2")
@@ -88,7 +88,7 @@ def test_features_of_a_batch_are_given_video_by_video(
     assert_near(torch.cat(features), vectors.tensors["tokens"])
 
 
-def test_tensors_are_named_and_shaped_as_the_official_ones() -> None:
+def test_tensor_names_and_shapes_equal_official() -> None:
     config = VideoPandaConfig(num_hidden_layers=1)
     shapes = json.loads((PARITY / "stab_shapes.json").read_text())
     wanted = {

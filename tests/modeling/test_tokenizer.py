@@ -22,17 +22,17 @@ def folder(sentencepiece_file: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("legacy", [True, False])
-def test_the_flag_is_read_from_the_folder(folder: Path, legacy: bool) -> None:
+def test_legacy_flag_is_read_from_folder(folder: Path, legacy: bool) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps({"legacy": legacy}))
     assert VideoPandaTokenizer.from_pretrained(folder).legacy is legacy
 
 
-def test_a_folder_that_does_not_say_is_not_legacy(folder: Path) -> None:
+def test_legacy_defaults_to_false(folder: Path) -> None:
     assert VideoPandaTokenizer.from_pretrained(folder).legacy is False
 
 
 @pytest.mark.parametrize("legacy", [True, False])
-def test_saving_and_loading_keeps_model_and_flag(
+def test_save_and_load_keep_model_and_flag(
     processor: SentencePieceProcessor, tmp_path: Path, legacy: bool
 ) -> None:
     VideoPandaTokenizer(processor, legacy=legacy).save_pretrained(tmp_path / "new")
@@ -43,25 +43,25 @@ def test_saving_and_loading_keeps_model_and_flag(
 
 
 @pytest.mark.parametrize("content", [b"", b"hello, I am a text file", b"\x0a\x03\x0a\x01"])
-def test_a_damaged_model_is_named(tmp_path: Path, content: bytes) -> None:
+def test_damaged_model_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "tokenizer.model").write_bytes(content)
     with pytest.raises(ModelError, match=r"tokenizer\.model"):
         VideoPandaTokenizer.from_pretrained(tmp_path)
 
 
-def test_a_missing_model_is_named(tmp_path: Path) -> None:
+def test_missing_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no tokenizer\.model in"):
         VideoPandaTokenizer.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"{", b"[1]", b"\xff\xfe"])
-def test_a_damaged_config_is_named(folder: Path, content: bytes) -> None:
+def test_damaged_config_is_named(folder: Path, content: bytes) -> None:
     (folder / "tokenizer_config.json").write_bytes(content)
     with pytest.raises(ModelError, match=r"tokenizer_config\.json"):
         VideoPandaTokenizer.from_pretrained(folder)
 
 
-def test_text_after_a_control_id_gets_no_space(processor: SentencePieceProcessor) -> None:
+def test_text_after_control_id_gets_no_space(processor: SentencePieceProcessor) -> None:
     tokenizer = VideoPandaTokenizer(processor)
     pieces = [processor.id_to_piece(i) for i in tokenizer.encode("b", after_control=True)]
     assert pieces == ["b"]
@@ -71,7 +71,7 @@ def test_text_after_a_control_id_gets_no_space(processor: SentencePieceProcessor
     ) == processor.encode("b")
 
 
-def test_whatever_stands_for_a_tokenizer_is_taken(
+def test_as_tokenizer_accepts_processor_and_path(
     processor: SentencePieceProcessor, sentencepiece_file: Path
 ) -> None:
     own = VideoPandaTokenizer(processor, legacy=True)
@@ -81,7 +81,7 @@ def test_whatever_stands_for_a_tokenizer_is_taken(
     assert as_tokenizer(sentencepiece_file, legacy=True).encode("hi") == own.encode("hi")
 
 
-def test_answers_decode_to_what_was_encoded(
+def test_decode_inverts_encode(
     processor: SentencePieceProcessor, prompt_vectors: dict[str, Any]
 ) -> None:
     tokenizer = VideoPandaTokenizer(processor)
@@ -105,7 +105,7 @@ def test_answers_decode_to_what_was_encoded(
         (["</s>"], ""),
     ],
 )
-def test_control_ids_and_outer_space_are_not_shown(
+def test_control_ids_and_outer_space_are_removed(
     processor: SentencePieceProcessor, pieces: list[str], text: str
 ) -> None:
     ids = [processor.piece_to_id(piece) for piece in pieces]
@@ -113,12 +113,12 @@ def test_control_ids_and_outer_space_are_not_shown(
     assert VideoPandaTokenizer(processor).decode(ids) == text
 
 
-def test_ids_outside_the_vocabulary_are_not_shown(processor: SentencePieceProcessor) -> None:
+def test_ids_outside_vocabulary_are_removed(processor: SentencePieceProcessor) -> None:
     hello = processor.encode("hello")
     assert VideoPandaTokenizer(processor).decode([-200, *hello, 32000, 99999]) == "hello"
 
 
-def test_a_changed_byte_is_refused_or_changes_pieces_only(tokenizer_model: bytes) -> None:
+def test_changed_byte_is_refused_or_changes_pieces_only(tokenizer_model: bytes) -> None:
     draw = Random(5)
     refused = 0
     with TemporaryDirectory() as folder:
@@ -142,16 +142,14 @@ def test_a_changed_byte_is_refused_or_changes_pieces_only(tokenizer_model: bytes
     assert 0 < refused < 150
 
 
-def test_a_tokenizer_larger_than_the_vocabulary_is_refused(folder: Path) -> None:
+def test_tokenizer_larger_than_vocabulary_is_refused(folder: Path) -> None:
     with pytest.raises(ModelError, match="has 32000 tokens, the model 31999"):
         read_tokenizer(folder, VideoPandaConfig(vocab_size=31999))
     assert len(read_tokenizer(folder, VideoPandaConfig(vocab_size=32000))) == 32000
 
 
 @pytest.mark.parametrize("content", [b"[" * 5000, b"[]", b"NaN", b'{"legacy": NaN}', b"\xff"])
-def test_settings_that_are_no_object_are_an_error_of_the_model(
-    folder: Path, content: bytes
-) -> None:
+def test_non_object_settings_are_a_model_error(folder: Path, content: bytes) -> None:
     (folder / "tokenizer_config.json").write_bytes(content)
     with pytest.raises(ModelError, match=r"tokenizer_config\.json"):
         VideoPandaTokenizer.from_pretrained(folder)

@@ -27,7 +27,7 @@ from pandacli.video.clip import Clip, format_time, format_times, parse_time
         (" 1:02 ", 62.0),
     ],
 )
-def test_a_time_is_read_in_every_form(text, seconds):
+def test_time_is_parsed_in_every_form(text, seconds):
     assert parse_time(text) == seconds
 
 
@@ -35,7 +35,7 @@ def test_a_time_is_read_in_every_form(text, seconds):
     "text",
     ["", "abc", "-5", "1:60", "1:60:00", "1:2:3:4", ":30", "1:", "1e3", "nan", "inf", "1,5", "٣"],
 )
-def test_what_is_no_time_is_refused_with_the_forms_that_are(text):
+def test_invalid_time_is_refused_with_valid_forms(text):
     with pytest.raises(UsageError, match="not a time") as caught:
         parse_time(text)
     assert "m:ss" in caught.value.hint
@@ -54,7 +54,7 @@ def time_texts(count):
     yield from ("1e5", "1e400", "1E-5", "-inf", "Infinity", "NaN", "0x10", "1_000", "\0", "1:nan")
 
 
-def test_any_text_is_a_time_of_a_video_or_refused_in_a_line():
+def test_random_text_is_parsed_or_refused_in_one_line():
     read, refused = 0, []
     for text in time_texts(2000):
         try:
@@ -72,7 +72,7 @@ def test_any_text_is_a_time_of_a_video_or_refused_in_a_line():
 
 
 @pytest.mark.parametrize("seconds", [1e12, 1e300, 1.7e308, math.inf, math.nan, -math.inf, 1e-320])
-def test_what_a_damaged_file_says_is_written_too(seconds):
+def test_out_of_range_seconds_are_formatted(seconds):
     assert len(format_time(seconds)) < 20
 
 
@@ -88,7 +88,7 @@ def test_what_a_damaged_file_says_is_written_too(seconds):
         (-0.04, "-0:00.04"),
     ],
 )
-def test_a_time_is_written_for_reading(seconds, text):
+def test_time_is_formatted(seconds, text):
     assert format_time(seconds) == text
 
 
@@ -102,16 +102,16 @@ def test_a_time_is_written_for_reading(seconds, text):
         ([], []),
     ],
 )
-def test_moments_beside_each_other_have_as_many_decimals(moments, shown):
+def test_times_of_a_list_have_equal_decimals(moments, shown):
     assert format_times(moments) == shown
 
 
-def test_a_clip_takes_its_path_as_text():
+def test_clip_accepts_path_as_text():
     assert Clip("film.mp4").path == Path("film.mp4")
 
 
 @pytest.mark.parametrize(("start", "end"), [(5.0, 5.0), (5.0, 2.0), (None, 0.0)])
-def test_a_range_that_does_not_go_forward_is_refused(start, end):
+def test_range_ending_before_start_is_refused(start, end):
     with pytest.raises(UsageError, match="not after its start"):
         Clip(Path("film.mp4"), start, end)
 
@@ -119,12 +119,12 @@ def test_a_range_that_does_not_go_forward_is_refused(start, end):
 @pytest.mark.parametrize(
     "moment", [-1.0, math.nan, math.inf, 1e308, 10**400, 10**5000, -(10**5000)], ids=lambda _: ""
 )
-def test_a_moment_that_cannot_be_is_refused(moment):
+def test_out_of_range_start_or_end_is_refused(moment):
     with pytest.raises(UsageError):
         Clip(Path("film.mp4"), start=moment)
 
 
-def test_clips_and_times_cost_no_heavy_import():
+def test_clip_and_parse_time_import_nothing_heavy():
     program = (
         "import sys; from pandacli.video import Clip, parse_time; Clip('a', parse_time('1'));"
         "print([name for name in ('numpy', 'cv2', 'av', 'PIL', 'torch') if name in sys.modules])"
@@ -137,7 +137,7 @@ def test_clips_and_times_cost_no_heavy_import():
     "address", ["file:///{}/a%20b.mp4", "file://localhost/{}/a%20b.mp4", "FILE:///{}/a b.mp4"]
 )
 @pytest.mark.parametrize("kind", [str, Path], ids=["text", "path"])
-def test_an_address_of_a_file_is_that_file(tmp_path, address, kind):
+def test_file_url_is_local_path(tmp_path, address, kind):
     if kind is Path and "localhost" in address:
         pytest.skip("a Path has lost what tells the host")
     assert Clip(kind(address.format(str(tmp_path)[1:]))).path == tmp_path / "a b.mp4"
@@ -145,7 +145,7 @@ def test_an_address_of_a_file_is_that_file(tmp_path, address, kind):
 
 @pytest.mark.parametrize("address", ["https://a.b/c.mp4", "s3://b/c.mp4", "rtsp://cam/1"])
 @pytest.mark.parametrize("kind", [str, Path], ids=["text", "path"])
-def test_an_address_elsewhere_is_refused_in_full(address, kind):
+def test_remote_url_is_refused_and_shown(address, kind):
     with pytest.raises(ClipError) as refusal:
         Clip(kind(address))
     assert refusal.value.message == f"{address} is not a file on this machine"
@@ -153,7 +153,7 @@ def test_an_address_elsewhere_is_refused_in_full(address, kind):
 
 
 @pytest.mark.parametrize("name", ["https:/a.mp4", "concat:/a.ts|b.ts", "C:/a.mp4", "a:b.mp4"])
-def test_a_file_is_a_file_though_it_looks_like_an_address(tmp_path, monkeypatch, name):
+def test_existing_file_named_like_url_is_opened(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     path = Path(name)
     path.parent.mkdir(exist_ok=True)
@@ -162,7 +162,7 @@ def test_a_file_is_a_file_though_it_looks_like_an_address(tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize(("there", "asked"), [("NFC", "NFD"), ("NFD", "NFC")])
-def test_accents_are_found_in_either_form(tmp_path, there, asked):
+def test_path_is_found_in_either_unicode_form(tmp_path, there, asked):
     folder = tmp_path / normalize(there, "Zoë")
     folder.mkdir()
     (folder / normalize(there, "été.mp4")).touch()
@@ -170,6 +170,6 @@ def test_accents_are_found_in_either_form(tmp_path, there, asked):
     assert Clip(asked_for).path.exists()
 
 
-def test_accents_of_a_file_that_is_not_there_stay_as_they_are(tmp_path):
+def test_missing_path_keeps_its_unicode_form(tmp_path):
     path = tmp_path / normalize("NFD", "été.mp4")
     assert Clip(path).path == path

@@ -60,7 +60,7 @@ FORMATS = {
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_frame_is_the_one_asked_for(tmp_path, name):
+def test_read_frames_is_exact(tmp_path, name):
     path = write_clip(tmp_path / name, **FORMATS[name])
     indices = [29, 0, 17, 5, 28, 6, 17]
     assert numbers_in(read_frames(path, indices)) == indices
@@ -94,14 +94,14 @@ LONG = {
 
 
 @pytest.mark.parametrize("name", LONG)
-def test_frames_jumped_to_are_the_ones_asked_for(tmp_path, jumps, name):
+def test_seeking_in_long_clip_is_exact(tmp_path, jumps, name):
     path = write_clip(tmp_path / name, 300, **LONG[name])
     indices = [270, 299]
     assert numbers_in(read_frames(path, indices)) == indices
     assert any(start is not None for start in jumps)
 
 
-def test_a_long_clip_whose_packets_do_not_tell_the_truth_is_walked(tmp_path, jumps, monkeypatch):
+def test_long_clip_with_wrong_index_is_decoded_sequentially(tmp_path, jumps, monkeypatch):
     path = write_clip(tmp_path / "clip.mp4", 300, options=B_FRAMES)
     monkeypatch.setattr(decoder, "read_stream", with_a_frame_too_many(decoder.read_stream))
     assert numbers_in(read_frames(path, [250, 290])) == [250, 290]
@@ -117,12 +117,12 @@ def with_a_frame_too_many(read_stream):
     return lying
 
 
-def test_a_clip_in_which_nothing_moves_is_read(tmp_path):
+def test_static_clip_is_read(tmp_path):
     path = write_clip(tmp_path / "still.mkv", 10, codec="ffv1", numbers=[7] * 10)
     assert numbers_in(read_frames(path, [0, 4, 9])) == [7, 7, 7]
 
 
-def test_a_long_clip_in_which_nothing_moves_is_read(tmp_path, jumps):
+def test_long_static_clip_is_read(tmp_path, jumps):
     path = write_clip(tmp_path / "still.mkv", 300, codec="ffv1", numbers=[7] * 300)
     assert numbers_in(read_frames(path, [250, 299])) == [7, 7]
     assert None not in jumps[-2:]
@@ -130,7 +130,7 @@ def test_a_long_clip_in_which_nothing_moves_is_read(tmp_path, jumps):
 
 @pytest.mark.parametrize("rotation", [90, 180, 270])
 @pytest.mark.parametrize("codec", ["libx264", "libsvtav1"])
-def test_a_rotated_clip_is_turned_upright(tmp_path, codec, rotation):
+def test_rotated_clip_is_upright(tmp_path, codec, rotation):
     options = AV1 if codec == "libsvtav1" else None
     path = write_clip(tmp_path / "clip.mp4", 8, codec=codec, rotation=rotation, options=options)
     frames = read_frames(path, [3, 6])
@@ -139,7 +139,7 @@ def test_a_rotated_clip_is_turned_upright(tmp_path, codec, rotation):
     assert numbers_in(stored) == [3, 6]
 
 
-def test_colours_come_as_red_green_and_blue(tmp_path):
+def test_channels_are_rgb(tmp_path):
     colours = [(200, 30, 30), (30, 200, 30), (30, 30, 200)]
     pictures = [Image.new("RGB", (64, 48), colour) for colour in colours]
     path = tmp_path / "clip.apng"
@@ -147,7 +147,7 @@ def test_colours_come_as_red_green_and_blue(tmp_path):
     assert [tuple(frame[24, 32]) for frame in read_frames(path, [0, 1, 2])] == colours
 
 
-def test_hdr_is_read_as_it_is_stored(tmp_path):
+def test_hdr_is_not_tone_mapped(tmp_path):
     def tag(stream):
         stream.codec_context.color_primaries = 9
         stream.codec_context.color_trc = 16
@@ -161,7 +161,7 @@ def test_hdr_is_read_as_it_is_stored(tmp_path):
     assert np.abs(difference).max() <= 3
 
 
-def test_an_animated_webp_is_read(tmp_path):
+def test_animated_webp_is_read(tmp_path):
     pictures = [Image.fromarray(numbered_picture(number)) for number in range(12)]
     path = tmp_path / "clip.webp"
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=40, quality=95)
@@ -169,25 +169,25 @@ def test_an_animated_webp_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["still.png", "still.jpg", "still.webp", "still.bmp"])
-def test_a_still_picture_is_a_video_of_one_frame(tmp_path, name):
+def test_still_picture_has_one_frame(tmp_path, name):
     Image.fromarray(numbered_picture(1234)).save(tmp_path / name)
     assert numbers_in(read_frames(tmp_path / name, [0])) == [1234]
 
 
-def test_a_hidden_frame_has_no_number(tmp_path):
+def test_edit_list_frames_are_not_numbered(tmp_path):
     whole = write_clip(tmp_path / "whole.mp4", 60, options={"g": "12", "bf": "0"})
     cut = copy_from(whole, tmp_path / "cut.mp4", 24, before=5)
     assert numbers_in(read_frames(cut, [0, 1, 30])) == [29, 30, 59]
 
 
-def test_an_open_group_cut_in_the_middle_starts_at_its_first_whole_frame(tmp_path):
+def test_cut_open_gop_starts_at_first_complete_frame(tmp_path):
     whole = write_clip(tmp_path / "whole.ts", 60, options=OPEN_GOP)
     cut = copy_from(whole, tmp_path / "cut.ts", 30)
     first = number_in(read_frames(cut, [0])[0])
     assert numbers_in(read_frames(cut, [0, 1, 2, 9])) == [first, first + 1, first + 2, first + 9]
 
 
-def test_the_last_frames_of_a_download_that_broke_off_are_read(tmp_path):
+def test_last_frames_of_truncated_file_are_read(tmp_path):
     # Several threads lose the two frames before the damage; the announced count is 200.
     options = {"g": "12", "bf": "0", "qp": "1"}
     whole = write_clip(
@@ -199,14 +199,14 @@ def test_the_last_frames_of_a_download_that_broke_off_are_read(tmp_path):
     assert numbers_in(read_frames(part, [count - 2])) == [count - 2]
 
 
-def test_past_the_end_the_last_frame_stands_in_and_a_warning_says_so(tmp_path, caplog):
+def test_index_past_end_gives_last_frame_and_warning(tmp_path, caplog):
     path = write_clip(tmp_path / "clip.mp4", 10)
     frames = read_frames(path, [2, 10, 400])
     assert numbers_in(frames) == [2, 9, 9]
     assert "has no frame 10, 400: frame 9 stands in" in caplog.text
 
 
-def test_frames_of_another_size_are_brought_to_the_first_ones_size(tmp_path):
+def test_changing_frame_size_is_resized_to_first(tmp_path):
     small = write_clip(tmp_path / "small.h264", 5, options={"bf": "0"})
     large = write_clip(tmp_path / "large.h264", 5, size=(192, 144), options={"bf": "0"})
     both = tmp_path / "both.h264"
@@ -219,13 +219,13 @@ def test_frames_of_another_size_are_brought_to_the_first_ones_size(tmp_path):
 @pytest.mark.parametrize(
     "name", ["a b.mp4", "50%03d.mp4", "c:d.mp4", "-e.mp4", "\udcff.mp4", "日.mp4"]
 )
-def test_an_awkward_name_is_only_a_name(tmp_path, monkeypatch, name):
+def test_special_characters_in_name_are_literal(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     write_clip(tmp_path / "plain.mp4", 5).rename(tmp_path / name)
     assert numbers_in(read_frames(name, [4])) == [4]
 
 
-def test_a_numbered_picture_does_not_drag_in_its_neighbours(tmp_path):
+def test_numbered_picture_is_no_sequence(tmp_path):
     for number in range(4):
         Image.fromarray(numbered_picture(number)).save(tmp_path / f"img{number:03}.png")
     assert (
@@ -234,7 +234,7 @@ def test_a_numbered_picture_does_not_drag_in_its_neighbours(tmp_path):
     )
 
 
-def test_of_several_video_streams_one_is_read_from_end_to_end(tmp_path):
+def test_one_of_several_streams_is_read(tmp_path):
     path = tmp_path / "two.mkv"
     with av.open(str(path), "w") as container:
         streams = [container.add_stream("mpeg4", rate=25) for _ in range(2)]
@@ -250,7 +250,7 @@ def test_of_several_video_streams_one_is_read_from_end_to_end(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv"])
-def test_a_thumbnail_track_before_the_film_is_passed_over(tmp_path, name):
+def test_thumbnail_track_is_skipped(tmp_path, name):
     path = tmp_path / name
     with av.open(str(path), "w") as container:
         thumbnail = container.add_stream("mjpeg", rate=1)
@@ -267,7 +267,7 @@ def test_a_thumbnail_track_before_the_film_is_passed_over(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["clip.ts", "clip.mkv"])
-def test_damage_is_shown_as_one_thread_shows_it_and_found_out_about(tmp_path, name):
+def test_damaged_frames_equal_single_thread_and_are_reported(tmp_path, name):
     stream = decoder.read_stream(
         damage(write_clip(tmp_path / name, 60, options=B_FRAMES, noise=True))
     )
@@ -278,7 +278,7 @@ def test_damage_is_shown_as_one_thread_shows_it_and_found_out_about(tmp_path, na
     assert all(np.array_equal(decoded.pictures[n], expected[n]) for n in range(len(expected)))
 
 
-def test_damage_in_a_long_clip_is_shown_as_one_thread_shows_it(tmp_path, monkeypatch):
+def test_damage_in_long_clip_is_deterministic(tmp_path, monkeypatch):
     stream = decoder.read_stream(
         damage(write_clip(tmp_path / "clip.ts", 60, options=B_FRAMES, noise=True))
     )
@@ -289,7 +289,7 @@ def test_damage_in_a_long_clip_is_shown_as_one_thread_shows_it(tmp_path, monkeyp
     assert all(np.array_equal(first.pictures[n], again.pictures[n]) for n in (0, 30, 40))
 
 
-def test_damage_in_a_long_clip_that_is_jumped_through_is_found(tmp_path, jumps):
+def test_damage_is_found_when_seeking(tmp_path, jumps):
     path = write_clip(tmp_path / "clip.ts", 300, options={"bf": "0", "g": "30"}, noise=True)
     whole = decoder.read_stream(path)
     assert not decoder.decode(whole, [150, 200], to_end=False).damaged
@@ -301,7 +301,7 @@ def test_damage_in_a_long_clip_that_is_jumped_through_is_found(tmp_path, jumps):
     assert final.damaged
 
 
-def test_a_recording_that_breaks_off_in_its_last_frame_is_not_called_damaged(tmp_path):
+def test_cut_off_last_frame_is_not_reported_as_damage(tmp_path):
     options = {"g": "12", "bf": "0", "qp": "10"}
     whole = write_clip(tmp_path / "whole.ts", 30, options=options, noise=True)
     part = cut_short(whole, tmp_path / "part.ts", 0.51)
@@ -309,12 +309,12 @@ def test_a_recording_that_breaks_off_in_its_last_frame_is_not_called_damaged(tmp
 
 
 @pytest.mark.parametrize("indices", [[], [-1], [3, -2]])
-def test_indices_that_cannot_be_are_refused(tmp_path, indices):
+def test_invalid_indices_are_refused(tmp_path, indices):
     with pytest.raises(ValueError, match="numbered from 0"):
         read_frames(write_clip(tmp_path / "clip.mp4", 3), indices)
 
 
-def test_a_file_of_which_nothing_decodes_is_refused(tmp_path):
+def test_file_without_decodable_frame_is_refused(tmp_path):
     Image.fromarray(numbered_picture(0, 400, 300)).save(tmp_path / "whole.png")
     part = cut_short(tmp_path / "whole.png", tmp_path / "part.png", 0.2)
     with pytest.raises(ClipError, match="can be decoded"):
@@ -324,7 +324,7 @@ def test_a_file_of_which_nothing_decodes_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "name", ["still.png", "clip.webp", "clip.gif", pytest.param("clip.avif", marks=needs_avif)]
 )
-def test_a_damaged_image_is_refused_or_read_as_far_as_it_goes(tmp_path, name):
+def test_damaged_image_is_refused_or_partly_read(tmp_path, name):
     pictures = [Image.fromarray(numbered_picture(number)) for number in (1, 2, 3)]
     more = {"save_all": True, "append_images": pictures[1:]} if "clip" in name else {}
     pictures[0].save(tmp_path / name, **more)
@@ -341,9 +341,7 @@ def test_a_damaged_image_is_refused_or_read_as_far_as_it_goes(tmp_path, name):
     ("name", "codec", "options"),
     [("clip.mkv", "ffv1", {}), ("clip.avi", "mpeg4", {"q": "3"}), ("clip.webm", "libvpx", LIVE)],
 )
-def test_damage_that_no_decoder_reports_is_shown_as_one_thread_shows_it(
-    tmp_path, name, codec, options
-):
+def test_unreported_damage_equals_single_thread(tmp_path, name, codec, options):
     path = damage(write_clip(tmp_path / name, 30, codec=codec, options=options, noise=True))
     stream = decoder.read_stream(path)
     one_thread = PyAVSource(stream, threaded=False)

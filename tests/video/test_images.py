@@ -58,7 +58,7 @@ def alike(picture, expected):
 
 
 @pytest.mark.parametrize("orientation", TURNS)
-def test_a_display_matrix_is_applied_mirrorings_included(tmp_path, orientation):
+def test_display_matrix_is_applied_with_mirroring(tmp_path, orientation):
     path = with_matrix(tmp_path / "clip.mp4", *MATRICES[orientation])
     assert alike(read_frames(path, [1])[0], TURNS[orientation](STORED))
     info = probe(path)
@@ -66,13 +66,13 @@ def test_a_display_matrix_is_applied_mirrorings_included(tmp_path, orientation):
 
 
 @pytest.mark.parametrize("matrix", [(0, 0, 0, 0), (1, 1, 1, 1), (1, 0, 0, 0)])
-def test_a_display_matrix_that_says_nothing_is_not_applied(tmp_path, matrix):
+def test_singular_display_matrix_is_ignored(tmp_path, matrix):
     assert alike(read_frames(with_matrix(tmp_path / "clip.mp4", *matrix), [1])[0], STORED)
 
 
 @pytest.mark.parametrize("orientation", TURNS)
 @pytest.mark.parametrize("name", ["still.jpg", "still.png", "still.webp", AVIF])
-def test_the_orientation_of_exif_is_applied(tmp_path, name, orientation):
+def test_exif_orientation_is_applied(tmp_path, name, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(STORED).save(tmp_path / name, exif=exif, quality=95)
@@ -80,7 +80,7 @@ def test_the_orientation_of_exif_is_applied(tmp_path, name, orientation):
 
 
 @pytest.mark.parametrize("orientation", [2, 6])
-def test_the_orientation_of_an_animated_image_is_applied(tmp_path, orientation):
+def test_orientation_of_animated_image_is_applied(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / "clip.webp"
@@ -91,7 +91,7 @@ def test_the_orientation_of_an_animated_image_is_applied(tmp_path, orientation):
 
 @pytest.mark.parametrize("count", [1, 2], ids=["still", "moving"])
 @pytest.mark.parametrize("name", ["clip.png", "clip.webp", "clip.gif", AVIF])
-def test_what_is_transparent_shows_white_in_every_format(tmp_path, name, count):
+def test_transparency_is_white_in_every_format(tmp_path, name, count):
     pictures = []
     for number in range(count):
         pixels = np.full((48, 64, 4), (200, 0, 0, 0), np.uint8)  # red below what is transparent
@@ -106,7 +106,7 @@ def test_what_is_transparent_shows_white_in_every_format(tmp_path, name, count):
     assert np.abs(picture[24, 50] - (0, 0, 200)).max() < 8
 
 
-def test_half_of_a_colour_is_mixed_with_the_background(tmp_path):
+def test_partial_transparency_is_blended(tmp_path):
     Image.new("RGBA", (32, 32), (0, 0, 0, 128)).save(tmp_path / "still.png")
     assert read_frames(tmp_path / "still.png", [0])[0, 5, 5].tolist() == [127, 127, 127]
 
@@ -118,7 +118,7 @@ def shaped(aspect):
     return prepare
 
 
-def test_frames_that_square_pixels_would_make_too_large_are_refused(tmp_path, monkeypatch):
+def test_anamorphic_frame_too_large_is_refused(tmp_path, monkeypatch):
     container._options()  # is kept, with the limit as it really is
     monkeypatch.setattr(container, "MAX_PIXELS", 4 * WIDTH * HEIGHT)
     assert read_stream(write_clip(tmp_path / "square.mp4", 1)).width == WIDTH
@@ -138,14 +138,14 @@ def test_frames_that_square_pixels_would_make_too_large_are_refused(tmp_path, mo
     ],
     ids=["wide", "narrow", "square", "nearly square", "absurd"],
 )
-def test_pixels_that_are_not_square_are_brought_into_shape(tmp_path, aspect, size):
+def test_anamorphic_video_gets_square_pixels(tmp_path, aspect, size):
     path = write_clip(tmp_path / "clip.mp4", 3, numbers=[NUMBER] * 3, prepare=shaped(aspect))
     picture = read_frames(path, [2])[0]
     assert picture.shape == (size[1], size[0], 3)
     assert number_in(picture) == NUMBER
 
 
-def test_the_resolution_of_a_picture_is_not_its_shape(tmp_path):
+def test_print_resolution_is_no_pixel_aspect(tmp_path):
     Image.fromarray(STORED).save(tmp_path / "still.jpg", dpi=(300, 100))
     assert read_frames(tmp_path / "still.jpg", [0]).shape == (1, HEIGHT, WIDTH, 3)
 
@@ -154,14 +154,14 @@ RARE = ("YCgCo", "bt2020c", "smpte2085", "chroma-derived-nc", "chroma-derived-c"
 
 
 @pytest.mark.parametrize("matrix", RARE)
-def test_colours_that_cannot_be_converted_are_approximated_and_a_notice_says_so(tmp_path, matrix):
+def test_inconvertible_colours_are_approximated_with_notice(tmp_path, matrix):
     path = write_clip(tmp_path / "clip.mp4", 5, options={"x264-params": f"colormatrix={matrix}"})
     frames = sample_frames(Clip(path))
     assert [number_in(picture) for picture in frames.pixels] == [0, 1, 2, 3, 4]
     assert [notice for notice in frames.notices if "colours" in notice]
 
 
-def test_colours_that_follow_from_their_primaries_are_exact(tmp_path):
+def test_colours_derived_from_primaries_are_exact(tmp_path):
     parameters = "colorprim=bt709:colormatrix="
     plain, derived = (
         write_clip(tmp_path / f"{matrix}.mp4", 5, options={"x264-params": parameters + matrix})
@@ -171,7 +171,7 @@ def test_colours_that_follow_from_their_primaries_are_exact(tmp_path):
     assert sample_frames(Clip(derived)).notices == ()
 
 
-def test_a_frame_that_was_looked_at_is_let_go(tmp_path):
+def test_converted_frame_is_released(tmp_path):
     # A decoder fills the gaps of damaged frames with what is in a buffer that it got back.
     path = write_clip(tmp_path / "clip.mp4", 2, rotation=90)
     with av.open(str(path)) as container:

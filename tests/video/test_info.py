@@ -14,7 +14,7 @@ from tests.video.clips import HEIGHT, WIDTH, copy_from, needs_avif, numbered_pic
 UNEVEN = [number * 40 + number * number for number in range(30)]
 
 
-def test_the_facts_about_a_plain_clip(tmp_path):
+def test_probe_of_plain_clip(tmp_path):
     info = probe(write_clip(tmp_path / "clip.mp4", 50, options={"bf": "3"}))
     assert (info.width, info.height) == (WIDTH, HEIGHT)
     assert info.fps == 25.0
@@ -24,41 +24,41 @@ def test_the_facts_about_a_plain_clip(tmp_path):
     assert info.constant_rate
 
 
-def test_a_fractional_rate_is_exact(tmp_path):
+def test_fractional_rate_is_exact(tmp_path):
     info = probe(write_clip(tmp_path / "clip.mp4", 30, rate=Fraction(30000, 1001)))
     assert info.fps == 30000 / 1001
     assert info.constant_rate
 
 
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv"])
-def test_uneven_times_are_the_streams_own(tmp_path, name):
+def test_variable_rate_timestamps_are_exact(tmp_path, name):
     info = probe(write_clip(tmp_path / name, 30, ticks=UNEVEN, options={"bf": "2"}))
     assert info.timestamps == pytest.approx([tick / 1000 for tick in UNEVEN], abs=0.001)
     assert not info.constant_rate
 
 
 @pytest.mark.parametrize("name", ["clip.ts", "clip.mkv"])
-def test_times_begin_where_the_file_does(tmp_path, name):
+def test_times_start_at_file_start(tmp_path, name):
     info = probe(write_clip(tmp_path / name, 25, ticks=range(5000, 6000, 40)))
     assert info.timestamps == pytest.approx([number / 25 for number in range(25)], abs=0.002)
 
 
-def test_a_stream_without_times_is_counted_out_at_its_rate(tmp_path):
+def test_stream_without_times_uses_frame_rate(tmp_path):
     info = probe(write_clip(tmp_path / "clip.h264", 20, options={"bf": "2"}))
     assert info.timestamps == pytest.approx([number / 25 for number in range(20)])
 
 
-def test_size_is_that_of_the_upright_picture(tmp_path):
+def test_size_is_upright(tmp_path):
     info = probe(write_clip(tmp_path / "clip.mp4", 3, rotation=90))
     assert (info.width, info.height) == (HEIGHT, WIDTH)
 
 
-def test_hidden_frames_do_not_count(tmp_path):
+def test_hidden_frames_are_not_counted(tmp_path):
     whole = write_clip(tmp_path / "whole.mp4", 60, options={"g": "12", "bf": "0"})
     assert probe(copy_from(whole, tmp_path / "cut.mp4", 24, before=5)).frame_count == 31
 
 
-def test_a_live_recording_without_a_length_has_one(tmp_path):
+def test_live_recording_gets_duration(tmp_path):
     options = {"deadline": "realtime", "cpu-used": "8"}
     path = write_clip(
         tmp_path / "live.webm", 20, codec="libvpx-vp9", options=options, muxer={"live": "1"}
@@ -68,14 +68,14 @@ def test_a_live_recording_without_a_length_has_one(tmp_path):
     assert info.duration == pytest.approx(0.8, abs=0.01)
 
 
-def test_a_still_picture_has_one_frame_and_no_time(tmp_path):
+def test_still_picture_has_no_duration(tmp_path):
     Image.fromarray(numbered_picture(7)).save(tmp_path / "still.png")
     info = probe(tmp_path / "still.png")
     assert info.frame_count == 1
     assert info.timestamps == (0.0,)
 
 
-def test_an_animated_webp_has_its_own_times(tmp_path):
+def test_animated_webp_has_its_own_times(tmp_path):
     pictures = [Image.fromarray(numbered_picture(number)) for number in range(4)]
     path = tmp_path / "clip.webp"
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=[100, 50, 200, 50])
@@ -89,7 +89,7 @@ SLIDES = [5000, 100, 20_000]
     "name",
     ["slides.gif", "slides.webp", "slides.png", pytest.param("slides.avif", marks=needs_avif)],
 )
-def test_the_last_picture_lasts_as_long_as_the_file_says(tmp_path, name):
+def test_last_frame_of_image_has_stored_duration(tmp_path, name):
     pictures = [Image.fromarray(numbered_picture(number)) for number in range(1, 4)]
     more = {"save_all": True, "append_images": pictures[1:], "duration": SLIDES}
     pictures[0].save(tmp_path / name, **more)
@@ -98,28 +98,28 @@ def test_the_last_picture_lasts_as_long_as_the_file_says(tmp_path, name):
     assert info.duration == pytest.approx(25.1)
 
 
-def test_the_last_frame_of_a_film_with_gaps_lasts_as_long_as_the_file_says(tmp_path):
+def test_last_frame_of_variable_rate_video_has_stored_duration(tmp_path):
     ticks = [0, 1000, 2000, 33_000, 34_000, 35_000]
     path = write_clip(tmp_path / "clip.mp4", 6, rate=1, ticks=ticks, options={"bf": "2"})
     assert probe(path).duration == pytest.approx(36.0, abs=0.1)
 
 
 @pytest.mark.parametrize("name", ["clip.gif", "clip.webp", "clip.png"])
-def test_an_animated_image_has_the_rate_of_its_frames(tmp_path, name):
+def test_animated_image_has_average_rate(tmp_path, name):
     pictures = [Image.fromarray(numbered_picture(number)) for number in range(1, 21)]
     more = {"save_all": True, "append_images": pictures[1:], "duration": 200}
     pictures[0].save(tmp_path / name, **more)
     assert probe(tmp_path / name).fps == pytest.approx(5.0)
 
 
-def test_a_rate_that_the_header_gets_wrong_is_measured(tmp_path):
+def test_wrong_header_rate_is_measured(tmp_path):
     form = {"codec": "dvvideo", "pix_fmt": "yuv411p", "size": (720, 480)}
     path = write_clip(tmp_path / "clip.dv", 30, rate=Fraction(30000, 1001), **form)
     assert read_stream(path).fps > 1000
     assert probe(path).fps == pytest.approx(29.97, abs=0.01)
 
 
-def test_a_rate_that_the_header_gets_about_right_is_the_headers(tmp_path):
+def test_nearly_right_header_rate_is_kept(tmp_path):
     stream = read_stream(write_clip(tmp_path / "clip.mp4", 50))
     info = describe(replace(stream, fps=25.2), decode(stream, {0}, to_end=True))
     assert info.fps == 25.2
@@ -131,7 +131,7 @@ def recording(path, begin):
 
 
 @pytest.mark.parametrize("begin", [200_000, 30_000], ids=["minutes", "seconds"])
-def test_recordings_that_were_joined_have_times_that_go_on(tmp_path, begin):
+def test_joined_recordings_have_continuous_times(tmp_path, begin):
     joined = tmp_path / "joined.ts"
     late, early = recording(tmp_path / "late.ts", begin), recording(tmp_path / "early.ts", 0)
     joined.write_bytes(late + early)
@@ -143,7 +143,7 @@ def test_recordings_that_were_joined_have_times_that_go_on(tmp_path, begin):
     assert [notice for notice in sample_frames(Clip(joined)).notices if "clock" in notice]
 
 
-def test_joined_recordings_of_one_frame_each_follow_one_another(tmp_path):
+def test_joined_single_frames_are_spaced_by_rate(tmp_path):
     late = write_clip(tmp_path / "late.ts", 1, ticks=[30_000]).read_bytes()
     early = write_clip(tmp_path / "early.ts", 1, ticks=[0]).read_bytes()
     (tmp_path / "joined.ts").write_bytes(late + early)
@@ -157,7 +157,7 @@ def ticks_of(seconds):
 
 
 @pytest.mark.parametrize("wrong", [0.0, 90_000.0], ids=["early", "late"])
-def test_one_wrong_time_is_no_other_recording(tmp_path, wrong):
+def test_stray_timestamp_is_no_joined_recording(tmp_path, wrong):
     recording(tmp_path / "clip.ts", 0)
     stream = read_stream(tmp_path / "clip.ts")
     seconds = [100 + number / 25 for number in range(20)]
@@ -170,7 +170,7 @@ def test_one_wrong_time_is_no_other_recording(tmp_path, wrong):
     assert is_joined(stream, ticks_of(far))
 
 
-def test_damage_in_joined_recordings_is_told_of(tmp_path, monkeypatch):
+def test_damage_in_joined_recordings_is_reported(tmp_path, monkeypatch):
     joined = tmp_path / "joined.ts"
     joined.write_bytes(recording(tmp_path / "a.ts", 30_000) + recording(tmp_path / "b.ts", 0))
     assert not [notice for notice in sample_frames(Clip(joined)).notices if "damaged" in notice]
@@ -183,7 +183,7 @@ def test_damage_in_joined_recordings_is_told_of(tmp_path, monkeypatch):
     assert [notice for notice in notices if "clock" in notice]
 
 
-def test_a_recording_with_a_gap_has_it_and_is_not_called_damaged(tmp_path):
+def test_gap_in_recording_is_kept_without_notice(tmp_path):
     joined = tmp_path / "joined.ts"
     joined.write_bytes(recording(tmp_path / "a.ts", 0) + recording(tmp_path / "b.ts", 30_000))
     frames = sample_frames(Clip(joined))
@@ -191,7 +191,7 @@ def test_a_recording_with_a_gap_has_it_and_is_not_called_damaged(tmp_path):
     assert frames.notices == ()
 
 
-def test_a_clock_that_runs_over_is_no_jump(tmp_path):
+def test_clock_wrap_is_no_jump(tmp_path):
     over = 2**33 // 90  # milliseconds
     path = write_clip(tmp_path / "clip.ts", 20, ticks=range(over - 400, over + 400, 40))
     assert probe(path).timestamps == pytest.approx([n / 25 for n in range(20)], abs=0.002)

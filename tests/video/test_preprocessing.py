@@ -24,7 +24,7 @@ def load(path):
 
 
 @pytest.mark.parametrize("path", VECTORS, ids=lambda path: path.stem)
-def test_the_canvas_is_bit_equal_to_the_reference(path):
+def test_canvas_is_bit_equal_to_reference(path):
     meta, frames, arrays = load(path)
     canvases = fit_to_canvas(frames)
     assert [zlib.crc32(canvas.tobytes()) for canvas in canvases] == meta["canvas_crc32"]
@@ -32,7 +32,7 @@ def test_the_canvas_is_bit_equal_to_the_reference(path):
 
 
 @pytest.mark.parametrize("path", UPRIGHT, ids=lambda path: path.stem)
-def test_the_tensor_equals_the_reference(path):
+def test_tensor_equals_reference(path):
     meta, frames, arrays = load(path)
     video = preprocess(frames).numpy()
     top, bottom = meta["box"][:2]
@@ -43,7 +43,7 @@ def test_the_tensor_equals_the_reference(path):
 
 
 @pytest.mark.parametrize("path", MIRRORED, ids=lambda path: path.stem)
-def test_the_mirrored_reference_is_ours_mirrored_but_for_its_mask(path):
+def test_mirrored_reference_equals_ours_mirrored_except_mask(path):
     _, frames, arrays = load(path)
     video = preprocess(frames).numpy()
     mirrored = np.concatenate([video[:, :3, :, ::-1], video[:, 3:]], axis=1)
@@ -63,29 +63,29 @@ def test_the_mirrored_reference_is_ours_mirrored_but_for_its_mask(path):
         ((10000, 1), (196, 224, 0, 448)),
     ],
 )
-def test_the_content_box_is_where_the_picture_lies(size, box):
+def test_content_box_of_frame_sizes(size, box):
     assert content_box(*size) == box
 
 
-def test_the_content_box_follows_the_size_of_the_canvas():
+def test_content_box_scales_with_canvas():
     assert content_box(1280, 720, image_size=112, patch_size=14) == (0, 84, 0, 112)
 
 
-def test_the_mask_is_one_exactly_inside_the_box():
+def test_mask_is_one_inside_box_only():
     video = preprocess(np.zeros((8, 90, 160, 3), np.uint8))
     expected = torch.zeros(448, 448)
     expected[84:336] = 1
     assert torch.equal(video[:, 3], expected.expand(8, -1, -1))
 
 
-def test_missing_frames_are_zero_in_all_four_channels():
+def test_missing_frames_are_zero():
     video = preprocess(np.full((3, 64, 64, 3), 200, np.uint8))
     assert video.shape == (8, 4, 448, 448)
     assert not video[3:].any()
     assert video[:3, 3].all()
 
 
-def test_a_smaller_canvas_and_more_frames_give_the_shape_asked_for():
+def test_shape_follows_canvas_and_frame_count():
     frames = np.zeros((12, 64, 64, 3), np.uint8)
     video = preprocess(frames, image_size=112, patch_size=14, num_frames=16)
     assert video.shape == (16, 4, 112, 112)
@@ -103,12 +103,12 @@ def test_a_smaller_canvas_and_more_frames_give_the_shape_asked_for():
     ],
     ids=["floats", "one picture", "four channels", "none", "too many"],
 )
-def test_frames_of_another_form_are_refused(frames):
+def test_invalid_frames_are_refused(frames):
     with pytest.raises(ValueError, match="frames"):
         preprocess(frames)
 
 
 @pytest.mark.parametrize(("image_size", "patch_size"), [(100, 14), (14, 14), (448, 0)])
-def test_a_canvas_that_is_no_whole_number_of_cells_is_refused(image_size, patch_size):
+def test_canvas_not_multiple_of_cell_is_refused(image_size, patch_size):
     with pytest.raises(ValueError, match="multiple"):
         content_box(64, 64, image_size=image_size, patch_size=patch_size)

@@ -18,7 +18,7 @@ def four_seconds(tmp_path_factory):
     return write_clip(path, 100, options={"bf": "2", "g": "25"})
 
 
-def test_the_frames_are_those_of_the_sampling_rule(four_seconds):
+def test_sampled_frames_follow_sample_indices(four_seconds):
     frames = sample_frames(Clip(four_seconds))
     assert list(frames.indices) == sample_indices(25.0, 100)
     assert numbers_in(frames.pixels) == list(frames.indices)
@@ -26,34 +26,34 @@ def test_the_frames_are_those_of_the_sampling_rule(four_seconds):
     assert frames.notices == ()
 
 
-def test_a_range_is_sampled_as_if_it_were_the_video(four_seconds):
+def test_range_is_sampled_like_whole_video(four_seconds):
     frames = sample_frames(Clip(four_seconds, start=1.0, end=3.0))
     assert list(frames.indices) == [25 + index for index in sample_indices(25.0, 50)]
     assert numbers_in(frames.pixels) == list(frames.indices)
 
 
-def test_a_range_without_an_end_goes_to_the_last_frame(four_seconds):
+def test_open_range_ends_at_last_frame(four_seconds):
     assert sample_frames(Clip(four_seconds, start=3.8)).indices == (95, 96, 97, 98, 99)
 
 
-def test_a_range_of_one_frame_is_one_frame(four_seconds):
+def test_range_of_one_frame_gives_one_frame(four_seconds):
     frames = sample_frames(Clip(four_seconds, start=2.0, end=2.04))
     assert frames.indices == (50,)
 
 
-def test_a_range_past_the_end_says_how_long_the_clip_is(four_seconds):
+def test_range_past_end_error_names_duration(four_seconds):
     with pytest.raises(UsageError, match=r"starts at 1:00, past the end \(the clip is 0:04 long"):
         sample_frames(Clip(four_seconds, start=60.0))
 
 
-def test_more_frames_can_be_asked_for(tmp_path):
+def test_num_frames_can_exceed_8(tmp_path):
     path = write_clip(tmp_path / "clip.mp4", 60, rate=2, options={"g": "10"})
     frames = sample_frames(Clip(path), 16)
     assert list(frames.indices) == sample_indices(2.0, 60, 16)
     assert numbers_in(frames.pixels) == list(frames.indices)
 
 
-def test_a_range_follows_the_streams_own_times(tmp_path):
+def test_range_uses_stream_timestamps(tmp_path):
     ticks = [number * 20 if number < 50 else 5000 + number * 20 for number in range(60)]
     path = write_clip(tmp_path / "clip.mp4", 60, ticks=ticks, options={"bf": "2"})
     assert set(sample_frames(Clip(path, start=3.0)).indices) <= set(range(49, 60))
@@ -73,12 +73,12 @@ WITH_A_GAP = [0, 1000, 2000, 33_000, 34_000, 35_000]
         (None, 0.5, (0,)),
     ],
 )
-def test_a_range_takes_the_frames_that_are_on_the_screen(tmp_path, start, end, shown):
+def test_range_includes_frame_shown_at_start(tmp_path, start, end, shown):
     path = write_clip(tmp_path / "clip.mp4", 6, rate=1, ticks=WITH_A_GAP, options={"bf": "2"})
     assert sample_frames(Clip(path, start, end)).indices == shown
 
 
-def test_a_range_before_the_first_frame_says_when_that_is(tmp_path):
+def test_range_before_first_frame_error_names_its_time(tmp_path):
     path = tmp_path / "clip.mkv"
     with av.open(str(path), "w") as container:
         sound = container.add_stream("aac", rate=48000)
@@ -98,7 +98,7 @@ def test_a_range_before_the_first_frame_says_when_that_is(tmp_path):
         sample_frames(Clip(path, 1, 2))
 
 
-def test_pictures_on_a_screen_for_long_are_found_by_a_range(tmp_path):
+def test_range_within_long_frame_gives_that_frame(tmp_path):
     pictures = [Image.fromarray(numbered_picture(number)) for number in (1, 2, 3)]
     more = {"save_all": True, "append_images": pictures[1:], "duration": [5000, 100, 20_000]}
     pictures[0].save(tmp_path / "slides.gif", **more)
@@ -106,12 +106,12 @@ def test_pictures_on_a_screen_for_long_are_found_by_a_range(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["clip.ts", "clip.mkv"])
-def test_damage_is_told_of(tmp_path, name):
+def test_damage_gives_notice(tmp_path, name):
     path = damage(write_clip(tmp_path / name, 60, options={"bf": "2", "g": "12"}, noise=True))
     assert sample_frames(Clip(path)).notices
 
 
-def test_two_fields_that_make_up_a_frame_are_no_loss(tmp_path, monkeypatch):
+def test_second_fields_are_not_counted_as_lost(tmp_path, monkeypatch):
     path = write_clip(tmp_path / "clip.ts", 20, interlaced=True, options={"x264-params": "tff=1"})
     stream = sampling.read_stream(path)
     fields = sorted({*stream.ticks, *(tick + 1800 for tick in stream.ticks)})
@@ -122,7 +122,7 @@ def test_two_fields_that_make_up_a_frame_are_no_loss(tmp_path, monkeypatch):
     assert frames.notices == ()
 
 
-def test_frames_of_an_interlaced_recording_that_are_lost_are_counted(tmp_path, monkeypatch):
+def test_lost_interlaced_frames_are_counted(tmp_path, monkeypatch):
     path = write_clip(tmp_path / "clip.ts", 20, interlaced=True, options={"x264-params": "tff=1"})
 
     def decode(stream, wanted, **_):
@@ -134,7 +134,7 @@ def test_frames_of_an_interlaced_recording_that_are_lost_are_counted(tmp_path, m
     assert "only 14 of 20 frames" in sample_frames(Clip(path)).notices[0]
 
 
-def test_what_one_decoding_disproved_the_next_does_not_believe(four_seconds, monkeypatch):
+def test_index_is_not_trusted_after_mismatch(four_seconds, monkeypatch):
     tried = []
 
     def decode(stream, wanted, *, trust_index=True, **_):
@@ -150,7 +150,7 @@ def test_what_one_decoding_disproved_the_next_does_not_believe(four_seconds, mon
     assert sampled.pixels[:, 0, 0, 0].tolist() == list(sampled.indices)
 
 
-def test_a_frame_that_cannot_be_shown_ends_the_video(four_seconds, monkeypatch):
+def test_inconvertible_frame_ends_video(four_seconds, monkeypatch):
     last = sample_indices(25.0, 100)[-1]
     earlier = sample_indices(25.0, last)[4]  # is wanted only once the last one is known to be bad
 
@@ -163,7 +163,7 @@ def test_a_frame_that_cannot_be_shown_ends_the_video(four_seconds, monkeypatch):
     assert list(sample_frames(Clip(four_seconds)).indices) == sample_indices(25.0, earlier)
 
 
-def test_a_download_that_broke_off_is_sampled_as_far_as_it_goes(tmp_path):
+def test_truncated_file_is_sampled_up_to_cut(tmp_path):
     options = {"g": "12", "bf": "0", "qp": "1"}
     whole = write_clip(
         tmp_path / "whole.mp4", 200, options=options, muxer={"movflags": "faststart"}
@@ -175,7 +175,7 @@ def test_a_download_that_broke_off_is_sampled_as_far_as_it_goes(tmp_path):
 
 
 @pytest.mark.parametrize("share", [1.0, 0.8], ids=["whole", "broken off"])
-def test_a_long_clip_is_sampled_by_jumping(tmp_path, monkeypatch, share):
+def test_long_clip_is_sampled_by_seeking(tmp_path, monkeypatch, share):
     options = {"g": "12", "bf": "0", "preset": "ultrafast"}
     muxer = {"movflags": "faststart"}
     whole = write_clip(tmp_path / "whole.mp4", 1500, size=(48, 36), options=options, muxer=muxer)
@@ -190,7 +190,7 @@ def test_a_long_clip_is_sampled_by_jumping(tmp_path, monkeypatch, share):
     assert frames.info == walked.info
 
 
-def test_a_video_of_one_frame_gives_that_frame(tmp_path):
+def test_single_frame_video_is_sampled(tmp_path):
     frames = sample_frames(Clip(write_clip(tmp_path / "one.mp4", 1)))
     assert frames.indices == (0,)
     assert len(frames.pixels) == 1

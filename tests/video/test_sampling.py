@@ -11,7 +11,7 @@ ROWS = json.loads((Path(__file__).parents[1] / "data" / "sampling.json").read_te
 RATES_THAT_SAY_NOTHING = [0.5, 0.1, 0.0, math.nan, math.inf]
 
 
-def test_every_reference_row_comes_out():
+def test_indices_equal_reference_rows():
     rows = [row for row in ROWS if "index" in row]
     wrong = [
         row
@@ -23,34 +23,34 @@ def test_every_reference_row_comes_out():
     assert wrong == []
 
 
-def test_one_frame_is_the_sample_whatever_the_rate():
+def test_one_frame_is_sampled_at_any_rate():
     rates = {float(row["fps"]) for row in ROWS if row["frames"] == 1}
     assert all(sample_indices(fps, 1) == [0] for fps in rates)
 
 
 @pytest.mark.parametrize("fps", RATES_THAT_SAY_NOTHING)
-def test_a_rate_that_says_nothing_spreads_the_sample_over_the_video(fps):
+def test_unusable_rate_samples_whole_video_evenly(fps):
     assert sample_indices(fps, 100) == [0, 14, 28, 42, 56, 70, 84, 99]
 
 
 @pytest.mark.parametrize("fps", RATES_THAT_SAY_NOTHING)
-def test_a_rate_that_says_nothing_leaves_a_short_video_whole(fps):
+def test_unusable_rate_keeps_short_video_whole(fps):
     assert sample_indices(fps, 5) == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("frame_count", [0, -1])
 @pytest.mark.parametrize("fps", [25.0, 0.0, math.nan, math.inf, -25.0])
-def test_a_video_without_frames_is_refused(fps, frame_count):
+def test_video_without_frames_is_refused(fps, frame_count):
     with pytest.raises(ClipError, match="no frames"):
         sample_indices(fps, frame_count)
 
 
-def test_half_a_frame_a_second_rounds_to_even():
+def test_half_rate_rounds_to_even():
     assert sample_indices(12.5, 97)[1] == 12
 
 
 @pytest.mark.parametrize("num_frames", range(1, 17))
-def test_the_sample_is_ascending_and_inside_the_video(num_frames):
+def test_indices_are_ascending_and_in_range(num_frames):
     for frame_count in (1, 2, 7, 8, 9, 40, 1000):
         indices = sample_indices(25.0, frame_count, num_frames)
         assert indices == sorted(set(indices))
@@ -58,6 +58,6 @@ def test_the_sample_is_ascending_and_inside_the_video(num_frames):
         assert len(indices) <= num_frames
 
 
-def test_less_than_one_frame_cannot_be_asked_for():
+def test_num_frames_below_one_is_refused():
     with pytest.raises(UsageError, match="0 frames"):
         sample_indices(25.0, 100, 0)

@@ -31,7 +31,7 @@ WANTED = [0, 44, 75, 131, 240, 267, 299]
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_leaps_lead_to_the_frames_asked_for(tmp_path, name):
+def test_keyframe_seeking_is_exact(tmp_path, name):
     stream = read_stream(write_clip(tmp_path / name, 300, **FORMS[name]))
     pictures = seek_frames(stream, WANTED, to_end=True)
     assert pictures is not None
@@ -40,7 +40,7 @@ def test_leaps_lead_to_the_frames_asked_for(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["h264.mp4", "hevc.mp4", "hevc10.mkv", "layers.mp4"])
-def test_the_pictures_are_those_of_the_slow_way_to_the_bit(tmp_path, monkeypatch, name):
+def test_pictures_are_bit_equal_to_sequential_decoding(tmp_path, monkeypatch, name):
     stream = read_stream(write_clip(tmp_path / name, 300, **FORMS[name]))
     pictures = seek_frames(stream, WANTED, to_end=True)
     monkeypatch.setattr(decoder, "seek_frames", lambda *_, **__: None)
@@ -49,7 +49,7 @@ def test_the_pictures_are_those_of_the_slow_way_to_the_bit(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("name", ["h264.mp4", "hevc.mp4"])
-def test_frames_that_no_other_is_made_from_are_left_out(tmp_path, monkeypatch, name):
+def test_non_reference_frames_are_skipped(tmp_path, monkeypatch, name):
     stream = read_stream(write_clip(tmp_path / name, 300, **FORMS[name]))
     frames = seeking._KeyframeSeeker.frames
 
@@ -73,19 +73,19 @@ def test_frames_that_no_other_is_made_from_are_left_out(tmp_path, monkeypatch, n
     ("name", "marked"),
     [("h264.mp4", True), ("hevc.mp4", True), ("layers.mp4", False), ("vp9.webm", False)],
 )
-def test_only_marks_that_are_beyond_doubt_are_believed(tmp_path, name, marked):
+def test_non_reference_marks_are_used_only_if_reliable(tmp_path, name, marked):
     stream = read_stream(write_clip(tmp_path / name, 60, **FORMS[name]))
     assert stream.marks_nonref == marked
 
 
-def test_leading_frames_that_look_like_damage_lead_to_the_slow_way(tmp_path):
+def test_skipped_open_gop_frames_fall_back(tmp_path):
     stream = read_stream(write_clip(tmp_path / "clip.mkv", 300, options=OPEN_GOP))
     assert seek_frames(stream, WANTED, to_end=True) is None
     pictures = decode(stream, WANTED, to_end=True).pictures
     assert numbers_in(pictures[number] for number in WANTED) == WANTED
 
 
-def test_most_packets_are_never_decoded(tmp_path, monkeypatch):
+def test_few_packets_are_decoded(tmp_path, monkeypatch):
     stream = read_stream(write_clip(tmp_path / "clip.mp4", 300, options=B_FRAMES))
     read = []
     packets_from = seeking._KeyframeSeeker._packets_from
@@ -100,33 +100,33 @@ def test_most_packets_are_never_decoded(tmp_path, monkeypatch):
     assert len(read) < 40
 
 
-def test_a_frame_that_was_announced_but_does_not_come_makes_leaps_void(tmp_path):
+def test_missing_frame_falls_back(tmp_path):
     stream = read_stream(write_clip(tmp_path / "clip.mp4", 60, options=B_FRAMES))
     ticks = (*stream.ticks[:10], stream.ticks[10] - 1, *stream.ticks[10:])
     assert seek_frames(replace(stream, ticks=ticks), [0, 40], to_end=False) is None
 
 
-def test_a_key_frame_that_is_none_makes_leaps_void(tmp_path):
+def test_false_key_frame_falls_back(tmp_path):
     stream = read_stream(write_clip(tmp_path / "clip.mp4", 100, options={"g": "1000", "bf": "0"}))
     lying = replace(stream, key_ticks=(stream.ticks[0], stream.ticks[60]))
     assert seek_frames(stream, [0, 70], to_end=False) is not None
     assert seek_frames(lying, [0, 70], to_end=False) is None
 
 
-def test_damage_on_the_way_makes_leaps_void(tmp_path):
+def test_damage_raises_damaged_error(tmp_path):
     path = damage(write_clip(tmp_path / "clip.mp4", 100, options=B_FRAMES, noise=True))
     with pytest.raises(DamagedError):
         seek_frames(read_stream(path), [0, 50], to_end=False)
 
 
-def test_an_error_that_only_the_leap_brings_is_no_damage(tmp_path):
+def test_error_caused_by_seeking_is_no_damage(tmp_path):
     options = {"x264-params": "intra-refresh=1:keyint=30:bframes=0:scenecut=0"}
     stream = read_stream(write_clip(tmp_path / "clip.mkv", 300, options=options))
     keys = stream.ticks[::60]  # said to be key frames, but decoding cannot begin there
     assert seek_frames(replace(stream, key_ticks=keys), [0, 250], to_end=False) is None
 
 
-def test_a_file_that_breaks_off_is_not_leapt_through(tmp_path):
+def test_truncated_file_falls_back(tmp_path):
     muxer = {"movflags": "faststart"}
     whole = write_clip(tmp_path / "whole.mp4", 200, options=B_FRAMES, muxer=muxer)
     stream = read_stream(cut_short(whole, tmp_path / "part.mp4", 0.6))
@@ -134,12 +134,12 @@ def test_a_file_that_breaks_off_is_not_leapt_through(tmp_path):
     assert seek_frames(stream, [0, 20], to_end=False) is None
 
 
-def test_a_file_with_hidden_frames_is_not_leapt_through(tmp_path):
+def test_hidden_frames_fall_back(tmp_path):
     whole = write_clip(tmp_path / "whole.mp4", 60, options={"g": "12", "bf": "0"})
     stream = read_stream(copy_from(whole, tmp_path / "cut.mp4", 24, before=5))
     assert seek_frames(stream, [0, 20], to_end=False) is None
 
 
-def test_there_is_no_leap_past_the_end(tmp_path):
+def test_index_past_end_falls_back(tmp_path):
     stream = read_stream(write_clip(tmp_path / "clip.mp4", 30, options=B_FRAMES))
     assert seek_frames(stream, [0, 30], to_end=False) is None

@@ -15,7 +15,7 @@ def damaged(path):
     return read_stream(damage(write_clip(path, 60, options={"bf": "0"}, noise=True)))
 
 
-def test_the_picture_is_the_one_that_opencv_shows(tmp_path):
+def test_picture_equals_opencv(tmp_path):
     path = write_clip(tmp_path / "clip.mp4", 5, options={"bf": "2"})
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     stream = read_stream(path)
@@ -27,27 +27,27 @@ def test_the_picture_is_the_one_that_opencv_shows(tmp_path):
     assert np.array_equal(source.picture(), picture[..., ::-1])
 
 
-def test_several_threads_stop_at_damage(tmp_path):
+def test_threaded_source_stops_at_damage(tmp_path):
     source = PyAVSource(damaged(tmp_path / "clip.ts"))
     with pytest.raises(DamagedError):
         list(source.ticks())
 
 
-def test_one_thread_reads_on_after_damage_and_remembers_it(tmp_path):
+def test_single_thread_continues_after_damage(tmp_path):
     stream = damaged(tmp_path / "clip.ts")
     source = PyAVSource(stream, threaded=False)
     assert list(source.ticks())[-1] == stream.ticks[-1]
     assert source.damaged
 
 
-def test_pillow_reads_what_ffmpeg_knows_no_animation_of(tmp_path):
+def test_pillow_source_reads_animated_webp(tmp_path):
     pictures = [Image.fromarray(numbered_picture(number)) for number in range(3)]
     path = tmp_path / "clip.webp"
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=40)
     assert isinstance(sources_for(read_stream(path))[0], PillowSource)
 
 
-def test_decoders_keep_quiet_about_damage(tmp_path, capfd):
+def test_decoders_print_nothing_about_damage(tmp_path, capfd):
     stream = damaged(tmp_path / "clip.ts")
     capfd.readouterr()
     source = PyAVSource(stream, threaded=False)
@@ -65,7 +65,7 @@ def test_decoders_keep_quiet_about_damage(tmp_path, capfd):
         ("clip.webm", "libvpx", False),
     ],
 )
-def test_frames_are_shared_among_threads_where_damage_is_reported(tmp_path, name, codec, by_frames):
+def test_frame_threads_only_for_codecs_that_report_damage(tmp_path, name, codec, by_frames):
     # the others fill gaps, by chance, with what another thread has done so far
     with av.open(str(write_clip(tmp_path / name, 3, codec=codec))) as container:
         stream = container.streams.video[0]

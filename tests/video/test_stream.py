@@ -21,20 +21,20 @@ def complaint(path):
     return caught.value.message
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_missing_file_is_named(tmp_path):
     assert complaint(tmp_path / "none.mp4") == f"there is no file {tmp_path / 'none.mp4'}"
 
 
-def test_a_file_inside_a_file_is_missing(tmp_path):
+def test_path_below_a_file_is_missing(tmp_path):
     path = write_clip(tmp_path / "clip.mp4", 2)
     assert "there is no file" in complaint(path / "inside.mp4")
 
 
-def test_a_directory_is_refused(tmp_path):
+def test_directory_is_refused(tmp_path):
     assert complaint(tmp_path) == f"{tmp_path} is a directory"
 
 
-def test_an_empty_file_is_refused(tmp_path):
+def test_empty_file_is_refused(tmp_path):
     path = tmp_path / "empty.mp4"
     path.touch()
     assert complaint(path) == f"{path} is empty"
@@ -53,25 +53,25 @@ def test_an_empty_file_is_refused(tmp_path):
     ids=["text", "zeros", "bytes", "playlist", "list of files", "subtitles"],
 )
 @pytest.mark.parametrize("name", ["file.mp4", "file.txt", "file"])
-def test_what_is_no_video_is_refused(tmp_path, name, content):
+def test_non_video_is_refused(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)
     assert complaint(path).startswith(str(path))
 
 
-def test_sound_alone_is_refused(tmp_path):
+def test_audio_only_is_refused(tmp_path):
     path = write_sound(tmp_path / "sound.m4a")
     assert complaint(path) == f"{path} has sound but no picture"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_without_permission_is_refused(tmp_path):
+def test_unreadable_file_is_refused(tmp_path):
     path = write_clip(tmp_path / "clip.mp4", 2)
     path.chmod(0)
     assert "may not be read" in complaint(path)
 
 
-def test_a_file_that_the_system_will_not_open_is_refused(tmp_path, monkeypatch):
+def test_os_error_on_open_is_reported(tmp_path, monkeypatch):
     path = write_clip(tmp_path / "clip.mp4", 2)
 
     def refuse(*_):
@@ -81,22 +81,22 @@ def test_a_file_that_the_system_will_not_open_is_refused(tmp_path, monkeypatch):
     assert complaint(path) == f"{path} may not be read"
 
 
-def test_a_pipe_does_not_keep_anyone_waiting(tmp_path):
+def test_pipe_is_refused_without_blocking(tmp_path):
     path = tmp_path / "pipe.mp4"
     os.mkfifo(path)
     assert complaint(path) == f"{path} is not a regular file"
 
 
-def test_a_device_is_refused():
+def test_device_is_refused():
     assert complaint("/dev/zero") == "/dev/zero is not a regular file"
 
 
 @pytest.mark.parametrize("name", ["a\0b.mp4", "x" * 5000])
-def test_a_name_that_cannot_be_is_refused(name):
+def test_invalid_name_is_refused(name):
     assert "cannot be opened" in complaint(name)
 
 
-def test_a_cover_picture_is_no_video(tmp_path):
+def test_cover_picture_is_no_video(tmp_path):
     sound = write_sound(tmp_path / "sound.m4a")
     path = tmp_path / "song.mp4"
     with av.open(str(sound)) as heard, av.open(str(path), "w") as song:
@@ -113,13 +113,13 @@ def test_a_cover_picture_is_no_video(tmp_path):
     assert complaint(path) == f"{path} has sound but no picture"
 
 
-def test_a_kind_of_video_that_nothing_here_decodes_is_refused(tmp_path):
+def test_unknown_codec_is_refused(tmp_path):
     path = tmp_path / "drawing.svg"
     path.write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
     assert complaint(path) == f"no decoder here knows the kind of video in {path}"
 
 
-def test_a_picture_of_which_ffmpeg_would_read_one_tile_is_refused(tmp_path):
+def test_tiled_heic_is_refused(tmp_path):
     path = write_clip(tmp_path / "clip.mp4", 2)
     with av.open(str(path)) as container:
         tile = SimpleNamespace(
@@ -131,13 +131,13 @@ def test_a_picture_of_which_ffmpeg_would_read_one_tile_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.mov"])
-def test_a_file_whose_index_is_cut_off_is_said_to_be_incomplete(tmp_path, name):
+def test_missing_moov_is_reported_as_incomplete(tmp_path, name):
     whole = write_clip(tmp_path / f"whole{name}", 50)
     path = cut_short(whole, tmp_path / name, 0.5)
     assert complaint(path) == f"{path} looks incomplete: it has no index (moov)"
 
 
-def test_a_file_that_only_begins_like_mp4_is_incomplete_and_a_text_is_no_video(tmp_path):
+def test_mp4_header_alone_is_incomplete_and_text_is_no_video(tmp_path):
     begun, text = tmp_path / "begun.mp4", tmp_path / "text.mp4"
     begun.write_bytes(b"\0\0\0\x10ftypisom\0\0\2\0" + b"\0\1\0\0mdat" + bytes(3000))
     text.write_bytes(b"\0\0\0\x10moovfree" * 10)
