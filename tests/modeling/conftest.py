@@ -1,4 +1,4 @@
-"""What the tests of the model share: recorded vectors and a SentencePiece model to encode with."""
+"""Shared fixtures: recorded vectors and a SentencePiece model."""
 
 import json
 from importlib.util import find_spec
@@ -20,7 +20,7 @@ def prompt_vectors() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def sentencepiece_file() -> Path:
-    """A 32,000-piece model of the same kind as Llama's: byte fallback, nothing stripped."""
+    """A 32,000-piece model of Llama's kind: byte fallback, no stripping."""
     spec = find_spec("mistral_common")
     assert spec is not None
     assert spec.origin is not None

@@ -1,4 +1,4 @@
-"""The recorded runs of the official model from pixels to tokens, with small Llamas."""
+"""Recorded runs of the official model from pixels to tokens, with small Llamas."""
 
 import json
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ PARITY = Path(__file__).parent.parent / "data" / "parity"
 
 @dataclass(frozen=True)
 class Vectors:
-    """One recorded file: its tensors, and how they were made."""
+    """One recorded file: its tensors and their parameters."""
 
     tensors: dict[str, Tensor]
     meta: dict[str, Any]
@@ -38,7 +38,7 @@ def llama_sizes(vectors: Vectors) -> dict[str, Any]:
 
 
 def input_pixels(vectors: Vectors) -> Tensor:
-    """(1, 8, 4, 448, 448): what the model saw in a recorded run."""
+    """(1, 8, 4, 448, 448): the input of a recorded run."""
     source = vectors.meta["input"]
     if source["kind"] == "pixels":
         return pixels(source["seed"], [source["size"]], [source["real"]])
@@ -47,7 +47,7 @@ def input_pixels(vectors: Vectors) -> Tensor:
 
 
 def last_logits(model: torch.nn.Module, vectors: Vectors) -> Tensor:
-    """What the model predicts after the recorded prompt, (vocabulary,)."""
+    """The logits after the recorded prompt, (vocabulary,)."""
     ids = vectors.tensors["input_ids"].unsqueeze(0)
     with torch.no_grad():
         output = model(input_ids=ids, pixel_values=input_pixels(vectors), logits_to_keep=1)

@@ -1,4 +1,4 @@
-"""Writes small checkpoint folders in the authors' layout, with weights that are known by name."""
+"""Write small checkpoint folders in the official layout, with weights determined by name."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ SMALL = {
     "video_hidden_size": 32,
     "mm_hidden_size": 32,
 }
-"""Sizes of a model of which only the shapes matter."""
+"""Sizes of a model for tests of shapes."""
 
 
 def tensors_of(config: dict[str, Any], teacher_megabytes: float = 0.1) -> dict[str, Tensor]:
@@ -32,7 +32,7 @@ def tensors_of(config: dict[str, Any], teacher_megabytes: float = 0.1) -> dict[s
 
 def _value(name: str, shape: tuple[int, ...]) -> Tensor:
     if ".lmhra2." in name or "teacher" in name or name.endswith("inv_freq"):
-        return torch.full(shape, 3.0)  # of no use, and easily told from what is
+        return torch.full(shape, 3.0)  # unused, and recognisable
     return tensor_for(name, shape)
 
 

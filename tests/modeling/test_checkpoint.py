@@ -1,4 +1,4 @@
-"""Folders as the authors publish them: what loads, what is left out, what is refused."""
+"""Folders in the official layout: loading, unused tensors, refusals."""
 
 import json
 import logging
@@ -48,7 +48,7 @@ def folder(tmp_path: Path, small_tensors: dict[str, Tensor]) -> Path:
 
 @pytest.fixture
 def unshared(tmp_path: Path, small_tensors: dict[str, Tensor]) -> tuple[Path, dict[str, Tensor]]:
-    """A folder without weights, and the weights under the names that the model needs."""
+    """A folder without weights, and the weights under our names."""
     write_config(tmp_path, config_of(**SMALL))
     needed = {name: t for name, t in small_tensors.items() if tensor_name(name) == name}
     return tmp_path, needed
@@ -255,7 +255,7 @@ def test_official_folder_logs_nothing(
 
 
 class Bomb:
-    """Unpickled carelessly, creates a file."""
+    """Creates a file when unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -519,7 +519,7 @@ def test_out_of_bounds_values_are_refused_by_name(folder: Path, name: str, value
 )
 def test_stab_sizes_are_bounded(tmp_path: Path, name: str, value: int) -> None:
     fields = {"model_type": "videopanda", **SMALL, name: value}
-    del fields["mm_hidden_size"]  # of the official layout, which has no such fields
+    del fields["mm_hidden_size"]  # makes it official, without these fields
     (tmp_path / "config.json").write_text(json.dumps(fields))
     with pytest.raises(ModelError, match=name):
         read_config(tmp_path)
@@ -580,7 +580,7 @@ def test_non_finite_weights_are_named(
         lambda tensor: tensor.to(torch.float8_e4m3fn),
     ],
 )
-@pytest.mark.filterwarnings("ignore")  # of torch, over what is built here
+@pytest.mark.filterwarnings("ignore")  # torch warns about these tensors
 def test_unusual_tensors_are_refused(
     unshared: tuple[Path, dict[str, Tensor]], make: Callable[[Tensor], Tensor]
 ) -> None:
@@ -604,7 +604,7 @@ def test_compressed_bin_file_is_not_opened(
     write_config(tmp_path, config_of(**SMALL))
     with zipfile.ZipFile(tmp_path / "pytorch_model.bin", "w") as archive:
         archive.writestr(f"archive/{name}", bytes(1 << 20), zipfile.ZIP_DEFLATED)
-        archive.writestr("archive/data/1", bytes(1 << 16))  # not too small for the model
+        archive.writestr("archive/data/1", bytes(1 << 16))  # large enough for the model
     monkeypatch.setattr(torch, "load", None)
     with pytest.raises(ModelError, match="cannot be read as weights") as e:
         load(tmp_path)
@@ -642,7 +642,7 @@ def test_missing_parts_of_quantised_layers_are_refused(
 
 
 def quantised_folder(folder: Path, form: str) -> dict[str, Tensor]:
-    """The tensors in a folder that `save_pretrained` wrote of a model quantised by bitsandbytes."""
+    """The tensors of a folder saved from a model quantised by bitsandbytes."""
     kept = ["model.video_tower", "model.video_projector", "lm_head"]
     sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1}
     model = VideoPandaForConditionalGeneration(VideoPandaConfig(**SMALL | sizes))

@@ -1,4 +1,4 @@
-"""From pixels to greedy tokens against the official model, with small Llamas inside."""
+"""Parity with the official model from pixels to greedy tokens, with small Llamas."""
 
 import pytest
 import torch

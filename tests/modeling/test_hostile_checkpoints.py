@@ -1,4 +1,4 @@
-"""Checkpoints damaged at random, on every road: the same weights are loaded, or a `ModelError`.
+"""Randomly damaged checkpoints in every layout: unchanged weights load, or a `ModelError`.
 
 Each draw takes a whole folder, damages one thing in it, and looks at it as loading does. What is
 drawn depends on the seed and nothing else, so a failure names the draw that makes it again.
@@ -36,10 +36,11 @@ from pandacli.modeling.checkpoint import (
 from pandacli.quantization import conversion as converting
 from pandacli.quantization.conversion import convert, describe_source
 
-ROADS = ("plain", "sharded", "bin", "old bin", "int8", "nf4", "quantised bin", "q8_0")
+LAYOUTS = ("plain", "sharded", "bin", "old bin", "int8", "nf4", "quantised bin", "q8_0")
 needs_llama = pytest.mark.skipif(not find_spec("xllamacpp"), reason="no llama.cpp")
-each_road = pytest.mark.parametrize(
-    "road", [pytest.param(road, marks=needs_llama if road == "q8_0" else ()) for road in ROADS]
+each_layout = pytest.mark.parametrize(
+    "layout",
+    [pytest.param(layout, marks=needs_llama if layout == "q8_0" else ()) for layout in LAYOUTS],
 )
 
 JUNK: list[Any] = [
@@ -115,7 +116,7 @@ FIELDS = [
 def whole(
     tmp_path_factory: pytest.TempPathFactory, tokenizer_model: bytes
 ) -> Callable[[str], Path]:
-    """Of each road, an undamaged folder of the smallest model."""
+    """An undamaged folder of a tiny model in each layout."""
     root = tmp_path_factory.mktemp("whole")
     config = VideoPandaConfig(
         image_size=56,
@@ -134,29 +135,31 @@ def whole(
     model = VideoPandaForConditionalGeneration(config)
 
     @cache
-    def folder(road: str) -> Path:
-        path = root / road.replace(" ", "-")
-        if road in ("int8", "nf4", "q8_0"):
-            made = convert(describe_source(resolve(folder("plain"))), road)  # type: ignore[arg-type]
+    def folder(layout: str) -> Path:
+        path = root / layout.replace(" ", "-")
+        if layout in ("int8", "nf4", "q8_0"):
+            made = convert(describe_source(resolve(folder("plain"))), layout)  # type: ignore[arg-type]
             shutil.copytree(made.folder, path)
             (path / "manifest.json").unlink()
-        elif road == "quantised bin":
+        elif layout == "quantised bin":
             shutil.copytree(folder("int8"), path)
             rewrite(path, weights_of(path), "pytorch_model.bin")
         else:
-            shard = "100KB" if road == "sharded" else "5GB"
+            shard = "100KB" if layout == "sharded" else "5GB"
             model.save_pretrained(path, max_shard_size=shard)
             (path / "tokenizer.model").write_bytes(tokenizer_model)
             (path / "tokenizer_config.json").write_text('{"legacy": false}')
-            if "bin" in road:
-                rewrite(path, weights_of(path), "pytorch_model.bin", zipped=road == "bin")
+            if "bin" in layout:
+                rewrite(path, weights_of(path), "pytorch_model.bin", zipped=layout == "bin")
         return path
 
     with pytest.MonkeyPatch.context() as patch, quiet_libraries():
         patch.setenv("PANDA_HOME", str(root / "home"))
         patch.setattr(converting, "_FILE_PARAMETERS", 1 << 20)
         return {
-            road: folder(road) for road in ROADS if road != "q8_0" or find_spec("xllamacpp")
+            layout: folder(layout)
+            for layout in LAYOUTS
+            if layout != "q8_0" or find_spec("xllamacpp")
         }.__getitem__
 
 
@@ -170,7 +173,7 @@ def weights_of(folder: Path) -> dict[str, Tensor]:
 
 
 def rewrite(folder: Path, tensors: dict[str, Tensor], name: str, *, zipped: bool = True) -> None:
-    """Put weights into one file, in the place of those that are there."""
+    """Replace the weights by a single file."""
     for file in (*folder.glob("*.safetensors*"), *folder.glob("*.bin")):
         file.unlink()
     if name.endswith(".bin"):
@@ -186,14 +189,14 @@ def expected_of(config: str) -> dict[str, Tensor]:
     return built.state_dict()
 
 
-def look(folder: Path, road: str) -> dict[str, Tensor]:
-    """All that loading checks and reads, without a model being made of it."""
+def look(folder: Path, layout: str) -> dict[str, Tensor]:
+    """All that loading reads and checks, without building a model."""
     config = read_config(folder)
     read_tokenizer(folder, config)
     read_generation_config(folder, config)
     expected = expected_of(config.to_json_string())
     stored = getattr(config, "quantization_config", None)
-    if road == "q8_0":
+    if layout == "q8_0":
         from pandacli.quantization.gguf import check_gguf
 
         check_gguf(folder / GGUF_FILE, config)
@@ -209,23 +212,25 @@ def look(folder: Path, road: str) -> dict[str, Tensor]:
     return tensors
 
 
-def load(folder: Path, road: str) -> dict[str, Tensor]:
-    """The weights of a model that is made of a folder as `Panda.load` does."""
+def load(folder: Path, layout: str) -> dict[str, Tensor]:
+    """The weights of a model loaded as by `Panda.load`."""
     read_tokenizer(folder, read_config(folder))
     with quiet_libraries():
-        if road in ("int8", "nf4"):
+        if layout in ("int8", "nf4"):
             load_copy(folder, "")
-        if road == "q8_0":
-            return look(folder, road) | dict(load_copy(folder, "", layers=False).named_parameters())
+        if layout == "q8_0":
+            return look(folder, layout) | dict(
+                load_copy(folder, "", layers=False).named_parameters()
+            )
         model = VideoPandaForConditionalGeneration.from_pretrained(folder)
     weights: dict[str, Tensor] = model.state_dict()
     return weights
 
 
-def damage(folder: Path, road: str, draw: Random) -> str:
-    """Damage one thing in a folder; what was done, in words."""
+def damage(folder: Path, layout: str, draw: Random) -> str:
+    """Damage one thing in a folder; returns a description."""
     kinds = [damage_config, damage_json, damage_tensor, damage_bytes, damage_tokenizer]
-    return draw.choices(kinds, (4, 2, 5, 4, 1))[0](folder, road, draw)
+    return draw.choices(kinds, (4, 2, 5, 4, 1))[0](folder, layout, draw)
 
 
 def damage_config(folder: Path, _: str, draw: Random) -> str:
@@ -253,7 +258,7 @@ def damage_json(folder: Path, _: str, draw: Random) -> str:
     return f"{path.name}: {content[:80]!r}"
 
 
-def damage_tensor(folder: Path, road: str, draw: Random) -> str:
+def damage_tensor(folder: Path, layout: str, draw: Random) -> str:
     tensors = weights_of(folder)
     name = draw.choice(sorted(tensors))
     tensor = tensors[name]
@@ -277,20 +282,20 @@ def damage_tensor(folder: Path, road: str, draw: Random) -> str:
     elif kind == "state" and (states := [key for key in tensors if ".quant_state." in key]):
         name = draw.choice(states)
         state = json.loads(bytes(tensors[name].tolist()))
-        del state["nested_offset"]  # a number like those of the weights
+        del state["nested_offset"]  # as arbitrary as the weights
         state[draw.choice([*state, "x"])] = draw.choice(JUNK)
         tensors[name] = torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8)
     else:
         kind = "odd"
         name = sorted(tensors)[0]
-        tensors[name] = odd(tensors[name], draw) if "bin" in road else tensors[name][:0]
-    file = "pytorch_model.bin" if "bin" in road else "model.safetensors"
-    rewrite(folder, tensors, file, zipped=road != "old bin")
+        tensors[name] = odd(tensors[name], draw) if "bin" in layout else tensors[name][:0]
+    file = "pytorch_model.bin" if "bin" in layout else "model.safetensors"
+    rewrite(folder, tensors, file, zipped=layout != "old bin")
     return f"{kind} {name}"
 
 
 def odd(tensor: Tensor, draw: Random) -> Any:
-    """What only a pickle can hold."""
+    """Objects that only a pickle can hold."""
     kinds: list[Callable[[], Any]] = [
         lambda: tensor.float().to_sparse(),
         lambda: tensor.to("meta"),
@@ -304,7 +309,7 @@ def odd(tensor: Tensor, draw: Random) -> Any:
 
 
 def damage_bytes(folder: Path, _: str, draw: Random) -> str:
-    """Cut a file of weights off, or change a byte of what says where the numbers are."""
+    """Truncate a weight file, or change a byte outside of the numbers."""
     path = draw.choice(
         sorted((*folder.glob("*.safetensors"), *folder.glob("*.bin"), *folder.glob("*.gguf")))
     )
@@ -323,7 +328,7 @@ def damage_bytes(folder: Path, _: str, draw: Random) -> str:
 
 
 def header(path: Path, content: bytearray) -> list[int]:
-    """Places that are no numbers of weights: a change of those is for digests to find."""
+    """Offsets outside of the weights' numbers, changes of which only digests find."""
     if path.suffix == ".safetensors":
         return list(range(8 + struct.unpack("<Q", content[:8])[0]))
     if path.suffix == ".gguf":
@@ -345,28 +350,28 @@ def damage_tokenizer(folder: Path, _: str, draw: Random) -> str:
 
 def draws(
     whole: Path,
-    road: str,
+    layout: str,
     place: Path,
     numbers: range,
     read: Callable[[Path, str], dict[str, Tensor]],
 ) -> Iterator[tuple[str, bool]]:
-    """What was drawn, and whether it loaded; only ever with the weights of the whole folder."""
-    weights = read(whole, road)
+    """The damage drawn and whether it loaded, then with unchanged weights."""
+    weights = read(whole, layout)
     for number in numbers:
-        draw = Random(f"{road} {number}")
+        draw = Random(f"{layout} {number}")
         folder = place / str(number)
         shutil.copytree(whole, folder)
-        done = damage(folder, road, draw)
+        done = damage(folder, layout, draw)
         try:
-            loaded = read(folder, road)
+            loaded = read(folder, layout)
         except ModelError as error:
             if "\n" in error.message:
-                pytest.fail(f"draw {number} of {road}, {done}: more than a line")
+                pytest.fail(f"draw {number} of {layout}, {done}: more than a line")
             yield done, False
         except Exception as error:
-            pytest.fail(f"draw {number} of {road}, {done}: {type(error).__name__}: {error}")
+            pytest.fail(f"draw {number} of {layout}, {done}: {type(error).__name__}: {error}")
         else:
-            # a name that is not known is only warned of
+            # an unknown name is only logged
             assert loaded.keys() >= weights.keys(), (number, done)
             for name, tensor in weights.items():
                 assert tensor.equal(loaded[name]), (number, done, name)
@@ -375,18 +380,18 @@ def draws(
             shutil.rmtree(folder)
 
 
-@each_road
+@each_layout
 def test_damaged_checkpoint_is_refused_or_unchanged(
-    whole: Callable[[str], Path], road: str, tmp_path: Path
+    whole: Callable[[str], Path], layout: str, tmp_path: Path
 ) -> None:
-    loaded = [done for _, done in draws(whole(road), road, tmp_path, range(60), look)]
+    loaded = [done for _, done in draws(whole(layout), layout, tmp_path, range(60), look)]
     assert 0 < sum(loaded) < len(loaded) / 2
 
 
 @pytest.mark.slow
-@each_road
+@each_layout
 def test_damaged_weights_build_no_model(
-    whole: Callable[[str], Path], road: str, tmp_path: Path
+    whole: Callable[[str], Path], layout: str, tmp_path: Path
 ) -> None:
-    loaded = [done for _, done in draws(whole(road), road, tmp_path, range(1000, 1100), load)]
+    loaded = [done for _, done in draws(whole(layout), layout, tmp_path, range(1000, 1100), load)]
     assert any(loaded)

@@ -1,4 +1,4 @@
-"""The grid of patches without the inside of its bars."""
+"""The grid of patches with collapsed bars."""
 
 import pytest
 import torch

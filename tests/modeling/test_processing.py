@@ -1,4 +1,4 @@
-"""The processor: what it makes of questions and frames, and what it refuses."""
+"""The processor: inputs from questions and frames, and refusals."""
 
 import json
 from pathlib import Path

@@ -21,14 +21,14 @@ SPACE = "\u2581"
 
 
 def is_plain(case: dict[str, Any]) -> bool:
-    """Whether nobody typed a control token, which we treat unlike the official code."""
+    """Whether no control token was typed, which we treat unlike the official code."""
     return not any(
         mark in (text or "") for turn in case["turns"] for text in turn for mark in CONTROL
     )
 
 
 class RecordedLlama:
-    """A stand-in for Llama's SentencePiece model that knows the texts of `prompt.json`."""
+    """A fake of Llama's SentencePiece model that knows the texts of `prompt.json`."""
 
     def __init__(self, cases: list[dict[str, Any]]) -> None:
         self.pieces: dict[str, list[str]] = {}
@@ -70,7 +70,7 @@ def split_at_control(ids: list[int]) -> Iterator[list[int]]:
 
 
 def ids_of_string(prompt: str, processor: SentencePieceProcessor, legacy: bool) -> list[int]:
-    """The official rule, which reads control tokens out of the finished string."""
+    """The official rule, which parses control tokens in the finished string."""
     ids = [1]
     for number, part in enumerate(prompt.split("<image>")):
         ids += [FRAME_SLOT] * (number > 0)
@@ -129,7 +129,7 @@ def test_user_text_is_never_a_control_token(
 
 
 def conversations(count: int) -> Iterator[list[tuple[str, str | None]]]:
-    """Turns of which any text may be empty or nothing but space; the last is to be answered."""
+    """Random turns, texts possibly empty or blank; the last is unanswered."""
     random = Random(14)
     words = ["", "", " ", "\n", "why", " what?", "a panda. ", "two words", "中文"]
     for _ in range(count):
@@ -138,7 +138,7 @@ def conversations(count: int) -> Iterator[list[tuple[str, str | None]]]:
 
 
 def official_form(turns: list[tuple[str, str | None]]) -> str:
-    """The conversation by its roles: an empty message is its role and a colon, and no more."""
+    """The conversation by its roles: an empty message is its role and a colon."""
     text = ""
     for number, turn in enumerate(turns):
         question, answer = turn

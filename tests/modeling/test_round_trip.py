@@ -1,4 +1,4 @@
-"""Video-Panda as a citizen of transformers: saving, Auto classes, generating in batches."""
+"""Video-Panda within transformers: saving, Auto classes, batched generation."""
 
 from pathlib import Path
 

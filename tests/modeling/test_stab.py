@@ -1,4 +1,4 @@
-"""STAB at sizes of its own: which numbers of frames it takes, and what a frame depends on."""
+"""STAB at other sizes: supported frame counts, and dependencies between frames."""
 
 import pytest
 import torch

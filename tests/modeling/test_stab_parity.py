@@ -1,4 +1,4 @@
-"""STAB and projector against the tokens of the official model."""
+"""Parity of STAB and projector with the official model."""
 
 import json
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ TINY_LLAMA = {
 
 @pytest.fixture(scope="module")
 def models() -> Iterator[dict[int, VideoPandaForConditionalGeneration]]:
-    """By width of the Llama, models that were filled already."""
+    """Models with weights, by width of the Llama."""
     cache: dict[int, VideoPandaForConditionalGeneration] = {}
     yield cache
     cache.clear()

@@ -125,7 +125,7 @@ def test_changed_byte_is_refused_or_changes_pieces_only(tokenizer_model: bytes) 
         path = Path(folder) / "tokenizer.model"
         for _ in range(150):
             content = bytearray(tokenizer_model)
-            # behind the pieces stand the settings that a model is used by
+            # the model's settings follow the pieces
             ends = (len(content), min(len(content), 700))
             content[len(content) - 1 - draw.randrange(draw.choice(ends))] = draw.randrange(256)
             path.write_bytes(content)

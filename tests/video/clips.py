@@ -1,4 +1,4 @@
-"""Small clips for the tests, each frame of which carries its own number as a pattern of blocks.
+"""Small clips for the tests, each frame of which shows its number as a pattern of blocks.
 
 PyAV writes them, so that the tests need no ffmpeg. A number survives compression, rotation (once
 the frame is upright again) and any decoder's idea of colour.
@@ -33,7 +33,7 @@ def numbered_picture(number: int, width: int = WIDTH, height: int = HEIGHT) -> P
 
 
 def number_in(picture: Picture) -> int:
-    """The number that a picture carries; it must be upright."""
+    """The number shown by an upright picture."""
     height, width = picture.shape[:2]
     y = (2 * np.arange(ROWS) + 1) * height // (2 * ROWS)
     x = (2 * np.arange(COLUMNS) + 1) * width // (2 * COLUMNS)
@@ -42,7 +42,7 @@ def number_in(picture: Picture) -> int:
 
 
 def numbers_in(pictures: Iterable[Picture]) -> list[int]:
-    """The number of each picture."""
+    """The number shown by each picture."""
     return [number_in(picture) for picture in pictures]
 
 
@@ -132,7 +132,7 @@ def copy_from(source: Path, target: Path, first_packet: int, *, before: int = 0)
 
 
 def cut_short(source: Path, target: Path, share: float) -> Path:
-    """Copy the first `share` of a file's bytes, as a download that broke off leaves them."""
+    """Copy the first `share` of a file's bytes, as in an incomplete download."""
     content = source.read_bytes()
     target.write_bytes(content[: int(len(content) * share)])
     return target

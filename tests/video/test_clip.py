@@ -42,7 +42,7 @@ def test_invalid_time_is_refused_with_valid_forms(text):
 
 
 def time_texts(count):
-    """Texts of digits, points, colons and what looks like a number, of up to 5000 digits."""
+    """Random texts of digits, points, colons and number-like parts, of up to 5000 digits."""
     random = Random(21)
     for _ in range(count):
         parts = [
@@ -65,7 +65,7 @@ def test_random_text_is_parsed_or_refused_in_one_line():
         read += 1
         assert math.isfinite(seconds)
         assert format_time(Clip("film.mp4", seconds).start)
-        with suppress(UsageError):  # the range may not go forward
+        with suppress(UsageError):  # the range may end before its start
             Clip("film.mp4", 5.0, seconds)
     assert read > 100
     assert all("not a time" in message and len(message) < 120 for message in refused)

@@ -1,4 +1,4 @@
-"""A clip is one file: what names other files, or cannot be decoded at all, is refused at once."""
+"""A clip is one file: playlists, and files that cannot be decoded, are refused at once."""
 
 import struct
 import time
@@ -84,7 +84,7 @@ def test_pattern_in_file_name_is_literal(tmp_path, name):
 
 
 def huge_png(path, side):
-    """A PNG that is small on the disk, as all its pixels are black."""
+    """A PNG that is small on disk, as all pixels are black."""
 
     def chunk(kind, content):
         length, crc = len(content), zlib.crc32(kind + content)

@@ -1,4 +1,4 @@
-"""Each frame carries its number, so a frame that is one off is seen as such."""
+"""Each frame shows its number, so that an error of one frame is noticed."""
 
 from contextlib import suppress
 
@@ -67,8 +67,8 @@ def test_read_frames_is_exact(tmp_path, name):
 
 
 @pytest.fixture
-def jumps(monkeypatch):
-    """Make every clip count as long and none as fit for leaps; note where decoders begin."""
+def seeks(monkeypatch):
+    """Treat every clip as long and without trustworthy index; record where decoders start."""
     starts = []
 
     def noting(walk):
@@ -94,18 +94,18 @@ LONG = {
 
 
 @pytest.mark.parametrize("name", LONG)
-def test_seeking_in_long_clip_is_exact(tmp_path, jumps, name):
+def test_seeking_in_long_clip_is_exact(tmp_path, seeks, name):
     path = write_clip(tmp_path / name, 300, **LONG[name])
     indices = [270, 299]
     assert numbers_in(read_frames(path, indices)) == indices
-    assert any(start is not None for start in jumps)
+    assert any(start is not None for start in seeks)
 
 
-def test_long_clip_with_wrong_index_is_decoded_sequentially(tmp_path, jumps, monkeypatch):
+def test_long_clip_with_wrong_index_is_decoded_sequentially(tmp_path, seeks, monkeypatch):
     path = write_clip(tmp_path / "clip.mp4", 300, options=B_FRAMES)
     monkeypatch.setattr(decoder, "read_stream", with_a_frame_too_many(decoder.read_stream))
     assert numbers_in(read_frames(path, [250, 290])) == [250, 290]
-    assert jumps[-1] is None
+    assert seeks[-1] is None
 
 
 def with_a_frame_too_many(read_stream):
@@ -122,10 +122,10 @@ def test_static_clip_is_read(tmp_path):
     assert numbers_in(read_frames(path, [0, 4, 9])) == [7, 7, 7]
 
 
-def test_long_static_clip_is_read(tmp_path, jumps):
+def test_long_static_clip_is_read(tmp_path, seeks):
     path = write_clip(tmp_path / "still.mkv", 300, codec="ffv1", numbers=[7] * 300)
     assert numbers_in(read_frames(path, [250, 299])) == [7, 7]
-    assert None not in jumps[-2:]
+    assert None not in seeks[-2:]
 
 
 @pytest.mark.parametrize("rotation", [90, 180, 270])
@@ -188,7 +188,7 @@ def test_cut_open_gop_starts_at_first_complete_frame(tmp_path):
 
 
 def test_last_frames_of_truncated_file_are_read(tmp_path):
-    # Several threads lose the two frames before the damage; the announced count is 200.
+    # several threads lose the two frames before the damage; the header promises 200
     options = {"g": "12", "bf": "0", "qp": "1"}
     whole = write_clip(
         tmp_path / "whole.mp4", 200, options=options, muxer={"movflags": "faststart"}
@@ -289,11 +289,11 @@ def test_damage_in_long_clip_is_deterministic(tmp_path, monkeypatch):
     assert all(np.array_equal(first.pictures[n], again.pictures[n]) for n in (0, 30, 40))
 
 
-def test_damage_is_found_when_seeking(tmp_path, jumps):
+def test_damage_is_found_when_seeking(tmp_path, seeks):
     path = write_clip(tmp_path / "clip.ts", 300, options={"bf": "0", "g": "30"}, noise=True)
     whole = decoder.read_stream(path)
     assert not decoder.decode(whole, [150, 200], to_end=False).damaged
-    assert any(start is not None for start in jumps)
+    assert any(start is not None for start in seeks)
     stream = decoder.read_stream(damage(path))
     _, final = decoder.sources_for(stream)
     for _ in zip(range(60), final.ticks(stream.ticks[140]), strict=False):

@@ -1,4 +1,4 @@
-"""What a player shows of a frame: upright, in shape, opaque, in its colours."""
+"""Frames as a player shows them: orientation, pixel aspect, transparency, colours."""
 
 import sys
 from fractions import Fraction
@@ -16,7 +16,7 @@ from pandacli.video.sampling import sample_frames
 from pandacli.video.stream import read_stream
 from tests.video.clips import HEIGHT, WIDTH, needs_avif, number_in, numbered_picture, write_clip
 
-NUMBER = 0b110_0100_0001  # looks different from each of the eight sides
+NUMBER = 0b110_0100_0001  # distinct in all eight orientations
 AVIF = pytest.param("clip.avif", marks=needs_avif)
 STORED = numbered_picture(NUMBER)
 TURNS = {
@@ -29,7 +29,7 @@ TURNS = {
     7: lambda picture: np.rot90(picture, 2).transpose(1, 0, 2),
     8: np.rot90,
 }
-"""What the orientations of EXIF do to a stored picture."""
+"""The effect of each EXIF orientation on a stored picture."""
 MATRICES = {
     1: (1, 0, 0, 1),
     2: (-1, 0, 0, 1),
@@ -43,7 +43,7 @@ MATRICES = {
 
 
 def with_matrix(path, a, b, c, d):
-    """A clip whose track header has this display matrix, written over the one it was made with."""
+    """A clip with this display matrix patched into its track header."""
     content = write_clip(path, 2, numbers=[NUMBER] * 2).read_bytes()
     at = content.index(b"tkhd") + 4 + 40
     entries = [a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30 if a or b else 0]
@@ -94,7 +94,7 @@ def test_orientation_of_animated_image_is_applied(tmp_path, orientation):
 def test_transparency_is_white_in_every_format(tmp_path, name, count):
     pictures = []
     for number in range(count):
-        pixels = np.full((48, 64, 4), (200, 0, 0, 0), np.uint8)  # red below what is transparent
+        pixels = np.full((48, 64, 4), (200, 0, 0, 0), np.uint8)  # red under full transparency
         pixels[:, 32:] = (0, 0, 200 - 150 * number, 255)
         pictures.append(Image.fromarray(pixels))
     more = {"save_all": True, "append_images": pictures[1:], "duration": 40} if count > 1 else {}
@@ -119,7 +119,7 @@ def shaped(aspect):
 
 
 def test_anamorphic_frame_too_large_is_refused(tmp_path, monkeypatch):
-    container._options()  # is kept, with the limit as it really is
+    container._options()  # cached with the real limit
     monkeypatch.setattr(container, "MAX_PIXELS", 4 * WIDTH * HEIGHT)
     assert read_stream(write_clip(tmp_path / "square.mp4", 1)).width == WIDTH
     path = write_clip(tmp_path / "wide.mp4", 1, prepare=shaped(Fraction(16)))
@@ -172,7 +172,7 @@ def test_colours_derived_from_primaries_are_exact(tmp_path):
 
 
 def test_converted_frame_is_released(tmp_path):
-    # A decoder fills the gaps of damaged frames with what is in a buffer that it got back.
+    # a decoder conceals damage with the content of returned buffers
     path = write_clip(tmp_path / "clip.mp4", 2, rotation=90)
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):

@@ -152,7 +152,7 @@ def test_index_is_not_trusted_after_mismatch(four_seconds, monkeypatch):
 
 def test_inconvertible_frame_ends_video(four_seconds, monkeypatch):
     last = sample_indices(25.0, 100)[-1]
-    earlier = sample_indices(25.0, last)[4]  # is wanted only once the last one is known to be bad
+    earlier = sample_indices(25.0, last)[4]  # wanted only after the last one is known to be bad
 
     def decode(stream, wanted, **_):
         end = min({last, earlier} & set(wanted), default=100)
@@ -181,13 +181,13 @@ def test_long_clip_is_sampled_by_seeking(tmp_path, monkeypatch, share):
     whole = write_clip(tmp_path / "whole.mp4", 1500, size=(48, 36), options=options, muxer=muxer)
     path = cut_short(whole, tmp_path / "clip.mp4", share)
     monkeypatch.setattr(decoder, "seek_frames", lambda *_, **__: None)
-    walked = sample_frames(Clip(path))
+    sequential = sample_frames(Clip(path))
     monkeypatch.setattr(decoder, "_SEQUENTIAL_PIXELS", 0)
-    monkeypatch.setattr(decoder, "_decode_all", None)  # jumping must do
+    monkeypatch.setattr(decoder, "_decode_all", None)  # seeking must suffice
     frames = sample_frames(Clip(path))
     assert numbers_in(frames.pixels) == list(frames.indices)
-    assert frames.indices == walked.indices
-    assert frames.info == walked.info
+    assert frames.indices == sequential.indices
+    assert frames.info == sequential.info
 
 
 def test_single_frame_video_is_sampled(tmp_path):

@@ -1,4 +1,4 @@
-"""The quick way gives the frames asked for, or nothing."""
+"""Keyframe seeking gives exact frames, or None to fall back."""
 
 from dataclasses import replace
 
@@ -44,8 +44,8 @@ def test_pictures_are_bit_equal_to_sequential_decoding(tmp_path, monkeypatch, na
     stream = read_stream(write_clip(tmp_path / name, 300, **FORMS[name]))
     pictures = seek_frames(stream, WANTED, to_end=True)
     monkeypatch.setattr(decoder, "seek_frames", lambda *_, **__: None)
-    walked = decode(stream, WANTED, to_end=True).pictures
-    assert all(np.array_equal(pictures[number], walked[number]) for number in WANTED)
+    sequential = decode(stream, WANTED, to_end=True).pictures
+    assert all(np.array_equal(pictures[number], sequential[number]) for number in WANTED)
 
 
 @pytest.mark.parametrize("name", ["h264.mp4", "hevc.mp4"])
@@ -108,9 +108,9 @@ def test_missing_frame_falls_back(tmp_path):
 
 def test_false_key_frame_falls_back(tmp_path):
     stream = read_stream(write_clip(tmp_path / "clip.mp4", 100, options={"g": "1000", "bf": "0"}))
-    lying = replace(stream, key_ticks=(stream.ticks[0], stream.ticks[60]))
+    wrong = replace(stream, key_ticks=(stream.ticks[0], stream.ticks[60]))
     assert seek_frames(stream, [0, 70], to_end=False) is not None
-    assert seek_frames(lying, [0, 70], to_end=False) is None
+    assert seek_frames(wrong, [0, 70], to_end=False) is None
 
 
 def test_damage_raises_damaged_error(tmp_path):
@@ -122,7 +122,7 @@ def test_damage_raises_damaged_error(tmp_path):
 def test_error_caused_by_seeking_is_no_damage(tmp_path):
     options = {"x264-params": "intra-refresh=1:keyint=30:bframes=0:scenecut=0"}
     stream = read_stream(write_clip(tmp_path / "clip.mkv", 300, options=options))
-    keys = stream.ticks[::60]  # said to be key frames, but decoding cannot begin there
+    keys = stream.ticks[::60]  # marked as key frames, but decoding cannot start there
     assert seek_frames(replace(stream, key_ticks=keys), [0, 250], to_end=False) is None
 
 

@@ -66,7 +66,7 @@ def test_decoders_print_nothing_about_damage(tmp_path, capfd):
     ],
 )
 def test_frame_threads_only_for_codecs_that_report_damage(tmp_path, name, codec, by_frames):
-    # the others fill gaps, by chance, with what another thread has done so far
+    # the others conceal damage with the unfinished frame of another thread
     with av.open(str(write_clip(tmp_path / name, 3, codec=codec))) as container:
         stream = container.streams.video[0]
         stop_at_errors(stream)

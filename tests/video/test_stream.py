@@ -1,4 +1,4 @@
-"""What cannot be used is refused in one clear line before anything is decoded."""
+"""Unusable files are refused in one clear line before anything is decoded."""
 
 import os
 from pathlib import Path
