@@ -1,10 +1,11 @@
-"""Writes the completion files for bash, zsh and fish from the commands that `panda` has.
+"""Write the completion files for bash, zsh and fish from the commands that `panda` has.
 
     python completions/generate.py            # or: make completions
     python completions/generate.py --check    # exits 1 if a file is not current
 
 What the shells do is in `templates/`, readable as shell code; this fills in commands, options and
-values. The results are static: a shell that completes `panda` never starts Python.
+values. The results are static: a shell that completes `panda` never starts Python. They are written
+here and into the package, where `panda completions` reads them.
 """
 
 import sys
@@ -15,16 +16,19 @@ from typing import Any
 
 import typer
 
+import pandacli
 from pandacli.batch.formats import INPUT_FORMATS, OUTPUT_FORMATS
 from pandacli.checkpoints import MODELS
 from pandacli.cli.app import app
-from pandacli.cli.rm import QUANTS as REMOVABLE
-from pandacli.cli.settings import QUANTS
+from pandacli.cli.maintenance import SHELLS
+from pandacli.cli.models import REMOVABLE
+from pandacli.cli.options import QUANTS
 from pandacli.inference.spec import ENGINES, RAY
 from pandacli.terminal.capabilities import GRAPHICS
 from pandacli.video.clip import VIDEO_SUFFIXES
 
 HERE = Path(__file__).parent
+PACKAGED = Path(pandacli.__file__).parent / "assets" / "completions"
 VIDEOS = " ".join(suffix[1:] for suffix in VIDEO_SUFFIXES)
 QUESTIONS = "jsonl json csv tsv parquet"
 CHOICES = {
@@ -86,7 +90,7 @@ class Command:
 
 
 def read_app() -> tuple[Command, list[Command]]:
-    """Returns `panda` itself and its commands."""
+    """Return `panda` itself and its commands."""
     root: Any = typer.main.get_command(app)
     with root.make_context("panda", ["--"], resilient_parsing=True) as context:
         commands = [_read(command, context) for command in root.commands.values()]
@@ -110,7 +114,7 @@ def _option(command: str, parameter: Any) -> Option:
 
 
 def _plain(text: str) -> str:
-    """A help text in the words that a menu has room for."""
+    """Return a help text that is short enough for a menu."""
     text = text.split(" [default")[0].rstrip(".")
     if set(text) & set("'\"[]$`\\"):
         raise ValueError(f"the shells cannot quote this help text: {text}")
@@ -118,16 +122,17 @@ def _plain(text: str) -> str:
 
 
 def _valued(commands: Sequence[Command]) -> list[str]:
-    """The names of all options that a value follows."""
+    """Return the names of all options that take a value."""
     return sorted({n for c in commands for o in c.options if o.takes_value for n in o.names})
 
 
 def bash(root: Command, commands: Sequence[Command]) -> dict[str, str]:
-    """Returns what `templates/panda.bash` leaves open."""
+    """Return the replacements for `templates/panda.bash`."""
     arguments = {
         "VIDEO": "_panda_videos",
         "QUESTIONS": "_panda_questions",
         "MODEL": "_panda_models",
+        "SHELL": "_panda_shells",
     }
     command_cases = []
     for command in commands:
@@ -147,6 +152,7 @@ def bash(root: Command, commands: Sequence[Command]) -> dict[str, str]:
         "VIDEOS": "|".join(map(_any_case, VIDEOS.split())),
         "QUESTIONS": "|".join(map(_any_case, QUESTIONS.split())),
         "MODELS": " ".join(MODELS),
+        "SHELLS": " ".join(SHELLS),
         "VALUED": "|".join(_valued(commands)),
         "COMMANDS": " ".join(command.name for command in commands),
         "OPTIONS": " ".join(name for option in root.options for name in option.names),
@@ -158,7 +164,7 @@ def bash(root: Command, commands: Sequence[Command]) -> dict[str, str]:
 
 
 def _bash_offer(option: Option) -> str:
-    """The shell code that offers the values of an option, "" where they are free."""
+    """Return the bash code that offers the values of an option, "" for free text."""
     if option.model:
         return "_panda_models"
     if option.files:
@@ -169,17 +175,19 @@ def _bash_offer(option: Option) -> str:
 
 
 def _any_case(suffix: str) -> str:
-    """The pattern for a suffix in small or capital letters."""
+    """Return the pattern for a suffix in lower or upper case."""
     return "".join(f"[{c}{c.upper()}]" if c.isalpha() else c for c in suffix)
 
 
 def zsh(root: Command, commands: Sequence[Command]) -> dict[str, str]:
-    """Returns what `templates/panda.zsh` leaves open."""
+    """Return the replacements for `templates/panda.zsh`."""
     cases = []
     for command in commands:
         specs = [spec for option in command.options for spec in _zsh_specs(option)]
         if command.takes == "MODEL":
             specs.append(f"'1:model:_panda_models {' '.join(MODELS)}'")
+        if command.takes == "SHELL":
+            specs.append(f"'1:shell:({' '.join(SHELLS)})'")
         if command.takes == "VIDEO":
             specs.append("'1:video:_panda_videos'")
         if command.takes == "QUESTIONS":
@@ -223,7 +231,7 @@ def _colons(text: str) -> str:
 
 
 def fish(root: Command, commands: Sequence[Command]) -> dict[str, str]:
-    """Returns what `templates/panda.fish` leaves open."""
+    """Return the replacements for `templates/panda.fish`."""
     start = "__fish_use_subcommand"
     lines = [_fish_option(option, start) for option in root.options]
     for command in commands:
@@ -235,6 +243,8 @@ def fish(root: Command, commands: Sequence[Command]) -> dict[str, str]:
             lines.append(f"complete -c panda -n {first} -a '(__panda_videos)'")
         if command.takes == "QUESTIONS":
             lines.append(f"complete -c panda -n {first} -a '(__panda_questions)'")
+        if command.takes == "SHELL":
+            lines.append(f"complete -c panda -n {first} -a '{' '.join(SHELLS)}'")
         if command.takes == "MODEL":
             models = f"{' '.join(MODELS)} (__fish_complete_directories)"
             lines.append(f"complete -c panda -n {first} -a '{models}'")
@@ -260,7 +270,7 @@ def _fish_option(option: Option, condition: str) -> str:
 
 
 def generate() -> dict[Path, str]:
-    """Returns every completion file and what should be in it."""
+    """Return every completion file and its content."""
     root, commands = read_app()
     texts = {}
     for shell in (bash, zsh, fish):
@@ -268,19 +278,20 @@ def generate() -> dict[Path, str]:
         text = (HERE / "templates" / name).read_text()
         for key, value in shell(root, commands).items():
             text = text.replace(f"@{key}@", value)
-        texts[HERE / name] = text
+        texts[HERE / name] = texts[PACKAGED / name] = text
     return texts
 
 
 def main() -> None:
-    """Writes the files, or with `--check` compares them."""
+    """Write the files, or with `--check` compare them."""
     texts = generate()
     if "--check" in sys.argv[1:]:
-        stale = [p.name for p, text in texts.items() if not p.exists() or p.read_text() != text]
+        stale = [str(p) for p, text in texts.items() if not p.exists() or p.read_text() != text]
         if stale:
             sys.exit(f"not current: {', '.join(stale)}; run make completions")
         return
     for path, text in texts.items():
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text)
 
 

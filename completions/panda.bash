@@ -23,6 +23,10 @@ _panda_files() {
     while IFS= read -r path; do COMPREPLY+=( "$path" ); done < <(compgen -f -- "$current")
 }
 
+_panda_shells() {
+    _panda_words "bash zsh fish"
+}
+
 # Folders, and the files with one of these suffixes.
 _panda_suffixed() {
     local path suffix="\.($1)\$"
@@ -60,7 +64,7 @@ _panda() {
         esac
     done
     case "$command" in
-        "") _panda_words "ask chat batch frames demo models pull info cache rm doctor -V --version -h --help"; return ;;
+        "") _panda_words "ask chat batch frames demo models pull info cache rm doctor completions -V --version -h --help"; return ;;
         ask) words="--from --to --frames -m --model --quant --engine --device --system --max-tokens --temperature --seed --offline --cache-size --full-hash --json --stats --quiet --debug -h --help"; files=_panda_videos ;;
         chat) words="--continue --load --no-log --from --to --frames -m --model --quant --engine --device --system --max-tokens --temperature --seed --offline --cache-size --full-hash --no-frames --graphics --stats --quiet --debug -h --help"; files=_panda_videos ;;
         batch) words="-o --output --format --output-format --answers --video-dir --batch-size --fail-fast --shard --workers --address --from --to --frames -m --model --quant --engine --device --system --max-tokens --temperature --seed --offline --json --stats --quiet --debug -h --help"; files=_panda_questions ;;
@@ -72,6 +76,7 @@ _panda() {
         cache) words="--clear --json --debug -h --help"; files=: ;;
         rm) words="--quant -y --yes --quiet --debug -h --help"; files=_panda_models ;;
         doctor) words="--json --debug -h --help"; files=: ;;
+        completions) words="-h --help"; files=_panda_shells ;;
         *) return ;;
     esac
     case "$command:$before" in

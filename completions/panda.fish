@@ -166,3 +166,6 @@ complete -c panda -n __fish_use_subcommand -a doctor -d 'Check this installation
 complete -c panda -n '__fish_seen_subcommand_from doctor' -l json -d 'One JSON object'
 complete -c panda -n '__fish_seen_subcommand_from doctor' -l debug -d 'Tracebacks for errors'
 complete -c panda -n '__fish_seen_subcommand_from doctor' -s h -l help -d 'Show this message and exit'
+complete -c panda -n __fish_use_subcommand -a completions -d 'Print the completion file of a shell'
+complete -c panda -n '__fish_seen_subcommand_from completions' -s h -l help -d 'Show this message and exit'
+complete -c panda -n '__fish_seen_subcommand_from completions; and __panda_before_argument' -a 'bash zsh fish'

@@ -45,6 +45,7 @@ _panda() {
         'cache:Show or clear cached clips'
         'rm:Remove a model from this machine'
         'doctor:Check this installation'
+        'completions:Print the completion file of a shell'
         )
         _describe command menu
         ;;
@@ -217,6 +218,12 @@ _panda() {
                 '(--debug)--debug[Tracebacks for errors]' \
                 '(-h --help)-h[Show this message and exit]' \
                 '(-h --help)--help[Show this message and exit]'
+            ;;
+        (completions)
+            _arguments -s -S \
+                '(-h --help)-h[Show this message and exit]' \
+                '(-h --help)--help[Show this message and exit]' \
+                '1:shell:(bash zsh fish)'
             ;;
         esac
         ;;

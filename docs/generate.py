@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pandacli.cli.overview import COMMANDS
+from pandacli.cli.help import COMMANDS
 
 PAGE = Path(__file__).with_name("command-line.md")
 INTRODUCTION = Path(__file__).with_name("command-line.introduction.md")

@@ -23,6 +23,10 @@ _panda_files() {
     while IFS= read -r path; do COMPREPLY+=( "$path" ); done < <(compgen -f -- "$current")
 }
 
+_panda_shells() {
+    _panda_words "@SHELLS@"
+}
+
 # Folders, and the files with one of these suffixes.
 _panda_suffixed() {
     local path suffix="\.($1)\$"

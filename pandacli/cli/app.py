@@ -1,32 +1,33 @@
-"""The group of all commands: each imported when it is used, and the answer to an unknown one.
-
-The command line as a tree of commands; which there are says `overview`.
-"""
+"""The Typer application: commands imported on use, plain help, short usage errors."""
 
 import os
-from collections.abc import Iterator, Mapping
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from shlex import quote
+from shlex import join, quote
 from typing import Annotated, Any
 
 import typer
 import typer.core
+from typer.exceptions import TyperException
 
-from pandacli.cli.help import PlainCommand
-from pandacli.cli.overview import COMMANDS, OPTIONS, SUMMARY, VERSION, overview
+from pandacli.cli.help import COMMANDS, OPTIONS, SUMMARY, VERSION, coloured, examples, overview
 from pandacli.errors import UsageError
 
+_EXTRA_ARGUMENTS = re.compile(r"unexpected extra argument\S* \((.*)\)", re.DOTALL)
 
-class Commands(typer.core.TyperGroup):
-    """The commands of `panda`; an unknown one is answered with the nearest."""
+
+class Group(typer.core.TyperGroup):
+    """The command `panda`; suggests the nearest command for an unknown one."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.commands: Any = _ImportedWhenUsed()
+        self.commands: Any = _LazyCommands()
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Returns what the parser makes of `args`.
+        """Return what the parser makes of `args`.
 
         Raises:
             UsageError: The first word is no command.
@@ -34,7 +35,7 @@ class Commands(typer.core.TyperGroup):
         word = args[0]
         if word.startswith("-") or word in self.commands:
             return super().resolve_command(ctx, args)
-        if os.path.isfile(word):  # noqa: PTH113  (no question is too long for it)
+        if os.path.isfile(word):  # noqa: PTH113  (pathlib raises for a long question)
             command = f'panda ask {quote(word)} "what happens?"'
             raise UsageError(
                 f"{word} is a file, not a command", "to ask about it:", command=command
@@ -46,19 +47,19 @@ class Commands(typer.core.TyperGroup):
         )
 
     def get_help(self, ctx: Any) -> str:  # noqa: ARG002
-        """Returns the help, which the commands are not imported for."""
+        """Return the overview, which does not import the commands."""
         return overview()
 
 
-class _ImportedWhenUsed(Mapping[str, Any]):
-    """The commands by name, each imported when it is looked up."""
+class _LazyCommands(Mapping[str, Any]):
+    """The commands by name; looking one up imports its module."""
 
     def __getitem__(self, name: str) -> Any:
         if name not in COMMANDS:
             raise KeyError(name)
-        function = getattr(import_module(f"pandacli.cli.{name}"), name)
+        function = getattr(import_module(f"pandacli.cli.{COMMANDS[name].module}"), name)
         alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-        alone.command(name, cls=PlainCommand)(function)
+        alone.command(name, cls=Command)(function)
         return typer.main.get_command(alone)
 
     def __contains__(self, name: object) -> bool:
@@ -71,10 +72,112 @@ class _ImportedWhenUsed(Mapping[str, Any]):
         return len(COMMANDS)
 
 
+class Command(typer.core.TyperCommand):
+    """A command with defaults from the configuration file, and help in sections."""
+
+    def make_context(self, *arguments: Any, **settings: Any) -> Any:
+        """Parse, with the configuration file as the default map."""
+        from pandacli.cli.config import FileDefaults
+
+        defaults = FileDefaults(self.params)
+        return super().make_context(*arguments, default_map=defaults, **settings)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command, after a word about misspelt variables."""
+        from pandacli.cli.config import notice_misspelt_variables
+
+        if not ctx.params.get("quiet"):
+            notice_misspelt_variables()
+        return super().invoke(ctx)
+
+    def get_help(self, ctx: Any) -> str:
+        """Return the help, with examples, and coloured for a terminal."""
+        text = f"{super().get_help(ctx)}\n\n{examples(COMMANDS[str(self.name)].examples)}"
+        return coloured(text, sys.stdout)
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        """Return the words of the usage line after the command."""
+        return [self.options_metavar or "", *arguments(self)]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write one list for each heading, in the order of the parameters."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        parameters: list[Any] = list(self.get_params(ctx))
+        for parameter in parameters:
+            heading = "Arguments" if _is_argument(parameter) else parameter.rich_help_panel
+            sections.setdefault(heading or "Other", []).append(_help_row(parameter))
+        # the same width in all sections keeps the second column in line
+        width = max(len(term) for rows in sections.values() for term, _ in rows)
+        for heading, rows in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl([(term.ljust(width), text) for term, text in rows])
+
+
+def _is_argument(parameter: Any) -> bool:
+    return bool(parameter.param_type_name == "argument")
+
+
+def arguments(command: Any) -> list[str]:
+    """Return the metavars of the arguments of `command`."""
+    return [parameter.metavar for parameter in command.params if _is_argument(parameter)]
+
+
+def _help_row(parameter: Any) -> tuple[str, str]:
+    """Return the names and the help of a parameter, without `--no-...`."""
+    text = parameter.help or ""
+    if _is_argument(parameter):
+        return parameter.metavar, text
+    names = ", ".join(sorted(parameter.opts, key=len))
+    return f"{names} {parameter.metavar}" if parameter.metavar else names, text
+
+
+def usage_error(error: TyperException, program: Any, words: Sequence[str]) -> UsageError:
+    """Return an error of Typer's parser as one of ours.
+
+    Args:
+        error: What was raised.
+        program: The command `panda`.
+        words: The arguments that it was given.
+    """
+    # the error itself does not always know its command
+    name = next((word for word in words if word in program.commands), None)
+    command = program if name is None else program.commands[name]
+    called = "panda" if name is None else f"panda {name}"
+    see = f"see {called} --help"
+    usage = f"usage: {' '.join([called, *arguments(command)])}"
+    option = getattr(error, "option_name", None)
+    parameter = getattr(error, "param", None)
+    message = error.format_message().rstrip(".")
+    if hasattr(error, "possibilities"):
+        context = getattr(error, "ctx", None)
+        if name is not None and context is not None and context.parent is None:
+            place = words.index(name)
+            return UsageError(
+                "options come after the command",
+                command=join(["panda", name, *words[:place], *words[place + 1 :]]),
+            )
+        names = [name for p in command.params for name in (*p.opts, *p.secondary_opts)]
+        near = get_close_matches(option or "", names, n=1, cutoff=0.7)
+        return UsageError(
+            f"{called} has no option {option}", f"did you mean {near[0]}?" if near else see
+        )
+    if option is not None:
+        metavar = next((p.metavar for p in command.params if option in p.opts), None)
+        if metavar is None:
+            return UsageError(f"{option} takes no value", see)
+        article = "an" if metavar in ("N", "X", "I/N") else "a"
+        return UsageError(f"{option} needs {article} {metavar}", see)
+    if parameter is not None and hasattr(error, "param_type"):  # a missing argument
+        return UsageError(f"{parameter.metavar.rstrip('.')} is missing", usage)
+    if extra := _EXTRA_ARGUMENTS.search(message):
+        return UsageError(f"too many arguments: {extra[1]}", usage)
+    return UsageError(message[:1].lower() + message[1:], see)
+
+
 app = typer.Typer(
     name="panda",
     add_completion=False,
-    cls=Commands,
+    cls=Group,
     invoke_without_command=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 80},
@@ -89,11 +192,11 @@ def _version(wanted: bool) -> None:
 
 def _help(wanted: bool) -> None:
     if wanted:
-        typer.echo(overview())
+        typer.echo(coloured(overview(), sys.stdout))
         raise typer.Exit
 
 
-# Typer's own --help makes it import pydantic, a third of the time that help takes.
+# Typer's own --help imports pydantic, a third of the time that help takes.
 @app.callback(add_help_option=False, help=SUMMARY)
 def panda(
     version: Annotated[
@@ -107,4 +210,4 @@ def panda(
         typer.Option("--help", "-h", callback=_help, is_eager=True, help=OPTIONS["-h, --help"]),
     ] = False,
 ) -> None:
-    """What `panda` takes before the name of a command."""
+    """Parse the options before the name of a command."""

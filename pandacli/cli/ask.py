@@ -1,4 +1,4 @@
-"""`panda ask`: questions in, answers out, from one load and one look at the clip."""
+"""`panda ask`: answer questions about one clip."""
 
 import sys
 from contextlib import closing, nullcontext
@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pandacli.cli import options, settings
-from pandacli.cli import startup as keeping
-from pandacli.cli.downloads import go_offline, offer_download
+from pandacli.cli import options
 from pandacli.cli.entry import STARTED
 from pandacli.cli.startup import (
     EXAMPLE,
     Loading,
+    cached_prefixes,
     check_questions,
     check_video,
+    go_offline,
     load_model,
+    offer_download,
+    prefix_saved_afterwards,
     read_clip,
 )
 from pandacli.errors import UsageError
@@ -25,16 +27,13 @@ from pandacli.terminal.report import Stopwatch, sparse_sampling_notice, truncati
 from pandacli.video.clip import Clip, local_file
 
 if TYPE_CHECKING:
-    from pandacli.inference import Answer, VideoSession
-    from pandacli.video import Frames
+    from pandacli.inference import Answer
 
-_LONGEST_QUESTION = 100_000  # characters; more than any model here can read
+_MAX_QUESTION = 100_000  # characters; more than any model here can read
 
 
 def ask(
-    video: Annotated[
-        str, typer.Argument(metavar="VIDEO", show_default=False, help="Any video file.")
-    ],
+    video: options.Video,
     questions: Annotated[
         list[str],
         typer.Argument(
@@ -45,22 +44,22 @@ def ask(
     ],
     start: options.From = None,
     end: options.To = None,
-    frames: options.Frames = None,
-    model: options.Model = None,
-    quant: options.Quant = None,
-    engine: options.Engine = None,
-    device: options.Device = None,
+    frames: options.Frames = 8,
+    model: options.Model = options.MODEL,
+    quant: options.Quant = "auto",
+    engine: options.Engine = "auto",
+    device: options.Device = "auto",
     system: options.System = None,
-    max_tokens: options.MaxTokens = None,
-    temperature: options.Temperature = None,
+    max_tokens: options.MaxTokens = 1024,
+    temperature: options.Temperature = 0.0,
     seed: options.Seed = None,
-    offline: options.Offline = None,
-    cache_size: options.CacheSize = None,
-    full_hash: options.FullHash = None,
-    json: options.Json = None,
-    stats: options.Stats = None,
-    quiet: options.Quiet = None,
-    debug: options.Debug = None,
+    offline: options.Offline = False,
+    cache_size: options.CacheSize = options.CACHE_SIZE,
+    full_hash: options.FullHash = False,
+    json: options.Json = False,
+    stats: options.Stats = False,
+    quiet: options.Quiet = False,
+    _debug: options.Debug = False,
 ) -> None:
     """Ask one or more questions about a video.
 
@@ -69,122 +68,69 @@ def ask(
     take one line each when the output is not a terminal (line breaks in them
     become spaces); --json keeps them as they are.
     """
-    chosen = settings.resolve(
-        {
-            "from": start,
-            "to": end,
-            "frames": frames,
-            "model": model,
-            "quant": quant,
-            "engine": engine,
-            "device": device,
-            "system": system,
-            "max-tokens": max_tokens,
-            "temperature": temperature,
-            "seed": seed,
-            "offline": offline,
-            "cache-size": cache_size,
-            "full-hash": full_hash,
-            "json": json,
-            "stats": stats,
-            "quiet": quiet,
-            "debug": debug,
-        },
-        settings.HERE,
-    )
     check_video("ask", video, questions)
     check_questions(video, questions)
-    screen = Screen(quiet=chosen["quiet"])
+    screen = Screen(quiet=quiet)
     screen.require_stdout()
     watch = Stopwatch(STARTED)
     with watch.paused():
         asked = _read_questions(questions, screen)
-    wanted = Clip(local_file(video), chosen["from"], chosen["to"])
-    if chosen["offline"]:
+    clip = Clip(local_file(video), start, end)
+    if offline:
         go_offline()
-    how_run = {name: chosen[name] for name in ("quant", "engine", "device")}
-    loading = Loading(chosen["model"], **how_run)
+    loading = Loading(model, quant, engine, device)
     with echo_off():
         with watch.measure("frames"):
-            kept = keeping.look_up(wanted, chosen, screen)
+            prefixes = cached_prefixes(clip, frames, cache_size, full_hash, screen)
             sampled, seconds = None, 0.0
-            if kept is None or kept.is_empty:
-                sampled, seconds = read_clip(wanted, chosen["frames"], screen, loading=loading)
+            if prefixes is None or prefixes.is_empty:
+                sampled, seconds = read_clip(clip, frames, screen, loading=loading)
         with watch.paused():
-            offer_download(chosen["model"], screen, **how_run)
+            offer_download(loading, screen)
         with watch.measure("model"):
             panda = load_model(loading, screen)
         with screen.status("reading frames"), watch.measure("frames"):
-            clip = panda.open(
-                sampled or wanted,
-                num_frames=chosen["frames"],
-                system=chosen["system"],
+            session = panda.open(
+                sampled or clip,
+                num_frames=frames,
+                system=system,
                 frames_seconds=seconds,
-                cache=kept or False,
+                cache=prefixes or False,
             )
-        for sentence in () if sampled else clip.frames.notices:
+        for sentence in () if sampled else session.frames.notices:
             screen.notice(sentence)
-        if sparse := sparse_sampling_notice(clip.frames, "--from and --to look closer"):
+        if sparse := sparse_sampling_notice(session.frames, "--from and --to look closer"):
             screen.notice(sparse)
-        with keeping.kept_afterwards(clip, screen) if kept else nullcontext():
-            if chosen["json"]:
-                _answer_in_json(asked, clip, video, panda.name, chosen, screen, watch)
-            else:
-                _answer(asked, clip, chosen, screen, watch)
 
+        def report(answer: "Answer") -> None:
+            if sentence := truncation_notice(answer, max_tokens, "raise --max-tokens"):
+                screen.notice(sentence)
+            if stats:
+                screen.stats(answer.stats, session.frames, watch)
+            watch.end_answer()
 
-def _answer(
-    asked: list[str],
-    clip: "VideoSession",
-    chosen: dict[str, Any],
-    screen: Screen,
-    watch: Stopwatch,
-) -> None:
-    for question in asked:
-        if len(asked) > 1:
-            screen.heading(question)
-        watch.start_answer()
-        with closing(clip.stream(question, **_how(chosen))) as pieces:
-            screen.stream(pieces, one_line=len(asked) > 1 and not screen.stdout_is_terminal)
-        _report(pieces.answer, clip.frames, chosen, screen, watch)
-        watch.end_answer()
-
-
-def _answer_in_json(
-    asked: list[str],
-    clip: "VideoSession",
-    video: str,
-    model: str,
-    chosen: dict[str, Any],
-    screen: Screen,
-    watch: Stopwatch,
-) -> None:
-    watch.start_answer()
-    with screen.status("thinking"):
-        answers = [clip.ask(question, **_how(chosen)) for question in asked]
-    screen.json(video, model, clip.frames, answers)
-    for answer in answers:
-        _report(answer, clip.frames, chosen, screen, watch)
-        watch.end_answer()
-
-
-def _how(chosen: dict[str, Any]) -> dict[str, Any]:
-    """Returns how to answer, as `VideoSession.ask` takes it."""
-    return {name: chosen[name.replace("_", "-")] for name in ("max_tokens", "temperature", "seed")}
-
-
-def _report(
-    answer: "Answer", frames: "Frames", chosen: dict[str, Any], screen: Screen, watch: Stopwatch
-) -> None:
-    """Says on stderr what there is to know about an answer beside its words."""
-    if sentence := truncation_notice(answer, chosen["max-tokens"], "raise --max-tokens"):
-        screen.notice(sentence)
-    if chosen["stats"]:
-        screen.stats(answer.stats, frames, watch)
+        how: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+        with prefix_saved_afterwards(session, screen) if prefixes else nullcontext():
+            if json:
+                watch.start_answer()
+                with screen.status("thinking"):
+                    answers = [session.ask(question, **how) for question in asked]
+                screen.json(video, panda.name, session.frames, answers)
+                for answer in answers:
+                    report(answer)
+                return
+            for question in asked:
+                if len(asked) > 1:
+                    screen.heading(question)
+                watch.start_answer()
+                with closing(session.stream(question, **how)) as pieces:
+                    one_line = len(asked) > 1 and not screen.stdout_is_terminal
+                    screen.stream(pieces, one_line=one_line)
+                report(pieces.answer)
 
 
 def _read_questions(arguments: list[str], screen: Screen) -> list[str]:
-    """Returns the questions, with `-` replaced by what standard input holds.
+    """Return the questions, `-` replaced by the content of standard input.
 
     Raises:
         UsageError: A question is empty, `-` comes twice, or standard input is not text.
@@ -205,12 +151,12 @@ def _read_stdin(screen: Screen) -> str:
         raise UsageError("standard input is closed")
     if sys.stdin.isatty():
         screen.notice("type the question, end with Ctrl-D")
-    most = 4 * _LONGEST_QUESTION  # bytes; no character takes more than four
+    most = 4 * _MAX_QUESTION  # bytes in UTF-8
     held = sys.stdin.buffer.read(most + 1)
     try:
         text = held.decode() if len(held) <= most else None
     except UnicodeDecodeError as error:
         raise UsageError("the question on standard input is not UTF-8 text") from error
-    if text is None or len(text) > _LONGEST_QUESTION:
-        raise UsageError(f"the question on standard input has over {_LONGEST_QUESTION} characters")
+    if text is None or len(text) > _MAX_QUESTION:
+        raise UsageError(f"the question on standard input has over {_MAX_QUESTION} characters")
     return text.strip()

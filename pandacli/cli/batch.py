@@ -1,4 +1,4 @@
-"""`panda batch`: a file of questions in, a file of answers out."""
+"""`panda batch`: answer a file of questions."""
 
 import signal
 import sys
@@ -7,13 +7,12 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from threading import Timer
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pandacli.cli import options, settings, signals
-from pandacli.cli.downloads import go_offline, offer_download
-from pandacli.cli.startup import Loading, load_model
+from pandacli.cli import options, signals
+from pandacli.cli.startup import Loading, go_offline, load_model, offer_download
 from pandacli.errors import UsageError
 from pandacli.terminal.console import Screen
 from pandacli.terminal.keyboard import echo_off
@@ -21,12 +20,13 @@ from pandacli.terminal.report import json_text
 
 if TYPE_CHECKING:
     from pandacli import Panda
-    from pandacli.batch.job import Batch, Job
+    from pandacli.batch.clip_worker import Settings
+    from pandacli.batch.job import Batch
     from pandacli.terminal.batch_display import BatchDisplay
 
 _EXAMPLE = "panda batch questions.jsonl"
 _SLOW = 5.0  # seconds
-_FAILURES = 1  # the exit code where some records failed
+_SOME_FAILED = 1  # the exit code
 
 
 def batch(
@@ -39,182 +39,149 @@ def batch(
         ),
     ],
     output: options.Output = None,
-    format: options.Format = None,  # noqa: A002  (the name of the option)
+    format: options.Format = "auto",  # noqa: A002  (the name of the option)
     output_format: options.OutputFormat = None,
     answers: options.RightAnswers = None,
     video_dir: options.VideoDir = None,
     batch_size: options.BatchSize = None,
-    fail_fast: options.FailFast = None,
-    shard: options.Shard = None,
+    fail_fast: options.FailFast = False,
+    shard: options.Shard = (1, 1),
     workers: options.Workers = None,
     address: options.Address = None,
     start: options.From = None,
     end: options.To = None,
-    frames: options.Frames = None,
-    model: options.Model = None,
-    quant: options.Quant = None,
-    engine: options.BatchEngine = None,
-    device: options.Device = None,
+    frames: options.Frames = 8,
+    model: options.Model = options.MODEL,
+    quant: options.Quant = "auto",
+    engine: options.BatchEngine = "auto",
+    device: options.Device = "auto",
     system: options.System = None,
-    max_tokens: options.MaxTokens = None,
-    temperature: options.Temperature = None,
+    max_tokens: options.MaxTokens = 1024,
+    temperature: options.Temperature = 0.0,
     seed: options.Seed = None,
-    offline: options.Offline = None,
-    json: options.JsonLines = None,
-    stats: options.StageStats = None,
-    quiet: options.Quiet = None,
-    debug: options.Debug = None,
+    offline: options.Offline = False,
+    json: options.JsonLines = False,
+    stats: options.StageStats = False,
+    quiet: options.Quiet = False,
+    _debug: options.Debug = False,
 ) -> None:
     """Answer a file of questions.
 
-    A line is a JSON object with "video" and "question", and if you like "id",
-    "from", "to", "system" and "max_tokens"; whatever else it has comes back
-    beside the "answer". CSV, MSVD-QA and its kin, the Video-ChatGPT benchmarks
-    and OpenAI batch requests are read as they are. Each clip is looked at once,
-    however its questions are scattered.
+    A line is a JSON object with "video" and "question", and optionally "id",
+    "from", "to", "system" and "max_tokens"; other fields are copied beside the
+    "answer". CSV, MSVD-QA and similar files, the Video-ChatGPT benchmarks and
+    OpenAI batch requests are read as they are. Each clip is looked at once, in
+    whatever order its questions come.
 
-    A run that was stopped, by whatever, goes on where it was when the same
-    command is given again. The exit code is 1 if there were questions that
-    could not be answered.
+    The same command given again resumes a run that was stopped. The exit code
+    is 1 if questions could not be answered.
     """
-    chosen = settings.resolve(
-        {
-            "format": format,
-            "output-format": output_format,
-            "video-dir": video_dir,
-            "batch-size": batch_size,
-            "fail-fast": fail_fast,
-            "shard": shard,
-            "workers": workers,
-            "address": address,
-            "from": start,
-            "to": end,
-            "frames": frames,
-            "model": model,
-            "quant": quant,
-            "engine": engine,
-            "device": device,
-            "system": system,
-            "max-tokens": max_tokens,
-            "temperature": temperature,
-            "seed": seed,
-            "offline": offline,
-            "json": json,
-            "stats": stats,
-            "quiet": quiet,
-            "debug": debug,
-        }
-    )
     if not questions:
         raise UsageError("QUESTIONS is empty", "for example:", command=_EXAMPLE)
-    screen = Screen(quiet=chosen["quiet"])
-    if output == "-" or (output is None and questions == "-") or chosen["json"]:
+    screen = Screen(quiet=quiet)
+    if output == "-" or (output is None and questions == "-") or json:
         screen.require_stdout()
-    if chosen["offline"]:
+    if offline:
         go_offline()
-    job = _job(questions, output, answers, chosen)
-    how_run = {name: getattr(job.settings, name) for name in ("quant", "engine", "device")}
-    from pandacli.batch.job import Batch
-    from pandacli.terminal.batch_display import BatchDisplay
+    from pandacli.batch.clip_worker import Settings
+    from pandacli.batch.job import Batch, Job
+    from pandacli.inference.spec import RAY
 
+    ray = engine == RAY
+    for name, value in (("address", address), ("workers", workers)):
+        if value is not None and not ray:
+            raise UsageError(f"--{name} is for a cluster", "give --engine ray as well")
+    settings = Settings(
+        model=model,
+        quant=quant,
+        engine="auto" if ray else engine,
+        device=device,
+        frames=frames,
+        start=start,
+        end=end,
+        system=system,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+        batch_size=batch_size,
+    )
+    job = Job(
+        questions,
+        settings,
+        output=output,
+        format=format,
+        output_format=output_format,
+        right_answers=Path(answers) if answers else None,
+        video_dir=Path(video_dir) if video_dir else None,
+        shard=shard,
+        ray=ray,
+        address=address,
+        workers=workers,
+        fail_fast=fail_fast,
+    )
+    source = "standard input" if questions == "-" else questions
     if questions == "-" and screen.is_interactive:
         screen.notice("type the questions, a JSON object a line; end with Ctrl-D")
     confirm = screen.confirm if screen.is_interactive else lambda _: False
-    name = "the questions" if questions == "-" else questions
     with (
-        _told_if_slow(screen, f"reading {name}") as told,
+        _notice_if_slow(screen, f"reading {source}") as stop_notice,
         Batch(job, confirm) as opened,
         nullcontext() if questions == "-" else echo_off(),
     ):
-        offer_download(job.settings.model, screen, **how_run)
+        offer_download(_loading(settings), screen)
         with screen.status("preparing") as say:
             run = opened.plan(say)
-        told()
+        stop_notice()
         for sentence in opened.notices:
             screen.notice(sentence)
-        counters = run.counters
-        if not counters.records:
-            source = "standard input" if questions == "-" else questions
-            where = "this shard" if job.shard[1] > 1 else source
-            screen.notice(f"there are no questions in {where}")
-        elif not counters.left:
-            where = f", in {opened.output}" if opened.output else ""
-            count = counters.records
-            all_of_them = "the only question is" if count == 1 else f"all {count:,} are"
-            screen.notice(f"{all_of_them} answered already{where}")
-        if not counters.left:
-            for sentence in opened.finish(screen.write):
-                screen.notice(sentence)
+        if not run.counters.left:
+            _say_nothing_is_left(opened, source, screen)
             return
+        from pandacli.terminal.batch_display import BatchDisplay
+
         display = BatchDisplay(
             screen,
             run.counters,
-            stats=chosen["stats"],
+            stats=stats,
             answers=str(opened.output) if opened.output else None,
-            lines_to_stdout=chosen["json"] or not opened.output,
+            lines_to_stdout=json or not opened.output,
         )
 
         def load() -> "Panda":
-            settled = opened.settings
-            how = {name: getattr(settled, name) for name in how_run}
-            return load_model(
-                Loading(settled.model, **how), screen, display.doing, asked=job.settings.quant
-            )
+            loading = _loading(opened.settings)
+            return load_model(loading, screen, display.doing, asked_quant=quant)
 
-        with echo_off(), _stopping(opened, display), display:
+        with echo_off(), _finish_answers_on_interrupt(opened, display), display:
             for outcome in run.outcomes(load, display.doing):
                 display.update(outcome)
-                if chosen["json"] and opened.output:
+                if json and opened.output:
                     screen.line(json_text(outcome.written))
         for sentence in opened.finish(screen.write):
             screen.notice(sentence)
         _close(opened, display)
 
 
-def _job(questions: str, output: str | None, answers: str | None, chosen: dict[str, Any]) -> "Job":
-    from pandacli.batch.clip_worker import Settings
-    from pandacli.batch.job import Job
-    from pandacli.inference.spec import RAY
+def _loading(settings: "Settings") -> Loading:
+    return Loading(settings.model, settings.quant, settings.engine, settings.device)
 
-    ray = chosen["engine"] == RAY
-    for name in ("address", "workers"):
-        if chosen[name] is not None and not ray:
-            raise UsageError(f"--{name} is for a cluster", "give --engine ray as well")
-    return Job(
-        questions,
-        Settings(
-            model=chosen["model"],
-            quant=chosen["quant"],
-            engine="auto" if ray else chosen["engine"],
-            device=chosen["device"],
-            frames=chosen["frames"],
-            start=chosen["from"],
-            end=chosen["to"],
-            system=chosen["system"],
-            max_tokens=chosen["max-tokens"],
-            temperature=chosen["temperature"],
-            seed=chosen["seed"],
-            batch_size=chosen["batch-size"],
-        ),
-        output=output,
-        format=chosen["format"],
-        output_format=chosen["output-format"],
-        right_answers=Path(answers) if answers else None,
-        video_dir=Path(chosen["video-dir"]) if chosen["video-dir"] else None,
-        shard=chosen["shard"],
-        ray=ray,
-        address=chosen["address"],
-        workers=chosen["workers"],
-        fail_fast=chosen["fail-fast"],
-    )
+
+def _say_nothing_is_left(opened: "Batch", source: str, screen: Screen) -> None:
+    """Finish a batch without questions, or with none that is still to be answered."""
+    count = opened.run.counters.records
+    if not count:
+        where = "this shard" if opened.job.shard[1] > 1 else source
+        screen.notice(f"there are no questions in {where}")
+    else:
+        where = f", in {opened.output}" if opened.output else ""
+        all_of_them = "the only question is" if count == 1 else f"all {count:,} are"
+        screen.notice(f"{all_of_them} answered already{where}")
+    for sentence in opened.finish(screen.write):
+        screen.notice(sentence)
 
 
 @contextmanager
-def _told_if_slow(screen: Screen, doing: str) -> Iterator[Callable[[], None]]:
-    """Say in a line what is done, where that takes long and no spinner shows it.
-
-    Yields what is called when it is done.
-    """
+def _notice_if_slow(screen: Screen, doing: str) -> Iterator[Callable[[], None]]:
+    """Print a line when the block takes long and no spinner shows it; yields what cancels it."""
     timer = Timer(_SLOW, screen.notice, [doing])
     timer.daemon = True
     if not sys.stderr.isatty():
@@ -226,8 +193,8 @@ def _told_if_slow(screen: Screen, doing: str) -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def _stopping(opened: "Batch", display: "BatchDisplay") -> Iterator[None]:
-    """The first Ctrl-C lets the answers in flight become whole, if there are any."""
+def _finish_answers_on_interrupt(opened: "Batch", display: "BatchDisplay") -> Iterator[None]:
+    """On the first Ctrl-C, finish the answers in flight, if there are any, and stop then."""
     run = opened.run
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -245,7 +212,7 @@ def _stopping(opened: "Batch", display: "BatchDisplay") -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        _tell_how_to_go_on(opened, display)
+        _print_resume_command(opened, display)
         raise
     finally:
         signals.be_patient(lambda: False)
@@ -253,21 +220,21 @@ def _stopping(opened: "Batch", display: "BatchDisplay") -> Iterator[None]:
 
 
 def _close(opened: "Batch", display: "BatchDisplay") -> None:
-    """Says what the run came to, and ends with the exit code that it deserves.
+    """Print the summary.
 
     Raises:
-        KeyboardInterrupt: The user has stopped it.
+        KeyboardInterrupt: The user has stopped the run.
         typer.Exit: Some records have failed.
     """
     run = opened.run
     display.summary()
     if run.stopped.is_set() and not run.failed_fast:
-        _tell_how_to_go_on(opened, display)
+        _print_resume_command(opened, display)
         raise KeyboardInterrupt
     if run.counters.failed:
-        raise typer.Exit(_FAILURES)
+        raise typer.Exit(_SOME_FAILED)
 
 
-def _tell_how_to_go_on(opened: "Batch", display: "BatchDisplay") -> None:
+def _print_resume_command(opened: "Batch", display: "BatchDisplay") -> None:
     if opened.journal:
         display.resume_hint(["panda", *sys.argv[1:]])

@@ -6,11 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pandacli.cli import options, settings, signals
-from pandacli.cli import startup as keeping
-from pandacli.cli.downloads import go_offline, offer_download
+from pandacli.cli import config, options, signals
 from pandacli.cli.entry import STARTED
-from pandacli.cli.startup import Loading, check_video, read_clip
+from pandacli.cli.startup import (
+    Loading,
+    cached_prefixes,
+    check_video,
+    go_offline,
+    offer_download,
+    read_clip,
+)
 from pandacli.errors import ClipError, PandaError, UsageError
 from pandacli.terminal.console import Screen
 from pandacli.terminal.keyboard import echo_off
@@ -20,58 +25,37 @@ from pandacli.video.clip import Clip, local_file
 if TYPE_CHECKING:
     from pandacli.chat.chat import Chat, SampledClip
     from pandacli.chat.transcript import Transcript
-    from pandacli.prefix_cache.clip_cache import ClipCache
-    from pandacli.video import Frames
 
 _SETTABLE = ("temperature", "max-tokens", "seed")
-_PANEL = "Conversation"
-
-Continue = Annotated[
-    bool,
-    typer.Option("--continue", help="Go on with the last conversation.", rich_help_panel=_PANEL),
-]
-Load = Annotated[
-    str | None,
-    typer.Option(metavar="FILE", help="Go on with a saved one.", rich_help_panel=_PANEL),
-]
-NoLog = Annotated[
-    bool | None,
-    typer.Option("--no-log/--log", help="Keep nothing of this one.", rich_help_panel=_PANEL),
-]
-NoFrames = Annotated[
-    bool | None,
-    typer.Option(
-        "--no-frames/--show-frames", help="Draw no frames.", rich_help_panel=options.OUTPUT
-    ),
-]
 
 
 def chat(
+    context: typer.Context,
     video: Annotated[
         str | None, typer.Argument(metavar="[VIDEO]", show_default=False, help="Any video file.")
     ] = None,
-    go_on: Continue = False,
-    load: Load = None,
-    no_log: NoLog = None,
+    go_on: options.Continue = False,
+    load: options.Load = None,
+    no_log: options.NoLog = False,
     start: options.From = None,
     end: options.To = None,
-    frames: options.Frames = None,
-    model: options.Model = None,
-    quant: options.Quant = None,
-    engine: options.Engine = None,
-    device: options.Device = None,
+    frames: options.Frames = 8,
+    model: options.Model = options.MODEL,
+    quant: options.Quant = "auto",
+    engine: options.Engine = "auto",
+    device: options.Device = "auto",
     system: options.System = None,
-    max_tokens: options.MaxTokens = None,
-    temperature: options.Temperature = None,
+    max_tokens: options.MaxTokens = 1024,
+    temperature: options.Temperature = 0.0,
     seed: options.Seed = None,
-    offline: options.Offline = None,
-    cache_size: options.CacheSize = None,
-    full_hash: options.FullHash = None,
-    no_frames: NoFrames = None,
-    graphics: options.Graphics = None,
-    stats: options.Stats = None,
-    quiet: options.Quiet = None,
-    debug: options.Debug = None,
+    offline: options.Offline = False,
+    cache_size: options.CacheSize = options.CACHE_SIZE,
+    full_hash: options.FullHash = False,
+    no_frames: options.NoFrames = False,
+    graphics: options.Graphics = "auto",
+    stats: options.Stats = False,
+    quiet: options.Quiet = False,
+    _debug: options.Debug = False,
 ) -> None:
     """Talk about a video.
 
@@ -80,32 +64,16 @@ def chat(
     is no terminal, each line of the input is a question, each line of the
     output its answer; a line with exit, quit or /exit ends.
     """
+    from pandacli.chat.chat import Chat, Manner, SampledClip
+    from pandacli.checkpoints import read_image_size, resolve
+
     earlier, log = _earlier(go_on, load)
-    given = {
-        "from": start,
-        "to": end,
-        "frames": frames,
-        "model": model,
-        "quant": quant,
-        "engine": engine,
-        "device": device,
-        "system": system,
-        "max-tokens": max_tokens,
-        "temperature": temperature,
-        "seed": seed,
-        "offline": offline,
-        "cache-size": cache_size,
-        "full-hash": full_hash,
-        "no-frames": no_frames,
-        "graphics": graphics,
-        "no-log": no_log,
-        "stats": stats,
-        "quiet": quiet,
-        "debug": debug,
-    }
-    said = given if earlier is None else _as_before(given, earlier, video)
-    chosen = settings.resolve(said, settings.HERE)
-    video = video if video is not None or earlier is None else earlier.video
+    if earlier is not None:
+        before = _earlier_options(context, earlier, video)
+        model, system = before.get("model", model), before.get("system", system)
+        start, end = before.get("start", start), before.get("end", end)
+        frames = before.get("frames", frames)
+        video = earlier.video if video is None else video
     if not video:
         raise UsageError(
             "VIDEO is missing",
@@ -113,31 +81,66 @@ def chat(
             command="panda chat clip.mp4",
         )
     check_video("chat", video)
-    screen = Screen(quiet=chosen["quiet"], graphics=chosen["graphics"])
+    screen = Screen(quiet=quiet, graphics=graphics)
     screen.require_stdout()
-    wanted = Clip(local_file(video), chosen["from"], chosen["to"])
-    if go_on and not os.path.exists(wanted.path):  # noqa: PTH110  (no name is too long for it)
+    wanted = Clip(local_file(video), start, end)
+    if go_on and not os.path.exists(wanted.path):  # noqa: PTH110  (pathlib raises for a long name)
         raise ClipError(
             f"the video is gone: {wanted.path}",
             "name another:",
             command="panda chat VIDEO --continue",
         )
-    if chosen["offline"]:
+    if offline:
         go_offline()
     watch = Stopwatch(STARTED)
-    how_run = {name: chosen[name] for name in ("quant", "engine", "device")}
-    loading = Loading(chosen["model"], **how_run)
+    loading = Loading(model, quant, engine, device)
+
+    def sampled(clip: Clip, *, num_frames: int, ahead: Loading | None = None) -> SampledClip:
+        prefixes = cached_prefixes(clip, num_frames, cache_size, full_hash, screen)
+        read, seconds = read_clip(clip, num_frames, screen, notices=False, loading=ahead)
+        if ahead is not None:
+            with watch.paused():
+                offer_download(ahead, screen)
+        # here, so that a missing model is an error before the prompt
+        side = read_image_size(resolve(model).folder)
+        return SampledClip(clip, read, seconds, side, num_frames, system, prefixes)
+
     with echo_off():
-        kept = keeping.look_up(wanted, chosen, screen)
-        read = read_clip(wanted, chosen["frames"], screen, notices=False, loading=loading)
-        with watch.paused():
-            offer_download(chosen["model"], screen, **how_run)
-        subject = _subject(wanted, kept, *read, chosen)
-        _talk(subject, chosen, loading, screen, watch, earlier, log)
+        subject = sampled(wanted, num_frames=frames, ahead=loading)
+        if not no_log:
+            log = log or _new_log(screen)
+        talk = Chat(
+            loading.end,
+            model,
+            subject,
+            Manner(max_tokens, temperature, seed),
+            turns=earlier.turns if earlier else (),
+            log=None if no_log else log,
+            new_log=lambda: _new_log(screen),
+        )
+        if screen.is_interactive and screen.stdout_is_terminal:
+            pictures = not (no_frames or quiet)
+            _in_terminal(
+                talk, sampled, screen, log=not no_log, quant=quant, pictures=pictures, stats=stats
+            )
+        else:
+            from pandacli.terminal.slash_commands import answer_lines
+
+            try:
+                answer_lines(talk, screen, quant=quant, stats=stats, watch=watch)
+            except PandaError:
+                talk.remember()
+                talk.remembered()
+                raise
+            talk.remember()
+        with screen.status("caching the clip"):
+            failure = talk.remembered()
+        if failure:
+            screen.notice(failure.message)
 
 
 def _earlier(go_on: bool, load: str | None) -> "tuple[Transcript | None, Path | None]":
-    """Returns the conversation to go on with, and the log that it is kept in."""
+    """Return the conversation to continue, and its log."""
     if go_on and load is not None:
         raise UsageError("--continue and --load are two conversations", "choose one of them")
     if not go_on and load is None:
@@ -161,104 +164,50 @@ def _earlier(go_on: bool, load: str | None) -> "tuple[Transcript | None, Path | 
         ) from error
 
 
-def _as_before(given: dict[str, Any], earlier: "Transcript", video: str | None) -> dict[str, Any]:
-    """Returns the options with what an earlier conversation says where they say nothing."""
+def _earlier_options(
+    context: typer.Context, earlier: "Transcript", video: str | None
+) -> dict[str, Any]:
+    """Return the parameters that an earlier conversation sets and the command line does not."""
     before: dict[str, Any] = {"model": earlier.model, "system": earlier.system}
     if video is None:
-        before |= {"from": earlier.start, "to": earlier.end, "frames": earlier.frames}
-    # a float as a user would write it: no exponent
-    known = {
-        name: f"{value:f}" if isinstance(value, float) else str(value)
+        before |= {"start": earlier.start, "end": earlier.end, "frames": earlier.frames}
+        options.reader("frames")(str(earlier.frames))
+    return {
+        name: value
         for name, value in before.items()
-        if value is not None
+        if value is not None and not config.from_command_line(context, name)
     }
-    return {name: known.get(name) if value is None else value for name, value in given.items()}
 
 
-def _subject(
-    clip: Clip,
-    kept: "ClipCache | None",
-    frames: "Frames",
-    seconds: float,
-    chosen: dict[str, Any],
-) -> "SampledClip":
-    """Returns what is looked at.
-
-    Raises:
-        ModelError: The model is not on this machine, which is told before the prompt.
-    """
-    from pandacli.chat.chat import SampledClip
-    from pandacli.checkpoints import read_image_size, resolve
-
-    side = read_image_size(resolve(chosen["model"]).folder)
-    return SampledClip(clip, frames, seconds, side, chosen["frames"], chosen["system"], kept)
-
-
-def _talk(
-    subject: "SampledClip",
-    chosen: dict[str, Any],
-    loading: Loading,
+def _in_terminal(
+    talk: "Chat",
+    sampled: Any,
     screen: Screen,
-    watch: Stopwatch,
-    earlier: "Transcript | None",
-    log: Path | None,
+    *,
+    log: bool,
+    quant: str,
+    pictures: bool,
+    stats: bool,
 ) -> None:
-    from pandacli.chat.chat import Chat, Manner
-
-    interactive = screen.is_interactive and screen.stdout_is_terminal
-
-    if not chosen["no-log"]:
-        log = log or _new_log(screen)
-    talk = Chat(
-        loading.end,
-        chosen["model"],
-        subject,
-        Manner(chosen["max-tokens"], chosen["temperature"], chosen["seed"]),
-        turns=earlier.turns if earlier else (),
-        log=None if chosen["no-log"] else log,
-        new_log=lambda: _new_log(screen),
-    )
-    if interactive:
-        _in_terminal(talk, chosen, screen)
-    else:
-        from pandacli.terminal.slash_commands import answer_lines
-
-        try:
-            answer_lines(talk, screen, quant=chosen["quant"], stats=chosen["stats"], watch=watch)
-        except PandaError:
-            talk.remember()
-            talk.remembered()
-            raise
-        talk.remember()
-    with screen.status("caching the clip"):
-        failure = talk.remembered()
-    if failure:
-        screen.notice(failure.message)
-
-
-def _in_terminal(talk: "Chat", chosen: dict[str, Any], screen: Screen) -> None:
     from pandacli.terminal.prompt import Prompt
     from pandacli.terminal.repl import Repl, toolbar
 
-    history = None if chosen["no-log"] else _history(screen)
-
     def look(clip: Clip, *, num_frames: int) -> "SampledClip":
         signals.listen()
-        now = chosen | {"frames": num_frames}
-        kept = keeping.look_up(clip, now, screen)
-        read = read_clip(clip, num_frames, screen, notices=False)
-        return _subject(clip, kept, *read, now)
+        subject: SampledClip = sampled(clip, num_frames=num_frames)
+        return subject
 
+    history = _history(screen) if log else None
     prompt = Prompt(lambda: toolbar(talk), history, _SETTABLE, failure=lambda: talk.error)
     session = Repl(
         talk,
         prompt,
         screen,
         look,
-        {name: settings.reader(name) for name in (*_SETTABLE, "frames")},
-        quant=chosen["quant"],
-        pictures=not (chosen["no-frames"] or chosen["quiet"]),
-        stats=chosen["stats"],
+        {name: options.reader(name) for name in (*_SETTABLE, "frames")},
+        quant=quant,
+        pictures=pictures,
+        stats=stats,
     )
     with signals.interrupts_do_not_end():
         session.run()

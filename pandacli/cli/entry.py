@@ -1,4 +1,4 @@
-"""The way in, and the one place where errors become a line and an exit code."""
+"""The entry point, and the one place where errors become lines and an exit code."""
 
 import errno
 import os
@@ -92,14 +92,14 @@ def _explain(error: Exception, arguments: list[str]) -> int:
 
 def _dispatch(arguments: list[str]) -> int:
     """Does what needs no parser at once; parses and runs the rest."""
-    from pandacli.cli.overview import VERSION, overview, summary
+    from pandacli.cli.help import VERSION, coloured, overview, summary
 
     match arguments:
         case []:
-            print(summary(), file=sys.stderr)
+            print(coloured(summary(), sys.stderr), file=sys.stderr)
             return UsageError.exit_code
         case ["--help" | "-h" | "help"]:
-            print(overview())
+            print(coloured(overview(), sys.stdout))
             return 0
         case ["help", *rest] if rest:
             return _dispatch([*rest, "--help"])
@@ -114,8 +114,7 @@ def _parse(arguments: list[str]) -> int:
     import typer
     from typer.exceptions import TyperException
 
-    from pandacli.cli.app import app
-    from pandacli.cli.help import usage_error
+    from pandacli.cli.app import app, usage_error
     from pandacli.terminal.text import sanitize_libraries
 
     sanitize_libraries()
@@ -145,9 +144,9 @@ def _complain(message: str, *hints: str | None, command: str | None = None) -> N
 
 
 def _origin(message: str) -> str | None:
-    """Returns from which variable or file a value came that an error is about."""
-    settings = sys.modules.get("pandacli.cli.settings")
-    return settings.origin(message) if settings is not None else None
+    """Return from which variable or file the value came that an error is about."""
+    config = sys.modules.get("pandacli.cli.config")
+    return config.origin(message) if config is not None else None
 
 
 def _traceback_if_wanted(arguments: list[str]) -> bool:
@@ -164,15 +163,14 @@ def _traceback_if_wanted(arguments: list[str]) -> bool:
 
 
 def _wants_traceback(arguments: list[str]) -> bool:
-    from pandacli.cli.settings import resolve
-
     options = takewhile(lambda word: word != "--", arguments)
     given = [word == "--debug" for word in options if word in ("--debug", "--no-debug")]
     if given:
         return given[-1]
+    config = sys.modules.get("pandacli.cli.config")
     try:
-        return bool(resolve({"debug": None}, notices=False)["debug"])
-    except UsageError:  # the configuration file is what the error is about
+        return config is not None and bool(config.configured("debug"))
+    except (KeyError, UsageError):  # no options yet, or the error is about the file
         return False
 
 

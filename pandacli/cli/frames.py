@@ -1,13 +1,10 @@
-"""`panda frames`: which frames would be looked at, and what the model would see of them."""
+"""`panda frames`: show which frames are sampled, and what the model sees of them."""
 
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from pandacli.cli import options, settings
+from pandacli.cli import options
 from pandacli.cli.startup import check_video, read_clip
 from pandacli.errors import UsageError
 from pandacli.terminal.console import Screen
@@ -15,18 +12,16 @@ from pandacli.video.clip import Clip, local_file
 
 
 def frames(
-    video: Annotated[
-        str, typer.Argument(metavar="VIDEO", show_default=False, help="Any video file.")
-    ],
+    video: options.Video,
     start: options.From = None,
     end: options.To = None,
-    frames: options.Frames = None,
-    canvas: options.Canvas = None,
+    frames: options.Frames = 8,
+    canvas: options.Canvas = 448,
     save: options.Save = None,
-    json: options.Json = None,
-    graphics: options.Graphics = None,
-    quiet: options.Quiet = None,
-    debug: options.Debug = None,
+    json: options.Json = False,
+    graphics: options.Graphics = "auto",
+    quiet: options.Quiet = False,
+    _debug: options.Debug = False,
 ) -> None:
     """Show the frames that a model would look at.
 
@@ -35,51 +30,38 @@ def frames(
     picture can be drawn, each line of the output is a frame: its number in the
     file, a tab, its time.
     """
-    chosen = settings.resolve(
-        {
-            "from": start,
-            "to": end,
-            "frames": frames,
-            "canvas": canvas,
-            "json": json,
-            "graphics": graphics,
-            "quiet": quiet,
-            "debug": debug,
-        }
-    )
     check_video("frames", video)
-    screen = Screen(quiet=chosen["quiet"], graphics=chosen["graphics"])
+    screen = Screen(quiet=quiet, graphics=graphics)
     screen.require_stdout()
-    wanted = Clip(local_file(video), chosen["from"], chosen["to"])
+    clip = Clip(local_file(video), start, end)
     replaces = False
     if save is not None:
         from pandacli.terminal.contact_sheet import check_sheet_path
 
-        check_sheet_path(Path(save), wanted.path)
+        check_sheet_path(Path(save), clip.path)
         replaces = Path(save).exists()
         if os.path.lexists(save) and not screen.is_interactive:
             raise UsageError(f"{save} exists", "name another file, or remove it first")
         if not screen.confirm_overwrite(Path(save)):
             screen.notice(f"{save} stays as it is")
             save = None
-    sampled, _ = read_clip(wanted, chosen["frames"], screen)
+    sampled, _ = read_clip(clip, frames, screen)
     from pandacli.terminal.frame_list import clip_line, frame_lines, frames_json
     from pandacli.video import fit_to_box
 
-    side = chosen["canvas"]
-    seen = replace(sampled, pixels=fit_to_box(sampled.pixels, image_size=side))
+    seen = replace(sampled, pixels=fit_to_box(sampled.pixels, image_size=canvas))
     height, width = seen.pixels.shape[1:3]
     if save is not None:
         from pandacli.terminal.contact_sheet import contact_sheet, save_sheet
 
         save_sheet(contact_sheet(seen), Path(save), replace=replaces)
-    if chosen["json"]:
-        sizes = {"side": side, "width": width, "height": height}
+    if json:
+        sizes = {"side": canvas, "width": width, "height": height}
         pretty = screen.stdout_is_terminal
-        screen.line(frames_json(video, wanted, seen, sizes, pretty=pretty))
+        screen.line(frames_json(video, clip, seen, sizes, pretty=pretty))
     elif screen.shows_pictures:
         if not screen.quiet:
-            screen.line(clip_line(wanted, seen.info))
+            screen.line(clip_line(clip, seen.info))
         screen.frames(seen)
     else:
         for line in frame_lines(seen):

@@ -1,105 +1,196 @@
-"""Usage errors in our own short style: what is wrong, and what was perhaps meant.
+"""The commands of `panda`, and the help that needs no parser.
 
-Plain help: quick to show, and grouped where a command has many options.
+Importing Typer and the commands takes longer than all the rest of `panda --help`, so this module
+does without.
 """
 
 import re
-from collections.abc import Sequence
-from difflib import get_close_matches
-from shlex import join
-from typing import Any
+from pathlib import Path
+from typing import NamedTuple, TextIO
 
-import typer.core
-from typer.exceptions import TyperException
+from pandacli import __version__
 
-from pandacli.errors import UsageError
+VERSION = f"panda {__version__}"
 
+SUMMARY = "Ask questions about a video, on your own machine."
 
-class PlainCommand(typer.core.TyperCommand):
-    """A command whose help lists its options under the headings that they name."""
-
-    def collect_usage_pieces(self, ctx: Any) -> list[str]:  # noqa: ARG002
-        """Returns the words of the usage line after the command."""
-        return [self.options_metavar or "", *arguments(self)]
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Writes one definition list for each heading, in the order of the parameters."""
-        sections: dict[str, list[tuple[str, str]]] = {}
-        parameters: list[Any] = list(self.get_params(ctx))
-        for parameter in parameters:
-            heading = "Arguments" if is_argument(parameter) else parameter.rich_help_panel
-            sections.setdefault(heading or "Other", []).append(_entry(parameter))
-        # One width for all lists keeps the second column in line.
-        width = max(len(term) for rows in sections.values() for term, _ in rows)
-        for heading, rows in sections.items():
-            with formatter.section(heading):
-                formatter.write_dl([(term.ljust(width), text) for term, text in rows])
+OPTIONS = {
+    "-V, --version": "Show the version.",
+    "-h, --help": "Show this message and exit.",
+}
 
 
-def is_argument(parameter: Any) -> bool:
-    """Whether `parameter` is given by its place and not by a name."""
-    return bool(parameter.param_type_name == "argument")
+class Command(NamedTuple):
+    """A command: `module` of `pandacli.cli` has a function of its name.
 
-
-def arguments(command: Any) -> list[str]:
-    """Returns the names of the arguments of `command`, as the user reads them."""
-    return [parameter.metavar for parameter in command.params if is_argument(parameter)]
-
-
-def _entry(parameter: Any) -> tuple[str, str]:
-    """The line of a parameter. `--no-…` stays out: it only serves to overrule a default."""
-    text = parameter.help or ""
-    if is_argument(parameter):
-        return parameter.metavar, text
-    names = ", ".join(sorted(parameter.opts, key=len))
-    return f"{names} {parameter.metavar}" if parameter.metavar else names, text
-
-
-_TOO_MANY = re.compile(r"unexpected extra argument\S* \((.*)\)", re.DOTALL)
-
-
-def usage_error(error: TyperException, program: Any, words: Sequence[str]) -> UsageError:
-    """Returns the error that Typer's parser raised as one of ours.
-
-    Args:
-        error: What was raised.
-        program: The command `panda`.
-        words: The arguments that it was given.
+    The summary is also the first line of the docstring of that function.
     """
-    # an error in an option does not always know the command that it is of
-    name = next((word for word in words if word in program.commands), None)
-    command = program if name is None else program.commands[name]
-    called = "panda" if name is None else f"panda {name}"
-    see = f"see {called} --help"
-    usage = f"usage: {' '.join([called, *arguments(command)])}"
-    option = getattr(error, "option_name", None)
-    parameter = getattr(error, "param", None)
-    message = error.format_message().rstrip(".")
-    if hasattr(error, "possibilities"):
-        context = getattr(error, "ctx", None)
-        names = [
-            name
-            for parameter in command.params
-            for name in (*parameter.opts, *parameter.secondary_opts)
-        ]
-        if name is not None and context is not None and context.parent is None:
-            place = words.index(name)
-            return UsageError(
-                "options come after the command",
-                command=join(["panda", name, *words[:place], *words[place + 1 :]]),
-            )
-        near = get_close_matches(option or "", names, n=1, cutoff=0.7)
-        return UsageError(
-            f"{called} has no option {option}", f"did you mean {near[0]}?" if near else see
+
+    module: str
+    summary: str
+    examples: tuple[str, ...]
+
+
+COMMANDS = {
+    "ask": Command(
+        "ask",
+        "Ask one or more questions about a video.",
+        (
+            'panda ask clip.mp4 "what happens?"',
+            'panda ask clip.mp4 "who enters?" "and then?" --from 0:10 --to 0:30',
+            'panda ask clip.mp4 "what happens?" --json > answer.json',
+        ),
+    ),
+    "chat": Command(
+        "chat",
+        "Talk about a video.",
+        (
+            "panda chat clip.mp4",
+            "panda chat clip.mp4 --from 1:00 --frames 16",
+            "panda chat --continue",
+        ),
+    ),
+    "batch": Command(
+        "batch",
+        "Answer a file of questions.",
+        (
+            "panda batch questions.jsonl",
+            "panda batch questions.csv -o answers.csv --video-dir clips",
+            "panda batch questions.jsonl --shard 1/4",
+        ),
+    ),
+    "frames": Command(
+        "frames",
+        "Show the frames that a model would look at.",
+        ("panda frames clip.mp4", "panda frames clip.mp4 --from 0:10 --to 0:20 --save sheet.png"),
+    ),
+    "demo": Command(
+        "demo",
+        "Ask the small model tiny about a bundled clip.",
+        ("panda demo", "panda demo --stats"),
+    ),
+    "models": Command(
+        "models",
+        "List installed and available models.",
+        ("panda models", "panda models --json"),
+    ),
+    "pull": Command(
+        "models",
+        "Download a model and quantise it, once.",
+        ("panda pull video-panda-7b", "panda pull video-panda-7b --quant 4bit --drop-original"),
+    ),
+    "info": Command(
+        "models",
+        "Show one model: sizes, files, copies.",
+        ("panda info video-panda-7b", "panda info ./checkpoint --json"),
+    ),
+    "cache": Command(
+        "maintenance",
+        "Show or clear cached clips.",
+        ("panda cache", "panda cache --clear"),
+    ),
+    "rm": Command(
+        "models",
+        "Remove a model from this machine.",
+        ("panda rm video-panda-7b", "panda rm video-panda-7b --quant 8bit --yes"),
+    ),
+    "doctor": Command(
+        "maintenance",
+        "Check this installation.",
+        ("panda doctor", "panda doctor --json"),
+    ),
+    "completions": Command(
+        "maintenance",
+        "Print the completion file of a shell.",
+        (
+            "panda completions bash >> ~/.bashrc",
+            'panda completions zsh > "${fpath[1]}/_panda"',
+            "panda completions fish > ~/.config/fish/completions/panda.fish",
+        ),
+    ),
+}
+
+EXIT_CODES = {
+    "0": "done",
+    "1": "finished, but some questions failed, or doctor found a problem",
+    "2": "wrong usage",
+    "3": "the video, or the file of questions or answers, cannot be used",
+    "4": "the model is missing, damaged or cannot be downloaded",
+    "5": "out of memory, or no such device",
+    "70": "a fault in panda itself",
+    "130": "interrupted",
+    "141": "broken pipe",
+    "143": "terminated by a signal",
+}
+
+_EXAMPLES = ("panda demo", 'panda ask clip.mp4 "what happens?"', "panda chat clip.mp4")
+
+
+def config_path() -> Path:
+    """Return where the configuration file is, on Linux `~/.config/panda/config.toml`."""
+    from platformdirs import user_config_path
+
+    return user_config_path("panda") / "config.toml"
+
+
+def summary() -> str:
+    """Return the commands with examples, for a terminal of 24 lines of 80 columns."""
+    return "\n\n".join(
+        (
+            f"Usage: panda COMMAND [OPTIONS]\n  {SUMMARY}",
+            examples(_EXAMPLES),
+            _section("Commands", _summaries()),
+            "panda --help and panda COMMAND --help say more.",
         )
-    if option is not None:
-        metavar = next((p.metavar for p in command.params if option in p.opts), None)
-        if metavar is None:
-            return UsageError(f"{option} takes no value", see)
-        article = "an" if metavar in ("N", "X", "I/N") else "a"
-        return UsageError(f"{option} needs {article} {metavar}", see)
-    if parameter is not None and hasattr(error, "param_type"):  # a missing argument
-        return UsageError(f"{parameter.metavar.rstrip('.')} is missing", usage)
-    if too_many := _TOO_MANY.search(message):
-        return UsageError(f"too many arguments: {too_many[1]}", usage)
-    return UsageError(message[:1].lower() + message[1:], see)
+    )
+
+
+def overview() -> str:
+    """Return the help of `panda`, for a terminal of 80 columns."""
+    file = str(config_path()).replace(str(Path.home()), "~", 1)
+    defaults = {
+        "PANDA_MODEL=tiny, PANDA_MAX_TOKENS=64, PANDA_JSON=1 ...": "",
+        f'{file}: lines like model = "tiny"': "",
+    }
+    return "\n\n".join(
+        (
+            f"Usage: panda [OPTIONS] COMMAND [ARGS]...\n\n  {SUMMARY}",
+            examples(_EXAMPLES),
+            _section("Options", OPTIONS),
+            _section("Commands", _summaries()),
+            _section("Defaults for the options (variables go before the file)", defaults),
+            _section("Exit codes", EXIT_CODES),
+        )
+    )
+
+
+def examples(lines: tuple[str, ...]) -> str:
+    """Return the section of a help text that has examples."""
+    return _section("Examples", dict.fromkeys(lines, ""))
+
+
+def coloured(text: str, stream: TextIO) -> str:
+    """Colour the headings and the first column of a help text, if `stream` shows colour."""
+    from pandacli.terminal.text import colour
+
+    lines, in_section = [], False
+    for line in text.split("\n"):
+        if re.fullmatch(r"\S.*:", line):
+            in_section = True
+            line = colour(line, "bold", stream)
+        elif line.startswith("Usage:"):
+            line = colour("Usage:", "bold", stream) + line[len("Usage:") :]
+        elif in_section and (row := re.match(r"  (\S+(?: \S+)*)", line)):
+            line = f"  {colour(row[1], 'cyan', stream)}{line[row.end() :]}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _summaries() -> dict[str, str]:
+    return {name: command.summary for name, command in COMMANDS.items()}
+
+
+def _section(heading: str, rows: dict[str, str]) -> str:
+    width = max(map(len, rows))
+    lines = (f"  {term:<{width}}  {text}".rstrip() for term, text in rows.items())
+    return "\n".join([f"{heading}:", *lines])

@@ -1,13 +1,8 @@
-"""The slow steps before an answer, in the order that reports trouble soonest.
+"""What `ask`, `chat`, `batch` and `demo` do before an answer, ordered so that errors come early.
 
-First the frames: a clip that cannot be used is told before anything else. Then whether the model
-is on this machine, and only then its weights. From the moment that the file has turned out to be a
-video, what needs no word from the user goes on in the background: importing torch and the rest,
-which takes seconds, and loading weights that are as they are wanted.
-
-Checks of VIDEO and QUESTION on the command line, before anything slow happens.
-
-What was computed of a clip before, and is kept for the next time.
+The arguments are checked first, then the frames are read, then the model is found, and only then
+its weights are loaded. Once the file is known to be a video, the imports and the loading that need
+no word from the user run in the background.
 """
 
 import os
@@ -16,12 +11,12 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from shlex import join
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pandacli.background import Background
 from pandacli.errors import PandaError, UsageError
 from pandacli.terminal.console import Screen
-from pandacli.terminal.report import placement_notice
+from pandacli.terminal.report import placement_notice, size
 from pandacli.video.clip import VIDEO_SUFFIXES, Clip
 
 if TYPE_CHECKING:
@@ -34,12 +29,7 @@ EXAMPLE = 'panda ask clip.mp4 "what happens?"'
 
 
 def check_video(command: str, video: str, others: Sequence[str] = ()) -> None:
-    """Refuses what cannot be the VIDEO of a command.
-
-    Args:
-        command: Its name.
-        video: What was given as VIDEO.
-        others: The arguments after it.
+    """Refuse a VIDEO that cannot be one, given the name of the command and its other arguments.
 
     Raises:
         UsageError: It is empty, standard input, or a question before the video.
@@ -47,7 +37,7 @@ def check_video(command: str, video: str, others: Sequence[str] = ()) -> None:
     if not video:
         example = EXAMPLE if command == "ask" else f"panda {command} clip.mp4"
         raise UsageError("VIDEO is empty", "for example:", command=example)
-    if os.path.exists(video):  # noqa: PTH110  (no name is too long for it)
+    if os.path.exists(video):  # noqa: PTH110  (pathlib raises for a long question)
         return
     if video == "-":
         raise UsageError(
@@ -63,14 +53,10 @@ def check_video(command: str, video: str, others: Sequence[str] = ()) -> None:
 
 
 def check_questions(video: str, questions: Sequence[str]) -> None:
-    """Refuses a video among the questions.
-
-    Args:
-        video: The video that is asked about.
-        questions: What was given as questions.
+    """Refuse a video among the questions of `panda ask`.
 
     Raises:
-        UsageError: One of them is a file, or has a name as only videos have.
+        UsageError: One of them is a file, or is named like a video.
     """
     found = next((word for word in questions if _names_video(word)), None)
     if found is None:
@@ -93,16 +79,14 @@ def _looks_like_video(word: str) -> bool:
     return word.lower().endswith(VIDEO_SUFFIXES) and not any(map(str.isspace, word))
 
 
+def go_offline() -> None:
+    """Keep this process, and all that it imports from here on, off the network."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+
+
 @dataclass
 class Loading:
-    """A model on its way into memory.
-
-    Attributes:
-        name: What `Panda.load` takes, and so are quant, engine and device.
-        quant: See there.
-        engine: See there.
-        device: See there.
-    """
+    """A model being loaded; the fields are the arguments of `Panda.load`."""
 
     name: str
     quant: str = "auto"
@@ -111,21 +95,18 @@ class Loading:
     _ahead: "Background[Panda | None] | None" = field(default=None, init=False)
 
     def begin(self) -> None:
-        """Import what models need and load this one in the background, if that is all it takes.
+        """Import what models need and, unless it has to be quantised, load in the background.
 
-        What is wrong with it is told at the end.
+        An error is raised by `end`.
         """
         from pandacli.checkpoints import resolve
 
         with suppress(PandaError):
             resolve(self.name)
-            self._ahead = Background(lambda _: self._load_what_is_ready())
+            self._ahead = Background(lambda _: self._load_if_ready())
 
     def end(self, say: Callable[[str], None]) -> "Panda":
-        """The model, quantised before where it has to be.
-
-        Args:
-            say: Told how it goes.
+        """Return the model, quantised first where it has to be; `say` shows the progress.
 
         Raises:
             ModelError: It is not on this machine, or damaged.
@@ -143,11 +124,11 @@ class Loading:
 
         return self._load(report)
 
-    def _load_what_is_ready(self) -> "Panda | None":
+    def _load_if_ready(self) -> "Panda | None":
         from pandacli.inference.planning.loader import is_ready
 
-        how = {"quant": self.quant, "engine": self.engine, "device": self.device}
-        return self._load() if is_ready(self.name, **how) else None
+        ready = is_ready(self.name, quant=self.quant, engine=self.engine, device=self.device)
+        return self._load() if ready else None
 
     def _load(self, report: Callable[[int, int], None] | None = None) -> "Panda":
         from pandacli import Panda
@@ -165,21 +146,21 @@ def read_clip(
     notices: bool = True,
     loading: Loading | None = None,
 ) -> tuple["Frames", float]:
-    """Returns the sampled frames of `clip` and the seconds that took.
+    """Return the sampled frames of `clip`, and the seconds that took.
 
     Args:
         clip: The file and the range.
         num_frames: How many frames to sample.
-        screen: Where to say how it goes.
-        notices: Whether to pass on to the user what the reader noticed about the file.
-        loading: What will look at them, to be loaded meanwhile.
+        screen: Shows the progress.
+        notices: Whether to print what the reader noticed about the file.
+        loading: A model to load meanwhile.
 
     Raises:
         ClipError: The file cannot be used.
     """
     started = perf_counter()
     with screen.status("reading frames"):
-        from pandacli.video import sample_frames  # begins with a tenth of a second of imports
+        from pandacli.video import sample_frames  # its imports take a tenth of a second
 
         if loading and _is_video(clip):
             loading.begin()
@@ -191,7 +172,7 @@ def read_clip(
 
 
 def _is_video(clip: Clip) -> bool:
-    """Whether there is a video; what is wrong with it is told by those who read its frames."""
+    """Whether the file opens as a video; reading its frames reports what is wrong with it."""
     from pandacli.video.container import check_file, opened
 
     with suppress(PandaError):
@@ -201,70 +182,88 @@ def _is_video(clip: Clip) -> bool:
     return False
 
 
+def offer_download(loading: Loading, screen: Screen) -> None:
+    """Offer to download a model that is missing, if there is a user to answer."""
+    from pandacli import checkpoints
+
+    known = checkpoints.MODELS.get(loading.name)
+    if not screen.is_interactive or known is None or checkpoints.is_offline():
+        return
+    if checkpoints.is_available(known):
+        return
+    whole = size(known.download_bytes)
+    if screen.confirm(f"{known.name} is not on this machine; download {whole} from Hugging Face?"):
+        from pandacli.cli.models import install
+
+        install(loading, screen)
+
+
 def load_model(
     loading: Loading,
     screen: Screen,
-    tell: Callable[[str], None] | None = None,
+    say: Callable[[str], None] | None = None,
     *,
-    asked: str | None = None,
+    asked_quant: str | None = None,
 ) -> "Panda":
-    """Returns a model that was on its way; says what was chosen for the user, if anything was.
+    """Return a model, and print what was chosen for the user, if anything was.
 
     Args:
         loading: The model.
-        screen: Where things are said.
-        tell: Told how it goes, in place of a line on the screen.
-        asked: The quantisation that the user asked for, where `loading` has another.
+        screen: Shows the progress, unless `say` does.
+        say: Shows the progress in few words.
+        asked_quant: The quantisation that the user asked for, where `loading` has another.
 
     Raises:
         PandaError: As `Loading.end`.
     """
-    stage = nullcontext(tell) if tell else screen.status(f"loading {loading.name}")
+    stage = nullcontext(say) if say else screen.status(f"loading {loading.name}")
     with stage as say:
         panda = loading.end(say)
-    if chosen := placement_notice(panda, asked or loading.quant):
+    if chosen := placement_notice(panda, asked_quant or loading.quant):
         screen.notice(f"{loading.name} runs {chosen}")
     return panda
 
 
-def look_up(clip: Clip, chosen: dict[str, Any], screen: Screen) -> "ClipCache | None":
-    """Returns what is kept of a clip, and takes more; None where nothing is to be kept.
+def cached_prefixes(
+    clip: Clip, num_frames: int, cache_size: int, full_hash: bool, screen: Screen
+) -> "ClipCache | None":
+    """Return the part of the prefix cache that is for this clip; None without a cache.
 
     Args:
-        clip: The clip. If it cannot be used, those who read its frames say so.
-        chosen: The options `frames`, `cache-size` and `full-hash`.
-        screen: Where to say how it goes.
+        clip: The clip; reading its frames reports what is wrong with it.
+        num_frames: How many frames are sampled.
+        cache_size: The bytes that the cache may take; 0 turns it off.
+        full_hash: Whether to hash the whole file.
+        screen: Shows the progress.
     """
-    if not chosen["cache-size"]:
+    if not cache_size:
         return None
     with screen.status("reading frames"):
         from pandacli.prefix_cache.clip_cache import ClipCache
-        from pandacli.video.container import check_file  # a pipe would keep us waiting
+        from pandacli.video.container import check_file  # reading a pipe would block
 
         try:
             check_file(clip.path)
-            return ClipCache(
-                clip, chosen["frames"], budget=chosen["cache-size"], whole=chosen["full-hash"]
-            )
+            return ClipCache(clip, num_frames, budget=cache_size, whole=full_hash)
         except (PandaError, OSError):
             return None
 
 
 @contextmanager
-def kept_afterwards(clip: "VideoSession", screen: Screen) -> Iterator[None]:
-    """Keeps what was computed of a clip after the block, and where a question was refused in it."""
+def prefix_saved_afterwards(session: "VideoSession", screen: Screen) -> Iterator[None]:
+    """Save the prefix of the clip after the block, also after a `PandaError` in it."""
     try:
         yield
     except PandaError:
-        _keep(clip, screen)
+        _save_prefix(session, screen)
         raise
-    _keep(clip, screen)
+    _save_prefix(session, screen)
 
 
-def _keep(clip: "VideoSession", screen: Screen) -> None:
-    """Keeps what was computed of a clip; if that cannot be, it is said, and no answer is lost."""
+def _save_prefix(session: "VideoSession", screen: Screen) -> None:
+    """Save the prefix; a failure is a notice, because the answer is there."""
     try:
         with screen.status("caching the clip"):
-            clip.keep()
+            session.keep()
     except PandaError as error:
         screen.notice(error.message)

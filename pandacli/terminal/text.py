@@ -10,10 +10,12 @@ past panda's own output; `sanitize_libraries` has it pass through here too.
 Lines that fit the terminal, made of text that comes in pieces.
 """
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from itertools import chain
+from typing import TextIO
 
 # Embeddings, overrides and isolates: they make a line read otherwise than it is.
 _BIDI = chain(range(0x202A, 0x202F), range(0x2066, 0x206A))
@@ -205,3 +207,20 @@ def _cells(text: str) -> int:
     from rich.cells import cell_len
 
     return cell_len(text)
+
+
+_STYLES = {"bold": "1", "red": "1;31", "cyan": "36"}
+
+
+def colour(text: str, style: str, stream: TextIO) -> str:
+    """Return `text` in a style, one of bold, red and cyan, if `stream` is a terminal with colour.
+
+    Rich takes longer to import than help and usage errors take to print.
+    """
+    return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if _shows_colour(stream) else text
+
+
+def _shows_colour(stream: TextIO) -> bool:
+    known = os.name != "nt" or "WT_SESSION" in os.environ  # an old Windows console prints the codes
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return known and not plain and stream.isatty()

@@ -24,8 +24,7 @@ import numpy as np
 import pandacli
 import pandacli.checkpoints
 import pandacli.video
-from pandacli.cli import main
-from pandacli.cli import startup as opening
+from pandacli.cli import main, startup
 
 
 @dataclass
@@ -135,6 +134,6 @@ def log(event, **facts):
 if __name__ == "__main__":
     pandacli.Panda = StandInPanda
     pandacli.video.sample_frames = sample_frames
-    opening.Loading.begin = lambda _: None  # the real one imports the engine
+    startup.Loading.begin = lambda _: None  # the real one imports the engine
     pandacli.checkpoints.resolve = lambda name: log("resolve", model=name)
     main()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pandacli.cli import settings
+from pandacli.cli import options
 from pandacli.cli.demo import CLIP
 from pandacli.errors import UsageError
 
@@ -158,13 +158,13 @@ def test_a_stand_in_is_asked_to_keep_once_all_answers_are_there(stand_in, clip, 
     ],
 )
 def test_sizes_may_have_units(text, count):
-    assert settings.reader("cache-size")(text) == count
+    assert options.reader("cache-size")(text) == count
 
 
 @pytest.mark.parametrize("text", ["", "-1", "4XB", "GB", "1e9", "iB", "4iB", "9" * 400, "nan"])
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(UsageError, match="is no size like 4GB, 500MB or 0"):
-        settings.reader("cache-size")(text)
+        options.reader("cache-size")(text)
 
 
 def test_the_size_can_be_set_in_the_file(panda, home, film, kept):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pandacli.cli.overview import COMMANDS
+from pandacli.cli.help import COMMANDS
 
 FILES = Path(__file__).parents[2] / "completions"
 
@@ -63,6 +63,7 @@ CASES = [
     ("panda batch --engine r", ["ray"]),
     ("panda batch --engine b", ["bitsandbytes"]),
     ("panda batch --workers ", []),
+    ("panda completions z", ["zsh"]),
 ]
 
 
@@ -82,6 +83,22 @@ def fill(folder):
 @pytest.fixture
 def files(tmp_path):
     return fill(tmp_path)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_command_prints_the_file(panda, shell):
+    done = panda("completions", shell)
+    assert done.stdout == (FILES / f"panda.{shell}").read_bytes()
+    assert done.returncode == 0
+
+
+def test_another_shell_is_refused_with_the_choices(panda):
+    done = panda("completions", "tcsh")
+    assert done.stderr.decode().splitlines() == [
+        "panda: there are no completions for tcsh",
+        "       choose bash, zsh, fish",
+    ]
+    assert done.returncode == 2
 
 
 def needs(shell):

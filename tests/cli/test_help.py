@@ -6,8 +6,9 @@ import sys
 import pytest
 
 from pandacli.checkpoints import DEFAULT_MODEL
-from pandacli.cli.overview import COMMANDS, EXIT_CODES
-from pandacli.cli.settings import SETTINGS
+from pandacli.cli import options
+from pandacli.cli.config import READERS
+from pandacli.cli.help import COMMANDS, EXIT_CODES
 
 HEAVY = ("torch", "transformers", "cv2", "numpy", "PIL", "av", "rich")
 
@@ -54,8 +55,9 @@ def test_what_panda_says_of_itself_needs_no_parser(arguments, environment):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_is_imported_without_the_others(command, environment):
-    modules = [f"pandacli.cli.{name}" for name in COMMANDS]
-    assert imported(modules, [command, "--help"], environment) == f"pandacli.cli.{command}"
+    modules = sorted({f"pandacli.cli.{command.module}" for command in COMMANDS.values()})
+    own = f"pandacli.cli.{COMMANDS[command].module}"
+    assert imported(modules, [command, "--help"], environment) == own
 
 
 @pytest.mark.parametrize(
@@ -83,18 +85,21 @@ def test_help_fits_80_columns_and_goes_to_stdout(panda, arguments):
 def test_every_option_is_in_the_help_of_ask_or_of_another_command(panda):
     commands = ("ask", "batch", "chat", "frames")
     text = b"".join(panda(command, "--help").stdout for command in commands).decode()
-    assert [name for name in SETTINGS if f"--{name}" not in text] == []
+    assert [name for name in READERS if f"--{name}" not in text] == []
 
 
 def test_the_default_model_is_that_of_the_store():
-    assert SETTINGS["model"].built_in == DEFAULT_MODEL
+    assert options.MODEL == DEFAULT_MODEL
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_panda_says_of_a_command_what_its_own_help_says(panda, command):
-    line = f"  {command:<6}  {COMMANDS[command]}\n"
+    line = f"  {command:<11}  {COMMANDS[command].summary}\n"
     assert line in panda("--help").stdout.decode()
-    assert panda(command, "--help").stdout.decode().split("\n\n")[1].strip() == COMMANDS[command]
+    assert (
+        panda(command, "--help").stdout.decode().split("\n\n")[1].strip()
+        == COMMANDS[command].summary
+    )
 
 
 def test_the_help_of_panda_names_the_configuration_file_and_the_exit_codes(panda):
@@ -123,7 +128,7 @@ def test_no_arguments_show_commands_and_examples_on_one_screen_as_an_error(panda
     assert lines[0].startswith("Usage: panda")
     assert len(lines) < 24, "one line is for the prompt"
     assert sum(line.startswith("  panda ") for line in lines) == 3
-    assert all(f"  {command:<6}  {COMMANDS[command]}" in lines for command in COMMANDS)
+    assert all(f"  {command:<11}  {COMMANDS[command].summary}" in lines for command in COMMANDS)
 
 
 @pytest.mark.parametrize(

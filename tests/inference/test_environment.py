@@ -2,7 +2,7 @@
 
 import pytest
 
-from pandacli.cli.settings import SETTINGS
+from pandacli.cli import config, options  # noqa: F401  (fills the table of options)
 from pandacli.diagnostics.software import environment
 
 HIDDEN = "(set, not shown)"
@@ -19,9 +19,9 @@ def test_variables_of_panda_and_of_hugging_face_are_told() -> None:
     }
 
 
-@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
-def test_the_variable_of_every_option_is_told(setting: object) -> None:
-    name = setting.variable  # type: ignore[attr-defined]
+@pytest.mark.parametrize("option", config.READERS)
+def test_the_variable_of_every_option_is_told(option: str) -> None:
+    name = config.variable(option)
     assert told(**{name: "host.example"}) == {name: "host.example"}
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from pandacli import Panda
 from pandacli.chat.chat import Chat, Manner, SampledClip
-from pandacli.cli import settings
+from pandacli.cli import options
 from pandacli.inference.prefix import SharedPrefix
 from pandacli.terminal.console import Screen
 from pandacli.terminal.repl import Repl
@@ -131,7 +131,7 @@ def converse(start: Callable[..., Chat], said: Callable[[str], None]) -> Convers
         talk = start(**more)
         talk.wait(10)
         read = {
-            name: settings.reader(name) for name in ("temperature", "max-tokens", "seed", "frames")
+            name: options.reader(name) for name in ("temperature", "max-tokens", "seed", "frames")
         }
         typist: Any = Typist(*lines)
         Repl(talk, typist, Screen(), look, read, pictures=False, stats=stats).run()

@@ -1,58 +1,90 @@
 """Where an option's value comes from: option, variable, file, built-in, in that order."""
 
 import pytest
+import typer
 
-from pandacli.cli import settings
+from pandacli.cli import config as defaults
+from pandacli.cli.app import app
 from pandacli.errors import UsageError
+
+COMMANDS = {
+    "ask": ["clip.mp4", "why?"],
+    "batch": ["questions.jsonl"],
+    "chat": ["clip.mp4"],
+    "frames": ["clip.mp4"],
+}
 
 
 @pytest.fixture(autouse=True)
 def config(tmp_path, monkeypatch):
     """The configuration file, which does not exist yet; no variable is set."""
-    for setting in settings.SETTINGS.values():
-        monkeypatch.delenv(setting.variable, raising=False)
+    for name in defaults.READERS:
+        monkeypatch.delenv(defaults.variable(name), raising=False)
     path = tmp_path / "config.toml"
-    monkeypatch.setattr(settings, "config_path", lambda: path)
+    monkeypatch.setattr(defaults, "config_path", lambda: path)
     return path
 
 
-def value_of(name, given=None):
-    return settings.resolve({name: given})[name]
+def values(*words, command="ask"):
+    """The parameters that a command is called with, by the names of the options."""
+    parser = typer.main.get_command(app).commands[command]
+    with parser.make_context(command, [*COMMANDS[command], *words]) as context:
+        return {
+            defaults.option_name(p): context.params[p.name]
+            for p in parser.params
+            if p.name in context.params
+        }
 
 
-def test_nothing_said_is_the_built_in_value():
-    everything = settings.resolve(dict.fromkeys(settings.SETTINGS))
-    assert everything == {
-        "model": "video-panda-7b",
-        "quant": "auto",
-        "engine": "auto",
-        "device": "auto",
-        "from": None,
-        "to": None,
-        "frames": 8,
-        "canvas": 448,
-        "max-tokens": 1024,
-        "temperature": 0.0,
-        "seed": None,
-        "system": None,
-        "offline": False,
-        "format": "auto",
-        "output-format": None,
-        "video-dir": None,
-        "batch-size": None,
-        "fail-fast": False,
-        "shard": (1, 1),
-        "workers": None,
-        "address": None,
-        "cache-size": 4_000_000_000,
-        "full-hash": False,
-        "no-frames": False,
-        "no-log": False,
-        "json": False,
-        "stats": False,
-        "graphics": "auto",
-        "quiet": False,
-        "debug": False,
+def value_of(name, *words):
+    return values(*words)[name]
+
+
+BUILT_IN = {
+    "model": "video-panda-7b",
+    "quant": "auto",
+    "engine": "auto",
+    "device": "auto",
+    "from": None,
+    "to": None,
+    "frames": 8,
+    "canvas": 448,
+    "max-tokens": 1024,
+    "temperature": 0.0,
+    "seed": None,
+    "system": None,
+    "offline": False,
+    "format": "auto",
+    "output-format": None,
+    "video-dir": None,
+    "batch-size": None,
+    "fail-fast": False,
+    "shard": (1, 1),
+    "workers": None,
+    "address": None,
+    "cache-size": 4_000_000_000,
+    "full-hash": False,
+    "no-frames": False,
+    "no-log": False,
+    "json": False,
+    "stats": False,
+    "graphics": "auto",
+    "quiet": False,
+    "debug": False,
+}
+
+
+def test_without_any_setting_the_built_in_values_hold():
+    everything = {name: v for command in COMMANDS for name, v in values(command=command).items()}
+    assert {name: everything[name] for name in BUILT_IN} == BUILT_IN
+    assert set(BUILT_IN) == set(defaults.READERS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_same_option_has_the_same_default_in_every_command(command):
+    given = values(command=command)
+    assert {n: v for n, v in given.items() if n in BUILT_IN} == {
+        n: v for n, v in BUILT_IN.items() if n in given
     }
 
 
@@ -69,7 +101,7 @@ def test_a_variable_goes_before_the_file(config, monkeypatch):
 
 def test_the_option_goes_before_the_variable(monkeypatch):
     monkeypatch.setenv("PANDA_MAX_TOKENS", "65")
-    assert value_of("max-tokens", "66") == 66
+    assert value_of("max-tokens", "--max-tokens", "66") == 66
 
 
 def test_an_empty_variable_is_no_variable(monkeypatch):
@@ -88,7 +120,7 @@ def test_a_flag_can_be_set_by_a_variable(monkeypatch, text, flag):
 def test_a_negative_flag_overrules_the_file(config):
     config.write_text("json = true\n")
     assert value_of("json") is True
-    assert value_of("json", False) is False
+    assert value_of("json", "--no-json") is False
 
 
 def test_every_kind_of_value_can_stand_in_the_file(config):
@@ -96,7 +128,8 @@ def test_every_kind_of_value_can_stand_in_the_file(config):
         'model = "tiny"\nfrom = "0:01.5"\nto = 9\ntemperature = 0.5\nseed = 7\nstats = true\n'
     )
     names = ("model", "from", "to", "temperature", "seed", "stats")
-    assert settings.resolve(dict.fromkeys(names)) == {
+    given = values()
+    assert {name: given[name] for name in names} == {
         "model": "tiny",
         "from": 1.5,
         "to": 9.0,
@@ -123,7 +156,7 @@ def test_every_kind_of_value_can_stand_in_the_file(config):
 def test_a_mistake_in_the_file_names_the_file_and_the_key(config, line, message, hint):
     config.write_text(line)
     with pytest.raises(UsageError) as caught:
-        settings.resolve(dict.fromkeys(("model", "frames", "quiet", "seed")))
+        values()
     assert message.format(path=config) in caught.value.message
     assert (hint or "") in (caught.value.hint or "")
 
@@ -141,31 +174,36 @@ def test_a_bad_variable_is_named(monkeypatch):
 
 
 def by_option(_config, _monkeypatch):
-    return "--engine", "ray"
+    return "--engine", ["--engine", "ray"]
 
 
 def by_variable(_config, monkeypatch):
     monkeypatch.setenv("PANDA_ENGINE", "ray")
-    return "PANDA_ENGINE", None
+    return "PANDA_ENGINE", []
 
 
 def by_file(config, _monkeypatch):
     config.write_text('engine = "ray"\n')
-    return f"engine in {config}", None
+    return f"engine in {config}", []
 
 
 @pytest.mark.parametrize("say", [by_option, by_variable, by_file])
-def test_ray_is_for_batch_wherever_it_is_asked_for(config, monkeypatch, say):
-    where, given = say(config, monkeypatch)
-    assert settings.resolve({"engine": given})["engine"] == "ray"
+def test_ray_is_refused_outside_batch(config, monkeypatch, say):
+    where, words = say(config, monkeypatch)
+    assert values(*words, command="batch")["engine"] == "ray"
     with pytest.raises(UsageError) as caught:
-        settings.resolve({"engine": given}, settings.HERE)
+        values(*words)
     assert caught.value.message == f"{where}: ray is for panda batch"
 
 
-def test_the_engines_that_are_named_are_those_that_can_be_chosen():
+def test_an_unknown_engine_is_refused_with_the_choices():
     with pytest.raises(UsageError, match=r"one of auto, torch, bitsandbytes, llama$"):
-        settings.resolve({"engine": "onnx"}, settings.HERE)
+        values("--engine", "onnx")
+
+
+@pytest.mark.parametrize("option", ["output", "yes", "drop-original", "clear", "answers"])
+def test_an_option_that_writes_or_deletes_has_no_variable(option):
+    assert option not in defaults.READERS
 
 
 def test_the_configuration_file_of_the_user_is_read(panda, home, clip):
@@ -181,9 +219,9 @@ def test_help_works_whatever_is_in_the_file(panda, home):
 
 def test_of_the_file_only_the_options_of_the_command_are_checked(config):
     config.write_text('temperature = "hot"\nmodel = 3\n')
-    assert value_of("frames") == 8
+    assert values(command="frames")["frames"] == 8
     with pytest.raises(UsageError, match="temperature in"):
-        value_of("temperature")
+        values("--model", "tiny")
 
 
 def test_an_error_names_the_variable_that_its_value_came_from(panda, clip):

@@ -7,13 +7,13 @@ import sys
 READS_LONG = """
 import os, sys
 import pandacli.video
-from pandacli.cli import opening
+from pandacli.cli import startup
 from pandacli.cli.entry import run
 from pandacli.errors import ClipError
 
 begun = []
 
-class Watched(opening.Background):
+class Watched(startup.Background):
     def __init__(self, work):
         super().__init__(work)
         begun.append(self)
@@ -21,7 +21,7 @@ class Watched(opening.Background):
 def sample_frames(clip, num_frames):
     raise ClipError(f"meanwhile: {{type(begun[0].result()).__name__}}")
 
-opening.Background = Watched
+startup.Background = Watched
 pandacli.video.sample_frames = sample_frames
 code = run(list({arguments!r}))
 sys.stderr.flush()

@@ -1,0 +1,121 @@
+"""`panda cache`, `doctor` and `completions`: about this installation."""
+
+from importlib import resources
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pandacli.cli import config, options
+from pandacli.cli.help import config_path
+from pandacli.errors import PandaError, UsageError
+from pandacli.terminal.console import Screen
+from pandacli.terminal.report import size
+
+if TYPE_CHECKING:
+    from pandacli.diagnostics.facts import Section
+
+SHELLS = ("bash", "zsh", "fish")
+_PROBLEMS = 1  # the exit code where something is wrong
+
+
+def cache(
+    clear: Annotated[bool, options.plain("Removal", None, "Remove all of it.", "--clear")] = False,
+    json: options.Json = False,
+    _debug: options.Debug = False,
+) -> None:
+    """Show or clear cached clips.
+
+    What the model has read of a clip is kept after panda ask and panda chat,
+    and the next question about it is answered sooner. PANDA_CACHE_SIZE=8GB
+    keeps more of it, PANDA_CACHE_SIZE=0 nothing. Piped, there are tabs between
+    size, time of the last use, model, range and clip.
+    """
+    from pandacli.prefix_cache.store import PrefixStore
+    from pandacli.terminal.listings import prefixes_json, show_prefixes
+
+    screen = Screen()
+    budget = config.configured("cache-size")
+    prefixes = PrefixStore(options.CACHE_SIZE if budget is None else budget)
+    if clear:
+        freed = prefixes.bytes
+        if not prefixes.clear():
+            raise PandaError(f"cannot delete all of {prefixes.folder}")
+        screen.notice(f"removed {size(freed)}")
+    if json:
+        screen.line(prefixes_json(prefixes, pretty=screen.stdout_is_terminal))
+    elif not clear:
+        show_prefixes(prefixes, screen)
+
+
+def doctor(
+    json: Annotated[
+        bool | None, options.plain(options.OUTPUT, None, "One JSON object.", "--json/--no-json")
+    ] = None,
+    _debug: Annotated[
+        bool, options.plain(options.OUTPUT, None, "Tracebacks for errors.", "--debug/--no-debug")
+    ] = False,
+) -> None:
+    """Check this installation.
+
+    Versions, devices, memory, engines, places of files and the terminal. What
+    is wrong is marked PROBLEM, and makes the exit code 1. At the end stands how
+    video-panda-7b is best run on this machine. Tokens and passwords are never
+    shown.
+    """
+    from pandacli.diagnostics import examine
+    from pandacli.terminal.capabilities import terminal
+    from pandacli.terminal.doctor import report_json, show_report
+
+    screen = Screen()
+    with screen.status("examining"):
+        sections = examine([_defaults(), terminal()])
+    if _json_by_default() if json is None else json:
+        screen.line(report_json(sections, pretty=screen.stdout_is_terminal))
+    else:
+        show_report(sections, screen)
+    if any(fact.problem for section in sections for fact in section.facts):
+        raise typer.Exit(_PROBLEMS)
+
+
+def _json_by_default() -> bool:
+    """Whether a default asks for JSON; doctor reports one that is not valid, and goes on."""
+    try:
+        return bool(config.configured("json"))
+    except UsageError:
+        return False
+
+
+def _defaults() -> "Section":
+    """The configuration file, and the options that it or the variables set."""
+    from pandacli.diagnostics.facts import Fact, Section, find
+
+    path = config_path()
+    there = str(path) if path.exists() else {"path": str(path), "state": "not there"}
+    return Section("Defaults", [Fact("file", there), find("set", _options_set)])
+
+
+def _options_set() -> list[str]:
+    from pandacli.diagnostics.software import without_logins
+
+    values = {name: config.configured(name) for name in config.READERS}
+    return [
+        f"{name} = {without_logins(str(value))}"
+        for name, value in values.items()
+        if value is not None
+    ]
+
+
+def completions(
+    shell: Annotated[
+        str, typer.Argument(metavar="SHELL", show_default=False, help="bash, zsh or fish.")
+    ],
+) -> None:
+    """Print the completion file of a shell.
+
+    Append it to ~/.bashrc, save it as _panda in a folder of zsh's fpath, or
+    save it as panda.fish in ~/.config/fish/completions.
+    """
+    if shell not in SHELLS:
+        raise UsageError(f"there are no completions for {shell}", f"choose {', '.join(SHELLS)}")
+    file = resources.files("pandacli") / "assets" / "completions" / f"panda.{shell}"
+    Screen().write(file.read_text("utf-8"))
