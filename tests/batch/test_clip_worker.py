@@ -10,7 +10,7 @@ import pytest
 from pandacli import Panda
 from pandacli.batch import clip_worker
 from pandacli.batch.clip_worker import ClipWorker, Settings
-from pandacli.batch.records import BadLine, Question, Record, RecordError
+from pandacli.batch.records import Question, Record
 from pandacli.errors import DeviceError
 from pandacli.inference import Request
 from pandacli.inference.session import VideoSession
@@ -165,13 +165,6 @@ def test_a_system_prompt_that_is_too_long_fails_with_its_questions(lines) -> Non
     assert [answered[n].get("error", {}).get("kind") for n in (1, 2, 3)] == ["question"] * 2 + [
         None
     ]
-
-
-def test_a_line_that_was_changed_meanwhile_fails_alone(lines) -> None:
-    changed = BadLine(9, RecordError("line 9 was changed"))
-    answered = lines([changed, *records("Why?")])
-    assert answered[9]["error"] == {"kind": "record", "message": "line 9 was changed"}
-    assert answered[1]["answer"]
 
 
 def test_too_little_memory_for_a_clip_is_said_of_its_questions(lines, monkeypatch) -> None:
