@@ -1,4 +1,4 @@
-"""Small files: what is no regular file, too long or no JSON object is refused at once."""
+"""Bounded reads of small files, and atomic writes."""
 
 import os
 import tracemalloc
@@ -9,13 +9,13 @@ import pytest
 from pandacli.file_io import atomic_write_text, read_bytes, read_object, replace_durably
 
 
-def test_a_regular_file_is_read_whole_and_through_a_link(tmp_path: Path) -> None:
+def test_regular_file_is_read_also_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x" * 100)
     (tmp_path / "link").symlink_to("a")
     assert read_bytes(tmp_path / "a", 100) == read_bytes(tmp_path / "link", 100) == b"x" * 100
 
 
-def test_a_file_costs_memory_of_its_size_and_not_of_the_limit(tmp_path: Path) -> None:
+def test_memory_is_bounded_by_the_size_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x" * 1000)
     tracemalloc.start()
     read_bytes(tmp_path / "a")
@@ -24,7 +24,7 @@ def test_a_file_costs_memory_of_its_size_and_not_of_the_limit(tmp_path: Path) ->
     assert peak < 100_000
 
 
-def test_a_file_that_grows_is_read_up_to_the_limit(tmp_path: Path, monkeypatch) -> None:
+def test_growing_file_is_read_up_to_the_limit(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "a").write_bytes(b"x" * 100)
     before = (tmp_path / "a").stat()
     (tmp_path / "a").write_bytes(b"x" * 150)
@@ -35,7 +35,7 @@ def test_a_file_that_grows_is_read_up_to_the_limit(tmp_path: Path, monkeypatch) 
 
 
 @pytest.mark.parametrize("size", [101, 1 << 40])
-def test_a_longer_file_is_refused_unread(tmp_path: Path, size: int) -> None:
+def test_oversized_file_is_refused_unread(tmp_path: Path, size: int) -> None:
     (tmp_path / "a").touch()
     os.truncate(tmp_path / "a", size)
     with pytest.raises(OSError, match="longer than 100 bytes"):
@@ -43,13 +43,13 @@ def test_a_longer_file_is_refused_unread(tmp_path: Path, size: int) -> None:
 
 
 @pytest.mark.parametrize("target", ["/dev/zero", "/dev/tty", "link", "nowhere", "."])
-def test_a_link_to_anything_else_is_refused(tmp_path: Path, target: str) -> None:
+def test_link_to_irregular_file_is_refused(tmp_path: Path, target: str) -> None:
     (tmp_path / "link").symlink_to(target)
     with pytest.raises(OSError, match="link"):
         read_bytes(tmp_path / "link")
 
 
-def test_a_fifo_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
+def test_fifo_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(OSError, match="not a regular file"):
         read_bytes(tmp_path / "fifo")
@@ -59,7 +59,7 @@ def test_a_fifo_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
     "content",
     [b"", b"[]", b"null", b'{"a": NaN}', b'{"a": -Infinity}', b"[" * 10_000, b"\xff", b"{}{}"],
 )
-def test_only_an_object_in_strict_json_is_one(tmp_path: Path, content: bytes) -> None:
+def test_anything_but_a_strict_json_object_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(ValueError):  # noqa: PT011  (json's own message, or ours)
         read_object(tmp_path / "a.json")
@@ -67,7 +67,7 @@ def test_only_an_object_in_strict_json_is_one(tmp_path: Path, content: bytes) ->
 
 @pytest.fixture
 def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of what was sent to the disk, in order."""
+    """The names of the synced files, in order."""
     names: list[str] = []
 
     def fsync(descriptor: int) -> None:
@@ -78,14 +78,14 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="descriptors have no names here")
-def test_content_is_on_the_disk_before_it_has_its_name(tmp_path: Path, synced: list[str]) -> None:
+def test_file_is_synced_before_it_is_renamed(tmp_path: Path, synced: list[str]) -> None:
     (tmp_path / "new").write_text("content")
     replace_durably(tmp_path / "new", tmp_path / "final")
     assert synced == ["new", tmp_path.name]
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="descriptors have no names here")
-def test_a_folder_is_on_the_disk_with_its_files(tmp_path: Path, synced: list[str]) -> None:
+def test_folder_is_synced_with_its_files(tmp_path: Path, synced: list[str]) -> None:
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "file").write_text("content")
     replace_durably(tmp_path / "new", tmp_path / "final")
@@ -93,14 +93,14 @@ def test_a_folder_is_on_the_disk_with_its_files(tmp_path: Path, synced: list[str
     assert (tmp_path / "final" / "file").read_text() == "content"
 
 
-def test_a_text_is_replaced(tmp_path: Path) -> None:
+def test_atomic_write_replaces_the_file(tmp_path: Path) -> None:
     atomic_write_text(tmp_path / "file", "old")
     atomic_write_text(tmp_path / "file", "new")
     assert (tmp_path / "file").read_text() == "new"
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_text_that_cannot_be_written_leaves_the_old_one(
+def test_failed_atomic_write_keeps_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     atomic_write_text(tmp_path / "file", "old")

@@ -1,4 +1,4 @@
-"""A hub to download from, and a machine on which nothing lies yet."""
+"""A fake hub, and empty folders for panda and huggingface_hub."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,20 +11,20 @@ from tests.fake_hub import FIRST, FakeHub, checkpoint
 
 @pytest.fixture
 def empty_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine on which no model lies, in places that the test may fill."""
-    use_empty_places(tmp_path, monkeypatch)
+    """Empty folders for models, which the test may fill."""
+    use_empty_folders(tmp_path, monkeypatch)
 
 
-def use_empty_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets panda and huggingface_hub keep their files in folders of the test."""
+def use_empty_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let panda and huggingface_hub use empty folders of the test."""
     monkeypatch.setenv("PANDA_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    """A hub that publishes both models, in one commit, and an empty machine."""
-    use_empty_places(tmp_path, monkeypatch)
+    """A hub that publishes both models in one commit, and empty folders."""
+    use_empty_folders(tmp_path, monkeypatch)
     hub = FakeHub({FIRST: checkpoint() | checkpoint("videopanda_prtr1", b"earlier weights")})
     constants = huggingface_hub.constants
     monkeypatch.setattr(constants, "ENDPOINT", hub.url)

@@ -1,4 +1,4 @@
-"""What tests of the store do again and again: pull, interrupt a pull, make a copy."""
+"""Helpers for tests of checkpoints: pull, interrupt a pull, write an artifact."""
 
 import shutil
 from collections.abc import Callable
@@ -16,7 +16,7 @@ SHARD = "pytorch_model-00001-of-00002.bin"
 
 
 class Log:
-    """Remembers how far each file came."""
+    """Records the progress of each file."""
 
     def __init__(self) -> None:
         self.done: dict[str, int] = {}
@@ -51,7 +51,7 @@ def shard_file() -> checkpoints.PublishedFile:
 
 
 def interrupted_pull(part: bytes) -> None:
-    """Leaves everything but the large shard, and `part` of that."""
+    """Download everything but the large shard, and leave `part` of that."""
     log = Log()
     log.stop_at = 320_000
     with pytest.raises(KeyboardInterrupt):
@@ -60,7 +60,7 @@ def interrupted_pull(part: bytes) -> None:
 
 
 def pull_to(folder: Path) -> Path:
-    """Leaves the files of the model in a folder, as a person may put them there."""
+    """Put the files of the model into a folder, as users do."""
     downloaded = pull()
     shutil.copytree(downloaded.folder, folder)
     checkpoints.remove_download(MODEL)

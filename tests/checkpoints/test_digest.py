@@ -1,4 +1,4 @@
-"""Digests of checkpoints: the same for the same bytes, and remembered."""
+"""Digests of checkpoints: the same for the same bytes, and cached."""
 
 import hashlib
 import os
@@ -25,32 +25,32 @@ def make(folder: Path, weights: bytes = b"weights") -> Path:
     return folder / "model.safetensors"
 
 
-def test_a_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
+def test_file_digest_is_the_sha256_of_the_content(tmp_path: Path) -> None:
     weights = make(tmp_path / "a")
     assert file_digest(weights) == hashlib.sha256(b"weights").hexdigest()
 
 
-def test_a_checkpoint_is_the_same_wherever_it_lies(tmp_path: Path) -> None:
+def test_checkpoint_digest_does_not_depend_on_the_folder(tmp_path: Path) -> None:
     here, there, other = make(tmp_path / "a"), make(tmp_path / "b"), make(tmp_path / "c", b"other")
     digests = [hash_checkpoint(path.parent, [path])[0] for path in (here, there, other)]
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_a_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unchanged_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = make(tmp_path / "a")
     first = file_digest(weights)
     monkeypatch.setattr(digest.hashlib, "sha256", None)
     assert file_digest(weights) == first
 
 
-def test_a_changed_file_is_hashed_again(tmp_path: Path) -> None:
+def test_changed_file_is_hashed_again(tmp_path: Path) -> None:
     weights = make(tmp_path / "a")
     first = file_digest(weights)
     weights.write_bytes(b"changed")
     assert file_digest(weights) != first
 
 
-def test_the_name_of_a_file_in_the_hub_cache_is_not_taken_for_its_digest(tmp_path: Path) -> None:
+def test_name_of_a_blob_is_not_trusted(tmp_path: Path) -> None:
     blob = tmp_path / "blobs" / ("0123456789abcdef" * 4)
     blob.parent.mkdir()
     blob.write_bytes(b"anything")
@@ -59,18 +59,18 @@ def test_the_name_of_a_file_in_the_hub_cache_is_not_taken_for_its_digest(tmp_pat
     assert file_digest(link) == hashlib.sha256(b"anything").hexdigest()
 
 
-def change_in_place(path: Path, content: bytes) -> None:
+def overwrite(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def replace_it(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
     other = path.with_name("other")
     other.write_bytes(content)
     other.replace(path)
 
 
-@pytest.mark.parametrize("change", [change_in_place, replace_it])
-def test_a_change_that_keeps_size_and_time_is_noticed(
+@pytest.mark.parametrize("change", [overwrite, replace_file])
+def test_change_that_keeps_size_and_mtime_is_noticed(
     tmp_path: Path, change: Callable[[Path, bytes], None]
 ) -> None:
     weights = make(tmp_path / "a")
@@ -81,9 +81,7 @@ def test_a_change_that_keeps_size_and_time_is_noticed(
     assert file_digest(weights) != first
 
 
-def test_a_forgotten_digest_is_computed_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dropped_digest_is_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights, other = make(tmp_path / "a"), make(tmp_path / "b", b"others")
     digests = file_digest(weights), file_digest(other)
     drop_digests([weights.parent, tmp_path / "gone"])
@@ -91,9 +89,29 @@ def test_a_forgotten_digest_is_computed_again(
     assert (file_digest(weights), file_digest(other)) == ("read a", digests[1])
 
 
-def test_a_home_that_cannot_be_written_costs_time_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unwritable_home_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = make(tmp_path / "a")
     monkeypatch.setenv("PANDA_HOME", str(weights))
     assert file_digest(weights) == hashlib.sha256(b"weights").hexdigest()
+
+
+def test_cached_digests_of_all_files_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [make(tmp_path / "a"), make(tmp_path / "b", b"others")]
+    digests = list(map(file_digest, files))
+    monkeypatch.setattr(digest, "hash_file", None)
+    assert list(map(file_digest, files)) == digests
+
+
+def test_full_disk_leaves_no_partial_cache_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = make(tmp_path / "a")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    file_digest(weights)
+    assert list((tmp_path / "home").iterdir()) == []

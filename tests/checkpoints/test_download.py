@@ -1,4 +1,4 @@
-"""Downloading: at one commit, only what is needed, resumable, and checked to the last byte."""
+"""Downloads: pinned to a commit, only needed files, resumable, verified."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from tests.fake_hub import (
     FakeHub,
     checkpoint,
 )
-from tests.fake_hub import published as of_7b
+from tests.fake_hub import published as published_7b
 
 pytestmark = pytest.mark.usefixtures("hub")
 
@@ -50,26 +50,26 @@ def refusal(act: Callable[[], object] = pull) -> ModelError:
     return error
 
 
-def test_what_was_downloaded_is_the_model_from_then_on() -> None:
+def test_downloaded_model_is_resolved() -> None:
     downloaded = pull()
     assert checkpoints.resolve(MODEL.name).folder == downloaded.folder
     assert (downloaded.folder / SHARD).read_bytes() == checkpoint()[f"videopanda_fitu/{SHARD}"]
 
 
-def test_only_what_inference_needs_of_this_model_is_downloaded() -> None:
+def test_only_files_for_inference_are_downloaded() -> None:
     downloaded = pull()
     assert {path.name for path in downloaded.folder.iterdir()} == NEEDED
     assert [path.name for path in downloaded.folder.parent.iterdir()] == ["videopanda_fitu"]
 
 
-def test_safetensors_are_taken_where_both_kinds_are_published(hub: FakeHub) -> None:
+def test_safetensors_are_preferred_over_bin(hub: FakeHub) -> None:
     hub.commits[FIRST]["videopanda_fitu/model.safetensors"] = b"tensors"
     downloaded = pull()
     weights = {path.name for path in downloaded.folder.iterdir() if "model" in path.name}
     assert weights == {"model.safetensors", "tokenizer.model"}
 
 
-def test_a_name_that_leads_out_of_the_folder_is_not_taken(hub: FakeHub, tmp_path: Path) -> None:
+def test_name_outside_the_folder_is_not_downloaded(hub: FakeHub, tmp_path: Path) -> None:
     hub.commits[FIRST]["videopanda_fitu/../../../config.json"] = b"evil"
     hub.commits[FIRST]["/config.json"] = b"evil"
     pull()
@@ -77,13 +77,13 @@ def test_a_name_that_leads_out_of_the_folder_is_not_taken(hub: FakeHub, tmp_path
     assert not (tmp_path / "hub" / "config.json").exists()
 
 
-def test_every_request_for_a_file_names_the_commit(hub: FakeHub) -> None:
+def test_every_file_is_requested_at_the_commit(hub: FakeHub) -> None:
     pull()
     files = [path for _, path, _ in hub.requests if "/resolve/" in path]
     assert all(path.startswith(f"/{REPO}/resolve/{FIRST}/") for path in files)
 
 
-def test_a_model_stays_at_its_commit_when_another_program_downloads_a_newer_one(
+def test_newer_commit_downloaded_by_another_program_is_not_used(
     hub: FakeHub,
 ) -> None:
     old = pull()
@@ -93,7 +93,7 @@ def test_a_model_stays_at_its_commit_when_another_program_downloads_a_newer_one(
     assert checkpoints.resolve(MODEL.name).folder == old.folder
 
 
-def test_pulling_again_brings_what_has_changed(hub: FakeHub) -> None:
+def test_second_pull_fetches_changed_files(hub: FakeHub) -> None:
     pull()
     hub.commits[SECOND] = checkpoint(shard=b"newer")
     hub.requests.clear()
@@ -104,7 +104,7 @@ def test_pulling_again_brings_what_has_changed(hub: FakeHub) -> None:
     assert "pytorch_model-00002-of-00002.bin" not in hub.fetched()
 
 
-def test_pulling_again_without_a_change_fetches_nothing_and_reads_everything(hub: FakeHub) -> None:
+def test_second_pull_without_changes_verifies_everything_and_fetches_nothing(hub: FakeHub) -> None:
     pull()
     hub.requests.clear()
     log = Log()
@@ -114,13 +114,13 @@ def test_pulling_again_without_a_change_fetches_nothing_and_reads_everything(hub
     assert log.replaced == []
 
 
-def test_the_size_is_known_before_the_first_byte(hub: FakeHub) -> None:
+def test_plan_has_the_size_before_any_download(hub: FakeHub) -> None:
     plan = checkpoints.plan_download(MODEL)
     assert plan.bytes == plan.missing_bytes == sum(file.bytes for file in plan.files)
     assert hub.fetched() == []
 
 
-def test_a_file_that_is_cut_off_is_resumed(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_response_is_resumed(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 50_000)
     hub.cut = 150_000
     log = Log()
@@ -130,7 +130,7 @@ def test_a_file_that_is_cut_off_is_resumed(hub: FakeHub, monkeypatch: pytest.Mon
     assert log.done[SHARD] == 320_000
 
 
-def test_what_an_interrupted_download_left_is_not_fetched_again(hub: FakeHub) -> None:
+def test_interrupted_download_is_resumed(hub: FakeHub) -> None:
     interrupted_pull(b"weights " * 25_000)
     hub.requests.clear()
     log = Log()
@@ -141,14 +141,14 @@ def test_what_an_interrupted_download_left_is_not_fetched_again(hub: FakeHub) ->
     assert log.done[SHARD] == 320_000
 
 
-def test_a_model_that_is_partly_here_is_said_to_be_incomplete() -> None:
+def test_interrupted_download_is_incomplete() -> None:
     interrupted_pull(b"weights")
     error = refusal(lambda: checkpoints.resolve(MODEL.name))
     assert "is incomplete" in error.message
     assert error.hint == "get the rest with: panda pull video-panda-7b"
 
 
-def test_a_hub_that_cannot_resume_is_read_from_the_start(hub: FakeHub) -> None:
+def test_server_without_ranges_restarts_the_file(hub: FakeHub) -> None:
     partial = partial_path(MODEL, shard_file())
     partial.parent.mkdir(parents=True)
     partial.write_bytes(b"other bytes")
@@ -158,7 +158,7 @@ def test_a_hub_that_cannot_resume_is_read_from_the_start(hub: FakeHub) -> None:
     assert log.done[SHARD] == 320_000
 
 
-def test_a_hub_that_cannot_resume_and_cuts_every_answer_is_given_up(
+def test_server_without_ranges_that_cuts_every_response_is_given_up(
     hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 50_000)
@@ -166,7 +166,7 @@ def test_a_hub_that_cannot_resume_and_cuts_every_answer_is_given_up(
 
     def sleep(seconds: float) -> None:
         slept.append(seconds)
-        assert len(slept) < 20, "it is tried without end"
+        assert len(slept) < 20, "it is retried forever"
 
     monkeypatch.setattr("time.sleep", sleep)
     hub.ranges, hub.cut = False, 150_000
@@ -174,14 +174,14 @@ def test_a_hub_that_cannot_resume_and_cuts_every_answer_is_given_up(
     assert len(slept) < 10
 
 
-def test_a_part_that_is_longer_than_the_file_is_thrown_away() -> None:
+def test_oversized_partial_file_is_discarded() -> None:
     partial = partial_path(MODEL, shard_file())
     partial.parent.mkdir(parents=True)
     partial.write_bytes(b"x" * 400_000)
     assert (pull().folder / SHARD).stat().st_size == 320_000
 
 
-def test_a_file_with_another_sha256_is_deleted_and_named(hub: FakeHub) -> None:
+def test_file_with_wrong_sha256_is_deleted_and_reported(hub: FakeHub) -> None:
     hub.altered.add(f"videopanda_fitu/{SHARD}")
     error = refusal()
     assert error.message.startswith(f"{SHARD} was damaged, and is deleted")
@@ -200,15 +200,15 @@ def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def flip_a_byte_unseen(path: Path) -> None:
+def flip_byte_keeping_mtime(path: Path) -> None:
     before = path.stat()
     path.write_bytes(b"?" + path.read_bytes()[1:])
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-@pytest.mark.parametrize("damage", [truncate, empty, flip_a_byte_unseen])
+@pytest.mark.parametrize("damage", [truncate, empty, flip_byte_keeping_mtime])
 @pytest.mark.parametrize("name", [SHARD, "config.json"])
-def test_pulling_again_mends_a_file_that_was_damaged(
+def test_second_pull_repairs_a_damaged_file(
     hub: FakeHub, damage: Callable[[Path], None], name: str
 ) -> None:
     path = pull().folder / name
@@ -221,7 +221,7 @@ def test_pulling_again_mends_a_file_that_was_damaged(
 
 
 @pytest.mark.parametrize("name", [SHARD, "config.json"])
-def test_a_file_that_has_lost_bytes_is_no_part_of_a_whole_model(name: str) -> None:
+def test_truncated_file_makes_the_model_incomplete(name: str) -> None:
     folder = pull().folder
     resolved = (folder / name).resolve()
     resolved.write_bytes(
@@ -234,10 +234,10 @@ def test_a_file_that_has_lost_bytes_is_no_part_of_a_whole_model(name: str) -> No
     assert checkpoints.resolve(MODEL.name).folder == folder
 
 
-def test_a_flipped_byte_of_a_pulled_model_is_found_when_it_is_used() -> None:
+def test_flipped_byte_of_a_pulled_model_is_found_on_use() -> None:
     folder = pull().folder
     first = checkpoints.model_digest(checkpoints.resolve(MODEL.name))
-    flip_a_byte_unseen((folder / SHARD).resolve())
+    flip_byte_keeping_mtime((folder / SHARD).resolve())
     error = refusal(lambda: checkpoints.model_digest(checkpoints.resolve(MODEL.name)))
     assert error.message.endswith(
         f"{SHARD} is damaged: its sha256 is another than when it was pulled"
@@ -247,7 +247,7 @@ def test_a_flipped_byte_of_a_pulled_model_is_found_when_it_is_used() -> None:
     assert checkpoints.model_digest(checkpoints.resolve(MODEL.name)) == first
 
 
-def test_a_damaged_file_that_another_program_downloaded_is_downloaded_again() -> None:
+def test_damaged_file_of_another_program_is_downloaded_again() -> None:
     blob = blob_path(MODEL, shard_file())
     blob.parent.mkdir(parents=True)
     blob.write_bytes(b"?" * 320_000)
@@ -256,7 +256,7 @@ def test_a_damaged_file_that_another_program_downloaded_is_downloaded_again() ->
     assert log.replaced == [SHARD]
 
 
-def test_too_small_a_disk_is_told_before_the_first_byte(
+def test_full_disk_is_reported_before_any_download(
     hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
@@ -268,7 +268,7 @@ def test_too_small_a_disk_is_told_before_the_first_byte(
     assert hub.fetched() == []
 
 
-def test_a_copy_on_another_disk_needs_its_room_there(
+def test_artifact_on_another_disk_needs_room_there(
     hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(published, "_disk", str)
@@ -279,7 +279,7 @@ def test_a_copy_on_another_disk_needs_its_room_there(
     assert hub.fetched() == []
 
 
-def test_what_is_here_already_needs_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_partial_files_need_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
     partial = partial_path(MODEL, shard_file())
     partial.parent.mkdir(parents=True)
     partial.write_bytes(b"weights " * 39_999)
@@ -288,7 +288,7 @@ def test_what_is_here_already_needs_no_room(monkeypatch: pytest.MonkeyPatch) -> 
     pull()
 
 
-def test_two_downloads_at_once_do_not_mix() -> None:
+def test_concurrent_download_is_refused() -> None:
     from filelock import FileLock
 
     lock = Path(huggingface_hub.constants.HF_HUB_CACHE, ".locks", "models--jh-yi--Video-Panda-7B")
@@ -302,7 +302,7 @@ def test_two_downloads_at_once_do_not_mix() -> None:
     [(401, "does not let us see"), (403, "refuses"), (404, "has no"), (500, "error 500")],
 )
 @pytest.mark.parametrize("place", ["/api/models", f"/{REPO}/resolve"])
-def test_an_answer_that_is_an_error_is_one_line_and_a_hint(
+def test_http_error_is_one_line_and_a_hint(
     hub: FakeHub, status: int, words: str, place: str
 ) -> None:
     hub.statuses[place] = status
@@ -311,7 +311,7 @@ def test_an_answer_that_is_an_error_is_one_line_and_a_hint(
     assert error.hint
 
 
-def test_no_network_is_told_with_what_to_do(hub: FakeHub) -> None:
+def test_unreachable_hub_is_reported_with_a_hint(hub: FakeHub) -> None:
     hub.close()
     error = refusal()
     assert error.message == f"cannot reach {hub.url.removeprefix('http://')}"
@@ -319,19 +319,19 @@ def test_no_network_is_told_with_what_to_do(hub: FakeHub) -> None:
     assert "goes on where it stopped" in error.hint
 
 
-def test_a_network_that_goes_away_in_the_middle_is_told(hub: FakeHub) -> None:
+def test_hub_lost_between_plan_and_download_is_reported(hub: FakeHub) -> None:
     plan = checkpoints.plan_download(MODEL)
     hub.close()
     huggingface_hub.utils.close_session()
     assert refusal(lambda: checkpoints.download(plan, Log())).message.startswith("cannot reach")
 
 
-def test_a_server_that_is_no_hub_is_told(hub: FakeHub) -> None:
+def test_server_that_is_not_a_hub_is_reported(hub: FakeHub) -> None:
     hub.statuses["/api/models"] = 200
     assert "does not answer as Hugging Face does" in refusal().message
 
 
-def test_a_proxy_that_does_not_work_is_told(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_proxy_is_reported(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.close()
     huggingface_hub.utils.close_session()
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://hub.invalid")
@@ -340,20 +340,20 @@ def test_a_proxy_that_does_not_work_is_told(hub: FakeHub, monkeypatch: pytest.Mo
     assert "hub.invalid" in refusal().message
 
 
-def test_offline_asks_nothing(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_sends_no_request(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     error = refusal()
     assert error.message == "video-panda-7b cannot be downloaded: this is offline mode"
     assert hub.requests == []
 
 
-def test_a_cache_that_cannot_be_written_is_told() -> None:
+def test_unwritable_cache_is_reported() -> None:
     Path(huggingface_hub.constants.HF_HUB_CACHE).write_text("a file where a folder should be")
     assert refusal().message.startswith("cannot write")
 
 
 @pytest.mark.parametrize("lost", ["tokenizer.model", "pytorch_model.bin.index.json"])
-def test_a_repository_that_lacks_a_needed_file_is_refused_before_any_download(
+def test_repository_without_a_needed_file_is_refused_before_any_download(
     hub: FakeHub, lost: str
 ) -> None:
     hub.commits[FIRST] = {k: v for k, v in checkpoint().items() if not k.endswith(lost)}
@@ -362,14 +362,14 @@ def test_a_repository_that_lacks_a_needed_file_is_refused_before_any_download(
 
 
 @pytest.mark.parametrize("lost", ["config.json", SHARD])
-def test_a_repository_without_the_model_is_told(hub: FakeHub, lost: str) -> None:
+def test_repository_without_the_model_is_reported(hub: FakeHub, lost: str) -> None:
     kept = {path: content for path, content in checkpoint().items() if not path.endswith(lost)}
     hub.commits[FIRST] = {k: v for k, v in kept.items() if lost != SHARD or ".bin" not in k}
     what = "config.json" if lost == "config.json" else "weights"
     assert refusal().message == f"the repository {REPO} holds no {what} in videopanda_fitu"
 
 
-def test_what_a_damaged_record_names_is_not_looked_for() -> None:
+def test_record_with_invalid_digest_is_ignored() -> None:
     pull()
     record = checkpoints.panda_home() / "pulls" / "video-panda-7b.unfinished.json"
     evil = {"path": "config.json", "bytes": 1, "digest": "../../x"}
@@ -377,7 +377,7 @@ def test_what_a_damaged_record_names_is_not_looked_for() -> None:
     assert unfinished_pull(MODEL) is None
 
 
-def test_a_damaged_record_of_a_pull_is_as_none() -> None:
+def test_damaged_pull_record_is_ignored() -> None:
     pull()
     record = checkpoints.panda_home() / "pulls" / "video-panda-7b.json"
     record.write_text("{")
@@ -387,10 +387,10 @@ def test_a_damaged_record_of_a_pull_is_as_none() -> None:
 
 
 @pytest.mark.parametrize("model", [MODEL, MODELS["video-panda-7b-pretrained"]])
-def test_the_published_layout_is_planned_as_its_pages_list_it(
+def test_plan_of_the_published_layout_matches_the_known_files(
     hub: FakeHub, model: checkpoints.KnownModel
 ) -> None:
-    hub.commits[KNOWN] = of_7b() | checkpoint("videopanda_prtr1")
+    hub.commits[KNOWN] = published_7b() | checkpoint("videopanda_prtr1")
     plan = checkpoints.plan_download(model)
     sizes = {file.name: file.bytes for file in plan.files}
     for file in model.known_files:
@@ -400,23 +400,23 @@ def test_the_published_layout_is_planned_as_its_pages_list_it(
     assert sizes.keys() == NEEDED
 
 
-def test_other_weights_in_the_known_commit_are_refused_before_any_download(hub: FakeHub) -> None:
+def test_other_weights_for_the_known_commit_are_refused_before_any_download(hub: FakeHub) -> None:
     other = checkpoint()[f"videopanda_fitu/{SHARD}"]
-    hub.commits[KNOWN] = of_7b() | {f"videopanda_fitu/{SHARD}": other}
+    hub.commits[KNOWN] = published_7b() | {f"videopanda_fitu/{SHARD}": other}
     error = refusal()
     assert f"lists another {SHARD} for commit 6e2080cb41ca" in error.message
     assert hub.fetched() == []
 
 
-def test_weights_of_another_form_in_the_known_commit_are_refused(hub: FakeHub) -> None:
-    hub.commits[KNOWN] = of_7b() | {"videopanda_fitu/model.safetensors": b"other"}
+def test_other_weight_format_for_the_known_commit_is_refused(hub: FakeHub) -> None:
+    hub.commits[KNOWN] = published_7b() | {"videopanda_fitu/model.safetensors": b"other"}
     assert "for commit 6e2080cb41ca than was published in it" in refusal().message
 
 
-def test_what_comes_for_the_known_commit_must_have_the_known_digest(hub: FakeHub) -> None:
+def test_content_of_the_known_commit_must_have_the_known_digest(hub: FakeHub) -> None:
     last = "videopanda_fitu/pytorch_model-00002-of-00002.bin"
     first = f"videopanda_fitu/{SHARD}"
-    known = of_7b()
+    known = published_7b()
     hub.commits[KNOWN] = {
         path: replace(known[path], size=1000) if path in (first, last) else content
         for path, content in known.items()
@@ -428,15 +428,15 @@ def test_what_comes_for_the_known_commit_must_have_the_known_digest(hub: FakeHub
     refusal(lambda: checkpoints.resolve(MODEL.name))
 
 
-def test_another_commit_with_the_known_weights_is_told_from_one_with_others(hub: FakeHub) -> None:
+def test_unknown_commit_with_known_weights_is_recognised(hub: FakeHub) -> None:
     assert checkpoints.plan_download(MODEL).has_known_weights is False
-    hub.commits[SECOND] = of_7b()
+    hub.commits[SECOND] = published_7b()
     plan = checkpoints.plan_download(MODEL)
     assert (plan.is_known, plan.has_known_weights) == (False, True)
 
 
 @pytest.mark.parametrize("etag", ["/{outside}/evil", "../../../evil", "{digest}"])
-def test_a_file_offered_with_another_digest_is_refused_before_any_download(
+def test_file_offered_with_another_digest_is_refused_before_any_download(
     hub: FakeHub, tmp_path: Path, etag: str
 ) -> None:
     outside = tmp_path / "outside"
@@ -450,22 +450,20 @@ def test_a_file_offered_with_another_digest_is_refused_before_any_download(
     assert not [path for path in set(tmp_path.rglob("*")) - before if "evil" in path.name]
 
 
-def test_a_file_offered_from_another_commit_is_refused(hub: FakeHub, tmp_path: Path) -> None:
+def test_file_offered_from_another_commit_is_refused(hub: FakeHub, tmp_path: Path) -> None:
     hub.headers[f"videopanda_fitu/{SHARD}"] = {"X-Repo-Commit": SECOND}
     assert refusal().message.endswith(f"serves {SHARD} from another commit than it lists")
     assert hub.fetched() == []
     assert not list(tmp_path.rglob(SECOND))
 
 
-def test_an_altered_small_file_is_refused(hub: FakeHub) -> None:
+def test_altered_small_file_is_refused(hub: FakeHub) -> None:
     hub.altered.add("videopanda_fitu/config.json")
     assert refusal().message.startswith("config.json was damaged, and is deleted")
 
 
 @pytest.mark.parametrize("name", ["config.json", SHARD])
-def test_a_file_without_an_end_is_read_to_its_declared_size(
-    hub: FakeHub, tmp_path: Path, name: str
-) -> None:
+def test_endless_file_is_read_to_its_listed_size(hub: FakeHub, tmp_path: Path, name: str) -> None:
     hub.endless.add(f"videopanda_fitu/{name}")
     assert refusal().message.endswith(f"serves {name} with more bytes than it lists")
     hub.close()
@@ -473,7 +471,7 @@ def test_a_file_without_an_end_is_read_to_its_declared_size(
     assert sum(p.stat().st_size for p in (tmp_path / "hub").rglob("*") if p.is_file()) < 400_000
 
 
-def test_a_listing_without_an_end_is_not_read_to_the_end(hub: FakeHub) -> None:
+def test_endless_listing_is_abandoned(hub: FakeHub) -> None:
     hub.endless.add("listing")
     assert "does not answer as Hugging Face does" in refusal().message
     hub.close()
@@ -481,7 +479,7 @@ def test_a_listing_without_an_end_is_not_read_to_the_end(hub: FakeHub) -> None:
 
 
 @pytest.mark.parametrize("size", [-5, True, "5", None, 10**400])
-def test_a_listed_size_that_is_none_is_refused(hub: FakeHub, size: object) -> None:
+def test_invalid_listed_size_is_refused(hub: FakeHub, size: object) -> None:
     hub.listed["videopanda_fitu/config.json"] = {"size": size}
     assert "does not answer as Hugging Face does" in refusal().message
     assert hub.fetched() == []
@@ -490,7 +488,7 @@ def test_a_listed_size_that_is_none_is_refused(hub: FakeHub, size: object) -> No
 @pytest.mark.parametrize(
     ("wait", "waits"), [("1000000000", []), ("3", [3.0] * 4), ("soon", [1.0] * 4)]
 )
-def test_a_busy_server_is_waited_for_only_briefly(
+def test_retry_after_of_a_busy_server_is_limited(
     hub: FakeHub, monkeypatch: pytest.MonkeyPatch, wait: str, waits: list[float]
 ) -> None:
     place = f"GET /{REPO}/resolve/{FIRST}/videopanda_fitu/{SHARD}"
@@ -502,7 +500,7 @@ def test_a_busy_server_is_waited_for_only_briefly(
     assert slept == waits
 
 
-def test_a_login_in_the_address_of_the_hub_is_never_shown(
+def test_login_in_the_hub_address_is_not_shown(
     hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = hub.url.rpartition(":")[2]
@@ -520,7 +518,7 @@ def test_a_login_in_the_address_of_the_hub_is_never_shown(
 @pytest.mark.parametrize(
     "endpoint", ["notaurl", "notaurl:SECRET@host", "http://", "ftp://SECRET@x", "http://x:SECRET"]
 )
-def test_an_address_that_is_none_is_named_and_not_shown(
+def test_invalid_endpoint_is_named_without_its_value(
     monkeypatch: pytest.MonkeyPatch, endpoint: str
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
@@ -530,7 +528,7 @@ def test_an_address_that_is_none_is_named_and_not_shown(
 
 
 @pytest.mark.parametrize("name", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"])
-def test_a_token_with_a_character_of_no_token_is_named(
+def test_token_with_invalid_character_is_reported(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.delenv("HF_TOKEN", raising=False)
@@ -539,7 +537,7 @@ def test_a_token_with_a_character_of_no_token_is_named(
 
 
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "all_proxy"])
-def test_a_socks_proxy_is_named_with_what_to_install(
+def test_socks_proxy_without_socksio_hints_at_the_package(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv(name, "socks5://user:SECRET@127.0.0.1:1080")
@@ -550,12 +548,12 @@ def test_a_socks_proxy_is_named_with_what_to_install(
 
 
 @pytest.mark.parametrize("proxy", ["foo://host:1", "http://host:port", "http://[::1"])
-def test_a_proxy_that_is_no_address_is_named(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+def test_invalid_proxy_is_reported(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
     monkeypatch.setenv("HTTP_PROXY", proxy)
     assert refusal().message.startswith("HTTP_PROXY is not the address of a proxy")
 
 
-def test_a_repository_without_a_folder_is_pulled_found_and_removed(
+def test_repository_without_subfolder_is_pulled_found_and_removed(
     hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = replace(MODEL, name="root", subfolder=None)

@@ -1,4 +1,4 @@
-"""What there is of each model on this machine."""
+"""What this machine holds of each model."""
 
 import errno
 import os
@@ -23,12 +23,12 @@ from tests.fake_hub import FIRST
 pytestmark = pytest.mark.usefixtures("hub")
 
 
-def test_a_model_that_is_not_here_is_absent_and_of_the_size_of_its_download() -> None:
+def test_missing_model_is_absent_with_its_download_size() -> None:
     state = checkpoints.find_model(MODEL.name)
     assert (state.state, state.bytes, state.checkpoint) == ("absent", 16_700_000_000, None)
 
 
-def test_a_pulled_model_is_here_with_its_commit_and_digests() -> None:
+def test_pulled_model_has_commit_and_digests() -> None:
     downloaded = pull()
     state = checkpoints.find_model(MODEL.name)
     assert (state.state, state.bytes, state.commit) == ("here", downloaded.bytes, FIRST)
@@ -39,90 +39,88 @@ def test_a_pulled_model_is_here_with_its_commit_and_digests() -> None:
     }
 
 
-def test_an_interrupted_download_is_told_with_what_it_has_left() -> None:
+def test_interrupted_download_is_incomplete_with_its_partial_size() -> None:
     interrupted_pull(b"weights " * 25_000)
     state = checkpoints.find_model(MODEL.name)
     assert (state.state, state.partial_bytes) == ("incomplete", 200_000)
 
 
-def test_every_known_model_is_listed_and_every_folder_with_a_copy(tmp_path: Path) -> None:
+def test_inventory_lists_known_models_and_folders_with_artifacts(tmp_path: Path) -> None:
     write_artifact(str(tmp_path), "int8")
     assert [state.name for state in checkpoints.inventory()] == [*MODELS, str(tmp_path)]
 
 
-def test_a_copy_belongs_to_its_model() -> None:
-    copy = write_artifact(MODEL.name, "int8")
-    assert checkpoints.find_model(MODEL.name).artifacts == (copy,)
+def test_artifact_belongs_to_its_model() -> None:
+    artifact = write_artifact(MODEL.name, "int8")
+    assert checkpoints.find_model(MODEL.name).artifacts == (artifact,)
     assert checkpoints.find_model("video-panda-7b-pretrained").artifacts == ()
 
 
-def test_a_model_of_which_only_a_copy_is_left_is_ready() -> None:
+def test_model_with_only_an_artifact_is_available() -> None:
     assert not checkpoints.is_available(MODEL)
     write_artifact(MODEL.name, "int8")
     assert checkpoints.is_available(MODEL)
 
 
-def test_a_model_of_which_only_a_copy_is_left_is_found_there() -> None:
-    copy = write_artifact(MODEL.name, "int8")
+def test_model_with_only_an_artifact_resolves_to_it() -> None:
+    artifact = write_artifact(MODEL.name, "int8")
     assert checkpoints.resolve(MODEL.name) == checkpoints.ResolvedModel(
-        MODEL.name, copy.folder, "artifact"
+        MODEL.name, artifact.folder, "artifact"
     )
 
 
-def test_beside_half_a_download_a_whole_copy_is_used() -> None:
+def test_artifact_is_used_beside_an_incomplete_download() -> None:
     interrupted_pull(b"weights")
-    copy = write_artifact(MODEL.name, "int8")
-    assert checkpoints.resolve(MODEL.name).folder == copy.folder
+    artifact = write_artifact(MODEL.name, "int8")
+    assert checkpoints.resolve(MODEL.name).folder == artifact.folder
 
 
-def test_a_model_of_which_only_a_damaged_copy_is_left_is_not_said_to_be_absent() -> None:
+def test_model_with_only_a_damaged_artifact_is_damaged_not_absent() -> None:
     (write_artifact(MODEL.name, "int8").folder / "config.json").write_text("[]")
     with pytest.raises(ModelError, match="is damaged"):
         checkpoints.resolve(MODEL.name)
 
 
-def test_a_folder_whose_original_is_gone_is_still_known_by_its_copy(tmp_path: Path) -> None:
+def test_deleted_folder_is_known_by_its_artifact(tmp_path: Path) -> None:
     gone = str(tmp_path / "gone")
-    copy = write_artifact(gone, "int8")
-    assert checkpoints.find_model(gone).artifacts == (copy,)
+    artifact = write_artifact(gone, "int8")
+    assert checkpoints.find_model(gone).artifacts == (artifact,)
 
 
-def test_a_folder_in_the_home_of_nobody_is_absent() -> None:
-    copy = write_artifact("~nobody-here/gone", "int8")
+def test_folder_of_unknown_user_is_absent() -> None:
+    artifact = write_artifact("~nobody-here/gone", "int8")
     state = checkpoints.find_model("~nobody-here/gone")
-    assert (state.state, state.artifacts) == ("absent", (copy,))
+    assert (state.state, state.artifacts) == ("absent", (artifact,))
 
 
-def test_panda_home_may_be_that_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tilde_of_unknown_user_in_panda_home_is_literal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PANDA_HOME", "~nobody-here/panda")
     assert checkpoints.panda_home() == Path("~nobody-here/panda")
 
 
-def test_a_folder_that_cannot_be_looked_at_is_absent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_folder_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_artifact(str(tmp_path / "unmounted"), "int8")
-    out_of_reach(monkeypatch, tmp_path / "unmounted")
+    make_unreadable(monkeypatch, tmp_path / "unmounted")
     assert [state.state for state in checkpoints.inventory()][-1] == "absent"
 
 
-def test_a_folder_whose_disk_goes_while_it_is_looked_at_is_incomplete(
+def test_folder_that_becomes_unreadable_is_incomplete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine = pull_to(tmp_path / "mine")
     write_artifact(str(mine), "int8")
-    out_of_reach(monkeypatch, mine / "config.json")
+    make_unreadable(monkeypatch, mine / "config.json")
     state = checkpoints.find_model(str(mine))
     assert (state.state, state.bytes) == ("incomplete", 0)
 
 
-def test_a_known_model_that_cannot_be_looked_at_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    out_of_reach(monkeypatch, checkpoints.panda_home() / "models" / MODEL.name / "config.json")
+def test_unreadable_known_model_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_unreadable(monkeypatch, checkpoints.panda_home() / "models" / MODEL.name / "config.json")
     assert checkpoints.find_model(MODEL.name).state == "absent"
 
 
-def out_of_reach(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
-    """Has the system refuse to look at a path, as at one on a server that is gone."""
+def make_unreadable(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    """Let `stat` of a path fail, as on a server that is gone."""
     stat = Path.stat
 
     def refuse(self: Path, **how: bool) -> os.stat_result:
@@ -133,17 +131,17 @@ def out_of_reach(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     monkeypatch.setattr(Path, "stat", refuse)
 
 
-def test_what_is_no_model_is_refused() -> None:
+def test_unknown_name_is_refused() -> None:
     with pytest.raises(ModelError, match="no model is called 'nope'"):
         checkpoints.find_model("nope")
 
 
-def test_what_a_person_put_under_panda_home_wants_no_download() -> None:
+def test_files_under_panda_home_need_no_hub() -> None:
     pull_to(checkpoints.panda_home() / "models" / MODEL.name)
     assert not checkpoints.needs_hub(MODEL)
 
 
-def test_offline_what_is_here_wants_no_download(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_available_model_needs_no_hub_offline(monkeypatch: pytest.MonkeyPatch) -> None:
     pull()
     assert checkpoints.needs_hub(MODEL)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

@@ -1,4 +1,4 @@
-"""Removing a model: its copies and its download, and nothing else."""
+"""Removing a model deletes its artifacts and its download, and nothing else."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ def cached_files(tmp_path: Path) -> list[Path]:
     return [p for p in files_left(tmp_path / "hub") if p.name != "CACHEDIR.TAG"]
 
 
-def test_a_download_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_removed_download_leaves_nothing(tmp_path: Path) -> None:
     pull()
     removal = checkpoints.plan_removal(MODEL.name)
     assert removal.download
@@ -38,7 +38,7 @@ def test_a_download_leaves_nothing_behind(tmp_path: Path) -> None:
     assert files_left(checkpoints.panda_home()) == []
 
 
-def test_the_other_model_of_the_repository_stays_whole() -> None:
+def test_other_model_of_the_repository_stays_complete() -> None:
     pull()
     other = pull(model=OTHER)
     checkpoints.remove(checkpoints.plan_removal(MODEL.name))
@@ -47,14 +47,14 @@ def test_the_other_model_of_the_repository_stays_whole() -> None:
     assert checkpoints.find_model(MODEL.name).state == "absent"
 
 
-def test_what_another_program_downloaded_of_the_repository_stays() -> None:
+def test_files_downloaded_by_another_program_stay() -> None:
     pull()
     kept = huggingface_hub.hf_hub_download(REPO, "README.md", revision=FIRST)
     checkpoints.remove(checkpoints.plan_removal(MODEL.name))
     assert Path(kept).exists()
 
 
-def test_what_an_interrupted_download_left_goes_too(tmp_path: Path) -> None:
+def test_partial_files_are_removed(tmp_path: Path) -> None:
     interrupted_pull(b"weights " * 25_000)
     removal = checkpoints.plan_removal(MODEL.name)
     assert removal.bytes > 200_000
@@ -62,15 +62,15 @@ def test_what_an_interrupted_download_left_goes_too(tmp_path: Path) -> None:
     assert cached_files(tmp_path) == []
 
 
-def test_copies_go_with_their_model() -> None:
-    copies = (write_artifact(MODEL.name, "int8"), write_artifact(MODEL.name, "nf4"))
+def test_artifacts_are_removed_with_their_model() -> None:
+    artifacts = (write_artifact(MODEL.name, "int8"), write_artifact(MODEL.name, "nf4"))
     removal = checkpoints.plan_removal(MODEL.name)
-    assert removal.artifacts == copies
+    assert removal.artifacts == artifacts
     checkpoints.remove(removal)
     assert checkpoints.find_model(MODEL.name).artifacts == ()
 
 
-def test_one_kind_of_copy_can_go_alone() -> None:
+def test_quant_selects_the_artifacts() -> None:
     pull()
     int8, nf4 = write_artifact(MODEL.name, "int8"), write_artifact(MODEL.name, "nf4")
     removal = checkpoints.plan_removal(MODEL.name, "8bit")
@@ -80,59 +80,62 @@ def test_one_kind_of_copy_can_go_alone() -> None:
     assert checkpoints.resolve(MODEL.name).kind == "cache"
 
 
-def test_the_download_can_go_and_the_copies_stay() -> None:
+def test_download_can_be_removed_without_artifacts() -> None:
     pull()
-    copy = write_artifact(MODEL.name, "int8")
+    artifact = write_artifact(MODEL.name, "int8")
     checkpoints.remove(checkpoints.plan_removal(MODEL.name, "none"))
     state = checkpoints.find_model(MODEL.name)
-    assert (state.state, state.artifacts) == ("absent", (copy,))
+    assert (state.state, state.artifacts) == ("absent", (artifact,))
 
 
-def begin_copy(model: str, form: str = "int8") -> Path:
-    """Leaves what a conversion leaves that did not come to its end."""
+def interrupted_conversion(model: str, form: str = "int8") -> Path:
+    """Leave the staging folder of an interrupted conversion."""
     with staging_folder("e" * 64, form, model) as work:
         (work / "model-00001-of-00002.safetensors").write_bytes(b"x" * 1000)
     return work
 
 
-def test_what_is_left_of_an_unfinished_copy_goes_with_its_model() -> None:
-    work = begin_copy(MODEL.name)
+def test_unfinished_artifact_is_removed_with_its_model() -> None:
+    work = interrupted_conversion(MODEL.name)
     removal = checkpoints.plan_removal(MODEL.name)
     assert ([left.folder for left in removal.leftovers], removal.bytes) == ([work], 1000)
     checkpoints.remove(removal)
     assert files_left(checkpoints.panda_home()) == []
 
 
-def test_a_damaged_copy_goes_with_its_model() -> None:
-    copy = write_artifact(MODEL.name, "int8")
-    (copy.folder / "config.json").unlink()
+def test_damaged_artifact_is_removed_with_its_model() -> None:
+    artifact = write_artifact(MODEL.name, "int8")
+    (artifact.folder / "config.json").unlink()
     checkpoints.remove(checkpoints.plan_removal(MODEL.name))
-    assert not copy.folder.exists()
+    assert not artifact.folder.exists()
 
 
-def test_a_copy_from_another_version_goes_with_its_model() -> None:
+def test_artifact_of_another_version_is_removed_with_its_model() -> None:
     manifest = write_artifact(MODEL.name, "int8").folder / "manifest.json"
     manifest.write_text(json.dumps({"format": FORMAT + 1, "model": MODEL.name}))
     checkpoints.remove(checkpoints.plan_removal(MODEL.name))
     assert not manifest.parent.exists()
 
 
-def test_of_one_kind_what_is_unfinished_can_go_alone() -> None:
-    int8, nf4 = begin_copy(MODEL.name, "int8"), begin_copy(MODEL.name, "nf4")
+def test_quant_selects_the_unfinished_artifacts() -> None:
+    int8, nf4 = (
+        interrupted_conversion(MODEL.name, "int8"),
+        interrupted_conversion(MODEL.name, "nf4"),
+    )
     checkpoints.remove(checkpoints.plan_removal(MODEL.name, "4bit"))
     assert (int8.exists(), nf4.exists()) == (True, False)
 
 
-def test_a_copy_that_is_being_made_is_not_among_the_remains() -> None:
+def test_artifact_being_made_is_not_a_leftover() -> None:
     with staging_folder("e" * 64, "int8", MODEL.name) as work:
         (work / "begun").touch()
         assert checkpoints.find_model(MODEL.name).leftovers == ()
 
 
-def test_what_is_finished_while_it_is_looked_at_is_not_among_the_remains(
+def test_artifact_finished_meanwhile_is_not_a_leftover(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    begin_copy(MODEL.name)
+    interrupted_conversion(MODEL.name)
 
     def finished(work: Path) -> bool:
         shutil.rmtree(work)
@@ -142,8 +145,8 @@ def test_what_is_finished_while_it_is_looked_at_is_not_among_the_remains(
     assert checkpoints.find_model(MODEL.name).leftovers == ()
 
 
-def test_a_copy_that_someone_has_begun_to_finish_stays() -> None:
-    begin_copy(MODEL.name)
+def test_leftover_that_is_continued_meanwhile_stays() -> None:
+    interrupted_conversion(MODEL.name)
     removal = checkpoints.plan_removal(MODEL.name)
     with (
         staging_folder("e" * 64, "int8", MODEL.name),
@@ -152,36 +155,36 @@ def test_a_copy_that_someone_has_begun_to_finish_stays() -> None:
         checkpoints.remove(removal)
 
 
-def test_a_removal_that_was_cut_short_is_finished_by_the_next(
+def test_interrupted_removal_is_finished_by_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    copy = write_artifact(MODEL.name, "int8")
+    artifact = write_artifact(MODEL.name, "int8")
     with monkeypatch.context() as patch:
         patch.setattr("shutil.rmtree", None)
         with pytest.raises(TypeError):
             checkpoints.remove(checkpoints.plan_removal(MODEL.name))
     checkpoints.remove(checkpoints.plan_removal(MODEL.name))
-    assert not copy.folder.exists()
+    assert not artifact.folder.exists()
 
 
-def test_a_copy_that_was_moved_to_another_disk_goes_from_there(tmp_path: Path) -> None:
-    copy = write_artifact(MODEL.name, "int8")
-    copy.folder.rename(tmp_path / "elsewhere")
-    copy.folder.symlink_to(tmp_path / "elsewhere")
+def test_linked_artifact_is_removed_at_its_target(tmp_path: Path) -> None:
+    artifact = write_artifact(MODEL.name, "int8")
+    artifact.folder.rename(tmp_path / "elsewhere")
+    artifact.folder.symlink_to(tmp_path / "elsewhere")
     checkpoints.remove(checkpoints.plan_removal(MODEL.name))
     assert not (tmp_path / "elsewhere").exists()
-    assert not copy.folder.is_symlink()
+    assert not artifact.folder.is_symlink()
 
 
-def test_what_a_link_leads_to_is_not_taken_for_a_damaged_copy(tmp_path: Path) -> None:
-    copy = write_artifact(MODEL.name, "int8")
-    copy.folder.rename(tmp_path / "elsewhere")
-    copy.folder.symlink_to(tmp_path / "elsewhere")
+def test_link_to_a_foreign_folder_is_not_a_leftover(tmp_path: Path) -> None:
+    artifact = write_artifact(MODEL.name, "int8")
+    artifact.folder.rename(tmp_path / "elsewhere")
+    artifact.folder.symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "config.json").write_text("of a person")
     assert checkpoints.find_model(MODEL.name).leftovers == ()
 
 
-def test_copies_of_a_folder_go_and_the_folder_stays(tmp_path: Path) -> None:
+def test_artifacts_of_a_folder_are_removed_and_the_folder_stays(tmp_path: Path) -> None:
     mine = pull_to(tmp_path / "mine")
     write_artifact(str(mine), "int8")
     checkpoints.remove(checkpoints.plan_removal(str(mine)))
@@ -190,13 +193,13 @@ def test_copies_of_a_folder_go_and_the_folder_stays(tmp_path: Path) -> None:
         checkpoints.plan_removal(str(mine))
 
 
-def test_what_a_person_put_under_panda_home_stays() -> None:
+def test_files_under_panda_home_stay() -> None:
     pull_to(checkpoints.panda_home() / "models" / MODEL.name)
     with pytest.raises(UsageError, match="is not from panda, and stays"):
         checkpoints.plan_removal(MODEL.name)
 
 
-def test_tiny_stays() -> None:
+def test_tiny_cannot_be_removed() -> None:
     with pytest.raises(UsageError, match="tiny ships with panda and cannot be removed"):
         checkpoints.plan_removal("tiny")
 
@@ -205,6 +208,6 @@ def test_tiny_stays() -> None:
     ("quant", "message"),
     [(None, "video-panda-7b is not on this machine"), ("4bit", "there is no 4bit copy of")],
 )
-def test_what_is_not_here_cannot_be_removed(quant: str | None, message: str) -> None:
+def test_missing_model_cannot_be_removed(quant: str | None, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         checkpoints.plan_removal(MODEL.name, quant)

@@ -1,4 +1,4 @@
-"""Finding a model on this machine: names, folders, and what is said when it is not there."""
+"""Finding a model on this machine by name or folder, and the errors when it is missing."""
 
 import importlib.resources
 import json
@@ -38,7 +38,7 @@ def refusal(model: str | Path) -> ModelError:
     return error
 
 
-def test_a_folder_is_found_and_keeps_the_name_it_was_given(
+def test_folder_is_found_under_the_given_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_checkpoint(tmp_path / "mine")
@@ -48,15 +48,13 @@ def test_a_folder_is_found_and_keeps_the_name_it_was_given(
     )
 
 
-def test_a_folder_under_the_home_directory_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tilde_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     write_checkpoint(tmp_path / "mine")
     assert checkpoints.resolve("~/mine").folder == tmp_path / "mine"
 
 
-def test_a_known_name_wins_over_a_folder_of_that_name(
+def test_known_name_wins_over_a_folder_of_that_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_checkpoint(tmp_path / "video-panda-7b")
@@ -65,13 +63,13 @@ def test_a_known_name_wins_over_a_folder_of_that_name(
     assert checkpoints.resolve("./video-panda-7b").kind == "folder"
 
 
-def test_tiny_comes_out_of_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiny_is_found_in_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.resources, "files", lambda _: tmp_path)
     folder = write_checkpoint(tmp_path / "assets" / "tiny")
     assert checkpoints.resolve("tiny") == checkpoints.ResolvedModel("tiny", folder, "bundled")
 
 
-def test_an_installation_without_tiny_says_so(
+def test_installation_without_tiny_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.resources, "files", lambda _: tmp_path)
@@ -79,21 +77,21 @@ def test_an_installation_without_tiny_says_so(
 
 
 @pytest.mark.parametrize("inside", ["", "videopanda_fitu"])
-def test_the_7b_model_is_found_under_panda_home(inside: str) -> None:
+def test_known_model_is_found_under_panda_home(inside: str) -> None:
     folder = write_checkpoint(checkpoints.panda_home() / "models" / "video-panda-7b" / inside)
     assert checkpoints.resolve("video-panda-7b") == checkpoints.ResolvedModel(
         "video-panda-7b", folder, "home"
     )
 
 
-def test_the_7b_model_is_found_in_the_hugging_face_cache(tmp_path: Path) -> None:
+def test_known_model_is_found_in_the_hugging_face_cache(tmp_path: Path) -> None:
     folder = write_cached_checkpoint(tmp_path / "hub")
     assert checkpoints.resolve("video-panda-7b") == checkpoints.ResolvedModel(
         "video-panda-7b", folder, "cache"
     )
 
 
-def test_one_model_of_the_repository_in_the_cache_is_not_taken_for_the_other(
+def test_other_model_of_the_same_repository_is_not_found(
     tmp_path: Path,
 ) -> None:
     write_cached_checkpoint(tmp_path / "hub", "videopanda_prtr1")
@@ -101,13 +99,13 @@ def test_one_model_of_the_repository_in_the_cache_is_not_taken_for_the_other(
     assert "not on this machine" in refusal("video-panda-7b").message
 
 
-def test_panda_home_is_looked_at_before_the_cache(tmp_path: Path) -> None:
+def test_panda_home_comes_before_the_cache(tmp_path: Path) -> None:
     write_cached_checkpoint(tmp_path / "hub")
     write_checkpoint(checkpoints.panda_home() / "models" / "video-panda-7b")
     assert checkpoints.resolve("video-panda-7b").kind == "home"
 
 
-def test_a_model_that_is_not_here_names_every_way_on() -> None:
+def test_missing_model_hints_at_every_remedy() -> None:
     error = refusal("video-panda-7b")
     assert error.message == "video-panda-7b is not on this machine"
     assert error.hint is not None
@@ -116,14 +114,14 @@ def test_a_model_that_is_not_here_names_every_way_on() -> None:
     assert "--model tiny" in error.hint
 
 
-def test_a_folder_under_panda_home_that_holds_something_else_is_named() -> None:
+def test_foreign_folder_under_panda_home_is_reported() -> None:
     folder = checkpoints.panda_home() / "models" / "video-panda-7b"
     folder.mkdir(parents=True)
     (folder / "notes.txt").write_text("soon")
     assert "holds no config.json" in refusal("video-panda-7b").message
 
 
-def test_a_download_that_stopped_half_way_names_the_file_and_how_to_go_on(tmp_path: Path) -> None:
+def test_incomplete_download_names_the_file_and_the_command(tmp_path: Path) -> None:
     folder = write_cached_checkpoint(tmp_path / "hub")
     (folder / "model.safetensors").unlink()
     shards = {"a": "pytorch_model-00001-of-00002.bin", "b": "pytorch_model-00002-of-00002.bin"}
@@ -137,7 +135,7 @@ def test_a_download_that_stopped_half_way_names_the_file_and_how_to_go_on(tmp_pa
 
 
 @pytest.mark.parametrize("lost", ["model.safetensors", "tokenizer.model"])
-def test_a_folder_without_weights_or_tokenizer_is_incomplete(tmp_path: Path, lost: str) -> None:
+def test_folder_without_weights_or_tokenizer_is_incomplete(tmp_path: Path, lost: str) -> None:
     folder = write_checkpoint(tmp_path / "mine")
     (folder / lost).unlink()
     error = refusal(folder)
@@ -145,7 +143,7 @@ def test_a_folder_without_weights_or_tokenizer_is_incomplete(tmp_path: Path, los
     assert lost in f"{error.message} {error.hint}"
 
 
-def test_other_weights_do_not_stand_for_those_that_are_looked_at_first(tmp_path: Path) -> None:
+def test_index_takes_precedence_over_other_weights(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "mine")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     index = {"weight_map": {"a": "model-00001-of-00001.safetensors"}}
@@ -163,63 +161,63 @@ def test_other_weights_do_not_stand_for_those_that_are_looked_at_first(tmp_path:
         ("", "the models are video-panda-7b, video-panda-7b-pretrained, tiny, or a folder"),
     ],
 )
-def test_an_unknown_name_is_met_with_the_nearest_known_one(name: str, hint: str) -> None:
+def test_unknown_name_suggests_the_nearest_known_one(name: str, hint: str) -> None:
     error = refusal(name)
     assert error.message == f"no model is called '{name}'"
     assert error.hint == hint
 
 
-def test_a_path_that_leads_nowhere_is_no_name(tmp_path: Path) -> None:
+def test_missing_path_is_not_treated_as_a_name(tmp_path: Path) -> None:
     assert refusal(tmp_path / "gone").message == f"no folder {tmp_path / 'gone'}"
     assert refusal("./gone").message == "no folder gone"
 
 
-def test_a_file_is_not_a_checkpoint_folder(tmp_path: Path) -> None:
+def test_file_is_not_a_checkpoint_folder(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"")
     assert "is a file, not a checkpoint folder" in refusal(path).message
 
 
-def test_a_folder_above_the_checkpoint_points_at_it(tmp_path: Path) -> None:
+def test_parent_folder_suggests_the_checkpoint(tmp_path: Path) -> None:
     inner = write_checkpoint(tmp_path / "videopanda_fitu")
     assert refusal(tmp_path).hint == f"did you mean {inner}?"
 
 
 @pytest.mark.parametrize("config", ["{", "[]", "\ufeff\x00", "[" * 100_000])
-def test_a_damaged_config_is_told(tmp_path: Path, config: str) -> None:
+def test_damaged_config_is_reported(tmp_path: Path, config: str) -> None:
     folder = write_checkpoint(tmp_path / "mine")
     (folder / "config.json").write_text(config)
     assert str(folder / "config.json") in refusal(folder).message
 
 
-def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
+def test_other_model_type_is_refused(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "mine", model_type="llama")
     assert refusal(folder).message == f"{folder} holds a model of type 'llama', not a Video-Panda"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_that_may_not_be_read_is_told(tmp_path: Path) -> None:
+def test_unreadable_folder_is_reported(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "mine")
     (folder / "config.json").chmod(0)
     assert "cannot be read" in refusal(folder).message
 
 
-def test_a_name_no_file_system_takes_is_told() -> None:
+def test_name_too_long_for_the_file_system_is_reported() -> None:
     assert "cannot read" in refusal("x" * 5000).message
 
 
-def test_a_place_that_cannot_be_looked_at_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_panda_home_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PANDA_HOME", "x" * 5000)
     with pytest.raises(ModelError, match="cannot read"):
         checkpoints.find_checkpoint(checkpoints.MODELS["video-panda-7b"])
 
 
-def test_without_panda_home_the_platform_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_home_is_the_platform_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PANDA_HOME")
     assert checkpoints.panda_home().name == "panda"
 
 
-def test_looking_for_a_model_imports_nothing_heavy(tmp_path: Path) -> None:
+def test_resolve_imports_nothing_heavy(tmp_path: Path) -> None:
     code = (
         "import sys, pandacli.checkpoints, pandacli\n"
         "try: pandacli.checkpoints.resolve('video-panda-7b')\n"

@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself without being loaded."""
+"""Facts of a checkpoint, read without loading it."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ def write_safetensors(path: Path, **shapes: list[int]) -> None:
     path.write_bytes(len(header).to_bytes(8, "little") + header.encode())
 
 
-def test_parameters_are_counted_in_the_headers_of_safetensors(tmp_path: Path) -> None:
+def test_parameters_are_counted_from_safetensors_headers(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"hidden_size": 64, "num_hidden_layers": 2}')
     write_safetensors(tmp_path / "model-00001-of-00002.safetensors", a=[3, 4], b=[5])
     write_safetensors(tmp_path / "model-00002-of-00002.safetensors", c=[2, 2, 2], scalar=[])
@@ -23,14 +23,14 @@ def test_parameters_are_counted_in_the_headers_of_safetensors(tmp_path: Path) ->
     assert description.sizes == {"width": 64, "layers": 2}
 
 
-def test_parameters_in_bin_files_are_computed_from_their_size(tmp_path: Path) -> None:
+def test_parameters_of_bin_files_are_estimated_from_their_size(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"torch_dtype": "bfloat16"}')
     (tmp_path / "pytorch_model.bin").write_bytes(b"0" * 100)
     description = checkpoints.describe_checkpoint(tmp_path)
     assert (description.parameters, description.exact) == (50, False)
 
 
-def test_where_nothing_tells_the_parameters_none_are_said(tmp_path: Path) -> None:
+def test_parameters_are_none_if_nothing_tells(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"0" * 100)
     assert checkpoints.describe_checkpoint(tmp_path).parameters is None
@@ -53,14 +53,14 @@ def header(text: str) -> bytes:
         header(json.dumps({"a": {"shape": [10**4000] * 3}})),
     ],
 )
-def test_a_damaged_header_is_told(tmp_path: Path, content: bytes) -> None:
+def test_damaged_header_is_reported(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(content)
     with pytest.raises(ModelError, match="is damaged"):
         checkpoints.describe_checkpoint(tmp_path)
 
 
-def test_a_header_longer_than_any_is_not_read(tmp_path: Path) -> None:
+def test_oversized_header_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with (tmp_path / "model.safetensors").open("wb") as file:
         file.write((10**12).to_bytes(8, "little"))
@@ -70,7 +70,7 @@ def test_a_header_longer_than_any_is_not_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("config", ["[]", "3", "[" * 100_000])
-def test_a_configuration_of_nonsense_is_told(tmp_path: Path, config: str) -> None:
+def test_invalid_configuration_is_reported(tmp_path: Path, config: str) -> None:
     (tmp_path / "config.json").write_text(config)
     with pytest.raises(ModelError, match="is damaged"):
         checkpoints.describe_checkpoint(tmp_path)
