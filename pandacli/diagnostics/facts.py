@@ -1,6 +1,6 @@
-"""What an examination finds: named facts, each a value, a problem, or both.
+"""The result of a check: named facts with a value, a problem, or both.
 
-Nothing here may fail: whatever goes wrong while a fact is being found becomes its problem.
+No check may fail: an exception becomes the problem of its fact.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,17 +13,17 @@ Value = str | int | float | bool | list[str] | dict[str, Any] | None
 
 
 class Bytes(int):
-    """An amount of memory or disk, which people read in MB and GB."""
+    """An amount of memory or disk, displayed in MB or GB."""
 
 
 @dataclass(frozen=True)
 class Fact:
-    """Something found.
+    """A single finding.
 
     Attributes:
-        name: What it is about.
-        value: What was found, as JSON has it; amounts of memory are `Bytes`.
-        problem: What is wrong, in words; None where nothing is.
+        name: Its label.
+        value: As JSON holds it; amounts of memory are `Bytes`.
+        problem: What is wrong, in words; None if nothing is.
     """
 
     name: str
@@ -33,33 +33,33 @@ class Fact:
 
 @dataclass(frozen=True)
 class Section:
-    """Facts that belong together, under a title."""
+    """Facts under a title."""
 
     title: str
     facts: list[Fact]
 
 
 def find(name: str, read: Callable[[], Value | Fact]) -> Fact:
-    """The fact that `read` returns, or one under `name` that says why there is none."""
+    """Return the fact that `read` returns; one with a problem if it raises."""
     try:
         found = read()
     except Exception as error:
-        return Fact(name, problem=_words(error))
+        return Fact(name, problem=_message(error))
     return found if isinstance(found, Fact) else Fact(name, found)
 
 
 def find_all(name: str, read: Callable[[], Iterable[Fact]]) -> list[Fact]:
-    """The facts that `read` yields, and where it fails on the way one under `name` that says so."""
+    """Return the facts that `read` yields, and one with a problem if it raises on the way."""
     found = []
     try:
         for fact in read():
             found.append(fact)
     except Exception as error:
-        found.append(Fact(name, problem=_words(error)))
+        found.append(Fact(name, problem=_message(error)))
     return found
 
 
-def _words(error: Exception) -> str:
+def _message(error: Exception) -> str:
     if isinstance(error, PandaError):
         return error.message
     text = " ".join(str(error).split())

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 
 from pandacli.diagnostics.facts import Bytes, Fact, Section, Value, find, find_all
-from pandacli.inference.planning.cgroup import core_limit, cpu_flags, usable_memory
+from pandacli.inference.planning.devices import core_limit, cpu_flags, usable_memory
 
 INSTRUCTIONS = {
     "x86_64": ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"),

@@ -18,7 +18,7 @@ from pandacli.errors import DeviceError, ModelError, UsageError
 from pandacli.prefix_cache.store import prefixes_folder
 
 if TYPE_CHECKING:
-    from pandacli.inference.planning.planner import Plan
+    from pandacli.inference.planning.planner import Choice
 
 
 def storage_facts() -> Section:
@@ -82,73 +82,68 @@ def _used(folder: Path) -> int:
 
 
 def suggestion(ready: set[str]) -> Section:
-    """What to call panda with on this machine, and why.
+    """The options that "auto" stands for here, and why.
 
     Args:
-        ready: The engines that work here.
+        ready: The backends that work here.
     """
-    return Section(f"For {DEFAULT_MODEL}", find_all("suggestion", lambda: _facts(ready)))
+    return Section(f"For {DEFAULT_MODEL}", find_all("suggestion", lambda: _suggest(ready)))
 
 
-def reason(plan: "Plan") -> str:
-    """Why this plan, in a sentence."""
-    where = "memory" if _on_cpu(plan) else f"the memory of {plan.placement}"
-    free = f"{plan.free / 1e9:.1f} GB of {where} are free"
-    return "; ".join(filter(None, (free, _bits(plan), _speed(plan))))
-
-
-def _on_cpu(plan: "Plan") -> bool:
-    return plan.placement.devices[0].type == "cpu"
-
-
-def _bits(plan: "Plan") -> str:
-    if not _on_cpu(plan):
-        from pandacli.inference.planning.devices import has_int8_cores
-
-        if plan.quant == "none":
-            return "the weights as they were published"
-        if plan.quant == "4bit" and not all(map(has_int8_cores, plan.placement.devices)):
-            return "8 bits are slow on cards older than Turing"
-        return "the most bits that fit"
-    if plan.quant == "8bit":
-        return "on a CPU 8 bits are faster than whole precision, and nearly as exact"
-    return "8 bits do not fit"
-
-
-def _speed(plan: "Plan") -> str | None:
-    """What is known of how fast the engines are; None where it does not matter."""
-    if plan.times:
-        times = sorted(plan.times, key=lambda timed: timed[1])
-        told = ", ".join(f"{engine} {_seconds(seconds)}" for (engine, _), seconds in times)
-        return f"measured here, seconds a layer: {told}"
-    if _on_cpu(plan):
-        return "which engine is fastest is measured when the model is first loaded"
-    return None
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.1f}" if seconds < 100 else f"{seconds:.0f}"
-
-
-def _facts(ready: set[str]) -> Iterator[Fact]:
+def _suggest(ready: set[str]) -> Iterator[Fact]:
     if "torch" not in ready:
         yield Fact("suggestion", None, "without torch no model can be run")
         return
     from pandacli.inference.planning.devices import pick_devices
-    from pandacli.inference.planning.planner import pick_plan
+    from pandacli.inference.planning.planner import choose
     from pandacli.modeling.configuration_videopanda import VideoPandaConfig
 
     try:
-        plan = pick_plan("auto", "auto", VideoPandaConfig(), pick_devices("auto"), measure=False)
+        choice = choose("auto", "auto", VideoPandaConfig(), pick_devices("auto"))
     except DeviceError as error:
         yield Fact("suggestion", "--model tiny", f"{DEFAULT_MODEL}: {error.message}")
         return
     except UsageError as error:
-        way = " ".join(filter(None, (error.hint, error.command)))
-        yield Fact("suggestion", None, f"{error.message}: {way}")
+        hint = " ".join(filter(None, (error.hint, error.command)))
+        yield Fact("suggestion", None, f"{error.message}: {hint}")
         return
-    yield Fact("--device", plan.device)
-    yield Fact("--quant", plan.quant)
-    yield Fact("--engine", plan.engine)
-    yield Fact("needs", Bytes(plan.needs))
-    yield Fact("because", reason(plan))
+    yield Fact("--device", choice.device)
+    yield Fact("--quant", choice.quant)
+    yield Fact("--engine", choice.backend)
+    yield Fact("needs", Bytes(choice.needs))
+    yield Fact("because", reason(choice))
+
+
+def reason(choice: "Choice") -> str:
+    """Explain a choice in a sentence."""
+    where = "memory" if choice.placement.on_cpu else f"the memory of {choice.placement}"
+    free = f"{choice.free / 1e9:.1f} GB of {where} are free"
+    return "; ".join(filter(None, (free, _quant_reason(choice), _backend_reason(choice))))
+
+
+def _quant_reason(choice: "Choice") -> str:
+    if not choice.placement.on_cpu:
+        from pandacli.inference.planning.devices import has_int8_cores
+
+        if choice.quant == "none":
+            return "the weights as they were published"
+        if choice.quant == "4bit" and not all(map(has_int8_cores, choice.placement.devices)):
+            return "8 bits are slow on cards older than Turing"
+        return "the most bits that fit"
+    if choice.quant == "8bit":
+        return "on a CPU 8 bits are faster than whole precision, and nearly as exact"
+    return "8 bits do not fit"
+
+
+def _backend_reason(choice: "Choice") -> str | None:
+    if not choice.placement.on_cpu:
+        return None
+    if choice.backend == "torch":
+        from pandacli.inference.backends.registry import has_int8_kernels
+
+        if not has_int8_kernels():
+            return "llama.cpp may be faster on this CPU, and is not installed"
+        return "torch has the fastest int8 kernels for x86 CPUs"
+    if choice.backend == "llama":
+        return f"llama.cpp is fastest in {choice.quant.removesuffix('bit')} bits on this CPU"
+    return "bitsandbytes is fast in 4 bits on CPUs with AVX512-BF16"

@@ -12,6 +12,7 @@ from pandacli.inference.spec import History, OptionFields, RunSpec, check_frame_
 
 if TYPE_CHECKING:
     from pandacli.inference.backends import Backend
+    from pandacli.inference.planning.planner import Plan
     from pandacli.inference.session import VideoSession
     from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
     from pandacli.modeling.tokenization_videopanda import VideoPandaTokenizer
@@ -122,29 +123,32 @@ class Panda:
             DeviceError: The device is not there, or has too little memory.
             UsageError: A name is not known, or quant, engine and device do not go together.
         """
-        return cls.from_spec(RunSpec(os.fspath(model), quant, engine, device), report)
+        return cls.from_spec(RunSpec(model, quant, engine, device), report)
 
     @classmethod
     def from_spec(cls, spec: RunSpec, report: "Report | None" = None) -> Self:
         """Load what a spec says; see `load`."""
-        started = perf_counter()
-        resolved = checkpoints.resolve(spec.model)  # before torch is imported, which takes seconds
-        from pandacli.inference.planning.loader import load_plan, plan_for
-        from pandacli.modeling.checkpoint import read_config, read_tokenizer
+        from pandacli.inference.planning.planner import resolve_run
 
-        plan = plan_for(resolved, spec.quant, spec.backend, spec.device)
-        tokenizer = read_tokenizer(resolved.folder, read_config(resolved.folder))
-        model, backend = load_plan(resolved, plan, report)
+        return cls.from_plan(resolve_run(spec), report)
+
+    @classmethod
+    def from_plan(cls, plan: "Plan", report: "Report | None" = None) -> Self:
+        """Load what `resolve_run` planned; see `load`."""
+        started = perf_counter()
+        from pandacli.inference.planning.loader import load
+
+        loaded = load(plan, report)
         return cls(
-            model,
-            tokenizer,
-            name=resolved.name,
-            backend=backend,
+            loaded.model,
+            loaded.tokenizer,
+            name=plan.model.name,
+            backend=loaded.backend,
             quant=plan.quant,
-            engine=plan.engine,
+            engine=plan.backend,
             load_seconds=perf_counter() - started,
             memory_hint=plan.hint,
-            source=resolved,
+            source=plan.model,
         )
 
     def open(

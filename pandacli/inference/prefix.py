@@ -10,7 +10,7 @@ from torch import Tensor
 from pandacli.checkpoints.resolve import DamagedError
 from pandacli.errors import ModelError
 from pandacli.inference.backends import Sequence, SequenceBatch
-from pandacli.inference.planning.cgroup import cpu_flags
+from pandacli.inference.planning.devices import cpu_flags
 from pandacli.prefix_cache.clip_cache import CacheModel
 from pandacli.quantization.int8 import input_steps
 

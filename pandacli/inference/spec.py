@@ -1,5 +1,6 @@
 """How a model is to be run, and how an answer is to be generated."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -21,13 +22,13 @@ class RunSpec:
     """Which model to run, and how.
 
     Attributes:
-        model: A name in the registry, or a checkpoint folder.
+        model: A name in the registry, or the path of a checkpoint folder.
         quant: "none", "8bit", "4bit" or "auto".
         backend: One of `ENGINES`.
         device: "auto", "cpu", "cuda" or "cuda:N".
     """
 
-    model: str = DEFAULT_MODEL
+    model: str | os.PathLike[str] = DEFAULT_MODEL
     quant: str = "auto"
     backend: str = "auto"
     device: str = "auto"

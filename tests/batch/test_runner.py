@@ -5,6 +5,7 @@ import json
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -21,7 +22,6 @@ from pandacli.batch.records import Record, digest_text, record_hash
 from pandacli.errors import ClipError, UsageError
 from pandacli.inference.planning import loader as preparing
 from pandacli.inference.planning import planner as plan
-from pandacli.inference.planning.planner import Plan
 from pandacli.video import Clip, sample_frames
 from tests.batch.conftest import Ran, as_line
 
@@ -399,8 +399,10 @@ def test_what_auto_stands_for_is_part_of_what_is_known_again(
     batch: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch, quant: str, engine: str
 ) -> None:
     batch(RECORDS)
-    form = {"8bit": "int8", "4bit": "nf4"}[quant]
-    monkeypatch.setattr(preparing, "plan_for", lambda *_: Plan(quant, engine, form))
+    plan_for = preparing.plan_for
+    monkeypatch.setattr(
+        preparing, "plan_for", lambda *a: replace(plan_for(*a), quant=quant, backend=engine)
+    )
     assert batch(RECORDS).counters.earlier == 0
     assert batch(RECORDS, quant=quant, engine=engine).counters.earlier == len(RECORDS)
 

@@ -16,7 +16,7 @@ from pandacli.inference.backends.llama_cpp import model as llama_module
 from pandacli.inference.backends.llama_cpp.batch import MOST_TEXTS, LlamaCppSequenceBatch
 from pandacli.inference.backends.llama_cpp.context import SLICE
 from pandacli.inference.backends.llama_cpp.model import LlamaCppBackend, LlamaCppSequence
-from pandacli.inference.planning.cgroup import Memory
+from pandacli.inference.planning.devices import Memory
 from pandacli.quantization.gguf import export_gguf
 from pandacli.quantization.llama_library import llama_library
 from tests.small_llama import save_small_llama

@@ -22,8 +22,8 @@ from torch import Tensor
 from pandacli.checkpoints import resolve
 from pandacli.checkpoints.artifacts import GGUF_FILE
 from pandacli.errors import ModelError
-from pandacli.inference.planning.loader import load_copy
-from pandacli.inference.planning.quiet import quiet_libraries
+from pandacli.inference.backends.registry import quiet_libraries
+from pandacli.inference.planning.loader import load_artifact
 from pandacli.modeling import VideoPandaConfig, VideoPandaForConditionalGeneration
 from pandacli.modeling.checkpoint import (
     check_values,
@@ -217,10 +217,10 @@ def load(folder: Path, layout: str) -> dict[str, Tensor]:
     read_tokenizer(folder, read_config(folder))
     with quiet_libraries():
         if layout in ("int8", "nf4"):
-            load_copy(folder, "")
+            load_artifact(folder, "")
         if layout == "q8_0":
             return look(folder, layout) | dict(
-                load_copy(folder, "", layers=False).named_parameters()
+                load_artifact(folder, "", layers=False).named_parameters()
             )
         model = VideoPandaForConditionalGeneration.from_pretrained(folder)
     weights: dict[str, Tensor] = model.state_dict()

@@ -6,9 +6,10 @@ A `Backend` computes the Llama of a Video-Panda. A `Sequence` is one text with i
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Sequence(Protocol):
@@ -19,11 +20,11 @@ class Sequence(Protocol):
         """How many positions the KV cache holds."""
         ...
 
-    def prefill(self, embeddings: Tensor) -> None:
+    def prefill(self, embeddings: "Tensor") -> None:
         """Append embeddings (n, hidden_size), of text and of frames."""
         ...
 
-    def append(self, ids: list[int]) -> Tensor:
+    def append(self, ids: list[int]) -> "Tensor":
         """Append token ids; returns the logits (vocabulary,) of the next token."""
         ...
 
@@ -77,7 +78,7 @@ class SequenceBatch(Protocol):
     room: int
     most_texts: int | None
 
-    def append(self, texts: Mapping[int, list[int]]) -> Tensor:
+    def append(self, texts: Mapping[int, list[int]]) -> "Tensor":
         """Append token ids to some of the sequences, all in one forward pass.
 
         Args:

@@ -1,21 +1,17 @@
-"""From files to a model that is ready to compute, without a word on stderr.
-
-From a model's name to weights in memory: the stored form that is wanted, made where it lacks.
-"""
+"""Load a plan: convert the checkpoint if needed, read the weights, start the backend."""
 
 import ctypes
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import NamedTuple
 
 import torch
 from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from pandacli import checkpoints
 from pandacli.checkpoint_files import weight_files
 from pandacli.checkpoints.artifacts import (
     GGUF_FILE,
@@ -25,51 +21,141 @@ from pandacli.checkpoints.artifacts import (
     find_artifact,
     remove_outdated,
 )
+from pandacli.checkpoints.resolve import ResolvedModel
 from pandacli.errors import ModelError
 from pandacli.inference.backends import Backend
+from pandacli.inference.backends.registry import quiet_libraries
 from pandacli.inference.backends.torch.model import TorchBackend
-from pandacli.inference.planning.devices import memory_errors, pick_devices
+from pandacli.inference.planning.devices import memory_errors
 from pandacli.inference.planning.memory import Placement
-from pandacli.inference.planning.planner import Plan, pick_plan
-from pandacli.inference.planning.quiet import accept_half_precision_inputs, quiet_libraries
+from pandacli.inference.planning.planner import Plan, missing_artifact, resolve_run
+from pandacli.inference.spec import RunSpec
 from pandacli.modeling.checkpoint import (
     check_model_values,
     read_config,
     read_generation_config,
     read_quantised,
     read_tensors,
+    read_tokenizer,
 )
+from pandacli.modeling.configuration_videopanda import VideoPandaConfig
 from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
+from pandacli.modeling.tokenization_videopanda import VideoPandaTokenizer
 from pandacli.quantization.conversion import Report, convert, describe_source
 from pandacli.quantization.int8 import Int8Linear, quantize_rows
-
-if TYPE_CHECKING:
-    from pandacli.checkpoints.artifacts import Form
-    from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
 
 _QUANT_STATE = ".quant_state.bitsandbytes__nf4"
 
 
-def load_model(
-    folder: Path, placement: Placement, dtype: torch.dtype, hint: str
+class LoadedModel(NamedTuple):
+    """A model in memory.
+
+    Attributes:
+        model: STAB, projector and embeddings; with a torch backend also the decoder layers.
+        tokenizer: Its tokenizer.
+        backend: Computes the decoder layers.
+    """
+
+    model: VideoPandaForConditionalGeneration
+    tokenizer: VideoPandaTokenizer
+    backend: Backend
+
+
+def load(plan: Plan, report: Report | None = None) -> LoadedModel:
+    """Load a model as planned, converting its checkpoint first if needed.
+
+    Args:
+        plan: From `resolve_run`.
+        report: Called during a conversion with the parameters done and their total.
+
+    Raises:
+        ModelError: The model is damaged, or its artifact cannot be written.
+        DeviceError: The device has too little memory.
+    """
+    tokenizer = read_tokenizer(plan.model.folder, plan.config)
+    artifact = _artifact(plan, report)
+    folder = artifact.folder if artifact else plan.model.folder
+    if plan.backend == "llama":
+        from pandacli.inference.backends.llama_cpp.model import LlamaCppBackend
+        from pandacli.quantization.gguf import check_gguf
+
+        model = load_artifact(folder, plan.hint, layers=False)
+        check_gguf(folder / GGUF_FILE, plan.config)
+        context, threads = plan.config.max_position_embeddings, torch.get_num_threads()
+        backend = LlamaCppBackend(folder / GGUF_FILE, context=context, threads=threads)
+        return LoadedModel(model, tokenizer, backend)
+    if plan.backend == "torch" and artifact:
+        model = load_artifact(folder, plan.hint)
+    else:
+        config = read_config(folder) if artifact else plan.config
+        model = load_pretrained(folder, config, plan.placement, plan.dtype, plan.hint)
+    # quantised layers are far coarser than float16; a prefix in float32 takes twice the disk
+    half_prefix = plan.quant != "none" and plan.dtype == torch.float32
+    return LoadedModel(model, tokenizer, TorchBackend(model, half_prefix=half_prefix))
+
+
+def is_converted(plan: Plan) -> bool:
+    """Whether `load` needs no conversion."""
+    if plan.form is None or plan.model.kind == "artifact":
+        return True
+    return find_artifact(describe_source(plan.model).digest, plan.form) is not None
+
+
+def make_artifact(plan: Plan, report: Report | None = None) -> Artifact | None:
+    """Find or make the quantised artifact of a plan, and delete those of older checkpoints.
+
+    Returns:
+        The artifact; None if the checkpoint is loaded as it is.
+
+    Raises:
+        PandaError: As `load`.
+    """
+    artifact = _artifact(plan, report)
+    if artifact is None or plan.model.kind == "artifact":
+        return artifact
+    return remove_outdated(artifact, describe_source(plan.model).commit)
+
+
+def _artifact(plan: Plan, report: Report | None) -> Artifact | None:
+    if plan.form is None:
+        return None
+    if plan.model.kind == "artifact":
+        for artifact in artifacts_of(plan.model.name):
+            if artifact.form == plan.form:
+                return artifact
+        raise missing_artifact(plan.model.name, QUANTS[plan.form])
+    with memory_errors(plan.hint):
+        source = describe_source(plan.model)
+        if found := find_artifact(source.digest, plan.form):
+            return found
+        with quiet_libraries():
+            made = convert(source, plan.form, report)
+        return remove_outdated(made, source.commit)
+
+
+def load_pretrained(
+    folder: Path,
+    config: VideoPandaConfig,
+    placement: Placement,
+    dtype: torch.dtype,
+    hint: str,
 ) -> VideoPandaForConditionalGeneration:
-    """The model of a checkpoint or of a copy that bitsandbytes runs.
+    """Load a checkpoint, or an artifact that bitsandbytes runs, through transformers.
 
     Args:
         folder: The folder of it.
-        placement: On which device, or which part of it on which card.
+        config: Its configuration.
+        placement: On which devices.
         dtype: What to compute in.
-        hint: What to do where there is too little memory.
+        hint: What to do when memory runs out.
 
     Raises:
         ModelError: The weights are damaged or do not fit the configuration.
         DeviceError: There is too little memory.
     """
     with quiet_libraries(), memory_errors(hint):
-        accept_half_precision_inputs()
-        config = read_config(folder)
         if stored := getattr(config, "quantization_config", None):
-            # not said, 4 bits are computed in single precision, whatever the rest is in
+            # bitsandbytes computes 4 bits in float32 unless told otherwise
             stored["bnb_4bit_compute_dtype"] = str(dtype).removeprefix("torch.")
         model: VideoPandaForConditionalGeneration = (
             VideoPandaForConditionalGeneration.from_pretrained(
@@ -80,32 +166,32 @@ def load_model(
                 local_files_only=True,
             )
         )
-        # beside quantised layers, transformers keeps what is stored in another precision as it is
+        # beside quantised layers transformers keeps the dtype that is stored
         model.model.video_tower.to(dtype)
         for parameter in model.parameters():
             if parameter.is_floating_point():
                 parameter.data = parameter.data.to(dtype)
         if stored:
-            check_model_values(folder, model)  # again: what was just converted may have overflowed
-    return model  # transformers hands it over in evaluation mode
+            check_model_values(folder, model)  # converting the dtype may have overflowed
+    return model  # in evaluation mode
 
 
-def load_copy(
+def load_artifact(
     folder: Path, hint: str, *, layers: bool = True
 ) -> VideoPandaForConditionalGeneration:
-    """The model of a quantised copy, on the CPU, its linear layers on torch's int8 kernels.
+    """Load a quantised artifact on the CPU, its linear layers on torch's int8 kernels.
 
-    Layers stored in 4 bits are widened. One file is mapped at a time, so that memory never holds
-    much more than the model.
+    4-bit layers are widened to int8. One file is mapped at a time, so memory never holds much more
+    than the model.
 
     Args:
-        folder: The folder of the copy.
-        hint: What to do where there is too little memory.
-        layers: Whether the copy has the Llama's layers; without them the model only embeds.
+        folder: The folder of the artifact.
+        hint: What to do when memory runs out.
+        layers: Whether it has the decoder layers; without them the model only embeds.
 
     Raises:
-        ModelError: The copy is damaged.
-        DeviceError: Too little memory.
+        ModelError: The artifact is damaged.
+        DeviceError: There is too little memory.
     """
     with quiet_libraries(), memory_errors(hint):
         config = read_config(folder)
@@ -123,7 +209,7 @@ def load_copy(
             read_tensors(folder, expected)
         for path in weight_files(folder):
             try:
-                _fill(model, path)
+                _load_file(model, path)
             except (OSError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
                 raise ModelError(
                     f"the quantised copy in {folder} is damaged",
@@ -138,52 +224,45 @@ def load_copy(
     return model
 
 
-def _fill(model: nn.Module, path: Path) -> None:
-    """Put what a file of a copy holds into a model."""
+def _load_file(model: nn.Module, path: Path) -> None:
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    # torch packs a layer on one core, however many there are
+    # torch packs a layer on a single core
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for part in pool.map(partial(_part, tensors=tensors), tensors):
+        for part in pool.map(partial(_build_part, tensors=tensors), tensors):
             if part is not None:
-                _place(model, *part)
-    _give_back()
+                _assign(model, *part)
+    with suppress(OSError, AttributeError):  # glibc keeps what packing freed
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def _part(name: str, tensors: dict[str, Tensor]) -> tuple[str, nn.Module | Tensor] | None:
-    """What a tensor of a file stands for, and its place: a quantised layer, or itself in float32.
+def _build_part(name: str, tensors: dict[str, Tensor]) -> tuple[str, nn.Module | Tensor] | None:
+    """Build the int8 layer of a quantised weight, or convert a plain tensor to float32.
 
-    None where it is a part of a layer that has another name.
+    None for a tensor that belongs to another one, such as scales.
     """
     tensor, layer = tensors[name], name.removesuffix(".weight")
     if f"{layer}.SCB" in tensors:
         return layer, Int8Linear(tensor, tensors[f"{layer}.SCB"] / 127)
     if name + _QUANT_STATE in tensors:
-        return layer, Int8Linear(*quantize_rows(_widen(name, tensors)))
+        return layer, Int8Linear(*quantize_rows(_dequantise_nf4(name, tensors)))
     if name.endswith((".SCB", ".weight_format")) or ".weight." in name:
         return None
     return name, tensor.float() if tensor.is_floating_point() else tensor
 
 
-def _give_back() -> None:
-    """Have glibc return what was freed; it keeps the copies of weights that packing takes."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-
-
-def _widen(name: str, tensors: dict[str, Tensor]) -> Tensor:
-    """The weight (out, in) that 4 bits stand for."""
+def _dequantise_nf4(name: str, tensors: dict[str, Tensor]) -> Tensor:
     from bitsandbytes.functional import QuantState, dequantize_4bit
 
     start = f"{name}."
     parts = {key[len(start) :]: part for key, part in tensors.items() if key.startswith(start)}
     state = QuantState.from_dict(parts, device=torch.device("cpu"))
-    weight: Tensor = dequantize_4bit(tensors[name], state)
+    weight: Tensor = dequantize_4bit(tensors[name], state)  # (out, in)
     return weight
 
 
-def _place(model: nn.Module, name: str, value: nn.Module | Tensor) -> None:
-    """Put a module, a parameter or a buffer in its place."""
+def _assign(model: nn.Module, name: str, value: nn.Module | Tensor) -> None:
+    """Set a module, parameter or buffer by its name."""
     owner_name, _, leaf = name.rpartition(".")
     owner = model.get_submodule(owner_name)
     if isinstance(value, nn.Module):
@@ -199,6 +278,18 @@ def _place(model: nn.Module, name: str, value: nn.Module | Tensor) -> None:
         owner.get_buffer(leaf).copy_(value)
 
 
+def plan_for(model: ResolvedModel, quant: str, engine: str, device: str) -> Plan:
+    """As `resolve_run`."""
+    return resolve_run(RunSpec(model.name, quant, engine, device), model)
+
+
+def is_ready(
+    model: str, *, quant: str = "auto", engine: str = "auto", device: str = "auto"
+) -> bool:
+    """As `is_converted`."""
+    return is_converted(resolve_run(RunSpec(model, quant, engine, device)))
+
+
 def prepare(
     model: str,
     *,
@@ -207,129 +298,5 @@ def prepare(
     device: str = "auto",
     report: Report | None = None,
 ) -> Artifact | None:
-    """Make the quantised copy that `Panda.load` would, with the same arguments.
-
-    Copies of what a known model was before are deleted.
-
-    Returns:
-        The copy; None where the model would be loaded from its checkpoint as it is.
-
-    Raises:
-        PandaError: As `Panda.load`.
-    """
-    resolved = checkpoints.resolve(model)
-    plan = plan_for(resolved, quant, engine, device)
-    if plan.form is None:
-        return None
-    with memory_errors(plan.hint):
-        copy = _copy(resolved, plan.form, report)
-    return (
-        copy
-        if resolved.kind == "artifact"
-        else remove_outdated(copy, describe_source(resolved).commit)
-    )
-
-
-def is_ready(
-    model: str, *, quant: str = "auto", engine: str = "auto", device: str = "auto"
-) -> bool:
-    """Whether `Panda.load`, with the same arguments, finds all it takes on the disk.
-
-    It does not where a race of engines that has not been run yet is to say what it takes.
-
-    Raises:
-        PandaError: As `Panda.load`.
-    """
-    resolved = checkpoints.resolve(model)
-    plan = plan_for(resolved, quant, engine, device, measure=False)
-    if plan.guessed:
-        return False
-    if plan.form is None or resolved.kind == "artifact":
-        return True
-    return find_artifact(describe_source(resolved).digest, plan.form) is not None
-
-
-def plan_for(
-    resolved: checkpoints.ResolvedModel,
-    quant: str,
-    engine: str,
-    device: str,
-    *,
-    measure: bool = True,
-) -> Plan:
-    """How a model is to be run: as `pick_plan`, by what is left of it where that is only copies.
-
-    Raises:
-        PandaError: As `pick_devices` and `pick_plan`.
-        ModelError: Only copies with other bits are left.
-    """
-    devices = pick_devices(device)
-    config = read_config(resolved.folder)
-    if resolved.kind != "artifact":
-        return pick_plan(quant, engine, config, devices, measure=measure)
-    copies = artifacts_of(resolved.name)
-    if quant not in ("auto", *(copy.quant for copy in copies)):
-        raise _dropped(resolved.name, quant)
-    # bitsandbytes copies carry it, GGUF copies do not; the plan is for the unquantised sizes
-    config.__dict__.pop("quantization_config", None)
-    kept = frozenset(cast("Form", copy.form) for copy in copies)
-    plan = pick_plan(quant, engine, config, devices, kept=kept, measure=measure)
-    if plan.form not in kept:
-        raise _dropped(resolved.name, plan.quant)
-    return plan
-
-
-def load_plan(
-    resolved: checkpoints.ResolvedModel, plan: Plan, report: Report | None = None
-) -> tuple["VideoPandaForConditionalGeneration", Backend]:
-    """Load a model as a plan says, from a copy that is made if there is none yet.
-
-    Returns:
-        The model, and what computes its Llama. Where that is llama.cpp, the model has no layers.
-
-    Raises:
-        ModelError: The model is damaged, or its copy cannot be written.
-        DeviceError: The device has too little memory.
-    """
-    if plan.form:
-        with memory_errors(plan.hint):
-            folder = _copy(resolved, plan.form, report).folder
-    else:
-        folder = resolved.folder
-    if plan.engine == "llama":
-        from pandacli.inference.backends.llama_cpp.model import LlamaCppBackend
-        from pandacli.quantization.gguf import check_gguf
-
-        model = load_copy(folder, plan.hint, layers=False)
-        check_gguf(folder / GGUF_FILE, read_config(folder))
-        context, threads = model.config.max_position_embeddings, torch.get_num_threads()
-        return model, LlamaCppBackend(folder / GGUF_FILE, context=context, threads=threads)
-    if plan.engine == "torch" and plan.form:
-        model = load_copy(folder, plan.hint)
-    else:
-        model = load_model(folder, plan.placement, plan.dtype, plan.hint)
-    # quantised layers are far coarser than half precision, and float32 would be twice the disk
-    half_prefix = plan.quant != "none" and plan.dtype == torch.float32
-    return model, TorchBackend(model, half_prefix=half_prefix)
-
-
-def _copy(resolved: checkpoints.ResolvedModel, form: "Form", report: Report | None) -> Artifact:
-    if resolved.kind == "artifact":
-        for copy in artifacts_of(resolved.name):
-            if copy.form == form:
-                return copy
-        raise _dropped(resolved.name, QUANTS[form])
-    source = describe_source(resolved)
-    if found := find_artifact(source.digest, form):
-        return found
-    with quiet_libraries():
-        made = convert(source, form, report)
-    return remove_outdated(made, source.commit)
-
-
-def _dropped(name: str, quant: str) -> ModelError:
-    return ModelError(
-        f"of {name} other copies are here than this needs, and not the original",
-        "get it with:",
-        command=f"panda pull {name} --quant {quant}",
-    )
+    """As `make_artifact`."""
+    return make_artifact(resolve_run(RunSpec(model, quant, engine, device)), report)

@@ -1,48 +1,45 @@
-"""How much memory a model takes, part by part, in each form that it can be run in.
+"""How much memory a model takes in each form, and on which devices it fits.
 
-Where a model is put: on one device, or its layers on several cards one after the other.
-
-accelerate moves what flows from card to card. It is told which layers go where, rather than left to
-find out, because it counts neither the KV cache nor what weights that are stored quantised take,
-and would put what does not fit on the CPU or the disk.
+The placement on several GPUs is computed here and handed to accelerate: its own counts neither the
+KV cache nor the size of quantised weights, and offloads what does not fit to the CPU or the disk.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
-
-from pandacli.quantization import Quant
-
 if TYPE_CHECKING:
-    from pandacli.modeling.configuration_videopanda import VideoPandaConfig
+    import torch
+    from torch import nn
 
-_LINEAR = {
+    from pandacli.modeling.configuration_videopanda import VideoPandaConfig
+    from pandacli.quantization import Quant
+
+_LINEAR_BYTES = {
     ("8bit", "torch"): 1.0,
     ("8bit", "bitsandbytes"): 1.0,
     ("8bit", "llama"): 1.07,
-    ("4bit", "torch"): 1.0,  # widened when it is loaded
+    ("4bit", "torch"): 1.0,  # widened to int8 at load
     ("4bit", "bitsandbytes"): 0.55,
     ("4bit", "llama"): 0.65,
 }
-"""Bytes that a weight of the layers takes, with its scales, by quantisation and engine."""
+"""Bytes per weight of the decoder layers with its scales, by quantisation and backend."""
 
-_LLAMA_CACHE = 2  # bytes: llama.cpp's KV cache is in half precision
+_LLAMA_CACHE_BYTES = 2  # llama.cpp's KV cache is float16
+_LLAMA_HEAD_BYTES = 1.07  # llama.cpp quantises the head too
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many numbers the parts of a model have.
+    """Element counts of the parts of a model.
 
     Attributes:
-        front: Of the embeddings, STAB and the projector.
-        linears: Of the weights of one decoder layer that are quantised.
-        norms: Of the other weights of one.
-        cache: Of the keys and values of a full context, in one layer.
-        back: Of the last norm and the head.
-        layers: How many decoder layers there are.
+        front: Embeddings, STAB and projector.
+        linears: Quantisable weights of one decoder layer.
+        norms: Other weights of one decoder layer.
+        cache: Keys and values of a full context in one layer.
+        back: Final norm and head.
+        layers: Number of decoder layers.
     """
 
     front: int
@@ -55,7 +52,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Needed:
-    """What the parts of a model take in a form, in bytes: as in `Sizes`, a layer with its cache."""
+    """Bytes of the parts of a model as in `Sizes`; a layer includes its KV cache."""
 
     front: int
     layer: int
@@ -69,91 +66,99 @@ class Needed:
 
 
 def sizes_of(config: "VideoPandaConfig") -> Sizes:
-    """The sizes of a model, told from one of its layers, without memory for any."""
-    from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
+    """Count the elements of a model, on the meta device."""
+    from torch import nn
 
-    with torch.device("meta"):
-        model = VideoPandaForConditionalGeneration(config)
-    back = _count(model.model.norm) + _count(model.lm_head)
+    from pandacli.quantization.conversion import empty_model
+
+    model = empty_model(config)
     layers = len(model.model.layers)
+    back = _count(model.model.norm) + _count(model.lm_head)
     layer = _count(model.model.layers) // layers if layers else 0
     linears = sum(
         module.weight.numel()
-        for module in model.model.layers.modules()
+        for module in (model.model.layers[0].modules() if layers else ())
         if isinstance(module, nn.Linear)
     )
-    cached = sum(2 * layer.self_attn.k_proj.out_features for layer in model.model.layers)
-    linears, cached = (count // layers if layers else 0 for count in (linears, cached))
+    cache = 2 * model.model.layers[0].self_attn.k_proj.out_features if layers else 0
     return Sizes(
         front=_count(model) - layers * layer - back,
         linears=linears,
         norms=layer - linears,
-        cache=cached * config.max_position_embeddings,
+        cache=cache * config.max_position_embeddings,
         back=back,
         layers=layers,
     )
 
 
-def bytes_of(sizes: Sizes, quant: Quant, engine: str, dtype: torch.dtype) -> Needed:
-    """What a model takes.
+def bytes_of(sizes: Sizes, quant: "Quant", backend: str, dtype: "torch.dtype") -> Needed:
+    """Return the memory that a model takes in a form.
 
     Args:
-        sizes: Its sizes.
-        quant: In how many bits its layers are.
-        engine: What computes them: "torch", "bitsandbytes" or "llama".
-        dtype: What everything else is computed in.
+        sizes: Its element counts.
+        quant: How its decoder layers are quantised.
+        backend: "torch", "bitsandbytes" or "llama".
+        dtype: Of everything that is not quantised.
     """
-    number = dtype.itemsize
-    linear = number if quant == "none" else _LINEAR[quant, engine]
-    cached = _LLAMA_CACHE if engine == "llama" else number
-    # llama.cpp quantises the head too, to more bits
-    head = 1.07 if engine == "llama" else number
+    width = dtype.itemsize
+    linear = width if quant == "none" else _LINEAR_BYTES[quant, backend]
+    cache, head = width, float(width)
+    if backend == "llama":
+        cache, head = _LLAMA_CACHE_BYTES, _LLAMA_HEAD_BYTES
     return Needed(
-        front=sizes.front * number,
-        layer=int(sizes.linears * linear) + sizes.norms * number + sizes.cache * cached,
+        front=sizes.front * width,
+        layer=int(sizes.linears * linear) + sizes.norms * width + sizes.cache * cache,
         back=int(sizes.back * head),
         layers=sizes.layers,
     )
 
 
-def position_bytes(config: "VideoPandaConfig", engine: str, dtype: torch.dtype) -> int:
-    """What one position takes in the KV cache of all layers."""
-    number = _LLAMA_CACHE if engine == "llama" else dtype.itemsize
-    size = config.head_dim or config.hidden_size // config.num_attention_heads
+def position_bytes(config: "VideoPandaConfig", backend: str, dtype: "torch.dtype") -> int:
+    """Return the bytes of one position in the KV cache of all layers."""
+    width = _LLAMA_CACHE_BYTES if backend == "llama" else dtype.itemsize
+    head_dim = config.head_dim or config.hidden_size // config.num_attention_heads
     heads = config.num_key_value_heads or config.num_attention_heads
-    return 2 * config.num_hidden_layers * heads * size * number
+    return 2 * config.num_hidden_layers * heads * head_dim * width
 
 
-def _count(module: nn.Module) -> int:
+def _count(module: "nn.Module") -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a model is put.
+    """The devices of a model.
 
     Attributes:
-        devices: The devices; the first reads frames and text, the last predicts.
-        layers: How many decoder layers go on each, in order. It does not matter for one device.
+        devices: The first holds STAB and the embeddings, the last the head.
+        layers: Decoder layers on each device, in order; unused with one device.
     """
 
-    devices: tuple[torch.device, ...]
+    devices: "tuple[torch.device, ...]"
     layers: tuple[int, ...] = ()
 
     @property
-    def device_map(self) -> dict[str, torch.device]:
+    def on_cpu(self) -> bool:
+        """Whether the model is on the CPU."""
+        return self.devices[0].type == "cpu"
+
+    @property
+    def device_map(self) -> "dict[str, torch.device]":
         """The device of each part of a `VideoPandaForConditionalGeneration`, for accelerate."""
         first, last = self.devices[0], self.devices[-1]
         if len(self.devices) == 1:
             return {"": first}
         parts = ("embed_tokens", "video_tower", "video_projector", "rotary_emb")
-        placed = {f"model.{part}": first for part in parts}
-        number = 0
-        for device, count in zip(self.devices, self.layers, strict=True):
-            for _ in range(count):
-                placed[f"model.layers.{number}"] = device
-                number += 1
-        return placed | {"model.norm": last, "lm_head": last}
+        owners = [
+            device
+            for device, count in zip(self.devices, self.layers, strict=True)
+            for _ in range(count)
+        ]
+        return (
+            {f"model.{part}": first for part in parts}
+            | {f"model.layers.{number}": owner for number, owner in enumerate(owners)}
+            | {"model.norm": last, "lm_head": last}
+        )
 
     def __str__(self) -> str:
         """The devices as they stand in a sentence."""
@@ -162,31 +167,28 @@ class Placement:
         return f"{', '.join(others)} and {last}" if others else last
 
 
-ON_CPU = Placement((torch.device("cpu"),))
-
-
-def place(needed: Needed, free: Sequence[tuple[torch.device, int]]) -> Placement | None:
-    """Where a model fits: on the first device that holds all of it, else on as few as will do.
+def place(needed: Needed, free: "Sequence[tuple[torch.device, int]]") -> Placement | None:
+    """Place a model on the first device that holds it, else on as few as possible.
 
     Args:
-        needed: What its parts take.
-        free: The devices, and how many bytes are free on each.
+        needed: The memory of its parts.
+        free: The devices with their free bytes.
 
     Returns:
-        The placement; None where the model does not fit.
+        The placement; None if the model does not fit.
     """
     for device, room in free:
         if needed.total <= room:
             return Placement((device,))
     for count in range(2, len(free) + 1):
         devices, rooms = zip(*free[:count], strict=True)
-        if layers := _share_out(needed, list(rooms)):
+        if layers := _share_layers(needed, list(rooms)):
             return Placement(devices, layers)
     return None
 
 
-def _share_out(needed: Needed, rooms: list[int]) -> tuple[int, ...] | None:
-    """How many layers each device gets, so that all are left with about the same room."""
+def _share_layers(needed: Needed, rooms: list[int]) -> tuple[int, ...] | None:
+    """Return the layers of each device, so that all have about the same room left."""
     rooms[0] -= needed.front
     rooms[-1] -= needed.back
     counts = [0] * len(rooms)

@@ -1,22 +1,25 @@
-"""How a model is to be run here: in how many bits, by which engine, and where.
+"""Plan a run: resolve the model once, then choose quantisation, backend and devices.
 
-One set of rules, which `panda doctor` asks too. On cards the most bits that fit into their free
-memory, and 8 only on those that have the hardware for it; on a CPU 8 bits, or else 4, where the
-model is so wide that this is faster than whole precision. Of two engines for the same bits, the one
-that won the race (`speed`).
-
-What is going to be made of a model that is not here yet, to be said before it is downloaded.
+With "auto" on CUDA: the most bits that fit into free memory, 8 only on GPUs with int8 cores. On the
+CPU: full precision for a narrow model such as tiny, otherwise 8 bits, or 4 where 8 do not fit. The
+backend is the first of `registry.candidates` that can be used.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-import torch
-
-from pandacli.errors import DeviceError, UsageError
-from pandacli.inference.backends.registry import Way, is_usable, refusal, ways
+from pandacli import checkpoints
+from pandacli.checkpoints.artifacts import artifacts_of
+from pandacli.errors import DeviceError, ModelError, UsageError
+from pandacli.inference.backends.registry import (
+    ExecutionForm,
+    candidates,
+    has_4bit_kernel,
+    is_usable,
+    refusal,
+)
 from pandacli.inference.planning.devices import (
     free_memory,
     has_int8_cores,
@@ -24,142 +27,194 @@ from pandacli.inference.planning.devices import (
     pick_devices,
     pick_dtype,
 )
-from pandacli.inference.planning.memory import ON_CPU, Placement, Sizes, bytes_of, place, sizes_of
-from pandacli.inference.planning.speed import Runner, race, remembered_race
-from pandacli.modeling.configuration_videopanda import VideoPandaConfig
+from pandacli.inference.planning.memory import (
+    Needed,
+    Placement,
+    Sizes,
+    bytes_of,
+    place,
+    sizes_of,
+)
+from pandacli.inference.spec import RunSpec
 from pandacli.quantization import Quant, check_widths, in_bits
-from pandacli.quantization.conversion import copy_bytes
 from pandacli.units import size
 
 if TYPE_CHECKING:
+    import torch
+
     from pandacli.checkpoints.artifacts import Artifact, Form
     from pandacli.modeling.configuration_videopanda import VideoPandaConfig
 
-_MEASURED_WIDTH = 1024
-"""Narrower layers are quick on any engine, and too quick to be measured."""
+    Room = Sequence[tuple[torch.device, int]]
+    """Devices of one type with their free bytes."""
 
-_MUCH_SLOWER = 3.0
-"""bitsandbytes in 4 bits is taken on a CPU unless it needs so many times as long as int8."""
-
-_YARDSTICK: Runner = ("torch", "8bit")
-
-_OUT_OF_IDEAS = "close other programs, look at fewer --frames, or try panda with --model tiny"
-
-_Room = Sequence[tuple[torch.device, int]]
-"""Devices of one type, and the bytes that are free on each."""
+_WIDE = 1024  # hidden size from which speed decides; narrower models are fast in any form
+_LESS_MEMORY = "close other programs, look at fewer --frames, or try panda with --model tiny"
 
 
 @dataclass(frozen=True)
-class Plan(Way):
-    """How a model is run.
+class Choice(ExecutionForm):
+    """How to run a model of some configuration on this machine.
 
     Attributes:
-        placement: Where.
+        placement: Its devices.
         needs: Bytes of memory, with a KV cache of the full context.
-        free: Bytes that were free there.
-        times: Of the engines that could compute it, the seconds that a layer took; empty where
-            there was no choice, or it was not measured.
-        guessed: Whether there was a choice, which nothing has been measured for.
-        hint: What to do where the memory turns out to be too little.
+        free: Bytes that are free on these devices.
+        hint: What to do if memory runs out nevertheless.
     """
 
-    placement: Placement = ON_CPU
+    placement: Placement
     needs: int = 0
     free: int = 0
-    times: tuple[tuple[Runner, float], ...] = ()
-    guessed: bool = False
-    hint: str = _OUT_OF_IDEAS
+    hint: str = _LESS_MEMORY
 
     @property
-    def dtype(self) -> torch.dtype:
-        """What is computed in."""
+    def dtype(self) -> "torch.dtype":
+        """The dtype to compute in."""
         return pick_dtype(self.placement.devices)
 
     @property
+    def engine(self) -> str:
+        """The value of `--engine`."""
+        return self.backend
+
+    @property
     def device(self) -> str:
-        """What `--device` takes to get this placement."""
+        """The value of `--device` for this placement."""
         devices = self.placement.devices
         return str(devices[0]) if len(devices) == 1 else "cuda"
 
 
-@memory_errors(_OUT_OF_IDEAS)
-def pick_plan(
-    quant: str,
-    engine: str,
-    config: "VideoPandaConfig",
-    devices: Sequence[torch.device],
-    *,
-    kept: "frozenset[Form] | None" = None,
-    measure: bool = True,
-) -> Plan:
-    """The plan for `--quant` and `--engine`, each of which may be "auto".
+@dataclass(frozen=True, kw_only=True)
+class Plan(Choice):
+    """A resolved `RunSpec`: all that loading needs to know.
 
-    What is asked for by name is done whatever the free memory is.
+    Attributes:
+        model: The files of the model.
+        config: Its configuration, not quantised where `form` is set.
+    """
+
+    model: checkpoints.ResolvedModel
+    config: "VideoPandaConfig"
+
+
+def resolve_run(spec: RunSpec, model: checkpoints.ResolvedModel | None = None) -> Plan:
+    """Resolve what to run into a plan; a missing model is reported before torch is imported.
+
+    Args:
+        spec: Model, quantisation, backend and device.
+        model: The files of the model, if they are resolved already.
+
+    Raises:
+        ModelError: The model is missing or damaged, or only other quantised artifacts are left.
+        UsageError: An option is unknown, or they do not go together on this machine.
+        DeviceError: The device does not exist or has too little memory.
+    """
+    model = model or checkpoints.resolve(spec.model)
+    devices = pick_devices(spec.device)
+    from pandacli.modeling.checkpoint import read_config
+
+    config = read_config(model.folder)
+    stored = None
+    if model.kind == "artifact":
+        artifacts = artifacts_of(model.name)
+        if spec.quant not in ("auto", *(artifact.quant for artifact in artifacts)):
+            raise missing_artifact(model.name, spec.quant)
+        stored = _forms(artifacts)
+        # artifacts of bitsandbytes carry it, and sizes are those of the model as published
+        config.__dict__.pop("quantization_config", None)
+    choice = choose(spec.quant, spec.backend, config, devices, stored=stored)
+    if stored is not None and choice.form not in stored:
+        raise missing_artifact(model.name, choice.quant)
+    return Plan(**vars(choice), model=model, config=config)
+
+
+def missing_artifact(name: str, quant: str) -> ModelError:
+    """Return the error for a model of which only other artifacts are left."""
+    return ModelError(
+        f"only other quantised copies of {name} are here, and not the original",
+        "get it with:",
+        command=f"panda pull {name} --quant {quant}",
+    )
+
+
+def _forms(artifacts: "Iterable[Artifact]") -> "frozenset[Form]":
+    return frozenset(artifact.form for artifact in artifacts)  # type: ignore[misc]
+
+
+@memory_errors(_LESS_MEMORY)
+def choose(
+    quant: str,
+    backend: str,
+    config: "VideoPandaConfig",
+    devices: "Sequence[torch.device]",
+    *,
+    stored: "frozenset[Form] | None" = None,
+) -> Choice:
+    """Choose form and devices for `--quant` and `--engine`, each of which may be "auto".
+
+    A quantisation that is asked for by name is used whatever the free memory is.
 
     Args:
         quant: A `Quant`, or "auto".
-        engine: "torch", "bitsandbytes", "llama" or "auto".
+        backend: "torch", "bitsandbytes", "llama" or "auto".
         config: Of the model.
-        devices: Where it may run, see `pick_devices`.
-        kept: The forms that are here, where the checkpoint itself is not.
-        measure: Whether engines may be measured, which takes seconds, the first time; otherwise
-            what has been measured before is used.
+        devices: Allowed devices, see `pick_devices`.
+        stored: The artifacts on disk, if the checkpoint itself is not.
 
     Raises:
-        UsageError: A name is not known, or the two do not go together on these devices.
+        UsageError: An unknown name, or the options do not go together on these devices.
         DeviceError: auto, and not even the fewest bits fit into the free memory.
     """
     sizes = sizes_of(config)
-    rooms = [
-        [(device, free_memory(device)) for device in group]
-        for _, group in groupby(devices, key=lambda device: device.type)
-    ]
     tried = []
-    for room in rooms:
-        found = _ways(quant, engine, config, room[0][0].type, kept)
-        if not found:
+    for kind, group in groupby(devices, key=lambda device: device.type):
+        room = [(device, free_memory(device)) for device in group]
+        forms = _allowed(quant, backend, config, kind, stored)
+        if not forms:
             continue
-        tried.append((found, room))
-        for only_fast in (True, False):
-            for _, same in groupby(found, key=lambda way: way.quant):
-                rooms_of = [(way, _fast_room(way, room) if only_fast else room) for way in same]
-                fitting = [plan for way, has in rooms_of if (plan := _fitted(way, sizes, has))]
+        tried.append((forms, room))
+        for fast_only in (True, False):
+            for _, equal in groupby(forms, key=lambda form: form.quant):
+                rooms = [(form, _fast(form, room) if fast_only else room) for form in equal]
+                fitting = [found for form, fast in rooms if (found := _fit(form, sizes, fast))]
                 if fitting:
-                    return _best(fitting, config, engine, measure=measure, final=kept is not None)
+                    return _usable(fitting, config, backend, convertible=stored is None)
         if quant != "auto":
-            somehow = [_placed(way, sizes, room, Placement((room[0][0],))) for way in found]
-            return _best(somehow, config, engine, measure=measure, final=kept is not None)
+            forced = [_choice(form, sizes, room, Placement((room[0][0],))) for form in forms]
+            return _usable(forced, config, backend, convertible=stored is None)
     if tried:
-        raise _too_little(tried, sizes)
-    if kept is not None:  # what lacks is for the caller to tell
-        return pick_plan(quant, engine, config, devices, measure=measure)
-    raise refusal(devices[0].type, quant, engine)
+        raise _too_little_memory(tried, sizes)
+    if stored is not None:  # the caller says which artifact is missing
+        return choose(quant, backend, config, devices)
+    raise refusal(devices[0].type, quant, backend)
 
 
-def _ways(
+def _allowed(
     quant: str,
-    engine: str,
+    backend: str,
     config: "VideoPandaConfig",
     device: str,
-    kept: "frozenset[Form] | None",
-) -> list[Way]:
-    stored = _stored_quant(config)
-    if stored is None:
-        found = ways(device, quant, engine, wide=_is_wide(config), kept=kept)
-        if kept is None and any(way.engine == "llama" for way in found) and not is_usable("llama"):
-            found = [way for way in found if way.engine != "llama"]
-        return found
-    if quant not in ("auto", stored) or engine not in ("auto", "bitsandbytes"):
-        wanted = f"--quant {quant}" if quant not in ("auto", stored) else f"--engine {engine}"
+    stored: "frozenset[Form] | None",
+) -> list[ExecutionForm]:
+    fixed = _checkpoint_quant(config)
+    if fixed is None:
+        forms = candidates(device, quant, backend, wide=_is_wide(config), stored=stored)
+        llama = any(form.backend == "llama" for form in forms)
+        if stored is None and llama and not is_usable("llama"):
+            forms = [form for form in forms if form.backend != "llama"]
+        return forms
+    if quant not in ("auto", fixed) or backend not in ("auto", "bitsandbytes"):
+        wanted = f"--quant {quant}" if quant not in ("auto", fixed) else f"--engine {backend}"
         raise UsageError(
-            f"the checkpoint is stored in {stored} by bitsandbytes: {wanted} cannot change that",
+            f"the checkpoint is stored in {fixed} by bitsandbytes: {wanted} cannot change that",
             "use the checkpoint that it was made from",
         )
-    return [Way(stored, "bitsandbytes", None)]
+    return [ExecutionForm(fixed, "bitsandbytes", None)]
 
 
-def _stored_quant(config: "VideoPandaConfig") -> Quant | None:
-    """What a checkpoint that is stored quantised, as by `save_pretrained`, is in."""
+def _checkpoint_quant(config: "VideoPandaConfig") -> Quant | None:
+    """The quantisation of a checkpoint that `save_pretrained` wrote quantised."""
     stored = getattr(config, "quantization_config", None)
     if stored is None:
         return None
@@ -168,150 +223,140 @@ def _stored_quant(config: "VideoPandaConfig") -> Quant | None:
 
 
 def _is_wide(config: "VideoPandaConfig") -> bool:
-    return config.hidden_size >= _MEASURED_WIDTH
+    return config.hidden_size >= _WIDE
 
 
-def _fast_room(way: Way, room: _Room) -> _Room:
-    """The devices that run a way as fast as its bits promise."""
-    if (way.quant, way.engine) != ("8bit", "bitsandbytes"):
+def _fast(form: ExecutionForm, room: "Room") -> "Room":
+    """The devices on which a form is as fast as its bits promise."""
+    if (form.quant, form.backend) != ("8bit", "bitsandbytes"):
         return room
     return [(device, free) for device, free in room if has_int8_cores(device)]
 
 
-def _fitted(way: Way, sizes: Sizes, room: _Room) -> Plan | None:
-    """The way as a plan, where there is room for it."""
+def _fit(form: ExecutionForm, sizes: Sizes, room: "Room") -> Choice | None:
     if not room:
         return None
-    needed = bytes_of(sizes, way.quant, way.engine, pick_dtype([device for device, _ in room]))
-    placement = place(needed, room)
-    return _placed(way, sizes, room, placement) if placement else None
+    placement = place(_needed(form, sizes, room), room)
+    return _choice(form, sizes, room, placement) if placement else None
 
 
-def _placed(way: Way, sizes: Sizes, room: _Room, placement: Placement) -> Plan:
+def _needed(form: ExecutionForm, sizes: Sizes, room: "Room") -> Needed:
+    dtype = pick_dtype([device for device, _ in room])
+    return bytes_of(sizes, form.quant, form.backend, dtype)
+
+
+def _choice(form: ExecutionForm, sizes: Sizes, room: "Room", placement: Placement) -> Choice:
     free = dict(room)
-    return Plan(
-        way.quant,
-        way.engine,
-        way.form,
-        placement,
-        needs=bytes_of(sizes, way.quant, way.engine, pick_dtype(placement.devices)).total,
+    return Choice(
+        **vars(form),
+        placement=placement,
+        needs=bytes_of(sizes, form.quant, form.backend, pick_dtype(placement.devices)).total,
         free=sum(free[device] for device in placement.devices),
-        hint=_what_would_fit(way, sizes, room),
+        hint=_smaller_form_hint(form, sizes, room),
     )
 
 
-def _what_would_fit(way: Way, sizes: Sizes, room: _Room) -> str:
-    """What to do where a way needs more memory than there is."""
+def _smaller_form_hint(form: ExecutionForm, sizes: Sizes, room: "Room") -> str:
+    """What to do if a form needs more memory than there is."""
     fewer: dict[Quant, tuple[Quant, ...]] = {"none": ("8bit", "4bit"), "8bit": ("4bit",)}
-    changeable = way.form is not None or way.quant == "none"
-    device = room[0][0].type
-    dtype = pick_dtype([device for device, _ in room])
-    for quant in fewer.get(way.quant, ()) if changeable else ():
-        others = ways(device, quant, "auto", wide=True)
-        needed = max(
-            (bytes_of(sizes, quant, other.engine, dtype) for other in others),
-            key=lambda needed: needed.total,
-        )
-        if place(needed, _fast_room(others[0], room)):
+    changeable = form.form is not None or form.quant == "none"
+    for quant in fewer.get(form.quant, ()) if changeable else ():
+        others = candidates(room[0][0].type, quant, "auto", wide=True)
+        needed = max((_needed(other, sizes, room) for other in others), key=lambda n: n.total)
+        if place(needed, _fast(others[0], room)):
             amount = size(needed.total)
             return f"{in_bits(quant)} need {amount} and would fit: add --quant {quant}"
-    return _OUT_OF_IDEAS
+    return _LESS_MEMORY
 
 
-def _too_little(choices: Sequence[tuple[list[Way], _Room]], sizes: Sizes) -> DeviceError:
-    """The error that nothing fits, told of where the least is lacking."""
-
-    def least(choice: tuple[list[Way], _Room]) -> tuple[int, int, Way, _Room]:
-        found, room = choice
-        dtype = pick_dtype([device for device, _ in room])
-        needs, way = min(
-            ((bytes_of(sizes, w.quant, w.engine, dtype).total, w) for w in found),
-            key=lambda pair: pair[0],
-        )
-        return needs, sum(free for _, free in room), way, room
-
-    needs, free, way, room = min(map(least, choices), key=lambda found: found[0] - found[1])
-    even = "" if way.quant == "none" else f" even in {in_bits(way.quant)}"
-    there = Placement(tuple(device for device, _ in room))
+def _too_little_memory(
+    tried: "Sequence[tuple[list[ExecutionForm], Room]]", sizes: Sizes
+) -> DeviceError:
+    """Return the error that nothing fits, for the device type where the least is missing."""
+    found = [
+        (_needed(form, sizes, room).total, sum(free for _, free in room), form, room)
+        for forms, room in tried
+        for form in forms
+    ]
+    needs, free, form, room = min(found, key=lambda each: each[0] - each[1])
+    even = "" if form.quant == "none" else f" even in {in_bits(form.quant)}"
+    where = Placement(tuple(device for device, _ in room))
     return DeviceError(
-        f"the model needs {size(needs)}{even}, and {size(free)} are free on {there}",
+        f"the model needs {size(needs)}{even}, and {size(free)} are free on {where}",
         "free some memory, or try panda with --model tiny",
     )
 
 
-def _best(
-    plans: list[Plan], config: "VideoPandaConfig", engine: str, *, measure: bool, final: bool
-) -> Plan:
-    """Of plans that differ in their engine, the one whose engine is the fastest.
+def _usable(
+    choices: list[Choice], config: "VideoPandaConfig", backend: str, *, convertible: bool
+) -> Choice:
+    """Return the first choice whose backend can be used.
+
+    Args:
+        choices: Of one quantisation, best first.
+        config: Of the model.
+        backend: What was asked for.
+        convertible: Whether another form could be made.
 
     Raises:
-        UsageError: The only one is far too slow, and there is another to be had (not `final`).
+        UsageError: Only a very slow backend is left, and others could be used.
     """
-    plan = plans[0]
-    if engine == "auto" and plan.placement == ON_CPU and plan.form and _is_wide(config):
-        plan = _winner(plans, config, measure=measure, final=final)
-    if (plan.quant, plan.engine) == ("4bit", "bitsandbytes") and plan.placement == ON_CPU:
-        check_widths(config)
-    return plan
-
-
-def _winner(plans: list[Plan], config: "VideoPandaConfig", *, measure: bool, final: bool) -> Plan:
-    """As `_best`, by a race: one that is run, or only remembered, where it has been."""
-    plans = [plan for plan in plans if is_usable(plan.engine)] or plans
-    slow = plans[0].quant == "4bit" and {plan.engine for plan in plans} == {"bitsandbytes"}
-    if len(plans) == 1 and not slow:
-        return plans[0]
-    runners = [_runner(plan) for plan in plans] + ([_YARDSTICK] if slow else [])
-    times = race(config, runners) if measure else remembered_race(config, runners)
-    if times is None:
-        return replace(plans[0], guessed=True)
-    plan = min(plans, key=lambda plan: times[_runner(plan)])
-    if slow and not final and times[_runner(plan)] > _MUCH_SLOWER * times[_YARDSTICK]:
+    choice = next((choice for choice in choices if is_usable(choice.backend)), choices[0])
+    in_4_bits = (choice.quant, choice.backend) == ("4bit", "bitsandbytes")
+    if not in_4_bits or not choice.placement.on_cpu:
+        return choice
+    chosen_by_us = backend == "auto" and choice.form is not None and convertible
+    if chosen_by_us and _is_wide(config) and not has_4bit_kernel():
         raise UsageError(
-            "in 4 bits this CPU is quick only with llama.cpp, which is not installed",
-            "use --quant 8bit, which is quick but larger, or --engine bitsandbytes, which is slow,"
+            "in 4 bits this CPU is fast only with llama.cpp, which is not installed",
+            "use --quant 8bit, which is fast but larger, or --engine bitsandbytes, which is slow,"
             " or install it with:",
             command="pip install 'pandacli[llama]'",
         )
-    return replace(plan, times=tuple(times.items()))
-
-
-def _runner(plan: Plan) -> Runner:
-    # torch widens 4 bits to 8
-    return (plan.engine, "8bit" if plan.engine == "torch" else plan.quant)
+    check_widths(config)
+    return choice
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """The quantised copy that a model will be run from.
+    """The quantised artifact that a published model will be run from.
 
     Args:
-        form: How its weights will be stored.
-        bytes: What it will take on the disk, nearly.
+        form: How its weights are stored.
+        bytes: Its approximate size.
     """
 
     form: "Form"
     bytes: int
 
 
+def forecast_artifact(spec: RunSpec, artifacts: "Iterable[Artifact]" = ()) -> Forecast | None:
+    """Predict, before a download, the artifact that a published model will be run from.
+
+    All published models have the sizes of a default `VideoPandaConfig`.
+
+    Args:
+        spec: How the model is to be run.
+        artifacts: The artifacts on disk, if the checkpoint is not; one of them is chosen if
+            possible.
+
+    Returns:
+        The artifact; None if the checkpoint is run as it is.
+
+    Raises:
+        PandaError: As `resolve_run`, except for errors about files.
+    """
+    devices = pick_devices(spec.device)
+    from pandacli.modeling.configuration_videopanda import VideoPandaConfig
+    from pandacli.quantization.conversion import copy_bytes
+
+    config = VideoPandaConfig()
+    form = choose(spec.quant, spec.backend, config, devices, stored=_forms(artifacts) or None).form
+    return Forecast(form, copy_bytes(config, form)) if form else None
+
+
 def forecast(
     quant: str, engine: str, device: str, kept: "Iterable[Artifact]" = ()
 ) -> Forecast | None:
-    """The copy that `prepare` will take, or make, of a published model; None where it needs none.
-
-    All models that are published have the sizes that `VideoPandaConfig` begins with.
-
-    Args:
-        quant: As of `Panda.load`, and so are engine and device.
-        engine: See there.
-        device: See there.
-        kept: The copies that are here, where the checkpoint itself is not; one of them is chosen if
-            any will do.
-
-    Raises:
-        PandaError: As `prepare`, of what has nothing to do with the files.
-    """
-    config = VideoPandaConfig()
-    forms = frozenset(cast("Form", copy.form) for copy in kept)
-    form = pick_plan(quant, engine, config, pick_devices(device), kept=forms or None).form
-    return Forecast(form, copy_bytes(config, form)) if form else None
+    """As `forecast_artifact`."""
+    return forecast_artifact(RunSpec(quant=quant, backend=engine, device=device), kept)

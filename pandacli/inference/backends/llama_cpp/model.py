@@ -30,7 +30,7 @@ from pandacli.inference.backends.llama_cpp.context import (
     LlamaContext,
     LoadedGguf,
 )
-from pandacli.inference.planning.cgroup import usable_memory
+from pandacli.inference.planning.devices import usable_memory
 
 _SAMPLE = 1 << 20  # bytes of a file's beginning and end that tell it from others
 

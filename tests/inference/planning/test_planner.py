@@ -1,17 +1,19 @@
 """What a wish for bits, an engine and a device becomes, and what it depends on."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
 import torch
 
+from pandacli.checkpoints.artifacts import Artifact
 from pandacli.errors import DeviceError, UsageError
-from pandacli.inference.backends import registry as ways
+from pandacli.inference.backends import registry
 from pandacli.inference.planning import devices as devices_module
-from pandacli.inference.planning import planner as plan
-from pandacli.inference.planning.planner import Plan, pick_plan
-from pandacli.inference.planning.speed import Runner
+from pandacli.inference.planning import planner
+from pandacli.inference.planning.planner import Choice, choose, forecast_artifact
+from pandacli.inference.spec import RunSpec
 from pandacli.modeling.configuration_videopanda import VideoPandaConfig
 
 SMALL = VideoPandaConfig(hidden_size=64, intermediate_size=128, num_attention_heads=4)
@@ -25,44 +27,34 @@ Kind = tuple[str, str, str | None]
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Enough memory, new cards, nothing measured, and no llama.cpp."""
+    """Enough memory, new GPUs, an x86 CPU without AVX512-BF16, and no llama.cpp."""
     has_free(monkeypatch, cpu=100, cuda=100)
     has_engines(monkeypatch, "torch", "bitsandbytes")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
-    monkeypatch.setattr(plan, "race", None)
+    monkeypatch.setattr(registry, "has_int8_kernels", lambda: True)
+    monkeypatch.setattr(planner, "has_4bit_kernel", lambda: False)
 
 
 def has_free(monkeypatch: pytest.MonkeyPatch, **gigabytes: float) -> None:
     """Make so much memory free on `cpu` and on each card (`cuda`)."""
-    monkeypatch.setattr(plan, "free_memory", lambda device: int(gigabytes[device.type] * 1e9))
+    monkeypatch.setattr(planner, "free_memory", lambda device: int(gigabytes[device.type] * 1e9))
 
 
 def has_engines(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    monkeypatch.setattr(plan, "is_usable", names.__contains__)
-
-
-def measured(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
-    """Make the engines as fast as said, by engine and bits."""
-
-    def race(_: object, runners: list[Runner]) -> dict[Runner, float]:
-        return {runner: seconds["_".join(runner)] for runner in runners}
-
-    monkeypatch.setattr(plan, "race", race)
-    monkeypatch.setattr(plan, "remembered_race", race)
+    monkeypatch.setattr(planner, "is_usable", names.__contains__)
 
 
 def pick(
     quant: str = "auto",
-    engine: str = "auto",
+    backend: str = "auto",
     config: VideoPandaConfig = LARGE,
     devices: list[torch.device] | None = None,
-    measure: bool = True,
-) -> Plan:
-    return pick_plan(quant, engine, config, devices or [CPU], measure=measure)
+) -> Choice:
+    return choose(quant, backend, config, devices or [CPU])
 
 
-def kind(plan: Plan) -> Kind:
-    return plan.quant, plan.engine, plan.form
+def kind(choice: Choice) -> Kind:
+    return choice.quant, choice.backend, choice.form
 
 
 @pytest.mark.parametrize(
@@ -134,7 +126,7 @@ def test_8_bits_on_an_old_card_are_for_those_who_ask_or_have_nothing_else(
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     has_free(monkeypatch, cuda=12)
     assert kind(pick("8bit", devices=CARDS[:1])) == ("8bit", "bitsandbytes", "int8")
-    kept = pick_plan("auto", "auto", LARGE, CARDS[:1], kept=frozenset({"int8"}))
+    kept = choose("auto", "auto", LARGE, CARDS[:1], stored=frozenset({"int8"}))
     assert kind(kept) == ("8bit", "bitsandbytes", "int8")
 
 
@@ -157,7 +149,6 @@ def test_cards_that_are_too_small_leave_the_work_to_the_cpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     has_free(monkeypatch, cuda=2, cpu=64)
-    measured(monkeypatch, torch_8bit=1, bitsandbytes_8bit=2)
     assert kind(pick(devices=[*CARDS, CPU])) == ("8bit", "torch", "int8")
     with pytest.raises(DeviceError, match=r"4\.0 GB are free on cuda:0 and cuda:1"):
         pick(devices=CARDS)
@@ -174,8 +165,8 @@ def test_what_is_asked_for_is_done_whatever_the_memory(monkeypatch: pytest.Monke
 def test_a_large_model_on_a_cpu_takes_8_bits_or_else_4(
     monkeypatch: pytest.MonkeyPatch, gigabytes: float, quant: str
 ) -> None:
+    monkeypatch.setattr(planner, "has_4bit_kernel", lambda: True)
     has_free(monkeypatch, cpu=gigabytes)
-    measured(monkeypatch, torch_8bit=1, bitsandbytes_8bit=2, bitsandbytes_4bit=2)
     assert pick().quant == quant
 
 
@@ -203,71 +194,52 @@ def test_where_memory_runs_out_it_is_told_what_would_fit(
 
 
 @pytest.mark.parametrize(
-    ("fastest", "form"), [("torch", "int8"), ("bitsandbytes", "int8"), ("llama", "q8_0")]
+    ("avx2", "installed", "expected"),
+    [
+        (True, "llama", ("8bit", "torch", "int8")),
+        (False, "llama", ("8bit", "llama", "q8_0")),
+        (False, "bitsandbytes", ("8bit", "torch", "int8")),
+    ],
 )
-def test_8_bits_go_to_the_engine_that_was_measured_fastest(
-    monkeypatch: pytest.MonkeyPatch, fastest: str, form: str
+def test_8_bits_run_on_torch_unless_only_llama_cpp_has_kernels_for_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, avx2: bool, installed: str, expected: Kind
+) -> None:
+    has_engines(monkeypatch, "torch", installed)
+    monkeypatch.setattr(registry, "has_int8_kernels", lambda: avx2)
+    assert kind(pick("8bit")) == expected
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+def test_4_bits_run_on_llama_cpp_where_it_is_installed(
+    monkeypatch: pytest.MonkeyPatch, kernel: bool
 ) -> None:
     has_engines(monkeypatch, "torch", "bitsandbytes", "llama")
-    times = {"torch_8bit": 2.0, "bitsandbytes_8bit": 2.0, "llama_8bit": 2.0}
-    measured(monkeypatch, **times | {f"{fastest}_8bit": 1.0})
-    assert kind(pick("8bit")) == ("8bit", fastest, form)
+    monkeypatch.setattr(planner, "has_4bit_kernel", lambda: kernel)
+    assert kind(pick("4bit")) == ("4bit", "llama", "q4_k_m")
 
 
-@pytest.mark.parametrize(
-    ("llama", "expected"),
-    [(1.0, ("4bit", "llama", "q4_k_m")), (3.0, ("4bit", "bitsandbytes", "nf4"))],
-)
-def test_4_bits_are_for_llama_cpp_unless_bitsandbytes_is_faster(
-    monkeypatch: pytest.MonkeyPatch, llama: float, expected: Kind
-) -> None:
-    has_engines(monkeypatch, "torch", "bitsandbytes", "llama")
-    measured(monkeypatch, llama_4bit=llama, bitsandbytes_4bit=2)
-    assert kind(pick("4bit")) == expected
-
-
-def test_4_bits_go_to_bitsandbytes_where_it_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured(monkeypatch, torch_8bit=1, bitsandbytes_4bit=2)
+def test_4_bits_run_on_bitsandbytes_where_it_has_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planner, "has_4bit_kernel", lambda: True)
     assert kind(pick("4bit")) == ("4bit", "bitsandbytes", "nf4")
 
 
-def test_4_bits_where_nothing_is_quick_say_what_is_lacking(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured(monkeypatch, torch_8bit=1, bitsandbytes_4bit=10)
+def test_4_bits_without_a_fast_backend_are_refused_with_the_command_to_install_one() -> None:
     with pytest.raises(UsageError, match=r"only with llama\.cpp") as caught:
         pick("4bit")
     assert "pandacli[llama]" in str(caught.value.command)
 
 
-def test_an_engine_that_is_asked_for_is_not_measured() -> None:
-    assert pick("4bit", "bitsandbytes").engine == "bitsandbytes"
-
-
-def test_without_a_measurement_the_usual_engine_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "remembered_race", lambda *_: None)
-    has_engines(monkeypatch, "torch", "bitsandbytes", "llama")
-    found = [pick(quant, measure=False) for quant in ("8bit", "4bit")]
-    assert [plan.engine for plan in found] == ["torch", "llama"]
-    assert all(plan.guessed and not plan.times for plan in found)
-
-
-def test_what_was_measured_before_is_used_where_nothing_may_be_measured(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    measured(monkeypatch, torch_8bit=3, bitsandbytes_8bit=2)
-    monkeypatch.setattr(plan, "race", None)
-    found = pick(measure=False)
-    assert (found.engine, found.guessed) == ("bitsandbytes", False)
-    assert dict(found.times) == {("torch", "8bit"): 3, ("bitsandbytes", "8bit"): 2}
+def test_a_slow_backend_is_used_when_asked_for() -> None:
+    assert pick("4bit", "bitsandbytes").backend == "bitsandbytes"
 
 
 def test_of_a_model_that_is_only_here_as_copies_one_of_these_is_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     has_engines(monkeypatch, "torch", "bitsandbytes", "llama")
-    measured(monkeypatch, torch_8bit=1, bitsandbytes_4bit=10, bitsandbytes_8bit=2)
 
     def run(*kept: str) -> Kind:
-        return kind(pick_plan("auto", "auto", LARGE, [CPU], kept=frozenset(kept)))  # type: ignore[arg-type]
+        return kind(choose("auto", "auto", LARGE, [CPU], stored=frozenset(kept)))  # type: ignore[arg-type]
 
     assert run("int8") == ("8bit", "torch", "int8")
     assert run("q4_k_m") == ("4bit", "llama", "q4_k_m")
@@ -275,7 +247,7 @@ def test_of_a_model_that_is_only_here_as_copies_one_of_these_is_run(
 
 
 def test_a_copy_for_the_cpu_is_run_there_though_there_are_cards() -> None:
-    found = pick_plan("auto", "auto", LARGE, [*CARDS, CPU], kept=frozenset({"q4_k_m"}))
+    found = choose("auto", "auto", LARGE, [*CARDS, CPU], stored=frozenset({"q4_k_m"}))
     assert found.placement.devices == (CPU,)
 
 
@@ -287,7 +259,7 @@ def fails(error: Exception) -> Callable[..., NoReturn]:
 
 
 def test_a_card_that_is_full_leaves_the_work_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "free_memory", devices_module.free_memory)
+    monkeypatch.setattr(planner, "free_memory", devices_module.free_memory)
     monkeypatch.setattr(
         torch.cuda, "mem_get_info", fails(torch.AcceleratorError("CUDA error: out of memory"))
     )
@@ -297,7 +269,7 @@ def test_a_card_that_is_full_leaves_the_work_to_the_cpu(monkeypatch: pytest.Monk
         pick(config=SMALL, devices=CARDS[:1])
 
 
-@pytest.mark.parametrize("part", ["sizes_of", "free_memory", "race"])
+@pytest.mark.parametrize("part", ["sizes_of", "free_memory", "is_usable"])
 @pytest.mark.parametrize(
     "error",
     [
@@ -311,7 +283,7 @@ def test_a_card_that_is_full_leaves_the_work_to_the_cpu(monkeypatch: pytest.Monk
 def test_running_out_of_memory_while_planning_is_a_device_error(
     monkeypatch: pytest.MonkeyPatch, part: str, error: Exception
 ) -> None:
-    monkeypatch.setattr(plan, part, fails(error))
+    monkeypatch.setattr(planner, part, fails(error))
     with pytest.raises(DeviceError, match="out of memory"):
         pick("8bit")
 
@@ -333,7 +305,7 @@ def test_what_does_not_go_together_is_refused(
     device: torch.device,
     complaint: str,
 ) -> None:
-    monkeypatch.setattr(ways, "find_spec", lambda _: None)
+    monkeypatch.setattr(registry, "find_spec", lambda _: None)
     with pytest.raises(UsageError, match=complaint):
         pick(quant, engine, devices=[device])
 
@@ -351,3 +323,28 @@ def test_a_checkpoint_stored_in_4_bits_is_run_in_4_bits() -> None:
 def test_a_stored_quantisation_cannot_be_changed(quant: str, engine: str) -> None:
     with pytest.raises(UsageError, match="is stored in 4bit by bitsandbytes"):
         pick(quant, engine, STORED)
+
+
+def test_a_copy_in_8_bits_of_a_published_model_takes_seven_gigabytes() -> None:
+    coming = forecast_artifact(RunSpec(quant="8bit", backend="torch", device="cpu"))
+    assert coming is not None
+    assert coming.form == "int8"
+    assert 6.9e9 < coming.bytes < 7.5e9
+
+
+def test_what_is_not_quantised_needs_no_copy() -> None:
+    assert forecast_artifact(RunSpec(quant="none", device="cpu")) is None
+
+
+def test_the_copy_that_is_kept_is_taken_where_any_will_do() -> None:
+    kept = Artifact("video-panda-7b", "q8_0", Path("/copies/q8_0"), None, "d" * 64, 7_000_000_000)
+    coming = forecast_artifact(RunSpec(backend="llama", device="cpu"), [kept])
+    assert coming is not None
+    assert coming.form == "q8_0"
+
+
+def test_a_copy_of_other_bits_than_are_wanted_does_not_do() -> None:
+    kept = Artifact("video-panda-7b", "nf4", Path("/copies/nf4"), None, "d" * 64, 4_000_000_000)
+    coming = forecast_artifact(RunSpec(quant="8bit", backend="torch", device="cpu"), [kept])
+    assert coming is not None
+    assert coming.form == "int8"

@@ -8,7 +8,9 @@ import pytest
 
 from pandacli import Panda, checkpoints
 from pandacli.errors import ModelError
-from pandacli.inference.planning.loader import prepare
+from pandacli.inference.planning.loader import make_artifact
+from pandacli.inference.planning.planner import resolve_run
+from pandacli.inference.spec import RunSpec
 
 NAME = "video-panda-7b"
 
@@ -24,7 +26,7 @@ def dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def prepare_and_drop(checkpoint: Path, quant: str, engine: str = "auto") -> None:
     """Quantises a checkpoint under the name of the large model, and leaves only that copy."""
     original = put_in_place(checkpoint)
-    assert prepare(NAME, quant=quant, engine=engine, device="cpu") is not None
+    assert make_artifact(resolve_run(RunSpec(NAME, quant, engine, "cpu"))) is not None
     shutil.rmtree(original)
 
 
@@ -88,7 +90,7 @@ def test_the_same_model_in_a_newer_commit_is_known_as_that(tmp_path: Path) -> No
     (repo / "refs" / "main").write_text("newer")
     folder = repo / "snapshots" / "newer" / "videopanda_fitu"
     shutil.copytree(checkpoints.resolve("tiny").folder, folder)
-    prepare(NAME, quant="8bit", device="cpu")
+    make_artifact(resolve_run(RunSpec(NAME, "8bit", device="cpu")))
     shutil.rmtree(repo)
     assert [
         copy.quant for copy in checkpoints.standalone_artifacts(checkpoints.MODELS[NAME], "newer")

@@ -6,8 +6,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pandacli.inference.planning import cgroup
-from pandacli.inference.planning.cgroup import Memory, core_limit, memory_limit, usable_memory
+from pandacli.inference.planning import devices
+from pandacli.inference.planning.devices import Memory, core_limit, memory_limit, usable_memory
 
 Limit = Callable[[dict[str, str]], tuple[Path, Path]]
 
@@ -75,10 +75,10 @@ def test_without_limits_there_are_none(groups: Limit, files: dict[str, str]) -> 
 def test_no_limit_gives_more_than_the_machine_has(
     monkeypatch: pytest.MonkeyPatch, limit: Memory | None
 ) -> None:
-    monkeypatch.setattr(cgroup, "memory_limit", lambda: limit)
+    monkeypatch.setattr(devices, "memory_limit", lambda: limit)
     assert usable_memory().total == psutil.virtual_memory().total
 
 
 def test_a_tight_limit_counts_and_not_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cgroup, "memory_limit", lambda: Memory(1000, 10))
+    monkeypatch.setattr(devices, "memory_limit", lambda: Memory(1000, 10))
     assert usable_memory() == Memory(1000, 10)

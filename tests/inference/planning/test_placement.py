@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pandacli import Panda
 from pandacli.inference import GenerationOptions, Request
 from pandacli.inference.backends.torch.model import TorchBackend
-from pandacli.inference.planning.memory import ON_CPU, Needed, Placement, place
+from pandacli.inference.planning.memory import Needed, Placement, place
 from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
 
 CARDS = [torch.device("cuda", number) for number in range(4)]
@@ -79,7 +79,7 @@ def test_every_part_of_the_model_has_its_card(panda: Panda) -> None:
 def test_devices_are_said_in_words() -> None:
     said = [str(Placement(tuple(CARDS[:count]))) for count in (1, 2, 3)]
     assert said == ["cuda:0", "cuda:0 and cuda:1", "cuda:0, cuda:1 and cuda:2"]
-    assert str(ON_CPU) == "the CPU"
+    assert str(Placement((torch.device("cpu"),))) == "the CPU"
 
 
 def test_a_dispatched_model_reads_as_a_whole_one_does(panda: Panda) -> None:

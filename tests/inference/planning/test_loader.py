@@ -9,10 +9,13 @@ from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 from torch import nn
 
 from pandacli import Panda
-from pandacli.checkpoints.artifacts import all_artifacts
+from pandacli.checkpoints.artifacts import Artifact, all_artifacts
 from pandacli.errors import ModelError
-from pandacli.inference.planning.loader import load_model, prepare
-from pandacli.inference.planning.memory import ON_CPU
+from pandacli.inference.planning.loader import is_converted, load_pretrained, make_artifact
+from pandacli.inference.planning.memory import Placement
+from pandacli.inference.planning.planner import resolve_run
+from pandacli.inference.spec import RunSpec
+from pandacli.modeling.checkpoint import read_config
 from pandacli.quantization.int8 import Int8Linear
 
 KINDS: dict[tuple[str, str], type[nn.Module]] = {
@@ -29,6 +32,10 @@ LLAMA = [
 ]
 each_form = pytest.mark.parametrize(("quant", "engine"), KINDS)
 QUESTION = "Is there a red circle?"
+
+
+def prepare(model: Path, quant: str, backend: str = "auto") -> Artifact | None:
+    return make_artifact(resolve_run(RunSpec(model, quant, backend, "cpu")))
 
 
 def logits(panda: Panda) -> torch.Tensor:
@@ -87,9 +94,10 @@ def test_8_bits_in_torch_are_as_exact_as_in_llama_cpp() -> None:
 def test_4_bits_are_computed_in_the_precision_of_the_rest(
     checkpoint: Path, dtype: torch.dtype
 ) -> None:
-    copy = prepare(str(checkpoint), quant="4bit", engine="bitsandbytes", device="cpu")
+    copy = prepare(checkpoint, "4bit", "bitsandbytes")
     assert copy is not None
-    model = load_model(copy.folder, ON_CPU, dtype, "")
+    cpu = Placement((torch.device("cpu"),))
+    model = load_pretrained(copy.folder, read_config(copy.folder), cpu, dtype, "")
     layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
     assert {layer.compute_dtype for layer in layers} == {dtype}
 
@@ -117,19 +125,33 @@ def test_preparing_makes_the_copy_that_loading_uses(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PANDA_HOME", str(tmp_path))
-    copy = prepare(str(checkpoint), quant="4bit", device="cpu")
+    copy = prepare(checkpoint, "4bit")
     assert copy is not None
     assert copy.form == "nf4"
-    assert prepare(str(checkpoint), quant="none", device="cpu") is None
+    assert prepare(checkpoint, "none") is None
 
 
 def test_a_damaged_copy_is_one_line(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PANDA_HOME", str(tmp_path))
-    copy = prepare(str(checkpoint), quant="8bit", engine="torch", device="cpu")
+    copy = prepare(checkpoint, "8bit", "torch")
     assert copy is not None
     weights = next(copy.folder.glob("*.safetensors"))
     weights.write_bytes(b"x" * weights.stat().st_size)
     with pytest.raises(ModelError, match="is damaged"):
         Panda.load(checkpoint, quant="8bit", engine="torch", device="cpu")
+
+
+def test_model_that_needs_no_artifact_is_converted() -> None:
+    assert is_converted(resolve_run(RunSpec("tiny", device="cpu")))
+
+
+def test_quantised_model_is_converted_once_its_artifact_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PANDA_HOME", str(tmp_path))
+    plan = resolve_run(RunSpec("tiny", "8bit", "torch", "cpu"))
+    assert not is_converted(plan)
+    make_artifact(plan)
+    assert is_converted(plan)

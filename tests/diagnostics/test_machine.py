@@ -8,7 +8,7 @@ import torch
 from pandacli.diagnostics import machine as machine_module
 from pandacli.diagnostics.facts import Fact
 from pandacli.diagnostics.machine import machine_facts
-from pandacli.inference.planning.cgroup import cpu_flags
+from pandacli.inference.planning.devices import cpu_flags
 
 
 def facts(title: str) -> dict[str, Fact]:
