@@ -24,7 +24,7 @@ from pandacli.cli.maintenance import SHELLS
 from pandacli.cli.models import REMOVABLE
 from pandacli.cli.options import QUANTS
 from pandacli.inference.spec import ENGINES, RAY
-from pandacli.terminal.capabilities import GRAPHICS
+from pandacli.terminal.console import GRAPHICS
 from pandacli.video.clip import VIDEO_SUFFIXES
 
 HERE = Path(__file__).parent

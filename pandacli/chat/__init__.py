@@ -1,1 +1,1 @@
-"""Conversations: turns, undo, transcripts and the log on disk."""
+"""Conversations about a clip: turns on one KV cache, transcripts, and the chat behind a prompt."""

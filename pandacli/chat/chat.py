@@ -1,4 +1,4 @@
-"""What is talked about and how: the clip, the model, the turns, and where they are kept."""
+"""A chat: model and clip load in the background, turns are kept on one KV cache and in a log."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Manner:
-    """How questions are answered; may be changed between them.
+class ChatOptions:
+    """Generation options; may be changed between turns.
 
     Attributes:
-        max_tokens: The longest answer, in tokens.
-        temperature: Above 0, answers vary.
-        seed: Makes varying answers repeatable.
+        max_tokens: Most tokens of an answer.
+        temperature: 0 is greedy.
+        seed: Makes sampling repeatable.
     """
 
     max_tokens: int = 1024
@@ -37,244 +37,234 @@ class Manner:
 
 @dataclass(frozen=True)
 class SampledClip:
-    """What is looked at.
+    """A clip with its sampled frames, ready for `Panda.open`.
 
     Attributes:
-        clip: The file and the range.
-        frames: What was sampled from it.
-        seconds: How long that took.
-        side: Of the square that the model sees a frame in, in pixels.
-        num_frames: How many frames the model is shown; what the clip lacks is padding.
+        source: File and time range.
+        frames: Sampled from it.
+        seconds: How long sampling took.
+        image_size: Side of the model's input canvas, in pixels.
+        num_frames: Frames the model is shown; padded where the clip has fewer.
         system: The system prompt; None for the model's own.
-        kept: What was computed of the clip before; None where nothing is to be kept.
+        cache: Cached prefixes of the clip on disk; None to use no cache.
     """
 
-    clip: Clip
+    source: Clip
     frames: "Frames"
     seconds: float
-    side: int
+    image_size: int
     num_frames: int
     system: str | None = None
-    kept: "ClipCache | None" = None
+    cache: "ClipCache | None" = None
 
     @property
-    def seen(self) -> "Frames":
-        """The frames in the size and shape in which the model gets them."""
+    def model_frames(self) -> "Frames":
+        """The frames at the size and shape of the model's input."""
         from pandacli.video import fit_to_box
 
-        return replace(self.frames, pixels=fit_to_box(self.frames.pixels, image_size=self.side))
+        pixels = fit_to_box(self.frames.pixels, image_size=self.image_size)
+        return replace(self.frames, pixels=pixels)
 
 
 def count_turns(count: int) -> str:
-    """So many turns, in words."""
+    """Return "1 turn", "2 turns" and so on."""
     return f"{count} {'turn' if count == 1 else 'turns'}"
 
 
-def too_long(forgotten: int) -> str:
-    """What the user is told where the first turns are forgotten."""
+def dropped_turns_notice(dropped: int) -> str:
+    """Return what the user is told when turns are dropped from the context."""
     return (
         "the conversation is longer than the model's context; forgotten:"
-        f" its first {count_turns(forgotten)}"
+        f" its first {count_turns(dropped)}"
     )
 
 
-def _from_anywhere(model: str) -> str:
-    """A model's name; of one that is given as a folder, what leads there from every other."""
-    if model in MODELS:
-        return model
-    return os.path.abspath(os.path.expanduser(model))  # noqa: PTH100, PTH111  (as `resolve`)
-
-
 class Chat:
-    """A conversation whose model and prefix are made ready in the background.
+    """A conversation whose model and prefix load in the background.
 
     Args:
-        load: Loads the model; is given what to tell with how far it is.
-        model: The model's name.
-        subject: What is talked about first.
-        manner: How questions are answered.
-        turns: What has been said before.
-        log: The file that each turn is saved to, as JSON; None for none.
-        new_log: Returns the file for another conversation, or None where it cannot be kept.
+        load: Loads the model; receives a function to report progress with.
+        model: Name or folder of the model.
+        clip: The clip to open first.
+        options: Generation options of the next turn.
+        turns: Earlier turns.
+        log: JSON file that each turn is saved to; None for no log.
+        new_log: Returns the file for another conversation, or None.
 
     Attributes:
-        panda: The model, while it is loaded and after.
-        changed: Called, in another thread, when `doing` or `error` have changed.
+        panda: The model, loading or loaded.
+        on_change: Called, from another thread, when `status` or `error` change.
     """
 
     def __init__(
         self,
         load: Callable[[Say], "Panda"],
         model: str,
-        subject: SampledClip,
-        manner: Manner,
+        clip: SampledClip,
+        options: ChatOptions,
         *,
         turns: Iterable[Turn] = (),
         log: Path | None = None,
         new_log: Callable[[], Path | None] = lambda: None,
     ) -> None:
-        self.model, self.manner, self.log = model, manner, log
+        self.model, self.options, self.log = model, options, log
         self._new_log = new_log
-        self.changed: Callable[[], None] = lambda: None
-        self._computing = Lock()
+        self.on_change: Callable[[], None] = lambda: None
+        self._prefill_lock = Lock()
         self._turns = list(turns)
         self._conversation: Conversation | None = None
-        self._before: tuple[SampledClip, Background[VideoSession]] | None = None
-        self._remembering: tuple[VideoSession, Background[None]] | None = None
-        self.panda = Background(load, lambda: self.changed())
-        self._look_at(subject)
-        self._kept = self.transcript()
+        self._previous: tuple[SampledClip, Background[VideoSession]] | None = None
+        self._saving: tuple[VideoSession, Background[None]] | None = None
+        self.panda = Background(load, lambda: self.on_change())
+        self._open(clip)
+        self._logged = self.transcript()
 
-    def turn_to(self, subject: SampledClip) -> None:
-        """Chat about another clip from now on; the turns stay."""
-        self._before = self.subject, self._clip
-        self._look_at(subject)
+    def open_clip(self, clip: SampledClip) -> None:
+        """Switch to another clip; the turns stay."""
+        self._previous = self.clip, self._session
+        self._open(clip)
 
-    def turn_back(self) -> bool:
-        """Chat about the clip before again, where one that was turned to cannot be talked about.
-
-        Returns:
-            Whether there was one.
-        """
-        if self._before is None or self.panda.error:
+    def reopen_previous(self) -> bool:
+        """Return to the previous clip after `open_clip` failed; whether there was one."""
+        if self._previous is None or self.panda.error:
             return False
-        (self.subject, self._clip), self._before = self._before, None
+        (self.clip, self._session), self._previous = self._previous, None
         return True
 
-    def _look_at(self, subject: SampledClip) -> None:
-        self.subject = subject
+    def _open(self, clip: SampledClip) -> None:
+        self.clip = clip
 
-        def look(say: Say) -> "VideoSession":
+        def prefill(say: Say) -> "VideoSession":
             panda = self.panda.result()
-            with self._computing:
-                clip = panda.open(
-                    subject.frames,
-                    num_frames=subject.num_frames,
-                    system=subject.system,
-                    frames_seconds=subject.seconds,
-                    cache=subject.kept or False,
+            with self._prefill_lock:
+                session = panda.open(
+                    clip.frames,
+                    num_frames=clip.num_frames,
+                    system=clip.system,
+                    frames_seconds=clip.seconds,
+                    cache=clip.cache or False,
                 )
-                if self.subject is subject:  # or the user has gone on to another
+                if self.clip is clip:  # otherwise the user has opened another one meanwhile
                     say("looking at the clip")
-                    clip.prepare()
-                    self._before = None  # its cache may be gigabytes
-                return clip
+                    session.prepare()
+                    self._previous = None  # its KV cache may be gigabytes
+                return session
 
-        self._clip = Background(look, lambda: self.changed())
+        self._session = Background(prefill, lambda: self.on_change())
 
     @property
-    def doing(self) -> str:
-        """What is being made ready, in a few words; "" where all is."""
-        return next((b.doing or "loading" for b in (self.panda, self._clip) if not b.ended), "")
+    def status(self) -> str:
+        """What is still loading, in a few words; "" when ready."""
+        work = (self.panda, self._session)
+        return next((task.doing or "loading" for task in work if not task.ended), "")
 
     @property
     def error(self) -> BaseException | None:
-        """Why no question can be answered, if that is known."""
-        return self.panda.error or self._clip.error
+        """Why no question can be answered; None while that is not known."""
+        return self.panda.error or self._session.error
 
     def wait(self, seconds: float) -> bool:
-        """Wait until a question can be answered at once, at most so long; whether it can."""
-        return self._clip.wait(seconds)
+        """Wait at most `seconds` until model and prefix are ready; whether they are."""
+        return self._session.wait(seconds)
 
     @property
     def turns(self) -> list[Turn]:
-        """What has been said."""
+        """All turns so far."""
         return self._conversation.turns if self._conversation else self._turns
 
     @property
-    def forgotten(self) -> int:
-        """How many of the turns no longer fit into the model's context."""
-        return self._conversation.forgotten if self._conversation else 0
+    def dropped(self) -> int:
+        """How many of the first turns no longer fit the context."""
+        return self._conversation.dropped if self._conversation else 0
 
     def ask(self, question: str) -> "AnswerStream":
-        """Ask, when all is ready; the answer becomes a turn, see `Conversation.ask`."""
-        manner = self.manner
-        if self._remembering:
-            self._remembering[1].wait()  # llama.cpp does one thing at a time
-        return self._on_clip().ask(
+        """Ask once ready; the answer becomes a turn, see `Conversation.ask`."""
+        if self._saving:
+            self._saving[1].wait()  # llama.cpp cannot save and decode at once
+        options = self.options
+        return self._current_conversation().ask(
             question,
-            max_tokens=manner.max_tokens,
-            temperature=manner.temperature,
-            seed=manner.seed,
+            max_tokens=options.max_tokens,
+            temperature=options.temperature,
+            seed=options.seed,
         )
 
-    def remember(self) -> None:
-        """Begin to keep, for the next process, what was computed of the clip; once for each."""
-        if self.subject.kept is None or not self._clip.ended or self._clip.error:
+    def start_saving_prefix(self) -> None:
+        """Start to save the clip's prefix to the disk cache, once per clip."""
+        if self.clip.cache is None or not self._session.ended or self._session.error:
             return
-        clip = self._clip.result()
-        if self._remembering is None or self._remembering[0] is not clip:
-            self.remembered()
-            self._remembering = clip, Background(lambda _: clip.keep())
+        session = self._session.result()
+        if self._saving is None or self._saving[0] is not session:
+            self.finish_saving_prefix()
+            self._saving = session, Background(lambda _: session.keep())
 
-    def remembered(self) -> PandaError | None:
-        """Wait until that is done; returns why it could not be, where it could not."""
-        if self._remembering is None:
+    def finish_saving_prefix(self) -> PandaError | None:
+        """Wait until the prefix is saved; return why it could not be."""
+        if self._saving is None:
             return None
-        _, keeping = self._remembering
-        keeping.wait()
-        error = keeping.error
-        if error is None or isinstance(error, PandaError):
-            return error
-        raise error
+        _, task = self._saving
+        task.wait()
+        if task.error is None or isinstance(task.error, PandaError):
+            return task.error
+        raise task.error
 
     def undo(self) -> Turn | None:
-        """Take the last turn back; returns it, or None where there is none."""
+        """Remove and return the last turn; None without one."""
         if self._conversation:
             return self._conversation.undo()
         return self._turns.pop() if self._turns else None
 
-    def replace(self, turns: Iterable[Turn]) -> None:
-        """Begin another conversation, with these turns; the log of the one before stays."""
-        if self.log is not None and self._kept.turns:
+    def replace_turns(self, turns: Iterable[Turn]) -> None:
+        """Replace the history and start a new log; the old log stays."""
+        if self.log is not None and self._logged.turns:
             self.log = self._new_log()
         self._turns = list(turns)
         self._conversation = None
-        self._kept = replace(self.transcript(), turns=())
+        self._logged = replace(self.transcript(), turns=())
 
     def tokens(self) -> tuple[int, int] | None:
-        """How many tokens the context holds so far, and could; None while nothing is ready."""
-        if not self._clip.ended or self._clip.error:
+        """Tokens in the context and its size; None before the prefix is ready."""
+        if not self._session.ended or self._session.error:
             return None
-        clip, seen = self._clip.result(), self._on_clip().seen()
         context = int(self.panda.result().model.config.max_position_embeddings)
-        used = context - clip.tokens_left("", seen) if seen else clip.prefix_tokens
-        return min(used, context), context
+        return min(self._current_conversation().tokens(context), context), context
 
-    def _on_clip(self) -> Conversation:
-        clip = self._clip.result()
-        if self._conversation is None or self._conversation.clip is not clip:
-            self._conversation = Conversation(clip, self.turns)
+    def _current_conversation(self) -> Conversation:
+        session = self._session.result()
+        if self._conversation is None or self._conversation.session is not session:
+            self._conversation = Conversation(session, self.turns)
         return self._conversation
 
     def transcript(self) -> Transcript:
-        """The conversation on paper."""
-        clip = self.subject.clip
+        """Return what is saved of the conversation."""
+        clip = self.clip.source
+        is_name = self.model in MODELS
+        # a folder is saved as an absolute path, so that --continue works from everywhere
+        folder = os.path.abspath(os.path.expanduser(self.model))  # noqa: PTH100, PTH111
         return Transcript(
             video=str(clip.path.absolute()),
             start=clip.start,
             end=clip.end,
-            frames=self.subject.num_frames,
-            model=_from_anywhere(self.model),
-            system=self.subject.system,
+            frames=self.clip.num_frames,
+            model=self.model if is_name else folder,
+            system=self.clip.system,
             turns=tuple(self.turns),
         )
 
-    def keep(self) -> None:
-        """Save the conversation to its log, if it is another than when it was saved last.
+    def save_log(self) -> None:
+        """Save the conversation to its log, if it changed.
 
-        One in which nothing has been said gets no log; where all was taken back, the log is
-        emptied.
+        A conversation without turns gets no log; if all turns were undone, the log is emptied.
 
         Raises:
-            PandaError: The log cannot be written; it is given up.
+            PandaError: The log cannot be written; later calls do nothing.
         """
         now = self.transcript()
-        if self.log is None or now == self._kept or not (now.turns or self._kept.turns):
+        if self.log is None or now == self._logged or not (now.turns or self._logged.turns):
             return
         try:
             write_transcript(now, self.log)
-            self._kept = now
+            self._logged = now
         except PandaError:
             self.log = None
             raise

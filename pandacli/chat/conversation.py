@@ -1,4 +1,4 @@
-"""A conversation about a clip: each turn sees those before it and computes only itself."""
+"""Turns about one clip on one KV cache: each turn sees those before it and prefills only itself."""
 
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
@@ -11,8 +11,10 @@ from pandacli.inference.answer import Answer, AnswerStream
 if TYPE_CHECKING:
     from pandacli.inference.session import VideoSession
 
-_ROOM = 256
-"""Tokens that an answer is given room for where turns have to be forgotten, if it may have them."""
+History = list[tuple[str, str | Sequence[int]]]
+
+_RESERVED = 256
+"""Tokens kept free for an answer when old turns have to be dropped."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,10 @@ class Turn:
     """A question and its answer.
 
     Attributes:
-        question: What was asked.
-        answer: What was answered, as far as it came.
-        finish_reason: As in `Answer`; "interrupted" where the user stopped it.
-        ids: The answer's tokens, where the model gave them in this process.
+        question: The question.
+        answer: The answer; partial where it was interrupted.
+        finish_reason: As in `Answer`, or "interrupted" where the user stopped it.
+        ids: Token ids of the answer, if it was generated in this process.
     """
 
     question: str
@@ -33,25 +35,26 @@ class Turn:
 
 
 class Conversation:
-    """Turns about one clip, on one KV cache.
+    """Turns about one clip.
 
-    Nothing is computed twice: a question is read behind what the cache holds of the turns before
-    it, and taking turns back crops the cache. Where the turns outgrow the model's context, the
-    oldest are forgotten, half of the room at a time, so that this is not to be done at every turn.
+    A question is prefilled behind what the KV cache holds of earlier turns; undo crops the cache.
+    When the turns outgrow the context, the oldest are dropped until half of it is free, so that
+    not every later turn has to prefill the history again.
 
     Args:
-        clip: What it is about.
-        turns: What has been said before.
+        session: The clip and its prefix.
+        turns: Earlier turns.
 
     Attributes:
-        turns: What has been said, the forgotten turns included.
-        forgotten: How many turns, from the first on, the model does not see any more.
+        turns: All turns, the dropped ones included.
+        dropped: How many of the first turns the model no longer sees.
     """
 
-    def __init__(self, clip: "VideoSession", turns: Iterable[Turn] = ()) -> None:
-        self.clip = clip
+    def __init__(self, session: "VideoSession", turns: Iterable[Turn] = ()) -> None:
+        self.session = session
         self.turns = list(turns)
-        self.forgotten = 0
+        self.dropped = 0
+        self._counted: tuple[History, int] = [], session.prefix_tokens
 
     def ask(
         self,
@@ -61,25 +64,24 @@ class Conversation:
         temperature: float = 0.0,
         seed: int | None = None,
     ) -> AnswerStream:
-        """Ask the next question; its answer, in pieces, becomes a turn.
+        """Ask the next question and stream its answer, which becomes a turn.
 
-        An answer that is not read to its end becomes a turn with what there was of it, if there
-        was anything.
+        A stream that is closed early becomes a turn with the text so far, if there is any.
 
         Args:
             question: Any text.
             max_tokens: As in `VideoSession.stream`.
             temperature: As in `VideoSession.stream`.
-            seed: Makes the conversation repeatable: each turn draws in its own way.
+            seed: Makes the conversation repeatable; each turn samples differently.
 
         Raises:
-            UsageError: A setting is out of range, or the question alone is longer than the context.
+            UsageError: An option is out of range, or the question does not fit the context.
             DeviceError: Out of memory, while reading from the stream.
         """
-        self._make_room(question, min(max_tokens, _ROOM))
-        stream = self.clip.stream(
+        self._make_room(question, min(max_tokens, _RESERVED))
+        stream = self.session.stream(
             question,
-            history=self.seen(),
+            history=self.history(),
             max_tokens=max_tokens,
             temperature=temperature,
             seed=None if seed is None else (seed + len(self.turns)) % 2**63,
@@ -87,10 +89,25 @@ class Conversation:
         return AnswerStream(self._recorded(question, stream), lambda: stream.stats)
 
     def undo(self) -> Turn | None:
-        """Take the last turn back; returns it, or None where there is none."""
+        """Remove and return the last turn; None without one."""
         turn = self.turns.pop() if self.turns else None
-        self.forgotten = min(self.forgotten, len(self.turns))
+        self.dropped = min(self.dropped, len(self.turns))
         return turn
+
+    def history(self) -> History:
+        """Return the turns the model still sees, as `VideoSession.stream` takes them.
+
+        Answers are token ids where known: other ids may spell the same text and miss the cache.
+        """
+        return [(turn.question, turn.ids or turn.answer) for turn in self.turns[self.dropped :]]
+
+    def tokens(self, context: int) -> int:
+        """Return how many tokens of a context of `context` prefix and turns take."""
+        history = self.history()
+        if history != self._counted[0]:  # a prompt asks twice a second
+            left = self.session.tokens_left("", history) if history else 0
+            self._counted = history, context - left if history else self.session.prefix_tokens
+        return self._counted[1]
 
     def _recorded(self, question: str, stream: AnswerStream) -> Generator[str, None, Answer]:
         pieces: list[str] = []
@@ -109,26 +126,21 @@ class Conversation:
             if turn is not None:
                 self.turns.append(turn)
 
-    def seen(self) -> list[tuple[str, str | Sequence[int]]]:
-        """The turns that the model still sees, as `VideoSession.stream` takes them."""
-        # ids, where there are: other ids can make the same text, and the cache would not do
-        return [(turn.question, turn.ids or turn.answer) for turn in self.turns[self.forgotten :]]
-
     def _make_room(self, question: str, wanted: int) -> None:
-        """Forget the oldest turns where the context does not hold them all.
+        """Drop the oldest turns if the context cannot hold them and `wanted` tokens more.
 
         Raises:
-            UsageError: The question alone leaves no room.
+            UsageError: The question alone does not fit.
         """
-        left = self.clip.tokens_left(question, self.seen())
+        left = self.session.tokens_left(question, self.history())
         if left >= wanted:
             return
-        alone = self.clip.tokens_left(question)
+        alone = self.session.tokens_left(question)
         if alone < 1:
             raise UsageError(
                 f"the question is {1 - alone} tokens too long for the model",
                 "ask a shorter one, or look at fewer frames (--frames 4)",
             )
-        while self.forgotten < len(self.turns) and left < max(wanted, alone // 2):
-            self.forgotten += 1
-            left = self.clip.tokens_left(question, self.seen())
+        while self.dropped < len(self.turns) and left < max(wanted, alone // 2):
+            self.dropped += 1
+            left = self.session.tokens_left(question, self.history())

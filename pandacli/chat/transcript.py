@@ -1,9 +1,4 @@
-"""A conversation on paper: what it is about and what was said, as JSON and as Markdown.
-
-Where conversations are kept: in the state folder of the platform, one file each.
-
-The newest hundred stay. The folder is for its owner only, as what is said is private.
-"""
+"""Conversations as JSON and Markdown, and the last hundred of them saved in the state folder."""
 
 import json
 import os
@@ -20,28 +15,30 @@ import platformdirs
 from pandacli.chat.conversation import Turn
 from pandacli.errors import ClipError, UsageError
 from pandacli.file_io import atomic_write_text, read_object
-from pandacli.video.clip import format_time
+from pandacli.video.clip import format_time, is_moment
 
 FORMAT = 1
-"""Version of the JSON; it grows when older programs cannot read a newer file."""
+"""Version of the JSON; incremented when older programs cannot read newer files."""
 
-_LAST_MOMENT = 1e9  # seconds
-_MOST_FRAMES = 1 << 20
-_REASONS = get_args(get_type_hints(Turn)["finish_reason"])
+MAX_SAVED = 100
+"""How many conversations are kept on disk."""
+
+_MAX_FRAMES = 1 << 20
+_FINISH_REASONS = get_args(get_type_hints(Turn)["finish_reason"])
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """What a conversation was about, and its turns.
+    """A conversation and what it was about.
 
     Attributes:
-        video: The file.
-        start: First moment asked about, in seconds; None for the beginning.
-        end: Where the range stops, in seconds; None for the end.
+        video: Path of the video.
+        start: Start of the range in seconds; None for the beginning.
+        end: End of the range in seconds; None for the end.
         frames: How many frames the model was shown.
-        model: The name or the folder of the model.
-        system: The system prompt; None for the one that the model was trained with.
-        turns: What was said.
+        model: Name or folder of the model.
+        system: The system prompt; None for the model's own.
+        turns: Questions and answers.
     """
 
     video: str
@@ -53,7 +50,7 @@ class Transcript:
     turns: tuple[Turn, ...]
 
     def to_json(self) -> str:
-        """The conversation for `read_transcript`, as pure ASCII."""
+        """Serialise for `read_transcript`, in ASCII."""
         record = {
             "format": FORMAT,
             "video": self.video,
@@ -70,7 +67,7 @@ class Transcript:
         return json.dumps(record, indent=2) + "\n"
 
     def to_markdown(self) -> str:
-        """The conversation for people: questions as quotes, answers under them."""
+        """Format for people: questions as quotes, answers under them."""
         start = format_time(self.start or 0.0)
         end = "the end" if self.end is None else format_time(self.end)
         part = "" if self.start is None and self.end is None else f", {start} to {end}"
@@ -80,89 +77,86 @@ class Transcript:
             lines.append(turn.answer)
             if turn.finish_reason == "interrupted":
                 lines += ["", "*(interrupted)*"]
-        # as in to_json, a name or a text that is no Unicode must not keep a file from being saved
+        # a file name that is not UTF-8 must not prevent saving
         return "\n".join(lines).encode("utf-8", "backslashreplace").decode() + "\n"
 
 
-_FORMS = {".json": Transcript.to_json, ".md": Transcript.to_markdown}
+_FORMATS = {".json": Transcript.to_json, ".md": Transcript.to_markdown}
 
 
 def write_transcript(transcript: Transcript, path: Path) -> None:
-    """Save a conversation in the form that the file's name asks for: .json or .md.
-
-    The file is there once it is whole; one of that name is replaced.
+    """Save a conversation, atomically, as the file's extension says: .json or .md.
 
     Raises:
-        UsageError: The name ends otherwise, or the file cannot be written.
+        UsageError: The extension is another, or the file cannot be written.
     """
-    form = _FORMS[check_transcript_path(path)]
+    to_text = _FORMATS[check_transcript_path(path)]
     try:
-        atomic_write_text(path, form(transcript))
+        atomic_write_text(path, to_text(transcript))
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from error
 
 
 def check_transcript_path(path: Path) -> str:
-    """The form that a file's name asks for: ".json" or ".md".
+    """Return the extension, .json or .md.
 
     Raises:
-        UsageError: The name ends otherwise.
+        UsageError: It is another.
     """
-    form = path.suffix.lower()
-    if form not in _FORMS:
+    extension = path.suffix.lower()
+    if extension not in _FORMATS:
         raise UsageError(f"{path} ends neither in .json nor in .md", "for example: talk.md")
-    return form
+    return extension
 
 
 def read_transcript(path: Path) -> Transcript:
-    """The conversation that was saved as JSON.
+    """Load a conversation saved as JSON.
 
     Raises:
-        ClipError: The file cannot be read, or is no saved conversation.
+        ClipError: The file cannot be read, or is not a saved conversation.
     """
+    hint = "in a chat, /save talk.json makes one"
     try:
         record = read_object(path)
     except OSError as error:
         raise ClipError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
-        hint = "in a chat, /save talk.json makes one"
         raise ClipError(f"{path} is not a saved conversation", hint) from error
     try:
         if record["format"] != FORMAT:
             raise ClipError(f"{path} was saved by a newer version of panda", "update panda")
         return Transcript(
             video=_typed(record["video"], str),
-            start=_moment(record["from"]),
-            end=_moment(record["to"]),
-            frames=_frames(record["frames"]),
+            start=_parse_seconds(record["from"]),
+            end=_parse_seconds(record["to"]),
+            frames=_parse_frames(record["frames"]),
             model=_typed(record["model"], str),
             system=_typed(record["system"], str, type(None)),
-            turns=tuple(map(_turn, _typed(record["turns"], list))),
+            turns=tuple(map(_parse_turn, _typed(record["turns"], list))),
         )
     except (KeyError, TypeError) as error:
-        hint = "in a chat, /save talk.json makes one"
         raise ClipError(f"{path} is not a saved conversation, or damaged", hint) from error
 
 
-def _turn(record: dict[str, Any]) -> Turn:
+def _parse_turn(record: dict[str, Any]) -> Turn:
     reason = record["finish_reason"]
-    if reason not in _REASONS:
+    if reason not in _FINISH_REASONS:
         raise TypeError
     return Turn(_typed(record["question"], str), _typed(record["answer"], str), reason)
 
 
-def _frames(value: Any) -> int:
+def _parse_frames(value: Any) -> int:
     frames: int = _typed(value, int)
-    if not 0 < frames < _MOST_FRAMES:
+    if not 0 < frames < _MAX_FRAMES:
         raise TypeError
     return frames
 
 
-def _moment(value: Any) -> float | None:
-    moment: float | None = _typed(value, int, float, type(None))
-    if moment is not None and not 0 <= moment < _LAST_MOMENT:  # 1e999 is infinity
+def _parse_seconds(value: Any) -> float | None:
+    seconds: float | None = _typed(value, int, float, type(None))
+    if seconds is not None and not is_moment(seconds):  # 1e999 is infinity
         raise TypeError
-    return moment
+    return seconds
 
 
 def _typed(value: Any, *types: type) -> Any:
@@ -171,15 +165,11 @@ def _typed(value: Any, *types: type) -> Any:
     return value
 
 
-KEPT = 100
-"""How many conversations are kept."""
-
-
 def state_folder() -> Path:
-    """The folder for what panda remembers of its use, on Linux `~/.local/state/panda`.
+    """Return the private state folder, on Linux `~/.local/state/panda`; creates it.
 
     Raises:
-        OSError: It is not there and cannot be made.
+        OSError: It cannot be created.
     """
     folder = platformdirs.user_state_path("panda")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -187,15 +177,15 @@ def state_folder() -> Path:
 
 
 def new_conversation() -> Path:
-    """A name for the file of a conversation that begins now; the oldest ones make room.
+    """Return a file name for a new conversation, and delete the oldest ones.
 
     Raises:
-        OSError: The folder cannot be made.
+        OSError: The folder cannot be created.
     """
     folder = state_folder() / "conversations"
     folder.mkdir(mode=0o700, exist_ok=True)
-    for old in _newest_first(folder)[KEPT - 1 :]:
-        with suppress(OSError):  # another chat has made room just now, or it is a folder
+    for old in _newest_first(folder)[MAX_SAVED - 1 :]:
+        with suppress(OSError):  # another process may have deleted it
             old.unlink()
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     names = chain([name], (f"{name}-{number}" for number in count(2)))
@@ -203,20 +193,17 @@ def new_conversation() -> Path:
 
 
 def last_conversation() -> Path | None:
-    """The file of the conversation that was spoken in last, if there is one."""
+    """Return the file of the most recent conversation, if there is one."""
     folder = platformdirs.user_state_path("panda") / "conversations"
     return next(iter(_newest_first(folder)), None)
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    found = ((_written(path), path) for path in folder.glob("*.json"))
-    return [path for moment, path in sorted(found, reverse=True) if moment >= 0]
-
-
-def _written(path: Path) -> float:
-    """When a conversation was last written; -1 for what is no regular file."""
-    try:
-        status = path.stat()
-    except OSError:  # another chat has made room just now, or the link leads nowhere
-        return -1.0
-    return status.st_mtime if stat.S_ISREG(status.st_mode) else -1.0
+    """Return the regular JSON files of a folder by their time of modification."""
+    found = []
+    for path in folder.glob("*.json"):
+        with suppress(OSError):  # deleted meanwhile, or a broken link
+            status = path.stat()
+            if stat.S_ISREG(status.st_mode):
+                found.append((status.st_mtime, path))
+    return [path for _, path in sorted(found, reverse=True)]

@@ -23,7 +23,12 @@ from pandacli.cli.startup import (
 from pandacli.errors import UsageError
 from pandacli.terminal.console import Screen
 from pandacli.terminal.keyboard import echo_off
-from pandacli.terminal.report import Stopwatch, sparse_sampling_notice, truncation_notice
+from pandacli.terminal.report import (
+    Stopwatch,
+    answers_json,
+    sparse_sampling_notice,
+    truncation_notice,
+)
 from pandacli.video.clip import Clip, local_file
 
 if TYPE_CHECKING:
@@ -115,7 +120,8 @@ def ask(
                 watch.start_answer()
                 with screen.status("thinking"):
                     answers = [session.ask(question, **how) for question in asked]
-                screen.json(video, panda.name, session.frames, answers)
+                pretty = screen.stdout_is_terminal
+                screen.line(answers_json(video, panda.name, session.frames, answers, pretty=pretty))
                 for answer in answers:
                     report(answer)
                 return

@@ -149,10 +149,10 @@ def batch(
 
         def load() -> "Panda":
             loading = _loading(opened.settings)
-            return load_model(loading, screen, display.doing, asked_quant=quant)
+            return load_model(loading, screen, display.set_step, asked_quant=quant)
 
         with echo_off(), _finish_answers_on_interrupt(opened, display), display:
-            for outcome in run.outcomes(load, display.doing):
+            for outcome in run.outcomes(load, display.set_step):
                 display.update(outcome)
                 if json and opened.output:
                     screen.line(json_text(outcome.written))
@@ -203,7 +203,7 @@ def _finish_answers_on_interrupt(opened: "Batch", display: "BatchDisplay") -> It
         if not run.in_flight:
             signals.interrupt(number, frame)
         signals.survive()
-        display.stopping()
+        display.set_stopping()
 
     before = signal.getsignal(signal.SIGINT)
     if before is not signal.SIG_IGN:

@@ -1,6 +1,7 @@
 """`panda chat`: a conversation about a clip."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -64,7 +65,7 @@ def chat(
     is no terminal, each line of the input is a question, each line of the
     output its answer; a line with exit, quit or /exit ends.
     """
-    from pandacli.chat.chat import Chat, Manner, SampledClip
+    from pandacli.chat.chat import Chat, ChatOptions, SampledClip
     from pandacli.checkpoints import read_image_size, resolve
 
     earlier, log = _earlier(go_on, load)
@@ -95,7 +96,7 @@ def chat(
     watch = Stopwatch(STARTED)
     loading = Loading(model, quant, engine, device)
 
-    def sampled(clip: Clip, *, num_frames: int, ahead: Loading | None = None) -> SampledClip:
+    def sample_clip(clip: Clip, *, num_frames: int, ahead: Loading | None = None) -> SampledClip:
         prefixes = cached_prefixes(clip, num_frames, cache_size, full_hash, screen)
         read, seconds = read_clip(clip, num_frames, screen, notices=False, loading=ahead)
         if ahead is not None:
@@ -106,14 +107,14 @@ def chat(
         return SampledClip(clip, read, seconds, side, num_frames, system, prefixes)
 
     with echo_off():
-        subject = sampled(wanted, num_frames=frames, ahead=loading)
+        first = sample_clip(wanted, num_frames=frames, ahead=loading)
         if not no_log:
             log = log or _new_log(screen)
-        talk = Chat(
+        chat = Chat(
             loading.end,
             model,
-            subject,
-            Manner(max_tokens, temperature, seed),
+            first,
+            ChatOptions(max_tokens, temperature, seed),
             turns=earlier.turns if earlier else (),
             log=None if no_log else log,
             new_log=lambda: _new_log(screen),
@@ -121,20 +122,26 @@ def chat(
         if screen.is_interactive and screen.stdout_is_terminal:
             pictures = not (no_frames or quiet)
             _in_terminal(
-                talk, sampled, screen, log=not no_log, quant=quant, pictures=pictures, stats=stats
+                chat,
+                sample_clip,
+                screen,
+                log=not no_log,
+                quant=quant,
+                pictures=pictures,
+                stats=stats,
             )
         else:
-            from pandacli.terminal.slash_commands import answer_lines
+            from pandacli.terminal.repl import answer_lines
 
             try:
-                answer_lines(talk, screen, quant=quant, stats=stats, watch=watch)
+                answer_lines(chat, screen, quant=quant, stats=stats, watch=watch)
             except PandaError:
-                talk.remember()
-                talk.remembered()
+                chat.start_saving_prefix()
+                chat.finish_saving_prefix()
                 raise
-            talk.remember()
+            chat.start_saving_prefix()
         with screen.status("caching the clip"):
-            failure = talk.remembered()
+            failure = chat.finish_saving_prefix()
         if failure:
             screen.notice(failure.message)
 
@@ -180,8 +187,8 @@ def _earlier_options(
 
 
 def _in_terminal(
-    talk: "Chat",
-    sampled: Any,
+    chat: "Chat",
+    sample_clip: "Callable[..., SampledClip]",
     screen: Screen,
     *,
     log: bool,
@@ -192,18 +199,17 @@ def _in_terminal(
     from pandacli.terminal.prompt import Prompt
     from pandacli.terminal.repl import Repl, toolbar
 
-    def look(clip: Clip, *, num_frames: int) -> "SampledClip":
+    def sample(clip: Clip, *, num_frames: int) -> "SampledClip":
         signals.listen()
-        subject: SampledClip = sampled(clip, num_frames=num_frames)
-        return subject
+        return sample_clip(clip, num_frames=num_frames)
 
     history = _history(screen) if log else None
-    prompt = Prompt(lambda: toolbar(talk), history, _SETTABLE, failure=lambda: talk.error)
+    prompt = Prompt(lambda: toolbar(chat), history, failure=lambda: chat.error)
     session = Repl(
-        talk,
+        chat,
         prompt,
         screen,
-        look,
+        sample,
         {name: options.reader(name) for name in (*_SETTABLE, "frames")},
         quant=quant,
         pictures=pictures,

@@ -46,7 +46,7 @@ def frames(
             screen.notice(f"{save} stays as it is")
             save = None
     sampled, _ = read_clip(clip, frames, screen)
-    from pandacli.terminal.frame_list import clip_line, frame_lines, frames_json
+    from pandacli.terminal.report import clip_line, frame_lines, frames_json
     from pandacli.video import fit_to_box
 
     seen = replace(sampled, pixels=fit_to_box(sampled.pixels, image_size=canvas))

@@ -9,7 +9,7 @@ from pandacli.cli import config, options
 from pandacli.cli.help import config_path
 from pandacli.errors import PandaError, UsageError
 from pandacli.terminal.console import Screen
-from pandacli.terminal.report import size
+from pandacli.units import size
 
 if TYPE_CHECKING:
     from pandacli.diagnostics.facts import Section
@@ -63,12 +63,11 @@ def doctor(
     shown.
     """
     from pandacli.diagnostics import examine
-    from pandacli.terminal.capabilities import terminal
-    from pandacli.terminal.doctor import report_json, show_report
+    from pandacli.terminal.doctor import report_json, show_report, terminal_section
 
     screen = Screen()
     with screen.status("examining"):
-        sections = examine([_defaults(), terminal()])
+        sections = examine([_defaults(), terminal_section()])
     if _json_by_default() if json is None else json:
         screen.line(report_json(sections, pretty=screen.stdout_is_terminal))
     else:

@@ -7,7 +7,7 @@ from pandacli.cli import options
 from pandacli.cli.startup import Loading, go_offline
 from pandacli.errors import UsageError
 from pandacli.terminal.console import Screen
-from pandacli.terminal.report import size
+from pandacli.units import size
 
 if TYPE_CHECKING:
     from pandacli.checkpoints import KnownModel

@@ -147,7 +147,7 @@ def _canvas(text: str) -> int:
 
 
 def _graphics(text: str) -> str:
-    from pandacli.terminal.capabilities import GRAPHICS
+    from pandacli.terminal.console import GRAPHICS
 
     return _choose(text, *GRAPHICS)
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from pandacli.background import Background
 from pandacli.errors import PandaError, UsageError
 from pandacli.terminal.console import Screen
-from pandacli.terminal.report import placement_notice, size
+from pandacli.terminal.report import placement_notice
+from pandacli.units import size
 from pandacli.video.clip import VIDEO_SUFFIXES, Clip
 
 if TYPE_CHECKING:

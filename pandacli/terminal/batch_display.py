@@ -1,107 +1,73 @@
-"""What is told of a run of `panda batch`, on stderr.
+"""What `panda batch` shows on stderr: progress while it runs, then a summary and its failures."""
 
-How far a run is, as a line every few seconds: for log files and for terminals without a cursor.
-
-The lines are written by a thread of their own, so that they come also while nothing is done, and
-so that a signal handler only needs to leave word.
-"""
-
+import re
 import shlex
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import PurePath
 from threading import Event, Thread
 from types import TracebackType
 from typing import Protocol, Self
 
 from pandacli.batch.counters import Counters, Outcome
-from pandacli.terminal.batch_progress import STOPPING, Moment, per_second
-from pandacli.terminal.batch_summary import (
-    Failures,
-    count_rows,
-    failure_rows,
-    short,
-    show_table,
-    stage_rows,
-)
+from pandacli.terminal.batch_progress import STOPPING, BatchProgress, per_second, shorten
 from pandacli.terminal.console import Screen
+from pandacli.video.clip import format_time
 
-EVERY = 10.0
-"""Seconds between two lines."""
+Row = tuple[str, str]
 
-_LOOK = 0.2
+_INTERVAL = 10.0  # seconds between two log lines
+_POLL = 0.2  # seconds
+_MAX_KINDS = 50  # of failures that are kept
+_SHOWN_KINDS = 5
 
 
-class Lines:
-    """Writes lines on stderr until it is stopped.
+class LogLines:
+    """Writes a progress line every ten seconds: for log files and terminals without a cursor.
 
-    Args:
-        screen: Where they are written.
-        moment: How far the run is.
+    A thread writes them, so that they come while the run is busy and a signal handler only has to
+    set a flag.
     """
 
-    def __init__(self, screen: Screen, moment: Moment) -> None:
+    def __init__(self, screen: Screen, progress: BatchProgress) -> None:
         self._screen = screen
-        self._moment = moment
-        self._due = moment.clock() + EVERY
-        self._said = ""
-        self._said_stopping = False
-        self._over = Event()
+        self._progress = progress
+        self._due = progress.clock() + _INTERVAL
+        self._last = ""
+        self._stopping_shown = False
+        self._ended = Event()
         self._thread = Thread(target=self._watch, daemon=True, name="panda batch lines")
 
     def start(self) -> None:
-        """Begins to write."""
+        """Start to write."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Writes how far the run has come, and no more."""
-        self._over.set()
+        """Write a last line and end."""
+        self._ended.set()
         self._thread.join()
-        self._say()
+        self._write()
 
-    def look(self) -> None:
-        """Writes a line if it is time for one."""
-        if self._moment.stopping and not self._said_stopping:
-            self._said_stopping = True
+    def poll(self) -> None:
+        """Write a line if one is due."""
+        if self._progress.stopping and not self._stopping_shown:
+            self._stopping_shown = True
             self._screen.notice(STOPPING)
-        if self._moment.clock() >= self._due:
-            self._due = self._moment.clock() + EVERY
-            self._say()
+        if self._progress.clock() >= self._due:
+            self._due = self._progress.clock() + _INTERVAL
+            self._write()
 
     def _watch(self) -> None:
-        while not self._over.wait(_LOOK):
-            self.look()
+        while not self._ended.wait(_POLL):
+            self.poll()
 
-    def _say(self) -> None:
-        line = progress_line(self._moment)
-        if line and line != self._said:
+    def _write(self) -> None:
+        line = self._progress.line()
+        if line and line != self._last:
             self._screen.notice(line)
-        self._said = line
-
-
-def progress_line(moment: Moment) -> str:
-    """Returns how far a run is, in one line; "" where nothing is known yet."""
-    counters = moment.counters
-    words = []
-    if counters.records:
-        words.append(f"{counters.earlier + counters.answered} of {counters.records} answered")
-    if counters.failed:
-        why = (
-            f" ({short(moment.failure.error or '')})"
-            if moment.failure and counters.left > 0
-            else ""
-        )
-        words.append(f"{counters.failed} failed{why}")
-    if counters.left > 0:
-        if pace := moment.answers_per_second:
-            words.append(per_second(pace))
-        if left := moment.time_left:
-            words.append(f"about {left} left")
-        if moment.still and moment.doing and not moment.stopping:
-            words.append(moment.doing)
-    elif not counters.records and moment.doing:
-        words.append(moment.doing)
-    return ", ".join(words)
+        self._last = line
 
 
 class _View(Protocol):
@@ -111,19 +77,19 @@ class _View(Protocol):
 
 
 class BatchDisplay:
-    """Shows how a run gets on; a context manager around it.
+    """Shows a run while it goes on; a context manager around it.
 
-    On a terminal it is a picture, elsewhere a line every ten seconds. With `--quiet`, only
-    failures are reported, at the end.
+    A live view on a terminal, a line every ten seconds elsewhere. With `--quiet` only failures are
+    reported, at the end.
 
     Args:
         screen: Where it is shown.
-        counters: Grows while the run goes on.
-        stats: Say at the end what each stage took.
-        answers: The file of answers as the user knows it; None where there is none.
-        lines_to_stdout: Whether answers go to stdout as they come. A picture on the same terminal
+        counters: Of the run, as it goes on.
+        stats: Report the time of each stage at the end.
+        answers: The results file as the user knows it; None if there is none.
+        lines_to_stdout: Whether answers go to stdout as they come; on the same terminal a live view
             would garble them, so that lines are written instead.
-        clock: Seconds; never put back.
+        clock: Monotonic, in seconds.
     """
 
     def __init__(
@@ -140,12 +106,20 @@ class BatchDisplay:
         self._counters = counters
         self._stats = stats
         self._answers = answers
-        self._lines_to_stdout = lines_to_stdout
         self._clock = clock
         self._began = self._ended = clock()
-        self._moment = Moment(counters, clock)
-        self._failures = Failures()
-        self._view = self._chosen_view()
+        self._progress = BatchProgress(counters, clock)
+        self._failures = FailureCounts()
+        self._view = self._choose_view(lines_to_stdout and screen.stdout_is_terminal)
+
+    def _choose_view(self, stdout_is_shared: bool) -> _View | None:
+        if self._screen.quiet:
+            return None
+        if stdout_is_shared or not self._screen.animates:
+            return LogLines(self._screen, self._progress)
+        from pandacli.terminal.batch_live import LiveView
+
+        return LiveView(self._screen, self._progress)
 
     def __enter__(self) -> Self:
         self._began = self._clock()
@@ -164,64 +138,140 @@ class BatchDisplay:
             self._view.stop()
 
     def update(self, outcome: Outcome) -> None:
-        """A record is done, and counted in the counters. It draws nothing: it may come often."""
-        self._moment.update(outcome)
+        """Note that a record is done; draws nothing."""
+        self._progress.update(outcome)
         if outcome.error is not None:
             self._failures.add(outcome)
 
-    def doing(self, words: str) -> None:
-        """Something begins that may take long, as "loading video-panda-7b"."""
-        self._moment.set_doing(words)
+    def set_step(self, words: str) -> None:
+        """Note what the run does now, such as "loading video-panda-7b"."""
+        self._progress.set_step(words)
 
-    def stopping(self) -> None:
-        """The user wants the run to end. It only leaves word, so a signal handler may call it."""
-        self._moment.stopping = True
+    def set_stopping(self) -> None:
+        """Note that the user asked the run to stop; safe in a signal handler."""
+        self._progress.stopping = True
 
     def summary(self) -> None:
-        """Says, once the run is over, what it came to."""
-        with suppress(OSError):  # nobody to read it
-            if not self._screen.quiet:
-                self._show_counts()
+        """Print counts, failures and, if asked for, the time of each stage."""
+        screen, seconds = self._screen, self._ended - self._began
+        with suppress(OSError):  # a closed stderr is no error
+            if not screen.quiet:
+                screen.table(
+                    count_rows(self._counters, seconds, self._answers),
+                    failures=["failed"] if self._counters.failed else [],
+                )
             if self._counters.failed:
-                self._show_failures()
-            if self._stats and not self._screen.quiet:
-                self._show_stages()
+                if not screen.quiet:
+                    screen.error_line("")
+                screen.table(self._failures.rows(), "failures", numbers=True)
+            if self._stats and not screen.quiet:
+                screen.error_line("")
+                screen.table(stage_rows(self._counters, seconds), "time")
 
     def resume_hint(self, command: Sequence[str]) -> None:
-        """Says, after an interruption, how many questions are left and how to go on.
-
-        Args:
-            command: The words of the command line that goes on.
-        """
+        """Print how many questions an interrupted run has left, and the command that resumes it."""
         left, records = self._counters.left, self._counters.records
         if left > 0:
             self._screen.notice(
-                f"{left} of {records} questions are left; resume with:",
-                shlex.join(command),
+                f"{left} of {records} questions are left; resume with:", shlex.join(command)
             )
 
-    def _chosen_view(self) -> _View | None:
-        if self._screen.quiet:
-            return None
-        garbles = self._lines_to_stdout and self._screen.stdout_is_terminal
-        if not self._screen.animates or garbles:
-            return Lines(self._screen, self._moment)
-        from pandacli.terminal.batch_live import MovingPicture
 
-        return MovingPicture(self._screen, self._moment)
+@dataclass
+class FailureKind:
+    """Failures whose messages differ only in numbers and the video's name.
 
-    def _show_counts(self) -> None:
-        show_table(self._screen, "", count_rows(self._counters, self._seconds, self._answers))
+    Attributes:
+        line: Line of the first one in the questions file.
+        message: Of the first one.
+        count: How many there are.
+    """
 
-    def _show_failures(self) -> None:
-        if not self._screen.quiet:
-            self._screen.error_line("")
-        show_table(self._screen, "failures", failure_rows(self._failures), numbers=True)
+    line: int
+    message: str
+    count: int
 
-    def _show_stages(self) -> None:
-        self._screen.error_line("")
-        show_table(self._screen, "time", stage_rows(self._counters, self._seconds))
 
-    @property
-    def _seconds(self) -> float:
-        return self._ended - self._began
+class FailureCounts:
+    """Counts failures by kind, in bounded memory."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, FailureKind] = {}
+        self._evicted = 0
+
+    def add(self, outcome: Outcome) -> None:
+        """Count a failure."""
+        message = shorten(outcome.error or "")
+        pattern = message
+        for name in (outcome.video, PurePath(outcome.video).name):
+            if name:
+                pattern = pattern.replace(name, "VIDEO")
+        pattern = re.sub(r"\d+", "N", pattern)
+        if pattern in self._kinds:
+            self._kinds[pattern].count += 1
+            return
+        if len(self._kinds) == _MAX_KINDS:
+            # the oldest of the rarest: a frequent kind has been seen again by now
+            rarest = min(self._kinds, key=lambda kind: self._kinds[kind].count)
+            self._evicted += self._kinds.pop(rarest).count
+        self._kinds[pattern] = FailureKind(outcome.line, message, 1)
+
+    def most_common(self, count: int) -> tuple[list[FailureKind], int]:
+        """Return the `count` most common kinds, and the number of all other failures."""
+        kinds = sorted(self._kinds.values(), key=lambda kind: (-kind.count, kind.line))
+        return kinds[:count], self._evicted + sum(kind.count for kind in kinds[count:])
+
+    def rows(self) -> list[Row]:
+        """Return a row for each of the most common kinds: its count and its first message."""
+        kinds, others = self.most_common(_SHOWN_KINDS)
+        rows = [
+            (
+                f"{kind.count:,}",
+                f"{'the first at ' if kind.count > 1 else ''}line {kind.line}: {kind.message}",
+            )
+            for kind in kinds
+        ]
+        return [*rows, (f"{others:,}", "other failures")] if others else rows
+
+
+def count_rows(counters: Counters, seconds: float, answers: str | None) -> list[Row]:
+    """Return the counts of a finished run.
+
+    Args:
+        counters: Of the run.
+        seconds: Its duration.
+        answers: The results file; None if results went to stdout.
+    """
+    rows = [("answered", f"{counters.answered:,}"), ("failed", f"{counters.failed:,}")]
+    if counters.earlier:
+        rows.append(("answered earlier", f"{counters.earlier:,}"))
+    if counters.left > 0:
+        rows.append(("left", f"{counters.left:,}"))
+    rows += [
+        ("clips", f"{counters.clips_done:,} of {counters.clips:,}"),
+        ("tokens", f"{counters.tokens:,}"),
+        ("time", duration(seconds)),
+    ]
+    if counters.answered and seconds > 0:
+        rows.append(("speed", per_second(counters.answered / seconds, "answers")))
+    if answers is not None:
+        rows.append(("written to", answers))
+    return rows
+
+
+def stage_rows(counters: Counters, seconds: float) -> list[Row]:
+    """Return the time of each stage and its share of the run."""
+    known = sum(counters.seconds.values())
+    whole = max(seconds, known)
+    stages = [*counters.seconds.items(), ("other", whole - known)]
+    times = [duration(spent) for _, spent in stages]
+    width = max(map(len, times))
+    return [
+        (name, f"{time:>{width}}  {100 * spent / whole if whole else 0:3.0f}%")
+        for (name, spent), time in zip(stages, times, strict=True)
+    ]
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as "12.3 s", and from a minute on as "1:05" or "2:03:04"."""
+    return f"{seconds:.1f} s" if seconds < 59.95 else format_time(round(seconds))

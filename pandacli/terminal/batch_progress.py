@@ -1,10 +1,4 @@
-"""How far a run is: what a person who looks at it now wants to know.
-
-How many of a thing there are in a second, of late.
-
-Of late, because a model that was loading for minutes says nothing of how fast it is. Answers come
-in batches, so a pace is measured from one moment at which some came to another.
-"""
+"""Progress of a batch: recent throughput, time left, and a thread-safe snapshot of both."""
 
 from collections import deque
 from collections.abc import Callable
@@ -14,71 +8,68 @@ from threading import Lock
 from pandacli.batch.counters import Counters, Outcome
 from pandacli.video.clip import format_time
 
-WINDOW = 30.0
-"""Seconds that are looked back on."""
+STOPPING = "finishing the answers in flight; Ctrl-C again stops at once"
 
-_FEWEST = 4  # moments that are kept however old they are: a batch may take longer than the window
-_TOGETHER = 0.5  # seconds that make one moment, so that few of them need to be kept
+_WINDOW = 30.0  # seconds that throughput is measured over
+_MIN_EVENTS = 4  # kept however old they are: one batch may take longer than the window
+_MERGE = 0.5  # seconds that count as one event, so that few need to be kept
+_STALLED = 2.0  # seconds without a result after which the current step is shown
+_MAX_MESSAGE = 300  # characters: a message may quote a whole line of a file
 
 
 @dataclass
-class _Moment:
+class _Event:
     first: float
     last: float
     count: int
 
 
-class Pace:
-    """Counts what comes, and says how fast it does."""
+class Throughput:
+    """Results per second over the last half minute.
+
+    Only recent results count, as the model may have been loading for minutes. Results come in
+    batches, so the rate is measured from one batch to another.
+    """
 
     def __init__(self) -> None:
-        self._moments: deque[_Moment] = deque()
+        self._events: deque[_Event] = deque()
         self._longest_gap = 0.0
 
     def add(self, now: float) -> None:
-        """One more has come.
-
-        Args:
-            now: Seconds of a clock that is never put back.
-        """
-        moments = self._moments
-        if moments and now - moments[-1].first < _TOGETHER:
-            moments[-1].last = now
-            moments[-1].count += 1
+        """Count one result at `now` seconds of a monotonic clock."""
+        events = self._events
+        if events and now - events[-1].first < _MERGE:
+            events[-1].last = now
+            events[-1].count += 1
             return
-        if moments:
-            self._longest_gap = max(self._longest_gap, now - moments[-1].last)
-        moments.append(_Moment(now, now, 1))
-        while len(moments) > _FEWEST and moments[0].last < now - WINDOW:
-            moments.popleft()
+        if events:
+            self._longest_gap = max(self._longest_gap, now - events[-1].last)
+        events.append(_Event(now, now, 1))
+        while len(events) > _MIN_EVENTS and events[0].last < now - _WINDOW:
+            events.popleft()
 
     def per_second(self, now: float) -> float | None:
-        """Returns how many come in a second; None where that cannot be told yet."""
-        moments = list(self._moments)
-        if len(moments) < 2:
+        """Return the rate; None before the second batch."""
+        events = list(self._events)
+        if len(events) < 2:
             return None
-        began = moments[0].last
-        # A silence no longer than one before it belongs to the rhythm; a longer one slows down.
-        until = max(moments[-1].last, now - self._longest_gap)
-        return sum(moment.count for moment in moments[1:]) / (until - began)
+        began = events[0].last
+        # a gap no longer than an earlier one is normal; a longer one lowers the rate
+        until = max(events[-1].last, now - self._longest_gap)
+        return sum(event.count for event in events[1:]) / (until - began)
 
 
-STOPPING = "finishing the answers in flight; Ctrl-C again stops at once"
-
-_STILL = 2.0  # seconds without an answer after which one wonders what is going on
-
-
-class Moment:
-    """The counters of a run with its pace; it is written to by one thread and read by another.
+class BatchProgress:
+    """Snapshot of a run, written by one thread and read by another.
 
     Args:
-        counters: Grows while the run goes on.
-        clock: Seconds; never put back.
+        counters: Of the run, as it goes on.
+        clock: Monotonic, in seconds.
 
     Attributes:
-        latest: The last question that was answered.
-        failure: The last one that has failed.
-        stopping: Whether the user has asked the run to end.
+        latest: The last answered question.
+        failure: The last failed one.
+        stopping: Whether the user asked the run to stop.
     """
 
     def __init__(self, counters: Counters, clock: Callable[[], float]) -> None:
@@ -87,60 +78,85 @@ class Moment:
         self.latest: Outcome | None = None
         self.failure: Outcome | None = None
         self.stopping = False
-        self._doing = ""
-        self._moved = clock()
-        self._paces = Lock()
-        self._answers = Pace()
-        self._questions = Pace()
+        self._step = ""
+        self._updated = clock()
+        self._lock = Lock()
+        self._answers = Throughput()
+        self._records = Throughput()
 
     def update(self, outcome: Outcome) -> None:
-        """A record is done."""
-        now = self._moved = self.clock()
-        with self._paces:
+        """Note that a record is done."""
+        now = self._updated = self.clock()
+        with self._lock:
             if outcome.error is None:
                 self.latest = outcome
                 self._answers.add(now)
             else:
                 self.failure = outcome
-            # Bad lines are found in no time, before the first answer: they say nothing of the pace.
+            # invalid lines found before the first answer take no time and would skew the rate
             if self.latest:
-                self._questions.add(now)
+                self._records.add(now)
 
-    def set_doing(self, words: str) -> None:
-        """Something begins that may take long."""
-        self._doing = words
-
-    @property
-    def doing(self) -> str:
-        """What is under way; "" where nothing is known of it."""
-        return STOPPING if self.stopping else self._doing
+    def set_step(self, words: str) -> None:
+        """Note what the run does now, such as "loading video-panda-7b"."""
+        self._step = words
 
     @property
-    def still(self) -> bool:
-        """Whether nothing has come for a while."""
-        return self.latest is None or self.clock() - self._moved > _STILL
+    def step(self) -> str:
+        """What the run does now; "" if unknown."""
+        return STOPPING if self.stopping else self._step
 
     @property
-    def dealt_with(self) -> int:
-        """Questions that are no longer open."""
+    def is_stalled(self) -> bool:
+        """Whether no result has come for some seconds, or at all."""
+        return self.latest is None or self.clock() - self._updated > _STALLED
+
+    @property
+    def done(self) -> int:
+        """How many records are answered or failed."""
         return self.counters.records - max(0, self.counters.left)
 
     @property
     def answers_per_second(self) -> float | None:
-        """How many answers come in a second, of late; None where that cannot be told yet."""
-        with self._paces:
+        """Recent throughput of answers; None if unknown."""
+        with self._lock:
             return self._answers.per_second(self.clock())
 
     @property
     def time_left(self) -> str | None:
-        """How long it will still take, as "1:05" or "2:03:04"; None where that cannot be told."""
-        with self._paces:
-            pace = self._questions.per_second(self.clock())
+        """Estimated time left, as "1:05" or "2:03:04"; None if unknown."""
+        with self._lock:
+            rate = self._records.per_second(self.clock())
         left = self.counters.left
-        return format_time(round(left / pace)) if pace and left > 0 else None
+        return format_time(round(left / rate)) if rate and left > 0 else None
+
+    def line(self) -> str:
+        """Return the progress in one line; "" if nothing is known."""
+        counters, step = self.counters, self.step
+        words = []
+        if counters.records:
+            words.append(f"{counters.earlier + counters.answered} of {counters.records} answered")
+        if counters.failed:
+            reason = self.failure and counters.left > 0 and shorten(self.failure.error or "")
+            words.append(f"{counters.failed} failed" + (f" ({reason})" if reason else ""))
+        if counters.left > 0:
+            if rate := self.answers_per_second:
+                words.append(per_second(rate))
+            if left := self.time_left:
+                words.append(f"about {left} left")
+            if self.is_stalled and step and not self.stopping:
+                words.append(step)
+        elif not counters.records and step:
+            words.append(step)
+        return ", ".join(words)
 
 
-def per_second(pace: float, unit: str = "") -> str:
-    """Returns a pace as "4.2/s", "0.042/s" or "1240 answers/s"."""
-    digits = 0 if pace >= 100 else 1 if pace >= 1 else 3
-    return f"{pace:.{digits}f}{' ' * bool(unit)}{unit}/s"
+def per_second(rate: float, unit: str = "") -> str:
+    """Return a rate as "4.2/s", "0.042/s" or "1240 answers/s"."""
+    digits = 0 if rate >= 100 else 1 if rate >= 1 else 3
+    return f"{rate:.{digits}f}{' ' * bool(unit)}{unit}/s"
+
+
+def shorten(message: str) -> str:
+    """Return a message, or the beginning of a very long one."""
+    return message if len(message) <= _MAX_MESSAGE else message[: _MAX_MESSAGE - 1] + "…"

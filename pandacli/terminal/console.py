@@ -1,13 +1,12 @@
-"""The screen: answers go to stdout, every other word to stderr.
+"""The screen: answers on stdout, everything else on stderr.
 
-Colour, spinners and cursor codes are for terminals only, and Rich is imported only once one of
-them is wanted. Text is never read as Rich markup, and text from outside goes through
-`pandacli.terminal.text`.
+Colour, spinners and cursor codes are for terminals only, and Rich is imported only when one of them
+is needed. Text is never read as Rich markup, and text from outside is sanitized.
 """
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from itertools import chain
@@ -15,30 +14,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from pandacli.errors import PandaError
-from pandacli.terminal.report import Stopwatch, answers_json, frame_times, stats_rows
-from pandacli.terminal.text import sanitize, sanitize_line, wrapped
+from pandacli.terminal.report import Stopwatch, frame_times, stats_rows
+from pandacli.terminal.text import sanitize, sanitize_line, wrap
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from pandacli.inference import Answer
     from pandacli.inference.answer import Stats
     from pandacli.video import Frames
 
-_USUAL_COLUMNS = 80
-_IN_ASCII = ("kitty", "iterm2", "sixel")  # pictures that any encoding carries
-_YES, _NO = ("y", "yes"), ("n", "no")
-_NAME = "panda: "
-"""In front of every sentence that is not part of an answer."""
+GRAPHICS = ("auto", "kitty", "iterm2", "sixel", "blocks", "none")
+"""Values of `--graphics`: how pictures are drawn."""
+
+_DEFAULT_WIDTH = 80
+_ASCII_PROTOCOLS = ("kitty", "iterm2", "sixel")  # pictures that any encoding can carry
+_PREFIX = "panda: "
+"""In front of every notice and error."""
 
 
 class Screen:
     """Where a command prints.
 
     Args:
-        quiet: Leave out notices and spinners. Answers and errors still show.
-        graphics: How pictures are drawn, one of `pandacli.terminal.capabilities.GRAPHICS`.
+        quiet: Hide notices and spinners; answers and errors still show.
+        graphics: How to draw pictures, one of `GRAPHICS`.
     """
 
     def __init__(self, *, quiet: bool = False, graphics: str = "auto") -> None:
@@ -47,175 +47,201 @@ class Screen:
 
     @cached_property
     def out(self) -> "Console":
-        """Rich on stdout."""
+        """Rich console on stdout."""
         return _console(sys.stdout)
 
     @cached_property
     def err(self) -> "Console":
-        """Rich on stderr."""
+        """Rich console on stderr."""
         return _console(sys.stderr)
 
     @property
     def stdout_is_terminal(self) -> bool:
-        """Whether a person reads stdout as it comes."""
+        """Whether answers go to a terminal."""
         return sys.stdout.isatty()
-
-    def require_stdout(self) -> None:
-        """Makes sure that answers have somewhere to go, before they are computed.
-
-        Raises:
-            UsageError: The caller has closed stdout.
-        """
-        self._write("")
 
     @property
     def animates(self) -> bool:
-        """Whether stderr is a terminal on which something may move."""
+        """Whether stderr can show spinners and progress bars."""
         return not self.quiet and sys.stderr.isatty() and not self.err.is_dumb_terminal
 
     @property
     def is_interactive(self) -> bool:
-        """Whether a person is there to answer a question."""
+        """Whether the user can be asked a question."""
         return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
 
+    def require_stdout(self) -> None:
+        """Check that stdout is open, before anything slow.
+
+        Raises:
+            UsageError: The caller has closed stdout.
+        """
+        self._write_answer("")
+
+    # --- questions to the user
+
     def confirm(self, question: str) -> bool:
-        """Asks a question on stderr; all but a yes is a no."""
-        return self._asked(f"{question} [y/N]") in _YES
+        """Ask a yes/no question on stderr; anything but yes is no."""
+        return self._read_reply(f"{question} [y/N]") in ("y", "yes")
 
     def ask_yes_no(self, question: str) -> bool | None:
-        """Asks a question on stderr to which Enter says yes, until it is answered.
-
-        Returns:
-            The answer; None where there is none, because of Ctrl-D.
+        """Ask until the reply is yes (or Enter) or no; None for Ctrl-D.
 
         Raises:
             KeyboardInterrupt: Ctrl-C.
         """
-        while (answer := self._asked(f"{question} [Y/n]")) is not None:
-            if answer in ("", *_YES):
+        while (reply := self._read_reply(f"{question} [Y/n]")) is not None:
+            if reply in ("", "y", "yes"):
                 return True
-            if answer in _NO:
+            if reply in ("n", "no"):
                 return False
         return None
 
     def confirm_overwrite(self, path: Path) -> bool:
-        """Whether a file may be written: there is none of its name, or it may be replaced."""
+        """Whether a file may be written; asks if it exists."""
         return not os.path.lexists(path) or self.confirm(f"{path} exists; replace it?")
 
-    def _asked(self, question: str) -> str | None:
-        """Returns what is typed after a question, in small letters; None for Ctrl-D."""
+    def _read_reply(self, question: str) -> str | None:
+        """Return what is typed after a question, in lower case; None for Ctrl-D."""
         from pandacli.terminal.keyboard import echo_on
 
-        text = wrapped(sanitize_line(_NAME + question), columns(sys.stderr), len(_NAME))
-        with suppress(OSError):
-            sys.stderr.write(text + " ")
-            sys.stderr.flush()
+        text = wrap(sanitize_line(_PREFIX + question), terminal_width(sys.stderr), len(_PREFIX))
+        self._write_error(text + " ")
         with echo_on():
             try:
                 line = sys.stdin.readline()
             except UnicodeDecodeError:
                 return "?"
-        if not line.endswith("\n"):  # Ctrl-D leaves the cursor behind the question
+        if not line.endswith("\n"):  # after Ctrl-D the cursor is still behind the question
             self.error_line("")
         return line.strip().lower() if line else None
 
-    @contextmanager
-    def status(self, doing: str) -> Iterator[Callable[[str], None]]:
-        """Shows that something slow is under way, and takes the words back when it is over.
+    # --- stderr
 
-        Yields what says other words from then on.
-        """
+    @contextmanager
+    def status(self, words: str) -> Iterator[Callable[[str], None]]:
+        """Show a spinner for the block; yields a function that changes its words."""
         if self.quiet or not sys.stderr.isatty():
             yield lambda _: None
             return
-        status = self.err.status(_dim(f"{sanitize_line(doing)}…"), spinner=spinner(sys.stderr))
-        try:  # start is inside it: a signal while it draws must give the cursor back too
+        status = self.err.status(_dim(f"{sanitize_line(words)}…"), spinner=spinner(sys.stderr))
+        try:  # start is inside: a signal while it draws must restore the cursor too
             status.start()
             yield lambda words: status.update(_dim(f"{sanitize_line(words)}…"))
         finally:
             status.stop()
 
     def notice(self, sentence: str, command: str | None = None) -> None:
-        """Tells the user, on stderr, something about the answer that they should know.
-
-        Args:
-            sentence: In one line; a terminal gets it wrapped.
-            command: What to run, on a line of its own.
-        """
+        """Print what the user should know, unless quiet; see `error`."""
         if not self.quiet:
             self.error(sentence, command=command)
 
     def note(self, sentence: str, *, above: bool = False, indent: int = 0) -> None:
-        """Says, dimly and on stderr, something that belongs to the conversation with the user.
+        """Print a dim line of an interactive dialogue on stderr.
 
         Args:
-            sentence: One line.
-            above: Begin it on a line of its own, whatever the cursor's place.
-            indent: Of the lines after the first, where a terminal has to break it.
+            sentence: One line; wrapped on a terminal.
+            above: Start a new line first, as the cursor may be inside one.
+            indent: Of the lines after the first.
         """
         if above:
             self.error_line("")
         if sys.stderr.isatty():
-            lines = wrapped(sanitize_line(sentence), columns(sys.stderr), indent)
+            lines = wrap(sanitize_line(sentence), terminal_width(sys.stderr), indent)
             self.err.print(_dim(lines), soft_wrap=True)
         else:
             self.error_line(sentence)
 
     def error_line(self, text: str) -> None:
-        """Prints one line on stderr, whatever is in `text`; nobody to read it is no error."""
+        """Print one sanitized line on stderr."""
         self._write_error(sanitize_line(text) + "\n")
 
     def error(self, message: str, *hints: str | None, command: str | None = None) -> None:
-        """Says on stderr what went wrong and, under it, what to do and what to run.
+        """Print on stderr what went wrong, what to do, and a command to run.
 
-        A terminal gets the sentences wrapped between words. The command is left whole, so that it
-        can be copied.
+        Sentences are wrapped on a terminal; the command stays on one line, to be copied.
         """
-        self._sentence(_NAME + message)
-        for hint in filter(None, hints):
-            self._sentence(" " * len(_NAME) + hint)
+        lines = [_PREFIX + message, *(" " * len(_PREFIX) + hint for hint in hints if hint)]
+        for line in map(sanitize_line, lines):
+            if sys.stderr.isatty():
+                line = wrap(line, terminal_width(sys.stderr), len(_PREFIX))
+            self._write_error(line + "\n")
         if command:
-            self.error_line(" " * (len(_NAME) + 2) + command)
-
-    def _sentence(self, text: str) -> None:
-        line = sanitize_line(text)
-        if sys.stderr.isatty():
-            line = wrapped(line, columns(sys.stderr), len(_NAME))
-        self._write_error(line + "\n")
+            self.error_line(" " * (len(_PREFIX) + 2) + command)
 
     def _write_error(self, text: str) -> None:
-        with suppress(OSError):
+        with suppress(OSError):  # a closed stderr is no error
             sys.stderr.write(text)
             sys.stderr.flush()
 
     def heading(self, question: str) -> None:
-        """Says which question the next answer is to, where a person reads both streams."""
+        """Print a question above its answer, if both streams are terminals."""
         if self.stdout_is_terminal and sys.stderr.isatty() and not self.quiet:
             self.err.print(_dim(sanitize_line(question)), soft_wrap=True)
 
-    def stream(self, pieces: Iterable[str], *, one_line: bool = False) -> None:
-        """Writes an answer as it is decoded, and ends it with a newline.
+    def stats(self, stats: "Stats", frames: "Frames", watch: Stopwatch | None = None) -> None:
+        """Print what an answer cost on stderr."""
+        self.table(stats_rows(stats, frames, watch))
 
-        The words "thinking…" stand in for the first piece until it is there.
+    def table(
+        self,
+        rows: Iterable[tuple[str, str]],
+        title: str = "",
+        *,
+        numbers: bool = False,
+        failures: Iterable[str] = (),
+    ) -> None:
+        """Print names and values in two columns on stderr.
 
         Args:
-            pieces: The answer in order; anything, control characters included.
-            one_line: Line breaks in the answer become spaces.
+            rows: Names and values; any text.
+            title: A line above; "" for none.
+            numbers: The first column holds numbers, aligned right.
+            failures: Names whose values are red.
+        """
+        cells = [(sanitize_line(name), sanitize_line(value)) for name, value in rows]
+        if not sys.stderr.isatty() or self.err.is_dumb_terminal:
+            if title:
+                self.error_line(title)
+            width = max(len(name) for name, _ in cells)
+            for name, value in cells:
+                self.error_line(f"{name:{'>' if numbers else '<'}{width}}  {value}")
+            return
+        from rich.table import Table
+        from rich.text import Text
+
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(no_wrap=True, justify="right" if numbers else "left")
+        grid.add_column(overflow="fold")
+        for name, value in cells:
+            color = "red" if name in failures else ""
+            grid.add_row(Text(name, style="" if numbers else "dim"), Text(value, style=color))
+        if title:
+            self.err.print(Text(title, style="bold"))
+        self.err.print(grid)
+
+    # --- stdout
+
+    def stream(self, pieces: Iterable[str], *, one_line: bool = False) -> None:
+        """Print an answer as it is decoded; a spinner shows until the first piece.
+
+        Args:
+            pieces: Any text, in order.
+            one_line: Line breaks become spaces.
         """
         remaining = iter(pieces)
         with self.status("thinking"):
             first = next(remaining, "")
         for piece in chain([first], remaining):
-            shown = sanitize(piece.replace("\n", " ") if one_line else piece)
-            self._write(shown)
-        self._write("\n")
+            self._write_answer(sanitize(piece.replace("\n", " ") if one_line else piece))
+        self._write_answer("\n")
 
     def line(self, text: str) -> None:
-        """Prints a line of our own on stdout; what it quotes from outside is made harmless."""
-        self._write(sanitize(text) + "\n")
+        """Print a sanitized line on stdout; it may hold newlines and tabs."""
+        self._write_answer(sanitize(text) + "\n")
 
     def write(self, text: str) -> None:
-        """Writes text to stdout as it is for a program, and made harmless for a terminal.
+        """Write text to stdout: exactly for programs, sanitized for a terminal.
 
         Raises:
             OSError: It cannot be written.
@@ -223,7 +249,7 @@ class Screen:
         sys.stdout.write(sanitize(text) if self.stdout_is_terminal else text)
         sys.stdout.flush()
 
-    def _write(self, text: str) -> None:
+    def _write_answer(self, text: str) -> None:
         try:
             sys.stdout.write(text)
             sys.stdout.flush()
@@ -232,27 +258,8 @@ class Screen:
         except OSError as error:
             raise PandaError(f"cannot write the answer: {error.strerror}") from error
 
-    def json(self, video: str, model: str, frames: "Frames", answers: "Sequence[Answer]") -> None:
-        """Prints one JSON object on stdout: on one line for programs, indented for people."""
-        pretty = self.stdout_is_terminal
-        self._write(answers_json(video, model, frames, answers, pretty=pretty) + "\n")
-
-    def stats(self, stats: "Stats", frames: "Frames", waited: Stopwatch | None = None) -> None:
-        """Prints what an answer cost on stderr, as named values in two columns."""
-        rows = stats_rows(stats, frames, waited)
-        if not sys.stderr.isatty():
-            for name, value in rows:
-                self.error_line(f"{name:<11}  {value}")
-            return
-        from rich.table import Table
-
-        grid = Table.grid(padding=(0, 2))
-        for name, value in rows:
-            grid.add_row(_dim(name), value)
-        self.err.print(grid)
-
     def question(self, question: str) -> None:
-        """Shows a question on stdout, above its answer; its lines stand under each other."""
+        """Print a question on stdout, above its answer; its lines are aligned."""
         shown = "> " + "\n  ".join(map(sanitize_line, question.split("\n")))
         if self.stdout_is_terminal:
             self.out.print(_dim(shown), soft_wrap=True)
@@ -261,40 +268,39 @@ class Screen:
 
     @property
     def shows_pictures(self) -> bool:
-        """Whether frames can be drawn on stdout, in whatever way."""
+        """Whether frames can be drawn on stdout."""
         return (
             self.graphics != "none"
             and self.stdout_is_terminal
             and self.out.color_system is not None
             and not self.out.no_color
-            and (self.graphics in _IN_ASCII or encodes(sys.stdout, "▄"))
+            and (self.graphics in _ASCII_PROTOCOLS or can_encode(sys.stdout, "▄"))
         )
 
     def frames(self, frames: "Frames") -> None:
-        """Draws the frames with their times; says only the times where nothing can be drawn."""
+        """Draw the frames with their times; print only the times if nothing can be drawn."""
         if not self.shows_pictures:
             self.line(f"frames at {frame_times(frames)}")
             return
-        from pandacli.terminal.capabilities import cell_size, drawn_with
-        from pandacli.terminal.frame_strip import FrameStrip
+        from pandacli.terminal.frame_strip import FrameStrip, cell_size, choose_protocol
 
         cell = cell_size(sys.stdout)
-        self.out.print(FrameStrip(frames, drawn_with(self.graphics, os.environ, cell), cell))
+        self.out.print(FrameStrip(frames, choose_protocol(self.graphics, os.environ, cell), cell))
 
 
-def columns(stream: TextIO) -> int:
-    """How many cells a line of a terminal has; COLUMNS overrules what the terminal says."""
+def terminal_width(stream: TextIO) -> int:
+    """Return the cells of a terminal's line; COLUMNS overrides."""
     with suppress(ValueError):
-        if (told := int(os.environ.get("COLUMNS", ""))) > 0:
-            return told
+        if (columns := int(os.environ.get("COLUMNS", ""))) > 0:
+            return columns
     try:
-        return os.get_terminal_size(stream.fileno()).columns or _USUAL_COLUMNS
+        return os.get_terminal_size(stream.fileno()).columns or _DEFAULT_WIDTH
     except (OSError, ValueError):  # not a terminal, or not even a file
-        return _USUAL_COLUMNS
+        return _DEFAULT_WIDTH
 
 
-def encodes(stream: TextIO, text: str) -> bool:
-    """Whether a stream can show `text` as it is."""
+def can_encode(stream: TextIO, text: str) -> bool:
+    """Whether a stream's encoding has all of `text`."""
     try:
         text.encode(stream.encoding or "utf-8")
     except (LookupError, UnicodeEncodeError):
@@ -303,14 +309,24 @@ def encodes(stream: TextIO, text: str) -> bool:
 
 
 def spinner(stream: TextIO) -> str:
-    """The name of Rich's spinner whose characters a stream can show."""
-    return "dots" if encodes(stream, "⠋") else "line"
+    """Return the name of a Rich spinner that a stream can encode."""
+    return "dots" if can_encode(stream, "⠋") else "line"
+
+
+def align(rows: Iterable[Iterable[str]]) -> list[str]:
+    """Return rows as lines with aligned columns; the last column is not padded."""
+    cells = [[sanitize_line(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)][:-1]
+    return [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]])
+        for row in cells
+    ]
 
 
 def _console(stream: TextIO) -> "Console":
     from rich.console import Console
 
-    # FORCE_COLOR and its kin must not put colours into a pipe.
+    # FORCE_COLOR must not put colour into a pipe
     return Console(
         file=stream,
         force_terminal=stream.isatty(),

@@ -1,12 +1,21 @@
-"""The frame strip: the sampled frames with their times, in pictures or in half-blocks.
+"""The frame strip: sampled frames with their times, as terminal graphics or as half-blocks.
 
-Where the terminal has graphics of its own, a picture is drawn over room that was made for it.
-Everywhere else a character cell holds two pixels, the upper one as the background and the lower
-one as the foreground of `▄`.
+Terminal graphics are drawn over lines that were printed for them. Otherwise each character cell
+shows two pixels: the upper one as the background, the lower one as the foreground of `▄`.
+
+    kitty    https://sw.kovidgoyal.net/kitty/graphics-protocol/
+    iTerm2   https://iterm2.com/documentation-images.html
+    sixel    DEC's VT330/VT340 Graphics Programming, chapter 14
+
+The protocol is inferred from the environment; the terminal is never queried, as its reply could end
+up in what the user types.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+import re
+from base64 import standard_b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.color import Color
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -16,24 +25,51 @@ from rich.style import Style
 from pandacli.video.clip import format_times
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
     from pandacli.video import Frames
 
-_WIDEST = 32  # cells a picture
-_TALLEST = 16  # lines of the whole strip, so that answers fit under it on a small terminal
+_MAX_WIDTH = 32  # cells of one picture
+_MAX_LINES = 16  # of the whole strip, so that answers fit under it on a small terminal
 _GAP = 1
-_USUAL_CELL = (10, 20)  # pixels, where the terminal does not say
-_ENOUGH_PIXELS = 16  # across a cell; more would only take longer to send
+_DEFAULT_CELL = (10, 20)  # pixels
+_MAX_CELL_PIXELS = 16  # across a cell; more would only take longer to send
+
+_BY_TERM = {  # prefixes of TERM
+    "foot": "sixel",
+    "mlterm": "sixel",
+    "contour": "sixel",
+    "yaft": "sixel",
+    "xterm-kitty": "kitty",
+    "xterm-ghostty": "kitty",
+}
+_BY_PROGRAM = {  # values of TERM_PROGRAM
+    "ghostty": "kitty",
+    "kitty": "kitty",
+    "iTerm.app": "iTerm2",
+    "mintty": "iTerm2",
+    "WarpTerminal": "iTerm2",
+    "WezTerm": "iTerm2",
+    # no graphics by default; other variables may come from the terminal they were started in
+    "Apple_Terminal": None,
+    "vscode": None,
+}
+_KITTY_CHUNK = 4096  # bytes of base64 that one kitty sequence may carry
+_SIXEL_COLOURS = 128  # of at most 256; more are hardly visible and cost bytes
+_SIXEL_BAND = 6  # rows
+_TRANSPARENT = 255  # palette index
+_RUN = re.compile(rb"(.)\1{3,}", re.DOTALL)
 
 
 class FrameStrip:
     """The frames of a clip in rows that fit the terminal, each with its time under it.
 
     Args:
-        frames: What was sampled; `pixels` are uint8 (T, H, W, 3) RGB.
+        frames: `pixels` are uint8 (T, H, W, 3) RGB.
         protocol: kitty, iterm2, sixel, or blocks for half-blocks.
-        cell: Width and height of a character cell in pixels; None where that is not known.
+        cell: Width and height of a character cell in pixels; None if unknown.
     """
 
     def __init__(
@@ -41,56 +77,57 @@ class FrameStrip:
     ) -> None:
         self.frames = frames
         self.protocol = protocol
-        self.cell = cell or _USUAL_CELL
+        self.cell = cell or _DEFAULT_CELL
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yields the strip as segments."""
+        """Yield the strip as segments."""
         pixels, times = self.frames.pixels, format_times(self.frames.times)
         height, width = pixels.shape[1:3]
-        narrowest = max(map(len, times))
-        # A picture is drawn upwards from under it: all of it must be on the screen.
-        protocol = self.protocol if console.height > _TALLEST else "blocks"
-        cell = _USUAL_CELL if protocol == "blocks" else self.cell
+        caption_width = max(map(len, times))
+        # a picture is drawn upwards from the line under it: all of it must be on the screen
+        protocol = self.protocol if console.height > _MAX_LINES else "blocks"
+        cell = _DEFAULT_CELL if protocol == "blocks" else self.cell
         columns, size = _layout(
-            options.max_width, len(times), width / height, narrowest, cell[0] / cell[1]
+            options.max_width, len(times), width / height, caption_width, cell[0] / cell[1]
         )
+        pitch = max(caption_width, size[0]) + _GAP
         for start in range(0, len(times), columns):
             row = slice(start, start + columns)
             if protocol == "blocks":
-                yield from _blocks(pixels[row], size, max(narrowest, size[0]))
+                yield from _blocks(pixels[row], size, pitch)
             else:
-                yield from _pictures(pixels[row], size, max(narrowest, size[0]), protocol, cell)
-            yield from _captions(times[row], size[0], max(narrowest, size[0]))
+                yield from _pictures(pixels[row], size, pitch, protocol, cell)
+            yield from _captions(times[row], size[0], pitch)
 
 
 def _layout(
-    max_width: int, count: int, aspect: float, narrowest: int, cell_aspect: float
+    max_width: int, count: int, aspect: float, caption_width: int, cell_aspect: float
 ) -> tuple[int, tuple[int, int]]:
-    """Pictures a row, and their (width, height) in cells: large, in few rows, within limits."""
+    """Return pictures per row and their (width, height) in cells: large, in few rows."""
     layouts = []
     for rows in range(1, count + 1):
         columns = -(-count // rows)
-        room = min(_WIDEST, (max_width + _GAP) // columns - _GAP)
-        if room < narrowest and rows < count:
+        room = min(_MAX_WIDTH, (max_width + _GAP) // columns - _GAP)
+        if room < caption_width and rows < count:
             continue
-        most = max(2, _TALLEST // rows - 1)  # one line is for the times
-        width = max(1.0, min(room, most / cell_aspect * aspect))
-        lines = min(most, max(1, round(width * cell_aspect / aspect)))
+        max_lines = max(2, _MAX_LINES // rows - 1)  # one line is for the times
+        width = max(1.0, min(room, max_lines / cell_aspect * aspect))
+        lines = min(max_lines, max(1, round(width * cell_aspect / aspect)))
         layouts.append((columns, (round(width), lines)))
     largest = max(width * lines for _, (width, lines) in layouts)
     return next((columns, size) for columns, size in layouts if size[0] * size[1] >= 0.7 * largest)
 
 
-def _blocks(pixels: Any, size: tuple[int, int], width: int) -> Iterator[Segment]:
-    """A row of pictures in half-blocks; uint8 (T, H, W, 3)."""
+def _blocks(pixels: Any, size: tuple[int, int], pitch: int) -> Iterator[Segment]:
+    """Yield a row of pictures in half-blocks; `pixels` are uint8 (T, H, W, 3)."""
     from PIL import Image
 
     box = (size[0], 2 * size[1])
     pictures = [Image.fromarray(frame).resize(box, Image.Resampling.BOX) for frame in pixels]
-    margin = " " * (width - size[0] + _GAP)
+    margin = " " * (pitch - size[0])
     for top in range(0, box[1], 2):
-        for place, picture in enumerate(pictures):
-            if place:
+        for number, picture in enumerate(pictures):
+            if number:
                 yield Segment(margin)
             for x in range(box[0]):
                 upper, lower = _colour(picture, x, top), _colour(picture, x, top + 1)
@@ -104,29 +141,27 @@ def _colour(picture: "Image", x: int, y: int) -> Color:
 
 
 def _pictures(
-    pixels: Any, size: tuple[int, int], width: int, protocol: str, cell: tuple[int, int]
+    pixels: Any, size: tuple[int, int], pitch: int, protocol: str, cell: tuple[int, int]
 ) -> Iterator[Segment]:
-    """A row of pictures in the terminal's own graphics; uint8 (T, H, W, 3).
+    """Yield a row of pictures in terminal graphics; `pixels` are uint8 (T, H, W, 3).
 
-    The lines are made first, with one to spare for a cursor that a terminal puts under a picture:
-    so nothing scrolls while the cursor goes back and forth between its saved place and the next.
+    Empty lines are printed first, one more than needed for terminals that leave the cursor under a
+    picture: so nothing scrolls while the cursor returns to its saved place for each picture.
     """
-    from pandacli.terminal.capabilities import escape_sequence
-
     lines = size[1] + 1
     yield _control("\n" * lines + f"\x1b[{lines}A\r\x1b7")
-    for place, frame in enumerate(pixels):
+    for number, frame in enumerate(pixels):
         picture = _boxed(frame, size, cell, exact=protocol == "sixel")
-        right = f"\x1b[{place * (width + _GAP)}C" if place else ""
+        right = f"\x1b[{number * pitch}C" if number else ""
         yield _control("\x1b8" + right + escape_sequence(protocol, picture, size))
     yield _control(f"\x1b8\x1b[{size[1]}B")
 
 
 def _boxed(pixels: Any, size: tuple[int, int], cell: tuple[int, int], *, exact: bool) -> "Image":
-    """One frame, (H, W, 3), in a transparent box of `size` cells: low in it, and not stretched."""
+    """Return one frame, (H, W, 3), at the bottom of a transparent box of `size` cells."""
     from PIL import Image
 
-    scale = 1 if exact else min(1, _ENOUGH_PIXELS / cell[0])
+    scale = 1 if exact else min(1, _MAX_CELL_PIXELS / cell[0])
     box = (round(size[0] * cell[0] * scale), round(size[1] * cell[1] * scale))
     picture = Image.fromarray(pixels)
     fit = min(box[0] / picture.width, box[1] / picture.height)
@@ -140,11 +175,143 @@ def _boxed(pixels: Any, size: tuple[int, int], cell: tuple[int, int], *, exact: 
 
 
 def _control(codes: str) -> Segment:
-    # Any control code makes Rich pass the text on as it is, and count no cells for it.
+    # Rich passes a segment with any control code on unchanged, and counts no cells for it
     return Segment(codes, None, [(ControlType.CARRIAGE_RETURN,)])
 
 
-def _captions(times: Sequence[str], picture: int, width: int) -> Iterator[Segment]:
-    text = "".join(time.center(picture).ljust(width + _GAP) for time in times)
+def _captions(times: Sequence[str], width: int, pitch: int) -> Iterator[Segment]:
+    text = "".join(time.center(width).ljust(pitch) for time in times)
     yield Segment(text.rstrip(), Style(dim=True))
     yield Segment.line()
+
+
+def graphics_protocol(variables: Mapping[str, str]) -> str | None:
+    """Return the protocol that a terminal's environment implies: kitty, iTerm2 or sixel.
+
+    Inside tmux and screen it is None.
+    """
+    term = variables.get("TERM", "")
+    program = variables.get("TERM_PROGRAM", "")
+    if "TMUX" in variables or term.startswith(("screen", "tmux")):
+        return None
+    for name, protocol in _BY_TERM.items():
+        if term.startswith(name):
+            return protocol
+    if "sixel" in term:
+        return "sixel"
+    if program in _BY_PROGRAM:
+        return _BY_PROGRAM[program]
+    if "KITTY_WINDOW_ID" in variables:
+        return "kitty"
+    return "iTerm2" if variables.get("LC_TERMINAL") == "iTerm2" else None
+
+
+def choose_protocol(
+    graphics: str, variables: Mapping[str, str], cell: tuple[int, int] | None
+) -> str:
+    """Return how to draw pictures: kitty, iterm2, sixel, blocks or none.
+
+    Args:
+        graphics: A value of `--graphics`; "auto" goes by `variables`.
+        variables: The environment.
+        cell: Width and height of a character cell in pixels; None if unknown.
+    """
+    if graphics != "auto":
+        return graphics
+    protocol = (graphics_protocol(variables) or "blocks").lower()
+    # a sixel picture is measured in pixels: with unknown cells it could cover its caption
+    return "blocks" if protocol == "sixel" and cell is None else protocol
+
+
+def cell_size(stream: TextIO) -> tuple[int, int] | None:
+    """Return the width and height of a terminal's character cell in pixels, if known."""
+    try:
+        import fcntl
+        import struct
+        import termios
+
+        answer = fcntl.ioctl(stream.fileno(), termios.TIOCGWINSZ, bytes(8))
+    except (ImportError, OSError, ValueError):  # Windows, no terminal, or not even a file
+        return None
+    lines, columns, width, height = struct.unpack("HHHH", answer)
+    if not (lines and columns and width >= columns and height >= lines):
+        return None
+    return width // columns, height // lines
+
+
+def escape_sequence(protocol: str, picture: "Image", cells: tuple[int, int]) -> str:
+    """Return the sequence that draws `picture` at the cursor.
+
+    Args:
+        protocol: kitty, iterm2 or sixel.
+        picture: RGBA.
+        cells: Columns and lines to fill; a sixel picture must already have their size in pixels.
+
+    Raises:
+        ValueError: There is no such protocol.
+    """
+    if protocol == "kitty":
+        return _kitty(picture, cells)
+    if protocol == "iterm2":
+        return _iterm2(picture, cells)
+    if protocol == "sixel":
+        return _sixel(picture)
+    raise ValueError(f"there is no protocol {protocol!r}")
+
+
+def _png(picture: "Image") -> bytes:
+    file = BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+def _kitty(picture: "Image", cells: tuple[int, int]) -> str:
+    data = standard_b64encode(_png(picture)).decode()
+    chunks = [data[at : at + _KITTY_CHUNK] for at in range(0, len(data), _KITTY_CHUNK)]
+    # a=T: send and show; f=100: PNG; q=2: no reply; C=1: leave the cursor where it is
+    keys = f"a=T,f=100,q=2,C=1,c={cells[0]},r={cells[1]},"
+    parts = []
+    for number, chunk in enumerate(chunks, 1):
+        parts.append(f"\x1b_G{keys}m={int(number < len(chunks))};{chunk}\x1b\\")
+        keys = "q=2,"
+    return "".join(parts)
+
+
+def _iterm2(picture: "Image", cells: tuple[int, int]) -> str:
+    png = _png(picture)
+    keys = f"inline=1;size={len(png)};width={cells[0]};height={cells[1]};preserveAspectRatio=0"
+    return f"\x1b]1337;File={keys}:{standard_b64encode(png).decode()}\x07"
+
+
+def _sixel(picture: "Image") -> str:
+    import numpy as np
+
+    paletted = picture.convert("RGB").quantize(_SIXEL_COLOURS)
+    indices = np.array(paletted)  # (H, W)
+    indices[np.asarray(picture.getchannel("A")) == 0] = _TRANSPARENT
+    palette = (paletted.getpalette() or [])[: 3 * _SIXEL_COLOURS]
+    colours = "".join(
+        "#{};2;{};{};{}".format(at // 3, *(round(v / 2.55) for v in palette[at : at + 3]))
+        for at in range(0, len(palette), 3)
+    )
+    bands = "-".join(_sixel_bands(indices))
+    # P2=1: pixels without a colour keep what is on the screen
+    return f'\x1bP0;1;0q"1;1;{picture.width};{picture.height}{colours}{bands}\x1b\\'
+
+
+def _sixel_bands(indices: "NDArray[np.uint8]") -> Iterator[str]:
+    """Yield bands of six rows: for each colour one byte per column, whose bits are the rows."""
+    import numpy as np
+
+    weights = (1 << np.arange(_SIXEL_BAND)).astype(np.uint8)
+    for top in range(0, len(indices), _SIXEL_BAND):
+        band = indices[top : top + _SIXEL_BAND]  # (6, W), the last one may be lower
+        colours = np.unique(band[band != _TRANSPARENT])
+        here = band == colours[:, None, None]  # (colours, 6, W)
+        rows = (here * weights[: len(band), None]).sum(axis=1, dtype=np.uint8) + 63
+        lines = (_RUN.sub(_repeat, row.tobytes()).decode() for row in rows)
+        yield "$".join(f"#{colour}{line}" for colour, line in zip(colours, lines, strict=True))
+
+
+def _repeat(run: re.Match[bytes]) -> bytes:
+    return b"!%d%s" % (len(run[0]), run[1])

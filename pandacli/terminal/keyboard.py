@@ -1,9 +1,11 @@
-"""What is typed while a program computes: kept off the screen, and not lost."""
+"""Echo of typed keys: off while the program computes, so that output stays clean; nothing is lost.
+
+Without `termios` (Windows) the echo stays as it is.
+"""
 
 import os
 import signal
 import sys
-import termios
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -11,38 +13,49 @@ from typing import Any
 
 @contextmanager
 def echo_off() -> Iterator[None]:
-    """Do not echo what is typed meanwhile; the next reader gets it as it was typed.
+    """Hide typed keys for the block; the next reader still gets them.
 
-    Ctrl-C still interrupts. Nothing is done where stdin, stdout and stderr are not all the
-    terminal (a pager behind the pipe has it then), or where a background job has no right to it.
+    Ctrl-C interrupts as usual. Does nothing if stdin, stdout and stderr are not all terminals (a
+    pager may be using it), or in a background job.
     """
-    if not all(stream is not None and stream.isatty() for stream in _streams()):
+    # not sys.stdout and sys.stderr, which a spinner replaces
+    streams = sys.stdin, sys.__stdout__, sys.__stderr__
+    if not all(stream is not None and stream.isatty() for stream in streams):
         yield
         return
 
     def hide(modes: list[Any]) -> None:
+        import termios
+
         modes[0] &= ~termios.ICRNL
         modes[3] &= ~(termios.ECHO | termios.ICANON)
 
-    with _modes(hide):
+    with _changed_modes(hide):
         yield
 
 
 @contextmanager
 def echo_on() -> Iterator[None]:
-    """Echo what is typed and take it line by line, also within `echo_off`."""
+    """Echo keys and read by line for the block, also within `echo_off`."""
 
     def show(modes: list[Any]) -> None:
+        import termios
+
         modes[0] |= termios.ICRNL
         modes[3] |= termios.ECHO | termios.ICANON
 
-    with _modes(show):
+    with _changed_modes(show):
         yield
 
 
 @contextmanager
-def _modes(change: Callable[[list[Any]], None]) -> Iterator[None]:
-    """Change the modes of the terminal at stdin for the block, if there is one."""
+def _changed_modes(change: Callable[[list[Any]], None]) -> Iterator[None]:
+    """Change the terminal modes of stdin for the block, if it is a terminal."""
+    try:
+        import termios
+    except ImportError:
+        yield
+        return
     try:
         stream = sys.stdin.fileno()
         before = termios.tcgetattr(stream)
@@ -52,27 +65,22 @@ def _modes(change: Callable[[list[Any]], None]) -> Iterator[None]:
     changed = [*before[:6], list(before[6])]
     change(changed)
 
-    def put(modes: list[Any]) -> None:
+    def apply(modes: list[Any]) -> None:
         with suppress(OSError, termios.error):
-            # the terminal would stop a background job that touches it
+            # a background job would be stopped
             if os.tcgetpgrp(stream) == os.getpgrp():
                 termios.tcsetattr(stream, termios.TCSANOW, modes)
 
     def continued(*_: object) -> None:
-        # the shell has its own modes while the program is stopped by Ctrl-Z; a prompt echoes itself
+        # after Ctrl-Z the shell has restored its own modes
         with suppress(termios.error):
             if termios.tcgetattr(stream)[3] & termios.ECHO:
-                put(changed)
+                apply(changed)
 
     earlier = signal.signal(signal.SIGCONT, continued)
     try:
-        put(changed)
+        apply(changed)
         yield
     finally:
         signal.signal(signal.SIGCONT, earlier)
-        put(before)
-
-
-def _streams() -> tuple[Any, Any, Any]:
-    # not sys.stdout and sys.stderr, which a spinner replaces while it turns
-    return sys.stdin, sys.__stdout__, sys.__stderr__
+        apply(before)

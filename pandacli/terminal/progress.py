@@ -1,4 +1,4 @@
-"""How far something long has come: bars on a terminal, a line for each file elsewhere."""
+"""Progress of downloads and conversions: bars on a terminal, a line per file elsewhere."""
 
 from collections.abc import Callable
 from types import TracebackType
@@ -17,8 +17,8 @@ from rich.table import Column
 from rich.text import Text
 
 from pandacli.terminal.console import Screen
-from pandacli.terminal.report import size
 from pandacli.terminal.text import sanitize_line
+from pandacli.units import size
 
 Advance = Callable[[int], None]
 
@@ -26,22 +26,19 @@ _QUANTISING = "quantising"
 
 
 class Bars:
-    """The progress of a download, or of a conversion, on stderr.
+    """Progress of a download or a conversion, on stderr; a context manager.
 
-    Used as a context manager. With `--quiet` it shows nothing.
-
-    Args:
-        screen: Where it is shown.
+    With `--quiet` it shows nothing.
     """
 
     def __init__(self, screen: Screen) -> None:
         self.screen = screen
-        self._drawn = _new_progress(screen) if screen.animates else None
+        self._progress = _progress_columns(screen) if screen.animates else None
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:
-        if self._drawn:
-            self._drawn.start()
+        if self._progress:
+            self._progress.start()
         return self
 
     def __exit__(
@@ -50,62 +47,62 @@ class Bars:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._drawn:
-            self._drawn.stop()
+        if self._progress:
+            self._progress.stop()
 
     def downloading(self, name: str, total: int, done: int) -> Advance:
-        """A file of `total` bytes begins to come, `done` of which are here already."""
-        if self._drawn is None:
+        """Start a file of `total` bytes, `done` of which are here already."""
+        if self._progress is None:
             resumed = f", going on after {size(done)}" if done else ""
             self.screen.notice(f"downloading {name}, {size(total)}{resumed}")
         return self._row(name, "", total, done)
 
     def checking(self, name: str, total: int) -> Advance:
-        """A file of `total` bytes begins to be compared with its published digest."""
+        """Start to verify the digest of a file of `total` bytes."""
         return self._row(name, "check", total, 0)
 
     def replacing(self, name: str) -> None:
-        """A file that is here is not what was published, and is to be downloaded again."""
+        """Report a file whose digest is wrong."""
         self.screen.notice(f"{name} is damaged here; it is downloaded again")
 
     def converting(self, done: int, total: int) -> None:
-        """`done` of the `total` steps of a conversion are over."""
-        if self._drawn is None:
+        """Report a conversion after `done` of `total` steps."""
+        if self._progress is None:
             if not self._tasks:
                 self.screen.notice("quantising; this is done once")
                 self._tasks[_QUANTISING] = TaskID(0)
             return
         if not self._tasks:
             self._row(_QUANTISING, _QUANTISING, total, 0)
-        self._drawn.update(self._tasks[_QUANTISING], completed=done, total=total)
+        self._progress.update(self._tasks[_QUANTISING], completed=done, total=total)
 
     def _row(self, name: str, doing: str, total: int, done: int) -> Advance:
-        """The row of a file begins anew, with other work to show."""
-        drawn = self._drawn
-        if drawn is None:
+        """Add or restart the row of a file."""
+        progress = self._progress
+        if progress is None:
             return lambda _: None
         if name not in self._tasks:
-            self._tasks[name] = drawn.add_task(sanitize_line(name), total=total, doing=doing)
+            self._tasks[name] = progress.add_task(sanitize_line(name), total=total, doing=doing)
         task = self._tasks[name]
-        drawn.reset(task, total=total, completed=done, doing=doing)
-        return lambda more: drawn.advance(task, more)
+        progress.reset(task, total=total, completed=done, doing=doing)
+        return lambda more: progress.advance(task, more)
 
 
 class _Amount(DownloadColumn):
-    """Bytes; of work that is not counted in bytes, the share that is done."""
+    """Bytes; percent of a conversion."""
 
     def render(self, task: Task) -> Text:
-        """Returns the cell of a row."""
+        """Render the cell of a row."""
         if task.fields["doing"] == _QUANTISING:
             return Text(f"{int(task.percentage)} %", style="progress.download")
         return super().render(task)
 
 
-class _Pace(ProgressColumn):
-    """Bytes a second and the time left; at the end, whether the file was checked."""
+class _Speed(ProgressColumn):
+    """Bytes per second and time left, or whether the digest is verified."""
 
     def render(self, task: Task) -> Text:
-        """Returns the cell of a row."""
+        """Render the cell of a row."""
         doing = task.fields["doing"]
         if doing == "check":
             return Text("checked" if task.finished else "checking")
@@ -117,13 +114,13 @@ class _Pace(ProgressColumn):
         return Text(f"{speed}{left}")
 
 
-def _new_progress(screen: Screen) -> Progress:
+def _progress_columns(screen: Screen) -> Progress:
     one_line = Column(no_wrap=True, overflow="ellipsis")
     return Progress(
         TextColumn("{task.description}", markup=False, table_column=one_line),
         BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=8)),
         _Amount(),
-        _Pace(table_column=Column(no_wrap=True, min_width=17)),
+        _Speed(table_column=Column(no_wrap=True, min_width=17)),
         console=screen.err,
         expand=True,
     )

@@ -1,383 +1,244 @@
-"""The conversation in a terminal."""
+"""The loop of `panda chat`: on a terminal (`Repl`), and line by line over a pipe."""
 
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
-from dataclasses import asdict
-from pathlib import Path
+from contextlib import closing, contextmanager, suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-from pandacli.chat.chat import count_turns, too_long
-from pandacli.chat.transcript import (
-    check_transcript_path,
-    read_transcript,
-    write_transcript,
-)
+from pandacli.chat.chat import count_turns, dropped_turns_notice
 from pandacli.errors import PandaError, UsageError
-from pandacli.terminal.console import encodes
-from pandacli.terminal.frame_list import clip_line
+from pandacli.terminal.console import can_encode
 from pandacli.terminal.report import (
     Stopwatch,
+    clip_line,
     placement_notice,
     sparse_sampling_notice,
     truncation_notice,
 )
-from pandacli.terminal.slash_commands import COMMANDS, WAYS_OUT, file_named, parse
-from pandacli.terminal.text import Wrapped, sanitize, sanitize_line
-from pandacli.video.clip import Clip, parse_time
+from pandacli.terminal.slash_commands import EXIT_WORDS, parse
+from pandacli.terminal.text import WordWrapper, sanitize, sanitize_line
 
 if TYPE_CHECKING:
     from pandacli.chat.chat import Chat, SampledClip
     from pandacli.inference.answer import Stats
     from pandacli.terminal.console import Screen
     from pandacli.terminal.prompt import Prompt
-    from pandacli.video import Frames
+    from pandacli.video import Clip, Frames
 
-_EXAMPLES = {"max_tokens": "2048", "temperature": "0.2", "seed": "1"}
-_AGAIN = 1.0
-"""Seconds after an interruption in which another Ctrl-C still means the same."""
+_DOUBLE_PRESS = 1.0
+"""Seconds after an interrupt in which another Ctrl-C counts as the same."""
 
 
-class Look(Protocol):
+class Sample(Protocol):
     """Samples the frames of a clip."""
 
-    def __call__(self, clip: Clip, *, num_frames: int) -> "SampledClip":
-        """Returns what is looked at."""
+    def __call__(self, clip: "Clip", *, num_frames: int) -> "SampledClip":
+        """Return the clip with its frames."""
 
 
 class Repl:
-    """Reads what the user types, and answers, until they leave.
+    """Reads questions and slash commands until the user leaves.
 
     Args:
-        talk: The conversation.
-        prompt: Where is typed.
-        screen: Where is shown.
-        look: Samples the frames of another clip.
-        read: Of each setting of `/set`, and of the number of frames, what makes its value of a
-            text; raises UsageError.
-        quant: What the user asked for.
-        pictures: Whether frames are drawn when a clip is opened.
-        stats: Whether what an answer cost is shown under it.
+        chat: The conversation.
+        prompt: Reads a line.
+        screen: Shows answers and notes.
+        sample: Samples the frames of another clip.
+        parsers: For each option of `/set`, and for "frames", what parses and checks its value;
+            raises UsageError.
+        quant: The quantisation the user asked for.
+        pictures: Draw the frames whenever a clip is opened.
+        stats: Show stats under each answer.
     """
 
     def __init__(
         self,
-        talk: "Chat",
+        chat: "Chat",
         prompt: "Prompt",
         screen: "Screen",
-        look: Look,
-        read: Mapping[str, Callable[[str], Any]],
+        sample: Sample,
+        parsers: Mapping[str, Callable[[str], Any]],
         *,
         quant: str = "auto",
         pictures: bool = True,
         stats: bool = False,
     ) -> None:
-        self._talk, self._prompt, self._screen = talk, prompt, screen
-        self._look, self._read = look, read
+        self.chat, self.screen, self.sample, self.parsers = chat, screen, sample, parsers
+        self._prompt = prompt
         self._quant, self._pictures, self._stats = quant, pictures, stats
         self._last: tuple[Stats, Frames, Stopwatch] | None = None
-        talk.changed = prompt.refresh
         self._announced = False
-        self._stopped = -_AGAIN
-        self._asking = False
+        self._interrupted = -_DOUBLE_PRESS
+        self._answering = False
         self._leaving = False
+        chat.on_change = prompt.refresh
 
     def run(self) -> None:
-        """Chat.
+        """Run until the user leaves.
 
         Raises:
             PandaError: The model cannot be loaded.
         """
-        if not self._screen.quiet:
-            self._show_clip()
-            model = self._talk.model
-            self._screen.note(f"Loading {model}. Type your question now; /help for commands.")
-        if self._talk.turns:
-            self._show_turns()
-        going_on = True
-        while going_on:
+        if not self.screen.quiet:
+            self.show_clip()
+            model = self.chat.model
+            self.screen.note(f"Loading {model}. Type your question now; /help for commands.")
+        if self.chat.turns:
+            self.show_turns()
+        running = True
+        while running:
             try:
-                going_on = self._take_turn()
+                running = self._handle_line()
             except KeyboardInterrupt:
-                with _undisturbed():
-                    self._stopped = monotonic()
-                    self._screen.note("stopped", above=not self._asking)
+                with _sigint_ignored():
+                    self._interrupted = monotonic()
+                    self.screen.note("stopped", above=not self._answering)
             except PandaError as error:
-                if error is not self._talk.error:
-                    self._complain(error)
-            with _undisturbed():
-                self._keep()
-            if going_on and (failure := self._talk.error) is not None:
-                self._turn_back(failure)
+                if error is not self.chat.error:
+                    self._show_error(error)
+            with _sigint_ignored():
+                save_log(self.chat, self.screen)
+            if running and (failure := self.chat.error) is not None:
+                self._recover(failure)
 
-    def _take_turn(self) -> bool:
-        """Read a line and do what it asks for; whether to go on."""
-        self._asking = False
+    def _handle_line(self) -> bool:
+        """Read a line and act on it; whether to continue."""
+        self._answering = False
         try:
             line = self._prompt.read()
         except EOFError:
             return False
         except KeyboardInterrupt:
-            if monotonic() - self._stopped < _AGAIN:
+            if monotonic() - self._interrupted < _DOUBLE_PRESS:
                 return True
             if not self._leaving:
-                self._screen.note("press Ctrl-C again to leave, or Ctrl-D")
+                self.screen.note("press Ctrl-C again to leave, or Ctrl-D")
             self._leaving = not self._leaving
             return self._leaving
         self._leaving = False
-        if line.startswith("/") or line.strip().lower() in WAYS_OUT:
-            return self._obey(*parse(line))
-        if line.strip():
-            self._ask(line.strip())
+        question = line.strip()
+        if line.startswith("/") or question.lower() in EXIT_WORDS:
+            command, argument = parse(line)
+            try:
+                command.run(self, argument)
+            except EOFError:
+                return False
+        elif question:
+            self.ask(question)
         return True
 
-    def _turn_back(self, failure: BaseException) -> None:
-        """Go back to the clip before, where the model cannot take another one.
+    def _recover(self, failure: BaseException) -> None:
+        """Return to the previous clip if the model cannot hold this one.
 
         Raises:
-            PandaError: There is none; no question can be answered.
+            BaseException: `failure`, where there is no previous clip.
         """
-        if not isinstance(failure, PandaError) or not self._talk.turn_back():
+        if not isinstance(failure, PandaError) or not self.chat.reopen_previous():
             raise failure
-        self._complain(failure)
-        subject = self._talk.subject
-        self._screen.note(f"back to {clip_line(subject.clip, subject.frames.info)}")
+        self._show_error(failure)
+        clip = self.chat.clip
+        self.screen.note(f"back to {clip_line(clip.source, clip.frames.info)}")
 
-    def _complain(self, error: PandaError) -> None:
+    def _show_error(self, error: PandaError) -> None:
         hint = error.hint
         for option, word in (("--from", "FROM"), ("--to", "TO"), ("--frames", "/frames")):
             hint = hint and hint.replace(option, word)
-        self._screen.error(error.message, hint, command=error.command)
+        self.screen.error(error.message, hint, command=error.command)
 
-    def _ask(self, question: str) -> None:
-        self._asking = True  # and so no ^C is echoed
-        talk, forgotten = self._talk, self._talk.forgotten
+    def ask(self, question: str) -> None:
+        """Ask a question and stream its answer."""
+        self._answering = True  # the terminal echoes no ^C now
+        chat, dropped = self.chat, self.chat.dropped
         watch = Stopwatch()
         with watch.measure("model and clip"):
-            self._wait()
+            wait_until_ready(chat, self.screen)
+        if not self._announced and chat.error is None:
+            self._announced = True
+            show_placement(chat, self.screen, self._quant)
         watch.start_answer()
-        stream = talk.ask(question)
+        stream = chat.ask(question)
         try:
             with closing(stream):
-                if talk.forgotten > forgotten:
-                    self._screen.notice(too_long(talk.forgotten))
+                if chat.dropped > dropped:
+                    self.screen.notice(dropped_turns_notice(chat.dropped))
                 self._stream(stream)
         finally:
             if stream.stats is not None:
-                self._last = stream.stats, talk.subject.frames, watch
-        talk.remember()
-        if sentence := truncation_notice(
-            stream.answer, talk.manner.max_tokens, "see /set max-tokens"
-        ):
-            self._screen.notice(sentence)
+                self._last = stream.stats, chat.clip.frames, watch
+        chat.start_saving_prefix()
+        most = chat.options.max_tokens
+        if sentence := truncation_notice(stream.answer, most, "see /set max-tokens"):
+            self.screen.notice(sentence)
         if self._stats:
-            self._show_stats()
+            self.show_stats()
 
     def _stream(self, pieces: Iterable[str]) -> None:
-        """Show an answer; where it is cut, the line ends with what there is of it."""
-        words = Wrapped(lambda: self._screen.out.width)
-        try:
-            # what is spelt out takes more room than it did
-            self._screen.stream(words.lines(map(sanitize, pieces)))
+        """Show an answer; an interrupted one ends its line with the unfinished word."""
+        words = WordWrapper(lambda: self.screen.out.width)
+        try:  # sanitized before it is wrapped: an escaped character is wider
+            self.screen.stream(words.lines(map(sanitize, pieces)))
         except (KeyboardInterrupt, PandaError):
-            if words.begun:
-                with _undisturbed():
-                    self._screen.line(words.rest())
+            if words.in_line:
+                with _sigint_ignored():
+                    self.screen.line(words.flush())
             raise
 
-    def _wait(self) -> None:
-        """Show what is being made ready until it is."""
-        talk = self._talk
-        if not talk.wait(0):
-            with self._screen.status(talk.doing) as say:
-                while not talk.wait(0.2):
-                    say(talk.doing)
-        if not self._announced and talk.error is None:
-            self._announced = True
-            if chosen := placement_notice(talk.panda.result(), self._quant):
-                self._screen.notice(f"{talk.model} runs {chosen}")
-
-    def _keep(self) -> None:
-        try:
-            self._talk.keep()
-        except PandaError as error:
-            self._screen.notice(f"the conversation is not kept: {error.message}")
-
-    def _obey(self, name: str, rest: str) -> bool:
-        """Do what a command asks for; whether to go on."""
-        match name:
-            case "/exit":
-                return False
-            case "/help":
-                width = max(len(command.usage) for command in COMMANDS.values())
-                for command in COMMANDS.values():
-                    line = f"{command.usage:<{width}}  {command.does}"
-                    self._screen.note(line, indent=width + 2)
-                self._screen.note("Enter asks, Alt-Enter begins a new line, Ctrl-C stops an answer")
-            case "/frames":
-                self._frames(rest)
-            case "/clip":
-                self._turn_to(self._part(rest.split()), self._talk.subject.num_frames)
-            case "/video":
-                self._turn_to(Clip(file_named(rest)), self._talk.subject.num_frames)
-            case "/undo":
-                turn = self._talk.undo()
-                self._screen.note(f"took back: {turn.question}" if turn else "nothing to undo")
-            case "/retry":
-                self._retry()
-            case "/reset":
-                self._talk.replace([])
-                self._screen.note("forgotten; the clip stays")
-            case "/set":
-                self._set(rest)
-            case "/stats":
-                self._show_stats()
-            case "/save":
-                self._save(file_named(rest))
-            case "/load":
-                self._load(file_named(rest))
-        return True
-
-    def _frames(self, rest: str) -> None:
-        if not rest:
-            self._screen.frames(self._talk.subject.seen)
-            return
-        word, _, name = rest.partition(" ")
-        if not name and word != "save":
-            self._talk.turn_to(self._look(self._talk.subject.clip, num_frames=self._count(word)))
-            self._show_clip()
-            return
-        if word != "save" or not name.strip():
-            raise UsageError(f"usage: {COMMANDS['/frames'].usage}")
-        path = file_named(name.strip())
-        from pandacli.terminal.contact_sheet import check_sheet_path, contact_sheet, save_sheet
-
-        subject = self._talk.subject
-        check_sheet_path(path, subject.clip.path)
-        there = path.exists()
-        if not self._screen.confirm_overwrite(path):
-            return
-        save_sheet(contact_sheet(subject.seen), path, replace=there)
-        self._screen.note(f"saved {path}")
-
-    def _count(self, word: str) -> int:
-        """How many frames are asked for."""
-        if not word.lstrip("-").isdecimal():
-            raise UsageError(f"usage: {COMMANDS['/frames'].usage}")
-        count: int = self._read["frames"](word)
-        return count
-
-    def _part(self, times: list[str]) -> Clip:
-        if len(times) > 2:
-            raise UsageError(f"usage: {COMMANDS['/clip'].usage}")
-        return Clip(self._talk.subject.clip.path, *map(parse_time, times))
-
-    def _turn_to(self, clip: Clip, num_frames: int) -> None:
-        """Chat about another clip; the user says whether what was said stays."""
-        subject = self._look(clip, num_frames=num_frames)
-        if turns := len(self._talk.turns):
+    def switch_clip(self, clip: "Clip") -> None:
+        """Open another clip, after asking whether to keep the turns."""
+        sampled = self.sample(clip, num_frames=self.chat.clip.num_frames)
+        if count := len(self.chat.turns):
             try:
-                keep = self._screen.ask_yes_no(
-                    f"keep the conversation ({count_turns(turns)})? Ctrl-C cancels"
+                keep = self.screen.ask_yes_no(
+                    f"keep the conversation ({count_turns(count)})? Ctrl-C cancels"
                 )
             except KeyboardInterrupt:
-                self._screen.error_line("")
+                self.screen.error_line("")
                 keep = None
             if keep is None:
-                self._screen.note(f"still on {self._talk.subject.clip.path.name}")
+                self.screen.note(f"still on {self.chat.clip.source.path.name}")
                 return
             if not keep:
-                self._talk.replace([])
-        self._talk.turn_to(subject)
-        self._show_clip()
+                self.chat.replace_turns([])
+        self.chat.open_clip(sampled)
+        self.show_clip()
 
-    def _retry(self) -> None:
-        turn = self._talk.undo()
-        if turn is None:
-            self._screen.note("nothing to ask again")
-            return
-        turns = len(self._talk.turns)
-        self._screen.question(turn.question)
-        try:
-            self._ask(turn.question)
-        finally:
-            if len(self._talk.turns) == turns:  # stopped before the first word
-                self._talk.turns.append(turn)
-        if self._talk.turns[-1] == turn and self._talk.manner.temperature == 0:
-            self._screen.note("at temperature 0 it is always the same: /set temperature 0.7")
-
-    def _set(self, rest: str) -> None:
-        manner = asdict(self._talk.manner)
-        name, _, value = rest.partition(" ")
-        name = name.lower().replace("_", "-")
-        if not rest:
-            for field, current in manner.items():
-                self._screen.note(f"{_dashed(field):<12} {'-' if current is None else current}")
-            return
-        field = name.replace("-", "_")
-        if field not in manner:
-            raise UsageError(f"there is no {name}; /set changes {', '.join(map(_dashed, manner))}")
-        if not value.strip():
-            now = "not set" if manner[field] is None else f"{manner[field]}"
-            self._screen.note(f"{name} is {now}; to change it: /set {name} {_EXAMPLES[field]}")
-            return
-        setattr(self._talk.manner, field, self._read[name](value.strip()))
-
-    def _show_stats(self) -> None:
-        if self._last is None:
-            self._screen.note("no answer yet")
-            return
-        self._screen.stats(*self._last)
-        if tokens := self._talk.tokens():
-            self._screen.note(f"the context holds {tokens[0]:,} of {tokens[1]:,} tokens")
-
-    def _save(self, path: Path) -> None:
-        check_transcript_path(path)
-        turns = len(self._talk.turns)
-        if not turns:
-            raise UsageError("nothing has been said yet")
-        if os.path.isdir(path):  # noqa: PTH112  (a name that cannot be is told below)
-            raise UsageError(f"{path} is a folder", "name a file in it")
-        if not self._screen.confirm_overwrite(path):
-            return
-        write_transcript(self._talk.transcript(), path)
-        self._screen.note(f"saved {count_turns(turns)} to {path}")
-
-    def _load(self, path: Path) -> None:
-        transcript = read_transcript(path)
-        self._talk.replace(transcript.turns)
-        self._show_turns()
-        if Path(transcript.video) != self._talk.subject.clip.path.absolute():
-            self._screen.notice(f"that was about {transcript.video}; /video goes there")
-
-    def _show_clip(self) -> None:
-        subject = self._talk.subject
-        self._screen.note(clip_line(subject.clip, subject.frames.info))
-        for sentence in subject.frames.notices:
-            self._screen.notice(sentence)
-        if sparse := sparse_sampling_notice(subject.frames, "/clip FROM TO looks closer"):
-            self._screen.notice(sparse)
+    def show_clip(self) -> None:
+        """Show what clip is open, with its frames."""
+        clip = self.chat.clip
+        self.screen.note(clip_line(clip.source, clip.frames.info))
+        for sentence in clip.frames.notices:
+            self.screen.notice(sentence)
+        if sparse := sparse_sampling_notice(clip.frames, "/clip FROM TO looks closer"):
+            self.screen.notice(sparse)
         if self._pictures:
-            self._screen.frames(subject.seen)
+            self.screen.frames(clip.model_frames)
 
-    def _show_turns(self) -> None:
-        """The last turns, so that the user sees where the conversation stands."""
-        turns = self._talk.turns
+    def show_turns(self) -> None:
+        """Show the last two turns of an earlier conversation."""
+        turns = self.chat.turns
         if len(turns) > 2:
-            self._screen.note(f"({count_turns(len(turns) - 2)} before)")
+            self.screen.note(f"({count_turns(len(turns) - 2)} before)")
         for turn in turns[-2:]:
-            self._screen.question(turn.question)
+            self.screen.question(turn.question)
             self._stream([turn.answer])
             if turn.finish_reason == "interrupted":
-                self._screen.note("(interrupted)")
+                self.screen.note("(interrupted)")
+
+    def show_stats(self) -> None:
+        """Show the stats of the last answer and how full the context is."""
+        if self._last is None:
+            self.screen.note("no answer yet")
+            return
+        self.screen.stats(*self._last)
+        if tokens := self.chat.tokens():
+            self.screen.note(f"the context holds {tokens[0]:,} of {tokens[1]:,} tokens")
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Let no Ctrl-C come between what has to be finished; who presses it once often does twice."""
+def _sigint_ignored() -> Iterator[None]:
+    """Ignore Ctrl-C for the block: it is often pressed twice."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
@@ -385,20 +246,117 @@ def _undisturbed() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _dashed(field: str) -> str:
-    return field.replace("_", "-")
-
-
-def toolbar(talk: "Chat") -> str:
-    """What stands under the prompt: the model, and how full its context is."""
-    dot = "·" if encodes(sys.stdout, "·") else "-"
-    more = "…" if encodes(sys.stdout, "…") else "..."
-    words = [sanitize_line(talk.model)]
-    if talk.doing:
-        words.append(f"{sanitize_line(talk.doing)}{more}")
-    elif tokens := talk.tokens():
-        panda = talk.panda.result()
+def toolbar(chat: "Chat") -> str:
+    """Return the line under the prompt: the model, and how full its context is."""
+    dot = "·" if can_encode(sys.stdout, "·") else "-"
+    ellipsis = "…" if can_encode(sys.stdout, "…") else "..."
+    parts = [sanitize_line(chat.model)]
+    if chat.status:
+        parts.append(f"{sanitize_line(chat.status)}{ellipsis}")
+    elif tokens := chat.tokens():
+        panda = chat.panda.result()
         if panda.quant != "none":
-            words.append(f"{panda.quant} {panda.engine}")
-        words.append(f"{tokens[0]:,} of {tokens[1]:,} tokens")
-    return " " + f" {dot} ".join(words)
+            parts.append(f"{panda.quant} {panda.engine}")
+        parts.append(f"{tokens[0]:,} of {tokens[1]:,} tokens")
+    return " " + f" {dot} ".join(parts)
+
+
+def wait_until_ready(chat: "Chat", screen: "Screen") -> None:
+    """Wait for model and prefix, showing what is loading."""
+    if not chat.wait(0):
+        with screen.status(chat.status) as say:
+            while not chat.wait(0.2):
+                say(chat.status)
+
+
+def show_placement(chat: "Chat", screen: "Screen", quant: str) -> None:
+    """Say how and where the model runs, if that was chosen for the user."""
+    if chosen := placement_notice(chat.panda.result(), quant):
+        screen.notice(f"{chat.model} runs {chosen}")
+
+
+def save_log(chat: "Chat", screen: "Screen") -> None:
+    """Save the conversation; a failure is a notice."""
+    try:
+        chat.save_log()
+    except PandaError as error:
+        screen.notice(f"the conversation is not kept: {error.message}")
+
+
+def answer_lines(
+    chat: "Chat",
+    screen: "Screen",
+    *,
+    quant: str = "auto",
+    stats: bool = False,
+    watch: Stopwatch | None = None,
+) -> None:
+    """Answer each line of standard input with one line, as turns of one conversation.
+
+    Args:
+        chat: The conversation.
+        screen: Prints the answers.
+        quant: The quantisation the user asked for.
+        stats: Show stats on stderr.
+        watch: Measures the wait for the first answer; None to start now.
+
+    Raises:
+        PandaError: A question cannot be answered; earlier answers have been printed.
+    """
+    if sys.stdin is None:
+        raise UsageError("standard input is closed")
+    if sys.stdin.isatty():
+        screen.notice("type a question a line; Ctrl-D ends")
+    announced = False
+    watch = watch or Stopwatch()
+    questions = _read_questions(sys.stdin.buffer)
+    while True:
+        with watch.paused():
+            question = next(questions, None)
+        if question is None:
+            return
+        with watch.measure("model and clip"):
+            wait_until_ready(chat, screen)
+        watch.start_answer()
+        dropped = chat.dropped
+        try:
+            with closing(chat.ask(question)) as stream:
+                if not announced:
+                    show_placement(chat, screen, quant)
+                announced = True
+                if chat.dropped > dropped:
+                    screen.notice(dropped_turns_notice(chat.dropped))
+                screen.stream(stream, one_line=True)
+        finally:
+            save_log(chat, screen)
+        answer = stream.answer
+        if sentence := truncation_notice(answer, chat.options.max_tokens, "raise --max-tokens"):
+            screen.notice(sentence)
+        if stats:
+            screen.stats(answer.stats, chat.clip.frames, watch)
+        watch.end_answer()
+
+
+def _read_questions(lines: BinaryIO) -> Iterator[str]:
+    """Yield the questions of standard input, up to an exit word.
+
+    Raises:
+        UsageError: A line is not UTF-8, or is a slash command.
+    """
+    for number, line in enumerate(lines, 1):
+        try:
+            text = line.decode()
+        except UnicodeDecodeError as error:
+            raise UsageError("a question on standard input is not UTF-8 text") from error
+        if text.strip().lower() in EXIT_WORDS:
+            return
+        if text.startswith("/"):
+            with suppress(UsageError):
+                if parse(text)[0].name == "/exit":
+                    return
+            raise UsageError(
+                f"line {number}: {text.strip()} works only where input and output are a terminal",
+                "a question that begins with / needs a space in front",
+            )
+        if question := text.strip():
+            yield question

@@ -1,4 +1,4 @@
-"""What an answer cost and what it looked at: as rows for people, as JSON for programs."""
+"""What an answer looked at and cost: lines and rows for people, JSON for programs."""
 
 import json
 import sys
@@ -8,30 +8,34 @@ from dataclasses import asdict
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from pandacli.terminal.text import sanitize_json
-from pandacli.units import size as size
-from pandacli.video.clip import format_time, format_times
+from pandacli.terminal.text import sanitize_json, sanitize_line
+from pandacli.units import size
+from pandacli.video.clip import Clip, format_time, format_times
 
 if TYPE_CHECKING:
     from pandacli.inference import Answer, Panda
     from pandacli.inference.answer import Stats
-    from pandacli.video import Frames
+    from pandacli.video import Frames, VideoInfo
 
-_WORTH_SAYING = 0.05  # seconds
-_LONG_STEP = 10.0  # seconds between two frames
+_SHOWN_WAIT = 0.05  # seconds: shorter waits are not listed
+_SPARSE_STEP = 10.0  # seconds between frames from which a notice is due
+
+
+def json_text(record: Any, *, pretty: bool = False) -> str:
+    """Return JSON for stdout, on one line or indented; safe on a terminal, in stdout's encoding."""
+    encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
+    ascii_only = not encoding.startswith("utf")
+    return sanitize_json(json.dumps(record, indent=2 if pretty else None, ensure_ascii=ascii_only))
 
 
 def answers_json(
     video: str, model: str, frames: "Frames", answers: Sequence["Answer"], *, pretty: bool
 ) -> str:
-    """Returns one JSON object with the frames looked at and every answer."""
+    """Return one JSON object with the sampled frames and every answer."""
     record = {
         "video": video,
         "model": model,
-        "frames": [
-            {"index": int(index), "time": round(float(time), 6)}
-            for index, time in zip(frames.indices, frames.times, strict=True)
-        ],
+        "frames": _frame_records(frames),
         "answers": [
             {
                 "question": answer.question,
@@ -48,21 +52,70 @@ def answers_json(
     return json_text(record, pretty=pretty)
 
 
-def json_text(record: Any, *, pretty: bool = False) -> str:
-    """Returns JSON for stdout, on one line or indented, on which no terminal can be made to act.
+def frames_json(
+    video: str, clip: Clip, frames: "Frames", canvas: dict[str, int], *, pretty: bool
+) -> str:
+    """Return one JSON object: the file, the range, the canvas and every frame.
 
-    It is in the characters that stdout can take; what is left of them is escaped.
+    Args:
+        video: The file as the user named it.
+        clip: The range asked for; open ends become those of the file.
+        frames: The sampled frames.
+        canvas: Sizes in pixels, passed through.
+        pretty: Indent.
     """
-    encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
-    ascii_only = not encoding.startswith("utf")
-    return sanitize_json(json.dumps(record, indent=2 if pretty else None, ensure_ascii=ascii_only))
+    info = frames.info
+    end = info.duration if clip.end is None else min(clip.end, info.duration)
+    record = {
+        "video": video,
+        "width": info.width,
+        "height": info.height,
+        "duration": round(info.duration, 6),
+        "fps": round(info.fps, 6),
+        "frame_count": info.frame_count,
+        "codec": info.codec,
+        "range": {"from": round(clip.start or 0.0, 6), "to": round(end, 6)},
+        "canvas": canvas,
+        "frames": _frame_records(frames),
+    }
+    return json_text(record, pretty=pretty)
+
+
+def _frame_records(frames: "Frames") -> list[dict[str, Any]]:
+    return [
+        {"index": int(index), "time": round(float(time), 6)}
+        for index, time in zip(frames.indices, frames.times, strict=True)
+    ]
+
+
+def frame_lines(frames: "Frames") -> list[str]:
+    """Return a line per frame: its index in the file, a tab, its time."""
+    times = format_times(frames.times)
+    return [f"{index}\t{time}" for index, time in zip(frames.indices, times, strict=True)]
+
+
+def frame_times(frames: "Frames") -> str:
+    """Return the times of the frames, separated by commas."""
+    return ", ".join(format_times(frames.times))
+
+
+def clip_line(clip: Clip, info: "VideoInfo") -> str:
+    """Return a clip in one line: name, range, duration, size, frame rate and codec."""
+    length = format_time(info.duration)
+    if clip.start is not None or clip.end is not None:
+        end = "the end" if clip.end is None else format_time(clip.end)
+        length = f"{format_time(clip.start or 0.0)} to {end} of {length}"
+    return (
+        f"{sanitize_line(clip.path.name)}: {length}, {info.width}x{info.height}, "
+        f"{info.fps:.4g} fps, {info.codec}"
+    )
 
 
 class Stopwatch:
-    """What a user waits for until an answer begins, in seconds of the clock on the wall.
+    """Wall-clock time a user waits for the first token, by cause.
 
     Args:
-        since: When the waiting began, on the clock of `perf_counter`; None for now.
+        since: When the wait began, on the clock of `perf_counter`; None for now.
     """
 
     def __init__(self, since: float | None = None) -> None:
@@ -71,17 +124,17 @@ class Stopwatch:
         self._before = 0.0
 
     @contextmanager
-    def measure(self, what: str) -> Iterator[None]:
-        """The time of the block is spent on `what`."""
+    def measure(self, cause: str) -> Iterator[None]:
+        """Count the time of the block under `cause`."""
         began = perf_counter()
         try:
             yield
         finally:
-            self._parts[what] = self._parts.get(what, 0.0) + perf_counter() - began
+            self._parts[cause] = self._parts.get(cause, 0.0) + perf_counter() - began
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """The time of the block does not count, such as that in which the user types."""
+        """Do not count the time of the block, such as the user's typing."""
         began = perf_counter()
         try:
             yield
@@ -89,54 +142,48 @@ class Stopwatch:
             self._since += perf_counter() - began
 
     def start_answer(self) -> None:
-        """A question goes to the model now."""
+        """Mark that the question goes to the model; its stats take over from here."""
         self._before = perf_counter() - self._since
 
     def end_answer(self) -> None:
-        """An answer is over: what was waited for before it does not count for the next."""
+        """Reset, so that the next answer is not charged for earlier waits."""
         self._since, self._before, self._parts = perf_counter(), 0.0, {}
 
     def first_token(self, stats: "Stats") -> str:
-        """Returns how long the first token took, and what it was waited for."""
+        """Return the time to the first token and its causes."""
         whole = self._before + stats.first_token_seconds
         parts = self._parts | {"prefill": stats.first_token_seconds}
         rest = whole - sum(parts.values())
-        parts |= {"other": rest} if rest >= _WORTH_SAYING else {}
-        shown = [f"{seconds:.2f} s {what}" for what, seconds in parts.items() if seconds >= 0.005]
+        parts |= {"other": rest} if rest >= _SHOWN_WAIT else {}
+        shown = [f"{seconds:.2f} s {cause}" for cause, seconds in parts.items() if seconds >= 0.005]
         return f"{whole:.2f} s" + (f": {', '.join(shown)}" if len(shown) > 1 else "")
 
 
 def stats_rows(
-    stats: "Stats", frames: "Frames", waited: Stopwatch | None = None
+    stats: "Stats", frames: "Frames", watch: Stopwatch | None = None
 ) -> list[tuple[str, str]]:
-    """Returns the named values of `--stats`.
-
-    Args:
-        stats: What the answer took.
-        frames: What was looked at.
-        waited: What was waited for before; None where that was nothing.
-    """
-    before = stats.prefix_tokens + stats.history_tokens + stats.question_tokens
+    """Return the named values of `--stats`; `watch` adds what came before the answer."""
+    prompt = stats.prefix_tokens + stats.history_tokens + stats.question_tokens
     parts = [f"{stats.prefix_tokens} prefix"]
     parts += [f"{stats.history_tokens} history"] if stats.history_tokens else []
     parts += [f"{stats.question_tokens} question", f"{stats.answer_tokens} answer"]
-    new = min(stats.prefilled_tokens, before)
+    new = min(stats.prefilled_tokens, prompt)
     return [
         ("frames", f"{len(frames.times)} at {frame_times(frames)}"),
-        ("tokens", f"{', '.join(parts)}; {new} new, {before - new} reused"),
-        ("first token", (waited or Stopwatch()).first_token(stats)),
+        ("tokens", f"{', '.join(parts)}; {new} new, {prompt - new} reused"),
+        ("first token", (watch or Stopwatch()).first_token(stats)),
         ("decode", f"{stats.decode_seconds:.2f} s, {stats.tokens_per_second:.1f} tokens/s"),
         ("memory", size(stats.peak_memory_bytes)),
     ]
 
 
 def truncation_notice(answer: "Answer", max_tokens: int, remedy: str) -> str | None:
-    """Returns what is said of an answer that was cut off; None of one that was not.
+    """Return the notice for an answer that was cut off; None for a complete one.
 
     Args:
         answer: The answer.
-        max_tokens: How many tokens it might have.
-        remedy: What to do where that were too few.
+        max_tokens: Its token limit.
+        remedy: What to do if the limit was too low.
     """
     if answer.finish_reason != "length":
         return None
@@ -145,27 +192,22 @@ def truncation_notice(answer: "Answer", max_tokens: int, remedy: str) -> str | N
     return f"the answer was cut off after {length} tokens: {why}"
 
 
-def sparse_sampling_notice(frames: "Frames", closer: str) -> str | None:
-    """Returns what the user should know where few frames stand for a long film; else None.
-
-    Args:
-        frames: What was sampled.
-        closer: How to look closer.
-    """
+def sparse_sampling_notice(frames: "Frames", remedy: str) -> str | None:
+    """Return the notice for frames that lie far apart; else None."""
     times = frames.times
     step = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
-    if step < _LONG_STEP:
+    if step < _SPARSE_STEP:
         return None
     length = format_time(round(times[-1] - times[0] + step))
-    return f"{len(times)} frames sampled from {length} (one every {step:.0f} s); {closer}"
+    return f"{len(times)} frames sampled from {length} (one every {step:.0f} s); {remedy}"
 
 
 def placement_notice(panda: "Panda", quant: str) -> str | None:
-    """Returns in words what was chosen for the user; None where the model is whole in one place.
+    """Return what precision and devices were chosen; None for a whole model on one device.
 
     Args:
         panda: The model.
-        quant: What the user asked for.
+        quant: The quantisation the user asked for.
     """
     *others, last = panda.devices
     where = f"{', '.join(others)} and {last}" if others else last.replace("cpu", "the CPU")
@@ -173,8 +215,3 @@ def placement_notice(panda: "Panda", quant: str) -> str | None:
         bits = panda.quant.removesuffix("bit")
         return f"in {bits} bits on {where} ({panda.engine}); see --quant and --device"
     return f"on {where}; see --device" if others else None
-
-
-def frame_times(frames: "Frames") -> str:
-    """Returns the times of `frames`, one after the other."""
-    return ", ".join(format_times(frames.times))

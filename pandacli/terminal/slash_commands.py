@@ -1,25 +1,28 @@
-"""The conversation without a terminal: a question a line comes in, an answer a line goes out.
-
-What begins with a slash: which commands there are, and what a line asks for.
-"""
+"""The slash commands of `panda chat`: one function and one line of `COMMANDS` each."""
 
 import os
 import shlex
-import sys
-from collections.abc import Iterator
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Literal
 
-from pandacli.chat.chat import too_long
-from pandacli.errors import PandaError, UsageError
-from pandacli.terminal.report import Stopwatch, placement_notice, truncation_notice
+from pandacli.chat.chat import count_turns
+from pandacli.chat.transcript import check_transcript_path, read_transcript, write_transcript
+from pandacli.errors import UsageError
+from pandacli.video.clip import Clip, parse_time
 
 if TYPE_CHECKING:
-    from pandacli.chat.chat import Chat
-    from pandacli.terminal.console import Screen
+    from pandacli.terminal.repl import Repl
+
+_SIMILAR = 0.75  # cutoff for get_close_matches: suggests /undo for /udno, nothing for /nope
+_SETTINGS = {"max-tokens": "2048", "temperature": "0.2", "seed": "1"}
+"""What `/set` changes, each with an example."""
+
+EXIT_WORDS = ("exit", "quit")
+"""Words that leave without a slash."""
 
 
 @dataclass(frozen=True)
@@ -28,152 +31,210 @@ class Command:
 
     Attributes:
         name: With its slash.
-        takes: What may follow it.
-        does: In a few words.
+        arguments: As shown by `/help`. None may follow if empty; one must if it is not optional.
+        help: What the command does, in a few words.
+        run: Called with the REPL and the text after the name.
+        words: Completions of the first argument.
+        files: Which file names complete the last argument.
+        aliases: Other names, with their slash.
     """
 
     name: str
-    takes: str
-    does: str
+    arguments: str
+    help: str
+    run: Callable[["Repl", str], None]
+    words: tuple[str, ...] = ()
+    files: Literal["any", "video"] | None = None
+    aliases: tuple[str, ...] = ()
 
     @property
     def usage(self) -> str:
-        """How it is written."""
-        return f"{self.name} {self.takes}".rstrip()
+        """Name and arguments."""
+        return f"{self.name} {self.arguments}".rstrip()
+
+
+def _show_help(repl: "Repl", _: str) -> None:
+    width = max(len(command.usage) for command in COMMANDS.values())
+    for command in COMMANDS.values():
+        repl.screen.note(f"{command.usage:<{width}}  {command.help}", indent=width + 2)
+    repl.screen.note("Enter asks, Alt-Enter begins a new line, Ctrl-C stops an answer")
+
+
+def _show_frames(repl: "Repl", argument: str) -> None:
+    clip = repl.chat.clip
+    if not argument:
+        repl.screen.frames(clip.model_frames)
+        return
+    word, _, name = argument.partition(" ")
+    if word == "save" and name.strip():
+        _save_frames(repl, parse_path(name.strip()))
+    elif not name and word.lstrip("-").isdecimal():
+        num_frames = repl.parsers["frames"](word)
+        repl.chat.open_clip(repl.sample(clip.source, num_frames=num_frames))
+        repl.show_clip()
+    else:
+        raise UsageError(f"usage: {COMMANDS['/frames'].usage}")
+
+
+def _save_frames(repl: "Repl", path: Path) -> None:
+    from pandacli.terminal.contact_sheet import check_sheet_path, contact_sheet, save_sheet
+
+    check_sheet_path(path, repl.chat.clip.source.path)
+    exists = path.exists()
+    if repl.screen.confirm_overwrite(path):
+        save_sheet(contact_sheet(repl.chat.clip.model_frames), path, replace=exists)
+        repl.screen.note(f"saved {path}")
+
+
+def _set_range(repl: "Repl", argument: str) -> None:
+    times = argument.split()
+    if len(times) > 2:
+        raise UsageError(f"usage: {COMMANDS['/clip'].usage}")
+    repl.switch_clip(Clip(repl.chat.clip.source.path, *map(parse_time, times)))
+
+
+def _open_video(repl: "Repl", argument: str) -> None:
+    repl.switch_clip(Clip(parse_path(argument)))
+
+
+def _undo(repl: "Repl", _: str) -> None:
+    turn = repl.chat.undo()
+    repl.screen.note(f"took back: {turn.question}" if turn else "nothing to undo")
+
+
+def _retry(repl: "Repl", _: str) -> None:
+    chat = repl.chat
+    turn = chat.undo()
+    if turn is None:
+        repl.screen.note("nothing to ask again")
+        return
+    count = len(chat.turns)
+    repl.screen.question(turn.question)
+    try:
+        repl.ask(turn.question)
+    finally:
+        if len(chat.turns) == count:  # interrupted before the first word
+            chat.turns.append(turn)
+    if chat.turns[-1] == turn and chat.options.temperature == 0:
+        repl.screen.note("at temperature 0 it is always the same: /set temperature 0.7")
+
+
+def _reset(repl: "Repl", _: str) -> None:
+    repl.chat.replace_turns([])
+    repl.screen.note("forgotten; the clip stays")
+
+
+def _set_option(repl: "Repl", argument: str) -> None:
+    options = repl.chat.options
+    values = {name: getattr(options, name.replace("-", "_")) for name in _SETTINGS}
+    name, _, text = argument.partition(" ")
+    name = name.lower().replace("_", "-")
+    if not name:
+        for name, value in values.items():
+            repl.screen.note(f"{name:<12} {'-' if value is None else value}")
+    elif name not in values:
+        raise UsageError(f"there is no {name}; /set changes {', '.join(values)}")
+    elif not text.strip():
+        now = "not set" if values[name] is None else values[name]
+        repl.screen.note(f"{name} is {now}; to change it: /set {name} {_SETTINGS[name]}")
+    else:
+        value = repl.parsers[name](text.strip())
+        repl.chat.options = replace(options, **{name.replace("-", "_"): value})
+
+
+def _show_stats(repl: "Repl", _: str) -> None:
+    repl.show_stats()
+
+
+def _save(repl: "Repl", argument: str) -> None:
+    path = parse_path(argument)
+    check_transcript_path(path)
+    count = len(repl.chat.turns)
+    if not count:
+        raise UsageError("nothing has been said yet")
+    if os.path.isdir(path):  # noqa: PTH112  (Path.is_dir raises for a name that is too long)
+        raise UsageError(f"{path} is a folder", "name a file in it")
+    if repl.screen.confirm_overwrite(path):
+        write_transcript(repl.chat.transcript(), path)
+        repl.screen.note(f"saved {count_turns(count)} to {path}")
+
+
+def _load(repl: "Repl", argument: str) -> None:
+    transcript = read_transcript(parse_path(argument))
+    repl.chat.replace_turns(transcript.turns)
+    repl.show_turns()
+    if Path(transcript.video) != repl.chat.clip.source.path.absolute():
+        repl.screen.notice(f"that was about {transcript.video}; /video goes there")
+
+
+def _leave(_repl: "Repl", _: str) -> None:
+    raise EOFError  # as Ctrl-D does
 
 
 COMMANDS = {
     command.name: command
     for command in (
-        Command("/help", "", "this list"),
-        Command("/frames", "[N | save FILE]", "show or save the frames, or look at N of them"),
-        Command("/clip", "[FROM [TO]]", "ask about another part of the video, or all of it"),
-        Command("/video", "FILE", "ask about another video"),
-        Command("/undo", "", "take the last question and its answer back"),
-        Command("/retry", "", "ask the last question again"),
-        Command("/reset", "", "forget what was said"),
-        Command("/set", "[NAME VALUE]", "temperature, max-tokens or seed; alone shows them"),
-        Command("/stats", "", "what the last answer cost"),
-        Command("/save", "FILE", "the conversation as .md to read, as .json to load"),
-        Command("/load", "FILE", "go on with a conversation saved as .json"),
-        Command("/exit", "", "leave; Ctrl-D does too"),
+        Command("/help", "", "this list", _show_help, aliases=("/?", "/h")),
+        Command(
+            "/frames",
+            "[N | save FILE]",
+            "show or save the frames, or look at N of them",
+            _show_frames,
+            words=("save",),
+            files="any",
+        ),
+        Command(
+            "/clip", "[FROM [TO]]", "ask about another part of the video, or all of it", _set_range
+        ),
+        Command("/video", "FILE", "ask about another video", _open_video, files="video"),
+        Command("/undo", "", "take the last question and its answer back", _undo),
+        Command("/retry", "", "ask the last question again", _retry),
+        Command("/reset", "", "forget what was said", _reset),
+        Command(
+            "/set",
+            "[NAME VALUE]",
+            "temperature, max-tokens or seed; alone shows them",
+            _set_option,
+            words=tuple(_SETTINGS),
+        ),
+        Command("/stats", "", "what the last answer cost", _show_stats),
+        Command(
+            "/save", "FILE", "the conversation as .md to read, as .json to load", _save, files="any"
+        ),
+        Command("/load", "FILE", "go on with a conversation saved as .json", _load, files="any"),
+        Command("/exit", "", "leave; Ctrl-D does too", _leave, aliases=("/quit", "/q", "/bye")),
     )
 }
-_ALIASES = {"/quit": "/exit", "/q": "/exit", "/bye": "/exit", "/?": "/help", "/h": "/help"}
-_ALIKE = 0.75  # of 1: /udno is meant for /undo, /nope for nothing
-WAYS_OUT = ("exit", "quit")
-"""Words that leave without their slash."""
+"""Every slash command by its name, in the order of `/help`; completion and parsing read it too."""
+
+_BY_ALIAS = {alias: command for command in COMMANDS.values() for alias in command.aliases}
 
 
-def parse(line: str) -> tuple[str, str]:
-    """The command in a line, and the rest of it.
+def parse(line: str) -> tuple[Command, str]:
+    """Return the command of a line and the text after its name.
 
     Raises:
-        UsageError: There is no such command, or too little or too much follows it.
+        UsageError: There is no such command, or an argument is missing or too much.
     """
-    word, _, rest = line.strip().removeprefix("/").strip().partition(" ")
-    name = f"/{word.lower()}"
-    name = _ALIASES.get(name, name)
-    if name not in COMMANDS:
-        near = get_close_matches(name, COMMANDS, n=1, cutoff=_ALIKE)
-        start = f"did you mean {near[0]}?" if near else "/help lists them"
+    word, _, argument = line.strip().removeprefix("/").strip().partition(" ")
+    name, argument = f"/{word.lower()}", argument.strip()
+    command = COMMANDS.get(name) or _BY_ALIAS.get(name)
+    if command is None:
+        near = get_close_matches(name, COMMANDS, n=1, cutoff=_SIMILAR)
+        hint = f"did you mean {near[0]}?" if near else "/help lists them"
         raise UsageError(
-            f"/{word} is not a command", f"{start} (a question that begins with / needs a space)"
+            f"/{word} is not a command", f"{hint} (a question that begins with / needs a space)"
         )
-    command, rest = COMMANDS[name], rest.strip()
-    if (rest and not command.takes) or (not rest and command.takes[:1].isupper()):
+    required = bool(command.arguments) and not command.arguments.startswith("[")
+    if (argument and not command.arguments) or (required and not argument):
         raise UsageError(f"usage: {command.usage}")
-    return name, rest
+    return command, argument
 
 
-def file_named(rest: str) -> Path:
-    """The file that follows a command: all of the rest, or what is between quotes."""
-    name = rest
-    if rest[:1] in ("'", '"'):
+def parse_path(argument: str) -> Path:
+    """Return the file an argument names: all of it, or what is quoted; `~` is expanded."""
+    name = argument
+    if argument[:1] in ("'", '"'):
         with suppress(ValueError):
-            (name,) = shlex.split(rest)
+            (name,) = shlex.split(argument)
     return Path(os.path.expanduser(name))  # noqa: PTH111  (leaves an unknown ~user alone)
-
-
-def answer_lines(
-    talk: "Chat",
-    screen: "Screen",
-    *,
-    quant: str = "auto",
-    stats: bool = False,
-    watch: Stopwatch | None = None,
-) -> None:
-    """Answer the questions on standard input, each seeing those before it.
-
-    Args:
-        talk: The conversation.
-        screen: Where answers go.
-        quant: What the user asked for.
-        stats: Whether what an answer cost is said on stderr.
-        watch: Measures the wait for the first answer; None to begin now.
-
-    Raises:
-        PandaError: A question cannot be answered; what came before it is.
-    """
-    if sys.stdin is None:
-        raise UsageError("standard input is closed")
-    if sys.stdin.isatty():
-        screen.notice("type a question a line; Ctrl-D ends")
-    announced = False
-    watch = watch or Stopwatch()
-    questions = _questions(sys.stdin.buffer)
-    while True:
-        with watch.paused():
-            question = next(questions, None)
-        if question is None:
-            return
-        with watch.measure("model and clip"):
-            if not talk.wait(0):
-                with screen.status(talk.doing) as say:
-                    while not talk.wait(0.2):
-                        say(talk.doing)
-        watch.start_answer()
-        forgotten = talk.forgotten
-        try:
-            with closing(talk.ask(question)) as stream:
-                if not announced and (chosen := placement_notice(talk.panda.result(), quant)):
-                    screen.notice(f"{talk.model} runs {chosen}")
-                announced = True
-                if talk.forgotten > forgotten:
-                    screen.notice(too_long(talk.forgotten))
-                screen.stream(stream, one_line=True)
-        finally:
-            _keep(talk, screen)
-        answer = stream.answer
-        if sentence := truncation_notice(answer, talk.manner.max_tokens, "raise --max-tokens"):
-            screen.notice(sentence)
-        if stats:
-            screen.stats(answer.stats, talk.subject.frames, watch)
-        watch.end_answer()
-
-
-def _keep(talk: "Chat", screen: "Screen") -> None:
-    try:
-        talk.keep()
-    except PandaError as error:
-        screen.notice(f"the conversation is not kept: {error.message}")
-
-
-def _questions(lines: BinaryIO) -> Iterator[str]:
-    for number, line in enumerate(lines, 1):
-        try:
-            text = line.decode()
-        except UnicodeDecodeError as error:
-            raise UsageError("a question on standard input is not UTF-8 text") from error
-        if text.strip().lower() in WAYS_OUT:
-            return
-        if text.startswith("/"):
-            with suppress(UsageError):  # no command at all
-                if parse(text)[0] == "/exit":
-                    return
-            raise UsageError(
-                f"line {number}: {text.strip()} works only where input and output are a terminal",
-                "a question that begins with / needs a space in front",
-            )
-        if question := text.strip():
-            yield question

@@ -1,13 +1,8 @@
-r"""Text from outside, made safe to print.
+r"""Text for a terminal: control characters escaped, lines wrapped between words.
 
-File names, questions, answers and metadata are data: a terminal must never act on them. Control
-characters (C0, C1, DEL) and the bidirectional overrides that can reorder a line are shown as
+File names, questions, answers and metadata are data, and a terminal must never act on them.
+Control characters (C0, C1, DEL) and bidirectional overrides, which can reorder a line, are shown as
 `\x1b` or `\u202e`. Everything else, emoji and right-to-left scripts included, passes unchanged.
-
-What libraries say by themselves (warnings, log records, tracebacks of threads) goes to the terminal
-past panda's own output; `sanitize_libraries` has it pass through here too.
-
-Lines that fit the terminal, made of text that comes in pieces.
 """
 
 import os
@@ -17,10 +12,9 @@ from functools import cache
 from itertools import chain
 from typing import TextIO
 
-# Embeddings, overrides and isolates: they make a line read otherwise than it is.
-_BIDI = chain(range(0x202A, 0x202F), range(0x2066, 0x206A))
 _CONTROLS = chain(range(0x20), range(0x7F, 0xA0))
-# Python keeps the bytes of a file name that is not UTF-8 as lone surrogates.
+_BIDI = chain(range(0x202A, 0x202F), range(0x2066, 0x206A))  # embeddings, overrides, isolates
+# Python decodes the bytes of a file name that is not UTF-8 to lone surrogates.
 _UNDECODED_BYTES = range(0xDC80, 0xDD00)
 _OTHER_SURROGATES = chain(range(0xD800, 0xDC80), range(0xDD00, 0xE000))
 
@@ -33,35 +27,38 @@ _LINE = (
 )
 _JSON = {code: f"\\u{code:04x}" for code in _LINE if code >= 0x7F}
 _TEXT = {code: shown for code, shown in _LINE.items() if chr(code) not in "\n\t"}
+_ASCII = str.maketrans({"…": "...", "·": "-", "“": '"', "”": '"'})
 
 
 def sanitize(text: str) -> str:
-    """Returns `text` with what a terminal might act on spelt out; newlines and tabs stay.
-
-    One character at a time, so the pieces of a stream can be passed one by one.
-    """
+    """Escape all control characters but newlines and tabs; works on pieces of a stream."""
     return text.translate(_TEXT)
 
 
 def sanitize_line(text: str) -> str:
-    """Returns `text` as `harmless` does, on one line: newlines and tabs are spelt out too."""
+    """Escape all control characters, newlines and tabs too."""
     return text.translate(_LINE)
 
 
 def sanitize_json(text: str) -> str:
-    """Returns a JSON text in which such characters are escaped as JSON has it.
-
-    They can only stand within strings. C0 characters are escaped in every JSON.
-    """
+    """Escape, as JSON does, the control characters that `json.dumps` leaves in strings."""
     return text.translate(_JSON)
+
+
+def escape_unencodable(error: UnicodeError) -> tuple[str, int]:
+    """Replace what a stream cannot encode by ASCII; an error handler for `codecs`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end].translate(_ASCII)
+    return text.encode("ascii", "backslashreplace").decode(), error.end
 
 
 @cache
 def sanitize_libraries() -> None:
-    """Makes harmless, in this process from now on, what Python prints for libraries.
+    """Escape what Python prints for libraries, from now on and in this process.
 
-    That is every warning, every record of `logging` whatever handler prints it, and tracebacks of
-    threads and finalizers.
+    That is warnings, `logging` records of any handler, and tracebacks of the main thread, of other
+    threads and of finalizers.
     """
     import logging
     import threading
@@ -70,11 +67,11 @@ def sanitize_libraries() -> None:
     from types import TracebackType
     from typing import Any
 
-    class HarmlessRecord(logging.LogRecord):
+    class SanitizedRecord(logging.LogRecord):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             if self.exc_info and self.exc_info[0]:
-                # set, it is printed instead of what a formatter would make of `exc_info`
+                # formatters print exc_text, where it is set, instead of exc_info
                 lines = traceback.format_exception(*self.exc_info)
                 self.exc_text = sanitize("".join(lines).rstrip("\n"))
             if self.stack_info:
@@ -83,7 +80,7 @@ def sanitize_libraries() -> None:
         def getMessage(self) -> str:  # noqa: N802  (its name in logging)
             return sanitize(super().getMessage())
 
-    logging.setLogRecordFactory(HarmlessRecord)
+    logging.setLogRecordFactory(SanitizedRecord)
     format_warning = warnings.formatwarning
 
     def formatwarning(*args: Any, **kwargs: Any) -> str:
@@ -102,7 +99,7 @@ def sanitize_libraries() -> None:
             show(args.exc_type, args.exc_value, args.exc_traceback)
 
     def show_unraisable(args: "sys.UnraisableHookArgs") -> None:
-        # raised by a signal in a callback, where nothing can catch it: the program is ending
+        # a signal raised one of these in a callback: the program is already ending
         if not issubclass(args.exc_type, (KeyboardInterrupt, SystemExit)):
             show(args.exc_type, args.exc_value, args.exc_traceback)
 
@@ -111,26 +108,15 @@ def sanitize_libraries() -> None:
     sys.unraisablehook = show_unraisable
 
 
-_ASCII = str.maketrans({"…": "...", "·": "-", "“": '"', "”": '"'})
+class WordWrapper:
+    """Wraps streamed text between words and never retracts what it has returned.
 
-
-def escape_unencodable(error: UnicodeError) -> tuple[str, int]:
-    """What a stream writes for characters that it cannot encode: a handler for `codecs`."""
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    text = error.object[error.start : error.end].translate(_ASCII)
-    return text.encode("ascii", "backslashreplace").decode(), error.end
-
-
-class Wrapped:
-    """Breaks lines between words, without ever having to take back what was shown.
-
-    A word is given once it is known to end. Characters that take two cells, as in Chinese and
-    Japanese, may be parted anywhere.
+    A word is returned once it is complete. Double-width characters (Chinese, Japanese) may be
+    separated anywhere.
 
     Args:
-        width: Tells the cells of a line, and is asked at every word, so that a window may change.
-        indent: Spaces in front of every line after a break that was inserted here.
+        width: Returns the cells of a line; called for each word, since a window may be resized.
+        indent: Spaces in front of each line that is begun here.
     """
 
     def __init__(self, width: Callable[[], int], indent: int = 0) -> None:
@@ -141,68 +127,58 @@ class Wrapped:
         self._word = ""
 
     def lines(self, pieces: Iterable[str]) -> Iterator[str]:
-        """The pieces with line breaks in them; the last one is followed by none."""
+        """Yield the pieces with line breaks; none follows the last line."""
         for piece in pieces:
             if shown := "".join(map(self._add, piece)):
                 yield shown
-        if rest := self.rest():
+        if rest := self.flush():
             yield rest
 
     @property
-    def begun(self) -> bool:
-        """Whether the line that is being written has anything in it."""
+    def in_line(self) -> bool:
+        """Whether the current line is not empty."""
         return bool(self._column or self._word)
-
-    def rest(self) -> str:
-        """The word that is not known to have ended, where no more comes."""
-        return self._flush()
 
     def _add(self, character: str) -> str:
         if character == "\n":
-            shown = self._flush() + "\n"
+            shown = self.flush() + "\n"
             self._column, self._space = 0, ""
             return shown
         if character.isspace():
-            shown = self._flush()
+            shown = self.flush()
             self._space += " "
             return shown
         if _cells(character) > 1:
-            shown = self._flush()
+            shown = self.flush()
             self._word = character
-            return shown + self._flush()
+            return shown + self.flush()
         self._word += character
         return ""
 
-    def _flush(self) -> str:
-        """The word so far, in front of it what parts it from the one before."""
+    def flush(self) -> str:
+        """Return the word so far, with the space or line break before it."""
         if not self._word:
             return ""
         size, width = _cells(self._word), max(1, self._width())
         if self._column and self._column + len(self._space) + size > width:
-            # a word that fits into no indented line would only be pushed further off
+            # a word too long for any indented line starts at the margin
             indent = self._indent if self._indent + size <= width else 0
             shown, self._column = "\n" + " " * indent + self._word, indent + size
         else:
             shown = self._space + self._word
             self._column += len(self._space) + size
-        self._column = self._column % width or width  # where the terminal breaks a long word
+        self._column = self._column % width or width  # the terminal breaks a word that is longer
         self._word = self._space = ""
         return shown
 
 
-def wrapped(text: str, width: int, indent: int = 0) -> str:
-    """Returns `text` broken between words, the lines after the first indented.
-
-    Args:
-        text: Without control characters.
-        width: Cells of a line.
-        indent: Spaces in front of every line that is begun here.
-    """
-    return "".join(Wrapped(lambda: width, indent).lines([text]))
+def wrap(text: str, width: int, indent: int = 0) -> str:
+    """Wrap text without control characters to `width` cells, later lines indented."""
+    return "".join(WordWrapper(lambda: width, indent).lines([text]))
 
 
 def _cells(text: str) -> int:
-    if text.isascii():  # spares the import
+    if text.isascii():  # saves importing Rich
         return len(text)
     from rich.cells import cell_len
 

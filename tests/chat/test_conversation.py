@@ -40,9 +40,7 @@ def any_panda(request: pytest.FixtureRequest, tmp_path: Path, tokenizer_model: b
     return Panda.load(tmp_path, device="cpu")
 
 
-def test_each_turn_is_what_a_fresh_look_at_the_whole_conversation_gives(
-    any_panda: Panda, clip: Path
-) -> None:
+def test_each_turn_equals_asking_with_full_history(any_panda: Panda, clip: Path) -> None:
     conversation = Conversation(any_panda.open(clip))
     history: list[tuple[str, tuple[int, ...]]] = []
     for question in QUESTIONS:
@@ -66,21 +64,21 @@ def own_tokens(conversation: Conversation, question: str) -> int:
 
     One token more is to be read where an answer was cut off: its last was chosen and not read.
     """
-    tokenizer = conversation.clip._panda.tokenizer
+    tokenizer = conversation.session._panda.tokenizer
     text = f"USER: {question} ASSISTANT:"
     return 1 + len(tokenizer.encode(text, after_control=True))
 
 
-def test_the_first_turn_prefills_the_prefix_too(conversation: Conversation) -> None:
-    assert ask(conversation, QUESTIONS[0]) > conversation.clip.prefix_tokens
+def test_first_turn_prefills_the_prefix(conversation: Conversation) -> None:
+    assert ask(conversation, QUESTIONS[0]) > conversation.session.prefix_tokens
 
 
-def test_a_prepared_prefix_is_not_prefilled_again(conversation: Conversation) -> None:
-    conversation.clip.prepare()
-    assert ask(conversation, QUESTIONS[0]) < conversation.clip.prefix_tokens
+def test_prepared_prefix_is_not_prefilled_again(conversation: Conversation) -> None:
+    conversation.session.prepare()
+    assert ask(conversation, QUESTIONS[0]) < conversation.session.prefix_tokens
 
 
-def test_undoing_a_turn_keeps_the_cache_of_those_before_it(conversation: Conversation) -> None:
+def test_undo_keeps_the_cache_of_earlier_turns(conversation: Conversation) -> None:
     for question in QUESTIONS[:2]:
         ask(conversation, question)
     conversation.undo()
@@ -88,11 +86,11 @@ def test_undoing_a_turn_keeps_the_cache_of_those_before_it(conversation: Convers
     assert [turn.question for turn in conversation.turns] == [QUESTIONS[0], QUESTIONS[2]]
 
 
-def test_undoing_nothing_is_none(conversation: Conversation) -> None:
+def test_undo_without_turns_returns_none(conversation: Conversation) -> None:
     assert conversation.undo() is None
 
 
-def test_a_turn_taken_back_leaves_no_trace_in_the_next_answer(
+def test_undone_turn_does_not_influence_the_next_answer(
     panda: Panda, clip: Path, conversation: Conversation
 ) -> None:
     ask(conversation, QUESTIONS[0])
@@ -105,7 +103,7 @@ def test_a_turn_taken_back_leaves_no_trace_in_the_next_answer(
     assert last.answer == fresh.text
 
 
-def test_an_interrupted_answer_stays_as_far_as_it_came(
+def test_interrupted_answer_becomes_a_partial_turn(
     panda: Panda, clip: Path, conversation: Conversation
 ) -> None:
     with conversation.ask(QUESTIONS[0], max_tokens=12) as stream:
@@ -118,7 +116,7 @@ def test_an_interrupted_answer_stays_as_far_as_it_came(
     assert conversation.turns[-1].answer == fresh.text
 
 
-def test_an_interruption_while_a_token_is_computed_disturbs_no_later_answer(
+def test_interrupt_during_a_forward_pass_leaves_the_cache_valid(
     panda: Panda, clip: Path, conversation: Conversation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask(conversation, QUESTIONS[0])
@@ -140,7 +138,7 @@ def test_an_interruption_while_a_token_is_computed_disturbs_no_later_answer(
     assert conversation.turns[-1].answer == fresh.text
 
 
-def test_an_answer_interrupted_before_its_first_word_is_no_turn(
+def test_answer_interrupted_before_its_first_word_is_no_turn(
     conversation: Conversation,
 ) -> None:
     with conversation.ask(QUESTIONS[0]):
@@ -148,41 +146,37 @@ def test_an_answer_interrupted_before_its_first_word_is_no_turn(
     assert conversation.turns == []
 
 
-def test_the_oldest_turns_are_forgotten_when_the_context_is_full(panda: Panda, clip: Path) -> None:
+def test_oldest_turns_are_dropped_when_the_context_is_full(panda: Panda, clip: Path) -> None:
     words = " ".join(["circle"] * 20)
     conversation = Conversation(panda.open(clip), [Turn(f"{words}?", words) for _ in range(40)])
     ask(conversation, QUESTIONS[0], max_tokens=4)
-    assert 0 < conversation.forgotten < 40
+    assert 0 < conversation.dropped < 40
     assert len(conversation.turns) == 41
-    seen = [
-        (t.question, t.ids or t.answer) for t in conversation.turns[conversation.forgotten : -1]
-    ]
+    seen = [(t.question, t.ids or t.answer) for t in conversation.turns[conversation.dropped : -1]]
     fresh = panda.ask(clip, QUESTIONS[0], history=seen, max_tokens=4)
     assert conversation.turns[-1].answer == fresh.text
 
 
-def test_forgetting_makes_room_for_more_than_one_turn(panda: Panda, clip: Path) -> None:
+def test_dropping_makes_room_for_several_turns(panda: Panda, clip: Path) -> None:
     words = " ".join(["circle"] * 20)
     conversation = Conversation(panda.open(clip), [Turn(f"{words}?", words) for _ in range(40)])
     ask(conversation, QUESTIONS[0], max_tokens=4)
-    forgotten = conversation.forgotten
+    forgotten = conversation.dropped
     assert ask(conversation, QUESTIONS[1], max_tokens=4) < 60
-    assert conversation.forgotten == forgotten
+    assert conversation.dropped == forgotten
 
 
-def test_a_question_longer_than_the_context_is_refused_and_nothing_is_forgotten(
+def test_question_longer_than_the_context_is_refused_without_dropping_turns(
     conversation: Conversation,
 ) -> None:
     ask(conversation, QUESTIONS[0])
     with pytest.raises(UsageError, match="too long"):
         conversation.ask("circle " * 5000)
-    assert conversation.forgotten == 0
+    assert conversation.dropped == 0
     assert len(conversation.turns) == 1
 
 
-def test_a_seed_makes_a_conversation_repeatable_and_its_turns_different(
-    panda: Panda, clip: Path
-) -> None:
+def test_seed_repeats_a_conversation_but_varies_its_turns(panda: Panda, clip: Path) -> None:
     def talk() -> list[str]:
         conversation = Conversation(panda.open(clip))
         for _ in range(2):
@@ -195,20 +189,20 @@ def test_a_seed_makes_a_conversation_repeatable_and_its_turns_different(
     assert first[0] != first[1]
 
 
-def test_taking_turns_back_remembers_what_was_forgotten(conversation: Conversation) -> None:
-    conversation.turns, conversation.forgotten = [Turn("a", "b"), Turn("c", "d")], 2
+def test_undo_adjusts_the_number_of_dropped_turns(conversation: Conversation) -> None:
+    conversation.turns, conversation.dropped = [Turn("a", "b"), Turn("c", "d")], 2
     conversation.undo()
-    assert conversation.forgotten == len(conversation.turns)
+    assert conversation.dropped == len(conversation.turns)
 
 
-def test_llama_cpp_prefills_the_second_turn_only(llama_panda: Panda, clip: Path) -> None:
+def test_llama_cpp_prefills_only_the_new_turn(llama_panda: Panda, clip: Path) -> None:
     conversation = Conversation(llama_panda.open(clip))
     ask(conversation, QUESTIONS[0])
     assert ask(conversation, QUESTIONS[1]) <= own_tokens(conversation, QUESTIONS[1]) + 1
 
 
 @pytest.mark.parametrize("interrupt", [False, True], ids=["undone", "interrupted and undone"])
-def test_llama_cpp_forgets_a_turn_that_is_taken_back(
+def test_llama_cpp_undo_removes_the_turn_from_the_cache(
     llama_panda: Panda, clip: Path, interrupt: bool
 ) -> None:
     conversation = Conversation(llama_panda.open(clip))
@@ -226,7 +220,7 @@ def test_llama_cpp_forgets_a_turn_that_is_taken_back(
     assert conversation.turns[-1].ids == fresh.ids
 
 
-def test_llama_cpp_goes_on_after_an_answer_that_was_cut(llama_panda: Panda, clip: Path) -> None:
+def test_llama_cpp_continues_after_an_interrupted_answer(llama_panda: Panda, clip: Path) -> None:
     conversation = Conversation(llama_panda.open(clip))
     with conversation.ask(QUESTIONS[0], max_tokens=12) as stream:
         next(stream)

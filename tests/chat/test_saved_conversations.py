@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pandacli.chat.transcript import (
-    KEPT,
+    MAX_SAVED,
     last_conversation,
     new_conversation,
     state_folder,
@@ -18,11 +18,11 @@ def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platformdirs.user_state_path", lambda _: tmp_path / "state" / "panda")
 
 
-def test_without_a_conversation_there_is_no_last_one() -> None:
+def test_no_last_conversation_at_first() -> None:
     assert last_conversation() is None
 
 
-def test_the_last_one_is_that_which_was_spoken_in_last() -> None:
+def test_last_conversation_is_the_most_recently_modified() -> None:
     folder = new_conversation().parent
     for name, age in (("b", 20), ("a", 10), ("c", 30)):
         path = folder / f"{name}.json"
@@ -33,23 +33,23 @@ def test_the_last_one_is_that_which_was_spoken_in_last() -> None:
     assert last.name == "a.json"
 
 
-def test_the_oldest_make_room() -> None:
+def test_oldest_conversations_are_deleted() -> None:
     folder = new_conversation().parent
-    for number in range(KEPT + 20):
+    for number in range(MAX_SAVED + 20):
         path = folder / f"{number:03}.json"
         path.write_text("{}")
         os.utime(path, (1e9 + number, 1e9 + number))
     new_conversation()
     left = sorted(path.name for path in folder.iterdir())
-    assert len(left) == KEPT - 1
+    assert len(left) == MAX_SAVED - 1
     assert left[0] == "021.json"
 
 
-def test_nobody_else_can_look_into_the_folder() -> None:
+def test_state_folder_is_private() -> None:
     assert state_folder().stat().st_mode & 0o077 == 0
 
 
-def test_only_regular_files_are_conversations() -> None:
+def test_only_regular_files_count() -> None:
     folder = new_conversation().parent
     (folder / "spoken.json").write_text("{}")
     os.utime(folder / "spoken.json", (1000, 1000))

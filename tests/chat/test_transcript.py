@@ -16,12 +16,12 @@ TURNS = (
 TRANSCRIPT = Transcript("/films/a\udcff b.mp4", 1.5, None, 8, "tiny", None, TURNS)
 
 
-def test_json_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_json_round_trip(tmp_path: Path) -> None:
     write_transcript(TRANSCRIPT, tmp_path / "talk.json")
     assert read_transcript(tmp_path / "talk.json") == TRANSCRIPT
 
 
-def test_markdown_quotes_questions_and_marks_what_was_cut(tmp_path: Path) -> None:
+def test_markdown_quotes_questions_and_marks_interruptions(tmp_path: Path) -> None:
     write_transcript(TRANSCRIPT, tmp_path / "talk.md")
     lines = (tmp_path / "talk.md").read_text().splitlines()
     assert lines[0].endswith("b.mp4, 0:01.5 to the end")
@@ -30,14 +30,14 @@ def test_markdown_quotes_questions_and_marks_what_was_cut(tmp_path: Path) -> Non
     assert lines[-1] == "*(interrupted)*"
 
 
-def test_nothing_but_the_file_is_left_behind(tmp_path: Path) -> None:
+def test_writing_leaves_no_temporary_file(tmp_path: Path) -> None:
     for _ in range(2):
         write_transcript(TRANSCRIPT, tmp_path / "talk.json")
     assert [path.name for path in tmp_path.iterdir()] == ["talk.json"]
 
 
 @pytest.mark.parametrize("name", ["talk", "talk.txt", "missing/talk.md"])
-def test_a_file_that_cannot_be_written_is_told(tmp_path: Path, name: str) -> None:
+def test_unwritable_file_is_an_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError):
         write_transcript(TRANSCRIPT, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
@@ -78,20 +78,20 @@ def test_wrong_types_are_refused(tmp_path: Path, wrong: dict[str, object]) -> No
         read_transcript(path)
 
 
-def test_a_missing_file_is_told(tmp_path: Path) -> None:
+def test_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ClipError, match="cannot read"):
         read_transcript(tmp_path / "none.json")
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
-def test_moments_that_are_no_numbers_are_refused(tmp_path: Path, number: str) -> None:
+def test_non_finite_times_are_refused(tmp_path: Path, number: str) -> None:
     path = tmp_path / "talk.json"
     path.write_text(TRANSCRIPT.to_json().replace("1.5", number))
     with pytest.raises(ClipError, match="not a saved conversation"):
         read_transcript(path)
 
 
-def test_a_link_to_a_file_without_end_is_not_read(tmp_path: Path) -> None:
+def test_link_to_an_endless_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "talk.json").symlink_to("/dev/zero")
     with pytest.raises(ClipError, match="not a regular file"):
         read_transcript(tmp_path / "talk.json")

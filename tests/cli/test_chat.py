@@ -204,10 +204,10 @@ def test_what_is_typed_in_a_terminal_is_obeyed(monkeypatch, clip, checkpoint, ho
     seen = in_a_terminal(monkeypatch)
     options = ["--frames", "4", "--system", "Be kind.", "--seed", "3", "--no-log"]
     assert run(["chat", str(clip), "--model", str(checkpoint), *options]) == 0
-    part = seen["look"](seen["talk"].subject.clip, num_frames=4)
-    assert (part.num_frames, part.system, part.side) == (4, "Be kind.", 112)
-    assert seen["talk"].manner.seed == 3
-    assert set(seen["read"]) == {"temperature", "max-tokens", "seed", "frames"}
+    part = seen["sample"](seen["chat"].clip.source, num_frames=4)
+    assert (part.num_frames, part.system, part.image_size) == (4, "Be kind.", 112)
+    assert seen["chat"].options.seed == 3
+    assert set(seen["parsers"]) == {"temperature", "max-tokens", "seed", "frames"}
     assert seen["history"] is None
     assert not (home / "state").exists()
 
@@ -227,17 +227,17 @@ def in_a_terminal(monkeypatch):
             return True
 
     class Prompt:
-        def __init__(self, toolbar, history, _settings, failure):
+        def __init__(self, toolbar, history, failure):
             assert toolbar()
             assert failure() is None
             seen["history"] = history
 
     class Repl:
-        def __init__(self, talk, _prompt, _screen, look, read, **more):
-            seen.update(more, talk=talk, look=look, read=read)
+        def __init__(self, chat, _prompt, _screen, sample, parsers, **more):
+            seen.update(more, chat=chat, sample=sample, parsers=parsers)
 
         def run(self):
-            seen["talk"].wait(10)
+            seen["chat"].wait(10)
 
     monkeypatch.setattr("sys.stdin", Keyboard())
     monkeypatch.setattr(Screen, "stdout_is_terminal", True)

@@ -11,95 +11,95 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from pandacli.batch.counters import Counters
-from pandacli.terminal.batch_display import BatchDisplay, Lines, progress_line
-from pandacli.terminal.batch_live import Picture
-from pandacli.terminal.batch_progress import Moment
+from pandacli.terminal.batch_display import BatchDisplay, LogLines
+from pandacli.terminal.batch_live import ProgressPanel
+from pandacli.terminal.batch_progress import BatchProgress
 from pandacli.terminal.console import Screen
-from tests.terminal.outcomes import answer, failure, feed, plain
+from tests.terminal.batch_outcomes import answer, failure, feed, plain
 
 
-def lines_drawn(moment, width, **options):
+def lines_drawn(progress, width, **options):
     console = Console(
         file=io.StringIO(), width=width, force_terminal=True, color_system="standard", **options
     )
-    console.print(Picture(moment))
+    console.print(ProgressPanel(progress))
     return console.file.getvalue()
 
 
-def busy_moment(clock, **counts):
+def busy_progress(clock, **counts):
     """Of a run that has been answering four questions a second for 20 seconds."""
     counters = Counters(**{"records": 500, "failed": 3, "clips": 20, "clips_done": 3} | counts)
-    moment = Moment(counters, clock)
+    progress = BatchProgress(counters, clock)
     for _ in range(20):
         clock.now += 1
         for _ in range(4):
             counters.answered += 1
-            moment.update(answer())
-    return moment
+            progress.update(answer())
+    return progress
 
 
 # --- the time left
 
 
-def test_bad_lines_before_the_first_answer_do_not_shorten_the_time_left(clock):
+def test_early_failures_do_not_skew_time_left(clock):
     counters = Counters(records=10_000)
-    moment = Moment(counters, clock)
+    progress = BatchProgress(counters, clock)
     for _ in range(5000):
         counters.failed += 1
         clock.now += 0.001
-        moment.update(failure("not JSON"))
+        progress.update(failure("not JSON"))
     for _ in range(10):
         counters.answered += 1
         clock.now += 1
-        moment.update(answer())
-    assert moment.time_left == "1:23:10"
+        progress.update(answer())
+    assert progress.time_left == "1:23:10"
 
 
 # --- lines
 
 
-def test_a_line_says_how_far_it_is(clock):
-    assert progress_line(busy_moment(clock, failed=2)) == (
+def test_line_shows_counts_rate_and_time_left(clock):
+    assert busy_progress(clock, failed=2).line() == (
         "80 of 500 answered, 2 failed, 4.0/s, about 1:44 left"
     )
 
 
-def test_what_an_earlier_run_answered_counts(clock):
-    assert progress_line(Moment(Counters(records=9, earlier=4), clock)) == "4 of 9 answered"
+def test_earlier_answers_count(clock):
+    assert BatchProgress(Counters(records=9, earlier=4), clock).line() == "4 of 9 answered"
 
 
-def test_before_the_first_answer_a_line_says_what_is_waited_for(clock):
-    moment = Moment(Counters(records=500), clock)
-    moment.set_doing("loading video-panda-7b")
-    assert progress_line(moment) == "0 of 500 answered, loading video-panda-7b"
+def test_line_shows_current_step_before_the_first_answer(clock):
+    progress = BatchProgress(Counters(records=500), clock)
+    progress.set_step("loading video-panda-7b")
+    assert progress.line() == "0 of 500 answered, loading video-panda-7b"
 
 
-def test_while_answers_come_a_line_does_not_say_what_is_done(clock):
-    moment = busy_moment(clock)
-    moment.set_doing("reading frames of a.mp4")
-    assert "reading" not in progress_line(moment)
+def test_line_hides_current_step_while_answers_come(clock):
+    progress = busy_progress(clock)
+    progress.set_step("reading frames of a.mp4")
+    assert "reading" not in progress.line()
 
 
-def test_a_line_comes_every_ten_seconds(clock, capsys):
+def test_log_line_every_ten_seconds(clock, capsys):
     counters = Counters(records=100)
-    lines = Lines(Screen(), Moment(counters, clock))
+    lines = LogLines(Screen(), BatchProgress(counters, clock))
     for counters.answered in range(31):
         clock.now += 1
-        lines.look()
+        lines.poll()
     assert capsys.readouterr().err == (
         "panda: 9 of 100 answered\npanda: 19 of 100 answered\npanda: 29 of 100 answered\n"
     )
 
 
-def test_a_line_is_not_said_twice(clock, capsys):
-    lines = Lines(Screen(), Moment(Counters(records=100, answered=5), clock))
+def test_log_line_is_not_repeated(clock, capsys):
+    lines = LogLines(Screen(), BatchProgress(Counters(records=100, answered=5), clock))
     for _ in range(5):
         clock.now += 10
-        lines.look()
+        lines.poll()
     assert capsys.readouterr().err == "panda: 5 of 100 answered\n"
 
 
-def test_piped_the_last_line_says_what_came_of_it(clock, capsys):
+def test_piped_run_ends_with_final_counts(clock, capsys):
     counters = Counters(records=2)
     with BatchDisplay(Screen(), counters, answers="a.jsonl", clock=clock) as display:
         feed(display, counters, answer())
@@ -107,22 +107,22 @@ def test_piped_the_last_line_says_what_came_of_it(clock, capsys):
     assert capsys.readouterr().err == "panda: 1 of 2 answered, 1 failed\n"
 
 
-def test_a_line_says_why_the_latest_failed_while_there_are_more(clock):
-    moment = Moment(Counters(records=9, failed=1), clock)
-    moment.update(failure("no file b.mp4 in clips"))
-    assert progress_line(moment) == "0 of 9 answered, 1 failed (no file b.mp4 in clips)"
+def test_line_shows_latest_failure_while_running(clock):
+    progress = BatchProgress(Counters(records=9, failed=1), clock)
+    progress.update(failure("no file b.mp4 in clips"))
+    assert progress.line() == "0 of 9 answered, 1 failed (no file b.mp4 in clips)"
 
 
-def test_piped_the_wish_to_stop_is_answered_soon(clock, capsys):
+def test_piped_run_acknowledges_stop(clock, capsys):
     with BatchDisplay(Screen(), Counters(records=9), answers="a.jsonl", clock=clock) as display:
-        display.stopping()
+        display.set_stopping()
         time.sleep(0.6)
         assert capsys.readouterr().err == (
             "panda: finishing the answers in flight; Ctrl-C again stops at once\n"
         )
 
 
-def test_failures_are_told_of_once_and_by_kind(clock, capsys):
+def test_failures_are_reported_once_per_kind(clock, capsys):
     counters = Counters(records=3000)
     with BatchDisplay(Screen(), counters, answers="a.jsonl", clock=clock) as display:
         for line in range(1, 3001):
@@ -134,11 +134,11 @@ def test_failures_are_told_of_once_and_by_kind(clock, capsys):
     assert "3,000  the first at line 1: not JSON\n" in told
 
 
-def test_quiet_only_failures_are_told_of(clock, capsys):
+def test_quiet_run_reports_only_failures(clock, capsys):
     counters = Counters(records=2)
     with BatchDisplay(Screen(quiet=True), counters, answers="a.jsonl", clock=clock) as display:
-        display.doing("loading tiny")
-        display.stopping()
+        display.set_step("loading tiny")
+        display.set_stopping()
         feed(display, counters, answer())
         feed(display, counters, failure("not JSON"))
         clock.now += 100
@@ -146,7 +146,7 @@ def test_quiet_only_failures_are_told_of(clock, capsys):
     assert capsys.readouterr().err == "failures\n1  line 17: not JSON\n"
 
 
-def test_failures_cannot_send_escape_sequences(clock, capsys):
+def test_failures_are_sanitized(clock, capsys):
     counters = Counters(records=1)
     with BatchDisplay(Screen(), counters, answers="a.jsonl", clock=clock) as display:
         feed(display, counters, failure("there is no file \x1b]0;owned\x07"))
@@ -154,7 +154,7 @@ def test_failures_cannot_send_escape_sequences(clock, capsys):
     assert "\x1b" not in capsys.readouterr().err
 
 
-def test_a_dumb_terminal_gets_lines(clock, tty):
+def test_dumb_terminal_gets_log_lines(clock, tty):
     terminal = tty(TERM="dumb")
     with BatchDisplay(Screen(), Counters(records=9, answered=4), answers="a.jsonl", clock=clock):
         pass
@@ -162,7 +162,7 @@ def test_a_dumb_terminal_gets_lines(clock, tty):
 
 
 @pytest.mark.parametrize("answers", [None, "a.jsonl"])
-def test_answers_on_the_same_terminal_are_not_drawn_over(clock, tty, monkeypatch, answers):
+def test_no_live_view_when_answers_go_to_the_same_terminal(clock, tty, monkeypatch, answers):
     terminal = tty()
     monkeypatch.setattr(sys, "stdout", terminal)
     counters = Counters(records=9, answered=4)
@@ -175,18 +175,18 @@ def test_answers_on_the_same_terminal_are_not_drawn_over(clock, tty, monkeypatch
 
 
 @pytest.mark.parametrize("width", [20, 40, 80, 200])
-def test_the_picture_leaves_room_for_the_echo_of_ctrl_c(width, clock):
-    moment = busy_moment(clock, records=1_000_000, clips=40_000)
-    moment.latest = answer("why? " * 100, "because " * 100)
-    moment.set_doing("reading frames of a/long/path/to/some/clip/that/is/somewhere.mp4")
-    for line in plain(lines_drawn(moment, width)):
+def test_live_view_leaves_columns_for_echo_of_ctrl_c(width, clock):
+    progress = busy_progress(clock, records=1_000_000, clips=40_000)
+    progress.latest = answer("why? " * 100, "because " * 100)
+    progress.set_step("reading frames of a/long/path/to/some/clip/that/is/somewhere.mp4")
+    for line in plain(lines_drawn(progress, width)):
         assert cell_len(line.rstrip()) <= width - 4
 
 
-def test_the_picture_says_how_far_it_is(clock):
-    moment = busy_moment(clock)
+def test_live_view_shows_step_bar_counts_and_answer(clock):
+    progress = busy_progress(clock)
     doing, bar, counts, question, answered = (
-        line.rstrip() for line in plain(lines_drawn(moment, 80))
+        line.rstrip() for line in plain(lines_drawn(progress, 80))
     )
     assert doing[2:] == "answering…"
     assert bar.endswith("━ 83/500  16%")
@@ -194,61 +194,61 @@ def test_the_picture_says_how_far_it_is(clock):
     assert (question, answered) == ("Q What happens?", "A A circle moves.")
 
 
-def test_at_40_columns_counts_go_to_a_second_line_whole(clock):
-    moment = busy_moment(clock, clips=4000, clips_done=1234)
-    assert [line.rstrip() for line in plain(lines_drawn(moment, 40))][2:4] == [
+def test_counts_wrap_whole_at_40_columns(clock):
+    progress = busy_progress(clock, clips=4000, clips_done=1234)
+    assert [line.rstrip() for line in plain(lines_drawn(progress, 40))][2:4] == [
         "clips 1234/4000, 3 failed, 4.0/s",
         "1:44 left",
     ]
 
 
-def test_failures_are_red_only_if_there_are_some(clock):
-    assert "\x1b[31m3 failed" in lines_drawn(busy_moment(clock), 80)
-    assert "failed" not in lines_drawn(busy_moment(clock, failed=0), 80)
+def test_failed_count_is_red(clock):
+    assert "\x1b[31m3 failed" in lines_drawn(busy_progress(clock), 80)
+    assert "failed" not in lines_drawn(busy_progress(clock, failed=0), 80)
 
 
-def test_without_colours_the_picture_has_none(clock):
-    assert not re.search(r"\x1b\[[\d;]*3\d", lines_drawn(busy_moment(clock), 80, no_color=True))
+def test_live_view_without_colours(clock):
+    assert not re.search(r"\x1b\[[\d;]*3\d", lines_drawn(busy_progress(clock), 80, no_color=True))
 
 
-def test_before_the_questions_are_counted_there_is_no_bar(clock):
-    moment = Moment(Counters(), clock)
-    moment.set_doing("reading the questions")
-    assert [line.rstrip()[2:] for line in plain(lines_drawn(moment, 80))] == [
+def test_no_bar_before_records_are_counted(clock):
+    progress = BatchProgress(Counters(), clock)
+    progress.set_step("reading the questions")
+    assert [line.rstrip()[2:] for line in plain(lines_drawn(progress, 80))] == [
         "reading the questions…"
     ]
 
 
-def test_questions_and_answers_are_no_markup_and_one_line_each(clock):
-    moment = busy_moment(clock)
-    moment.latest = answer("[red]why?[/red]\x1b[2J", "first\nsecond :smile:")
-    assert [line.rstrip() for line in plain(lines_drawn(moment, 80))][-2:] == [
+def test_question_and_answer_are_one_sanitized_line_each(clock):
+    progress = busy_progress(clock)
+    progress.latest = answer("[red]why?[/red]\x1b[2J", "first\nsecond :smile:")
+    assert [line.rstrip() for line in plain(lines_drawn(progress, 80))][-2:] == [
         r"Q [red]why?[/red]\x1b[2J",
         "A first second :smile:",
     ]
 
 
-def test_wide_characters_are_cut_where_the_line_ends(clock):
-    moment = busy_moment(clock)
-    moment.latest = answer("何が起こりますか" * 20, "円" * 100)
-    assert all(cell_len(line) <= 40 for line in plain(lines_drawn(moment, 40)))
+def test_wide_characters_are_cropped_at_line_end(clock):
+    progress = busy_progress(clock)
+    progress.latest = answer("何が起こりますか" * 20, "円" * 100)
+    assert all(cell_len(line) <= 40 for line in plain(lines_drawn(progress, 40)))
 
 
 @pytest.mark.parametrize("width", [40, 80])
-def test_while_stopping_the_picture_says_so_to_the_end(width, clock):
-    moment = busy_moment(clock)
-    moment.stopping = True
-    words = " ".join(plain(lines_drawn(moment, width))).split()
+def test_stopping_message_is_shown_in_full(width, clock):
+    progress = busy_progress(clock)
+    progress.stopping = True
+    words = " ".join(plain(lines_drawn(progress, width))).split()
     assert "Ctrl-C again stops at once" in " ".join(words)
 
 
-def test_the_picture_has_the_latest_failure(clock):
-    moment = busy_moment(clock)
-    moment.update(failure("no file b.mp4 in clips"))
-    assert plain(lines_drawn(moment, 80))[-1].rstrip() == "! line 17: no file b.mp4 in clips"
+def test_live_view_shows_latest_failure(clock):
+    progress = busy_progress(clock)
+    progress.update(failure("no file b.mp4 in clips"))
+    assert plain(lines_drawn(progress, 80))[-1].rstrip() == "! line 17: no file b.mp4 in clips"
 
 
-def test_nothing_is_left_of_the_picture(clock, tty):
+def test_live_view_is_erased(clock, tty):
     terminal = tty()
     counters = Counters(records=9, clips=2)
     with BatchDisplay(Screen(), counters, answers="a.jsonl", clock=clock) as display:
@@ -258,7 +258,7 @@ def test_nothing_is_left_of_the_picture(clock, tty):
     assert [line.rstrip() for line in shown.display if line.strip()] == []
 
 
-def test_the_picture_moves_without_being_asked(clock, tty):
+def test_live_view_refreshes_by_itself(clock, tty):
     terminal = tty()
     counters = Counters(records=9)
     with BatchDisplay(Screen(), counters, answers="a.jsonl", clock=clock) as display:
@@ -269,7 +269,7 @@ def test_the_picture_moves_without_being_asked(clock, tty):
             time.sleep(0.05)
 
 
-def test_what_goes_to_stdout_meanwhile_stays_there(clock, tty, capsys):
+def test_stdout_is_not_redirected(clock, tty, capsys):
     terminal = tty()
     counters = Counters(records=9)
     with BatchDisplay(Screen(), counters, answers=None, lines_to_stdout=True, clock=clock):
@@ -279,7 +279,7 @@ def test_what_goes_to_stdout_meanwhile_stays_there(clock, tty, capsys):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_after_an_exception_the_cursor_is_back(error, clock, tty):
+def test_cursor_is_restored_after_an_exception(error, clock, tty):
     terminal = tty()
     display = BatchDisplay(Screen(), Counters(records=9), answers="a.jsonl", clock=clock)
     with suppress(error), display:
@@ -288,7 +288,7 @@ def test_after_an_exception_the_cursor_is_back(error, clock, tty):
     assert not terminal.screen().cursor.hidden
 
 
-def test_an_update_draws_nothing(clock, tty):
+def test_update_does_not_draw(clock, tty):
     tty()
     counters = Counters(records=100_000)
     with BatchDisplay(Screen(), counters, answers="a.jsonl", clock=clock) as display:

@@ -4,13 +4,12 @@ import pytest
 from rich.cells import cell_len
 
 from pandacli.batch.counters import Counters
-from pandacli.terminal.batch_display import BatchDisplay
-from pandacli.terminal.batch_summary import duration, stage_rows
+from pandacli.terminal.batch_display import BatchDisplay, duration, stage_rows
 from pandacli.terminal.console import Screen
-from tests.terminal.outcomes import failure, feed, plain
+from tests.terminal.batch_outcomes import failure, feed, plain
 
 
-def test_the_summary_says_what_the_run_came_to(clock, capsys):
+def test_summary_shows_counts_and_failures(clock, capsys):
     counters = Counters(records=510, earlier=100, clips=20, clips_done=19, tokens=12_345)
     counters.answered = 398
     with BatchDisplay(Screen(), counters, answers="q.answers.jsonl", clock=clock) as display:
@@ -35,7 +34,7 @@ def test_the_summary_says_what_the_run_came_to(clock, capsys):
     )
 
 
-def test_with_stats_each_stage_has_its_share_and_the_rest_is_named():
+def test_stage_rows_show_share_and_remainder():
     counters = Counters(seconds={"load": 12.0, "frames": 3.0, "answers": 84.0})
     assert stage_rows(counters, 120.0) == [
         ("load", "12.0 s   10%"),
@@ -45,19 +44,19 @@ def test_with_stats_each_stage_has_its_share_and_the_rest_is_named():
     ]
 
 
-def test_stages_on_many_machines_may_take_longer_than_the_run():
+def test_stages_may_exceed_the_duration_of_a_distributed_run():
     assert stage_rows(Counters(seconds={"answers": 40.0}), 10.0)[-1] == ("other", " 0.0 s    0%")
 
 
 @pytest.mark.parametrize(
     ("seconds", "shown"), [(0.04, "0.0 s"), (59.96, "1:00"), (65, "1:05"), (7384, "2:03:04")]
 )
-def test_a_duration_is_a_clock_from_a_minute_on(seconds, shown):
+def test_duration_is_a_clock_from_one_minute(seconds, shown):
     assert duration(seconds) == shown
 
 
 @pytest.mark.parametrize("columns", [40, 80, 200])
-def test_the_summary_fits_the_terminal(columns, clock, tty):
+def test_summary_fits_the_terminal(columns, clock, tty):
     terminal = tty(COLUMNS=str(columns))
     counters = Counters(records=3, clips=1, seconds={"load": 1.0})
     path = "a/folder/with/a/name/" * 12 + "answers.jsonl"
@@ -68,7 +67,7 @@ def test_the_summary_fits_the_terminal(columns, clock, tty):
     assert all(cell_len(line) <= columns for line in plain(terminal.getvalue().lstrip("\0")))
 
 
-def test_after_an_interruption_the_same_command_goes_on(clock, capsys):
+def test_resume_hint_repeats_the_command(clock, capsys):
     counters = Counters(records=500, answered=120)
     BatchDisplay(Screen(), counters, answers="a.jsonl", clock=clock).resume_hint(
         ["panda", "batch", "my questions.jsonl"]
@@ -79,7 +78,7 @@ def test_after_an_interruption_the_same_command_goes_on(clock, capsys):
     )
 
 
-def test_where_nothing_is_left_there_is_nothing_to_go_on_with(clock, capsys):
+def test_no_resume_hint_when_nothing_is_left(clock, capsys):
     counters = Counters(records=5, answered=5)
     BatchDisplay(Screen(), counters, answers="a.jsonl", clock=clock).resume_hint(["panda", "batch"])
     assert capsys.readouterr().err == ""

@@ -15,7 +15,7 @@ TABLE = 'question,answer\n\x1b[31mwhy?,"so\r\n"\n'
     ("people", "shown"),
     [(False, TABLE), (True, 'question,answer\n\\x1b[31mwhy?,"so\\r\n"\n')],
 )
-def test_a_copy_is_exact_for_programs_and_harmless_for_people(
+def test_write_is_exact_for_pipes_and_sanitized_for_terminals(
     monkeypatch: pytest.MonkeyPatch, people: bool, shown: str
 ) -> None:
     class Stdout(io.StringIO):
@@ -34,7 +34,7 @@ LONG = (
 COMMAND = "panda ask /a/folder/with/a/long/name/clip.mp4 'what happens?' --from 1:30 --to 1:45"
 
 
-def test_on_a_terminal_sentences_are_wrapped_between_words_and_commands_are_left_whole(tty) -> None:
+def test_terminal_wraps_sentences_but_not_commands(tty) -> None:
     terminal = tty(COLUMNS="50")
     Screen().error(LONG, f"hint: {LONG}", command=COMMAND)
     message, hint = " ".join(terminal.getvalue().split()), f"hint: {LONG} {COMMAND}"
@@ -45,14 +45,14 @@ def test_on_a_terminal_sentences_are_wrapped_between_words_and_commands_are_left
     assert all(line.startswith(" " * 7) for line in sentences[1:])
 
 
-def test_wide_characters_are_counted_where_a_sentence_is_wrapped(tty) -> None:
+def test_wrapping_counts_wide_characters(tty) -> None:
     terminal = tty(COLUMNS="40")
     Screen().notice("東京は日本の首都です " * 5)
     shown = terminal.screen(40)
     assert all(line.startswith("       ") for line in shown.display[1:4])
 
 
-def test_elsewhere_a_sentence_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_piped_error_is_not_wrapped(capsys: pytest.CaptureFixture[str]) -> None:
     Screen().error(LONG, LONG, command=COMMAND)
     assert capsys.readouterr().err == f"panda: {LONG}\n       {LONG}\n         {COMMAND}\n"
 
@@ -67,7 +67,7 @@ def test_elsewhere_a_sentence_is_one_line(capsys: pytest.CaptureFixture[str]) ->
         ("utf-8", "none", False),
     ],
 )
-def test_pictures_are_only_drawn_in_characters_that_the_terminal_has(
+def test_pictures_need_a_suitable_encoding(
     monkeypatch: pytest.MonkeyPatch, encoding: str, graphics: str, pictures: bool
 ) -> None:
     stdout = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
@@ -79,5 +79,5 @@ def test_pictures_are_only_drawn_in_characters_that_the_terminal_has(
 
 
 @pytest.mark.parametrize(("encoding", "name"), [("utf-8", "dots"), ("latin-1", "line")])
-def test_the_spinner_is_one_that_the_terminal_has(encoding: str, name: str) -> None:
+def test_spinner_suits_the_encoding(encoding: str, name: str) -> None:
     assert spinner(SimpleNamespace(encoding=encoding)) == name  # type: ignore[arg-type]

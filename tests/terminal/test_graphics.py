@@ -13,9 +13,14 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from pandacli.terminal.capabilities import cell_size, drawn_with, escape_sequence, graphics_protocol
-from pandacli.terminal.frame_strip import FrameStrip
-from tests.terminal.small_terminal import SmallTerminal
+from pandacli.terminal.frame_strip import (
+    FrameStrip,
+    cell_size,
+    choose_protocol,
+    escape_sequence,
+    graphics_protocol,
+)
+from tests.terminal.graphics_terminal import GraphicsTerminal
 
 PROTOCOLS = ("kitty", "iterm2", "sixel")
 COLOURS = [(230, 30, 30), (30, 200, 30), (30, 30, 230), (220, 220, 40)]
@@ -39,12 +44,12 @@ COLOURS = [(230, 30, 30), (30, 200, 30), (30, 30, 230), (220, 220, 40)]
         ({}, None),
     ],
 )
-def test_a_terminal_is_known_by_its_variables(variables, protocol):
+def test_protocol_follows_environment(variables, protocol):
     assert graphics_protocol(variables) == protocol
 
 
 @pytest.mark.parametrize("inside", [{"TMUX": "/tmp/tmux"}, {"TERM": "screen-256color"}])
-def test_within_a_multiplexer_nothing_is_promised(inside):
+def test_no_protocol_inside_a_multiplexer(inside):
     assert graphics_protocol({"KITTY_WINDOW_ID": "1"} | inside) is None
 
 
@@ -61,8 +66,8 @@ def test_within_a_multiplexer_nothing_is_promised(inside):
         ("kitty", {"TMUX": "1"}, None, "kitty"),
     ],
 )
-def test_what_the_user_chose_goes_before_the_variables(chosen, variables, cell, way):
-    assert drawn_with(chosen, variables, cell) == way
+def test_option_overrides_environment(chosen, variables, cell, way):
+    assert choose_protocol(chosen, variables, cell) == way
 
 
 @pytest.fixture
@@ -78,54 +83,56 @@ def terminal():
     os.close(ours)
 
 
-def test_the_size_of_a_cell_is_what_the_system_says(terminal):
+def test_cell_size_comes_from_the_system(terminal):
     terminal.resize(800, 480)
     assert cell_size(terminal.stream) == (10, 20)
 
 
 @pytest.mark.parametrize("pixels", [(0, 0), (80, 0), (20, 20)])
-def test_a_terminal_that_tells_no_pixels_has_no_known_cells(terminal, pixels):
+def test_cell_size_is_unknown_without_pixel_size(terminal, pixels):
     terminal.resize(*pixels)
     assert cell_size(terminal.stream) is None
 
 
-def test_a_file_has_no_cells(tmp_path):
+def test_cell_size_of_a_file_is_unknown(tmp_path):
     with (tmp_path / "out").open("w") as file:
         assert cell_size(file) is None
     assert cell_size(io.StringIO()) is None
 
 
-def test_there_is_no_other_protocol():
+def test_unknown_protocol_is_an_error():
     with pytest.raises(ValueError, match="ReGIS"):
         escape_sequence("ReGIS", Image.new("RGBA", (10, 20)), (1, 1))
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_what_is_sent_is_the_picture(protocol):
+def test_sequence_decodes_to_the_picture(protocol):
     rng = np.random.default_rng(0)
     pixels = np.kron(rng.integers(0, 255, (7, 8, 3), np.uint8), np.ones((20, 10, 1), np.uint8))
     picture = Image.fromarray(pixels.astype(np.uint8)).convert("RGBA")
-    shown = SmallTerminal().write(escape_sequence(protocol, picture, (8, 7))).pictures
+    shown = GraphicsTerminal().write(escape_sequence(protocol, picture, (8, 7))).pictures
     assert [(s.cells, s.picture.size) for s in shown] == [((8, 7), (80, 140))]
     seen = np.asarray(shown[0].picture.convert("RGBA")).astype(int)
     assert np.abs(seen - np.asarray(picture)).max() <= (2 if protocol == "sixel" else 0)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_what_is_transparent_stays_so(protocol):
+def test_transparency_is_kept(protocol):
     picture = Image.new("RGBA", (30, 20))
     picture.paste((200, 100, 50), (0, 7, 30, 20))
-    shown = SmallTerminal().write(escape_sequence(protocol, picture, (3, 1))).pictures[0]
+    shown = GraphicsTerminal().write(escape_sequence(protocol, picture, (3, 1))).pictures[0]
     alpha = np.asarray(shown.picture)[..., 3]
     assert not alpha[:7].any()
     assert (alpha[7:] == 255).all()
 
 
-def test_a_picture_of_many_colours_is_sent_whole_by_kitty_and_nearly_so_by_sixel():
+def test_kitty_is_lossless_and_sixel_close_for_many_colours():
     noise = np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)
     picture = Image.fromarray(noise).convert("RGBA")
     exact, near = (
-        np.asarray(SmallTerminal().write(escape_sequence(p, picture, (4, 2))).pictures[0].picture)
+        np.asarray(
+            GraphicsTerminal().write(escape_sequence(p, picture, (4, 2))).pictures[0].picture
+        )
         for p in ("kitty", "sixel")
     )
     assert (exact == np.asarray(picture)).all()
@@ -145,14 +152,14 @@ def on_screen(strip, columns, rows, cell, before=0):
     )
     console.print(strip)
     text = "above\n" * before + console.file.getvalue() + "below"
-    return SmallTerminal(columns, rows, cell).write(text)
+    return GraphicsTerminal(columns, rows, cell).write(text)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("size", [(80, 24), (200, 50)])
 @pytest.mark.parametrize("shape", [(360, 640), (400, 400), (640, 360), (40, 640)])
 @pytest.mark.parametrize("count", [1, 8])
-def test_every_picture_stands_over_its_time(protocol, size, shape, count):
+def test_every_picture_is_above_its_time(protocol, size, shape, count):
     cell = (9, 19)
     strip = FrameStrip(frames(count, *shape), protocol, cell)
     screen = on_screen(strip, *size, cell, before=size[1])
@@ -174,7 +181,7 @@ def test_every_picture_stands_over_its_time(protocol, size, shape, count):
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("shape", [(360, 640), (640, 360)])
-def test_a_picture_keeps_its_shape_to_the_pixel(protocol, shape):
+def test_picture_keeps_its_aspect_ratio(protocol, shape):
     screen = on_screen(FrameStrip(frames(8, *shape), protocol, (9, 19)), 120, 40, (9, 19))
     for shown in screen.pictures:
         alpha = np.asarray(shown.picture)[..., 3] > 0
@@ -184,7 +191,7 @@ def test_a_picture_keeps_its_shape_to_the_pixel(protocol, shape):
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("before", [0, 5, 24])
-def test_what_stands_around_the_strip_stays(protocol, before):
+def test_text_around_the_strip_is_not_overwritten(protocol, before):
     screen = on_screen(FrameStrip(frames(8, 360, 640), protocol), 80, 24, (10, 20), before)
     assert screen.lines[screen.line] == "below"
     top = min(shown.line for shown in screen.pictures)
@@ -193,7 +200,7 @@ def test_what_stands_around_the_strip_stays(protocol, before):
     assert screen.line - top <= 16
 
 
-def test_where_a_row_might_not_fit_there_are_half_blocks():
+def test_half_blocks_on_a_low_terminal():
     strip = FrameStrip(frames(1, 640, 360), "kitty")
     console = Console(file=io.StringIO(), width=80, height=12, force_terminal=True)
     console.print(strip)
@@ -201,6 +208,6 @@ def test_where_a_row_might_not_fit_there_are_half_blocks():
     assert "▄" in console.file.getvalue()
 
 
-def test_a_cell_of_many_pixels_does_not_make_a_picture_of_many():
+def test_picture_resolution_is_limited():
     screen = on_screen(FrameStrip(frames(8, 360, 640), "kitty", (40, 80)), 200, 50, (40, 80))
     assert max(shown.picture.width for shown in screen.pictures) <= 16 * 32

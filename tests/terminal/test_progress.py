@@ -25,14 +25,14 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Tty:
     return tty
 
 
-def test_a_download_is_counted_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_is_shown_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     tty = terminal(monkeypatch)
     with Bars(Screen()) as bars:
         bars.downloading("model.bin", 6_800_000_000, 3_400_000_000)
     assert "3.4/6.8 GB" in tty.getvalue()
 
 
-def test_a_conversion_is_counted_in_hundredths(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_conversion_is_shown_in_percent(monkeypatch: pytest.MonkeyPatch) -> None:
     tty = terminal(monkeypatch)
     with Bars(Screen()) as bars:
         bars.converting(3_400_000_000, 6_800_000_000)

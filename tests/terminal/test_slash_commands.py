@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pandacli.errors import UsageError
-from pandacli.terminal.slash_commands import COMMANDS, file_named, parse
+from pandacli.terminal.slash_commands import COMMANDS, parse, parse_path
 
 
 @pytest.mark.parametrize(
@@ -20,27 +20,28 @@ from pandacli.terminal.slash_commands import COMMANDS, file_named, parse
         ("/set temperature 0.7", ("/set", "temperature 0.7")),
     ],
 )
-def test_a_command_and_the_rest(line: str, meant: tuple[str, str]) -> None:
-    assert parse(line) == meant
+def test_parse_splits_name_and_argument(line: str, meant: tuple[str, str]) -> None:
+    command, argument = parse(line)
+    assert (command.name, argument) == meant
 
 
 @pytest.mark.parametrize(
     ("line", "nearest"), [("/udno", "/undo"), ("/hlep", "/help"), ("/frame", "/frames")]
 )
-def test_an_unknown_command_is_answered_with_the_nearest(line: str, nearest: str) -> None:
+def test_unknown_command_suggests_a_similar_one(line: str, nearest: str) -> None:
     with pytest.raises(UsageError) as raised:
         parse(line)
     assert f"did you mean {nearest}?" in str(raised.value.hint)
 
 
-def test_a_command_like_no_other_is_answered_with_help() -> None:
+def test_unknown_command_points_to_help() -> None:
     with pytest.raises(UsageError) as raised:
         parse("/etc/passwd")
     assert "/help" in str(raised.value.hint)
 
 
 @pytest.mark.parametrize("line", ["/undo twice", "/save", "/video", "/exit now"])
-def test_too_little_or_too_much_is_told(line: str) -> None:
+def test_missing_or_extra_argument_shows_usage(line: str) -> None:
     with pytest.raises(UsageError, match="usage: /"):
         parse(line)
 
@@ -57,9 +58,9 @@ def test_too_little_or_too_much_is_told(line: str) -> None:
         ("'~/my talk.md'", Path.home() / "my talk.md"),
     ],
 )
-def test_a_file_name_may_have_spaces_and_quotes_and_a_home(rest: str, name: str | Path) -> None:
-    assert file_named(rest) == Path(name)
+def test_path_may_have_spaces_quotes_and_tilde(rest: str, name: str | Path) -> None:
+    assert parse_path(rest) == Path(name)
 
 
-def test_every_command_says_what_it_does() -> None:
-    assert all(command.does and command.name.startswith("/") for command in COMMANDS.values())
+def test_every_command_has_help() -> None:
+    assert all(command.help and command.name.startswith("/") for command in COMMANDS.values())

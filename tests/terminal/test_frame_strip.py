@@ -29,12 +29,12 @@ def drawn(strip, width, color_system=None):
 
 @pytest.mark.parametrize("width", [20, 47, 79, 80, 200])
 @pytest.mark.parametrize("shape", [(180, 320), (320, 180), (240, 320), (40, 640)])
-def test_it_fits_the_width(width, shape):
+def test_strip_fits_the_width(width, shape):
     text = drawn(FrameStrip(frames(8, *shape)), width)
     assert max(cell_len(line) for line in text.splitlines()) <= width
 
 
-def test_at_80_columns_there_are_two_rows_of_four():
+def test_two_rows_of_four_at_80_columns():
     captions = [line.split() for line in drawn(FrameStrip(frames()), 80).splitlines()]
     captions = [words for words in captions if ":" in words[0]]
     assert captions == [
@@ -43,24 +43,24 @@ def test_at_80_columns_there_are_two_rows_of_four():
     ]
 
 
-def test_on_a_wide_terminal_there_is_one_row():
+def test_one_row_on_a_wide_terminal():
     lines = drawn(FrameStrip(frames()), 200).splitlines()
     assert len(lines[-1].split()) == 8
 
 
-def test_at_80_columns_strip_and_answers_fit_24_lines():
+def test_strip_leaves_room_for_answers_on_24_lines():
     for shape in ((180, 320), (240, 320), (320, 180)):
         assert len(drawn(FrameStrip(frames(8, *shape)), 80).splitlines()) <= 16
 
 
-def test_the_shape_of_the_picture_is_kept():
+def test_aspect_ratio_is_kept():
     for height, width in ((180, 320), (320, 180), (200, 200)):
         lines = drawn(FrameStrip(frames(1, height, width)), 80).splitlines()[:-1]
         ratio = lines[0].count("▄") / (2 * len(lines))
         assert ratio == pytest.approx(width / height, rel=0.15)
 
 
-def test_the_top_of_the_picture_is_the_top_of_the_frame():
+def test_frame_is_not_upside_down():
     lines = drawn(FrameStrip(frames(1)), 80, "truecolor").splitlines()
     assert "48;2;255;0;0" in lines[0]
     assert "0;0;255" not in lines[0]
@@ -68,6 +68,6 @@ def test_the_top_of_the_picture_is_the_top_of_the_frame():
     assert "255;0;0" not in lines[-2]
 
 
-def test_a_single_frame_and_an_odd_number_of_frames_can_be_drawn():
+def test_draws_one_frame_and_odd_counts():
     assert "0:00" in drawn(FrameStrip(frames(1)), 80)
     assert drawn(FrameStrip(frames(5)), 80).count(":") == 5

@@ -33,7 +33,7 @@ class Shown:
     picture: Image.Image
 
 
-class SmallTerminal:
+class GraphicsTerminal:
     """Reads what a program writes; `lines` and `pictures` are what a user would see.
 
     Args:

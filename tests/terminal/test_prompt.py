@@ -31,10 +31,7 @@ def make(keys: PipeInput) -> Make:
         history: Path | None = None,
         failure: Callable[[], BaseException | None] = lambda: None,
     ) -> Prompt:
-        settings = ["temperature", "seed"]
-        return Prompt(
-            lambda: "", history, settings, failure=failure, given=keys, shown=DummyOutput()
-        )
+        return Prompt(lambda: "", history, failure=failure, keys=keys, output=DummyOutput())
 
     return make
 
@@ -53,7 +50,7 @@ def make(keys: PipeInput) -> Make:
     ],
     ids=["enter", "alt-enter", "paste", "ctrl-c clears", "ctrl-d", "wide", "spaces", "long"],
 )
-def test_what_is_typed_is_read(make: Make, keys: PipeInput, typed: str, read: str) -> None:
+def test_reads_typed_text(make: Make, keys: PipeInput, typed: str, read: str) -> None:
     keys.send_text(typed)
     assert make().read() == read
 
@@ -61,7 +58,7 @@ def test_what_is_typed_is_read(make: Make, keys: PipeInput, typed: str, read: st
 @pytest.mark.parametrize(
     ("key", "way_out"), [("\x03", KeyboardInterrupt), ("\x04", EOFError)], ids=["c", "d"]
 )
-def test_control_keys_leave_an_empty_line(
+def test_control_keys_raise_on_an_empty_line(
     make: Make, keys: PipeInput, key: str, way_out: type[BaseException]
 ) -> None:
     keys.send_text(key)
@@ -69,7 +66,7 @@ def test_control_keys_leave_an_empty_line(
         make().read()
 
 
-def test_bytes_that_are_no_text_are_read_and_remembered(
+def test_invalid_utf8_is_read_and_kept_in_history(
     make: Make, keys: PipeInput, tmp_path: Path
 ) -> None:
     keys.send_bytes(b"caf\xe9 ?\r")
@@ -77,7 +74,7 @@ def test_bytes_that_are_no_text_are_read_and_remembered(
     assert "+caf" in (tmp_path / "questions").read_text(encoding="utf-8")
 
 
-def test_questions_come_back_the_next_time(make: Make, keys: PipeInput, tmp_path: Path) -> None:
+def test_history_is_read_from_file(make: Make, keys: PipeInput, tmp_path: Path) -> None:
     for typed in ("first\r", "two\x1b\rlines\r"):
         keys.send_text(typed)
         make(tmp_path / "questions").read()
@@ -86,13 +83,13 @@ def test_questions_come_back_the_next_time(make: Make, keys: PipeInput, tmp_path
     assert again.read() == "two\nlines"
 
 
-def test_only_their_owner_can_read_them(make: Make, keys: PipeInput, tmp_path: Path) -> None:
+def test_history_file_is_private(make: Make, keys: PipeInput, tmp_path: Path) -> None:
     keys.send_text("private\r")
     make(tmp_path / "questions").read()
     assert stat.S_IMODE((tmp_path / "questions").stat().st_mode) == 0o600
 
 
-def test_without_a_file_they_come_back_this_time(make: Make, keys: PipeInput) -> None:
+def test_history_works_without_a_file(make: Make, keys: PipeInput) -> None:
     prompt = make()
     keys.send_text("first\r")
     prompt.read()
@@ -100,14 +97,12 @@ def test_without_a_file_they_come_back_this_time(make: Make, keys: PipeInput) ->
     assert prompt.read() == "first"
 
 
-def test_a_history_that_cannot_be_had_is_no_error(
-    make: Make, keys: PipeInput, tmp_path: Path
-) -> None:
+def test_unreadable_history_is_ignored(make: Make, keys: PipeInput, tmp_path: Path) -> None:
     keys.send_text("What?\r")
     assert make(tmp_path).read() == "What?"
 
 
-def test_a_failure_ends_the_reading_and_keeps_what_was_typed(
+def test_failure_ends_read_and_keeps_text_in_history(
     make: Make, keys: PipeInput, tmp_path: Path
 ) -> None:
     failure: list[ModelError] = []
@@ -131,12 +126,12 @@ def test_a_failure_ends_the_reading_and_keeps_what_was_typed(
     assert "+half a ques" in (tmp_path / "questions").read_text()
 
 
-def test_an_earlier_failure_is_raised_at_once(make: Make) -> None:
+def test_earlier_failure_is_raised_at_once(make: Make) -> None:
     with pytest.raises(ModelError):
         make(None, lambda: ModelError("damaged")).read()
 
 
-def test_a_failure_while_nothing_is_read_disturbs_nobody(make: Make) -> None:
+def test_refresh_outside_read_does_nothing(make: Make) -> None:
     make(None, lambda: ModelError("damaged")).refresh()
 
 
@@ -144,7 +139,7 @@ def test_a_failure_while_nothing_is_read_disturbs_nobody(make: Make) -> None:
     ("text", "completed"),
     [
         ("/re", ["/retry", "/reset"]),
-        ("/set ", ["temperature", "seed"]),
+        ("/set ", ["max-tokens", "temperature", "seed"]),
         ("/set te", ["temperature"]),
         ("/frames s", ["save"]),
         ("/undo ", []),
@@ -157,7 +152,7 @@ def test_a_failure_while_nothing_is_read_disturbs_nobody(make: Make) -> None:
         ("/frames save {}/f", ["older"]),
     ],
 )
-def test_commands_names_and_files_are_completed(
+def test_completes_commands_words_and_files(
     make: Make, tmp_path: Path, text: str, completed: list[str]
 ) -> None:
     for name in ("clip.mp4", "talk.json"):

@@ -6,7 +6,7 @@ import pytest
 
 from pandacli.diagnostics.facts import Bytes, Fact, Section
 from pandacli.terminal.console import Screen
-from pandacli.terminal.doctor import report_json, show_report, shown
+from pandacli.terminal.doctor import format_value, report_json, show_report
 
 SECTIONS = [
     Section("CUDA", []),
@@ -33,11 +33,11 @@ SECTIONS = [
         ({"path": "/data", "used": Bytes(2_000_000), "files": 3}, "/data, 2 MB used, 3 files"),
     ],
 )
-def test_values_are_shown_as_people_read_them(value, text):
-    assert shown(value) == text
+def test_values_are_formatted_for_people(value, text):
+    assert format_value(value) == text
 
 
-def test_piped_every_fact_is_an_aligned_line_and_problems_come_twice(capsys):
+def test_piped_report_has_a_line_per_fact_and_lists_problems_again(capsys):
     show_report(SECTIONS, Screen())
     assert capsys.readouterr().out == (
         "CUDA\n"
@@ -54,17 +54,17 @@ def test_piped_every_fact_is_an_aligned_line_and_problems_come_twice(capsys):
     )
 
 
-def test_without_problems_that_is_said(capsys):
+def test_report_without_problems_says_so(capsys):
     show_report([Section("CUDA", [Fact("driver", "550.54")])], Screen())
     assert capsys.readouterr().out.endswith("\nProblems: none found\n")
 
 
-def test_what_comes_from_outside_is_made_harmless(capsys):
+def test_facts_are_sanitized(capsys):
     show_report([Section("Variables", [Fact("\x1b[1m", "\x1b[31m", "\x07")])], Screen())
     assert not set(capsys.readouterr().out) & {"\x1b", "\x07"}
 
 
-def test_json_has_an_object_for_each_section_and_the_problems():
+def test_json_has_sections_and_problems():
     assert json.loads(report_json(SECTIONS, pretty=False)) == {
         "CUDA": {},
         "For_the_model": {"quant": "8bit", "free_disk": 3_000_000_000, "torch": None},
@@ -79,6 +79,6 @@ def test_json_has_an_object_for_each_section_and_the_problems():
     }
 
 
-def test_json_is_ascii_whatever_is_in_it():
+def test_json_is_ascii():
     text = report_json([Section("Variables", [Fact("PANDA_MODEL", "\x9b\u202e")])], pretty=False)
     assert text.isascii()

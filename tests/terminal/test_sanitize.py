@@ -23,28 +23,28 @@ from pandacli.terminal.text import sanitize, sanitize_line
         ("\ud800", "\\ud800"),
     ],
 )
-def test_what_a_terminal_would_act_on_is_spelt_out(text, shown):
+def test_control_characters_are_escaped(text, shown):
     assert sanitize(text) == shown
 
 
 @pytest.mark.parametrize(
     "text", ["plain [bold]text[/]", "naïve 東京 👩‍👩‍👧", "العربية עברית", "two\nlines\tand a tab"]
 )
-def test_everything_else_stays_as_it_is(text):
+def test_other_text_is_unchanged(text):
     assert sanitize(text) == text
 
 
-def test_on_one_line_newlines_and_tabs_are_spelt_out_too():
+def test_sanitize_line_escapes_newlines_and_tabs():
     assert sanitize_line("a\nb\tc") == "a\\nb\\tc"
 
 
-def test_no_control_character_gets_through():
+def test_no_control_character_passes():
     everything = "".join(map(chr, range(0x11000)))
     left = {c for c in sanitize(everything) if unicodedata.category(c) in ("Cc", "Cs")}
     assert left == {"\n", "\t"}
 
 
-def test_the_pieces_of_a_stream_can_be_passed_one_by_one():
+def test_sanitize_works_on_pieces_of_a_stream():
     text = "a\x1b[31mb\u202ec\n"
     assert "".join(sanitize(character) for character in text) == sanitize(text)
 
@@ -64,7 +64,7 @@ def test_the_pieces_of_a_stream_can_be_passed_one_by_one():
         "exec(compile('raise ValueError', evil, 'exec'))",
     ],
 )
-def test_what_libraries_print_by_themselves_is_harmless_too(statement):
+def test_library_output_is_sanitized(statement):
     script = f"""
 import logging, threading, warnings
 from pandacli.terminal.text import sanitize_libraries
@@ -87,7 +87,7 @@ sanitize_libraries()
 
 
 @pytest.mark.parametrize("error", ["KeyboardInterrupt", "SystemExit"])
-def test_a_signal_in_a_callback_is_not_shown(error):
+def test_interrupt_in_a_callback_is_not_shown(error):
     script = f"""
 from pandacli.cli import signals
 from pandacli.terminal.text import sanitize_libraries

@@ -1,4 +1,4 @@
-"""A conversation in a terminal: what each line does, and what is said about it."""
+"""The chat REPL: what each input line does and shows."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pandacli import Panda
-from pandacli.chat.chat import Chat, SampledClip
+from pandacli.chat.chat import SampledClip
 from pandacli.chat.conversation import Turn
 from pandacli.chat.transcript import Transcript, read_transcript, write_transcript
 from pandacli.errors import ClipError, ModelError
@@ -17,66 +17,54 @@ from pandacli.terminal.console import Screen
 from pandacli.terminal.repl import Repl
 from pandacli.terminal.text import sanitize
 from pandacli.video import Clip
-from tests.terminal.chat.conftest import (
-    OTHER,
-    QUESTION,
-    Capture,
-    Converse,
-    Typist,
-    made_up,
-    questions,
-    too_many_frames,
-)
+from tests.chat.conftest import OTHER, QUESTION, StartChat, questions, sampled_clip
+from tests.terminal.conftest import Capture, RunRepl, ScriptedPrompt
 
 
-def test_the_clip_and_the_model_are_told_first(converse: Converse, capsys: Capture) -> None:
-    converse()
+def test_shows_clip_and_model_first(run_repl: RunRepl, capsys: Capture) -> None:
+    run_repl()
     clip, model = capsys.readouterr().err.splitlines()
     assert clip == "clip.mp4: 0:02, 64x48, 10 fps, mpeg4"
     assert model == "Loading small. Type your question now; /help for commands."
 
 
-def test_quiet_begins_without_a_word(start: Callable[..., Chat], capsys: Capture) -> None:
-    typist: Any = Typist()
-    Repl(start(), typist, Screen(quiet=True), made_up, {}).run()
+def test_quiet_start_prints_nothing(start_chat: StartChat, capsys: Capture) -> None:
+    prompt: Any = ScriptedPrompt()
+    Repl(start_chat(), prompt, Screen(quiet=True), sampled_clip, {}).run()
     assert capsys.readouterr().err == ""
 
 
-def test_what_was_odd_about_the_clip_is_told(
-    converse: Converse, clip: Clip, capsys: Capture
-) -> None:
-    converse(subject=made_up(clip, notices=("half of it is missing",)))
+def test_clip_notices_are_shown(run_repl: RunRepl, source: Clip, capsys: Capture) -> None:
+    run_repl(clip=sampled_clip(source, notices=("half of it is missing",)))
     assert "panda: half of it is missing" in capsys.readouterr().err
 
 
-def test_few_frames_of_a_long_film_are_told_of(
-    converse: Converse, clip: Clip, capsys: Capture
-) -> None:
-    subject = made_up(clip)
-    converse(subject=replace(subject, frames=replace(subject.frames, times=(0.0, 60.0))))
+def test_sparse_sampling_gets_a_notice(run_repl: RunRepl, source: Clip, capsys: Capture) -> None:
+    sampled = sampled_clip(source)
+    run_repl(clip=replace(sampled, frames=replace(sampled.frames, times=(0.0, 60.0))))
     said = "panda: 2 frames sampled from 2:00 (one every 60 s); /clip FROM TO looks closer\n"
     assert said in capsys.readouterr().err
 
 
-def test_answers_go_to_stdout_and_become_turns(converse: Converse, capsys: Capture) -> None:
-    talk = converse(QUESTION, f"  {OTHER} ")
-    assert questions(talk) == [QUESTION, OTHER]
+def test_answers_go_to_stdout_and_become_turns(run_repl: RunRepl, capsys: Capture) -> None:
+    chat = run_repl(QUESTION, f"  {OTHER} ")
+    assert questions(chat) == [QUESTION, OTHER]
     shown = capsys.readouterr().out
-    assert shown.splitlines() == [sanitize(turn.answer) for turn in talk.turns]
+    assert shown.splitlines() == [sanitize(turn.answer) for turn in chat.turns]
 
 
 @pytest.mark.parametrize("line", ["", "   ", "\n"])
-def test_an_empty_line_asks_nothing(converse: Converse, line: str) -> None:
-    assert questions(converse(line)) == []
+def test_empty_line_is_ignored(run_repl: RunRepl, line: str) -> None:
+    assert questions(run_repl(line)) == []
 
 
 @pytest.mark.parametrize("way_out", ["/exit", "/quit", "/bye", "/q", "exit", "QUIT", EOFError()])
-def test_there_is_a_way_out(converse: Converse, way_out: object) -> None:
-    assert questions(converse(way_out, QUESTION)) == []
+def test_every_exit_word_leaves(run_repl: RunRepl, way_out: object) -> None:
+    assert questions(run_repl(way_out, QUESTION)) == []
 
 
-def test_a_space_in_front_makes_a_slash_a_question(converse: Converse) -> None:
-    assert questions(converse(" /what is this?")) == ["/what is this?"]
+def test_leading_space_escapes_a_slash(run_repl: RunRepl) -> None:
+    assert questions(run_repl(" /what is this?")) == ["/what is this?"]
 
 
 @pytest.mark.parametrize(
@@ -109,44 +97,42 @@ def test_a_space_in_front_makes_a_slash_a_question(converse: Converse) -> None:
         ("/help", "/retry                   ask the last question again"),
     ],
 )
-def test_what_is_wrong_is_said_and_the_talk_goes_on(
-    converse: Converse, capsys: Capture, line: str, complaint: str
+def test_error_is_shown_and_chat_continues(
+    run_repl: RunRepl, capsys: Capture, line: str, complaint: str
 ) -> None:
-    assert questions(converse(line, QUESTION)) == [QUESTION]
+    assert questions(run_repl(line, QUESTION)) == [QUESTION]
     assert complaint in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("line", [f"/save {'x' * 300}.md", f"/frames save {'x' * 300}.png"])
-def test_a_name_that_no_file_can_have_is_told(
-    converse: Converse, capsys: Capture, line: str
-) -> None:
-    assert questions(converse(QUESTION, line, OTHER)) == [QUESTION, OTHER]
+def test_too_long_file_name_is_an_error(run_repl: RunRepl, capsys: Capture, line: str) -> None:
+    assert questions(run_repl(QUESTION, line, OTHER)) == [QUESTION, OTHER]
     assert "File name too long" in capsys.readouterr().err
 
 
-def test_the_home_of_nobody_is_a_folder_like_another(converse: Converse, capsys: Capture) -> None:
-    talk = converse("/load ~nobody-here/talk.json", "/video ~nobody-here/a.mp4")
+def test_tilde_of_unknown_user_is_literal(run_repl: RunRepl, capsys: Capture) -> None:
+    chat = run_repl("/load ~nobody-here/talk.json", "/video ~nobody-here/a.mp4")
     assert "cannot read ~nobody-here/talk.json" in capsys.readouterr().err
-    assert talk.subject.clip.path == Path("~nobody-here/a.mp4")
+    assert chat.clip.source.path == Path("~nobody-here/a.mp4")
 
 
-def test_frames_shows_the_times(converse: Converse, capsys: Capture) -> None:
-    converse("/frames")
+def test_frames_command_shows_times(run_repl: RunRepl, capsys: Capture) -> None:
+    run_repl("/frames")
     assert capsys.readouterr().out == "frames at 0:00, 0:01\n"
 
 
-def test_frames_are_saved(converse: Converse, tmp_path: Path) -> None:
-    converse(f"/frames save '{tmp_path / 'my sheet.png'}'")
+def test_frames_save_writes_a_contact_sheet(run_repl: RunRepl, tmp_path: Path) -> None:
+    run_repl(f"/frames save '{tmp_path / 'my sheet.png'}'")
     assert (tmp_path / "my sheet.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
     ("line", "first", "last"), [("/clip 0.5 1", 0.5, 1.0), ("/clip", None, None)]
 )
-def test_another_part_is_looked_at(
-    converse: Converse, line: str, first: float | None, last: float | None
+def test_clip_command_changes_the_range(
+    run_repl: RunRepl, line: str, first: float | None, last: float | None
 ) -> None:
-    clip = converse(line).subject.clip
+    clip = run_repl(line).clip.source
     assert (clip.path.name, clip.start, clip.end) == ("clip.mp4", first, last)
 
 
@@ -155,21 +141,21 @@ def test_another_part_is_looked_at(
     ("answer", "left"),
     [("y\n", [QUESTION]), ("\n", [QUESTION]), ("n\n", []), ("what\nNO\n", [])],
 )
-def test_the_user_decides_whether_turns_are_kept_for_another_clip(
-    converse: Converse, said: Callable[[str], None], line: str, answer: str, left: list[str]
+def test_switching_clip_asks_whether_to_keep_turns(
+    run_repl: RunRepl, type_reply: Callable[[str], None], line: str, answer: str, left: list[str]
 ) -> None:
-    said(answer)
-    talk = converse(QUESTION, line)
-    assert questions(talk) == left
-    clip = talk.subject.clip
+    type_reply(answer)
+    chat = run_repl(QUESTION, line)
+    assert questions(chat) == left
+    clip = chat.clip.source
     assert (clip.path.name, clip.start) in (("other.mp4", None), ("clip.mp4", 0.5))
 
 
 @pytest.mark.parametrize("line", ["/video other.mp4", "/clip 0.5 1"])
 @pytest.mark.parametrize("way", ["Ctrl-C", "Ctrl-D"])
-def test_without_an_answer_the_clip_stays(
-    converse: Converse,
-    said: Callable[[str], None],
+def test_cancelled_switch_keeps_the_clip(
+    run_repl: RunRepl,
+    type_reply: Callable[[str], None],
     monkeypatch: pytest.MonkeyPatch,
     capsys: Capture,
     line: str,
@@ -178,50 +164,46 @@ def test_without_an_answer_the_clip_stays(
     def interrupt() -> str:
         raise KeyboardInterrupt
 
-    said("")
+    type_reply("")
     if way == "Ctrl-C":
         monkeypatch.setattr("sys.stdin.readline", interrupt)
-    talk = converse(QUESTION, line, OTHER)
-    assert questions(talk) == [QUESTION, OTHER]
-    assert (talk.subject.clip.path.name, talk.subject.clip.start) == ("clip.mp4", None)
+    chat = run_repl(QUESTION, line, OTHER)
+    assert questions(chat) == [QUESTION, OTHER]
+    assert (chat.clip.source.path.name, chat.clip.source.start) == ("clip.mp4", None)
     assert "[Y/n] \nstill on clip.mp4\n" in capsys.readouterr().err
 
 
-def test_another_number_of_frames_is_looked_at_and_stays(
-    converse: Converse, said: Callable[[str], None]
+def test_frames_command_changes_the_count_for_later_clips(
+    run_repl: RunRepl, type_reply: Callable[[str], None]
 ) -> None:
-    said("y\n")
-    talk = converse(QUESTION, "/frames 8", "/clip 0.5 1")
-    assert talk.subject.num_frames == 8
-    assert questions(talk) == [QUESTION]
+    type_reply("y\n")
+    chat = run_repl(QUESTION, "/frames 8", "/clip 0.5 1")
+    assert chat.clip.num_frames == 8
+    assert questions(chat) == [QUESTION]
 
 
-def test_turns_that_were_kept_can_be_taken_back(
-    converse: Converse, said: Callable[[str], None]
-) -> None:
-    said("y\n")
-    assert questions(converse(QUESTION, "/video other.mp4", "/undo")) == []
+def test_kept_turns_can_be_undone(run_repl: RunRepl, type_reply: Callable[[str], None]) -> None:
+    type_reply("y\n")
+    assert questions(run_repl(QUESTION, "/video other.mp4", "/undo")) == []
 
 
-def test_a_clip_that_cannot_be_read_leaves_the_one_before(
-    converse: Converse, capsys: Capture
-) -> None:
-    def look(_: Clip, **__: Any) -> SampledClip:
+def test_unreadable_clip_keeps_the_current_one(run_repl: RunRepl, capsys: Capture) -> None:
+    def sample(_: Clip, **__: Any) -> SampledClip:
         raise ClipError("there is no such file")
 
-    talk = converse("/video other.mp4", QUESTION, look=look)
-    assert talk.subject.clip.path.name == "clip.mp4"
-    assert questions(talk) == [QUESTION]
+    chat = run_repl("/video other.mp4", QUESTION, sample=sample)
+    assert chat.clip.source.path.name == "clip.mp4"
+    assert questions(chat) == [QUESTION]
     assert "there is no such file" in capsys.readouterr().err
 
 
-def test_a_clip_the_model_cannot_hold_leads_back(
-    converse: Converse,
-    said: Callable[[str], None],
+def test_clip_that_does_not_fit_returns_to_the_previous_one(
+    run_repl: RunRepl,
+    type_reply: Callable[[str], None],
     capsys: Capture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    said("y\n")
+    type_reply("y\n")
     asked, opened = Event(), Panda.open
 
     def open_late(self: Panda, *clip: Any, num_frames: int, **more: Any) -> Any:
@@ -234,115 +216,109 @@ def test_a_clip_the_model_cannot_hold_leads_back(
         return OTHER
 
     monkeypatch.setattr(Panda, "open", open_late)
-    talk = converse(
+    chat = run_repl(
         QUESTION,
         "/video long.mp4",
         ask_meanwhile,
         "And now?",
-        look=lambda clip, **_: too_many_frames(made_up(clip)),
+        sample=lambda clip, **_: sampled_clip(clip, num_frames=64),
     )
-    assert talk.subject.clip.path.name == "clip.mp4"
-    assert questions(talk) == [QUESTION, "And now?"]
+    assert chat.clip.source.path.name == "clip.mp4"
+    assert questions(chat) == [QUESTION, "And now?"]
     shown = capsys.readouterr().err
     assert shown.count("the model can hold 512") == 1
     assert "back to clip.mp4" in shown
 
 
-def test_a_model_that_cannot_be_loaded_ends_it(converse: Converse, capsys: Capture) -> None:
+def test_model_that_fails_to_load_ends_the_chat(run_repl: RunRepl, capsys: Capture) -> None:
     def load(_: object) -> Panda:
         raise ModelError("damaged")
 
     with pytest.raises(ModelError):
-        converse(QUESTION, load=load)
+        run_repl(QUESTION, load=load)
     assert "damaged" not in capsys.readouterr().err, "the way out says it, once"
 
 
-def test_leaving_is_no_error_where_the_model_is_not_to_be_had(converse: Converse) -> None:
+def test_exit_before_a_failing_load_is_no_error(run_repl: RunRepl) -> None:
     def load(_: object) -> Panda:
         raise ModelError("damaged")
 
-    converse("/exit", load=load)
+    run_repl("/exit", load=load)
 
 
-def test_a_reset_begins_a_new_log_and_leaves_the_old_one(
-    start: Callable[..., Chat], tmp_path: Path
+def test_reset_starts_a_new_log_and_keeps_the_old_one(
+    start_chat: StartChat, tmp_path: Path
 ) -> None:
-    talk = start(new_log=lambda: tmp_path / "second.json")
-    talk.wait(10)
+    chat = start_chat(new_log=lambda: tmp_path / "second.json")
+    chat.wait(10)
     for question, log in ((QUESTION, "log.json"), (OTHER, "second.json")):
-        "".join(talk.ask(question))
-        talk.keep()
+        "".join(chat.ask(question))
+        chat.save_log()
         kept = read_transcript(tmp_path / log).turns
         assert [turn.question for turn in kept] == [question]
-        talk.replace([])
-        talk.keep()
+        chat.replace_turns([])
+        chat.save_log()
         assert read_transcript(tmp_path / log).turns == kept
 
 
-def test_what_is_taken_back_leaves_the_log_at_once(converse: Converse, tmp_path: Path) -> None:
+def test_undo_updates_the_log_at_once(run_repl: RunRepl, tmp_path: Path) -> None:
     def log() -> str:
         assert read_transcript(tmp_path / "log.json").turns == ()
         return "/exit"
 
-    converse(QUESTION, "/undo", log)
+    run_repl(QUESTION, "/undo", log)
 
 
-def test_a_log_that_cannot_be_written_is_told_once(
-    converse: Converse, tmp_path: Path, capsys: Capture
-) -> None:
-    converse(QUESTION, OTHER, log=tmp_path / "missing" / "log.json")
+def test_log_failure_is_reported_once(run_repl: RunRepl, tmp_path: Path, capsys: Capture) -> None:
+    run_repl(QUESTION, OTHER, log=tmp_path / "missing" / "log.json")
     assert capsys.readouterr().err.count("the conversation is not kept: cannot write") == 1
 
 
-def test_a_saved_conversation_can_be_loaded(
-    converse: Converse, tmp_path: Path, capsys: Capture
+def test_saved_conversation_can_be_loaded(
+    run_repl: RunRepl, tmp_path: Path, capsys: Capture
 ) -> None:
     path = tmp_path / "my talk.json"
-    talk = converse(QUESTION, f"/save {path}", "/reset", f"/load {path}")
-    assert questions(talk) == [QUESTION]
+    chat = run_repl(QUESTION, f"/save {path}", "/reset", f"/load {path}")
+    assert questions(chat) == [QUESTION]
     assert f"saved 1 turn to {path}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("answer", "kept"), [("y\n", False), ("n\n", True)])
-def test_a_file_is_replaced_only_by_a_yes(
-    converse: Converse, said: Callable[[str], None], tmp_path: Path, answer: str, kept: bool
+def test_overwriting_needs_confirmation(
+    run_repl: RunRepl, type_reply: Callable[[str], None], tmp_path: Path, answer: str, kept: bool
 ) -> None:
     path = tmp_path / "talk.md"
     path.write_text("mine")
-    said(answer)
-    converse(QUESTION, f"/save {path}")
+    type_reply(answer)
+    run_repl(QUESTION, f"/save {path}")
     assert (path.read_text() == "mine") == kept
 
 
-def test_a_conversation_about_another_video_is_told(
-    converse: Converse, tmp_path: Path, capsys: Capture
+def test_loading_a_conversation_about_another_video_gets_a_notice(
+    run_repl: RunRepl, tmp_path: Path, capsys: Capture
 ) -> None:
     path = tmp_path / "talk.json"
     write_transcript(Transcript("/films/b.mp4", None, None, 8, "tiny", None, ()), path)
-    converse(f"/load {path}")
+    run_repl(f"/load {path}")
     assert "that was about /films/b.mp4" in capsys.readouterr().err
 
 
-def test_the_last_turns_are_shown_again_and_marked_where_cut(
-    converse: Converse, capsys: Capture
-) -> None:
+def test_last_turns_are_shown_and_interruptions_marked(run_repl: RunRepl, capsys: Capture) -> None:
     turns = [Turn(f"{n}?", f"{n}.") for n in range(3)] + [Turn("4?", "And", "interrupted")]
-    converse(turns=turns)
+    run_repl(turns=turns)
     printed = capsys.readouterr()
     assert printed.out == "> 2?\n2.\n> 4?\nAnd\n"
     assert printed.err.endswith("(2 turns before)\n(interrupted)\n")
 
 
-def test_a_question_of_several_lines_is_shown_as_it_was_typed(
-    converse: Converse, capsys: Capture
-) -> None:
-    converse(turns=[Turn("one\ntwo", "yes")])
+def test_multiline_question_is_shown_aligned(run_repl: RunRepl, capsys: Capture) -> None:
+    run_repl(turns=[Turn("one\ntwo", "yes")])
     assert capsys.readouterr().out == "> one\n  two\nyes\n"
 
 
-def test_text_from_outside_commands_no_terminal(converse: Converse, capsys: Capture) -> None:
+def test_turns_and_commands_are_sanitized(run_repl: RunRepl, capsys: Capture) -> None:
     hostile = "[bold]\x1b]0;x\x07"
-    converse(f"/{hostile}", turns=[Turn(hostile, hostile)])
+    run_repl(f"/{hostile}", turns=[Turn(hostile, hostile)])
     printed = capsys.readouterr()
     assert "\x1b" not in printed.out + printed.err
     assert printed.out == "> [bold]\\x1b]0;x\\x07\n[bold]\\x1b]0;x\\x07\n"
