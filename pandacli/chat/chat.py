@@ -72,7 +72,7 @@ def count_turns(count: int) -> str:
 
 
 def dropped_turns_notice(dropped: int) -> str:
-    """Return what the user is told when turns are dropped from the context."""
+    """Return the notice for turns that were dropped from the context."""
     return (
         "the conversation is longer than the model's context; forgotten:"
         f" its first {count_turns(dropped)}"

@@ -1,4 +1,4 @@
-"""What is talked about: the model loads meanwhile, clips change, and the log has every turn."""
+"""A chat: loading in the background, switching clips, and the log."""
 
 import json
 from dataclasses import replace

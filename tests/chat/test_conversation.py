@@ -1,4 +1,4 @@
-"""A conversation: every turn is answered as if all were asked at once, and costs only itself."""
+"""Turns on one KV cache: same answers as with full history, and only new tokens are prefilled."""
 
 from itertools import islice
 from pathlib import Path
@@ -22,14 +22,14 @@ def conversation(panda: Panda, clip: Path) -> Conversation:
 
 @pytest.fixture(scope="module")
 def llama_panda(checkpoint: Path) -> Panda:
-    """The small model with its Llama in llama.cpp."""
+    """The small model on llama.cpp."""
     pytest.importorskip("xllamacpp")
     return Panda.load(checkpoint, quant="8bit", engine="llama", device="cpu")
 
 
 @pytest.fixture(params=["tiny", "e2e_h64_16x9"])
 def any_panda(request: pytest.FixtureRequest, tmp_path: Path, tokenizer_model: bytes) -> Panda:
-    """`tiny`, and a recorded model, which gives random words."""
+    """`tiny`, and a model of the parity vectors, which answers at random."""
     if request.param == "tiny":
         return Panda.load("tiny", device="cpu")
     vectors = load_vectors(request.param)
@@ -60,9 +60,9 @@ def ask(conversation: Conversation, question: str, max_tokens: int = 12) -> int:
 
 
 def own_tokens(conversation: Conversation, question: str) -> int:
-    """What a question takes by itself, with the `</s>` before it.
+    """Return the tokens of a question alone, with the `</s>` before it.
 
-    One token more is to be read where an answer was cut off: its last was chosen and not read.
+    After a truncated answer one token more is prefilled: its last, which was never fed back.
     """
     tokenizer = conversation.session._panda.tokenizer
     text = f"USER: {question} ASSISTANT:"
@@ -177,14 +177,14 @@ def test_question_longer_than_the_context_is_refused_without_dropping_turns(
 
 
 def test_seed_repeats_a_conversation_but_varies_its_turns(panda: Panda, clip: Path) -> None:
-    def talk() -> list[str]:
+    def answers() -> list[str]:
         conversation = Conversation(panda.open(clip))
         for _ in range(2):
             for _ in conversation.ask(QUESTIONS[0], max_tokens=8, temperature=2.0, seed=5):
                 pass
         return [turn.answer for turn in conversation.turns]
 
-    first, second = talk(), talk()
+    first, second = answers(), answers()
     assert first == second
     assert first[0] != first[1]
 

@@ -1,4 +1,4 @@
-"""The folder of conversations: the last one is found, the oldest make room."""
+"""The folder of saved conversations."""
 
 import os
 from pathlib import Path

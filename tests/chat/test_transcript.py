@@ -1,4 +1,4 @@
-"""Conversations on paper come back as they were, and damaged ones are one line."""
+"""Transcripts as JSON and Markdown."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What comes of questions, made up, and what is seen of it."""
+"""Made-up outcomes of batch records."""
 
 import re
 

@@ -1,7 +1,7 @@
-"""A terminal of a few lines that understands what the frame strip sends, pictures included.
+"""An emulator of a small terminal with graphics.
 
-It scrolls as terminals do and forgets what leaves the top, so a picture drawn after its place has
-scrolled away ends up wrong here too. Pictures are decoded by Pillow, sixel by the few lines below.
+It scrolls and drops what leaves the top, so that a picture drawn after its place has scrolled away
+ends up wrong here too. Pillow decodes the pictures, and `decode_sixel` those in sixel.
 """
 
 import io
@@ -25,7 +25,7 @@ _TOKEN = re.compile(
 
 @dataclass
 class Shown:
-    """A picture on the screen: where its upper left corner is, and how many cells it covers."""
+    """A picture on the screen: its upper left corner and its size in cells."""
 
     line: int
     column: int
@@ -34,7 +34,7 @@ class Shown:
 
 
 class GraphicsTerminal:
-    """Reads what a program writes; `lines` and `pictures` are what a user would see.
+    """Interprets output; `lines` and `pictures` are what a user would see.
 
     Args:
         cell: Width and height of a character cell in pixels.
@@ -144,7 +144,7 @@ def _picture(data):
 
 
 def decode_sixel(data):
-    """The picture in the body of a sixel sequence, as RGBA."""
+    """Decode the body of a sixel sequence to RGBA."""
     width, height = map(int, re.match(r'"1;1;(\d+);(\d+)', data).groups())
     body = data[data.index("#") :]
     pixels = np.zeros((-(-height // 6) * 6, width, 4), np.uint8)

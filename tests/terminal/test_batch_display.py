@@ -1,4 +1,4 @@
-"""What is seen of a run of `panda batch`."""
+"""Progress of `panda batch`: log lines and live view."""
 
 import io
 import re
@@ -18,7 +18,7 @@ from pandacli.terminal.console import Screen
 from tests.terminal.batch_outcomes import answer, failure, feed, plain
 
 
-def lines_drawn(progress, width, **options):
+def render(progress, width, **options):
     console = Console(
         file=io.StringIO(), width=width, force_terminal=True, color_system="standard", **options
     )
@@ -27,7 +27,7 @@ def lines_drawn(progress, width, **options):
 
 
 def busy_progress(clock, **counts):
-    """Of a run that has been answering four questions a second for 20 seconds."""
+    """Progress of a run after 20 seconds at four answers per second."""
     counters = Counters(**{"records": 500, "failed": 3, "clips": 20, "clips_done": 3} | counts)
     progress = BatchProgress(counters, clock)
     for _ in range(20):
@@ -179,15 +179,13 @@ def test_live_view_leaves_columns_for_echo_of_ctrl_c(width, clock):
     progress = busy_progress(clock, records=1_000_000, clips=40_000)
     progress.latest = answer("why? " * 100, "because " * 100)
     progress.set_step("reading frames of a/long/path/to/some/clip/that/is/somewhere.mp4")
-    for line in plain(lines_drawn(progress, width)):
+    for line in plain(render(progress, width)):
         assert cell_len(line.rstrip()) <= width - 4
 
 
 def test_live_view_shows_step_bar_counts_and_answer(clock):
     progress = busy_progress(clock)
-    doing, bar, counts, question, answered = (
-        line.rstrip() for line in plain(lines_drawn(progress, 80))
-    )
+    doing, bar, counts, question, answered = (line.rstrip() for line in plain(render(progress, 80)))
     assert doing[2:] == "answering…"
     assert bar.endswith("━ 83/500  16%")
     assert counts == "clips 3/20, 3 failed, 4.0/s, 1:44 left"
@@ -196,33 +194,31 @@ def test_live_view_shows_step_bar_counts_and_answer(clock):
 
 def test_counts_wrap_whole_at_40_columns(clock):
     progress = busy_progress(clock, clips=4000, clips_done=1234)
-    assert [line.rstrip() for line in plain(lines_drawn(progress, 40))][2:4] == [
+    assert [line.rstrip() for line in plain(render(progress, 40))][2:4] == [
         "clips 1234/4000, 3 failed, 4.0/s",
         "1:44 left",
     ]
 
 
 def test_failed_count_is_red(clock):
-    assert "\x1b[31m3 failed" in lines_drawn(busy_progress(clock), 80)
-    assert "failed" not in lines_drawn(busy_progress(clock, failed=0), 80)
+    assert "\x1b[31m3 failed" in render(busy_progress(clock), 80)
+    assert "failed" not in render(busy_progress(clock, failed=0), 80)
 
 
 def test_live_view_without_colours(clock):
-    assert not re.search(r"\x1b\[[\d;]*3\d", lines_drawn(busy_progress(clock), 80, no_color=True))
+    assert not re.search(r"\x1b\[[\d;]*3\d", render(busy_progress(clock), 80, no_color=True))
 
 
 def test_no_bar_before_records_are_counted(clock):
     progress = BatchProgress(Counters(), clock)
     progress.set_step("reading the questions")
-    assert [line.rstrip()[2:] for line in plain(lines_drawn(progress, 80))] == [
-        "reading the questions…"
-    ]
+    assert [line.rstrip()[2:] for line in plain(render(progress, 80))] == ["reading the questions…"]
 
 
 def test_question_and_answer_are_one_sanitized_line_each(clock):
     progress = busy_progress(clock)
     progress.latest = answer("[red]why?[/red]\x1b[2J", "first\nsecond :smile:")
-    assert [line.rstrip() for line in plain(lines_drawn(progress, 80))][-2:] == [
+    assert [line.rstrip() for line in plain(render(progress, 80))][-2:] == [
         r"Q [red]why?[/red]\x1b[2J",
         "A first second :smile:",
     ]
@@ -231,21 +227,21 @@ def test_question_and_answer_are_one_sanitized_line_each(clock):
 def test_wide_characters_are_cropped_at_line_end(clock):
     progress = busy_progress(clock)
     progress.latest = answer("何が起こりますか" * 20, "円" * 100)
-    assert all(cell_len(line) <= 40 for line in plain(lines_drawn(progress, 40)))
+    assert all(cell_len(line) <= 40 for line in plain(render(progress, 40)))
 
 
 @pytest.mark.parametrize("width", [40, 80])
 def test_stopping_message_is_shown_in_full(width, clock):
     progress = busy_progress(clock)
     progress.stopping = True
-    words = " ".join(plain(lines_drawn(progress, width))).split()
+    words = " ".join(plain(render(progress, width))).split()
     assert "Ctrl-C again stops at once" in " ".join(words)
 
 
 def test_live_view_shows_latest_failure(clock):
     progress = busy_progress(clock)
     progress.update(failure("no file b.mp4 in clips"))
-    assert plain(lines_drawn(progress, 80))[-1].rstrip() == "! line 17: no file b.mp4 in clips"
+    assert plain(render(progress, 80))[-1].rstrip() == "! line 17: no file b.mp4 in clips"
 
 
 def test_live_view_is_erased(clock, tty):

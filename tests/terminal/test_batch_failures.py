@@ -1,4 +1,4 @@
-"""Failures of a batch, counted by their kinds."""
+"""Failures of a batch, grouped by kind."""
 
 from pandacli.terminal.batch_display import FailureCounts
 from tests.terminal.batch_outcomes import failure

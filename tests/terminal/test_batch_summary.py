@@ -1,4 +1,4 @@
-"""What is said at the end of a run of `panda batch`."""
+"""The summary of `panda batch`."""
 
 import pytest
 from rich.cells import cell_len

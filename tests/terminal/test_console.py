@@ -1,4 +1,4 @@
-"""What is written to stdout and stderr, and how it fits a terminal."""
+"""What `Screen` writes to stdout and stderr."""
 
 import io
 import sys

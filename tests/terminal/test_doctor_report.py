@@ -1,4 +1,4 @@
-"""The findings of a check-up, for people and for programs."""
+"""The report of `panda doctor`, as text and as JSON."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The frame strip: pictures in half-blocks that fit the terminal."""
+"""The frame strip in half-blocks."""
 
 import io
 from types import SimpleNamespace

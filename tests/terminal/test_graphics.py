@@ -1,4 +1,4 @@
-"""Pictures in a terminal's own graphics: which are promised, and what is sent."""
+"""The frame strip in terminal graphics: choice of protocol, and escape sequences."""
 
 import io
 import os

@@ -22,7 +22,7 @@ Capture = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def pipe(start_chat: StartChat, monkeypatch: pytest.MonkeyPatch) -> Pipe:
-    """Sends bytes to standard input, and answers them."""
+    """Sends bytes to stdin and runs the line-by-line chat."""
 
     def pipe(sent: bytes, *, stats: bool = False, quant: str = "auto", **more: object) -> Chat:
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(sent)))

@@ -1,4 +1,4 @@
-"""Where the user types: keys, completion and history, without a terminal."""
+"""The input prompt: keys, completion and history, without a terminal."""
 
 import stat
 from collections.abc import Callable, Iterator

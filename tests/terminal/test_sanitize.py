@@ -1,4 +1,4 @@
-"""Text from outside cannot drive a terminal."""
+"""Escaping of control characters."""
 
 import subprocess
 import sys

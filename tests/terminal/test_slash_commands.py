@@ -1,4 +1,4 @@
-"""What a line with a slash asks for."""
+"""Parsing of slash commands."""
 
 from pathlib import Path
 

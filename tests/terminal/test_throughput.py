@@ -1,4 +1,4 @@
-"""How many of a thing there are in a second, of late."""
+"""Recent results per second."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The line under the prompt: the model, what it is doing, how full its context is."""
+"""The toolbar: model, loading status, context use."""
 
 from threading import Event
 

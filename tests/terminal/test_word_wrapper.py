@@ -1,4 +1,4 @@
-"""Answers in lines that fit: words stay whole, nothing is lost, nothing is taken back."""
+"""Word wrapping of streamed text."""
 
 import pytest
 from rich.cells import cell_len
