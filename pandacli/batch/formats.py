@@ -1,9 +1,8 @@
 """The table of record formats: how each is recognized, read and written.
 
-To add one, write a reader (fields of an entry to its records) and a writer (results to a file), and
-add a row to `FORMATS`; options, help and completions follow from it. Entries are JSON objects, one
-a line or in an array, or the rows of a Parquet file; a format with another layout names its own
-reader of entries as well.
+To add one, write a function that reads (the fields of an entry to its records) and one that writes
+(results to a file), and add a row to `FORMATS`; the options and completions follow. Entries are the
+objects of JSON lines, of a JSON array or of Parquet; another layout needs `entries` and `detect`.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,13 +22,13 @@ from pandacli.batch.readers.tables import Table, is_table
 from pandacli.batch.records import Record
 from pandacli.batch.writers import Line, Results
 from pandacli.batch.writers.benchmarks import (
+    as_array,
+    as_literals,
+    generic_entries,
     has_keys,
-    write_generic,
-    write_generic_lines,
-    write_pair_lines,
-    write_pairs,
-    write_qa,
-    write_qa_lines,
+    pair_entries,
+    qa_entries,
+    qa_or_pair_entries,
 )
 from pandacli.batch.writers.responses import is_responses, write_responses
 from pandacli.batch.writers.tables import is_result_table, write_table
@@ -88,23 +87,25 @@ FORMATS = {
     "qa": Format(
         named_fields("video_name", "question"),
         _is_qa,
-        write=write_qa,
+        write=as_array(qa_entries),
         is_output=has_keys(_QA, _PAIRS),
         extension=".json",
     ),
     "qa-lines": Format(
-        write=write_qa_lines, is_output=has_keys(_QA, _PAIRS, lines=True), extension=".qa.jsonl"
+        write=as_literals(qa_or_pair_entries),
+        is_output=has_keys(_QA, _PAIRS, lines=True),
+        extension=".qa.jsonl",
     ),
     # Video-ChatGPT's generative benchmark: {"video_name", "Q", "A"}, written with "pred"
     "generic": Format(
         named_fields("video_name", "Q"),
         lambda fields: "Q" in fields and "question" not in fields,
-        write=write_generic,
+        write=as_array(generic_entries),
         is_output=has_keys(_GENERIC),
         extension=".json",
     ),
     "generic-lines": Format(
-        write=write_generic_lines,
+        write=as_literals(generic_entries),
         is_output=has_keys(_GENERIC, lines=True),
         extension=".generic.jsonl",
     ),
@@ -112,13 +113,13 @@ FORMATS = {
     "consistency": Format(
         named_fields("video_name", *PAIR),
         lambda fields: all(name in fields for name in PAIR),
-        write=write_pairs,
+        write=as_array(pair_entries),
         is_output=has_keys(_PAIRS),
         extension=".json",
         in_pairs=True,
     ),
     "consistency-lines": Format(
-        write=write_pair_lines,
+        write=as_literals(pair_entries),
         is_output=has_keys(_PAIRS, lines=True),
         extension=".consistency.jsonl",
         in_pairs=True,

@@ -1,4 +1,4 @@
-"""From the name of a video in a record to its file."""
+"""Find the file of a video from its name in a record."""
 
 import re
 from collections.abc import Iterator
@@ -11,38 +11,33 @@ EXTENSIONS = (
     *(".mp4", ".avi", ".mkv", ".webm", ".mov", ".gif", ".m4v", ".mpg", ".mpeg"),
     *(".wmv", ".flv", ".3gp", ".ts", ".ogv", ".webp"),
 )
-"""What is tried after a name that is no file, in this order; then the same in capitals."""
+"""Suffixes that are tried after a name without a file, in this order, then in capitals."""
 
-_NUMBERED = re.compile(r"(video|vid|)(\d+)")  # MSRVTT-QA, MSVD-QA; some say the number only
-_PREFIX = "v_"  # the files of ActivityNet have it, the questions of ActivityNet-QA do not
-_SHOWN = 200
-_REMEMBERED = 65_536
+_NUMBERED = re.compile(r"(video|vid|)(\d+)")  # MSRVTT-QA, MSVD-QA; some have only the number
+_PREFIX = "v_"  # in the file names of ActivityNet, but not in ActivityNet-QA
+_SHOWN = 200  # characters of a name in an error
+_CACHED = 65_536  # files
 
 
 class VideoFolder:
-    """The folder that the names in a file of questions are relative to.
-
-    Args:
-        folder: The folder; absolute names do not need it.
-    """
+    """The folder of the videos of a batch; names in records are relative to it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._found: dict[str, Path] = {}
 
     def find(self, name: str) -> Path:
-        """The file that a record means.
+        """The file of a video.
 
-        A name that is no file is tried with the usual extensions, with the `v_` of ActivityNet
-        added or taken away, and for a number with the `video` or `vid` of MSRVTT-QA and MSVD-QA;
-        accents in it may be in either form of Unicode, and it may be a `file://` address. Folders
-        are never listed, however many clips they hold.
+        A name without a file is tried with the usual extensions, with and without the `v_` of
+        ActivityNet, and for a number with the `video` or `vid` of MSRVTT-QA and MSVD-QA; accents
+        may be in either Unicode form. Folders are never listed, however many clips they hold.
 
         Args:
-            name: The video as the record has it.
+            name: The video as written in the record, a path or a `file://` address.
 
         Raises:
-            ClipError: There is no such file, or it is an address.
+            ClipError: There is no such file, or it is another address.
         """
         found = self._found.get(name)
         if found is not None:
@@ -50,7 +45,7 @@ class VideoFolder:
         wanted = str(local_file(name)) if ":" in name else name
         for candidate in map(as_on_disk, self._candidates(wanted)):
             if _is_file(candidate):
-                if len(self._found) >= _REMEMBERED:
+                if len(self._found) >= _CACHED:
                     self._found.clear()
                 self._found[name] = candidate
                 return candidate
@@ -62,11 +57,8 @@ class VideoFolder:
 
     def _candidates(self, name: str) -> Iterator[Path]:
         path = self.folder / name
-        other = (
-            path.name.removeprefix(_PREFIX)
-            if path.name.startswith(_PREFIX)
-            else (_PREFIX + path.name)
-        )
+        bare = path.name.removeprefix(_PREFIX)
+        other = bare if bare != path.name else _PREFIX + path.name
         own = [path.name, other] if path.name and other else [path.name]
         numbered = _NUMBERED.fullmatch(path.name)
         number = numbered[2] if numbered else ""
@@ -75,7 +67,7 @@ class VideoFolder:
         if path.suffix.lower() in EXTENSIONS:
             extensions = [""]
         yield path
-        for names in (own, alternatives):  # another name only if no extension fits the record's
+        for names in (own, alternatives):  # the record's own name with any extension comes first
             for extension in extensions:
                 for written in names:
                     yield path.parent / (written + extension)
@@ -84,5 +76,5 @@ class VideoFolder:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # a name that is too long, or that no file can have
+    except (OSError, ValueError):  # a name that is too long or impossible
         return False

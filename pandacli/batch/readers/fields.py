@@ -75,11 +75,6 @@ def read_row(fields: dict[str, Any], line: int) -> list[Record]:
 
 
 def _records(fields: dict[str, Any], line: int, names: Names) -> list[Record]:
-    """The records of an entry, one for each question.
-
-    Raises:
-        RecordError: A field is missing or has an impossible value.
-    """
     video = video_name(_video(fields, names.video))
     questions = [question_text(_text(fields, name), name) for name in names.questions]
     start, end = time_range(fields)
@@ -102,54 +97,36 @@ def choice_fields(fields: Iterable[str]) -> list[str]:
 
 
 def video_name(name: str) -> str:
-    """Check that a file can have this name.
-
-    Raises:
-        RecordError: It cannot.
-    """
+    """Check that a file can have this name; raises RecordError."""
     if not name.strip():
         raise RecordError("the name of the video is empty")
-    if not name.isascii():
-        try:  # a name that is not UTF-8 has lone surrogates for its bytes
-            name.encode("utf-8", "surrogateescape")
-        except UnicodeEncodeError:
-            raise RecordError("the name of the video contains an unpaired surrogate") from None
+    try:  # bytes of a name that is not UTF-8 are lone surrogates
+        name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise RecordError("the name of the video contains an unpaired surrogate") from None
     if "\0" in name:
         raise RecordError("the name of the video has a NUL character in it")
     return name
 
 
 def question_text(text: str, name: str) -> str:
-    """Check that a question is not empty, and valid Unicode.
-
-    Raises:
-        RecordError: It is not.
-    """
+    """Check that a question is not empty, and valid Unicode; raises RecordError."""
     if not text or text.isspace():
         raise RecordError(f"the field {name!r} is empty")
     return whole_text(text, name)
 
 
 def whole_text(text: str, name: str) -> str:
-    """Check that a text has no unpaired surrogates, which no tokenizer can take.
-
-    Raises:
-        RecordError: It has one.
-    """
-    if not text.isascii():
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:
-            raise RecordError(f"the field {name!r} contains an unpaired surrogate") from None
+    """Check that a text has no unpaired surrogates, which tokenizers reject."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise RecordError(f"the field {name!r} contains an unpaired surrogate") from None
     return text
 
 
 def max_tokens(fields: dict[str, Any], name: str) -> int | None:
-    """The limit of answer tokens in a field, as a number or as text in a table.
-
-    Raises:
-        RecordError: It is not a whole number from 1 to `MOST_TOKENS`.
-    """
+    """The limit of answer tokens in a field, also as text in a table; raises RecordError."""
     value = fields.get(name)
     if value is None or value == "":
         return None
@@ -161,11 +138,7 @@ def max_tokens(fields: dict[str, Any], name: str) -> int | None:
 
 
 def time_range(fields: dict[str, Any]) -> tuple[float | None, float | None]:
-    """The fields `from` and `to`, or else `start` and `end`, in seconds; None where absent.
-
-    Raises:
-        RecordError: They are not times, or not in this order.
-    """
+    """The fields `from` and `to`, or else `start` and `end`, in seconds; raises RecordError."""
     start, end = (
         _time(fields, name if name in fields else other) for name, other in _TIMES.items()
     )

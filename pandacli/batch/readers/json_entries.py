@@ -18,7 +18,6 @@ Entries = Iterable[Entry]
 
 TOO_LONG = f"longer than {MOST_BYTES // 2**20} MB"
 TOO_DEEP = "nested too deeply"
-_TOO_MANY_DIGITS = "a number has too many digits"  # Python converts 4300
 
 _DEPTH = 64
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -60,26 +59,23 @@ def parse(raw: bytes) -> dict[str, Any]:
     if len(raw) > MOST_BYTES:
         raise RecordError(TOO_LONG)
     try:
-        text = raw.decode("utf-8").lstrip("\ufeff")
+        return checked_object(_DECODER.decode(raw.decode("utf-8").lstrip("\ufeff")))
     except UnicodeDecodeError as error:
         raise RecordError(f"not UTF-8 at byte {error.start + 1}") from None
-    try:
-        value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise RecordError(f"not JSON: {_problem(error)} at character {error.pos + 1}") from None
     except RecursionError:
         raise RecordError(TOO_DEEP) from None
-    except ValueError:
-        raise RecordError(_TOO_MANY_DIGITS) from None
-    return checked_object(value)
 
 
 def checked_object(value: Any) -> dict[str, Any]:
-    """The value itself, if it is an object of at most 64 levels.
+    """The decoded value, if it is an object of at most 64 levels without errors in it.
 
     Raises:
         RecordError: It is not.
     """
+    if isinstance(value, RecordError):
+        raise value
     if not isinstance(value, dict):
         raise RecordError(f"not a JSON object but {kind(value)}")
     level: list[Any] = [value]
@@ -88,8 +84,11 @@ def checked_object(value: Any) -> dict[str, Any]:
             inner
             for outer in level
             for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, (dict, list))
+            if isinstance(inner, (dict, list, RecordError))
         ]
+        for inner in level:
+            if isinstance(inner, RecordError):
+                raise inner
         if not level:
             return value
     raise RecordError(TOO_DEEP)
@@ -158,7 +157,13 @@ class _ArrayText:
         self.peek()
         self._entries += 1
         while True:
-            value, end, problem = self._decode()
+            value, end, problem = None, len(self._text), ""
+            try:
+                value, end = _DECODER.raw_decode(self._text, self._place)
+            except json.JSONDecodeError as error:
+                problem = _problem(error)
+            except RecursionError:
+                raise self.damaged(TOO_DEEP) from None
             if end < len(self._text):
                 break
             if end - self._place > MOST_BYTES:
@@ -169,8 +174,6 @@ class _ArrayText:
                 break
         length, self._place = end - self._place, end
         try:
-            if isinstance(value, RecordError):
-                raise value
             if length > MOST_BYTES:
                 raise RecordError(TOO_LONG)
             return self._entries, checked_object(value)
@@ -180,23 +183,6 @@ class _ArrayText:
     def damaged(self, problem: str) -> ClipError:
         where = f"entry {self._entries}: " if self._entries else ""
         return ClipError(f"{self._name} is not a JSON array: {where}{problem}", _ARRAY_HINT)
-
-    def _decode(self) -> tuple[Any, int, str]:
-        """The next value, where it ends, and what is wrong if the text ends within it."""
-        wrong = None
-        for decoder in (_DECODER, _END_FINDER):
-            try:
-                value, end = decoder.raw_decode(self._text, self._place)
-                return wrong or value, end, ""
-            except json.JSONDecodeError as error:
-                return None, len(self._text), _problem(error)
-            except RecursionError:
-                raise self.damaged(TOO_DEEP) from None
-            except RecordError as error:
-                wrong = error
-            except ValueError:
-                wrong = RecordError(_TOO_MANY_DIGITS)
-        raise AssertionError("the second decoder converts nothing")
 
     def _grow(self) -> bool:
         self._text, self._place = self._text[self._place :], 0
@@ -216,28 +202,33 @@ def _problem(error: json.JSONDecodeError) -> str:
     return problem[:1].lower() + problem[1:]
 
 
-def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+# An error takes the place of its value, so that the end of the element is found all the same.
+
+
+def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any] | RecordError:
     value = dict(pairs)
     if len(value) != len(pairs):
         names = [name for name, _ in pairs]
         double = next(name for name in names if names.count(name) > 1)
-        raise RecordError(f"the field {double[:80]!r} is there twice")
+        return RecordError(f"the field {double[:80]!r} is there twice")
     return value
 
 
-def _finite(text: str) -> float:
+def _finite(text: str) -> float | RecordError:
     value = float(text)
-    if math.isinf(value):
-        raise RecordError(f"the number {text[:40]} is too large")
-    return value
+    return RecordError(f"the number {text[:40]} is too large") if math.isinf(value) else value
 
 
-def _no_constant(name: str) -> None:
-    raise RecordError(f"not JSON: {name} is no number")
+def _whole(text: str) -> int | RecordError:
+    try:
+        return int(text)
+    except ValueError:  # Python converts 4300 digits
+        return RecordError("a number has too many digits")
 
 
 _DECODER = json.JSONDecoder(
-    object_pairs_hook=_unique_fields, parse_float=_finite, parse_constant=_no_constant
+    object_pairs_hook=_unique_fields,
+    parse_float=_finite,
+    parse_int=_whole,
+    parse_constant=lambda name: RecordError(f"not JSON: {name} is no number"),
 )
-# for elements with a field twice or an impossible number
-_END_FINDER = json.JSONDecoder(parse_int=len, parse_float=len, parse_constant=len)

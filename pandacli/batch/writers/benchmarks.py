@@ -22,35 +22,34 @@ _LITERALS = (str, int, float)
 _ESCAPED = re.compile("[\ud800-\udfff\x85\u2028\u2029]")  # and what may end a line
 
 
-def write_qa(results: Results, out: TextIO) -> None:
-    """Write an array of {"id", "video_name", "question", "Q", "answer", "A", "pred"}."""
-    _write_array(_qa_entries(results), out)
+def as_array(entries: Callable[[Results], Iterator[Line]]) -> Callable[[Results, TextIO], None]:
+    """A writer of entries as one JSON array."""
+
+    def write(results: Results, out: TextIO) -> None:
+        out.write("[")
+        comma = "\n"
+        for entry in entries(results):
+            out.write(comma + as_text(entry))
+            comma = ",\n"
+        out.write("\n]\n")
+
+    return write
 
 
-def write_qa_lines(results: Results, out: TextIO) -> None:
-    """Write the same one a line; questions in pairs are written in pairs."""
-    in_pairs = results.questions.in_pairs
-    _write_literals(_pairs(results) if in_pairs else _qa_entries(results), out)
+def as_literals(entries: Callable[[Results], Iterator[Line]]) -> Callable[[Results, TextIO], None]:
+    """A writer of entries as Python literals, one a line, without null, true and false.
 
+    Unpaired surrogates are escaped, but no other character: Python does not join the pairs by which
+    JSON escapes an emoji.
+    """
 
-def write_generic(results: Results, out: TextIO) -> None:
-    """Write an array of {"video_name", "Q", "A", "pred"}."""
-    _write_array(_generic_entries(results), out)
+    def write(results: Results, out: TextIO) -> None:
+        for entry in entries(results):
+            known = {name: value for name, value in entry.items() if type(value) in _LITERALS}
+            text = json.dumps(known, ensure_ascii=False)
+            out.write(_ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
 
-
-def write_generic_lines(results: Results, out: TextIO) -> None:
-    """Write the same one a line."""
-    _write_literals(_generic_entries(results), out)
-
-
-def write_pairs(results: Results, out: TextIO) -> None:
-    """Write an array of {"video_name", "Q1", "Q2", "A", "pred1", "pred2"}."""
-    _write_array(_pairs(results), out)
-
-
-def write_pair_lines(results: Results, out: TextIO) -> None:
-    """Write the same one a line."""
-    _write_literals(_pairs(results), out)
+    return write
 
 
 def has_keys(*keys: set[str], lines: bool = False) -> Callable[[BinaryIO], bool]:
@@ -78,7 +77,8 @@ def has_keys(*keys: set[str], lines: bool = False) -> Callable[[BinaryIO], bool]
     return check
 
 
-def _qa_entries(results: Results) -> Iterator[Line]:
+def qa_entries(results: Results) -> Iterator[Line]:
+    """Entries of {"id", "video_name", "question", "Q", "answer", "A", "pred"}."""
     id_of, repeated = _unique_ids(results.records)
     if repeated:
         results.notices.append('the ids of the questions repeat: "id" is the video with the id')
@@ -92,20 +92,27 @@ def _qa_entries(results: Results) -> Iterator[Line]:
         )
 
 
-def _generic_entries(results: Results) -> Iterator[Line]:
+def generic_entries(results: Results) -> Iterator[Line]:
+    """Entries of {"video_name", "Q", "A", "pred"}."""
     for record, answer in _referenced(results):
         entry = own_fields(record) | {"video_name": _video_name(record), "Q": record.question}
         reference = _reference(record)
         yield entry | ({"A": reference["A"]} if reference else {}) | {"pred": answer}
 
 
-def _pairs(results: Results) -> Iterator[Line]:
+def pair_entries(results: Results) -> Iterator[Line]:
+    """Entries of {"video_name", "Q1", "Q2", "A", "pred1", "pred2"}, where both are answered."""
     without = 0
     for record, answers in results.answered_pairs():
         without += len(answers) * (not _reference(record))
         predicted = {f"pred{number}": answer for number, answer in enumerate(answers, 1)}
         yield own_fields(record) | {"video_name": _video_name(record)} | predicted
     _add_notice(results, without)
+
+
+def qa_or_pair_entries(results: Results) -> Iterator[Line]:
+    """Pairs where the questions are in pairs."""
+    return (pair_entries if results.questions.in_pairs else qa_entries)(results)
 
 
 def _referenced(results: Results) -> Iterator[tuple[Record, str]]:
@@ -181,24 +188,3 @@ def _reference(record: Record) -> dict[str, Any]:
     if found is None and is_conversation(fields):
         found = reference_answer(fields)
     return {} if found is None else {"answer": found, "A": found}
-
-
-def _write_array(entries: Iterator[Line], out: TextIO) -> None:
-    out.write("[")
-    comma = "\n"
-    for entry in entries:
-        out.write(comma + as_text(entry))
-        comma = ",\n"
-    out.write("\n]\n")
-
-
-def _write_literals(entries: Iterator[Line], out: TextIO) -> None:
-    """Write each entry as a literal of Python, which has no null, true or false.
-
-    Unpaired surrogates are escaped, but no other character: Python does not join the pairs by which
-    JSON escapes an emoji.
-    """
-    for entry in entries:
-        known = {name: value for name, value in entry.items() if type(value) in _LITERALS}
-        text = json.dumps(known, ensure_ascii=False)
-        out.write(_ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
