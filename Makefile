@@ -15,8 +15,8 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 
 # What a release of a dependency could break: the model, quantised forms, decoding, every command.
-SMOKE := tests/modeling tests/inference/test_panda.py tests/inference/test_torch_branches.py \
-	tests/inference/planning/test_loader.py tests/inference/test_llama_cpp.py tests/quantization/test_conversion.py \
+SMOKE := tests/modeling tests/inference/test_panda.py tests/inference/backends \
+	tests/inference/planning/test_loader.py tests/quantization/test_conversion.py \
 	tests/checkpoints/test_download.py tests/video/test_sample_frames.py tests/video/test_decoder.py \
 	tests/batch/test_run.py tests/cli/test_with_tiny.py tests/cli/test_chat_terminal.py \
 	tests/cli/test_help.py tests/terminal/test_progress.py tests/terminal/test_console.py

@@ -14,7 +14,7 @@ from pandacli.inference import Answer, VideoSession
 from pandacli.video import Clip, sample_frames
 
 
-def test_a_loaded_panda_says_what_it_is(panda: Panda, checkpoint: Path) -> None:
+def test_attributes_describe_the_loaded_model(panda: Panda, checkpoint: Path) -> None:
     said = (panda.name, panda.device, panda.dtype, panda.quant)
     assert said == (str(checkpoint), "cpu", "float32", "none")
     assert panda.devices == ("cpu",)
@@ -22,14 +22,14 @@ def test_a_loaded_panda_says_what_it_is(panda: Panda, checkpoint: Path) -> None:
     assert not panda.model.training
 
 
-def test_a_clip_is_asked_in_one_line(panda: Panda, clip: Path) -> None:
+def test_ask_answers_about_a_path(panda: Panda, clip: Path) -> None:
     answer = panda.ask(clip, "What happens?", max_tokens=6)
     assert isinstance(answer, Answer)
     assert answer.question == "What happens?"
     assert str(answer) == answer.text != ""
 
 
-def test_a_clip_is_asked_in_pieces_in_one_line(panda: Panda, clip: Path) -> None:
+def test_stream_pieces_join_to_the_answer(panda: Panda, clip: Path) -> None:
     stream = panda.stream(clip, "What happens?", max_tokens=12)
     pieces = list(stream)
     assert len(pieces) > 1
@@ -40,7 +40,7 @@ def test_a_clip_is_asked_in_pieces_in_one_line(panda: Panda, clip: Path) -> None
     )
 
 
-def test_a_path_a_clip_and_its_frames_are_the_same_to_the_model(panda: Panda, clip: Path) -> None:
+def test_path_clip_and_frames_give_the_same_answer(panda: Panda, clip: Path) -> None:
     frames = sample_frames(Clip(clip, 1.0, 5.0), 4)
     opened: list[VideoSession] = [
         panda.open(str(clip), start=1.0, end=5.0, num_frames=4),
@@ -51,7 +51,7 @@ def test_a_path_a_clip_and_its_frames_are_the_same_to_the_model(panda: Panda, cl
     assert len({loaded.ask("What colour is it?", max_tokens=8).text for loaded in opened}) == 1
 
 
-def test_a_range_beside_a_clip_that_has_its_own_is_a_mistake(panda: Panda, clip: Path) -> None:
+def test_a_range_beside_a_clip_is_a_type_error(panda: Panda, clip: Path) -> None:
     with pytest.raises(TypeError, match="start and end belong to a path"):
         panda.open(Clip(clip), start=1.0)
 
@@ -61,21 +61,19 @@ def test_a_clip_that_cannot_be_read_is_a_clip_error(panda: Panda, tmp_path: Path
         panda.open(tmp_path / "gone.mp4")
 
 
-def test_a_number_of_frames_that_the_model_cannot_chunk_is_refused(
-    panda: Panda, clip: Path
-) -> None:
+def test_a_number_of_frames_without_equal_chunks_is_refused(panda: Panda, clip: Path) -> None:
     with pytest.raises(UsageError, match="cannot look at 9 frames") as caught:
         panda.open(clip, num_frames=9)
     assert caught.value.hint == "8 or 10 would do; 8 is what it was trained with"
 
 
-def test_the_package_offers_panda_and_nothing_by_accident() -> None:
+def test_the_package_exports_only_panda() -> None:
     assert pandacli.Panda is Panda
     with pytest.raises(AttributeError, match="no attribute 'Pander'"):
         _ = pandacli.Pander
 
 
-def test_a_model_that_is_not_here_is_told_before_torch_is_imported() -> None:
+def test_an_unknown_model_is_refused_before_torch_is_imported() -> None:
     code = (
         "import sys\n"
         "from pandacli import Panda\n"
@@ -88,7 +86,7 @@ def test_a_model_that_is_not_here_is_told_before_torch_is_imported() -> None:
     assert run.stdout.splitlines() == ["no model is called 'nothing-of-that-name'", "[]"]
 
 
-def test_loading_and_asking_write_nothing(checkpoint: Path, clip: Path) -> None:
+def test_loading_and_asking_print_nothing(checkpoint: Path, clip: Path) -> None:
     code = (
         "import sys\n"
         "from pandacli import Panda\n"
@@ -109,7 +107,7 @@ def test_a_model_without_its_weights_is_a_model_error(checkpoint: Path, tmp_path
         Panda.load(tmp_path, device="cpu")
 
 
-def test_nothing_global_is_left_changed_by_loading(checkpoint: Path) -> None:
+def test_loading_changes_no_global_settings(checkpoint: Path) -> None:
     import logging
 
     from transformers.utils import logging as transformers_logging

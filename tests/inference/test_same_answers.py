@@ -114,7 +114,7 @@ def first_logits(opened: VideoSession) -> torch.Tensor:
     return prefix.append(opened._encode(QUESTIONS[1], ()))
 
 
-def test_logits_are_the_same_to_the_bit_uncached_cold_warm_and_from_the_disk(
+def test_logits_are_identical_uncached_cold_warm_and_restored(
     loaded: Panda, clip: Path, open_cached: Callable[[], VideoSession]
 ) -> None:
     expected = first_logits(loaded.open(clip))
@@ -130,7 +130,7 @@ def test_logits_are_the_same_to_the_bit_uncached_cold_warm_and_from_the_disk(
     assert found._prefix.prefilled < found.prefix_tokens, "it came from the disk"
 
 
-def test_answers_are_the_same_cold_warm_and_from_the_disk(
+def test_answers_are_identical_cold_warm_and_restored(
     uncached: Ids, open_cached: Callable[[], VideoSession]
 ) -> None:
     cold = open_cached()
@@ -140,7 +140,7 @@ def test_answers_are_the_same_cold_warm_and_from_the_disk(
     assert answered(open_cached(), QUESTIONS) == uncached
 
 
-def test_the_first_turn_of_a_chat_is_answered_like_any_question(
+def test_the_first_turn_of_a_chat_equals_a_single_question(
     uncached: Ids, open_cached: Callable[[], VideoSession]
 ) -> None:
     opened = open_cached()
@@ -153,7 +153,7 @@ def test_the_first_turn_of_a_chat_is_answered_like_any_question(
         opened = open_cached()
 
 
-def test_a_batch_of_one_is_answered_like_any_question(
+def test_a_batch_of_one_equals_a_single_question(
     uncached: Ids, open_cached: Callable[[], VideoSession]
 ) -> None:
     opened = open_cached()
@@ -165,7 +165,7 @@ def test_a_batch_of_one_is_answered_like_any_question(
         opened = open_cached()
 
 
-def test_a_batch_of_many_is_answered_like_single_questions_where_torch_computes(
+def test_a_batch_of_many_equals_single_questions_with_torch(
     loaded: Panda, uncached: Ids, open_cached: Callable[[], VideoSession]
 ) -> None:
     if loaded.engine != "torch":
@@ -175,7 +175,7 @@ def test_a_batch_of_many_is_answered_like_single_questions_where_torch_computes(
 
 
 @pytest.mark.slow
-def test_another_process_answers_the_same_from_the_disk(
+def test_another_process_restores_the_same_answers(
     loaded: Panda,
     sensitive: Path,
     clip: Path,

@@ -1,7 +1,6 @@
-"""Texts that go on from one reading in llama.cpp and are computed together.
+"""Many sequences behind one prefix, computed by llama.cpp in one pass.
 
-Each is a sequence of one context. The cells of what they share belong to all of them, so that it is
-held once; a text has cells of its own only for what it has read itself.
+All are in one context. The cells of the prefix belong to all of them, so that it is held once.
 """
 
 import weakref
@@ -17,38 +16,38 @@ from pandacli.errors import DeviceError
 from pandacli.inference.backends.llama_cpp.context import SLICE, ContextFullError, LlamaContext
 
 MOST_TEXTS = 64
-"""How many texts there can be at once."""
+"""How many sequences there can be at once."""
 
-_ENOUGH = 64 * MOST_TEXTS  # positions
+_USUAL_ROOM = 64 * MOST_TEXTS  # positions
 
 
 def useful_room(wanted: int, longest: int) -> int:
-    """How many positions to have memory for, of those wanted.
+    """How many positions to allocate, of those wanted.
 
-    A KV cache of llama.cpp takes all of its memory at once, and is cleared. So it is for short
-    questions and answers, or one of the longest, where as many as there are were wanted.
+    llama.cpp allocates and clears a KV cache at once, so it has room for short questions and
+    answers, or for one of the longest.
     """
-    return min(wanted, max(_ENOUGH, longest))
+    return min(wanted, max(_USUAL_ROOM, longest))
 
 
 @dataclass
 class _Text:
-    """A text: its sequence, and how many positions that has, the shared ones included."""
+    """A sequence of the context, and its positions, the shared ones included."""
 
     sequence: int
     length: int
 
 
 class LlamaCppSequenceBatch:
-    """Texts that share a past (`SequenceBatch`). An interrupted read leaves them as they were.
+    """Sequences behind a prefix (`SequenceBatch`). An interrupted `append` changes none of them.
 
     Args:
         context: Holds them.
-        sequences: `MOST_TEXTS` and one more, which are given back in the end. The first is to hold
-            the past; the others are empty.
-        length: How many positions the past has.
-        room: How many the texts may have at once, without the past.
-        most: How many one text may have, the past included.
+        sequences: `MOST_TEXTS` and one more, given back in the end. The first is to hold the
+            prefix; the others are empty.
+        length: How many positions the prefix has.
+        room: How many positions all may have together, without the prefix.
+        most: How many one may have, the prefix included.
     """
 
     most_texts: int | None = MOST_TEXTS
@@ -57,25 +56,21 @@ class LlamaCppSequenceBatch:
         self, context: LlamaContext, sequences: list[int], length: int, *, room: int, most: int
     ) -> None:
         self._context: LlamaContext | None = context
-        self._past, *self._unused = sequences
+        self._prefix, *self._unused = sequences
         self._length, self.room, self._most = length, room, most
         self._texts: dict[int, _Text] = {}
         self._leave = weakref.finalize(self, _leave_all, context, sequences)
 
     def append(self, texts: Mapping[int, list[int]]) -> Tensor:
-        """Read on in some of the texts, `SLICE` ids of all of them at a time.
-
-        Args:
-            texts: The ids to read, at least one each, by the number of their text. A number that
-                is not in use begins a text.
+        """Append token ids to some of the sequences, `SLICE` of all at a time.
 
         Returns:
-            (len(texts), vocabulary) float32 logits of the tokens that come next.
+            (len(texts), vocabulary) float32 logits of the next tokens.
 
         Raises:
-            ValueError: There are no ids for a text, or one is no token; there are more texts than
-                `MOST_TEXTS`, or one is too long; or the branches are closed.
-            DeviceError: There is no room for so many positions, or llama.cpp could not compute.
+            ValueError: A sequence has no ids, one that is not a token, or too many; there are more
+                than `MOST_TEXTS`; or the batch is closed.
+            DeviceError: No room for so many positions, or llama.cpp could not compute.
         """
         context = self._opened()
         self._check(texts, context.vocabulary)
@@ -83,30 +78,32 @@ class LlamaCppSequenceBatch:
         try:
             for number in texts:
                 if number not in self._texts:
-                    self._begin(context, number)
-            return self._read(context, texts)
+                    self._start(context, number)
+            return self._append(context, texts)
         except BaseException as error:
-            self._go_back(context, before)
+            self._roll_back(context, before)
             if isinstance(error, ContextFullError):
-                raise DeviceError("no room in the KV cache: others have filled it") from error
+                raise DeviceError(
+                    "no room in the KV cache: other sequences have filled it"
+                ) from error
             raise
 
     def remove(self, text: int) -> None:
-        """Forget a text; its number may be used anew."""
+        """Drop a sequence; its number may be used again."""
         sequence = self._texts[text].sequence
         self._opened().truncate(sequence, 0)
         del self._texts[text]
         self._unused.append(sequence)
 
     def close(self) -> None:
-        """Forget all texts and give their memory back."""
+        """Drop all sequences and free their memory."""
         self._leave()
         self._context = None
         self._texts.clear()
 
     def _opened(self) -> LlamaContext:
         if self._context is None:
-            raise ValueError("the branches are closed")
+            raise ValueError("the batch is closed")
         return self._context
 
     def _check(self, texts: Mapping[int, list[int]], vocabulary: int) -> None:
@@ -126,12 +123,12 @@ class LlamaCppSequenceBatch:
                 "answer fewer questions at once",
             )
 
-    def _begin(self, context: LlamaContext, number: int) -> None:
+    def _start(self, context: LlamaContext, number: int) -> None:
         sequence = self._unused.pop()
         self._texts[number] = _Text(sequence, self._length)
-        context.share(self._past, sequence)
+        context.share(self._prefix, sequence)
 
-    def _read(self, context: LlamaContext, texts: Mapping[int, list[int]]) -> Tensor:
+    def _append(self, context: LlamaContext, texts: Mapping[int, list[int]]) -> Tensor:
         places = [self._texts[number] for number in texts]
         counts = [len(ids) for ids in texts.values()]
         ids = np.fromiter(chain.from_iterable(texts.values()), np.int32)
@@ -155,8 +152,8 @@ class LlamaCppSequenceBatch:
             place.length += count
         return torch.from_numpy(np.concatenate(logits))
 
-    def _go_back(self, context: LlamaContext, before: Mapping[int, int]) -> None:
-        """Leave the texts as they were, and none but those that were there."""
+    def _roll_back(self, context: LlamaContext, before: Mapping[int, int]) -> None:
+        """Restore the sequences and lengths of before."""
         for number, text in list(self._texts.items()):
             if number in before:
                 text.length = before[number]

@@ -1,7 +1,7 @@
-"""What llama.cpp keeps in memory: the weights of a GGUF file, and contexts, which are KV caches.
+"""Safe handles of llama.cpp: the weights of a GGUF file, and contexts, which are KV caches.
 
-Thin and safe to hold: memory is freed when the objects go, all calls are made on one thread a
-model, and a computation can be interrupted.
+Memory is freed with the objects, all calls of a model are made on one thread, and a computation can
+be interrupted.
 """
 
 import weakref
@@ -25,17 +25,17 @@ SLICE = 512
 """The most positions that are computed at a time."""
 
 _SEQUENCES = 128
-"""How many sequences a context has; there is room for the logits of each, so more cost memory."""
+"""Sequences of a context; each costs the memory of its logits."""
 
-_PATIENCE = 0.1  # seconds until an interruption is looked for
+_POLL = 0.1  # seconds between checks for an interrupt
 
-_NO_ROOM = 1  # what llama_decode returns where the cells of the KV cache do not suffice
+_NO_ROOM = 1  # status of llama_decode where the KV cache lacks cells
 
 _Result = TypeVar("_Result")
 
 
 class ContextFullError(Exception):
-    """The sequences of a context leave no room for what was to be read."""
+    """A context has no free cells for new positions."""
 
 
 class LoadedGguf:
@@ -45,8 +45,8 @@ class LoadedGguf:
         path: The file.
 
     Attributes:
-        hidden: The width of an embedding.
-        vocabulary: How many tokens there are.
+        hidden: The size of an embedding.
+        vocabulary: The number of tokens.
 
     Raises:
         UsageError: llama.cpp is not installed.
@@ -76,12 +76,12 @@ class LoadedGguf:
         self.abort = AbortCallback(lambda _: stop.is_set())
 
     def run(self, job: Callable[[], _Result]) -> _Result:
-        """Do a job on the thread of this model; if the wait is interrupted, stop the job."""
+        """Run a job on the thread of this model; an interrupt of the caller aborts it."""
         future = self._worker.submit(job)
         try:
-            # again and again: a signal that comes just before a wait does not end it
+            # polled, because a signal just before a wait does not end it
             while not future.done():
-                wait([future], timeout=_PATIENCE)
+                wait([future], timeout=_POLL)
             return future.result()
         except BaseException:
             if not future.done() and not future.cancel():
@@ -99,16 +99,15 @@ class LoadedGguf:
 
 
 class LlamaContext:
-    """A KV cache in half precision, whose cells are shared by sequences.
+    """A KV cache in half precision whose cells sequences share.
 
     Args:
-        model: What computes.
-        size: How many positions its cells hold, of all sequences together; a position that
-            sequences share counts once.
-        threads: How many threads compute.
+        model: The weights.
+        size: How many cells it has; a position that sequences share takes one.
+        threads: How many CPU threads to use.
 
     Attributes:
-        vocabulary: How many tokens there are.
+        vocabulary: The number of tokens.
 
     Raises:
         DeviceError: There is no memory for it.
@@ -120,7 +119,7 @@ class LlamaContext:
         params = self._library.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = size, SLICE, SLICE
         params.n_seq_max, params.kv_unified = _SEQUENCES, True
-        # not told, it would be the size of a small context, and llama.cpp would end the process
+        # by default it is the size of a small context, and llama.cpp would abort the process
         params.n_outputs_max = _SEQUENCES
         params.n_threads = params.n_threads_batch = threads
         self._handle = model.run(lambda: self._library.llama_init_from_model(model.handle, params))
@@ -134,29 +133,29 @@ class LlamaContext:
         self._memory = self._library.llama_get_memory(self._handle)
         self._unused = deque(range(_SEQUENCES))
         self._left: deque[int] = deque()
-        self._cells: list[list[int]] = [[] for _ in range(_SEQUENCES)]  # by numbers of our own
+        self._cells: list[list[int]] = [[] for _ in range(_SEQUENCES)]  # numbered by `_numbers`
         self._numbers = count()
 
     @property
     def free(self) -> int:
-        """How many positions the cells can hold that no sequence has."""
+        """How many cells no sequence uses."""
         self._clear_left()
         return self._size - len(set().union(*self._cells))
 
     def take(self) -> int | None:
-        """An empty sequence, or None where all are in use."""
+        """Reserve an empty sequence; None where all are in use."""
         taken = self.take_together(1)
         return taken[0] if taken else None
 
     def take_together(self, wanted: int) -> list[int] | None:
-        """Empty sequences, or None where fewer are not in use."""
+        """Reserve several empty sequences; None where fewer are free."""
         self._clear_left()
         if len(self._unused) < wanted:
             return None
         return [self._unused.popleft() for _ in range(wanted)]
 
     def leave(self, sequence: int) -> None:
-        """Give a sequence back; allowed at any time, from any thread."""
+        """Release a sequence; allowed at any time, from any thread."""
         self._left.append(sequence)
 
     def decode(
@@ -166,13 +165,13 @@ class LlamaContext:
         positions: NDArray[np.int32],
         wanted: NDArray[np.bool_],
     ) -> NDArray[np.float32]:
-        """Read on in one or more sequences.
+        """Append to one or more sequences.
 
         Args:
             inputs: Ids (n,) int32 or embeddings (n, hidden) float32; n is at most `SLICE`.
-            sequences: (n,) to which sequence each belongs.
-            positions: (n,) its place there; those of a sequence go on from what it has.
-            wanted: (n,) whether the logits of what comes next are; of each sequence once at most.
+            sequences: (n,) the sequence of each.
+            positions: (n,) its position there, after those that the sequence has.
+            wanted: (n,) whether to return its logits; at most once for each sequence.
 
         Returns:
             (wanted.sum(), vocabulary) those logits.
@@ -209,7 +208,7 @@ class LlamaContext:
         return self._model.run(compute)
 
     def share(self, source: int, target: int) -> None:
-        """Let an empty sequence have the positions of another."""
+        """Share the cells of a sequence with an empty one."""
 
         def share() -> None:
             self._library.llama_memory_seq_cp(self._memory, source, target, -1, -1)
@@ -218,7 +217,7 @@ class LlamaContext:
         self._model.run(share)
 
     def truncate(self, sequence: int, length: int) -> None:
-        """Cut a sequence back to its first `length` positions."""
+        """Drop all but the first `length` positions of a sequence."""
 
         def truncate() -> None:
             self._library.llama_memory_seq_rm(self._memory, sequence, length, -1)
@@ -227,7 +226,7 @@ class LlamaContext:
         self._model.run(truncate)
 
     def bytes_of(self, sequence: int) -> int:
-        """What the positions of a sequence take in memory."""
+        """How many bytes a sequence takes."""
         return self._model.run(
             lambda: int(self._library.llama_state_seq_get_size(self._handle, sequence))
         )
@@ -245,7 +244,7 @@ class LlamaContext:
             return read
 
         if not self._model.run(copy):
-            raise DeviceError("llama.cpp could not copy what it has read")
+            raise DeviceError("llama.cpp could not copy a KV cache")
 
     def save(self, sequence: int, path: Path) -> bool:
         """Write a sequence to a file; False where it cannot be written."""
@@ -258,14 +257,14 @@ class LlamaContext:
         )
 
     def load(self, sequence: int, path: Path) -> int:
-        """Read a file of `save` into an empty sequence.
+        """Load a file of `save` into an empty sequence.
 
-        The file is trusted: llama.cpp ends the process over some that are damaged.
+        llama.cpp aborts the process on some damaged files: check the file first.
 
         Returns:
             How many positions the sequence has; 0 where they do not fit into the context.
         """
-        # of ids that may stand in a file: ours have none, but null is not taken
+        # token ids in the file: ours have none, but a null pointer is refused
         ids, count = c_int32(), c_size_t()
 
         def load() -> int:
@@ -282,7 +281,7 @@ class LlamaContext:
         self._cells[sequence] = list(islice(self._numbers, length))
 
     def _logits(self, places: NDArray[np.intp]) -> NDArray[np.float32]:
-        """(len(places), vocabulary) of inputs of the last call; a copy, as the next overwrites."""
+        """(len(places), vocabulary) a copy of the last logits, which the next call overwrites."""
         rows = np.empty((len(places), self.vocabulary), np.float32)
         for row, place in zip(rows, places.tolist(), strict=True):
             values = self._library.llama_get_logits_ith(self._handle, place)

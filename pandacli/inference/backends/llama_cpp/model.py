@@ -1,8 +1,8 @@
-"""llama.cpp as a language model: the Llama of a GGUF file, which reads ids and embeddings.
+"""The llama.cpp backend: the Llama of a GGUF file.
 
-A reading is a sequence in the KV cache of a llama.cpp context. Forks stay in the context of the
-reading they come from and share its past without a copy; a reading that finds no room there moves
-to a context of its own. A reading that is interrupted is left as it was before.
+A sequence lives in the KV cache of a llama.cpp context. Forks share that context and the cells of
+what they have in common; one that finds no room there moves to a context of its own. An interrupted
+`append` leaves a sequence as it was.
 """
 
 import errno
@@ -32,27 +32,26 @@ from pandacli.inference.backends.llama_cpp.context import (
 )
 from pandacli.inference.planning.devices import usable_memory
 
-_SAMPLE = 1 << 20  # bytes of a file's beginning and end that tell it from others
-
-_SEAL = 32  # bytes of the digest behind a saved reading
+_SAMPLE = 1 << 20  # bytes of a file's beginning and end that identify it
+_DIGEST = 32  # bytes of the digest at the end of a saved sequence
 
 
 class LlamaCppBackend:
-    """A language model (`Backend`) that llama.cpp computes.
+    """A `Backend` on llama.cpp.
 
-    Its memory is freed when neither it nor one of its readings is referred to. Readings are
-    computed one at a time, whichever threads ask.
+    Its memory is freed with the last reference to it and its sequences. They are computed one at a
+    time, from whatever thread.
 
     Args:
         gguf: A file of `export_gguf`, or another GGUF of a Llama.
-        context: The most positions that a reading can hold.
-        threads: How many threads compute.
+        context: The most positions of a sequence.
+        threads: How many CPU threads to use.
 
     Attributes:
-        hidden: The width of an embedding.
-        vocabulary: How many tokens there are.
+        hidden: The size of an embedding.
+        vocabulary: The number of tokens.
         context: As above.
-        mark: 32 bytes that tell the file from others.
+        fingerprint: 32 bytes that identify the file.
 
     Raises:
         UsageError: llama.cpp is not installed.
@@ -64,10 +63,10 @@ class LlamaCppBackend:
         self._threads = threads
         self.context = context
         self.hidden, self.vocabulary = self._weights.hidden, self._weights.vocabulary
-        self.mark = _mark(gguf)
+        self.fingerprint = _fingerprint(gguf)
 
     def new_sequence(self) -> "LlamaCppSequence":
-        """A reading that has read nothing.
+        """An empty sequence.
 
         Raises:
             DeviceError: There is no memory for its KV cache.
@@ -75,14 +74,14 @@ class LlamaCppBackend:
         return LlamaCppSequence(self, *self.open_context(), 0)
 
     def restore(self, path: Path) -> "LlamaCppSequence":
-        """The reading that was saved to a file.
+        """Load a sequence that `LlamaCppSequence.save` wrote.
 
         Raises:
             ModelError: The file is missing, damaged, longer than the context, or of another model.
             DeviceError: There is no memory for its KV cache.
         """
-        # llama.cpp ends the process over some damaged files: it is given none
-        if not _is_sealed(path, self.mark):
+        # llama.cpp aborts the process on some damaged files
+        if not _is_intact(path, self.fingerprint):
             raise ModelError(f"{path} is damaged, or was not saved by this model")
         context, sequence = self.open_context()
         length = context.load(sequence, path)
@@ -91,7 +90,7 @@ class LlamaCppBackend:
         return LlamaCppSequence(self, context, sequence, length)
 
     def open_context(self) -> tuple[LlamaContext, int]:
-        """A new context, and a sequence of it for a reading.
+        """A new context, and one of its sequences.
 
         Raises:
             DeviceError: There is no memory for it.
@@ -111,10 +110,10 @@ class LlamaCppBackend:
 
 
 class LlamaCppSequence:
-    """What a `LlamaCppBackend` has read so far (`Sequence`).
+    """A text with its KV cache (`Sequence`).
 
     Attributes:
-        length: Positions read.
+        length: How many positions the KV cache holds.
     """
 
     def __init__(
@@ -125,43 +124,43 @@ class LlamaCppSequence:
         self.length = length
 
     def prefill(self, embeddings: Tensor) -> None:
-        """Read embeddings (n, hidden), of any floating type and on any device.
+        """Append embeddings (n, hidden), of any floating type and on any device.
 
         Raises:
-            ValueError: They are of another width, or more than the context has room for.
+            ValueError: They have another size, or are more than the context has room for.
             DeviceError: llama.cpp could not compute.
         """
         if embeddings.ndim != 2 or embeddings.shape[1] != self._model.hidden:
             wanted, shape = self._model.hidden, tuple(embeddings.shape)
             raise ValueError(f"embeddings of shape {shape}: wanted (n, {wanted})")
         rows = embeddings.detach().to("cpu", torch.float32).contiguous().numpy()
-        self._read(rows, logits=False)
+        self._append(rows, logits=False)
 
     def append(self, ids: list[int]) -> Tensor:
-        """Read ids of text, at least one.
+        """Append token ids, at least one.
 
         Returns:
-            (vocabulary,) float32 logits of the token that comes next.
+            (vocabulary,) float32 logits of the next token.
 
         Raises:
-            ValueError: There are none, more than the context has room for, or one is no token.
+            ValueError: There are none, too many for the context, or one is not a token.
             DeviceError: llama.cpp could not compute.
         """
         if not ids or min(ids) < 0 or max(ids) >= self._model.vocabulary:
             raise ValueError(f"wanted ids from 0 to {self._model.vocabulary - 1}, at least one")
-        (logits,) = self._read(np.array(ids, np.int32), logits=True)
+        (logits,) = self._append(np.array(ids, np.int32), logits=True)
         return torch.from_numpy(logits)
 
     def truncate(self, length: int) -> None:
-        """Go back to the first `length` positions, where there are more."""
+        """Drop all but the first `length` positions."""
         self.length = min(self.length, length)
         self._context.truncate(self._sequence, length)
 
     def fork(self) -> "LlamaCppSequence":
-        """An independent reading with the same past, which both share in memory.
+        """An independent sequence that shares the cells of this one.
 
         Raises:
-            DeviceError: There is no memory for a KV cache of its own, where it needs one.
+            DeviceError: It needs a context of its own, and there is no memory for it.
         """
         sequence = self._context.take()
         if sequence is None:
@@ -170,12 +169,11 @@ class LlamaCppSequence:
         return LlamaCppSequence(self._model, self._context, sequence, self.length)
 
     def batch(self, room: int) -> LlamaCppSequenceBatch:
-        """Texts that go on from here and are read together, `MOST_TEXTS` at once at most.
+        """Sequences that go on from here, at most `MOST_TEXTS` at once.
 
         Args:
-            room: How many positions they may have at once at most, without those they share. Where
-                this reading's context has no such room, what has been read is copied to another;
-                that has `useful_room`.
+            room: The most positions of all together, without the shared ones. Where the context of
+                this sequence lacks it, the sequence is copied to a new one with `useful_room`.
 
         Raises:
             DeviceError: There is no memory for them.
@@ -189,40 +187,40 @@ class LlamaCppSequence:
             context = self._roomier(room)
             taken = context.take_together(MOST_TEXTS + 1)
             assert taken is not None  # none is in use yet
-        branches = LlamaCppSequenceBatch(context, taken, self.length, room=room, most=most)
-        # from here on the branches give the sequences back, whatever is interrupted
-        past = taken[0]
+        batch = LlamaCppSequenceBatch(context, taken, self.length, room=room, most=most)
+        # from here on the batch gives the sequences back, also when it is interrupted
+        prefix = taken[0]
         if context is self._context:
-            context.share(self._sequence, past)
+            context.share(self._sequence, prefix)
         else:
-            self._context.copy_to(context, self._sequence, past)
-        return branches
+            self._context.copy_to(context, self._sequence, prefix)
+        return batch
 
     def save(self, path: Path, length: int | None = None) -> None:
-        """Write the KV cache to a file for `LlamaCppBackend.restore`; it is there once it is whole.
+        """Write the KV cache to a file for `LlamaCppBackend.restore`, atomically.
 
         Raises:
             OSError: The file cannot be written.
         """
         if length is not None and length < self.length:
-            start = self.fork()
-            start.truncate(length)
-            start.save(path)
+            fork = self.fork()
+            fork.truncate(length)
+            fork.save(path)
             return
         partial = path.with_name(path.name + ".partial")
         try:
             if not self._context.save(self._sequence, partial):
-                raise _unwritten(path, self.saved_bytes(self.length))
-            _seal(partial, self._model.mark)
+                raise _write_error(path, self.saved_bytes(self.length))
+            _append_digest(partial, self._model.fingerprint)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
 
     def saved_bytes(self, length: int) -> int:
-        """What `save` would write of the first `length` positions, about."""
+        """About how many bytes `save` writes for the first `length` positions."""
         return self._context.bytes_of(self._sequence) * length // max(self.length, 1)
 
-    def _read(self, inputs: NDArray[Any], *, logits: bool) -> NDArray[np.float32]:
+    def _append(self, inputs: NDArray[Any], *, logits: bool) -> NDArray[np.float32]:
         before, end = self.length, self.length + len(inputs)
         if end > self._model.context:
             raise ValueError(f"{end} positions are more than the context's {self._model.context}")
@@ -234,20 +232,19 @@ class LlamaCppSequence:
                 given = self._decode(piece, logits=logits and last)
                 self.length += len(piece)
         except BaseException:
-            # as it was before, whatever was interrupted
             self.truncate(before)
             raise
         return given
 
     def _decode(self, piece: NDArray[Any], *, logits: bool) -> NDArray[np.float32]:
-        """(1, vocabulary) the logits of what comes next, or (0, vocabulary)."""
+        """(1, vocabulary) the logits of the next token, or (0, vocabulary)."""
         try:
             return self._decode_here(piece, logits=logits)
         except ContextFullError:
-            # filled by forks of the same past
-            place = self._own_copy()
+            # filled by forks
+            copy = self._own_copy()
             self._leave()
-            self._settle(*place)
+            self._settle(*copy)
             return self._decode_here(piece, logits=logits)
 
     def _decode_here(self, piece: NDArray[Any], *, logits: bool) -> NDArray[np.float32]:
@@ -264,10 +261,10 @@ class LlamaCppSequence:
         return context, sequence
 
     def _roomier(self, room: int) -> LlamaContext:
-        """A new context for what has been read and `room` positions more."""
+        """A new context for this sequence and `room` positions more."""
         size = self.length + room
-        taken = self._context.bytes_of(self._sequence)  # and once more while it is copied
-        # a system that promises more than it has would end the process instead
+        taken = self._context.bytes_of(self._sequence)  # twice while it is copied
+        # checked first, because a system that overcommits would kill the process instead
         if taken * size // max(self.length, 1) + taken > usable_memory().free:
             raise DeviceError(
                 f"out of memory: no room for a KV cache of {size} tokens",
@@ -280,8 +277,8 @@ class LlamaCppSequence:
         self._leave = weakref.finalize(self, context.leave, sequence)
 
 
-def _mark(gguf: Path) -> bytes:
-    """32 bytes that tell a file from others: of its size, its beginning and its end."""
+def _fingerprint(gguf: Path) -> bytes:
+    """Hash the size, the beginning and the end of a file."""
     size = gguf.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with gguf.open("rb") as file:
@@ -291,8 +288,8 @@ def _mark(gguf: Path) -> bytes:
     return digest.digest()
 
 
-def _unwritten(path: Path, wanted: int) -> OSError:
-    """Why llama.cpp could not write so many bytes, which it does not tell."""
+def _write_error(path: Path, wanted: int) -> OSError:
+    """Why llama.cpp could not write `wanted` bytes, which it does not report."""
     try:
         full = shutil.disk_usage(path.parent).free < wanted
     except OSError as error:
@@ -301,18 +298,18 @@ def _unwritten(path: Path, wanted: int) -> OSError:
     return OSError(number, os.strerror(number), str(path))
 
 
-def _seal(path: Path, mark: bytes) -> None:
-    """Write a digest behind a file, which depends on the mark of the model too."""
+def _append_digest(path: Path, key: bytes) -> None:
+    """Append a keyed digest of a file to it."""
     with path.open("r+b") as file:
-        digest = _keyed_digest(file, path.stat().st_size, mark)
+        digest = _keyed_digest(file, path.stat().st_size, key)
         file.write(digest)
 
 
-def _is_sealed(path: Path, mark: bytes) -> bool:
-    """Whether a file is as `_seal` left it."""
+def _is_intact(path: Path, key: bytes) -> bool:
+    """Whether a file ends with its digest of `_append_digest`."""
     try:
         with path.open("rb") as file:
-            digest = _keyed_digest(file, path.stat().st_size - _SEAL, mark)
+            digest = _keyed_digest(file, path.stat().st_size - _DIGEST, key)
             return file.read() == digest
     except FileNotFoundError as error:
         raise ModelError(f"no file {path}") from error
@@ -320,9 +317,9 @@ def _is_sealed(path: Path, mark: bytes) -> bool:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _keyed_digest(file: BinaryIO, size: int, mark: bytes) -> bytes:
-    """Of the next `size` bytes of a file, which are read."""
-    digest = hashlib.blake2b(key=mark, digest_size=_SEAL)
+def _keyed_digest(file: BinaryIO, size: int, key: bytes) -> bytes:
+    """Hash the next `size` bytes of a file."""
+    digest = hashlib.blake2b(key=key, digest_size=_DIGEST)
     while size > 0 and (piece := file.read(min(size, _SAMPLE))):
         digest.update(piece)
         size -= len(piece)

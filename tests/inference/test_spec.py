@@ -8,7 +8,7 @@ from pandacli.modeling.patches import chunk_length
 
 
 @pytest.mark.parametrize("frames", [1, 4, 5, 6, 7, 8, 10, 12, 15, 16, 20, 64])
-def test_numbers_that_can_be_cut_are_fine(frames: int) -> None:
+def test_numbers_with_equal_chunks_are_accepted(frames: int) -> None:
     check_frame_count(frames)
 
 
@@ -33,7 +33,7 @@ def test_other_numbers_are_refused_with_the_nearest(frames: int, near: str) -> N
 
 
 @pytest.mark.parametrize("chunk", [2, 3, 4, 8])
-def test_the_rule_is_that_of_the_model(chunk: int) -> None:
+def test_the_rule_matches_the_model(chunk: int) -> None:
     for frames in range(2, 70):
         try:
             chunk_length(frames, chunk)

@@ -76,13 +76,13 @@ def error(given: Tensor, wanted: Tensor) -> float:
     return float((given - wanted).norm() / wanted.norm())
 
 
-def having_read(llama: LlamaCppBackend, ids: list[int]) -> LlamaCppSequence:
-    reading = llama.new_sequence()
-    reading.append(ids)
-    return reading
+def sequence_of(llama: LlamaCppBackend, ids: list[int]) -> LlamaCppSequence:
+    sequence = llama.new_sequence()
+    sequence.append(ids)
+    return sequence
 
 
-def test_it_is_a_language_model(llama: LlamaCppBackend) -> None:
+def test_backend_satisfies_the_protocol(llama: LlamaCppBackend) -> None:
     given: Backend = llama
     assert given.new_sequence().length == 0
 
@@ -91,150 +91,150 @@ def test_it_is_a_language_model(llama: LlamaCppBackend) -> None:
     ("form", "least", "most"),
     [("f32", 0, HALF), ("f16", 5e-4, 3e-3), ("q8_0", 0.02, 0.1), ("q4_k_m", 0.1, 0.7)],
 )
-def test_logits_are_those_of_torch(
+def test_logits_match_torch(
     model: VideoPandaForConditionalGeneration,
     gguf_of: Callable[[GgufForm], Path],
     form: GgufForm,
     least: float,
     most: float,
 ) -> None:
-    reading = LlamaCppBackend(gguf_of(form), context=64, threads=1).new_sequence()
-    assert least < error(reading.append(IDS), torch_logits(model, IDS)) < most
-    assert reading.length == len(IDS)
+    sequence = LlamaCppBackend(gguf_of(form), context=64, threads=1).new_sequence()
+    assert least < error(sequence.append(IDS), torch_logits(model, IDS)) < most
+    assert sequence.length == len(IDS)
 
 
 @pytest.mark.parametrize("form", ["f32", "f16"])
-def test_greedy_tokens_are_those_of_torch(
+def test_greedy_tokens_match_torch(
     model: VideoPandaForConditionalGeneration,
     gguf_of: Callable[[GgufForm], Path],
     form: GgufForm,
 ) -> None:
-    reading = LlamaCppBackend(gguf_of(form), context=128, threads=1).new_sequence()
-    ids, token = list(IDS), int(reading.append(IDS).argmax())
+    sequence = LlamaCppBackend(gguf_of(form), context=128, threads=1).new_sequence()
+    ids, token = list(IDS), int(sequence.append(IDS).argmax())
     for _ in range(12):
         assert token == int(torch_logits(model, ids).argmax())
         ids.append(token)
-        token = int(reading.append([token]).argmax())
+        token = int(sequence.append([token]).argmax())
 
 
-def test_a_narrow_model_reads_too(tmp_path: Path) -> None:
+def test_a_narrow_model_matches_torch(tmp_path: Path) -> None:
     model = save_small_llama(tmp_path / "narrow", hidden_size=192)
     export_gguf(tmp_path / "narrow", tmp_path / "narrow.gguf", "q4_k_m")
-    reading = LlamaCppBackend(tmp_path / "narrow.gguf", context=64, threads=1).new_sequence()
-    assert error(reading.append(IDS), torch_logits(model, IDS)) < 0.7
+    sequence = LlamaCppBackend(tmp_path / "narrow.gguf", context=64, threads=1).new_sequence()
+    assert error(sequence.append(IDS), torch_logits(model, IDS)) < 0.7
 
 
-def test_embeddings_say_what_ids_say(
+def test_prefill_of_embeddings_equals_appending_their_ids(
     model: VideoPandaForConditionalGeneration, llama: LlamaCppBackend
 ) -> None:
-    reading = llama.new_sequence()
-    reading.prefill(embed(model, IDS[:40]).to(torch.float64))
-    reading.prefill(embed(model, IDS[40:-1]))
-    assert reading.length == len(IDS) - 1
-    assert error(reading.append(IDS[-1:]), torch_logits(model, IDS)) < HALF
+    sequence = llama.new_sequence()
+    sequence.prefill(embed(model, IDS[:40]).to(torch.float64))
+    sequence.prefill(embed(model, IDS[40:-1]))
+    assert sequence.length == len(IDS) - 1
+    assert error(sequence.append(IDS[-1:]), torch_logits(model, IDS)) < HALF
 
 
-def test_a_long_prefix_is_read_slice_by_slice(
+def test_a_long_prefix_is_decoded_in_slices(
     model: VideoPandaForConditionalGeneration, gguf_of: Callable[[GgufForm], Path]
 ) -> None:
     ids = [(11 * place) % 400 for place in range(1100)]
-    reading = LlamaCppBackend(gguf_of("f32"), context=1200, threads=1).new_sequence()
-    reading.prefill(embed(model, ids[:-1]))
-    assert reading.length == 1099
-    assert error(reading.append(ids[-1:]), torch_logits(model, ids)) < 3 * HALF
+    sequence = LlamaCppBackend(gguf_of("f32"), context=1200, threads=1).new_sequence()
+    sequence.prefill(embed(model, ids[:-1]))
+    assert sequence.length == 1099
+    assert error(sequence.append(ids[-1:]), torch_logits(model, ids)) < 3 * HALF
 
 
-def test_a_cropped_reading_reads_on_from_there(llama: LlamaCppBackend) -> None:
+def test_truncated_positions_have_no_effect(llama: LlamaCppBackend) -> None:
     wanted = llama.new_sequence().append(IDS)
-    reading = having_read(llama, IDS[:30] + [9] * 20)
-    reading.truncate(30)
-    assert reading.length == 30
-    assert error(reading.append(IDS[30:]), wanted) < HALF
-    reading.truncate(1000)
-    assert reading.length == len(IDS)
+    sequence = sequence_of(llama, IDS[:30] + [9] * 20)
+    sequence.truncate(30)
+    assert sequence.length == 30
+    assert error(sequence.append(IDS[30:]), wanted) < HALF
+    sequence.truncate(1000)
+    assert sequence.length == len(IDS)
 
 
-def test_forks_share_a_past_and_nothing_else(llama: LlamaCppBackend) -> None:
+def test_forks_are_independent(llama: LlamaCppBackend) -> None:
     wanted = llama.new_sequence().append(IDS)
-    reading = having_read(llama, IDS[:30])
-    fork = reading.fork()
-    reading.truncate(10)
-    reading.append([3] * 70)
+    sequence = sequence_of(llama, IDS[:30])
+    fork = sequence.fork()
+    sequence.truncate(10)
+    sequence.append([3] * 70)
     assert error(fork.append(IDS[30:]), wanted) < HALF
-    del reading
+    del sequence
     fork.truncate(59)
     assert error(fork.append(IDS[59:]), wanted) < HALF
 
 
 def test_forks_that_fill_a_context_move_to_their_own(llama: LlamaCppBackend) -> None:
     wanted = [llama.new_sequence().append([*IDS, *[number] * 100]) for number in range(4)]
-    reading = having_read(llama, IDS)
-    forks = [reading.fork() for _ in range(4)]
+    sequence = sequence_of(llama, IDS)
+    forks = [sequence.fork() for _ in range(4)]
     given = [fork.append([number] * 100) for number, fork in enumerate(forks)]
     for one, other in zip(given, wanted, strict=True):
         assert error(one, other) < HALF
 
 
-def test_there_can_be_any_number_of_forks(llama: LlamaCppBackend) -> None:
+def test_forks_are_not_limited_in_number(llama: LlamaCppBackend) -> None:
     wanted = llama.new_sequence().append([*IDS, 5])
-    reading = having_read(llama, IDS)
-    forks = [reading.fork() for _ in range(140)]
+    sequence = sequence_of(llama, IDS)
+    forks = [sequence.fork() for _ in range(140)]
     assert all(error(fork.append([5]), wanted) < HALF for fork in forks)
 
 
-def test_a_sequence_is_used_again(llama: LlamaCppBackend) -> None:
+def test_released_sequences_are_reused(llama: LlamaCppBackend) -> None:
     wanted = llama.new_sequence().append([*IDS, 5])
-    reading = having_read(llama, IDS)
+    sequence = sequence_of(llama, IDS)
     for _ in range(140):
-        fork = reading.fork()
-        assert fork._context is reading._context
+        fork = sequence.fork()
+        assert fork._context is sequence._context
         given = fork.append([5])
     assert error(given, wanted) < HALF
 
 
-def test_a_saved_reading_goes_on_where_it_was(
+def test_a_restored_sequence_continues_exactly(
     llama: LlamaCppBackend, gguf_of: Callable[[GgufForm], Path], tmp_path: Path
 ) -> None:
     wanted = llama.new_sequence().append(IDS)
-    having_read(llama, IDS[:-1]).save(tmp_path / "reading")
-    restored = LlamaCppBackend(gguf_of("f32"), context=100, threads=1).restore(tmp_path / "reading")
+    sequence_of(llama, IDS[:-1]).save(tmp_path / "sequence")
+    restored = LlamaCppBackend(gguf_of("f32"), context=100, threads=1).restore(
+        tmp_path / "sequence"
+    )
     assert restored.length == len(IDS) - 1
     assert error(restored.append(IDS[-1:]), wanted) < HALF
-    assert [path.name for path in tmp_path.iterdir()] == ["reading"]
+    assert [path.name for path in tmp_path.iterdir()] == ["sequence"]
 
 
-def test_the_beginning_of_a_reading_can_be_saved_alone(
-    llama: LlamaCppBackend, tmp_path: Path
-) -> None:
+def test_the_first_positions_can_be_saved_alone(llama: LlamaCppBackend, tmp_path: Path) -> None:
     wanted = llama.new_sequence().append([*IDS, 5])
-    reading = having_read(llama, [*IDS, 7, 8, 9])
-    reading.save(tmp_path / "reading", len(IDS))
-    assert reading.length == len(IDS) + 3
-    restored = llama.restore(tmp_path / "reading")
+    sequence = sequence_of(llama, [*IDS, 7, 8, 9])
+    sequence.save(tmp_path / "sequence", len(IDS))
+    assert sequence.length == len(IDS) + 3
+    restored = llama.restore(tmp_path / "sequence")
     assert restored.length == len(IDS)
     assert error(restored.append([5]), wanted) < HALF
 
 
-def test_a_saved_reading_is_restored_by_its_own_model_only(
+def test_a_file_of_another_model_is_refused(
     llama: LlamaCppBackend, gguf_of: Callable[[GgufForm], Path], tmp_path: Path
 ) -> None:
-    having_read(llama, IDS).save(tmp_path / "reading")
+    sequence_of(llama, IDS).save(tmp_path / "sequence")
     with pytest.raises(ModelError, match="was not saved by this model"):
-        LlamaCppBackend(gguf_of("f16"), context=256, threads=1).restore(tmp_path / "reading")
+        LlamaCppBackend(gguf_of("f16"), context=256, threads=1).restore(tmp_path / "sequence")
 
 
-def test_a_context_that_is_too_small_for_a_saved_reading_is_told(
+def test_a_saved_sequence_longer_than_the_context_is_refused(
     llama: LlamaCppBackend, gguf_of: Callable[[GgufForm], Path], tmp_path: Path
 ) -> None:
-    having_read(llama, IDS * 4).save(tmp_path / "reading")
+    sequence_of(llama, IDS * 4).save(tmp_path / "sequence")
     with pytest.raises(ModelError, match="does not fit into a context of 64 tokens"):
-        LlamaCppBackend(gguf_of("f32"), context=64, threads=1).restore(tmp_path / "reading")
+        LlamaCppBackend(gguf_of("f32"), context=64, threads=1).restore(tmp_path / "sequence")
 
 
 @pytest.mark.parametrize("place", [0, 12, 40, 400, 5000, -1])
-def test_a_damaged_reading_is_refused(llama: LlamaCppBackend, tmp_path: Path, place: int) -> None:
-    path = tmp_path / "reading"
-    having_read(llama, IDS).save(path)
+def test_a_damaged_file_is_refused(llama: LlamaCppBackend, tmp_path: Path, place: int) -> None:
+    path = tmp_path / "sequence"
+    sequence_of(llama, IDS).save(path)
     content = bytearray(path.read_bytes())
     content[place] ^= 0x55
     path.write_bytes(content)
@@ -245,20 +245,18 @@ def test_a_damaged_reading_is_refused(llama: LlamaCppBackend, tmp_path: Path, pl
         llama.restore(path)
 
 
-def test_a_reading_that_is_not_there_or_has_no_place_is_told(
-    llama: LlamaCppBackend, tmp_path: Path
-) -> None:
+def test_missing_files_and_folders_are_errors(llama: LlamaCppBackend, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no file"):
-        llama.restore(tmp_path / "reading")
+        llama.restore(tmp_path / "sequence")
     with pytest.raises(FileNotFoundError):
-        having_read(llama, IDS).save(tmp_path / "nowhere" / "reading")
+        sequence_of(llama, IDS).save(tmp_path / "nowhere" / "sequence")
 
 
-def test_an_interrupted_reading_is_as_it_was(
+def test_an_interrupted_append_changes_nothing(
     llama: LlamaCppBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = llama.new_sequence().append([*IDS, 5])
-    reading = having_read(llama, IDS)
+    sequence = sequence_of(llama, IDS)
     library, weights = llama_library(), llama._weights
     decode, statuses = library.llama_decode, []
 
@@ -274,15 +272,15 @@ def test_an_interrupted_reading_is_as_it_was(
         with monkeypatch.context() as patch:
             patch.setattr(library, "llama_decode", interrupted)
             with pytest.raises(KeyboardInterrupt):
-                reading.append([9] * 50)
+                sequence.append([9] * 50)
     finally:
         signal.signal(signal.SIGINT, before)
     assert statuses == [2]  # llama.cpp says so itself
-    assert reading.length == len(IDS)
-    assert error(reading.append([5]), wanted) < HALF
+    assert sequence.length == len(IDS)
+    assert error(sequence.append([5]), wanted) < HALF
 
 
-def test_a_failure_of_llama_cpp_is_told(
+def test_a_failure_of_llama_cpp_is_a_device_error(
     llama: LlamaCppBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(llama_library(), "llama_decode", lambda *_: -3)
@@ -290,29 +288,29 @@ def test_a_failure_of_llama_cpp_is_told(
         llama.new_sequence().append(IDS)
 
 
-def test_what_cannot_be_read_is_refused(llama: LlamaCppBackend) -> None:
-    reading = having_read(llama, IDS)
+def test_invalid_inputs_are_refused(llama: LlamaCppBackend) -> None:
+    sequence = sequence_of(llama, IDS)
     for ids in ([], [400], [-1, 3]):
         with pytest.raises(ValueError, match="wanted ids from 0 to 399"):
-            reading.append(ids)
+            sequence.append(ids)
     with pytest.raises(ValueError, match="260 positions are more than the context's 256"):
-        reading.append([1] * 200)
+        sequence.append([1] * 200)
     with pytest.raises(ValueError, match=r"wanted \(n, 256\)"):
-        reading.prefill(torch.zeros(3, 64))
-    assert reading.length == len(IDS)
+        sequence.prefill(torch.zeros(3, 64))
+    assert sequence.length == len(IDS)
 
 
-def test_memory_is_freed_with_the_last_reading(llama: LlamaCppBackend) -> None:
-    reading = having_read(llama, IDS)
-    fork = reading.fork()
-    context: weakref.ref[LlamaContext] = weakref.ref(reading._context)
-    del reading
+def test_memory_is_freed_with_the_last_sequence(llama: LlamaCppBackend) -> None:
+    sequence = sequence_of(llama, IDS)
+    fork = sequence.fork()
+    context: weakref.ref[LlamaContext] = weakref.ref(sequence._context)
+    del sequence
     assert context() is not None
     del fork
     assert context() is None
 
 
-def test_nothing_is_said_on_the_terminal(
+def test_nothing_is_written_to_the_terminal(
     gguf_of: Callable[[GgufForm], Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "cut.gguf").write_bytes(gguf_of("f16").read_bytes()[:100_000])
@@ -323,18 +321,18 @@ def test_nothing_is_said_on_the_terminal(
 
 
 @pytest.mark.parametrize("content", [b"", b"no model at all", b"GGUF\x03\0\0\0"])
-def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_model_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "odd.gguf").write_bytes(content)
     with pytest.raises(ModelError, match=r"odd\.gguf cannot be read by llama\.cpp"):
         LlamaCppBackend(tmp_path / "odd.gguf", context=64, threads=1)
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_model_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no file"):
         LlamaCppBackend(tmp_path / "none.gguf", context=64, threads=1)
 
 
-def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_the_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(_: str) -> str:
         raise PackageNotFoundError
 
@@ -358,8 +356,8 @@ def test_another_layout_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         llama_library.__wrapped__()
 
 
-def test_the_extra_installs_the_version_that_is_accepted() -> None:
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+def test_the_extra_pins_the_accepted_version() -> None:
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
     extras = project["project"]["optional-dependencies"]
     assert f"xllamacpp=={VERSION}" in extras["llama"]
     assert "pandacli[llama,ray]" in extras["dev"]
@@ -367,7 +365,7 @@ def test_the_extra_installs_the_version_that_is_accepted() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["e2e_h128_square", "e2e_h256_raw640x480"])
-def test_it_answers_as_the_official_model(name: str, tmp_path: Path) -> None:
+def test_logits_match_the_official_model(name: str, tmp_path: Path) -> None:
     vectors = load_vectors(name)
     model = VideoPandaForConditionalGeneration(VideoPandaConfig(**llama_sizes(vectors))).eval()
     fill(model, "", vectors.meta["salt"]).save_pretrained(tmp_path / "model")
@@ -376,10 +374,10 @@ def test_it_answers_as_the_official_model(name: str, tmp_path: Path) -> None:
         (embedded,) = model.embed_prompt(
             vectors.tensors["input_ids"].unsqueeze(0), input_pixels(vectors)
         )
-    reading = LlamaCppBackend(tmp_path / "model.gguf", context=4096, threads=2).new_sequence()
-    reading.prefill(embedded[:-1])
-    logits = reading.append(vectors.tensors["input_ids"][-1:].tolist())
+    sequence = LlamaCppBackend(tmp_path / "model.gguf", context=4096, threads=2).new_sequence()
+    sequence.prefill(embedded[:-1])
+    logits = sequence.append(vectors.tensors["input_ids"][-1:].tolist())
     assert error(logits, vectors.tensors["last_logits"]) < 5 * HALF
     for token in vectors.tensors["new_ids"].tolist():
         assert int(logits.argmax()) == token
-        logits = reading.append([token])
+        logits = sequence.append([token])

@@ -30,7 +30,7 @@ def loaded(path: Path, layers: int) -> list[tuple[Tensor, Tensor]]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_every_bit_is_kept(
+def test_saved_values_are_loaded_exactly(
     layers: list[tuple[Tensor, Tensor]], dtype: torch.dtype, tmp_path: Path
 ) -> None:
     layers = [(keys.to(dtype), values.to(dtype)) for keys, values in layers]
@@ -40,7 +40,7 @@ def test_every_bit_is_kept(
         assert given[0].dtype == dtype
 
 
-def test_only_what_was_rounded_to_half_precision_takes_half_the_space(
+def test_values_rounded_to_half_precision_take_half_the_space(
     layers: list[tuple[Tensor, Tensor]], tmp_path: Path
 ) -> None:
     save_layers(layers, tmp_path / "whole")
@@ -55,7 +55,7 @@ def test_only_what_was_rounded_to_half_precision_takes_half_the_space(
         assert torch.equal(given[1].float(), saved[1])
 
 
-def test_one_number_that_half_precision_does_not_hold_keeps_its_tensor_whole(
+def test_a_tensor_not_exact_in_half_precision_is_stored_whole(
     tmp_path: Path,
 ) -> None:
     keys = torch.ones(1, 2, 9, 4)
@@ -66,7 +66,7 @@ def test_one_number_that_half_precision_does_not_hold_keeps_its_tensor_whole(
     assert values.dtype == torch.float16
 
 
-def test_rounding_twice_is_rounding_once_and_stays_finite() -> None:
+def test_rounding_is_idempotent_and_finite() -> None:
     numbers = torch.tensor([1e-9, -3e-6, 0.1, -7.7, 65519.0, 1e9, -float("inf")])
     round_to_half(numbers)
     once = numbers.clone()
@@ -75,7 +75,7 @@ def test_rounding_twice_is_rounding_once_and_stays_finite() -> None:
     assert once[4:].tolist() == [LARGEST, LARGEST, -LARGEST]
 
 
-def test_another_number_of_layers_is_another_model(
+def test_another_number_of_layers_is_refused(
     layers: list[tuple[Tensor, Tensor]], tmp_path: Path
 ) -> None:
     save_layers(layers, tmp_path / "kv")
@@ -103,7 +103,7 @@ def test_a_file_of_8_bits_from_an_older_version_is_refused(tmp_path: Path) -> No
         torch.zeros(1, 3, 50, 8),
     ],
 )
-def test_tensors_of_another_kind_are_damage(
+def test_tensors_of_another_kind_are_refused(
     layers: list[tuple[Tensor, Tensor]], tmp_path: Path, odd: Tensor
 ) -> None:
     save_layers(layers, tmp_path / "kv")

@@ -1,4 +1,4 @@
-"""A reading in torch: cut back, forked, saved, and going on as if nothing had happened."""
+"""Sequences of the torch backend: truncated, forked, saved and restored."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -24,35 +24,35 @@ def llama(panda: Panda) -> TorchBackend:
 
 @pytest.fixture
 def expected(llama: TorchBackend) -> torch.Tensor:
-    """The logits after `IDS` and `NEXT`, read in one go."""
+    """The logits after `IDS` and `NEXT`, appended at once."""
     return llama.new_sequence().append([*IDS, *NEXT])
 
 
-def test_reading_in_two_parts_is_reading_in_one(
+def test_appending_in_two_parts_equals_appending_at_once(
     llama: TorchBackend, expected: torch.Tensor
 ) -> None:
-    reading = llama.new_sequence()
-    reading.append(IDS)
-    torch.testing.assert_close(reading.append(NEXT), expected)
-    assert reading.length == 7
+    sequence = llama.new_sequence()
+    sequence.append(IDS)
+    torch.testing.assert_close(sequence.append(NEXT), expected)
+    assert sequence.length == 7
 
 
-def test_embeddings_are_read_like_the_ids_they_belong_to(
+def test_prefill_of_embeddings_equals_appending_their_ids(
     llama: TorchBackend, panda: Panda, expected: torch.Tensor
 ) -> None:
-    reading = llama.new_sequence()
-    reading.prefill(panda.model.model.embed_tokens(torch.tensor(IDS)))
-    torch.testing.assert_close(reading.append(NEXT), expected)
+    sequence = llama.new_sequence()
+    sequence.prefill(panda.model.model.embed_tokens(torch.tensor(IDS)))
+    torch.testing.assert_close(sequence.append(NEXT), expected)
 
 
-def test_what_is_cropped_is_forgotten(llama: TorchBackend, expected: torch.Tensor) -> None:
-    reading = llama.new_sequence()
-    reading.append([*IDS, 7, 8, 9])
-    reading.truncate(len(IDS))
-    torch.testing.assert_close(reading.append(NEXT), expected)
+def test_truncated_positions_have_no_effect(llama: TorchBackend, expected: torch.Tensor) -> None:
+    sequence = llama.new_sequence()
+    sequence.append([*IDS, 7, 8, 9])
+    sequence.truncate(len(IDS))
+    torch.testing.assert_close(sequence.append(NEXT), expected)
 
 
-def test_a_cache_left_uneven_by_an_interrupt_is_cropped_to_one_length(panda: Panda) -> None:
+def test_truncate_evens_layers_after_an_interrupt(panda: Panda) -> None:
     cache = new_cache(3)
     kept = torch.randn(1, 2, 3, 4)
     for number, more in enumerate((2, 1, 0)):
@@ -65,80 +65,78 @@ def test_a_cache_left_uneven_by_an_interrupt_is_cropped_to_one_length(panda: Pan
         assert torch.equal(layer.keys, kept)
 
 
-def test_forks_do_not_read_what_the_other_reads(
-    llama: TorchBackend, expected: torch.Tensor
-) -> None:
-    reading = llama.new_sequence()
-    reading.append(IDS)
-    fork = reading.fork()
-    reading.append([9, 8, 7])
+def test_forks_are_independent(llama: TorchBackend, expected: torch.Tensor) -> None:
+    sequence = llama.new_sequence()
+    sequence.append(IDS)
+    fork = sequence.fork()
+    sequence.append([9, 8, 7])
     torch.testing.assert_close(fork.append(NEXT), expected)
-    assert (reading.length, fork.length) == (8, 7)
+    assert (sequence.length, fork.length) == (8, 7)
 
 
-def test_a_restored_reading_goes_on_where_it_was_saved(llama: TorchBackend, tmp_path: Path) -> None:
-    reading = llama.new_sequence()
-    reading.append(IDS)
-    reading.save(tmp_path / "kv")
+def test_a_restored_sequence_continues_exactly(llama: TorchBackend, tmp_path: Path) -> None:
+    sequence = llama.new_sequence()
+    sequence.append(IDS)
+    sequence.save(tmp_path / "kv")
     restored = llama.restore(tmp_path / "kv")
     assert restored.length == len(IDS)
-    assert torch.equal(restored.append(NEXT), reading.append(NEXT))
+    assert torch.equal(restored.append(NEXT), sequence.append(NEXT))
     assert [path.name for path in tmp_path.iterdir()] == ["kv"]
 
 
-def test_the_beginning_of_a_reading_can_be_saved_alone(
+def test_the_first_positions_can_be_saved_alone(
     llama: TorchBackend, tmp_path: Path, expected: torch.Tensor
 ) -> None:
-    reading = llama.new_sequence()
-    reading.append([*IDS, 7, 8, 9])
-    reading.save(tmp_path / "kv", len(IDS))
-    assert reading.length == len(IDS) + 3
+    sequence = llama.new_sequence()
+    sequence.append([*IDS, 7, 8, 9])
+    sequence.save(tmp_path / "kv", len(IDS))
+    assert sequence.length == len(IDS) + 3
     restored = llama.restore(tmp_path / "kv")
     torch.testing.assert_close(restored.append(NEXT), expected)
 
 
-def test_what_will_be_saved_is_told_before(llama: TorchBackend, tmp_path: Path) -> None:
-    reading = llama.new_sequence()
-    reading.append([7 * place % 400 for place in range(200)])
-    reading.save(tmp_path / "kv")
+def test_saved_bytes_predicts_the_file_size(llama: TorchBackend, tmp_path: Path) -> None:
+    sequence = llama.new_sequence()
+    sequence.append([7 * place % 400 for place in range(200)])
+    sequence.save(tmp_path / "kv")
     size = (tmp_path / "kv").stat().st_size
-    assert 0.8 * size < reading.saved_bytes(200) < 1.2 * size
+    assert 0.8 * size < sequence.saved_bytes(200) < 1.2 * size
 
 
-def test_a_rounded_prefix_is_rounded_before_the_first_question(
-    panda: Panda, tmp_path: Path
-) -> None:
+def test_half_prefix_rounds_at_prefill(panda: Panda, tmp_path: Path) -> None:
     llama = TorchBackend(panda.model, half_prefix=True)
-    reading = llama.new_sequence()
+    sequence = llama.new_sequence()
     with torch.inference_mode():
-        reading.prefill(panda.model.get_input_embeddings()(torch.tensor(IDS)))
-    reading.save(tmp_path / "kv")
-    assert torch.equal(llama.restore(tmp_path / "kv").append(NEXT), reading.append(NEXT))
-    numbers = reading.saved_bytes(len(IDS)) // 2
+        sequence.prefill(panda.model.get_input_embeddings()(torch.tensor(IDS)))
+    sequence.save(tmp_path / "kv")
+    assert torch.equal(llama.restore(tmp_path / "kv").append(NEXT), sequence.append(NEXT))
+    numbers = sequence.saved_bytes(len(IDS)) // 2
     assert 2 * numbers < (tmp_path / "kv").stat().st_size < 2 * numbers + 5000
-    keys = [layer.keys[..., len(IDS) :, :] for layer in reading._layers() if layer.keys is not None]
+    keys = [
+        layer.keys[..., len(IDS) :, :] for layer in sequence._layers() if layer.keys is not None
+    ]
     assert not any(torch.equal(key, key.half().float()) for key in keys), "questions are not"
 
 
 @pytest.mark.parametrize(("quant", "size"), [("none", 4), ("8bit", 2)])
-def test_only_the_prefixes_of_quantised_models_are_rounded(
+def test_only_prefixes_of_quantised_models_are_rounded(
     checkpoint: Path, quant: str, size: int
 ) -> None:
     panda = Panda.load(checkpoint, device="cpu", quant=quant, engine="torch")
-    reading = panda.backend.new_sequence()
-    assert isinstance(reading, TorchSequence)
-    reading.append(IDS)
+    sequence = panda.backend.new_sequence()
+    assert isinstance(sequence, TorchSequence)
+    sequence.append(IDS)
     config = panda.model.config
     numbers = 2 * config.num_hidden_layers * config.hidden_size * len(IDS)
-    assert reading.saved_bytes(len(IDS)) == size * numbers
+    assert sequence.saved_bytes(len(IDS)) == size * numbers
 
 
-def test_each_layer_has_its_restored_keys_on_its_own_device(
+def test_restored_layers_are_on_their_own_devices(
     panda: Panda, llama: TorchBackend, tmp_path: Path
 ) -> None:
-    reading = llama.new_sequence()
-    reading.append(IDS)
-    reading.save(tmp_path / "kv")
+    sequence = llama.new_sequence()
+    sequence.append(IDS)
+    sequence.save(tmp_path / "kv")
     spread = deepcopy(panda.model)
     spread.model.layers[1].to("meta")  # stands for another card
     restored = TorchBackend(spread).restore(tmp_path / "kv")
@@ -146,7 +144,7 @@ def test_each_layer_has_its_restored_keys_on_its_own_device(
     assert [key.device.type for key in keys if key is not None] == ["cpu", "meta"]
 
 
-def test_a_reading_of_another_model_is_refused(llama: TorchBackend, tmp_path: Path) -> None:
+def test_a_file_of_another_model_is_refused(llama: TorchBackend, tmp_path: Path) -> None:
     config = VideoPandaConfig(
         vocab_size=99,
         hidden_size=32,
