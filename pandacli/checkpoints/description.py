@@ -19,10 +19,6 @@ _CONFIG = {  # the names that `panda info` gives to the fields of config.json
 _MAX_HEADER_BYTES = 100_000_000  # the limit of safetensors itself
 _MAX_PARAMETERS = 1 << 63
 _MAX_DIMENSIONS = 16
-_MAX_IMAGE_SIZE = 2048
-PUBLISHED_IMAGE_SIZE = 448
-"""The image size of the published models, whose configurations do not state it."""
-
 _DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -62,24 +58,6 @@ def describe_checkpoint(folder: Path) -> CheckpointInfo:
     sizes = {name: value for name, value in values.items() if isinstance(value, int)}
     count = sum(counts) if counts else _estimate_parameters(config, files)
     return CheckpointInfo(sizes, count, bool(counts), files)
-
-
-def read_image_size(folder: Path) -> int:
-    """The side, in pixels, of the square frames that the model in a folder takes.
-
-    Raises:
-        ModelError: Its configuration is damaged or cannot be read.
-    """
-    path = folder / "config.json"
-    try:
-        side = read_object(path).get("image_size", PUBLISHED_IMAGE_SIZE)
-        if not isinstance(side, int) or not 1 < side <= _MAX_IMAGE_SIZE:
-            raise ValueError("invalid image_size")
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise ModelError(f"{path} is damaged", "get the model again") from error
-    return side
 
 
 def _count_parameters(path: Path) -> int:

@@ -18,7 +18,6 @@ from pandacli.checkpoints.registry import panda_home
 from pandacli.file_io import atomic_write_text, read_object
 
 _BLOCK = 1 << 22  # bytes; smaller files are not worth caching
-_DIGESTS = "digests"
 
 
 def hash_checkpoint(folder: Path, weights: list[Path]) -> tuple[str, dict[str, str]]:
@@ -39,7 +38,7 @@ def hash_checkpoint(folder: Path, weights: list[Path]) -> tuple[str, dict[str, s
 def file_digest(path: Path) -> str:
     """The sha256 of a file in hexadecimal; a file that has not changed is not read again."""
     target = path.resolve()
-    match recall(_DIGESTS).get(str(target)):
+    match _read_cache().get(str(target)):
         case [*state, str(known)] if state == _state(target):
             return known
     state = _state(target)  # before hashing: a later change must show
@@ -66,10 +65,10 @@ def drop_digests(folders: Iterable[Path]) -> None:
     """Drop the cached digests of the files in these folders."""
     paths = (path for folder in folders if folder.is_dir() for path in folder.iterdir())
     dropped = {str(path.resolve()) for path in paths}
-    known = recall(_DIGESTS)
+    known = _read_cache()
     kept = {path: value for path, value in known.items() if path not in dropped}
     if kept != known:
-        _write_values(_DIGESTS, kept)
+        _write_cache(kept)
 
 
 def _state(path: Path) -> list[int]:
@@ -79,24 +78,22 @@ def _state(path: Path) -> list[int]:
 
 def _cache(path: Path, state: list[int], digest: str) -> None:
     if state[0] > _BLOCK:
-        remember(_DIGESTS, str(path), [*state, digest])
+        _write_cache(_read_cache() | {str(path): [*state, digest]})
 
 
-def recall(name: str) -> dict[str, Any]:
-    """What is cached in a JSON file under `PANDA_HOME`; empty where it is missing or damaged."""
+def _read_cache() -> dict[str, Any]:
+    """The cached states and digests by path; empty where the file is missing or damaged."""
     try:
-        return read_object(panda_home() / f"{name}.json")
+        return read_object(_cache_file())
     except (OSError, ValueError):
         return {}
 
 
-def remember(name: str, key: str, value: Any) -> None:
-    """Cache a value in a JSON file under `PANDA_HOME`; where it cannot be written, do nothing."""
-    _write_values(name, recall(name) | {key: value})
+def _write_cache(digests: dict[str, Any]) -> None:
+    with suppress(OSError):  # the files are hashed again next time
+        _cache_file().parent.mkdir(parents=True, exist_ok=True)
+        atomic_write_text(_cache_file(), json.dumps(digests, indent=1) + "\n")
 
 
-def _write_values(name: str, values: dict[str, Any]) -> None:
-    file = panda_home() / f"{name}.json"
-    with suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write_text(file, json.dumps(values, indent=1) + "\n")
+def _cache_file() -> Path:
+    return panda_home() / "digests.json"

@@ -17,14 +17,13 @@ from typing import Protocol
 from pandacli.checkpoints.digest import cache_digest
 from pandacli.checkpoints.hub import (
     InconsistentError,
-    cache,
     check_offer,
     hub_errors,
     is_temporary,
     read_file,
 )
-from pandacli.checkpoints.published import (
-    DownloadPlan,
+from pandacli.checkpoints.published import DownloadPlan
+from pandacli.checkpoints.pulls import (
     PublishedFile,
     Pull,
     blob_path,
@@ -35,6 +34,7 @@ from pandacli.checkpoints.published import (
     repo_folder,
     snapshot_path,
 )
+from pandacli.checkpoints.registry import hub_cache
 from pandacli.errors import ModelError
 from pandacli.file_io import replace_durably
 
@@ -106,7 +106,7 @@ def _lock(plan: DownloadPlan, file: PublishedFile) -> Iterator[None]:
     from filelock import Timeout
     from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
-    path = cache() / ".locks" / repo_folder(plan.model).name / f"{file.digest}.lock"
+    path = hub_cache() / ".locks" / repo_folder(plan.model).name / f"{file.digest}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     blob_path(plan.model, file).parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:

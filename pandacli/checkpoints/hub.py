@@ -1,4 +1,4 @@
-"""Requests to the Hugging Face hub, their errors, and the folder of its cache.
+"""Requests to the Hugging Face hub and their errors.
 
 A server is not trusted: no name or path is taken from its headers, and no response is read beyond
 its declared size. The content is compared with the listed digest in `download`.
@@ -11,11 +11,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pandacli.checkpoints.registry import KnownModel
+from pandacli.checkpoints.registry import KnownModel, hub_cache
 from pandacli.errors import ModelError, PandaError
 
 _RETRY = "check the connection and run the same command again; it goes on where it stopped"
@@ -32,13 +31,6 @@ _STATUS = {
     407: ("is behind a proxy that wants a password (407)", "put it into HTTPS_PROXY"),
     429: ("has had too many requests from here (429)", "wait a few minutes, or set HF_TOKEN"),
 }
-
-
-def cache() -> Path:
-    """The folder of the Hugging Face cache: `HF_HUB_CACHE`, or `hub` in `HF_HOME`."""
-    from huggingface_hub import constants
-
-    return Path(constants.HF_HUB_CACHE)
 
 
 def is_offline() -> bool:
@@ -227,7 +219,7 @@ def _to_model_error(error: BaseException) -> ModelError:
         return ModelError(f"cannot write {error.filename}: {error.strerror}")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ModelError(
-            f"the disk is full: {cache()}", "free some space and run the same command again"
+            f"the disk is full: {hub_cache()}", "free some space and run the same command again"
         )
     # by name: other versions of huggingface_hub use other HTTP libraries
     names = {kind.__name__ for kind in type(error).__mro__}

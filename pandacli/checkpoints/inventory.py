@@ -8,13 +8,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pandacli.checkpoints.artifacts import Artifact, all_artifacts, artifacts_of, remove_folder
 from pandacli.checkpoints.digest import drop_digests
-from pandacli.checkpoints.hub import cache, is_offline
-from pandacli.checkpoints.published import (
-    finished_pull,
-    partial_files,
-    remove_pull_records,
-)
-from pandacli.checkpoints.registry import MODELS, KnownModel, cached_commit, expand_user
+from pandacli.checkpoints.hub import is_offline
+from pandacli.checkpoints.pulls import finished_pull, partial_files, remove_pull_records
+from pandacli.checkpoints.registry import MODELS, KnownModel, cached_commit, expand_user, hub_cache
 from pandacli.checkpoints.resolve import ResolvedModel, check_files, find_checkpoint, resolve
 from pandacli.checkpoints.staging import Leftover, leftovers, remove_leftover
 from pandacli.errors import ModelError, UsageError
@@ -292,7 +288,7 @@ def _scan_cache() -> "HFCacheInfo | None":
     from huggingface_hub.errors import CacheNotFound
 
     try:
-        return scan_cache_dir(cache())
+        return scan_cache_dir(hub_cache())
     except (CacheNotFound, ValueError):
         return None
 

@@ -161,6 +161,13 @@ def home_checkpoint(model: KnownModel) -> Path | None:
     return folder if folder.is_dir() and any(folder.iterdir()) else None
 
 
+def hub_cache() -> Path:
+    """The folder of the Hugging Face cache: `HF_HUB_CACHE`, or `hub` in `HF_HOME`."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
 def cached_checkpoint(model: KnownModel, commit: str | None = None) -> Path | None:
     """The checkpoint in the Hugging Face cache, without the network.
 

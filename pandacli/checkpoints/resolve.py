@@ -11,7 +11,7 @@ from typing import Literal
 from pandacli.checkpoint_files import MODEL_TYPES, check_path, read_json, weight_files
 from pandacli.checkpoints.artifacts import artifacts_of, read_artifact
 from pandacli.checkpoints.digest import hash_checkpoint
-from pandacli.checkpoints.published import Pull, finished_pull, unfinished_pull
+from pandacli.checkpoints.pulls import Pull, finished_pull, unfinished_pull
 from pandacli.checkpoints.registry import (
     MODELS,
     KnownModel,
@@ -23,6 +23,10 @@ from pandacli.checkpoints.registry import (
     home_folder,
 )
 from pandacli.errors import ModelError
+from pandacli.file_io import read_object
+
+_PUBLISHED_IMAGE_SIZE = 448  # of the published models, whose configurations do not state it
+_MAX_IMAGE_SIZE = 2048
 
 Kind = Literal["bundled", "home", "cache", "artifact", "folder"]
 
@@ -132,6 +136,24 @@ def check_checkpoint(folder: Path, incomplete_hint: str | None = None) -> None:
     except ModelError as error:
         hint = incomplete_hint or error.hint
         raise ModelError(f"the checkpoint is incomplete: {error.message}", hint) from error
+
+
+def read_image_size(folder: Path) -> int:
+    """The side, in pixels, of the square frames that the model in a folder takes.
+
+    Raises:
+        ModelError: Its configuration is damaged or cannot be read.
+    """
+    path = folder / "config.json"
+    try:
+        side = read_object(path).get("image_size", _PUBLISHED_IMAGE_SIZE)
+        if not isinstance(side, int) or not 1 < side <= _MAX_IMAGE_SIZE:
+            raise ValueError("invalid image_size")
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ModelError(f"{path} is damaged", "get the model again") from error
+    return side
 
 
 def model_digest(resolved: ResolvedModel) -> str:

@@ -25,7 +25,7 @@ def models(json: options.Json = False, _debug: options.Debug = False) -> None:
     fewer bits. Piped, there are tabs between name, quantisation, size, licence
     and path.
     """
-    from pandacli.checkpoints import inventory
+    from pandacli.checkpoints.inventory import inventory
     from pandacli.terminal.listings import models_json, show_models
 
     screen = Screen()
@@ -48,7 +48,8 @@ def info(
     Nothing is loaded. The digests are those of the files that panda pull has
     checked.
     """
-    from pandacli.checkpoints import describe_checkpoint, find_model
+    from pandacli.checkpoints.description import describe_checkpoint
+    from pandacli.checkpoints.inventory import find_model
     from pandacli.terminal.listings import model_json, show_model
 
     screen = Screen()
@@ -108,7 +109,7 @@ def rm(
     them, and its copies in fewer bits, finished or not. A checkpoint folder
     stays; only the copies that were made from it are deleted.
     """
-    from pandacli.checkpoints import plan_removal, remove
+    from pandacli.checkpoints.inventory import plan_removal, remove
 
     screen = Screen(quiet=quiet)
     # not PANDA_QUANT or the file: a default for answers must not choose what is deleted
@@ -142,14 +143,20 @@ def install(wanted: Loading, screen: Screen, *, drop_original: bool = False) -> 
         UsageError: The original cannot be dropped.
     """
     from pandacli import checkpoints
+    from pandacli.checkpoints.inventory import (
+        find_model,
+        invalidate_digests,
+        needs_hub,
+        remove_download,
+    )
     from pandacli.terminal.progress import Bars
 
     name = wanted.name
     known = checkpoints.MODELS.get(name)
-    checkpoints.invalidate_digests(name)
+    invalidate_digests(name)
     if drop_original:
         _check_droppable(wanted)
-    if known and checkpoints.needs_hub(known):
+    if known and needs_hub(known):
         _download(known, wanted, screen)
     checkpoints.resolve(name)  # before torch is imported, which takes seconds
     with screen.status("preparing"):
@@ -158,22 +165,23 @@ def install(wanted: Loading, screen: Screen, *, drop_original: bool = False) -> 
     with Bars(screen) as bars:
         copy = prepare(name, **how, report=bars.converting)
     if drop_original and known and copy:
-        checkpoints.remove_download(known)
+        remove_download(known)
     elif drop_original:
         screen.notice("the download is kept, because the model runs from it")
     if copy:
         screen.notice(f"{name} is ready: {size(copy.bytes)} in {copy.folder}")
     elif known and known.repo is None:
-        screen.notice(f"{name} is already here ({size(checkpoints.find_model(name).bytes)})")
+        screen.notice(f"{name} is already here ({size(find_model(name).bytes)})")
     else:
         screen.notice(f"{name} is ready, as it was published")
 
 
 def _check_droppable(wanted: Loading) -> None:
     from pandacli import checkpoints
+    from pandacli.checkpoints.resolve import find_checkpoint
 
     known = checkpoints.MODELS.get(wanted.name)
-    found = checkpoints.find_checkpoint(known) if known else None
+    found = find_checkpoint(known) if known else None
     if found and found.kind == "home":
         raise UsageError(
             f"--drop-original: {found.folder} is not from panda, and stays",
@@ -188,23 +196,28 @@ def _check_droppable(wanted: Loading) -> None:
 
 def _download(known: "KnownModel", wanted: Loading, screen: Screen) -> None:
     """Download a model, unless a copy of the current commit is all that is needed."""
-    from pandacli import checkpoints
+    from pandacli.checkpoints.download import download
+    from pandacli.checkpoints.inventory import (
+        artifact_bytes_missing,
+        standalone_artifacts,
+    )
+    from pandacli.checkpoints.published import plan_download
     from pandacli.terminal.listings import UNKNOWN_COMMIT
     from pandacli.terminal.progress import Bars
 
     with screen.status(f"asking for {known.name}"):
-        plan = checkpoints.plan_download(known)
+        plan = plan_download(known)
     with screen.status("preparing"):
         from pandacli.inference.planning.planner import forecast
 
-        kept = checkpoints.standalone_artifacts(known, plan.commit)
+        kept = standalone_artifacts(known, plan.commit)
         coming = forecast(wanted.quant, wanted.engine, wanted.device, kept)
     if coming and any(copy.form == coming.form for copy in kept):
         screen.notice(f"{known.name} is already here, as it is published: nothing to download")
         return
     for_copy = ""
     if coming:
-        missing = checkpoints.artifact_bytes_missing(known, plan.commit, coming.form, coming.bytes)
+        missing = artifact_bytes_missing(known, plan.commit, coming.form, coming.bytes)
         plan = replace(plan, artifact_bytes=missing)
         for_copy = f", and {size(missing)} for a quantised copy" if missing else ""
     screen.notice(
@@ -214,4 +227,4 @@ def _download(known: "KnownModel", wanted: Loading, screen: Screen) -> None:
     if not plan.is_known:
         screen.notice(f"commit {plan.commit[:12]} is {UNKNOWN_COMMIT[plan.has_known_weights]}")
     with Bars(screen) as bars:
-        checkpoints.download(plan, bars)
+        download(plan, bars)

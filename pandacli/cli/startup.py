@@ -185,12 +185,15 @@ def _is_video(clip: Clip) -> bool:
 
 def offer_download(loading: Loading, screen: Screen) -> None:
     """Offer to download a model that is missing, if there is a user to answer."""
-    from pandacli import checkpoints
+    from pandacli.checkpoints import MODELS
 
-    known = checkpoints.MODELS.get(loading.name)
-    if not screen.is_interactive or known is None or checkpoints.is_offline():
+    known = MODELS.get(loading.name)
+    if not screen.is_interactive or known is None or known.repo is None:
         return
-    if checkpoints.is_available(known):
+    from pandacli.checkpoints.hub import is_offline
+    from pandacli.checkpoints.inventory import is_available
+
+    if is_offline() or is_available(known):
         return
     whole = size(known.download_bytes)
     if screen.confirm(f"{known.name} is not on this machine; download {whole} from Hugging Face?"):

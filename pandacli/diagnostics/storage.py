@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pandacli import checkpoints
 from pandacli.checkpoints import DEFAULT_MODEL
+from pandacli.checkpoints.registry import panda_home
 from pandacli.checkpoints.resolve import find_checkpoint
 from pandacli.diagnostics.facts import Bytes, Fact, Section, Value, find, find_all
 from pandacli.errors import DeviceError, ModelError, UsageError
@@ -27,7 +28,7 @@ def storage_facts() -> Section:
         "Store",
         [
             *(find(name, partial(_model, name)) for name in checkpoints.MODELS),
-            find("PANDA_HOME", lambda: _place("PANDA_HOME", checkpoints.panda_home())),
+            find("PANDA_HOME", lambda: _place("PANDA_HOME", panda_home())),
             *find_all("in PANDA_HOME", _copies),
             find("clips seen", lambda: _place("clips seen", prefixes_folder())),
             find("Hugging Face", lambda: _place("Hugging Face", _hugging_face_cache())),
@@ -53,7 +54,7 @@ def _hugging_face_cache() -> Path:
 
 def _copies() -> Iterator[Fact]:
     """What is under `PANDA_HOME`: a line for each model, and each quantised copy of one."""
-    home = checkpoints.panda_home()
+    home = panda_home()
     kinds = sorted(set(home.iterdir()) - {prefixes_folder()}) if home.is_dir() else []
     for kind in filter(Path.is_dir, kinds):
         for copy in sorted(filter(Path.is_dir, kind.iterdir())):

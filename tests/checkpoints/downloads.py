@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from pandacli import checkpoints
-from pandacli.checkpoints import MODELS, Downloaded
+from pandacli.checkpoints import MODELS
 from pandacli.checkpoints.artifacts import Artifact, artifact_folder, write_manifest
-from pandacli.checkpoints.published import partial_path
+from pandacli.checkpoints.download import Downloaded, download
+from pandacli.checkpoints.inventory import remove_download
+from pandacli.checkpoints.published import plan_download
+from pandacli.checkpoints.pulls import PublishedFile, partial_path
 
 MODEL = MODELS["video-panda-7b"]
 SHARD = "pytorch_model-00001-of-00002.bin"
@@ -43,11 +46,11 @@ class Log:
 
 
 def pull(log: Log | None = None, model: checkpoints.KnownModel = MODEL) -> Downloaded:
-    return checkpoints.download(checkpoints.plan_download(model), log or Log())
+    return download(plan_download(model), log or Log())
 
 
-def shard_file() -> checkpoints.PublishedFile:
-    return next(file for file in checkpoints.plan_download(MODEL).files if file.name == SHARD)
+def shard_file() -> PublishedFile:
+    return next(file for file in plan_download(MODEL).files if file.name == SHARD)
 
 
 def interrupted_pull(part: bytes) -> None:
@@ -63,7 +66,7 @@ def pull_to(folder: Path) -> Path:
     """Put the files of the model into a folder, as users do."""
     downloaded = pull()
     shutil.copytree(downloaded.folder, folder)
-    checkpoints.remove_download(MODEL)
+    remove_download(MODEL)
     return folder
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pandacli import checkpoints
 from pandacli.checkpoints.artifacts import all_artifacts, remove_outdated
+from pandacli.checkpoints.inventory import standalone_artifacts
 from pandacli.errors import ModelError
 from tests.checkpoints.downloads import MODEL, write_artifact
 from tests.fake_hub import FIRST, SECOND
@@ -44,7 +44,7 @@ def test_newer_commit_of_the_same_checkpoint_is_recorded_in_all_artifacts() -> N
     artifacts = [write_artifact(MODEL.name, form, NEW) for form in ("int8", "nf4")]
     remove_outdated(artifacts[0], FIRST)
     assert remove_outdated(artifacts[0], SECOND).commit == SECOND
-    assert {artifact.form for artifact in checkpoints.standalone_artifacts(MODEL, SECOND)} == {
+    assert {artifact.form for artifact in standalone_artifacts(MODEL, SECOND)} == {
         "int8",
         "nf4",
     }

@@ -14,7 +14,11 @@ import pytest
 from pandacli import checkpoints
 from pandacli.checkpoints import MODELS, published
 from pandacli.checkpoints import hub as hub_module
-from pandacli.checkpoints.published import blob_path, partial_path, unfinished_pull
+from pandacli.checkpoints.download import download
+from pandacli.checkpoints.inventory import find_model, plan_removal, remove
+from pandacli.checkpoints.published import plan_download
+from pandacli.checkpoints.pulls import blob_path, partial_path, unfinished_pull
+from pandacli.checkpoints.registry import panda_home
 from pandacli.errors import ModelError
 from tests.checkpoints.downloads import MODEL, SHARD, Log, interrupted_pull, pull, shard_file
 from tests.fake_hub import (
@@ -115,7 +119,7 @@ def test_second_pull_without_changes_verifies_everything_and_fetches_nothing(hub
 
 
 def test_plan_has_the_size_before_any_download(hub: FakeHub) -> None:
-    plan = checkpoints.plan_download(MODEL)
+    plan = plan_download(MODEL)
     assert plan.bytes == plan.missing_bytes == sum(file.bytes for file in plan.files)
     assert hub.fetched() == []
 
@@ -229,7 +233,7 @@ def test_truncated_file_makes_the_model_incomplete(name: str) -> None:
     )  # of config.json, which is JSON no more
     error = refusal(lambda: checkpoints.resolve(MODEL.name))
     assert "panda pull video-panda-7b" in (error.hint or "")
-    assert checkpoints.find_model(MODEL.name).state == "incomplete"
+    assert find_model(MODEL.name).state == "incomplete"
     pull()
     assert checkpoints.resolve(MODEL.name).folder == folder
 
@@ -272,8 +276,8 @@ def test_artifact_on_another_disk_needs_room_there(
     hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(published, "_disk", str)
-    plan = replace(checkpoints.plan_download(MODEL), artifact_bytes=10**18)
-    error = refusal(lambda: checkpoints.download(plan, Log()))
+    plan = replace(plan_download(MODEL), artifact_bytes=10**18)
+    error = refusal(lambda: download(plan, Log()))
     assert error.message.startswith(f"the quantised copy of {MODEL.name} needs 1,000,000,000.0 GB")
     assert "PANDA_HOME" in (error.hint or "")
     assert hub.fetched() == []
@@ -284,7 +288,7 @@ def test_partial_files_need_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
     partial.parent.mkdir(parents=True)
     partial.write_bytes(b"weights " * 39_999)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000))
-    assert checkpoints.plan_download(MODEL).missing_bytes < 10_000
+    assert plan_download(MODEL).missing_bytes < 10_000
     pull()
 
 
@@ -320,10 +324,10 @@ def test_unreachable_hub_is_reported_with_a_hint(hub: FakeHub) -> None:
 
 
 def test_hub_lost_between_plan_and_download_is_reported(hub: FakeHub) -> None:
-    plan = checkpoints.plan_download(MODEL)
+    plan = plan_download(MODEL)
     hub.close()
     huggingface_hub.utils.close_session()
-    assert refusal(lambda: checkpoints.download(plan, Log())).message.startswith("cannot reach")
+    assert refusal(lambda: download(plan, Log())).message.startswith("cannot reach")
 
 
 def test_server_that_is_not_a_hub_is_reported(hub: FakeHub) -> None:
@@ -371,7 +375,7 @@ def test_repository_without_the_model_is_reported(hub: FakeHub, lost: str) -> No
 
 def test_record_with_invalid_digest_is_ignored() -> None:
     pull()
-    record = checkpoints.panda_home() / "pulls" / "video-panda-7b.unfinished.json"
+    record = panda_home() / "pulls" / "video-panda-7b.unfinished.json"
     evil = {"path": "config.json", "bytes": 1, "digest": "../../x"}
     record.write_text(json.dumps({"format": 1, "commit": FIRST, "files": [evil]}))
     assert unfinished_pull(MODEL) is None
@@ -379,7 +383,7 @@ def test_record_with_invalid_digest_is_ignored() -> None:
 
 def test_damaged_pull_record_is_ignored() -> None:
     pull()
-    record = checkpoints.panda_home() / "pulls" / "video-panda-7b.json"
+    record = panda_home() / "pulls" / "video-panda-7b.json"
     record.write_text("{")
     assert "not on this machine" in refusal(lambda: checkpoints.resolve(MODEL.name)).message
     pull()
@@ -391,7 +395,7 @@ def test_plan_of_the_published_layout_matches_the_known_files(
     hub: FakeHub, model: checkpoints.KnownModel
 ) -> None:
     hub.commits[KNOWN] = published_7b() | checkpoint("videopanda_prtr1")
-    plan = checkpoints.plan_download(model)
+    plan = plan_download(model)
     sizes = {file.name: file.bytes for file in plan.files}
     for file in model.known_files:
         assert sizes[file.name] == file.bytes
@@ -429,9 +433,9 @@ def test_content_of_the_known_commit_must_have_the_known_digest(hub: FakeHub) ->
 
 
 def test_unknown_commit_with_known_weights_is_recognised(hub: FakeHub) -> None:
-    assert checkpoints.plan_download(MODEL).has_known_weights is False
+    assert plan_download(MODEL).has_known_weights is False
     hub.commits[SECOND] = published_7b()
-    plan = checkpoints.plan_download(MODEL)
+    plan = plan_download(MODEL)
     assert (plan.is_known, plan.has_known_weights) == (False, True)
 
 
@@ -562,8 +566,8 @@ def test_repository_without_subfolder_is_pulled_found_and_removed(
         path.removeprefix("videopanda_fitu/"): content for path, content in checkpoint().items()
     }
     downloaded = pull(model=root)
-    state = checkpoints.find_model("root")
+    state = find_model("root")
     assert (state.state, state.commit) == ("here", FIRST)
     assert checkpoints.resolve("root").folder == downloaded.folder
-    checkpoints.remove(checkpoints.plan_removal("root"))
-    assert checkpoints.find_model("root").state == "absent"
+    remove(plan_removal("root"))
+    assert find_model("root").state == "absent"

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from pandacli import checkpoints
+from pandacli.checkpoints.registry import panda_home
+from pandacli.checkpoints.resolve import find_checkpoint
 from pandacli.errors import ModelError
 
 pytestmark = pytest.mark.usefixtures("empty_machine")
@@ -78,7 +80,7 @@ def test_installation_without_tiny_is_reported(
 
 @pytest.mark.parametrize("inside", ["", "videopanda_fitu"])
 def test_known_model_is_found_under_panda_home(inside: str) -> None:
-    folder = write_checkpoint(checkpoints.panda_home() / "models" / "video-panda-7b" / inside)
+    folder = write_checkpoint(panda_home() / "models" / "video-panda-7b" / inside)
     assert checkpoints.resolve("video-panda-7b") == checkpoints.ResolvedModel(
         "video-panda-7b", folder, "home"
     )
@@ -101,7 +103,7 @@ def test_other_model_of_the_same_repository_is_not_found(
 
 def test_panda_home_comes_before_the_cache(tmp_path: Path) -> None:
     write_cached_checkpoint(tmp_path / "hub")
-    write_checkpoint(checkpoints.panda_home() / "models" / "video-panda-7b")
+    write_checkpoint(panda_home() / "models" / "video-panda-7b")
     assert checkpoints.resolve("video-panda-7b").kind == "home"
 
 
@@ -110,12 +112,12 @@ def test_missing_model_hints_at_every_remedy() -> None:
     assert error.message == "video-panda-7b is not on this machine"
     assert error.hint is not None
     assert error.command == "panda pull video-panda-7b"
-    assert str(checkpoints.panda_home() / "models" / "video-panda-7b") in error.hint
+    assert str(panda_home() / "models" / "video-panda-7b") in error.hint
     assert "--model tiny" in error.hint
 
 
 def test_foreign_folder_under_panda_home_is_reported() -> None:
-    folder = checkpoints.panda_home() / "models" / "video-panda-7b"
+    folder = panda_home() / "models" / "video-panda-7b"
     folder.mkdir(parents=True)
     (folder / "notes.txt").write_text("soon")
     assert "holds no config.json" in refusal("video-panda-7b").message
@@ -209,12 +211,12 @@ def test_name_too_long_for_the_file_system_is_reported() -> None:
 def test_unreadable_panda_home_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PANDA_HOME", "x" * 5000)
     with pytest.raises(ModelError, match="cannot read"):
-        checkpoints.find_checkpoint(checkpoints.MODELS["video-panda-7b"])
+        find_checkpoint(checkpoints.MODELS["video-panda-7b"])
 
 
 def test_default_home_is_the_platform_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PANDA_HOME")
-    assert checkpoints.panda_home().name == "panda"
+    assert panda_home().name == "panda"
 
 
 def test_resolve_imports_nothing_heavy(tmp_path: Path) -> None:

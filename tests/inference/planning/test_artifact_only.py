@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from pandacli import Panda, checkpoints
+from pandacli.checkpoints.inventory import standalone_artifacts
+from pandacli.checkpoints.registry import panda_home
 from pandacli.errors import ModelError
 from pandacli.inference.planning.loader import make_artifact
 from pandacli.inference.planning.planner import resolve_run
@@ -31,7 +33,7 @@ def prepare_and_drop(checkpoint: Path, quant: str, engine: str = "auto") -> None
 
 
 def put_in_place(checkpoint: Path) -> Path:
-    return shutil.copytree(checkpoint, checkpoints.panda_home() / "models" / NAME)
+    return shutil.copytree(checkpoint, panda_home() / "models" / NAME)
 
 
 @pytest.mark.usefixtures("dropped")
@@ -92,6 +94,6 @@ def test_the_same_model_in_a_newer_commit_is_known_as_that(tmp_path: Path) -> No
     shutil.copytree(checkpoints.resolve("tiny").folder, folder)
     make_artifact(resolve_run(RunSpec(NAME, "8bit", device="cpu")))
     shutil.rmtree(repo)
-    assert [
-        copy.quant for copy in checkpoints.standalone_artifacts(checkpoints.MODELS[NAME], "newer")
-    ] == ["8bit"]
+    assert [copy.quant for copy in standalone_artifacts(checkpoints.MODELS[NAME], "newer")] == [
+        "8bit"
+    ]
