@@ -1,4 +1,4 @@
-"""Files of questions for tests: written, and read entry by entry."""
+"""Write files of questions for tests, and read them."""
 
 import io
 import json
@@ -53,7 +53,7 @@ def records(path: Path, kind: str = "auto", answers: Path | None = None) -> list
 
 
 def problem(raw: str | bytes, kind: str = "jsonl") -> str:
-    """What is wrong with a line."""
+    """The error of a file of one bad line."""
     raw = raw.encode() if isinstance(raw, str) else raw
     with read_questions(io.BytesIO(raw), kind) as questions:
         [(_, found)] = read(questions)

@@ -1,4 +1,4 @@
-"""A record's video is found, as it is written or as data sets name their files."""
+"""Videos are found by the names in records and by those of data sets."""
 
 from pathlib import Path
 from unicodedata import normalize
@@ -36,7 +36,7 @@ def touched(path: Path) -> Path:
         ("東京.mov", "東京"),
     ],
 )
-def test_a_name_finds_its_file(tmp_path: Path, there: str, asked: str) -> None:
+def test_name_finds_its_file(tmp_path: Path, there: str, asked: str) -> None:
     file = touched(tmp_path / there)
     assert VideoFolder(tmp_path).find(asked) == file
 
@@ -50,7 +50,7 @@ def test_a_name_finds_its_file(tmp_path: Path, there: str, asked: str) -> None:
         ("video7.MKV", "vid7.mp4", "video7"),
     ],
 )
-def test_the_name_of_a_record_comes_before_the_alternatives(
+def test_own_name_is_tried_before_alternatives(
     tmp_path: Path, there: str, other: str, asked: str
 ) -> None:
     touched(tmp_path / other)
@@ -58,48 +58,48 @@ def test_the_name_of_a_record_comes_before_the_alternatives(
     assert VideoFolder(tmp_path).find(asked) == file
 
 
-def test_the_host_of_an_address_may_be_in_capitals(tmp_path: Path) -> None:
+def test_host_of_an_address_is_case_insensitive(tmp_path: Path) -> None:
     file = touched(tmp_path / "a.mp4")
     assert VideoFolder(Path("nowhere")).find(f"file://LOCALHOST{file}") == file
 
 
-def test_an_absolute_name_needs_no_folder(tmp_path: Path) -> None:
+def test_absolute_name_needs_no_folder(tmp_path: Path) -> None:
     file = touched(tmp_path / "a.mp4")
     assert VideoFolder(Path("nowhere")).find(str(file)) == file
 
 
-def test_extensions_are_tried_in_their_order(tmp_path: Path) -> None:
+def test_extensions_are_tried_in_order(tmp_path: Path) -> None:
     touched(tmp_path / "a.mkv")
     file = touched(tmp_path / "a.mp4")
     assert VideoFolder(tmp_path).find("a") == file
 
 
-def test_a_folder_of_that_name_is_passed_over(tmp_path: Path) -> None:
+def test_folder_of_the_same_name_is_skipped(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     file = touched(tmp_path / "a.mp4")
     assert VideoFolder(tmp_path).find("a") == file
 
 
-def test_another_container_of_the_same_clip_is_not_taken_for_it(tmp_path: Path) -> None:
+def test_other_extension_is_not_tried_if_one_is_given(tmp_path: Path) -> None:
     touched(tmp_path / "a.mkv")
     with pytest.raises(ClipError):
         VideoFolder(tmp_path).find("a.mp4")
 
 
 @pytest.mark.parametrize("name", ["", ".", "/", "v_", "..", "a\0b", "x" * 5000, "\ud800", "a/b/c"])
-def test_a_name_without_a_file_is_told(tmp_path: Path, name: str) -> None:
+def test_missing_file_is_an_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(ClipError, match="no file") as error:
         VideoFolder(tmp_path).find(name)
     assert len(error.value.message) < 600
 
 
 @pytest.mark.parametrize("name", ["https://a.b/c.mp4", "data:video/mp4;base64,AAAA", "S3://b/c"])
-def test_what_is_elsewhere_is_not_fetched(tmp_path: Path, name: str) -> None:
+def test_remote_address_is_an_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(ClipError, match="not a file on this machine"):
         VideoFolder(tmp_path).find(name)
 
 
-def test_a_missing_file_is_looked_for_again(tmp_path: Path) -> None:
+def test_missing_file_is_looked_up_again(tmp_path: Path) -> None:
     videos = VideoFolder(tmp_path)
     with pytest.raises(ClipError):
         videos.find("a")
@@ -107,13 +107,13 @@ def test_a_missing_file_is_looked_for_again(tmp_path: Path) -> None:
     assert videos.find("a") == file
 
 
-def test_a_whole_path_is_not_looked_for_in_the_folder(tmp_path: Path) -> None:
+def test_absolute_path_error_does_not_name_the_folder(tmp_path: Path) -> None:
     with pytest.raises(ClipError, match=r"there is no file /nowhere/a\.mp4$") as error:
         VideoFolder(tmp_path).find("/nowhere/a.mp4")
     assert error.value.hint == "check the path"
 
 
-def test_an_address_of_a_file_is_that_file(tmp_path: Path) -> None:
+def test_file_address_is_decoded(tmp_path: Path) -> None:
     file = touched(tmp_path / "a b.mp4")
     assert VideoFolder(Path("nowhere")).find(f"file://{tmp_path}/a%20b.mp4") == file
 

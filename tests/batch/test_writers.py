@@ -1,4 +1,4 @@
-"""Answers are written in the shapes that scoring scripts read, and nothing makes those stumble."""
+"""Results in each output format, as scoring scripts read them."""
 
 import ast
 import csv
@@ -95,7 +95,7 @@ def outcome(record: Record) -> dict[str, Any]:
     )
 
 
-def shaped(folder: Path, entries: list[Any], shape: str, name: str = "q.json") -> str:
+def written_as(folder: Path, entries: list[Any], shape: str, name: str = "q.json") -> str:
     path = folder / name
     if name.endswith(".jsonl"):
         path.write_text("\n".join(map(json.dumps, entries)))
@@ -115,9 +115,9 @@ def table(text: str, delimiter: str = ",") -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
 
 
-def test_qa_has_what_both_scoring_scripts_read(tmp_path: Path) -> None:
+def test_qa_has_the_keys_of_both_scoring_scripts(tmp_path: Path) -> None:
     (tmp_path / "test_a.json").write_text(json.dumps(RIGHT))
-    text = shaped(tmp_path, QA, "qa", "test_q.json")
+    text = written_as(tmp_path, QA, "qa", "test_q.json")
     first, last = json.loads(text)
     assert first == QA[0] | {
         "id": "v1_0",
@@ -130,8 +130,8 @@ def test_qa_has_what_both_scoring_scripts_read(tmp_path: Path) -> None:
     assert last["pred"] == "To Last?"
 
 
-def test_qa_lines_are_what_python_can_evaluate(tmp_path: Path) -> None:
-    text = shaped(tmp_path, OURS, "qa-lines", "q.jsonl")
+def test_qa_lines_have_no_null_or_true(tmp_path: Path) -> None:
+    text = written_as(tmp_path, OURS, "qa-lines", "q.jsonl")
     assert "null" not in text
     assert "true" not in text
     first, last = map(json.loads, text.splitlines())
@@ -140,9 +140,9 @@ def test_qa_lines_are_what_python_can_evaluate(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["a 🐼 é", "lone \ud83d", "two\u2028lines"])
-def test_python_evaluates_a_line_to_the_very_text(tmp_path: Path, text: str) -> None:
+def test_literal_evaluates_to_the_original_text(tmp_path: Path, text: str) -> None:
     entries = [{"video": "a.mp4", "question": "One?", "answer": text}]
-    (line,) = shaped(tmp_path, entries, "qa-lines", "q.jsonl").splitlines()
+    (line,) = written_as(tmp_path, entries, "qa-lines", "q.jsonl").splitlines()
     assert ast.literal_eval(line)["answer"] == text
     assert json.loads(line)["answer"] == text
     line.encode()
@@ -152,13 +152,13 @@ LINES = [("qa-lines", QA), ("generic-lines", GENERIC), ("consistency-lines", PAI
 
 
 @pytest.mark.parametrize(("shape", "entries"), [*LINES, ("qa-lines", PAIRS)])
-def test_lines_are_the_entries_of_the_array_without_what_python_cannot_evaluate(
+def test_literals_are_the_array_entries_without_null_and_booleans(
     tmp_path: Path, shape: str, entries: list[dict[str, Any]]
 ) -> None:
     of_pairs = entries is PAIRS
     entries = [entry | {"seen": True, "nothing": None, "number": 2} for entry in entries]
-    lines = [ast.literal_eval(line) for line in shaped(tmp_path, entries, shape).splitlines()]
-    array = json.loads(shaped(tmp_path, entries, "consistency" if of_pairs else shape[:-6]))
+    lines = [ast.literal_eval(line) for line in written_as(tmp_path, entries, shape).splitlines()]
+    array = json.loads(written_as(tmp_path, entries, "consistency" if of_pairs else shape[:-6]))
     assert array
     assert lines == [
         {name: value for name, value in entry.items() if name not in ("seen", "nothing")}
@@ -169,15 +169,15 @@ def test_lines_are_the_entries_of_the_array_without_what_python_cannot_evaluate(
 
 
 @pytest.mark.parametrize("shape", ["qa", "qa-lines"])
-def test_ids_are_strings_whatever_their_name_is_in(tmp_path: Path, shape: str) -> None:
+def test_ids_are_strings_under_any_case(tmp_path: Path, shape: str) -> None:
     entries = [{"video": "a", "question": "One?", "Id": 44815}]
     entries += [{"video": "a", "question": "Two?", "Id": "v/2"}]
-    text = shaped(tmp_path, entries, shape)
+    text = written_as(tmp_path, entries, shape)
     found = json.loads(text) if shape == "qa" else [*map(json.loads, text.splitlines())]
     assert [entry["id"] for entry in found] == ["44815", "v_2"]
 
 
-def test_repeated_ids_are_made_unique_and_reported(tmp_path: Path) -> None:
+def test_repeated_ids_become_unique_with_a_notice(tmp_path: Path) -> None:
     videos = ["a.mp4", "b.mp4", "b.mp4", "c/b.mp4"]
     path = tmp_path / "q.jsonl"
     entries = [{"video": v, "question": f"{n}?", "qid": 6} for n, v in enumerate(videos)]
@@ -192,7 +192,7 @@ def test_repeated_ids_are_made_unique_and_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("answer", ["", "yes"])
-def test_answers_without_right_answers_are_reported(tmp_path: Path, answer: str) -> None:
+def test_answers_without_references_give_a_notice(tmp_path: Path, answer: str) -> None:
     path = tmp_path / "q.jsonl"
     path.write_text(json.dumps({"video": "a", "question": "One?", "answer": answer}))
     with read_questions(path) as questions:
@@ -207,8 +207,8 @@ WRITTEN += [("consistency", PAIRS), ("consistency-lines", PAIRS), ("qa-lines", P
 
 
 @pytest.mark.parametrize(("shape", "entries"), [*WRITTEN, ("openai", REQUESTS), ("qa", [])])
-def test_what_was_written_is_known_again(tmp_path: Path, shape: str, entries: list[Any]) -> None:
-    text = shaped(tmp_path, entries, shape, "q.jsonl").encode()
+def test_own_output_is_recognized(tmp_path: Path, shape: str, entries: list[Any]) -> None:
+    text = written_as(tmp_path, entries, shape, "q.jsonl").encode()
     assert FORMATS[shape].is_output(io.BytesIO(text))
     others = {"qa": "csv", "csv": "qa-lines", "openai": "generic-lines"}
     other = others.get(shape.removesuffix("-lines"), "openai")
@@ -230,34 +230,34 @@ FOREIGN = {
 
 @pytest.mark.parametrize("shape", [shape for shape in OUTPUT_FORMATS if shape != "jsonl"])
 @pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
-def test_files_of_others_are_not_taken_for_ours(shape: str, content: bytes) -> None:
+def test_foreign_file_is_not_recognized_as_output(shape: str, content: bytes) -> None:
     assert not FORMATS[shape].is_output(io.BytesIO(content))
 
 
 def test_generic_keeps_its_entries_and_adds_the_prediction(tmp_path: Path) -> None:
-    text = shaped(tmp_path, GENERIC, "generic")
+    text = written_as(tmp_path, GENERIC, "generic")
     assert json.loads(text) == [GENERIC[0] | {"pred": "To One?"}]
 
 
-def test_a_pair_is_written_where_both_are_answered(tmp_path: Path) -> None:
-    text = shaped(tmp_path, PAIRS, "consistency")
+def test_pair_is_written_if_both_are_answered(tmp_path: Path) -> None:
+    text = written_as(tmp_path, PAIRS, "consistency")
     assert json.loads(text) == [PAIRS[0] | {"pred1": "To One?", "pred2": "To Two?"}]
 
 
-def test_a_name_for_a_video_is_one_that_a_file_can_have(tmp_path: Path) -> None:
-    text = shaped(tmp_path, OURS, "generic", "q.jsonl")
+def test_video_name_defaults_to_the_stem(tmp_path: Path) -> None:
+    text = written_as(tmp_path, OURS, "generic", "q.jsonl")
     first, last = json.loads(text)
     assert (first["video_name"], first["A"]) == ("a", "right")
     assert (last["video_name"], "A" in last) == ("e", False)
 
 
-def test_pairs_can_be_written_one_by_one(tmp_path: Path) -> None:
-    text = shaped(tmp_path, PAIRS[:1], "qa")
+def test_qa_splits_pairs(tmp_path: Path) -> None:
+    text = written_as(tmp_path, PAIRS[:1], "qa")
     assert [entry["id"] for entry in json.loads(text)] == ["1_1", "1_2"]
 
 
-def test_responses_tell_what_has_failed(tmp_path: Path) -> None:
-    text = shaped(tmp_path, [*REQUESTS, {"custom_id": "bad"}], "openai", "q.jsonl")
+def test_responses_include_errors(tmp_path: Path) -> None:
+    text = written_as(tmp_path, [*REQUESTS, {"custom_id": "bad"}], "openai", "q.jsonl")
     done, failed, bad = map(json.loads, text.splitlines())
     assert done["custom_id"] == "r-One?"
     assert done["error"] is None
@@ -271,8 +271,8 @@ def test_responses_tell_what_has_failed(tmp_path: Path) -> None:
     assert (bad["custom_id"], bad["error"]["code"]) == ("bad", "record")
 
 
-def test_responses_have_ids_that_are_strings(tmp_path: Path) -> None:
-    text = shaped(tmp_path, OURS, "openai", "q.jsonl")
+def test_response_ids_are_strings(tmp_path: Path) -> None:
+    text = written_as(tmp_path, OURS, "openai", "q.jsonl")
     assert [json.loads(line)["custom_id"] for line in text.splitlines()] == [
         "x",
         "2",
@@ -281,7 +281,7 @@ def test_responses_have_ids_that_are_strings(tmp_path: Path) -> None:
     ]
 
 
-def test_a_table_keeps_its_columns_and_adds_ours(tmp_path: Path) -> None:
+def test_table_keeps_its_columns_and_adds_result_columns(tmp_path: Path) -> None:
     path = tmp_path / "q.csv"
     path.write_text('video;question;answer;model\na;"On;e?";right;m\nb;fails?;;\n;no video;;\n')
     done, failed, bad = table(answered(path, "csv"), ";")
@@ -293,8 +293,8 @@ def test_a_table_keeps_its_columns_and_adds_ours(tmp_path: Path) -> None:
     assert bad["error"].startswith("record: ")
 
 
-def test_fields_that_differ_become_columns(tmp_path: Path) -> None:
-    text = shaped(tmp_path, OURS, "csv", "q.jsonl")
+def test_table_has_a_column_for_every_field(tmp_path: Path) -> None:
+    text = written_as(tmp_path, OURS, "csv", "q.jsonl")
     rows = table(text)
     assert list(rows[0])[:8] == [
         *("video", "question", "id", "answer", "mine", "seen", "nothing"),
@@ -305,8 +305,8 @@ def test_fields_that_differ_become_columns(tmp_path: Path) -> None:
     assert rows[2]["video"] == "d.mp4"
 
 
-def test_a_table_of_pairs_has_a_row_for_each_question(tmp_path: Path) -> None:
-    text = shaped(tmp_path, PAIRS[:1], "csv")
+def test_table_has_a_row_for_each_question_of_a_pair(tmp_path: Path) -> None:
+    text = written_as(tmp_path, PAIRS[:1], "csv")
     assert [(row["part"], row["answer"]) for row in table(text)] == [
         ("0", "To One?"),
         ("1", "To Two?"),
@@ -314,20 +314,20 @@ def test_a_table_of_pairs_has_a_row_for_each_question(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("nasty", ["a\rb", "a\nb", 'a"b', "a,b", "é\u2028", "=1+1", " a "])
-def test_cells_come_back_as_they_were(tmp_path: Path, nasty: str) -> None:
-    text = shaped(tmp_path, [{"video": "a", "question": nasty}], "csv", "q.jsonl")
+def test_cells_survive_a_round_trip(tmp_path: Path, nasty: str) -> None:
+    text = written_as(tmp_path, [{"video": "a", "question": nasty}], "csv", "q.jsonl")
     [row] = table(text)
     assert row["question"] == nasty
 
 
-def test_half_characters_can_be_written(tmp_path: Path) -> None:
+def test_unpaired_surrogate_is_escaped_in_a_table(tmp_path: Path) -> None:
     entry = {"video": "a", "question": "?", "mine": "\ud800"}
-    text = shaped(tmp_path, [entry], "csv", "q.jsonl")
+    text = written_as(tmp_path, [entry], "csv", "q.jsonl")
     assert table(text)[0]["mine"] == "\\ud800"
 
 
 @pytest.mark.parametrize("shape", ["csv", "openai"])
-def test_a_bad_line_of_another_shard_is_left_to_it(tmp_path: Path, shape: str) -> None:
+def test_bad_line_of_another_shard_is_not_written(tmp_path: Path, shape: str) -> None:
     path = tmp_path / "q.csv"
     path.write_text("video,question\n,no video\n")
     out = io.StringIO(newline="")
@@ -339,21 +339,21 @@ def test_a_bad_line_of_another_shard_is_left_to_it(tmp_path: Path, shape: str) -
 
 @pytest.mark.parametrize("shape", [shape for shape in OUTPUT_FORMATS if shape != "jsonl"])
 @pytest.mark.parametrize("entries", [OURS, QA, GENERIC, PAIRS, REQUESTS])
-def test_every_format_is_written_in_every_shape(
+def test_every_input_format_is_written_in_every_output_format(
     tmp_path: Path, entries: list[Any], shape: str
 ) -> None:
     if shape.startswith("consistency") and entries is not PAIRS:
         with pytest.raises(UsageError):
-            shaped(tmp_path, entries, shape)
+            written_as(tmp_path, entries, shape)
     else:
-        assert "To One?" in shaped(tmp_path, entries, shape)
+        assert "To One?" in written_as(tmp_path, entries, shape)
 
 
-def test_no_answers_are_an_empty_array(tmp_path: Path) -> None:
-    assert json.loads(shaped(tmp_path, [], "qa")) == []
+def test_no_results_are_an_empty_array(tmp_path: Path) -> None:
+    assert json.loads(written_as(tmp_path, [], "qa")) == []
 
 
-def test_a_shape_that_does_not_exist_is_told(tmp_path: Path) -> None:
+def test_unknown_output_format_is_a_usage_error(tmp_path: Path) -> None:
     path = tmp_path / "q.jsonl"
     path.touch()
     with read_questions(path) as questions, pytest.raises(UsageError):

@@ -1,4 +1,4 @@
-"""Files of questions as people have them, read entry by entry; damage never spreads."""
+"""Files of questions in each format; a bad entry fails alone."""
 
 import io
 import itertools
@@ -33,42 +33,42 @@ def ours(**fields: object) -> str:
     return json.dumps({"video": "a.mp4", "question": "What?"} | fields)
 
 
-def test_a_line_is_a_record_with_all_its_fields(tmp_path: Path) -> None:
+def test_record_keeps_all_fields(tmp_path: Path) -> None:
     [record] = records(written(tmp_path, "q.jsonl", OURS))
     assert record == Record(1, json.loads(OURS), "a.mp4", "What?", start=62.5)
 
 
-def test_blank_lines_count(tmp_path: Path) -> None:
+def test_blank_lines_are_counted(tmp_path: Path) -> None:
     path = written(tmp_path, "q.jsonl", f"\n{OURS}\r\n \r\n{OURS}")
     assert [record.line for record in records(path)] == [2, 4]
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
+def test_byte_order_mark_is_skipped(tmp_path: Path) -> None:
     assert records(written(tmp_path, "q.jsonl", "\ufeff" + OURS))[0].video == "a.mp4"
 
 
-def test_an_empty_file_has_no_questions(tmp_path: Path) -> None:
+def test_empty_file_has_no_records(tmp_path: Path) -> None:
     assert records(written(tmp_path, "q.jsonl", "")) == []
 
 
-def test_numbers_of_any_length_are_carried(tmp_path: Path) -> None:
+def test_long_numbers_are_kept(tmp_path: Path) -> None:
     path = written(tmp_path, "q.jsonl", ours(big=10**300, small=1e-9, text="\ud800 "))
     assert records(path)[0].fields["big"] == 10**300
 
 
-def test_null_is_like_a_field_that_is_not_there(tmp_path: Path) -> None:
+def test_null_field_counts_as_absent(tmp_path: Path) -> None:
     line = ours(**{"from": None, "to": None, "system": None, "max_tokens": None})
     [record] = records(written(tmp_path, "q.jsonl", line))
     assert (record.start, record.end, record.system, record.max_tokens) == (None,) * 4
 
 
-def test_a_name_that_is_not_utf8_keeps_its_bytes(tmp_path: Path) -> None:
+def test_name_that_is_not_utf8_keeps_its_bytes(tmp_path: Path) -> None:
     [record] = records(written(tmp_path, "q.jsonl", ours(video="a\udcff.mp4")))
     assert os.fsencode(record.video) == b"a\xff.mp4"
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("{", "not JSON: expecting property name"),
         ("abc", "not JSON"),
@@ -113,18 +113,18 @@ def test_a_name_that_is_not_utf8_keeps_its_bytes(tmp_path: Path) -> None:
     ],
     ids=itertools.count(),
 )
-def test_what_is_wrong_with_a_line_is_told(line: str | bytes, told: str) -> None:
-    assert told in problem(line)
+def test_bad_line_has_its_error(line: str | bytes, message: str) -> None:
+    assert message in problem(line)
 
 
-def test_a_bad_line_keeps_what_can_be_read_of_it(tmp_path: Path) -> None:
+def test_bad_line_keeps_its_parsed_fields(tmp_path: Path) -> None:
     with read_questions(written(tmp_path, "q.jsonl", '{"id": 3}')) as questions:
         (bad,) = questions.records
     assert isinstance(bad, BadLine)
     assert bad.error.fields == {"id": 3}
 
 
-def test_lines_after_a_very_long_one_are_read(tmp_path: Path) -> None:
+def test_lines_after_a_too_long_line_are_read(tmp_path: Path) -> None:
     path = written(tmp_path, "q.jsonl", f"{OURS}\n{'x' * 3 * MOST_BYTES}\n\n{OURS}\n")
     with read_questions(path) as questions:
         found = read(questions)
@@ -137,7 +137,7 @@ def test_lines_after_a_very_long_one_are_read(tmp_path: Path) -> None:
     ("entries", "kind"),
     [(QA, "qa"), (GENERIC, "generic"), (PAIRS, "consistency"), ([json.loads(OURS)], "jsonl")],
 )
-def test_an_array_is_recognised(
+def test_array_format_is_recognized(
     tmp_path: Path, entries: list[object], kind: str, indent: int | None
 ) -> None:
     text = "\ufeff\n " + json.dumps(entries, indent=indent)
@@ -147,13 +147,13 @@ def test_an_array_is_recognised(
 
 
 @pytest.mark.parametrize("entries", [QA, GENERIC, PAIRS])
-def test_a_line_for_each_entry_is_read_like_an_array(tmp_path: Path, entries: list[object]) -> None:
+def test_lines_are_read_like_an_array(tmp_path: Path, entries: list[object]) -> None:
     array = records(written(tmp_path, "array.json", entries))
     lines = written(tmp_path, "lines.jsonl", "\n".join(map(json.dumps, entries)))
     assert records(lines) == array
 
 
-def test_both_questions_of_a_pair_are_asked(tmp_path: Path) -> None:
+def test_pair_is_two_records(tmp_path: Path) -> None:
     one, two = records(written(tmp_path, "q.json", PAIRS))
     assert (one.question, one.part, one.parts) == ("One?", 0, 2)
     assert (two.question, two.part, two.parts) == ("Two?", 1, 2)
@@ -170,32 +170,30 @@ def test_both_questions_of_a_pair_are_asked(tmp_path: Path) -> None:
         ("my_question_list.json", "my_answer_list.json"),
     ],
 )
-def test_right_answers_are_found_beside_the_questions(
-    tmp_path: Path, name: str, beside: str
-) -> None:
+def test_references_beside_the_questions_are_joined(tmp_path: Path, name: str, beside: str) -> None:
     written(tmp_path, beside, ANSWERS)
     found = records(written(tmp_path, name, QA))
     assert [record.fields["answer"] for record in found] == ["man", "cat"]
     assert found[0].fields == QA[0] | {"answer": "man", "type": 8}
 
 
-def test_questions_without_right_answers_are_read(tmp_path: Path) -> None:
+def test_questions_without_references_are_read(tmp_path: Path) -> None:
     assert [r.fields for r in records(written(tmp_path, "test_q.json", QA))] == QA
 
 
 @pytest.mark.parametrize("mark", ["pred", "digest"])
-def test_what_a_run_has_answered_is_not_taken_for_right(tmp_path: Path, mark: str) -> None:
+def test_results_of_a_run_are_not_used_as_references(tmp_path: Path, mark: str) -> None:
     written(tmp_path, "test_a.json", [answer | {mark: "x"} for answer in ANSWERS])
     assert [r.fields for r in records(written(tmp_path, "test_q.json", QA))] == QA
 
 
-def test_right_answers_without_ids_go_by_their_place(tmp_path: Path) -> None:
+def test_references_without_ids_are_joined_by_position(tmp_path: Path) -> None:
     answers = written(tmp_path, "a", [{"answer": "first"}])
     found = records(written(tmp_path, "b", QA), "qa", answers)
     assert [record.fields.get("answer") for record in found] == ["first", None]
 
 
-def test_right_answers_join_questions_one_a_line(tmp_path: Path) -> None:
+def test_references_are_joined_to_lines(tmp_path: Path) -> None:
     answers = written(tmp_path, "a", ANSWERS)
     lines = written(tmp_path, "b", "\n".join(map(json.dumps, QA)) + "\nbroken")
     with read_questions(lines, "qa", answers) as questions:
@@ -206,7 +204,7 @@ def test_right_answers_join_questions_one_a_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[3]", "[", "", "\x00"])
-def test_a_file_of_right_answers_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+def test_invalid_file_of_references_is_an_error(tmp_path: Path, text: str) -> None:
     answers = written(tmp_path, "a", text)
     questions = written(tmp_path, "b", QA)
     if text:
@@ -216,14 +214,14 @@ def test_a_file_of_right_answers_that_is_none_is_refused(tmp_path: Path, text: s
         assert len(records(questions, "qa", answers)) == 2
 
 
-def test_right_answers_go_with_one_format_only(tmp_path: Path) -> None:
+def test_references_for_another_format_are_a_usage_error(tmp_path: Path) -> None:
     path = written(tmp_path, "q.jsonl", OURS)
     with pytest.raises(UsageError):
         read_questions(path, "auto", path)
 
 
 @pytest.mark.parametrize("content", [OURS, json.dumps(QA), "video,question\na,b"])
-def test_a_pipe_is_read_like_a_file(tmp_path: Path, content: str) -> None:
+def test_pipe_is_read_like_a_file(tmp_path: Path, content: str) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     writer = threading.Thread(target=pipe.write_text, args=(content,))
@@ -251,25 +249,25 @@ def test_a_pipe_is_read_like_a_file(tmp_path: Path, content: str) -> None:
     ],
     ids=itertools.count(),
 )
-def test_a_file_that_cannot_be_used_is_told(tmp_path: Path, content: str | bytes) -> None:
+def test_invalid_file_is_an_error(tmp_path: Path, content: str | bytes) -> None:
     with pytest.raises(ClipError) as error:
         read_questions(written(tmp_path, "q.json", content))
     assert "\n" not in error.value.message
 
 
 @pytest.mark.parametrize("name", ["none.jsonl", "", "a\0b", "x" * 300])
-def test_a_file_that_cannot_be_opened_is_told(tmp_path: Path, name: str) -> None:
+def test_unreadable_file_is_an_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(ClipError):
         read_questions(tmp_path / name)
 
 
-def test_a_format_that_does_not_exist_is_told(tmp_path: Path) -> None:
+def test_unknown_format_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         read_questions(tmp_path, "xml")
 
 
 @pytest.mark.parametrize("first", ["[broken", "[1, 2]", "[", f"[{OURS}]", "\x00", "nonsense"])
-def test_a_broken_first_line_does_not_hide_the_others(tmp_path: Path, first: str) -> None:
+def test_lines_after_a_broken_first_line_are_read(tmp_path: Path, first: str) -> None:
     with read_questions(written(tmp_path, "q.jsonl", f"{first}\n{OURS}\n{OURS}")) as questions:
         assert [isinstance(each, Record) for _, each in read(questions)] == [False, True, True]
 
@@ -277,7 +275,7 @@ def test_a_broken_first_line_does_not_hide_the_others(tmp_path: Path, first: str
 @pytest.mark.parametrize("between", ["", "\n", "\n\n  "])
 @pytest.mark.parametrize("number", [1, 2, 3])
 @pytest.mark.parametrize("name", ["q.json", "q.jsonl"])
-def test_an_array_may_break_its_lines_anywhere(
+def test_array_with_line_breaks_anywhere_is_read(
     tmp_path: Path, between: str, number: int, name: str
 ) -> None:
     joined = f"{between},{between}".join([OURS] * number)
@@ -285,13 +283,13 @@ def test_an_array_may_break_its_lines_anywhere(
 
 
 @pytest.mark.parametrize("entry", [3, "text", None, [], {}, {"video_name": "a"}])
-def test_a_bad_entry_of_an_array_is_told_alone(tmp_path: Path, entry: object) -> None:
+def test_bad_entry_of_an_array_fails_alone(tmp_path: Path, entry: object) -> None:
     with read_questions(written(tmp_path, "q.json", [QA[0], entry, QA[1]])) as questions:
         found = read(questions)
     assert [isinstance(each, Record) for _, each in found] == [True, False, True]
 
 
-def test_an_array_longer_than_what_is_read_at_once(tmp_path: Path) -> None:
+def test_array_longer_than_a_block_is_read(tmp_path: Path) -> None:
     entries = [
         {"video_name": f"v{number}", "question": "é" * (number % 97) + "?", "n": number}
         for number in range(30_000)
@@ -335,9 +333,7 @@ PIECES += [b"\\ud800", b"NaN", b"1e999", b"9" * 5000, b"[" * 3000, b"null", b": 
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_whatever_the_bytes_reading_ends_in_records_or_in_our_errors(
-    tmp_path: Path, seed: int
-) -> None:
+def test_random_bytes_give_records_or_panda_errors(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     for turn in range(150):
         content = bytearray(chance.choice(SEEDS))

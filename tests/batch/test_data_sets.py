@@ -1,4 +1,4 @@
-"""Data sets as they are published: the video and the question are found under any known name."""
+"""Data sets as they are published: known names of fields, conversations, Parquet."""
 
 import builtins
 import io
@@ -37,7 +37,7 @@ ENTRIES: dict[str, tuple[dict[str, Any], str, str]] = {
 
 @pytest.mark.parametrize(("entry", "video", "question"), ENTRIES.values(), ids=ENTRIES)
 @pytest.mark.parametrize("name", ["q.json", "q.jsonl"])
-def test_an_entry_is_read_as_it_is_published(
+def test_published_layout_is_read(
     tmp_path: Path, entry: dict[str, Any], video: str, question: str, name: str
 ) -> None:
     text = json.dumps([entry]) if name.endswith(".json") else json.dumps(entry)
@@ -45,13 +45,13 @@ def test_an_entry_is_read_as_it_is_published(
     assert (record.video, record.question, record.fields) == (video, question, entry)
 
 
-def test_the_table_of_tgif_qa_is_apart_by_tabs(tmp_path: Path) -> None:
+def test_tab_separated_tgif_qa_is_read(tmp_path: Path) -> None:
     text = "gif_name\tquestion\tanswer\ttype\tvid_id\ntumblr_1\tis it, or not ?\tyes\t0\tF7\n"
     [record] = records(written(tmp_path, "Test_q.csv", text))
     assert (record.video, record.question) == ("tumblr_1", "is it, or not ?")
 
 
-def test_questions_under_the_name_of_their_video_are_read(tmp_path: Path) -> None:
+def test_object_keyed_by_video_is_read(tmp_path: Path) -> None:
     question = {"id": 0, "question": "How many?", "options": ["1", "2"]}
     boxes = {"grounded_question": [{"question": "Where?"}], "mc_question": [question, question]}
     films = {"v1": boxes, "v2": [question], "v3": {"metadata": {"a": 1}}}
@@ -61,7 +61,7 @@ def test_questions_under_the_name_of_their_video_are_read(tmp_path: Path) -> Non
         assert {record.question for record in found} == {"How many?"}
 
 
-def test_only_the_first_turn_of_a_conversation_is_asked_and_that_is_reported(
+def test_only_first_turn_is_asked_with_a_notice(
     tmp_path: Path,
 ) -> None:
     turns = [{"from": "system", "value": "Be brief."}, HUMAN, {"from": "gpt", "value": "A ball."}]
@@ -80,7 +80,7 @@ def test_only_the_first_turn_of_a_conversation_is_asked_and_that_is_reported(
 
 
 @pytest.mark.parametrize(
-    ("entry", "told"),
+    ("entry", "message"),
     [
         ({"conversations": [HUMAN]}, "have no videos, not one"),
         ({"videos": ["a", "b"], "messages": [USER]}, "have 2 videos, not one"),
@@ -95,24 +95,24 @@ def test_only_the_first_turn_of_a_conversation_is_asked_and_that_is_reported(
         ({"video": "https://a/b.mp4", "messages": [USER]}, "is not a file on this machine"),
     ],
 )
-def test_a_conversation_without_one_question_and_one_video_is_an_error(
-    entry: dict[str, Any], told: str
+def test_conversation_without_one_question_and_one_video_is_an_error(
+    entry: dict[str, Any], message: str
 ) -> None:
-    assert told in problem(json.dumps(entry))
+    assert message in problem(json.dumps(entry))
 
 
-def test_start_and_end_are_the_range_where_there_is_no_other(tmp_path: Path) -> None:
+def test_start_and_end_stand_in_for_from_and_to(tmp_path: Path) -> None:
     entries = [{"start": 0.5, "end": "0:02"}, {"from": 1, "end": 3}, {"to": 2, "start": None}]
     entries = [{"video": "a", "question": "?"} | entry for entry in entries]
     found = records(written(tmp_path, "q.json", entries))
     ranges = [(record.start, record.end) for record in found]
     assert ranges == [(0.5, 2.0), (1.0, 3.0), (None, 2.0)]
-    told = problem(json.dumps(entries[0] | {"start": "soon"}))
-    assert told == "the field 'start' is not a time: 'soon'"
+    message = problem(json.dumps(entries[0] | {"start": "soon"}))
+    assert message == "the field 'start' is not a time: 'soon'"
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "message"),
     [
         (["a0", "a1"], "'a0', 'a1'"),
         (["option 0", "option_1"], "'option 0', 'option_1'"),
@@ -121,18 +121,18 @@ def test_start_and_end_are_the_range_where_there_is_no_other(tmp_path: Path) -> 
         (["answer", "category", "id"], None),
     ],
 )
-def test_choices_that_are_not_shown_are_named_once(
-    tmp_path: Path, names: list[str], told: str | None
+def test_unused_choices_are_named_once(
+    tmp_path: Path, names: list[str], message: str | None
 ) -> None:
     entry = {"video": "a", "question": "?"} | dict.fromkeys(names, "x")
     with read_questions(written(tmp_path, "q.json", [entry, entry])) as questions:
         said = questions.notices
-    start = f"the model is not shown the choices in {told}:"
-    assert [sentence.startswith(start) for sentence in said] == ([True] if told else [])
+    start = f"the model is not shown the choices in {message}:"
+    assert [sentence.startswith(start) for sentence in said] == ([True] if message else [])
 
 
 @pytest.mark.parametrize(
-    ("entry", "told"),
+    ("entry", "message"),
     [
         ({"vidoe": "a", "question": "?"}, "the field 'video' is missing; the nearest is 'vidoe'"),
         ({"clip": "a", "question": "?"}, "the field 'video' is missing; there are 'clip', 'quest"),
@@ -140,13 +140,11 @@ def test_choices_that_are_not_shown_are_named_once(
         ({}, "the field 'video' is missing"),
     ],
 )
-def test_the_error_for_a_missing_field_names_the_nearest_one(
-    entry: dict[str, str], told: str
-) -> None:
-    assert told in problem(json.dumps(entry))
+def test_missing_field_error_names_the_most_similar(entry: dict[str, str], message: str) -> None:
+    assert message in problem(json.dumps(entry))
 
 
-def test_the_error_for_a_table_names_the_columns_it_has(tmp_path: Path) -> None:
+def test_table_error_names_its_columns(tmp_path: Path) -> None:
     with pytest.raises(ClipError, match=r"its columns are clip, ask$"):
         read_questions(written(tmp_path, "q.csv", "clip,ask\na,b\n"))
 
@@ -198,11 +196,11 @@ def test_parquet_without_pyarrow_says_how_to_install_it(tmp_path: Path, monkeypa
         {"videos": [], "video": "a.mp4"},
     ],
 )
-def test_a_video_beside_a_conversation_may_be_an_object_or_in_either_field(beside) -> None:
+def test_video_beside_a_conversation_is_found(beside) -> None:
     assert read_conversation({**beside, "messages": [USER]}, 1)[0].video == "a.mp4"
 
 
-def test_answers_that_cannot_be_read_are_not_taken_for_the_right_ones(tmp_path) -> None:
+def test_parquet_files_have_no_references(tmp_path) -> None:
     (tmp_path / "answers.parquet").write_bytes(b"PAR1")
     assert find_references(tmp_path / "questions.parquet") is None
     (tmp_path / "answers.json").write_text("[]")

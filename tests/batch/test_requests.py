@@ -1,4 +1,4 @@
-"""Questions as requests to an API, answered without one."""
+"""Requests of OpenAI's Batch API as records."""
 
 import itertools
 import json
@@ -9,20 +9,20 @@ import pytest
 from tests.batch.question_files import REQUEST, problem, records, request, written
 
 
-def test_a_request_is_a_record(tmp_path: Path) -> None:
+def test_request_is_a_record(tmp_path: Path) -> None:
     [record] = records(written(tmp_path, "q.jsonl", REQUEST))
     assert (record.video, record.question) == ("/films/a b.mp4", "What?")
     assert (record.system, record.max_tokens) == ("Be brief.", 20)
     assert record.fields == REQUEST
 
 
-def test_the_newer_limit_of_tokens_counts(tmp_path: Path) -> None:
+def test_max_completion_tokens_overrides_max_tokens(tmp_path: Path) -> None:
     line = request(max_tokens=3, max_completion_tokens=5)
     assert records(written(tmp_path, "q.jsonl", line))[0].max_tokens == 5
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         (request({"role": "assistant", "content": "Hm."}), "an earlier answer"),
         (request({"role": "tool", "content": "Hm."}), "the role 'tool'"),
@@ -44,12 +44,12 @@ def test_the_newer_limit_of_tokens_counts(tmp_path: Path) -> None:
     ],
     ids=itertools.count(),
 )
-def test_what_is_wrong_with_a_request_is_told(line: str, told: str) -> None:
-    assert told in problem(line, "openai")
+def test_bad_request_has_its_error(line: str, message: str) -> None:
+    assert message in problem(line, "openai")
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "message"),
     [
         ("https://a.b/c.mp4", "not a file on this machine"),
         ("data:video/mp4;base64,AAAA", "not a file on this machine"),
@@ -59,7 +59,7 @@ def test_what_is_wrong_with_a_request_is_told(line: str, told: str) -> None:
         ("file://", "not a file on this machine"),
     ],
 )
-def test_a_video_elsewhere_is_refused(url: str, told: str) -> None:
+def test_remote_video_is_an_error(url: str, message: str) -> None:
     part = {"type": "video_url", "video_url": {"url": url}}
     line = request(messages=[{"role": "user", "content": [part, {"type": "text", "text": "?"}]}])
-    assert told in problem(line, "openai")
+    assert message in problem(line, "openai")

@@ -1,4 +1,4 @@
-"""Questions in tables: whatever they are written like, and a bad row alone."""
+"""Questions in CSV; a bad row fails alone."""
 
 import io
 import itertools
@@ -15,7 +15,7 @@ from tests.batch.question_files import read, records, written
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_a_table_is_recognised(tmp_path: Path, delimiter: str, end: str) -> None:
+def test_table_is_recognized(tmp_path: Path, delimiter: str, end: str) -> None:
     rows = [["video", "question", "from", "more"], ["a.mp4", '"Two\n\nlines?"', "1:00", "x"]]
     rows += [[], ["b.mp4", "What?", "", ""]]
     text = end.join(delimiter.join(row) for row in rows)
@@ -29,18 +29,18 @@ def test_a_table_is_recognised(tmp_path: Path, delimiter: str, end: str) -> None
     "header",
     ["video_name,question", "video,Q", "Video,Question", " video , question ", "video_id,question"],
 )
-def test_columns_may_be_called_otherwise(tmp_path: Path, header: str) -> None:
+def test_columns_with_other_names_are_found(tmp_path: Path, header: str) -> None:
     [record] = records(written(tmp_path, "q.csv", f"{header}\na,b"))
     assert (record.video, record.question) == ("a", "b")
 
 
-def test_a_table_of_pairs_asks_both(tmp_path: Path) -> None:
+def test_table_of_pairs_has_both_questions(tmp_path: Path) -> None:
     found = records(written(tmp_path, "q.csv", "video_name,Q1,Q2\na,b,c"))
     assert [record.question for record in found] == ["b", "c"]
 
 
 @pytest.mark.parametrize(
-    ("row", "told"),
+    ("row", "message"),
     [
         (b"a,b,c", "a row of 3 cells under 2 columns"),
         (b"\xff,b", "not UTF-8"),
@@ -52,13 +52,13 @@ def test_a_table_of_pairs_asks_both(tmp_path: Path) -> None:
     ],
     ids=itertools.count(),
 )
-def test_a_bad_row_is_told_and_those_before_it_are_read(row: bytes, told: str) -> None:
+def test_bad_row_fails_alone(row: bytes, message: str) -> None:
     with read_questions(io.BytesIO(b"video,question\na,b\n" + row)) as questions:
         (_, one), (line, two) = read(questions)
     assert isinstance(one, Record)
     assert line == 3
     assert isinstance(two, str)
-    assert told in two
+    assert message in two
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_bad_row_is_told_and_those_before_it_are_read(row: bytes, told: str) -
     ],
     ids=["to the end", "to the limit", "to another quote", "to what is no text"],
 )
-def test_a_quote_without_an_end_costs_only_its_line(rows: bytes, good: list[int]) -> None:
+def test_unclosed_quote_rejects_only_its_line(rows: bytes, good: list[int]) -> None:
     with read_questions(io.BytesIO(b"video,question\na,b\n" + rows)) as questions:
         found = read(questions)
     assert [line for line, each in found if isinstance(each, Record)] == [2, *good]
@@ -79,6 +79,6 @@ def test_a_quote_without_an_end_costs_only_its_line(rows: bytes, good: list[int]
 
 
 @pytest.mark.parametrize("text", ["", "a,b\nc,d", "video\na", "video,video,question\n", "\xff"])
-def test_a_table_without_a_usable_header_is_refused(tmp_path: Path, text: str) -> None:
+def test_table_without_usable_header_is_an_error(tmp_path: Path, text: str) -> None:
     with pytest.raises(ClipError):
         read_questions(written(tmp_path, "q.csv", text), "csv")
