@@ -253,10 +253,11 @@ class FusedSTAB:
         """The tokens of all frames, with contexts computed for all chunks together."""
         stab = self._stab
         frames = torch.cat([chunk.frames for chunk in chunks])
-        contexts = stab.global_attention.finish(stab.class_embedding, frames)
+        contexts = stab.class_embedding + stab.global_attention.proj(frames)
         attended = [chunk.attended for chunk in chunks if chunk.attended is not None]
         if attended:
-            of_chunks = stab.dec.finish(stab.temporal_cls_token, torch.cat(attended))
+            projected = stab.dec.attn.out_proj(torch.cat(attended))
+            of_chunks = stab.dec.finish(stab.temporal_cls_token, projected)
             of_chunks = of_chunks.repeat_interleave(len(chunks[0].grids), 0)
             contexts = stab.fuse_contexts(of_chunks, contexts)
         grids = [grid for chunk in chunks for grid in chunk.grids]

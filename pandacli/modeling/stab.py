@@ -79,26 +79,20 @@ class GSTRA(nn.Module):
 
     def forward(self, token: Tensor, memory: Tensor) -> Tensor:
         """Token (1, 1, C) and memory (N, positions, C) -> (N, C)."""
-        head_size = self.attn.head_dim
-        w_q, w_k, w_v = self.attn.in_proj_weight.chunk(3)
-        b_q, _, b_v = self.attn.in_proj_bias.chunk(3)
-        query = F.linear(self.ln_1(token[0, 0]), w_q, b_q)
-        attended = attend_with_one_query(
-            query, self.ln_3(memory), w_k, w_v, self.attn.num_heads, head_size**-0.5
-        )
-        return self.finish(token, attended + b_v)
+        query, memory = self.ln_1(token).expand(len(memory), -1, -1), self.ln_3(memory)
+        attended, _ = self.attn(query, memory, memory, need_weights=False)
+        return self.finish(token, attended[:, 0])
 
     def finish(self, token: Tensor, attended: Tensor) -> Tensor:
-        """Apply output projection and MLP: token (1, 1, C), attended (N, C) -> (N, C)."""
-        context: Tensor = token[0] + self.attn.out_proj(attended)
+        """Add residual and MLP: token (1, 1, C), attended (N, C) -> (N, C)."""
+        context = token[0] + attended
         return torch.add(context, self.mlp(self.ln_2(context)))
 
 
-class LSD(nn.Module):
-    """Local spatial downsampling: each 2x2 block of patches becomes one token.
+class _SpatialAttention(nn.Module):
+    """Pre-norm attention of one query to few keys, as in LSD and FSRA.
 
-    The mean of the block is the query, its four patches are keys and values. The scale is C**-0.5
-    rather than that of one head: the published weights were trained so.
+    The scale is C**-0.5 rather than that of one head: the published weights were trained so.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -107,49 +101,42 @@ class LSD(nn.Module):
         self.q = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width, bias=False))
         self.kv = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width, bias=False))
         self.proj = nn.Linear(width, width)
+
+    def attend(self, query: Tensor, memory: Tensor) -> Tensor:
+        """Query (N or 1, C) and memory (N, positions, C) -> (N, C), with the residual."""
+        heads = self.q(query).unflatten(-1, (self.heads, 1, -1))  # (N, heads, 1, head size)
+        key, value = (
+            half.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (N, heads, positions, head size)
+            for half in self.kv(memory).chunk(2, -1)
+        )
+        weights = (heads * key).sum(-1, keepdim=True).mul(query.shape[-1] ** -0.5).softmax(2)
+        attended: Tensor = query + self.proj((weights * value).sum(2).flatten(1))
+        return attended
+
+
+class LSD(_SpatialAttention):
+    """Local spatial downsampling: each 2x2 block of patches becomes one token.
+
+    The mean of the block is the query, its four patches are keys and values.
+    """
 
     def forward(self, patches: Tensor) -> Tensor:
         """(N, rows, columns, C), both even -> (N, rows/2, columns/2, C)."""
         n, rows, columns, width = patches.shape
         blocks = patches.view(n, rows // 2, 2, columns // 2, 2, width)
         blocks = blocks.transpose(2, 3).reshape(-1, 4, width)  # (blocks, 4, C)
-        mean = blocks.mean(1)
-        query = self.q(mean).view(-1, self.heads, 1, width // self.heads)
-        key, value = (
-            half.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (blocks, heads, 4, head size)
-            for half in self.kv(blocks).chunk(2, -1)
-        )
-        weights = (query * key).sum(-1, keepdim=True).mul(width**-0.5).softmax(2)
-        attended = (weights * value).sum(2).flatten(1)  # (blocks, C)
-        tokens: Tensor = mean + self.proj(attended)
-        return tokens.view(n, rows // 2, columns // 2, width)
+        return self.attend(blocks.mean(1), blocks).view(n, rows // 2, columns // 2, width)
 
 
-class FSRA(nn.Module):
+class FSRA(_SpatialAttention):
     """Frame-wise spatial relationship aggregator: one context vector for a frame.
 
-    A learned query attends to the tokens LSD made of the frame, with the scale of LSD.
+    A learned query attends to the tokens LSD made of the frame.
     """
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.q = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width, bias=False))
-        self.kv = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width, bias=False))
-        self.proj = nn.Linear(width, width)
 
     def forward(self, token: Tensor, memory: Tensor) -> Tensor:
         """Token (C,) and memory (N, positions, C) -> (N, C)."""
-        w_k, w_v = self.kv.get_parameter("1.weight").chunk(2)
-        attended = attend_with_one_query(
-            self.q(token), self.kv[0](memory), w_k, w_v, self.heads, token.shape[-1] ** -0.5
-        )
-        return self.finish(token, attended)
-
-    def finish(self, token: Tensor, attended: Tensor) -> Tensor:
-        """Apply the output projection: token (C,), attended (N, C) -> (N, C)."""
-        context: Tensor = token + self.proj(attended)
-        return context
+        return self.attend(token[None], memory)
 
 
 def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -177,31 +164,6 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     )
     assert isinstance(total, Tensor)
     return total.view(n, t, channels, rows, columns).transpose(1, 2)
-
-
-def attend_with_one_query(
-    query: Tensor, memory: Tensor, w_k: Tensor, w_v: Tensor, heads: int, scale: float
-) -> Tensor:
-    """Multi-head attention of one query, without a key or a value for every position.
-
-    The query is multiplied by W_k once, and the weighted sum of positions by W_v afterwards. A bias
-    of the keys shifts all logits alike and cancels in the softmax.
-
-    Args:
-        query: (C,), already projected.
-        memory: (N, positions, C), already normalised.
-        w_k: (C, C), rows in the order of the heads.
-        w_v: (C, C), likewise; the caller adds a bias of the values.
-        heads: Number of heads.
-        scale: Factor of the logits.
-
-    Returns:
-        (N, C), the heads concatenated.
-    """
-    folded = torch.einsum("hd,hdc->hc", query.view(heads, -1), w_k.unflatten(0, (heads, -1)))
-    weights = (memory @ (folded * scale).T).softmax(1)  # (N, positions, heads)
-    pooled = weights.transpose(1, 2) @ memory  # (N, heads, C)
-    return torch.einsum("nhc,hdc->nhd", pooled, w_v.unflatten(0, (heads, -1))).flatten(1)
 
 
 class STAB(nn.Module):
