@@ -1,4 +1,4 @@
-"""STAB as the paper writes it down, nothing folded and nothing left out, to measure ours against.
+"""STAB as the paper writes it down, unfused and complete, as a baseline.
 
 It reads the weights of a `STAB` and computes the same function, step by step: every key and every
 value of every attention, BatchNorm by itself, the bars like any other patch, a video and then a

@@ -3,7 +3,7 @@
     python -m benchmarks.stab --repeats 7
     python -m benchmarks.stab --processor-time     # on a machine that is busy with something else
 
-Eight frames, square and 16:9, at the published width: STAB beside the same mathematics unfolded
+Eight frames, square and 16:9, at the published width: STAB beside the same mathematics unfused
 (`benchmarks.plain_stab`), alone and with the projector, and with it beside CLIP's ViT-L/14, which
 reads the same frames at 224 px. Everything takes turns with one and with all threads, in single
 precision, and in half precision on a CUDA device where there is one. Weights are random.

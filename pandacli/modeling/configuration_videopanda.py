@@ -41,31 +41,15 @@ _NUMBERS = {
 _DTYPES = ("float64", "float32", "float16", "bfloat16")
 _TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3")
-_ROPE_NUMBERS = (
-    "rope_theta",
-    "factor",
-    "original_max_position_embeddings",
-    "attention_factor",
-    "beta_fast",
-    "beta_slow",
-    "low_freq_factor",
-    "high_freq_factor",
-    "mscale",
-    "mscale_all_dim",
-)
-_OTHERS = (
-    "architectures",
-    "attention_bias",
-    "dtype",
-    "hidden_act",
-    "mlp_bias",
-    "quantization_config",
-    "rope_parameters",
-    "rope_scaling",
-    "tie_word_embeddings",
-    "torch_dtype",
+_ROPE_NUMBERS = {
+    *("rope_theta", "factor", "original_max_position_embeddings", "attention_factor"),
+    *("beta_fast", "beta_slow", "low_freq_factor", "high_freq_factor", "mscale", "mscale_all_dim"),
+}
+_OTHERS = {
+    *("architectures", "attention_bias", "dtype", "hidden_act", "mlp_bias", "quantization_config"),
+    *("rope_parameters", "rope_scaling", "tie_word_embeddings", "torch_dtype"),
     "transformers_version",
-)
+}
 _FIELDS = frozenset((*_BOUNDS, *_NUMBERS, *_TOKEN_IDS, *_OTHERS))
 """The fields of a `config.json` that are read. Others are ignored: those that name code to run or
 download (`auto_map`, `attn_implementation`), paths, and training switches such as `use_cache`."""
@@ -156,10 +140,10 @@ def _check_fields(fields: dict[str, Any]) -> None:
         value = fields.get(name)
         if value is not None and not (_is_int(value) and least <= value <= most):
             raise ValueError(f"{name} {_short(value)} is not a whole number, {least} to {most}")
-    for name, (lowest, highest) in _NUMBERS.items():
+    for name, (low, high) in _NUMBERS.items():
         value = fields.get(name)
-        if value is not None and not (_is_number(value) and lowest <= value <= highest):
-            raise ValueError(f"{name} {_short(value)} is not a number, {lowest:g} to {highest:g}")
+        if value is not None and not (_is_number(value) and low <= value <= high):
+            raise ValueError(f"{name} {_short(value)} is not a number, {low:g} to {high:g}")
     check_token_ids(fields, fields.get("vocab_size") or VideoPandaConfig.vocab_size)
     for name in ("dtype", "torch_dtype"):
         if fields.get(name) is not None and fields[name] not in _DTYPES:

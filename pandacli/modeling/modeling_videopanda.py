@@ -201,11 +201,7 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
         return [torch.cat(frames) for frames in self.model.encode_frames(pixel_values)]
 
     def embed_prompt(self, input_ids: Tensor, pixel_values: Tensor) -> list[Tensor]:
-        """Embed prompts, each frame slot replaced by the tokens of its frame.
-
-        Args:
-            input_ids: (B, length), `FRAME_SLOT` at the frame slots.
-            pixel_values: (B, T, 4, S, S).
+        """Embed prompts (B, length) with the frames (B, T, 4, S, S) in their slots.
 
         Returns:
             B tensors (sequence, hidden_size).
@@ -216,15 +212,7 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
         return self.embed_frames(input_ids, self._encode_for(input_ids, pixel_values))
 
     def embed_frames(self, input_ids: Tensor, videos: list[list[Tensor]]) -> list[Tensor]:
-        """Embed prompts, as `embed_prompt`, with frames already encoded.
-
-        Args:
-            input_ids: (B, length), `FRAME_SLOT` at the frame slots.
-            videos: The result of `VideoPandaModel.encode_frames`, with as many frames as slots.
-
-        Returns:
-            B tensors (sequence, hidden_size).
-        """
+        """Embed prompts, as `embed_prompt`, with frames from `VideoPandaModel.encode_frames`."""
         text = self.model.embed_tokens(input_ids.clamp(min=0))
         slots = input_ids == FRAME_SLOT
         return [splice(*row) for row in zip(text, slots, videos, strict=True)]
