@@ -1,36 +1,33 @@
-"""The questions about one clip, answered together: each record that is asked comes back as a line.
-
-This is the unit of work, here and on every machine of a cluster.
-"""
+"""The clip worker: answers the questions about one clip together, a result line for each record."""
 
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from threading import Event
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pandacli.batch.records import BadLine, Question, Record, RecordError, digest_text
-from pandacli.batch.result_lines import BAD_RECORD, answer_line, error_line
+from pandacli.batch.record_index import BadLine, Question
+from pandacli.batch.records import Record, RecordError, digest_text
+from pandacli.batch.results import BAD_RECORD, Line, answer_line, error_line
 from pandacli.errors import ClipError, DeviceError, PandaError, UsageError
-from pandacli.inference import Answer, GenerationOptions, Request
+from pandacli.inference import Answer
 
 if TYPE_CHECKING:
     from pandacli.inference import Panda, VideoSession
+    from pandacli.inference.continuous_batching import Ask
     from pandacli.video import Frames
 
-Line = dict[str, Any]
+Result = tuple[Question | BadLine, Line]
+"""A record with its line."""
 
-_Asking = tuple[str, int, int]
-"""What is asked, the most tokens of answer, and a number where every asking has its own answer."""
+_Key = tuple[str, int, int]
+"""Question, token limit, and a number that is unique where repeats get different answers."""
 
-Done = tuple[Question | BadLine, Line]
-"""A question and the line that came of it."""
+_CACHED = 1024  # answers kept for repeated questions on the clip
+_MAX_REPEATS = 1024  # records held while the answer of the same question is computed
 
-_REMEMBERED = 1024  # answers, for the same question about the same clip
-_REPEATS = 1024  # records with a question that is asked already, which wait for its answer
-
-_KINDS = (
+_ERROR_KINDS = (
     (RecordError, BAD_RECORD),
     (ClipError, "clip"),
     (UsageError, "question"),
@@ -40,21 +37,21 @@ _KINDS = (
 
 @dataclass(frozen=True)
 class Settings:
-    """How all questions of a run are asked; a record may differ in some.
+    """How the questions of a run are answered; a record may override some of it.
 
     Attributes:
-        model: What `Panda.load` takes.
-        quant: As of `Panda.load`, and so are engine and device.
-        engine: See there.
-        device: See there.
-        frames: How many frames the model is shown.
-        start: First moment asked about, in seconds.
-        end: The moment to stop at, in seconds.
-        system: The system prompt; None is the one that the model was trained with.
+        model: The model, as `Panda.load` takes it.
+        quant: The quantisation, as `Panda.load` takes it.
+        engine: The backend, as `Panda.load` takes it.
+        device: The device, as `Panda.load` takes it.
+        frames: How many frames to sample from a clip.
+        start: Start of the clip in seconds; None for the beginning.
+        end: End of the clip in seconds; None for the end.
+        system: The system prompt; None for the one the model was trained with.
         max_tokens: The most tokens of an answer.
-        temperature: 0 takes the likeliest token every time.
-        seed: Makes drawing repeatable.
-        batch_size: How many questions are answered at a time; None for what memory allows.
+        temperature: 0 decodes greedily.
+        seed: Makes sampling repeatable.
+        batch_size: How many questions to decode at a time; None for what fits in memory.
     """
 
     model: str
@@ -70,54 +67,49 @@ class Settings:
     seed: int | None = None
     batch_size: int | None = None
 
-    def decisive(self) -> Line:
-        """Those that an answer depends on: with another value, a question is asked again."""
+    def digest_fields(self) -> Line:
+        """The settings that answers depend on: if one changes, questions are asked again."""
         names = ("model", "quant", "engine", "frames", "start", "end", "system", "max_tokens")
         return {name: getattr(self, name) for name in (*names, "temperature", "seed")}
 
 
-def error_kind(error: PandaError) -> str:
-    """What kind of error a record has, in a word."""
-    return next((kind for cls, kind in _KINDS if isinstance(error, cls)), "other")
-
-
 def failure(question: Question | BadLine, error: PandaError) -> Line:
-    """The line of a record that has no answer."""
+    """The line of a record without an answer."""
     message = f"{error.message}; {error.hint}" if error.hint else error.message
-    kind, digest = error_kind(error), digest_text(question.digest)
+    kind = next((kind for cls, kind in _ERROR_KINDS if isinstance(error, cls)), "other")
+    digest = digest_text(question.digest)
     if isinstance(question, BadLine):
         return error_line(question.line, question.error.fields, kind, message, digest)
     record = question.record
     return error_line(record.line, record.fields, kind, message, digest, record)
 
 
-def failures(questions: Iterable[Question | BadLine], error: PandaError) -> Iterator[Done]:
-    """The lines of questions that have all failed for the same reason."""
+def failures(questions: Iterable[Question | BadLine], error: PandaError) -> Iterator[Result]:
+    """The lines of records that failed for one reason; an invalid line keeps its own reason."""
     for question in questions:
         own = question.error if isinstance(question, BadLine) else error
         yield question, failure(question, own)
 
 
 @dataclass
-class _Asked:
-    """A question under way, and the records that wait for its answer."""
+class _InFlight:
+    """A question being answered, and the records that wait for its answer."""
 
     questions: list[Question]
     started: float = field(default_factory=perf_counter)
 
 
 class ClipWorker:
-    """Asks what a batch wants to know about one clip.
+    """Answers a batch's questions about one clip.
 
     Args:
         panda: The model.
-        settings: How it is asked.
-        group: Its open questions; they are gone through more than once.
-        stopped: Once set, no question is begun any more.
+        settings: How the questions are answered.
+        group: The clip's open questions; iterated more than once.
+        stopped: Once set, no further question is started.
 
     Attributes:
-        seconds: What each stage took, by its name.
-        in_flight: How many questions are being answered.
+        seconds: Time spent in each stage, by name.
     """
 
     def __init__(
@@ -129,38 +121,42 @@ class ClipWorker:
     ) -> None:
         self._panda, self._settings, self._group = panda, settings, group
         self._stopped = stopped or Event()
-        self._numbered: dict[int, _Asking] = {}
-        self._asked: dict[_Asking, _Asked] = {}
-        self._remembered: OrderedDict[_Asking, Line] = OrderedDict()
-        self._ready: deque[Done] = deque()
+        self._keys: dict[int, _Key] = {}
+        self._in_flight: dict[_Key, _InFlight] = {}
+        self._cache: OrderedDict[_Key, Line] = OrderedDict()
+        self._ready: deque[Result] = deque()
         self._repeats = 0
         self._more = False
         self.seconds: dict[str, float] = {}
 
     @property
     def in_flight(self) -> int:
-        """How many questions are being answered; one whose line is being written counts."""
-        return len(self._asked)
+        """How many questions are being answered, or their lines being written."""
+        return len(self._in_flight)
 
-    def lines(self, frames: "Frames") -> Iterator[Done]:
-        """Each record with its line, as the answers become whole."""
+    def results(self, frames: "Frames") -> Iterator[Result]:
+        """Answer the questions; yield each record with its line as answers complete."""
         try:
-            clip = self._panda.open(frames, num_frames=self._settings.frames)
+            session = self._panda.open(frames, num_frames=self._settings.frames)
         except PandaError as error:
             yield from failures(self._group, error)
             return
-        for system in self._systems():
+        for system in self._system_prompts():
             yield from self._take_ready()
             try:
-                clip = clip.with_system(system)  # the frames stay encoded
+                session = session.with_system(system)  # the frames stay encoded
             except PandaError as error:
-                yield from failures(self._under(system), error)
+                yield from failures(self._with_system(system), error)
                 continue
-            yield from self._answer(clip, self._under(system))
+            self._more = True
+            questions = self._with_system(system)
+            while self._more:
+                yield from self._answer(session, questions)
+            self._cache.clear()
         yield from self._take_ready()
 
-    def _systems(self) -> Iterator[str | None]:
-        """The system prompts of the questions, each once."""
+    def _system_prompts(self) -> Iterator[str | None]:
+        """The distinct system prompts of the questions."""
         seen: set[str | None] = set()
         for question in self._group:
             if self._stopped.is_set():
@@ -171,40 +167,42 @@ class ClipWorker:
                 seen.add(system)
                 yield system
 
-    def _under(self, system: str | None) -> Iterator[Question]:
-        """The questions with a system prompt."""
+    def _with_system(self, system: str | None) -> Iterator[Question]:
         for question in self._group:
             if isinstance(question, Question) and self._system(question.record) == system:
                 yield question
 
-    def _answer(self, clip: "VideoSession", questions: Iterator[Question]) -> Iterator[Done]:
-        self._more = True
-        while self._more:
-            self._more, self._repeats = False, 0
-            yield from self._answer_some(clip, questions)
-        self._remembered.clear()
+    def _system(self, record: Record) -> str | None:
+        return self._settings.system if record.system is None else record.system
 
-    def _answer_some(self, clip: "VideoSession", questions: Iterator[Question]) -> Iterator[Done]:
-        """Answer the next questions: all of them, unless too many are the same."""
+    def _answer(self, session: "VideoSession", questions: Iterator[Question]) -> Iterator[Result]:
+        """Answer the next questions: all of them, unless too many are repeats."""
+        self._more, self._repeats = False, 0
         started = perf_counter()
         try:
-            clip.prepare()
+            answers = session.ask_together(
+                self._requests(questions),
+                at_once=self._settings.batch_size,
+                temperature=self._settings.temperature,
+                seed=self._settings.seed,
+            )
         except PandaError as error:
             yield from failures(questions, error)
             return
-        self._spent("prefix", perf_counter() - started)
-        generation = clip.generate(
-            self._asks(questions), batch_size=self._settings.batch_size, stream=False
-        )
-        for number, answer in generation.results():
-            yield from self._settle(number, answer)
+        self._spend("prefix", perf_counter() - started)
+        for number, answer in answers:
+            key = self._keys.pop(number)
+            yield from self._results_of(key, self._in_flight[key], answer)
+            del self._in_flight[key]  # only now that its lines are written
             yield from self._take_ready()
         yield from self._take_ready()
-        for stage in ("prefill", "decode", "rerun"):
-            self._spent(stage, getattr(generation.seconds, stage))
+        for stage in ("prefill", "decode", "alone"):
+            self._spend(stage, getattr(answers.seconds, stage))
 
-    def _asks(self, questions: Iterable[Question]) -> Iterator[Request]:
-        """What is to be asked: the same question is asked once, where it gets the same answer."""
+    def _requests(self, questions: Iterable[Question]) -> "Iterator[Ask]":
+        """The requests to the session, without repeats where those get the same answer."""
+        from pandacli.inference.continuous_batching import Ask
+
         repeatable = self._settings.temperature == 0 or self._settings.seed is not None
         number = 0
         for question in questions:
@@ -212,61 +210,52 @@ class ClipWorker:
                 return
             record = question.record
             limit = record.max_tokens or self._settings.max_tokens
-            asking = (record.question, limit, 0 if repeatable else number)
-            if not self._wait_for_same(asking, question):
-                self._numbered[number] = asking
-                self._asked[asking] = _Asked([question])
+            key = (record.question, limit, 0 if repeatable else number)
+            if not self._is_repeat(key, question):
+                self._keys[number] = key
+                self._in_flight[key] = _InFlight([question])
                 number += 1
-                options = GenerationOptions(limit, self._settings.temperature, self._settings.seed)
-                yield Request(record.question, options=options)
-            elif self._repeats == _REPEATS:  # held in memory, which a clip may have millions of
+                yield Ask(record.question, limit)
+            elif self._repeats == _MAX_REPEATS:  # a clip may have millions; they are in memory
                 self._more = True
                 return
 
-    def _wait_for_same(self, asking: _Asking, question: Question) -> bool:
-        """Have a record wait for the answer of the same question, if that has been asked."""
-        if asking in self._asked:
-            self._asked[asking].questions.append(question)
-        elif asking in self._remembered:
-            self._ready.append((question, _line(question, self._remembered[asking])))
+    def _is_repeat(self, key: _Key, question: Question) -> bool:
+        """Give a repeated question the answer of the first one, now or when it completes."""
+        if key in self._in_flight:
+            self._in_flight[key].questions.append(question)
+        elif key in self._cache:
+            self._ready.append((question, _line(question, self._cache[key])))
         else:
             return False
         self._repeats += 1
         return True
 
-    def _settle(self, number: int, answer: Answer | PandaError) -> Iterator[Done]:
-        asking = self._numbered.pop(number)
-        yield from self._settled(asking, self._asked[asking], answer)
-        del self._asked[asking]  # not before its lines are written: it was in flight
-
-    def _settled(
-        self, asking: _Asking, asked: _Asked, answer: Answer | PandaError
-    ) -> Iterator[Done]:
+    def _results_of(
+        self, key: _Key, answered: _InFlight, answer: Answer | PandaError
+    ) -> Iterator[Result]:
         if isinstance(answer, PandaError):
-            yield from failures(asked.questions, answer)
+            yield from failures(answered.questions, answer)
             return
-        said = {
+        fields = {
             "answer": answer.text,
             "model": self._panda.name,
             "finish_reason": answer.finish_reason,
             "tokens": answer.stats.answer_tokens,
-            "seconds": perf_counter() - asked.started,
+            "seconds": perf_counter() - answered.started,
         }
-        self._remembered[asking] = said
-        if len(self._remembered) > _REMEMBERED:
-            self._remembered.popitem(last=False)
-        yield from ((question, _line(question, said)) for question in asked.questions)
+        self._cache[key] = fields
+        if len(self._cache) > _CACHED:
+            self._cache.popitem(last=False)
+        yield from ((question, _line(question, fields)) for question in answered.questions)
 
-    def _take_ready(self) -> Iterator[Done]:
+    def _take_ready(self) -> Iterator[Result]:
         while self._ready:
             yield self._ready.popleft()
 
-    def _system(self, record: Record) -> str | None:
-        return self._settings.system if record.system is None else record.system
-
-    def _spent(self, stage: str, seconds: float) -> None:
+    def _spend(self, stage: str, seconds: float) -> None:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
 
-def _line(question: Question, said: Line) -> Line:
-    return answer_line(question.record, **said, digest=digest_text(question.digest))
+def _line(question: Question, fields: Line) -> Line:
+    return answer_line(question.record, **fields, digest=digest_text(question.digest))

@@ -1,6 +1,5 @@
-"""A batch from its file of questions to its file of answers."""
+"""A batch job: open its files, plan what is open, convert the results at the end."""
 
-import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -13,42 +12,45 @@ from typing import BinaryIO, Self, TextIO
 
 from pandacli import checkpoints
 from pandacli.batch.clip_worker import Settings
-from pandacli.batch.formats import FORMATS, check_output, write_results
-from pandacli.batch.output import refuse_foreign, refuse_same, writable_file
-from pandacli.batch.ray_run import RayRun
-from pandacli.batch.readers.questions import Questions, read_questions
+from pandacli.batch.output import (
+    JSONL,
+    STREAM,
+    choose_format,
+    choose_paths,
+    refuse_foreign,
+    refuse_same,
+    writable_file,
+)
+from pandacli.batch.ray import RayMap
+from pandacli.batch.readers import open_questions
 from pandacli.batch.record_index import Index
-from pandacli.batch.results_file import ResultsFile
-from pandacli.batch.results_stream import ResultsStream
-from pandacli.batch.runner import Runner
+from pandacli.batch.records import record_hash
+from pandacli.batch.results_file import ResultsFile, ResultsStream
+from pandacli.batch.runner import ClipMap, LocalMap, Runner
 from pandacli.batch.videos import VideoFolder
+from pandacli.batch.writers import check_shape, is_in_shape, write_answers
 from pandacli.errors import ClipError, UsageError
 from pandacli.file_io import replace_durably
-
-STREAM = "-"
-"""Stands for stdin, or stdout, in place of a file."""
-
-_OURS = "jsonl"  # the shape of the file that answers are written to one by one
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a batch is asked to do.
+    """What a batch is to do.
 
     Attributes:
         questions: The file of questions, or "-".
-        settings: How they are asked.
-        output: The file of answers, or "-"; None for a name like that of the questions.
+        settings: How they are answered.
+        output: The file of the output, or "-"; None for a name beside the questions.
         format: The format of the questions, or "auto".
-        output_format: The format of the answers, or "same" as the questions; None goes by the
+        output_format: The format of the output, or "same" as the questions; None to go by the
             suffix of `output`.
-        right_answers: The file of right answers that belongs to the questions.
-        video_dir: What the names of videos are relative to; None for the questions' folder.
-        shard: Which part of the clips, from 1, and of how many.
+        right_answers: The file of reference answers to the questions.
+        video_dir: The folder that video names are relative to; None for that of the questions.
+        shard: The number of the shard of clips, from 1, and the number of shards.
         fail_fast: Stop at the first failure.
-        ray: Answer on Ray, by `RayRun`.
-        address: Of the Ray cluster, as it takes it; and so are the workers.
-        workers: See there.
+        ray: Answer on a Ray cluster.
+        address: Address of the cluster; None starts Ray on this machine.
+        workers: How many Ray workers, each with a model; None for one a GPU, or one a machine.
     """
 
     questions: str
@@ -66,25 +68,24 @@ class Job:
 
 
 class Batch:
-    """A job whose files are open, and the answers locked; a context manager, to let go of them.
+    """A job with its files open and its results file locked; a context manager that closes them.
 
     Args:
-        job: What is asked for.
-        confirm: Asks the user a question that takes a yes or a no.
+        job: What to do.
+        confirm: Asks the user a yes-or-no question.
 
     Attributes:
-        output: The file of answers as it was asked for; None for stdout.
-        journal: The file that answers are written to one by one; None where there is none to go
-            on from.
-        settings: How the questions are asked, set by `plan`: those of the job, with what "auto"
-            stands for on this machine. The model must be loaded by these.
+        output: The file of the output, as it was asked for; None for stdout.
+        results_path: The results file; None where the results are not kept to resume from.
+        settings: Those of the job, with "auto" resolved by `plan`; the model must be loaded so.
+        run: The runner that `plan` has made.
 
     Raises:
-        UsageError: The answers cannot go where they were asked to.
-        ClipError: The file of questions cannot be used, or the answers cannot be written.
+        UsageError: The output cannot go where it was asked for.
+        ClipError: The file of questions cannot be read, or the output cannot be written.
     """
 
-    run: Runner | RayRun
+    run: Runner
     settings: Settings
 
     def __init__(self, job: Job, confirm: Callable[[str], bool] = lambda _: False) -> None:
@@ -94,17 +95,19 @@ class Batch:
         with ExitStack() as opened:
             source = _stdin() if self._piped else Path(job.questions)
             self._questions = opened.enter_context(
-                read_questions(source, job.format, job.right_answers)
+                open_questions(source, job.format, job.right_answers)
             )
-            self._shape = _shape(job, self._questions)
-            check_output(self._questions, self._shape)
-            self.output, self.journal = _places(job, self._shape)
-            for path in filter(None, (self.output, self.journal)):
-                self._refuse_what_is_read(path)
-            # as asked for, it may be a link, which stays one
-            self._shaped = writable_file(self.output) if self.output else None
+            self._format = choose_format(job.output_format, job.output, self._questions.format)
+            check_shape(self._questions, self._format)
+            self.output, self.results_path = choose_paths(
+                job.output, job.questions, self._format, job.shard
+            )
+            for path in filter(None, (self.output, self.results_path)):
+                self._refuse_inputs(path)
+            # replaced behind a symbolic link, which stays one
+            self._converted = writable_file(self.output) if self.output else None
             self._refuse_foreign()
-            self._answers = self._open_answers(opened)
+            self._results = self._open_results(opened)
             self._opened = opened.pop_all()
 
     def __enter__(self) -> Self:
@@ -120,89 +123,82 @@ class Batch:
 
     @property
     def notices(self) -> list[str]:
-        """What the questions have that is not used, a sentence each."""
-        return self._questions.notices
+        """What in the questions is not used, a sentence each."""
+        return self._questions.notices()
 
-    def plan(self, say: Callable[[str], None] = lambda _: None) -> Runner | RayRun:
-        """Find out what is open: the records without an answer by this model, run in this way.
+    def plan(self, say: Callable[[str], None] = lambda _: None) -> Runner:
+        """Index the records that this model, run in this way, has not answered yet.
 
-        Where quant, engine or device are "auto", it is settled here what they are, because that is
-        part of the digest of a record: a batch that is continued on another machine must not mix
-        precisions under one digest. Answers of versions whose digests did not say what had run are
-        asked again. In a cluster each worker settles it, and all must come to the same.
+        "auto" is resolved here, because quant and engine are part of a record's digest: a batch
+        resumed on another machine must not mix precisions under one digest. On a cluster each
+        worker resolves it, and all must agree. Answers of old versions, whose digests do not say
+        what ran, are asked again.
 
         Args:
-            say: Told, in a few words, what is waited for.
-
-        Returns:
-            What answers the open questions; also in `run`.
+            say: Called with a few words on what is waited for.
 
         Raises:
             ModelError: The model is not on this machine, or damaged.
-            DeviceError: The device is not there, or too small.
+            DeviceError: The device does not exist, or is too small.
             ClipError: The file of questions cannot be read.
         """
         job = self.job
-        resolved = checkpoints.resolve(job.settings.model)
-        say(f"identifying {resolved.name}")
-        weights = checkpoints.model_digest(resolved)
-        self.settings, dtype = _settled(job, resolved)
+        model = checkpoints.resolve(job.settings.model)
+        say(f"identifying {model.name}")
+        weights = checkpoints.model_digest(model)
+        self.settings, dtype = _resolve_auto(job, model)
+        self._digest_fields = self.settings.digest_fields() | {"weights": weights, "dtype": dtype}
         say("reading the questions")
-        decisive = self.settings.decisive() | {"weights": weights, "dtype": dtype}
-        index = Index(self._questions.records, decisive, self._answers.done, job.shard)
-        self._digests = index.digests
+        index = Index.build(self._questions, self._digest_fields, self._results.done, job.shard)
         home = Path() if self._piped else Path(job.questions).parent
-        how: type[Runner] | partial[RayRun] = Runner
+        videos = VideoFolder(job.video_dir or home)
+        image_size = checkpoints.read_image_size(model.folder)
+        clips: ClipMap = LocalMap(self.settings, videos, image_size)
         if job.ray:
-            how = partial(RayRun, address=job.address, workers=job.workers, weights=weights)
-        self.run = how(
-            index,
-            self.settings,
-            VideoFolder(job.video_dir or home),
-            self._answers,
-            canvas_side=checkpoints.read_image_size(resolved.folder),
-            fail_fast=job.fail_fast,
-        )
+            clips = RayMap(
+                self.settings, model, weights, videos, image_size, job.address, job.workers
+            )
+        self.run = Runner(index, clips, self._results, fail_fast=job.fail_fast)
         return self.run
 
     def finish(self, show: Callable[[str], object]) -> list[str]:
-        """Have all answers on the disk or on stdout, and in the shape that was asked for.
+        """Write all results to disk or stdout, converted to the format asked for.
 
         Args:
-            show: Writes a line to stdout, where it is to go there; may raise OSError.
+            show: Writes a line to stdout; may raise OSError.
 
         Returns:
-            What a user who scores the answers should know, a sentence each.
+            Notices for a user who scores the answers, a sentence each.
 
         Raises:
             BrokenPipeError: The reader of stdout has closed it.
-            ClipError: They cannot be written.
-            UsageError: Another file has been put in their place meanwhile.
+            ClipError: The output cannot be written.
+            UsageError: Another file has taken its place meanwhile.
         """
-        self._answers.sync()
-        if self._shape == _OURS:
+        self._results.sync()
+        if self._format == JSONL:
             return []
-        if self._shaped is None:
+        if self._converted is None:
             return self._show(show)
         self._refuse_foreign()
-        unfinished = self._shaped.with_name(f"{self._shaped.name}.partial")
+        partial_file = self._converted.with_name(f"{self._converted.name}.partial")
         try:
-            with unfinished.open("w", encoding="utf-8", newline="") as file:
-                notices = self._write_shaped(file)
-            replace_durably(unfinished, self._shaped)
+            with partial_file.open("w", encoding="utf-8", newline="") as file:
+                notices = self._convert(file)
+            replace_durably(partial_file, self._converted)
         except OSError as error:
             raise ClipError(
                 f"cannot write {self.output}: {error.strerror}",
-                f"the answers are safe in {self.journal}",
+                f"the answers are safe in {self.results_path}",
             ) from error
         finally:
-            unfinished.unlink(missing_ok=True)
+            partial_file.unlink(missing_ok=True)
         return notices
 
     def _show(self, show: Callable[[str], object]) -> list[str]:
         try:
             with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as file:
-                notices = self._write_shaped(file)
+                notices = self._convert(file)
                 file.seek(0)
                 for line in file:
                     show(line)
@@ -212,43 +208,44 @@ class Batch:
             raise ClipError(f"cannot write the answers: {error.strerror}") from error
         return notices
 
-    def _write_shaped(self, file: TextIO) -> list[str]:
-        assert isinstance(self._answers, ResultsFile)  # a shape is made of a whole journal
+    def _convert(self, file: TextIO) -> list[str]:
+        assert isinstance(self._results, ResultsFile)  # a stream cannot be read again
+        digest_of = record_hash(self._digest_fields)
         tabs = self.output is not None and self.output.suffix.lower() == ".tsv"
-        return write_results(
-            *(self._questions, self._shape, self._digests, self._answers.find, file),
+        return write_answers(
+            *(self._questions, self._format, digest_of, self._results.find, file),
             delimiter="\t" if tabs else None,
         )
 
     def _refuse_foreign(self) -> None:
-        if self._shape != _OURS and self.output and self.journal:
-            is_output = FORMATS[self._shape].is_output
-            refuse_foreign(self.output, self.journal, self._shape, is_output)
+        if self._format != JSONL and self.output and self.results_path:
+            has_format = partial(is_in_shape, format=self._format)
+            refuse_foreign(self.output, self.results_path, self._format, has_format)
 
-    def _refuse_what_is_read(self, path: Path) -> None:
+    def _refuse_inputs(self, path: Path) -> None:
         if not self._piped:
             refuse_same(path, Path(self.job.questions), "questions")
-        if self._questions.references:
-            refuse_same(path, self._questions.references, "right answers")
+        if self._questions.right_answers:
+            refuse_same(path, self._questions.right_answers, "right answers")
 
     def _may_drop(self, line: int) -> bool:
         return self._confirm(
-            f"line {line} of {self.journal} is torn; drop it, and ask its question again?"
+            f"line {line} of {self.results_path} is torn; drop it, and ask its question again?"
         )
 
-    def _open_answers(self, opened: ExitStack) -> ResultsFile | ResultsStream:
-        if self.journal:
-            return opened.enter_context(ResultsFile(self.journal, self._may_drop))
-        if self._shape == _OURS:
-            return opened.enter_context(ResultsStream(sys.stdout.buffer))
+    def _open_results(self, opened: ExitStack) -> ResultsFile | ResultsStream:
+        if self.results_path:
+            return opened.enter_context(ResultsFile(self.results_path, self._may_drop))
+        if self._format == JSONL:
+            return ResultsStream(sys.stdout.buffer)
         folder = opened.enter_context(tempfile.TemporaryDirectory())
         return opened.enter_context(ResultsFile(Path(folder) / "answers.jsonl"))
 
 
-def _settled(job: Job, model: checkpoints.ResolvedModel) -> tuple[Settings, str | None]:
-    """The settings with what "auto" stands for, and the number format that is computed in.
+def _resolve_auto(job: Job, model: checkpoints.ResolvedModel) -> tuple[Settings, str | None]:
+    """The settings with "auto" resolved for this machine, and the dtype that is computed in.
 
-    Those of a cluster stay as they are: what "auto" stands for depends on its machines.
+    Those of a cluster stay as they are: they depend on its machines.
     """
     settings = job.settings
     if job.address is not None:
@@ -257,63 +254,17 @@ def _settled(job: Job, model: checkpoints.ResolvedModel) -> tuple[Settings, str 
 
     from pandacli.inference.planning.loader import plan_for
 
-    # a worker of Ray has one card
-    one_card = job.ray and settings.device in ("auto", "cuda") and torch.cuda.is_available()
-    device = "cuda:0" if one_card else settings.device
+    # a Ray worker has one GPU
+    one_gpu = job.ray and settings.device in ("auto", "cuda") and torch.cuda.is_available()
+    device = "cuda:0" if one_gpu else settings.device
     plan = plan_for(model, settings.quant, settings.engine, device)
-    settled = replace(settings, quant=plan.quant, engine=plan.engine)
+    settings = replace(settings, quant=plan.quant, engine=plan.engine)
     if not job.ray:
-        settled = replace(settled, device=plan.device)
-    return settled, str(plan.dtype).removeprefix("torch.")
+        settings = replace(settings, device=plan.device)
+    return settings, str(plan.dtype).removeprefix("torch.")
 
 
 def _stdin() -> BinaryIO:
     if sys.stdin is None:
         raise UsageError("standard input is closed")
     return sys.stdin.buffer
-
-
-def _shape(job: Job, questions: Questions) -> str:
-    """The format of the answers."""
-    if job.output_format == "same":
-        return questions.format
-    if job.output_format is not None:
-        return job.output_format
-    suffix = Path(job.output or "").suffix.lower()
-    if suffix in (".csv", ".tsv"):
-        return "csv"
-    if suffix != ".json":
-        return _OURS
-    if FORMATS[questions.format].extension == ".json":
-        return questions.format
-    raise UsageError(
-        f"{job.output} would hold an object a line, which is not JSON",
-        "name a .jsonl file, or an --output-format",
-    )
-
-
-def _places(job: Job, shape: str) -> tuple[Path | None, Path | None]:
-    """Where the answers end up, and where they are written one by one."""
-    output = STREAM if job.output is None and job.questions == STREAM else job.output
-    if output == STREAM:
-        return None, None
-    if output == "":
-        raise UsageError("-o is empty", "name a file, or - for stdout")
-    if output is None:
-        return _places_beside(Path(job.questions), shape, job.shard)
-    path = Path(output)
-    if shape == _OURS:
-        return path, path
-    journal = path.with_name(f"{path.stem}.answers.jsonl")
-    if os.path.realpath(journal) == os.path.realpath(path):
-        raise UsageError(f"{path} is where the answers are kept one by one: call it otherwise")
-    return path, journal
-
-
-def _places_beside(questions: Path, shape: str, shard: tuple[int, int]) -> tuple[Path, Path]:
-    part = f".{shard[0]}-of-{shard[1]}" if shard[1] > 1 else ""
-    journal = questions.with_name(f"{questions.stem}.answers{part}.jsonl")
-    if shape == _OURS:
-        return journal, journal
-    name = f"{questions.stem}.answers{part}{FORMATS[shape].extension}"
-    return questions.with_name(name), journal

@@ -1,10 +1,8 @@
-"""The lines of a file of answers: their form, and which of a file's lines are of that form.
+"""The append-only log under a results file: JSON lines, their index, and a background fsync.
 
-A line is one JSON object in ASCII that begins with the digest of its record. By that our files
-are told from those of others, of which not a byte is to be touched, even where the last line was
-torn: by a kill, or by a power cut, which leaves zeros where something was to be.
-
-What was written reaches the disk about a second later, however long nothing more is written.
+A line is one JSON object in ASCII that begins with the digest of its record. That beginning tells
+our files from other files, which must not be changed by a byte, even where the last line is torn:
+by a kill, or by a power cut, which leaves zeros in place of data.
 """
 
 import json
@@ -20,12 +18,22 @@ from typing import Any, BinaryIO
 
 from pandacli.errors import UsageError
 
-EVERY = 1.0
-"""Seconds from a write until it is sent to the disk."""
+SYNC_INTERVAL = 1.0
+"""Seconds from a write to its fsync."""
+
+_HEAD = b'{"digest": "0123456789abcdef"'
+_HEAD_PATTERN = re.compile(rb'\{"digest": "[0-9a-f]{16}"[,}]')
+_DIGEST = re.compile(r"[0-9a-f]{16}")
+_BLOCK = 1 << 20
+
+
+def encode_line(line: Mapping[str, Any]) -> bytes:
+    """Serialise a line, its `digest` first."""
+    return json.dumps({"digest": line["digest"], **line}).encode() + b"\n"
 
 
 class BackgroundSync:
-    """Sends a file that grows to its disk from time to time, beside the work.
+    """Calls fsync on a growing file at most once a second, in a thread.
 
     Args:
         descriptor: The open file.
@@ -36,24 +44,24 @@ class BackgroundSync:
         self._failure: OSError | None = None
         self._written = Event()
         self._stopped = Event()
-        self._thread = Thread(target=self._sync_steadily, name="panda-sync", daemon=True)
+        self._thread = Thread(target=self._run, name="panda-sync", daemon=True)
         self._thread.start()
 
-    def wrote(self) -> None:
-        """Something was written.
+    def notify(self) -> None:
+        """Schedule an fsync after a write.
 
         Raises:
-            OSError: Something written earlier could not be sent to the disk.
+            OSError: An earlier fsync failed.
         """
         self._written.set()
         if self._failure is not None:
             raise self._failure
 
-    def now(self) -> None:
-        """Send all of it to the disk, and wait for it.
+    def flush(self) -> None:
+        """Call fsync now.
 
         Raises:
-            OSError: The disk is full or fails, now or earlier.
+            OSError: It failed, or an earlier fsync did.
         """
         if self._failure is not None:
             raise self._failure
@@ -61,15 +69,15 @@ class BackgroundSync:
         os.fsync(self._descriptor)
 
     def stop(self) -> None:
-        """No more; the file may be closed."""
+        """End the thread; the file may be closed then."""
         self._stopped.set()
         self._written.set()
         self._thread.join()
 
-    def _sync_steadily(self) -> None:
+    def _run(self) -> None:
         while self._failure is None:
             self._written.wait()
-            if self._stopped.wait(EVERY):
+            if self._stopped.wait(SYNC_INTERVAL):
                 return
             self._written.clear()
             try:
@@ -78,19 +86,8 @@ class BackgroundSync:
                 self._failure = error
 
 
-_BEGINNING = b'{"digest": "0123456789abcdef"'
-_BEGINS = re.compile(rb'\{"digest": "[0-9a-f]{16}"[,}]')
-_DIGEST = re.compile(r"[0-9a-f]{16}")
-_BLOCK = 1 << 20
-
-
-def encoded(line: Mapping[str, Any]) -> bytes:
-    """A line as it is written; its `digest` comes first."""
-    return json.dumps({"digest": line["digest"], **line}).encode() + b"\n"
-
-
-class Lines:
-    """Whose answers a file holds and where they stand, in columns of plain numbers."""
+class LineIndex:
+    """The digest, offset and length of each line, in columns: 24 bytes a line."""
 
     def __init__(self) -> None:
         self.digest = array("Q")
@@ -98,81 +95,80 @@ class Lines:
         self.length = array("Q")
 
     def __len__(self) -> int:
-        """How many lines there are."""
+        """The number of lines."""
         return len(self.digest)
 
     @property
     def end(self) -> int:
-        """Where the next line goes."""
+        """The offset after the last line."""
         return self.start[-1] + self.length[-1] if self.start else 0
 
     @property
-    def gaps(self) -> bool:
-        """Whether there is something else between the lines."""
+    def has_gaps(self) -> bool:
+        """Whether the file has other bytes between the lines."""
         return self.end != sum(self.length)
 
     def add(self, digest: int, start: int, length: int) -> None:
-        """Take note of one more."""
+        """Append a line."""
         self.digest.append(digest)
         self.start.append(start)
         self.length.append(length)
 
-    def cut(self, count: int) -> None:
-        """Forget all but the first so many."""
+    def truncate(self, count: int) -> None:
+        """Keep the first `count` lines."""
         for column in (self.digest, self.start, self.length):
             del column[count:]
 
-    def close_up(self) -> None:
-        """Take note that they stand one after another now."""
+    def compact(self) -> None:
+        """Set the offsets of a file that holds these lines without gaps."""
         end = 0
         for number, length in enumerate(self.length):
             self.start[number] = end
             end += length
 
 
-def read_lines(
+def index_lines(
     file: BinaryIO, shown: Path, may_drop: Callable[[int], bool] = lambda _: False
-) -> Lines:
-    """The answers of a file.
+) -> LineIndex:
+    """Index the answers in a results file.
 
-    Not among them are the records that failed, which are tried again, nor what a power cut or a
-    kill has left of a line.
+    Failed records are left out, as they are retried; so is the rest of a torn line.
 
     Args:
         file: The file, at its beginning.
         shown: Its name, for messages.
-        may_drop: Whether a torn line may be dropped that has others after it: another program has
-            cut the file while lines were added to it. Given the number of the line.
+        may_drop: Asked with the number of a torn line that has lines after it (another program cut
+            the file while panda appended to it) whether that line may be dropped.
 
     Raises:
-        UsageError: It is no file of answers, or has such a line, which may not be dropped.
+        UsageError: It is not a results file, or has a torn line that may not be dropped.
         OSError: It cannot be read.
     """
-    lines = Lines()
+    lines = LineIndex()
     start = torn = 0
-    torn_surely = False
+    torn_is_ours = False
     if file.read(1) not in (b"{", b""):  # of a video, not even a line is read
-        if _only_zeros(file):  # after a power cut that nothing had reached the disk before
+        if _only_zeros(file):  # a power cut before anything reached the disk
             return lines
         raise _foreign(shown, 1)
     file.seek(0)
     for number, raw in enumerate(file, 1):
         if torn and raw.strip():  # a kill tears the last line only
-            if not torn_surely:
+            if not torn_is_ours:
                 raise _foreign(shown, torn)
             if not may_drop(torn):
                 raise _damaged(shown, torn)
             torn = 0
-        if (line := _parsed(raw)) is not None:
+        if (line := _parse(raw)) is not None:
             if line.get("error") is None:
                 lines.add(int(line["digest"], 16), start, len(raw))
-        elif number == 1 and not (_torn(raw) or _joined(raw)):
+        elif number == 1 and not (_is_torn(raw) or _is_joined(raw)):
             raise _foreign(shown, number)
         elif raw.strip() and b"\0" not in raw:
-            joined = _joined(raw)
-            if not (joined or _torn(raw)):
+            joined = _is_joined(raw)
+            if not (joined or _is_torn(raw)):
                 raise _foreign(shown, number)
-            torn, torn_surely = number, joined or _BEGINS.match(raw) is not None
+            torn, torn_is_ours = number, joined or _HEAD_PATTERN.match(raw) is not None
         start += len(raw)
     return lines
 
@@ -182,8 +178,8 @@ def _only_zeros(file: BinaryIO) -> bool:
     return all(not block.strip(b"\0") for block in iter(partial(file.read, _BLOCK), b""))
 
 
-def _parsed(raw: bytes) -> dict[str, Any] | None:
-    """The JSON object of a line of ours."""
+def _parse(raw: bytes) -> dict[str, Any] | None:
+    """Parse a line; None if it is not a complete line of a results file."""
     try:
         line = json.loads(raw.decode())
     except (ValueError, RecursionError):
@@ -192,13 +188,19 @@ def _parsed(raw: bytes) -> dict[str, Any] | None:
     return line if isinstance(digest, str) and _DIGEST.fullmatch(digest) else None
 
 
-def _torn(raw: bytes) -> bool:
-    """Whether it is what a line of ours begins with, zeros after it or not."""
+def _is_torn(raw: bytes) -> bool:
+    """Whether it is the beginning of a line, with or without zeros after it."""
     text = raw.rstrip(b"\0")
-    if len(text) <= len(_BEGINNING):
-        whole = text + _BEGINNING[len(text) :] + b","
-        return bool(text) and _BEGINS.fullmatch(whole) is not None
-    return _BEGINS.match(text) is not None
+    if len(text) <= len(_HEAD):
+        padded = text + _HEAD[len(text) :] + b","
+        return bool(text) and _HEAD_PATTERN.fullmatch(padded) is not None
+    return _HEAD_PATTERN.match(text) is not None
+
+
+def _is_joined(raw: bytes) -> bool:
+    """Whether it is a torn line and a whole one, without a line break between them."""
+    at = raw.rfind(_HEAD[:12])
+    return at > 0 and _is_torn(raw[:at]) and _parse(raw[at:]) is not None
 
 
 def _damaged(shown: Path, number: int) -> UsageError:
@@ -207,12 +209,6 @@ def _damaged(shown: Path, number: int) -> UsageError:
     return UsageError(f"line {number} of {shown} is torn", hint)
 
 
-def _joined(raw: bytes) -> bool:
-    """Whether a whole line follows what is left of a torn one, without a line break between."""
-    at = raw.rfind(_BEGINNING[:12])
-    return at > 0 and _torn(raw[:at]) and _parsed(raw[at:]) is not None
-
-
 def _foreign(shown: Path, number: int) -> UsageError:
     hint = f"its line {number} is not one of panda's; name another file with -o"
-    return UsageError(f"{shown} is no answers file of panda", hint)
+    return UsageError(f"{shown} is not a results file of panda", hint)

@@ -1,4 +1,4 @@
-"""Where answers can be written, and why they cannot."""
+"""Where the results of a batch go: their format, their paths, and the checks on those."""
 
 import errno
 import os
@@ -9,61 +9,142 @@ from typing import BinaryIO
 
 from pandacli.errors import ClipError, UsageError
 
+STREAM = "-"
+"""Stands for stdin or stdout in place of a file."""
 
-def refuse_same(path: Path, other: Path, what: str) -> None:
-    """Keep the answers from being written into another file of the run.
+JSONL = "jsonl"
+"""The format of the results file itself; every other format is converted from it at the end."""
+
+_ARRAYS = ("qa", "generic", "consistency")
+_EXTENSIONS = {"csv": ".csv", "openai": ".openai.jsonl"} | {
+    f"{name}-lines": f".{name}.jsonl" for name in _ARRAYS
+}  # else .json
+
+
+def choose_format(asked_for: str | None, output: str | None, questions: str) -> str:
+    """The format of the output.
 
     Args:
-        path: Where answers are to go.
-        other: The other file.
-        what: What that holds, in the plural.
+        asked_for: A format, "same" as the questions, or None to go by the suffix of `output`.
+        output: The file of the output, "-", or None.
+        questions: The format of the questions.
 
     Raises:
-        UsageError: Both are one file, by whatever names.
+        UsageError: The suffix is .json, and JSON lines would be written.
+    """
+    if asked_for == "same":
+        return questions
+    if asked_for is not None:
+        return asked_for
+    suffix = Path(output or "").suffix.lower()
+    if suffix in (".csv", ".tsv"):
+        return "csv"
+    if suffix != ".json":
+        return JSONL
+    if questions in _ARRAYS:
+        return questions
+    raise UsageError(
+        f"{output} would hold an object a line, which is not JSON",
+        "name a .jsonl file, or an --output-format",
+    )
+
+
+def choose_paths(
+    output: str | None,
+    questions: str,
+    format: str,  # noqa: A002
+    shard: tuple[int, int],
+) -> tuple[Path | None, Path | None]:
+    """The path of the output, and of the results file that it is converted from.
+
+    Both are the same file for JSON lines, and None for stdout.
+
+    Args:
+        output: The file asked for, "-", or None for a name beside the questions.
+        questions: The file of questions, or "-".
+        format: The format of the output.
+        shard: The number of the shard, from 1, and the number of shards.
+
+    Raises:
+        UsageError: The name is empty, or that of the results file.
+    """
+    if output == STREAM or (output is None and questions == STREAM):
+        return None, None
+    if output == "":
+        raise UsageError("-o is empty", "name a file, or - for stdout")
+    if output is None:
+        part = f".{shard[0]}-of-{shard[1]}" if shard[1] > 1 else ""
+        base = Path(questions)
+        results = base.with_name(f"{base.stem}.answers{part}.jsonl")
+        if format == JSONL:
+            return results, results
+        return results.with_suffix(_EXTENSIONS.get(format, ".json")), results
+    path = Path(output)
+    if format == JSONL:
+        return path, path
+    results = path.with_name(f"{path.stem}.answers.jsonl")
+    if os.path.realpath(results) == os.path.realpath(path):
+        raise UsageError(f"{path} is where the answers are kept one by one: choose another name")
+    return path, results
+
+
+def refuse_same(path: Path, other: Path, what: str) -> None:
+    """Refuse to write results into an input file, under any of its names.
+
+    Args:
+        path: Where results are to go.
+        other: The input file.
+        what: What it holds, in the plural.
+
+    Raises:
+        UsageError: Both are the same file.
     """
     try:
         same = path.samefile(other)
-    except OSError:  # one of them is not there
+    except OSError:  # one of them does not exist
         same = os.path.realpath(path) == os.path.realpath(other)
     if same:
         raise UsageError(f"{path} is the file of the {what}", "name another file with -o")
 
 
 def refuse_foreign(
-    path: Path, journal: Path, what: str, is_ours: Callable[[BinaryIO], bool]
+    path: Path,
+    results: Path,
+    format: str,  # noqa: A002
+    has_format: Callable[[BinaryIO], bool],
 ) -> None:
-    """Keep a file that is not an earlier output from being replaced: a clip, say.
+    """Refuse to replace a file that is not an earlier output: a clip, for example.
 
     Args:
         path: Where the output is to go.
-        journal: The file that answers are written to one by one; without it there was no run.
-        what: What is written, such as "csv".
-        is_ours: Whether a file begins as that does.
+        results: The results file; where it does not exist, there was no earlier run.
+        format: The format of the output.
+        has_format: Whether a file begins as an output of that format does.
 
     Raises:
-        UsageError: It is there, and neither empty nor an earlier output.
+        UsageError: The file exists, and is neither empty nor an earlier output.
         ClipError: It cannot be read.
     """
     try:
         with path.open("rb") as file:
-            if not os.fstat(file.fileno()).st_size or (journal.exists() and is_ours(file)):
+            if not os.fstat(file.fileno()).st_size or (results.exists() and has_format(file)):
                 return
     except FileNotFoundError:
         return
     except OSError as error:
         raise ClipError(f"cannot read {path}: {error.strerror}") from error
     raise UsageError(
-        f"{path} already exists and is not an earlier output in the format {what}",
+        f"{path} already exists and is not an earlier output in the format {format}",
         "name another file with -o",
     )
 
 
 def writable_file(path: Path) -> Path:
-    """The file that a path means, behind symbolic links; it need not be there yet.
+    """Resolve symbolic links to a regular file, which need not exist yet.
 
     Raises:
-        UsageError: It is no file, or its folder is not there.
-        ClipError: It cannot be looked at.
+        UsageError: It is not a regular file, or its folder does not exist.
+        ClipError: It cannot be accessed.
     """
     file = Path(os.path.realpath(path))
     try:
@@ -71,7 +152,7 @@ def writable_file(path: Path) -> Path:
     except (FileNotFoundError, NotADirectoryError):
         if file.parent.is_dir():
             return file
-        raise UsageError(f"there is no folder {path.parent}", "make it first") from None
+        raise UsageError(f"there is no folder {path.parent}", "create it first") from None
     except OSError as error:
         raise unusable(path, error) from error
     if stat.S_ISDIR(mode):
@@ -82,13 +163,8 @@ def writable_file(path: Path) -> Path:
 
 
 def unusable(path: Path | str, error: OSError) -> ClipError:
-    """What a failure of the disk, or of the system, means to the user.
-
-    Args:
-        path: What could not be written.
-        error: Why.
-    """
+    """The error to show where writing to `path` failed."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        hint = "make room and run the same command again; it goes on from what is there"
+        hint = "free some space and run the same command again to resume"
         return ClipError(f"the disk of {path} is full", hint)
     return ClipError(f"cannot write {path}: {error.strerror}")

@@ -1,16 +1,14 @@
-"""The frames of the next clips, read in processes of their own while this one is answered.
+"""Prefetch: the frames of the next clips are read by worker processes while a clip is answered.
 
-A video that brings its process down, or never lets it come to an end, costs that video, and
-nothing else.
+A video that crashes or hangs its decoder costs that video, and nothing else.
 
-A Python process that calls functions for this one, and can be killed in the middle of a call.
-
-The pools of the standard library are not used. They keep the writing end of their own pipes open,
-so a process killed while it sends is waited for without end; their semaphores are reported as
-leaked where a signal ends the program; and they run the main script again in each process.
+The process pools of the standard library are not used: they hold the write end of their own pipes,
+so that waiting for a worker killed while it sends never ends; their semaphores are reported as
+leaked where a signal ends the program; and they run the main script again in each worker.
 """
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -20,12 +18,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pandacli.errors import ClipError, DeviceError, PandaError
 from pandacli.video.clip import Clip
@@ -33,18 +29,26 @@ from pandacli.video.clip import Clip
 if TYPE_CHECKING:
     from pandacli.video import Frames
 
-_Result = TypeVar("_Result")
+TIMEOUT = 600.0
+"""Seconds in which any small clip is read, however busy the machine is."""
 
+_BYTES_PER_SECOND = 1e6  # of a clip; larger clips have more time
+_ATTEMPTS = 2  # for a clip whose worker dies: something else may have ended the first one
+_EXIT_TIMEOUT = 0.5  # seconds to wait for the threads at the end
+_WAIT_TIMEOUT = 1.0  # seconds; a process in an uninterruptible read of a dead disk outlives SIGKILL
+_KILLED = (-9, -15)  # exit codes for SIGKILL and SIGTERM
 _STARTED = "started"
-_TO_DIE = 1.0  # seconds; a process in an uninterruptible read of a dead disk outlives SIGKILL
+
+_Item = TypeVar("_Item")
+_Value = TypeVar("_Value")
 
 
 class ProcessDiedError(Exception):
-    """The process ended in the middle of a call.
+    """The worker process ended during a call.
 
     Attributes:
-        code: Its exit code; of a signal, the number of it below zero. None if it cannot be told.
-        started: Whether it had come as far as to take calls.
+        code: Its exit code; negative for a signal, None if unknown.
+        started: Whether it had got as far as taking calls.
     """
 
     def __init__(self, code: int | None, *, started: bool = True) -> None:
@@ -54,143 +58,135 @@ class ProcessDiedError(Exception):
 
 
 class WorkerProcess:
-    """One process, started at once. It ends with this one, however this one ends.
+    """A Python process that runs functions, and ends with this process however that ends.
 
-    Its calls are made by one thread; any thread may kill it.
+    Calls go in through its stdin and results come out of its stdout, as pickles. One thread makes
+    the calls; any thread may kill the process.
     """
 
     def __init__(self) -> None:
-        ours, theirs = Pipe()
-        self._connection = ours
+        # a process group of its own: Ctrl-C is for the main process alone
+        group: dict[str, Any] = {"process_group": 0}
+        if sys.platform == "win32":
+            group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+        self._process = subprocess.Popen(
+            [sys.executable, *_warning_flags(), "-c", _program()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            **group,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._calls, self._results = self._process.stdin, self._process.stdout
         self._started = False
-        try:
-            with theirs:  # closed here: the death of the process is an end of file for us
-                self._process = subprocess.Popen(
-                    [sys.executable, *_warning_flags(), "-c", _program(theirs.fileno())],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.DEVNULL,  # stdout carries answers only
-                    pass_fds=[theirs.fileno()],
-                    process_group=0,  # what the keyboard sends is for the main process alone
-                )
-        except BaseException:
-            ours.close()
-            raise
 
-    def call(self, function: Callable[..., _Result], *arguments: object) -> _Result:
-        """Returns what a function of a module returns there.
+    def call(self, function: Callable[..., _Value], *arguments: object) -> _Value:
+        """Run a module's function there, and return its result.
 
         Raises:
-            ProcessDiedError: It was killed, or the function brought it down.
-            Exception: Whatever the function raised.
+            ProcessDiedError: The process was killed, or the function crashed it.
+            Exception: The exception of the function.
         """
         try:
             if not self._started:
-                self._started = self._connection.recv() == _STARTED
-            self._connection.send((function, arguments))
-            succeeded, outcome = self._connection.recv()
-        except (EOFError, OSError) as error:
+                self._started = pickle.load(self._results) == _STARTED
+            pickle.dump((function, arguments), self._calls)
+            self._calls.flush()
+            succeeded, outcome = pickle.load(self._results)
+        except (EOFError, OSError, pickle.UnpicklingError) as error:
             raise ProcessDiedError(self._exit_code(), started=self._started) from error
         if not succeeded:
             raise outcome
-        result: _Result = outcome
+        result: _Value = outcome
         return result
 
     def kill(self) -> None:
-        """End it at once, whatever it is doing; a call under way raises ProcessDiedError."""
+        """End it at once; a call in progress raises ProcessDiedError."""
         self._process.kill()
 
     def close(self) -> None:
-        """Kill it and let go of it; not while a call is under way."""
+        """Kill it and close its pipes; not during a call."""
         self.kill()
         self._exit_code()
-        self._connection.close()
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        self._results.close()
+        with suppress(OSError):  # a call that it did not take
+            self._calls.close()
 
     def _exit_code(self) -> int | None:
         try:
-            return self._process.wait(_TO_DIE)
+            return self._process.wait(_WAIT_TIMEOUT)
         except subprocess.TimeoutExpired:
             return None
 
 
-def serve(descriptor: int) -> None:
-    """The main function of the process: make the calls that come in, until none come any more."""
+def serve() -> None:
+    """The main function of a worker process: run the calls from stdin until it is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    with Connection(descriptor) as connection:
-        connection.send(_STARTED)
+    results = os.fdopen(os.dup(1), "wb")
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+        os.dup2(nowhere.fileno(), 1)  # libraries may print
+    calls: SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...]]] = SimpleQueue()
+    threading.Thread(target=_receive, args=(calls,), daemon=True).start()
+    outcome: Any = _STARTED
+    while True:
+        pickle.dump(outcome, results, pickle.HIGHEST_PROTOCOL)
+        results.flush()
+        function, arguments = calls.get()
+        try:
+            outcome = True, function(*arguments)
+        except Exception as error:
+            outcome = False, error
+
+
+def _receive(calls: "SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...]]]") -> None:
+    with suppress(Exception):
         while True:
-            try:
-                function, arguments = connection.recv()
-            except (EOFError, OSError):
-                return
-            try:
-                outcome = True, function(*arguments)
-            except Exception as error:
-                outcome = False, error
-            connection.send(outcome)
+            calls.put(pickle.load(sys.stdin.buffer))
+    os._exit(1)  # the main process has ended; do not wait for the decoder
 
 
-def _end_with_parent() -> None:
-    sys.stdin.buffer.read()  # nothing is ever written: the end comes when the parent has ended
-    os._exit(1)
-
-
-def _program(descriptor: int) -> str:
-    return (
-        f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve({descriptor})"
-    )
+def _program() -> str:
+    return f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve()"
 
 
 def _warning_flags() -> list[str]:
     options = sys.warnoptions or ["ignore"]
     if any(option.startswith("error") for option in options):
-        options = ["default"]  # as in the main process: a library's warning is no error
+        options = ["default"]  # as in the main process: a library's warning is not an error
     return [f"-W{option}" for option in options]
 
 
-PATIENCE = 600.0
-"""Seconds in which the frames of any small clip are read, however busy the machine is."""
-
-_SLOWEST = 1e6  # bytes of a clip that are gone through in a second more
-_ATTEMPTS = 2  # at a clip whose process dies: something else may have ended the first one
-_TO_END = 0.5  # seconds that the end of the processes is waited for
-_KILLED = (-signal.SIGKILL, -signal.SIGTERM)
-
-_Item = TypeVar("_Item")
-
-
 @dataclass(eq=False)
-class _Reading:
-    """A clip whose frames are wanted.
+class _Request:
+    """A clip to read.
 
     Attributes:
         clip: The clip.
-        frames: Where they will be.
-        reader: Who reads it, once that has begun.
-        given_up: Whether it took too long.
+        frames: Its frames, once they are read.
+        reader: The thread that reads it, once it has begun.
+        timed_out: Whether the result is no longer wanted.
     """
 
     clip: Clip
     frames: "Future[Frames]" = field(default_factory=Future)
     reader: "_Reader | None" = None
-    given_up: bool = False
+    timed_out: bool = False
 
 
 class FramePrefetcher:
-    """Reads the frames of clips before they are wanted; a context manager.
+    """Reads the frames of clips before they are needed; a context manager.
 
     Args:
-        num_frames: How many frames a model is shown.
-        canvas_side: The side in pixels of the square that it sees them in; frames arrive fitted.
-        workers: How many processes read.
+        num_frames: How many frames to sample.
+        image_size: Side in pixels of the square image that the model takes; frames arrive fitted.
+        workers: How many worker processes; None for half of the CPU cores, four at most.
     """
 
-    def __init__(self, num_frames: int, canvas_side: int, workers: int | None = None) -> None:
-        self._queue: SimpleQueue[_Reading | None] = SimpleQueue()
-        how = num_frames, canvas_side
-        self._readers = [_Reader(self._queue, *how) for _ in range(workers or _spare_cores())]
+    def __init__(self, num_frames: int, image_size: int, workers: int | None = None) -> None:
+        self._queue: SimpleQueue[_Request | None] = SimpleQueue()
+        self._readers = [
+            _Reader(self._queue, num_frames, image_size) for _ in range(workers or _spare_cores())
+        ]
         for reader in self._readers:
             reader.start()
 
@@ -203,84 +199,84 @@ class FramePrefetcher:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """End all processes at once, whatever they are reading."""
+        """End all worker processes at once."""
         with suppress(Empty):
             while True:
                 self._queue.get_nowait()
         for reader in self._readers:
             self._queue.put(None)
             reader.end()
-        deadline = monotonic() + _TO_END
+        deadline = monotonic() + _EXIT_TIMEOUT
         for reader in self._readers:
             reader.join(max(0.0, deadline - monotonic()))
 
     def read(
         self, clips: Iterable[tuple[_Item, Clip | PandaError]]
     ) -> "Iterator[tuple[_Item, Frames | PandaError]]":
-        """The frames of each clip, in order, or what is wrong with it.
+        """The frames of each clip in order, or its error.
 
         Args:
-            clips: The clips, each with what it is wanted for; or, for a clip that cannot be, why.
-                They are drawn a few ahead.
+            clips: The clips, or errors that are passed on, each with an item that comes back with
+                it. They are drawn a few ahead.
 
         Raises:
-            DeviceError: No process can be started, whatever it is to read.
+            DeviceError: No worker process can be started.
         """
-        window: deque[tuple[_Item, _Reading | PandaError]] = deque()
+        window: deque[tuple[_Item, _Request | PandaError]] = deque()
         for item, clip in clips:
             window.append((item, clip if isinstance(clip, PandaError) else self._submit(clip)))
             if len(window) > len(self._readers):
-                yield _outcome(*window.popleft())
+                yield _wait(*window.popleft())
         while window:
-            yield _outcome(*window.popleft())
+            yield _wait(*window.popleft())
 
-    def _submit(self, clip: Clip) -> _Reading:
-        reading = _Reading(clip)
-        self._queue.put(reading)
-        return reading
+    def _submit(self, clip: Clip) -> _Request:
+        request = _Request(clip)
+        self._queue.put(request)
+        return request
 
 
-def _outcome(item: _Item, reading: _Reading | PandaError) -> "tuple[_Item, Frames | PandaError]":
-    if isinstance(reading, PandaError):
-        return item, reading
+def _wait(item: _Item, request: _Request | PandaError) -> "tuple[_Item, Frames | PandaError]":
+    if isinstance(request, PandaError):
+        return item, request
     try:
-        return item, reading.frames.result(_patience(reading.clip))
-    except DeviceError:  # no process can be started, whatever it is to read
+        return item, request.frames.result(_timeout(request.clip))
+    except DeviceError:  # no process can be started
         raise
     except PandaError as error:
         return item, error
-    except TimeoutError:  # it was begun before the others of the window, so it has had its time
-        reading.given_up = True
-        if reading.reader is not None:
-            reading.reader.kill()
-        return item, ClipError(f"the video decoder does not finish reading {reading.clip.path}")
+    except TimeoutError:  # it was started before the others of the window, so it has had its time
+        request.timed_out = True
+        if request.reader is not None:
+            request.reader.kill()
+        return item, ClipError(f"the video decoder does not finish reading {request.clip.path}")
 
 
 class _Reader(threading.Thread):
-    """A thread with a process that reads one clip after another, and is replaced when it dies."""
+    """A thread with a worker process that reads one clip after another; a dead one is replaced."""
 
-    def __init__(self, queue: "SimpleQueue[_Reading | None]", num_frames: int, side: int) -> None:
+    def __init__(self, queue: "SimpleQueue[_Request | None]", num_frames: int, side: int) -> None:
         super().__init__(name="panda frames", daemon=True)
         self._queue, self._num_frames, self._side = queue, num_frames, side
         self._process: WorkerProcess | None = None
-        self._changing = threading.Lock()
+        self._lock = threading.Lock()  # on self._process
         self._ended = False
 
     def run(self) -> None:
-        """Read what is in the queue, up to None."""
+        """Read the clips in the queue, up to None."""
         try:
-            while (reading := self._queue.get()) is not None:
-                reading.reader = self
+            while (request := self._queue.get()) is not None:
+                request.reader = self
                 try:
-                    reading.frames.set_result(self._read(reading))
+                    request.frames.set_result(self._read(request))
                 except BaseException as error:
-                    reading.frames.set_exception(error)
+                    request.frames.set_exception(error)
         finally:
             self._drop()
 
     def kill(self) -> None:
-        """Kill the process; what it reads fails, and the next clip gets another process."""
-        with self._changing:
+        """Kill the process; its clip fails, and the next clip gets another process."""
+        with self._lock:
             if self._process is not None:
                 self._process.kill()
 
@@ -289,14 +285,14 @@ class _Reader(threading.Thread):
         self._ended = True
         self.kill()
 
-    def _read(self, reading: _Reading) -> "Frames":
+    def _read(self, request: _Request) -> "Frames":
         died = ProcessDiedError(None)
         for _ in range(_ATTEMPTS):
-            if reading.given_up or self._ended:
+            if request.timed_out or self._ended:
                 break
             try:
                 process = self._live_process()
-                return process.call(read_fitted, reading.clip, self._num_frames, self._side)
+                return process.call(read_fitted, request.clip, self._num_frames, self._side)
             except ProcessDiedError as error:
                 died = error
                 self._drop()
@@ -304,21 +300,21 @@ class _Reader(threading.Thread):
                 raise
             except OSError as error:
                 self._drop()
-                raise _without_processes() from error
-            except BaseException:  # what comes through the pipe next may be this call's result
+                raise _cannot_start() from error
+            except BaseException:  # the result of this call may still be in the pipe
                 self._drop()
                 raise
         if not died.started:
-            raise _without_processes() from died
+            raise _cannot_start() from died
         if died.code in _KILLED:
             raise ClipError(
-                f"the process reading {reading.clip.path} was killed (out of memory?)",
+                f"the process reading {request.clip.path} was killed (out of memory?)",
                 "free some memory and run the same command again",
             )
-        raise ClipError(f"the video decoder crashed on {reading.clip.path}")
+        raise ClipError(f"the video decoder crashed on {request.clip.path}")
 
     def _live_process(self) -> WorkerProcess:
-        with self._changing:
+        with self._lock:
             if self._ended:
                 raise ProcessDiedError(None)
             if self._process is None:
@@ -326,44 +322,42 @@ class _Reader(threading.Thread):
             return self._process
 
     def _drop(self) -> None:
-        with self._changing:
+        with self._lock:
             process, self._process = self._process, None
         if process is not None:
             process.close()
 
 
-def read_fitted(clip: Clip, num_frames: int, canvas_side: int) -> "Frames":
-    """The sampled frames of a clip, fitted into the model's canvas, of which they fill one side.
-
-    What is left for the model's own fitting is to find that nothing is left to do.
+def read_fitted(clip: Clip, num_frames: int, image_size: int) -> "Frames":
+    """Sample the frames of a clip and scale them to fit the model's image, as `preprocess` would.
 
     Raises:
-        PandaError: As `sample_frames`; also for what a decoder should not, but may, come up with.
+        PandaError: As `sample_frames`; also for any other exception of a decoder.
     """
     from pandacli.video import fit_to_box, sample_frames
 
     try:
         frames = sample_frames(clip, num_frames)
-        return replace(frames, pixels=fit_to_box(frames.pixels, image_size=canvas_side))
+        return replace(frames, pixels=fit_to_box(frames.pixels, image_size=image_size))
     except PandaError:
         raise
     except Exception as error:
         raise ClipError(f"{clip.path} cannot be read: {type(error).__name__}: {error}") from error
 
 
-def _without_processes() -> DeviceError:
+def _cannot_start() -> DeviceError:
     return DeviceError(
         "the processes that read videos end as soon as they are started",
         "there may be too little memory, or a limit on processes (ulimit -u)",
     )
 
 
-def _patience(clip: Clip) -> float:
-    """Seconds after which a clip is taken for one that its decoder hangs on."""
+def _timeout(clip: Clip) -> float:
+    """Seconds after which the decoder is considered hung."""
     try:
-        return PATIENCE + clip.path.stat().st_size / _SLOWEST
-    except OSError:  # told by the one that reads it
-        return PATIENCE
+        return TIMEOUT + clip.path.stat().st_size / _BYTES_PER_SECOND
+    except OSError:  # the reader reports it
+        return TIMEOUT
 
 
 def _spare_cores() -> int:

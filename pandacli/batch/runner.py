@@ -1,15 +1,17 @@
-"""A run: the clips of an index one after the other, each with all its questions."""
+"""The runner: maps the clips of an index to results, writes each, and counts it.
+
+What differs between one machine and a Ray cluster is the map only: `LocalMap` here, or `RayMap`.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from threading import Event
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
-from pandacli.batch.clip_worker import ClipWorker, Done, Line, Settings, failures
-from pandacli.batch.counters import Counters, Outcome
+from pandacli.batch.clip_worker import ClipWorker, Result, Settings, failures
 from pandacli.batch.prefetch import FramePrefetcher
-from pandacli.batch.record_index import Group, Index
-from pandacli.batch.records import BadLine, Question
+from pandacli.batch.record_index import BadLine, Group, Index, Question
+from pandacli.batch.results import Counters, Line, Outcome
 from pandacli.batch.videos import VideoFolder
 from pandacli.errors import PandaError
 from pandacli.video.clip import Clip
@@ -18,128 +20,169 @@ if TYPE_CHECKING:
     from pandacli.inference import Panda
     from pandacli.video import Frames
 
+Say = Callable[[str], None]
+Load = Callable[[], "Panda"]
 
-class Answers(Protocol):
-    """Where lines go."""
+
+class ClipMap(Protocol):
+    """Answers the open questions of an index, clip by clip."""
+
+    @property
+    def in_flight(self) -> int:
+        """How many questions are being answered."""
+
+    def results(self, run: "Runner", load: Load, say: Say) -> Iterator[Result]:
+        """Yield each record with its line; count clips and the time of each stage.
+
+        Args:
+            run: Its `index` is answered, its `counters` are updated. Once it is `stopped`, no
+                further question is started, and the map ends when those in flight are done.
+            load: Loads the model into this process.
+            say: Called with a few words on what is waited for.
+        """
+
+
+class ResultWriter(Protocol):
+    """Where lines are written."""
 
     def write(self, line: Line) -> None:
-        """Write a line; once this returns, it is not lost when the process is killed."""
-        ...
+        """Write a line; a kill after the return does not lose it."""
 
 
 class Runner:
-    """Answers what is open in an index, on this machine.
+    """Answers the open questions of an index.
 
     Args:
-        index: What is to be answered.
-        settings: How it is asked.
-        videos: The folder of the videos.
-        answers: Where the answers go.
-        canvas_side: The side in pixels of the square that the model sees.
+        index: The open questions.
+        clips: How clips are mapped to results.
+        writer: Where the results go.
         fail_fast: Stop at the first failure.
 
     Attributes:
-        counters: How far it is.
-        stopped: Once set, no question is begun any more; those under way are answered.
-        failed_fast: Whether it was a failure that stopped it.
+        index: The open questions.
+        counters: The progress.
+        stopped: Once set, no further question is started; those in flight are finished.
+        failed_fast: Whether a failure stopped it.
     """
 
     def __init__(
-        self,
-        index: Index,
-        settings: Settings,
-        videos: VideoFolder,
-        answers: Answers,
-        *,
-        canvas_side: int,
-        fail_fast: bool = False,
+        self, index: Index, clips: ClipMap, writer: ResultWriter, *, fail_fast: bool = False
     ) -> None:
-        self._index, self._settings, self._videos = index, settings, videos
-        self._answers, self._side, self._fail_fast = answers, canvas_side, fail_fast
-        self._say: Callable[[str], None] = lambda _: None
-        self._panda: Panda | None = None
-        self._current: ClipWorker | None = None
+        self.index, self._clips, self._writer, self._fail_fast = index, clips, writer, fail_fast
         self.stopped = Event()
         self.failed_fast = False
         self.counters = Counters(records=index.total, earlier=index.earlier, clips=index.clips)
 
     @property
     def in_flight(self) -> int:
-        """How many questions are being answered at this moment."""
-        return self._current.in_flight if self._current else 0
+        """How many questions are being answered."""
+        return self._clips.in_flight
 
-    def outcomes(
-        self, load: "Callable[[], Panda]", say: Callable[[str], None] = lambda _: None
-    ) -> Iterator[Outcome]:
-        """What becomes of each record, once it is on the disk.
+    def outcomes(self, load: Load, say: Say = lambda _: None) -> Iterator[Outcome]:
+        """The outcome of each record, once its line is written.
 
         Args:
-            load: Loads the model; called once, when frames are there to look at.
-            say: Told, in a few words, what is waited for.
+            load: Loads the model; called at most once, when the first frames are there, and not at
+                all where the workers of a cluster load it.
+            say: Called with a few words on what is waited for.
 
         Raises:
-            PandaError: The model cannot be loaded, or the answers cannot be written.
+            PandaError: The model cannot be loaded, or the results cannot be written.
         """
-        self._load, self._say = load, say
         say("starting")
-        yield from self._write(failures(self._index.bad_lines(), PandaError("")))
-        if self.stopped.is_set() or not self._index.clips:
-            return
-        with FramePrefetcher(self._settings.frames, self._side) as ahead:
-            for group, frames in self._waited(ahead.read(self._clips())):
-                yield from self._write(self._lines(group, frames))
-                if self.stopped.is_set():
-                    return
-                self.counters.clips_done += 1
+        yield from self._record(failures(self.index.bad_lines(), PandaError("")))
+        if self.index.clips and not self.stopped.is_set():
+            yield from self._record(self._clips.results(self, load, say))
 
-    def _clips(self) -> Iterator[tuple[Group, Clip | PandaError]]:
-        for group in self._index.groups():
-            yield group, find_clip(group, self._videos, self._settings)
-
-    def _waited(
-        self, read: "Iterable[tuple[Group, Frames | PandaError]]"
-    ) -> "Iterator[tuple[Group, Frames | PandaError]]":
-        """The same, with the time that was spent waiting counted."""
-        reading = iter(read)
-        while True:
-            self._say("reading frames")
+    def _record(self, results: Iterator[Result]) -> Iterator[Outcome]:
+        for question, line in results:
             started = perf_counter()
-            following = next(reading, None)
-            self.counters.spend("frames", perf_counter() - started)
-            if following is None:
-                return
-            yield following
-
-    def _lines(self, group: Group, frames: "Frames | PandaError") -> Iterator[Done]:
-        if isinstance(frames, PandaError):
-            yield from failures(group, frames)
-            return
-        if self._panda is None:
-            started = perf_counter()
-            self._panda = self._load()
-            self.counters.spend("load", perf_counter() - started)
-        self._say("answering")
-        self._current = ClipWorker(self._panda, self._settings, group, self.stopped)
-        try:
-            yield from self._current.lines(frames)
-        finally:
-            for stage, seconds in self._current.seconds.items():
-                self.counters.spend(stage, seconds)
-            self._current = None
-
-    def _write(self, done: Iterable[Done]) -> Iterator[Outcome]:
-        for question, line in done:
-            yield record_outcome(question, line, self._answers, self.counters)
-            if self._fail_fast and "error" in line:
+            self._writer.write(line)
+            self.counters.spend("writing", perf_counter() - started)
+            error = line.get("error")
+            if error is None:
+                self.counters.answered += 1
+                self.counters.tokens += line["tokens"]
+            else:
+                self.counters.failed += 1
+            record = question.record if isinstance(question, Question) else None
+            yield Outcome(
+                line=question.line if isinstance(question, BadLine) else question.record.line,
+                video=record.video if record else "",
+                question=record.question if record else "",
+                answer=None if error else line["answer"],
+                error=error["message"] if error else None,
+                written=line,
+            )
+            if self._fail_fast and error:
                 self.failed_fast = True
                 self.stopped.set()
                 return
 
 
+class LocalMap:
+    """Answers clips one after another in this process; others prefetch their frames.
+
+    Args:
+        settings: How the questions are answered.
+        videos: The folder of the videos.
+        image_size: Side in pixels of the square image that the model takes.
+    """
+
+    def __init__(self, settings: Settings, videos: VideoFolder, image_size: int) -> None:
+        self._settings, self._videos, self._image_size = settings, videos, image_size
+        self._panda: Panda | None = None
+        self._current: ClipWorker | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """How many questions are being answered."""
+        return self._current.in_flight if self._current else 0
+
+    def results(self, run: Runner, load: Load, say: Say) -> Iterator[Result]:
+        """As `ClipMap.results`."""
+        clips = (
+            (group, find_clip(group, self._videos, self._settings)) for group in run.index.groups()
+        )
+        with FramePrefetcher(self._settings.frames, self._image_size) as prefetcher:
+            prefetched = prefetcher.read(clips)
+            while True:
+                say("reading frames")
+                started = perf_counter()
+                clip = next(prefetched, None)
+                run.counters.spend("frames", perf_counter() - started)
+                if clip is None:
+                    return
+                group, frames = clip
+                if isinstance(frames, PandaError):
+                    yield from failures(group, frames)
+                else:
+                    yield from self._answer(group, frames, run, load, say)
+                if run.stopped.is_set():
+                    return
+                run.counters.clips_done += 1
+
+    def _answer(
+        self, group: Group, frames: "Frames", run: Runner, load: Load, say: Say
+    ) -> Iterator[Result]:
+        if self._panda is None:
+            started = perf_counter()
+            self._panda = load()
+            run.counters.spend("load", perf_counter() - started)
+        say("answering")
+        self._current = ClipWorker(self._panda, self._settings, group, run.stopped)
+        try:
+            yield from self._current.results(frames)
+        finally:
+            for stage, seconds in self._current.seconds.items():
+                run.counters.spend(stage, seconds)
+            self._current = None
+
+
 def find_clip(
     group: Iterable[Question | BadLine], videos: VideoFolder, settings: Settings
 ) -> Clip | PandaError:
-    """The clip that a group asks about, or why there is none."""
+    """The clip that a group of questions is about, or the reason why there is none."""
     error: PandaError = PandaError("it has no questions any more")
     for question in group:
         if isinstance(question, BadLine):
@@ -153,30 +196,3 @@ def find_clip(
         except PandaError as wrong:
             return wrong
     return error
-
-
-def record_outcome(
-    question: Question | BadLine, line: Line, answers: Answers, counters: Counters
-) -> Outcome:
-    """Write what has become of a record, and count it.
-
-    Raises:
-        PandaError: It cannot be written.
-    """
-    started = perf_counter()
-    answers.write(line)
-    counters.spend("writing", perf_counter() - started)
-    if "error" in line:
-        counters.failed += 1
-    else:
-        counters.answered += 1
-        counters.tokens += line["tokens"]
-    asked = question.record if isinstance(question, Question) else None
-    return Outcome(
-        line=question.line if isinstance(question, BadLine) else question.record.line,
-        video=asked.video if asked else "",
-        question=asked.question if asked else "",
-        answer=None if "error" in line else line["answer"],
-        error=line["error"]["message"] if "error" in line else None,
-        written=line,
-    )

@@ -236,5 +236,5 @@ def _close(opened: "Batch", display: "BatchDisplay") -> None:
 
 
 def _print_resume_command(opened: "Batch", display: "BatchDisplay") -> None:
-    if opened.journal:
+    if opened.results_path:
         display.resume_hint(["panda", *sys.argv[1:]])

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 
-from pandacli.batch.counters import Counters, Outcome
+from pandacli.batch.results import Counters, Outcome
 from pandacli.video.clip import format_time
 
 STOPPING = "finishing the answers in flight; Ctrl-C again stops at once"

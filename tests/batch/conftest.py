@@ -14,9 +14,9 @@ import pytest
 from pandacli import Panda
 from pandacli.batch import runner
 from pandacli.batch.clip_worker import Settings
-from pandacli.batch.counters import Counters, Outcome
 from pandacli.batch.job import Batch, Job
 from pandacli.batch.prefetch import read_fitted
+from pandacli.batch.results import Counters, Outcome
 from pandacli.errors import PandaError
 from pandacli.video import Clip, Frames
 
@@ -140,8 +140,8 @@ def batch(
             planned = opened.plan()
             outcomes = deque(planned.outcomes(load), maxlen=keep)
             opened.finish(print)
-        assert opened.journal
-        return Ran(list(outcomes), planned.counters, loads, opened.journal)
+        assert opened.results_path
+        return Ran(list(outcomes), planned.counters, loads, opened.results_path)
 
     return answered
 

@@ -46,7 +46,7 @@ def lines(panda: Panda, frames: Frames) -> Callable[..., dict[int, dict[str, Any
     def answered(group: Any, **settings: Any) -> dict[int, dict[str, Any]]:
         how = Settings(**{"model": "random", "max_tokens": 6} | settings)
         asked = ClipWorker(panda, how, group)
-        done = [(question.digest, line) for question, line in asked.lines(frames)]
+        done = [(question.digest, line) for question, line in asked.results(frames)]
         assert len(dict(done)) == len(done)
         return dict(done)
 
@@ -119,7 +119,7 @@ def test_the_same_question_is_not_asked_again_later(lines, asks) -> None:
 def test_however_often_a_question_is_repeated_few_records_are_held(
     panda, frames, asks, monkeypatch
 ) -> None:
-    monkeypatch.setattr(clip_worker, "_REPEATS", 5)
+    monkeypatch.setattr(clip_worker, "_MAX_REPEATS", 5)
     drawn = 0
 
     class Group:
@@ -132,7 +132,7 @@ def test_however_often_a_question_is_repeated_few_records_are_held(
 
     done = []
     asked = ClipWorker(panda, Settings("random", max_tokens=6), Group())
-    for question, _ in asked.lines(frames):
+    for question, _ in asked.results(frames):
         done.append(question.digest)
         assert drawn - len(done) < 7
     assert sorted(done) == list(range(1, 41))
@@ -182,7 +182,7 @@ def test_once_stopped_those_in_flight_are_answered_and_no_more(panda, frames, as
     settings = Settings("random", max_tokens=6, batch_size=2)
     asked = ClipWorker(panda, settings, records(*QUESTIONS[:4]), stopped)
     done = []
-    for question, _ in asked.lines(frames):
+    for question, _ in asked.results(frames):
         assert asked.in_flight == 2 - len(done), "that of this line still is"
         done.append(question.digest)
         stopped.set()
@@ -194,5 +194,5 @@ def test_nothing_is_asked_where_it_was_stopped_before(panda, frames, asks) -> No
     stopped = Event()
     stopped.set()
     asked = ClipWorker(panda, Settings("random"), records("Why?"), stopped)
-    assert list(asked.lines(frames)) == []
+    assert list(asked.results(frames)) == []
     assert asks == []

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pandacli.batch.output import refuse_same
-from pandacli.batch.results_stream import ResultsStream
+from pandacli.batch.results_file import ResultsStream
 from pandacli.errors import ClipError, UsageError
 from tests.batch.results_files import answer, written
 
@@ -37,8 +37,7 @@ def test_another_file_is_no_problem(path: Path, tmp_path: Path) -> None:
 
 def test_a_stream_has_the_same_lines(path: Path) -> None:
     stream = io.BytesIO()
-    with ResultsStream(stream) as answers:
-        answers.write(answer(1))
+    ResultsStream(stream).write(answer(1))
     assert stream.getvalue() == written(path, answer(1))
 
 

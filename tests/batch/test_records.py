@@ -5,7 +5,7 @@ import pickle
 from typing import Any
 
 from pandacli.batch.records import Record, RecordError
-from pandacli.batch.result_lines import answer_line, as_text, error_line
+from pandacli.batch.results import answer_line, error_line
 
 DIGEST = "0123456789abcdef"
 
@@ -78,7 +78,7 @@ def test_one_of_two_questions_is_told_with_its_part() -> None:
 
 
 def test_a_line_is_one_line_of_ascii() -> None:
-    text = as_text(answered(record(mine="é\n\u2028\ud800")))
+    text = json.dumps(answered(record(mine="é\n\u2028\ud800")))
     assert text.isascii()
     assert "\n" not in text
     assert json.loads(text)["mine"] == "é\n\u2028\ud800"

@@ -103,7 +103,7 @@ def test_a_rewrite_that_fails_leaves_the_old_file(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(results_file, "settle", full)
+    monkeypatch.setattr(results_file, "replace_durably", full)
     with pytest.raises(ClipError, match=r"the disk of .* is full"):
         done(path)
     assert path.read_bytes() == before
@@ -183,7 +183,7 @@ def test_all_is_on_the_disk_when_asked_for(path: Path, synced: list[float]) -> N
 def test_the_last_of_many_lines_does_not_wait_for_the_next(
     path: Path, synced: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log, "EVERY", 0.01)
+    monkeypatch.setattr(log, "SYNC_INTERVAL", 0.01)
     with ResultsFile(path) as answers:
         answers.write(answer(1))
         answers.write(answer(2))

@@ -6,6 +6,7 @@ import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from io import FileIO
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,7 +18,7 @@ from pandacli import checkpoints
 from pandacli.batch import results_file
 from pandacli.batch.clip_worker import Settings
 from pandacli.batch.job import Batch, Job
-from pandacli.batch.log import encoded
+from pandacli.batch.log import encode_line
 from pandacli.batch.records import Record, digest_text, record_hash
 from pandacli.errors import ClipError, UsageError
 from pandacli.inference.planning import loader as preparing
@@ -261,7 +262,7 @@ def test_a_clip_or_a_file_of_others_is_never_replaced(batch, clips, tmp_path, sh
     elif way == "foreign table":
         output.write_text("video,question,notes\na,b,c\n")
     before = output.read_bytes()
-    with pytest.raises(UsageError, match=r"not an earlier output|no answers file"):
+    with pytest.raises(UsageError, match=r"not an earlier output|not a results file"):
         batch([ask(1, str(clip))], output_format=shape, output=str(output))
     assert output.read_bytes() == before
     assert not list(tmp_path.glob("*.answers.*"))
@@ -341,12 +342,12 @@ def test_a_second_run_on_the_same_answers_is_refused(batch, tmp_path, checkpoint
 def test_answers_that_can_no_longer_be_written_end_the_run(batch, monkeypatch) -> None:
     append, written = results_file._append, []
 
-    def fill(descriptor: int, data: bytes) -> None:
+    def fill(file: FileIO, data: bytes) -> None:
         if len(written) == 2:
-            append(descriptor, data[:20])
+            append(file, data[:20])
             raise OSError(errno.ENOSPC, "No space left on device")
         written.append(data)
-        append(descriptor, data)
+        append(file, data)
 
     records = [ask(n, question=f"Why {n}?") for n in range(4)]
     with monkeypatch.context() as patch:
@@ -431,7 +432,7 @@ def test_answers_whose_digests_do_not_say_what_ran_are_asked_again_and_kept(
 ) -> None:
     """As versions wrote them that put the names given, and no engine, into digests."""
     first = batch(RECORDS)
-    settings = Settings(str(checkpoint), max_tokens=6).decisive()
+    settings = Settings(str(checkpoint), max_tokens=6).digest_fields()
     del settings["engine"]
     settings["weights"] = checkpoints.model_digest(checkpoints.resolve(str(checkpoint)))
     digest_of = record_hash(settings)
@@ -444,7 +445,7 @@ def test_answers_whose_digests_do_not_say_what_ran_are_asked_again_and_kept(
         }
         for line, record in zip(first.lines, RECORDS, strict=True)
     ]
-    first.path.write_bytes(b"".join(map(encoded, old)))
+    first.path.write_bytes(b"".join(map(encode_line, old)))
     ran = batch(RECORDS)
     assert ran.counters.earlier == 0
     assert ran.lines[: len(old)] == old

@@ -123,7 +123,7 @@ FOREIGN = {
 @pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
 def test_files_of_others_are_refused_and_left(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    with pytest.raises(UsageError, match="is no answers file of panda"):
+    with pytest.raises(UsageError, match="is not a results file of panda"):
         done(path)
     assert path.read_bytes() == content
     assert list(path.parent.iterdir()) == [path]
@@ -137,7 +137,7 @@ def test_files_of_others_are_refused_and_left(path: Path, content: bytes) -> Non
 def test_what_others_have_added_is_left(path: Path, content: bytes) -> None:
     mixed = written(path, answer(1)) + content
     path.write_bytes(mixed)
-    with pytest.raises(UsageError, match="is no answers file of panda") as caught:
+    with pytest.raises(UsageError, match="is not a results file of panda") as caught:
         done(path)
     assert "its line 2 is not one of panda's" in str(caught.value.hint)
     assert path.read_bytes() == mixed

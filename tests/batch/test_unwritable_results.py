@@ -6,6 +6,7 @@ import resource
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from io import FileIO
 from pathlib import Path
 from random import Random
 
@@ -163,37 +164,30 @@ def test_an_interrupted_write_is_taken_back(path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.ENOSPC])
-def test_a_file_that_cannot_be_opened_again_is_closed_once(
+def test_closes_a_rewritten_file_that_cannot_be_reopened(
     path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """A number that is closed twice may meanwhile be that of a file of another thread."""
     random = Random(number)
     lines = [random.choice((answer, failure))(digest) for digest in range(random.randint(5, 30))]
     written(path, *lines, failure(99))  # so that it is rewritten, and opened again
-    opened: list[int] = []
-    closed: list[int] = []
-    really_open, really_close = results_file._opened, os.close
+    opened: list[FileIO] = []
+    open_append = results_file._open_append
 
-    def open_once(file: Path) -> int:
+    def open_once(file: Path) -> FileIO:
         if opened:
             raise OSError(number, os.strerror(number))
-        opened.append(really_open(file))
+        opened.append(open_append(file))
         return opened[0]
 
-    def close(descriptor: int) -> None:
-        closed.append(descriptor)
-        really_close(descriptor)
-
-    monkeypatch.setattr(results_file, "_opened", open_once)
-    monkeypatch.setattr(os, "close", close)
+    monkeypatch.setattr(results_file, "_open_append", open_once)
     with pytest.raises(ClipError, match=r"cannot write|is full"):
         done(path)
-    assert closed.count(opened[0]) == 1
+    assert opened[0].closed
 
 
 @pytest.fixture
 def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results_file, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(results_file, "CHECK_INTERVAL", 0.0)
 
 
 def change_and_write(path: Path, change: Callable[[], object]) -> None:

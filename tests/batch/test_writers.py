@@ -12,7 +12,7 @@ import pytest
 from pandacli.batch.formats import FORMATS, OUTPUT_FORMATS, check_output, write_results
 from pandacli.batch.readers.questions import Questions, read_questions
 from pandacli.batch.records import BadLine, Record, digest_text, record_hash
-from pandacli.batch.result_lines import BAD_RECORD, answer_line, error_line
+from pandacli.batch.results import BAD_RECORD, answer_line, error_line
 from pandacli.errors import UsageError
 
 OURS = [

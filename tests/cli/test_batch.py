@@ -215,7 +215,11 @@ REFUSED = {
         2,
         "clip.mp4 already exists and is not an earlier output in the format csv",
     ),
-    "a file of others": (["q.jsonl", "-o", "clip.mp4"], 2, "clip.mp4 is no answers file of panda"),
+    "a file of others": (
+        ["q.jsonl", "-o", "clip.mp4"],
+        2,
+        "clip.mp4 is not a results file of panda",
+    ),
 }
 
 

@@ -2,7 +2,7 @@
 
 import re
 
-from pandacli.batch.counters import Outcome
+from pandacli.batch.results import Outcome
 
 
 def answer(question="What happens?", said="A circle moves.", line=1):

@@ -6,7 +6,6 @@ https://platform.openai.com/docs/api-reference/batch/request-output
 from typing import Any, BinaryIO, TextIO
 
 from pandacli.batch.records import Record
-from pandacli.batch.result_lines import as_text
 from pandacli.batch.writers import Line, Results, record_id
 from pandacli.batch.writers.benchmarks import has_keys
 
@@ -19,7 +18,7 @@ def is_responses(file: BinaryIO) -> bool:
 def write_responses(results: Results, out: TextIO) -> None:
     """Write a response a line, or an error."""
     for record, line in results:
-        out.write(as_text(_response(record, line)) + "\n")
+        out.write(json.dumps(_response(record, line)) + "\n")
 
 
 def _response(record: Record | None, line: Line) -> dict[str, Any]:

@@ -1,0 +1,474 @@
+"""A batch on Ray: a pool of actors, each with a model, over the clips of an index.
+
+It uses Ray's public core interface: actors, `ray.wait`, `ray.kill`. Ray Data would hold the whole
+data set, and has no way to stop questions that are not started yet or to bound retries.
+"""
+
+import logging
+import os
+import shutil
+import socket
+import tempfile
+import warnings
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from threading import Event, Lock
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from pandacli import checkpoints
+from pandacli.batch.clip_worker import ClipWorker, Result, Settings, failures
+from pandacli.batch.prefetch import FramePrefetcher
+from pandacli.batch.record_index import BadLine, Index, Question
+from pandacli.batch.results import Line
+from pandacli.batch.runner import Load, Runner, Say, find_clip
+from pandacli.batch.videos import VideoFolder
+from pandacli.errors import DeviceError, ModelError, PandaError, UsageError
+
+if TYPE_CHECKING:
+    from pandacli.inference import Panda
+
+DEFAULT_PORT = 6379
+ATTEMPTS = 3
+"""How many workers may die on a chunk of questions before it fails."""
+
+CHUNK = 256
+"""The most questions in a chunk, so that several workers can share a clip with many."""
+
+_QUEUED = 2  # chunks at a worker: one is answered while the frames of the next are read
+_POLL = 0.2  # seconds
+_CONNECT_TIMEOUT = 5.0  # seconds
+_OBJECT_STORE = 256 * 2**20  # bytes; only questions and answers go through it
+_ENVIRONMENT = {  # read when Ray is imported, and by the processes it starts
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # workers run in this environment
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # or Ray warns that it hides the GPUs
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # or its C++ part writes to stderr
+    "RAY_worker_niceness": "0",
+}
+
+
+Answered = tuple[list[tuple[int, Line]], dict[str, float]]
+"""Lines with the positions of their questions in a chunk, and the time of each stage."""
+
+
+@dataclass(eq=False)
+class Chunk:
+    """Questions about one clip for one worker.
+
+    Attributes:
+        clip: The number of the clip, from 0.
+        parts: How many chunks the clip's questions make.
+        questions: The questions.
+        attempts: How many workers died while they answered it.
+    """
+
+    clip: int
+    parts: int
+    questions: list[Question | BadLine]
+    attempts: int = 0
+
+
+def chunks(index: Index, size: int = CHUNK) -> Iterator[Chunk]:
+    """The open questions of an index in its order, read as they are asked for."""
+    for clip, group in enumerate(index.groups()):
+        questions, parts = iter(group), -(-len(group) // size)
+        for _ in range(parts):
+            yield Chunk(clip, parts, list(islice(questions, size)))
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The workers of a run, and the resources of each.
+
+    Attributes:
+        workers: How many.
+        device: "cpu" or "cuda".
+        cpus: Ray CPUs of each.
+        gpus: GPUs of each.
+        threads: CPU threads of each.
+    """
+
+    workers: int
+    device: str
+    cpus: int
+    gpus: int
+    threads: int
+
+
+def place(nodes: list[dict[str, Any]], device: str, workers: int | None) -> Placement:
+    """Choose how many workers to start, and on what.
+
+    Args:
+        nodes: The machines of the cluster, as `ray.nodes()` describes them.
+        device: "auto", "cpu" or "cuda".
+        workers: How many; None for one a GPU, or one a machine where there are none.
+
+    Raises:
+        UsageError: The device is one GPU by number, or unknown.
+        DeviceError: There are too few GPUs.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--device {device} does not go with Ray", "use auto, cpu or cuda")
+    resources = [node["Resources"] for node in nodes if node["Alive"]]
+    cpus = [int(has.get("CPU", 0)) for has in resources]
+    gpus = sum(int(has.get("GPU", 0)) for has in resources)
+    if device == "cpu" or (device == "auto" and not gpus):
+        count = workers or sum(has > 0 for has in cpus) or 1
+        # the most CPUs for each with which all workers fit; 0 where there are more than CPUs
+        fitting = (n for n in range(max(cpus, default=0), 0, -1) if _fit(cpus, n) >= count)
+        each = next(fitting, 0)
+        return Placement(count, "cpu", each, 0, max(1, each))
+    if not gpus:
+        raise DeviceError("no CUDA device found: the Ray cluster has no GPU", "use --device cpu")
+    if workers and workers > gpus:
+        raise DeviceError(
+            f"there are fewer GPUs ({gpus}) than workers ({workers}), which take one each",
+            f"use --workers {gpus}",
+        )
+    return Placement(workers or gpus, "cuda", 0, 1, max(1, sum(cpus) // gpus))
+
+
+def _fit(cpus: list[int], each: int) -> int:
+    return sum(has // each for has in cpus)
+
+
+class RayWorker:
+    """An actor with a model. Ray calls it from several threads at a time.
+
+    Args:
+        settings: How questions are answered; a model folder must be absolute.
+        model: The name of the model in the results.
+        weights: The digest of its weights, which must be the same on every machine.
+        videos: The folder of the videos.
+        image_size: Side in pixels of the square image that the model takes.
+        threads: CPU threads to compute with.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        model: str,
+        weights: str | None,
+        videos: Path,
+        image_size: int,
+        threads: int,
+    ) -> None:
+        self._settings, self._videos = settings, VideoFolder(videos)
+        self._prefetcher = FramePrefetcher(settings.frames, image_size, workers=1)
+        self._reading, self._answering, self._stopped = Lock(), Lock(), Event()
+        self._error: PandaError | None = None
+        started = perf_counter()
+        try:
+            self._panda = _load(settings, model, weights, threads)
+        except PandaError as error:
+            self._error = error
+        self._free_since = perf_counter()
+        self._load_seconds = self._free_since - started
+
+    def ready(self) -> str | PandaError:
+        """The quantisation and backend of the loaded model, or why it is not loaded."""
+        return self._error or f"{self._panda.quant} by {self._panda.engine}"
+
+    def answer(self, questions: list[Question | BadLine]) -> Answered | PandaError:
+        """Answer a chunk; an error means that this worker cannot answer any."""
+        called = perf_counter()
+        try:
+            with self._reading:
+                clip = find_clip(questions, self._videos, self._settings)
+                ((_, frames),) = self._prefetcher.read([(None, clip)])
+        except PandaError as error:  # no process can be started to read frames
+            return error
+        with self._answering:
+            if self._stopped.is_set():
+                return [], {}
+            waited = perf_counter() - max(called, self._free_since)
+            seconds = {"load": self._load_seconds, "frames": waited}
+            self._load_seconds = 0.0
+            if isinstance(frames, PandaError):
+                return _numbered(questions, failures(questions, frames)), seconds
+            worker = ClipWorker(self._panda, self._settings, questions, self._stopped)
+            lines = _numbered(questions, worker.results(frames))
+            self._free_since = perf_counter()
+        return lines, seconds | worker.seconds
+
+    def stop(self) -> None:
+        """Start no further question."""
+        self._stopped.set()
+
+
+def _numbered(
+    questions: list[Question | BadLine], results: Iterable[Result]
+) -> list[tuple[int, Line]]:
+    """Lines with the positions of their questions, which are not sent back."""
+    positions = {id(question): position for position, question in enumerate(questions)}
+    return [(positions[id(question)], line) for question, line in results]
+
+
+def _load(settings: Settings, model: str, weights: str | None, threads: int) -> "Panda":
+    """Load the model; raises a PandaError if it cannot, or if its weights are others."""
+    import torch
+
+    from pandacli import Panda
+
+    if weights not in (None, checkpoints.model_digest(checkpoints.resolve(settings.model))):
+        raise ModelError(f"{model} on a worker has other weights than here")
+    torch.set_num_threads(threads)
+    panda = Panda.load(
+        settings.model, device=settings.device, quant=settings.quant, engine=settings.engine
+    )
+    panda.name = model
+    return panda
+
+
+class RayMap:
+    """Answers clips on a pool of actors; one that dies is replaced, and its chunks are retried.
+
+    Args:
+        settings: How the questions are answered.
+        model: The model.
+        weights: The digest of its weights.
+        videos: The folder of the videos, which all machines must have.
+        image_size: Side in pixels of the square image that the model takes.
+        address: The cluster: "auto", a host, or host:port; None starts Ray on this machine.
+        workers: How many workers; None for one a GPU, or one a machine.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        model: checkpoints.ResolvedModel,
+        weights: str | None,
+        videos: VideoFolder,
+        image_size: int,
+        address: str | None,
+        workers: int | None,
+    ) -> None:
+        where = str(model.folder.absolute()) if model.kind == "folder" else settings.model
+        self._settings = replace(settings, model=where)
+        self._shared = model.name, weights, videos.folder.absolute(), image_size
+        self._address, self._count = address, workers
+        self._queues: dict[Any, deque[Chunk]] = {}  # of each actor, the oldest chunk first
+        self._calls: dict[Any, tuple[Any, Chunk | None]] = {}  # no chunk: a call of `ready`
+        self._ready: set[Any] = set()
+        self._new_worker: Callable[[], Any]
+        self._failed_starts = 0
+        self._ran = ""
+
+    @property
+    def in_flight(self) -> int:
+        """How many questions the workers have."""
+        return sum(len(chunk.questions) for _, chunk in list(self._calls.values()) if chunk)
+
+    def results(self, run: Runner, _: Load, say: Say) -> Iterator[Result]:
+        """As `ClipMap.results`; the seconds are those of all workers together."""
+        say(f"joining Ray at {self._address}" if self._address else "starting Ray")
+        with connect(self._address) as ray:
+            placement = place(ray.nodes(), self._settings.device, self._count)
+            rest = chunks(run.index)
+            first = list(islice(rest, placement.workers))  # no more workers than chunks
+            self._start_workers(ray, placement, len(first))
+            say(f"loading {self._settings.model} on {len(first)} workers")
+            parts_done: Counter[int] = Counter()
+            try:
+                for chunk, (lines, seconds) in self._map(ray, chain(first, rest), run.stopped):
+                    say("answering")
+                    for stage, spent in seconds.items():
+                        run.counters.spend(stage, spent)
+                    yield from ((chunk.questions[at], line) for at, line in lines)
+                    parts_done[chunk.clip] += len(lines) == len(chunk.questions)
+                    if parts_done[chunk.clip] == chunk.parts:
+                        del parts_done[chunk.clip]
+                        run.counters.clips_done += 1
+            finally:
+                for worker in self._queues:
+                    ray.kill(worker)
+                self._queues.clear()
+                self._calls.clear()
+
+    def _start_workers(self, ray: Any, placement: Placement, count: int) -> None:
+        settings = replace(self._settings, device=placement.device)
+        actor = ray.remote(RayWorker).options(
+            num_cpus=placement.cpus, num_gpus=placement.gpus, max_concurrency=_QUEUED + 1
+        )
+        self._new_worker = partial(actor.remote, settings, *self._shared, placement.threads)
+        for _ in range(count):
+            self._start_worker()
+
+    def _start_worker(self) -> None:
+        worker = self._new_worker()
+        self._queues[worker] = deque()
+        self._calls[worker.ready.remote()] = worker, None
+
+    def _map(
+        self, ray: Any, waiting: Iterator[Chunk], stopped: Event
+    ) -> Iterator[tuple[Chunk, Answered]]:
+        """Yield each chunk with its result as it completes.
+
+        Raises:
+            PandaError: A worker cannot answer any chunk, or workers die before they are ready.
+        """
+        retries: deque[Chunk] = deque()
+        stopping = False
+        while True:
+            if stopped.is_set() and not stopping:
+                stopping = True
+                for worker in self._queues:
+                    worker.stop.remote()
+            if not stopping:
+                self._submit(retries, waiting)
+            if not self.in_flight and (stopping or (self._ready and not retries)):
+                return
+            for call in ray.wait(list(self._calls), timeout=_POLL)[0]:
+                if call not in self._calls:  # its worker is known to be dead
+                    continue
+                worker, chunk = self._calls.pop(call)
+                try:
+                    result = ray.get(call)
+                except ray.exceptions.RayActorError:
+                    for lost in self._replace(worker):
+                        if lost.attempts < ATTEMPTS:
+                            retries.append(lost)
+                        else:
+                            yield lost, _give_up(lost)
+                    continue
+                if isinstance(result, PandaError):
+                    raise result
+                if chunk is not None:
+                    self._queues[worker].remove(chunk)
+                    yield chunk, result
+                else:
+                    self._refuse_mixture(result)
+                    self._failed_starts = 0
+                    self._ready.add(worker)
+
+    def _submit(self, retries: deque[Chunk], waiting: Iterator[Chunk]) -> None:
+        for depth in range(_QUEUED):  # one to each worker before a second to any
+            for worker in self._ready:
+                queue = self._queues[worker]
+                if len(queue) > depth:
+                    continue
+                chunk = retries.popleft() if retries else next(waiting, None)
+                if chunk is None:
+                    return
+                queue.append(chunk)
+                self._calls[worker.answer.remote(chunk.questions)] = worker, chunk
+
+    def _replace(self, dead: Any) -> deque[Chunk]:
+        """Start a worker in place of a dead one; return the chunks that it had."""
+        lost = self._queues.pop(dead)
+        self._ready.discard(dead)
+        self._calls = {call: entry for call, entry in self._calls.items() if entry[0] is not dead}
+        if lost:
+            lost[0].attempts += 1  # the oldest was being answered
+        else:
+            self._failed_starts += 1
+            if self._failed_starts >= ATTEMPTS * (1 + len(self._queues)):
+                raise DeviceError(
+                    "the Ray workers end before the model is loaded",
+                    "panda must be installed on all machines, with memory for the model on each",
+                )
+        self._start_worker()
+        return lost
+
+    def _refuse_mixture(self, ran: str) -> None:
+        """Refuse workers that run the model in different ways, which no digest would show."""
+        self._ran = self._ran or ran
+        if ran != self._ran:
+            raise UsageError(
+                f"workers run the model in different ways: {self._ran}, and {ran}",
+                "give the same --quant to all, or leave machines out with --device or --workers",
+            )
+
+
+def _give_up(chunk: Chunk) -> Answered:
+    error = DeviceError(
+        f"{ATTEMPTS} workers ended while they answered it",
+        "there may be too little memory: use fewer --workers, or a --batch-size",
+    )
+    return _numbered(chunk.questions, failures(chunk.questions, error)), {}
+
+
+@contextmanager
+def connect(address: str | None) -> Iterator[Any]:
+    """The `ray` module, connected to a cluster until the context ends.
+
+    Args:
+        address: "auto", a host, or host:port; None starts a cluster on this machine, which ends
+            with the context. A cluster that this process is connected to is used as it is.
+
+    Raises:
+        UsageError: Ray is not installed.
+        DeviceError: There is no such cluster, or Ray cannot be started.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray
+    except ImportError as error:
+        raise UsageError(
+            "--engine ray needs Ray, which is not installed",
+            "install it with: pip install 'pandacli[ray]'",
+        ) from error
+    warnings.filterwarnings("ignore", module=r"ray\.")
+    if ray.is_initialized():
+        yield ray
+        return
+    how: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    folder = None
+    if address is None:
+        # in /tmp, because the paths of sockets must be short
+        folder = tempfile.mkdtemp(prefix="panda-", dir="/tmp" if Path("/tmp").is_dir() else None)
+        how |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE}
+        how["_temp_dir"] = folder
+    try:
+        try:
+            with _quiet_stderr():
+                ray.init("local" if address is None else _reachable(address), **how)
+        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+            why = (str(error).strip() or type(error).__name__).splitlines()[0].strip().rstrip(".")
+            raise _cannot_connect(address, why) from error
+        yield ray
+    finally:
+        ray.shutdown()
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Drop what Ray's C++ part writes to stderr."""
+    stderr = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+def _reachable(address: str) -> str:
+    """The address with its port, once a connection has succeeded; Ray would try for minutes."""
+    if address == "auto":
+        return address
+    scheme, separator, place = address.rpartition("://")
+    host, _, port = place.partition(":")
+    if not port.isdigit():
+        port = str(DEFAULT_PORT)
+    with socket.create_connection((host, int(port)), _CONNECT_TIMEOUT):
+        return f"{scheme}{separator}{host}:{port}"
+
+
+def _cannot_connect(address: str | None, why: str) -> DeviceError:
+    if address is None:
+        return DeviceError(f"Ray cannot be started: {why}")
+    where = (
+        "no Ray cluster runs here" if address == "auto" else f"no Ray cluster at {address}: {why}"
+    )
+    return DeviceError(where, "start one with:", command="ray start --head")

@@ -1,0 +1,150 @@
+"""Results of records: their lines in the results file, what the display is told, the counters.
+
+A line holds the fields of its record, then the fields of the result.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pandacli.batch.records import Record
+
+Line = dict[str, Any]
+"""A line of a results file, as a JSON object."""
+
+RESULT_FIELDS = frozenset(
+    ("answer", "model", "finish_reason", "tokens", "seconds", "line", "error", "digest", "given")
+)
+"""Fields that always belong to the result. A record's own field of such a name moves into `given`,
+so that a reference answer is never mistaken for the model's."""
+
+BAD_RECORD = "record"
+"""The error kind of a line that is not a valid record."""
+
+
+def answer_line(
+    record: Record,
+    *,
+    answer: str,
+    model: str,
+    finish_reason: str,
+    tokens: int,
+    seconds: float,
+    digest: str,
+) -> Line:
+    """The line of an answered record.
+
+    Args:
+        record: The record.
+        answer: The answer.
+        model: The name of the model.
+        finish_reason: "stop" or "length".
+        tokens: Tokens of the answer.
+        seconds: Time from the start of the question to its last token.
+        digest: The digest of the record and the settings, as 16 hex digits.
+    """
+    result = {
+        "answer": answer,
+        "model": model,
+        "finish_reason": finish_reason,
+        "tokens": tokens,
+        "seconds": round(seconds, 3),
+        "digest": digest,
+    }
+    return _merge(record.fields, _resolved_fields(record) | result)
+
+
+def error_line(
+    line: int,
+    fields: Line | None,
+    kind: str,
+    message: str,
+    digest: str,
+    record: Record | None = None,
+) -> Line:
+    """The line of a failed record, or of a line that is not a record.
+
+    Args:
+        line: Its line number in the file of questions.
+        fields: Its fields there; None where they cannot be parsed.
+        kind: The kind of error; `BAD_RECORD` for a line that is not a record.
+        message: The error, in one line.
+        digest: As in `answer_line`.
+        record: The record, where the line is one.
+    """
+    result = {"line": line, "error": {"kind": kind, "message": message}, "digest": digest}
+    if record is None:
+        return _merge(fields or {}, result)
+    return _merge(record.fields, _resolved_fields(record) | result)
+
+
+def _resolved_fields(record: Record) -> Line:
+    """The part, video and question, where the record's fields have other names or values."""
+    resolved: Line = {"video": record.video, "question": record.question}
+    if record.parts > 1:
+        resolved = {"part": record.part} | resolved
+    return {name: value for name, value in resolved.items() if record.fields.get(name) != value}
+
+
+def _merge(fields: Line, result: Line) -> Line:
+    clashing = fields.keys() & (RESULT_FIELDS | result.keys())
+    if not clashing:
+        return fields | result
+    given = {name: value for name, value in fields.items() if name in clashing}
+    kept = {name: value for name, value in fields.items() if name not in clashing}
+    return kept | {"given": given} | result
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of one record, once its line is written.
+
+    Attributes:
+        line: The record's line number in its file, from 1.
+        video: The video as the record names it; "" for a line that is not a record.
+        question: The question; "" for a line that is not a record.
+        answer: The answer; None where it failed.
+        error: The error message; None where it was answered.
+        written: Its line in the results file.
+    """
+
+    line: int
+    video: str
+    question: str
+    answer: str | None
+    error: str | None
+    written: Line
+
+
+@dataclass
+class Counters:
+    """The progress of a run.
+
+    Attributes:
+        records: Records in the file, invalid lines included.
+        earlier: Records answered by earlier runs.
+        answered: Records answered in this run.
+        failed: Records failed in this run, invalid lines included.
+        clips: Clips with open questions at the start of this run.
+        clips_done: Clips finished in this run.
+        tokens: Tokens of this run's answers.
+        seconds: Time spent in each stage, by name, in order of execution. Frames are prefetched by
+            other processes, so "frames" is only the time spent waiting for them.
+    """
+
+    records: int = 0
+    earlier: int = 0
+    answered: int = 0
+    failed: int = 0
+    clips: int = 0
+    clips_done: int = 0
+    tokens: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def left(self) -> int:
+        """Records without a result."""
+        return self.records - self.earlier - self.answered - self.failed
+
+    def spend(self, stage: str, seconds: float) -> None:
+        """Add to the time of a stage."""
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
