@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import socket
+import sys
 import tempfile
 import warnings
 from collections import Counter, deque
@@ -17,9 +18,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from threading import Event, Lock
+from threading import Event, Lock, current_thread
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from pandacli import checkpoints
 from pandacli.batch.clip_worker import ClipWorker, Result, Settings, failures
@@ -48,7 +49,6 @@ _ENVIRONMENT = {  # read when Ray is imported, and by the processes it starts
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # workers run in this environment
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # or Ray warns that it hides the GPUs
-    "RAY_BACKEND_LOG_LEVEL": "fatal",  # or its C++ part writes to stderr
     "RAY_worker_niceness": "0",
 }
 
@@ -59,19 +59,12 @@ Answered = tuple[list[tuple[int, Line]], dict[str, float]]
 
 @dataclass(eq=False)
 class Chunk:
-    """Questions about one clip for one worker.
+    """Questions about one clip for one worker."""
 
-    Attributes:
-        clip: The number of the clip, from 0.
-        parts: How many chunks the clip's questions make.
-        questions: The questions.
-        attempts: How many workers died while they answered it.
-    """
-
-    clip: int
-    parts: int
+    clip: int  # its number, from 0
+    parts: int  # how many chunks the clip has
     questions: list[Question | BadLine]
-    attempts: int = 0
+    attempts: int = 0  # workers that died while they answered it
 
 
 def chunks(index: Index, size: int = CHUNK) -> Iterator[Chunk]:
@@ -84,30 +77,19 @@ def chunks(index: Index, size: int = CHUNK) -> Iterator[Chunk]:
 
 @dataclass(frozen=True)
 class Placement:
-    """The workers of a run, and the resources of each.
-
-    Attributes:
-        workers: How many.
-        device: "cpu" or "cuda".
-        cpus: Ray CPUs of each.
-        gpus: GPUs of each.
-        threads: CPU threads of each.
-    """
+    """The number of workers, and the resources of each."""
 
     workers: int
-    device: str
-    cpus: int
+    device: str  # "cpu" or "cuda"
+    cpus: int  # reserved with Ray
     gpus: int
     threads: int
 
 
 def place(nodes: list[dict[str, Any]], device: str, workers: int | None) -> Placement:
-    """Choose how many workers to start, and on what.
+    """Choose how many workers to start on the machines of `ray.nodes()`, and what each gets.
 
-    Args:
-        nodes: The machines of the cluster, as `ray.nodes()` describes them.
-        device: "auto", "cpu" or "cuda".
-        workers: How many; None for one a GPU, or one a machine where there are none.
+    By default it is one a GPU, or one a machine where there are no GPUs.
 
     Raises:
         UsageError: The device is one GPU by number, or unknown.
@@ -139,16 +121,7 @@ def _fit(cpus: list[int], each: int) -> int:
 
 
 class RayWorker:
-    """An actor with a model. Ray calls it from several threads at a time.
-
-    Args:
-        settings: How questions are answered; a model folder must be absolute.
-        model: The name of the model in the results.
-        weights: The digest of its weights, which must be the same on every machine.
-        videos: The folder of the videos.
-        image_size: Side in pixels of the square image that the model takes.
-        threads: CPU threads to compute with.
-    """
+    """An actor with a model, which must have the weights of the run. Ray calls it from threads."""
 
     def __init__(
         self,
@@ -229,14 +202,8 @@ def _load(settings: Settings, model: str, weights: str | None, threads: int) -> 
 class RayMap:
     """Answers clips on a pool of actors; one that dies is replaced, and its chunks are retried.
 
-    Args:
-        settings: How the questions are answered.
-        model: The model.
-        weights: The digest of its weights.
-        videos: The folder of the videos, which all machines must have.
-        image_size: Side in pixels of the square image that the model takes.
-        address: The cluster: "auto", a host, or host:port; None starts Ray on this machine.
-        workers: How many workers; None for one a GPU, or one a machine.
+    All machines must have the videos and the model. The arguments are as of `LocalMap`, `place` and
+    `connect`; `weights` is the digest of the model's weights.
     """
 
     def __init__(
@@ -265,14 +232,21 @@ class RayMap:
         """How many questions the workers have."""
         return sum(len(chunk.questions) for _, chunk in list(self._calls.values()) if chunk)
 
-    def results(self, run: Runner, _: Load, say: Say) -> Iterator[Result]:
+    def results(self, run: Runner, load: Load, say: Say) -> Iterator[Result]:
         """As `ClipMap.results`; the seconds are those of all workers together."""
+        del load  # the workers load the model
         say(f"joining Ray at {self._address}" if self._address else "starting Ray")
         with connect(self._address) as ray:
             placement = place(ray.nodes(), self._settings.device, self._count)
             rest = chunks(run.index)
             first = list(islice(rest, placement.workers))  # no more workers than chunks
-            self._start_workers(ray, placement, len(first))
+            actor = ray.remote(RayWorker).options(
+                num_cpus=placement.cpus, num_gpus=placement.gpus, max_concurrency=_QUEUED + 1
+            )
+            settings = replace(self._settings, device=placement.device)
+            self._new_worker = partial(actor.remote, settings, *self._shared, placement.threads)
+            for _ in first:
+                self._start_worker()
             say(f"loading {self._settings.model} on {len(first)} workers")
             parts_done: Counter[int] = Counter()
             try:
@@ -285,20 +259,14 @@ class RayMap:
                     if parts_done[chunk.clip] == chunk.parts:
                         del parts_done[chunk.clip]
                         run.counters.clips_done += 1
+            except ray.exceptions.RayError as error:
+                why = f"Ray has given up: {type(error).__name__}"
+                raise DeviceError(why, "run the same command again to resume") from error
             finally:
                 for worker in self._queues:
                     ray.kill(worker)
                 self._queues.clear()
                 self._calls.clear()
-
-    def _start_workers(self, ray: Any, placement: Placement, count: int) -> None:
-        settings = replace(self._settings, device=placement.device)
-        actor = ray.remote(RayWorker).options(
-            num_cpus=placement.cpus, num_gpus=placement.gpus, max_concurrency=_QUEUED + 1
-        )
-        self._new_worker = partial(actor.remote, settings, *self._shared, placement.threads)
-        for _ in range(count):
-            self._start_worker()
 
     def _start_worker(self) -> None:
         worker = self._new_worker()
@@ -330,7 +298,7 @@ class RayMap:
                 worker, chunk = self._calls.pop(call)
                 try:
                     result = ray.get(call)
-                except ray.exceptions.RayActorError:
+                except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError):
                     for lost in self._replace(worker):
                         if lost.attempts < ATTEMPTS:
                             retries.append(lost)
@@ -419,6 +387,7 @@ def connect(address: str | None) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
+    stdout = sys.stdout
     how: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     folder = None
     if address is None:
@@ -428,29 +397,30 @@ def connect(address: str | None) -> Iterator[Any]:
         how["_temp_dir"] = folder
     try:
         try:
-            with _quiet_stderr():
-                ray.init("local" if address is None else _reachable(address), **how)
+            ray.init("local" if address is None else _reachable(address), **how)
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
             why = (str(error).strip() or type(error).__name__).splitlines()[0].strip().rstrip(".")
             raise _cannot_connect(address, why) from error
+        sys.stdout = cast(TextIO, _OwnOutput(stdout))
         yield ray
     finally:
+        sys.stdout = stdout
         ray.shutdown()
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Drop what Ray's C++ part writes to stderr."""
-    stderr = os.dup(2)
-    try:
-        with Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
+class _OwnOutput:
+    """A stream that drops what Ray's threads print, as they do when a worker dies."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        return len(text) if current_thread().name.startswith("ray") else self._stream.write(text)
 
 
 def _reachable(address: str) -> str:

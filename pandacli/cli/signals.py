@@ -101,11 +101,12 @@ _watch: _Watch | None = None
 def install() -> None:
     """Handle the signals from here on; those that the caller ignores, as `nohup`, stay ignored."""
     global _watch
-    _watch = _Watch()
+    if hasattr(signal, "pthread_sigmask"):  # not Windows, where select takes no pipes
+        _watch = _Watch()
     for number in _CODES:
         if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt if number == signal.SIGINT else _terminate)
-    _watch.listen()
+    listen()
 
 
 def listen() -> None:
