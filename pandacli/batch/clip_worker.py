@@ -7,15 +7,13 @@ from threading import Event
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from pandacli.batch.record_index import BadLine, Question
-from pandacli.batch.records import Record, RecordError, digest_text
+from pandacli.batch.records import BadLine, Question, Record, RecordError, digest_text
 from pandacli.batch.results import BAD_RECORD, Line, answer_line, error_line
 from pandacli.errors import ClipError, DeviceError, PandaError, UsageError
-from pandacli.inference import Answer
+from pandacli.inference import Answer, GenerationOptions, Request
 
 if TYPE_CHECKING:
     from pandacli.inference import Panda, VideoSession
-    from pandacli.inference.continuous_batching import Ask
     from pandacli.video import Frames
 
 Result = tuple[Question | BadLine, Line]
@@ -116,7 +114,7 @@ class ClipWorker:
         self,
         panda: "Panda",
         settings: Settings,
-        group: Iterable[Question | BadLine],
+        group: Iterable[Question],
         stopped: Event | None = None,
     ) -> None:
         self._panda, self._settings, self._group = panda, settings, group
@@ -142,7 +140,6 @@ class ClipWorker:
             yield from failures(self._group, error)
             return
         for system in self._system_prompts():
-            yield from self._take_ready()
             try:
                 session = session.with_system(system)  # the frames stay encoded
             except PandaError as error:
@@ -153,7 +150,6 @@ class ClipWorker:
             while self._more:
                 yield from self._answer(session, questions)
             self._cache.clear()
-        yield from self._take_ready()
 
     def _system_prompts(self) -> Iterator[str | None]:
         """The distinct system prompts of the questions."""
@@ -161,15 +157,13 @@ class ClipWorker:
         for question in self._group:
             if self._stopped.is_set():
                 return
-            if isinstance(question, BadLine):
-                self._ready.append((question, failure(question, question.error)))
-            elif (system := self._system(question.record)) not in seen:
+            if (system := self._system(question.record)) not in seen:
                 seen.add(system)
                 yield system
 
     def _with_system(self, system: str | None) -> Iterator[Question]:
         for question in self._group:
-            if isinstance(question, Question) and self._system(question.record) == system:
+            if self._system(question.record) == system:
                 yield question
 
     def _system(self, record: Record) -> str | None:
@@ -180,29 +174,25 @@ class ClipWorker:
         self._more, self._repeats = False, 0
         started = perf_counter()
         try:
-            answers = session.ask_together(
-                self._requests(questions),
-                at_once=self._settings.batch_size,
-                temperature=self._settings.temperature,
-                seed=self._settings.seed,
-            )
+            session.prepare()
         except PandaError as error:
             yield from failures(questions, error)
             return
         self._spend("prefix", perf_counter() - started)
-        for number, answer in answers:
+        generation = session.generate(
+            self._requests(questions), batch_size=self._settings.batch_size, stream=False
+        )
+        for number, answer in generation.results():
             key = self._keys.pop(number)
             yield from self._results_of(key, self._in_flight[key], answer)
             del self._in_flight[key]  # only now that its lines are written
             yield from self._take_ready()
         yield from self._take_ready()
-        for stage in ("prefill", "decode", "alone"):
-            self._spend(stage, getattr(answers.seconds, stage))
+        for stage in ("prefill", "decode", "rerun"):
+            self._spend(stage, getattr(generation.seconds, stage))
 
-    def _requests(self, questions: Iterable[Question]) -> "Iterator[Ask]":
+    def _requests(self, questions: Iterable[Question]) -> Iterator[Request]:
         """The requests to the session, without repeats where those get the same answer."""
-        from pandacli.inference.continuous_batching import Ask
-
         repeatable = self._settings.temperature == 0 or self._settings.seed is not None
         number = 0
         for question in questions:
@@ -215,7 +205,8 @@ class ClipWorker:
                 self._keys[number] = key
                 self._in_flight[key] = _InFlight([question])
                 number += 1
-                yield Ask(record.question, limit)
+                options = GenerationOptions(limit, self._settings.temperature, self._settings.seed)
+                yield Request(record.question, options=options)
             elif self._repeats == _MAX_REPEATS:  # a clip may have millions; they are in memory
                 self._more = True
                 return

@@ -5,13 +5,13 @@ import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self, TextIO
 
 from pandacli import checkpoints
 from pandacli.batch.clip_worker import Settings
+from pandacli.batch.formats import FORMATS, check_output, write_results
 from pandacli.batch.output import (
     JSONL,
     STREAM,
@@ -22,13 +22,11 @@ from pandacli.batch.output import (
     writable_file,
 )
 from pandacli.batch.ray import RayMap
-from pandacli.batch.readers import open_questions
+from pandacli.batch.readers.questions import read_questions
 from pandacli.batch.record_index import Index
-from pandacli.batch.records import record_hash
 from pandacli.batch.results_file import ResultsFile, ResultsStream
 from pandacli.batch.runner import ClipMap, LocalMap, Runner
 from pandacli.batch.videos import VideoFolder
-from pandacli.batch.writers import check_shape, is_in_shape, write_answers
 from pandacli.errors import ClipError, UsageError
 from pandacli.file_io import replace_durably
 
@@ -95,10 +93,10 @@ class Batch:
         with ExitStack() as opened:
             source = _stdin() if self._piped else Path(job.questions)
             self._questions = opened.enter_context(
-                open_questions(source, job.format, job.right_answers)
+                read_questions(source, job.format, job.right_answers)
             )
             self._format = choose_format(job.output_format, job.output, self._questions.format)
-            check_shape(self._questions, self._format)
+            check_output(self._questions, self._format)
             self.output, self.results_path = choose_paths(
                 job.output, job.questions, self._format, job.shard
             )
@@ -124,7 +122,7 @@ class Batch:
     @property
     def notices(self) -> list[str]:
         """What in the questions is not used, a sentence each."""
-        return self._questions.notices()
+        return self._questions.notices
 
     def plan(self, say: Callable[[str], None] = lambda _: None) -> Runner:
         """Index the records that this model, run in this way, has not answered yet.
@@ -147,9 +145,10 @@ class Batch:
         say(f"identifying {model.name}")
         weights = checkpoints.model_digest(model)
         self.settings, dtype = _resolve_auto(job, model)
-        self._digest_fields = self.settings.digest_fields() | {"weights": weights, "dtype": dtype}
         say("reading the questions")
-        index = Index.build(self._questions, self._digest_fields, self._results.done, job.shard)
+        fields = self.settings.digest_fields() | {"weights": weights, "dtype": dtype}
+        index = Index(self._questions.records, fields, self._results.done, job.shard)
+        self._digests = index.digests
         home = Path() if self._piped else Path(job.questions).parent
         videos = VideoFolder(job.video_dir or home)
         image_size = checkpoints.read_image_size(model.folder)
@@ -210,23 +209,22 @@ class Batch:
 
     def _convert(self, file: TextIO) -> list[str]:
         assert isinstance(self._results, ResultsFile)  # a stream cannot be read again
-        digest_of = record_hash(self._digest_fields)
         tabs = self.output is not None and self.output.suffix.lower() == ".tsv"
-        return write_answers(
-            *(self._questions, self._format, digest_of, self._results.find, file),
+        return write_results(
+            *(self._questions, self._format, self._digests, self._results.find, file),
             delimiter="\t" if tabs else None,
         )
 
     def _refuse_foreign(self) -> None:
         if self._format != JSONL and self.output and self.results_path:
-            has_format = partial(is_in_shape, format=self._format)
-            refuse_foreign(self.output, self.results_path, self._format, has_format)
+            is_output = FORMATS[self._format].is_output
+            refuse_foreign(self.output, self.results_path, self._format, is_output)
 
     def _refuse_inputs(self, path: Path) -> None:
         if not self._piped:
             refuse_same(path, Path(self.job.questions), "questions")
-        if self._questions.right_answers:
-            refuse_same(path, self._questions.right_answers, "right answers")
+        if self._questions.references:
+            refuse_same(path, self._questions.references, "right answers")
 
     def _may_drop(self, line: int) -> bool:
         return self._confirm(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from pandacli.batch.formats import FORMATS
 from pandacli.errors import ClipError, UsageError
 
 STREAM = "-"
@@ -14,11 +15,6 @@ STREAM = "-"
 
 JSONL = "jsonl"
 """The format of the results file itself; every other format is converted from it at the end."""
-
-_ARRAYS = ("qa", "generic", "consistency")
-_EXTENSIONS = {"csv": ".csv", "openai": ".openai.jsonl"} | {
-    f"{name}-lines": f".{name}.jsonl" for name in _ARRAYS
-}  # else .json
 
 
 def choose_format(asked_for: str | None, output: str | None, questions: str) -> str:
@@ -41,7 +37,7 @@ def choose_format(asked_for: str | None, output: str | None, questions: str) -> 
         return "csv"
     if suffix != ".json":
         return JSONL
-    if questions in _ARRAYS:
+    if FORMATS[questions].extension == ".json":
         return questions
     raise UsageError(
         f"{output} would hold an object a line, which is not JSON",
@@ -78,7 +74,7 @@ def choose_paths(
         results = base.with_name(f"{base.stem}.answers{part}.jsonl")
         if format == JSONL:
             return results, results
-        return results.with_suffix(_EXTENSIONS.get(format, ".json")), results
+        return results.with_suffix(FORMATS[format].extension), results
     path = Path(output)
     if format == JSONL:
         return path, path

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 from pandacli import checkpoints
 from pandacli.batch.clip_worker import ClipWorker, Result, Settings, failures
 from pandacli.batch.prefetch import FramePrefetcher
-from pandacli.batch.record_index import BadLine, Index, Question
+from pandacli.batch.record_index import Index
+from pandacli.batch.records import Question
 from pandacli.batch.results import Line
 from pandacli.batch.runner import Load, Runner, Say, find_clip
 from pandacli.batch.videos import VideoFolder
@@ -63,7 +64,7 @@ class Chunk:
 
     clip: int  # its number, from 0
     parts: int  # how many chunks the clip has
-    questions: list[Question | BadLine]
+    questions: list[Question]
     attempts: int = 0  # workers that died while they answered it
 
 
@@ -148,7 +149,7 @@ class RayWorker:
         """The quantisation and backend of the loaded model, or why it is not loaded."""
         return self._error or f"{self._panda.quant} by {self._panda.engine}"
 
-    def answer(self, questions: list[Question | BadLine]) -> Answered | PandaError:
+    def answer(self, questions: list[Question]) -> Answered | PandaError:
         """Answer a chunk; an error means that this worker cannot answer any."""
         called = perf_counter()
         try:
@@ -175,9 +176,7 @@ class RayWorker:
         self._stopped.set()
 
 
-def _numbered(
-    questions: list[Question | BadLine], results: Iterable[Result]
-) -> list[tuple[int, Line]]:
+def _numbered(questions: list[Question], results: Iterable[Result]) -> list[tuple[int, Line]]:
     """Lines with the positions of their questions, which are not sent back."""
     positions = {id(question): position for position, question in enumerate(questions)}
     return [(positions[id(question)], line) for question, line in results]

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from pandacli.batch.clip_worker import ClipWorker, Result, Settings, failures
 from pandacli.batch.prefetch import FramePrefetcher
-from pandacli.batch.record_index import BadLine, Group, Index, Question
+from pandacli.batch.record_index import Group, Index
+from pandacli.batch.records import BadLine, Question
 from pandacli.batch.results import Counters, Line, Outcome
 from pandacli.batch.videos import VideoFolder
 from pandacli.errors import PandaError
@@ -180,19 +181,13 @@ class LocalMap:
 
 
 def find_clip(
-    group: Iterable[Question | BadLine], videos: VideoFolder, settings: Settings
+    group: Iterable[Question], videos: VideoFolder, settings: Settings
 ) -> Clip | PandaError:
     """The clip that a group of questions is about, or the reason why there is none."""
-    error: PandaError = PandaError("it has no questions any more")
-    for question in group:
-        if isinstance(question, BadLine):
-            error = question.error
-            continue
-        record = question.record
-        start = settings.start if record.start is None else record.start
-        end = settings.end if record.end is None else record.end
-        try:
-            return Clip(videos.find(record.video), start, end)
-        except PandaError as wrong:
-            return wrong
-    return error
+    record = next(iter(group)).record
+    start = settings.start if record.start is None else record.start
+    end = settings.end if record.end is None else record.end
+    try:
+        return Clip(videos.find(record.video), start, end)
+    except PandaError as error:
+        return error

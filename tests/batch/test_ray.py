@@ -17,9 +17,9 @@ from pandacli import Panda
 from pandacli.batch.clip_worker import Settings
 from pandacli.batch.job import Batch, Job
 from pandacli.batch.ray import Chunk, Placement, RayMap, RayWorker, chunks, connect, place
-from pandacli.batch.readers import open_questions
-from pandacli.batch.record_index import BadLine, Index, Question
-from pandacli.batch.records import Record
+from pandacli.batch.readers.questions import read_questions
+from pandacli.batch.record_index import Index
+from pandacli.batch.records import Question, Record
 from pandacli.batch.results import Outcome
 from pandacli.errors import DeviceError, PandaError, UsageError
 
@@ -37,12 +37,12 @@ def cut(folder: Path, videos: str, size: int) -> list[Chunk]:
     path = folder / "q.jsonl"
     entries = ({"video": video, "question": str(n)} for n, video in enumerate(videos))
     path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    with open_questions(path) as questions:
-        return list(chunks(Index.build(questions, {}), size))
+    with read_questions(path) as questions:
+        return list(chunks(Index(questions.records, {}), size))
 
 
 def asked(chunk: Chunk) -> str:
-    return "".join(q.record.question for q in chunk.questions if isinstance(q, Question))
+    return "".join(q.record.question for q in chunk.questions)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_unreachable_cluster_is_a_device_error(address: str, message: str) -> No
 
 # a worker, called without Ray
 
-QUESTIONS: list[Question | BadLine] = [Question(Record(1, {}, "none.mp4", "What?"), 1)]
+QUESTIONS: list[Question] = [Question(Record(1, {}, "none.mp4", "What?"), 1)]
 
 
 def worker(model: str = "tiny", weights: str | None = None) -> RayWorker:
@@ -273,8 +273,8 @@ def test_question_whose_workers_die_fails_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class CrashingWorker(RayWorker):  # local, so that actors get its code
-        def answer(self, questions: list[Question | BadLine]) -> Any:
-            if any(isinstance(q, Question) and q.record.question == "die" for q in questions):
+        def answer(self, questions: list[Question]) -> Any:
+            if any(q.record.question == "die" for q in questions):
                 os._exit(1)
             return super().answer(questions)
 

@@ -3,6 +3,7 @@
 https://platform.openai.com/docs/api-reference/batch/request-output
 """
 
+import json
 from typing import Any, BinaryIO, TextIO
 
 from pandacli.batch.records import Record
