@@ -11,7 +11,7 @@ from threading import Event, Thread
 from types import TracebackType
 from typing import Protocol, Self
 
-from pandacli.batch.counters import Counters, Outcome
+from pandacli.batch.results import Counters, Outcome
 from pandacli.terminal.batch_progress import STOPPING, BatchProgress, per_second, shorten
 from pandacli.terminal.console import Screen
 from pandacli.video.clip import format_time

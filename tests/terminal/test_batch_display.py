@@ -10,7 +10,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from pandacli.batch.counters import Counters
+from pandacli.batch.results import Counters
 from pandacli.terminal.batch_display import BatchDisplay, LogLines
 from pandacli.terminal.batch_live import ProgressPanel
 from pandacli.terminal.batch_progress import BatchProgress

@@ -3,7 +3,7 @@
 import pytest
 from rich.cells import cell_len
 
-from pandacli.batch.counters import Counters
+from pandacli.batch.results import Counters
 from pandacli.terminal.batch_display import BatchDisplay, duration, stage_rows
 from pandacli.terminal.console import Screen
 from tests.terminal.batch_outcomes import failure, feed, plain

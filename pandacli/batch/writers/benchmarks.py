@@ -14,7 +14,6 @@ from typing import Any, BinaryIO, TextIO
 from pandacli.batch.readers.conversations import is_conversation, reference_answer
 from pandacli.batch.readers.source import MOST_BYTES
 from pandacli.batch.records import Record
-from pandacli.batch.result_lines import as_text
 from pandacli.batch.writers import Line, Results, is_scalar, own_fields, record_id
 
 _REFERENCE = ("answer", "A")
@@ -29,7 +28,7 @@ def as_array(entries: Callable[[Results], Iterator[Line]]) -> Callable[[Results,
         out.write("[")
         comma = "\n"
         for entry in entries(results):
-            out.write(comma + as_text(entry))
+            out.write(comma + json.dumps(entry))
             comma = ",\n"
         out.write("\n]\n")
 
