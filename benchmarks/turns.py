@@ -19,6 +19,7 @@ from rich.table import Table
 from benchmarks.one_form import CLIP
 from pandacli import Panda
 from pandacli.chat.conversation import Conversation
+from pandacli.inference.spec import GenerationOptions
 
 QUESTIONS = ("What happens in this video?", "What does the largest of them do?", "And why?")
 
@@ -29,7 +30,7 @@ def measure(panda: Panda, repeats: int, tokens: int) -> list[dict[str, Any]]:
     for _ in range(repeats):
         conversation = Conversation(panda.open(CLIP))
         for turn, question in zip(measured, QUESTIONS, strict=True):
-            stream = conversation.ask(question, max_tokens=tokens)
+            stream = conversation.ask(question, GenerationOptions(max_tokens=tokens))
             for _ in stream:
                 pass
             stats = stream.answer.stats

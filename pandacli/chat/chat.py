@@ -12,27 +12,13 @@ from pandacli.chat.conversation import Conversation, Turn
 from pandacli.chat.transcript import Transcript, write_transcript
 from pandacli.checkpoints.registry import MODELS
 from pandacli.errors import PandaError
+from pandacli.inference.spec import GenerationOptions
 from pandacli.video.clip import Clip
 
 if TYPE_CHECKING:
     from pandacli.inference import AnswerStream, Panda, VideoSession
     from pandacli.prefix_cache.clip_cache import ClipCache
     from pandacli.video import Frames
-
-
-@dataclass
-class ChatOptions:
-    """Generation options; may be changed between turns.
-
-    Attributes:
-        max_tokens: Most tokens of an answer.
-        temperature: 0 is greedy.
-        seed: Makes sampling repeatable.
-    """
-
-    max_tokens: int = 1024
-    temperature: float = 0.0
-    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +87,7 @@ class Chat:
         load: Callable[[Say], "Panda"],
         model: str,
         clip: SampledClip,
-        options: ChatOptions,
+        options: GenerationOptions,
         *,
         turns: Iterable[Turn] = (),
         log: Path | None = None,
@@ -181,13 +167,7 @@ class Chat:
         """Ask once ready; the answer becomes a turn, see `Conversation.ask`."""
         if self._saving:
             self._saving[1].wait()  # llama.cpp cannot save and decode at once
-        options = self.options
-        return self._current_conversation().ask(
-            question,
-            max_tokens=options.max_tokens,
-            temperature=options.temperature,
-            seed=options.seed,
-        )
+        return self._current_conversation().ask(question, self.options)
 
     def start_saving_prefix(self) -> None:
         """Start to save the clip's prefix to the disk cache, once per clip."""
@@ -226,7 +206,7 @@ class Chat:
         """Tokens in the context and its size; None before the prefix is ready."""
         if not self._session.ended or self._session.error:
             return None
-        context = int(self.panda.result().model.config.max_position_embeddings)
+        context = self.panda.result().context
         return min(self._current_conversation().tokens(context), context), context
 
     def _current_conversation(self) -> Conversation:

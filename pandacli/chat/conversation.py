@@ -2,11 +2,12 @@
 
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from pandacli.errors import UsageError
-from pandacli.inference.answer import Answer, AnswerStream
+from pandacli.inference.answer import Answer, AnswerStream, Stats
+from pandacli.inference.spec import GenerationOptions
 
 if TYPE_CHECKING:
     from pandacli.inference.session import VideoSession
@@ -54,38 +55,27 @@ class Conversation:
         self.session = session
         self.turns = list(turns)
         self.dropped = 0
-        self._counted: tuple[History, int] = [], session.prefix_tokens
+        self._counted: tuple[int, int] | None = None  # turns, and the tokens they take
 
     def ask(
         self,
         question: str,
-        *,
-        max_tokens: int = 1024,
-        temperature: float = 0.0,
-        seed: int | None = None,
+        options: GenerationOptions = GenerationOptions(),  # noqa: B008  (frozen)
     ) -> AnswerStream:
         """Ask the next question and stream its answer, which becomes a turn.
 
-        A stream that is closed early becomes a turn with the text so far, if there is any.
-
-        Args:
-            question: Any text.
-            max_tokens: As in `VideoSession.stream`.
-            temperature: As in `VideoSession.stream`.
-            seed: Makes the conversation repeatable; each turn samples differently.
+        A stream that is closed early becomes a turn with the text so far, if there is any. With a
+        seed the conversation is repeatable, and each turn samples differently.
 
         Raises:
             UsageError: An option is out of range, or the question does not fit the context.
             DeviceError: Out of memory, while reading from the stream.
         """
-        self._make_room(question, min(max_tokens, _RESERVED))
-        stream = self.session.stream(
-            question,
-            history=self.history(),
-            max_tokens=max_tokens,
-            temperature=temperature,
-            seed=None if seed is None else (seed + len(self.turns)) % 2**63,
-        )
+        options.check()
+        self._make_room(question, min(options.max_tokens, _RESERVED))
+        if options.seed is not None:
+            options = replace(options, seed=(options.seed + len(self.turns)) % 2**63)
+        stream = self.session.stream(question, history=self.history(), **vars(options))
         return AnswerStream(self._recorded(question, stream), lambda: stream.stats)
 
     def undo(self) -> Turn | None:
@@ -103,10 +93,10 @@ class Conversation:
 
     def tokens(self, context: int) -> int:
         """Return how many tokens of a context of `context` prefix and turns take."""
-        history = self.history()
-        if history != self._counted[0]:  # a prompt asks twice a second
-            left = self.session.tokens_left("", history) if history else 0
-            self._counted = history, context - left if history else self.session.prefix_tokens
+        if self._counted is None or self._counted[0] != len(self.turns):
+            left = self.session.tokens_left("", self.history()) if self.turns else 0
+            used = context - left if self.turns else self.session.prefix_tokens
+            self._counted = len(self.turns), used
         return self._counted[1]
 
     def _recorded(self, question: str, stream: AnswerStream) -> Generator[str, None, Answer]:
@@ -125,6 +115,8 @@ class Conversation:
                 turn = Turn(question, text, "interrupted")
             if turn is not None:
                 self.turns.append(turn)
+                stats = stream.stats
+                self._counted = (len(self.turns), _total_tokens(stats)) if stats else None
 
     def _make_room(self, question: str, wanted: int) -> None:
         """Drop the oldest turns if the context cannot hold them and `wanted` tokens more.
@@ -144,3 +136,7 @@ class Conversation:
         while self.dropped < len(self.turns) and left < max(wanted, alone // 2):
             self.dropped += 1
             left = self.session.tokens_left(question, self.history())
+
+
+def _total_tokens(stats: Stats) -> int:
+    return stats.prefix_tokens + stats.history_tokens + stats.question_tokens + stats.answer_tokens

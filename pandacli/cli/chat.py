@@ -65,8 +65,9 @@ def chat(
     is no terminal, each line of the input is a question, each line of the
     output its answer; a line with exit, quit or /exit ends.
     """
-    from pandacli.chat.chat import Chat, ChatOptions, SampledClip
+    from pandacli.chat.chat import Chat, SampledClip
     from pandacli.checkpoints import read_image_size, resolve
+    from pandacli.inference.spec import GenerationOptions
 
     earlier, log = _earlier(go_on, load)
     if earlier is not None:
@@ -114,7 +115,7 @@ def chat(
             loading.end,
             model,
             first,
-            ChatOptions(max_tokens, temperature, seed),
+            GenerationOptions(max_tokens, temperature, seed),
             turns=earlier.turns if earlier else (),
             log=None if no_log else log,
             new_log=lambda: _new_log(screen),

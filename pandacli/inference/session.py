@@ -78,6 +78,7 @@ class VideoSession:
         self._pixel_values: Tensor | None = None
         self._prefix: SharedPrefix | None = None
         self._turn = 0
+        self._prompt: tuple[object, list[int]] = None, []
         self._kept = self._find_kept()
         known = self._kept and self._kept.frames()
         self.frames = frames or known or self._sample()
@@ -302,8 +303,11 @@ class VideoSession:
     def _encode(self, question: str, history: History) -> list[int]:
         """The ids of earlier turns and a question, which follow the prefix."""
         turns = [*history, (question, None)]
-        prompt = encode_prompt(turns, self._panda.tokenizer, self._system, self._num_frames)
-        return prompt[len(self._ids) :]
+        key = self._system, turns
+        if self._prompt[0] != key:  # a chat measures a prompt before it asks it
+            ids = encode_prompt(turns, self._panda.tokenizer, self._system, self._num_frames)
+            self._prompt = key, ids[len(self._ids) :]
+        return [*self._prompt[1]]
 
     def _compute_prefix(self) -> "backends.Sequence":
         model = self._panda.model

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from pandacli import Panda
-from pandacli.chat.chat import Chat, ChatOptions, SampledClip
+from pandacli.chat.chat import Chat, SampledClip
 from pandacli.inference.prefix import SharedPrefix
+from pandacli.inference.spec import GenerationOptions
 from pandacli.video import Clip, Frames, VideoInfo
 from tests.inference.conftest import clip as clip
 from tests.inference.conftest import make_clip as make_clip
@@ -42,7 +43,8 @@ def start_chat(panda: Panda, source: Clip, tmp_path: Path) -> StartChat:
 
     def start(load: Callable[..., Panda] = lambda _: panda, **options: Any) -> Chat:
         arguments = {"log": tmp_path / "log.json", "clip": sampled_clip(source)} | options
-        return Chat(load, "small", arguments.pop("clip"), ChatOptions(max_tokens=6), **arguments)
+        chosen = GenerationOptions(max_tokens=6)
+        return Chat(load, "small", arguments.pop("clip"), chosen, **arguments)
 
     return start
 

@@ -13,6 +13,7 @@ from pandacli.background import Say
 from pandacli.chat.conversation import Turn
 from pandacli.chat.transcript import read_transcript
 from pandacli.errors import ModelError, UsageError
+from pandacli.modeling import encode_prompt
 from pandacli.video import Clip
 from tests.chat.conftest import OTHER, QUESTION, StartChat, answer, sampled_clip
 
@@ -211,3 +212,21 @@ def test_log_failure_is_reported_once(start_chat: StartChat, tmp_path: Path) -> 
 def test_model_frames_have_the_size_of_the_model_input(source: Clip) -> None:
     seen = sampled_clip(source).model_frames
     assert max(seen.pixels.shape[1:3]) == 112
+
+
+def test_history_is_tokenised_once_per_turn(
+    start_chat: StartChat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = start_chat()
+    answer(chat, QUESTION)
+    chat.tokens()
+    prompts = []
+
+    def encode(turns: list[object], *arguments: object) -> list[int]:
+        prompts.append(len(turns))
+        return encode_prompt(turns, *arguments)
+
+    monkeypatch.setattr("pandacli.inference.session.encode_prompt", encode)
+    answer(chat, OTHER)
+    assert chat.tokens() == chat.tokens()
+    assert prompts == [2]

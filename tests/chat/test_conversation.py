@@ -8,6 +8,7 @@ import pytest
 from pandacli import Panda
 from pandacli.chat.conversation import Conversation, Turn
 from pandacli.errors import UsageError
+from pandacli.inference.spec import GenerationOptions
 from pandacli.modeling import VideoPandaConfig, VideoPandaForConditionalGeneration
 from tests.modeling.e2e import llama_sizes, load_vectors
 from tests.parity_weights import fill
@@ -53,7 +54,7 @@ def test_each_turn_equals_asking_with_full_history(any_panda: Panda, clip: Path)
 
 def ask(conversation: Conversation, question: str, max_tokens: int = 12) -> int:
     """Ask, and return how many tokens were prefilled for it."""
-    stream = conversation.ask(question, max_tokens=max_tokens)
+    stream = conversation.ask(question, GenerationOptions(max_tokens=max_tokens))
     for _ in stream:
         pass
     return stream.answer.stats.prefilled_tokens
@@ -106,7 +107,7 @@ def test_undone_turn_does_not_influence_the_next_answer(
 def test_interrupted_answer_becomes_a_partial_turn(
     panda: Panda, clip: Path, conversation: Conversation
 ) -> None:
-    with conversation.ask(QUESTIONS[0], max_tokens=12) as stream:
+    with conversation.ask(QUESTIONS[0], GenerationOptions(max_tokens=12)) as stream:
         shown = "".join(islice(stream, 2))
     (turn,) = conversation.turns
     assert turn == Turn(QUESTIONS[0], shown.strip(), "interrupted")
@@ -125,7 +126,7 @@ def test_interrupt_during_a_forward_pass_leaves_the_cache_valid(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    stream = conversation.ask(QUESTIONS[1], max_tokens=12)
+    stream = conversation.ask(QUESTIONS[1], GenerationOptions(max_tokens=12))
     next(stream)
     with monkeypatch.context() as patch:
         patch.setattr(mlp, "forward", stop)
@@ -180,7 +181,9 @@ def test_seed_repeats_a_conversation_but_varies_its_turns(panda: Panda, clip: Pa
     def answers() -> list[str]:
         conversation = Conversation(panda.open(clip))
         for _ in range(2):
-            for _ in conversation.ask(QUESTIONS[0], max_tokens=8, temperature=2.0, seed=5):
+            for _ in conversation.ask(
+                QUESTIONS[0], GenerationOptions(max_tokens=8, temperature=2.0, seed=5)
+            ):
                 pass
         return [turn.answer for turn in conversation.turns]
 
@@ -208,7 +211,7 @@ def test_llama_cpp_undo_removes_the_turn_from_the_cache(
     conversation = Conversation(llama_panda.open(clip))
     ask(conversation, QUESTIONS[0])
     if interrupt:
-        with conversation.ask(QUESTIONS[1], max_tokens=12) as stream:
+        with conversation.ask(QUESTIONS[1], GenerationOptions(max_tokens=12)) as stream:
             next(stream)
         assert conversation.turns[-1].finish_reason == "interrupted"
     else:
@@ -222,7 +225,7 @@ def test_llama_cpp_undo_removes_the_turn_from_the_cache(
 
 def test_llama_cpp_continues_after_an_interrupted_answer(llama_panda: Panda, clip: Path) -> None:
     conversation = Conversation(llama_panda.open(clip))
-    with conversation.ask(QUESTIONS[0], max_tokens=12) as stream:
+    with conversation.ask(QUESTIONS[0], GenerationOptions(max_tokens=12)) as stream:
         next(stream)
     (cut,) = conversation.turns
     ask(conversation, QUESTIONS[1])

@@ -147,7 +147,7 @@ def test_the_first_turn_of_a_chat_equals_a_single_question(
     for question, expected in zip(QUESTIONS, uncached, strict=True):
         conversation = Conversation(opened)
         for said in (question, "And then?"):
-            list(conversation.ask(said, max_tokens=TOKENS))
+            list(conversation.ask(said, GenerationOptions(max_tokens=TOKENS)))
         assert conversation.turns[0].ids == expected
         opened.keep()
         opened = open_cached()
