@@ -250,13 +250,14 @@ def _resolve_auto(job: Job, model: checkpoints.ResolvedModel) -> tuple[Settings,
         return settings, None
     import torch  # takes seconds
 
-    from pandacli.inference.planning.loader import plan_for
+    from pandacli.inference.planning.planner import resolve_run
+    from pandacli.inference.spec import RunSpec
 
     # a Ray worker has one GPU
     one_gpu = job.ray and settings.device in ("auto", "cuda") and torch.cuda.is_available()
     device = "cuda:0" if one_gpu else settings.device
-    plan = plan_for(model, settings.quant, settings.engine, device)
-    settings = replace(settings, quant=plan.quant, engine=plan.engine)
+    plan = resolve_run(RunSpec(settings.model, settings.quant, settings.engine, device), model)
+    settings = replace(settings, quant=plan.quant, engine=plan.backend)
     if not job.ray:
         settings = replace(settings, device=plan.device)
     return settings, str(plan.dtype).removeprefix("torch.")

@@ -83,7 +83,9 @@ def ask(
     clip = Clip(local_file(video), start, end)
     if offline:
         go_offline()
-    loading = Loading(model, quant, engine, device)
+    from pandacli.inference.spec import RunSpec
+
+    loading = Loading(RunSpec(model, quant, engine, device))
     with echo_off():
         with watch.measure("frames"):
             prefixes = cached_prefixes(clip, frames, cache_size, full_hash, screen)

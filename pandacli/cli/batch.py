@@ -162,7 +162,9 @@ def batch(
 
 
 def _loading(settings: "Settings") -> Loading:
-    return Loading(settings.model, settings.quant, settings.engine, settings.device)
+    from pandacli.inference.spec import RunSpec
+
+    return Loading(RunSpec(settings.model, settings.quant, settings.engine, settings.device))
 
 
 def _say_nothing_is_left(opened: "Batch", source: str, screen: Screen) -> None:

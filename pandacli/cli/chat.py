@@ -66,8 +66,8 @@ def chat(
     output its answer; a line with exit, quit or /exit ends.
     """
     from pandacli.chat.chat import Chat, SampledClip
-    from pandacli.checkpoints import read_image_size, resolve
-    from pandacli.inference.spec import GenerationOptions
+    from pandacli.checkpoints import read_image_size
+    from pandacli.inference.spec import GenerationOptions, RunSpec
 
     earlier, log = _earlier(go_on, load)
     if earlier is not None:
@@ -95,7 +95,7 @@ def chat(
     if offline:
         go_offline()
     watch = Stopwatch(STARTED)
-    loading = Loading(model, quant, engine, device)
+    loading = Loading(RunSpec(model, quant, engine, device))
 
     def sample_clip(clip: Clip, *, num_frames: int, ahead: Loading | None = None) -> SampledClip:
         prefixes = cached_prefixes(clip, num_frames, cache_size, full_hash, screen)
@@ -104,7 +104,7 @@ def chat(
             with watch.paused():
                 offer_download(ahead, screen)
         # here, so that a missing model is an error before the prompt
-        side = read_image_size(resolve(model).folder)
+        side = read_image_size(loading.resolve().folder)
         return SampledClip(clip, read, seconds, side, num_frames, system, prefixes)
 
     with echo_off():

@@ -31,7 +31,9 @@ def demo(
     screen = Screen(quiet=quiet, graphics=graphics)
     screen.require_stdout()
     watch = Stopwatch(STARTED)
-    loading = Loading("tiny", device=device)
+    from pandacli.inference.spec import RunSpec
+
+    loading = Loading(RunSpec("tiny", device=device))
     with echo_off():
         with watch.measure("frames"):
             frames, seconds = read_clip(Clip(CLIP), 8, screen, loading=loading)

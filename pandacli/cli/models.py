@@ -87,7 +87,9 @@ def pull(
     """
     if offline:
         go_offline()
-    wanted = Loading(model, quant, engine, device)
+    from pandacli.inference.spec import RunSpec
+
+    wanted = Loading(RunSpec(model, quant, engine, device))
     install(wanted, Screen(quiet=quiet), drop_original=drop_original)
 
 
@@ -158,12 +160,13 @@ def install(wanted: Loading, screen: Screen, *, drop_original: bool = False) -> 
         _check_droppable(wanted)
     if known and needs_hub(known):
         _download(known, wanted, screen)
-    checkpoints.resolve(name)  # before torch is imported, which takes seconds
+    wanted.resolve()  # before torch is imported, which takes seconds
     with screen.status("preparing"):
-        from pandacli.inference.planning.loader import prepare
-    how = {"quant": wanted.quant, "engine": wanted.engine, "device": wanted.device}
+        from pandacli.inference.planning.loader import make_artifact
+
+        plan = wanted.plan()
     with Bars(screen) as bars:
-        copy = prepare(name, **how, report=bars.converting)
+        copy = make_artifact(plan, bars.converting)
     if drop_original and known and copy:
         remove_download(known)
     elif drop_original:
@@ -190,7 +193,7 @@ def _check_droppable(wanted: Loading) -> None:
         )
     if known is None or known.repo is None:
         raise UsageError(f"--drop-original: {wanted.name} was not downloaded")
-    if wanted.quant == "none":
+    if wanted.spec.quant == "none":
         raise UsageError("--drop-original: nothing else would be left")
 
 
@@ -211,7 +214,7 @@ def _download(known: "KnownModel", wanted: Loading, screen: Screen) -> None:
         from pandacli.inference.planning.planner import forecast
 
         kept = standalone_artifacts(known, plan.commit)
-        coming = forecast(wanted.quant, wanted.engine, wanted.device, kept)
+        coming = forecast(wanted.spec, kept)
     if coming and any(copy.form == coming.form for copy in kept):
         screen.notice(f"{known.name} is already here, as it is published: nothing to download")
         return

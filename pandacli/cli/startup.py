@@ -8,13 +8,12 @@ no word from the user run in the background.
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
 from shlex import join
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from pandacli.background import Background
-from pandacli.errors import PandaError, UsageError
+from pandacli.errors import ModelError, PandaError, UsageError
 from pandacli.terminal.console import Screen
 from pandacli.terminal.report import placement_notice
 from pandacli.units import size
@@ -22,7 +21,10 @@ from pandacli.video.clip import VIDEO_SUFFIXES, Clip
 
 if TYPE_CHECKING:
     from pandacli import Panda
+    from pandacli.checkpoints import ResolvedModel
     from pandacli.inference import VideoSession
+    from pandacli.inference.planning.planner import Plan
+    from pandacli.inference.spec import RunSpec
     from pandacli.prefix_cache.clip_cache import ClipCache
     from pandacli.video import Frames
 
@@ -85,26 +87,48 @@ def go_offline() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
 
 
-@dataclass
 class Loading:
-    """A model being loaded; the fields are the arguments of `Panda.load`."""
+    """A model being loaded, which is resolved and planned once.
 
-    name: str
-    quant: str = "auto"
-    engine: str = "auto"
-    device: str = "auto"
-    _ahead: "Background[Panda | None] | None" = field(default=None, init=False)
+    Args:
+        spec: What to run.
+        plan: Its plan, if it is resolved already.
+    """
+
+    def __init__(self, spec: "RunSpec", plan: "Plan | None" = None) -> None:
+        self.spec, self.name = spec, os.fspath(spec.model)
+        self._plan = plan
+        self._model: ResolvedModel | None = plan.model if plan else None
+        self._ahead: Background[Panda | None] | None = None
+
+    def resolve(self) -> "ResolvedModel":
+        """Find the model on this machine.
+
+        Raises:
+            ModelError: It is not there, or damaged.
+        """
+        if self._model is None:
+            from pandacli.checkpoints import resolve
+
+            self._model = resolve(self.spec.model)
+        return self._model
+
+    def plan(self) -> "Plan":
+        """Plan the run; raises as `resolve_run`."""
+        if self._plan is None:
+            from pandacli.inference.planning.planner import resolve_run
+
+            self._plan = resolve_run(self.spec, self.resolve())
+        return self._plan
 
     def begin(self) -> None:
         """Import what models need and, unless it has to be quantised, load in the background.
 
         An error is raised by `end`.
         """
-        from pandacli.checkpoints import resolve
-
         with suppress(PandaError):
-            resolve(self.name)
-            self._ahead = Background(lambda _: self._load_if_ready())
+            self.resolve()
+            self._ahead = Background(lambda _: self._load_if_converted())
 
     def end(self, say: Callable[[str], None]) -> "Panda":
         """Return the model, quantised first where it has to be; `say` shows the progress.
@@ -113,30 +137,23 @@ class Loading:
             ModelError: It is not on this machine, or damaged.
             DeviceError: The device is not there, or too small.
         """
-        from pandacli.checkpoints import resolve
-
-        resolve(self.name)  # before torch is imported, which takes seconds
+        self.resolve()  # before torch is imported, which takes seconds
         say(f"loading {self.name}")
         if self._ahead is not None and (panda := self._ahead.result()) is not None:
             return panda
+        from pandacli import Panda
 
         def report(done: int, total: int) -> None:
             say(f"quantising {self.name} once, {100 * done // total} %")
 
-        return self._load(report)
+        return Panda.from_plan(self.plan(), report)
 
-    def _load_if_ready(self) -> "Panda | None":
-        from pandacli.inference.planning.loader import is_ready
-
-        ready = is_ready(self.name, quant=self.quant, engine=self.engine, device=self.device)
-        return self._load() if ready else None
-
-    def _load(self, report: Callable[[int, int], None] | None = None) -> "Panda":
+    def _load_if_converted(self) -> "Panda | None":
         from pandacli import Panda
+        from pandacli.inference.planning.loader import is_converted
 
-        return Panda.load(
-            self.name, quant=self.quant, engine=self.engine, device=self.device, report=report
-        )
+        plan = self.plan()
+        return Panda.from_plan(plan) if is_converted(plan) else None
 
 
 def read_clip(
@@ -193,7 +210,12 @@ def offer_download(loading: Loading, screen: Screen) -> None:
     from pandacli.checkpoints.hub import is_offline
     from pandacli.checkpoints.inventory import is_available
 
-    if is_offline() or is_available(known):
+    if is_offline():
+        return
+    with suppress(ModelError):
+        loading.resolve()
+        return
+    if is_available(known):  # raises for a folder that cannot be read
         return
     whole = size(known.download_bytes)
     if screen.confirm(f"{known.name} is not on this machine; download {whole} from Hugging Face?"):
@@ -223,7 +245,7 @@ def load_model(
     stage = nullcontext(say) if say else screen.status(f"loading {loading.name}")
     with stage as say:
         panda = loading.end(say)
-    if chosen := placement_notice(panda, asked_quant or loading.quant):
+    if chosen := placement_notice(panda, asked_quant or loading.spec.quant):
         screen.notice(f"{loading.name} runs {chosen}")
     return panda
 

@@ -21,7 +21,7 @@ from pandacli.batch.job import Batch, Job
 from pandacli.batch.log import encode_line
 from pandacli.batch.records import Record, digest_text, record_hash
 from pandacli.errors import ClipError, UsageError
-from pandacli.inference.planning import loader as preparing
+from pandacli.inference.planning import planner
 from pandacli.inference.planning import planner as plan
 from pandacli.video import Clip, sample_frames
 from tests.batch.conftest import Ran, as_line
@@ -400,9 +400,9 @@ def test_what_auto_stands_for_is_part_of_what_is_known_again(
     batch: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch, quant: str, engine: str
 ) -> None:
     batch(RECORDS)
-    plan_for = preparing.plan_for
+    resolve_run = planner.resolve_run
     monkeypatch.setattr(
-        preparing, "plan_for", lambda *a: replace(plan_for(*a), quant=quant, backend=engine)
+        planner, "resolve_run", lambda *a: replace(resolve_run(*a), quant=quant, backend=engine)
     )
     assert batch(RECORDS).counters.earlier == 0
     assert batch(RECORDS, quant=quant, engine=engine).counters.earlier == len(RECORDS)

@@ -93,14 +93,15 @@ class StandInPanda:
         self.quant = os.environ.get("STAND_IN_QUANT", "none")
 
     @classmethod
-    def load(cls, model, *, device, quant, engine, report):
-        log("load", model=model, device=device, quant=quant, engine=engine)
+    def from_plan(cls, spec, report):
+        how = {"device": spec.device, "quant": spec.quant, "engine": spec.backend}
+        log("load", model=spec.model, **how)
         time.sleep(float(os.environ.get("STAND_IN_DELAY", "0")))
         if noise := os.environ.get("STAND_IN_NOISE"):
             os.write(1, noise.encode())
         if "STAND_IN_QUANTISES" in os.environ:
             report(1, 2)
-        return cls(model)
+        return cls(spec.model)
 
     def open(self, frames, *, num_frames=8, system=None, frames_seconds=0.0, cache=False):
         assert cache is not True
@@ -135,5 +136,6 @@ if __name__ == "__main__":
     pandacli.Panda = StandInPanda
     pandacli.video.sample_frames = sample_frames
     startup.Loading.begin = lambda _: None  # the real one imports the engine
+    startup.Loading.plan = lambda self: self.spec  # so does this one
     pandacli.checkpoints.resolve = lambda name: log("resolve", model=name)
     main()

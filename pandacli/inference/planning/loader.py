@@ -21,15 +21,13 @@ from pandacli.checkpoints.artifacts import (
     find_artifact,
     remove_outdated,
 )
-from pandacli.checkpoints.resolve import ResolvedModel
 from pandacli.errors import ModelError
 from pandacli.inference.backends import Backend
 from pandacli.inference.backends.registry import quiet_libraries
 from pandacli.inference.backends.torch.model import TorchBackend
 from pandacli.inference.planning.devices import memory_errors
 from pandacli.inference.planning.memory import Placement
-from pandacli.inference.planning.planner import Plan, missing_artifact, resolve_run
-from pandacli.inference.spec import RunSpec
+from pandacli.inference.planning.planner import Plan, missing_artifact
 from pandacli.modeling.checkpoint import (
     check_model_values,
     read_config,
@@ -276,27 +274,3 @@ def _assign(model: nn.Module, name: str, value: nn.Module | Tensor) -> None:
         setattr(owner, leaf, nn.Parameter(value, requires_grad=False))
     else:
         owner.get_buffer(leaf).copy_(value)
-
-
-def plan_for(model: ResolvedModel, quant: str, engine: str, device: str) -> Plan:
-    """As `resolve_run`."""
-    return resolve_run(RunSpec(model.name, quant, engine, device), model)
-
-
-def is_ready(
-    model: str, *, quant: str = "auto", engine: str = "auto", device: str = "auto"
-) -> bool:
-    """As `is_converted`."""
-    return is_converted(resolve_run(RunSpec(model, quant, engine, device)))
-
-
-def prepare(
-    model: str,
-    *,
-    quant: str = "auto",
-    engine: str = "auto",
-    device: str = "auto",
-    report: Report | None = None,
-) -> Artifact | None:
-    """As `make_artifact`."""
-    return make_artifact(resolve_run(RunSpec(model, quant, engine, device)), report)

@@ -74,11 +74,6 @@ class Choice(ExecutionForm):
         return pick_dtype(self.placement.devices)
 
     @property
-    def engine(self) -> str:
-        """The value of `--engine`."""
-        return self.backend
-
-    @property
     def device(self) -> str:
         """The value of `--device` for this placement."""
         devices = self.placement.devices
@@ -330,7 +325,7 @@ class Forecast:
     bytes: int
 
 
-def forecast_artifact(spec: RunSpec, artifacts: "Iterable[Artifact]" = ()) -> Forecast | None:
+def forecast(spec: RunSpec, artifacts: "Iterable[Artifact]" = ()) -> Forecast | None:
     """Predict, before a download, the artifact that a published model will be run from.
 
     All published models have the sizes of a default `VideoPandaConfig`.
@@ -353,10 +348,3 @@ def forecast_artifact(spec: RunSpec, artifacts: "Iterable[Artifact]" = ()) -> Fo
     config = VideoPandaConfig()
     form = choose(spec.quant, spec.backend, config, devices, stored=_forms(artifacts) or None).form
     return Forecast(form, copy_bytes(config, form)) if form else None
-
-
-def forecast(
-    quant: str, engine: str, device: str, kept: "Iterable[Artifact]" = ()
-) -> Forecast | None:
-    """As `forecast_artifact`."""
-    return forecast_artifact(RunSpec(quant=quant, backend=engine, device=device), kept)

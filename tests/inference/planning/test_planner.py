@@ -12,7 +12,7 @@ from pandacli.errors import DeviceError, UsageError
 from pandacli.inference.backends import registry
 from pandacli.inference.planning import devices as devices_module
 from pandacli.inference.planning import planner
-from pandacli.inference.planning.planner import Choice, choose, forecast_artifact
+from pandacli.inference.planning.planner import Choice, choose, forecast
 from pandacli.inference.spec import RunSpec
 from pandacli.modeling.configuration_videopanda import VideoPandaConfig
 
@@ -326,25 +326,25 @@ def test_a_stored_quantisation_cannot_be_changed(quant: str, engine: str) -> Non
 
 
 def test_a_copy_in_8_bits_of_a_published_model_takes_seven_gigabytes() -> None:
-    coming = forecast_artifact(RunSpec(quant="8bit", backend="torch", device="cpu"))
+    coming = forecast(RunSpec(quant="8bit", backend="torch", device="cpu"))
     assert coming is not None
     assert coming.form == "int8"
     assert 6.9e9 < coming.bytes < 7.5e9
 
 
 def test_what_is_not_quantised_needs_no_copy() -> None:
-    assert forecast_artifact(RunSpec(quant="none", device="cpu")) is None
+    assert forecast(RunSpec(quant="none", device="cpu")) is None
 
 
 def test_the_copy_that_is_kept_is_taken_where_any_will_do() -> None:
     kept = Artifact("video-panda-7b", "q8_0", Path("/copies/q8_0"), None, "d" * 64, 7_000_000_000)
-    coming = forecast_artifact(RunSpec(backend="llama", device="cpu"), [kept])
+    coming = forecast(RunSpec(backend="llama", device="cpu"), [kept])
     assert coming is not None
     assert coming.form == "q8_0"
 
 
 def test_a_copy_of_other_bits_than_are_wanted_does_not_do() -> None:
     kept = Artifact("video-panda-7b", "nf4", Path("/copies/nf4"), None, "d" * 64, 4_000_000_000)
-    coming = forecast_artifact(RunSpec(quant="8bit", backend="torch", device="cpu"), [kept])
+    coming = forecast(RunSpec(quant="8bit", backend="torch", device="cpu"), [kept])
     assert coming is not None
     assert coming.form == "int8"
