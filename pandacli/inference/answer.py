@@ -1,4 +1,4 @@
-"""What comes out of the engine: an answer, and the stream that it arrives by."""
+"""An answer, its statistics, and the stream it arrives by."""
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -8,25 +8,23 @@ from typing import Literal, Self
 
 @dataclass(frozen=True)
 class Stats:
-    """What one answer took.
+    """Tokens, seconds and memory of one answer.
 
     Attributes:
-        frames: Frames looked at, padding not counted.
+        frames: Frames of the clip, without padding.
         prefix_tokens: Tokens of the system prompt and the frames.
         question_tokens: Tokens of the question.
-        prefilled_tokens: Of all tokens before the answer, those that were computed for it; the
-            others were in the KV cache.
-        answer_tokens: Tokens generated, with the one that ends the answer.
+        prefilled_tokens: Tokens before the answer that were not in the KV cache already.
+        answer_tokens: Tokens generated, the one that ends the answer included.
         load_seconds: Loading the model, once for all answers.
-        frames_seconds: Sequence and fitting the frames, once for all answers on a clip.
-        prefill_seconds: Computing what comes before the answer; the prefix is in it only for the
-            first question on a clip.
-        first_token_seconds: From the start of the work on this question to its first token.
-        decode_seconds: The tokens after the first.
-        tokens_per_second: Of those tokens; 0 where there were none.
+        frames_seconds: Sampling and preprocessing the frames, once for all answers on a clip.
+        prefill_seconds: Prefill, that of the prefix included for the first question on a clip.
+        first_token_seconds: Prefill and the first token.
+        decode_seconds: All further tokens.
+        tokens_per_second: Of those; 0 where there were none.
         peak_memory_bytes: The most memory in use so far: of the process on the CPU, of torch on
-            a CUDA device.
-        history_tokens: Tokens of the turns between the frames and the question.
+            CUDA devices.
+        history_tokens: Tokens of earlier turns.
     """
 
     frames: int
@@ -50,11 +48,12 @@ class Answer:
 
     Attributes:
         text: The answer, without space around it.
-        finish_reason: "stop" where the model ended it, "length" where it ran into `max_tokens` or
-            the end of the context.
-        stats: What it took.
-        question: What was asked.
-        ids: The tokens of the text, without the one that ends the answer.
+        finish_reason: "stop" where the model or a stop string ended it, "length" at `max_tokens`
+            or the end of the context.
+        stats: Tokens, seconds and memory.
+        question: The question.
+        ids: The tokens of the text, without the one that ends the answer; none where a stop string
+            ended it.
     """
 
     text: str
@@ -68,14 +67,14 @@ class Answer:
 
 
 class AnswerStream(Iterator[str]):
-    """An answer as it is decoded: an iterator over pieces of text that join to `answer.text`.
+    """An iterator over pieces of text that join to `answer.text`, as they are decoded.
 
-    No work is done before the first piece is asked for. Ending early, by `close()` or by leaving
-    a `with` block, leaves the clip ready for the next question.
+    No work is done before the first piece is read. After `close()`, or leaving a `with` block, the
+    session is ready for the next question.
 
     Args:
         pieces: Yields the text and returns the `Answer`.
-        stats: What the answer has taken, once it has ended, also where it was stopped.
+        stats: Returns the statistics of an answer that has ended or was stopped.
     """
 
     def __init__(
@@ -107,7 +106,7 @@ class AnswerStream(Iterator[str]):
 
     @property
     def stats(self) -> Stats | None:
-        """What the answer took, as far as it came; None before the end and without a token."""
+        """Statistics of an answer that has ended or was stopped; None without a token."""
         return self._answer.stats if self._answer else self._stats()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The Python face of panda, which the command line uses too."""
+"""The Python interface of panda, which the command line uses too."""
 
 import os
 from functools import cached_property
@@ -6,18 +6,14 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Self, Unpack
 
 from pandacli import checkpoints
-from pandacli.errors import ModelError
 from pandacli.inference.answer import Answer, AnswerStream
 from pandacli.inference.spec import History, OptionFields, RunSpec, check_frame_count
 
 if TYPE_CHECKING:
-    from pandacli.inference.backends import Backend
+    from pandacli.inference.planning.loader import LoadedModel
     from pandacli.inference.planning.planner import Plan
     from pandacli.inference.session import VideoSession
-    from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
-    from pandacli.modeling.tokenization_videopanda import VideoPandaTokenizer
     from pandacli.prefix_cache.clip_cache import ClipCache
-    from pandacli.quantization import Quant
     from pandacli.quantization.conversion import Report
     from pandacli.video import Clip, Frames
 
@@ -28,59 +24,42 @@ class Panda:
         panda = Panda.load("tiny")
         print(panda.ask("clip.mp4", "what happens?"))
 
-        clip = panda.open("clip.mp4", start=10, end=20)  # frames are read and encoded once
-        for piece in clip.stream("what happens?"):
+        session = panda.open("clip.mp4", start=10, end=20)  # frames are sampled and encoded once
+        for piece in session.stream("what happens?"):
             print(piece, end="", flush=True)
 
+    Args:
+        plan: How it was to be loaded.
+        loaded: What was loaded.
+        load_seconds: How long that took.
+
     Attributes:
-        name: What the model was asked for as.
-        devices: What it is on: "cpu", or one or more "cuda:N".
+        name: The model's name or folder.
+        devices: "cpu", or one or more "cuda:N".
         device: The first of these.
-        dtype: What is computed in: "float32", "bfloat16" or "float16".
+        dtype: The precision of computation: "float32", "bfloat16" or "float16".
         quant: "none", "8bit" or "4bit".
         engine: What computes the Llama: "torch", "bitsandbytes" or "llama".
-        load_seconds: How long loading took.
-        memory_hint: What to do where the memory turns out to be too little.
+        load_seconds: As above.
+        memory_hint: What to do if memory runs out.
     """
 
-    def __init__(
-        self,
-        model: "VideoPandaForConditionalGeneration",
-        tokenizer: "VideoPandaTokenizer",
-        *,
-        name: str,
-        backend: "Backend",
-        quant: "Quant" = "none",
-        engine: str = "torch",
-        load_seconds: float = 0.0,
-        memory_hint: str = "look at fewer --frames",
-        source: checkpoints.ResolvedModel | None = None,
-    ) -> None:
-        self.model = model
-        self.backend = backend
-        self.tokenizer = tokenizer
-        self.name = name
-        places = dict.fromkeys(str(parameter.device) for parameter in model.parameters())
-        self.devices = tuple(places)
+    def __init__(self, plan: "Plan", loaded: "LoadedModel", load_seconds: float = 0.0) -> None:
+        self.model, self.tokenizer, self.backend = loaded
+        self.name, self.quant, self.engine = plan.model.name, plan.quant, plan.backend
+        self.devices = tuple(dict.fromkeys(str(p.device) for p in self.model.parameters()))
         self.device = self.devices[0]
-        self.dtype = str(model.dtype).removeprefix("torch.")
-        self.quant: str = quant
-        self.engine = engine
-        self.load_seconds = load_seconds
-        self.memory_hint = memory_hint
-        self._source = source
+        self.dtype = str(self.model.dtype).removeprefix("torch.")
+        self.load_seconds, self.memory_hint = load_seconds, plan.hint
+        self._source = plan.model
 
     @cached_property
     def identity(self) -> str:
-        """The sha256 of the checkpoint, by which it is the same model whatever it is called.
-
-        A large checkpoint is read whole for it, once.
+        """The sha256 of the checkpoint; a large one is read whole for it, once.
 
         Raises:
-            ModelError: It cannot be read, or the model did not come from `load`.
+            ModelError: It cannot be read.
         """
-        if self._source is None:
-            raise ModelError(f"{self.name} was not loaded from a checkpoint")
         return checkpoints.model_digest(self._source)
 
     @property
@@ -109,18 +88,17 @@ class Panda:
 
         Args:
             model: "video-panda-7b", "video-panda-7b-pretrained", "tiny", or a checkpoint folder.
-            device: "auto" (CUDA where there is one that has room, or several that have together),
-                "cpu", "cuda" (one card, or several), or "cuda:N" (that card).
+            device: "auto" (CUDA devices with enough memory, or else the CPU), "cpu", "cuda" (one
+                or more devices) or "cuda:N".
             quant: "none", "8bit", "4bit", or "auto": on CUDA the most bits that fit; on a CPU 8 or
                 4 for a large model. A model is quantised once, which takes minutes for a large
-                one, and kept on the disk.
-            engine: "torch", "bitsandbytes", "llama", or "auto": the fastest for the device.
-            report: Called while the model is being quantised, with the number of parameters that
-                are done and that of all.
+                one, and kept on disk.
+            engine: "torch", "bitsandbytes", "llama" (llama.cpp), or "auto" for the device.
+            report: Called during quantisation with the parameters done and their total.
 
         Raises:
-            ModelError: The model is not here, or damaged, or its quantised copy cannot be written.
-            DeviceError: The device is not there, or has too little memory.
+            ModelError: The model is missing or damaged, or its quantised copy cannot be written.
+            DeviceError: The device does not exist or has too little memory.
             UsageError: A name is not known, or quant, engine and device do not go together.
         """
         return cls.from_spec(RunSpec(model, quant, engine, device), report)
@@ -139,17 +117,7 @@ class Panda:
         from pandacli.inference.planning.loader import load
 
         loaded = load(plan, report)
-        return cls(
-            loaded.model,
-            loaded.tokenizer,
-            name=plan.model.name,
-            backend=loaded.backend,
-            quant=plan.quant,
-            engine=plan.backend,
-            load_seconds=perf_counter() - started,
-            memory_hint=plan.hint,
-            source=plan.model,
-        )
+        return cls(plan, loaded, perf_counter() - started)
 
     def open(
         self,
@@ -162,25 +130,23 @@ class Panda:
         frames_seconds: float = 0.0,
         cache: "bool | ClipCache" = False,
     ) -> "VideoSession":
-        """Read the frames of a clip, to ask about it.
+        """Sample the frames of a clip, to ask about it.
 
         Args:
-            video: A path, a `Clip`, or `Frames` that are read already.
-            start: Of a path: the first moment looked at, in seconds.
-            end: Of a path: the moment to stop at, in seconds.
-            num_frames: How many frames the model is shown; what a shorter clip lacks is padding.
-            system: The system prompt; None is the one that the model was trained with.
-            frames_seconds: For `Frames`: how long reading them took, for the statistics.
-            cache: Look for what was computed of the clip before on the disk, in which case no
-                frames are read, and let `VideoSession.keep` put it there; at most 4 GB are kept, if
-                neither `PANDA_CACHE_SIZE` nor `ClipCache` says otherwise. It needs a path or a
-                `Clip`, or `ClipCache`. Every bit is kept: a greedy answer is the same with and
-                without it.
+            video: A path, a `Clip`, or `Frames` that are sampled already.
+            start: Of a path: where to start, in seconds.
+            end: Of a path: where to stop, in seconds.
+            num_frames: How many frames the model is shown; a shorter clip is padded.
+            system: The system prompt; None for the one of training.
+            frames_seconds: For `Frames`: how long sampling took, for the statistics.
+            cache: Restore the KV cache of the clip from disk if it is there, without sampling
+                frames, and let `VideoSession.keep` write it; at most 4 GB by default, see
+                `PANDA_CACHE_SIZE` and `ClipCache`. `Frames` need a `ClipCache`. A greedy answer is
+                the same with and without it.
 
         Raises:
             ClipError: The video cannot be used.
-            UsageError: The model cannot look at so many frames, the range is none, or
-                `PANDA_CACHE_SIZE` is no size.
+            UsageError: The number of frames, the range or `PANDA_CACHE_SIZE` is not valid.
         """
         check_frame_count(num_frames, self.model.config.num_frames)
         from pandacli.inference.session import VideoSession
@@ -218,9 +184,9 @@ class Panda:
         history: History = (),
         **options: Unpack[OptionFields],
     ) -> Answer:
-        """Ask one question; `open` and `VideoSession.ask` in one, and with their arguments."""
-        clip = self.open(video, start=start, end=end, num_frames=num_frames, system=system)
-        return clip.ask(question, history=history, **options)
+        """Ask one question, with the arguments of `open` and `VideoSession.ask`."""
+        session = self.open(video, start=start, end=end, num_frames=num_frames, system=system)
+        return session.ask(question, history=history, **options)
 
     def stream(
         self,
@@ -234,9 +200,9 @@ class Panda:
         history: History = (),
         **options: Unpack[OptionFields],
     ) -> AnswerStream:
-        """Ask one question, the answer in pieces; as `ask`."""
-        clip = self.open(video, start=start, end=end, num_frames=num_frames, system=system)
-        return clip.stream(question, history=history, **options)
+        """Ask one question and take the answer in pieces."""
+        session = self.open(video, start=start, end=end, num_frames=num_frames, system=system)
+        return session.stream(question, history=history, **options)
 
 
 def _on_disk(clip: "Clip", num_frames: int) -> "ClipCache | None":
@@ -245,5 +211,5 @@ def _on_disk(clip: "Clip", num_frames: int) -> "ClipCache | None":
 
     try:
         return ClipCache(clip, num_frames) if default_budget() else None
-    except OSError:  # the reader of the frames says what is wrong with it
+    except OSError:  # sampling the frames will report it
         return None
