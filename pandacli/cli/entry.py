@@ -14,21 +14,21 @@ from pandacli.cli import signals
 from pandacli.errors import DeviceError, PandaError, UsageError
 
 STARTED = perf_counter() - process_time()
-"""When this process began, on the clock of `perf_counter`: starting Python is all computing."""
+"""When this process started, on the clock of `perf_counter`; start-up is all CPU time."""
 
-CLOSED_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-UNEXPECTED = 70  # EX_SOFTWARE: a fault of ours, told apart from all that users can cause
+BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
+UNEXPECTED = 70  # EX_SOFTWARE
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main() -> NoReturn:
-    """Runs `panda` on the arguments of this process and exits with its code."""
-    _keep_docstrings()
+    """Run `panda` on the arguments of this process and exit with its code."""
+    _restart_without_oo()
     try:
         _fill_closed_descriptors()
         signals.install()
-        _tame_warnings()
-        _keep_stdout_clean()
+        _hide_warnings()
+        _reserve_stdout()
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         code = run(sys.argv[1:])
         signals.leave()
@@ -40,37 +40,37 @@ def main() -> NoReturn:
         code = ending
     stopped = code in (signals.INTERRUPTED, signals.TERMINATED)
     if stopped:
-        signals.end(code)  # what follows may wait for a reader of stdout
+        signals.end(code)  # flushing may block on a reader of stdout
     signals.leave()
     _discard_unwritten()
-    if stopped or _computing():
+    if stopped or _has_background_work():
         signals.unlink_semaphores()
-        os._exit(code)  # the interpreter would wait for threads, and torch abort the process
+        os._exit(code)  # a normal exit waits for threads, or torch aborts the process
     sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
-    """Runs `panda` on `arguments`; returns the exit code, having printed what there is to say."""
+    """Run `panda` on `arguments`, print any error, and return the exit code."""
     _prepare_streams()
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        # The terminal has just written ^C: the shell's prompt belongs on a line of its own.
+        # the terminal has just echoed ^C
         if sys.stderr.isatty():
             with suppress(OSError):
                 os.write(sys.stderr.fileno(), b"\n")
         return signals.INTERRUPTED
     except BrokenPipeError:
-        return CLOSED_PIPE
+        return BROKEN_PIPE
     except Exception as error:
         stopped = signals.ending()
         return _explain(error, arguments) if stopped is None else stopped
 
 
 def _explain(error: Exception, arguments: list[str]) -> int:
-    """Says what went wrong; returns the exit code."""
+    """Print what went wrong; return the exit code."""
     if isinstance(error, PandaError):
         _traceback_if_wanted(arguments)
         _complain(error.message, error.hint, _origin(error.message), command=error.command)
@@ -79,7 +79,7 @@ def _explain(error: Exception, arguments: list[str]) -> int:
     if _out_of_memory(error):
         _complain("out of memory", "close other programs, or ask for a smaller --quant")
         return DeviceError.exit_code
-    if isinstance(error, OSError) and error.errno in _FULL:
+    if isinstance(error, OSError) and error.errno in _DISK_FULL:
         _complain(f"cannot write {error.filename or 'the output'}: {error.strerror}")
         return PandaError.exit_code
     if not traced:
@@ -91,7 +91,7 @@ def _explain(error: Exception, arguments: list[str]) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    """Does what needs no parser at once; parses and runs the rest."""
+    """Handle help and version without a parser; parse and run the rest."""
     from pandacli.cli.help import VERSION, coloured, overview, summary
 
     match arguments:
@@ -110,7 +110,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _parse(arguments: list[str]) -> int:
-    """Parses and runs; nothing is caught here but what the parser itself raises."""
+    """Parse and run a command; translate the errors of the parser."""
     import typer
     from typer.exceptions import TyperException
 
@@ -130,7 +130,7 @@ def _parse(arguments: list[str]) -> int:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    if "torch" not in sys.modules:  # too slow to import for an error that is not its own
+    if "torch" not in sys.modules:
         return isinstance(error, MemoryError)
     from pandacli.inference.planning.devices import is_out_of_memory
 
@@ -150,14 +150,14 @@ def _origin(message: str) -> str | None:
 
 
 def _traceback_if_wanted(arguments: list[str]) -> bool:
-    """Prints the traceback of the error in hand if `--debug` or a default asks for it."""
+    """Print the traceback of the current error if `--debug` or a default asks for it."""
     import traceback
 
     from pandacli.terminal.text import sanitize
 
     wanted = _wants_traceback(arguments)
     if wanted:
-        with suppress(OSError):  # nobody to read it
+        with suppress(OSError):
             sys.stderr.write(sanitize(traceback.format_exc()))
     return wanted
 
@@ -174,8 +174,8 @@ def _wants_traceback(arguments: list[str]) -> bool:
         return False
 
 
-def _keep_docstrings() -> None:
-    """Starts again without -OO, which takes from libraries the docstrings that they work with."""
+def _restart_without_oo() -> None:
+    """Start again without -OO, which removes docstrings that libraries read at run time."""
     if sys.flags.optimize < 2:
         return
     given = sys.orig_argv[1:]
@@ -186,27 +186,27 @@ def _keep_docstrings() -> None:
         os.execve(sys.executable, [sys.executable, *arguments], environment)
 
 
-def _tame_warnings() -> None:
-    """Hides the warnings of libraries, or shows them where PYTHONWARNINGS asks for any."""
+def _hide_warnings() -> None:
+    """Hide the warnings of libraries, unless PYTHONWARNINGS or -W asks for them."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     elif any(option.startswith("error") for option in sys.warnoptions):
-        warnings.simplefilter("default")  # they are not panda's, and nothing it could mend
+        warnings.simplefilter("default")  # a warning in a library must not end panda
 
 
 def _fill_closed_descriptors() -> None:
-    """Lets no file that is opened take the place of a closed standard stream."""
+    """Open /dev/null for closed standard streams, so that no other file gets their descriptors."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest that is free
+            os.open(os.devnull, os.O_RDWR)  # the lowest free descriptor
 
 
-def _keep_stdout_clean() -> None:
-    """Gives stdout a descriptor of its own, and what libraries write to descriptor 1 to stderr.
+def _reserve_stdout() -> None:
+    """Give sys.stdout a descriptor of its own, and redirect descriptor 1 to stderr.
 
-    Some do at the word of a variable, such as MKL_VERBOSE.
+    Some libraries write there, for instance with MKL_VERBOSE.
     """
     stream = sys.stdout
     if not isinstance(stream, TextIOWrapper) or sys.stderr is None:
@@ -217,21 +217,21 @@ def _keep_stdout_clean() -> None:
         os.dup2(sys.stderr.fileno(), stream.fileno())
     except OSError:  # no descriptor, as under a test's capture
         return
-    renewed = open(  # noqa: SIM115  (it stays open to the end)
+    reopened = open(  # noqa: SIM115  (open until the process exits)
         own, "w", encoding=stream.encoding, errors=stream.errors, closefd=False
     )
-    renewed.reconfigure(line_buffering=stream.line_buffering, write_through=stream.write_through)
-    sys.stdout = sys.__stdout__ = renewed  # type: ignore[misc]
+    reopened.reconfigure(line_buffering=stream.line_buffering, write_through=stream.write_through)
+    sys.stdout = sys.__stdout__ = reopened  # type: ignore[misc]
 
 
-def _computing() -> bool:
-    """Whether a thread of ours goes on, which is only where its module has been imported."""
+def _has_background_work() -> bool:
+    """Whether a thread of `pandacli.background` is running."""
     background = sys.modules.get("pandacli.background")
     return background is not None and background.goes_on()
 
 
 def _prepare_streams() -> None:
-    """Makes stdout and stderr take any text; what is written to a closed stdout is an error."""
+    """Make stdout and stderr accept any text; writing to a closed stdout is an error."""
     import codecs
 
     from pandacli.terminal.text import escape_unencodable
@@ -240,14 +240,14 @@ def _prepare_streams() -> None:
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
     if sys.stdout is None:
-        sys.stdout = _Closed()
+        sys.stdout = _ClosedStdout()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="panda")
 
 
 def _discard_unwritten() -> None:
-    """Sends what nobody took nowhere, so that the interpreter's last flush succeeds."""
+    """Redirect broken streams to /dev/null, so that the last flush of the interpreter succeeds."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -255,13 +255,9 @@ def _discard_unwritten() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-class _Closed(StringIO):
-    """Stands for a stdout that the caller has closed."""
+class _ClosedStdout(StringIO):
+    """Stands in for a stdout that the caller has closed."""
 
     def write(self, _text: str) -> int:
-        """Refuses.
-
-        Raises:
-            UsageError: Always.
-        """
+        """Raise a `UsageError`."""
         raise UsageError("standard output is closed", "leave out >&-")

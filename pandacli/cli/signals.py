@@ -1,9 +1,9 @@
-"""Ctrl-C, SIGTERM, SIGHUP and SIGQUIT end the program in less than two seconds.
+"""Handlers with which Ctrl-C, SIGTERM, SIGHUP and SIGQUIT end the program within two seconds.
 
-A signal raises an exception in the main thread, which unwinds what is open. That is not enough
-where the main thread is in a decoder or a library that does not return, where a library swallows
-the exception, or where something that is unwound waits. So each signal also wakes a thread, which
-ends the process once the main thread has had its time.
+A signal raises an exception in the main thread, which unwinds the stack. A decoder or library that
+does not return, one that swallows the exception, or a `finally` that blocks would prevent that. So
+each signal also wakes a watchdog thread, which ends the process after a grace period. On Windows,
+where no pipe can wake a thread, there is no watchdog.
 """
 
 import os
@@ -22,22 +22,22 @@ TERMINATED = 143
 GRACE = 1.0
 """Seconds that the main thread has to end the program."""
 
-_TO_TIDY = 0.2  # seconds
-_HANDLED = 0xFF  # no signal has this number
+_CLEANUP_SECONDS = 0.2
+_HANDLED = 0xFF  # not a signal number: a handler has run
 _TERMINATING = tuple(getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP", "SIGQUIT"))
 _CODES = {number: TERMINATED for number in _TERMINATING if number} | {signal.SIGINT: INTERRUPTED}
-_VISIBLE = b"\x1b[?25h\x1b[?2004l"  # the cursor; and pasted text is not marked any more
+_RESET = b"\x1b[?25h\x1b[?2004l"  # show the cursor, end bracketed paste
 
 
 class Terminated(SystemExit):
-    """What SIGTERM raises; of the kind that event loops let through."""
+    """Raised by SIGTERM; event loops let a `SystemExit` through."""
 
 
-class _Watch:
-    """The thread that ends the process where the main thread does not."""
+class _Watchdog:
+    """A thread that ends the process if the main thread does not in time."""
 
     def __init__(self) -> None:
-        self.ending: int | None = None  # the exit code, once it is certain
+        self.ending: int | None = None  # the exit code, once decided
         self.patient: Callable[[], bool] = lambda: False  # see `be_patient`
         self._deadline = 0.0
         self._terminal = _terminal_settings()
@@ -46,63 +46,63 @@ class _Watch:
         start_new_thread(self._run, ())
 
     def listen(self) -> None:
-        """Have signals wake the thread, also after an event loop has had them for itself."""
-        with suppress(ValueError):  # in a thread other than the main one
+        """Have signals wake the thread; to be repeated after an event loop has taken over."""
+        with suppress(ValueError):  # not the main thread
             signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
 
     def end(self, code: int) -> None:
-        """Begin to count the seconds."""
+        """Start the grace period."""
         if self.ending is None:
             self._deadline = monotonic() + GRACE
             self.ending = code
             self.tell(0)
 
     def tell(self, number: int) -> None:
-        """Wake the thread, as a signal with that number does."""
+        """Wake the thread as the signal `number` does."""
         with suppress(BlockingIOError):
             os.write(self._write, bytes([number]))
 
     def _run(self) -> None:
-        heard_at, code, spared = 0.0, 0, False
+        received_at, code, deferred = 0.0, 0, False
         while True:
-            due = [heard_at + GRACE] if heard_at else []
+            due = [received_at + GRACE] if received_at else []
             due += [self._deadline] if self.ending is not None else []
-            patience = max(0.0, min(due) - monotonic()) if due else None
-            if select.select([self._read], [], [], patience)[0]:
-                # a signal is written before its handler runs, so what it writes comes after
+            timeout = max(0.0, min(due) - monotonic()) if due else None
+            if select.select([self._read], [], [], timeout)[0]:
+                # the number of a signal is written before its handler writes _HANDLED
                 for number in os.read(self._read, 512):
                     if number == _HANDLED:
-                        heard_at, spared = 0.0, False
-                    elif number == signal.SIGINT and not spared and self.patient():
-                        spared = True  # once: the next Ctrl-C counts the seconds
-                    elif number in _CODES and not heard_at:
-                        heard_at, code = monotonic(), _CODES[signal.Signals(number)]
+                        received_at, deferred = 0.0, False
+                    elif number == signal.SIGINT and not deferred and self.patient():
+                        deferred = True  # once: the next Ctrl-C starts the grace period
+                    elif number in _CODES and not received_at:
+                        received_at, code = monotonic(), _CODES[signal.Signals(number)]
             now = monotonic()
             if self.ending is not None and now >= self._deadline:
                 self.exit(self.ending)
-            if heard_at and now >= heard_at + GRACE:
+            if received_at and now >= received_at + GRACE:
                 self.exit(code)
 
     def exit(self, code: int) -> NoReturn:
-        """End the process, having given the terminal back."""
+        """End the process after restoring the terminal."""
         import threading
 
         with suppress(Exception):
-            tidying = threading.Thread(target=unlink_semaphores, daemon=True)
-            tidying.start()
-            tidying.join(_TO_TIDY)
+            cleanup = threading.Thread(target=unlink_semaphores, daemon=True)
+            cleanup.start()
+            cleanup.join(_CLEANUP_SECONDS)
             _restore_terminal(self._terminal)
         os._exit(code)
 
 
-_watch: _Watch | None = None
+_watchdog: _Watchdog | None = None
 
 
 def install() -> None:
-    """Handle the signals from here on; those that the caller ignores, as `nohup`, stay ignored."""
-    global _watch
-    if hasattr(signal, "pthread_sigmask"):  # not Windows, where select takes no pipes
-        _watch = _Watch()
+    """Install the handlers; signals that the caller ignores, as `nohup` does, stay ignored."""
+    global _watchdog
+    if hasattr(signal, "pthread_sigmask"):  # not Windows
+        _watchdog = _Watchdog()
     for number in _CODES:
         if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt if number == signal.SIGINT else _terminate)
@@ -110,43 +110,43 @@ def install() -> None:
 
 
 def listen() -> None:
-    """Handle signals as before, after a prompt has been shown: its event loop keeps them."""
-    if _watch is not None:
-        _watch.listen()
+    """Wake the watchdog again on signals, after the event loop of a prompt took them over."""
+    if _watchdog is not None:
+        _watchdog.listen()
 
 
 def ending() -> int | None:
-    """The exit code, where a signal is ending the program."""
-    return _watch.ending if _watch is not None else None
+    """Return the exit code if a signal is ending the program."""
+    return _watchdog.ending if _watchdog is not None else None
 
 
 def end(code: int) -> None:
-    """Give the main thread its seconds to end the program with `code`."""
-    if _watch is not None:
-        _watch.end(code)
+    """Start the grace period, to end the program with `code`."""
+    if _watchdog is not None:
+        _watchdog.end(code)
 
 
 def be_patient(wanted: Callable[[], bool]) -> None:
-    """While `wanted` is true, let a Ctrl-C wait for its handler however long that takes.
+    """While `wanted()` is true, do not limit how long the handler of the first Ctrl-C may wait.
 
-    A prefill may be one call of seconds, and what is to be finished must not be lost. A second
-    Ctrl-C ends the program in any case. `wanted` is called in another thread.
+    A prefill can be one call of seconds, and answers in flight must not be lost. A second Ctrl-C
+    ends the program in any case. `wanted` is called in the watchdog thread.
     """
-    if _watch is not None:
-        _watch.patient = wanted
+    if _watchdog is not None:
+        _watchdog.patient = wanted
 
 
 def survive() -> None:
-    """Called by a handler of SIGINT after which the program goes on."""
-    if _watch is not None:
-        _watch.tell(_HANDLED)
+    """Tell the watchdog that a handler has run and the program continues."""
+    if _watchdog is not None:
+        _watchdog.tell(_HANDLED)
 
 
 def interrupt(_signal: int, frame: FrameType | None) -> None:
     """The handler of SIGINT that ends the program.
 
     Raises:
-        KeyboardInterrupt: The first time; what follows must not disturb the unwinding.
+        KeyboardInterrupt: The first time only, so that the unwinding is not interrupted.
     """
     survive()
     if ending() is None:
@@ -157,10 +157,7 @@ def interrupt(_signal: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def interrupts_do_not_end() -> Iterator[None]:
-    """Let KeyboardInterrupt be raised in the block as often as Ctrl-C is pressed.
-
-    One that leaves the block ends the program.
-    """
+    """Raise KeyboardInterrupt in the block on each Ctrl-C; one that leaves it ends the program."""
 
     def stop(_signal: int, frame: FrameType | None) -> NoReturn:
         survive()
@@ -183,9 +180,9 @@ def interrupts_do_not_end() -> Iterator[None]:
 
 
 def unlink_semaphores() -> None:
-    """Remove what multiprocessing would remove at the end of the interpreter, before `os._exit`.
+    """Run the exit handlers of multiprocessing before `os._exit`, which skips them.
 
-    Progress bars of libraries have a semaphore; one that is left is complained of on stderr.
+    Its resource tracker warns on stderr about semaphores that are left, as progress bars have.
     """
     if (util := sys.modules.get("multiprocessing.util")) is not None:
         with suppress(Exception):
@@ -193,7 +190,7 @@ def unlink_semaphores() -> None:
 
 
 def leave() -> None:
-    """Nothing is left to unwind: signals end the process at once, and Ctrl-C is ignored."""
+    """Let signals end the process at once from here on, and ignore Ctrl-C."""
     for number in _CODES:
         if signal.getsignal(number) is not signal.SIG_IGN:
             ignored = number == signal.SIGINT
@@ -205,18 +202,17 @@ def _terminate(_signal: int, frame: FrameType | None) -> None:
     if ending() is None:
         end(TERMINATED)
         _exit_within_import(frame)
-        # An exception unwinds the spinner, which gives the terminal its cursor back.
+        # an exception unwinds the spinner, which restores the cursor
         raise Terminated(TERMINATED)
 
 
 def _exit_within_import(frame: FrameType | None) -> None:
     """End the process at once if the main thread is importing a module.
 
-    Compiled modules call Python while they are initialised, and C++ aborts the process on an
-    exception that it does not expect there.
+    C++ code that initialises a module aborts the process on an unexpected exception.
     """
-    if _watch is not None and _watch.ending is not None and _within_import(frame):
-        _watch.exit(_watch.ending)
+    if _watchdog is not None and _watchdog.ending is not None and _within_import(frame):
+        _watchdog.exit(_watchdog.ending)
 
 
 def _within_import(frame: FrameType | None) -> bool:
@@ -242,15 +238,15 @@ def _restore_terminal(settings: list[Any] | None) -> None:
     if settings is not None and not _in_background(0):
         import termios
 
-        # moved to the background just now, the process would be stopped
+        # a job that has just been moved to the background would be stopped
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
         termios.tcsetattr(0, termios.TCSANOW, settings)
     if os.isatty(2) and not _in_background(2) and select.select([], [2], [], 0)[1]:
-        os.write(2, _VISIBLE + b"\n")
+        os.write(2, _RESET + b"\n")
 
 
 def _in_background(descriptor: int) -> bool:
-    """Whether the terminal at `descriptor` belongs to another job now."""
+    """Whether the terminal at `descriptor` belongs to another job."""
     try:
         return os.tcgetpgrp(descriptor) != os.getpgrp()
     except (AttributeError, OSError):  # Windows, or not our controlling terminal
