@@ -5,6 +5,7 @@ does without.
 """
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
@@ -126,6 +127,7 @@ EXIT_CODES = {
 _EXAMPLES = ("panda demo", 'panda ask clip.mp4 "what happens?"', "panda chat clip.mp4")
 
 
+@cache
 def config_path() -> Path:
     """Return where the configuration file is, on Linux `~/.config/panda/config.toml`."""
     from platformdirs import user_config_path

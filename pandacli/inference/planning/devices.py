@@ -165,8 +165,12 @@ def peak_memory(devices: Sequence[str]) -> int:
         import torch
 
         return sum(int(torch.cuda.max_memory_allocated(device)) for device in devices)
-    import resource
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
 
+        return int(psutil.Process().memory_info().peak_wset)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # getrusage(2): kibibytes on Linux
 
