@@ -19,7 +19,7 @@ REQUEST = {
             {
                 "role": "user",
                 "content": [
-                    {"type": "video_url", "video_url": {"url": "file:///films/a%20b.mp4"}},
+                    {"type": "video_url", "video_url": {"url": "file:///videos/a%20b.mp4"}},
                     {"type": "text", "text": "What?"},
                 ],
             },

@@ -18,7 +18,7 @@ from tests.batch.question_files import problem, read, records, written
 
 HUMAN = {"from": "human", "value": "<video>\nWhat moves?"}
 USER = {"role": "user", "content": "<video>What moves?"}
-PARTS = [{"type": "video", "video": "file:///films/a%20b.mp4"}, {"type": "text", "text": "What?"}]
+PARTS = [{"type": "video", "video": "file:///videos/a%20b.mp4"}, {"type": "text", "text": "What?"}]
 
 ENTRIES: dict[str, tuple[dict[str, Any], str, str]] = {
     "Video-MME": ({"video_id": "001", "videoID": "xY", "question": "What?"}, "xY", "What?"),
@@ -31,7 +31,7 @@ ENTRIES: dict[str, tuple[dict[str, Any], str, str]] = {
     "LLaVA": ({"video": "a.mp4", "conversations": [HUMAN]}, "a.mp4", "What moves?"),
     "ShareGPT": ({"videos": ["a.mp4"], "conversations": [HUMAN]}, "a.mp4", "What moves?"),
     "LLaMA-Factory": ({"messages": [USER], "videos": ["a.mp4"]}, "a.mp4", "What moves?"),
-    "Qwen": ({"messages": [{"role": "user", "content": PARTS}]}, "/films/a b.mp4", "What?"),
+    "Qwen": ({"messages": [{"role": "user", "content": PARTS}]}, "/videos/a b.mp4", "What?"),
 }
 
 
@@ -54,9 +54,9 @@ def test_tab_separated_tgif_qa_is_read(tmp_path: Path) -> None:
 def test_object_keyed_by_video_is_read(tmp_path: Path) -> None:
     question = {"id": 0, "question": "How many?", "options": ["1", "2"]}
     boxes = {"grounded_question": [{"question": "Where?"}], "mc_question": [question, question]}
-    films = {"v1": boxes, "v2": [question], "v3": {"metadata": {"a": 1}}}
+    videos = {"v1": boxes, "v2": [question], "v3": {"metadata": {"a": 1}}}
     for indent in (None, 2):
-        found = records(written(tmp_path, "valid.json", json.dumps(films, indent=indent)))
+        found = records(written(tmp_path, "valid.json", json.dumps(videos, indent=indent)))
         assert [record.video for record in found] == ["v1", "v1", "v2"]
         assert {record.question for record in found} == {"How many?"}
 

@@ -11,7 +11,7 @@ from tests.batch.question_files import REQUEST, problem, records, request, writt
 
 def test_request_is_a_record(tmp_path: Path) -> None:
     [record] = records(written(tmp_path, "q.jsonl", REQUEST))
-    assert (record.video, record.question) == ("/films/a b.mp4", "What?")
+    assert (record.video, record.question) == ("/videos/a b.mp4", "What?")
     assert (record.system, record.max_tokens) == ("Be brief.", 20)
     assert record.fields == REQUEST
 

@@ -73,8 +73,8 @@ def journal(questions: Questions) -> dict[int, dict[str, Any]]:
     lines: dict[int, dict[str, Any]] = {}
     for each in questions.records:
         if isinstance(each, BadLine):
-            told = each.error.fields, BAD_RECORD, each.error.message, digest_text(each.digest)
-            lines[each.digest] = error_line(each.line, *told)
+            notices = each.error.fields, BAD_RECORD, each.error.message, digest_text(each.digest)
+            lines[each.digest] = error_line(each.line, *notices)
         elif each.question != "missing?":
             lines[digest_of(each)] = outcome(each)
     return lines
@@ -196,8 +196,8 @@ def test_answers_without_references_give_a_notice(tmp_path: Path, answer: str) -
     path = tmp_path / "q.jsonl"
     path.write_text(json.dumps({"video": "a", "question": "One?", "answer": answer}))
     with read_questions(path) as questions:
-        told = write(questions, "qa", io.StringIO())
-    assert [sentence.startswith("1 answers have no right answer") for sentence in told] == (
+        notices = write(questions, "qa", io.StringIO())
+    assert [sentence.startswith("1 answers have no right answer") for sentence in notices] == (
         [] if answer else [True]
     )
 
@@ -313,11 +313,11 @@ def test_table_has_a_row_for_each_question_of_a_pair(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("nasty", ["a\rb", "a\nb", 'a"b', "a,b", "é\u2028", "=1+1", " a "])
-def test_cells_survive_a_round_trip(tmp_path: Path, nasty: str) -> None:
-    text = written_as(tmp_path, [{"video": "a", "question": nasty}], "csv", "q.jsonl")
+@pytest.mark.parametrize("cell", ["a\rb", "a\nb", 'a"b', "a,b", "é\u2028", "=1+1", " a "])
+def test_cells_survive_a_round_trip(tmp_path: Path, cell: str) -> None:
+    text = written_as(tmp_path, [{"video": "a", "question": cell}], "csv", "q.jsonl")
     [row] = table(text)
-    assert row["question"] == nasty
+    assert row["question"] == cell
 
 
 def test_unpaired_surrogate_is_escaped_in_a_table(tmp_path: Path) -> None:
