@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from threading import Event, Thread
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 from pandacli.batch.results import Counters, Outcome
 from pandacli.terminal.batch_progress import STOPPING, BatchProgress, per_second, shorten
 from pandacli.terminal.console import Screen
 from pandacli.video.clip import format_time
+
+if TYPE_CHECKING:
+    from pandacli.terminal.batch_live import LiveView
 
 Row = tuple[str, str]
 
@@ -70,12 +73,6 @@ class LogLines:
         self._last = line
 
 
-class _View(Protocol):
-    def start(self) -> None: ...
-
-    def stop(self) -> None: ...
-
-
 class BatchDisplay:
     """Shows a run while it goes on; a context manager around it.
 
@@ -112,7 +109,7 @@ class BatchDisplay:
         self._failures = FailureCounts()
         self._view = self._choose_view(lines_to_stdout and screen.stdout_is_terminal)
 
-    def _choose_view(self, stdout_is_shared: bool) -> _View | None:
+    def _choose_view(self, stdout_is_shared: bool) -> "LogLines | LiveView | None":
         if self._screen.quiet:
             return None
         if stdout_is_shared or not self._screen.animates:

@@ -51,6 +51,9 @@ class Repl:
         quant: The quantisation the user asked for.
         pictures: Draw the frames whenever a clip is opened.
         stats: Show stats under each answer.
+
+    Attributes:
+        chat, screen, sample, parsers: As given; slash commands use them.
     """
 
     def __init__(

@@ -1,4 +1,8 @@
-"""The slash commands of `panda chat`: one function and one line of `COMMANDS` each."""
+"""The slash commands of `panda chat`: one function and one row of `COMMANDS` each.
+
+A function receives the REPL and the text after the command's name. It shows something through
+`repl.screen`, changes `repl.chat`, and raises UsageError for a wrong argument.
+"""
 
 import os
 import shlex
