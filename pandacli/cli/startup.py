@@ -191,11 +191,11 @@ def read_clip(
 
 def _is_video(clip: Clip) -> bool:
     """Whether the file opens as a video; reading its frames reports what is wrong with it."""
-    from pandacli.video.container import check_file, opened
+    from pandacli.video.container import check_file, open_container
 
     with suppress(PandaError):
         check_file(clip.path)
-        with opened(clip.path):
+        with open_container(clip.path):
             return True
     return False
 

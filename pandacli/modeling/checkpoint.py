@@ -64,8 +64,7 @@ def read_config(folder: Path, **overrides: Any) -> VideoPandaConfig:
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # the checks of transformers raise errors of many kinds
-        reason = " ".join(str(error).split())
-        raise ModelError(f"{path} cannot be used: {reason}") from error
+        raise _unusable(path, error) from error
     _check_size(folder, config)
     return config
 
@@ -111,8 +110,7 @@ def read_generation_config(folder: Path, config: VideoPandaConfig) -> Generation
         do_sample = fields.get("do_sample") is True
         generation = GenerationConfig.from_dict({**ids, **sampling, "do_sample": do_sample})
     except Exception as error:  # as for the configuration
-        reason = " ".join(str(error).split())
-        raise ModelError(f"{path} cannot be used: {reason}") from error
+        raise _unusable(path, error) from error
     if not generation.do_sample:
         # Vicuna's file sets a temperature beside greedy decoding, which cannot be saved again
         generation.temperature = generation.top_p = generation.top_k = None
@@ -133,8 +131,7 @@ def read_tensors(folder: Path, expected: Mapping[str, Tensor]) -> dict[str, Tens
         ModelError: There are no weights; a file is missing, damaged, or holds anything but tensors;
             a tensor is missing or has another shape.
     """
-    tensors = {name: stored.tensor for name, stored in _read_stored(folder).items()}
-    _add_batch_counters(tensors, expected)
+    tensors = _tensors_of(_read_stored(folder), expected)
     _check(folder, tensors, expected)
     return tensors
 
@@ -151,9 +148,7 @@ def stream_tensors(
         ModelError: As `read_tensors`.
     """
     stored = _read_stored(folder)
-    tensors = {name: found.tensor for name, found in stored.items()}
-    _add_batch_counters(tensors, expected)
-    _check(folder, tensors, expected)
+    _check(folder, _tensors_of(stored, expected), expected)
     places = [(name, *stored[name][:2]) for name in stored if name in expected]
     return [name for name, *_ in places], _stream(places)
 
@@ -182,8 +177,7 @@ def read_quantised(
     Raises:
         ModelError: As `read_tensors`; a quantised weight is incomplete, or is not of a layer.
     """
-    tensors = {name: stored.tensor for name, stored in _read_stored(folder).items()}
-    _add_batch_counters(tensors, expected)
+    tensors = _tensors_of(_read_stored(folder), expected)
     quantised: dict[str, dict[str, Tensor]] = {}
     for name in tensors:
         if weight := bitsandbytes_weights.part_of(name):
@@ -290,11 +284,18 @@ def _read_stored(folder: Path) -> dict[str, _Stored]:
     return found
 
 
-def _add_batch_counters(tensors: dict[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    # not in the official layout, and not read with a fixed momentum
-    for name, wanted in expected.items():
-        if name.endswith(BATCH_COUNTER):
-            tensors[name] = torch.zeros_like(wanted, device="cpu")
+def _tensors_of(stored: Mapping[str, _Stored], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The stored tensors, with the batch counters that official checkpoints leave out."""
+    counters = {
+        name: torch.zeros_like(wanted, device="cpu")
+        for name, wanted in expected.items()
+        if name.endswith(BATCH_COUNTER)
+    }
+    return {name: found.tensor for name, found in stored.items()} | counters
+
+
+def _unusable(path: Path, error: Exception) -> ModelError:
+    return ModelError(f"{path} cannot be used: {' '.join(str(error).split())}")
 
 
 def _check(folder: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

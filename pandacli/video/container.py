@@ -82,7 +82,7 @@ def check_file(path: Path) -> None:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
+def open_container(path: Path) -> Iterator[Any]:
     """Open the container at `path` in PyAV.
 
     Raises:

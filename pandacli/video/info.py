@@ -47,10 +47,10 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
         ClipError: The file cannot be used, or no frame in it decodes.
     """
     stream = read_stream(path)
-    return describe(stream, decode(stream, {0}, to_end=True))
+    return video_info(stream, decode(stream, {0}, to_end=True))
 
 
-def describe(stream: Stream, decoded: Decoded) -> VideoInfo:
+def video_info(stream: Stream, decoded: Decoded) -> VideoInfo:
     """Describe a stream decoded to the end; `decoded` has the picture of frame 0."""
     height, width = decoded.pictures[0].shape[:2]
     times = timestamps(stream, decoded.ticks)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pandacli.errors import ClipError, UsageError
 from pandacli.video.clip import Clip, format_time
 from pandacli.video.decoder import Decoded, decode, stack
-from pandacli.video.info import VideoInfo, describe, is_joined, timestamps
+from pandacli.video.info import VideoInfo, is_joined, timestamps, video_info
 from pandacli.video.stream import Stream, read_stream
 
 SHORT_VIDEO_FRAMES = 8
@@ -121,17 +121,17 @@ def sample_frames(clip: Clip, num_frames: int = 8) -> Frames:
     """
     stream = read_stream(clip.path)
     expected = timestamps(stream, stream.ticks or [None] * stream.packet_count)
-    wanted = {0, *choose(clip, expected, stream.fps, num_frames)}
+    wanted = {0, *choose_indices(clip, expected, stream.fps, num_frames)}
     decoded = decode(stream, wanted, to_end=True)
-    info = describe(stream, decoded)
-    indices = _choose_decoded(clip, info, num_frames)
+    info = video_info(stream, decoded)
+    indices = _choose_or_explain(clip, info, num_frames)
     while not decoded.pictures.keys() >= set(indices):  # the index was wrong
         wanted |= {*indices}  # keeps a frame that cannot be converted, which ends the video
         damaged = decoded.damaged
         decoded = decode(stream, wanted, to_end=True, trust_index=decoded.matches_index)
         decoded = replace(decoded, damaged=decoded.damaged or damaged)
-        info = describe(stream, decoded)
-        indices = _choose_decoded(clip, info, num_frames)
+        info = video_info(stream, decoded)
+        indices = _choose_or_explain(clip, info, num_frames)
     return Frames(
         pixels=stack([decoded.pictures[index] for index in indices]),
         indices=tuple(indices),
@@ -141,8 +141,8 @@ def sample_frames(clip: Clip, num_frames: int = 8) -> Frames:
     )
 
 
-def _choose_decoded(clip: Clip, info: VideoInfo, num_frames: int) -> list[int]:
-    indices = choose(clip, info.timestamps, info.fps, num_frames, info.duration)
+def _choose_or_explain(clip: Clip, info: VideoInfo, num_frames: int) -> list[int]:
+    indices = choose_indices(clip, info.timestamps, info.fps, num_frames, info.duration)
     if indices:
         return indices
     first = info.timestamps[0]
@@ -157,7 +157,7 @@ def _choose_decoded(clip: Clip, info: VideoInfo, num_frames: int) -> list[int]:
     )
 
 
-def choose(
+def choose_indices(
     clip: Clip, times: Sequence[float], fps: float, num_frames: int, duration: float = math.inf
 ) -> list[int]:
     """Sample frame numbers among those shown in the range of a clip.

@@ -21,7 +21,7 @@ from typing import Any
 
 import av
 
-from pandacli.video.container import opened
+from pandacli.video.container import open_container
 from pandacli.video.images import DoubtfulPictureError, Picture, picture_of
 from pandacli.video.sources import DamagedError, stop_at_errors
 from pandacli.video.stream import Stream
@@ -73,7 +73,7 @@ def seek_frames(
     if to_end:
         needed.update(range(max(0, count - _CHECKED_ENDS), count))
     try:
-        with opened(stream.path) as container:
+        with open_container(stream.path) as container:
             return _KeyframeSeeker(stream, container, needed).pictures(wanted)
     except _DecoderError as error:
         if _is_damage(stream, error.key, error.numbers):
@@ -104,7 +104,7 @@ def _is_damage(stream: Stream, key: int, numbers: Sequence[int]) -> bool:
     earlier = max(0, bisect_left(stream.key_ticks, tick) - 2)
     start = bisect_left(stream.ticks, stream.key_ticks[earlier])
     try:
-        with opened(stream.path) as container:
+        with open_container(stream.path) as container:
             every_frame = replace(stream, marks_nonref=False)
             seeker = _KeyframeSeeker(every_frame, container, numbers, threads=1)
             for _ in seeker.frames(start, numbers):

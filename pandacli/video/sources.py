@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import av
 
-from pandacli.video.container import MAX_PIXELS, opened
+from pandacli.video.container import MAX_PIXELS, open_container
 from pandacli.video.images import Picture, PillowSource, picture_of
 from pandacli.video.stream import TAIL, Stream
 
@@ -96,7 +96,7 @@ class PyAVSource:
 
     def ticks(self, start: int | None = None) -> Iterator[int | None]:
         self._from_start = start is None
-        with opened(self._stream.path) as container:
+        with open_container(self._stream.path) as container:
             stream: Any = container.streams[self._stream.index]
             if self._threaded:
                 stop_at_errors(stream)

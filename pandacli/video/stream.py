@@ -19,7 +19,7 @@ from pandacli.video.container import (
     check_size,
     encrypted_error,
     no_video_error,
-    opened,
+    open_container,
     video_streams,
 )
 from pandacli.video.images import Pages, has_odd_colours, read_pages, reads_avif
@@ -100,7 +100,7 @@ def read_stream(path: str | os.PathLike[str]) -> Stream:
     """
     file = Path(path)
     check_file(file)
-    with opened(file) as container:
+    with open_container(file) as container:
         streams = video_streams(container)
         if not streams:
             raise no_video_error(file, container)
@@ -109,7 +109,7 @@ def read_stream(path: str | os.PathLike[str]) -> Stream:
     if best.packet_count > 1 or best.is_image:
         return best
     for index in others:  # the best may be an unmarked thumbnail
-        with suppress(ClipError), opened(file) as container:
+        with suppress(ClipError), open_container(file) as container:
             other = _describe(file, container, container.streams[index])
             if other.packet_count > 1:
                 return other

@@ -7,7 +7,7 @@ from PIL import Image
 from pandacli.video import Clip, probe, sample_frames
 from pandacli.video import sampling as frames
 from pandacli.video.decoder import decode
-from pandacli.video.info import describe, is_joined, timestamps
+from pandacli.video.info import is_joined, timestamps, video_info
 from pandacli.video.stream import read_stream
 from tests.video.clips import HEIGHT, WIDTH, copy_from, needs_avif, numbered_picture, write_clip
 
@@ -121,7 +121,7 @@ def test_wrong_header_rate_is_measured(tmp_path):
 
 def test_nearly_right_header_rate_is_kept(tmp_path):
     stream = read_stream(write_clip(tmp_path / "clip.mp4", 50))
-    info = describe(replace(stream, fps=25.2), decode(stream, {0}, to_end=True))
+    info = video_info(replace(stream, fps=25.2), decode(stream, {0}, to_end=True))
     assert info.fps == 25.2
 
 
