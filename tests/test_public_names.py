@@ -6,6 +6,8 @@ from importlib import import_module
 import pytest
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
+from pandacli.inference.spec import OptionFields
+
 PARAMETERS = {
     "pandacli.Panda.load": ("model", "device", "quant", "engine"),
     "pandacli.Panda.ask": (
@@ -19,6 +21,7 @@ PARAMETERS = {
         "max_tokens",
         "temperature",
         "seed",
+        "stop",
     ),
     "pandacli.Panda.open": ("video", "start", "end", "num_frames", "system"),
     "pandacli.video.Clip": ("path", "start", "end"),
@@ -61,7 +64,9 @@ def resolve(name: str) -> object:
 def test_public_name_takes_documented_parameters(name: str) -> None:
     found = resolve(name)
     assert callable(found)
-    parameters = inspect.signature(found).parameters
+    parameters = set(inspect.signature(found).parameters)
+    if "options" in parameters:  # **options: Unpack[OptionFields]
+        parameters |= set(OptionFields.__annotations__)
     assert [p for p in PARAMETERS[name] if p not in parameters] == []
 
 
