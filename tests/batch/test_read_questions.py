@@ -10,7 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from pandacli.batch.formats import INPUT_FORMATS, OUTPUT_FORMATS, write_results
+from pandacli.batch.formats import (
+    FORMATS,
+    INPUT_FORMATS,
+    OUTPUT_FORMATS,
+    Format,
+    write_results,
+)
+from pandacli.batch.readers.fields import named_fields
 from pandacli.batch.readers.questions import read_questions
 from pandacli.batch.readers.source import MOST_BYTES, SPOOL_BYTES
 from pandacli.batch.records import BadLine, Record
@@ -259,6 +266,19 @@ def test_invalid_file_is_an_error(tmp_path: Path, content: str | bytes) -> None:
 def test_unreadable_file_is_an_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(ClipError):
         read_questions(tmp_path / name)
+
+
+def test_added_format_is_recognized_before_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = Format(named_fields("clip", "ask"), lambda fields: "ask" in fields)
+    monkeypatch.setitem(FORMATS, "mine", row)
+    path = written(tmp_path, "q.jsonl", '{"clip": "a.mp4", "ask": "What?"}')
+    with read_questions(path) as questions:
+        assert questions.format == "mine"
+        [(_, record)] = read(questions)
+    assert isinstance(record, Record)
+    assert (record.video, record.question) == ("a.mp4", "What?")
 
 
 def test_unknown_format_is_a_usage_error(tmp_path: Path) -> None:
