@@ -20,7 +20,7 @@ _UNUSED_PARTS = (
     "model.video_tower_compressor.",
     "model.vision_tower_compressor.",
 )
-_UNUSED_WITHIN = (".lmhra2.",)  # stored, but never called
+_UNUSED_LAYER = ".lmhra2."  # stored, but never called
 _UNUSED_LEAVES = (".rotary_emb.inv_freq", BATCH_COUNTER)
 
 _PROJECTOR = "mlp2x_gelu"
@@ -30,9 +30,7 @@ _UNSTATED_SIZES = ("image_size", "patch_size", "video_num_heads", "num_frames", 
 
 def tensor_name(key: str) -> str | None:
     """Our name of a tensor in an official checkpoint; None for one that inference never uses."""
-    if key.startswith(_UNUSED_PARTS) or key.endswith(_UNUSED_LEAVES):
-        return None
-    if any(part in key for part in _UNUSED_WITHIN):
+    if key.startswith(_UNUSED_PARTS) or key.endswith(_UNUSED_LEAVES) or _UNUSED_LAYER in key:
         return None
     for alias, name in _ALIASES.items():
         if key.startswith(alias):
