@@ -1,4 +1,4 @@
-"""Numbers of bytes as people write them, and back."""
+"""Format and parse sizes in bytes."""
 
 import re
 
@@ -6,7 +6,7 @@ _SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?) *([KMGT]?)(I?)B?", re.ASCII)
 
 
 def size(count: float) -> str:
-    """A number of bytes in the unit that fits it."""
+    """Format a number of bytes in the unit that fits it."""
     for unit in ("bytes", "kB", "MB"):
         if round(count) < 1000:
             return f"{count:.0f} {unit}"
@@ -15,7 +15,7 @@ def size(count: float) -> str:
 
 
 def byte_count(text: str) -> int:
-    """The bytes that a text like 4GB, 1.5 GiB, 500M or 0 stands for.
+    """Parse a size such as 4GB, 1.5 GiB, 500M or 0 into bytes.
 
     Raises:
         ValueError: It is no size.

@@ -12,7 +12,7 @@ from pandacli.terminal.console import Screen
 from pandacli.units import size
 
 if TYPE_CHECKING:
-    from pandacli.diagnostics.facts import Section
+    from pandacli.diagnostics import Section
 
 SHELLS = ("bash", "zsh", "fish")
 _PROBLEMS = 1  # the exit code where something is wrong
@@ -86,7 +86,7 @@ def _json_by_default() -> bool:
 
 def _defaults() -> "Section":
     """The configuration file, and the options that it or the variables set."""
-    from pandacli.diagnostics.facts import Fact, Section, find
+    from pandacli.diagnostics import Fact, Section, find
 
     path = config_path()
     there = str(path) if path.exists() else {"path": str(path), "state": "not there"}

@@ -1,40 +1,95 @@
-"""All that `panda doctor` looks at."""
+"""What `panda doctor` checks: named facts, each with a value, a problem, or both.
+
+No check may fail: an exception becomes the problem of its fact.
+"""
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from pandacli.diagnostics.facts import Section
-from pandacli.diagnostics.machine import machine_facts
-from pandacli.diagnostics.software import engines, environment, ready, software_facts
-from pandacli.diagnostics.storage import storage_facts, suggestion
+from pandacli.errors import PandaError
+
+Value = str | int | float | bool | list[str] | dict[str, Any] | None
+
+
+class Bytes(int):
+    """An amount of memory or disk, displayed in MB or GB."""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A single finding.
+
+    Attributes:
+        name: Its label.
+        value: As JSON holds it; amounts of memory are `Bytes`.
+        problem: What is wrong, in words; None if nothing is.
+    """
+
+    name: str
+    value: Value = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Section:
+    """Facts under a title."""
+
+    title: str
+    facts: list[Fact]
+
+
+def find(name: str, read: Callable[[], Value | Fact]) -> Fact:
+    """Return the fact that `read` returns; one with a problem if it raises."""
+    try:
+        found = read()
+    except Exception as error:
+        return Fact(name, problem=_message(error))
+    return found if isinstance(found, Fact) else Fact(name, found)
+
+
+def find_all(name: str, read: Callable[[], Iterable[Fact]]) -> list[Fact]:
+    """Return the facts that `read` yields, and one with a problem if it raises on the way."""
+    found = []
+    try:
+        for fact in read():
+            found.append(fact)
+    except Exception as error:
+        found.append(Fact(name, problem=_message(error)))
+    return found
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, PandaError):
+        return error.message
+    text = " ".join(str(error).split())
+    kind = type(error).__name__
+    return f"{kind}: {text}" if text else kind
 
 
 def examine(others: Sequence[Section] = ()) -> list[Section]:
-    """The state of this installation and machine; it takes seconds and never fails.
+    """Check this installation and machine; takes seconds.
 
     Args:
-        others: Findings of the caller, shown before the last section, which is the suggestion.
+        others: Sections of the caller, placed before the last one, which is the suggestion.
     """
-    with _silence():
-        can_compute = engines()
+    from pandacli.diagnostics.machine import machine_facts
+    from pandacli.diagnostics.software import backends, environment, ready, software_facts
+    from pandacli.diagnostics.storage import storage_facts, suggestion
+
+    before = logging.root.manager.disable
+    logging.disable()  # libraries log while they are imported
+    try:
+        found = backends()
         return [
             software_facts(),
             *machine_facts(),
-            can_compute,
+            found,
             storage_facts(),
             environment(),
             *others,
-            suggestion(ready(can_compute)),
+            suggestion(ready(found)),
         ]
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Keep what libraries log while they are imported off stderr."""
-    before = logging.root.manager.disable
-    logging.disable()
-    try:
-        yield
     finally:
         logging.disable(before)

@@ -1,4 +1,4 @@
-"""What this machine has to compute with: its processor, memory and CUDA cards."""
+"""Check the hardware: processor, memory and CUDA devices."""
 
 import os
 import platform
@@ -12,21 +12,21 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
-from pandacli.diagnostics.facts import Bytes, Fact, Section, Value, find, find_all
+from pandacli.diagnostics import Bytes, Fact, Section, Value, find, find_all
 from pandacli.inference.planning.devices import core_limit, cpu_flags, usable_memory
 
 INSTRUCTIONS = {
     "x86_64": ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"),
     "aarch64": ("asimd", "asimddp", "i8mm", "bf16", "sve", "sve2"),
 }
-"""The extensions that arithmetic in few bits is fast with, as Linux calls them; asimd is NEON."""
+"""Extensions that speed up quantised arithmetic, in Linux's names; asimd is NEON."""
 
 _CPUINFO = Path("/proc/cpuinfo")
 _DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def machine_facts() -> list[Section]:
-    """All there is to say about the hardware."""
+    """Return the sections on processor, memory and CUDA."""
     return [
         Section(
             "Processor",
@@ -43,7 +43,7 @@ def machine_facts() -> list[Section]:
 
 
 def cpu_model() -> str:
-    """The processor's name."""
+    """Return the name of the processor."""
     if sys.platform == "darwin":
         command = ["sysctl", "-n", "machdep.cpu.brand_string"]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -64,7 +64,7 @@ def _instructions() -> Iterator[Fact]:
     wanted = INSTRUCTIONS.get(platform.machine().lower().replace("amd64", "x86_64"), ())
     flags = cpu_flags()
     if flags is None or not wanted:
-        yield Fact("instructions", "this system does not tell")
+        yield Fact("instructions", "not listed by this system")
         return
     has = [name for name in wanted if name in flags]
     slow = None if wanted[0] in has else f"no {wanted[0]}: the model will be very slow"
@@ -89,7 +89,7 @@ def _memory() -> Iterator[Fact]:
 
 
 def _driver() -> str | None:
-    """The version of NVIDIA's driver, or None where there is none."""
+    """Return the version of NVIDIA's driver; None without one."""
     if tool := shutil.which("nvidia-smi"):
         command = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
@@ -114,15 +114,15 @@ def _cards() -> Iterator[Fact]:
 
 
 def _why_no_cards(built: str | None) -> str | None:
-    """What keeps torch from a card whose driver is here; None where there is no driver."""
+    """Explain why torch sees no card although the driver is installed; None without a driver."""
     if _driver() is None:
         return None
     if built is None:
         return "NVIDIA's driver is here, but this torch is built without CUDA: see pytorch.org"
     import torch
 
-    trouble = find("cards", torch.cuda.init).problem
-    return trouble or "NVIDIA's driver is here, but torch sees no card"
+    problem = find("cards", torch.cuda.init).problem
+    return problem or "NVIDIA's driver is here, but torch sees no card"
 
 
 def _card(number: int) -> Value:

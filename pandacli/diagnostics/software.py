@@ -1,9 +1,7 @@
-"""What is installed: the libraries that panda stands on, and the engines that they make up.
+"""Check the installed libraries, the backends, and the environment variables.
 
-The environment variables that change what panda and its libraries do, without their secrets.
-
-What is shown is a list of what is known to be safe. Of any other variable that may matter only the
-name is shown, and of an address only the host.
+Only values of variables known to be safe are shown; of addresses only the host, of other variables
+that may matter only the name.
 """
 
 import importlib
@@ -20,7 +18,7 @@ from urllib.parse import urlsplit
 from packaging.requirements import Requirement
 
 from pandacli import __version__
-from pandacli.diagnostics.facts import Fact, Section, find
+from pandacli.diagnostics import Fact, Section, find
 
 LIBRARIES = {
     "torch": "torch",
@@ -31,13 +29,13 @@ LIBRARIES = {
     "pillow": "PIL",
     "huggingface_hub": "huggingface_hub",
 }
-"""The distributions that are most often at fault, and the modules that they install."""
+"""Distributions to check, and the modules that they install."""
 
 _READY = "ready"
 
 
 def software_facts() -> Section:
-    """Versions, and whether each library is the one panda needs and can be imported."""
+    """Return versions, and whether each library meets the requirement and can be imported."""
     return Section(
         "Software",
         [
@@ -50,25 +48,25 @@ def software_facts() -> Section:
     )
 
 
-def engines() -> Section:
-    """What can compute a model here, and why the rest cannot."""
+def backends() -> Section:
+    """Return which backends work here, and why others do not."""
     return Section(
         "Engines",
         [
-            find("torch", lambda: _engine("torch")),
-            find("bitsandbytes", lambda: _engine("bitsandbytes")),
+            find("torch", lambda: _backend("torch")),
+            find("bitsandbytes", lambda: _backend("bitsandbytes")),
             find("llama", _llama),
         ],
     )
 
 
 def ready(found: Section) -> set[str]:
-    """The names of the engines that work here, from what `engines` found."""
+    """Return the names of the backends that work, from the result of `backends`."""
     return {fact.name for fact in found.facts if fact.value == _READY}
 
 
 def requirements() -> list[Requirement]:
-    """What the distribution pandacli asks for, its extras left out."""
+    """Return the requirements of the distribution pandacli, without extras."""
     everything = [Requirement(line) for line in metadata.requires("pandacli") or ()]
     return [r for r in everything if not r.marker or r.marker.evaluate({"extra": ""})]
 
@@ -89,16 +87,16 @@ def _library(name: str) -> Fact:
     for wanted in requirements():
         if wanted.name == name and not wanted.specifier.contains(version, prereleases=True):
             return Fact(name, version, f"panda needs {name}{wanted.specifier}")
-    return Fact(name, version, _trouble_importing(LIBRARIES[name]))
+    return Fact(name, version, _import_problem(LIBRARIES[name]))
 
 
-def _engine(module: str) -> Fact:
-    trouble = _trouble_importing(module)
-    return Fact(module, None if trouble else _READY, trouble)
+def _backend(module: str) -> Fact:
+    problem = _import_problem(module)
+    return Fact(module, None if problem else _READY, problem)
 
 
 def _llama() -> Fact:
-    """llama.cpp is optional: not to have it is no problem, to have it broken is one."""
+    """A missing llama.cpp is no problem, as it is optional; a broken one is."""
     from pandacli.quantization.llama_library import PACKAGE, llama_library
 
     missing = [module for module in (PACKAGE, "gguf") if find_spec(module) is None]
@@ -108,13 +106,13 @@ def _llama() -> Fact:
     return Fact("llama", _READY)
 
 
-def _trouble_importing(module: str) -> str | None:
+def _import_problem(module: str) -> str | None:
     return find(module, lambda: bool(importlib.import_module(module))).problem
 
 
 HIDDEN = "(set, not shown)"
 
-_TELLING = re.compile(r"(PANDA|HF|HUGGING_?FACE|OMP|MKL|CUDA|PYTORCH|TRANSFORMERS)_")
+_RELEVANT = re.compile(r"(PANDA|HF|HUGGING_?FACE|OMP|MKL|CUDA|PYTORCH|TRANSFORMERS)_")
 _ADDRESSES = ("HF_ENDPOINT", "PANDA_ADDRESS", "HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 _PANDA = (
     "HOME MODEL QUANT ENGINE DEVICE FROM TO FRAMES CANVAS MAX_TOKENS TEMPERATURE SEED SYSTEM"
@@ -150,7 +148,7 @@ _SAFE = frozenset(
 
 
 def environment(variables: Mapping[str, str] = os.environ) -> Section:
-    """The variables that are set: the values of safe ones, the hosts of addresses, or the name."""
+    """Return the variables that are set: values of safe ones, hosts of addresses, other names."""
     facts = []
     for name in sorted(variables):
         known = name.upper() if name.lower().endswith("_proxy") else name
@@ -158,18 +156,18 @@ def environment(variables: Mapping[str, str] = os.environ) -> Section:
             facts.append(Fact(name, host_of(variables[name])))
         elif known in _SAFE:
             facts.append(Fact(name, without_logins(variables[name])))
-        elif _TELLING.match(name):
+        elif _RELEVANT.match(name):
             facts.append(Fact(name, HIDDEN))
     return Section("Variables", facts)
 
 
 def without_logins(text: str) -> str:
-    """A value that may be an address: of one only the host."""
+    """Reduce an address to its host; return other text as it is."""
     return host_of(text) if "://" in text else text
 
 
 def host_of(address: str) -> str:
-    """The scheme, host and port of an address: no login, path or query."""
+    """Return the scheme, host and port of an address, without login, path and query."""
     try:
         parts = urlsplit(address if "://" in address else f"//{address}")
         port = f":{parts.port}" if parts.port else ""

@@ -1,7 +1,4 @@
-"""How Video-Panda-7B is best run on this machine: the plan that `panda ask` would make, and why.
-
-Where files are kept on this machine, how much of the disk they take, and what is left.
-"""
+"""Check models, disk space, and how the default model would run here."""
 
 import os
 import shutil
@@ -14,7 +11,7 @@ from pandacli import checkpoints
 from pandacli.checkpoints import DEFAULT_MODEL
 from pandacli.checkpoints.registry import panda_home
 from pandacli.checkpoints.resolve import find_checkpoint
-from pandacli.diagnostics.facts import Bytes, Fact, Section, Value, find, find_all
+from pandacli.diagnostics import Bytes, Fact, Section, Value, find, find_all
 from pandacli.errors import DeviceError, ModelError, UsageError
 from pandacli.prefix_cache.store import prefixes_folder
 
@@ -23,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def storage_facts() -> Section:
-    """The models that are here, and the places that panda keeps and finds them in."""
+    """Return the installed models, and the folders of models and caches."""
     return Section(
         "Store",
         [
@@ -53,7 +50,7 @@ def _hugging_face_cache() -> Path:
 
 
 def _copies() -> Iterator[Fact]:
-    """What is under `PANDA_HOME`: a line for each model, and each quantised copy of one."""
+    """Yield the size of each model and quantised copy under `PANDA_HOME`."""
     home = panda_home()
     kinds = sorted(set(home.iterdir()) - {prefixes_folder()}) if home.is_dir() else []
     for kind in filter(Path.is_dir, kinds):
@@ -62,7 +59,7 @@ def _copies() -> Iterator[Fact]:
 
 
 def _place(name: str, path: Path) -> Fact:
-    """A folder for large files; it may not be there yet."""
+    """Check a folder for large files, which need not exist yet."""
     nearest = next(folder for folder in (path, *path.parents) if folder.exists())
     free = shutil.disk_usage(nearest).free
     value: Value = {"path": str(path), "used": Bytes(_used(path)), "free": Bytes(free)}
@@ -74,7 +71,7 @@ def _place(name: str, path: Path) -> Fact:
 
 
 def _used(folder: Path) -> int:
-    """What the files under a folder take, each counted once: links are not followed."""
+    """Return the bytes of the files under a folder; links are not followed."""
     return sum(
         (Path(parent) / name).lstat().st_size
         for parent, _, names in os.walk(folder)

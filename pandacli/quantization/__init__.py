@@ -1,7 +1,7 @@
-"""In how many bits the Llama's layers are kept: fewer only where that is asked for or needed.
+"""Quantisation of the Llama's linear layers.
 
-STAB and the projector are a hundredth of the weights and make every token of the frames; the
-embeddings and the head are kept for the same reason.
+STAB and the projector, a hundredth of the weights, stay in half precision, as do the embeddings and
+the head: every token depends on them.
 """
 
 from typing import TYPE_CHECKING, Literal, get_args
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 Quant = Literal["none", "8bit", "4bit"]
 
 _BLOCK = 64
-"""Weights that share a scale in 4 bits; on the CPU a row is a whole number of blocks."""
+"""Weights per scale in 4 bits; on the CPU a row must be whole blocks."""
 
 
 def check_quant(wanted: str) -> None:
-    """Refuse a name of no quantisation.
+    """Check the name of a quantisation.
 
     Raises:
         UsageError: It is neither a `Quant` nor auto.
@@ -30,7 +30,7 @@ def check_quant(wanted: str) -> None:
 
 
 def in_bits(quant: Quant) -> str:
-    """A quantisation as it stands in a sentence: "8 bits", or "full precision"."""
+    """Name a quantisation in a sentence: "8 bits", or "full precision"."""
     return "full precision" if quant == "none" else f"{quant.removesuffix('bit')} bits"
 
 
@@ -38,7 +38,7 @@ def check_widths(config: "VideoPandaConfig") -> None:
     """Refuse a model that bitsandbytes cannot put into 4 bits on a CPU.
 
     Raises:
-        UsageError: A width of it is no whole number of blocks.
+        UsageError: One of its widths is no multiple of the block size.
     """
     widths = (config.hidden_size, config.intermediate_size)
     if any(width % _BLOCK for width in widths):

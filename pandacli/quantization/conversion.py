@@ -1,10 +1,9 @@
-"""Making a quantised copy of a checkpoint: tensor by tensor, file by file, from where it stopped.
+"""Convert a checkpoint to a quantised artifact, streaming tensors and resuming after interruption.
 
-The Llama's linear layers are quantised; STAB, the projector, the embeddings and the head keep half
-precision. For llama.cpp the Llama goes into a GGUF file, and only what makes embeddings stays
-beside it. The checkpoint is mapped into memory and the copy is written in files of some hundreds
-of megabytes, so memory stays far below the size of either. A file gets its name when it is whole
-and is not made again after an interruption; the folder gets its own when all of it is there.
+The Llama's linear layers are quantised; STAB, projector, embeddings and head stay in half
+precision. For llama.cpp the Llama goes into a GGUF file, with only the embedding modules beside it.
+Weight files of some hundred megabytes are written atomically, and complete ones are kept by the
+next attempt; the folder gets its final name at the end.
 """
 
 import json
@@ -47,19 +46,19 @@ from pandacli.quantization.int8 import quantize_rows
 from pandacli.units import size
 
 Report = Callable[[int, int], None]
-"""Told how many parameters are done, of how many."""
+"""Called with the parameters done and their total."""
 
 _EMBEDDING = ("model.video_tower", "model.video_projector", "model.embed_tokens")
-"""Modules that turn frames and ids into what the Llama reads."""
+"""Modules that compute the embeddings of frames and ids."""
 
 KEPT = (*_EMBEDDING, "lm_head")
-"""Modules that are never quantised."""
+"""Modules that are not quantised."""
 
 _FILE_PARAMETERS = 1 << 28
-"""A file of a copy holds about so many parameters: half a gigabyte where they are not quantised."""
+"""Approximate parameters per file: half a gigabyte in float16."""
 
 _BYTES = {"int8": 1.0, "nf4": 0.53, "q8_0": 1.07, "q4_k_m": 0.65}
-"""Of each form, bytes a weight, scales included."""
+"""Bytes per weight with scales, by form."""
 
 _GGUF = ("q8_0", "q4_k_m")
 _BESIDE = (
@@ -72,12 +71,12 @@ _BESIDE = (
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint that copies are made from.
+    """A checkpoint to convert.
 
     Args:
-        model: The name or folder it goes by.
-        folder: Where it lies.
-        commit: The commit of the repository that published it, where there is one.
+        model: Its name, or its folder.
+        folder: Its folder.
+        commit: The commit that published it, if known.
         digest: Its sha256.
         files: The sha256 of each file, by name.
     """
@@ -90,7 +89,7 @@ class Source:
 
 
 def describe_source(resolved: ResolvedModel) -> Source:
-    """Identify a checkpoint, which reads all of it the first time.
+    """Identify a checkpoint; hashes all of it the first time.
 
     Raises:
         ModelError: Files are missing, damaged, or cannot be read.
@@ -141,13 +140,13 @@ def convert(source: Source, form: Form, report: Report | None = None) -> Artifac
 
 
 def empty_model(config: VideoPandaConfig) -> VideoPandaForConditionalGeneration:
-    """A model without memory behind its tensors."""
+    """Build a model on the meta device."""
     with torch.device("meta"):
         return VideoPandaForConditionalGeneration(config)
 
 
 def _drop_junk(work: Path) -> None:
-    """Delete what an interrupted conversion cannot have left, or cannot go on with."""
+    """Delete everything that an interrupted conversion cannot resume from."""
     for path in work.iterdir():
         if path.is_symlink() or not path.is_file():
             usable = False
@@ -171,7 +170,7 @@ def _is_readable(file: Path) -> bool:
 
 
 def _check_made(form: Form, work: Path) -> None:
-    """Look at a new copy as loading it does; one with foreign files in it is not kept.
+    """Check a new artifact as loading does, and delete it if it has foreign files.
 
     Raises:
         ModelError: It cannot be loaded.
@@ -242,7 +241,7 @@ def _write_weights(source: Source, form: Form, work: Path, report: Report | None
 
 
 def copy_bytes(config: VideoPandaConfig, form: Form) -> int:
-    """What the copy in a form of a model takes on the disk, nearly."""
+    """Estimate the size of an artifact on disk."""
     return _copy_bytes(empty_model(config).state_dict(), form)
 
 
@@ -266,7 +265,7 @@ def _check_room(expected: dict[str, Tensor], form: Form, work: Path) -> None:
 
 
 def _save(pending: dict[str, Tensor], path: Path) -> None:
-    """Write the pending tensors into a file, and forget them; a file that is there is whole."""
+    """Write the pending tensors to a file atomically, and clear them."""
     if pending:
         partial = path.with_suffix(".writing")
         try:
@@ -283,7 +282,7 @@ def _names(file: Path) -> list[str]:
 
 
 def _halved(tensor: Tensor) -> Tensor:
-    """In half precision: as it is where it has that, else float16, which keeps more digits."""
+    """Convert to float16, or to bfloat16 if that overflows; keep half precision as it is."""
     if tensor.dtype in (torch.float16, torch.bfloat16):
         return tensor.contiguous()
     half = tensor.half()
@@ -291,7 +290,7 @@ def _halved(tensor: Tensor) -> Tensor:
 
 
 def _int8(name: str, weight: Tensor) -> dict[str, Tensor]:
-    """In the names of bitsandbytes, whose LLM.int8 stores the same numbers."""
+    """Quantise to int8, in the layout of bitsandbytes."""
     rows, scale = quantize_rows(weight)
     layer = name.removesuffix("weight")
     layout = torch.zeros((), dtype=torch.uint8)  # row by row

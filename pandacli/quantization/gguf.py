@@ -1,11 +1,8 @@
-"""The Llama of a checkpoint as a GGUF file, which llama.cpp reads: what is left out is STAB.
+"""Export the Llama of a checkpoint to a GGUF file for llama.cpp, without STAB and vocabulary.
 
-The file has no vocabulary of text: panda turns text into ids itself. Tensors are taken from the
-checkpoint one by one and written in their final form, by rows, so that memory stays within one
-tensor whatever the size of the model.
-
-What stands before the tensors tells where each of them ends, and of which weights they are. So a
-file that was begun is gone on with: its length says which tensors are whole.
+Tensors are streamed from the checkpoint and quantised by rows, so memory holds one at a time. The
+header gives the end of each tensor and the digests of the source weights, so an interrupted export
+resumes: the length of the file tells which tensors are complete.
 """
 
 import math
@@ -28,7 +25,7 @@ from pandacli.checkpoints.digest import file_digest
 from pandacli.errors import ModelError, UsageError
 from pandacli.file_io import replace_durably
 from pandacli.modeling import checkpoint
-from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
+from pandacli.quantization.conversion import empty_model
 from pandacli.quantization.llama_library import INSTALL, llama_library
 
 if TYPE_CHECKING:
@@ -37,16 +34,16 @@ if TYPE_CHECKING:
     from pandacli.modeling.configuration_videopanda import VideoPandaConfig
 
 GgufForm = Literal["f32", "f16", "q8_0", "q4_k_m"]
-"""How the matrices are stored; norms are always float32."""
+"""Type of the matrices; norms are always float32."""
 
 Progress = Callable[[int, int], None]
-"""Told after each tensor: the bytes written so far, and those there will be."""
+"""Called after each tensor with the bytes written and their total."""
 
-_CHUNK = 1 << 22  # numbers that are converted at a time
-_ALIGNMENT = 32  # tensors begin at multiples of so many bytes; the default of the format
+_CHUNK = 1 << 22  # elements converted at a time
+_ALIGNMENT = 32  # of tensors in bytes; the default of GGUF
 
 _UNSYNCED = 1 << 26
-"""So many bytes, or one tensor, are written before they are sent to the disk."""
+"""Bytes written between two calls of fsync, unless a tensor is larger."""
 
 _KEYS = (
     "GGUF.version",
@@ -59,7 +56,7 @@ _KEYS = (
     "videopanda.weights.sha256",
     "tokenizer.ggml.model",
 )
-"""What a file may say besides the numbers of the Llama: "split.count" would have others opened."""
+"""Allowed keys besides hyperparameters; "split.count", for one, would open further files."""
 
 _LAYER_NAMES = {
     "attn_q": "self_attn.q_proj",
@@ -76,13 +73,13 @@ _LAYER_NAMES = {
 
 @dataclass(frozen=True)
 class _Stored:
-    """A tensor as it will stand in the file.
+    """A tensor of the GGUF file.
 
     Args:
-        name: Its name there.
+        name: Its GGUF name.
         shape: (rows, width) of a matrix, (width,) of a norm.
-        form: How its numbers are stored.
-        heads: Of the matrices of queries and keys, how many heads their rows are cut into.
+        form: Its type.
+        heads: Number of heads, for query and key matrices only.
     """
 
     name: str
@@ -107,7 +104,7 @@ class _Stored:
 
     @property
     def length(self) -> int:
-        """The bytes it takes, with what fills it up."""
+        """Its bytes, with padding."""
         return self.nbytes + len(_padding(self.nbytes))
 
 
@@ -119,24 +116,23 @@ def export_gguf(
     threads: int = 1,
     progress: Progress | None = None,
 ) -> None:
-    """Write the Llama of a checkpoint to a GGUF file, which is there only once it is whole.
+    """Write the Llama of a checkpoint to a GGUF file, atomically and resumably.
 
-    While it is written it is called `target` with `.partial` behind it. Whatever ends the program,
-    that stays, and the same call goes on with it; it goes where the checkpoint turns out to be
-    damaged. In "q4_k_m" each matrix has the type that llama.cpp's own quantiser gives it; rows that
-    are not whole blocks of such a type take a wider one.
+    A `.partial` file beside `target` is resumed by the same call, and deleted if the checkpoint is
+    damaged. "q4_k_m" uses the types of llama.cpp's own quantiser, or wider ones for rows that are
+    not whole blocks.
 
     Args:
         folder: The checkpoint folder.
-        target: The file to write; one that is there is replaced.
-        form: How the matrices are stored.
-        threads: How many threads quantise.
-        progress: Told how far it is.
+        target: The file to write or replace.
+        form: Type of the matrices.
+        threads: Threads for quantising.
+        progress: Called after each tensor.
 
     Raises:
-        ModelError: The checkpoint is damaged, is of a kind that llama.cpp's Llama is not, or the
-            file cannot be written.
-        UsageError: The packages for it are not installed.
+        ModelError: The checkpoint is damaged or not supported by llama.cpp, or the file cannot be
+            written.
+        UsageError: The optional packages are not installed.
     """
     try:
         import gguf  # noqa: F401
@@ -144,8 +140,7 @@ def export_gguf(
         raise UsageError("the package gguf is not installed", INSTALL) from error
     config = checkpoint.read_config(folder)
     _check_kind(folder, config)
-    with torch.device("meta"):
-        expected = VideoPandaForConditionalGeneration(config).state_dict()
+    expected = empty_model(config).state_dict()
     stored = dict(_stored_tensors(config, expected, form))
     partial = target.with_name(target.name + ".partial")
     try:
@@ -168,9 +163,9 @@ def export_gguf(
 
 
 def check_gguf(path: Path, config: "VideoPandaConfig") -> None:
-    """Refuse a file that does not hold exactly the Llama of a model, as `export_gguf` stores it.
+    """Check that a file holds exactly the Llama of a model; no weight is read.
 
-    llama.cpp ends the process over some damaged files. No weight is read.
+    llama.cpp aborts the process on some damaged files.
 
     Raises:
         ModelError: It is damaged, or of another model.
@@ -180,8 +175,7 @@ def check_gguf(path: Path, config: "VideoPandaConfig") -> None:
         from gguf import GGUFReader
     except ImportError as error:
         raise UsageError("the package gguf is not installed", INSTALL) from error
-    with torch.device("meta"):
-        expected = VideoPandaForConditionalGeneration(config).state_dict()
+    expected = empty_model(config).state_dict()
     wanted = {stored.name: stored.shape for _, stored in _stored_tensors(config, expected, "f32")}
     numbers = _numbers(config)
     known = {*_KEYS, *(f"llama.{name}" for name in numbers)}
@@ -202,7 +196,7 @@ def check_gguf(path: Path, config: "VideoPandaConfig") -> None:
 
 
 def _check_kind(folder: Path, config: "VideoPandaConfig") -> None:
-    """Refuse what the graph of llama.cpp's Llama does not compute."""
+    """Refuse what llama.cpp's Llama graph does not compute."""
     rope = config.rope_parameters or {}
     odd = []
     if config.hidden_act != "silu":
@@ -219,7 +213,7 @@ def _check_kind(folder: Path, config: "VideoPandaConfig") -> None:
 def _stored_tensors(
     config: "VideoPandaConfig", expected: Mapping[str, Tensor], form: GgufForm
 ) -> Iterator[tuple[str, _Stored]]:
-    """The tensors of the Llama, under the names they have in a checkpoint."""
+    """Yield the tensors of the Llama with their names in a checkpoint."""
     layers = config.num_hidden_layers
     heads = {"attn_q": config.num_attention_heads, "attn_k": _key_heads(config)}
 
@@ -238,7 +232,7 @@ def _stored_tensors(
 
 
 def _has_many_bits(layer: int, layers: int) -> bool:
-    """Whether Q4_K_M spends more bits on a layer: the first and last eighth, and each third."""
+    """Whether Q4_K_M spends more bits on a layer: first and last eighth, every third between."""
     eighth = layers // 8
     return layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
 
@@ -265,7 +259,7 @@ def _type_of(
 def _header(
     config: "VideoPandaConfig", stored: Iterable[_Stored], form: GgufForm, weights: list[str]
 ) -> bytes:
-    """All that stands before the tensors, which follow in this order."""
+    """Return the header of a file with these tensors, with padding."""
     from gguf import GGUFWriter
 
     with TemporaryDirectory() as folder:
@@ -287,15 +281,15 @@ def _header(
 
 
 def _padding(length: int) -> bytes:
-    """What fills up something of this length, so that the next begins where it may."""
+    """Return the padding after this many bytes."""
     return bytes(-length % _ALIGNMENT)
 
 
 def _keep_whole(file: BinaryIO, header: bytes, stored: Iterable[_Stored]) -> int:
-    """Cut a file off behind the tensors to keep, and tell how many those are.
+    """Truncate a partial file to its complete tensors, and return how many those are.
 
-    What was written last is not kept: before a power cut it may not have come to the disk. A file
-    with another header is begun anew.
+    The last `_UNSYNCED` bytes are dropped, as a power cut may have lost them. A file with another
+    header is started over.
     """
     ends = list(accumulate((tensor.length for tensor in stored), initial=len(header)))
     size = file.seek(0, os.SEEK_END)
@@ -317,7 +311,7 @@ def _write(
     threads: int,
     progress: Progress | None,
 ) -> None:
-    """Write the tensors at the end of a file, but the first `kept`, which it has."""
+    """Append all tensors but the first `kept`."""
     left = dict(stored)
     written, total = 0, sum(tensor.length for tensor in stored.values())
     unsynced = 0
@@ -341,14 +335,9 @@ def _write(
 def _describe(writer: "GGUFWriter", config: "VideoPandaConfig", form: GgufForm) -> None:
     from gguf import GGML_QUANT_VERSION, LlamaFileType
 
-    file_types = {
-        "f32": LlamaFileType.ALL_F32,
-        "f16": LlamaFileType.MOSTLY_F16,
-        "q8_0": LlamaFileType.MOSTLY_Q8_0,
-        "q4_k_m": LlamaFileType.MOSTLY_Q4_K_M,
-    }
+    kind = "ALL_F32" if form == "f32" else f"MOSTLY_{form.upper()}"
     writer.add_name("Llama of a Video-Panda")
-    writer.add_file_type(file_types[form])
+    writer.add_file_type(LlamaFileType[kind])
     writer.add_quantization_version(GGML_QUANT_VERSION)
     for name, number in _numbers(config).items():
         if isinstance(number, int):
@@ -359,7 +348,7 @@ def _describe(writer: "GGUFWriter", config: "VideoPandaConfig", form: GgufForm) 
 
 
 def _numbers(config: "VideoPandaConfig") -> dict[str, int | float]:
-    """What llama.cpp has to know of a Llama, without "llama." before each name."""
+    """The hyperparameters, without the prefix "llama." of their keys."""
     rope = config.rope_parameters or {}
     head_dim = config.head_dim or config.hidden_size // config.num_attention_heads
     return {
@@ -383,7 +372,7 @@ def _key_heads(config: "VideoPandaConfig") -> int:
 
 
 def _bytes_of(tensor: _Stored, source: Tensor, pool: ThreadPoolExecutor) -> NDArray[np.uint8]:
-    """The bytes of a tensor as the file holds them: (rows, bytes a row)."""
+    """Return the encoded tensor: (rows, bytes per row)."""
     data = np.empty((tensor.rows, tensor.row_bytes), np.uint8)
     matrix = source.reshape(tensor.rows, -1)
     order = _row_order(tensor)
@@ -399,10 +388,10 @@ def _bytes_of(tensor: _Stored, source: Tensor, pool: ThreadPoolExecutor) -> NDAr
 
 
 def _row_order(tensor: _Stored) -> Tensor:
-    """Which row of the checkpoint stands at each place of the file.
+    """Return the row of the checkpoint for each row of the file.
 
-    Rotary positions turn pairs of numbers: transformers pairs the halves of a head, llama.cpp
-    neighbours. So the rows of a head's halves are interleaved.
+    Rotary embeddings rotate pairs: transformers pairs the halves of a head, llama.cpp neighbours.
+    So the rows of the halves are interleaved.
     """
     order = torch.arange(tensor.rows)
     if not tensor.heads:
@@ -411,7 +400,7 @@ def _row_order(tensor: _Stored) -> Tensor:
 
 
 def _encode(name: str, values: Tensor, form: "GGMLQuantizationType") -> NDArray[np.uint8]:
-    """Numbers (rows, width), float32, in the bytes of a type: (rows, bytes a row)."""
+    """Encode float32 (rows, width) in a type: (rows, bytes per row)."""
     from gguf import GGML_QUANT_SIZES
     from gguf import GGMLQuantizationType as Type
 

@@ -1,15 +1,13 @@
-"""Linear layers with 8-bit weights, on the int8 kernels that torch has for every CPU.
+"""Linear layers with int8 weights, on torch's quantised CPU kernels (dynamic quantisation).
 
-A weight is rounded to 255 steps of its row's largest magnitude. So is an input, token by token
-(dynamic quantisation), and where that is not enough, what the rounding took away is a second
-input: with it a token has 15 bits. It is enough for the many tokens of a clip. It is not for a
-token in which a few channels are hundreds of times larger than the rest, as trained Llamas have
-them (Dettmers et al., arXiv 2208.07339), nor where tokens are few, as while decoding: there reading
-the weights is what takes time, and more rows cost nothing. Text is always read with remainders
-(`every_remainder`): otherwise a token would depend on how many others are in the same pass.
+Weights have one scale per row, inputs one per token. Where 8 bits are not enough for a token, its
+rounding error is multiplied as a second row (the residual pass), which gives it about 15 bits. That
+is needed for tokens in which a few channels are hundreds of times larger than the rest, as in
+trained Llamas (Dettmers et al., arXiv 2208.07339), and cheap for few tokens, as in decoding, where
+reading the weights takes the time. Text always takes the residual pass (`every_remainder`), so that
+a token does not depend on how many others are in the same pass.
 
-CPUs without instructions for int8 (VNNI) add pairs of products in 16 bits and lose what is larger.
-There an input has 127 steps, with which that cannot happen.
+Without VNNI the kernels add pairs of products in 16 bits and saturate, so inputs have 127 steps.
 """
 
 import warnings
@@ -22,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 _FEW = 64
-"""So many tokens, or fewer, are all taken with their remainders."""
+"""Up to this many tokens, always add the residual pass."""
 
 _OUTLIER = 8.0
-"""A token whose peak is this many times its root mean square is taken with its remainder."""
+"""Peak over root mean square from which a token gets the residual pass."""
 
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -34,7 +32,7 @@ _every_remainder: ContextVar[bool] = ContextVar("every_remainder", default=False
 
 @contextmanager
 def every_remainder() -> Iterator[None]:
-    """Inside, each token is computed in the same way however many there are."""
+    """Add the residual pass to every token, so that results do not depend on the batch."""
     token = _every_remainder.set(True)
     try:
         yield
@@ -43,7 +41,7 @@ def every_remainder() -> Iterator[None]:
 
 
 def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Round each row of a weight to 8 bits.
+    """Quantise each row of a weight to int8, symmetrically.
 
     Args:
         weight: (out, in), any floating-point type.
@@ -74,19 +72,19 @@ class Int8Linear(nn.Module):
         tokens = inputs.reshape(-1, self.in_features)
         count = len(tokens)
         peak = tokens.abs().amax(1, keepdim=True).clamp_min(_TINY)
-        twice, added = _taken_twice(tokens, peak)
+        chosen, added = _residual_tokens(tokens, peak)
         steps = input_steps()
         rows = tokens.new_empty(count + added + 1, self.in_features)
         scaled = torch.div(tokens, peak, out=rows[:count])
-        exact = scaled[twice]
+        exact = scaled[chosen]
         rounded = (exact * steps).round_().div_(steps)
         torch.sub(exact, rounded, out=rows[count:-1]).mul_(2 * steps)
-        scaled[twice] = rounded
+        scaled[chosen] = rounded
         _set_range(rows[-1], steps)
         outputs: Tensor = torch.ops.quantized.linear_dynamic(rows, self._packed, steps < 127)
         remainders = outputs[count:-1].div_(2 * steps)
         outputs = outputs[:count]
-        outputs[twice] += remainders
+        outputs[chosen] += remainders
         outputs *= peak
         return outputs.view(*inputs.shape[:-1], self.out_features)
 
@@ -95,8 +93,8 @@ class Int8Linear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}"
 
 
-def _taken_twice(tokens: Tensor, peak: Tensor) -> tuple[slice | Tensor, int]:
-    """Which of the tokens (n, in) are taken with their remainders, and how many."""
+def _residual_tokens(tokens: Tensor, peak: Tensor) -> tuple[slice | Tensor, int]:
+    """Select the tokens (n, in) for the residual pass, and count them."""
     if len(tokens) <= _FEW or _every_remainder.get():
         return slice(None), len(tokens)
     usual = tokens.square().mean(1, keepdim=True).sqrt()
@@ -106,7 +104,7 @@ def _taken_twice(tokens: Tensor, peak: Tensor) -> tuple[slice | Tensor, int]:
 
 def _pack(weight: Tensor, scale: Tensor) -> torch.ScriptObject:
     with warnings.catch_warnings():
-        # that quantised tensors will leave torch: their kernels are worth staying with it
+        # torch warns that it will drop quantised tensors; nothing else has these kernels
         warnings.filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)
         quantized = torch._make_per_channel_quantized_tensor(
             weight, scale.double(), torch.zeros(len(scale), dtype=torch.long), 0
@@ -116,10 +114,10 @@ def _pack(weight: Tensor, scale: Tensor) -> torch.ScriptObject:
 
 
 def _set_range(row: Tensor, steps: int) -> None:
-    """Make a row for the kernel to take its step from, so that the step is 1 / `steps`.
+    """Fill a row that makes the kernel choose the scale 1 / `steps`.
 
-    The kernel divides the distance from the smallest to the largest number of its input into 255
-    steps, or 127 with reduced range; all other numbers are from -1 to 1.
+    The kernel divides the range of its input, here from -1 to 1, into 255 steps, or 127 with
+    reduced range.
     """
     row.zero_()
     row[0] = 1 + 0.5 / steps
@@ -128,9 +126,9 @@ def _set_range(row: Tensor, steps: int) -> None:
 
 @cache
 def input_steps() -> int:
-    """Into how many steps the kernel of this CPU may divide the magnitude of an input.
+    """Return the input steps that do not saturate: 127, or 63 on a CPU without VNNI.
 
-    Told by a product that is right only where pairs are added in more than 16 bits.
+    Probes for 16-bit saturation with a product.
     """
     width = 64
     ones = torch.ones(width, width)

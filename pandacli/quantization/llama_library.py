@@ -1,11 +1,10 @@
-"""llama.cpp as a shared library: finding it, checking it, and the C functions that we call.
+"""Bind the C functions of llama.cpp with ctypes.
 
-The functions come from the wheel of `xllamacpp`, whose own Python face knows text and chat but no
-embeddings. llama.cpp passes structs by value and changes them from one version to the next, so one
-version is accepted, and the places of the fields are checked against the defaults that it reports.
+The library comes from the wheel of `xllamacpp`, whose Python API takes no embeddings. llama.cpp
+passes structs by value and changes them between versions, so exactly one version is accepted, and
+the struct layout is checked against the defaults that the library reports.
 
-Nothing here is imported but when llama.cpp is wanted; torch has to be imported before, whose OpenMP
-runtime the library uses.
+torch must be imported first, because the library uses its OpenMP runtime.
 """
 
 import logging
@@ -42,7 +41,7 @@ PACKAGE, VERSION = "xllamacpp", "2026.10.11549"
 INSTALL = "install it with: pip install 'pandacli[llama]'"
 
 AbortCallback = CFUNCTYPE(c_bool, c_void_p)
-"""Asked between two nodes of a graph; True ends the computation."""
+"""Polled between two nodes of the graph; True aborts the computation."""
 
 _LogCallback = CFUNCTYPE(None, c_int, c_char_p, c_void_p)
 
@@ -64,7 +63,7 @@ class Batch(Structure):
 
 
 class ModelParams(Structure):
-    """`llama_model_params`, with room behind it."""
+    """`llama_model_params`, with a reserve for longer structs."""
 
     _fields_ = [
         ("devices", c_void_p),
@@ -89,7 +88,7 @@ class ModelParams(Structure):
 
 
 class ContextParams(Structure):
-    """`llama_context_params`, with room behind it."""
+    """`llama_context_params`, with a reserve for longer structs."""
 
     _fields_ = [
         ("n_ctx", c_uint32),
@@ -172,7 +171,7 @@ _DEFAULTS: dict[type[Structure], dict[str, object]] = {
         "ctx_other": None,
     },
 }
-"""Values that llama.cpp reports of itself, by which the places of the fields are known."""
+"""Defaults that llama.cpp reports, to check the struct layout."""
 
 _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "ggml_quantize_chunk": (
@@ -213,15 +212,15 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
 
 @cache
 def llama_library() -> CDLL:
-    """llama.cpp, its functions declared and its log turned away from the terminal.
+    """Load llama.cpp, declare its functions, and redirect its log.
 
-    What it logs as a warning or an error goes to this module's logger, at level DEBUG.
+    Its warnings and errors go to this module's logger at level DEBUG.
 
     Raises:
         UsageError: It is not installed, in another version, or cannot be used on this machine.
     """
     path = _find()
-    # where it aborts, it would have a debugger print a trace of the process
+    # otherwise an abort starts a debugger to print a backtrace
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")
     try:
         library = CDLL(str(path))

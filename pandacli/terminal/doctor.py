@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from pandacli.diagnostics.facts import Bytes, Fact, Section, Value, find
+from pandacli.diagnostics import Bytes, Fact, Section, Value, find
 from pandacli.terminal.console import Screen
 from pandacli.terminal.report import json_text
 from pandacli.terminal.text import sanitize_line

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pandacli.diagnostics.facts import Fact, find, find_all
+from pandacli.diagnostics import Fact, find, find_all
 from pandacli.errors import ModelError
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from pandacli.diagnostics import Fact
 from pandacli.diagnostics import machine as machine_module
-from pandacli.diagnostics.facts import Fact
 from pandacli.diagnostics.machine import machine_facts
 from pandacli.inference.planning.devices import cpu_flags
 

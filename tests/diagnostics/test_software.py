@@ -4,9 +4,9 @@ from importlib import metadata
 
 import pytest
 
+from pandacli.diagnostics import Fact, Section
 from pandacli.diagnostics import software as software_module
-from pandacli.diagnostics.facts import Fact, Section
-from pandacli.diagnostics.software import engines, ready, requirements, software_facts
+from pandacli.diagnostics.software import backends, ready, requirements, software_facts
 from pandacli.errors import UsageError
 from pandacli.quantization import llama_library
 
@@ -52,14 +52,14 @@ def test_what_only_an_extra_asks_for_is_not_required(requires: list[str]) -> Non
 
 
 def test_engines_that_work_are_ready() -> None:
-    assert ready(engines()) >= {"torch", "bitsandbytes"}
+    assert ready(backends()) >= {"torch", "bitsandbytes"}
 
 
 def test_an_optional_engine_that_is_not_installed_is_no_problem(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(software_module, "find_spec", lambda _: None)
-    found = fact(engines(), "llama")
+    found = fact(backends(), "llama")
     assert found == Fact("llama", "no xllamacpp and no gguf: pip install 'pandacli[llama]'")
 
 
@@ -70,4 +70,4 @@ def test_an_optional_engine_that_is_broken_is_a_problem(monkeypatch: pytest.Monk
     monkeypatch.setattr(software_module, "find_spec", lambda _: object())
     monkeypatch.setattr(llama_library, "llama_library", fail)
     problem = "xllamacpp 1.0 is not the 2.0 that panda can use"
-    assert fact(engines(), "llama") == Fact("llama", None, problem)
+    assert fact(backends(), "llama") == Fact("llama", None, problem)

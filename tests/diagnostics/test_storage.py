@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pandacli.diagnostics.facts import Fact
+from pandacli.diagnostics import Fact
 from pandacli.diagnostics.storage import storage_facts
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from pandacli.diagnostics.facts import Fact
+from pandacli.diagnostics import Fact
 from pandacli.diagnostics.storage import reason, suggestion
 from pandacli.inference.planning import planner
 from pandacli.inference.planning.memory import Placement

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pandacli.diagnostics.facts import Bytes, Fact, Section
+from pandacli.diagnostics import Bytes, Fact, Section
 from pandacli.terminal.console import Screen
 from pandacli.terminal.doctor import format_value, report_json, show_report
 
