@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self, TextIO
+from typing import TYPE_CHECKING, BinaryIO, Self, TextIO
 
 from pandacli import checkpoints
 from pandacli.batch.clip_worker import Settings
@@ -29,6 +29,9 @@ from pandacli.batch.runner import ClipMap, LocalMap, Runner
 from pandacli.batch.videos import VideoFolder
 from pandacli.errors import ClipError, UsageError
 from pandacli.file_io import replace_durably
+
+if TYPE_CHECKING:
+    from pandacli.inference.planning.planner import Plan
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class Batch:
         output: The file of the output, as it was asked for; None for stdout.
         results_path: The results file; None where the results are not kept to resume from.
         settings: Those of the job, with "auto" resolved by `plan`; the model must be loaded so.
+        run_plan: How the model is to be run, set by `plan`; None on a cluster.
         run: The runner that `plan` has made.
 
     Raises:
@@ -85,6 +89,7 @@ class Batch:
 
     run: Runner
     settings: Settings
+    run_plan: "Plan | None"
 
     def __init__(self, job: Job, confirm: Callable[[str], bool] = lambda _: False) -> None:
         self.job = job
@@ -144,7 +149,8 @@ class Batch:
         model = checkpoints.resolve(job.settings.model)
         say(f"identifying {model.name}")
         weights = checkpoints.model_digest(model)
-        self.settings, dtype = _resolve_auto(job, model)
+        self.settings, self.run_plan = _resolve_auto(job, model)
+        dtype = str(self.run_plan.dtype).removeprefix("torch.") if self.run_plan else None
         say("reading the questions")
         fields = self.settings.digest_fields() | {"weights": weights, "dtype": dtype}
         index = Index(self._questions.records, fields, self._results.done, job.shard)
@@ -240,8 +246,8 @@ class Batch:
         return opened.enter_context(ResultsFile(Path(folder) / "answers.jsonl"))
 
 
-def _resolve_auto(job: Job, model: checkpoints.ResolvedModel) -> tuple[Settings, str | None]:
-    """The settings with "auto" resolved for this machine, and the dtype that is computed in.
+def _resolve_auto(job: Job, model: checkpoints.ResolvedModel) -> "tuple[Settings, Plan | None]":
+    """Return the settings with "auto" resolved for this machine, and the plan they come from.
 
     Those of a cluster stay as they are: they depend on its machines.
     """
@@ -260,7 +266,7 @@ def _resolve_auto(job: Job, model: checkpoints.ResolvedModel) -> tuple[Settings,
     settings = replace(settings, quant=plan.quant, engine=plan.backend)
     if not job.ray:
         settings = replace(settings, device=plan.device)
-    return settings, str(plan.dtype).removeprefix("torch.")
+    return settings, plan
 
 
 def _stdin() -> BinaryIO:

@@ -148,7 +148,8 @@ def batch(
         )
 
         def load() -> "Panda":
-            loading = _loading(opened.settings)
+            # a Ray job plans for one GPU of each worker
+            loading = Loading(_loading(opened.settings).spec, None if ray else opened.run_plan)
             return load_model(loading, screen, display.set_step, asked_quant=quant)
 
         with echo_off(), _finish_answers_on_interrupt(opened, display), display:
