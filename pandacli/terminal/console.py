@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from pandacli.errors import PandaError
 from pandacli.terminal.report import Stopwatch, frame_times, stats_rows
-from pandacli.terminal.text import sanitize, sanitize_line, wrap
+from pandacli.terminal.text import colour, sanitize, sanitize_line, wrap
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -134,7 +134,7 @@ class Screen:
     def notice(self, sentence: str, command: str | None = None) -> None:
         """Print what the user should know, unless quiet; see `error`."""
         if not self.quiet:
-            self.error(sentence, command=command)
+            self._print_message(_PREFIX, sentence, command=command)
 
     def note(self, sentence: str, *, above: bool = False, indent: int = 0) -> None:
         """Print a dim line of an interactive dialogue on stderr.
@@ -161,13 +161,21 @@ class Screen:
 
         Sentences are wrapped on a terminal; the command stays on one line, to be copied.
         """
-        lines = [_PREFIX + message, *(" " * len(_PREFIX) + hint for hint in hints if hint)]
+        prefix = "error: " if sys.stderr.isatty() else _PREFIX  # a log needs the program's name
+        self._print_message(prefix, message, *hints, command=command)
+
+    def _print_message(
+        self, prefix: str, message: str, *hints: str | None, command: str | None
+    ) -> None:
+        lines = [prefix + message, *(" " * len(prefix) + hint for hint in hints if hint)]
         for line in map(sanitize_line, lines):
             if sys.stderr.isatty():
-                line = wrap(line, terminal_width(sys.stderr), len(_PREFIX))
+                line = wrap(line, terminal_width(sys.stderr), len(prefix))
+            if line.startswith("error:"):
+                line = colour("error:", "red", sys.stderr) + line[len("error:") :]
             self._write_error(line + "\n")
         if command:
-            self.error_line(" " * (len(_PREFIX) + 2) + command)
+            self.error_line(" " * (len(prefix) + 2) + command)
 
     def _write_error(self, text: str) -> None:
         with suppress(OSError):  # a closed stderr is no error

@@ -189,7 +189,7 @@ def test_a_terminal_without_unicode_gets_no_pictures_and_an_ascii_spinner(termin
 def test_an_error_on_a_narrow_terminal_is_wrapped_between_words(terminal):
     seen, _ = terminal("ask", "what happens here and when?", "x.mp4", COLUMNS="40").finish()
     first, second, command = seen.decode().splitlines()
-    assert (first, second) == ("panda: the video comes first, then the", "       questions")
+    assert (first, second) == ("error: the video comes first, then the", "       questions")
     assert command == "         panda ask x.mp4 'what happens here and when?'"
 
 

@@ -38,7 +38,7 @@ def test_terminal_wraps_sentences_but_not_commands(tty) -> None:
     terminal = tty(COLUMNS="50")
     Screen().error(LONG, f"hint: {LONG}", command=COMMAND)
     message, hint = " ".join(terminal.getvalue().split()), f"hint: {LONG} {COMMAND}"
-    assert message == f"panda: {LONG} {hint}"
+    assert message == f"\x1b[1;31merror:\x1b[0m {LONG} {hint}"
     *sentences, command = terminal.getvalue().splitlines()
     assert command.strip() == COMMAND
     assert all(len(line) <= 50 for line in sentences)
