@@ -102,7 +102,7 @@ for name in ("fcntl", "termios", "tty", "pty", "pwd", "grp"):
     sys.modules[name] = None
 for name in ("SIGHUP", "SIGQUIT", "SIGTTOU", "SIGCONT", "SIGPIPE", "pthread_sigmask"):
     delattr(signal, name)
-for name in ("O_NONBLOCK", "O_CLOEXEC", "O_NOFOLLOW", "getpgrp", "tcgetpgrp", "statvfs"):
+for name in ("O_NONBLOCK", "O_CLOEXEC", "O_NOFOLLOW", "getpgrp", "tcgetpgrp"):
     delattr(os, name)
 from pandacli.cli import entry, signals
 
