@@ -43,7 +43,7 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(100, marks=pytest.mark.slow)])
-def test_killed_batches_come_to_what_one_comes_to(kills, clips, checkpoint, tmp_path) -> None:
+def test_resumes_after_sigkill(kills, clips, checkpoint, tmp_path) -> None:
     told = kill(kills, clips, checkpoint, tmp_path)
     assert len(told["killed_at"]) == kills
     unbroken, *others = [lines_of(tmp_path / f"answers.jsonl.{n}") for n in range(told["rounds"])]

@@ -72,7 +72,7 @@ def asks(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, None])
-def test_answers_are_those_that_questions_get_alone(lines, panda, frames, batch_size) -> None:
+def test_answers_equal_single_questions(lines, panda, frames, batch_size) -> None:
     clip = panda.open(frames)
     alone = [clip.ask(question, max_tokens=24) for question in QUESTIONS]
     answered = lines(records(*QUESTIONS), max_tokens=24, batch_size=batch_size)
@@ -103,7 +103,7 @@ def test_a_record_may_have_a_limit_of_its_own(lines) -> None:
     ]
 
 
-def test_the_same_question_is_asked_once_and_has_a_line_each(lines, asks) -> None:
+def test_repeated_question_is_answered_once_with_a_line_each(lines, asks) -> None:
     answered = lines(records("Why?", "What?", "Why?", "Why?"))
     assert [ask.question for ask in asks] == ["Why?", "What?"]
     assert answered[1]["answer"] == answered[3]["answer"] == answered[4]["answer"]
@@ -116,9 +116,7 @@ def test_the_same_question_is_not_asked_again_later(lines, asks) -> None:
     assert answered[3]["answer"] == answered[1]["answer"]
 
 
-def test_however_often_a_question_is_repeated_few_records_are_held(
-    panda, frames, asks, monkeypatch
-) -> None:
+def test_repeats_are_held_in_bounded_number(panda, frames, asks, monkeypatch) -> None:
     monkeypatch.setattr(clip_worker, "_MAX_REPEATS", 5)
     drawn = 0
 
@@ -139,12 +137,12 @@ def test_however_often_a_question_is_repeated_few_records_are_held(
     assert len(asks) == 2
 
 
-def test_what_is_drawn_is_drawn_for_each(lines, asks) -> None:
+def test_sampled_repeats_are_sampled_separately(lines, asks) -> None:
     lines(records("Why?", "Why?"), temperature=1.0)
     assert len(asks) == 2
 
 
-def test_what_is_drawn_with_a_seed_is_drawn_once(lines, asks, panda, frames) -> None:
+def test_seeded_repeats_are_sampled_once(lines, asks, panda, frames) -> None:
     answered = lines(records("Why?", "Why?"), temperature=1.0, seed=4)
     alone = panda.open(frames).ask("Why?", max_tokens=6, temperature=1.0, seed=4)
     assert len(asks) == 1
@@ -177,7 +175,7 @@ def test_too_little_memory_for_a_clip_is_said_of_its_questions(lines, monkeypatc
     assert [line["error"] for line in answered.values()] == [said, said]
 
 
-def test_once_stopped_those_in_flight_are_answered_and_no_more(panda, frames, asks) -> None:
+def test_stop_finishes_questions_in_flight_only(panda, frames, asks) -> None:
     stopped = Event()
     settings = Settings("random", max_tokens=6, batch_size=2)
     asked = ClipWorker(panda, settings, records(*QUESTIONS[:4]), stopped)

@@ -42,7 +42,7 @@ def workers() -> list[psutil.Process]:
     return [child for child in children if "batch.prefetch" in " ".join(child.cmdline())]
 
 
-def test_they_are_those_that_are_read_here(ahead, clips) -> None:
+def test_frames_equal_those_read_in_process(ahead, clips) -> None:
     wanted = [Clip(clips / name) for name in sorted(SIZES)]
     for (number, frames), clip in zip(read(ahead, *wanted), wanted, strict=True):
         here = read_fitted(clip, 8, SIDE)
@@ -51,7 +51,7 @@ def test_they_are_those_that_are_read_here(ahead, clips) -> None:
         assert (frames.times, wanted[number]) == (here.times, clip)
 
 
-def test_what_is_wrong_is_said_as_it_is_here(ahead, tmp_path) -> None:
+def test_errors_equal_those_raised_in_process(ahead, tmp_path) -> None:
     (tmp_path / "text.mp4").write_text("not a video")
     (said,) = read(ahead, Clip(tmp_path / "text.mp4"))[0][1:]
     with pytest.raises(ClipError) as here:
@@ -61,7 +61,7 @@ def test_what_is_wrong_is_said_as_it_is_here(ahead, tmp_path) -> None:
     assert said.exit_code == ClipError.exit_code
 
 
-def test_what_is_no_clip_keeps_its_place(ahead, clips) -> None:
+def test_errors_keep_their_positions(ahead, clips) -> None:
     gone = ClipError("gone")
     found = read(ahead, gone, Clip(clips / "tall.avi"), gone)
     assert [number for number, _ in found] == [0, 1, 2]
@@ -69,7 +69,7 @@ def test_what_is_no_clip_keeps_its_place(ahead, clips) -> None:
     assert isinstance(found[1][1], Frames)
 
 
-def test_a_fault_of_the_reader_costs_only_its_clip(monkeypatch, clips) -> None:
+def test_unexpected_exception_fails_only_its_clip(monkeypatch, clips) -> None:
     monkeypatch.setattr("pandacli.video.sample_frames", _faulty, raising=False)
     with pytest.raises(ClipError, match=r"wide\.avi cannot be read: ZeroDivisionError: a fault"):
         read_fitted(Clip(clips / "wide.avi"), 8, SIDE)
@@ -79,7 +79,7 @@ def _faulty(*_: object) -> None:
     raise ZeroDivisionError("a fault")
 
 
-def test_a_clip_that_brings_its_process_down_costs_only_itself(monkeypatch, clips, tmp_path):
+def test_crashing_decoder_fails_only_its_clip(monkeypatch, clips, tmp_path):
     """Also its neighbours, which were being read in the same process or another, are all there."""
     monkeypatch.setattr(prefetch, "read_fitted", crashing_decoder.read_fitted)
     bad, good = Clip(tmp_path / crashing_decoder.NAME), Clip(clips / "wide.avi")
@@ -90,9 +90,7 @@ def test_a_clip_that_brings_its_process_down_costs_only_itself(monkeypatch, clip
     assert str(found[1]) == f"the video decoder crashed on {bad.path}"
 
 
-def test_a_process_that_is_killed_each_time_is_not_blamed_on_the_decoder(
-    monkeypatch, clips, tmp_path
-) -> None:
+def test_killed_worker_is_not_blamed_on_the_decoder(monkeypatch, clips, tmp_path) -> None:
     monkeypatch.setattr(prefetch, "read_fitted", crashing_decoder.read_fitted)
     bad, good = Clip(tmp_path / crashing_decoder.KILLED), Clip(clips / "wide.avi")
     with FramePrefetcher(8, SIDE, workers=1) as ahead:
@@ -101,7 +99,7 @@ def test_a_process_that_is_killed_each_time_is_not_blamed_on_the_decoder(
     assert isinstance(found[1], Frames)
 
 
-def test_processes_that_cannot_be_started_are_not_blamed_on_a_video(monkeypatch, clips) -> None:
+def test_unstartable_worker_is_a_device_error(monkeypatch, clips) -> None:
     monkeypatch.setattr(prefetch, "_program", lambda: "raise SystemExit(3)")
     with (
         FramePrefetcher(8, SIDE, workers=1) as ahead,
@@ -123,7 +121,7 @@ with FramePrefetcher(8, 112, workers=1) as ahead:
 
 
 @pytest.mark.parametrize("given", ["as a file", "through stdin", "by -c"])
-def test_a_script_without_a_main_guard_reads_frames_and_runs_once(clips, tmp_path, given) -> None:
+def test_script_without_main_guard_runs_once(clips, tmp_path, given) -> None:
     path = tmp_path / "script.py"
     path.write_text(SCRIPT)
     how = {"as a file": [str(path)], "through stdin": ["-"], "by -c": ["-c", SCRIPT]}[given]
@@ -140,7 +138,7 @@ def test_a_script_without_a_main_guard_reads_frames_and_runs_once(clips, tmp_pat
     assert done.stdout.splitlines() == ["begun", str([read_fitted(Clip(clip), 8, SIDE).indices])]
 
 
-def test_no_warning_is_an_error_in_a_process_that_reads(monkeypatch) -> None:
+def test_worker_does_not_turn_warnings_into_errors(monkeypatch) -> None:
     monkeypatch.setattr(sys, "warnoptions", ["error"])
     process = WorkerProcess()
     try:
@@ -158,7 +156,7 @@ def impatient(monkeypatch) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_clip_that_its_decoder_hangs_on_costs_only_itself(clips, tmp_path) -> None:
+def test_hanging_decoder_fails_only_its_clip(clips, tmp_path) -> None:
     bad, good = Clip(tmp_path / crashing_decoder.ENDLESS), Clip(clips / "wide.avi")
     with FramePrefetcher(8, SIDE, workers=2) as ahead:
         found = [frames for _, frames in read(ahead, bad, good, good)]
@@ -166,7 +164,7 @@ def test_a_clip_that_its_decoder_hangs_on_costs_only_itself(clips, tmp_path) -> 
     assert str(found[0]) == f"the video decoder does not finish reading {bad.path}"
 
 
-def test_it_ends_at_once_while_a_process_is_sending_frames(monkeypatch, tmp_path) -> None:
+def test_exit_does_not_wait_for_a_worker_that_sends(monkeypatch, tmp_path) -> None:
     """What is sent is larger than a pipe holds, so it is under way for as long as this waits."""
     monkeypatch.setattr(prefetch, "read_fitted", crashing_decoder.read_fitted)
     before = workers()
@@ -187,7 +185,7 @@ def _is_sending(process: psutil.Process) -> bool:
     return process.io_counters().write_chars > 2**20
 
 
-def test_a_process_that_something_else_has_ended_costs_nothing(clips) -> None:
+def test_killed_worker_is_replaced(clips) -> None:
     with FramePrefetcher(8, SIDE, workers=1) as ahead:
         reading = ahead.read(enumerate([Clip(clips / "wide.avi")] * 4))
         next(reading)
@@ -196,7 +194,7 @@ def test_a_process_that_something_else_has_ended_costs_nothing(clips) -> None:
         assert all(isinstance(frames, Frames) for _, frames in reading)
 
 
-def test_no_process_is_left_at_the_end(clips) -> None:
+def test_exit_leaves_no_process(clips) -> None:
     before = set(workers())
     with FramePrefetcher(8, SIDE, workers=1) as ahead:
         reading = ahead.read(enumerate([Clip(clips / "wide.avi")] * 9))
@@ -206,7 +204,7 @@ def test_no_process_is_left_at_the_end(clips) -> None:
     assert not any(process.is_running() for process in started)
 
 
-def test_only_as_many_clips_are_drawn_as_are_read_ahead(clips) -> None:
+def test_clips_are_drawn_only_as_far_as_prefetched(clips) -> None:
     drawn = []
 
     def many() -> Iterator[tuple[int, Clip]]:
@@ -224,7 +222,7 @@ def test_only_as_many_clips_are_drawn_as_are_read_ahead(clips) -> None:
     [(640, 480), (480, 640), (131, 77), (77, 131), (1280, 720), (50, 50), (8, 300), (113, 112)],
 )
 @pytest.mark.parametrize("side", [112, 336])
-def test_fitted_frames_are_seen_as_the_whole_ones_are(tmp_path, width, height, side) -> None:
+def test_fitted_frames_preprocess_like_whole_frames(tmp_path, width, height, side) -> None:
     path = tmp_path / "noise.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 8, (width, height))
     rng = np.random.default_rng(width)

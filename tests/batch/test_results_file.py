@@ -23,7 +23,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "q.answers.jsonl"
 
 
-def test_lines_are_plain_json_with_the_digest_first(path: Path) -> None:
+def test_lines_are_ascii_json_with_the_digest_first(path: Path) -> None:
     assert written(path, answer(10, "Ägypten\n")) == (
         b'{"digest": "000000000000000a", "question": "really?", "answer": "\\u00c4gypten\\n"}\n'
     )
@@ -49,7 +49,7 @@ def test_a_line_is_written_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert sizes == [path.stat().st_size]
 
 
-def test_an_earlier_run_is_gone_on_from(path: Path) -> None:
+def test_resumes_an_earlier_run(path: Path) -> None:
     before = written(path, answer(1))
     assert written(path, answer(2)).startswith(before)
     assert done(path) == [1, 2]
@@ -64,7 +64,7 @@ def test_a_new_file_has_nothing_done(path: Path) -> None:
     assert done(path) == []
 
 
-def test_lines_another_program_has_rewritten_are_still_ours(path: Path) -> None:
+def test_reformatted_lines_are_recognised(path: Path) -> None:
     path.write_text('{"answer":"ja","digest":"0000000000000001"}\r\n')
     assert done(path) == [1]
 
@@ -74,7 +74,7 @@ def test_failures_do_not_count_as_done(path: Path) -> None:
     assert done(path) == [2]
 
 
-def test_failures_are_taken_out_when_a_run_goes_on(path: Path) -> None:
+def test_failures_are_removed_on_resume(path: Path) -> None:
     whole = written(path, answer(2), answer(4))
     path.unlink()
     written(path, failure(1), answer(2), failure(3), answer(4), failure(5))
@@ -95,9 +95,7 @@ def test_a_rewritten_file_keeps_its_permissions(path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
-def test_a_rewrite_that_fails_leaves_the_old_file(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_rewrite_keeps_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = written(path, failure(1), answer(2))
 
     def full(*_: object) -> None:
@@ -140,7 +138,7 @@ def test_failures_of_this_run_are_found(path: Path) -> None:
     assert found == failure(1)
 
 
-def test_equal_digests_give_one_line_after_the_other_and_then_the_last(path: Path) -> None:
+def test_find_steps_through_equal_digests(path: Path) -> None:
     with ResultsFile(path) as answers:
         for text in ("first", "second"):
             answers.write(answer(1, text))
@@ -148,7 +146,7 @@ def test_equal_digests_give_one_line_after_the_other_and_then_the_last(path: Pat
     assert [line and line["answer"] for line in found] == ["first", "second", "second"]
 
 
-def test_a_file_mended_at_its_end_is_read_right(path: Path) -> None:
+def test_repaired_last_line_can_be_found(path: Path) -> None:
     path.write_bytes(written(path, answer(1))[:-1])
     with ResultsFile(path) as answers:
         answers.write(answer(2, "no"))
@@ -168,19 +166,19 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return sizes
 
 
-def test_all_is_on_the_disk_at_the_end(path: Path, synced: list[float]) -> None:
+def test_exit_syncs_to_disk(path: Path, synced: list[float]) -> None:
     content = written(path, answer(1), answer(2))
     assert synced == [len(content)]
 
 
-def test_all_is_on_the_disk_when_asked_for(path: Path, synced: list[float]) -> None:
+def test_sync_syncs_to_disk(path: Path, synced: list[float]) -> None:
     with ResultsFile(path) as answers:
         answers.write(answer(1))
         answers.sync()
         assert synced == [path.stat().st_size]
 
 
-def test_the_last_of_many_lines_does_not_wait_for_the_next(
+def test_background_sync_includes_the_last_line(
     path: Path, synced: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log, "SYNC_INTERVAL", 0.01)
@@ -194,7 +192,7 @@ def test_the_last_of_many_lines_does_not_wait_for_the_next(
         assert synced[-1] == path.stat().st_size
 
 
-def test_a_disk_that_fails_later_is_said(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_fsync_is_reported(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(_: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
@@ -203,7 +201,7 @@ def test_a_disk_that_fails_later_is_said(path: Path, monkeypatch: pytest.MonkeyP
         written(path, answer(1))
 
 
-def test_kills_lose_nothing_and_leave_no_half_line(path: Path) -> None:
+def test_sigkill_loses_no_line_and_leaves_none_torn(path: Path) -> None:
     command = [sys.executable, str(KILLED_WRITERS), str(path), "20"]
     told = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     kept = done(path)
@@ -213,7 +211,7 @@ def test_kills_lose_nothing_and_leave_no_half_line(path: Path) -> None:
     assert all(json.loads(line)["digest"] for line in path.read_bytes().splitlines())
 
 
-def test_no_empty_file_is_left_by_what_fails_before_its_first_answer(path: Path) -> None:
+def test_failure_before_the_first_result_leaves_no_file(path: Path) -> None:
     with pytest.raises(ZeroDivisionError), ResultsFile(path):
         raise ZeroDivisionError
     assert list(path.parent.iterdir()) == []

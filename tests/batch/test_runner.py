@@ -56,7 +56,7 @@ def text(clips: Path) -> None:
     (clips / "text.avi").write_text("not a video")
 
 
-def test_the_questions_of_a_clip_are_asked_together(batch, read_clips) -> None:
+def test_questions_of_a_clip_are_batched(batch, read_clips) -> None:
     ran = batch([ask(n, VIDEOS[n % 2], f"Why {n}?") for n in range(6)])
     assert [clip.path.name for clip in read_clips] == ["wide.avi", "tall.avi"]
     assert [outcome.line for outcome in ran.outcomes[:3] if outcome.line % 2 == 0] == []
@@ -64,7 +64,7 @@ def test_the_questions_of_a_clip_are_asked_together(batch, read_clips) -> None:
     assert (ran.counters.clips, ran.counters.clips_done, ran.loads) == (2, 2, 1)
 
 
-def test_answers_are_those_of_asking_one_by_one(batch, panda, clips) -> None:
+def test_answers_equal_single_questions(batch, panda, clips) -> None:
     of_their_own = {"from": "0:00.5", "to": 1.5, "system": "Be kind.", "max_tokens": 3}
     ran = batch(
         [
@@ -84,7 +84,7 @@ def test_answers_are_those_of_asking_one_by_one(batch, panda, clips) -> None:
     }
 
 
-def test_what_came_with_a_question_comes_back(batch) -> None:
+def test_record_fields_are_kept_in_the_result(batch) -> None:
     more = {"tags": ["a", {"b": None}], "answer": "gold", "seconds": 12}
     (line,) = batch([ask(7, **more)]).lines
     assert line["tags"] == ["a", {"b": None}]
@@ -105,11 +105,11 @@ def test_every_broken_line_is_told_with_its_number_and_the_rest_answered(batch) 
     assert (ran.counters.failed, ran.counters.answered, ran.counters.left) == (13, 13, 0)
 
 
-def test_the_model_is_not_loaded_where_nothing_can_be_asked(batch) -> None:
+def test_model_is_not_loaded_without_valid_records(batch) -> None:
     assert batch(BROKEN[:6]).loads == 0
 
 
-def test_the_same_again_answers_nothing_and_leaves_the_file(batch) -> None:
+def test_rerun_answers_nothing_and_keeps_the_file(batch) -> None:
     records = [ask(n, question=f"Why {n}?") for n in range(3)]
     before = batch(records).path.read_bytes()
     again = batch(records)
@@ -117,7 +117,7 @@ def test_the_same_again_answers_nothing_and_leaves_the_file(batch) -> None:
     assert again.path.read_bytes() == before
 
 
-def test_only_what_failed_is_tried_again(batch, clips) -> None:
+def test_rerun_retries_only_failures(batch, clips) -> None:
     records = [ask(1), ask(2, "late.avi")]
     assert batch(records).answers[2] is None
     (clips / "late.avi").write_bytes((clips / "wide.avi").read_bytes())
@@ -127,7 +127,7 @@ def test_only_what_failed_is_tried_again(batch, clips) -> None:
     assert again.answers[2] == again.answers[1]
 
 
-def test_an_edited_question_is_asked_again(batch) -> None:
+def test_edited_question_is_answered_again(batch) -> None:
     batch([ask(1), ask(2)])
     again = batch([ask(1), ask(2, question="Why not?")])
     assert [outcome.question for outcome in again.outcomes] == ["Why not?"]
@@ -139,43 +139,43 @@ def test_an_edited_question_is_asked_again(batch) -> None:
     [{"max_tokens": 5}, {"system": "Be kind."}, {"frames": 4}, {"end": 1.0}, {"temperature": 1.0}],
     ids=str,
 )
-def test_other_settings_ask_again(batch, change) -> None:
+def test_changed_setting_answers_again(batch, change) -> None:
     batch([ask(1)])
     assert batch([ask(1)], **change).counters.answered == 1
 
 
-def test_how_many_are_asked_at_once_asks_nothing_again(batch) -> None:
+def test_changed_batch_size_answers_nothing_again(batch) -> None:
     batch([ask(1)])
     assert batch([ask(1)], batch_size=1).counters.answered == 0
 
 
-def test_the_same_line_twice_is_answered_twice(batch) -> None:
+def test_duplicate_line_has_two_results(batch) -> None:
     ran = batch([ask(1), ask(1)])
     assert [line["answer"] for line in ran.lines] == [ran.lines[0]["answer"]] * 2
     assert batch([ask(1), ask(1)]).counters.answered == 0
     assert batch([ask(1)] * 3).counters.answered == 1
 
 
-def test_it_stops_at_the_first_failure_where_asked_to(batch) -> None:
+def test_fail_fast_stops_at_the_first_failure(batch) -> None:
     records = [ask(1, question="Why 1?"), ask(2, "missing.avi"), ask(3, "tall.avi")]
     ran = batch(records, fail_fast=True)
     assert [outcome.line for outcome in ran.outcomes] == [1, 2]
     assert ran.counters.left == 1
 
 
-def test_it_stops_at_a_bad_line_before_all_else_where_asked_to(batch) -> None:
+def test_fail_fast_stops_at_an_invalid_line_first(batch) -> None:
     ran = batch([ask(1), b"not json", b"nor this"], fail_fast=True)
     assert [outcome.line for outcome in ran.outcomes] == [2]
     assert ran.loads == 0
 
 
-def test_what_a_stop_has_left_is_answered_by_the_next_run(batch) -> None:
+def test_resumes_after_fail_fast(batch) -> None:
     records = [ask(1, "missing.avi"), ask(2), ask(3, "tall.avi")]
     batch(records, fail_fast=True)
     assert sorted(batch(records).answers) == [1, 2, 3]
 
 
-def test_shards_share_the_clips_and_nothing_is_left(batch, clips) -> None:
+def test_shards_cover_all_clips_once(batch, clips) -> None:
     names = [path.name for path in sorted(clips.glob("*.avi"))]
     records = [ask(n, names[n % len(names)]) for n in range(12)] + [b"not json"]
     shards = [batch(records, shard=(part, 3)) for part in (1, 2, 3)]
@@ -186,7 +186,7 @@ def test_shards_share_the_clips_and_nothing_is_left(batch, clips) -> None:
     assert sum(map(len, videos)) == len(set.union(*videos))
 
 
-def test_a_file_without_questions_has_no_answers(batch) -> None:
+def test_empty_file_has_no_results(batch) -> None:
     ran = batch([])
     assert (ran.outcomes, ran.loads, ran.lines) == ([], 0, [])
 
@@ -213,7 +213,7 @@ def test_edits_during_a_run_are_ignored(tmp_path, panda, checkpoint, clips) -> N
         ("openai", "q.answers.openai.jsonl"),
     ],
 )
-def test_shapes_are_made_beside_what_they_are_made_from(batch, shape, name) -> None:
+def test_output_is_written_beside_the_results_file(batch, shape, name) -> None:
     ran = batch([ask(1), ask(2, "tall.avi")], output_format=shape)
     assert ran.path.name == "q.answers.jsonl"
     assert (ran.path.with_name(name)).stat().st_size > 0
@@ -227,7 +227,7 @@ def test_a_bad_line_is_in_the_table_of_one_shard(batch) -> None:
     assert sum(table.count("not JSON") for table in tables) == 1
 
 
-def test_a_link_to_a_shape_stays_one(batch, tmp_path) -> None:
+def test_symlinked_output_stays_a_symlink(batch, tmp_path) -> None:
     link, target = tmp_path / "link.csv", tmp_path / "elsewhere" / "table.csv"
     target.parent.mkdir()
     link.symlink_to(target)
@@ -236,14 +236,14 @@ def test_a_link_to_a_shape_stays_one(batch, tmp_path) -> None:
     assert "wide.avi" in target.read_text()
 
 
-def test_a_shape_that_cannot_be_written_is_refused_before_all_else(batch, tmp_path) -> None:
+def test_unwritable_output_is_refused_before_the_run(batch, tmp_path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(UsageError, match="is a folder"):
         batch([ask(1)], output_format="qa", output=str(tmp_path / "folder"))
     assert not list(tmp_path.glob("*.answers.*"))
 
 
-def test_a_shape_that_is_a_link_to_its_own_journal_is_refused(batch, tmp_path) -> None:
+def test_output_linked_to_its_results_file_is_refused(batch, tmp_path) -> None:
     (tmp_path / "link.csv").symlink_to(tmp_path / "link.answers.jsonl")
     with pytest.raises(UsageError, match="is where the answers are kept one by one"):
         batch([ask(1)], output_format="csv", output=str(tmp_path / "link.csv"))
@@ -251,7 +251,7 @@ def test_a_shape_that_is_a_link_to_its_own_journal_is_refused(batch, tmp_path) -
 
 @pytest.mark.parametrize("shape", ["csv", "qa", "generic-lines", "openai", "jsonl"])
 @pytest.mark.parametrize("way", ["path", "symlink", "hard link", "foreign table"])
-def test_a_clip_or_a_file_of_others_is_never_replaced(batch, clips, tmp_path, shape, way) -> None:
+def test_foreign_file_is_never_replaced(batch, clips, tmp_path, shape, way) -> None:
     clip = tmp_path / "mine.avi"
     clip.write_bytes((clips / "wide.avi").read_bytes())
     output = clip if way == "path" else tmp_path / "out"
@@ -277,7 +277,7 @@ def test_an_earlier_output_is_replaced_and_an_empty_file_is_filled(batch, tmp_pa
         assert output.read_text().count("wide.avi") >= count
 
 
-def test_a_file_put_in_the_place_of_the_output_meanwhile_is_kept(
+def test_file_that_replaced_the_output_during_the_run_is_kept(
     panda, clips, checkpoint, tmp_path, read_clips
 ) -> None:
     questions, output = tmp_path / "q.jsonl", tmp_path / "out.csv"
@@ -339,7 +339,7 @@ def test_a_second_run_on_the_same_answers_is_refused(batch, tmp_path, checkpoint
         batch([ask(1)])
 
 
-def test_answers_that_can_no_longer_be_written_end_the_run(batch, monkeypatch) -> None:
+def test_full_disk_ends_the_run_and_resumes(batch, monkeypatch) -> None:
     append, written = results_file._append, []
 
     def fill(file: FileIO, data: bytes) -> None:
@@ -378,7 +378,7 @@ def test_ten_thousand_lines_of_which_half_are_broken(batch) -> None:
 RECORDS = [{"id": n, "video": "wide.avi", "question": f"what is {n}?"} for n in range(3)]
 
 
-def test_what_was_answered_in_another_precision_is_asked_again(
+def test_other_precision_answers_again(
     batch: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The command stays the same, and the machine is another: auto comes to something else."""
@@ -396,7 +396,7 @@ def test_what_was_answered_in_another_precision_is_asked_again(
 @pytest.mark.parametrize(
     ("quant", "engine"), [("8bit", "torch"), ("8bit", "bitsandbytes"), ("4bit", "bitsandbytes")]
 )
-def test_what_auto_stands_for_is_part_of_what_is_known_again(
+def test_resolved_auto_is_part_of_the_digest(
     batch: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch, quant: str, engine: str
 ) -> None:
     batch(RECORDS)
@@ -408,7 +408,7 @@ def test_what_auto_stands_for_is_part_of_what_is_known_again(
     assert batch(RECORDS, quant=quant, engine=engine).counters.earlier == len(RECORDS)
 
 
-def test_naming_what_auto_stands_for_changes_nothing(batch: Callable[..., Ran]) -> None:
+def test_naming_the_resolved_auto_answers_nothing_again(batch: Callable[..., Ran]) -> None:
     batch(RECORDS)
     named = {"quant": "none", "engine": "torch", "device": "cpu"}
     for count in range(len(named) + 1):
@@ -427,7 +427,7 @@ def test_the_settings_of_a_planned_batch_say_what_runs(
     assert (settled.quant, settled.engine, settled.device) == ("none", "torch", "cpu")
 
 
-def test_answers_whose_digests_do_not_say_what_ran_are_asked_again_and_kept(
+def test_results_with_old_digests_are_kept_and_answered_again(
     batch: Callable[..., Ran], checkpoint: Path
 ) -> None:
     """As versions wrote them that put the names given, and no engine, into digests."""

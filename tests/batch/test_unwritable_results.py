@@ -129,9 +129,7 @@ def test_a_limit_on_the_size_keeps_whole_lines(path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
-def test_half_a_line_is_taken_back(
-    path: Path, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
+def test_partial_write_is_undone(path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     write = os.write
 
     def fails_halfway(descriptor: int, data: bytes) -> int:
@@ -147,7 +145,7 @@ def test_half_a_line_is_taken_back(
     assert path.read_bytes() == before
 
 
-def test_an_interrupted_write_is_taken_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_write_is_undone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.write
 
     def interrupted(descriptor: int, data: bytes) -> int:
@@ -233,7 +231,7 @@ def test_a_file_deleted_before_the_end_is_noticed_at_the_end(path: Path) -> None
         leave()
 
 
-def test_what_went_wrong_inside_is_not_hidden_by_the_file(path: Path) -> None:
+def test_error_inside_the_context_is_not_hidden(path: Path) -> None:
     def go_wrong() -> None:
         with ResultsFile(path):
             path.unlink()
