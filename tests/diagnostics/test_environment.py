@@ -1,4 +1,4 @@
-"""Variables are told, secrets are not."""
+"""Environment variables are shown without secrets."""
 
 import pytest
 
@@ -12,7 +12,7 @@ def told(**variables: str) -> dict[str, object]:
     return {fact.name: fact.value for fact in environment(variables).facts}
 
 
-def test_variables_of_panda_and_of_hugging_face_are_told() -> None:
+def test_panda_and_hugging_face_variables_are_shown() -> None:
     assert told(PANDA_MODEL="tiny", HF_HOME="/data", HOME="/root") == {
         "HF_HOME": "/data",
         "PANDA_MODEL": "tiny",
@@ -20,7 +20,7 @@ def test_variables_of_panda_and_of_hugging_face_are_told() -> None:
 
 
 @pytest.mark.parametrize("option", config.READERS)
-def test_the_variable_of_every_option_is_told(option: str) -> None:
+def test_variable_of_every_option_is_shown(option: str) -> None:
     name = config.variable(option)
     assert told(**{name: "host.example"}) == {name: "host.example"}
 
@@ -37,7 +37,7 @@ def test_the_variable_of_every_option_is_told(option: str) -> None:
         "CUDA_ANYTHING",
     ],
 )
-def test_of_a_variable_that_is_not_known_to_be_safe_only_its_name_is_told(name: str) -> None:
+def test_unsafe_variable_shows_only_its_name(name: str) -> None:
     assert told(**{name: "hf_abc"}) == {name: HIDDEN}
 
 
@@ -55,11 +55,11 @@ def test_of_a_variable_that_is_not_known_to_be_safe_only_its_name_is_told(name: 
     ],
 )
 @pytest.mark.parametrize("name", ["HF_ENDPOINT", "HTTPS_PROXY", "all_proxy", "PANDA_ADDRESS"])
-def test_of_an_address_only_the_host_is_told(name: str, address: str, shown: str) -> None:
+def test_address_shows_only_its_host(name: str, address: str, shown: str) -> None:
     assert told(**{name: address}) == {name: shown}
 
 
-def test_an_address_where_another_value_belongs_is_told_as_one() -> None:
+def test_misplaced_address_shows_only_its_host() -> None:
     assert told(PANDA_MODEL="https://me:SECRET@hub.example/x") == {
         "PANDA_MODEL": "https://hub.example"
     }

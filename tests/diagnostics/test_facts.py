@@ -1,4 +1,4 @@
-"""Finding facts never fails."""
+"""Checks never fail."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from pandacli.diagnostics import Fact, find, find_all
 from pandacli.errors import ModelError
 
 
-def test_a_value_is_named() -> None:
+def test_value_becomes_fact() -> None:
     assert find("cores", lambda: 8) == Fact("cores", 8)
 
 
@@ -20,14 +20,14 @@ def test_a_value_is_named() -> None:
         (ModelError("the checkpoint is incomplete"), "the checkpoint is incomplete"),
     ],
 )
-def test_an_error_becomes_the_problem_in_one_line(error: Exception, problem: str) -> None:
+def test_exception_becomes_one_line_problem(error: Exception, problem: str) -> None:
     def read() -> str:
         raise error
 
     assert find("cores", read) == Fact("cores", None, problem)
 
 
-def test_what_was_found_before_an_error_is_kept() -> None:
+def test_facts_before_exception_are_kept() -> None:
     def read() -> Iterator[Fact]:
         yield Fact("total", 3)
         raise OSError("gone")

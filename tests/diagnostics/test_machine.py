@@ -1,4 +1,4 @@
-"""The hardware, as the system and torch tell of it."""
+"""Hardware facts from the system and torch."""
 
 from pathlib import Path
 
@@ -25,18 +25,18 @@ def facts(title: str) -> dict[str, Fact]:
     ],
     ids=["x86", "ARM", "other"],
 )
-def test_the_flags_of_the_first_processor_are_read(
+def test_cpu_flags_of_first_processor_are_read(
     tmp_path: Path, text: str, flags: set[str] | None
 ) -> None:
     (tmp_path / "cpuinfo").write_text(text)
     assert cpu_flags(tmp_path / "cpuinfo") == flags
 
 
-def test_no_cpuinfo_is_no_flags(tmp_path: Path) -> None:
+def test_missing_cpuinfo_has_no_flags(tmp_path: Path) -> None:
     assert cpu_flags(tmp_path / "cpuinfo") is None
 
 
-def test_what_the_processor_has_and_lacks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_present_and_missing_instructions_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     monkeypatch.setattr(machine_module, "cpu_flags", lambda: {"avx2", "avx512f", "sse"})
     found = facts("Processor")
@@ -44,13 +44,13 @@ def test_what_the_processor_has_and_lacks_is_told(monkeypatch: pytest.MonkeyPatc
     assert found["it lacks"].value == ["avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"]
 
 
-def test_a_processor_without_vectors_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cpu_without_vector_instructions_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     monkeypatch.setattr(machine_module, "cpu_flags", lambda: {"sse"})
     assert facts("Processor")["instructions"].problem == "no avx2: the model will be very slow"
 
 
-def test_cards_are_told_with_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_are_listed_with_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (20_000, 24_000))
@@ -64,7 +64,7 @@ def test_cards_are_told_with_their_memory(monkeypatch: pytest.MonkeyPatch) -> No
     }
 
 
-def test_a_card_that_cannot_be_asked_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_gpu_query_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: int) -> None:
         raise RuntimeError("device-side assert")
 
@@ -82,7 +82,7 @@ def test_a_card_that_cannot_be_asked_is_a_problem(monkeypatch: pytest.MonkeyPatc
         ("550.54", "12.8", "torch sees no card"),
     ],
 )
-def test_a_driver_without_a_card_in_torch_is_a_problem(
+def test_driver_without_gpu_in_torch_is_a_problem(
     monkeypatch: pytest.MonkeyPatch, driver: str | None, built: str | None, problem: str | None
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

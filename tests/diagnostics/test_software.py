@@ -1,4 +1,4 @@
-"""What is installed, and what is said where it is not, or does not work."""
+"""Libraries and backends: installed, missing, broken."""
 
 from importlib import metadata
 
@@ -24,38 +24,38 @@ def requires(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return lines
 
 
-def test_a_working_library_is_its_version() -> None:
+def test_working_library_reports_version() -> None:
     assert fact(software_facts(), "torch") == Fact("torch", metadata.version("torch"))
 
 
-def test_a_version_that_panda_cannot_use_is_a_problem(requires: list[str]) -> None:
+def test_unsupported_version_is_a_problem(requires: list[str]) -> None:
     requires.append("torch>=99")
     assert fact(software_facts(), "torch").problem == "panda needs torch>=99"
 
 
-def test_a_library_that_is_not_installed_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_library_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(software_module.LIBRARIES, "no-such-library", "nothing")
     problem = fact(software_facts(), "no-such-library").problem
     assert problem == "not installed: pip install no-such-library"
 
 
-def test_a_library_that_cannot_be_imported_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_library_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(software_module.LIBRARIES, "av", "no_such_module")
     found = fact(software_facts(), "av")
     assert found.value == metadata.version("av")
     assert found.problem == "ModuleNotFoundError: No module named 'no_such_module'"
 
 
-def test_what_only_an_extra_asks_for_is_not_required(requires: list[str]) -> None:
+def test_extras_are_not_required(requires: list[str]) -> None:
     requires += ["torch>=2", "pytest; extra == 'dev'", "tomli; python_version < '3'"]
     assert [requirement.name for requirement in requirements()] == ["torch"]
 
 
-def test_engines_that_work_are_ready() -> None:
+def test_working_backends_are_ready() -> None:
     assert ready(backends()) >= {"torch", "bitsandbytes"}
 
 
-def test_an_optional_engine_that_is_not_installed_is_no_problem(
+def test_missing_optional_backend_is_no_problem(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(software_module, "find_spec", lambda _: None)
@@ -63,7 +63,7 @@ def test_an_optional_engine_that_is_not_installed_is_no_problem(
     assert found == Fact("llama", "no xllamacpp and no gguf: pip install 'pandacli[llama]'")
 
 
-def test_an_optional_engine_that_is_broken_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_optional_backend_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise UsageError("xllamacpp 1.0 is not the 2.0 that panda can use")
 

@@ -1,4 +1,4 @@
-"""Where files are, what they take, and what is wrong with the places."""
+"""Models and folders: sizes and problems."""
 
 from pathlib import Path
 
@@ -26,14 +26,14 @@ def place(name: str) -> dict[str, object]:
     return value
 
 
-def test_a_place_that_is_not_there_yet_is_no_problem(home: Path) -> None:
+def test_missing_folder_is_no_problem(home: Path) -> None:
     found = facts()["PANDA_HOME"]
     assert found.problem is None
     assert place("PANDA_HOME")["path"] == str(home)
     assert place("PANDA_HOME")["used"] == 0
 
 
-def test_every_copy_of_a_model_is_weighed(home: Path) -> None:
+def test_size_of_every_artifact_is_reported(home: Path) -> None:
     for name, size in (("models/mine", 100), ("copies/mine-4bit", 30)):
         (home / name / "deep").mkdir(parents=True)
         (home / name / "deep" / "weights").write_bytes(bytes(size))
@@ -43,7 +43,7 @@ def test_every_copy_of_a_model_is_weighed(home: Path) -> None:
     assert place("PANDA_HOME")["used"] == 130
 
 
-def test_a_file_that_is_linked_to_is_counted_once(tmp_path: Path) -> None:
+def test_linked_file_is_counted_once(tmp_path: Path) -> None:
     (tmp_path / "hub" / "blobs").mkdir(parents=True)
     (tmp_path / "hub" / "blobs" / "weights").write_bytes(bytes(5000))
     (tmp_path / "hub" / "snapshot").symlink_to(tmp_path / "hub" / "blobs" / "weights")
@@ -52,37 +52,35 @@ def test_a_file_that_is_linked_to_is_counted_once(tmp_path: Path) -> None:
     assert 5000 < used < 10_000
 
 
-def test_a_place_that_cannot_be_written_is_a_problem(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unwritable_folder_is_a_problem(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home.mkdir()
     monkeypatch.setattr("os.access", lambda *_: False)
     assert facts()["PANDA_HOME"].problem == f"{home} cannot be written"
 
 
-def test_a_file_in_the_way_is_a_problem(home: Path) -> None:
+def test_file_in_place_of_folder_is_a_problem(home: Path) -> None:
     home.write_text("")
     assert facts()["PANDA_HOME"].problem == f"{home} is a file, not a folder"
 
 
-def test_a_model_that_is_not_here_is_no_problem() -> None:
+def test_missing_model_is_no_problem() -> None:
     assert facts()["video-panda-7b"] == Fact(
         "video-panda-7b", "not here: panda pull video-panda-7b"
     )
 
 
-def test_a_model_that_is_here_is_its_folder() -> None:
+def test_installed_model_reports_its_folder() -> None:
     assert str(facts()["tiny"].value).endswith("assets/tiny")
 
 
-def test_a_model_of_which_files_are_missing_is_a_problem(home: Path) -> None:
+def test_incomplete_model_is_a_problem(home: Path) -> None:
     folder = home / "models" / "video-panda-7b"
     folder.mkdir(parents=True)
     (folder / "config.json").write_text('{"model_type": "videopanda"}')
     assert "is incomplete" in (facts()["video-panda-7b"].problem or "")
 
 
-def test_what_was_seen_of_clips_is_weighed_as_one(home: Path) -> None:
+def test_prefix_cache_is_reported_as_one(home: Path) -> None:
     for name in ("a", "b"):
         (home / "prefixes" / name).mkdir(parents=True)
         (home / "prefixes" / name / "kv").write_bytes(bytes(40))

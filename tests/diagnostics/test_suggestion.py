@@ -1,4 +1,4 @@
-"""How the 7B is best run on a machine, as `panda doctor` tells it."""
+"""The suggestion of `panda doctor` for the default model."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def found(monkeypatch: pytest.MonkeyPatch, gigabytes: float) -> dict[str, Fact]:
     return {fact.name: fact for fact in suggestion(READY).facts}
 
 
-def test_the_suggestion_is_the_plan_that_would_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_suggestion_is_the_plan_of_auto(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = found(monkeypatch, 64)
     assert [facts[name].value for name in ("--device", "--quant", "--engine")] == [
         "cpu",
@@ -33,19 +33,19 @@ def test_the_suggestion_is_the_plan_that_would_be_made(monkeypatch: pytest.Monke
     assert str(facts["because"].value).startswith("64.0 GB of memory are free")
 
 
-def test_where_nothing_fits_tiny_is_suggested(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiny_is_suggested_when_nothing_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     fact = found(monkeypatch, 4)["suggestion"]
     assert fact.value == "--model tiny"
     assert "4.0 GB are free on the CPU" in (fact.problem or "")
 
 
-def test_a_plan_that_would_be_refused_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_plan_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     found(monkeypatch, 10)
     (fact,) = suggestion(READY).facts
     assert "pip install 'pandacli[llama]'" in (fact.problem or "")
 
 
-def test_without_torch_there_is_nothing_to_suggest() -> None:
+def test_nothing_is_suggested_without_torch() -> None:
     (fact,) = suggestion(set()).facts
     assert fact.problem == "without torch no model can be run"
 
@@ -63,7 +63,7 @@ def test_reason_names_the_rule_for_the_backend(choice: Any, said: str) -> None:
     assert said in reason(Choice(*choice, placement=Placement((torch.device("cpu"),))))
 
 
-def test_cards_that_share_a_model_are_named() -> None:
+def test_reason_names_gpus_that_share_a_model() -> None:
     cards = Placement((torch.device("cuda:1"), torch.device("cuda:0")), (16, 16))
     choice = Choice("none", "torch", None, cards, free=24 * 10**9)
     said = "24.0 GB of the memory of cuda:1 and cuda:0 are free; the weights as they were published"
@@ -74,7 +74,7 @@ def test_cards_that_share_a_model_are_named() -> None:
     ("capability", "said"),
     [((7, 0), "8 bits are slow on cards older than Turing"), ((7, 5), "the most bits that fit")],
 )
-def test_4_bits_on_an_old_card_are_explained(
+def test_reason_explains_4_bits_on_old_gpu(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], said: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)

@@ -1,4 +1,4 @@
-"""Quantised copies: what is in them, and what happens when making one is cut short."""
+"""Conversion to quantised artifacts: content, interruption, damage."""
 
 import errno
 import json
@@ -51,7 +51,7 @@ def stored(copy: Artifact) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def test_an_int8_copy_holds_rows_within_half_a_step(source: Source, checkpoint: Path) -> None:
+def test_int8_rows_are_within_half_a_step(source: Source, checkpoint: Path) -> None:
     whole, copied = load_file(checkpoint / "model.safetensors"), stored(convert(source, "int8"))
     layers = [name for name, tensor in whole.items() if is_quantisable(name, tensor)]
     assert len(layers) == 14
@@ -61,7 +61,7 @@ def test_an_int8_copy_holds_rows_within_half_a_step(source: Source, checkpoint: 
         assert ((copied[name] * step - whole[name]).abs() <= 0.501 * step).all()
 
 
-def test_all_but_the_llamas_layers_keep_half_precision(source: Source, checkpoint: Path) -> None:
+def test_modules_outside_the_layers_keep_half_precision(source: Source, checkpoint: Path) -> None:
     whole, copied = load_file(checkpoint / "model.safetensors"), stored(convert(source, "nf4"))
     kept = [name for name, tensor in whole.items() if not is_quantisable(name, tensor)]
     assert {"model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"} < set(kept)
@@ -70,7 +70,7 @@ def test_all_but_the_llamas_layers_keep_half_precision(source: Source, checkpoin
             assert torch.equal(copied[name], whole[name].half())
 
 
-def test_a_copy_for_llama_cpp_has_the_llama_in_a_gguf_file_and_the_rest_beside_it(
+def test_gguf_artifact_keeps_embedding_modules_beside_it(
     source: Source,
 ) -> None:
     pytest.importorskip("xllamacpp")
@@ -80,7 +80,7 @@ def test_a_copy_for_llama_cpp_has_the_llama_in_a_gguf_file_and_the_rest_beside_i
     assert beside == {"video_tower", "video_projector", "embed_tokens"}
 
 
-def test_a_copy_is_described_by_its_manifest(source: Source, checkpoint: Path) -> None:
+def test_manifest_describes_artifact(source: Source, checkpoint: Path) -> None:
     copy = convert(source, "nf4")
     assert (copy.model, copy.form, copy.quant) == (str(checkpoint), "nf4", "4bit")
     assert copy.bytes == sum(
@@ -91,15 +91,13 @@ def test_a_copy_is_described_by_its_manifest(source: Source, checkpoint: Path) -
     assert read_config(copy.folder).hidden_size == 64
 
 
-def test_a_copy_is_made_once(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_conversion_returns_first(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = convert(source, "int8")
     monkeypatch.setattr(converting, "quantize_rows", None)
     assert convert(source, "int8") == copy
 
 
-def test_what_was_written_before_a_kill_is_not_made_again(
-    source: Source, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resumes_after_sigkill(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     uninterrupted = stored(convert(source, "int8"))
     remove_folder(all_artifacts()[0].folder)
     quantise = converting.quantize_rows
@@ -123,7 +121,7 @@ def test_what_was_written_before_a_kill_is_not_made_again(
     assert all(torch.equal(resumed[name], uninterrupted[name]) for name in resumed)
 
 
-def test_progress_ends_with_everything_done(source: Source) -> None:
+def test_progress_ends_at_total(source: Source) -> None:
     told: list[tuple[int, int]] = []
     convert(source, "int8", lambda done, total: told.append((done, total)))
     assert told == sorted(told)
@@ -131,7 +129,7 @@ def test_progress_ends_with_everything_done(source: Source) -> None:
     assert told[-1][0] > 0.999 * told[-1][1]
 
 
-def test_two_at_once_are_refused(source: Source) -> None:
+def test_concurrent_conversion_is_refused(source: Source) -> None:
     work = artifact_folder(source.digest, "int8").with_suffix(".partial")
     work.parent.mkdir(parents=True)
     with (
@@ -141,7 +139,7 @@ def test_two_at_once_are_refused(source: Source) -> None:
         convert(source, "int8")
 
 
-def test_a_disk_without_locks_is_not_said_to_be_full(
+def test_missing_lock_support_is_not_reported_as_full_disk(
     source: Source, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def flock(*_: object) -> None:
@@ -154,7 +152,7 @@ def test_a_disk_without_locks_is_not_said_to_be_full(
     assert not list((home / "copies").iterdir())
 
 
-def test_a_disk_that_is_too_small_is_told_before_the_work(
+def test_too_small_disk_is_reported_before_conversion(
     source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Disk:
@@ -165,7 +163,7 @@ def test_a_disk_that_is_too_small_is_told_before_the_work(
         convert(source, "int8")
 
 
-def test_a_disk_that_fills_up_is_one_line_and_the_next_run_goes_on(source: Source) -> None:
+def test_full_disk_is_one_line_and_next_run_resumes(source: Source) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (90_000, before[1]))
     try:
@@ -177,19 +175,19 @@ def test_a_disk_that_fills_up_is_one_line_and_the_next_run_goes_on(source: Sourc
     assert convert(source, "int8")
 
 
-def test_a_folder_without_a_manifest_makes_way(source: Source) -> None:
+def test_folder_without_manifest_is_replaced(source: Source) -> None:
     copy = convert(source, "int8")
     (copy.folder / "manifest.json").unlink()
     assert convert(source, "int8") == copy
     assert all_artifacts() == [copy]
 
 
-def test_a_finished_copy_leaves_nothing_beside_it(source: Source, home: Path) -> None:
+def test_finished_artifact_leaves_no_leftovers(source: Source, home: Path) -> None:
     copy = convert(source, "int8")
     assert list((home / "copies").iterdir()) == [copy.folder]
 
 
-def test_what_fails_before_the_work_leaves_nothing(
+def test_early_failure_leaves_nothing(
     source: Source, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(converting, "read_config", None)
@@ -198,7 +196,7 @@ def test_what_fails_before_the_work_leaves_nothing(
     assert not list((home / "copies").iterdir())
 
 
-def test_what_another_version_has_begun_is_not_gone_on_with(source: Source) -> None:
+def test_leftover_of_other_version_is_not_resumed(source: Source) -> None:
     whole = stored(convert(source, "int8"))
     remove_folder(all_artifacts()[0].folder)
     begun = artifact_folder(source.digest, "int8").with_suffix(".partial")
@@ -207,7 +205,7 @@ def test_what_another_version_has_begun_is_not_gone_on_with(source: Source) -> N
     assert stored(convert(source, "int8")).keys() == whole.keys()
 
 
-def test_a_store_that_cannot_be_written_is_a_model_error(
+def test_unwritable_store_is_model_error(
     source: Source, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (home / "file").write_text("")
@@ -216,9 +214,7 @@ def test_a_store_that_cannot_be_written_is_a_model_error(
         convert(source, "int8")
 
 
-def test_a_damaged_checkpoint_is_refused_before_anything_is_written(
-    checkpoint: Path, tmp_path: Path
-) -> None:
+def test_damaged_checkpoint_is_refused_before_writing(checkpoint: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
     for name in ("config.json", "tokenizer.model"):
@@ -230,7 +226,7 @@ def test_a_damaged_checkpoint_is_refused_before_anything_is_written(
     assert not all_artifacts()
 
 
-def test_a_copy_that_lost_a_file_is_damaged(source: Source) -> None:
+def test_artifact_without_a_file_is_damaged(source: Source) -> None:
     copy = convert(source, "int8")
     next(copy.folder.glob("*.safetensors")).unlink()
     with pytest.raises(ModelError, match="is damaged") as caught:
@@ -239,7 +235,7 @@ def test_a_copy_that_lost_a_file_is_damaged(source: Source) -> None:
     assert not all_artifacts()
 
 
-def test_a_copy_from_the_future_is_not_touched(source: Source) -> None:
+def test_artifact_of_newer_version_is_not_touched(source: Source) -> None:
     manifest = convert(source, "int8").folder / "manifest.json"
     fields = json.loads(manifest.read_text())
     manifest.write_text(json.dumps(fields | {"format": FORMAT + 1}))
@@ -248,7 +244,7 @@ def test_a_copy_from_the_future_is_not_touched(source: Source) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", "[" * 100_000])
-def test_a_manifest_of_nonsense_is_damage(source: Source, content: str) -> None:
+def test_manifest_that_is_not_json_is_damage(source: Source, content: str) -> None:
     (convert(source, "int8").folder / "manifest.json").write_text(content)
     with pytest.raises(ModelError, match="is damaged"):
         find_artifact(source.digest, "int8")
@@ -266,7 +262,7 @@ def test_a_manifest_of_nonsense_is_damage(source: Source, content: str) -> None:
         {"commit": 3},
     ],
 )
-def test_a_manifest_of_wrong_types_is_damage(source: Source, wrong: dict[str, Any]) -> None:
+def test_manifest_of_wrong_types_is_damage(source: Source, wrong: dict[str, Any]) -> None:
     manifest = convert(source, "int8").folder / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | wrong))
     with pytest.raises(ModelError, match="is damaged"):
@@ -282,13 +278,13 @@ def flip_a_byte(copy: Artifact) -> None:
         file.write(bytes([byte ^ 1]))
 
 
-def test_a_flipped_byte_is_found(source: Source) -> None:
+def test_flipped_byte_is_detected(source: Source) -> None:
     flip_a_byte(convert(source, "int8"))
     with pytest.raises(ModelError, match="is damaged"):
         find_artifact(source.digest, "int8")
 
 
-def test_a_flipped_byte_is_found_though_the_time_of_the_file_is_put_back(
+def test_flipped_byte_is_detected_with_restored_mtime(
     source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(digest, "_BLOCK", 10)  # so that the digests of such small files are kept
@@ -302,13 +298,13 @@ def test_a_flipped_byte_is_found_though_the_time_of_the_file_is_put_back(
         find_artifact(source.digest, "int8")
 
 
-def test_a_flipped_byte_is_found_where_only_the_copy_is_left(source: Source) -> None:
+def test_flipped_byte_is_detected_without_original(source: Source) -> None:
     flip_a_byte(convert(source, "int8"))
     with pytest.raises(ModelError, match="is damaged"):
         artifacts_of(source.model)
 
 
-def test_a_copy_that_has_not_changed_is_not_read_again(
+def test_unchanged_artifact_is_not_hashed_again(
     source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(digest, "_BLOCK", 10)
@@ -323,7 +319,7 @@ def test_listing_reads_no_weights(source: Source, monkeypatch: pytest.MonkeyPatc
     assert all_artifacts() == [copy]
 
 
-def test_a_removed_copy_leaves_nothing(source: Source, home: Path) -> None:
+def test_removed_artifact_leaves_nothing(source: Source, home: Path) -> None:
     remove_folder(convert(source, "int8").folder)
     assert not list((home / "copies").iterdir())
 
@@ -334,7 +330,7 @@ def change_manifest(copy: Artifact, **changed: Any) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".model", "config.json"])
-def test_every_file_that_is_read_stands_in_the_manifest(source: Source, suffix: str) -> None:
+def test_manifest_lists_every_file_that_is_read(source: Source, suffix: str) -> None:
     copy = convert(source, "int8")
     files = json.loads((copy.folder / "manifest.json").read_text())["files"]
     change_manifest(copy, files={n: f for n, f in files.items() if not n.endswith(suffix)})
@@ -342,7 +338,7 @@ def test_every_file_that_is_read_stands_in_the_manifest(source: Source, suffix: 
         find_artifact(source.digest, "int8")
 
 
-def test_the_copy_of_another_checkpoint_is_not_taken(source: Source) -> None:
+def test_artifact_of_other_checkpoint_is_not_used(source: Source) -> None:
     copy = convert(source, "int8")
     other = "f" * 64
     copy.folder.rename(artifact_folder(other, "int8"))
@@ -356,7 +352,7 @@ def test_the_copy_of_another_checkpoint_is_not_taken(source: Source) -> None:
     assert find_artifact(source.digest, "int8")
 
 
-def test_a_fifo_in_a_copy_does_not_keep_anyone_waiting(source: Source) -> None:
+def test_fifo_in_artifact_does_not_block(source: Source) -> None:
     copy = convert(source, "int8")
     files = json.loads((copy.folder / "manifest.json").read_text())["files"]
     os.mkfifo(copy.folder / "fifo")
@@ -366,9 +362,7 @@ def test_a_fifo_in_a_copy_does_not_keep_anyone_waiting(source: Source) -> None:
 
 
 @pytest.mark.parametrize("form", ["int8", "nf4"])
-def test_weights_that_are_no_numbers_are_not_quantised(
-    checkpoint: Path, tmp_path: Path, form: Form
-) -> None:
+def test_non_finite_weights_are_not_quantised(checkpoint: Path, tmp_path: Path, form: Form) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(checkpoint, broken)
     tensors = load_file(broken / "model.safetensors")
@@ -391,7 +385,7 @@ def junk(work: Path) -> None:
     os.mkfifo(work / "fifo")
 
 
-def test_junk_in_the_folder_of_an_unfinished_copy_is_not_gone_on_with(source: Source) -> None:
+def test_foreign_files_in_leftover_are_dropped(source: Source) -> None:
     wanted = stored(convert(source, "int8"))
     folder = artifact_folder(source.digest, "int8")
     shutil.rmtree(folder)
@@ -407,7 +401,7 @@ def test_junk_in_the_folder_of_an_unfinished_copy_is_not_gone_on_with(source: So
     assert all(given[name].equal(tensor) for name, tensor in wanted.items())
 
 
-def test_foreign_weights_in_an_unfinished_copy_end_it_once(source: Source) -> None:
+def test_foreign_weights_in_leftover_fail_once(source: Source) -> None:
     folder = convert(source, "int8").folder
     first = sorted(path.name for path in folder.glob("*.safetensors"))[0]
     shutil.rmtree(folder)
@@ -423,16 +417,14 @@ def test_foreign_weights_in_an_unfinished_copy_end_it_once(source: Source) -> No
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"[" * 5000, b"x" * (1 << 20)])
-def test_a_note_beside_an_unfinished_copy_may_hold_anything(source: Source, content: bytes) -> None:
+def test_damaged_note_of_leftover_is_ignored(source: Source, content: bytes) -> None:
     folder = artifact_folder(source.digest, "int8")
     folder.parent.mkdir(parents=True)
     folder.with_name(f"{folder.name}.partial.lock").write_bytes(content)
     assert convert(source, "int8")
 
 
-def test_a_place_for_copies_that_cannot_be_looked_at_is_an_error_of_the_model(
-    source: Source, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_store_is_model_error(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     # as a folder of mode 000, which tests may run above: the system refuses the path
     monkeypatch.setenv("PANDA_HOME", "/" + "x" * 300)
     with pytest.raises(ModelError, match="cannot be read"):

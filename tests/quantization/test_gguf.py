@@ -1,4 +1,4 @@
-"""GGUF files: what stands in them, and what is left behind when one cannot be written."""
+"""GGUF export: content, interruption, failure."""
 
 import signal
 import subprocess
@@ -49,13 +49,13 @@ def types(tensors: Mapping[str, "gguf.ReaderTensor"]) -> dict[str, str]:
     return {name: tensor.tensor_type.name for name, tensor in tensors.items()}
 
 
-def test_it_holds_the_llama_and_nothing_of_stab(folder: Path, tmp_path: Path) -> None:
+def test_file_holds_llama_without_stab(folder: Path, tmp_path: Path) -> None:
     tensors = exported(folder, tmp_path / "small.gguf", "f32")
     assert len(tensors) == 3 + 2 * 9
     assert set(types(tensors).values()) == {"F32"}
 
 
-def test_weights_are_stored_as_they_are(
+def test_float_weights_are_stored_exactly(
     folder: Path, weights: Mapping[str, Tensor], tmp_path: Path
 ) -> None:
     tensors = exported(folder, tmp_path / "small.gguf", "f32")
@@ -79,13 +79,13 @@ def test_rows_of_queries_and_keys_are_interleaved_within_a_head(
         assert stored[64:68].equal(rows[[64, 96, 65, 97]])  # of the second head, 64 rows long
 
 
-def test_norms_stay_whole_in_every_form(folder: Path, tmp_path: Path) -> None:
+def test_norms_are_float32_in_every_form(folder: Path, tmp_path: Path) -> None:
     tensors = types(exported(folder, tmp_path / "small.gguf", "q8_0"))
     assert {form for name, form in tensors.items() if "norm" in name} == {"F32"}
     assert {form for name, form in tensors.items() if "norm" not in name} == {"Q8_0"}
 
 
-def test_four_bits_are_mixed_as_llama_cpp_does(tmp_path: Path) -> None:
+def test_q4_k_m_mixes_types_as_llama_cpp(tmp_path: Path) -> None:
     save_small_llama(tmp_path / "deep", num_hidden_layers=8)
     tensors = types(exported(tmp_path / "deep", tmp_path / "deep.gguf", "q4_k_m"))
     many = {
@@ -96,7 +96,7 @@ def test_four_bits_are_mixed_as_llama_cpp_does(tmp_path: Path) -> None:
     assert (tensors["token_embd.weight"], tensors["output.weight"]) == ("Q4_K", "Q6_K")
 
 
-def test_rows_that_are_no_whole_blocks_take_a_wider_type(tmp_path: Path) -> None:
+def test_partial_blocks_take_a_wider_type(tmp_path: Path) -> None:
     save_small_llama(tmp_path / "narrow", hidden_size=192, intermediate_size=512)
     tensors = types(exported(tmp_path / "narrow", tmp_path / "narrow.gguf", "q4_k_m"))
     assert tensors["blk.0.attn_q.weight"] == "Q5_0"
@@ -173,7 +173,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def test_an_export_that_was_killed_is_gone_on_with(
+def test_export_resumes_after_sigkill(
     folder: Path, killed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gguf_export, "_UNSYNCED", 1)
@@ -187,7 +187,7 @@ def test_an_export_that_was_killed_is_gone_on_with(
     assert len(resumed) < len(every) - 5
 
 
-def test_half_a_tensor_is_written_again(
+def test_partial_tensor_is_rewritten(
     folder: Path, killed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gguf_export, "_UNSYNCED", 1)
@@ -198,7 +198,7 @@ def test_half_a_tensor_is_written_again(
     assert killed.read_bytes() == (tmp_path / "whole.gguf").read_bytes()
 
 
-def test_what_may_not_have_come_to_the_disk_is_written_again(
+def test_unsynced_tensors_are_rewritten(
     folder: Path, killed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     partial = killed.with_name("killed.gguf.partial")
@@ -212,7 +212,7 @@ def test_what_may_not_have_come_to_the_disk_is_written_again(
     assert data != bytes(5000)
 
 
-def test_what_was_begun_of_other_weights_is_not_gone_on_with(killed: Path, tmp_path: Path) -> None:
+def test_partial_file_of_other_weights_is_not_resumed(killed: Path, tmp_path: Path) -> None:
     model = save_small_llama(tmp_path / "other")
     with torch.no_grad():
         model.model.embed_tokens.weight[0, 0] += 1
@@ -222,7 +222,7 @@ def test_what_was_begun_of_other_weights_is_not_gone_on_with(killed: Path, tmp_p
     assert killed.read_bytes() == (tmp_path / "whole.gguf").read_bytes()
 
 
-def test_an_interrupted_export_keeps_what_it_has_done(folder: Path, tmp_path: Path) -> None:
+def test_interrupted_export_keeps_complete_tensors(folder: Path, tmp_path: Path) -> None:
     def interrupt(done: int, total: int) -> None:
         if done > total / 2:
             raise KeyboardInterrupt
@@ -232,7 +232,7 @@ def test_an_interrupted_export_keeps_what_it_has_done(folder: Path, tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["small.gguf.partial"]
 
 
-def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+def test_non_finite_weights_are_refused(tmp_path: Path) -> None:
     model = save_small_llama(tmp_path / "broken")
     with torch.no_grad():
         model.model.layers[1].mlp.up_proj.weight[3, 5] = torch.nan
@@ -253,20 +253,18 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_llama_of_another_kind_is_refused(
-    tmp_path: Path, odd: dict[str, object], named: str
-) -> None:
+def test_unsupported_llama_is_refused(tmp_path: Path, odd: dict[str, object], named: str) -> None:
     save_small_llama(tmp_path / "odd", **odd)
     with pytest.raises(ModelError, match=named):
         export_gguf(tmp_path / "odd", tmp_path / "odd.gguf", "f16")
 
 
-def test_a_place_that_cannot_be_written_is_told(folder: Path, tmp_path: Path) -> None:
+def test_unwritable_target_is_model_error(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot be written: No such file"):
         export_gguf(folder, tmp_path / "nowhere" / "small.gguf", "f16")
 
 
-def test_without_the_extra_it_says_what_to_install(
+def test_missing_extra_names_the_package(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "gguf", None)

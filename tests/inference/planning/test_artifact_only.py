@@ -37,13 +37,13 @@ def put_in_place(checkpoint: Path) -> Path:
 
 
 @pytest.mark.usefixtures("dropped")
-def test_it_is_loaded_from_its_copy() -> None:
+def test_model_loads_from_its_artifact() -> None:
     panda = Panda.load(NAME, device="cpu")
     assert (panda.name, panda.quant, panda.engine) == (NAME, "8bit", "torch")
 
 
 @pytest.mark.skipif(not find_spec("xllamacpp"), reason="no llama.cpp")
-def test_a_gguf_copy_is_loaded_without_the_original(
+def test_gguf_artifact_loads_without_the_original(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PANDA_HOME", str(tmp_path))
@@ -54,19 +54,19 @@ def test_a_gguf_copy_is_loaded_without_the_original(
 
 
 @pytest.mark.usefixtures("dropped")
-def test_other_bits_take_the_original() -> None:
+def test_other_quantisation_needs_the_original() -> None:
     with pytest.raises(ModelError) as caught:
         Panda.load(NAME, device="cpu", quant="none")
     assert caught.value.command == "panda pull video-panda-7b --quant none"
 
 
 @pytest.mark.usefixtures("dropped")
-def test_it_is_known_by_what_it_was_made_of() -> None:
+def test_identity_is_that_of_the_original() -> None:
     assert Panda.load(NAME, device="cpu").identity == Panda.load("tiny", device="cpu").identity
 
 
 @pytest.mark.usefixtures("dropped")
-def test_a_newer_model_takes_its_place_in_all_forms(checkpoint: Path) -> None:
+def test_newer_model_replaces_artifacts_of_all_forms(checkpoint: Path) -> None:
     prepare_and_drop(checkpoint, "4bit")
     panda = Panda.load(NAME, device="cpu")
     assert (panda.quant, panda.identity) == (
@@ -76,7 +76,7 @@ def test_a_newer_model_takes_its_place_in_all_forms(checkpoint: Path) -> None:
 
 
 @pytest.mark.usefixtures("dropped")
-def test_a_newer_model_that_is_quantised_to_answer_takes_its_place(checkpoint: Path) -> None:
+def test_newer_model_quantised_by_load_replaces_the_old(checkpoint: Path) -> None:
     original = put_in_place(checkpoint)
     Panda.load(NAME, device="cpu", quant="8bit")
     shutil.rmtree(original)
@@ -86,7 +86,7 @@ def test_a_newer_model_that_is_quantised_to_answer_takes_its_place(checkpoint: P
 
 
 @pytest.mark.usefixtures("dropped")
-def test_the_same_model_in_a_newer_commit_is_known_as_that(tmp_path: Path) -> None:
+def test_artifact_records_newer_commit_of_same_weights(tmp_path: Path) -> None:
     repo = tmp_path / "hub" / "models--jh-yi--Video-Panda-7B"
     (repo / "refs").mkdir(parents=True)
     (repo / "refs" / "main").write_text("newer")

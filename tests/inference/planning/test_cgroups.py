@@ -1,4 +1,4 @@
-"""The limits of containers, in both versions of Linux's control groups."""
+"""Limits of containers, in both versions of Linux's control groups."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -49,36 +49,34 @@ VERSION_1 = {
 
 
 @pytest.mark.parametrize("files", [VERSION_1, VERSION_2], ids=["version 1", "version 2"])
-def test_file_pages_that_can_be_dropped_are_free(groups: Limit, files: dict[str, str]) -> None:
+def test_droppable_file_pages_count_as_free(groups: Limit, files: dict[str, str]) -> None:
     assert memory_limit(*groups(files)) == Memory(total=8000, free=4500)
 
 
 @pytest.mark.parametrize("files", [VERSION_1, VERSION_2], ids=["version 1", "version 2"])
-def test_a_quota_of_time_is_a_number_of_cores(groups: Limit, files: dict[str, str]) -> None:
+def test_cpu_quota_is_number_of_cores(groups: Limit, files: dict[str, str]) -> None:
     assert core_limit(*groups(files)) == 1.5
 
 
-def test_a_container_may_see_its_own_group_as_the_root(groups: Limit) -> None:
+def test_container_may_see_its_group_as_root(groups: Limit) -> None:
     files = VERSION_1 | {"cgroup": "9:memory:/kubepods/pod1\n"}
     files["mount/memory/memory.limit_in_bytes"] = "6000\n"
     assert memory_limit(*groups(files)) == Memory(total=6000, free=6000)
 
 
 @pytest.mark.parametrize("files", [{}, {"cgroup": "0::/\n"}], ids=["no groups", "no limits"])
-def test_without_limits_there_are_none(groups: Limit, files: dict[str, str]) -> None:
+def test_no_limits_without_cgroups(groups: Limit, files: dict[str, str]) -> None:
     where = groups(files)
     assert memory_limit(*where) is None
     assert core_limit(*where) is None
 
 
 @pytest.mark.parametrize("limit", [None, Memory(2**50, 2**50)], ids=["none", "a wide one"])
-def test_no_limit_gives_more_than_the_machine_has(
-    monkeypatch: pytest.MonkeyPatch, limit: Memory | None
-) -> None:
+def test_limit_never_exceeds_machine(monkeypatch: pytest.MonkeyPatch, limit: Memory | None) -> None:
     monkeypatch.setattr(devices, "memory_limit", lambda: limit)
     assert usable_memory().total == psutil.virtual_memory().total
 
 
-def test_a_tight_limit_counts_and_not_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tight_limit_overrides_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "memory_limit", lambda: Memory(1000, 10))
     assert usable_memory() == Memory(1000, 10)

@@ -1,4 +1,4 @@
-"""Where to compute, and what is said when that is not there."""
+"""Devices, dtypes, free memory and out-of-memory errors."""
 
 import resource
 from random import Random
@@ -41,13 +41,13 @@ def gpus(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> int
     indirect=["gpus"],
 )
 @pytest.mark.usefixtures("gpus")
-def test_devices_that_are_there_are_taken(wanted: str, devices: list[str]) -> None:
+def test_existing_devices_are_picked(wanted: str, devices: list[str]) -> None:
     assert [str(device) for device in pick_devices(wanted)] == devices
 
 
 @pytest.mark.parametrize("gpus", [3], indirect=True)
 @pytest.mark.usefixtures("gpus")
-def test_the_card_with_the_most_free_memory_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_with_most_free_memory_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     free = {0: 5, 1: 20, 2: 10}
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda card: (free[card.index], 24))
     assert [str(card) for card in pick_devices("cuda")] == ["cuda:1", "cuda:2", "cuda:0"]
@@ -64,19 +64,19 @@ def test_the_card_with_the_most_free_memory_comes_first(monkeypatch: pytest.Monk
     indirect=["gpus"],
 )
 @pytest.mark.usefixtures("gpus")
-def test_a_device_that_is_not_there_is_a_device_error(wanted: str, message: str) -> None:
+def test_missing_device_is_device_error(wanted: str, message: str) -> None:
     with pytest.raises(DeviceError) as caught:
         pick_devices(wanted)
     assert caught.value.message == message
 
 
 @pytest.mark.parametrize("wanted", ["gpu", "cuda:", "cuda:x", "cuda:-1", "CPU", "", "cpu:0"])
-def test_a_name_of_no_device_is_a_usage_error(wanted: str) -> None:
+def test_unknown_device_name_is_usage_error(wanted: str) -> None:
     with pytest.raises(UsageError, match="no device is called"):
         pick_devices(wanted)
 
 
-def test_the_cpu_computes_in_single_precision() -> None:
+def test_cpu_computes_in_float32() -> None:
     assert pick_dtype([CPU]) == torch.float32
 
 
@@ -90,7 +90,7 @@ def test_the_cpu_computes_in_single_precision() -> None:
     ],
     ids=["Ampere", "Turing", "two new ones", "one old one"],
 )
-def test_bfloat16_is_for_cards_that_all_have_it_in_hardware(
+def test_bfloat16_needs_hardware_on_every_gpu(
     monkeypatch: pytest.MonkeyPatch, capabilities: list[tuple[int, int]], dtype: torch.dtype
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda card: capabilities[card.index])
@@ -98,7 +98,7 @@ def test_bfloat16_is_for_cards_that_all_have_it_in_hardware(
     assert pick_dtype(cards) == dtype
 
 
-def test_peak_memory_on_the_cpu_is_in_bytes_and_never_falls() -> None:
+def test_cpu_peak_memory_is_in_bytes_and_never_falls() -> None:
     before = peak_memory(["cpu"])
     block = bytearray(b"x" * 300_000_000)
     del block
@@ -106,13 +106,13 @@ def test_peak_memory_on_the_cpu_is_in_bytes_and_never_falls() -> None:
     assert peak_memory(["cpu"]) >= 300e6
 
 
-def test_peak_memory_on_cards_is_that_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_peak_memory_is_summed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", {"cuda:0": 5, "cuda:1": 3}.get)
     assert peak_memory(["cuda:0", "cuda:1"]) == 8
 
 
 @pytest.mark.parametrize(("platform", "factor"), [("linux", 1024), ("darwin", 1)])
-def test_the_units_of_getrusage_are_the_platforms(
+def test_getrusage_units_follow_platform(
     monkeypatch: pytest.MonkeyPatch, platform: str, factor: int
 ) -> None:
     monkeypatch.setattr("sys.platform", platform)
@@ -122,7 +122,7 @@ def test_the_units_of_getrusage_are_the_platforms(
     assert peak_memory(["cpu"]) == 5_000_000 * factor
 
 
-def test_what_torch_holds_and_does_not_use_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_reserved_by_torch_counts_as_free(monkeypatch: pytest.MonkeyPatch) -> None:
     """From clip to clip the allocator keeps what it had, and the same room must be found."""
     random = Random(5)
     total = 24_000_000_000
@@ -139,7 +139,7 @@ def test_what_torch_holds_and_does_not_use_is_free(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_tensor_that_was_let_go_of_leaves_the_card_as_free_as_before() -> None:
+def test_deleted_tensor_frees_gpu_memory() -> None:
     card = torch.device("cuda", 0)
     torch.ones(1, device=card)
     before = free_memory(card)
@@ -168,7 +168,7 @@ ON_CPU = [
 
 
 @pytest.mark.parametrize("error", ON_GPU + ON_CPU, ids=str)
-def test_out_of_memory_of_any_kind_is_a_device_error(error: Exception) -> None:
+def test_any_out_of_memory_is_device_error(error: Exception) -> None:
     with pytest.raises(DeviceError, match="out of memory") as caught, memory_errors("try this"):
         raise error
     assert caught.value.hint == "try this"
@@ -176,7 +176,7 @@ def test_out_of_memory_of_any_kind_is_a_device_error(error: Exception) -> None:
 
 
 @pytest.mark.parametrize("error", ON_GPU, ids=str)
-def test_a_card_too_full_for_a_context_has_no_memory_free(
+def test_gpu_too_full_for_context_has_no_free_memory(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def full(_: torch.device) -> None:
@@ -197,7 +197,7 @@ def test_a_card_too_full_for_a_context_has_no_memory_free(
     ],
     ids=str,
 )
-def test_a_card_that_cannot_compute_is_a_device_error(error: Exception) -> None:
+def test_unusable_gpu_is_device_error(error: Exception) -> None:
     with pytest.raises(DeviceError, match="CUDA error") as caught, memory_errors(""):
         raise error
     assert "\n" not in caught.value.message
@@ -214,7 +214,7 @@ def test_a_card_that_cannot_compute_is_a_device_error(error: Exception) -> None:
     ],
     ids=str,
 )
-def test_cards_that_cannot_be_looked_at_are_a_device_error(
+def test_failing_memory_query_is_device_error(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def fails(_: torch.device) -> None:
@@ -233,7 +233,7 @@ def test_cards_that_cannot_be_looked_at_are_a_device_error(
     ],
     ids=str,
 )
-def test_other_errors_stay_what_they_are(error: Exception) -> None:
+def test_other_errors_pass_through(error: Exception) -> None:
     with pytest.raises(type(error)) as caught, memory_errors(""):
         raise error
     assert caught.value is error

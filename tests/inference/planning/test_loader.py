@@ -1,4 +1,4 @@
-"""Every way to run a model in fewer bits: what it is made of, and that its answers are near."""
+"""Loading in every quantised form: layer types, closeness of logits, artifacts."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,9 +44,7 @@ def logits(panda: Panda) -> torch.Tensor:
 
 
 @each_form
-def test_quantised_layers_are_those_of_the_llama_and_no_others(
-    checkpoint: Path, quant: str, engine: str
-) -> None:
+def test_only_layers_of_the_llama_are_quantised(checkpoint: Path, quant: str, engine: str) -> None:
     panda = Panda.load(checkpoint, device="cpu", quant=quant, engine=engine)
     modules = dict(panda.model.named_modules())
     quantised = {
@@ -58,7 +56,7 @@ def test_quantised_layers_are_those_of_the_llama_and_no_others(
 
 
 @pytest.mark.parametrize(("quant", "engine"), [*KINDS, *LLAMA])
-def test_logits_are_near_those_of_the_whole_model(
+def test_quantised_logits_are_near_full_precision(
     panda: Panda, checkpoint: Path, quant: str, engine: str
 ) -> None:
     smaller = Panda.load(checkpoint, device="cpu", quant=quant, engine=engine)
@@ -67,7 +65,7 @@ def test_logits_are_near_those_of_the_whole_model(
     assert 1e-4 < error < {"8bit": 0.1, "4bit": 0.7}[quant]
 
 
-def test_8_bits_in_torch_are_as_exact_as_in_llama_cpp() -> None:
+def test_torch_int8_is_as_exact_as_llama_cpp() -> None:
     pytest.importorskip("xllamacpp")
     questions = [
         f"Is there a {colour} {shape} in the video?"
@@ -91,9 +89,7 @@ def test_8_bits_in_torch_are_as_exact_as_in_llama_cpp() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_4_bits_are_computed_in_the_precision_of_the_rest(
-    checkpoint: Path, dtype: torch.dtype
-) -> None:
+def test_nf4_computes_in_dtype_of_model(checkpoint: Path, dtype: torch.dtype) -> None:
     copy = prepare(checkpoint, "4bit", "bitsandbytes")
     assert copy is not None
     cpu = Placement((torch.device("cpu"),))
@@ -103,14 +99,12 @@ def test_4_bits_are_computed_in_the_precision_of_the_rest(
 
 
 @pytest.mark.parametrize(("quant", "engine"), [*KINDS, *LLAMA])
-def test_a_quantised_model_answers_about_a_clip(
-    checkpoint: Path, clip: Path, quant: str, engine: str
-) -> None:
+def test_quantised_model_answers(checkpoint: Path, clip: Path, quant: str, engine: str) -> None:
     panda = Panda.load(checkpoint, device="cpu", quant=quant, engine=engine)
     assert panda.ask(clip, "What?", max_tokens=4).text
 
 
-def test_the_copy_is_made_by_the_first_load_and_used_by_the_next(
+def test_first_load_converts_and_second_reuses(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PANDA_HOME", str(tmp_path))
@@ -121,7 +115,7 @@ def test_the_copy_is_made_by_the_first_load_and_used_by_the_next(
     assert [copy.form for copy in all_artifacts()] == ["int8"]
 
 
-def test_preparing_makes_the_copy_that_loading_uses(
+def test_make_artifact_converts_only_quantised_plans(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PANDA_HOME", str(tmp_path))
@@ -131,7 +125,7 @@ def test_preparing_makes_the_copy_that_loading_uses(
     assert prepare(checkpoint, "none") is None
 
 
-def test_a_damaged_copy_is_one_line(
+def test_damaged_artifact_is_model_error(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PANDA_HOME", str(tmp_path))

@@ -1,4 +1,4 @@
-"""What a model takes, told before there is memory for any of it."""
+"""Memory estimates of a model, made without its weights."""
 
 import pytest
 import torch
@@ -13,12 +13,12 @@ WEIGHTS = 6.785e9  # Llama-7B with STAB and its projector
 CACHE = 2 * 32 * 4096 * 4096  # numbers in a full KV cache
 
 
-def test_the_seven_billion_need_what_they_weigh() -> None:
+def test_seven_billion_parameters_need_their_weight() -> None:
     needed = bytes_of(SEVEN_BILLION, "none", "torch", torch.bfloat16)
     assert needed.total == pytest.approx(2 * (WEIGHTS + CACHE), rel=0.01)
 
 
-def test_the_parts_are_the_whole() -> None:
+def test_sizes_of_parts_sum_to_model() -> None:
     config = VideoPandaConfig(**SIZES)
     sizes = sizes_of(config)
     model = VideoPandaForConditionalGeneration(config)
@@ -26,7 +26,7 @@ def test_the_parts_are_the_whole() -> None:
     assert parts == sum(parameter.numel() for parameter in model.parameters())
 
 
-def test_fewer_bits_take_less_and_widened_ones_do_not() -> None:
+def test_fewer_bits_need_less_unless_widened() -> None:
     def total(quant: str, engine: str) -> int:
         return bytes_of(SEVEN_BILLION, quant, engine, torch.float32).total  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""On which card which part of a model goes."""
+"""Placement of a model on several GPUs."""
 
 import warnings
 from pathlib import Path
@@ -26,12 +26,12 @@ def placed(*free: int) -> Placement | None:
     return place(NEEDED, list(zip(CARDS, free, strict=False)))
 
 
-def test_a_model_that_fits_on_one_card_stays_on_one() -> None:
+def test_model_that_fits_one_gpu_uses_one() -> None:
     assert placed(30, 24) == Placement((CARDS[0],))
     assert Placement((CARDS[0],)).device_map == {"": CARDS[0]}
 
 
-def test_layers_are_spread_so_that_all_cards_are_left_with_about_the_same_room() -> None:
+def test_layers_are_spread_to_equal_free_memory() -> None:
     found = placed(20, 20)
     assert found is not None
     assert found.layers == (5, 5)
@@ -40,18 +40,18 @@ def test_layers_are_spread_so_that_all_cards_are_left_with_about_the_same_room()
     assert smaller.layers == (7, 3)
 
 
-def test_no_more_cards_are_taken_than_are_needed() -> None:
+def test_fewest_gpus_are_used() -> None:
     found = placed(20, 18, 16, 14)
     assert found is not None
     assert found.devices == (CARDS[0], CARDS[1])
 
 
 @pytest.mark.parametrize("free", [(23,), (13, 10), (12, 11), (2, 2, 2, 2), ()])
-def test_what_does_not_fit_is_placed_nowhere(free: tuple[int, ...]) -> None:
+def test_model_that_does_not_fit_has_no_placement(free: tuple[int, ...]) -> None:
     assert placed(*free) is None
 
 
-def test_what_is_placed_fits() -> None:
+def test_placement_never_exceeds_free_memory() -> None:
     for first in range(4, 24):
         for second in range(1, first + 1):
             found = placed(first, second)
@@ -61,7 +61,7 @@ def test_what_is_placed_fits() -> None:
                 assert sum(found.layers) == 10
 
 
-def test_every_part_of_the_model_has_its_card(panda: Panda) -> None:
+def test_device_map_covers_every_part(panda: Panda) -> None:
     placement = Placement((CARDS[0], CARDS[1]), (1, 1))
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # as is said of a part that is not there
@@ -76,13 +76,13 @@ def test_every_part_of_the_model_has_its_card(panda: Panda) -> None:
     }
 
 
-def test_devices_are_said_in_words() -> None:
+def test_placement_reads_as_words() -> None:
     said = [str(Placement(tuple(CARDS[:count]))) for count in (1, 2, 3)]
     assert said == ["cuda:0", "cuda:0 and cuda:1", "cuda:0, cuda:1 and cuda:2"]
     assert str(Placement((torch.device("cpu"),))) == "the CPU"
 
 
-def test_a_dispatched_model_reads_as_a_whole_one_does(panda: Panda) -> None:
+def test_dispatched_model_matches_single_device(panda: Panda) -> None:
     """The hooks that move what flows from card to card, on a machine that has none."""
     model = VideoPandaForConditionalGeneration(panda.model.config)
     model.load_state_dict(panda.model.state_dict())
@@ -124,7 +124,7 @@ class Indexing(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_questions_of_a_batch_are_picked_where_the_last_device_holds_them(panda: Panda) -> None:
+def test_batch_logits_are_picked_on_last_device(panda: Panda) -> None:
     """The meta device stands for the last card."""
     model = VideoPandaForConditionalGeneration(panda.model.config)
     model.load_state_dict(panda.model.state_dict())
@@ -145,7 +145,7 @@ def test_questions_of_a_batch_are_picked_where_the_last_device_holds_them(panda:
 
 @pytest.mark.cuda
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")
-def test_a_batch_on_two_cards_answers_as_on_one(
+def test_batch_on_two_gpus_matches_one(
     checkpoint: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pandacli.inference.planning import planner as plan
@@ -168,7 +168,7 @@ def test_a_batch_on_two_cards_answers_as_on_one(
 @pytest.mark.cuda
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")
 @pytest.mark.parametrize("quant", ["none", "8bit", "4bit"])
-def test_a_model_on_two_cards_answers_as_on_one(
+def test_model_on_two_gpus_matches_one(
     checkpoint: Path, clip: Path, quant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pandacli.inference.planning import planner as plan
@@ -184,7 +184,7 @@ def test_a_model_on_two_cards_answers_as_on_one(
 
 @pytest.mark.cuda
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")
-def test_a_reading_saved_on_two_cards_is_restored_on_them(
+def test_sequence_saved_on_two_gpus_is_restored(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pandacli.inference.planning import planner as plan

@@ -1,4 +1,4 @@
-"""What a wish for bits, an engine and a device becomes, and what it depends on."""
+"""The plan for each combination of quantisation, backend, device and free memory."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -69,7 +69,7 @@ def kind(choice: Choice) -> Kind:
         ("4bit", "torch", ("4bit", "torch", "nf4")),
     ],
 )
-def test_a_small_model_on_a_cpu_is_whole_unless_asked(
+def test_narrow_model_on_cpu_is_not_quantised_unless_asked(
     quant: str, engine: str, expected: Kind
 ) -> None:
     assert kind(pick(quant, engine, SMALL)) == expected
@@ -83,7 +83,7 @@ def test_a_small_model_on_a_cpu_is_whole_unless_asked(
         (6.5, ("4bit", "bitsandbytes", "nf4")),
     ],
 )
-def test_a_card_gets_the_most_bits_that_fit(
+def test_gpu_gets_most_bits_that_fit(
     monkeypatch: pytest.MonkeyPatch, gigabytes: float, expected: Kind
 ) -> None:
     has_free(monkeypatch, cuda=gigabytes)
@@ -97,7 +97,7 @@ OLD_CAPABILITIES = [(6, 1), (7, 0), (7, 2)]
 
 @pytest.mark.parametrize("capability", OLD_CAPABILITIES)
 @pytest.mark.parametrize("quarters", range(25, 80, 5))
-def test_8_bits_are_not_chosen_for_cards_that_compute_them_as_float32(
+def test_auto_avoids_8_bits_without_int8_cores(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], quarters: int
 ) -> None:
     has_free(monkeypatch, cuda=quarters / 4)
@@ -111,7 +111,7 @@ def test_8_bits_are_not_chosen_for_cards_that_compute_them_as_float32(
     assert ("--quant 4bit" in hint) == (quarters / 4 > 6.5)
 
 
-def test_8_bits_go_to_the_newer_of_two_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_8_bits_use_gpu_with_int8_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     has_free(monkeypatch, cuda=10)
     capabilities = {0: (7, 0), 1: (7, 5)}
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda card: capabilities[card.index])
@@ -120,7 +120,7 @@ def test_8_bits_go_to_the_newer_of_two_cards(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("capability", OLD_CAPABILITIES)
-def test_8_bits_on_an_old_card_are_for_those_who_ask_or_have_nothing_else(
+def test_8_bits_on_old_gpu_only_when_asked_or_stored(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
@@ -130,7 +130,7 @@ def test_8_bits_on_an_old_card_are_for_those_who_ask_or_have_nothing_else(
     assert kind(kept) == ("8bit", "bitsandbytes", "int8")
 
 
-def test_what_is_too_large_for_a_card_goes_on_two_before_bits_are_spared(
+def test_two_gpus_come_before_fewer_bits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     has_free(monkeypatch, cuda=12)
@@ -140,12 +140,12 @@ def test_what_is_too_large_for_a_card_goes_on_two_before_bits_are_spared(
     assert found.free == 24e9
 
 
-def test_a_model_that_fits_on_the_first_card_stays_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_that_fits_first_gpu_stays_there(monkeypatch: pytest.MonkeyPatch) -> None:
     has_free(monkeypatch, cuda=30)
     assert pick(devices=CARDS).placement.devices == (CARDS[0],)
 
 
-def test_cards_that_are_too_small_leave_the_work_to_the_cpu(
+def test_too_small_gpus_fall_back_to_cpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     has_free(monkeypatch, cuda=2, cpu=64)
@@ -154,7 +154,7 @@ def test_cards_that_are_too_small_leave_the_work_to_the_cpu(
         pick(devices=CARDS)
 
 
-def test_what_is_asked_for_is_done_whatever_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requested_quant_ignores_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     has_free(monkeypatch, cuda=2, cpu=64)
     for quant in ("none", "8bit", "4bit"):
         found = pick(quant, devices=[*CARDS, CPU])
@@ -162,7 +162,7 @@ def test_what_is_asked_for_is_done_whatever_the_memory(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(("gigabytes", "quant"), [(200, "8bit"), (13, "8bit"), (10, "4bit")])
-def test_a_large_model_on_a_cpu_takes_8_bits_or_else_4(
+def test_wide_model_on_cpu_takes_8_bits_else_4(
     monkeypatch: pytest.MonkeyPatch, gigabytes: float, quant: str
 ) -> None:
     monkeypatch.setattr(planner, "has_4bit_kernel", lambda: True)
@@ -170,7 +170,7 @@ def test_a_large_model_on_a_cpu_takes_8_bits_or_else_4(
     assert pick().quant == quant
 
 
-def test_auto_says_when_nothing_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_device_error_when_nothing_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     has_free(monkeypatch, cpu=2)
     with pytest.raises(DeviceError, match=r"even in 4 bits, and 2\.0 GB are free on the CPU"):
         pick()
@@ -186,7 +186,7 @@ def test_auto_says_when_nothing_fits(monkeypatch: pytest.MonkeyPatch) -> None:
         ("8bit", 4, "close other programs"),
     ],
 )
-def test_where_memory_runs_out_it_is_told_what_would_fit(
+def test_hint_names_quantisation_that_would_fit(
     monkeypatch: pytest.MonkeyPatch, quant: str, cuda: float, hint: str
 ) -> None:
     has_free(monkeypatch, cuda=cuda)
@@ -233,7 +233,7 @@ def test_a_slow_backend_is_used_when_asked_for() -> None:
     assert pick("4bit", "bitsandbytes").backend == "bitsandbytes"
 
 
-def test_of_a_model_that_is_only_here_as_copies_one_of_these_is_run(
+def test_stored_artifacts_limit_the_choice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     has_engines(monkeypatch, "torch", "bitsandbytes", "llama")
@@ -246,7 +246,7 @@ def test_of_a_model_that_is_only_here_as_copies_one_of_these_is_run(
     assert run("nf4") == ("4bit", "torch", "nf4"), "widened, where 4 bits are slow"
 
 
-def test_a_copy_for_the_cpu_is_run_there_though_there_are_cards() -> None:
+def test_gguf_artifact_runs_on_cpu_despite_gpus() -> None:
     found = choose("auto", "auto", LARGE, [*CARDS, CPU], stored=frozenset({"q4_k_m"}))
     assert found.placement.devices == (CPU,)
 
@@ -258,7 +258,7 @@ def fails(error: Exception) -> Callable[..., NoReturn]:
     return fail
 
 
-def test_a_card_that_is_full_leaves_the_work_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_gpu_falls_back_to_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planner, "free_memory", devices_module.free_memory)
     monkeypatch.setattr(
         torch.cuda, "mem_get_info", fails(torch.AcceleratorError("CUDA error: out of memory"))
@@ -280,7 +280,7 @@ def test_a_card_that_is_full_leaves_the_work_to_the_cpu(monkeypatch: pytest.Monk
     ],
     ids=str,
 )
-def test_running_out_of_memory_while_planning_is_a_device_error(
+def test_out_of_memory_while_planning_is_device_error(
     monkeypatch: pytest.MonkeyPatch, part: str, error: Exception
 ) -> None:
     monkeypatch.setattr(planner, part, fails(error))
@@ -298,7 +298,7 @@ def test_running_out_of_memory_while_planning_is_a_device_error(
         ("8bit", "llama", CPU, "is not installed"),
     ],
 )
-def test_what_does_not_go_together_is_refused(
+def test_incompatible_options_are_usage_error(
     monkeypatch: pytest.MonkeyPatch,
     quant: str,
     engine: str,
@@ -313,37 +313,37 @@ def test_what_does_not_go_together_is_refused(
 STORED = VideoPandaConfig(quantization_config={"load_in_4bit": True})
 
 
-def test_a_checkpoint_stored_in_4_bits_is_run_in_4_bits() -> None:
+def test_checkpoint_stored_in_4_bits_runs_in_4_bits() -> None:
     assert kind(pick(config=STORED)) == ("4bit", "bitsandbytes", None)
 
 
 @pytest.mark.parametrize(
     ("quant", "engine"), [("none", "auto"), ("8bit", "auto"), ("auto", "torch")]
 )
-def test_a_stored_quantisation_cannot_be_changed(quant: str, engine: str) -> None:
+def test_stored_quantisation_cannot_be_changed(quant: str, engine: str) -> None:
     with pytest.raises(UsageError, match="is stored in 4bit by bitsandbytes"):
         pick(quant, engine, STORED)
 
 
-def test_a_copy_in_8_bits_of_a_published_model_takes_seven_gigabytes() -> None:
+def test_forecast_of_8_bits_is_seven_gigabytes() -> None:
     coming = forecast(RunSpec(quant="8bit", backend="torch", device="cpu"))
     assert coming is not None
     assert coming.form == "int8"
     assert 6.9e9 < coming.bytes < 7.5e9
 
 
-def test_what_is_not_quantised_needs_no_copy() -> None:
+def test_forecast_without_quantisation_is_none() -> None:
     assert forecast(RunSpec(quant="none", device="cpu")) is None
 
 
-def test_the_copy_that_is_kept_is_taken_where_any_will_do() -> None:
+def test_forecast_prefers_stored_artifact() -> None:
     kept = Artifact("video-panda-7b", "q8_0", Path("/copies/q8_0"), None, "d" * 64, 7_000_000_000)
     coming = forecast(RunSpec(backend="llama", device="cpu"), [kept])
     assert coming is not None
     assert coming.form == "q8_0"
 
 
-def test_a_copy_of_other_bits_than_are_wanted_does_not_do() -> None:
+def test_forecast_ignores_artifact_of_other_bits() -> None:
     kept = Artifact("video-panda-7b", "nf4", Path("/copies/nf4"), None, "d" * 64, 4_000_000_000)
     coming = forecast(RunSpec(quant="8bit", backend="torch", device="cpu"), [kept])
     assert coming is not None
