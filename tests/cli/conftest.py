@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
-STAND_IN = Path(__file__).with_name("stand_in.py")
+FAKE_ENGINE = Path(__file__).with_name("fake_engine.py")
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 
@@ -82,9 +82,9 @@ def module_panda(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture
-def stand_in(environment: dict[str, str], home: Path) -> Run:
-    """The real command line on the stand-in engine of `stand_in.py`."""
-    return _runner([sys.executable, str(STAND_IN)], environment, home)
+def fake_engine(environment: dict[str, str], home: Path) -> Run:
+    """The real command line on the fake engine of `fake_engine.py`."""
+    return _runner([sys.executable, str(FAKE_ENGINE)], environment, home)
 
 
 @pytest.fixture(scope="session")

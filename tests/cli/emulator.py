@@ -8,7 +8,7 @@ from pathlib import Path
 import pexpect
 import pyte
 
-UNHURRIED = Path(__file__).with_name("unhurried.py")
+SLOW_MODEL = Path(__file__).with_name("slow_model.py")
 
 
 class Emulator:
@@ -22,7 +22,7 @@ class Emulator:
         script: What is run in place of `panda`.
     """
 
-    def __init__(self, *arguments, environment, columns=80, lines=24, script=UNHURRIED):
+    def __init__(self, *arguments, environment, columns=80, lines=24, script=SLOW_MODEL):
         self.screen = pyte.HistoryScreen(columns, lines, history=1000)
         self.stream = pyte.ByteStream(self.screen)
         self.sent = b""

@@ -14,31 +14,31 @@ import pytest
 from pandacli.cli import ask
 from pandacli.terminal.console import Screen
 
-STAND_IN = (sys.executable, str(Path(__file__).with_name("stand_in.py")))
+FAKE_ENGINE = (sys.executable, str(Path(__file__).with_name("fake_engine.py")))
 
 
 def events(home):
     return [json.loads(line) for line in (home / "log").read_text().splitlines()]
 
 
-def test_stdout_is_the_answer_and_a_newline_and_nothing_else(stand_in):
-    done = stand_in("ask", "x.mp4", "what happens?")
+def test_stdout_is_the_answer_and_a_newline_and_nothing_else(fake_engine):
+    done = fake_engine("ask", "x.mp4", "what happens?")
     assert done.stdout == b"You asked: what happens?\n"
     assert done.stderr == b""
     assert done.returncode == 0
 
 
-def test_the_frames_are_read_before_the_model_is_looked_for_and_loaded(stand_in, home):
-    stand_in("ask", "x.mp4", "why?", STAND_IN_LOG=str(home / "log"))
+def test_the_frames_are_read_before_the_model_is_looked_for_and_loaded(fake_engine, home):
+    fake_engine("ask", "x.mp4", "why?", FAKE_LOG=str(home / "log"))
     order = [event["event"] for event in events(home)]
     assert order == ["frames", "resolve", "load", "open", "ask", "closed"]
 
 
-def test_every_option_acts(stand_in, home):
+def test_every_option_acts(fake_engine, home):
     options = "--from 1:02 --to 70.5 --frames 12 --model m --quant 8bit --device cuda:1"
     options += " --engine bitsandbytes"
     options += " --system Be-brief. --max-tokens 99 --temperature 0.5 --seed 7"
-    stand_in("ask", "x.mp4", "why?", *options.split(), STAND_IN_LOG=str(home / "log"))
+    fake_engine("ask", "x.mp4", "why?", *options.split(), FAKE_LOG=str(home / "log"))
     frames, _, load, opened, asked, _ = events(home)
     assert frames == {"event": "frames", "start": 62.0, "end": 70.5, "num_frames": 12}
     how = {"device": "cuda:1", "quant": "8bit", "engine": "bitsandbytes"}
@@ -53,25 +53,25 @@ def test_every_option_acts(stand_in, home):
     }
 
 
-def test_several_questions_share_one_load_and_one_clip(stand_in, home):
-    done = stand_in("ask", "x.mp4", "one?", "two?", STAND_IN_LOG=str(home / "log"))
+def test_several_questions_share_one_load_and_one_clip(fake_engine, home):
+    done = fake_engine("ask", "x.mp4", "one?", "two?", FAKE_LOG=str(home / "log"))
     assert done.stdout == b"You asked: one?\nYou asked: two?\n"
     names = [event["event"] for event in events(home)]
     assert (names.count("load"), names.count("open"), names.count("ask")) == (1, 1, 2)
 
 
-def test_one_answer_keeps_its_line_breaks(stand_in):
-    done = stand_in("ask", "x.mp4", "q", STAND_IN_ANSWER="one\ntwo")
+def test_one_answer_keeps_its_line_breaks(fake_engine):
+    done = fake_engine("ask", "x.mp4", "q", FAKE_ANSWER="one\ntwo")
     assert done.stdout == b"one\ntwo\n"
 
 
-def test_several_answers_take_one_line_each(stand_in):
-    done = stand_in("ask", "x.mp4", "p", "q", STAND_IN_ANSWER="one\ntwo")
+def test_several_answers_take_one_line_each(fake_engine):
+    done = fake_engine("ask", "x.mp4", "p", "q", FAKE_ANSWER="one\ntwo")
     assert done.stdout == b"one two\none two\n"
 
 
-def test_json_is_one_object_on_one_line(stand_in):
-    done = stand_in("ask", "x.mp4", "one?", "two?", "--json", "--model", "m")
+def test_json_is_one_object_on_one_line(fake_engine):
+    done = fake_engine("ask", "x.mp4", "one?", "two?", "--json", "--model", "m")
     assert done.stdout.count(b"\n") == 1
     record = json.loads(done.stdout)
     assert record["video"] == "x.mp4"
@@ -83,13 +83,13 @@ def test_json_is_one_object_on_one_line(stand_in):
     assert record["answers"][0]["stats"]["prefix_tokens"] == 1232
 
 
-def test_json_of_one_question_has_the_same_shape(stand_in):
-    record = json.loads(stand_in("ask", "x.mp4", "one?", "--json").stdout)
+def test_json_of_one_question_has_the_same_shape(fake_engine):
+    record = json.loads(fake_engine("ask", "x.mp4", "one?", "--json").stdout)
     assert len(record["answers"]) == 1
 
 
-def test_stats_go_to_stderr_as_plain_lines(stand_in):
-    done = stand_in("ask", "x.mp4", "why?", "--stats")
+def test_stats_go_to_stderr_as_plain_lines(fake_engine):
+    done = fake_engine("ask", "x.mp4", "why?", "--stats")
     assert done.stdout == b"You asked: why?\n"
     frames, tokens, first, decode, memory = done.stderr.decode().splitlines()
     assert frames == "frames       8 at 0:00, 0:01, 0:02, 0:03, 0:04, 0:05, 0:06, 0:07"
@@ -100,14 +100,14 @@ def test_stats_go_to_stderr_as_plain_lines(stand_in):
 
 
 def test_the_first_token_is_timed_from_the_start_of_the_program_and_the_next_from_its_question(
-    stand_in,
+    fake_engine,
 ):
     started = time.perf_counter()
-    done = stand_in("ask", "x.mp4", "why?", "and?", "--stats", STAND_IN_DELAY="0.3")
+    done = fake_engine("ask", "x.mp4", "why?", "and?", "--stats", FAKE_DELAY="0.3")
     passed = time.perf_counter() - started
     first, second = re.findall(rb"^first token  (.*)$", done.stderr, re.MULTILINE)
     told, parts = first.split(b" s: ")
-    # 0.3 s each for the frames and the model, and 0.75 s that the stand-in says it took
+    # 0.3 s each for the frames and the model, and 0.75 s that the fake says it took
     assert 1.35 < float(told) < passed + 0.75
     times = {name: float(seconds) for seconds, name in re.findall(rb"([\d.]+) s (\w+)", parts)}
     assert times[b"frames"] >= 0.3
@@ -117,26 +117,26 @@ def test_the_first_token_is_timed_from_the_start_of_the_program_and_the_next_fro
     assert second == b"0.75 s", "what was paid once is counted once"
 
 
-def test_what_a_library_prints_does_not_get_between_the_answers(stand_in):
-    done = stand_in("ask", "x.mp4", "why?", STAND_IN_NOISE="[ INFO:0] loaded\n")
+def test_what_a_library_prints_does_not_get_between_the_answers(fake_engine):
+    done = fake_engine("ask", "x.mp4", "why?", FAKE_NOISE="[ INFO:0] loaded\n")
     assert done.stdout == b"You asked: why?\n"
     assert done.stderr == b"[ INFO:0] loaded\n"
 
 
 @pytest.mark.parametrize(("step", "told"), [("9.9", None), ("13", "1:44 (one every 13 s)")])
-def test_few_frames_of_a_long_film_are_told_of(stand_in, step, told):
-    said = stand_in("ask", "x.mp4", "why?", STAND_IN_STEP=step).stderr.decode()
+def test_few_frames_of_a_long_film_are_told_of(fake_engine, step, told):
+    said = fake_engine("ask", "x.mp4", "why?", FAKE_STEP=step).stderr.decode()
     expected = f"panda: 8 frames sampled from {told}; --from and --to look closer\n" if told else ""
     assert said == expected
 
 
-def test_a_notice_of_the_reader_goes_to_stderr(stand_in):
-    done = stand_in("ask", "x.mp4", "why?", STAND_IN_NOTICE="frame 9 stands in for frame 10")
+def test_a_notice_of_the_reader_goes_to_stderr(fake_engine):
+    done = fake_engine("ask", "x.mp4", "why?", FAKE_NOTICE="frame 9 stands in for frame 10")
     assert done.stderr == b"panda: frame 9 stands in for frame 10\n"
 
 
-def test_bits_that_were_chosen_for_the_user_are_told(stand_in):
-    done = stand_in("ask", "x.mp4", "why?", STAND_IN_QUANT="8bit")
+def test_bits_that_were_chosen_for_the_user_are_told(fake_engine):
+    done = fake_engine("ask", "x.mp4", "why?", FAKE_QUANT="8bit")
     said = b"panda: video-panda-7b runs in 8 bits on the CPU (torch); see --quant and --device\n"
     assert done.stderr == said
 
@@ -148,27 +148,27 @@ def test_bits_that_were_chosen_for_the_user_are_told(stand_in):
         ("4bit", "in 4 bits on cuda:1 and cuda:0 (torch); see --quant and --device"),
     ],
 )
-def test_cards_that_share_a_model_are_told(stand_in, quant, said):
-    done = stand_in("ask", "x", "why?", STAND_IN_QUANT=quant, STAND_IN_DEVICES="cuda:1 cuda:0")
+def test_cards_that_share_a_model_are_told(fake_engine, quant, said):
+    done = fake_engine("ask", "x", "why?", FAKE_QUANT=quant, FAKE_DEVICES="cuda:1 cuda:0")
     assert done.stderr.decode() == f"panda: video-panda-7b runs {said}\n"
 
 
-def test_bits_that_were_asked_for_are_not_told(stand_in):
-    assert stand_in("ask", "x.mp4", "why?", "--quant", "8bit", STAND_IN_QUANT="8bit").stderr == b""
+def test_bits_that_were_asked_for_are_not_told(fake_engine):
+    assert fake_engine("ask", "x.mp4", "why?", "--quant", "8bit", FAKE_QUANT="8bit").stderr == b""
 
 
-def test_quiet_leaves_notices_out(stand_in):
-    done = stand_in("ask", "x.mp4", "why?", "--quiet", STAND_IN_NOTICE="something")
+def test_quiet_leaves_notices_out(fake_engine):
+    done = fake_engine("ask", "x.mp4", "why?", "--quiet", FAKE_NOTICE="something")
     assert done.stderr == b""
 
 
-def test_an_answer_that_was_cut_off_is_said_to_be(stand_in):
-    done = stand_in("ask", "x.mp4", "why?", "--max-tokens", "3")
+def test_an_answer_that_was_cut_off_is_said_to_be(fake_engine):
+    done = fake_engine("ask", "x.mp4", "why?", "--max-tokens", "3")
     assert done.stderr == b"panda: the answer was cut off after 3 tokens: raise --max-tokens\n"
 
 
-def test_a_dash_reads_the_whole_of_stdin_stripped(stand_in):
-    done = stand_in("ask", "x.mp4", "-", stdin=b"\n  what\n happens? \n\n")
+def test_a_dash_reads_the_whole_of_stdin_stripped(fake_engine):
+    done = fake_engine("ask", "x.mp4", "-", stdin=b"\n  what\n happens? \n\n")
     assert done.stdout == b"You asked: what\n happens?\n"
 
 
@@ -192,9 +192,9 @@ def test_a_question_that_cannot_be_is_refused_first(panda, questions, stdin, com
     assert done.returncode == 2
 
 
-def test_the_length_of_a_question_is_counted_in_characters(stand_in):
+def test_the_length_of_a_question_is_counted_in_characters(fake_engine):
     question = "ж" * 100_000
-    done = stand_in("ask", "x.mp4", "-", stdin=question.encode(), STAND_IN_ANSWER="yes")
+    done = fake_engine("ask", "x.mp4", "-", stdin=question.encode(), FAKE_ANSWER="yes")
     assert (done.stdout, done.stderr) == (b"yes\n", b"")
 
 
@@ -209,38 +209,38 @@ def test_somebody_who_is_to_type_the_question_is_told(monkeypatch, capsys, quiet
     assert capsys.readouterr().err[:24] == said
 
 
-def test_a_question_may_start_with_a_dash_after_two(stand_in):
-    assert stand_in("ask", "--", "x.mp4", "-1?").stdout == b"You asked: -1?\n"
+def test_a_question_may_start_with_a_dash_after_two(fake_engine):
+    assert fake_engine("ask", "--", "x.mp4", "-1?").stdout == b"You asked: -1?\n"
 
 
-def test_control_characters_of_an_answer_are_spelt_out(stand_in):
-    done = stand_in("ask", "x.mp4", "q", STAND_IN_ANSWER="a\x1b[31mb\rc\x9bd \u202ee\x07")
+def test_control_characters_of_an_answer_are_spelt_out(fake_engine):
+    done = fake_engine("ask", "x.mp4", "q", FAKE_ANSWER="a\x1b[31mb\rc\x9bd \u202ee\x07")
     assert done.stdout.decode() == "a\\x1b[31mb\\rc\\x9bd \\u202ee\\x07\n"
 
 
-def test_control_characters_in_json_are_escaped(stand_in):
-    done = stand_in("ask", "x.mp4", "q", "--json", STAND_IN_ANSWER="a\x1b[31m\x9b\u202e")
+def test_control_characters_in_json_are_escaped(fake_engine):
+    done = fake_engine("ask", "x.mp4", "q", "--json", FAKE_ANSWER="a\x1b[31m\x9b\u202e")
     assert not {"\x1b", "\x9b", "\u202e"} & set(done.stdout.decode())
     assert json.loads(done.stdout)["answers"][0]["answer"] == "a\x1b[31m\x9b\u202e"
 
 
-def test_json_is_utf_8_and_elsewhere_in_the_characters_that_stdout_can_take(stand_in):
+def test_json_is_utf_8_and_elsewhere_in_the_characters_that_stdout_can_take(fake_engine):
     said = "視 é 😀 \u0085"
     for encoding, shown in (("utf-8", "視 é 😀 \\u0085"), ("latin-1", "\\u8996 \\u00e9 \\ud83d")):
-        done = stand_in(
-            "ask", "x.mp4", "q", "--json", STAND_IN_ANSWER=said, PYTHONIOENCODING=encoding
+        done = fake_engine(
+            "ask", "x.mp4", "q", "--json", FAKE_ANSWER=said, PYTHONIOENCODING=encoding
         )
         assert shown in done.stdout.decode()
         assert json.loads(done.stdout)["answers"][0]["answer"] == said
 
 
-def test_rich_markup_is_text(stand_in):
-    done = stand_in("ask", "x.mp4", "[bold]what?[/bold]", "--stats")
+def test_rich_markup_is_text(fake_engine):
+    done = fake_engine("ask", "x.mp4", "[bold]what?[/bold]", "--stats")
     assert done.stdout == b"You asked: [bold]what?[/bold]\n"
 
 
 def test_a_closed_pipe_ends_it_without_a_word(environment):
-    command = [*STAND_IN, "ask", "x.mp4", "why?"]
+    command = [*FAKE_ENGINE, "ask", "x.mp4", "why?"]
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(
@@ -253,7 +253,7 @@ def test_a_closed_pipe_ends_it_without_a_word(environment):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 def test_a_full_disk_is_said_to_be_full(environment):
-    command = [*STAND_IN, "ask", "x.mp4", "why?"]
+    command = [*FAKE_ENGINE, "ask", "x.mp4", "why?"]
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             command, env=environment, stdout=full, stderr=subprocess.PIPE, check=False
@@ -263,7 +263,9 @@ def test_a_full_disk_is_said_to_be_full(environment):
 
 
 def test_closed_standard_streams_are_no_reason_to_fail_but_stdout(environment, home):
-    command = " ".join([*STAND_IN, "ask", "x.mp4", "why?", ">", str(home / "out"), "2>&-", "<&-"])
+    command = " ".join(
+        [*FAKE_ENGINE, "ask", "x.mp4", "why?", ">", str(home / "out"), "2>&-", "<&-"]
+    )
     assert subprocess.run(command, shell=True, env=environment, check=False).returncode == 0
     assert (home / "out").read_text() == "You asked: why?\n"
 
@@ -282,8 +284,8 @@ def test_closed_standard_streams_are_no_reason_to_fail_but_stdout(environment, h
     ],
 )
 def test_a_closed_stdout_is_told_before_anything_is_computed(environment, home, arguments):
-    command = " ".join([*STAND_IN, *arguments, ">&-"])
-    log = {"STAND_IN_LOG": str(home / "log")}
+    command = " ".join([*FAKE_ENGINE, *arguments, ">&-"])
+    log = {"FAKE_LOG": str(home / "log")}
     done = subprocess.run(
         command, shell=True, env=environment | log, stderr=subprocess.PIPE, check=False
     )
@@ -296,7 +298,7 @@ def test_a_disk_that_is_full_is_told_of_help_too(environment):
     for arguments in (["--help"], ["ask", "--help"]):
         with Path("/dev/full").open("wb") as full:
             done = subprocess.run(
-                [*STAND_IN, *arguments],
+                [*FAKE_ENGINE, *arguments],
                 env=environment,
                 stdout=full,
                 stderr=subprocess.PIPE,

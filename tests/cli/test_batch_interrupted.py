@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.cli.emulator import UNHURRIED, Emulator
+from tests.cli.emulator import SLOW_MODEL, Emulator
 
 QUESTIONS = [f"What happens {n}?" for n in range(8)]
 BLOCKED = Path(__file__).with_name("blocked.py")
@@ -40,7 +40,7 @@ def start(environment, checkpoint, questions):
     arguments = ["batch", str(questions), "--model", str(checkpoint), "--max-tokens", "12"]
 
     def batch(slow=0.2):
-        variables = environment | {"UNHURRIED": str(slow)}
+        variables = environment | {"SLOW_MODEL": str(slow)}
         terminal = Emulator(*arguments, "--batch-size", "2", environment=variables)
         started.append(terminal)
         return terminal
@@ -128,10 +128,10 @@ def test_a_run_that_is_told_to_end_leaves_nothing_behind(start, questions):
 
 
 def test_a_reader_that_goes_away_ends_it_quietly(environment, home, checkpoint, questions):
-    command = [sys.executable, str(UNHURRIED), "batch", str(questions), "-o", "-"]
+    command = [sys.executable, str(SLOW_MODEL), "batch", str(questions), "-o", "-"]
     with subprocess.Popen(
         [*command, "--model", str(checkpoint), "--max-tokens", "4", "--batch-size", "1"],
-        env=environment | {"UNHURRIED": "0.1"},
+        env=environment | {"SLOW_MODEL": "0.1"},
         cwd=home,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

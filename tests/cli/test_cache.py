@@ -138,8 +138,8 @@ def test_names_of_clips_cannot_act_on_the_terminal(panda, home):
     assert listed.count(b"\n") == 1
 
 
-def test_a_stand_in_is_asked_to_keep_once_all_answers_are_there(stand_in, clip, home):
-    stand_in("ask", clip, "one?", "two?", STAND_IN_LOG=str(home / "log"))
+def test_a_fake_engine_is_asked_to_keep_once_all_answers_are_there(fake_engine, clip, home):
+    fake_engine("ask", clip, "one?", "two?", FAKE_LOG=str(home / "log"))
     events = [json.loads(line)["event"] for line in (home / "log").read_text().splitlines()]
     assert events[-4:] == ["closed", "ask", "closed", "keep"]
 

@@ -19,7 +19,7 @@ def chat(environment, home):
     started = []
 
     def start(*arguments, columns=80, lines=24, slow=0.0):
-        variables = {"UNHURRIED": str(slow), "XDG_STATE_HOME": str(home / "state")}
+        variables = {"SLOW_MODEL": str(slow), "XDG_STATE_HOME": str(home / "state")}
         terminal = Emulator(
             "chat",
             *arguments,

@@ -123,7 +123,7 @@ def test_a_negative_flag_overrules_the_file(config):
     assert value_of("json", "--no-json") is False
 
 
-def test_every_kind_of_value_can_stand_in_the_file(config):
+def test_every_kind_of_value_can_fake_engine_the_file(config):
     config.write_text(
         'model = "tiny"\nfrom = "0:01.5"\nto = 9\ntemperature = 0.5\nseed = 7\nstats = true\n'
     )

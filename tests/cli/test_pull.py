@@ -14,7 +14,7 @@ import pytest
 
 from tests.fake_hub import FIRST, KNOWN, REPO, SECOND, FakeHub, checkpoint, published
 
-STAND_IN = str(Path(__file__).with_name("stand_in_conversion.py"))
+FAKE_ENGINE = str(Path(__file__).with_name("fake_conversion.py"))
 NAME = "video-panda-7b"
 SHARD = "videopanda_fitu/pytorch_model-00001-of-00002.bin"
 
@@ -29,17 +29,17 @@ def hub():
 @pytest.fixture
 def variables(environment, home, hub):
     """The variables of a user whose hub is the one of the test."""
-    log = {"STAND_IN_LOG": str(home / "log"), "HF_ENDPOINT": hub.url}
+    log = {"FAKE_LOG": str(home / "log"), "HF_ENDPOINT": hub.url}
     return {k: v for k, v in environment.items() if k != "HF_HUB_OFFLINE"} | log
 
 
 @pytest.fixture
 def panda(variables, home):
-    """`panda(*arguments, VARIABLE="value")`, with a stand-in for the conversion."""
+    """`panda(*arguments, VARIABLE="value")`, with a fake of the conversion."""
 
     def run(*arguments, **more):
         return subprocess.run(
-            [sys.executable, STAND_IN, *arguments],
+            [sys.executable, FAKE_ENGINE, *arguments],
             env=variables | more,
             cwd=home,
             stdin=subprocess.DEVNULL,
@@ -59,7 +59,7 @@ def typed(variables, home):
     def run(answer, *arguments):
         screen, terminal = pty.openpty()
         process = subprocess.Popen(
-            [sys.executable, STAND_IN, *arguments],
+            [sys.executable, FAKE_ENGINE, *arguments],
             env=variables | {"TERM": "xterm", "COLUMNS": "80"},
             cwd=home,
             stdin=terminal,
@@ -160,7 +160,7 @@ def test_offline_a_copy_is_all_a_model_needs(panda):
 
 
 def test_no_room_for_the_copy_is_told_before_the_download(panda, hub):
-    done = panda("pull", NAME, STAND_IN_COPY_BYTES=str(10**18))
+    done = panda("pull", NAME, FAKE_COPY_BYTES=str(10**18))
     assert done.returncode == 4
     assert f"{NAME}, with its quantised copy, needs 1,000,000,000.0 GB more, and " in done.stderr
     assert hub.fetched() == []
@@ -230,7 +230,7 @@ def test_an_interruption_is_exit_130_and_the_next_pull_goes_on(panda, variables,
     shard = f"/{REPO}/resolve/{FIRST}/videopanda_fitu/pytorch_model-00001-of-00002.bin"
     hub.stall = 320_000 - 1
     process = subprocess.Popen(
-        [sys.executable, STAND_IN, "pull", NAME], env=variables, cwd=home, stderr=subprocess.PIPE
+        [sys.executable, FAKE_ENGINE, "pull", NAME], env=variables, cwd=home, stderr=subprocess.PIPE
     )
     while process.poll() is None and not any(path == shard for _, path, _ in hub.requests):
         time.sleep(0.05)
@@ -296,7 +296,7 @@ def test_other_weights_in_the_known_commit_are_exit_4_before_any_download(panda,
 
 def test_the_published_sizes_are_told_before_the_download(panda, hub):
     hub.commits[KNOWN] = published()
-    done = panda("pull", NAME, STAND_IN_COPY_BYTES=str(10**18))
+    done = panda("pull", NAME, FAKE_COPY_BYTES=str(10**18))
     assert f"{NAME}, with its quantised copy, needs 1,000,000,016.7 GB more" in done.stderr
     assert "unknown to panda" not in done.stderr
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.cli.emulator import Emulator
 
-STAND_IN = Path(__file__).with_name("stand_in.py")
+FAKE_ENGINE = Path(__file__).with_name("fake_engine.py")
 HIDE_CURSOR, SHOW_CURSOR = b"\x1b[?25l", b"\x1b[?25h"
 
 
@@ -23,7 +23,7 @@ class Session:
     def __init__(self, arguments, environment, *, stdout_to_terminal=True):
         self.screen, terminal = pty.openpty()
         self.process = subprocess.Popen(
-            [sys.executable, str(STAND_IN), *arguments],
+            [sys.executable, str(FAKE_ENGINE), *arguments],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=terminal if stdout_to_terminal else subprocess.PIPE,
@@ -61,10 +61,10 @@ class Session:
 
 @pytest.fixture
 def terminal(environment):
-    """Starts the stand-in in a terminal; each slow step takes as long as `delay` says."""
+    """Starts the fake in a terminal; each slow step takes as long as `delay` says."""
 
     def start(*arguments, delay="0.05", stdout_to_terminal=True, **variables):
-        variables = {"TERM": "xterm-256color", "STAND_IN_DELAY": delay} | variables
+        variables = {"TERM": "xterm-256color", "FAKE_DELAY": delay} | variables
         return Session(arguments, environment | variables, stdout_to_terminal=stdout_to_terminal)
 
     return start
@@ -81,7 +81,7 @@ def test_every_slow_stage_is_named(terminal):
 
 
 def test_quantising_says_how_far_it_is(terminal):
-    seen, code = terminal("ask", "x.mp4", "why?", STAND_IN_QUANTISES="1").finish()
+    seen, code = terminal("ask", "x.mp4", "why?", FAKE_QUANTISES="1").finish()
     assert code == 0
     assert "quantising video-panda-7b once, 50 %…".encode() in seen
 
@@ -178,7 +178,7 @@ def test_the_demo_draws_the_frames(terminal):
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_a_terminal_without_unicode_gets_no_pictures_and_an_ascii_spinner(terminal, encoding):
-    seen, code = terminal("demo", PYTHONIOENCODING=encoding, STAND_IN_QUANTISES="1").finish()
+    seen, code = terminal("demo", PYTHONIOENCODING=encoding, FAKE_QUANTISES="1").finish()
     assert code == 0
     assert seen.isascii()
     assert b"\\u" not in seen
@@ -210,7 +210,7 @@ def test_an_existing_sheet_is_replaced_where_the_user_says_so(environment, home,
 
 def test_what_is_typed_while_answers_come_is_not_among_them(environment):
     terminal = Emulator(
-        "demo", "--graphics", "none", environment=environment | {"UNHURRIED": "0.05"}
+        "demo", "--graphics", "none", environment=environment | {"SLOW_MODEL": "0.05"}
     )
     terminal.until("loading|thinking|frames at")
     terminal.keys("typed ahead\r")

@@ -1,7 +1,7 @@
-"""The real `panda` on a stand-in for the conversion, which takes torch and real weights.
+"""The real `panda` on a fake of the conversion, which takes torch and real weights.
 
-STAND_IN_LOG          a file that gets one JSON line for what was asked of it
-STAND_IN_COPY_BYTES   what a copy is said to take before it is made; else what it does
+FAKE_LOG          a file that gets one JSON line for what was asked of it
+FAKE_COPY_BYTES   what a copy is said to take before it is made; else what it does
 """
 
 import json
@@ -14,7 +14,7 @@ from pandacli.checkpoints.artifacts import artifact_folder, artifacts_of, write_
 from pandacli.cli import main
 
 DIGEST = "d" * 64
-COPY_BYTES = int(os.environ.get("STAND_IN_COPY_BYTES", "2000"))
+COPY_BYTES = int(os.environ.get("FAKE_COPY_BYTES", "2000"))
 
 
 def forecast(spec, *_):
@@ -23,7 +23,7 @@ def forecast(spec, *_):
 
 def make_artifact(plan, report):
     spec, resolved = plan
-    with Path(os.environ["STAND_IN_LOG"]).open("a") as file:
+    with Path(os.environ["FAKE_LOG"]).open("a") as file:
         how = {"quant": spec.quant, "engine": spec.backend, "device": spec.device}
         file.write(json.dumps({"model": spec.model, **how}) + "\n")
     if spec.quant == "none":

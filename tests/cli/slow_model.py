@@ -1,6 +1,6 @@
 """`panda` with a model that takes its time, so that a test can interrupt it.
 
-UNHURRIED   seconds before each token, or each of the tokens of answers that are read together
+SLOW_MODEL   seconds before each token, or each of the tokens of answers that are read together
 """
 
 import os
@@ -11,9 +11,9 @@ from pandacli.inference.backends.torch import batch as torch_branches
 from pandacli.inference.backends.torch import model as torch_llama
 
 
-def unhurried(read):
+def slow_model(read):
     def read_later(self, ids):
-        time.sleep(float(os.environ.get("UNHURRIED", "0")))
+        time.sleep(float(os.environ.get("SLOW_MODEL", "0")))
         return read(self, ids)
 
     return read_later
@@ -21,5 +21,5 @@ def unhurried(read):
 
 if __name__ == "__main__":
     for reads in (torch_llama.TorchSequence, torch_branches.TorchSequenceBatch):
-        reads.append = unhurried(reads.append)
+        reads.append = slow_model(reads.append)
     main()
