@@ -187,10 +187,26 @@ def test_a_terminal_without_unicode_gets_no_pictures_and_an_ascii_spinner(termin
 
 
 def test_an_error_on_a_narrow_terminal_is_wrapped_between_words(terminal):
-    seen, _ = terminal("ask", "what happens here and when?", "x.mp4", COLUMNS="40").finish()
+    seen, _ = terminal(
+        "ask", "what happens here and when?", "x.mp4", COLUMNS="40", NO_COLOR="1"
+    ).finish()
     first, second, command = seen.decode().splitlines()
     assert (first, second) == ("error: the video comes first, then the", "       questions")
     assert command == "         panda ask x.mp4 'what happens here and when?'"
+
+
+def test_only_a_terminal_that_may_show_colour_gets_red_errors(terminal, panda):
+    seen, _ = terminal("ask").finish()
+    assert seen.startswith(b"\x1b[1;31merror:\x1b[0m VIDEO is missing")
+    seen, _ = terminal("ask", NO_COLOR="1").finish()
+    assert seen.startswith(b"error: VIDEO is missing")
+    assert panda("ask").stderr.startswith(b"panda: VIDEO is missing")
+
+
+def test_help_is_coloured_on_a_terminal_only(terminal, panda):
+    seen, _ = terminal("ask", "--help").finish()
+    assert b"\x1b[36m--quiet\x1b[0m" in seen
+    assert b"\x1b" not in panda("ask", "--help").stdout
 
 
 def test_an_existing_sheet_is_replaced_where_the_user_says_so(environment, home, clip):
