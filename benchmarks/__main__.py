@@ -30,7 +30,7 @@ from rich.console import Console
 
 from benchmarks.report import Row, draw, table_of
 from benchmarks.startup import IMPORTS
-from pandacli.diagnostics.machine import machine
+from pandacli.diagnostics.machine import machine_facts
 
 _LAYERS = 4  # of the 7B's 32
 _DECODE_GOAL = 1 / 1.2  # of the torch engine beside llama.cpp, as is the next
@@ -234,7 +234,7 @@ def main() -> None:
         parser.error(f"no benchmark is called {', '.join(sorted(unknown))}")
     screen = Console(stderr=True)
     rows, complete = measure([part for part in every if part.module in named], screen)
-    facts = {s.title: {fact.name: fact.value for fact in s.facts} for s in machine()}
+    facts = {s.title: {fact.name: fact.value for fact in s.facts} for s in machine_facts()}
     console = Console(width=max(110, Console().width))
     console.print(_described(facts))
     console.print(table_of(rows))

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pandacli.checkpoints import resolve
-from pandacli.diagnostics.machine import machine
+from pandacli.diagnostics.machine import machine_facts
 
 _WIDTH = 104  # of the table, whatever the terminal has
 _WEIGHTS = (".bin", ".safetensors", ".gguf")
@@ -199,7 +199,7 @@ def main() -> None:
         bench = Bench(folder, wanted.device, Path(store), wanted.tokens)
         measure(forms, bench, wanted.repeats, screen)
     if wanted.json:
-        facts = {s.title: {fact.name: fact.value for fact in s.facts} for s in machine()}
+        facts = {s.title: {fact.name: fact.value for fact in s.facts} for s in machine_facts()}
         print(json.dumps({"machine": facts, "forms": [asdict(form) for form in forms]}, indent=2))
     else:
         Console(width=max(_WIDTH, Console().width)).print(table_of(forms))

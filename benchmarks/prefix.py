@@ -49,7 +49,7 @@ def look(checkpoint: str, how_run: dict[str, Any], folder: Path) -> dict[str, An
     warm = perf_counter() - started
     started = perf_counter()
     opened.keep()
-    (entry,) = kept.prefixes.entries()
+    (entry,) = kept.store.entries()
     return {
         "quant": panda.quant,
         "engine": panda.engine,

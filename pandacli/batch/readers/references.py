@@ -14,7 +14,7 @@ _PARTNERS = (
     (re.compile(r"questions", re.IGNORECASE), "answers", "Answers"),
     (re.compile(r"question", re.IGNORECASE), "answer", "Answer"),
 )
-_HEAD = 1 << 16
+_REFERENCES_HEAD = 1 << 16
 _PREDICTED = (b'"pred"', b'"digest"')
 
 
@@ -67,7 +67,7 @@ def _is_predicted(answers: Path) -> bool:
     """Whether a model gave the answers, such as an earlier run."""
     try:
         with answers.open("rb") as file:
-            head = file.read(_HEAD)
+            head = file.read(_REFERENCES_HEAD)
     except OSError:  # reported when it is opened to be read
         return False
     return any(name in head for name in _PREDICTED)
@@ -76,7 +76,7 @@ def _is_predicted(answers: Path) -> bool:
 def _read(path: Path) -> list[dict[str, Any]]:
     read = []
     with opened(path) as source:
-        is_array = source.head(_HEAD).lstrip().startswith(b"[")
+        is_array = source.head(_REFERENCES_HEAD).lstrip().startswith(b"[")
         for number, fields in (json_array if is_array else json_lines)(source):
             if isinstance(fields, RecordError):
                 raise ClipError(
