@@ -26,11 +26,12 @@ from pandacli.batch.writers.benchmarks import (
     as_literals,
     generic_entries,
     has_keys,
+    is_responses,
     pair_entries,
     qa_entries,
     qa_or_pair_entries,
+    write_responses,
 )
-from pandacli.batch.writers.responses import is_responses, write_responses
 from pandacli.batch.writers.tables import is_result_table, write_table
 from pandacli.errors import UsageError
 

@@ -26,10 +26,9 @@ from pandacli import checkpoints
 from pandacli.batch.clip_worker import ClipWorker, Result, Settings, failures
 from pandacli.batch.prefetch import FramePrefetcher
 from pandacli.batch.record_index import Index
-from pandacli.batch.records import Question
+from pandacli.batch.records import Question, VideoFolder
 from pandacli.batch.results import Line
 from pandacli.batch.runner import Load, Runner, Say, find_clip
-from pandacli.batch.videos import VideoFolder
 from pandacli.errors import DeviceError, ModelError, PandaError, UsageError
 
 if TYPE_CHECKING:

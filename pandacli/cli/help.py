@@ -66,7 +66,7 @@ COMMANDS = {
         ("panda frames clip.mp4", "panda frames clip.mp4 --from 0:10 --to 0:20 --save sheet.png"),
     ),
     "demo": Command(
-        "demo",
+        "frames",
         "Ask the small model tiny about a bundled clip.",
         ("panda demo", "panda demo --stats"),
     ),

@@ -63,7 +63,7 @@ def doctor(
     shown.
     """
     from pandacli.diagnostics import examine
-    from pandacli.terminal.doctor import report_json, show_report, terminal_section
+    from pandacli.terminal.listings import report_json, show_report, terminal_section
 
     screen = Screen()
     with screen.status("examining"):

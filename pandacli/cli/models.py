@@ -48,8 +48,8 @@ def info(
     Nothing is loaded. The digests are those of the files that panda pull has
     checked.
     """
-    from pandacli.checkpoints.description import describe_checkpoint
     from pandacli.checkpoints.inventory import find_model
+    from pandacli.checkpoints.resolve import describe_checkpoint
     from pandacli.terminal.listings import model_json, show_model
 
     screen = Screen()

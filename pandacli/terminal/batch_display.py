@@ -17,7 +17,7 @@ from pandacli.terminal.console import Screen
 from pandacli.video.clip import format_time
 
 if TYPE_CHECKING:
-    from pandacli.terminal.batch_live import LiveView
+    from pandacli.terminal.batch_progress import LiveView
 
 Row = tuple[str, str]
 
@@ -114,7 +114,7 @@ class BatchDisplay:
             return None
         if stdout_is_shared or not self._screen.animates:
             return LogLines(self._screen, self._progress)
-        from pandacli.terminal.batch_live import LiveView
+        from pandacli.terminal.batch_progress import LiveView
 
         return LiveView(self._screen, self._progress)
 

@@ -7,8 +7,7 @@
     sources        decoders as iterators over frames
     seeking        keyframe seeking: the fast path to a few frames
     decoder        exact frames by number
-    info           duration, frame rate and timestamps of a file
-    sampling       the frames of a clip that the model sees
+    sampling       duration, frame rate and timestamps; the frames that the model sees
     preprocessing  letterboxing and normalisation
 
 The names below are imported on first use, so that this package costs neither numpy nor FFmpeg.
@@ -20,16 +19,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pandacli.video.clip import Clip, format_time, parse_time
     from pandacli.video.decoder import read_frames
-    from pandacli.video.info import VideoInfo, probe
     from pandacli.video.preprocessing import content_box, fit_to_box, preprocess
-    from pandacli.video.sampling import Frames, sample_frames, sample_indices
+    from pandacli.video.sampling import Frames, VideoInfo, probe, sample_frames, sample_indices
 
 _MODULES = {
     "clip": ("Clip", "format_time", "parse_time"),
     "decoder": ("read_frames",),
-    "info": ("VideoInfo", "probe"),
     "preprocessing": ("content_box", "fit_to_box", "preprocess"),
-    "sampling": ("Frames", "sample_frames", "sample_indices"),
+    "sampling": ("Frames", "VideoInfo", "probe", "sample_frames", "sample_indices"),
 }
 
 __all__ = [

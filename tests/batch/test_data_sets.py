@@ -10,8 +10,7 @@ import pytest
 
 from pandacli.batch.formats import write_results
 from pandacli.batch.readers.conversations import read_conversation
-from pandacli.batch.readers.questions import read_questions
-from pandacli.batch.readers.references import find_references
+from pandacli.batch.readers.questions import find_references, read_questions
 from pandacli.batch.records import Record
 from pandacli.errors import ClipError, UsageError
 from tests.batch.question_files import problem, read, records, written

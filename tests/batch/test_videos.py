@@ -5,7 +5,7 @@ from unicodedata import normalize
 
 import pytest
 
-from pandacli.batch.videos import VideoFolder
+from pandacli.batch.records import VideoFolder
 from pandacli.errors import ClipError
 
 

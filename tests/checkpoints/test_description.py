@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pandacli.checkpoints.description import describe_checkpoint
+from pandacli.checkpoints.resolve import describe_checkpoint
 from pandacli.errors import ModelError
 
 

@@ -7,7 +7,7 @@ import os
 import time
 
 from pandacli.cli import main
-from pandacli.inference.backends.torch import batch as torch_branches
+from pandacli.inference.backends.torch import model as torch_branches
 from pandacli.inference.backends.torch import model as torch_llama
 
 

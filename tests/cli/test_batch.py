@@ -12,8 +12,8 @@ import pytest
 
 from pandacli.batch.job import Batch
 from pandacli.batch.results_file import ResultsFile
-from pandacli.cli.demo import CLIP
 from pandacli.cli.entry import run
+from pandacli.cli.frames import CLIP
 from pandacli.terminal.batch_display import BatchDisplay
 
 TINY = ("--model", "tiny")

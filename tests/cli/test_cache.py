@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pandacli.cli import options
-from pandacli.cli.demo import CLIP
+from pandacli.cli.frames import CLIP
 from pandacli.errors import UsageError
 
 ASK = ("What happens?", "--model", "tiny")

@@ -1,6 +1,6 @@
 """`panda demo` without a terminal: plain text that says what it is."""
 
-from pandacli.cli.demo import QUESTIONS
+from pandacli.cli.frames import QUESTIONS
 
 
 def test_the_demo_says_that_it_is_tiny_and_not_the_7b(fake_engine):

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from pandacli.checkpoints.registry import MODELS, bundled_checkpoint
-from pandacli.cli.demo import CLIP, QUESTIONS
+from pandacli.cli.frames import CLIP, QUESTIONS
 from tests.fake_hub import SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, published_config
 from tests.modeling.official_layout import SMALL, tensors_of, write_bin_shards
 

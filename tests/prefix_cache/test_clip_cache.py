@@ -14,7 +14,7 @@ from pandacli.errors import PandaError, UsageError
 from pandacli.inference import VideoSession
 from pandacli.inference import prefix as prefix_module
 from pandacli.inference.prefix import cache_model, numerics
-from pandacli.prefix_cache import key
+from pandacli.prefix_cache import clip_cache as key
 from pandacli.prefix_cache import store as store_module
 from pandacli.prefix_cache.clip_cache import CachedPrefix, ClipCache
 from pandacli.prefix_cache.store import PrefixStore

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pandacli.prefix_cache import key
-from pandacli.prefix_cache.key import clip_digest, entry_name
+from pandacli.prefix_cache import clip_cache as key
+from pandacli.prefix_cache.clip_cache import clip_digest, entry_name
 
 
 @pytest.fixture

@@ -12,8 +12,7 @@ from rich.console import Console
 
 from pandacli.batch.results import Counters
 from pandacli.terminal.batch_display import BatchDisplay, LogLines
-from pandacli.terminal.batch_live import ProgressPanel
-from pandacli.terminal.batch_progress import BatchProgress
+from pandacli.terminal.batch_progress import BatchProgress, ProgressPanel
 from pandacli.terminal.console import Screen
 from tests.terminal.batch_outcomes import answer, failure, feed, plain
 

@@ -6,7 +6,7 @@ import pytest
 
 from pandacli.diagnostics import Bytes, Fact, Section
 from pandacli.terminal.console import Screen
-from pandacli.terminal.doctor import format_value, report_json, show_report
+from pandacli.terminal.listings import format_value, report_json, show_report
 
 SECTIONS = [
     Section("CUDA", []),

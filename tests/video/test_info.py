@@ -7,7 +7,7 @@ from PIL import Image
 from pandacli.video import Clip, probe, sample_frames
 from pandacli.video import sampling as frames
 from pandacli.video.decoder import decode
-from pandacli.video.info import is_joined, timestamps, video_info
+from pandacli.video.sampling import is_joined, timestamps, video_info
 from pandacli.video.stream import read_stream
 from tests.video.clips import HEIGHT, WIDTH, copy_from, needs_avif, numbered_picture, write_clip
 
