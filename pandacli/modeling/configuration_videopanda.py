@@ -8,7 +8,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import LlamaConfig
 from transformers.activations import ACT2FN
 
-from pandacli.modeling import checkpoint as weight_mapping
+from pandacli.modeling import weight_mapping
 from pandacli.modeling.bitsandbytes_weights import quantization_fields
 
 _BOUNDS: dict[str, tuple[int, int]] = {
