@@ -330,8 +330,9 @@ signals.be_patient(lambda: True)
 libc = ctypes.CDLL(None)
 mutex = ctypes.create_string_buffer(128)
 libc.pthread_mutex_lock(mutex)
-threading.Timer(3, libc.pthread_mutex_unlock, [mutex]).start()
-print("computing", flush=True)
+threading.Timer(4, libc.pthread_mutex_unlock, [mutex]).start()
+# in a thread, once this one is in the call: a signal before it would be handled at once
+threading.Timer(0.5, print, ["computing"], {"flush": True}).start()
 libc.pthread_mutex_lock(mutex)
 print("computed", flush=True)
 """
