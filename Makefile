@@ -18,7 +18,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 SMOKE := tests/modeling tests/inference/test_panda.py tests/inference/backends \
 	tests/inference/planning/test_loader.py tests/quantization/test_conversion.py \
 	tests/checkpoints/test_download.py tests/video/test_sample_frames.py tests/video/test_decoder.py \
-	tests/batch/test_run.py tests/cli/test_with_tiny.py tests/cli/test_chat_terminal.py \
+	tests/batch/test_runner.py tests/cli/test_with_tiny.py tests/cli/test_chat_terminal.py \
 	tests/cli/test_help.py tests/terminal/test_progress.py tests/terminal/test_console.py
 
 # The first Python that is new enough; another one: make demo PYTHON=/path/to/python

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+from threading import Lock
 
 import torch
 from torch import Tensor, nn
@@ -102,8 +103,11 @@ def _residual_tokens(tokens: Tensor, peak: Tensor) -> tuple[slice | Tensor, int]
     return chosen, len(chosen)
 
 
+_WARNINGS = Lock()  # layers are packed in threads, and all of them share the warning filters
+
+
 def _pack(weight: Tensor, scale: Tensor) -> torch.ScriptObject:
-    with warnings.catch_warnings():
+    with _WARNINGS, warnings.catch_warnings():
         # torch warns that it will drop quantised tensors; nothing else has these kernels
         warnings.filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)
         quantized = torch._make_per_channel_quantized_tensor(

@@ -1,5 +1,9 @@
 """8-bit linear layers: how far they are from the weights they stand for."""
 
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import Tensor
@@ -97,3 +101,18 @@ def test_output_shape_equals_linear(weight: Tensor) -> None:
     layer = Int8Linear(*quantize_rows(weight))
     assert layer(tokens(2, 3)).shape == (2, 3, ROWS)
     assert repr(layer) == f"Int8Linear(in_features={WIDTH}, out_features={ROWS})"
+
+
+def test_packing_in_threads_warns_of_nothing() -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    torch.set_warn_always(True)  # otherwise only the first layer of a process warns
+    try:
+        with warnings.catch_warnings(), ThreadPoolExecutor(8) as pool:
+            warnings.simplefilter("error")
+            weight = torch.randint(-127, 128, (8, 16), dtype=torch.int8)
+            layers = [pool.submit(Int8Linear, weight, torch.ones(8)) for _ in range(400)]
+            assert all(layer.result() for layer in layers)
+    finally:
+        torch.set_warn_always(False)
+        sys.setswitchinterval(interval)
