@@ -1,4 +1,4 @@
-"""Results of records: their lines in the results file, what the display is told, the counters.
+"""Results of records: lines of the results file, outcomes for the display, and counters.
 
 A line holds the fields of its record, then the fields of the result.
 """

@@ -107,8 +107,8 @@ class Scheduler:
 
     Args:
         session: The clip.
-        requests: Drawn one by one as there is room; or the error of one.
-        batch_size: The most requests at once; None for as many as there is room for.
+        requests: Read one by one, when the batch has room; an invalid one is given as its error.
+        batch_size: Maximum number of concurrent requests; None if only memory limits it.
         stream: Whether pieces of text are wanted.
 
     Attributes:

@@ -123,7 +123,7 @@ class VideoSession:
         llama.cpp) a near-tie may flip under batching, unless `batch_size` is 1.
 
         Args:
-            requests: Drawn one by one as there is room for them.
+            requests: Read one by one, when the batch has room.
             options: How to generate, for requests without options of their own.
             batch_size: The most requests at once; None for as many as memory allows.
             stream: Whether to yield pieces of text, not only whole answers.

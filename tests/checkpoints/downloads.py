@@ -13,6 +13,7 @@ from pandacli.checkpoints.download import Downloaded, download
 from pandacli.checkpoints.inventory import remove_download
 from pandacli.checkpoints.published import plan_download
 from pandacli.checkpoints.pulls import PublishedFile, partial_path
+from pandacli.errors import ModelError
 
 MODEL = MODELS["video-panda-7b"]
 SHARD = "pytorch_model-00001-of-00002.bin"
@@ -77,3 +78,11 @@ def write_artifact(model: str, form: str, digest: str = "d" * 64) -> Artifact:
     return write_manifest(
         folder, model=model, form=form, commit=None, digest=digest, source_files={}
     )
+
+
+def refusal(act: Callable[[], object] = pull) -> ModelError:
+    with pytest.raises(ModelError) as caught:
+        act()
+    error = caught.value
+    assert "\n" not in error.message + (error.hint or "")
+    return error

@@ -95,14 +95,14 @@ def test_deleted_folder_is_known_by_its_artifact(tmp_path: Path) -> None:
 
 
 def test_folder_of_unknown_user_is_absent() -> None:
-    artifact = write_artifact("~nobody-here/gone", "int8")
-    state = find_model("~nobody-here/gone")
+    artifact = write_artifact("~no-such-user/gone", "int8")
+    state = find_model("~no-such-user/gone")
     assert (state.state, state.artifacts) == ("absent", (artifact,))
 
 
 def test_tilde_of_unknown_user_in_panda_home_is_literal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PANDA_HOME", "~nobody-here/panda")
-    assert panda_home() == Path("~nobody-here/panda")
+    monkeypatch.setenv("PANDA_HOME", "~no-such-user/panda")
+    assert panda_home() == Path("~no-such-user/panda")
 
 
 def test_unreadable_folder_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,7 +158,7 @@ sys.exit(run(["ask", "x.mp4", "why?"]))
         ("BrokenPipeError", 141, None),
     ],
 )
-def test_what_nobody_expected_is_short_too(environment, error, code, message):
+def test_unexpected_error_is_short(environment, error, code, message):
     command = [sys.executable, "-c", BROKEN.format(error=error)]
     done = subprocess.run(command, env=environment, capture_output=True, check=False)
     assert done.returncode == code
@@ -188,7 +188,7 @@ def test_sigterm_does_not_end_the_interpreter_under_a_thread_that_computes(envir
     assert (done.returncode, done.stdout, done.stderr) == (143, b"", b"")
 
 
-def test_an_error_that_nobody_reads_keeps_its_exit_code(environment):
+def test_error_on_a_closed_stderr_keeps_its_exit_code(environment):
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "pandacli", "ask", "missing.mp4", "why?"]

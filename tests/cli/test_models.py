@@ -118,7 +118,7 @@ def test_rm_deletes_a_copy(panda, copy):
     assert not copy.exists()
 
 
-def test_rm_deletes_nothing_where_nobody_can_be_asked(panda, copy):
+def test_rm_deletes_nothing_without_confirmation(panda, copy):
     done = panda("rm", "video-panda-7b")
     assert done.returncode == 2
     assert b"add --yes" in done.stderr

@@ -220,7 +220,7 @@ def test_no_network_is_two_lines_and_exit_4(panda, hub):
     assert len(done.stderr.splitlines()) == 2
 
 
-def test_a_model_that_nobody_knows_is_exit_4(panda):
+def test_unknown_model_is_exit_4(panda):
     assert panda("pull", "video-panda").stderr == (
         "panda: no model is called 'video-panda'\n       did you mean video-panda-7b?\n"
     )

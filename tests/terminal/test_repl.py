@@ -111,9 +111,9 @@ def test_too_long_file_name_is_an_error(run_repl: RunRepl, capsys: Capture, line
 
 
 def test_tilde_of_unknown_user_is_literal(run_repl: RunRepl, capsys: Capture) -> None:
-    chat = run_repl("/load ~nobody-here/talk.json", "/video ~nobody-here/a.mp4")
-    assert "cannot read ~nobody-here/talk.json" in capsys.readouterr().err
-    assert chat.clip.source.path == Path("~nobody-here/a.mp4")
+    chat = run_repl("/load ~no-such-user/talk.json", "/video ~no-such-user/a.mp4")
+    assert "cannot read ~no-such-user/talk.json" in capsys.readouterr().err
+    assert chat.clip.source.path == Path("~no-such-user/a.mp4")
 
 
 def test_frames_command_shows_times(run_repl: RunRepl, capsys: Capture) -> None:

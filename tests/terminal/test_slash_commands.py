@@ -54,7 +54,7 @@ def test_missing_or_extra_argument_shows_usage(line: str) -> None:
         ("'my talk.md'", "my talk.md"),
         ('"a b" c', '"a b" c'),
         ("'open", "'open"),
-        ("~nobody-here/talk.md", "~nobody-here/talk.md"),
+        ("~no-such-user/talk.md", "~no-such-user/talk.md"),
         ("'~/my talk.md'", Path.home() / "my talk.md"),
     ],
 )
