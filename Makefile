@@ -74,6 +74,7 @@ test-wheel:
 		&& "$$folder/venv/bin/python" $(PIP) wheel --no-deps --wheel-dir "$$folder" . \
 		&& cd "$$folder" && venv/bin/python $(PIP) install pandacli-*.whl \
 		&& HOME="$$folder" venv/bin/panda demo \
+		&& venv/bin/panda completions bash > "$$folder/panda.bash" \
 		&& clip=$$(venv/bin/python -c "import pandacli; print(pandacli.__path__[0])")/assets/demo.mp4 \
 		&& answer=$$(HOME="$$folder" venv/bin/panda ask "$$clip" "What happens?" --model tiny) \
 		&& echo "$$answer" && [ "$$answer" != "$${answer#A red circle moves right.}" ]

@@ -4,8 +4,8 @@
     python completions/generate.py --check    # exits 1 if a file is not current
 
 What the shells do is in `templates/`, readable as shell code; this fills in commands, options and
-values. The results are static: a shell that completes `panda` never starts Python. They are written
-here and into the package, where `panda completions` reads them.
+values. The results are static: a shell that completes `panda` never starts Python. A wheel has them
+in `pandacli/assets/completions`.
 """
 
 import sys
@@ -16,7 +16,6 @@ from typing import Any
 
 import typer
 
-import pandacli
 from pandacli.batch.formats import INPUT_FORMATS, OUTPUT_FORMATS
 from pandacli.checkpoints import MODELS
 from pandacli.cli.app import app
@@ -28,7 +27,6 @@ from pandacli.terminal.console import GRAPHICS
 from pandacli.video.clip import VIDEO_SUFFIXES
 
 HERE = Path(__file__).parent
-PACKAGED = Path(pandacli.__file__).parent / "assets" / "completions"
 VIDEOS = " ".join(suffix[1:] for suffix in VIDEO_SUFFIXES)
 QUESTIONS = "jsonl json csv tsv parquet"
 CHOICES = {
@@ -278,7 +276,7 @@ def generate() -> dict[Path, str]:
         text = (HERE / "templates" / name).read_text()
         for key, value in shell(root, commands).items():
             text = text.replace(f"@{key}@", value)
-        texts[HERE / name] = texts[PACKAGED / name] = text
+        texts[HERE / name] = text
     return texts
 
 
@@ -291,7 +289,6 @@ def main() -> None:
             sys.exit(f"not current: {', '.join(stale)}; run make completions")
         return
     for path, text in texts.items():
-        path.parent.mkdir(exist_ok=True)
         path.write_text(text)
 
 

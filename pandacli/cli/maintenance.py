@@ -1,6 +1,6 @@
 """`panda cache`, `doctor` and `completions`: about this installation."""
 
-from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -116,5 +116,7 @@ def completions(
     """
     if shell not in SHELLS:
         raise UsageError(f"there are no completions for {shell}", f"choose {', '.join(SHELLS)}")
-    file = resources.files("pandacli") / "assets" / "completions" / f"panda.{shell}"
-    Screen().write(file.read_text("utf-8"))
+    package = Path(__file__).parents[1]
+    installed = package / "assets" / "completions"  # in a wheel; a checkout has them at its top
+    folder = installed if installed.is_dir() else package.parent / "completions"
+    Screen().write((folder / f"panda.{shell}").read_text("utf-8"))
