@@ -8,7 +8,7 @@ import io
 
 import sentencepiece
 
-from pandacli.modeling.prompt import DEFAULT_SYSTEM
+from pandacli.modeling.tokenization_videopanda import DEFAULT_SYSTEM
 
 _LEARNT = 500  # pieces, 256 bytes among them
 _SENTENCES = (

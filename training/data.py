@@ -17,8 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from pandacli.modeling.prompt import encode_prefix, encode_prompt
-from pandacli.modeling.tokenization_videopanda import VideoPandaTokenizer
+from pandacli.modeling.tokenization_videopanda import (
+    VideoPandaTokenizer,
+    encode_prefix,
+    encode_prompt,
+)
 from pandacli.video import sample_indices
 from pandacli.video.preprocessing import content_box, fit_to_canvas
 from training.drawing import degrade, draw_frames, outline_of

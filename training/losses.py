@@ -14,8 +14,7 @@ from torch.nn import functional as F
 from transformers import AttentionInterface
 
 from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
-from pandacli.modeling.prompt import encode_prefix
-from pandacli.modeling.tokenization_videopanda import VideoPandaTokenizer
+from pandacli.modeling.tokenization_videopanda import VideoPandaTokenizer, encode_prefix
 from pandacli.video.preprocessing import MEAN, STD
 from training.data import IGNORED, Batch
 from training.scenes import COLOURS, KINDS, MOTIONS

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 
-from pandacli.modeling.prompt import DEFAULT_SYSTEM
+from pandacli.modeling.tokenization_videopanda import DEFAULT_SYSTEM
 from training.questions import QUESTION_KINDS, random_dialogue
 from training.scenes import random_scene
 

@@ -24,7 +24,7 @@ from pandacli.inference.planning.memory import position_bytes
 from pandacli.inference.prefix import SharedPrefix, cache_model
 from pandacli.inference.spec import GenerationOptions, History, OptionFields, Request
 from pandacli.modeling.patches import count_tokens
-from pandacli.modeling.prompt import encode_prefix, encode_prompt
+from pandacli.modeling.tokenization_videopanda import encode_prefix, encode_prompt
 from pandacli.prefix_cache.clip_cache import CachedPrefix
 from pandacli.video import preprocess
 

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 from sys import float_info
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from pandacli.checkpoints.registry import DEFAULT_MODEL
 from pandacli.errors import UsageError
+
+Quant = Literal["none", "8bit", "4bit"]
 
 ENGINES = ("auto", "torch", "bitsandbytes", "llama")
 """Values of `--engine`: auto picks one for the device; llama is llama.cpp (pandacli[llama])."""

@@ -11,8 +11,12 @@ from pandacli.checkpoint_files import MODEL_TYPES
 from pandacli.modeling.configuration_videopanda import VideoPandaConfig
 from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
 from pandacli.modeling.processing_videopanda import VideoPandaProcessor
-from pandacli.modeling.prompt import build_prompt, encode_prefix, encode_prompt
-from pandacli.modeling.tokenization_videopanda import VideoPandaTokenizer
+from pandacli.modeling.tokenization_videopanda import (
+    VideoPandaTokenizer,
+    build_prompt,
+    encode_prefix,
+    encode_prompt,
+)
 
 __all__ = [
     "VideoPandaConfig",

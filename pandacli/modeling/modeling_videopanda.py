@@ -17,8 +17,8 @@ from pandacli.modeling import checkpoint
 from pandacli.modeling.configuration_videopanda import VideoPandaConfig
 from pandacli.modeling.fused_stab import FusedSTAB
 from pandacli.modeling.patches import FrameTokens, project
-from pandacli.modeling.prompt import FRAME_SLOT
 from pandacli.modeling.stab import STAB
+from pandacli.modeling.tokenization_videopanda import FRAME_SLOT
 
 IGNORED_LABEL = -100
 """The label of positions that carry no loss, as everywhere in transformers."""

@@ -16,8 +16,7 @@ from pandacli.checkpoint_files import read_json
 from pandacli.errors import ModelError
 from pandacli.modeling import checkpoint
 from pandacli.modeling.configuration_videopanda import VideoPandaConfig
-from pandacli.modeling.prompt import Turns, encode_prompt
-from pandacli.modeling.tokenization_videopanda import VideoPandaTokenizer
+from pandacli.modeling.tokenization_videopanda import Turns, VideoPandaTokenizer, encode_prompt
 
 CONFIG_FILE = "processor_config.json"
 

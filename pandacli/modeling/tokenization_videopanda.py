@@ -1,11 +1,11 @@
-"""The Llama SentencePiece tokenizer, on `sentencepiece` itself.
+"""The Llama SentencePiece tokenizer and the prompt template, on `sentencepiece` itself.
 
 The tokenizers of transformers 5 give other ids than Video-Panda was trained with (runs of spaces,
 text right after a special token), so the training tokenizer's rules are implemented here.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
@@ -19,22 +19,28 @@ from pandacli.file_io import read_bytes
 MODEL_FILE = "tokenizer.model"
 CONFIG_FILE = "tokenizer_config.json"
 
-_SAMPLE = "A chat: USER: what happens?\n  ASSISTANT: 42, \u00e9\u4e2d\U0001f43c\x00 </s>"
-"""Words, digits, spaces, other scripts and bytes, to try a model out."""
+FRAME_SLOT = -200  # placeholder id of a frame; the model replaces it by the frame's tokens
+DEFAULT_SYSTEM = (
+    "A chat between a curious human and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the human's questions."
+)
 
+Turns = Sequence[Sequence[str | Sequence[int] | None]]
+"""(question, answer) of each turn; the answer is None where it is to be generated."""
+
+# words, digits, spaces, other scripts and bytes, to try a model out
+_SAMPLE = "A chat: USER: what happens?\n  ASSISTANT: 42, \u00e9\u4e2d\U0001f43c\x00 </s>"
 _SPACE = "\u2581"  # how SentencePiece writes a space inside a piece
 
 
 class VideoPandaTokenizer:
-    """Text to ids and back with a Llama SentencePiece model.
+    """Text to ids and back with a Llama SentencePiece model, a file or a loaded processor.
 
     All input is plain text: `</s>` or `<unk>` in it are encoded in ordinary pieces. The caller
-    inserts control ids (`bos_id`, `eos_id`), see `pandacli.modeling.prompt`.
+    inserts control ids (`bos_id`, `eos_id`), see `encode_prompt`.
 
-    Args:
-        model: The SentencePiece model: a file, or a loaded processor.
-        legacy: Whether text directly after a control id gets the space that SentencePiece puts in
-            front of every text. It does not in Vicuna and the published Video-Panda.
+    With `legacy`, text directly after a control id gets the space that SentencePiece puts in front
+    of every text. It does not in Vicuna and the published Video-Panda.
 
     Raises:
         ModelError: The file is missing or is not a SentencePiece model.
@@ -54,17 +60,13 @@ class VideoPandaTokenizer:
 
     @classmethod
     def from_pretrained(cls, folder: str | PathLike[str]) -> Self:
-        """Load `tokenizer.model` from a checkpoint folder, and `legacy` from its config.
-
-        Raises:
-            ModelError: The model is missing, or a file is damaged.
-        """
-        folder = Path(folder)
-        settings = _read_settings(folder / CONFIG_FILE)
-        return cls(folder / MODEL_FILE, legacy=bool(settings.get("legacy", False)))
+        """Load `tokenizer.model` from a checkpoint folder, and `legacy` from its config."""
+        config = Path(folder, CONFIG_FILE)
+        settings = read_json(config) if config.is_file() else {}
+        return cls(Path(folder, MODEL_FILE), legacy=bool(settings.get("legacy", False)))
 
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
-        """Write `tokenizer.model` and `tokenizer_config.json`, which `from_pretrained` reads."""
+        """Write `tokenizer.model` and `tokenizer_config.json`."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MODEL_FILE).write_bytes(self.processor.serialized_model_proto())
@@ -75,12 +77,10 @@ class VideoPandaTokenizer:
         return int(self.processor.get_piece_size())
 
     def encode(self, text: str, *, after_control: bool = False) -> list[int]:
-        """Encode a piece of plain text, without `bos`.
+        """Encode plain text, neither stripped nor with `bos`.
 
-        Args:
-            text: Any text; it is not stripped, and control tokens in it are not recognised.
-            after_control: Whether the text directly follows a control id other than `bos` or a
-                frame slot. With `legacy=False` no space is then put in front.
+        `after_control` says that it directly follows a control id other than `bos` or a frame slot:
+        with `legacy=False` no space is then put in front.
         """
         # SentencePiece does not accept lone surrogates, which a shell can pass on
         text = text.replace(_SPACE, " ").encode("utf-8", "replace").decode("utf-8")
@@ -102,15 +102,103 @@ class VideoPandaTokenizer:
 
 
 def as_tokenizer(tokenizer: Any, legacy: bool | None = None) -> VideoPandaTokenizer:
-    """Convert a `SentencePieceProcessor` or the path of a model to a `VideoPandaTokenizer`.
-
-    `legacy` overrides the tokenizer's own flag, which is False for a processor or a path.
-    """
+    """Convert a `SentencePieceProcessor` or the path of a model; `legacy` overrides the flag."""
     if not isinstance(tokenizer, VideoPandaTokenizer):
         return VideoPandaTokenizer(tokenizer, legacy=bool(legacy))
     if legacy is None or legacy == tokenizer.legacy:
         return tokenizer
     return VideoPandaTokenizer(tokenizer.processor, legacy=legacy)
+
+
+def build_prompt(turns: Turns, system: str | None = None, num_frames: int = 8) -> str:
+    r"""The conversation as one string, in the template `videopanda_v1` of the official inference.
+
+        SYSTEM USER: <image>...<image>\nQUESTION ASSISTANT: ANSWER</s>USER: QUESTION ASSISTANT:
+
+    An empty question or answer is left out together with the space before it and its terminator:
+    `USER:ASSISTANT:`. The first question is always there, as it holds the frames. The system prompt
+    is by default that of the training.
+
+    For reading only: encoding this string would turn user text into control tokens. Use
+    `encode_prompt` for the ids.
+
+    Raises:
+        ValueError: There is no turn, or no frame.
+    """
+    frames = "<image>" * _checked(num_frames)
+    return _head(system) + frames + "</s>".join(text for text, _ in _parts(turns))
+
+
+def encode_prompt(
+    turns: Turns,
+    tokenizer: Any,
+    system: str | None = None,
+    num_frames: int = 8,
+    *,
+    legacy: bool | None = None,
+) -> list[int]:
+    """Encode a conversation as in `build_prompt`, with `FRAME_SLOT` for each frame.
+
+    Only the frame slots and the `</s>` after an answer are control ids. Questions and answers are
+    plain text: a literal `<image>`, `</s>`, `<s>` or `<unk>` is encoded in ordinary pieces. (The
+    official code reads those as control tokens, and crashes or drops words.)
+
+    Args:
+        turns: As for `build_prompt`; an answer may also be its ids, without the `</s>`.
+        tokenizer: A `VideoPandaTokenizer`, a `sentencepiece.SentencePieceProcessor`, or the path of
+            a SentencePiece model.
+        system: As for `build_prompt`.
+        num_frames: Number of frame slots before the first question.
+        legacy: Overrides the tokenizer's own flag.
+
+    Raises:
+        ValueError: There is no turn, or no frame.
+    """
+    tokenizer = as_tokenizer(tokenizer, legacy)
+    ids = encode_prefix(tokenizer, system, num_frames)
+    for number, (text, answer) in enumerate(_parts(turns)):
+        if number:
+            ids.append(tokenizer.eos_id)
+        if text:
+            ids += tokenizer.encode(text, after_control=number > 0)
+        ids += answer
+    return ids
+
+
+def encode_prefix(tokenizer: Any, system: str | None = None, num_frames: int = 8) -> list[int]:
+    """Encode up to the last frame slot, the part of a prompt that all questions on a clip share."""
+    tokenizer = as_tokenizer(tokenizer)
+    frames = [FRAME_SLOT] * _checked(num_frames)
+    return [tokenizer.bos_id, *tokenizer.encode(_head(system)), *frames]
+
+
+def _head(system: str | None) -> str:
+    return f"{DEFAULT_SYSTEM if system is None else system} USER: "
+
+
+def _checked(num_frames: int) -> int:
+    if num_frames < 1:
+        raise ValueError(f"a prompt needs at least one frame, not {num_frames}")
+    return num_frames
+
+
+def _parts(turns: Turns) -> list[tuple[str, list[int]]]:
+    """The text after the frames, split at each `</s>`, with the ids that follow each part."""
+    if not turns:
+        raise ValueError("a prompt needs at least one turn")
+    parts: list[tuple[str, list[int]]] = []
+    text = "\n"
+    for number, (question, answer) in enumerate(turns):
+        if number:
+            text += f"USER: {question} " if question else "USER:"
+        else:
+            text += f"{question} "
+        text += "ASSISTANT:"
+        if answer:
+            is_text = isinstance(answer, str)
+            parts.append((f"{text} {answer}", []) if is_text else (text, list(map(int, answer))))
+            text = ""
+    return [*parts, (text, [])]
 
 
 def _load(path: Path) -> Any:
@@ -140,7 +228,3 @@ def _try_out(processor: Any) -> None:
     text = processor.decode([processor.piece_to_id(piece) for piece in spelled])
     if not isinstance(text, str):
         raise ValueError("no text")
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}

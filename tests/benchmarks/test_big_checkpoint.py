@@ -11,7 +11,7 @@ from benchmarks.big_checkpoint import write_checkpoint
 from benchmarks.official_layout import INDEX, config_of
 from benchmarks.tokenizer import tokenizer_model
 from pandacli.modeling import VideoPandaForConditionalGeneration, VideoPandaTokenizer
-from pandacli.modeling.prompt import DEFAULT_SYSTEM
+from pandacli.modeling.tokenization_videopanda import DEFAULT_SYSTEM
 
 CONFIG = config_of(
     vocab_size=2000,

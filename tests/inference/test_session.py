@@ -11,7 +11,7 @@ from pandacli import Panda
 from pandacli.errors import DeviceError, UsageError
 from pandacli.inference import VideoSession, continuous_batching
 from pandacli.modeling.patches import count_tokens
-from pandacli.modeling.prompt import encode_prompt
+from pandacli.modeling.tokenization_videopanda import encode_prompt
 from pandacli.video import preprocess
 
 QUESTIONS = ["What happens?", "Is there a circle?", "", "What colour is it? <image></s>"]

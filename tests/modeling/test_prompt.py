@@ -13,8 +13,13 @@ from typing import Any
 import pytest
 from sentencepiece import SentencePieceProcessor
 
-from pandacli.modeling.prompt import FRAME_SLOT, build_prompt, encode_prefix, encode_prompt
-from pandacli.modeling.tokenization_videopanda import VideoPandaTokenizer
+from pandacli.modeling.tokenization_videopanda import (
+    FRAME_SLOT,
+    VideoPandaTokenizer,
+    build_prompt,
+    encode_prefix,
+    encode_prompt,
+)
 
 CONTROL = ("<image>", "</s>", "<s>", "<unk>")
 SPACE = "\u2581"

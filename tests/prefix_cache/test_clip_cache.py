@@ -153,7 +153,7 @@ def test_other_model_or_precision_is_not_found(
 
 
 def ids(panda: Panda) -> list[int]:
-    from pandacli.modeling.prompt import encode_prefix
+    from pandacli.modeling.tokenization_videopanda import encode_prefix
 
     return encode_prefix(panda.tokenizer, None, 8)
 
@@ -211,7 +211,7 @@ def test_kernels_that_round_differently_change_the_key(
 
 
 def test_explicit_default_system_prompt_is_found(panda: Panda, video: Path) -> None:
-    from pandacli.modeling.prompt import DEFAULT_SYSTEM
+    from pandacli.modeling.tokenization_videopanda import DEFAULT_SYSTEM
 
     ask(panda, video)
     assert is_found(panda.open(video, cache=True, system=DEFAULT_SYSTEM))

@@ -8,8 +8,7 @@ import torch
 
 from pandacli.modeling.configuration_videopanda import VideoPandaConfig
 from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
-from pandacli.modeling.prompt import encode_prefix
-from pandacli.modeling.tokenization_videopanda import VideoPandaTokenizer
+from pandacli.modeling.tokenization_videopanda import VideoPandaTokenizer, encode_prefix
 from training.data import IGNORED, Batch, TrainingData
 from training.losses import ModelWithHeads, branching_mask, branching_positions
 from training.vocabulary import train_vocabulary

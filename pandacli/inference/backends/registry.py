@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from pandacli.errors import UsageError
-from pandacli.inference.spec import ENGINES
-from pandacli.quantization import Quant, check_quant
+from pandacli.inference.spec import ENGINES, Quant
 
 if TYPE_CHECKING:
     from pandacli.checkpoints.artifacts import Form
@@ -75,7 +74,10 @@ def candidates(
         raise UsageError(
             f"no engine is called '{backend}'", f"the engines are {', '.join(ENGINES)}"
         )
-    check_quant(quant)
+    if quant not in ("auto", *get_args(Quant)):
+        raise UsageError(
+            f"no quantisation is called '{quant}'", "there are auto, 4bit, 8bit and none"
+        )
     if backend == "llama":
         require_llama()
     forms = list(_CPU_FORMS if device == "cpu" else _CUDA_FORMS)

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from pandacli.inference.spec import Quant
     from pandacli.modeling.configuration_videopanda import VideoPandaConfig
-    from pandacli.quantization import Quant
 
 _LINEAR_BYTES = {
     ("8bit", "torch"): 1.0,

@@ -35,8 +35,7 @@ from pandacli.inference.planning.memory import (
     place,
     sizes_of,
 )
-from pandacli.inference.spec import RunSpec
-from pandacli.quantization import Quant, check_widths, in_bits
+from pandacli.inference.spec import Quant, RunSpec
 from pandacli.units import size
 
 if TYPE_CHECKING:
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     """Devices of one type with their free bytes."""
 
 _WIDE = 1024  # hidden size from which speed decides; narrower models are fast in any form
+_BLOCK = 64  # weights per scale of bitsandbytes in 4 bits; on the CPU a row must be whole blocks
 _LESS_MEMORY = "close other programs, look at fewer --frames, or try panda with --model tiny"
 
 
@@ -260,7 +260,7 @@ def _smaller_form_hint(form: ExecutionForm, sizes: Sizes, room: "Room") -> str:
         needed = max((_needed(other, sizes, room) for other in others), key=lambda n: n.total)
         if place(needed, _fast(others[0], room)):
             amount = size(needed.total)
-            return f"{in_bits(quant)} need {amount} and would fit: add --quant {quant}"
+            return f"{quant[0]} bits need {amount} and would fit: add --quant {quant}"
     return _LESS_MEMORY
 
 
@@ -274,7 +274,7 @@ def _too_little_memory(
         for form in forms
     ]
     needs, free, form, room = min(found, key=lambda each: each[0] - each[1])
-    even = "" if form.quant == "none" else f" even in {in_bits(form.quant)}"
+    even = "" if form.quant == "none" else f" even in {form.quant[0]} bits"
     where = Placement(tuple(device for device, _ in room))
     return DeviceError(
         f"the model needs {size(needs)}{even}, and {size(free)} are free on {where}",
@@ -294,7 +294,8 @@ def _usable(
         convertible: Whether another form could be made.
 
     Raises:
-        UsageError: Only a very slow backend is left, and others could be used.
+        UsageError: Only a very slow backend is left, and others could be used, or it does not
+            support the widths of the model.
     """
     choice = next((choice for choice in choices if is_usable(choice.backend)), choices[0])
     in_4_bits = (choice.quant, choice.backend) == ("4bit", "bitsandbytes")
@@ -308,7 +309,13 @@ def _usable(
             " or install it with:",
             command="pip install 'pandacli[llama]'",
         )
-    check_widths(config)
+    widths = config.hidden_size, config.intermediate_size
+    if any(width % _BLOCK for width in widths):
+        raise UsageError(
+            f"this model cannot be put into 4 bits on a CPU: its widths, {widths[0]} and"
+            f" {widths[1]}, are not multiples of {_BLOCK}",
+            "use --quant 8bit or none",
+        )
     return choice
 
 

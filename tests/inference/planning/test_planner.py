@@ -348,3 +348,9 @@ def test_forecast_ignores_artifact_of_other_bits() -> None:
     coming = forecast(RunSpec(quant="8bit", backend="torch", device="cpu"), [kept])
     assert coming is not None
     assert coming.form == "int8"
+
+
+def test_widths_that_4_bits_do_not_support_are_usage_error() -> None:
+    odd = VideoPandaConfig(hidden_size=64, intermediate_size=160, num_attention_heads=4)
+    with pytest.raises(UsageError, match="64 and 160, are not multiples of 64"):
+        pick("4bit", "bitsandbytes", config=odd)
