@@ -19,8 +19,12 @@ from pandacli.inference.continuous_batching import (
     Scheduler,
 )
 from pandacli.inference.generation import RequestState
-from pandacli.inference.planning.devices import free_memory, memory_errors, peak_memory
-from pandacli.inference.planning.memory import position_bytes
+from pandacli.inference.planning.devices import (
+    free_memory,
+    memory_errors,
+    peak_memory,
+    position_bytes,
+)
 from pandacli.inference.prefix import SharedPrefix, cache_model
 from pandacli.inference.spec import GenerationOptions, History, OptionFields, Request
 from pandacli.modeling.patches import count_tokens

@@ -8,7 +8,7 @@ import torch
 from pandacli.diagnostics import Fact
 from pandacli.diagnostics.storage import reason, suggestion
 from pandacli.inference.planning import planner
-from pandacli.inference.planning.memory import Placement
+from pandacli.inference.planning.devices import Placement
 from pandacli.inference.planning.planner import Choice
 
 READY = {"torch", "bitsandbytes"}

@@ -1,15 +1,13 @@
-"""What this machine computes with: CPU, CUDA devices, free memory, and errors that say it is full.
+"""Devices, their free memory, the memory that a model needs, and its placement on them.
 
-Memory and cores are counted within the limits of Linux's control groups, both versions
-(cgroups(7)), as containers and batch jobs set them.
-
-torch is imported only inside functions, so that a missing model is reported before.
+Memory and cores are counted within the limits of control groups (cgroups(7)), which containers and
+batch jobs set. torch is imported only inside functions: a missing model is reported before.
 """
 
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +18,10 @@ from pandacli.errors import DeviceError, UsageError
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
+
+    from pandacli.inference.spec import Quant
+    from pandacli.modeling.configuration_videopanda import VideoPandaConfig
 
 _CPUINFO = Path("/proc/cpuinfo")
 _CGROUPS = Path("/proc/self/cgroup")
@@ -30,18 +32,29 @@ _MEMORY_FILES = {
     2: ("memory.max", "memory.current", "inactive_file"),
 }
 
+# Errors without a class of their own: torch's CPU allocator, the CUDA runtime and its libraries.
+# cuBLAS is "not initialized" where its workspace could not be allocated.
 _OUT_OF_MEMORY = re.compile(
     r"DefaultCPUAllocator|out of memory|std::bad_alloc|cannot allocate memory"
     r"|_STATUS_ALLOC_FAILED|CUBLAS_STATUS_NOT_INITIALIZED",
     re.IGNORECASE,
 )
-"""Messages of errors without a class of their own: torch's CPU allocator, the CUDA runtime and its
-libraries. cuBLAS is "not initialized" where its workspace could not be allocated."""
-
+# A GPU that is present and cannot compute. Other CUDA errors are bugs of panda.
 _UNUSABLE_GPU = re.compile(
     r"CUDA error: .*(busy or unavailable|no kernel image|CUDA-capable device|ECC error|driver)"
 )
-"""A GPU that is present and cannot compute. Other CUDA errors are bugs of panda."""
+
+# Bytes per weight of the decoder layers with its scales, by quantisation and backend.
+_LINEAR_BYTES = {
+    ("8bit", "torch"): 1.0,
+    ("8bit", "bitsandbytes"): 1.0,
+    ("8bit", "llama"): 1.07,
+    ("4bit", "torch"): 1.0,  # widened to int8 at load
+    ("4bit", "bitsandbytes"): 0.55,
+    ("4bit", "llama"): 0.65,
+}
+_LLAMA_HEAD_BYTES = 1.07  # llama.cpp quantises the head too
+_LLAMA_CACHE_BYTES = 2  # its KV cache is float16
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -55,8 +68,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def memory_errors(hint: str) -> Iterator[None]:
     """Turn running out of memory, and a GPU that cannot compute, into a `DeviceError`.
 
-    Args:
-        hint: What to do when memory ran out.
+    `hint` says what to do when memory ran out.
     """
     try:
         yield
@@ -71,20 +83,18 @@ def memory_errors(hint: str) -> Iterator[None]:
 
 @memory_errors("use --device cpu")
 def pick_devices(wanted: str) -> "list[torch.device]":
-    """List the devices that `wanted` allows, the preferred one first.
+    """List the devices for a value of `--device`, the preferred one first.
 
-    Args:
-        wanted: "cpu"; "cuda" for all GPUs, the one with the most free memory first; "cuda:N" for
-            one; "auto" for the GPUs, then the CPU.
+    "cuda" gives all GPUs, the one with the most free memory first; "auto" gives these, then the
+    CPU.
 
     Raises:
-        UsageError: `wanted` is none of these.
+        UsageError: `wanted` is none of auto, cpu, cuda and cuda:N.
         DeviceError: The device does not exist.
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", wanted):
-        raise UsageError(
-            f"no device is called '{wanted}'", "the devices are auto, cpu, cuda and cuda:N"
-        )
+        names = "the devices are auto, cpu, cuda and cuda:N"
+        raise UsageError(f"no device is called '{wanted}'", names)
     import torch
 
     cpu = torch.device("cpu")
@@ -92,26 +102,16 @@ def pick_devices(wanted: str) -> "list[torch.device]":
         return [cpu]
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     gpus = [torch.device("cuda", number) for number in range(count)]
-    if wanted == "auto":
-        return [*_most_free_first(gpus), cpu]
-    if not count:
+    if wanted != "auto" and not gpus:
         raise DeviceError("no CUDA device found", "use --device cpu")
-    if wanted == "cuda":
-        return _most_free_first(gpus)
-    number = int(wanted.partition(":")[2])
-    if number < count:
-        return [gpus[number]]
-    last = f"cuda:{count - 1}"
-    raise DeviceError(
-        f"there is no device {wanted!r}",
-        f"the CUDA devices are cuda:0 to {last}"
-        if count > 1
-        else f"the only CUDA device is {last}",
-    )
-
-
-def _most_free_first(gpus: "list[torch.device]") -> "list[torch.device]":
-    return sorted(gpus, key=free_memory, reverse=True) if len(gpus) > 1 else gpus
+    if wanted.startswith("cuda:"):
+        if (number := int(wanted.removeprefix("cuda:"))) < count:
+            return [gpus[number]]
+        names = "devices are cuda:0 to" if count > 1 else "only CUDA device is"
+        raise DeviceError(f"there is no device '{wanted}'", f"the {names} {gpus[-1]}")
+    if count > 1:
+        gpus.sort(key=free_memory, reverse=True)
+    return gpus if wanted == "cuda" else [*gpus, cpu]
 
 
 def pick_dtype(devices: "Sequence[torch.device]") -> "torch.dtype":
@@ -168,8 +168,6 @@ def peak_memory(devices: Sequence[str]) -> int:
     try:
         import resource
     except ImportError:  # Windows
-        import psutil
-
         return int(psutil.Process().memory_info().peak_wset)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # getrusage(2): kibibytes on Linux
@@ -178,10 +176,9 @@ def peak_memory(devices: Sequence[str]) -> int:
 def cpu_flags(cpuinfo: Path = _CPUINFO) -> set[str] | None:
     """Return the instruction sets of the CPU in Linux's names; None where they are not listed."""
     try:
-        text = cpuinfo.read_text()
+        line = re.search(r"^(?:flags|Features)\s*:(.*)", cpuinfo.read_text(), re.MULTILINE)
     except OSError:
         return None
-    line = re.search(r"^(?:flags|Features)\s*:(.*)", text, re.MULTILINE)
     return set(line[1].split()) if line else None
 
 
@@ -208,10 +205,11 @@ def memory_limit(cgroups: Path = _CGROUPS, mount: Path = _CGROUP_MOUNT) -> Memor
     limits = []
     for version, folder in _cgroup_folders("memory", cgroups, mount):
         limit, usage, cached = _MEMORY_FILES[version]
-        total = _number(folder / limit)
+        total, used = _number(folder / limit), _number(folder / usage) or 0
         if total is not None and total < _UNLIMITED:
-            used = (_number(folder / usage) or 0) - _field(folder / "memory.stat", cached)
-            limits.append(Memory(total, max(0, total - used)))
+            stat = _words(folder / "memory.stat")
+            droppable = int(dict(zip(stat[::2], stat[1::2], strict=False)).get(cached, 0))
+            limits.append(Memory(total, max(0, total - used + droppable)))
     return min(limits, key=lambda limit: limit.free, default=None)
 
 
@@ -219,10 +217,8 @@ def core_limit(cgroups: Path = _CGROUPS, mount: Path = _CGROUP_MOUNT) -> float |
     """Return the control group limit in cores (CPU seconds per second); None without limits."""
     limits = []
     for version, folder in _cgroup_folders("cpu", cgroups, mount):
-        if version == 2:
-            words = _words(folder / "cpu.max")
-        else:
-            words = [*_words(folder / "cpu.cfs_quota_us"), *_words(folder / "cpu.cfs_period_us")]
+        names = ["cpu.max"] if version == 2 else ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
+        words = [word for name in names for word in _words(folder / name)]
         if len(words) == 2 and words[0].isdigit():  # neither "max" nor -1
             limits.append(int(words[0]) / int(words[1]))
     return min(limits, default=None)
@@ -238,7 +234,7 @@ def _cgroup_folders(controller: str, cgroups: Path, mount: Path) -> Iterator[tup
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue
-        root = mount / controllers if controllers else mount
+        root = mount / controllers
         group = root / path.lstrip("/")
         for folder in (group, *group.parents):
             if folder.is_relative_to(root):
@@ -246,10 +242,9 @@ def _cgroup_folders(controller: str, cgroups: Path, mount: Path) -> Iterator[tup
 
 
 def _words(path: Path) -> list[str]:
-    try:
+    with suppress(OSError):
         return path.read_text().split()
-    except OSError:
-        return []
+    return []
 
 
 def _number(path: Path) -> int | None:
@@ -257,6 +252,145 @@ def _number(path: Path) -> int | None:
     return int(words[0]) if words and words[0].isdigit() else None
 
 
-def _field(path: Path, name: str) -> int:
-    words = _words(path)
-    return int(words[words.index(name) + 1]) if name in words else 0
+@dataclass(frozen=True)
+class Sizes:
+    """Element counts of the parts of a model."""
+
+    front: int  # embeddings, STAB and projector
+    linears: int  # quantisable weights of one decoder layer
+    norms: int  # other weights of one decoder layer
+    cache: int  # keys and values of a full context in one layer
+    back: int  # final norm and head
+    layers: int
+
+
+@dataclass(frozen=True)
+class Needed:
+    """Bytes of the parts of a model as in `Sizes`; a layer includes its KV cache."""
+
+    front: int
+    layer: int
+    back: int
+    layers: int
+
+    @property
+    def total(self) -> int:
+        """The whole model, with a KV cache of the full context."""
+        return self.front + self.layers * self.layer + self.back
+
+
+def sizes_of(config: "VideoPandaConfig") -> Sizes:
+    """Count the elements of a model, on the meta device."""
+    import torch
+    from torch import nn
+
+    from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
+
+    with torch.device("meta"):
+        model = VideoPandaForConditionalGeneration(config)
+    layer = model.model.layers[0]
+    modules = [part for part in layer.modules() if isinstance(part, nn.Linear)]
+    linears = sum(linear.weight.numel() for linear in modules)
+    back = _count(model.model.norm) + _count(model.lm_head)
+    return Sizes(
+        front=_count(model) - _count(model.model.layers) - back,
+        linears=linears,
+        norms=_count(layer) - linears,
+        cache=_cache_width(config) * config.max_position_embeddings,
+        back=back,
+        layers=config.num_hidden_layers,
+    )
+
+
+def _count(module: "nn.Module") -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def bytes_of(sizes: Sizes, quant: "Quant", backend: str, dtype: "torch.dtype") -> Needed:
+    """Return the memory of a model; `dtype` is that of everything that is not quantised."""
+    width = dtype.itemsize
+    linear = width if quant == "none" else _LINEAR_BYTES[quant, backend]
+    cache, head = (_LLAMA_CACHE_BYTES, _LLAMA_HEAD_BYTES) if backend == "llama" else (width, width)
+    return Needed(
+        front=sizes.front * width,
+        layer=int(sizes.linears * linear) + sizes.norms * width + sizes.cache * cache,
+        back=int(sizes.back * head),
+        layers=sizes.layers,
+    )
+
+
+def position_bytes(config: "VideoPandaConfig", backend: str, dtype: "torch.dtype") -> int:
+    """Return the bytes of one position in the KV cache of all layers."""
+    width = _LLAMA_CACHE_BYTES if backend == "llama" else dtype.itemsize
+    return config.num_hidden_layers * _cache_width(config) * width
+
+
+def _cache_width(config: "VideoPandaConfig") -> int:
+    """The elements of one position in the KV cache of one layer."""
+    heads = config.num_key_value_heads or config.num_attention_heads
+    return 2 * heads * (config.head_dim or config.hidden_size // config.num_attention_heads)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The devices of a model, and how many decoder layers are on each.
+
+    accelerate's own counts neither the KV cache nor the size of quantised weights, and offloads
+    what does not fit to the CPU or the disk.
+    """
+
+    devices: "tuple[torch.device, ...]"  # the first holds STAB and embeddings, the last the head
+    layers: tuple[int, ...] = ()  # in order; unused with one device
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the model is on the CPU."""
+        return self.devices[0].type == "cpu"
+
+    @property
+    def device_map(self) -> "dict[str, torch.device]":
+        """The device of each part of a `VideoPandaForConditionalGeneration`, for accelerate."""
+        first, last = self.devices[0], self.devices[-1]
+        if len(self.devices) == 1:
+            return {"": first}
+        parts = ("embed_tokens", "video_tower", "video_projector", "rotary_emb")
+        pairs = zip(self.devices, self.layers, strict=True)
+        owners = [device for device, layers in pairs for _ in range(layers)]
+        return (
+            {f"model.{part}": first for part in parts}
+            | {f"model.layers.{number}": owner for number, owner in enumerate(owners)}
+            | {"model.norm": last, "lm_head": last}
+        )
+
+    def __str__(self) -> str:
+        """The devices as words: "cuda:0 and cuda:1", "the CPU"."""
+        *others, last = map(str, self.devices)
+        last = "the CPU" if last == "cpu" else last
+        return f"{', '.join(others)} and {last}" if others else last
+
+
+def place(needed: Needed, free: "Sequence[tuple[torch.device, int]]") -> Placement | None:
+    """Place a model on the first device with enough free bytes, else on as few as possible.
+
+    Returns None if it does not fit.
+    """
+    for device, room in free:
+        if needed.total <= room:
+            return Placement((device,))
+    for count in range(2, len(free) + 1):
+        devices, rooms = zip(*free[:count], strict=True)
+        if layers := _spread_layers(needed, list(rooms)):
+            return Placement(devices, layers)
+    return None
+
+
+def _spread_layers(needed: Needed, rooms: list[int]) -> tuple[int, ...] | None:
+    """Return the layers of each device, so that all have about the same room left."""
+    rooms[0] -= needed.front
+    rooms[-1] -= needed.back
+    counts = [0] * len(rooms)
+    for _ in range(needed.layers):
+        roomiest = rooms.index(max(rooms))
+        rooms[roomiest] -= needed.layer
+        counts[roomiest] += 1
+    return tuple(counts) if min(rooms) >= 0 else None

@@ -25,8 +25,7 @@ from pandacli.errors import ModelError
 from pandacli.inference.backends import Backend
 from pandacli.inference.backends.registry import quiet_libraries
 from pandacli.inference.backends.torch.model import TorchBackend
-from pandacli.inference.planning.devices import memory_errors
-from pandacli.inference.planning.memory import Placement
+from pandacli.inference.planning.devices import Placement, memory_errors
 from pandacli.inference.planning.planner import Plan, missing_artifact
 from pandacli.modeling.checkpoint import (
     check_model_values,

@@ -21,17 +21,15 @@ from pandacli.inference.backends.registry import (
     refusal,
 )
 from pandacli.inference.planning.devices import (
+    Needed,
+    Placement,
+    Sizes,
+    bytes_of,
     free_memory,
     has_int8_cores,
     memory_errors,
     pick_devices,
     pick_dtype,
-)
-from pandacli.inference.planning.memory import (
-    Needed,
-    Placement,
-    Sizes,
-    bytes_of,
     place,
     sizes_of,
 )

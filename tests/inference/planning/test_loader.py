@@ -11,8 +11,8 @@ from torch import nn
 from pandacli import Panda
 from pandacli.checkpoints.artifacts import Artifact, all_artifacts
 from pandacli.errors import ModelError
+from pandacli.inference.planning.devices import Placement
 from pandacli.inference.planning.loader import is_converted, load_pretrained, make_artifact
-from pandacli.inference.planning.memory import Placement
 from pandacli.inference.planning.planner import resolve_run
 from pandacli.inference.spec import RunSpec
 from pandacli.modeling.checkpoint import read_config

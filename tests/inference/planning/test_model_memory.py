@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pandacli.inference.planning.memory import bytes_of, sizes_of
+from pandacli.inference.planning.devices import bytes_of, sizes_of
 from pandacli.modeling.configuration_videopanda import VideoPandaConfig
 from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
 from tests.small_llama import SIZES
