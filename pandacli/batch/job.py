@@ -23,8 +23,7 @@ from pandacli.batch.output import (
 )
 from pandacli.batch.ray import RayMap
 from pandacli.batch.readers.questions import read_questions
-from pandacli.batch.record_index import Index
-from pandacli.batch.records import VideoFolder
+from pandacli.batch.records import Index, VideoFolder
 from pandacli.batch.results_file import ResultsFile, ResultsStream
 from pandacli.batch.runner import ClipMap, LocalMap, Runner
 from pandacli.errors import ClipError, UsageError

@@ -25,8 +25,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 from pandacli import checkpoints
 from pandacli.batch.clip_worker import ClipWorker, Result, Settings, failures
 from pandacli.batch.prefetch import FramePrefetcher
-from pandacli.batch.record_index import Index
-from pandacli.batch.records import Question, VideoFolder
+from pandacli.batch.records import Index, Question, VideoFolder
 from pandacli.batch.results import Line
 from pandacli.batch.runner import Load, Runner, Say, find_clip
 from pandacli.errors import DeviceError, ModelError, PandaError, UsageError

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pandacli.batch.clip_worker import ClipWorker, Result, Settings, failures
 from pandacli.batch.prefetch import FramePrefetcher
-from pandacli.batch.record_index import Group, Index
-from pandacli.batch.records import BadLine, Question, VideoFolder
+from pandacli.batch.records import BadLine, Group, Index, Question, VideoFolder
 from pandacli.batch.results import Counters, Line, Outcome
 from pandacli.errors import PandaError
 from pandacli.video.clip import Clip

@@ -18,8 +18,7 @@ from pandacli.batch.clip_worker import Settings
 from pandacli.batch.job import Batch, Job
 from pandacli.batch.ray import Chunk, Placement, RayMap, RayWorker, chunks, connect, place
 from pandacli.batch.readers.questions import read_questions
-from pandacli.batch.record_index import Index
-from pandacli.batch.records import Question, Record
+from pandacli.batch.records import Index, Question, Record
 from pandacli.batch.results import Outcome
 from pandacli.errors import DeviceError, PandaError, UsageError
 

@@ -9,7 +9,6 @@ from pandacli.batch.records import (
     BadLine,
     Record,
     RecordError,
-    belongs_to,
     clip_digest,
     digest_text,
     record_hash,
@@ -97,8 +96,3 @@ def test_other_range_is_another_clip(change: dict[str, Any]) -> None:
 
 def test_int_and_float_seconds_are_equal() -> None:
     assert clip_digest(replace(RECORD, start=1)) == clip_digest(replace(RECORD, start=1.0))
-
-
-def test_every_clip_belongs_to_one_shard() -> None:
-    owners = [[shard for shard in (1, 2, 3) if belongs_to(clip, shard, 3)] for clip in range(9)]
-    assert owners == [[1], [2], [3]] * 3

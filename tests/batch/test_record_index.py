@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from pandacli.batch.record_index import Index
-from pandacli.batch.records import BadLine, Record, RecordError, RecordStore, record_hash
+from pandacli.batch.records import BadLine, Index, Record, RecordError, RecordStore, record_hash
 
 SETTINGS = {"model": "tiny"}
 BAD = "not a record"

@@ -1,19 +1,15 @@
 """The file of questions as bytes: from a path, a pipe or standard input."""
 
 import stat
-import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, BinaryIO, Self
 
-from pandacli.errors import ClipError, PandaError
+from pandacli.batch.records import Spool
+from pandacli.errors import ClipError
 
 MOST_BYTES = 8 * 1024 * 1024
 """Longer entries are rejected, not read."""
-
-SPOOL_BYTES = 8 * 1024 * 1024
-"""Temporary copies above this size go to the disk."""
 
 _BLOCK = 1 << 20
 _LONGEST = MOST_BYTES + 64  # a line that is cut must still be seen to be too long
@@ -91,38 +87,6 @@ def opened(source: Path | BinaryIO) -> Source:
         return Source(file, str(source))
     with file:
         return _copied(file, str(source))
-
-
-class Spool:
-    """A temporary file that stays in memory while it is small.
-
-    Args:
-        name: The file it is made from, for messages.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self.file = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115
-
-    def write(self, data: bytes) -> None:
-        """Append to it.
-
-        Raises:
-            PandaError: There is no room.
-        """
-        try:
-            self.file.write(data)
-        except OSError as error:
-            self.close()
-            raise PandaError(
-                f"no copy of {self._name} can be kept: {error.strerror}",
-                "set TMPDIR to a folder on a disk with room",
-            ) from error
-
-    def close(self) -> None:
-        """Delete it."""
-        with suppress(OSError):  # closing flushes what there was no room for
-            self.file.close()
 
 
 def _copied(stream: BinaryIO, name: str) -> Source:
