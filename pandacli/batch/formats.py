@@ -15,9 +15,8 @@ from pandacli.batch.readers.conversations import (
     read_conversation,
     read_request,
 )
+from pandacli.batch.readers.entries import Entries, Source
 from pandacli.batch.readers.fields import PAIR, named_fields, read_row
-from pandacli.batch.readers.json_entries import Entries
-from pandacli.batch.readers.source import Source
 from pandacli.batch.readers.tables import Table, is_table
 from pandacli.batch.records import Record
 from pandacli.batch.writers import Line, Results

@@ -13,7 +13,7 @@ import pytest
 from pandacli.batch import formats
 from pandacli.batch.clip_worker import Settings
 from pandacli.batch.job import Batch, Job
-from pandacli.batch.readers import json_entries, tables
+from pandacli.batch.readers import entries, tables
 
 ENTRIES = [
     {"video": "wide.avi", "question": f"Why {number}?", "answer": "so", "id": number}
@@ -70,8 +70,8 @@ def counting(function: Callable[..., Any], name: str, parsed: Counter[str]) -> C
 def parsed(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often JSON text, rows and entries are parsed."""
     counts: Counter[str] = Counter()
-    decoder = CountingDecoder(json_entries._DECODER, counts)
-    monkeypatch.setattr(json_entries, "_DECODER", decoder)
+    decoder = CountingDecoder(entries._DECODER, counts)
+    monkeypatch.setattr(entries, "_DECODER", decoder)
     monkeypatch.setattr(tables, "checked_fields", counting(tables.checked_fields, "row", counts))
     for name, row in formats.FORMATS.items():
         if row.read:

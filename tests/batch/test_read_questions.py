@@ -17,9 +17,9 @@ from pandacli.batch.formats import (
     Format,
     write_results,
 )
+from pandacli.batch.readers.entries import MOST_BYTES
 from pandacli.batch.readers.fields import named_fields
 from pandacli.batch.readers.questions import read_questions
-from pandacli.batch.readers.source import MOST_BYTES
 from pandacli.batch.records import SPOOL_BYTES, BadLine, Record
 from pandacli.errors import ClipError, PandaError, UsageError
 from tests.batch.question_files import OURS, REQUEST, problem, read, records, request, written

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from pandacli.batch.readers.entries import MOST_BYTES
 from pandacli.batch.readers.questions import read_questions
-from pandacli.batch.readers.source import MOST_BYTES
 from pandacli.batch.records import Record
 from pandacli.errors import ClipError
 from tests.batch.question_files import read, records, written

@@ -11,17 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from pandacli.batch.readers.fields import (
-    VIDEO,
-    max_tokens,
-    nearest,
-    path_in,
-    question_text,
-    time_range,
-    video_name,
-    whole_text,
-)
-from pandacli.batch.readers.json_entries import kind
+from pandacli.batch.readers.entries import kind
+from pandacli.batch.readers.fields import VIDEO, build_records, max_tokens, member, path_in
 from pandacli.batch.records import Record, RecordError
 from pandacli.errors import ClipError
 from pandacli.video.clip import local_file
@@ -33,7 +24,7 @@ _ROLES = {
     **dict.fromkeys(("assistant", "gpt", "model", "bot"), "assistant"),
 }
 _VIDEO_TAG = re.compile(r"[ \t]*\n?<(?:video|image)>\n?[ \t]*")  # LLaVA-Video writes <image> too
-_SHOWN = 80
+_MAX_SHOWN = 80
 
 
 class _Message(NamedTuple):
@@ -63,20 +54,22 @@ def read_request(fields: dict[str, Any], line: int) -> list[Record]:
         raise RecordError(f"the field 'url' is not {_ENDPOINT}")
     if isinstance(fields.get("custom_id"), list | dict):
         raise RecordError(f"the field 'custom_id' is {kind(fields['custom_id'])}, not a string")
-    body = _member(fields, "body", dict)
+    body = member(fields, "body", dict)
     if body.get("n") not in (None, 1):
         raise RecordError("the request wants several answers ('n'); there is one to a question")
-    messages = list(_messages(_member(body, "messages", list)))
-    if any(message.role == "assistant" for message in messages):
-        raise RecordError("the messages have an earlier answer; a record is one question")
+    texts: dict[str, list[str]] = {"user": [], "system": []}
+    videos: list[str] = []
+    for message in _messages(member(body, "messages", list)):
+        if message.role == "assistant":
+            raise RecordError("the messages have an earlier answer; a record is one question")
+        texts[message.role].append(message.text)
+        videos += message.videos
+    video = _only_video(videos, "messages")
+    question, system = ("\n".join(filter(None, texts[role])) for role in ("user", "system"))
     limits = "max_completion_tokens", "max_tokens"
     limit = next((name for name in limits if body.get(name) is not None), limits[0])
-    return _record(
-        *(fields, line, "messages"),
-        [video for message in messages for video in message.videos],
-        question="\n".join(m.text for m in messages if m.role == "user" and m.text),
-        system="\n".join(m.text for m in messages if m.role == "system" and m.text),
-        limit=max_tokens(body, limit),
+    return build_records(
+        *(fields, line, video, {"messages": question}, system, max_tokens(body, limit))
     )
 
 
@@ -90,36 +83,29 @@ def read_conversation(fields: dict[str, Any], line: int) -> list[Record]:
     question = next((message.text for message in messages if message.role == "user"), None)
     if question is None:
         raise RecordError(f"the {where} have no turn of a user")
-    systems = [fields.get("system"), *(m.text for m in messages if m.role == "system")]
-    return _record(
-        *(fields, line, where),
-        list(dict.fromkeys([*_videos_beside(fields), *(v for m in messages for v in m.videos)])),
-        question=_VIDEO_TAG.sub("\n", question).strip(),
-        system=systems[-1] if isinstance(systems[-1], str) else "",
-        limit=max_tokens(fields, "max_tokens"),
-    )
+    beside = next((n for n in VIDEO if isinstance(fields.get(n), str | list | dict)), "video")
+    videos = fields.get("videos") or fields.get(beside) or []
+    videos = [path_in(each) for each in (videos if isinstance(videos, list) else [videos])]
+    if None in videos:
+        raise RecordError("the videos beside the messages are not a list of files")
+    videos += [video for message in messages for video in message.videos]
+    video = _only_video(list(dict.fromkeys(videos)), where)
+    questions = {where: _VIDEO_TAG.sub("\n", question).strip()}
+    system = [fields.get("system"), *(m.text for m in messages if m.role == "system")][-1]
+    system = system if isinstance(system, str) else ""
+    return build_records(fields, line, video, questions, system, max_tokens(fields, "max_tokens"))
 
 
 def reference_answer(fields: dict[str, Any]) -> str | None:
     """The answer to the first question of a conversation; None where there is none."""
-    try:
-        _, messages = _conversation(fields)
-    except RecordError:
-        return None
-    asked = 0
-    for message in messages:
-        asked += message.role == "user"
-        if message.role == "assistant" and asked == 1:
-            return message.text
-    return None
+    turns = [message for message in _readable(fields) if message.role != "system"]
+    first = next((n for n, message in enumerate(turns, 1) if message.role == "user"), len(turns))
+    return next((m.text for m in turns[first : first + 1] if m.role == "assistant"), None)
 
 
 def count_turns(fields: dict[str, Any]) -> int:
     """The number of questions in a conversation; 0 where it cannot be read."""
-    try:
-        return sum(message.role == "user" for message in _conversation(fields)[1])
-    except RecordError:
-        return 0
+    return sum(message.role == "user" for message in _readable(fields))
 
 
 def _conversation(fields: dict[str, Any]) -> tuple[str, list[_Message]]:
@@ -127,18 +113,23 @@ def _conversation(fields: dict[str, Any]) -> tuple[str, list[_Message]]:
     return where, list(_messages(fields[where]))
 
 
+def _readable(fields: dict[str, Any]) -> list[_Message]:
+    try:
+        return _conversation(fields)[1]
+    except RecordError:
+        return []
+
+
 def _messages(entries: list[Any]) -> Iterator[_Message]:
     for entry in entries:
         if not isinstance(entry, dict):
             raise RecordError(f"a message is {kind(entry)}, not an object")
-        written = entry.get("role", entry.get("from"))
-        role = _ROLES.get(str(written))
-        if role is None:
-            raise RecordError(
-                f"a message has the role {str(written)[:_SHOWN]!r}, not user or system"
-            )
-        content = entry["value"] if "value" in entry else _member(entry, "content", object)
-        yield _Message(role, *_content(content))
+        written = str(entry.get("role", entry.get("from")))
+        if written not in _ROLES:
+            shown = repr(written[:_MAX_SHOWN])
+            raise RecordError(f"a message has the role {shown}, not user or system")
+        content = entry["value"] if "value" in entry else member(entry, "content", object)
+        yield _Message(_ROLES[written], *_content(content))
 
 
 def _content(content: Any) -> tuple[str, list[str]]:
@@ -152,58 +143,26 @@ def _content(content: Any) -> tuple[str, list[str]]:
         if not isinstance(part, dict):
             raise RecordError(f"a part of a message is {kind(part)}, not an object")
         which = part.get("type", next(iter(part), ""))
-        value = part.get(which) if isinstance(which, str) else None
         if which == "text":
-            texts.append(_member(part, "text", str))
+            texts.append(member(part, "text", str))
         elif which in ("video", "video_url"):
+            value = part.get(which)
             value = value.get("url") if isinstance(value, dict) else value
             if not isinstance(value, str):
                 raise RecordError("a video in the messages is not a file")
             videos.append(value)
         else:
-            raise RecordError(f"a message has a part of the type {str(which)[:_SHOWN]!r}")
+            raise RecordError(f"a message has a part of the type {str(which)[:_MAX_SHOWN]!r}")
     return "\n".join(texts), videos
 
 
-def _record(
-    fields: dict[str, Any],
-    line: int,
-    where: str,
-    videos: list[str],
-    *,
-    question: str,
-    system: str,
-    limit: int | None,
-) -> list[Record]:
+def _only_video(videos: list[str], where: str) -> str:
+    """The one video, from a path or a `file://` address."""
     if len(videos) != 1:
         raise RecordError(f"the {where} have {len(videos) or 'no'} videos, not one")
-    video = videos[0]
-    if ":" in video:
-        try:
-            path = local_file(video)
-        except ClipError as error:
-            raise RecordError(error.message, error.hint) from None
-        video = str(path) if video[:5].lower() == "file:" else video
-    question, video = question_text(question, where), video_name(video)
-    system = whole_text(system, "system")
-    start, end = time_range(fields)
-    return [Record(line, fields, video, question, start, end, system or None, limit)]
-
-
-def _videos_beside(fields: dict[str, Any]) -> list[str]:
-    name = next((name for name in VIDEO if isinstance(fields.get(name), str | list | dict)), None)
-    found = fields.get("videos") or fields.get(name or "video") or []
-    paths = [path_in(each) for each in (found if isinstance(found, list) else [found])]
-    videos = [path for path in paths if path is not None]
-    if len(videos) < len(paths):
-        raise RecordError("the videos beside the messages are not a list of files")
-    return videos
-
-
-def _member(fields: dict[str, Any], name: str, wanted: type) -> Any:
-    if name not in fields:
-        raise RecordError(f"the field {name!r} is missing{nearest(name, fields)}")
-    value = fields[name]
-    if not isinstance(value, wanted):
-        raise RecordError(f"the field {name!r} is {kind(value)}, not {kind(wanted())}")
-    return value
+    [video] = videos
+    try:
+        path = local_file(video) if ":" in video else video
+    except ClipError as error:
+        raise RecordError(error.message, error.hint) from None
+    return str(path) if video[:5].lower() == "file:" else video

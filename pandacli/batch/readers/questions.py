@@ -12,15 +12,16 @@ from typing import Any, BinaryIO, Self
 
 from pandacli.batch.formats import FORMATS, INPUT_FORMATS, recognized
 from pandacli.batch.readers.conversations import count_turns, is_conversation, is_request
-from pandacli.batch.readers.fields import QUESTION, choice_fields, names_in
-from pandacli.batch.readers.json_entries import (
+from pandacli.batch.readers.entries import (
     Entries,
     Entry,
+    Source,
     checked_fields,
     json_array,
     json_lines,
+    opened,
 )
-from pandacli.batch.readers.source import Source, opened
+from pandacli.batch.readers.fields import QUESTION, choice_fields, names_in
 from pandacli.batch.readers.tables import PARQUET_MAGIC, Table, parquet_rows
 from pandacli.batch.records import BadLine, RecordError, RecordStore
 from pandacli.errors import ClipError, UsageError
@@ -284,7 +285,7 @@ def _is_array(begin: bytes, suffix: str) -> bool:
 def _is_entry(line: bytes) -> bool:
     fields = _parsed(line)
     return isinstance(fields, dict) and bool(
-        names_in(fields) or is_request(fields) or is_conversation(fields)
+        names_in(tuple(fields)) or is_request(fields) or is_conversation(fields)
     )
 
 

@@ -10,9 +10,8 @@ from itertools import chain, islice
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
+from pandacli.batch.readers.entries import MOST_BYTES, TOO_LONG, Entry, Source, checked_fields
 from pandacli.batch.readers.fields import names_in
-from pandacli.batch.readers.json_entries import TOO_LONG, Entry, checked_fields
-from pandacli.batch.readers.source import MOST_BYTES, Source
 from pandacli.batch.records import RecordError
 from pandacli.errors import ClipError, UsageError
 
@@ -127,7 +126,7 @@ def _header(source: Source) -> _Header | None:
         except (csv.Error, UnicodeDecodeError):
             continue
         cells = [cell.strip() for cell in row]
-        if names_in(cells) is not None:
+        if names_in(tuple(cells)) is not None:
             return _Header(number, delimiter, cells)
     return None
 

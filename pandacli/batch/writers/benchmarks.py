@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any, BinaryIO, TextIO
 
 from pandacli.batch.readers.conversations import is_conversation, reference_answer
-from pandacli.batch.readers.source import MOST_BYTES
+from pandacli.batch.readers.entries import MOST_BYTES
 from pandacli.batch.records import Record
 from pandacli.batch.writers import Line, Results, is_scalar, own_fields, record_id
 

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any, BinaryIO, TextIO
 
-from pandacli.batch.readers.source import MOST_BYTES
+from pandacli.batch.readers.entries import MOST_BYTES
 from pandacli.batch.readers.tables import DELIMITERS
 from pandacli.batch.records import Record
 from pandacli.batch.writers import Results, own_fields

@@ -1,14 +1,17 @@
-"""JSON from outside, one object a line or an array of objects, each parsed once."""
+"""A file of questions as bytes, and its JSON entries, one object a line or an array of objects."""
 
 import codecs
 import json
 import math
 import re
+import shutil
+import stat
 from collections.abc import Iterable, Iterator
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, BinaryIO, Self
 
-from pandacli.batch.readers.source import MOST_BYTES, Source
-from pandacli.batch.records import RecordError
+from pandacli.batch.records import RecordError, Spool
 from pandacli.errors import ClipError
 
 Entry = tuple[int, dict[str, Any] | RecordError]
@@ -16,21 +19,86 @@ Entry = tuple[int, dict[str, Any] | RecordError]
 
 Entries = Iterable[Entry]
 
+MOST_BYTES = 8 * 1024 * 1024
+"""Longer entries are rejected, not read."""
+
 TOO_LONG = f"longer than {MOST_BYTES // 2**20} MB"
 TOO_DEEP = "nested too deeply"
 
-_DEPTH = 64
+_MAX_DEPTH = 64
+_BLOCK = 1 << 20
+_LONGEST = MOST_BYTES + 64  # a line that is cut must still be seen to be too long
+_BOM = b"\xef\xbb\xbf"
 _SPACE = re.compile(r"[ \t\r\n]*")
-_ARRAY_HINT = "repair the file, or write one JSON object a line"
-_KINDS = {
-    str: "a string",
-    int: "a number",
-    float: "a number",
-    bool: "true or false",
-    type(None): "null",
-    list: "a list",
-    dict: "an object",
+_KINDS: dict[type, str] = {
+    **{str: "a string", int: "a number", float: "a number", bool: "true or false"},
+    **{type(None): "null", list: "a list", dict: "an object"},
 }
+
+
+class Source:
+    """A seekable file of questions and its name in messages; a context manager that closes it."""
+
+    def __init__(self, file: IO[bytes], name: str) -> None:
+        self.file, self.name, self._start = file, name, 0
+        self._start = len(_BOM) if self.head(len(_BOM)) == _BOM else 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def head(self, size: int) -> bytes:
+        """The first `size` bytes after the byte order mark."""
+        self.file.seek(self._start)
+        return self.file.read(size)
+
+    def lines(self, *, blank: bool = False) -> Iterator[tuple[int, bytes]]:
+        """Line numbers from 1 and lines, a line that is too long cut; blank lines if asked for."""
+        self.file.seek(self._start)
+        for number, line in enumerate(iter(partial(self.file.readline, _LONGEST), b""), 1):
+            rest = line
+            while len(rest) == _LONGEST and not rest.endswith(b"\n"):
+                rest = self.file.readline(_LONGEST)
+            if blank or not line.isspace():
+                yield number, line.removesuffix(b"\n")
+
+
+def opened(source: Path | BinaryIO) -> Source:
+    """Open a file or a stream; pipes and streams are copied first.
+
+    Raises:
+        ClipError: It cannot be opened or read, or is a folder.
+        PandaError: There is no room for the copy.
+    """
+    if not isinstance(source, Path):
+        return _copied(source, "standard input")
+    try:
+        file = source.open("rb")
+    except FileNotFoundError:
+        raise ClipError(f"there is no file {source}", "check the path") from None
+    except IsADirectoryError:
+        raise ClipError(f"{source} is a folder", "name the file of questions in it") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ClipError(f"{source} cannot be opened: {reason}") from error
+    if stat.S_ISREG(source.stat().st_mode):
+        return Source(file, str(source))
+    with file:
+        return _copied(file, str(source))
+
+
+def _copied(stream: BinaryIO, name: str) -> Source:
+    copy = Spool(name)
+    try:
+        shutil.copyfileobj(stream, copy, _BLOCK)
+        return Source(copy.file, name)
+    except BaseException as error:
+        copy.close()
+        if isinstance(error, OSError):
+            raise ClipError(f"{name} cannot be read: {error.strerror}") from error
+        raise
 
 
 def kind(value: Any) -> str:
@@ -42,24 +110,16 @@ def json_lines(source: Source) -> Iterator[Entry]:
     """The entries of a file with one JSON object a line."""
     for number, line in source.lines():
         try:
-            yield number, parse(line)
+            yield number, _parse(line)
         except RecordError as error:
             yield number, error
 
 
-def parse(raw: bytes) -> dict[str, Any]:
-    """Parse one JSON object.
-
-    The result can be written as JSON again: no NaN, no infinity, no duplicate field, at most 64
-    levels.
-
-    Raises:
-        RecordError: It is not such an object.
-    """
+def _parse(raw: bytes) -> dict[str, Any]:
     if len(raw) > MOST_BYTES:
         raise RecordError(TOO_LONG)
     try:
-        return checked_object(_DECODER.decode(raw.decode("utf-8").lstrip("\ufeff")))
+        return _checked(_DECODER.decode(raw.decode("utf-8").lstrip("\ufeff")))
     except UnicodeDecodeError as error:
         raise RecordError(f"not UTF-8 at byte {error.start + 1}") from None
     except json.JSONDecodeError as error:
@@ -68,42 +128,35 @@ def parse(raw: bytes) -> dict[str, Any]:
         raise RecordError(TOO_DEEP) from None
 
 
-def checked_object(value: Any) -> dict[str, Any]:
-    """The decoded value, if it is an object of at most 64 levels without errors in it.
-
-    Raises:
-        RecordError: It is not.
-    """
-    if isinstance(value, RecordError):
-        raise value
-    if not isinstance(value, dict):
-        raise RecordError(f"not a JSON object but {kind(value)}")
-    level: list[Any] = [value]
-    for _ in range(_DEPTH):
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, (dict, list, RecordError))
-        ]
-        for inner in level:
-            if isinstance(inner, RecordError):
-                raise inner
-        if not level:
-            return value
-    raise RecordError(TOO_DEEP)
-
-
 def checked_fields(fields: dict[str, Any]) -> dict[str, Any] | RecordError:
-    """Apply the limits of `parse` to fields that do not come from it; or why they break them."""
+    """Apply the limits of JSON entries to fields from elsewhere; or why they break them."""
     try:
         if len(json.dumps(fields, allow_nan=False)) > MOST_BYTES:
-            raise RecordError(TOO_LONG)
-        return checked_object(fields)
+            return RecordError(TOO_LONG)
+        return _checked(fields)
     except ValueError:
         return RecordError("not JSON: a number is not finite")
     except RecordError as error:
         return error
+
+
+def _checked(value: Any) -> dict[str, Any]:
+    """The decoded value, if it is an object of at most 64 levels without errors in it."""
+    _check_inside(value, _MAX_DEPTH)
+    if not isinstance(value, dict):
+        raise RecordError(f"not a JSON object but {kind(value)}")
+    return value
+
+
+def _check_inside(value: Any, levels: int) -> None:
+    if isinstance(value, RecordError):
+        raise value
+    if not levels:
+        raise RecordError(TOO_DEEP)
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            if isinstance(inner, (dict, list, RecordError)):
+                _check_inside(inner, levels - 1)
 
 
 def json_array(source: Source) -> Iterator[Entry]:
@@ -129,11 +182,11 @@ class _ArrayText:
 
     def __init__(self, source: Source) -> None:
         self._name = source.name
-        self._blocks = source.blocks()
+        source.head(0)
+        self._blocks = iter(partial(source.file.read, _BLOCK), b"")
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
         self._text = ""
-        self._place = 0
-        self._entries = 0
+        self._place = self._entries = 0
 
     def peek(self) -> str:
         """The next character that is not a space; "" at the end of the file."""
@@ -173,16 +226,17 @@ class _ArrayText:
                     raise self.damaged(problem)
                 break
         length, self._place = end - self._place, end
+        if length > MOST_BYTES:
+            return self._entries, RecordError(TOO_LONG)
         try:
-            if length > MOST_BYTES:
-                raise RecordError(TOO_LONG)
-            return self._entries, checked_object(value)
+            return self._entries, _checked(value)
         except RecordError as error:
             return self._entries, error
 
     def damaged(self, problem: str) -> ClipError:
         where = f"entry {self._entries}: " if self._entries else ""
-        return ClipError(f"{self._name} is not a JSON array: {where}{problem}", _ARRAY_HINT)
+        hint = "repair the file, or write one JSON object a line"
+        return ClipError(f"{self._name} is not a JSON array: {where}{problem}", hint)
 
     def _grow(self) -> bool:
         self._text, self._place = self._text[self._place :], 0
