@@ -21,8 +21,7 @@ from pandacli.cli.startup import (
     read_clip,
 )
 from pandacli.errors import UsageError
-from pandacli.terminal.console import Screen
-from pandacli.terminal.keyboard import echo_off
+from pandacli.terminal.console import Screen, echo_off
 from pandacli.terminal.report import (
     Stopwatch,
     answers_json,

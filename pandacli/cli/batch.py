@@ -14,8 +14,7 @@ import typer
 from pandacli.cli import options, signals
 from pandacli.cli.startup import Loading, go_offline, load_model, offer_download
 from pandacli.errors import UsageError
-from pandacli.terminal.console import Screen
-from pandacli.terminal.keyboard import echo_off
+from pandacli.terminal.console import Screen, echo_off
 from pandacli.terminal.report import json_text
 
 if TYPE_CHECKING:

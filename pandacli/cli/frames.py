@@ -10,8 +10,7 @@ from pandacli.cli import options
 from pandacli.cli.entry import STARTED
 from pandacli.cli.startup import EXAMPLE, Loading, check_video, load_model, read_clip
 from pandacli.errors import UsageError
-from pandacli.terminal.console import Screen
-from pandacli.terminal.keyboard import echo_off
+from pandacli.terminal.console import Screen, echo_off
 from pandacli.terminal.report import Stopwatch
 from pandacli.video.clip import Clip, local_file
 

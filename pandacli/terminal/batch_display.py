@@ -4,20 +4,16 @@ import re
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import PurePath
 from threading import Event, Thread
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Any, Self
 
 from pandacli.batch.results import Counters, Outcome
-from pandacli.terminal.batch_progress import STOPPING, BatchProgress, per_second, shorten
 from pandacli.terminal.console import Screen
+from pandacli.terminal.progress import STOPPING, BatchProgress, LiveView, per_second, shorten
 from pandacli.video.clip import format_time
-
-if TYPE_CHECKING:
-    from pandacli.terminal.batch_progress import LiveView
 
 Row = tuple[str, str]
 
@@ -35,20 +31,17 @@ class LogLines:
     """
 
     def __init__(self, screen: Screen, progress: BatchProgress) -> None:
-        self._screen = screen
-        self._progress = progress
+        self._screen, self._progress = screen, progress
         self._due = progress.clock() + _INTERVAL
         self._last = ""
         self._stopping_shown = False
         self._ended = Event()
         self._thread = Thread(target=self._watch, daemon=True, name="panda batch lines")
 
-    def start(self) -> None:
-        """Start to write."""
+    def __enter__(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
-        """Write a last line and end."""
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
         self._write()
@@ -84,8 +77,8 @@ class BatchDisplay:
         counters: Of the run, as it goes on.
         stats: Report the time of each stage at the end.
         answers: The results file as the user knows it; None if there is none.
-        lines_to_stdout: Whether answers go to stdout as they come; on the same terminal a live view
-            would garble them, so that lines are written instead.
+        lines_to_stdout: Whether answers go to stdout as they come; on the same terminal they would
+            garble a live view.
         clock: Monotonic, in seconds.
     """
 
@@ -99,40 +92,25 @@ class BatchDisplay:
         lines_to_stdout: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._screen = screen
-        self._counters = counters
-        self._stats = stats
-        self._answers = answers
-        self._clock = clock
+        self._screen, self._counters, self._clock = screen, counters, clock
+        self._stats, self._answers = stats, answers
         self._began = self._ended = clock()
         self._progress = BatchProgress(counters, clock)
         self._failures = FailureCounts()
-        self._view = self._choose_view(lines_to_stdout and screen.stdout_is_terminal)
-
-    def _choose_view(self, stdout_is_shared: bool) -> "LogLines | LiveView | None":
-        if self._screen.quiet:
-            return None
-        if stdout_is_shared or not self._screen.animates:
-            return LogLines(self._screen, self._progress)
-        from pandacli.terminal.batch_progress import LiveView
-
-        return LiveView(self._screen, self._progress)
+        self._view: AbstractContextManager[Any] = nullcontext()
+        if screen.animates and not (lines_to_stdout and screen.stdout_is_terminal):
+            self._view = LiveView(screen, self._progress)
+        elif not screen.quiet:
+            self._view = LogLines(screen, self._progress)
 
     def __enter__(self) -> Self:
         self._began = self._clock()
-        if self._view:
-            self._view.start()
+        self._view.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         self._ended = self._clock()
-        if self._view:
-            self._view.stop()
+        self._view.__exit__(*error)
 
     def update(self, outcome: Outcome) -> None:
         """Note that a record is done; draws nothing."""
@@ -142,7 +120,7 @@ class BatchDisplay:
 
     def set_step(self, words: str) -> None:
         """Note what the run does now, such as "loading video-panda-7b"."""
-        self._progress.set_step(words)
+        self._progress.doing = words
 
     def set_stopping(self) -> None:
         """Note that the user asked the run to stop; safe in a signal handler."""
@@ -150,42 +128,33 @@ class BatchDisplay:
 
     def summary(self) -> None:
         """Print counts, failures and, if asked for, the time of each stage."""
-        screen, seconds = self._screen, self._ended - self._began
+        screen, counters, seconds = self._screen, self._counters, self._ended - self._began
+        failed = ["failed"] if counters.failed else []
         with suppress(OSError):  # a closed stderr is no error
             if not screen.quiet:
-                screen.table(
-                    count_rows(self._counters, seconds, self._answers),
-                    failures=["failed"] if self._counters.failed else [],
-                )
-            if self._counters.failed:
+                screen.table(count_rows(counters, seconds, self._answers), failures=failed)
+            if failed:
                 if not screen.quiet:
                     screen.error_line("")
                 screen.table(self._failures.rows(), "failures", numbers=True)
             if self._stats and not screen.quiet:
                 screen.error_line("")
-                screen.table(stage_rows(self._counters, seconds), "time")
+                screen.table(stage_rows(counters, seconds), "time")
 
     def resume_hint(self, command: Sequence[str]) -> None:
         """Print how many questions an interrupted run has left, and the command that resumes it."""
         left, records = self._counters.left, self._counters.records
         if left > 0:
-            self._screen.notice(
-                f"{left} of {records} questions are left; resume with:", shlex.join(command)
-            )
+            sentence = f"{left} of {records} questions are left; resume with:"
+            self._screen.notice(sentence, shlex.join(command))
 
 
 @dataclass
 class FailureKind:
-    """Failures whose messages differ only in numbers and the video's name.
+    """Failures whose messages differ only in numbers and the video's name."""
 
-    Attributes:
-        line: Line of the first one in the questions file.
-        message: Of the first one.
-        count: How many there are.
-    """
-
-    line: int
-    message: str
+    line: int  # of the first one in the questions file
+    message: str  # of the first one
     count: int
 
 
@@ -198,11 +167,9 @@ class FailureCounts:
 
     def add(self, outcome: Outcome) -> None:
         """Count a failure."""
-        message = shorten(outcome.error or "")
-        pattern = message
-        for name in (outcome.video, PurePath(outcome.video).name):
-            if name:
-                pattern = pattern.replace(name, "VIDEO")
+        pattern = message = shorten(outcome.error or "")
+        for name in filter(None, (outcome.video, PurePath(outcome.video).name)):
+            pattern = pattern.replace(name, "VIDEO")
         pattern = re.sub(r"\d+", "N", pattern)
         if pattern in self._kinds:
             self._kinds[pattern].count += 1
@@ -221,51 +188,39 @@ class FailureCounts:
     def rows(self) -> list[Row]:
         """Return a row for each of the most common kinds: its count and its first message."""
         kinds, others = self.most_common(_SHOWN_KINDS)
-        rows = [
-            (
-                f"{kind.count:,}",
-                f"{'the first at ' if kind.count > 1 else ''}line {kind.line}: {kind.message}",
-            )
-            for kind in kinds
-        ]
+        rows = []
+        for kind in kinds:
+            first = "the first at " if kind.count > 1 else ""
+            rows.append((f"{kind.count:,}", f"{first}line {kind.line}: {kind.message}"))
         return [*rows, (f"{others:,}", "other failures")] if others else rows
 
 
 def count_rows(counters: Counters, seconds: float, answers: str | None) -> list[Row]:
-    """Return the counts of a finished run.
-
-    Args:
-        counters: Of the run.
-        seconds: Its duration.
-        answers: The results file; None if results went to stdout.
-    """
-    rows = [("answered", f"{counters.answered:,}"), ("failed", f"{counters.failed:,}")]
-    if counters.earlier:
-        rows.append(("answered earlier", f"{counters.earlier:,}"))
-    if counters.left > 0:
-        rows.append(("left", f"{counters.left:,}"))
-    rows += [
-        ("clips", f"{counters.clips_done:,} of {counters.clips:,}"),
-        ("tokens", f"{counters.tokens:,}"),
-        ("time", duration(seconds)),
-    ]
-    if counters.answered and seconds > 0:
-        rows.append(("speed", per_second(counters.answered / seconds, "answers")))
-    if answers is not None:
-        rows.append(("written to", answers))
-    return rows
+    """Return the counts of a run of `seconds`; `answers` is its results file, if it has one."""
+    speed = counters.answered / seconds if seconds > 0 else 0
+    rows = {
+        "answered": f"{counters.answered:,}",
+        "failed": f"{counters.failed:,}",
+        "answered earlier": f"{counters.earlier:,}" if counters.earlier else "",
+        "left": f"{counters.left:,}" if counters.left > 0 else "",
+        "clips": f"{counters.clips_done:,} of {counters.clips:,}",
+        "tokens": f"{counters.tokens:,}",
+        "time": duration(seconds),
+        "speed": per_second(speed, "answers") if speed else "",
+        "written to": answers or "",
+    }
+    return [(name, value) for name, value in rows.items() if value]
 
 
 def stage_rows(counters: Counters, seconds: float) -> list[Row]:
     """Return the time of each stage and its share of the run."""
     known = sum(counters.seconds.values())
     whole = max(seconds, known)
-    stages = [*counters.seconds.items(), ("other", whole - known)]
-    times = [duration(spent) for _, spent in stages]
-    width = max(map(len, times))
+    stages = counters.seconds | {"other": whole - known}
+    width = max(len(duration(spent)) for spent in stages.values())
     return [
-        (name, f"{time:>{width}}  {100 * spent / whole if whole else 0:3.0f}%")
-        for (name, spent), time in zip(stages, times, strict=True)
+        (name, f"{duration(spent):>{width}}  {100 * spent / whole if whole else 0:3.0f}%")
+        for name, spent in stages.items()
     ]
 
 

@@ -1,13 +1,14 @@
-"""The screen: answers on stdout, everything else on stderr.
+"""The screen: answers on stdout, everything else on stderr, and the echo of typed keys.
 
 Colour, spinners and cursor codes are for terminals only, and Rich is imported only when one of them
 is needed. Text is never read as Rich markup, and text from outside is sanitized.
 """
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -29,21 +30,17 @@ GRAPHICS = ("auto", "kitty", "iterm2", "sixel", "blocks", "none")
 
 _DEFAULT_WIDTH = 80
 _ASCII_PROTOCOLS = ("kitty", "iterm2", "sixel")  # pictures that any encoding can carry
-_PREFIX = "panda: "
-"""In front of every notice and error."""
+_PREFIX = "panda: "  # of notices, and of errors in a log
 
 
 class Screen:
     """Where a command prints.
 
-    Args:
-        quiet: Hide notices and spinners; answers and errors still show.
-        graphics: How to draw pictures, one of `GRAPHICS`.
+    `quiet` hides notices and spinners, not answers and errors. `graphics` is one of `GRAPHICS`.
     """
 
     def __init__(self, *, quiet: bool = False, graphics: str = "auto") -> None:
-        self.quiet = quiet
-        self.graphics = graphics
+        self.quiet, self.graphics = quiet, graphics
 
     @cached_property
     def out(self) -> "Console":
@@ -71,11 +68,7 @@ class Screen:
         return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
 
     def require_stdout(self) -> None:
-        """Check that stdout is open, before anything slow.
-
-        Raises:
-            UsageError: The caller has closed stdout.
-        """
+        """Raise UsageError if the caller has closed stdout; to be called before anything slow."""
         self._write_answer("")
 
     # --- questions to the user
@@ -85,16 +78,10 @@ class Screen:
         return self._read_reply(f"{question} [y/N]") in ("y", "yes")
 
     def ask_yes_no(self, question: str) -> bool | None:
-        """Ask until the reply is yes (or Enter) or no; None for Ctrl-D.
-
-        Raises:
-            KeyboardInterrupt: Ctrl-C.
-        """
+        """Ask until the reply is yes (or Enter) or no; None for Ctrl-D."""
         while (reply := self._read_reply(f"{question} [Y/n]")) is not None:
-            if reply in ("", "y", "yes"):
-                return True
-            if reply in ("n", "no"):
-                return False
+            if reply in ("", "y", "yes", "n", "no"):
+                return not reply.startswith("n")
         return None
 
     def confirm_overwrite(self, path: Path) -> bool:
@@ -103,11 +90,8 @@ class Screen:
 
     def _read_reply(self, question: str) -> str | None:
         """Return what is typed after a question, in lower case; None for Ctrl-D."""
-        from pandacli.terminal.keyboard import echo_on
-
-        text = wrap(sanitize_line(_PREFIX + question), terminal_width(sys.stderr), len(_PREFIX))
-        self._write_error(text + " ")
-        with echo_on():
+        self._write_error(_wrap_line(_PREFIX + question, len(_PREFIX)) + " ")
+        with _terminal_modes(echo=True):
             try:
                 line = sys.stdin.readline()
             except UnicodeDecodeError:
@@ -136,19 +120,10 @@ class Screen:
         if not self.quiet:
             self._print_message(_PREFIX, sentence, command=command)
 
-    def note(self, sentence: str, *, above: bool = False, indent: int = 0) -> None:
-        """Print a dim line of an interactive dialogue on stderr.
-
-        Args:
-            sentence: One line; wrapped on a terminal.
-            above: Start a new line first, as the cursor may be inside one.
-            indent: Of the lines after the first.
-        """
-        if above:
-            self.error_line("")
+    def note(self, sentence: str, *, indent: int = 0) -> None:
+        """Print a dim line of a dialogue on stderr; wrapped lines are indented on a terminal."""
         if sys.stderr.isatty():
-            lines = wrap(sanitize_line(sentence), terminal_width(sys.stderr), indent)
-            self.err.print(_dim(lines), soft_wrap=True)
+            self.err.print(_dim(_wrap_line(sentence, indent)), soft_wrap=True)
         else:
             self.error_line(sentence)
 
@@ -167,15 +142,14 @@ class Screen:
     def _print_message(
         self, prefix: str, message: str, *hints: str | None, command: str | None
     ) -> None:
-        lines = [prefix + message, *(" " * len(prefix) + hint for hint in hints if hint)]
-        for line in map(sanitize_line, lines):
-            if sys.stderr.isatty():
-                line = wrap(line, terminal_width(sys.stderr), len(prefix))
+        margin = " " * len(prefix)
+        for line in (prefix + message, *(margin + hint for hint in hints if hint)):
+            line = _wrap_line(line, len(prefix)) if sys.stderr.isatty() else sanitize_line(line)
             if line.startswith("error:"):
                 line = colour("error:", "red", sys.stderr) + line[len("error:") :]
             self._write_error(line + "\n")
         if command:
-            self.error_line(" " * (len(prefix) + 2) + command)
+            self.error_line(f"{margin}  {command}")
 
     def _write_error(self, text: str) -> None:
         with suppress(OSError):  # a closed stderr is no error
@@ -201,11 +175,7 @@ class Screen:
     ) -> None:
         """Print names and values in two columns on stderr.
 
-        Args:
-            rows: Names and values; any text.
-            title: A line above; "" for none.
-            numbers: The first column holds numbers, aligned right.
-            failures: Names whose values are red.
+        Names that are `numbers` are aligned right; the values of names in `failures` are red.
         """
         cells = [(sanitize_line(name), sanitize_line(value)) for name, value in rows]
         if not sys.stderr.isatty() or self.err.is_dumb_terminal:
@@ -233,9 +203,7 @@ class Screen:
     def stream(self, pieces: Iterable[str], *, one_line: bool = False) -> None:
         """Print an answer as it is decoded; a spinner shows until the first piece.
 
-        Args:
-            pieces: Any text, in order.
-            one_line: Line breaks become spaces.
+        With `one_line`, line breaks become spaces.
         """
         remaining = iter(pieces)
         with self.status("thinking"):
@@ -249,11 +217,7 @@ class Screen:
         self._write_answer(sanitize(text) + "\n")
 
     def write(self, text: str) -> None:
-        """Write text to stdout: exactly for programs, sanitized for a terminal.
-
-        Raises:
-            OSError: It cannot be written.
-        """
+        """Write text to stdout, exactly for programs, sanitized for a terminal; raises OSError."""
         sys.stdout.write(sanitize(text) if self.stdout_is_terminal else text)
         sys.stdout.flush()
 
@@ -296,15 +260,70 @@ class Screen:
         self.out.print(FrameStrip(frames, choose_protocol(self.graphics, os.environ, cell), cell))
 
 
-def terminal_width(stream: TextIO) -> int:
-    """Return the cells of a terminal's line; COLUMNS overrides."""
+@contextmanager
+def echo_off() -> Iterator[None]:
+    """Hide typed keys for the block, so that output stays clean; the next reader still gets them.
+
+    Does nothing if stdin, stdout and stderr are not all terminals (a pager may be using it), or in
+    a background job.
+    """
+    # not sys.stdout and sys.stderr, which a spinner replaces
+    streams = sys.stdin, sys.__stdout__, sys.__stderr__
+    ours = all(stream is not None and stream.isatty() for stream in streams)
+    with _terminal_modes(echo=False) if ours else nullcontext():
+        yield
+
+
+@contextmanager
+def _terminal_modes(*, echo: bool) -> Iterator[None]:
+    """Echo keys and read by line for the block, or neither; Ctrl-C interrupts in both cases."""
+    try:
+        import termios
+
+        stream = sys.stdin.fileno()
+        before = termios.tcgetattr(stream)
+    except Exception:  # Windows, closed, or no terminal; termios.error is not an OSError
+        yield
+        return
+    changed = before.copy()
+    if echo:
+        changed[0] |= termios.ICRNL
+        changed[3] |= termios.ECHO | termios.ICANON
+    else:
+        changed[0] &= ~termios.ICRNL
+        changed[3] &= ~(termios.ECHO | termios.ICANON)
+
+    def apply(modes: list[int | list[bytes | int]]) -> None:
+        with suppress(OSError, termios.error):
+            # a background job would be stopped
+            if os.tcgetpgrp(stream) == os.getpgrp():
+                termios.tcsetattr(stream, termios.TCSANOW, modes)
+
+    def continued(*_: object) -> None:
+        # after Ctrl-Z the shell has restored its own modes
+        with suppress(termios.error):
+            if termios.tcgetattr(stream)[3] & termios.ECHO:
+                apply(changed)
+
+    earlier = signal.signal(signal.SIGCONT, continued)
+    try:
+        apply(changed)
+        yield
+    finally:
+        signal.signal(signal.SIGCONT, earlier)
+        apply(before)
+
+
+def _wrap_line(text: str, indent: int) -> str:
+    """Sanitize and wrap a line for the width of stderr, which COLUMNS overrides."""
     with suppress(ValueError):
         if (columns := int(os.environ.get("COLUMNS", ""))) > 0:
-            return columns
+            return wrap(sanitize_line(text), columns, indent)
     try:
-        return os.get_terminal_size(stream.fileno()).columns or _DEFAULT_WIDTH
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns
     except (OSError, ValueError):  # not a terminal, or not even a file
-        return _DEFAULT_WIDTH
+        columns = 0
+    return wrap(sanitize_line(text), columns or _DEFAULT_WIDTH, indent)
 
 
 def can_encode(stream: TextIO, text: str) -> bool:
@@ -321,27 +340,12 @@ def spinner(stream: TextIO) -> str:
     return "dots" if can_encode(stream, "⠋") else "line"
 
 
-def align(rows: Iterable[Iterable[str]]) -> list[str]:
-    """Return rows as lines with aligned columns; the last column is not padded."""
-    cells = [[sanitize_line(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)][:-1]
-    return [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]])
-        for row in cells
-    ]
-
-
 def _console(stream: TextIO) -> "Console":
     from rich.console import Console
 
     # FORCE_COLOR must not put colour into a pipe
-    return Console(
-        file=stream,
-        force_terminal=stream.isatty(),
-        markup=False,
-        highlight=False,
-        emoji=False,
-    )
+    terminal = stream.isatty()
+    return Console(file=stream, force_terminal=terminal, markup=False, highlight=False, emoji=False)
 
 
 def _dim(text: str) -> "Text":

@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from pandacli.checkpoints.registry import KnownModel
 from pandacli.checkpoints.resolve import CheckpointInfo
 from pandacli.diagnostics import Bytes, Fact, Section, Value, find
 from pandacli.prefix_cache.store import Entry, PrefixStore
-from pandacli.terminal.console import Screen, align
+from pandacli.terminal.console import Screen
 from pandacli.terminal.report import json_text
 from pandacli.terminal.text import sanitize_line
 from pandacli.units import size
@@ -40,7 +40,7 @@ def show_models(models: Sequence[ModelState], screen: Screen) -> None:
     if not screen.stdout_is_terminal:
         _print_tabs(rows, screen)
         return
-    heading, *lines = align([_MODEL_HEADINGS, *(row[:-1] for row in rows)])
+    heading, *lines = _align([_MODEL_HEADINGS, *(row[:-1] for row in rows)])
     screen.out.print(heading, style="dim", soft_wrap=True)
     for line, row in zip(lines, rows, strict=True):
         screen.out.print(line, soft_wrap=True)
@@ -65,6 +65,16 @@ def _model_rows(model: ModelState) -> Iterator[tuple[str, ...]]:
         get = f"{size(here)} here, get the rest: " if here else "get it: "
         place = get + known.download_command
         yield model.name, "-", size(known.download_bytes), model.licence, place
+
+
+def _align(rows: Iterable[Iterable[str]]) -> list[str]:
+    """Return rows as lines with aligned columns; the last column is not padded."""
+    cells = [[sanitize_line(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)][:-1]
+    return [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]])
+        for row in cells
+    ]
 
 
 def _print_tabs(rows: Sequence[Sequence[str]], screen: Screen) -> None:
@@ -108,7 +118,7 @@ def _model_record(model: ModelState) -> dict[str, Any]:
 
 def show_model(model: ModelState, info: CheckpointInfo | None, screen: Screen) -> None:
     """Print the facts of one model, then its files and quantised copies."""
-    for line in align(_model_facts(model, info)):
+    for line in _align(_model_facts(model, info)):
         screen.line(line)
     checked = published_digests(model)
     if info:
@@ -224,7 +234,7 @@ def show_prefixes(prefixes: PrefixStore, screen: Screen) -> None:
     if not screen.stdout_is_terminal:
         _print_tabs(rows, screen)
     elif rows:
-        heading, *lines = align([_PREFIX_HEADINGS, *rows])
+        heading, *lines = _align([_PREFIX_HEADINGS, *rows])
         screen.out.print(heading, style="dim", soft_wrap=True)
         for line in lines:
             screen.out.print(line, soft_wrap=True)

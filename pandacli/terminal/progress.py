@@ -1,9 +1,15 @@
-"""Progress of downloads and conversions: bars on a terminal, a line per file elsewhere."""
+"""Progress on stderr: bars of downloads and conversions, throughput and live view of a batch."""
 
-from collections.abc import Callable
-from types import TracebackType
-from typing import Self
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from threading import Lock
+from typing import TYPE_CHECKING, Self
 
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -13,46 +19,64 @@ from rich.progress import (
     TaskID,
     TextColumn,
 )
-from rich.table import Column
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Column, Table
 from rich.text import Text
 
-from pandacli.terminal.console import Screen
+from pandacli.terminal.console import Screen, spinner
 from pandacli.terminal.text import sanitize_line
 from pandacli.units import size
+from pandacli.video.clip import format_time
+
+if TYPE_CHECKING:
+    from pandacli.batch.results import Counters, Outcome
 
 Advance = Callable[[int], None]
 
+STOPPING = "finishing the answers in flight; Ctrl-C again stops at once"
+
 _QUANTISING = "quantising"
+_WINDOW = 30.0  # seconds that throughput is measured over
+_MIN_EVENTS = 4  # kept however old they are: one batch may take longer than the window
+_MERGE = 0.5  # seconds that count as one event, so that few need to be kept
+_STALLED = 2.0  # seconds without a result after which the current step is shown
+_MAX_MESSAGE = 300  # characters
+_FPS = 4
+_MAX_BAR = 80  # columns
+_ECHO = 4  # columns on the right kept free: the terminal echoes ^C at the cursor
+_MAX_TEXT = 1000  # characters: more than any line shows
 
 
 class Bars:
-    """Progress of a download or a conversion, on stderr; a context manager.
+    """A bar per file of a download or conversion; a line per file where there is no terminal.
 
-    With `--quiet` it shows nothing.
+    A context manager. With `--quiet` it shows nothing.
     """
 
     def __init__(self, screen: Screen) -> None:
         self.screen = screen
-        self._progress = _progress_columns(screen) if screen.animates else None
         self._tasks: dict[str, TaskID] = {}
+        one_line = Column(no_wrap=True, overflow="ellipsis")
+        columns = (
+            TextColumn("{task.description}", markup=False, table_column=one_line),
+            BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=8)),
+            _Amount(),
+            _Speed(table_column=Column(no_wrap=True, min_width=17)),
+        )
+        shown = screen.animates
+        self._progress = Progress(*columns, console=screen.err, expand=True, disable=not shown)
 
     def __enter__(self) -> Self:
-        if self._progress:
-            self._progress.start()
+        self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._progress:
-            self._progress.stop()
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
 
     def downloading(self, name: str, total: int, done: int) -> Advance:
         """Start a file of `total` bytes, `done` of which are here already."""
-        if self._progress is None:
+        if self._progress.disable:
             resumed = f", going on after {size(done)}" if done else ""
             self.screen.notice(f"downloading {name}, {size(total)}{resumed}")
         return self._row(name, "", total, done)
@@ -67,20 +91,15 @@ class Bars:
 
     def converting(self, done: int, total: int) -> None:
         """Report a conversion after `done` of `total` steps."""
-        if self._progress is None:
-            if not self._tasks:
-                self.screen.notice("quantising; this is done once")
-                self._tasks[_QUANTISING] = TaskID(0)
-            return
         if not self._tasks:
+            if self._progress.disable:
+                self.screen.notice("quantising; this is done once")
             self._row(_QUANTISING, _QUANTISING, total, 0)
         self._progress.update(self._tasks[_QUANTISING], completed=done, total=total)
 
     def _row(self, name: str, doing: str, total: int, done: int) -> Advance:
         """Add or restart the row of a file."""
         progress = self._progress
-        if progress is None:
-            return lambda _: None
         if name not in self._tasks:
             self._tasks[name] = progress.add_task(sanitize_line(name), total=total, doing=doing)
         task = self._tasks[name]
@@ -92,7 +111,6 @@ class _Amount(DownloadColumn):
     """Bytes; percent of a conversion."""
 
     def render(self, task: Task) -> Text:
-        """Render the cell of a row."""
         if task.fields["doing"] == _QUANTISING:
             return Text(f"{int(task.percentage)} %", style="progress.download")
         return super().render(task)
@@ -102,25 +120,224 @@ class _Speed(ProgressColumn):
     """Bytes per second and time left, or whether the digest is verified."""
 
     def render(self, task: Task) -> Text:
-        """Render the cell of a row."""
         doing = task.fields["doing"]
         if doing == "check":
             return Text("checked" if task.finished else "checking")
         if task.finished or task.speed is None or task.time_remaining is None:
             return Text("")
         minutes, seconds = divmod(int(task.time_remaining), 60)
-        left = f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
         speed = "" if doing == _QUANTISING else f"{size(task.speed)}/s "
-        return Text(f"{speed}{left}")
+        return Text(f"{speed}{minutes // 60}:{minutes % 60:02}:{seconds:02}")
 
 
-def _progress_columns(screen: Screen) -> Progress:
-    one_line = Column(no_wrap=True, overflow="ellipsis")
-    return Progress(
-        TextColumn("{task.description}", markup=False, table_column=one_line),
-        BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=8)),
-        _Amount(),
-        _Speed(table_column=Column(no_wrap=True, min_width=17)),
-        console=screen.err,
-        expand=True,
-    )
+@dataclass
+class _Event:
+    first: float
+    last: float
+    count: int
+
+
+class Throughput:
+    """Results per second over the last half minute.
+
+    Only recent results count, as the model may have been loading for minutes. Results come in
+    batches, so the rate is measured from one batch to another. Times are of a monotonic clock.
+    """
+
+    def __init__(self) -> None:
+        self._events: deque[_Event] = deque()
+        self._longest_gap = 0.0
+
+    def add(self, now: float) -> None:
+        """Count one result."""
+        events = self._events
+        if events and now - events[-1].first < _MERGE:
+            events[-1].last = now
+            events[-1].count += 1
+            return
+        if events:
+            self._longest_gap = max(self._longest_gap, now - events[-1].last)
+        events.append(_Event(now, now, 1))
+        while len(events) > _MIN_EVENTS and events[0].last < now - _WINDOW:
+            events.popleft()
+
+    def per_second(self, now: float) -> float | None:
+        """Return the rate; None before the second batch."""
+        if len(self._events) < 2:
+            return None
+        began, *events = self._events
+        # a gap no longer than an earlier one is normal; a longer one lowers the rate
+        until = max(events[-1].last, now - self._longest_gap)
+        return sum(event.count for event in events) / (until - began.last)
+
+
+class BatchProgress:
+    """Snapshot of a run, written by one thread and read by another; `clock` is monotonic."""
+
+    def __init__(self, counters: "Counters", clock: Callable[[], float]) -> None:
+        self.counters, self.clock = counters, clock
+        self.latest: Outcome | None = None  # the last answered question
+        self.failure: Outcome | None = None  # the last failed one
+        self.stopping = False  # whether the user asked the run to stop
+        self.doing = ""  # the current step, such as "loading video-panda-7b"
+        self._updated = clock()
+        self._lock = Lock()
+        self._answers, self._records = Throughput(), Throughput()
+
+    def update(self, outcome: "Outcome") -> None:
+        """Note that a record is done."""
+        now = self._updated = self.clock()
+        with self._lock:
+            if outcome.error is None:
+                self.latest = outcome
+                self._answers.add(now)
+            else:
+                self.failure = outcome
+            # invalid lines found before the first answer take no time and would skew the rate
+            if self.latest:
+                self._records.add(now)
+
+    @property
+    def answers_per_second(self) -> float | None:
+        """Recent throughput of answers; None if unknown."""
+        with self._lock:
+            return self._answers.per_second(self.clock())
+
+    @property
+    def time_left(self) -> str | None:
+        """Estimated time left, as "1:05" or "2:03:04"; None if unknown."""
+        with self._lock:
+            rate = self._records.per_second(self.clock())
+        left = self.counters.left
+        return format_time(round(left / rate)) if rate and left > 0 else None
+
+    def line(self) -> str:
+        """Return the progress in one line; "" if nothing is known."""
+        counters = self.counters
+        if not counters.records:
+            return STOPPING if self.stopping else self.doing
+        words = [f"{counters.earlier + counters.answered} of {counters.records} answered"]
+        if counters.failed:
+            reason = self.failure and counters.left > 0 and shorten(self.failure.error or "")
+            words.append(f"{counters.failed} failed" + (f" ({reason})" if reason else ""))
+        if counters.left > 0:
+            if rate := self.answers_per_second:
+                words.append(per_second(rate))
+            if left := self.time_left:
+                words.append(f"about {left} left")
+            stalled = self.latest is None or self.clock() - self._updated > _STALLED
+            if stalled and self.doing and not self.stopping:
+                words.append(self.doing)
+        return ", ".join(words)
+
+
+def per_second(rate: float, unit: str = "") -> str:
+    """Return a rate as "4.2/s", "0.042/s" or "1240 answers/s"."""
+    digits = 0 if rate >= 100 else 1 if rate >= 1 else 3
+    return f"{rate:.{digits}f}{' ' * bool(unit)}{unit}/s"
+
+
+def shorten(message: str) -> str:
+    """Return a message, or the beginning of a very long one, which may quote a line of a file."""
+    return message if len(message) <= _MAX_MESSAGE else message[: _MAX_MESSAGE - 1] + "…"
+
+
+class LiveView(Live):
+    """Draws a batch on stderr until it is stopped, and leaves nothing behind."""
+
+    def __init__(self, screen: Screen, progress: BatchProgress) -> None:
+        super().__init__(
+            BatchPanel(progress),
+            console=screen.err,
+            refresh_per_second=_FPS,
+            transient=True,
+            redirect_stdout=False,  # stdout may be a file
+            vertical_overflow="crop",
+        )
+
+    def start(self, refresh: bool = True) -> None:
+        try:
+            super().start(refresh)
+        except BaseException:  # a signal in the middle must not hide the cursor for good
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        with suppress(OSError):  # the terminal may be gone
+            try:
+                super().stop()
+            finally:
+                self.console.show_cursor(True)
+
+
+class BatchPanel:
+    """Rich renderable of a `BatchProgress`: step, bar, counts, the last question and answer."""
+
+    def __init__(self, progress: BatchProgress) -> None:
+        self._progress = progress
+        self._spinner = Spinner(spinner(sys.stderr), style="dim")
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        progress, width = self._progress, max(1, options.max_width - _ECHO)
+        if progress.stopping:  # must be readable in full
+            yield _row(self._spinner, Text(STOPPING, style="bold"), width, crop=False)
+        else:
+            doing = sanitize_line(progress.doing or "answering")
+            yield _row(self._spinner, Text(f"{doing}…", style="dim"), width)
+        if progress.counters.records:
+            yield self._bar(min(width, _MAX_BAR))
+            yield from self._counts(width)
+        texts: dict[str, str] = {}
+        if latest := progress.latest:
+            texts |= {"Q": latest.question, "A": latest.answer or ""}
+        if failure := progress.failure:
+            texts["!"] = f"line {failure.line}: {failure.error}"
+        for mark, text in texts.items():
+            shown = sanitize_line(" ".join(text[:_MAX_TEXT].split()))
+            yield _row(Text(mark, style="dim"), Text(shown), width)
+
+    def _bar(self, width: int) -> Table:
+        counters = self._progress.counters
+        total = counters.records
+        done = total - max(0, counters.left)
+        grid = Table.grid(padding=(0, 1), expand=True)
+        grid.width = width
+        grid.add_column(ratio=1)
+        grid.add_column(no_wrap=True, justify="right")
+        bar = ProgressBar(
+            total, done, style="bright_black", complete_style="green", finished_style="green"
+        )
+        grid.add_row(bar, f"{done}/{total} {100 * done // total:>3}%")
+        return grid
+
+    def _counts(self, width: int) -> Iterator[Text]:
+        """Yield the counts in as few lines as possible, none of them broken."""
+        counters, parts = self._progress.counters, []
+        if counters.clips:
+            parts.append(Text(f"clips {counters.clips_done}/{counters.clips}"))
+        if counters.failed:
+            parts.append(Text(f"{counters.failed} failed", style="red"))
+        if counters.left > 0:
+            if rate := self._progress.answers_per_second:
+                parts.append(Text(per_second(rate)))
+            if left := self._progress.time_left:
+                parts.append(Text(f"{left} left"))
+        line = Text()
+        for part in parts:
+            if line and line.cell_len + 2 + part.cell_len > width:
+                yield line
+                line = Text()
+            line = Text.assemble(line, ", ", part) if line else part
+        if line:
+            yield line
+
+
+def _row(mark: RenderableType, text: Text, width: int, *, crop: bool = True) -> Table:
+    grid = Table.grid(padding=(0, 1))
+    grid.width = width
+    grid.add_column(width=1)
+    grid.add_column(no_wrap=crop, overflow="ellipsis", ratio=1)
+    grid.add_row(mark, text)
+    return grid

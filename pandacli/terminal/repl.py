@@ -97,7 +97,9 @@ class Repl:
             except KeyboardInterrupt:
                 with _sigint_ignored():
                     self._interrupted = monotonic()
-                    self.screen.note("stopped", above=not self._answering)
+                    if not self._answering:
+                        self.screen.error_line("")  # the cursor is behind an echoed ^C
+                    self.screen.note("stopped")
             except PandaError as error:
                 if error is not self.chat.error:
                     self._show_error(error)

@@ -32,38 +32,27 @@ def answers_json(
     video: str, model: str, frames: "Frames", answers: Sequence["Answer"], *, pretty: bool
 ) -> str:
     """Return one JSON object with the sampled frames and every answer."""
-    record = {
-        "video": video,
-        "model": model,
-        "frames": _frame_records(frames),
-        "answers": [
-            {
-                "question": answer.question,
-                "answer": answer.text,
-                "finish_reason": answer.finish_reason,
-                "stats": {
-                    name: round(value, 6) if isinstance(value, float) else value
-                    for name, value in asdict(answer.stats).items()
-                },
-            }
-            for answer in answers
-        ],
-    }
+    records = [
+        {
+            "question": answer.question,
+            "answer": answer.text,
+            "finish_reason": answer.finish_reason,
+            "stats": {
+                name: round(value, 6) if isinstance(value, float) else value
+                for name, value in asdict(answer.stats).items()
+            },
+        }
+        for answer in answers
+    ]
+    shown = _frame_records(frames)
+    record = {"video": video, "model": model, "frames": shown, "answers": records}
     return json_text(record, pretty=pretty)
 
 
 def frames_json(
     video: str, clip: Clip, frames: "Frames", canvas: dict[str, int], *, pretty: bool
 ) -> str:
-    """Return one JSON object: the file, the range, the canvas and every frame.
-
-    Args:
-        video: The file as the user named it.
-        clip: The range asked for; open ends become those of the file.
-        frames: The sampled frames.
-        canvas: Sizes in pixels, passed through.
-        pretty: Indent.
-    """
+    """Return one JSON object: the file, the range, the canvas in pixels and every frame."""
     info = frames.info
     end = info.duration if clip.end is None else min(clip.end, info.duration)
     record = {
@@ -82,10 +71,8 @@ def frames_json(
 
 
 def _frame_records(frames: "Frames") -> list[dict[str, Any]]:
-    return [
-        {"index": int(index), "time": round(float(time), 6)}
-        for index, time in zip(frames.indices, frames.times, strict=True)
-    ]
+    moments = zip(frames.indices, frames.times, strict=True)
+    return [{"index": int(index), "time": round(float(time), 6)} for index, time in moments]
 
 
 def frame_lines(frames: "Frames") -> list[str]:
@@ -105,17 +92,14 @@ def clip_line(clip: Clip, info: "VideoInfo") -> str:
     if clip.start is not None or clip.end is not None:
         end = "the end" if clip.end is None else format_time(clip.end)
         length = f"{format_time(clip.start or 0.0)} to {end} of {length}"
-    return (
-        f"{sanitize_line(clip.path.name)}: {length}, {info.width}x{info.height}, "
-        f"{info.fps:.4g} fps, {info.codec}"
-    )
+    shape = f"{info.width}x{info.height}, {info.fps:.4g} fps, {info.codec}"
+    return f"{sanitize_line(clip.path.name)}: {length}, {shape}"
 
 
 class Stopwatch:
     """Wall-clock time a user waits for the first token, by cause.
 
-    Args:
-        since: When the wait began, on the clock of `perf_counter`; None for now.
+    It starts at `since`, on the clock of `perf_counter`; None for now.
     """
 
     def __init__(self, since: float | None = None) -> None:
@@ -164,13 +148,15 @@ def stats_rows(
 ) -> list[tuple[str, str]]:
     """Return the named values of `--stats`; `watch` adds what came before the answer."""
     prompt = stats.prefix_tokens + stats.history_tokens + stats.question_tokens
-    parts = [f"{stats.prefix_tokens} prefix"]
-    parts += [f"{stats.history_tokens} history"] if stats.history_tokens else []
-    parts += [f"{stats.question_tokens} question", f"{stats.answer_tokens} answer"]
+    history = f"{stats.history_tokens} history, " if stats.history_tokens else ""
     new = min(stats.prefilled_tokens, prompt)
+    tokens = (
+        f"{stats.prefix_tokens} prefix, {history}{stats.question_tokens} question,"
+        f" {stats.answer_tokens} answer; {new} new, {prompt - new} reused"
+    )
     return [
         ("frames", f"{len(frames.times)} at {frame_times(frames)}"),
-        ("tokens", f"{', '.join(parts)}; {new} new, {prompt - new} reused"),
+        ("tokens", tokens),
         ("first token", (watch or Stopwatch()).first_token(stats)),
         ("decode", f"{stats.decode_seconds:.2f} s, {stats.tokens_per_second:.1f} tokens/s"),
         ("memory", size(stats.peak_memory_bytes)),
@@ -180,10 +166,7 @@ def stats_rows(
 def truncation_notice(answer: "Answer", max_tokens: int, remedy: str) -> str | None:
     """Return the notice for an answer that was cut off; None for a complete one.
 
-    Args:
-        answer: The answer.
-        max_tokens: Its token limit.
-        remedy: What to do if the limit was too low.
+    `remedy` says what to do if the limit `max_tokens` was too low.
     """
     if answer.finish_reason != "length":
         return None
@@ -203,11 +186,9 @@ def sparse_sampling_notice(frames: "Frames", remedy: str) -> str | None:
 
 
 def placement_notice(panda: "Panda", quant: str) -> str | None:
-    """Return what precision and devices were chosen; None for a whole model on one device.
+    """Return what precision and devices were chosen, `quant` being what the user asked for.
 
-    Args:
-        panda: The model.
-        quant: The quantisation the user asked for.
+    None for a whole model on one device.
     """
     *others, last = panda.devices
     where = f"{', '.join(others)} and {last}" if others else last.replace("cpu", "the CPU")

@@ -1,6 +1,5 @@
 r"""Text for a terminal: control characters escaped, lines wrapped between words.
 
-File names, questions, answers and metadata are data, and a terminal must never act on them.
 Control characters (C0, C1, DEL) and bidirectional overrides, which can reorder a line, are shown as
 `\x1b` or `\u202e`. Everything else, emoji and right-to-left scripts included, passes unchanged.
 """
@@ -9,25 +8,19 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from itertools import chain
-from typing import TextIO
+from typing import Any, TextIO
 
-_CONTROLS = chain(range(0x20), range(0x7F, 0xA0))
-_BIDI = chain(range(0x202A, 0x202F), range(0x2066, 0x206A))  # embeddings, overrides, isolates
-# Python decodes the bytes of a file name that is not UTF-8 to lone surrogates.
-_UNDECODED_BYTES = range(0xDC80, 0xDD00)
-_OTHER_SURROGATES = chain(range(0xD800, 0xDC80), range(0xDD00, 0xE000))
-
-_LINE = (
-    {code: f"\\x{code:02x}" for code in _CONTROLS}
-    | {code: f"\\u{code:04x}" for code in _BIDI}
-    | {code: f"\\x{code - 0xDC00:02x}" for code in _UNDECODED_BYTES}
-    | {code: f"\\u{code:04x}" for code in _OTHER_SURROGATES}
-    | {ord("\n"): "\\n", ord("\t"): "\\t", ord("\r"): "\\r"}
-)
-_JSON = {code: f"\\u{code:04x}" for code in _LINE if code >= 0x7F}
+_CONTROLS = (*range(0x20), *range(0x7F, 0xA0))
+_BIDI = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))  # embeddings, overrides, isolates
+_LINE = {code: f"\\x{code:02x}" for code in _CONTROLS}
+_LINE |= {code: f"\\u{code:04x}" for code in (*_BIDI, *range(0xD800, 0xE000))}
+# Python decodes the bytes of a file name that is not UTF-8 to lone surrogates
+_LINE |= {code: f"\\x{code - 0xDC00:02x}" for code in range(0xDC80, 0xDD00)}
+_LINE |= str.maketrans({"\n": "\\n", "\t": "\\t", "\r": "\\r"})
 _TEXT = {code: shown for code, shown in _LINE.items() if chr(code) not in "\n\t"}
+_JSON = {code: f"\\u{code:04x}" for code in _LINE if code >= 0x7F}
 _ASCII = str.maketrans({"…": "...", "·": "-", "“": '"', "”": '"'})
+_STYLES = {"bold": "1", "red": "1;31", "cyan": "36"}
 
 
 def sanitize(text: str) -> str:
@@ -55,17 +48,11 @@ def escape_unencodable(error: UnicodeError) -> tuple[str, int]:
 
 @cache
 def sanitize_libraries() -> None:
-    """Escape what Python prints for libraries, from now on and in this process.
-
-    That is warnings, `logging` records of any handler, and tracebacks of the main thread, of other
-    threads and of finalizers.
-    """
+    """Escape what Python prints for libraries from now on: warnings, log records, tracebacks."""
     import logging
     import threading
     import traceback
     import warnings
-    from types import TracebackType
-    from typing import Any
 
     class SanitizedRecord(logging.LogRecord):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -80,51 +67,34 @@ def sanitize_libraries() -> None:
         def getMessage(self) -> str:  # noqa: N802  (its name in logging)
             return sanitize(super().getMessage())
 
-    logging.setLogRecordFactory(SanitizedRecord)
-    format_warning = warnings.formatwarning
-
-    def formatwarning(*args: Any, **kwargs: Any) -> str:
-        return sanitize(format_warning(*args, **kwargs))
-
-    warnings.formatwarning = formatwarning
-
-    def show(
-        kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def show(kind: Any, error: Any, trace: Any) -> None:
         if sys.stderr is not None:
             sys.stderr.write(sanitize("".join(traceback.format_exception(kind, error, trace))))
 
-    def show_of_thread(args: "threading.ExceptHookArgs") -> None:
-        if args.exc_type is not SystemExit:
-            show(args.exc_type, args.exc_value, args.exc_traceback)
-
-    def show_unraisable(args: "sys.UnraisableHookArgs") -> None:
+    def show_unless_ending(args: Any) -> None:
         # a signal raised one of these in a callback: the program is already ending
         if not issubclass(args.exc_type, (KeyboardInterrupt, SystemExit)):
             show(args.exc_type, args.exc_value, args.exc_traceback)
 
+    format_warning = warnings.formatwarning
+    warnings.formatwarning = lambda *args, **kwargs: sanitize(format_warning(*args, **kwargs))
+    logging.setLogRecordFactory(SanitizedRecord)
     sys.excepthook = show
-    threading.excepthook = show_of_thread
-    sys.unraisablehook = show_unraisable
+    threading.excepthook = sys.unraisablehook = show_unless_ending
 
 
 class WordWrapper:
     """Wraps streamed text between words and never retracts what it has returned.
 
     A word is returned once it is complete. Double-width characters (Chinese, Japanese) may be
-    separated anywhere.
-
-    Args:
-        width: Returns the cells of a line; called for each word, since a window may be resized.
-        indent: Spaces in front of each line that is begun here.
+    separated anywhere. `width` returns the cells of a line; it is called for each word, since a
+    window may be resized. Each line begun here is indented by `indent` spaces.
     """
 
     def __init__(self, width: Callable[[], int], indent: int = 0) -> None:
-        self._width = width
-        self._indent = indent
+        self._width, self._indent = width, indent
         self._column = 0
-        self._space = ""
-        self._word = ""
+        self._space = self._word = ""
 
     def lines(self, pieces: Iterable[str]) -> Iterator[str]:
         """Yield the pieces with line breaks; none follows the last line."""
@@ -140,20 +110,18 @@ class WordWrapper:
         return bool(self._column or self._word)
 
     def _add(self, character: str) -> str:
+        if not character.isspace() and _cells(character) < 2:
+            self._word += character
+            return ""
+        shown = self.flush()
         if character == "\n":
-            shown = self.flush() + "\n"
             self._column, self._space = 0, ""
-            return shown
+            return shown + "\n"
         if character.isspace():
-            shown = self.flush()
             self._space += " "
             return shown
-        if _cells(character) > 1:
-            shown = self.flush()
-            self._word = character
-            return shown + self.flush()
-        self._word += character
-        return ""
+        self._word = character
+        return shown + self.flush()
 
     def flush(self) -> str:
         """Return the word so far, with the space or line break before it."""
@@ -185,18 +153,10 @@ def _cells(text: str) -> int:
     return cell_len(text)
 
 
-_STYLES = {"bold": "1", "red": "1;31", "cyan": "36"}
-
-
 def colour(text: str, style: str, stream: TextIO) -> str:
-    """Return `text` in a style, one of bold, red and cyan, if `stream` is a terminal with colour.
-
-    Rich takes longer to import than help and usage errors take to print.
-    """
-    return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if _shows_colour(stream) else text
-
-
-def _shows_colour(stream: TextIO) -> bool:
+    """Return `text` in bold, red or cyan if `stream` is a terminal with colour; needs no Rich."""
     known = os.name != "nt" or "WT_SESSION" in os.environ  # an old Windows console prints the codes
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    return known and not plain and stream.isatty()
+    if not known or plain or not stream.isatty():
+        return text
+    return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"

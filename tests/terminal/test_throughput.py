@@ -2,7 +2,7 @@
 
 import pytest
 
-from pandacli.terminal.batch_progress import Throughput, per_second
+from pandacli.terminal.progress import Throughput, per_second
 
 
 def test_rate_is_unknown_after_one_batch():
