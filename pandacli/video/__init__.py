@@ -1,15 +1,5 @@
 """From a video file to the tensor of frames that the model sees.
 
-    clip           a video file and a time range in it
-    container      opening files, and refusing what is not one file with pictures in it
-    stream         the timestamp index of a video stream, read without decoding
-    images         conversion of decoded frames to RGB; images through Pillow
-    sources        decoders as iterators over frames
-    seeking        keyframe seeking: the fast path to a few frames
-    decoder        exact frames by number
-    sampling       duration, frame rate and timestamps; the frames that the model sees
-    preprocessing  letterboxing and normalisation
-
 The names below are imported on first use, so that this package costs neither numpy nor FFmpeg.
 """
 
@@ -23,10 +13,11 @@ if TYPE_CHECKING:
     from pandacli.video.sampling import Frames, VideoInfo, probe, sample_frames, sample_indices
 
 _MODULES = {
-    "clip": ("Clip", "format_time", "parse_time"),
-    "decoder": ("read_frames",),
-    "preprocessing": ("content_box", "fit_to_box", "preprocess"),
-    "sampling": ("Frames", "VideoInfo", "probe", "sample_frames", "sample_indices"),
+    **dict.fromkeys(("Clip", "format_time", "parse_time"), "clip"),
+    **dict.fromkeys(("content_box", "fit_to_box", "preprocess"), "preprocessing"),
+    **dict.fromkeys(("Frames", "VideoInfo", "probe"), "sampling"),
+    **dict.fromkeys(("sample_frames", "sample_indices"), "sampling"),
+    "read_frames": "decoder",
 }
 
 __all__ = [
@@ -46,10 +37,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    for module, names in _MODULES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -29,19 +29,14 @@ _FORMS = "a time is written as seconds (12.5), m:ss (1:02) or h:mm:ss (1:02:03.5
 
 @dataclass(frozen=True)
 class Clip:
-    """A video file and a time range in it.
-
-    Attributes:
-        path: The file; may be given as a `file://` address.
-        start: Start of the range in seconds; None for the beginning of the file.
-        end: End of the range in seconds; None for the end of the file.
+    """A video file and a time range in it, in seconds; None is the beginning or the end.
 
     Raises:
         ClipError: `path` is an address of something other than a local file.
         UsageError: `start` is not before `end`, or one of them is out of range.
     """
 
-    path: Path
+    path: Path  # may be given as a `file://` address
     start: float | None = None
     end: float | None = None
 
@@ -52,10 +47,11 @@ class Clip:
                 limit = "before 0" if moment < 0 else f"after {_MAX_SECONDS:.0f}"
                 which = limit if moment == moment else "at nan"
                 raise UsageError(f"a clip cannot start or end {which} seconds", _FORMS)
-        if self.end is not None and self.end <= (self.start or 0.0):
+        start = self.start or 0.0
+        if self.end is not None and self.end <= start:
             raise UsageError(
                 f"the range ends at {format_time(self.end)}, which is not after its start at "
-                f"{format_time(self.start or 0.0)}",
+                f"{format_time(start)}",
                 "give --from a time before --to",
             )
 
@@ -82,9 +78,7 @@ def local_file(name: str | os.PathLike[str]) -> Path:
             from urllib.parse import unquote
 
             return as_on_disk(Path("/" + unquote(path, errors="surrogateescape").lstrip("/")))
-    shown = f"{scheme}://{rest.lstrip('/')}" if rest else text
-    if len(shown) > _MAX_SHOWN_ADDRESS:
-        shown = shown[:_MAX_SHOWN_ADDRESS] + "..."
+    shown = _shorten(f"{scheme}://{rest.lstrip('/')}" if rest else text, _MAX_SHOWN_ADDRESS)
     raise ClipError(
         f"{shown} is not a file on this machine", "panda reads files; download it first"
     )
@@ -116,21 +110,20 @@ def parse_time(text: str) -> float:
         UsageError: The text is not a time, minutes or seconds exceed 59, or it is out of range.
     """
     stripped = text.strip()
+    wrong = f"{_shorten(text, _MAX_SHOWN)!r} is not a time"
     if _SECONDS.fullmatch(stripped):
         total = float(stripped)
     else:
         clock = _CLOCK.fullmatch(stripped)
         if clock is None:
-            raise UsageError(f"{_shorten(text)!r} is not a time", _FORMS)
+            raise UsageError(wrong, _FORMS)
         # float takes any number of digits, int does not
         hours, minutes, seconds = (float(clock[name] or 0) for name in _CLOCK.groupindex)
         if seconds >= 60 or (clock["hours"] is not None and minutes >= 60):
-            raise UsageError(
-                f"{_shorten(text)!r} is not a time: minutes and seconds go up to 59", _FORMS
-            )
+            raise UsageError(f"{wrong}: minutes and seconds go up to 59", _FORMS)
         total = hours * 3600 + minutes * 60 + seconds
     if not is_moment(total):
-        raise UsageError(f"{_shorten(text)!r} is not a time: no video is so long", _FORMS)
+        raise UsageError(f"{wrong}: no video is so long", _FORMS)
     return total
 
 
@@ -139,8 +132,7 @@ def format_time(seconds: float) -> str:
 
     A number that cannot be a time, as from a damaged file, is formatted in seconds.
     """
-    (shown,) = format_times([seconds])
-    return shown
+    return format_times([seconds])[0]
 
 
 def format_times(moments: Sequence[float]) -> list[str]:
@@ -154,13 +146,13 @@ def _clock(seconds: float, decimals: int) -> str:
     if not is_moment(abs(seconds)):
         return f"{seconds:g} s"
     thousandths = round(seconds * 1000)
-    sign, thousandths = ("-", -thousandths) if thousandths < 0 else ("", thousandths)
-    whole, fraction = divmod(thousandths, 1000)
+    whole, fraction = divmod(abs(thousandths), 1000)
     minutes, whole = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)
     clock = f"{hours}:{minutes:02}:{whole:02}" if hours else f"{minutes}:{whole:02}"
+    sign = "-" if thousandths < 0 else ""
     return sign + clock + (f".{fraction:03}"[: decimals + 1] if decimals else "")
 
 
-def _shorten(text: str) -> str:
-    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
+def _shorten(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[:length]}..."

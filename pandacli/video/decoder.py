@@ -7,8 +7,8 @@ Three strategies, the fastest first:
   way must be the one that the index announces;
 * decode everything from the first frame on, which is exact by definition.
 
-Pictures near damage depend on the number of threads and on chance, so where damage is found, they
-come from a single-threaded decoder.
+Multithreaded decoding of damaged streams loses or conceals frames differently from run to run. So
+threads stop at the first error, and a single-threaded decoder, which is deterministic, takes over.
 """
 
 import logging
@@ -17,53 +17,145 @@ from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Any, Protocol
 
+import av
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from pandacli.errors import ClipError
-from pandacli.video.container import encrypted_error, is_scrambled
-from pandacli.video.images import DoubtfulPictureError, Picture
-from pandacli.video.seeking import seek_frames
-from pandacli.video.sources import DamagedError, Source, sources_for
-from pandacli.video.stream import Stream, read_stream
+from pandacli.video import container as containers
+from pandacli.video.container import TAIL, Stream, read_stream
+from pandacli.video.images import DoubtfulPictureError, Picture, PillowSource, picture_of, resized
+from pandacli.video.seeking import DamagedError, seek_frames, stop_at_errors
 
 _log = logging.getLogger(__name__)
 
-_SEQUENTIAL_PIXELS = 1e9
-"""Up to this many pixels, some seconds of work, a video is decoded sequentially."""
-_SEEK_MARGINS = (1.0, 5.0, 25.0)
-"""Seconds before a frame to seek to; the next is tried when a seek lands too late."""
-_CHECKED_HEAD = 32
-"""Frames at the beginning that must match the index before seeking is trusted."""
+_SEQUENTIAL_PIXELS = 1e9  # up to this many, some seconds of work, a video is decoded sequentially
+_SEEK_MARGINS = (1.0, 5.0, 25.0)  # seconds before a frame to seek to; the next if that is too late
+_CHECKED_HEAD = 32  # frames at the beginning that must match the index before seeking is trusted
+
+
+class Source(Protocol):
+    """A decoder of one stream, as an iterator over its frames in presentation order."""
+
+    damaged: bool  # an error was found, other than a cut-off last frame or missing references
+    interlaced: bool  # a frame of two fields was decoded
+
+    def ticks(self, start: int | None = None) -> Iterator[int | None]:
+        """Decode in order and yield the tick of each frame, None where it has none.
+
+        Args:
+            start: Seek to the last key frame at or before this tick, as far as the container's
+                index is right; None starts at the first frame.
+
+        Raises:
+            DamagedError: There is an error in the stream, and this decoder stops at errors.
+        """
+
+    def picture(self) -> Picture:
+        """The frame last yielded, as a player shows it: uint8 `(H, W, 3)`, RGB.
+
+        Raises:
+            DoubtfulPictureError: It may be wrong.
+        """
+
+
+def sources_for(stream: Stream) -> tuple[Source, Source]:
+    """The fast decoder of a stream, and the final one to use where the fast one fails."""
+    if stream.is_image:
+        return PillowSource(stream.path, stream.ticks), PillowSource(stream.path, stream.ticks)
+    return PyAVSource(stream), PyAVSource(stream, threaded=False)
+
+
+class PyAVSource:
+    """A `Source` of PyAV: threads that stop at the first error, or one that conceals errors."""
+
+    def __init__(self, stream: Stream, *, threaded: bool = True) -> None:
+        self._stream = stream
+        self._threaded = threaded
+        self._frame: Any = None
+        self._from_start = True
+        self._first_key: int | None = None
+        self._packets_read = 0
+        self.damaged = self.interlaced = False
+
+    def ticks(self, start: int | None = None) -> Iterator[int | None]:
+        self._from_start = start is None
+        with containers.open_container(self._stream.path) as container:
+            stream: Any = container.streams[self._stream.index]
+            if self._threaded:
+                stop_at_errors(stream)
+            else:
+                stream.codec_context.options = {"max_pixels": str(containers.MAX_PIXELS)}
+                stream.codec_context.thread_count = 1
+            if start is not None:
+                try:
+                    container.seek(start, stream=stream)
+                except (av.error.FFmpegError, OSError):
+                    return
+            self._packets_read = 0
+            self._first_key = None
+            for packet in self._packets(container, stream):
+                self._packets_read += 1
+                if self._first_key is None and packet.is_keyframe:
+                    self._first_key = packet.pts
+                for frame in self._decoded(packet):
+                    self._frame = frame
+                    self.interlaced |= frame.interlaced_frame
+                    yield frame.pts
+
+    def picture(self) -> Picture:
+        return picture_of(self._frame, self._stream.path, self._stream.pixel_aspect)
+
+    def _packets(self, container: Any, stream: Any) -> Iterator[Any]:
+        """The packets up to the first that cannot be read, then a flush."""
+        try:
+            yield from container.demux(stream)
+        except (av.error.FFmpegError, OSError):
+            self._note_damage()
+            flush = av.Packet()
+            flush.stream = stream
+            yield flush
+
+    def _decoded(self, packet: Any) -> list[Any]:
+        """The frames that a packet completes; none if it is damaged."""
+        try:
+            frames: list[Any] = packet.decode()
+        except (av.error.FFmpegError, OSError):
+            self._note_damage(packet.pts)
+            return []
+        for frame in frames:
+            if frame.is_corrupt and frame.pts not in self._stream.tail[-2:]:
+                self._note_damage(frame.pts)
+        return frames
+
+    def _note_damage(self, tick: int | None = None) -> None:
+        """Record or raise an error at the current packet, or in a frame shown at `tick`."""
+        packets_left = self._stream.packet_count - self._packets_read
+        if self._threaded:
+            raise DamagedError(at_end=packets_left < TAIL)
+        # a last frame that is cut off may be two packets, one per field
+        if self._from_start:
+            self.damaged |= packets_left >= 2
+        elif tick is not None and self._first_key is not None:
+            # frames before the key frame at which decoding started may lack references
+            self.damaged |= tick > self._first_key and tick not in self._stream.tail[-2:]
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """The result of decoding a stream.
+    """The result of decoding a stream."""
 
-    Attributes:
-        ticks: The tick of each frame up to where decoding stopped; None where it has none.
-        pictures: The wanted frames that exist, by number, uint8 `(H, W, 3)` RGB.
-        matches_index: Whether the frames are those of the index, numbered alike.
-        damaged: Whether damage was found, so that pictures may look wrong.
-        interlaced: Whether frames are known to be stored as two fields.
-    """
-
-    ticks: tuple[int | None, ...]
-    pictures: dict[int, Picture]
-    matches_index: bool = True
-    damaged: bool = False
-    interlaced: bool = False
+    ticks: tuple[int | None, ...]  # of each frame up to where decoding stopped
+    pictures: dict[int, Picture]  # the wanted frames that exist, by number
+    matches_index: bool = True  # the frames are those of the index, numbered alike
+    damaged: bool = False  # pictures may look wrong
+    interlaced: bool = False  # frames are known to be stored as two fields
 
 
 def read_frames(path: str | os.PathLike[str], indices: Sequence[int]) -> NDArray[np.uint8]:
-    """Frames of a video by number.
-
-    Args:
-        path: The video file.
-        indices: Numbers of frames in presentation order, from 0; any order, repeats allowed.
+    """Frames of a video by number, from 0 in presentation order; any order, repeats allowed.
 
     Returns:
         uint8 `(T, H, W, 3)`, RGB, upright, a frame for each index. Indices past the last frame
@@ -78,21 +170,22 @@ def read_frames(path: str | os.PathLike[str], indices: Sequence[int]) -> NDArray
         raise ValueError("frames are numbered from 0, and at least one must be asked for")
     stream = read_stream(path)
     decoded = decode(stream, set(wanted), to_end=False)
-    missing = {index for index in wanted if index not in decoded.pictures}
+    missing = sorted(set(wanted) - decoded.pictures.keys())
     if missing:
-        last = len(decoded.ticks) - 1
-        decoded = decode(
-            stream,
-            {*decoded.pictures, last},
-            to_end=False,
-            trust_index=decoded.matches_index,
-        )
-        _log.warning(
-            "%r has no frame %s: frame %d stands in", os.fspath(path), _listed(missing), last
-        )
+        last, trust = len(decoded.ticks) - 1, decoded.matches_index
+        decoded = decode(stream, {*decoded.pictures, last}, to_end=False, trust_index=trust)
+        listed = ", ".join(map(str, missing[:3]))
+        listed += f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        _log.warning("%r has no frame %s: frame %d stands in", os.fspath(path), listed, last)
         for index in missing:
             decoded.pictures[index] = decoded.pictures[last]
     return stack([decoded.pictures[index] for index in wanted])
+
+
+def stack(pictures: Sequence[Picture]) -> NDArray[np.uint8]:
+    """Stack pictures to `(T, H, W, 3)`, resized to the first where the size changes midway."""
+    shape = height, width, _ = pictures[0].shape
+    return np.stack([p if p.shape == shape else resized(p, width, height) for p in pictures])
 
 
 def decode(
@@ -125,8 +218,8 @@ def decode(
             decoded = _decode_by_seeking(stream, final, wanted, to_end=to_end)
     decoded = decoded or _decode_all(stream, final, wanted, to_end=to_end, trust_index=False)
     if decoded is None:
-        if is_scrambled(stream.path):
-            raise encrypted_error(stream.path)
+        if containers.is_scrambled(stream.path):
+            raise containers.encrypted_error(stream.path)
         raise ClipError(f"no frame of {stream.path} can be decoded", "the file may be damaged")
     return replace(
         decoded,
@@ -175,14 +268,10 @@ def _decode_by_seeking(
     if tuple(islice(source.ticks(), _CHECKED_HEAD)) != ticks[:_CHECKED_HEAD]:
         return None
     if to_end or max(wanted, default=0) >= len(ticks):
-        count = _count_frames(stream, source)
-        if count is None:
-            return None
-        ticks = ticks[:count]
-    stream = replace(stream, ticks=ticks)
+        ticks = ticks[: _count_frames(stream, source)]
     existing = sorted(number for number in wanted if number < len(ticks))
-    pictures = _pictures_by_seeking(stream, source, existing)
-    return Decoded(ticks, pictures) if len(pictures) == len(existing) else None
+    pictures = _pictures_by_seeking(replace(stream, ticks=ticks), source, existing)
+    return Decoded(ticks, pictures) if ticks and len(pictures) == len(existing) else None
 
 
 def _is_seeking_faster(stream: Stream, wanted: Collection[int], *, to_end: bool) -> bool:
@@ -201,20 +290,16 @@ def _is_seeking_faster(stream: Stream, wanted: Collection[int], *, to_end: bool)
     return 2 * by_seeking < sequential
 
 
-def _count_frames(stream: Stream, source: Source) -> int | None:
-    """Count the frames by decoding the last seconds; None if they do not match the index.
+def _count_frames(stream: Stream, source: Source) -> int:
+    """Count the frames by decoding the last seconds; 0 if they do not match the index.
 
     Frames missing at the very end, as in an incomplete download, are not a mismatch.
     """
     for margin in _SEEK_MARGINS:
-        last: int | None = None
-        for number in _numbers(stream, source, len(stream.ticks) - 1, margin):
-            if number is None:
-                return None
-            last = number
-        if last is not None:
-            return last + 1
-    return None
+        numbers = list(_numbers(stream, source, len(stream.ticks) - 1, margin))
+        if numbers:
+            return 0 if numbers[-1] is None else numbers[-1] + 1
+    return 0
 
 
 def _pictures_by_seeking(
@@ -232,8 +317,7 @@ def _pictures_by_seeking(
                 if _step_to(numbers, number):
                     break
             else:
-                current = -1
-                continue
+                return pictures
         current = number
         try:
             pictures[number] = source.picture()
@@ -267,24 +351,3 @@ def _start_tick(stream: Stream, number: int, margin: float) -> int | None:
     """The tick `margin` seconds before frame `number`; None if that is before the first frame."""
     start = stream.ticks[number] - round(margin / stream.time_base)
     return start if start > stream.ticks[0] else None
-
-
-def stack(pictures: Sequence[Picture]) -> NDArray[np.uint8]:
-    """Stack pictures to `(T, H, W, 3)`, resized to the first where the size changes midway."""
-    height, width = pictures[0].shape[:2]
-    return np.stack(
-        [
-            picture
-            if picture.shape[:2] == (height, width)
-            else np.asarray(
-                Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)
-            )
-            for picture in pictures
-        ]
-    )
-
-
-def _listed(numbers: Collection[int]) -> str:
-    """Join the first few of many numbers: "1, 2, 3 and 9 more"."""
-    shown = [str(number) for number in sorted(numbers)]
-    return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")

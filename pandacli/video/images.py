@@ -1,9 +1,7 @@
 """Convert decoded frames to RGB as a player shows them, and read images through Pillow.
 
-* Colours that FFmpeg cannot convert are treated as the nearest that it can.
-* Transparency is blended with white, in every format.
-* Anamorphic video is resized to square pixels.
-* The container's display matrix, or the EXIF orientation, is applied, mirroring included.
+Transparency is blended with white, anamorphic video resized to square pixels, and the container's
+display matrix or the EXIF orientation applied, mirroring included.
 
 Pillow reads animated WebP and AVIF: FFmpeg does not animate WebP, and reads one tile of an AVIF
 without its transparency. There a tick is a millisecond.
@@ -29,9 +27,9 @@ Picture = NDArray[np.uint8]
 Turn = tuple[int, int, int, int]
 """(a, b, c, d): pixel (x, y) is shown at (ax + cy, bx + dy), as in ISO/IEC 14496-12."""
 
-UPRIGHT: Turn = (1, 0, 0, 1)
-EXIF_TURNS: dict[int, Turn] = {
-    1: UPRIGHT,
+_UPRIGHT: Turn = (1, 0, 0, 1)
+_EXIF_TURNS: dict[int, Turn] = {
+    1: _UPRIGHT,
     2: (-1, 0, 0, 1),
     3: (-1, 0, 0, -1),
     4: (1, 0, 0, -1),
@@ -42,16 +40,16 @@ EXIF_TURNS: dict[int, Turn] = {
 }
 _ORIENTATION = 0x0112
 _BACKGROUND = 255
+# matrix coefficients (ITU-T H.273) that FFmpeg converts to RGB, or that need no conversion
 _CONVERTIBLE = {0, 1, 2, 4, 5, 6, 7, 9}
-"""Matrix coefficients (ITU-T H.273) that FFmpeg converts to RGB, or that need no conversion."""
+_DERIVED = 12  # matrix coefficients that follow from the colour primaries:
 _BY_PRIMARIES = {1: 1, 4: 4, 5: 5, 6: 6, 7: 7, 9: 9}
-"""The matrix derived from colour primaries, for matrix coefficients 12."""
-_DERIVED, _WIDE = 12, {9, 10, 13, 14}
+_WIDE = {9, 10, 13, 14}
 _BT709, _BT601, _BT2020 = 1, 5, 9
 _HD_HEIGHT = 720
 _TINY = 8
+# frames of up to 10 ms are shown for 100 ms, as in browsers and in FFmpeg's GIF decoder
 _MIN_DURATION, _DEFAULT_DURATION = 10, 100
-"""Frames of up to 10 ms are shown for 100 ms, as in browsers and in FFmpeg's GIF decoder."""
 _WEBP_FLAGS, _WEBP_ALPHA = 20, 0x10
 _BOMB = re.compile(r"\((\d+) pixels\)")
 
@@ -67,10 +65,25 @@ def picture_of(frame: Any, path: Path, pixel_aspect: Fraction) -> Picture:
         DoubtfulPictureError: It cannot be converted.
     """
     try:
-        rgb, turn = _rgb(frame), _turn(frame, path)
+        picture, turn = _rgb(frame), _turn(frame, path)
     except (av.error.FFmpegError, OSError, ValueError):
         raise DoubtfulPictureError("PyAV cannot convert this frame") from None
-    return turned(_with_square_pixels(rgb, pixel_aspect), turn)
+    if pixel_aspect != 1:
+        size = square_size(picture.shape[1], picture.shape[0], pixel_aspect)
+        picture = resized(picture, *size)
+    return _turned(picture, turn)
+
+
+def square_size(width: int, height: int, pixel_aspect: Fraction) -> tuple[int, int]:
+    """The size in square pixels: the side that is too short is enlarged."""
+    if pixel_aspect > 1:
+        return round(width * pixel_aspect), height
+    return width, round(height / pixel_aspect)
+
+
+def resized(picture: Picture, width: int, height: int) -> Picture:
+    """Resize a picture with Pillow's bicubic filter."""
+    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def has_odd_colours(matrix: int, primaries: int) -> bool:
@@ -78,68 +91,26 @@ def has_odd_colours(matrix: int, primaries: int) -> bool:
     return matrix not in _CONVERTIBLE and not (matrix == _DERIVED and primaries in _BY_PRIMARIES)
 
 
-def turned(picture: Picture, turn: Turn) -> Picture:
-    """Rotate and mirror a picture by whichever of the eight orientations is nearest to `turn`."""
-    a, b, c, d = turn
-    if a * d == b * c:  # singular, such as all zeros
-        return picture
-    if abs(b) + abs(c) > abs(a) + abs(d):
-        picture = picture.transpose(1, 0, 2)
-        across, down = c, b
-    else:
-        across, down = a, d
-    return np.ascontiguousarray(picture[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1])
-
-
-def on_background(rgba: Picture) -> Picture:
-    """Blend `(H, W, 4)` with the background to `(H, W, 3)`."""
-    alpha = rgba[..., 3:].astype(np.uint16)
-    mixed = rgba[..., :3] * alpha + _BACKGROUND * (255 - alpha) + 127
-    return np.asarray(mixed // 255, np.uint8)
-
-
-def exif_turn(image: Image.Image) -> Turn:
-    """The orientation of an image by its EXIF data."""
-    return EXIF_TURNS.get(image.getexif().get(_ORIENTATION, 1), UPRIGHT)
-
-
-@contextmanager
-def open_image(path: Path | BytesIO) -> Iterator[Image.Image]:
-    """Open an image in Pillow without its warnings; size and damage are checked elsewhere."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with Image.open(path) as image:
-            yield image
-
-
 def _rgb(frame: Any) -> Picture:
     matrix, primaries = frame.colorspace, frame.color_primaries
-    if matrix not in _CONVERTIBLE:
-        if matrix == _DERIVED and primaries in _BY_PRIMARIES:
-            frame.colorspace = _BY_PRIMARIES[primaries]
-        elif matrix in _WIDE or primaries in _WIDE:
-            frame.colorspace = _BT2020
-        else:
-            frame.colorspace = _BT709 if frame.height >= _HD_HEIGHT else _BT601
+    if matrix == _DERIVED and primaries in _BY_PRIMARIES:
+        frame.colorspace = _BY_PRIMARIES[primaries]
+    elif matrix not in _CONVERTIBLE:  # the nearest that FFmpeg can convert
+        standard = _BT709 if frame.height >= _HD_HEIGHT else _BT601
+        frame.colorspace = _BT2020 if {matrix, primaries} & _WIDE else standard
     if frame.format.has_palette or any(part.is_alpha for part in frame.format.components):
         rgba = frame.to_ndarray(format="rgba", interpolation="BICUBIC")
         if rgba[..., 3].min() < 255:
-            return on_background(rgba)
+            return _on_background(rgba)
     # bicubic chroma, as in FFmpeg's own conversion
     return np.asarray(frame.to_ndarray(format="rgb24", interpolation="BICUBIC"), np.uint8)
 
 
-def _with_square_pixels(picture: Picture, pixel_aspect: Fraction) -> Picture:
-    """Resize to square pixels by enlarging the side that is too short."""
-    if pixel_aspect == 1:
-        return picture
-    height, width = picture.shape[:2]
-    if pixel_aspect > 1:
-        width = round(width * pixel_aspect)
-    else:
-        height = round(height / pixel_aspect)
-    image = Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(image)
+def _on_background(rgba: Picture) -> Picture:
+    """Blend `(H, W, 4)` with the background to `(H, W, 3)`."""
+    alpha = rgba[..., 3:].astype(np.uint16)
+    mixed = rgba[..., :3] * alpha + _BACKGROUND * (255 - alpha) + 127
+    return np.asarray(mixed // 255, np.uint8)
 
 
 def _turn(frame: Any, path: Path) -> Turn:
@@ -149,97 +120,38 @@ def _turn(frame: Any, path: Path) -> Turn:
     try:
         matrix = copy.side_data.get("DISPLAYMATRIX")
     except ValueError:  # PyAV 18 shows no side data of a frame with EXIF
-        with suppress(Exception), open_image(path) as image:  # it raises all kinds
-            return exif_turn(image)
-        return EXIF_TURNS[(1, 8, 3, 6)[round(frame.rotation / 90) % 4]]
+        with suppress(Exception), _open_image(path) as image:  # it raises all kinds
+            return _exif_turn(image)
+        return _EXIF_TURNS[(1, 8, 3, 6)[round(frame.rotation / 90) % 4]]
     if matrix is None:
-        return UPRIGHT
+        return _UPRIGHT
     entries = np.frombuffer(matrix, np.int32).tolist()
     return entries[0], entries[1], entries[3], entries[4]
 
 
-@dataclass(frozen=True)
-class Pages:
-    """The frames of an image file.
-
-    Attributes:
-        width, height: Size in pixels, before rotation.
-        ticks: Start of each frame.
-        end: End of the last one; 0 for a still picture.
-        claimed: Number of frames by the file's header.
-    """
-
-    width: int
-    height: int
-    ticks: tuple[int, ...]
-    end: int
-    claimed: int
+def _exif_turn(image: Image.Image) -> Turn:
+    return _EXIF_TURNS.get(image.getexif().get(_ORIENTATION, 1), _UPRIGHT)
 
 
-def read_pages(path: Path) -> Pages | None:
-    """The frames of an image, up to the first damaged one; None if Pillow cannot read it."""
-    ticks: list[int] = []
-    end = 0
-    try:
-        with open_image(_with_alpha(path)) as image:
-            width, height = image.size
-            claimed = getattr(image, "n_frames", 1)
-            for number in range(claimed):
-                image.seek(number)
-                image.load()
-                ticks.append(end)
-                duration = round(image.info.get("duration") or 0)
-                end += duration if duration > _MIN_DURATION else _DEFAULT_DURATION
-    except Exception:  # Pillow raises errors of any kind for damaged images
-        if not ticks:
-            return None
-    return Pages(width, height, tuple(ticks), end if len(ticks) > 1 else 0, claimed)
+def _turned(picture: Picture, turn: Turn) -> Picture:
+    """Rotate and mirror a picture by whichever of the eight orientations is nearest to `turn`."""
+    a, b, c, d = turn
+    if a * d == b * c:  # singular, such as all zeros
+        return picture
+    across, down = a, d
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        picture = picture.transpose(1, 0, 2)
+        across, down = c, b
+    return np.ascontiguousarray(picture[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1])
 
 
-def reads_avif() -> bool:
-    """Whether this Pillow reads AVIF; its wheels do from version 11.3 on."""
-    return bool(features.check("avif"))
-
-
-def count_pixels(path: Path) -> int:
-    """The number of pixels of an image by its header; 0 if Pillow cannot tell."""
-    try:
-        with open_image(path) as image:
-            return image.width * image.height
-    except Image.DecompressionBombError as error:
-        counted = _BOMB.search(str(error))
-        return int(counted[1]) if counted else 10**9
-    except Exception:
-        return 0
-
-
-class PillowSource:
-    """A `sources.Source` of images."""
-
-    def __init__(self, path: Path, ticks: tuple[int, ...]) -> None:
-        self._path, self._page_ticks = path, ticks
-        self._image: Image.Image | None = None
-        self.damaged = self.interlaced = False
-
-    def ticks(self, start: int | None = None) -> Iterator[int | None]:
-        with open_image(_with_alpha(self._path)) as image:
-            self._image = image
-            for number, tick in enumerate(self._page_ticks):
-                try:
-                    image.seek(number)
-                    image.load()
-                except Exception:
-                    return
-                if start is None or tick >= start:
-                    yield tick
-
-    def picture(self) -> Picture:
-        image = self._image
-        if image is None:
-            raise RuntimeError("iterate over ticks first")
-        clear = image.has_transparency_data
-        pixels = np.array(image.convert("RGBA" if clear else "RGB"))
-        return turned(on_background(pixels) if clear else pixels, exif_turn(image))
+@contextmanager
+def _open_image(path: Path | BytesIO) -> Iterator[Image.Image]:
+    """Open an image in Pillow without its warnings; size and damage are checked elsewhere."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path) as image:
+            yield image
 
 
 def _with_alpha(path: Path) -> Path | BytesIO:
@@ -254,3 +166,79 @@ def _with_alpha(path: Path) -> Path | BytesIO:
     content = bytearray(path.read_bytes())
     content[_WEBP_FLAGS] |= _WEBP_ALPHA
     return BytesIO(content)
+
+
+def reads_avif() -> bool:
+    """Whether this Pillow reads AVIF; its wheels do from version 11.3 on."""
+    return bool(features.check("avif"))
+
+
+def count_pixels(path: Path) -> int:
+    """The number of pixels of an image by its header; 0 if Pillow cannot tell."""
+    try:
+        with _open_image(path) as image:
+            return image.width * image.height
+    except Image.DecompressionBombError as error:
+        counted = _BOMB.search(str(error))
+        return int(counted[1]) if counted else 10**9
+    except Exception:
+        return 0
+
+
+@dataclass(frozen=True)
+class Pages:
+    """The frames of an image file."""
+
+    width: int  # in pixels, before rotation
+    height: int
+    ticks: tuple[int, ...]  # start of each frame
+    end: int  # of the last frame; 0 for a still picture
+    claimed: int  # number of frames by the file's header
+
+
+def read_pages(path: Path) -> Pages | None:
+    """The frames of an image, up to the first damaged one; None if Pillow cannot read it."""
+    ticks: list[int] = []
+    end = 0
+    try:
+        with _open_image(_with_alpha(path)) as image:
+            width, height = image.size
+            claimed = getattr(image, "n_frames", 1)
+            for number in range(claimed):
+                image.seek(number)
+                image.load()
+                ticks.append(end)
+                duration = round(image.info.get("duration") or 0)
+                end += duration if duration > _MIN_DURATION else _DEFAULT_DURATION
+    except Exception:  # Pillow raises errors of any kind for damaged images
+        if not ticks:
+            return None
+    return Pages(width, height, tuple(ticks), end if len(ticks) > 1 else 0, claimed)
+
+
+class PillowSource:
+    """A `decoder.Source` of images."""
+
+    def __init__(self, path: Path, ticks: tuple[int, ...]) -> None:
+        self._path, self._page_ticks = path, ticks
+        self._image: Image.Image | None = None
+        self.damaged = self.interlaced = False
+
+    def ticks(self, start: int | None = None) -> Iterator[int | None]:
+        with _open_image(_with_alpha(self._path)) as image:
+            self._image = image
+            for number, tick in enumerate(self._page_ticks):
+                try:
+                    image.seek(number)
+                    image.load()
+                except Exception:
+                    return
+                if start is None or tick >= start:
+                    yield tick
+
+    def picture(self) -> Picture:
+        image = self._image
+        assert image is not None, "iterate over ticks first"
+        clear = image.has_transparency_data
+        pixels = np.array(image.convert("RGBA" if clear else "RGB"))
+        return _turned(_on_background(pixels) if clear else pixels, _exif_turn(image))

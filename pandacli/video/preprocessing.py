@@ -43,11 +43,7 @@ def content_box(
 
 
 def preprocess(
-    frames: NDArray[np.uint8],
-    *,
-    image_size: int = 448,
-    patch_size: int = 14,
-    num_frames: int = 8,
+    frames: NDArray[np.uint8], *, image_size: int = 448, patch_size: int = 14, num_frames: int = 8
 ) -> "torch.Tensor":
     """The model's input for one video.
 
@@ -70,17 +66,17 @@ def preprocess(
         raise ValueError(
             f"frames must be uint8 (T, H, W, 3), not {frames.dtype} {tuple(frames.shape)}"
         )
-    if not 1 <= len(frames) <= num_frames:
-        raise ValueError(f"between 1 and {num_frames} frames can be taken, not {len(frames)}")
+    count, height, width, _ = frames.shape
+    if not 1 <= count <= num_frames:
+        raise ValueError(f"between 1 and {num_frames} frames can be taken, not {count}")
     canvases = fit_to_canvas(frames, image_size=image_size, patch_size=patch_size)
     top, bottom, left, right = content_box(
-        frames.shape[2], frames.shape[1], image_size=image_size, patch_size=patch_size
+        width, height, image_size=image_size, patch_size=patch_size
     )
     mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
     video = torch.zeros(num_frames, 4, image_size, image_size)  # (T, C, S, S)
-    rgb = torch.from_numpy(canvases).permute(0, 3, 1, 2)
-    video[: len(frames), :3] = (rgb.float() / 255 - mean) / std
-    video[: len(frames), 3, top:bottom, left:right] = 1
+    video[:count, :3] = (torch.from_numpy(canvases).permute(0, 3, 1, 2).float() / 255 - mean) / std
+    video[:count, 3, top:bottom, left:right] = 1
     return video
 
 
@@ -88,29 +84,23 @@ def fit_to_canvas(
     frames: NDArray[np.uint8], *, image_size: int = 448, patch_size: int = 14
 ) -> NDArray[np.uint8]:
     """Letterbox uint8 frames `(T, H, W, 3)` to `(T, S, S, 3)`, with bars of the mean colour."""
-    height, width = frames.shape[1:3]
+    count, height, width, _ = frames.shape
     top, bottom, left, right = content_box(
         width, height, image_size=image_size, patch_size=patch_size
     )
-    canvases = np.empty((len(frames), image_size, image_size, 3), np.uint8)
+    canvases = np.empty((count, image_size, image_size, 3), np.uint8)
     canvases[:] = _BAR_COLOUR
-    canvases[:, top:bottom, left:right] = fit_to_box(
-        frames, image_size=image_size, patch_size=patch_size
-    )
+    for canvas, frame in zip(canvases, frames, strict=True):
+        canvas[top:bottom, left:right] = _resize(frame, right - left, bottom - top)
     return canvases
 
 
 def fit_to_box(
     frames: NDArray[np.uint8], *, image_size: int = 448, patch_size: int = 14
 ) -> NDArray[np.uint8]:
-    """Resize uint8 frames `(T, H, W, 3)` to the size of `content_box`, `(T, h, w, 3)`.
-
-    Raises:
-        ValueError: The canvas is not a whole number of cells.
-    """
-    height, width = frames.shape[1:3]
+    """Resize uint8 frames `(T, H, W, 3)` to the size of `content_box`, `(T, h, w, 3)`."""
     top, bottom, left, right = content_box(
-        width, height, image_size=image_size, patch_size=patch_size
+        frames.shape[2], frames.shape[1], image_size=image_size, patch_size=patch_size
     )
     return np.stack([_resize(frame, right - left, bottom - top) for frame in frames])
 

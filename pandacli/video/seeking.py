@@ -9,7 +9,7 @@ which is checked on the way:
 * no frame comes unannounced or out of order, and the first one after a seek is a key frame;
 * no frame is missing, unless some are skipped, and the decoder reports no error.
 
-If a check fails, the decoder takes a slower path. So it does for H.264 with open GOPs whose leading
+If a check fails, `decoder` takes a slower path. So it does for H.264 with open GOPs whose leading
 frames refer to each other: skipping them looks like damage.
 """
 
@@ -21,17 +21,22 @@ from typing import Any
 
 import av
 
-from pandacli.video.container import open_container
+from pandacli.video.container import MAX_PIXELS, Stream, open_container
 from pandacli.video.images import DoubtfulPictureError, Picture, picture_of
-from pandacli.video.sources import DamagedError, stop_at_errors
-from pandacli.video.stream import Stream
 
-_CHECKED_ENDS = 16
-"""Frames at the beginning, and at the end, that must be there."""
-_SEEK_MARGINS = (0.0, 2.0, 10.0)
-"""Seconds before a key frame to seek to; a container's index may lead too far."""
-_MIN_SKIPPED = 8
-"""Frames a seek must skip to be worth flushing the decoder."""
+_CHECKED_ENDS = 16  # frames at the beginning, and at the end, that must be there
+_SEEK_MARGINS = (0.0, 2.0, 10.0)  # seconds before a key frame: an index may lead too far
+_MIN_SKIPPED = 8  # frames a seek must skip to be worth flushing the decoder
+_SILENT_CODECS = {"ffv1", "mpeg4", "rv30", "rv40", "theora", "vp3", "vp8"}
+"""Codecs whose decoders may conceal damage unreported, from another thread's unfinished frame."""
+
+
+class DamagedError(Exception):
+    """A decoder has reported an error; `at_end`: the file may only be cut in its last frame."""
+
+    def __init__(self, *, at_end: bool) -> None:
+        super().__init__("an error in the stream")
+        self.at_end = at_end
 
 
 class _IndexMismatchError(Exception):
@@ -39,26 +44,25 @@ class _IndexMismatchError(Exception):
 
 
 class _DecoderError(Exception):
-    """The decoder has reported an error between frame `key` and the last of `numbers`.
+    """The decoder has reported an error in the packet at `tick` (None: at the end of the file)."""
 
-    Attributes:
-        tick: The tick of the packet at fault; None at the end of the file.
-    """
-
-    def __init__(self, key: int, numbers: Sequence[int], tick: int | None) -> None:
+    def __init__(self, tick: int | None, key: int, numbers: Sequence[int]) -> None:
         super().__init__(f"an error after frame {key}")
-        self.key, self.numbers, self.tick = key, numbers, tick
+        self.tick, self.key, self.numbers = tick, key, numbers
+
+
+def stop_at_errors(stream: Any, *, threads: int = 0) -> None:
+    """Set up a PyAV stream for multithreaded decoding that reports errors and conceals none."""
+    codec = stream.codec_context
+    codec.options = {"err_detect": "crccheck+explode", "max_pixels": str(MAX_PIXELS)}
+    stream.thread_type = "SLICE" if codec.codec.canonical_name in _SILENT_CODECS else "AUTO"
+    codec.thread_count = threads
 
 
 def seek_frames(
     stream: Stream, wanted: Collection[int], *, to_end: bool
 ) -> dict[int, Picture] | None:
-    """Decode frames by keyframe seeking.
-
-    Args:
-        stream: The stream.
-        wanted: Frame numbers.
-        to_end: Whether to check the last frames of the stream as well.
+    """Decode frames by keyframe seeking; with `to_end`, the last of the stream are checked too.
 
     Returns:
         The pictures by frame number; None if the timestamp index cannot be trusted.
@@ -66,9 +70,11 @@ def seek_frames(
     Raises:
         DamagedError: The stream itself is damaged on the way.
     """
-    if not _is_trustworthy(stream, wanted):
-        return None
     count = len(stream.ticks)
+    starts_with_key = count > 0 and stream.key_ticks[:1] == stream.ticks[:1]
+    whole = stream.whole and starts_with_key and not stream.interlaced
+    if not whole or max(wanted, default=0) >= count:
+        return None
     needed = {*wanted, *range(min(_CHECKED_ENDS, count))}
     if to_end:
         needed.update(range(max(0, count - _CHECKED_ENDS), count))
@@ -82,16 +88,6 @@ def seek_frames(
         return None
     except (_IndexMismatchError, DoubtfulPictureError, av.error.FFmpegError, OSError):
         return None
-
-
-def _is_trustworthy(stream: Stream, wanted: Collection[int]) -> bool:
-    return (
-        stream.whole
-        and not stream.interlaced
-        and bool(stream.ticks)
-        and stream.key_ticks[:1] == stream.ticks[:1]
-        and max(wanted, default=0) < len(stream.ticks)
-    )
 
 
 def _is_damage(stream: Stream, key: int, numbers: Sequence[int]) -> bool:
@@ -134,12 +130,12 @@ class _KeyframeSeeker:
 
     def pictures(self, wanted: Collection[int]) -> dict[int, Picture]:
         """Decode the needed frames and convert the wanted ones."""
-        found: dict[int, Picture] = {}
-        for key, numbers in self._runs():
-            for number, frame in self._decoded(key, numbers):
-                if number in wanted:
-                    found[number] = picture_of(frame, self._stream.path, self._stream.pixel_aspect)
-        return found
+        return {
+            number: picture_of(frame, self._stream.path, self._stream.pixel_aspect)
+            for key, numbers in self._runs()
+            for number, frame in self._decoded(key, numbers)
+            if number in wanted
+        }
 
     def _runs(self) -> Iterator[tuple[int, list[int]]]:
         """Groups of needed frames to decode in one go, each with the key frame before it."""
@@ -163,7 +159,7 @@ class _KeyframeSeeker:
             if before < key and not (number == key and (frame.key_frame or key == 0)):
                 raise _IndexMismatchError(f"frame {number} came first, not key frame {key}")
             if frame.is_corrupt:
-                raise _DecoderError(key, numbers, frame.pts)
+                raise _DecoderError(frame.pts, key, numbers)
             if number <= before or number > due:
                 raise _IndexMismatchError(f"frame {number} came after frame {before}")
             before = number
@@ -198,7 +194,7 @@ class _KeyframeSeeker:
             except av.error.EOFError:
                 raise
             except (av.error.FFmpegError, OSError):
-                raise _DecoderError(key, numbers, packet.pts) from None
+                raise _DecoderError(packet.pts, key, numbers) from None
             tick = packet.pts
             remaining.discard(tick)
             if not remaining:
@@ -208,7 +204,7 @@ class _KeyframeSeeker:
         except av.error.EOFError:
             pass  # already flushed at the end of the file
         except (av.error.FFmpegError, OSError):
-            raise _DecoderError(key, numbers, tick) from None
+            raise _DecoderError(tick, key, numbers) from None
 
     def _packets_from(self, key: int) -> Iterator[Any]:
         """The packets from that of frame `key` on, without those of frames shown before it."""

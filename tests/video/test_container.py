@@ -9,8 +9,7 @@ from PIL import Image
 
 from pandacli.errors import ClipError
 from pandacli.video import container, probe, read_frames
-from pandacli.video.container import MAX_PIXELS
-from pandacli.video.stream import read_stream
+from pandacli.video.container import MAX_PIXELS, read_stream
 from tests.video.clips import numbered_picture, numbers_in, write_clip
 
 PLAYLISTS = {

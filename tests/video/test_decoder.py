@@ -9,7 +9,7 @@ from PIL import Image
 
 from pandacli.errors import ClipError
 from pandacli.video import decoder, read_frames
-from pandacli.video.sources import PyAVSource
+from pandacli.video.decoder import PyAVSource
 from tests.video.clips import (
     HEIGHT,
     WIDTH,

@@ -11,9 +11,9 @@ from PIL import Image
 from pandacli.errors import ClipError
 from pandacli.video import container, probe, read_frames
 from pandacli.video.clip import Clip
+from pandacli.video.container import read_stream
 from pandacli.video.images import picture_of
 from pandacli.video.sampling import sample_frames
-from pandacli.video.stream import read_stream
 from tests.video.clips import HEIGHT, WIDTH, needs_avif, number_in, numbered_picture, write_clip
 
 NUMBER = 0b110_0100_0001  # distinct in all eight orientations

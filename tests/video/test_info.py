@@ -6,9 +6,9 @@ from PIL import Image
 
 from pandacli.video import Clip, probe, sample_frames
 from pandacli.video import sampling as frames
+from pandacli.video.container import read_stream
 from pandacli.video.decoder import decode
-from pandacli.video.sampling import is_joined, timestamps, video_info
-from pandacli.video.stream import read_stream
+from pandacli.video.sampling import clock_jumps, timestamps, video_info
 from tests.video.clips import HEIGHT, WIDTH, copy_from, needs_avif, numbered_picture, write_clip
 
 UNEVEN = [number * 40 + number * number for number in range(30)]
@@ -162,12 +162,12 @@ def test_stray_timestamp_is_no_joined_recording(tmp_path, wrong):
     stream = read_stream(tmp_path / "clip.ts")
     seconds = [100 + number / 25 for number in range(20)]
     one_wrong = ticks_of([*seconds[:9], wrong, *seconds[10:]])
-    assert not is_joined(stream, one_wrong)
+    assert not clock_jumps(stream, one_wrong)
     in_order = replace(stream, ticks=tuple(sorted(one_wrong)))
     assert timestamps(in_order, one_wrong)[-1] == pytest.approx(19 / 25)
-    assert is_joined(stream, ticks_of([*seconds, *(second - 90 for second in seconds)]))
+    assert clock_jumps(stream, ticks_of([*seconds, *(second - 90 for second in seconds)]))
     far = [*seconds, *(second + 95_443 for second in seconds)]
-    assert is_joined(stream, ticks_of(far))
+    assert clock_jumps(stream, ticks_of(far))
 
 
 def test_damage_in_joined_recordings_is_reported(tmp_path, monkeypatch):

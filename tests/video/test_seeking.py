@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from pandacli.video import decoder, seeking
+from pandacli.video.container import read_stream
 from pandacli.video.decoder import decode
-from pandacli.video.seeking import seek_frames
-from pandacli.video.sources import DamagedError
-from pandacli.video.stream import read_stream
+from pandacli.video.seeking import DamagedError, seek_frames
 from tests.video.clips import copy_from, cut_short, damage, numbers_in, write_clip
 
 B_FRAMES = {"g": "30", "bf": "3"}

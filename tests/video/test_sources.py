@@ -5,9 +5,10 @@ import pytest
 from av.codec.context import ThreadType
 from PIL import Image
 
+from pandacli.video.container import read_stream
+from pandacli.video.decoder import PyAVSource, sources_for
 from pandacli.video.images import PillowSource
-from pandacli.video.sources import DamagedError, PyAVSource, sources_for, stop_at_errors
-from pandacli.video.stream import read_stream
+from pandacli.video.seeking import DamagedError, stop_at_errors
 from tests.video.clips import damage, numbered_picture, write_clip
 
 

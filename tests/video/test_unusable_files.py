@@ -8,8 +8,8 @@ import av
 import pytest
 
 from pandacli.errors import ClipError
-from pandacli.video import stream as stream_module
-from pandacli.video.stream import read_stream
+from pandacli.video import container as container_module
+from pandacli.video.container import read_stream
 from tests.video.clips import cut_short, numbered_picture, write_clip, write_sound
 
 
@@ -127,7 +127,7 @@ def test_tiled_heic_is_refused(tmp_path):
             disposition=av.stream.Disposition.dependent,
         )
         with pytest.raises(ClipError, match="picture in tiles"):
-            stream_module._describe(path, container, tile)
+            container_module._describe(path, container, tile)
 
 
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.mov"])
