@@ -26,6 +26,7 @@ from rich.table import Table
 from pandacli import Panda
 from pandacli.batch.clip_worker import Settings
 from pandacli.batch.job import Batch, Job
+from pandacli.inference.spec import GenerationOptions, RunSpec
 from training.drawing import write_clip
 from training.questions import QUESTION_KINDS, random_dialogue
 from training.scenes import random_scene
@@ -74,7 +75,8 @@ def measure(panda: Panda, wanted: argparse.Namespace, folder: Path) -> dict[str,
     """Ask both ways, in turns, and count."""
     rows = write_questions(folder, wanted.clips, wanted.questions)
     few = rows if wanted.one_by_one is None else rows[: wanted.one_by_one]
-    settings = Settings(wanted.model, quant=wanted.quant, max_tokens=wanted.tokens)
+    options = GenerationOptions(max_tokens=wanted.tokens)
+    settings = Settings(RunSpec(wanted.model, wanted.quant), options)
     rates: dict[str, list[float]] = {"one by one": [], "batch": []}
     differing = 0
     for _ in range(wanted.repeats):

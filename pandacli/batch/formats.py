@@ -162,12 +162,8 @@ def check_output(questions: "Questions", name: str) -> None:
     """Check that results of these questions can be written in a format.
 
     Raises:
-        UsageError: There is no such format, or the questions are not in pairs.
+        UsageError: The format needs two questions an entry.
     """
-    if name not in OUTPUT_FORMATS:
-        raise UsageError(
-            f"there is no output format {name!r}", f"formats are {', '.join(OUTPUT_FORMATS)}"
-        )
     if FORMATS[name].in_pairs and not questions.in_pairs:
         raise UsageError(f"{questions.name} does not have two questions an entry: Q1 and Q2")
 

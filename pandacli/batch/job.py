@@ -5,22 +5,15 @@ import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, Self, TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from pandacli import checkpoints
+from pandacli.batch import output
 from pandacli.batch.clip_worker import Settings
 from pandacli.batch.formats import FORMATS, check_output, write_results
-from pandacli.batch.output import (
-    JSONL,
-    STREAM,
-    choose_format,
-    choose_paths,
-    refuse_foreign,
-    refuse_same,
-    writable_file,
-)
+from pandacli.batch.output import JSONL, STREAM
 from pandacli.batch.ray import RayMap
 from pandacli.batch.readers.questions import read_questions
 from pandacli.batch.records import Index, VideoFolder
@@ -35,98 +28,92 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """What a batch is to do.
+    """What a batch is to do."""
 
-    Attributes:
-        questions: The file of questions, or "-".
-        settings: How they are answered.
-        output: The file of the output, or "-"; None for a name beside the questions.
-        format: The format of the questions, or "auto".
-        output_format: The format of the output, or "same" as the questions; None to go by the
-            suffix of `output`.
-        right_answers: The file of reference answers to the questions.
-        video_dir: The folder that video names are relative to; None for that of the questions.
-        shard: The number of the shard of clips, from 1, and the number of shards.
-        fail_fast: Stop at the first failure.
-        ray: Answer on a Ray cluster.
-        address: Address of the cluster; None starts Ray on this machine.
-        workers: How many Ray workers, each with a model; None for one a GPU, or one a machine.
-    """
-
-    questions: str
+    questions: str  # a file, or "-"
     settings: Settings
-    output: str | None = None
-    format: str = "auto"
-    output_format: str | None = None
-    right_answers: Path | None = None
-    video_dir: Path | None = None
-    shard: tuple[int, int] = (1, 1)
-    fail_fast: bool = False
-    ray: bool = False
-    address: str | None = None
-    workers: int | None = None
+    output: str | None = None  # a file, or "-"; None for a name beside the questions
+    format: str = "auto"  # of the questions
+    output_format: str | None = None  # or "same" as the questions; None to go by the suffix
+    right_answers: Path | None = None  # the file of reference answers
+    video_dir: Path | None = None  # None for the folder of the questions
+    shard: tuple[int, int] = (1, 1)  # of the clips: its number, from 1, and how many there are
+    fail_fast: bool = False  # stop at the first failure
+    ray: bool = False  # answer on a Ray cluster
+    address: str | None = None  # of the cluster; None starts Ray on this machine
+    workers: int | None = None  # each with a model; None for one a GPU, or one a machine
 
 
 class Batch:
     """A job with its files open and its results file locked; a context manager that closes them.
 
     Args:
-        job: What to do.
         confirm: Asks the user a yes-or-no question.
-
-    Attributes:
-        output: The file of the output, as it was asked for; None for stdout.
-        results_path: The results file; None where the results are not kept to resume from.
-        settings: Those of the job, with "auto" resolved by `plan`; the model must be loaded so.
-        run_plan: How the model is to be run, set by `plan`; None on a cluster.
-        run: The runner that `plan` has made.
 
     Raises:
         UsageError: The output cannot go where it was asked for.
-        ClipError: The file of questions cannot be read, or the output cannot be written.
+        ClipError: The questions cannot be read, or the output cannot be written.
     """
 
-    run: Runner
-    settings: Settings
-    run_plan: "Plan | None"
+    output: Path | None  # as it was asked for; None for stdout
+    results_path: Path | None  # None where results are not kept to resume from
+    settings: Settings  # with "auto" resolved by `plan`; the model must be loaded so
+    run_plan: "Plan | None"  # how the model is to be run, set by `plan`; None on a cluster
+    run: Runner  # made by `plan`
 
     def __init__(self, job: Job, confirm: Callable[[str], bool] = lambda _: False) -> None:
-        self.job = job
-        self._confirm = confirm
+        self.job, self._confirm = job, confirm
         self._piped = job.questions == STREAM
+        if self._piped and sys.stdin is None:
+            raise UsageError("standard input is closed")
+        source = sys.stdin.buffer if self._piped else Path(job.questions)
         with ExitStack() as opened:
-            source = _stdin() if self._piped else Path(job.questions)
-            self._questions = opened.enter_context(
-                read_questions(source, job.format, job.right_answers)
-            )
-            self._format = choose_format(job.output_format, job.output, self._questions.format)
+            # the output is checked before the questions are parsed, which takes long for many
+            open_output = partial(self._open_output, opened)
+            questions = read_questions(source, job.format, job.right_answers, open_output)
+            self._questions = opened.enter_context(questions)
             check_output(self._questions, self._format)
-            self.output, self.results_path = choose_paths(
-                job.output, job.questions, self._format, job.shard
-            )
-            for path in filter(None, (self.output, self.results_path)):
-                self._refuse_inputs(path)
-            # replaced behind a symbolic link, which stays one
-            self._converted = writable_file(self.output) if self.output else None
-            self._refuse_foreign()
-            self._results = self._open_results(opened)
             self._opened = opened.pop_all()
+        self.notices = self._questions.notices
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._opened.__exit__(kind, error, traceback)
+    def __exit__(self, *failure: Any) -> None:
+        self._opened.__exit__(*failure)
 
-    @property
-    def notices(self) -> list[str]:
-        """What in the questions is not used, a sentence each."""
-        return self._questions.notices
+    def _open_output(self, opened: ExitStack, format: str, references: Path | None) -> None:  # noqa: A002
+        job = self.job
+        self._format = output.choose_format(job.output_format, job.output, format)
+        self.output, self.results_path = output.choose_paths(
+            job.output, job.questions, self._format, job.shard
+        )
+        for path in filter(None, (self.output, self.results_path)):
+            if not self._piped:
+                output.refuse_same(path, Path(job.questions), "questions")
+            if references:
+                output.refuse_same(path, references, "right answers")
+        # replaced behind a symbolic link, which stays one
+        self._converted = output.writable_file(self.output) if self.output else None
+        self._refuse_foreign()
+        self._results: ResultsFile | ResultsStream
+        if self.results_path:
+            self._results = opened.enter_context(ResultsFile(self.results_path, self._may_drop))
+        elif self._format == JSONL:
+            self._results = ResultsStream(sys.stdout.buffer)
+        else:
+            folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
+            self._results = opened.enter_context(ResultsFile(folder / "answers.jsonl"))
+
+    def _refuse_foreign(self) -> None:
+        if self._format != JSONL and self.output and self.results_path:
+            is_output = FORMATS[self._format].is_output
+            output.refuse_foreign(self.output, self.results_path, self._format, is_output)
+
+    def _may_drop(self, line: int) -> bool:
+        return self._confirm(
+            f"line {line} of {self.results_path} is torn; drop it, and ask its question again?"
+        )
 
     def plan(self, say: Callable[[str], None] = lambda _: None) -> Runner:
         """Index the records that this model, run in this way, has not answered yet.
@@ -136,16 +123,13 @@ class Batch:
         worker resolves it, and all must agree. Answers of old versions, whose digests do not say
         what ran, are asked again.
 
-        Args:
-            say: Called with a few words on what is waited for.
-
         Raises:
             ModelError: The model is not on this machine, or damaged.
             DeviceError: The device does not exist, or is too small.
             ClipError: The file of questions cannot be read.
         """
         job = self.job
-        model = checkpoints.resolve(job.settings.model)
+        model = checkpoints.resolve(job.settings.spec.model)
         say(f"identifying {model.name}")
         weights = checkpoints.model_digest(model)
         self.settings, self.run_plan = _resolve_auto(job, model)
@@ -154,14 +138,14 @@ class Batch:
         fields = self.settings.digest_fields() | {"weights": weights, "dtype": dtype}
         index = Index(self._questions.records, fields, self._results.done, job.shard)
         self._digests = index.digests
-        home = Path() if self._piped else Path(job.questions).parent
-        videos = VideoFolder(job.video_dir or home)
+        videos = VideoFolder(
+            job.video_dir or (Path() if self._piped else Path(job.questions).parent)
+        )
         image_size = checkpoints.read_image_size(model.folder)
         clips: ClipMap = LocalMap(self.settings, videos, image_size)
         if job.ray:
-            clips = RayMap(
-                self.settings, model, weights, videos, image_size, job.address, job.workers
-            )
+            cluster = job.address, job.workers
+            clips = RayMap(self.settings, model, weights, videos, image_size, *cluster)
         self.run = Runner(index, clips, self._results, fail_fast=job.fail_fast)
         return self.run
 
@@ -182,34 +166,32 @@ class Batch:
         self._results.sync()
         if self._format == JSONL:
             return []
-        if self._converted is None:
-            return self._show(show)
         self._refuse_foreign()
-        partial_file = self._converted.with_name(f"{self._converted.name}.partial")
         try:
-            with partial_file.open("w", encoding="utf-8", newline="") as file:
-                notices = self._convert(file)
-            replace_durably(partial_file, self._converted)
+            return self._write(self._converted) if self._converted else self._show(show)
+        except BrokenPipeError:
+            raise
         except OSError as error:
-            raise ClipError(
-                f"cannot write {self.output}: {error.strerror}",
-                f"the answers are safe in {self.results_path}",
-            ) from error
+            safe = f"the answers are safe in {self.results_path}" if self.output else None
+            message = f"cannot write {self.output or 'the answers'}: {error.strerror}"
+            raise ClipError(message, safe) from error
+
+    def _write(self, file: Path) -> list[str]:
+        partial_file = file.with_name(f"{file.name}.partial")
+        try:
+            with partial_file.open("w", encoding="utf-8", newline="") as written:
+                notices = self._convert(written)
+            replace_durably(partial_file, file)
         finally:
             partial_file.unlink(missing_ok=True)
         return notices
 
     def _show(self, show: Callable[[str], object]) -> list[str]:
-        try:
-            with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as file:
-                notices = self._convert(file)
-                file.seek(0)
-                for line in file:
-                    show(line)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise ClipError(f"cannot write the answers: {error.strerror}") from error
+        with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as file:
+            notices = self._convert(file)
+            file.seek(0)
+            for line in file:
+                show(line)
         return notices
 
     def _convert(self, file: TextIO) -> list[str]:
@@ -220,55 +202,22 @@ class Batch:
             delimiter="\t" if tabs else None,
         )
 
-    def _refuse_foreign(self) -> None:
-        if self._format != JSONL and self.output and self.results_path:
-            is_output = FORMATS[self._format].is_output
-            refuse_foreign(self.output, self.results_path, self._format, is_output)
-
-    def _refuse_inputs(self, path: Path) -> None:
-        if not self._piped:
-            refuse_same(path, Path(self.job.questions), "questions")
-        if self._questions.references:
-            refuse_same(path, self._questions.references, "right answers")
-
-    def _may_drop(self, line: int) -> bool:
-        return self._confirm(
-            f"line {line} of {self.results_path} is torn; drop it, and ask its question again?"
-        )
-
-    def _open_results(self, opened: ExitStack) -> ResultsFile | ResultsStream:
-        if self.results_path:
-            return opened.enter_context(ResultsFile(self.results_path, self._may_drop))
-        if self._format == JSONL:
-            return ResultsStream(sys.stdout.buffer)
-        folder = opened.enter_context(tempfile.TemporaryDirectory())
-        return opened.enter_context(ResultsFile(Path(folder) / "answers.jsonl"))
-
 
 def _resolve_auto(job: Job, model: checkpoints.ResolvedModel) -> "tuple[Settings, Plan | None]":
-    """Return the settings with "auto" resolved for this machine, and the plan they come from.
+    """The settings with "auto" resolved for this machine, and the plan they come from.
 
     Those of a cluster stay as they are: they depend on its machines.
     """
-    settings = job.settings
+    spec = job.settings.spec
     if job.address is not None:
-        return settings, None
+        return job.settings, None
     import torch  # takes seconds
 
     from pandacli.inference.planning.planner import resolve_run
-    from pandacli.inference.spec import RunSpec
 
     # a Ray worker has one GPU
-    one_gpu = job.ray and settings.device in ("auto", "cuda") and torch.cuda.is_available()
-    device = "cuda:0" if one_gpu else settings.device
-    plan = resolve_run(RunSpec(settings.model, settings.quant, settings.engine, device), model)
-    settings = replace(settings, quant=plan.quant, engine=plan.backend)
-    if not job.ray:
-        settings = replace(settings, device=plan.device)
-    return settings, plan
-
-
-def _stdin() -> BinaryIO:
-    if sys.stdin is None:
-        raise UsageError("standard input is closed")
-    return sys.stdin.buffer
+    one_gpu = job.ray and spec.device in ("auto", "cuda") and torch.cuda.is_available()
+    plan = resolve_run(replace(spec, device="cuda:0") if one_gpu else spec, model)
+    device = spec.device if job.ray else plan.device
+    spec = replace(spec, quant=plan.quant, backend=plan.backend, device=device)
+    return replace(job.settings, spec=spec), plan

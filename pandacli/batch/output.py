@@ -26,11 +26,14 @@ def choose_format(asked_for: str | None, output: str | None, questions: str) -> 
         questions: The format of the questions.
 
     Raises:
-        UsageError: The suffix is .json, and JSON lines would be written.
+        UsageError: There is no such format, or JSON lines would be written to a .json file.
     """
     if asked_for == "same":
         return questions
     if asked_for is not None:
+        if asked_for not in FORMATS:
+            formats = f"formats are {', '.join(FORMATS)}"
+            raise UsageError(f"there is no output format {asked_for!r}", formats)
         return asked_for
     suffix = Path(output or "").suffix.lower()
     if suffix in (".csv", ".tsv"):

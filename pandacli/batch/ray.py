@@ -186,12 +186,10 @@ def _load(settings: Settings, model: str, weights: str | None, threads: int) -> 
 
     from pandacli import Panda
 
-    if weights not in (None, checkpoints.model_digest(checkpoints.resolve(settings.model))):
+    if weights not in (None, checkpoints.model_digest(checkpoints.resolve(settings.spec.model))):
         raise ModelError(f"{model} on a worker has other weights than here")
     torch.set_num_threads(threads)
-    panda = Panda.load(
-        settings.model, device=settings.device, quant=settings.quant, engine=settings.engine
-    )
+    panda = Panda.from_spec(settings.spec)
     panda.name = model
     return panda
 
@@ -213,8 +211,8 @@ class RayMap:
         address: str | None,
         workers: int | None,
     ) -> None:
-        where = str(model.folder.absolute()) if model.kind == "folder" else settings.model
-        self._settings = replace(settings, model=where)
+        where = model.folder.absolute() if model.kind == "folder" else settings.spec.model
+        self._settings = replace(settings, spec=replace(settings.spec, model=where))
         self._shared = model.name, weights, videos.folder.absolute(), image_size
         self._address, self._count = address, workers
         self._queues: dict[Any, deque[Chunk]] = {}  # of each actor, the oldest chunk first
@@ -234,17 +232,18 @@ class RayMap:
         del load  # the workers load the model
         say(f"joining Ray at {self._address}" if self._address else "starting Ray")
         with connect(self._address) as ray:
-            placement = place(ray.nodes(), self._settings.device, self._count)
+            placement = place(ray.nodes(), self._settings.spec.device, self._count)
             rest = chunks(run.index)
             first = list(islice(rest, placement.workers))  # no more workers than chunks
             actor = ray.remote(RayWorker).options(
                 num_cpus=placement.cpus, num_gpus=placement.gpus, max_concurrency=_QUEUED + 1
             )
-            settings = replace(self._settings, device=placement.device)
+            spec = replace(self._settings.spec, device=placement.device)
+            settings = replace(self._settings, spec=spec)
             self._new_worker = partial(actor.remote, settings, *self._shared, placement.threads)
             for _ in first:
                 self._start_worker()
-            say(f"loading {self._settings.model} on {len(first)} workers")
+            say(f"loading {self._shared[0]} on {len(first)} workers")
             parts_done: Counter[int] = Counter()
             try:
                 for chunk, (lines, seconds) in self._map(ray, chain(first, rest), run.stopped):

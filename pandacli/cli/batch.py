@@ -19,7 +19,6 @@ from pandacli.terminal.report import json_text
 
 if TYPE_CHECKING:
     from pandacli import Panda
-    from pandacli.batch.clip_worker import Settings
     from pandacli.batch.job import Batch
     from pandacli.terminal.batch_display import BatchDisplay
 
@@ -84,24 +83,19 @@ def batch(
         go_offline()
     from pandacli.batch.clip_worker import Settings
     from pandacli.batch.job import Batch, Job
-    from pandacli.inference.spec import RAY
+    from pandacli.inference.spec import RAY, GenerationOptions, RunSpec
 
     ray = engine == RAY
     for name, value in (("address", address), ("workers", workers)):
         if value is not None and not ray:
             raise UsageError(f"--{name} is for a cluster", "give --engine ray as well")
     settings = Settings(
-        model=model,
-        quant=quant,
-        engine="auto" if ray else engine,
-        device=device,
+        RunSpec(model, quant, "auto" if ray else engine, device),
+        GenerationOptions(max_tokens, temperature, seed),
         frames=frames,
         start=start,
         end=end,
         system=system,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        seed=seed,
         batch_size=batch_size,
     )
     job = Job(
@@ -127,7 +121,7 @@ def batch(
         Batch(job, confirm) as opened,
         nullcontext() if questions == "-" else echo_off(),
     ):
-        offer_download(_loading(settings), screen)
+        offer_download(Loading(settings.spec), screen)
         with screen.status("preparing") as say:
             run = opened.plan(say)
         stop_notice()
@@ -148,7 +142,7 @@ def batch(
 
         def load() -> "Panda":
             # a Ray job plans for one GPU of each worker
-            loading = Loading(_loading(opened.settings).spec, None if ray else opened.run_plan)
+            loading = Loading(opened.settings.spec, None if ray else opened.run_plan)
             return load_model(loading, screen, display.set_step, asked_quant=quant)
 
         with echo_off(), _finish_answers_on_interrupt(opened, display), display:
@@ -159,12 +153,6 @@ def batch(
         for sentence in opened.finish(screen.write):
             screen.notice(sentence)
         _close(opened, display)
-
-
-def _loading(settings: "Settings") -> Loading:
-    from pandacli.inference.spec import RunSpec
-
-    return Loading(RunSpec(settings.model, settings.quant, settings.engine, settings.device))
 
 
 def _say_nothing_is_left(opened: "Batch", source: str, screen: Screen) -> None:

@@ -18,6 +18,7 @@ from pandacli.batch.job import Batch, Job
 from pandacli.batch.prefetch import read_fitted
 from pandacli.batch.results import Counters, Outcome
 from pandacli.errors import PandaError
+from pandacli.inference.spec import GenerationOptions, RunSpec
 from pandacli.video import Clip, Frames
 
 SIZES = {"wide.avi": (64, 48), "tall.avi": (48, 70), "odd.avi": (131, 77)}
@@ -128,7 +129,7 @@ def batch(
         with questions.open("wb") as file:
             file.writelines(map(as_line, records))
         of_job = {name: changes.pop(name) for name in list(changes) if name in _OF_JOB}
-        settings = Settings(**{"model": str(checkpoint), "max_tokens": 6} | changes)
+        settings = settings_of(checkpoint, **changes)
         loads = 0
 
         def load() -> Panda:
@@ -147,6 +148,21 @@ def batch(
 
 
 _OF_JOB = {*Job.__dataclass_fields__}
+
+
+def settings_of(model: Path | str = "random", **changes: Any) -> Settings:
+    """Settings with short answers; fields of the spec and of the options are given by name."""
+
+    def take(kind: Any) -> dict[str, Any]:
+        return {name: changes.pop(name) for name in kind.__dataclass_fields__ if name in changes}
+
+    spec, options = RunSpec(model, **take(RunSpec)), take(GenerationOptions)
+    return Settings(spec, GenerationOptions(**{"max_tokens": 6} | options), **changes)
+
+
+def ask(name: Any, video: str = "wide.avi", question: str = "Why?", **more: Any) -> dict[str, Any]:
+    """A record."""
+    return {"id": name, "video": video, "question": question, **more}
 
 
 def as_line(record: Any) -> bytes:

@@ -23,6 +23,7 @@ import torch
 from pandacli import Panda
 from pandacli.batch.clip_worker import Settings
 from pandacli.batch.job import Batch, Job
+from pandacli.inference.spec import GenerationOptions, RunSpec
 
 
 def go_on(panda: Panda, job: Job) -> None:
@@ -61,7 +62,7 @@ def main(clips: str, checkpoint: str, questions: str, answers: str, kills: str) 
     chance = random.Random(5)
     panda = Panda.load(checkpoint, device="cpu")
     path, rounds = Path(answers), 0
-    settings = Settings(checkpoint, max_tokens=12, batch_size=4)
+    settings = Settings(RunSpec(checkpoint), GenerationOptions(max_tokens=12), batch_size=4)
     job = Job(questions, settings, output=answers, video_dir=Path(clips))
     killed_at: list[int] = []
     started: list[psutil.Process] = []

@@ -9,12 +9,13 @@ import pytest
 
 from pandacli import Panda
 from pandacli.batch import clip_worker
-from pandacli.batch.clip_worker import ClipWorker, Settings
+from pandacli.batch.clip_worker import ClipWorker
 from pandacli.batch.records import Question, Record
 from pandacli.errors import DeviceError
 from pandacli.inference import Request
 from pandacli.inference.session import VideoSession
 from pandacli.video import Clip, Frames, sample_frames
+from tests.batch.conftest import settings_of
 
 QUESTIONS = [
     "What happens?",
@@ -44,7 +45,7 @@ def lines(panda: Panda, frames: Frames) -> Callable[..., dict[int, dict[str, Any
     """The line of each record, by the number of its line."""
 
     def answered(group: Any, **settings: Any) -> dict[int, dict[str, Any]]:
-        how = Settings(**{"model": "random", "max_tokens": 6} | settings)
+        how = settings_of(**settings)
         asked = ClipWorker(panda, how, group)
         done = [(question.digest, line) for question, line in asked.results(frames)]
         assert len(dict(done)) == len(done)
@@ -129,7 +130,7 @@ def test_repeats_are_held_in_bounded_number(panda, frames, asks, monkeypatch) ->
                 yield question
 
     done = []
-    asked = ClipWorker(panda, Settings("random", max_tokens=6), Group())
+    asked = ClipWorker(panda, settings_of(), Group())
     for question, _ in asked.results(frames):
         done.append(question.digest)
         assert drawn - len(done) < 7
@@ -177,7 +178,7 @@ def test_too_little_memory_for_a_clip_is_said_of_its_questions(lines, monkeypatc
 
 def test_stop_finishes_questions_in_flight_only(panda, frames, asks) -> None:
     stopped = Event()
-    settings = Settings("random", max_tokens=6, batch_size=2)
+    settings = settings_of(batch_size=2)
     asked = ClipWorker(panda, settings, records(*QUESTIONS[:4]), stopped)
     done = []
     for question, _ in asked.results(frames):
@@ -191,6 +192,6 @@ def test_stop_finishes_questions_in_flight_only(panda, frames, asks) -> None:
 def test_nothing_is_asked_where_it_was_stopped_before(panda, frames, asks) -> None:
     stopped = Event()
     stopped.set()
-    asked = ClipWorker(panda, Settings("random"), records("Why?"), stopped)
+    asked = ClipWorker(panda, settings_of(), records("Why?"), stopped)
     assert list(asked.results(frames)) == []
     assert asks == []

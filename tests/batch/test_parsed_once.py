@@ -14,6 +14,7 @@ from pandacli.batch import formats
 from pandacli.batch.clip_worker import Settings
 from pandacli.batch.job import Batch, Job
 from pandacli.batch.readers import entries, tables
+from pandacli.inference.spec import RunSpec
 
 ENTRIES = [
     {"video": "wide.avi", "question": f"Why {number}?", "answer": "so", "id": number}
@@ -100,7 +101,7 @@ def test_each_record_is_parsed_once(
     checkpoint: Path,
 ) -> None:
     write(tmp_path / name)
-    job = Job(str(tmp_path / name), Settings(str(checkpoint)), output_format=output_format)
+    job = Job(str(tmp_path / name), Settings(RunSpec(checkpoint)), output_format=output_format)
     with Batch(job) as batch:
         run = batch.plan()
         assert sum(1 for _ in run.outcomes(pytest.fail)) == len(ENTRIES)  # there is no such video

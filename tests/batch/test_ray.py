@@ -21,6 +21,7 @@ from pandacli.batch.readers.questions import read_questions
 from pandacli.batch.records import Index, Question, Record
 from pandacli.batch.results import Outcome
 from pandacli.errors import DeviceError, PandaError, UsageError
+from pandacli.inference.spec import GenerationOptions, RunSpec
 
 pytestmark = pytest.mark.filterwarnings(r"ignore::Warning:ray\..*")
 
@@ -150,7 +151,7 @@ QUESTIONS: list[Question] = [Question(Record(1, {}, "none.mp4", "What?"), 1)]
 def worker(model: str = "tiny", weights: str | None = None) -> RayWorker:
     import torch
 
-    settings = Settings(model, quant="none", engine="torch", device="cpu")
+    settings = Settings(RunSpec(model, "none", "torch", "cpu"))
     return RayWorker(settings, "tiny", weights, Path("/nowhere"), 448, torch.get_num_threads())
 
 
@@ -202,14 +203,14 @@ def job(folder: Path, clips: int, model: str = "tiny", *, ray: bool = True) -> J
         for clip in range(clips)
     ]
     path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    settings = Settings(model, device="cpu", quant="none", engine="torch", max_tokens=24)
+    settings = Settings(RunSpec(model, "none", "torch", "cpu"), GenerationOptions(max_tokens=24))
     name = "ray.jsonl" if ray else "local.jsonl"
     return Job(str(path), settings, str(folder / name), ray=ray, workers=2)
 
 
 def run(wanted: Job) -> list[Outcome]:
     with Batch(wanted) as batch:
-        return list(batch.plan().outcomes(lambda: Panda.load(wanted.settings.model, device="cpu")))
+        return list(batch.plan().outcomes(lambda: Panda.from_spec(wanted.settings.spec)))
 
 
 def load() -> Panda:

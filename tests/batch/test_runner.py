@@ -9,27 +9,20 @@ from dataclasses import replace
 from io import FileIO
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 import torch
 
 from pandacli import checkpoints
 from pandacli.batch import results_file
-from pandacli.batch.clip_worker import Settings
 from pandacli.batch.job import Batch, Job
 from pandacli.batch.log import encode_line
 from pandacli.batch.records import Record, digest_text, record_hash
-from pandacli.errors import ClipError, UsageError
+from pandacli.errors import ClipError
 from pandacli.inference.planning import planner
-from pandacli.inference.planning import planner as plan
+from pandacli.inference.spec import RunSpec
 from pandacli.video import Clip, sample_frames
-from tests.batch.conftest import Ran, as_line
-
-
-def ask(name: Any, video: str = "wide.avi", question: str = "Why?", **more: Any) -> dict[str, Any]:
-    return {"id": name, "video": video, "question": question, **more}
-
+from tests.batch.conftest import Ran, as_line, ask, settings_of
 
 VIDEOS = ("wide.avi", "tall.avi")
 
@@ -195,148 +188,13 @@ def test_edits_during_a_run_are_ignored(tmp_path, panda, checkpoint, clips) -> N
     records = [ask(1, question="Why 1?"), ask(2, "tall.avi", "Why 2?")]
     questions = tmp_path / "own.jsonl"
     questions.write_text("".join(json.dumps(record) + "\n" for record in records))
-    job = Job(str(questions), Settings(str(checkpoint), max_tokens=2), video_dir=clips)
+    job = Job(str(questions), settings_of(checkpoint), video_dir=clips)
     with Batch(job) as opened:
         outcomes = opened.plan().outcomes(lambda: panda)
         assert next(outcomes).error is None
         questions.write_text("nonsense")
         (second,) = outcomes
     assert (second.line, second.question, second.error) == (2, "Why 2?", None)
-
-
-@pytest.mark.parametrize(
-    ("shape", "name"),
-    [
-        ("generic", "q.answers.json"),
-        ("qa", "q.answers.json"),
-        ("csv", "q.answers.csv"),
-        ("openai", "q.answers.openai.jsonl"),
-    ],
-)
-def test_output_is_written_beside_the_results_file(batch, shape, name) -> None:
-    ran = batch([ask(1), ask(2, "tall.avi")], output_format=shape)
-    assert ran.path.name == "q.answers.jsonl"
-    assert (ran.path.with_name(name)).stat().st_size > 0
-    assert len(ran.lines) == 2
-
-
-def test_a_bad_line_is_in_the_table_of_one_shard(batch) -> None:
-    records = [*(ask(n, video) for n, video in enumerate(VIDEOS)), b"not json"]
-    shards = [batch(records, shard=(part, 2), output_format="csv") for part in (1, 2)]
-    tables = [ran.path.with_suffix(".csv").read_text() for ran in shards]
-    assert sum(table.count("not JSON") for table in tables) == 1
-
-
-def test_symlinked_output_stays_a_symlink(batch, tmp_path) -> None:
-    link, target = tmp_path / "link.csv", tmp_path / "elsewhere" / "table.csv"
-    target.parent.mkdir()
-    link.symlink_to(target)
-    batch([ask(1)], output_format="csv", output=str(link))
-    assert link.is_symlink()
-    assert "wide.avi" in target.read_text()
-
-
-def test_unwritable_output_is_refused_before_the_run(batch, tmp_path) -> None:
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(UsageError, match="is a folder"):
-        batch([ask(1)], output_format="qa", output=str(tmp_path / "folder"))
-    assert not list(tmp_path.glob("*.answers.*"))
-
-
-def test_output_linked_to_its_results_file_is_refused(batch, tmp_path) -> None:
-    (tmp_path / "link.csv").symlink_to(tmp_path / "link.answers.jsonl")
-    with pytest.raises(UsageError, match="is where the answers are kept one by one"):
-        batch([ask(1)], output_format="csv", output=str(tmp_path / "link.csv"))
-
-
-@pytest.mark.parametrize("shape", ["csv", "qa", "generic-lines", "openai", "jsonl"])
-@pytest.mark.parametrize("way", ["path", "symlink", "hard link", "foreign table"])
-def test_foreign_file_is_never_replaced(batch, clips, tmp_path, shape, way) -> None:
-    clip = tmp_path / "mine.avi"
-    clip.write_bytes((clips / "wide.avi").read_bytes())
-    output = clip if way == "path" else tmp_path / "out"
-    if way == "symlink":
-        output.symlink_to(clip)
-    elif way == "hard link":
-        output.hardlink_to(clip)
-    elif way == "foreign table":
-        output.write_text("video,question,notes\na,b,c\n")
-    before = output.read_bytes()
-    with pytest.raises(UsageError, match=r"not an earlier output|not a results file"):
-        batch([ask(1, str(clip))], output_format=shape, output=str(output))
-    assert output.read_bytes() == before
-    assert not list(tmp_path.glob("*.answers.*"))
-
-
-@pytest.mark.parametrize("shape", ["csv", "qa", "qa-lines"])
-def test_an_earlier_output_is_replaced_and_an_empty_file_is_filled(batch, tmp_path, shape) -> None:
-    output = tmp_path / "out"
-    output.touch()
-    for count in (1, 2):
-        batch([ask(n) for n in range(count)], output_format=shape, output=str(output))
-        assert output.read_text().count("wide.avi") >= count
-
-
-def test_file_that_replaced_the_output_during_the_run_is_kept(
-    panda, clips, checkpoint, tmp_path, read_clips
-) -> None:
-    questions, output = tmp_path / "q.jsonl", tmp_path / "out.csv"
-    questions.write_text(json.dumps(ask(1)))
-    settings = Settings(str(checkpoint), max_tokens=3)
-    with Batch(Job(str(questions), settings, str(output), video_dir=clips)) as opened:
-        list(opened.plan().outcomes(lambda: panda))
-        output.write_text("my notes")
-        with pytest.raises(UsageError, match="not an earlier output"):
-            opened.finish(print)
-    assert output.read_text() == "my notes"
-    assert read_clips
-
-
-@pytest.mark.parametrize(
-    ("name", "start"),
-    [("out.csv", "id,"), ("out.TSV", "id\t"), ("out.jsonl", '{"digest"'), ("out", '{"digest"')],
-)
-def test_the_suffix_of_the_output_decides_its_format(batch, tmp_path, name, start) -> None:
-    batch([ask(1)], output=str(tmp_path / name))
-    assert (tmp_path / name).read_text().startswith(start)
-
-
-def test_json_lines_are_not_written_to_a_file_that_is_called_json(batch, tmp_path) -> None:
-    with pytest.raises(UsageError, match="which is not JSON"):
-        batch([ask(1)], output=str(tmp_path / "out.json"))
-    batch([ask(1)], output=str(tmp_path / "out.json"), output_format="qa")
-    assert json.loads((tmp_path / "out.json").read_text())[0]["id"] == "1"
-
-
-@pytest.mark.parametrize("named", [True, False])
-def test_the_right_answers_are_not_written_over(tmp_path, checkpoint, named) -> None:
-    questions, right = tmp_path / "test_q.json", tmp_path / "test_a.json"
-    questions.write_text('[{"video_name": "a", "question": "Why?", "question_id": "1"}]')
-    right.write_text('[{"answer": "so", "question_id": "1"}]')
-    before = right.read_bytes()
-    job = Job(
-        str(questions),
-        Settings(str(checkpoint)),
-        output=str(right),
-        output_format="qa",
-        right_answers=right if named else None,
-    )
-    with pytest.raises(UsageError, match="is the file of the right answers"):
-        Batch(job)
-    assert right.read_bytes() == before
-
-
-def test_the_questions_are_not_written_over(batch, tmp_path) -> None:
-    with pytest.raises(UsageError, match="is the file of the questions"):
-        batch([ask(1)], output=str(tmp_path / "q.jsonl"))
-    assert (tmp_path / "q.jsonl").read_bytes().startswith(b'{"id"')
-
-
-def test_a_second_run_on_the_same_answers_is_refused(batch, tmp_path, checkpoint) -> None:
-    batch([ask(1)])
-    job = Job(str(tmp_path / "q.jsonl"), Settings(str(checkpoint)))
-    with Batch(job), pytest.raises(UsageError, match="is being written by another run"):
-        batch([ask(1)])
 
 
 def test_full_disk_ends_the_run_and_resumes(batch, monkeypatch) -> None:
@@ -387,7 +245,7 @@ def test_other_precision_answers_again(
     Random(8).shuffle(numbers)
     for number in numbers:
         with monkeypatch.context() as there:
-            there.setattr(plan, "pick_dtype", lambda _, number=number: number)
+            there.setattr(planner, "pick_dtype", lambda _, number=number: number)
             assert batch(RECORDS).counters.earlier == 0
             assert batch(RECORDS).counters.earlier == len(RECORDS)
     assert batch(RECORDS).counters.earlier == len(RECORDS), "the first machine finds its own"
@@ -405,12 +263,12 @@ def test_resolved_auto_is_part_of_the_digest(
         planner, "resolve_run", lambda *a: replace(resolve_run(*a), quant=quant, backend=engine)
     )
     assert batch(RECORDS).counters.earlier == 0
-    assert batch(RECORDS, quant=quant, engine=engine).counters.earlier == len(RECORDS)
+    assert batch(RECORDS, quant=quant, backend=engine).counters.earlier == len(RECORDS)
 
 
 def test_naming_the_resolved_auto_answers_nothing_again(batch: Callable[..., Ran]) -> None:
     batch(RECORDS)
-    named = {"quant": "none", "engine": "torch", "device": "cpu"}
+    named = {"quant": "none", "backend": "torch", "device": "cpu"}
     for count in range(len(named) + 1):
         ran = batch(RECORDS, **dict(list(named.items())[:count]))
         assert (ran.counters.earlier, ran.loads) == (len(RECORDS), 0)
@@ -420,11 +278,11 @@ def test_the_settings_of_a_planned_batch_say_what_runs(
     tmp_path: Path, checkpoint: Path, clips: Path
 ) -> None:
     (tmp_path / "q.jsonl").write_bytes(as_line(RECORDS[0]))
-    job = Job(str(tmp_path / "q.jsonl"), Settings(str(checkpoint), device="cpu"), video_dir=clips)
+    job = Job(str(tmp_path / "q.jsonl"), settings_of(checkpoint, device="cpu"), video_dir=clips)
     with Batch(job) as opened:
         opened.plan()
-        settled = opened.settings
-    assert (settled.quant, settled.engine, settled.device) == ("none", "torch", "cpu")
+        settled = opened.settings.spec
+    assert settled == RunSpec(checkpoint, "none", "torch", "cpu")
 
 
 def test_results_with_old_digests_are_kept_and_answered_again(
@@ -432,7 +290,7 @@ def test_results_with_old_digests_are_kept_and_answered_again(
 ) -> None:
     """As versions wrote them that put the names given, and no engine, into digests."""
     first = batch(RECORDS)
-    settings = Settings(str(checkpoint), max_tokens=6).digest_fields()
+    settings = settings_of(checkpoint).digest_fields()
     del settings["engine"]
     settings["weights"] = checkpoints.model_digest(checkpoints.resolve(str(checkpoint)))
     digest_of = record_hash(settings)

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 import pytest
 
-from pandacli.batch.formats import FORMATS, OUTPUT_FORMATS, check_output, write_results
+from pandacli.batch.formats import FORMATS, OUTPUT_FORMATS, write_results
 from pandacli.batch.readers.questions import Questions, read_questions
 from pandacli.batch.records import BadLine, Record, digest_text, record_hash
 from pandacli.batch.results import BAD_RECORD, answer_line, error_line
@@ -351,10 +351,3 @@ def test_every_input_format_is_written_in_every_output_format(
 
 def test_no_results_are_an_empty_array(tmp_path: Path) -> None:
     assert json.loads(written_as(tmp_path, [], "qa")) == []
-
-
-def test_unknown_output_format_is_a_usage_error(tmp_path: Path) -> None:
-    path = tmp_path / "q.jsonl"
-    path.touch()
-    with read_questions(path) as questions, pytest.raises(UsageError):
-        check_output(questions, "xml")

@@ -5,7 +5,7 @@ Reference answers of a data set are read from a file beside its questions.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Self
@@ -185,6 +185,7 @@ def read_questions(
     source: Path | BinaryIO,
     format: str = "auto",  # noqa: A002 (the name of the option)
     answers: Path | None = None,
+    detected: Callable[[str, Path | None], None] = lambda *_: None,
 ) -> Questions:
     """Read a file of questions.
 
@@ -193,6 +194,8 @@ def read_questions(
         format: One of `INPUT_FORMATS`; "auto" recognizes it.
         answers: For "qa", the file of reference answers; None looks for one beside the questions
             by its name.
+        detected: Called with the format and the file of reference answers, before the entries are
+            parsed.
 
     Raises:
         UsageError: There is no such format, or it has no file of answers.
@@ -215,6 +218,7 @@ def read_questions(
                 raise UsageError("a file of right answers goes with the format qa only")
             if name == "qa" and answers is None and isinstance(source, Path):
                 answers = find_references(source)
+            detected(name, answers)
             return Questions(file.name, name, entries, answers)
         except OSError as error:
             raise ClipError(f"{file.name} cannot be read: {error.strerror}") from error
