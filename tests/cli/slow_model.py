@@ -7,8 +7,7 @@ import os
 import time
 
 from pandacli.cli import main
-from pandacli.inference.backends.torch import model as torch_branches
-from pandacli.inference.backends.torch import model as torch_llama
+from pandacli.inference.backends.torch import TorchSequence, TorchSequenceBatch
 
 
 def slow_model(read):
@@ -20,6 +19,6 @@ def slow_model(read):
 
 
 if __name__ == "__main__":
-    for reads in (torch_llama.TorchSequence, torch_branches.TorchSequenceBatch):
+    for reads in (TorchSequence, TorchSequenceBatch):
         reads.append = slow_model(reads.append)
     main()

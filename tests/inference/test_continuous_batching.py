@@ -10,7 +10,7 @@ import torch
 from pandacli import Panda
 from pandacli.errors import DeviceError, UsageError
 from pandacli.inference import Answer, GenerationOptions, Request, VideoSession
-from pandacli.inference.backends.torch.model import TorchSequenceBatch
+from pandacli.inference.backends.torch import TorchSequenceBatch
 from pandacli.inference.continuous_batching import Generation, Scheduler
 from pandacli.inference.generation import RequestState
 from pandacli.inference.prefix import SharedPrefix

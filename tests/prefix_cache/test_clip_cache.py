@@ -349,13 +349,13 @@ def test_disk_filling_up_leaves_nothing(
 ) -> None:
     from safetensors import SafetensorError
 
-    from pandacli.inference.backends.torch import kv_cache
+    from pandacli.inference.backends import torch as torch_backend
 
     def fail(_: object, path: Path, __: object) -> None:
         path.write_bytes(b"half")
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(kv_cache, "save_file", fail)
+    monkeypatch.setattr(torch_backend, "save_file", fail)
     opened = panda.open(video, cache=True)
     opened.prepare()
     with pytest.raises(PandaError, match="No space left on device"):

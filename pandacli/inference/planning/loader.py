@@ -24,7 +24,7 @@ from pandacli.checkpoints.artifacts import (
 from pandacli.errors import ModelError
 from pandacli.inference.backends import Backend
 from pandacli.inference.backends.registry import quiet_libraries
-from pandacli.inference.backends.torch.model import TorchBackend
+from pandacli.inference.backends.torch import TorchBackend
 from pandacli.inference.planning.devices import Placement, memory_errors
 from pandacli.inference.planning.planner import Plan, missing_artifact
 from pandacli.modeling.checkpoint import (

@@ -8,8 +8,7 @@ import torch
 
 from pandacli import Panda
 from pandacli.errors import ModelError
-from pandacli.inference.backends.torch.kv_cache import GrowingLayer, new_cache
-from pandacli.inference.backends.torch.model import TorchBackend, TorchSequence
+from pandacli.inference.backends.torch import KVCache, TorchBackend, TorchSequence
 from pandacli.modeling.configuration_videopanda import VideoPandaConfig
 from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
 
@@ -53,16 +52,13 @@ def test_truncated_positions_have_no_effect(llama: TorchBackend, expected: torch
 
 
 def test_truncate_evens_layers_after_an_interrupt(panda: Panda) -> None:
-    cache = new_cache(3)
+    cache = KVCache(3)
     kept = torch.randn(1, 2, 3, 4)
     for number, more in enumerate((2, 1, 0)):
         longer = torch.cat((kept, torch.randn(1, 2, more, 4)), 2)
         cache.update(longer, longer, number)
     TorchSequence(panda.model, cache).truncate(3)
-    for layer in cache.layers:
-        assert isinstance(layer, GrowingLayer)
-        assert layer.keys is not None
-        assert torch.equal(layer.keys, kept)
+    assert all(torch.equal(layer.keys, kept) for layer in cache.layers)
 
 
 def test_forks_are_independent(llama: TorchBackend, expected: torch.Tensor) -> None:
@@ -112,9 +108,7 @@ def test_half_prefix_rounds_at_prefill(panda: Panda, tmp_path: Path) -> None:
     assert torch.equal(llama.restore(tmp_path / "kv").append(NEXT), sequence.append(NEXT))
     numbers = sequence.saved_bytes(len(IDS)) // 2
     assert 2 * numbers < (tmp_path / "kv").stat().st_size < 2 * numbers + 5000
-    keys = [
-        layer.keys[..., len(IDS) :, :] for layer in sequence._layers() if layer.keys is not None
-    ]
+    keys = [layer.keys[..., len(IDS) :, :] for layer in sequence.cache.layers]
     assert not any(torch.equal(key, key.half().float()) for key in keys), "questions are not"
 
 
@@ -140,8 +134,7 @@ def test_restored_layers_are_on_their_own_devices(
     spread = deepcopy(panda.model)
     spread.model.layers[1].to("meta")  # stands for another card
     restored = TorchBackend(spread).restore(tmp_path / "kv")
-    keys = [layer.keys for layer in restored._layers()]
-    assert [key.device.type for key in keys if key is not None] == ["cpu", "meta"]
+    assert [layer.keys.device.type for layer in restored.cache.layers] == ["cpu", "meta"]
 
 
 def test_a_file_of_another_model_is_refused(llama: TorchBackend, tmp_path: Path) -> None:

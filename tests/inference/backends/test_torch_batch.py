@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pandacli import Panda
-from pandacli.inference.backends.torch.model import TorchBackend, TorchSequence
+from pandacli.inference.backends.torch import TorchBackend, TorchSequence
 from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
 
 PREFIX = [1, *range(20, 60)]

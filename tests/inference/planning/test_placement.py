@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pandacli import Panda
 from pandacli.inference import GenerationOptions, Request
-from pandacli.inference.backends.torch.model import TorchBackend
+from pandacli.inference.backends.torch import TorchBackend
 from pandacli.inference.planning.devices import Needed, Placement, place
 from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
 

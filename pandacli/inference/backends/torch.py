@@ -1,0 +1,348 @@
+"""The torch backend: transformers' Llama, whole or quantised, on the CPU or on CUDA devices."""
+
+import errno
+import json
+import os
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer
+
+from pandacli.errors import ModelError
+from pandacli.inference.planning.devices import position_bytes
+from pandacli.quantization.int8 import every_remainder
+
+if TYPE_CHECKING:
+    from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
+
+_GROWTH = 256  # positions that a layer of the cache grows by
+_PREFIX, _DEAD = -1, -2  # owners of positions: the prefix, and sequences that were removed
+_MAX_DEAD = 256  # compact the cache once more positions than this are dead
+_OWNERS_GROWTH = 1024
+
+
+class TorchBackend:
+    """The `Backend` of a `VideoPandaForConditionalGeneration`.
+
+    `half_prefix` rounds the keys and values of embeddings (the prefix of a clip) to half precision:
+    they take half the disk, and answers do not depend on whether a prefix was computed or restored.
+    """
+
+    def __init__(
+        self, model: "VideoPandaForConditionalGeneration", *, half_prefix: bool = False
+    ) -> None:
+        self._model, self._half_prefix = model, half_prefix
+
+    def new_sequence(self) -> "TorchSequence":
+        """An empty sequence."""
+        cache = KVCache(len(self._model.model.layers))
+        return TorchSequence(self._model, cache, half_prefix=self._half_prefix)
+
+    @torch.inference_mode()
+    def restore(self, path: Path) -> "TorchSequence":
+        """Load a sequence that `TorchSequence.save` wrote.
+
+        Raises:
+            ModelError: The file is damaged, or comes from a model of another shape.
+        """
+        sequence, config = self.new_sequence(), self._model.config
+        layers = self._model.model.layers
+        saved = load_layers(path, len(layers))
+        for number, (layer, (keys, values)) in enumerate(zip(layers, saved, strict=True)):
+            heads, _, size = keys.shape[1:]
+            if (heads, size) != (config.num_key_value_heads, config.head_dim):
+                raise ModelError(f"{path} was saved by another model")
+            weight = layer.input_layernorm.weight  # each layer may be on another device
+            sequence.cache.update(keys.to(weight), values.to(weight), number)
+        return sequence
+
+
+class TorchSequence:
+    """A text with its KV cache (`Sequence`)."""
+
+    def __init__(
+        self,
+        model: "VideoPandaForConditionalGeneration",
+        cache: "KVCache",
+        *,
+        half_prefix: bool = False,
+    ) -> None:
+        self.cache = cache
+        self._model, self._half_prefix = model, half_prefix
+
+    @property
+    def length(self) -> int:
+        """How many positions the KV cache holds."""
+        return int(self.cache.get_seq_length())
+
+    @torch.inference_mode()
+    def prefill(self, embeddings: Tensor) -> None:
+        """Append embeddings (n, hidden_size), without computing logits."""
+        before = self.length
+        inputs = embeddings[None].to(self._model.device)
+        self._model.model(inputs_embeds=inputs, cache=self.cache, use_cache=True)
+        if self._half_prefix:
+            for layer in self.cache.layers:
+                round_to_half(layer.keys[..., before:, :])
+                round_to_half(layer.values[..., before:, :])
+
+    @torch.inference_mode()
+    def append(self, ids: list[int]) -> Tensor:
+        """Append token ids; returns the logits (vocabulary,) of the next token."""
+        inputs = torch.tensor([ids], device=self._model.device)
+        with every_remainder():
+            output = self._model(
+                input_ids=inputs, cache=self.cache, use_cache=True, logits_to_keep=1
+            )
+        logits: Tensor = output.logits[0, -1]
+        return logits
+
+    def truncate(self, length: int) -> None:
+        """Drop all but the first `length` positions, also after an interrupted `append`."""
+        self.cache.truncate(length)
+
+    def fork(self) -> "TorchSequence":
+        """An independent sequence with a copy of the KV cache."""
+        return TorchSequence(self._model, deepcopy(self.cache), half_prefix=self._half_prefix)
+
+    def batch(self, room: int) -> "TorchSequenceBatch":
+        """Sequences that go on from here, in this sequence's own KV cache."""
+        return TorchSequenceBatch(self._model, self.cache, room)
+
+    def save(self, path: Path, length: int | None = None) -> None:
+        """Write keys and values to the bit; raises an OSError where that fails."""
+        save_layers([(layer.keys, layer.values) for layer in self.cache.layers], path, length)
+
+    def saved_bytes(self, length: int) -> int:
+        """About how many bytes `save` writes for the first `length` positions."""
+        dtype = torch.float16 if self._half_prefix else self._model.dtype
+        return length * position_bytes(self._model.config, "torch", dtype)
+
+
+class TorchSequenceBatch:
+    """Sequences that go on from a `TorchSequence` (`SequenceBatch`).
+
+    They follow the prefix in its KV cache, each token with the position in its own sequence, and a
+    mask lets each see the prefix and its own sequence only: the prefix is held once, nothing is
+    padded, and the model's own attention does the rest.
+    """
+
+    most_texts: int | None = None
+
+    def __init__(
+        self, model: "VideoPandaForConditionalGeneration", cache: "KVCache", room: int
+    ) -> None:
+        self.room = room
+        self._model, self._cache = model, cache
+        self._shared = self._held = int(cache.get_seq_length())
+        # the sequence of each held position, on the device of the model, where masks are made
+        self._owners = torch.full((self._shared + _OWNERS_GROWTH,), _PREFIX, device=model.device)
+        self._dead = 0
+        self._lengths: Counter[int] = Counter()
+
+    @torch.inference_mode()
+    def append(self, texts: Mapping[int, list[int]]) -> Tensor:
+        """Append to some of the sequences; see `SequenceBatch.append`."""
+        counts = torch.tensor([len(ids) for ids in texts.values()])
+        owners = torch.tensor(list(texts)).repeat_interleave(counts)
+        starts = [self._shared + self._lengths[text] for text in texts]
+        pairs = zip(starts, texts.values(), strict=True)
+        positions = torch.cat([torch.arange(start, start + len(ids)) for start, ids in pairs])
+        ids = torch.tensor([token for ids in texts.values() for token in ids])
+        # one transfer for all three
+        ids, positions, owners = torch.stack((ids, positions, owners)).to(self._model.device)
+        with every_remainder():
+            output = self._model(
+                input_ids=ids[None],
+                attention_mask=self._mask(owners),
+                position_ids=positions[None],
+                cache=self._cache,
+                use_cache=True,
+                logits_to_keep=counts.cumsum(0) - 1,
+            )
+        self._held += len(owners)
+        self._lengths.update({text: len(ids) for text, ids in texts.items()})
+        logits: Tensor = output.logits[0]
+        return logits
+
+    @torch.inference_mode()
+    def remove(self, text: int) -> None:
+        """Drop a sequence; its number may be used again."""
+        held = self._owners[: self._held]
+        held.masked_fill_(held == text, _DEAD)
+        self._dead += self._lengths.pop(text)
+        if self._dead > _MAX_DEAD and 2 * self._dead > self._held - self._shared:
+            kept = (held != _DEAD).nonzero().flatten()
+            for layer in self._cache.layers:
+                layer.keep(kept)
+            self._held, self._dead = len(kept), 0
+            self._owners[: self._held] = held[kept]
+
+    def close(self) -> None:
+        """Drop all sequences and release the prefix."""
+        self._cache.truncate(self._shared)
+        self._held, self._dead = self._shared, 0
+        self._lengths.clear()
+
+    def _mask(self, owners: Tensor) -> Tensor:
+        """The attention mask of new tokens, (1, 1, new, held + new): 0 or -inf.
+
+        Appends the owners of the new tokens to those of the cache.
+        """
+        held, new = self._held, len(owners)
+        if held + new > len(self._owners):
+            grown = self._owners.new_empty(held + new + _OWNERS_GROWTH)
+            grown[:held] = self._owners[:held]
+            self._owners = grown
+        self._owners[held : held + new] = owners
+        everyone = self._owners[: held + new]
+        hidden = (everyone != owners[:, None]) & (everyone != _PREFIX)
+        hidden[:, held:] |= torch.ones_like(hidden[:, held:]).triu(1)
+        mask = torch.zeros(hidden.shape, dtype=self._model.dtype, device=hidden.device)
+        return mask.masked_fill_(hidden, float("-inf"))[None, None]
+
+
+class GrowingLayer(DynamicLayer):
+    """Keys and values of one layer, (B, heads, length, head size), in buffers that grow in blocks.
+
+    transformers' own cache copies all of itself at every token, which at a thousand tokens of
+    prefix is more bytes than a small model has weights.
+    """
+
+    keys: Tensor
+    values: Tensor
+    _buffers: list[Tensor]
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_: object, **__: object
+    ) -> tuple[Tensor, Tensor]:
+        """Append keys and values of new positions; returns all."""
+        states = (key_states, value_states)
+        if not self.is_initialized:
+            self.lazy_initialization(*states)
+            self._buffers = [new[..., :0, :] for new in states]
+        start = self.get_seq_length()
+        end = start + key_states.shape[-2]
+        if end > self._buffers[0].shape[-2]:
+            size = -(-end // _GROWTH) * _GROWTH
+            self._buffers = [_grown(buffer, start, size) for buffer in self._buffers]
+        for buffer, new in zip(self._buffers, states, strict=True):
+            buffer[..., start:end, :] = new
+        self.keys, self.values = (buffer[..., :end, :] for buffer in self._buffers)
+        return self.keys, self.values
+
+    def keep(self, positions: Tensor) -> None:
+        """Drop all but the given positions, (n,) and ascending."""
+        for buffer in self._buffers:
+            buffer[..., : len(positions), :] = buffer.index_select(-2, positions.to(buffer.device))
+        self.keys, self.values = (buffer[..., : len(positions), :] for buffer in self._buffers)
+
+
+def _grown(buffer: Tensor, held: int, size: int) -> Tensor:
+    grown = buffer.new_empty((*buffer.shape[:-2], size, buffer.shape[-1]))
+    grown[..., :held, :] = buffer[..., :held, :]
+    return grown
+
+
+class KVCache(Cache):
+    """The KV cache of a model, which transformers fills."""
+
+    layers: list[GrowingLayer]  # type: ignore[assignment]
+
+    def __init__(self, layers: int) -> None:
+        super().__init__(layers=[GrowingLayer() for _ in range(layers)])  # type: ignore[no-untyped-call]
+
+    @torch.inference_mode()
+    def truncate(self, length: int) -> None:
+        """Drop all but the first positions; an interrupted pass leaves some layers longer."""
+        for layer in self.layers:
+            layer.crop(min(length - layer.get_seq_length(), 0))
+
+
+@torch.inference_mode()
+def save_layers(
+    layers: Iterable[tuple[Tensor, Tensor]], path: Path, length: int | None = None
+) -> None:
+    """Write the first positions of each layer's keys and values, (1, heads, n, head size).
+
+    The file is safetensors. Layer N is `k.N` and `v.N` (heads, length, head size), with a checksum
+    in the metadata. float32 values that all fit into half precision are stored in it.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    tensors: dict[str, Tensor] = {}
+    sums = []
+    for number, (keys, values) in enumerate(layers):
+        parts = {
+            f"k.{number}": _narrowed(keys[0, :, :length]),
+            f"v.{number}": _narrowed(values[0, :, :length]),
+        }
+        sums.append(_checksum(parts))
+        tensors |= parts
+    try:
+        save_file(tensors, path, {"checksums": json.dumps(sums)})
+    except SafetensorError as error:  # "... (os error 28)"
+        found = re.search(r"os error (\d+)", str(error))
+        number = int(found[1]) if found else errno.EIO
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def load_layers(path: Path, layers: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Load the keys and values of each layer, (1, heads, length, head size), on the CPU.
+
+    float32 may come as float16. The file is memory-mapped: copy a layer before asking for the next.
+
+    Raises:
+        ModelError: The file is missing or damaged, or has another number of layers.
+    """
+    damaged = ModelError(f"{path} cannot be read as a saved KV cache")
+    shapes: set[torch.Size] = set()
+    try:
+        with safe_open(path, framework="pt") as file:
+            sums = json.loads((file.metadata() or {}).get("checksums", "[]"))
+            if len(sums) != layers:
+                raise ModelError(f"{path} was saved by another model")
+            for number, checksum in enumerate(sums):
+                parts = {name: file.get_tensor(name) for name in (f"k.{number}", f"v.{number}")}
+                keys, values = parts.values()
+                shapes |= {keys.shape, values.shape}
+                floating = keys.is_floating_point() and values.is_floating_point()
+                if not floating or len(shapes) > 1 or keys.ndim != 3:
+                    raise damaged
+                if _checksum(parts) != checksum:
+                    raise damaged
+                yield keys[None], values[None]
+    except (OSError, ValueError, TypeError, RecursionError, SafetensorError) as error:
+        raise damaged from error
+
+
+def round_to_half(tensor: Tensor) -> None:
+    """Round a tensor in place to half precision; the largest values stay finite."""
+    limit = torch.finfo(torch.float16).max
+    tensor.copy_(tensor.clamp(-limit, limit).half())
+
+
+def _narrowed(tensor: Tensor) -> Tensor:
+    """A contiguous copy on the CPU, in half precision where that is exact."""
+    if tensor.dtype == torch.float32:
+        half = tensor.half()
+        if torch.equal(half.float(), tensor):
+            tensor = half
+    return tensor.cpu().contiguous()
+
+
+def _checksum(parts: dict[str, Tensor]) -> int:
+    total = 0
+    for name in sorted(parts):
+        total = zlib.crc32(parts[name].view(torch.uint8).numpy().data, total)
+    return total
