@@ -19,9 +19,9 @@ import typer
 from pandacli.batch.formats import INPUT_FORMATS, OUTPUT_FORMATS
 from pandacli.checkpoints import MODELS
 from pandacli.cli.app import app
+from pandacli.cli.config import QUANTS
 from pandacli.cli.maintenance import SHELLS
 from pandacli.cli.models import REMOVABLE
-from pandacli.cli.options import QUANTS
 from pandacli.inference.spec import ENGINES, RAY
 from pandacli.terminal.console import GRAPHICS
 from pandacli.video.clip import VIDEO_SUFFIXES

@@ -58,16 +58,16 @@ _panda() {
             continue
         fi
         case "${COMP_WORDS[i]}" in
-            --address|--answers|--batch-size|--cache-size|--canvas|--device|--engine|--format|--frames|--from|--graphics|--load|--max-tokens|--model|--output|--output-format|--quant|--save|--seed|--shard|--system|--temperature|--to|--video-dir|--workers|-m|-o) skip=1 ;;
+            --address|--answers|--batch-size|--cache-size|--canvas|--device|--engine|--format|--frames|--from|--graphics|--load|--max-tokens|--model|--output|--output-format|--quant|--save|--seed|--shard|--stop|--system|--temperature|--to|--video-dir|--workers|-m|-o) skip=1 ;;
             -*) ;;
             *) if [[ -z $command ]]; then command="${COMP_WORDS[i]}"; else (( places++ )); fi ;;
         esac
     done
     case "$command" in
         "") _panda_words "ask chat batch frames demo models pull info cache rm doctor completions -V --version -h --help"; return ;;
-        ask) words="--from --to --frames -m --model --quant --engine --device --system --max-tokens --temperature --seed --offline --cache-size --full-hash --json --stats --quiet --debug -h --help"; files=_panda_videos ;;
-        chat) words="--continue --load --no-log --from --to --frames -m --model --quant --engine --device --system --max-tokens --temperature --seed --offline --cache-size --full-hash --no-frames --graphics --stats --quiet --debug -h --help"; files=_panda_videos ;;
-        batch) words="-o --output --format --output-format --answers --video-dir --batch-size --fail-fast --shard --workers --address --from --to --frames -m --model --quant --engine --device --system --max-tokens --temperature --seed --offline --json --stats --quiet --debug -h --help"; files=_panda_questions ;;
+        ask) words="--from --to --frames -m --model --quant --engine --device --system --max-tokens --temperature --seed --stop --offline --cache-size --full-hash --json --stats --quiet --debug -h --help"; files=_panda_videos ;;
+        chat) words="--continue --load --no-log --from --to --frames -m --model --quant --engine --device --system --max-tokens --temperature --seed --stop --offline --cache-size --full-hash --no-frames --graphics --stats --quiet --debug -h --help"; files=_panda_videos ;;
+        batch) words="-o --output --format --output-format --answers --video-dir --batch-size --fail-fast --shard --workers --address --from --to --frames -m --model --quant --engine --device --system --max-tokens --temperature --seed --stop --offline --json --stats --quiet --debug -h --help"; files=_panda_questions ;;
         frames) words="--from --to --frames --canvas --save --json --graphics --quiet --debug -h --help"; files=_panda_videos ;;
         demo) words="--device --stats --graphics --quiet --debug -h --help"; files=: ;;
         models) words="--json --debug -h --help"; files=: ;;
@@ -96,7 +96,7 @@ _panda() {
         *:--batch-size) _panda_words "auto"; return ;;
         *:--answers) _panda_files; return ;;
         *:--address) _panda_words "auto"; return ;;
-        *:--address|*:--answers|*:--batch-size|*:--cache-size|*:--canvas|*:--device|*:--engine|*:--format|*:--frames|*:--from|*:--graphics|*:--load|*:--max-tokens|*:--model|*:--output|*:--output-format|*:--quant|*:--save|*:--seed|*:--shard|*:--system|*:--temperature|*:--to|*:--video-dir|*:--workers|*:-m|*:-o) return ;;
+        *:--address|*:--answers|*:--batch-size|*:--cache-size|*:--canvas|*:--device|*:--engine|*:--format|*:--frames|*:--from|*:--graphics|*:--load|*:--max-tokens|*:--model|*:--output|*:--output-format|*:--quant|*:--save|*:--seed|*:--shard|*:--stop|*:--system|*:--temperature|*:--to|*:--video-dir|*:--workers|*:-m|*:-o) return ;;
     esac
     if [[ $current == -* ]]; then
         _panda_words "$words"

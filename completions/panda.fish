@@ -24,7 +24,7 @@ function __panda_before_argument
             continue
         end
         switch $word
-            case --address --answers --batch-size --cache-size --canvas --device --engine --format --frames --from --graphics --load --max-tokens --model --output --output-format --quant --save --seed --shard --system --temperature --to --video-dir --workers -m -o
+            case --address --answers --batch-size --cache-size --canvas --device --engine --format --frames --from --graphics --load --max-tokens --model --output --output-format --quant --save --seed --shard --stop --system --temperature --to --video-dir --workers -m -o
                 set skip 1
             case '-*'
             case '*'
@@ -49,6 +49,7 @@ complete -c panda -n '__fish_seen_subcommand_from ask' -l system -x -d 'Replaces
 complete -c panda -n '__fish_seen_subcommand_from ask' -l max-tokens -x -d 'Maximum tokens to generate'
 complete -c panda -n '__fish_seen_subcommand_from ask' -l temperature -x -d 'Above 0, answers vary'
 complete -c panda -n '__fish_seen_subcommand_from ask' -l seed -x -d 'Makes varying answers repeatable'
+complete -c panda -n '__fish_seen_subcommand_from ask' -l stop -x -d 'Ends an answer before this text; can be repeated'
 complete -c panda -n '__fish_seen_subcommand_from ask' -l offline -d 'Never touch the network'
 complete -c panda -n '__fish_seen_subcommand_from ask' -l cache-size -x -d 'Disk space for cached clips; 0 for none'
 complete -c panda -n '__fish_seen_subcommand_from ask' -l full-hash -d 'Hash whole files when looking up the cache'
@@ -73,6 +74,7 @@ complete -c panda -n '__fish_seen_subcommand_from chat' -l system -x -d 'Replace
 complete -c panda -n '__fish_seen_subcommand_from chat' -l max-tokens -x -d 'Maximum tokens to generate'
 complete -c panda -n '__fish_seen_subcommand_from chat' -l temperature -x -d 'Above 0, answers vary'
 complete -c panda -n '__fish_seen_subcommand_from chat' -l seed -x -d 'Makes varying answers repeatable'
+complete -c panda -n '__fish_seen_subcommand_from chat' -l stop -x -d 'Ends an answer before this text; can be repeated'
 complete -c panda -n '__fish_seen_subcommand_from chat' -l offline -d 'Never touch the network'
 complete -c panda -n '__fish_seen_subcommand_from chat' -l cache-size -x -d 'Disk space for cached clips; 0 for none'
 complete -c panda -n '__fish_seen_subcommand_from chat' -l full-hash -d 'Hash whole files when looking up the cache'
@@ -105,6 +107,7 @@ complete -c panda -n '__fish_seen_subcommand_from batch' -l system -x -d 'Replac
 complete -c panda -n '__fish_seen_subcommand_from batch' -l max-tokens -x -d 'Maximum tokens to generate'
 complete -c panda -n '__fish_seen_subcommand_from batch' -l temperature -x -d 'Above 0, answers vary'
 complete -c panda -n '__fish_seen_subcommand_from batch' -l seed -x -d 'Makes varying answers repeatable'
+complete -c panda -n '__fish_seen_subcommand_from batch' -l stop -x -d 'Ends an answer before this text; can be repeated'
 complete -c panda -n '__fish_seen_subcommand_from batch' -l offline -d 'Never touch the network'
 complete -c panda -n '__fish_seen_subcommand_from batch' -l json -d 'The answers on stdout, too'
 complete -c panda -n '__fish_seen_subcommand_from batch' -l stats -d 'The time that each stage took'

@@ -65,6 +65,7 @@ _panda() {
                 '(--max-tokens)--max-tokens=[Maximum tokens to generate]:value: ' \
                 '(--temperature)--temperature=[Above 0, answers vary]:value: ' \
                 '(--seed)--seed=[Makes varying answers repeatable]:value: ' \
+                '(--stop)--stop=[Ends an answer before this text; can be repeated]:value: ' \
                 '(--offline)--offline[Never touch the network]' \
                 '(--cache-size)--cache-size=[Disk space for cached clips; 0 for none]:value: ' \
                 '(--full-hash)--full-hash[Hash whole files when looking up the cache]' \
@@ -94,6 +95,7 @@ _panda() {
                 '(--max-tokens)--max-tokens=[Maximum tokens to generate]:value: ' \
                 '(--temperature)--temperature=[Above 0, answers vary]:value: ' \
                 '(--seed)--seed=[Makes varying answers repeatable]:value: ' \
+                '(--stop)--stop=[Ends an answer before this text; can be repeated]:value: ' \
                 '(--offline)--offline[Never touch the network]' \
                 '(--cache-size)--cache-size=[Disk space for cached clips; 0 for none]:value: ' \
                 '(--full-hash)--full-hash[Hash whole files when looking up the cache]' \
@@ -131,6 +133,7 @@ _panda() {
                 '(--max-tokens)--max-tokens=[Maximum tokens to generate]:value: ' \
                 '(--temperature)--temperature=[Above 0, answers vary]:value: ' \
                 '(--seed)--seed=[Makes varying answers repeatable]:value: ' \
+                '(--stop)--stop=[Ends an answer before this text; can be repeated]:value: ' \
                 '(--offline)--offline[Never touch the network]' \
                 '(--json)--json[The answers on stdout, too]' \
                 '(--stats)--stats[The time that each stage took]' \

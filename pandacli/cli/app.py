@@ -4,7 +4,6 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from importlib import import_module
 from shlex import join, quote
 from typing import Annotated, Any
@@ -13,6 +12,7 @@ import typer
 import typer.core
 from typer.exceptions import TyperException
 
+from pandacli.cli.config import FileDefaults, nearest, notice_misspelt_variables
 from pandacli.cli.help import COMMANDS, OPTIONS, SUMMARY, VERSION, coloured, examples, overview
 from pandacli.errors import UsageError
 
@@ -27,11 +27,6 @@ class Group(typer.core.TyperGroup):
         self.commands: Any = _LazyCommands()
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return what the parser makes of `args`.
-
-        Raises:
-            UsageError: The first word is no command.
-        """
         word = args[0]
         if word.startswith("-") or word in self.commands:
             return super().resolve_command(ctx, args)
@@ -40,26 +35,25 @@ class Group(typer.core.TyperGroup):
             raise UsageError(
                 f"{word} is a file, not a command", "to ask about it:", command=command
             )
-        near = get_close_matches(word, self.commands, n=1)
+        near = nearest(word, self.commands)
         raise UsageError(
             f"{word} is not a command",
-            f"did you mean panda {near[0]}?" if near else "see panda --help",
+            f"did you mean panda {near}?" if near else "see panda --help",
         )
 
     def get_help(self, ctx: Any) -> str:  # noqa: ARG002
-        """Return the overview, which does not import the commands."""
-        return overview()
+        return overview()  # without importing the commands
 
 
 class _LazyCommands(Mapping[str, Any]):
     """The commands by name; looking one up imports its module."""
 
     def __getitem__(self, name: str) -> Any:
-        if name not in COMMANDS:
-            raise KeyError(name)
+        from pandacli.cli.options import expand
+
         function = getattr(import_module(f"pandacli.cli.{COMMANDS[name].module}"), name)
         alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-        alone.command(name, cls=Command)(function)
+        alone.command(name, cls=Command)(expand(function))
         return typer.main.get_command(alone)
 
     def __contains__(self, name: object) -> bool:
@@ -76,36 +70,33 @@ class Command(typer.core.TyperCommand):
     """A command with defaults from the configuration file, and help in sections."""
 
     def make_context(self, *arguments: Any, **settings: Any) -> Any:
-        """Parse, with the configuration file as the default map."""
-        from pandacli.cli.config import FileDefaults
-
         defaults = FileDefaults(self.params)
         return super().make_context(*arguments, default_map=defaults, **settings)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command, after a word about misspelt variables."""
-        from pandacli.cli.config import notice_misspelt_variables
-
         if not ctx.params.get("quiet"):
             notice_misspelt_variables()
         return super().invoke(ctx)
 
     def get_help(self, ctx: Any) -> str:
-        """Return the help, with examples, and coloured for a terminal."""
         text = f"{super().get_help(ctx)}\n\n{examples(COMMANDS[str(self.name)].examples)}"
         return coloured(text, sys.stdout)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:  # noqa: ARG002
-        """Return the words of the usage line after the command."""
-        return [self.options_metavar or "", *arguments(self)]
+        return [self.options_metavar or "", *_arguments(self)]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write one list for each heading, in the order of the parameters."""
+        """Write a list for each panel of options, in the order of the parameters."""
         sections: dict[str, list[tuple[str, str]]] = {}
         parameters: list[Any] = list(self.get_params(ctx))
         for parameter in parameters:
-            heading = "Arguments" if _is_argument(parameter) else parameter.rich_help_panel
-            sections.setdefault(heading or "Other", []).append(_help_row(parameter))
+            if _is_argument(parameter):
+                heading, term = "Arguments", parameter.metavar
+            else:
+                heading = parameter.rich_help_panel or "Other"
+                names = ", ".join(sorted(parameter.opts, key=len))  # without --no-...
+                term = f"{names} {parameter.metavar or ''}".rstrip()
+            sections.setdefault(heading, []).append((term, parameter.help or ""))
         # the same width in all sections keeps the second column in line
         width = max(len(term) for rows in sections.values() for term, _ in rows)
         for heading, rows in sections.items():
@@ -117,50 +108,32 @@ def _is_argument(parameter: Any) -> bool:
     return bool(parameter.param_type_name == "argument")
 
 
-def arguments(command: Any) -> list[str]:
-    """Return the metavars of the arguments of `command`."""
+def _arguments(command: Any) -> list[str]:
     return [parameter.metavar for parameter in command.params if _is_argument(parameter)]
 
 
-def _help_row(parameter: Any) -> tuple[str, str]:
-    """Return the names and the help of a parameter, without `--no-...`."""
-    text = parameter.help or ""
-    if _is_argument(parameter):
-        return parameter.metavar, text
-    names = ", ".join(sorted(parameter.opts, key=len))
-    return f"{names} {parameter.metavar}" if parameter.metavar else names, text
-
-
 def usage_error(error: TyperException, program: Any, words: Sequence[str]) -> UsageError:
-    """Return an error of Typer's parser as one of ours.
-
-    Args:
-        error: What was raised.
-        program: The command `panda`.
-        words: The arguments that it was given.
-    """
+    """Return an error of Typer's parser, given the arguments of `panda`, as one of ours."""
     # the error itself does not always know its command
     name = next((word for word in words if word in program.commands), None)
     command = program if name is None else program.commands[name]
     called = "panda" if name is None else f"panda {name}"
     see = f"see {called} --help"
-    usage = f"usage: {' '.join([called, *arguments(command)])}"
+    usage = f"usage: {' '.join([called, *_arguments(command)])}"
     option = getattr(error, "option_name", None)
     parameter = getattr(error, "param", None)
     message = error.format_message().rstrip(".")
-    if hasattr(error, "possibilities"):
+    if hasattr(error, "possibilities"):  # no such option
         context = getattr(error, "ctx", None)
         if name is not None and context is not None and context.parent is None:
-            place = words.index(name)
-            return UsageError(
-                "options come after the command",
-                command=join(["panda", name, *words[:place], *words[place + 1 :]]),
-            )
+            others = list(words)
+            others.remove(name)
+            command_line = join(["panda", name, *others])
+            return UsageError("options come after the command", command=command_line)
         names = [name for p in command.params for name in (*p.opts, *p.secondary_opts)]
-        near = get_close_matches(option or "", names, n=1, cutoff=0.7)
-        return UsageError(
-            f"{called} has no option {option}", f"did you mean {near[0]}?" if near else see
-        )
+        near = nearest(option or "", names, 0.7)
+        hint = f"did you mean {near}?" if near else see
+        return UsageError(f"{called} has no option {option}", hint)
     if option is not None:
         metavar = next((p.metavar for p in command.params if option in p.opts), None)
         if metavar is None:
@@ -196,18 +169,16 @@ def _help(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _eager(names: str, callback: Any) -> Any:
+    declared = typer.Option(*names.split(", ")[::-1], callback=callback, is_eager=True)
+    declared.help = OPTIONS[names]
+    return declared
+
+
 # Typer's own --help imports pydantic, a third of the time that help takes.
 @app.callback(add_help_option=False, help=SUMMARY)
 def panda(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", "-V", callback=_version, is_eager=True, help=OPTIONS["-V, --version"]
-        ),
-    ] = False,
-    show_help: Annotated[
-        bool,
-        typer.Option("--help", "-h", callback=_help, is_eager=True, help=OPTIONS["-h, --help"]),
-    ] = False,
+    _show_version: Annotated[bool, _eager("-V, --version", _version)] = False,
+    _show_help: Annotated[bool, _eager("-h, --help", _help)] = False,
 ) -> None:
     """Parse the options before the name of a command."""

@@ -6,20 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pandacli.cli import options
+from pandacli.cli import options, startup
 from pandacli.cli.entry import STARTED
-from pandacli.cli.startup import (
-    EXAMPLE,
-    Loading,
-    cached_prefixes,
-    check_questions,
-    check_video,
-    go_offline,
-    load_model,
-    offer_download,
-    prefix_saved_afterwards,
-    read_clip,
-)
 from pandacli.errors import UsageError
 from pandacli.terminal.console import Screen, echo_off
 from pandacli.terminal.report import (
@@ -28,7 +16,6 @@ from pandacli.terminal.report import (
     sparse_sampling_notice,
     truncation_notice,
 )
-from pandacli.video.clip import Clip, local_file
 
 if TYPE_CHECKING:
     from pandacli.inference import Answer
@@ -46,18 +33,7 @@ def ask(
             help="One or more; - reads one from standard input.",
         ),
     ],
-    start: options.From = None,
-    end: options.To = None,
-    frames: options.Frames = 8,
-    model: options.Model = options.MODEL,
-    quant: options.Quant = "auto",
-    engine: options.Engine = "auto",
-    device: options.Device = "auto",
-    system: options.System = None,
-    max_tokens: options.MaxTokens = 1024,
-    temperature: options.Temperature = 0.0,
-    seed: options.Seed = None,
-    offline: options.Offline = False,
+    how: options.Answering,
     cache_size: options.CacheSize = options.CACHE_SIZE,
     full_hash: options.FullHash = False,
     json: options.Json = False,
@@ -72,34 +48,32 @@ def ask(
     take one line each when the output is not a terminal (line breaks in them
     become spaces); --json keeps them as they are.
     """
-    check_video("ask", video, questions)
-    check_questions(video, questions)
+    startup.check_video("ask", video, questions)
+    startup.check_questions(video, questions)
     screen = Screen(quiet=quiet)
     screen.require_stdout()
     watch = Stopwatch(STARTED)
     with watch.paused():
         asked = _read_questions(questions, screen)
-    clip = Clip(local_file(video), start, end)
-    if offline:
-        go_offline()
-    from pandacli.inference.spec import RunSpec
-
-    loading = Loading(RunSpec(model, quant, engine, device))
+    clip = how.clip(video)
+    if how.offline:
+        startup.go_offline()
+    loading = startup.Loading(how.spec())
     with echo_off():
         with watch.measure("frames"):
-            prefixes = cached_prefixes(clip, frames, cache_size, full_hash, screen)
+            prefixes = startup.cached_prefixes(clip, how.frames, cache_size, full_hash, screen)
             sampled, seconds = None, 0.0
             if prefixes is None or prefixes.is_empty:
-                sampled, seconds = read_clip(clip, frames, screen, loading=loading)
+                sampled, seconds = startup.read_clip(clip, how.frames, screen, loading=loading)
         with watch.paused():
-            offer_download(loading, screen)
+            startup.offer_download(loading, screen)
         with watch.measure("model"):
-            panda = load_model(loading, screen)
+            panda = startup.load_model(loading, screen)
         with screen.status("reading frames"), watch.measure("frames"):
             session = panda.open(
                 sampled or clip,
-                num_frames=frames,
-                system=system,
+                num_frames=how.frames,
+                system=how.system,
                 frames_seconds=seconds,
                 cache=prefixes or False,
             )
@@ -109,18 +83,18 @@ def ask(
             screen.notice(sparse)
 
         def report(answer: "Answer") -> None:
-            if sentence := truncation_notice(answer, max_tokens, "raise --max-tokens"):
+            if sentence := truncation_notice(answer, how.max_tokens, "raise --max-tokens"):
                 screen.notice(sentence)
             if stats:
                 screen.stats(answer.stats, session.frames, watch)
             watch.end_answer()
 
-        how: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
-        with prefix_saved_afterwards(session, screen) if prefixes else nullcontext():
+        generation: dict[str, Any] = vars(how.generation())
+        with startup.prefix_saved_afterwards(session, screen) if prefixes else nullcontext():
             if json:
                 watch.start_answer()
                 with screen.status("thinking"):
-                    answers = [session.ask(question, **how) for question in asked]
+                    answers = [session.ask(question, **generation) for question in asked]
                 pretty = screen.stdout_is_terminal
                 screen.line(answers_json(video, panda.name, session.frames, answers, pretty=pretty))
                 for answer in answers:
@@ -130,24 +104,20 @@ def ask(
                 if len(asked) > 1:
                     screen.heading(question)
                 watch.start_answer()
-                with closing(session.stream(question, **how)) as pieces:
+                with closing(session.stream(question, **generation)) as pieces:
                     one_line = len(asked) > 1 and not screen.stdout_is_terminal
                     screen.stream(pieces, one_line=one_line)
                 report(pieces.answer)
 
 
 def _read_questions(arguments: list[str], screen: Screen) -> list[str]:
-    """Return the questions, `-` replaced by the content of standard input.
-
-    Raises:
-        UsageError: A question is empty, `-` comes twice, or standard input is not text.
-    """
+    """Return the questions, with `-` replaced by the content of standard input."""
     if arguments.count("-") > 1:
         raise UsageError("standard input (-) can be read for one question only")
     questions = [_read_stdin(screen) if word == "-" else word for word in arguments]
     for question in questions:
         if not question.strip():
-            raise UsageError("the question is empty", "for example:", command=EXAMPLE)
+            raise UsageError("the question is empty", "for example:", command=startup.EXAMPLE)
         if any("\ud800" <= character <= "\udfff" for character in question):
             raise UsageError(f"the question is not UTF-8 text: {question}")
     return questions

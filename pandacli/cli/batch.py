@@ -4,6 +4,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from threading import Timer
 from types import FrameType
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from pandacli.batch.job import Batch
     from pandacli.terminal.batch_display import BatchDisplay
 
-_EXAMPLE = "panda batch questions.jsonl"
 _SLOW = 5.0  # seconds
 _SOME_FAILED = 1  # the exit code
 
@@ -46,18 +46,8 @@ def batch(
     shard: options.Shard = (1, 1),
     workers: options.Workers = None,
     address: options.Address = None,
-    start: options.From = None,
-    end: options.To = None,
-    frames: options.Frames = 8,
-    model: options.Model = options.MODEL,
-    quant: options.Quant = "auto",
-    engine: options.BatchEngine = "auto",
-    device: options.Device = "auto",
-    system: options.System = None,
-    max_tokens: options.MaxTokens = 1024,
-    temperature: options.Temperature = 0.0,
-    seed: options.Seed = None,
-    offline: options.Offline = False,
+    *,
+    how: options.BatchAnswering,
     json: options.JsonLines = False,
     stats: options.StageStats = False,
     quiet: options.Quiet = False,
@@ -75,27 +65,30 @@ def batch(
     is 1 if questions could not be answered.
     """
     if not questions:
-        raise UsageError("QUESTIONS is empty", "for example:", command=_EXAMPLE)
+        example = "panda batch questions.jsonl"
+        raise UsageError("QUESTIONS is empty", "for example:", command=example)
     screen = Screen(quiet=quiet)
     if output == "-" or (output is None and questions == "-") or json:
         screen.require_stdout()
-    if offline:
+    if how.offline:
         go_offline()
     from pandacli.batch.clip_worker import Settings
     from pandacli.batch.job import Batch, Job
-    from pandacli.inference.spec import RAY, GenerationOptions, RunSpec
+    from pandacli.inference.spec import RAY
 
-    ray = engine == RAY
+    ray = how.engine == RAY
     for name, value in (("address", address), ("workers", workers)):
         if value is not None and not ray:
             raise UsageError(f"--{name} is for a cluster", "give --engine ray as well")
+    if ray:
+        how = replace(how, engine="auto")  # of each worker
     settings = Settings(
-        RunSpec(model, quant, "auto" if ray else engine, device),
-        GenerationOptions(max_tokens, temperature, seed),
-        frames=frames,
-        start=start,
-        end=end,
-        system=system,
+        how.spec(),
+        how.generation(),
+        frames=how.frames,
+        start=how.start,
+        end=how.end,
+        system=how.system,
         batch_size=batch_size,
     )
     job = Job(
@@ -128,7 +121,9 @@ def batch(
         for sentence in opened.notices:
             screen.notice(sentence)
         if not run.counters.left:
-            _say_nothing_is_left(opened, source, screen)
+            screen.notice(_nothing_left(opened, source))
+            for sentence in opened.finish(screen.write):
+                screen.notice(sentence)
             return
         from pandacli.terminal.batch_display import BatchDisplay
 
@@ -141,9 +136,7 @@ def batch(
         )
 
         def load() -> "Panda":
-            # a Ray job plans for one GPU of each worker
-            loading = Loading(opened.settings.spec, None if ray else opened.run_plan)
-            return load_model(loading, screen, display.set_step, asked_quant=quant)
+            return load_model(Loading(settings.spec, opened.run_plan), screen, display.set_step)
 
         with echo_off(), _finish_answers_on_interrupt(opened, display), display:
             for outcome in run.outcomes(load, display.set_step):
@@ -152,21 +145,23 @@ def batch(
                     screen.line(json_text(outcome.written))
         for sentence in opened.finish(screen.write):
             screen.notice(sentence)
-        _close(opened, display)
+        display.summary()
+        if run.stopped.is_set() and not run.failed_fast:
+            _print_resume_command(opened, display)
+            raise KeyboardInterrupt
+        if run.counters.failed:
+            raise typer.Exit(_SOME_FAILED)
 
 
-def _say_nothing_is_left(opened: "Batch", source: str, screen: Screen) -> None:
-    """Finish a batch without questions, or with none that is still to be answered."""
+def _nothing_left(opened: "Batch", source: str) -> str:
+    """Say why there is no question to answer."""
     count = opened.run.counters.records
     if not count:
-        where = "this shard" if opened.job.shard[1] > 1 else source
-        screen.notice(f"there are no questions in {where}")
-    else:
-        where = f", in {opened.output}" if opened.output else ""
-        all_of_them = "the only question is" if count == 1 else f"all {count:,} are"
-        screen.notice(f"{all_of_them} answered already{where}")
-    for sentence in opened.finish(screen.write):
-        screen.notice(sentence)
+        return f"there are no questions in {'this shard' if opened.job.shard[1] > 1 else source}"
+    where = f", in {opened.output}" if opened.output else ""
+    return (
+        f"{'the only question is' if count == 1 else f'all {count:,} are'} answered already{where}"
+    )
 
 
 @contextmanager
@@ -207,22 +202,6 @@ def _finish_answers_on_interrupt(opened: "Batch", display: "BatchDisplay") -> It
     finally:
         signals.be_patient(lambda: False)
         signal.signal(signal.SIGINT, before)
-
-
-def _close(opened: "Batch", display: "BatchDisplay") -> None:
-    """Print the summary.
-
-    Raises:
-        KeyboardInterrupt: The user has stopped the run.
-        typer.Exit: Some records have failed.
-    """
-    run = opened.run
-    display.summary()
-    if run.stopped.is_set() and not run.failed_fast:
-        _print_resume_command(opened, display)
-        raise KeyboardInterrupt
-    if run.counters.failed:
-        raise typer.Exit(_SOME_FAILED)
 
 
 def _print_resume_command(opened: "Batch", display: "BatchDisplay") -> None:

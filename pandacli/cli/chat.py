@@ -2,31 +2,24 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pandacli.cli import config, options, signals
+from pandacli.cli import config, options, signals, startup
 from pandacli.cli.entry import STARTED
-from pandacli.cli.startup import (
-    Loading,
-    cached_prefixes,
-    check_video,
-    go_offline,
-    offer_download,
-    read_clip,
-)
 from pandacli.errors import ClipError, PandaError, UsageError
 from pandacli.terminal.console import Screen, echo_off
 from pandacli.terminal.report import Stopwatch
-from pandacli.video.clip import Clip, local_file
+from pandacli.video.clip import Clip
 
 if TYPE_CHECKING:
-    from pandacli.chat.chat import Chat, SampledClip
     from pandacli.chat.transcript import Transcript
 
-_SETTABLE = ("temperature", "max-tokens", "seed")
+_SETTABLE = ("temperature", "max-tokens", "seed", "frames")  # in the chat
+_EXAMPLE = "panda chat clip.mp4"
 
 
 def chat(
@@ -37,18 +30,8 @@ def chat(
     go_on: options.Continue = False,
     load: options.Load = None,
     no_log: options.NoLog = False,
-    start: options.From = None,
-    end: options.To = None,
-    frames: options.Frames = 8,
-    model: options.Model = options.MODEL,
-    quant: options.Quant = "auto",
-    engine: options.Engine = "auto",
-    device: options.Device = "auto",
-    system: options.System = None,
-    max_tokens: options.MaxTokens = 1024,
-    temperature: options.Temperature = 0.0,
-    seed: options.Seed = None,
-    offline: options.Offline = False,
+    *,
+    how: options.Answering,
     cache_size: options.CacheSize = options.CACHE_SIZE,
     full_hash: options.FullHash = False,
     no_frames: options.NoFrames = False,
@@ -66,75 +49,77 @@ def chat(
     """
     from pandacli.chat.chat import Chat, SampledClip
     from pandacli.checkpoints import read_image_size
-    from pandacli.inference.spec import GenerationOptions, RunSpec
 
     earlier, log = _earlier(go_on, load)
     if earlier is not None:
-        before = _earlier_options(context, earlier, video)
-        model, system = before.get("model", model), before.get("system", system)
-        start, end = before.get("start", start), before.get("end", end)
-        frames = before.get("frames", frames)
+        how = replace(how, **_earlier_options(context, earlier, video))
         video = earlier.video if video is None else video
     if not video:
-        raise UsageError(
-            "VIDEO is missing",
-            "name one, or go on with --continue; for example:",
-            command="panda chat clip.mp4",
-        )
-    check_video("chat", video)
+        hint = "name one, or go on with --continue; for example:"
+        raise UsageError("VIDEO is missing", hint, command=_EXAMPLE)
+    startup.check_video("chat", video)
     screen = Screen(quiet=quiet, graphics=graphics)
     screen.require_stdout()
-    wanted = Clip(local_file(video), start, end)
+    wanted = how.clip(video)
     if go_on and not os.path.exists(wanted.path):  # noqa: PTH110  (pathlib raises for a long name)
-        raise ClipError(
-            f"the video is gone: {wanted.path}",
-            "name another:",
-            command="panda chat VIDEO --continue",
-        )
-    if offline:
-        go_offline()
+        gone = f"the video is gone: {wanted.path}"
+        raise ClipError(gone, "name another:", command="panda chat VIDEO --continue")
+    if how.offline:
+        startup.go_offline()
     watch = Stopwatch(STARTED)
-    loading = Loading(RunSpec(model, quant, engine, device))
+    loading = startup.Loading(how.spec())
 
-    def sample_clip(clip: Clip, *, num_frames: int, ahead: Loading | None = None) -> SampledClip:
-        prefixes = cached_prefixes(clip, num_frames, cache_size, full_hash, screen)
-        read, seconds = read_clip(clip, num_frames, screen, notices=False, loading=ahead)
+    def sample_clip(
+        clip: Clip, *, num_frames: int, ahead: startup.Loading | None = None
+    ) -> SampledClip:
+        prefixes = startup.cached_prefixes(clip, num_frames, cache_size, full_hash, screen)
+        read, seconds = startup.read_clip(clip, num_frames, screen, notices=False, loading=ahead)
         if ahead is not None:
             with watch.paused():
-                offer_download(ahead, screen)
+                startup.offer_download(ahead, screen)
         # here, so that a missing model is an error before the prompt
         side = read_image_size(loading.resolve().folder)
-        return SampledClip(clip, read, seconds, side, num_frames, system, prefixes)
+        return SampledClip(clip, read, seconds, side, num_frames, how.system, prefixes)
+
+    def sample_in_terminal(clip: Clip, *, num_frames: int) -> SampledClip:
+        signals.listen()
+        return sample_clip(clip, num_frames=num_frames)
 
     with echo_off():
-        first = sample_clip(wanted, num_frames=frames, ahead=loading)
+        first = sample_clip(wanted, num_frames=how.frames, ahead=loading)
         if not no_log:
             log = log or _new_log(screen)
         chat = Chat(
             loading.end,
-            model,
+            how.model,
             first,
-            GenerationOptions(max_tokens, temperature, seed),
+            how.generation(),
             turns=earlier.turns if earlier else (),
             log=None if no_log else log,
             new_log=lambda: _new_log(screen),
         )
         if screen.is_interactive and screen.stdout_is_terminal:
-            pictures = not (no_frames or quiet)
-            _in_terminal(
+            from pandacli.terminal.prompt import Prompt
+            from pandacli.terminal.repl import Repl, toolbar
+
+            history = None if no_log else _history(screen)
+            repl = Repl(
                 chat,
-                sample_clip,
+                Prompt(lambda: toolbar(chat), history, failure=lambda: chat.error),
                 screen,
-                log=not no_log,
-                quant=quant,
-                pictures=pictures,
+                sample_in_terminal,
+                {name: config.reader(name) for name in _SETTABLE},
+                quant=how.quant,
+                pictures=not (no_frames or quiet),
                 stats=stats,
             )
+            with signals.interrupts_do_not_end():
+                repl.run()
         else:
             from pandacli.terminal.repl import answer_lines
 
             try:
-                answer_lines(chat, screen, quant=quant, stats=stats, watch=watch)
+                answer_lines(chat, screen, quant=how.quant, stats=stats, watch=watch)
             except PandaError:
                 chat.start_saving_prefix()
                 chat.finish_saving_prefix()
@@ -158,17 +143,12 @@ def _earlier(go_on: bool, load: str | None) -> "tuple[Transcript | None, Path | 
         return read_transcript(Path(load)), None
     log = last_conversation()
     if log is None:
-        raise UsageError(
-            "there is no conversation to continue", "begin one:", command="panda chat clip.mp4"
-        )
+        raise UsageError("there is no conversation to continue", "begin one:", command=_EXAMPLE)
     try:
         return read_transcript(log), log
     except ClipError as error:
-        raise ClipError(
-            f"the last conversation cannot be read: {error.message}",
-            "begin another:",
-            command="panda chat clip.mp4",
-        ) from error
+        unreadable = f"the last conversation cannot be read: {error.message}"
+        raise ClipError(unreadable, "begin another:", command=_EXAMPLE) from error
 
 
 def _earlier_options(
@@ -178,7 +158,7 @@ def _earlier_options(
     before: dict[str, Any] = {"model": earlier.model, "system": earlier.system}
     if video is None:
         before |= {"start": earlier.start, "end": earlier.end, "frames": earlier.frames}
-        options.reader("frames")(str(earlier.frames))
+        config.reader("frames")(str(earlier.frames))
     return {
         name: value
         for name, value in before.items()
@@ -186,54 +166,23 @@ def _earlier_options(
     }
 
 
-def _in_terminal(
-    chat: "Chat",
-    sample_clip: "Callable[..., SampledClip]",
-    screen: Screen,
-    *,
-    log: bool,
-    quant: str,
-    pictures: bool,
-    stats: bool,
-) -> None:
-    from pandacli.terminal.prompt import Prompt
-    from pandacli.terminal.repl import Repl, toolbar
-
-    def sample(clip: Clip, *, num_frames: int) -> "SampledClip":
-        signals.listen()
-        return sample_clip(clip, num_frames=num_frames)
-
-    history = _history(screen) if log else None
-    prompt = Prompt(lambda: toolbar(chat), history, failure=lambda: chat.error)
-    session = Repl(
-        chat,
-        prompt,
-        screen,
-        sample,
-        {name: options.reader(name) for name in (*_SETTABLE, "frames")},
-        quant=quant,
-        pictures=pictures,
-        stats=stats,
-    )
-    with signals.interrupts_do_not_end():
-        session.run()
-
-
 def _new_log(screen: Screen) -> Path | None:
     from pandacli.chat.transcript import new_conversation
 
-    try:
-        return new_conversation()
-    except OSError as error:
-        screen.notice(f"the conversation is not kept: {error.filename}: {error.strerror}")
-        return None
+    return _unless_unwritable(new_conversation, "the conversation is not kept", screen)
 
 
 def _history(screen: Screen) -> Path | None:
     from pandacli.chat.transcript import state_folder
 
+    return _unless_unwritable(
+        lambda: state_folder() / "questions", "questions are not kept", screen
+    )
+
+
+def _unless_unwritable(make: Callable[[], Path], otherwise: str, screen: Screen) -> Path | None:
     try:
-        return state_folder() / "questions"
+        return make()
     except OSError as error:
-        screen.notice(f"questions are not kept: {error.filename}: {error.strerror}")
+        screen.notice(f"{otherwise}: {error.filename}: {error.strerror}")
         return None

@@ -1,40 +1,42 @@
-"""Defaults for the options, from the environment and the configuration file.
+"""The values of options: readers of their text, and defaults from variables and config.toml.
 
 Click looks for a value on the command line, in the environment (`PANDA_MAX_TOKENS`), in the
 configuration file (its `default_map`) and in the signature of the command, in that order. Text
-from the first three goes through the same reader, whose error names the place.
+from the first three goes through the same reader; an error names where the text is from.
 """
 
+import math
 import os
 import re
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
-from functools import cache
+from contextlib import suppress
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from pandacli.cli.help import config_path
 from pandacli.errors import PandaError, UsageError
 
-Reader = Callable[[str], Any]
+QUANTS = ("auto", "4bit", "8bit", "none")
 
-READERS: dict[str, Reader] = {}
-"""Every option that a variable or the file can set, and what turns its text into a value."""
+_MAX_BATCH_SIZE = 4096
+_MAX_FRAMES = 512
+_CANVAS_CELL = 28  # pixels: two patches of 14, as in every published model
 
-TEXT_OPTIONS: set[str] = set()
-"""Those for which a number in the file is an error."""
+Reader = Callable[[str], Any]  # raises ValueError or PandaError
 
-_used: dict[str, tuple[str, str]] = {}
-"""The text and the origin of each option of this command that the command line does not set."""
+READERS: dict[str, Reader] = {}  # of every option that a variable or the file can set
+TEXT_OPTIONS: set[str] = set()  # those for which a number in the file is an error
+LIST_OPTIONS: set[str] = set()  # those that can be repeated, and may be a list in the file
+
+_used: dict[str, tuple[str, str]] = {}  # text and origin of options not from the command line
 
 
-def read_text(read: Reader, text: str, where: str) -> Any:
-    try:
-        return read(text)
-    except PandaError as error:
-        raise UsageError(f"{where}: {error.message}", error.hint, command=error.command) from error
-    except ValueError as error:
-        raise UsageError(f"{where}: {error}") from error
+@cache
+def config_path() -> Path:
+    """Return where the configuration file is, on Linux `~/.config/panda/config.toml`."""
+    from platformdirs import user_config_path
+
+    return user_config_path("panda") / "config.toml"
 
 
 def variable(name: str) -> str:
@@ -42,84 +44,34 @@ def variable(name: str) -> str:
     return "PANDA_" + name.upper().replace("-", "_")
 
 
-@cache
-def _config(path: Path) -> dict[str, Any]:
-    """Parse the configuration file; {} if there is none.
-
-    Raises:
-        UsageError: The file cannot be read, is not TOML, or sets an unknown option.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:  # not UTF-8
-        raise UsageError(f"{path} is not a TOML file: {error}") from error
-    import tomllib  # only where there is such a file
-
-    try:
-        table = tomllib.loads(text)
-    except ValueError as error:
-        raise UsageError(f"{path} is not a TOML file: {error}") from error
-    for key in table:
-        if key not in READERS:
-            near = get_close_matches(key, READERS, n=1)
-            raise UsageError(
-                f"{path} sets {key!r}, which is not an option",
-                f"did you mean {near[0]!r}?" if near else f"the options are {', '.join(READERS)}",
-            )
-    return table
-
-
-def file_value(name: str) -> str | None:
-    """Return what the configuration file sets an option to, as on the command line.
-
-    Raises:
-        UsageError: The file is not valid, or has a value of another type.
-    """
-    path = config_path()
-    value = _config(path).get(name)
-    if value is None:
-        return None
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    if not isinstance(value, str | int | float):
-        raise UsageError(f"{name} in {path} must be text, a number or true/false")
-    if name in TEXT_OPTIONS and not isinstance(value, str):
-        raise UsageError(f"{name} in {path} must be text", f'write it in quotes: {name} = "{text}"')
-    return text
-
-
-def configured(name: str) -> Any:
-    """Return the value that a variable or the configuration file gives an option, or None.
-
-    Raises:
-        UsageError: The value or the file is not valid.
-    """
-    if text := os.environ.get(variable(name)):
-        return read_text(READERS[name], text, variable(name))
-    text = file_value(name)
-    return None if text is None else read_text(READERS[name], text, f"{name} in {config_path()}")
-
-
-class FileDefaults(dict[str, Any]):
-    """Click's `default_map` for the parameters of a command; reads the file when looked at.
-
-    So the help of a command works with a file that is not valid.
-    """
-
-    def __init__(self, parameters: Iterable[Any]) -> None:
-        super().__init__((p.name, option_name(p)) for p in parameters if p.envvar)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """Return what the file sets the parameter `key` to, as text."""
-        return file_value(self[key]) if key in self else default
-
-
 def option_name(parameter: Any) -> str:
-    """Return the name of an option as in the configuration file, such as `max-tokens`."""
+    """Return the name of a Click option as in the configuration file, such as `max-tokens`."""
     return str(max(parameter.opts, key=len).lstrip("-"))
+
+
+def reader(name: str) -> Reader:
+    """Return the reader of an option's text; its errors name the option."""
+    return partial(_read, READERS[name], where=name)
+
+
+def callback(name: str, read: Reader) -> Callable[[Any, Any, Any], Any]:
+    """Return the Click callback that reads the text of an option."""
+
+    def read_text(context: Any, parameter: Any, value: Any) -> Any:
+        source = context.get_parameter_source(parameter.name).name
+        if source == "DEFAULT" or not isinstance(value, str | list):
+            return value
+        if source == "COMMANDLINE":
+            return _read(read, value, f"--{name}")
+        if source == "ENVIRONMENT":
+            text = os.environ[variable(name)]
+            _used[name] = text, variable(name)
+            # Click splits the variable of an option that can be repeated
+            return _read(read, [text] if isinstance(value, list) else text, variable(name))
+        _used[name] = str(value), str(config_path())
+        return _read(read, value, f"{name} in {config_path()}")
+
+    return read_text
 
 
 def from_command_line(context: Any, name: str) -> bool:
@@ -128,18 +80,27 @@ def from_command_line(context: Any, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def read_parameter(name: str, read: Reader, context: Any, parameter: Any, value: Any) -> Any:
-    """Read the text of an option; a Click callback once `name` and `read` are bound."""
-    source = context.get_parameter_source(parameter.name).name
-    if not isinstance(value, str) or source == "DEFAULT":
-        return value
-    if source == "COMMANDLINE":
-        return read_text(read, value, f"--{name}")
-    if source == "ENVIRONMENT":
-        _used[name] = value, variable(name)
-        return read_text(read, value, variable(name))
-    _used[name] = value, str(config_path())
-    return read_text(read, value, f"{name} in {config_path()}")
+def configured(name: str) -> Any:
+    """Return the value that a variable or the configuration file gives an option, or None."""
+    if text := os.environ.get(variable(name)):
+        listed = name in LIST_OPTIONS
+        return _read(READERS[name], [text] if listed else text, variable(name))
+    value = _file_value(name)
+    return None if value is None else _read(READERS[name], value, f"{name} in {config_path()}")
+
+
+class FileDefaults(dict[str, Any]):
+    """Click's `default_map` for the parameters of a command.
+
+    It reads the file when a value is looked up, so that `--help` works with an invalid one.
+    """
+
+    def __init__(self, parameters: Iterable[Any]) -> None:
+        super().__init__((p.name, option_name(p)) for p in parameters if p.envvar)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the text that the file sets the parameter `key` to."""
+        return _file_value(self[key]) if key in self else default
 
 
 def origin(message: str) -> str | None:
@@ -160,9 +121,190 @@ def notice_misspelt_variables() -> None:
     """Print, once, a suggestion for each PANDA_ variable that is nearly that of an option."""
     known = {*map(variable, READERS), "PANDA_HOME"}
     for name in os.environ:
-        if not name.startswith("PANDA_") or name in known:
-            continue
-        if near := get_close_matches(name, known, n=1, cutoff=0.85):
+        if name.startswith("PANDA_") and name not in known and (near := nearest(name, known, 0.85)):
             from pandacli.terminal.console import Screen
 
-            Screen().notice(f"{name} has no meaning; did you mean {near[0]}?")
+            Screen().notice(f"{name} has no meaning; did you mean {near}?")
+
+
+def _read(read: Reader, value: str | list[str], where: str) -> Any:
+    if isinstance(value, list):
+        return [_read(read, text, where) for text in value]
+    try:
+        return read(value)
+    except PandaError as error:
+        raise UsageError(f"{where}: {error.message}", error.hint, command=error.command) from error
+    except ValueError as error:
+        raise UsageError(f"{where}: {error}") from error
+
+
+def _file_value(name: str) -> str | list[str] | None:
+    """Return what the configuration file sets an option to, as on the command line."""
+    path = config_path()
+    value = _config(path).get(name)
+    if value is None:
+        return None
+    if name in LIST_OPTIONS:
+        if isinstance(value, str):
+            return [value]
+        if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+            raise UsageError(f"{name} in {path} must be text, or a list of texts")
+        return value
+    if not isinstance(value, str | int | float):
+        raise UsageError(f"{name} in {path} must be text, a number or true/false")
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    if name in TEXT_OPTIONS and not isinstance(value, str):
+        raise UsageError(f"{name} in {path} must be text", f'write it in quotes: {name} = "{text}"')
+    return text
+
+
+@cache
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        import tomllib  # only where there is such a file
+
+        table = tomllib.loads(text)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:  # not UTF-8, or not TOML
+        raise UsageError(f"{path} is not a TOML file: {error}") from error
+    for key in table:
+        if key not in READERS:
+            near = nearest(key, READERS)
+            raise UsageError(
+                f"{path} sets {key!r}, which is not an option",
+                f"did you mean {near!r}?" if near else f"the options are {', '.join(READERS)}",
+            )
+    return table
+
+
+def nearest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return the most similar of `words`; None if none is."""
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(word, words, n=1, cutoff=cutoff)), None)
+
+
+# Readers of text
+
+
+def not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty")
+    return text
+
+
+def not_empty(text: str) -> str:
+    if not text:
+        raise ValueError("is empty")
+    return text
+
+
+def choice(*choices: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"{text!r} is not one of {', '.join(choices)}")
+        return text
+
+    return read
+
+
+def boolean(text: str) -> bool:
+    if text.lower() in ("1", "true", "yes", "on"):
+        return True
+    if text.lower() in ("0", "false", "no", "off"):
+        return False
+    raise ValueError(f"{text!r} is neither true nor false")
+
+
+def whole_number(least: int, most: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise ValueError(f"{text!r} is not a whole number") from None
+        if not least <= number <= most:
+            raise ValueError(f"{text} is not between {least} and {most}")
+        return number
+
+    return read
+
+
+def frame_count(text: str) -> int:
+    from pandacli.inference import check_frame_count
+
+    count = whole_number(-(10**9), 10**9)(text)
+    if 1 <= count <= _MAX_FRAMES:
+        with suppress(UsageError):
+            check_frame_count(count)
+            return count
+    raise UsageError(
+        f"cannot look at {count} frames",
+        f"use 1, or a multiple of 4 up to {_MAX_FRAMES}; 8 is what it was trained with",
+    )
+
+
+def canvas(text: str) -> int:
+    side = whole_number(_CANVAS_CELL, 32 * _CANVAS_CELL)(text)
+    if side % _CANVAS_CELL:
+        below = side - side % _CANVAS_CELL
+        near = f"{below} or {below + _CANVAS_CELL}"
+        raise ValueError(f"{text} is not a multiple of {_CANVAS_CELL}, like {near}")
+    return side
+
+
+def temperature(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number") from None
+    if not (math.isfinite(number) and number >= 0):
+        raise ValueError(f"{text} is not a number from 0 upwards")
+    return number
+
+
+def engine(text: str) -> str:
+    from pandacli.inference.spec import ENGINES, RAY
+
+    if text == RAY:
+        raise UsageError("ray is for panda batch", f"choose one of {', '.join(ENGINES)}")
+    return choice(*ENGINES)(text)
+
+
+def batch_engine(text: str) -> str:
+    from pandacli.inference.spec import ENGINES, RAY
+
+    return choice(*ENGINES, RAY)(text)
+
+
+def device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise ValueError(f"{text!r} is not one of auto, cpu, cuda, cuda:N")
+    return text
+
+
+def input_format(text: str) -> str:
+    from pandacli.batch.formats import INPUT_FORMATS
+
+    return choice("auto", *INPUT_FORMATS)(text)
+
+
+def output_format(text: str) -> str:
+    from pandacli.batch.formats import OUTPUT_FORMATS
+
+    return choice(*OUTPUT_FORMATS, "same")(text)
+
+
+def batch_size(text: str) -> int | None:
+    return None if text == "auto" else whole_number(1, _MAX_BATCH_SIZE)(text)
+
+
+def shard(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
+    number, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= number <= count:
+        raise ValueError(f"{text!r} is not like 1/4, the first of four parts")
+    return number, count

@@ -1,4 +1,4 @@
-"""The entry point, and the one place where errors become lines and an exit code."""
+"""The entry point: standard streams, signals, and the one place where errors become exit codes."""
 
 import errno
 import os
@@ -13,8 +13,8 @@ from typing import NoReturn
 from pandacli.cli import signals
 from pandacli.errors import DeviceError, PandaError, UsageError
 
+# when this process started, on the clock of `perf_counter`: start-up is all CPU time
 STARTED = perf_counter() - process_time()
-"""When this process started, on the clock of `perf_counter`; start-up is all CPU time."""
 
 BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended
 UNEXPECTED = 70  # EX_SOFTWARE
@@ -43,7 +43,8 @@ def main() -> NoReturn:
         signals.end(code)  # flushing may block on a reader of stdout
     signals.leave()
     _discard_unwritten()
-    if stopped or _has_background_work():
+    background = sys.modules.get("pandacli.background")
+    if stopped or (background is not None and background.goes_on()):
         signals.unlink_semaphores()
         os._exit(code)  # a normal exit waits for threads, or torch aborts the process
     sys.exit(code)
@@ -66,32 +67,41 @@ def run(arguments: list[str]) -> int:
         return BROKEN_PIPE
     except Exception as error:
         stopped = signals.ending()
-        return _explain(error, arguments) if stopped is None else stopped
+        return _report(error, arguments) if stopped is None else stopped
 
 
-def _explain(error: Exception, arguments: list[str]) -> int:
-    """Print what went wrong; return the exit code."""
+def _report(error: Exception, arguments: list[str]) -> int:
+    """Print an error; return the exit code."""
+    from pandacli.terminal.console import Screen
+
+    show = Screen().error
+    traced = _wants_traceback(arguments)
+    if traced:
+        import traceback
+
+        from pandacli.terminal.text import sanitize
+
+        with suppress(OSError):
+            sys.stderr.write(sanitize(traceback.format_exc()))
     if isinstance(error, PandaError):
-        _traceback_if_wanted(arguments)
-        _complain(error.message, error.hint, _origin(error.message), command=error.command)
+        config = sys.modules.get("pandacli.cli.config")
+        origin = config.origin(error.message) if config else None
+        show(error.message, error.hint, origin, command=error.command)
         return error.exit_code
-    traced = _traceback_if_wanted(arguments)
-    if _out_of_memory(error):
-        _complain("out of memory", "close other programs, or ask for a smaller --quant")
+    if _is_out_of_memory(error):
+        show("out of memory", "close other programs, or ask for a smaller --quant")
         return DeviceError.exit_code
     if isinstance(error, OSError) and error.errno in _DISK_FULL:
-        _complain(f"cannot write {error.filename or 'the output'}: {error.strerror}")
+        show(f"cannot write {error.filename or 'the output'}: {error.strerror}")
         return PandaError.exit_code
     if not traced:
-        _complain(
-            f"unexpected {type(error).__name__}: {error}",
-            "this is a fault in panda; the same command with --debug shows where",
-        )
+        hint = "this is a fault in panda; the same command with --debug shows where"
+        show(f"unexpected {type(error).__name__}: {error}", hint)
     return UNEXPECTED
 
 
 def _dispatch(arguments: list[str]) -> int:
-    """Handle help and version without a parser; parse and run the rest."""
+    """Show help and the version without a parser; parse and run the rest."""
     from pandacli.cli.help import VERSION, coloured, overview, summary
 
     match arguments:
@@ -100,17 +110,16 @@ def _dispatch(arguments: list[str]) -> int:
             return UsageError.exit_code
         case ["--help" | "-h" | "help"]:
             print(coloured(overview(), sys.stdout))
-            return 0
-        case ["help", *rest] if rest:
+        case ["help", *rest]:
             return _dispatch([*rest, "--help"])
         case ["--version" | "-V"]:
             print(VERSION)
-            return 0
-    return _parse(arguments)
+        case _:
+            return _parse(arguments)
+    return 0
 
 
 def _parse(arguments: list[str]) -> int:
-    """Parse and run a command; translate the errors of the parser."""
     import typer
     from typer.exceptions import TyperException
 
@@ -129,37 +138,12 @@ def _parse(arguments: list[str]) -> int:
     return 0
 
 
-def _out_of_memory(error: Exception) -> bool:
+def _is_out_of_memory(error: Exception) -> bool:
     if "torch" not in sys.modules:
         return isinstance(error, MemoryError)
     from pandacli.inference.planning.devices import is_out_of_memory
 
     return is_out_of_memory(error)
-
-
-def _complain(message: str, *hints: str | None, command: str | None = None) -> None:
-    from pandacli.terminal.console import Screen
-
-    Screen().error(message, *hints, command=command)
-
-
-def _origin(message: str) -> str | None:
-    """Return from which variable or file the value came that an error is about."""
-    config = sys.modules.get("pandacli.cli.config")
-    return config.origin(message) if config is not None else None
-
-
-def _traceback_if_wanted(arguments: list[str]) -> bool:
-    """Print the traceback of the current error if `--debug` or a default asks for it."""
-    import traceback
-
-    from pandacli.terminal.text import sanitize
-
-    wanted = _wants_traceback(arguments)
-    if wanted:
-        with suppress(OSError):
-            sys.stderr.write(sanitize(traceback.format_exc()))
-    return wanted
 
 
 def _wants_traceback(arguments: list[str]) -> bool:
@@ -204,10 +188,7 @@ def _fill_closed_descriptors() -> None:
 
 
 def _reserve_stdout() -> None:
-    """Give sys.stdout a descriptor of its own, and redirect descriptor 1 to stderr.
-
-    Some libraries write there, for instance with MKL_VERBOSE.
-    """
+    """Duplicate stdout for answers, and redirect descriptor 1, where libraries write, to stderr."""
     stream = sys.stdout
     if not isinstance(stream, TextIOWrapper) or sys.stderr is None:
         return
@@ -222,12 +203,6 @@ def _reserve_stdout() -> None:
     )
     reopened.reconfigure(line_buffering=stream.line_buffering, write_through=stream.write_through)
     sys.stdout = sys.__stdout__ = reopened  # type: ignore[misc]
-
-
-def _has_background_work() -> bool:
-    """Whether a thread of `pandacli.background` is running."""
-    background = sys.modules.get("pandacli.background")
-    return background is not None and background.goes_on()
 
 
 def _prepare_streams() -> None:
@@ -259,5 +234,4 @@ class _ClosedStdout(StringIO):
     """Stands in for a stdout that the caller has closed."""
 
     def write(self, _text: str) -> int:
-        """Raise a `UsageError`."""
         raise UsageError("standard output is closed", "leave out >&-")

@@ -11,7 +11,8 @@ from pandacli.cli.entry import STARTED
 from pandacli.cli.startup import EXAMPLE, Loading, check_video, load_model, read_clip
 from pandacli.errors import UsageError
 from pandacli.terminal.console import Screen, echo_off
-from pandacli.terminal.report import Stopwatch
+from pandacli.terminal.contact_sheet import check_sheet_path, contact_sheet, save_sheet
+from pandacli.terminal.report import Stopwatch, clip_line, frame_lines, frames_json
 from pandacli.video.clip import Clip, local_file
 
 
@@ -38,27 +39,23 @@ def frames(
     screen = Screen(quiet=quiet, graphics=graphics)
     screen.require_stdout()
     clip = Clip(local_file(video), start, end)
+    target = Path(save) if save is not None else None
     replaces = False
-    if save is not None:
-        from pandacli.terminal.contact_sheet import check_sheet_path
-
-        check_sheet_path(Path(save), clip.path)
-        replaces = Path(save).exists()
-        if os.path.lexists(save) and not screen.is_interactive:
+    if target is not None:
+        check_sheet_path(target, clip.path)
+        replaces = target.exists()
+        if os.path.lexists(target) and not screen.is_interactive:
             raise UsageError(f"{save} exists", "name another file, or remove it first")
-        if not screen.confirm_overwrite(Path(save)):
+        if not screen.confirm_overwrite(target):
             screen.notice(f"{save} stays as it is")
-            save = None
+            target = None
     sampled, _ = read_clip(clip, frames, screen)
-    from pandacli.terminal.report import clip_line, frame_lines, frames_json
     from pandacli.video import fit_to_box
 
     seen = replace(sampled, pixels=fit_to_box(sampled.pixels, image_size=canvas))
     height, width = seen.pixels.shape[1:3]
-    if save is not None:
-        from pandacli.terminal.contact_sheet import contact_sheet, save_sheet
-
-        save_sheet(contact_sheet(seen), Path(save), replace=replaces)
+    if target is not None:
+        save_sheet(contact_sheet(seen), target, replace=replaces)
     if json:
         sizes = {"side": canvas, "width": width, "height": height}
         pretty = screen.stdout_is_terminal
@@ -70,7 +67,7 @@ def frames(
     else:
         for line in frame_lines(seen):
             screen.line(line)
-    if save is not None:
+    if target is not None:
         screen.notice(f"saved {save}: {len(seen.times)} pictures of {width}x{height} pixels")
 
 
@@ -99,9 +96,8 @@ def demo(
     with echo_off():
         with watch.measure("frames"):
             frames, seconds = read_clip(Clip(CLIP), 8, screen, loading=loading)
-        screen.line(
-            f"tiny, a small model of moving shapes (not Video-Panda-7B), looks at {CLIP.name}:"
-        )
+        small = "tiny, a small model of moving shapes (not Video-Panda-7B)"
+        screen.line(f"{small}, looks at {CLIP.name}:")
         screen.frames(frames)
         screen.line("")
         with watch.measure("model"):

@@ -1,34 +1,21 @@
-"""The commands of `panda`, and the help that needs no parser.
-
-Importing Typer and the commands takes longer than all the rest of `panda --help`, so this module
-does without.
-"""
+"""The table of commands, and the help of `panda`, which needs no parser: Typer loads slowly."""
 
 import re
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from pandacli import __version__
 
 VERSION = f"panda {__version__}"
-
 SUMMARY = "Ask questions about a video, on your own machine."
-
-OPTIONS = {
-    "-V, --version": "Show the version.",
-    "-h, --help": "Show this message and exit.",
-}
+OPTIONS = {"-V, --version": "Show the version.", "-h, --help": "Show this message and exit."}
 
 
 class Command(NamedTuple):
-    """A command: `module` of `pandacli.cli` has a function of its name.
+    """A row of `COMMANDS`."""
 
-    The summary is also the first line of the docstring of that function.
-    """
-
-    module: str
-    summary: str
+    module: str  # of pandacli.cli, with a function of the command's name
+    summary: str  # also the first line of the docstring of that function
     examples: tuple[str, ...]
 
 
@@ -127,14 +114,6 @@ EXIT_CODES = {
 _EXAMPLES = ("panda demo", 'panda ask clip.mp4 "what happens?"', "panda chat clip.mp4")
 
 
-@cache
-def config_path() -> Path:
-    """Return where the configuration file is, on Linux `~/.config/panda/config.toml`."""
-    from platformdirs import user_config_path
-
-    return user_config_path("panda") / "config.toml"
-
-
 def summary() -> str:
     """Return the commands with examples, for a terminal of 24 lines of 80 columns."""
     return "\n\n".join(
@@ -149,6 +128,8 @@ def summary() -> str:
 
 def overview() -> str:
     """Return the help of `panda`, for a terminal of 80 columns."""
+    from pandacli.cli.config import config_path
+
     file = str(config_path()).replace(str(Path.home()), "~", 1)
     defaults = {
         "PANDA_MODEL=tiny, PANDA_MAX_TOKENS=64, PANDA_JSON=1 ...": "",
@@ -167,12 +148,11 @@ def overview() -> str:
 
 
 def examples(lines: tuple[str, ...]) -> str:
-    """Return the section of a help text that has examples."""
     return _section("Examples", dict.fromkeys(lines, ""))
 
 
 def coloured(text: str, stream: TextIO) -> str:
-    """Colour the headings and the first column of a help text, if `stream` shows colour."""
+    """Colour the headings and the first column of a help text, if `stream` is in colour."""
     from pandacli.terminal.text import colour
 
     lines, in_section = [], False

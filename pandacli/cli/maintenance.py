@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pandacli.cli import config, options
-from pandacli.cli.help import config_path
 from pandacli.errors import PandaError, UsageError
 from pandacli.terminal.console import Screen
 from pandacli.units import size
@@ -19,7 +18,7 @@ _PROBLEMS = 1  # the exit code where something is wrong
 
 
 def cache(
-    clear: Annotated[bool, options.plain("Removal", None, "Remove all of it.", "--clear")] = False,
+    clear: Annotated[bool, options.plain("Removal", "--clear", "Remove all of it.")] = False,
     json: options.Json = False,
     _debug: options.Debug = False,
 ) -> None:
@@ -47,13 +46,13 @@ def cache(
         show_prefixes(prefixes, screen)
 
 
+# without defaults from variables and the file, which doctor reports even if they are not valid
+_JSON = options.plain(options.OUTPUT, "--json/--no-json", "One JSON object.")
+_DEBUG = options.plain(options.OUTPUT, "--debug/--no-debug", "Tracebacks for errors.")
+
+
 def doctor(
-    json: Annotated[
-        bool | None, options.plain(options.OUTPUT, None, "One JSON object.", "--json/--no-json")
-    ] = None,
-    _debug: Annotated[
-        bool, options.plain(options.OUTPUT, None, "Tracebacks for errors.", "--debug/--no-debug")
-    ] = False,
+    json: Annotated[bool | None, _JSON] = None, _debug: Annotated[bool, _DEBUG] = False
 ) -> None:
     """Check this installation.
 
@@ -67,8 +66,14 @@ def doctor(
 
     screen = Screen()
     with screen.status("examining"):
-        sections = examine([_defaults(), terminal_section()])
-    if _json_by_default() if json is None else json:
+        shown_variables = {config.variable(name) for name in config.READERS}
+        sections = examine(shown_variables, [_defaults(), terminal_section()])
+    if json is None:
+        try:
+            json = bool(config.configured("json"))
+        except UsageError:
+            json = False
+    if json:
         screen.line(report_json(sections, pretty=screen.stdout_is_terminal))
     else:
         show_report(sections, screen)
@@ -76,32 +81,18 @@ def doctor(
         raise typer.Exit(_PROBLEMS)
 
 
-def _json_by_default() -> bool:
-    """Whether a default asks for JSON; doctor reports one that is not valid, and goes on."""
-    try:
-        return bool(config.configured("json"))
-    except UsageError:
-        return False
-
-
 def _defaults() -> "Section":
     """The configuration file, and the options that it or the variables set."""
     from pandacli.diagnostics import Fact, Section, find
-
-    path = config_path()
-    there = str(path) if path.exists() else {"path": str(path), "state": "not there"}
-    return Section("Defaults", [Fact("file", there), find("set", _options_set)])
-
-
-def _options_set() -> list[str]:
     from pandacli.diagnostics.software import without_logins
 
-    values = {name: config.configured(name) for name in config.READERS}
-    return [
-        f"{name} = {without_logins(str(value))}"
-        for name, value in values.items()
-        if value is not None
-    ]
+    def options_set() -> list[str]:
+        values = {name: config.configured(name) for name in config.READERS}
+        return [f"{n} = {without_logins(str(v))}" for n, v in values.items() if v is not None]
+
+    path = config.config_path()
+    there = str(path) if path.exists() else {"path": str(path), "state": "not there"}
+    return Section("Defaults", [Fact("file", there), find("set", options_set)])
 
 
 def completions(

@@ -12,10 +12,7 @@ from pandacli.units import size
 if TYPE_CHECKING:
     from pandacli.checkpoints import KnownModel
 
-REMOVABLE = ("4bit", "8bit", "none")
-"""The values of `panda rm --quant`."""
-
-_REMOVAL = "Removal"
+REMOVABLE = ("4bit", "8bit", "none")  # values of `panda rm --quant`
 
 
 def models(json: options.Json = False, _debug: options.Debug = False) -> None:
@@ -61,21 +58,20 @@ def info(
         show_model(found, described, screen)
 
 
+_DROP_ORIGINAL = options.plain(
+    options.FILES,
+    "--drop-original/--keep-original",
+    "Delete the download once it is quantised.",
+)
+
+
 def pull(
     model: options.ModelArgument,
     quant: options.Quant = "auto",
     engine: options.Engine = "auto",
     device: options.Device = "auto",
     offline: options.Offline = False,
-    drop_original: Annotated[
-        bool,
-        options.plain(
-            options.FILES,
-            None,
-            "Delete the download once it is quantised.",
-            "--drop-original/--keep-original",
-        ),
-    ] = False,
+    drop_original: Annotated[bool, _DROP_ORIGINAL] = False,
     quiet: options.Quiet = False,
     _debug: options.Debug = False,
 ) -> None:
@@ -93,15 +89,13 @@ def pull(
     install(wanted, Screen(quiet=quiet), drop_original=drop_original)
 
 
+_REMOVED = "Only the 4bit or 8bit copy, or only the download (none)."
+
+
 def rm(
     model: options.ModelArgument,
-    quant: Annotated[
-        str | None,
-        options.plain(
-            _REMOVAL, "KIND", "Only the 4bit or 8bit copy, or only the download (none).", "--quant"
-        ),
-    ] = None,
-    yes: Annotated[bool, options.plain(_REMOVAL, None, "Do not ask.", "--yes", "-y")] = False,
+    quant: Annotated[str | None, options.plain("Removal", "--quant KIND", _REMOVED)] = None,
+    yes: Annotated[bool, options.plain("Removal", "-y, --yes", "Do not ask.")] = False,
     quiet: options.Quiet = False,
     _debug: options.Debug = False,
 ) -> None:
@@ -135,30 +129,20 @@ def rm(
 def install(wanted: Loading, screen: Screen, *, drop_original: bool = False) -> None:
     """Download a model if need be, and quantise it.
 
-    Args:
-        wanted: A known name or a checkpoint folder, and how it is to be run.
-        screen: Shows the progress.
-        drop_original: Whether to delete the download once there is a quantised copy.
-
     Raises:
         ModelError: It cannot be downloaded, or is damaged.
-        UsageError: The original cannot be dropped.
+        UsageError: The original cannot be dropped once there is a quantised copy.
     """
     from pandacli import checkpoints
-    from pandacli.checkpoints.inventory import (
-        find_model,
-        invalidate_digests,
-        needs_hub,
-        remove_download,
-    )
+    from pandacli.checkpoints import inventory
     from pandacli.terminal.progress import Bars
 
     name = wanted.name
     known = checkpoints.MODELS.get(name)
-    invalidate_digests(name)
+    inventory.invalidate_digests(name)
     if drop_original:
-        _check_droppable(wanted)
-    if known and needs_hub(known):
+        _check_droppable(known, wanted)
+    if known and inventory.needs_hub(known):
         _download(known, wanted, screen)
     wanted.resolve()  # before torch is imported, which takes seconds
     with screen.status("preparing"):
@@ -168,22 +152,20 @@ def install(wanted: Loading, screen: Screen, *, drop_original: bool = False) -> 
     with Bars(screen) as bars:
         copy = make_artifact(plan, bars.converting)
     if drop_original and known and copy:
-        remove_download(known)
+        inventory.remove_download(known)
     elif drop_original:
         screen.notice("the download is kept, because the model runs from it")
     if copy:
         screen.notice(f"{name} is ready: {size(copy.bytes)} in {copy.folder}")
     elif known and known.repo is None:
-        screen.notice(f"{name} is already here ({size(find_model(name).bytes)})")
+        screen.notice(f"{name} is already here ({size(inventory.find_model(name).bytes)})")
     else:
         screen.notice(f"{name} is ready, as it was published")
 
 
-def _check_droppable(wanted: Loading) -> None:
-    from pandacli import checkpoints
+def _check_droppable(known: "KnownModel | None", wanted: Loading) -> None:
     from pandacli.checkpoints.resolve import find_checkpoint
 
-    known = checkpoints.MODELS.get(wanted.name)
     found = find_checkpoint(known) if known else None
     if found and found.kind == "home":
         raise UsageError(
@@ -200,10 +182,7 @@ def _check_droppable(wanted: Loading) -> None:
 def _download(known: "KnownModel", wanted: Loading, screen: Screen) -> None:
     """Download a model, unless a copy of the current commit is all that is needed."""
     from pandacli.checkpoints.download import download
-    from pandacli.checkpoints.inventory import (
-        artifact_bytes_missing,
-        standalone_artifacts,
-    )
+    from pandacli.checkpoints.inventory import artifact_bytes_missing, standalone_artifacts
     from pandacli.checkpoints.published import plan_download
     from pandacli.terminal.listings import UNKNOWN_COMMIT
     from pandacli.terminal.progress import Bars

@@ -1,9 +1,8 @@
 """Handlers with which Ctrl-C, SIGTERM, SIGHUP and SIGQUIT end the program within two seconds.
 
-A signal raises an exception in the main thread, which unwinds the stack. A decoder or library that
-does not return, one that swallows the exception, or a `finally` that blocks would prevent that. So
-each signal also wakes a watchdog thread, which ends the process after a grace period. On Windows,
-where no pipe can wake a thread, there is no watchdog.
+A signal raises an exception in the main thread. A library that does not return or swallows the
+exception, or a `finally` that blocks, would prevent the end, so each signal also wakes a watchdog
+thread, which ends the process after a grace period; not on Windows, where no pipe can wake it.
 """
 
 import os
@@ -19,9 +18,7 @@ from typing import Any, NoReturn
 
 INTERRUPTED = 130
 TERMINATED = 143
-GRACE = 1.0
-"""Seconds that the main thread has to end the program."""
-
+GRACE = 1.0  # seconds that the main thread has to end the program
 _CLEANUP_SECONDS = 0.2
 _HANDLED = 0xFF  # not a signal number: a handler has run
 _TERMINATING = tuple(getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP", "SIGQUIT"))
@@ -46,19 +43,16 @@ class _Watchdog:
         start_new_thread(self._run, ())
 
     def listen(self) -> None:
-        """Have signals wake the thread; to be repeated after an event loop has taken over."""
         with suppress(ValueError):  # not the main thread
             signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
 
     def end(self, code: int) -> None:
-        """Start the grace period."""
         if self.ending is None:
             self._deadline = monotonic() + GRACE
             self.ending = code
             self.tell(0)
 
     def tell(self, number: int) -> None:
-        """Wake the thread as the signal `number` does."""
         with suppress(BlockingIOError):
             os.write(self._write, bytes([number]))
 
@@ -121,16 +115,16 @@ def ending() -> int | None:
 
 
 def end(code: int) -> None:
-    """Start the grace period, to end the program with `code`."""
+    """Start the grace period, after which the program ends with `code`."""
     if _watchdog is not None:
         _watchdog.end(code)
 
 
 def be_patient(wanted: Callable[[], bool]) -> None:
-    """While `wanted()` is true, do not limit how long the handler of the first Ctrl-C may wait.
+    """While `wanted()` is true, give the handler of the first Ctrl-C unlimited time.
 
     A prefill can be one call of seconds, and answers in flight must not be lost. A second Ctrl-C
-    ends the program in any case. `wanted` is called in the watchdog thread.
+    starts the grace period in any case. `wanted` is called in the watchdog thread.
     """
     if _watchdog is not None:
         _watchdog.patient = wanted
@@ -143,11 +137,7 @@ def survive() -> None:
 
 
 def interrupt(_signal: int, frame: FrameType | None) -> None:
-    """The handler of SIGINT that ends the program.
-
-    Raises:
-        KeyboardInterrupt: The first time only, so that the unwinding is not interrupted.
-    """
+    """The handler of SIGINT that ends the program; raises the first time only."""
     survive()
     if ending() is None:
         end(INTERRUPTED)
@@ -180,9 +170,9 @@ def interrupts_do_not_end() -> Iterator[None]:
 
 
 def unlink_semaphores() -> None:
-    """Run the exit handlers of multiprocessing before `os._exit`, which skips them.
+    """Run the exit handlers of multiprocessing, which `os._exit` skips.
 
-    Its resource tracker warns on stderr about semaphores that are left, as progress bars have.
+    Its resource tracker would warn about the semaphores of progress bars.
     """
     if (util := sys.modules.get("multiprocessing.util")) is not None:
         with suppress(Exception):
@@ -207,10 +197,7 @@ def _terminate(_signal: int, frame: FrameType | None) -> None:
 
 
 def _exit_within_import(frame: FrameType | None) -> None:
-    """End the process at once if the main thread is importing a module.
-
-    C++ code that initialises a module aborts the process on an unexpected exception.
-    """
+    """End the process at once during an import: C++ initialisers abort on an exception."""
     if _watchdog is not None and _watchdog.ending is not None and _within_import(frame):
         _watchdog.exit(_watchdog.ending)
 

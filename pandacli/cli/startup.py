@@ -1,8 +1,7 @@
-"""What `ask`, `chat`, `batch` and `demo` do before an answer, ordered so that errors come early.
+"""What the commands do before an answer: check arguments, read frames, find and load the model.
 
-The arguments are checked first, then the frames are read, then the model is found, and only then
-its weights are loaded. Once the file is known to be a video, the imports and the loading that need
-no word from the user run in the background.
+In this order, so that cheap errors come first. Once the file is known to be a video, imports and
+the loading of a converted model run in the background.
 """
 
 import os
@@ -32,35 +31,24 @@ EXAMPLE = 'panda ask clip.mp4 "what happens?"'
 
 
 def check_video(command: str, video: str, others: Sequence[str] = ()) -> None:
-    """Refuse a VIDEO that cannot be one, given the name of the command and its other arguments.
-
-    Raises:
-        UsageError: It is empty, standard input, or a question before the video.
-    """
+    """Refuse a VIDEO that is empty, standard input, or a question before the video."""
     if not video:
         example = EXAMPLE if command == "ask" else f"panda {command} clip.mp4"
         raise UsageError("VIDEO is empty", "for example:", command=example)
     if os.path.exists(video):  # noqa: PTH110  (pathlib raises for a long question)
         return
     if video == "-":
-        raise UsageError(
-            "a video cannot be read from standard input", "save it to a file, and name the file"
-        )
+        hint = "save it to a file, and name the file"
+        raise UsageError("a video cannot be read from standard input", hint)
     first = next((word for word in others if _names_video(word)), None)
     if first is not None and not _looks_like_video(video):
         questions = [video, *(word for word in others if not _names_video(word))]
-        raise UsageError(
-            "the video comes first, then the questions",
-            command=join(["panda", command, first, *questions]),
-        )
+        corrected = join(["panda", command, first, *questions])
+        raise UsageError("the video comes first, then the questions", command=corrected)
 
 
 def check_questions(video: str, questions: Sequence[str]) -> None:
-    """Refuse a video among the questions of `panda ask`.
-
-    Raises:
-        UsageError: One of them is a file, or is named like a video.
-    """
+    """Refuse a file, or the name of a video, among the questions of `panda ask`."""
     found = next((word for word in questions if _names_video(word)), None)
     if found is None:
         return
@@ -88,12 +76,7 @@ def go_offline() -> None:
 
 
 class Loading:
-    """A model being loaded, which is resolved and planned once.
-
-    Args:
-        spec: What to run.
-        plan: Its plan, if it is resolved already.
-    """
+    """A model being loaded, which is resolved and planned once."""
 
     def __init__(self, spec: "RunSpec", plan: "Plan | None" = None) -> None:
         self.spec, self.name = spec, os.fspath(spec.model)
@@ -102,11 +85,7 @@ class Loading:
         self._ahead: Background[Panda | None] | None = None
 
     def resolve(self) -> "ResolvedModel":
-        """Find the model on this machine.
-
-        Raises:
-            ModelError: It is not there, or damaged.
-        """
+        """Find the model on this machine; a `ModelError` if it is not there, or damaged."""
         if self._model is None:
             from pandacli.checkpoints import resolve
 
@@ -122,10 +101,7 @@ class Loading:
         return self._plan
 
     def begin(self) -> None:
-        """Import what models need and, unless it has to be quantised, load in the background.
-
-        An error is raised by `end`.
-        """
+        """Load in the background, unless the model must be quantised; `end` raises any error."""
         with suppress(PandaError):
             self.resolve()
             self._ahead = Background(lambda _: self._load_if_converted())
@@ -164,18 +140,7 @@ def read_clip(
     notices: bool = True,
     loading: Loading | None = None,
 ) -> tuple["Frames", float]:
-    """Return the sampled frames of `clip`, and the seconds that took.
-
-    Args:
-        clip: The file and the range.
-        num_frames: How many frames to sample.
-        screen: Shows the progress.
-        notices: Whether to print what the reader noticed about the file.
-        loading: A model to load meanwhile.
-
-    Raises:
-        ClipError: The file cannot be used.
-    """
+    """Return sampled frames and the seconds that took; load the model of `loading` meanwhile."""
     started = perf_counter()
     with screen.status("reading frames"):
         from pandacli.video import sample_frames  # its imports take a tenth of a second
@@ -225,27 +190,13 @@ def offer_download(loading: Loading, screen: Screen) -> None:
 
 
 def load_model(
-    loading: Loading,
-    screen: Screen,
-    say: Callable[[str], None] | None = None,
-    *,
-    asked_quant: str | None = None,
+    loading: Loading, screen: Screen, say: Callable[[str], None] | None = None
 ) -> "Panda":
-    """Return a model, and print what was chosen for the user, if anything was.
-
-    Args:
-        loading: The model.
-        screen: Shows the progress, unless `say` does.
-        say: Shows the progress in few words.
-        asked_quant: The quantisation that the user asked for, where `loading` has another.
-
-    Raises:
-        PandaError: As `Loading.end`.
-    """
+    """Return a model, and print what was chosen for the user, if anything was."""
     stage = nullcontext(say) if say else screen.status(f"loading {loading.name}")
     with stage as say:
         panda = loading.end(say)
-    if chosen := placement_notice(panda, asked_quant or loading.spec.quant):
+    if chosen := placement_notice(panda, loading.spec.quant):
         screen.notice(f"{loading.name} runs {chosen}")
     return panda
 
@@ -255,41 +206,31 @@ def cached_prefixes(
 ) -> "ClipCache | None":
     """Return the part of the prefix cache that is for this clip; None without a cache.
 
-    Args:
-        clip: The clip; reading its frames reports what is wrong with it.
-        num_frames: How many frames are sampled.
-        cache_size: The bytes that the cache may take; 0 turns it off.
-        full_hash: Whether to hash the whole file.
-        screen: Shows the progress.
+    None also for a file that cannot be used: reading its frames reports what is wrong with it.
     """
     if not cache_size:
         return None
-    with screen.status("reading frames"):
+    with screen.status("reading frames"), suppress(PandaError, OSError):
         from pandacli.prefix_cache.clip_cache import ClipCache
-        from pandacli.video.container import check_file  # reading a pipe would block
+        from pandacli.video.container import check_file
 
-        try:
-            check_file(clip.path)
-            return ClipCache(clip, num_frames, budget=cache_size, whole=full_hash)
-        except (PandaError, OSError):
-            return None
+        check_file(clip.path)  # hashing a pipe would block
+        return ClipCache(clip, num_frames, budget=cache_size, whole=full_hash)
+    return None
 
 
 @contextmanager
 def prefix_saved_afterwards(session: "VideoSession", screen: Screen) -> Iterator[None]:
     """Save the prefix of the clip after the block, also after a `PandaError` in it."""
+    failure: PandaError | None = None
     try:
         yield
-    except PandaError:
-        _save_prefix(session, screen)
-        raise
-    _save_prefix(session, screen)
-
-
-def _save_prefix(session: "VideoSession", screen: Screen) -> None:
-    """Save the prefix; a failure is a notice, because the answer is there."""
+    except PandaError as error:
+        failure = error
     try:
         with screen.status("caching the clip"):
             session.keep()
-    except PandaError as error:
+    except PandaError as error:  # a notice, because the answer is there
         screen.notice(error.message)
+    if failure is not None:
+        raise failure

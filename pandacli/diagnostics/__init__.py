@@ -4,7 +4,7 @@ No check may fail: an exception becomes the problem of its fact.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,17 +19,11 @@ class Bytes(int):
 
 @dataclass(frozen=True)
 class Fact:
-    """A single finding.
-
-    Attributes:
-        name: Its label.
-        value: As JSON holds it; amounts of memory are `Bytes`.
-        problem: What is wrong, in words; None if nothing is.
-    """
+    """A single finding."""
 
     name: str
-    value: Value = None
-    problem: str | None = None
+    value: Value = None  # amounts of memory are `Bytes`
+    problem: str | None = None  # what is wrong, in words
 
 
 @dataclass(frozen=True)
@@ -68,10 +62,11 @@ def _message(error: Exception) -> str:
     return f"{kind}: {text}" if text else kind
 
 
-def examine(others: Sequence[Section] = ()) -> list[Section]:
+def examine(shown_variables: Container[str], others: Sequence[Section] = ()) -> list[Section]:
     """Check this installation and machine; takes seconds.
 
     Args:
+        shown_variables: The environment variables that are options, whose values may be shown.
         others: Sections of the caller, placed before the last one, which is the suggestion.
     """
     from pandacli.diagnostics.machine import machine_facts
@@ -82,14 +77,7 @@ def examine(others: Sequence[Section] = ()) -> list[Section]:
     logging.disable()  # libraries log while they are imported
     try:
         found = backends()
-        return [
-            software_facts(),
-            *machine_facts(),
-            found,
-            storage_facts(),
-            environment(),
-            *others,
-            suggestion(ready(found)),
-        ]
+        parts = [software_facts(), *machine_facts(), found, storage_facts()]
+        return [*parts, environment(shown_variables), *others, suggestion(ready(found))]
     finally:
         logging.disable(before)

@@ -15,35 +15,31 @@ import psutil  # type: ignore[import-untyped]
 from pandacli.diagnostics import Bytes, Fact, Section, Value, find, find_all
 from pandacli.inference.planning.devices import core_limit, cpu_flags, usable_memory
 
+# extensions that speed up quantised arithmetic, in Linux's names; asimd is NEON
 INSTRUCTIONS = {
     "x86_64": ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"),
     "aarch64": ("asimd", "asimddp", "i8mm", "bf16", "sve", "sve2"),
 }
-"""Extensions that speed up quantised arithmetic, in Linux's names; asimd is NEON."""
-
 _CPUINFO = Path("/proc/cpuinfo")
 _DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def machine_facts() -> list[Section]:
     """Return the sections on processor, memory and CUDA."""
+    processor = [
+        find("model", cpu_model),
+        find("cores", _cores),
+        *find_all("instructions", _instructions),
+        find("torch uses", _torch_kernels),
+    ]
     return [
-        Section(
-            "Processor",
-            [
-                find("model", cpu_model),
-                find("cores", _cores),
-                *find_all("instructions", _instructions),
-                find("torch uses", _torch_kernels),
-            ],
-        ),
+        Section("Processor", processor),
         Section("Memory", find_all("memory", _memory)),
         Section("CUDA", [find("driver", _driver), *find_all("cards", _cards)]),
     ]
 
 
 def cpu_model() -> str:
-    """Return the name of the processor."""
     if sys.platform == "darwin":
         command = ["sysctl", "-n", "machdep.cpu.brand_string"]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -80,12 +76,11 @@ def _torch_kernels() -> str:
 
 
 def _memory() -> Iterator[Fact]:
-    usable = usable_memory()
+    usable, whole = usable_memory(), psutil.virtual_memory().total
     yield Fact("total", Bytes(usable.total))
     yield Fact("free", Bytes(usable.free))
-    machine_total = psutil.virtual_memory().total
-    if usable.total < machine_total:
-        yield Fact("of the machine", Bytes(machine_total))
+    if usable.total < whole:
+        yield Fact("of the machine", Bytes(whole))
 
 
 def _driver() -> str | None:

@@ -1,15 +1,11 @@
-"""Check the installed libraries, the backends, and the environment variables.
-
-Only values of variables known to be safe are shown; of addresses only the host, of other variables
-that may matter only the name.
-"""
+"""Check the installed libraries, the backends, and the environment variables."""
 
 import importlib
 import os
 import platform
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
@@ -20,44 +16,28 @@ from packaging.requirements import Requirement
 from pandacli import __version__
 from pandacli.diagnostics import Fact, Section, find
 
-LIBRARIES = {
-    "torch": "torch",
-    "transformers": "transformers",
-    "accelerate": "accelerate",
-    "bitsandbytes": "bitsandbytes",
-    "av": "av",
-    "pillow": "PIL",
-    "huggingface_hub": "huggingface_hub",
-}
-"""Distributions to check, and the modules that they install."""
+# distributions to check, and the modules that they install
+_SAME_NAME = ("torch", "transformers", "accelerate", "bitsandbytes", "av", "huggingface_hub")
+LIBRARIES = dict(zip(_SAME_NAME, _SAME_NAME, strict=True)) | {"pillow": "PIL"}
 
 _READY = "ready"
 
 
 def software_facts() -> Section:
     """Return versions, and whether each library meets the requirement and can be imported."""
-    return Section(
-        "Software",
-        [
-            Fact("panda", __version__),
-            Fact("Python", f"{platform.python_version()} in {sys.prefix}"),
-            find("system", _system),
-            find("libc", lambda: " ".join(platform.libc_ver()).strip() or None),
-            *(find(name, partial(_library, name)) for name in LIBRARIES),
-        ],
-    )
+    facts = [
+        Fact("panda", __version__),
+        Fact("Python", f"{platform.python_version()} in {sys.prefix}"),
+        find("system", _system),
+        find("libc", lambda: " ".join(platform.libc_ver()).strip() or None),
+    ]
+    return Section("Software", facts + [find(name, partial(_library, name)) for name in LIBRARIES])
 
 
 def backends() -> Section:
     """Return which backends work here, and why others do not."""
-    return Section(
-        "Engines",
-        [
-            find("torch", lambda: _backend("torch")),
-            find("bitsandbytes", lambda: _backend("bitsandbytes")),
-            find("llama", _llama),
-        ],
-    )
+    built_in = [find(name, partial(_backend, name)) for name in ("torch", "bitsandbytes")]
+    return Section("Engines", [*built_in, find("llama", _llama)])
 
 
 def ready(found: Section) -> set[str]:
@@ -95,8 +75,7 @@ def _backend(module: str) -> Fact:
     return Fact(module, None if problem else _READY, problem)
 
 
-def _llama() -> Fact:
-    """A missing llama.cpp is no problem, as it is optional; a broken one is."""
+def _llama() -> Fact:  # missing it is no problem, as it is optional; broken it is
     from pandacli.quantization.llama_library import PACKAGE, llama_library
 
     missing = [module for module in (PACKAGE, "gguf") if find_spec(module) is None]
@@ -114,47 +93,28 @@ HIDDEN = "(set, not shown)"
 
 _RELEVANT = re.compile(r"(PANDA|HF|HUGGING_?FACE|OMP|MKL|CUDA|PYTORCH|TRANSFORMERS)_")
 _ADDRESSES = ("HF_ENDPOINT", "PANDA_ADDRESS", "HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
-_PANDA = (
-    "HOME MODEL QUANT ENGINE DEVICE FROM TO FRAMES CANVAS MAX_TOKENS TEMPERATURE SEED SYSTEM"
-    " OFFLINE FORMAT OUTPUT_FORMAT VIDEO_DIR BATCH_SIZE FAIL_FAST SHARD WORKERS CACHE_SIZE"
-    " FULL_HASH NO_FRAMES NO_LOG JSON STATS GRAPHICS QUIET DEBUG"
-)
-_SAFE = frozenset(
-    (
-        *(f"PANDA_{name}" for name in _PANDA.split()),
-        "CUDA_DEVICE_ORDER",
-        "CUDA_HOME",
-        "CUDA_LAUNCH_BLOCKING",
-        "CUDA_VISIBLE_DEVICES",
-        "FORCE_COLOR",
-        "HF_HOME",
-        "HF_HUB_CACHE",
-        "HF_HUB_DISABLE_SYMLINKS",
-        "HF_HUB_DISABLE_XET",
-        "HF_HUB_DOWNLOAD_TIMEOUT",
-        "HF_HUB_ETAG_TIMEOUT",
-        "HF_HUB_OFFLINE",
-        "HF_XET_HIGH_PERFORMANCE",
-        "MKL_NUM_THREADS",
-        "NO_COLOR",
-        "NO_PROXY",
-        "OMP_NUM_THREADS",
-        "PYTORCH_ALLOC_CONF",
-        "PYTORCH_CUDA_ALLOC_CONF",
-        "SSL_CERT_FILE",
-        "TRANSFORMERS_OFFLINE",
-    )
-)
+_SAFE_NAMES = """
+    CUDA_DEVICE_ORDER CUDA_HOME CUDA_LAUNCH_BLOCKING CUDA_VISIBLE_DEVICES FORCE_COLOR HF_HOME
+    HF_HUB_CACHE HF_HUB_DISABLE_SYMLINKS HF_HUB_DISABLE_XET HF_HUB_DOWNLOAD_TIMEOUT
+    HF_HUB_ETAG_TIMEOUT HF_HUB_OFFLINE HF_XET_HIGH_PERFORMANCE MKL_NUM_THREADS NO_COLOR NO_PROXY
+    OMP_NUM_THREADS PANDA_HOME PYTORCH_ALLOC_CONF PYTORCH_CUDA_ALLOC_CONF SSL_CERT_FILE
+    TRANSFORMERS_OFFLINE
+"""
+_SAFE = frozenset(_SAFE_NAMES.split())
 
 
-def environment(variables: Mapping[str, str] = os.environ) -> Section:
-    """Return the variables that are set: values of safe ones, hosts of addresses, other names."""
+def environment(shown: Container[str] = (), variables: Mapping[str, str] = os.environ) -> Section:
+    """Return the variables that are set.
+
+    Values are given for those in `shown` and others that are safe; of addresses only the host, of
+    other variables that may matter only the name.
+    """
     facts = []
     for name in sorted(variables):
         known = name.upper() if name.lower().endswith("_proxy") else name
         if known in _ADDRESSES:
             facts.append(Fact(name, host_of(variables[name])))
-        elif known in _SAFE:
+        elif known in _SAFE or known in shown:
             facts.append(Fact(name, without_logins(variables[name])))
         elif _RELEVANT.match(name):
             facts.append(Fact(name, HIDDEN))

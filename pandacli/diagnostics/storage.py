@@ -21,16 +21,14 @@ if TYPE_CHECKING:
 
 def storage_facts() -> Section:
     """Return the installed models, and the folders of models and caches."""
-    return Section(
-        "Store",
-        [
-            *(find(name, partial(_model, name)) for name in checkpoints.MODELS),
-            find("PANDA_HOME", lambda: _place("PANDA_HOME", panda_home())),
-            *find_all("in PANDA_HOME", _copies),
-            find("clips seen", lambda: _place("clips seen", prefixes_folder())),
-            find("Hugging Face", lambda: _place("Hugging Face", _hugging_face_cache())),
-        ],
-    )
+    facts = [
+        *(find(name, partial(_model, name)) for name in checkpoints.MODELS),
+        find("PANDA_HOME", lambda: _place("PANDA_HOME", panda_home())),
+        *find_all("in PANDA_HOME", _copies),
+        find("clips seen", lambda: _place("clips seen", prefixes_folder())),
+        find("Hugging Face", lambda: _place("Hugging Face", _hugging_face_cache())),
+    ]
+    return Section("Store", facts)
 
 
 def _model(name: str) -> Fact:
@@ -59,32 +57,26 @@ def _copies() -> Iterator[Fact]:
 
 
 def _place(name: str, path: Path) -> Fact:
-    """Check a folder for large files, which need not exist yet."""
+    """Check a folder, which need not exist yet, for large files."""
     nearest = next(folder for folder in (path, *path.parents) if folder.exists())
     free = shutil.disk_usage(nearest).free
     value: Value = {"path": str(path), "used": Bytes(_used(path)), "free": Bytes(free)}
+    problem = None
     if not nearest.is_dir():
-        return Fact(name, value, f"{nearest} is a file, not a folder")
-    if not os.access(nearest, os.W_OK):
-        return Fact(name, value, f"{nearest} cannot be written")
-    return Fact(name, value)
+        problem = f"{nearest} is a file, not a folder"
+    elif not os.access(nearest, os.W_OK):
+        problem = f"{nearest} cannot be written"
+    return Fact(name, value, problem)
 
 
 def _used(folder: Path) -> int:
     """Return the bytes of the files under a folder; links are not followed."""
-    return sum(
-        (Path(parent) / name).lstat().st_size
-        for parent, _, names in os.walk(folder)
-        for name in names
-    )
+    files = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    return sum(file.lstat().st_size for file in files)
 
 
 def suggestion(ready: set[str]) -> Section:
-    """The options that "auto" stands for here, and why.
-
-    Args:
-        ready: The backends that work here.
-    """
+    """Return what "auto" stands for with the backends that are ready, and why."""
     return Section(f"For {DEFAULT_MODEL}", find_all("suggestion", lambda: _suggest(ready)))
 
 
@@ -113,35 +105,34 @@ def _suggest(ready: set[str]) -> Iterator[Fact]:
 
 
 def reason(choice: "Choice") -> str:
-    """Explain a choice in a sentence."""
+    """Explain a choice of `auto` in a sentence."""
     where = "memory" if choice.placement.on_cpu else f"the memory of {choice.placement}"
-    free = f"{choice.free / 1e9:.1f} GB of {where} are free"
-    return "; ".join(filter(None, (free, _quant_reason(choice), _backend_reason(choice))))
+    because = _reasons_on_cpu(choice) if choice.placement.on_cpu else [_reason_on_gpu(choice)]
+    return "; ".join([f"{choice.free / 1e9:.1f} GB of {where} are free", *because])
 
 
-def _quant_reason(choice: "Choice") -> str:
-    if not choice.placement.on_cpu:
-        from pandacli.inference.planning.devices import has_int8_cores
+def _reason_on_gpu(choice: "Choice") -> str:
+    from pandacli.inference.planning.devices import has_int8_cores
 
-        if choice.quant == "none":
-            return "the weights as they were published"
-        if choice.quant == "4bit" and not all(map(has_int8_cores, choice.placement.devices)):
-            return "8 bits are slow on cards older than Turing"
-        return "the most bits that fit"
+    if choice.quant == "none":
+        return "the weights as they were published"
+    if choice.quant == "4bit" and not all(map(has_int8_cores, choice.placement.devices)):
+        return "8 bits are slow on cards older than Turing"
+    return "the most bits that fit"
+
+
+def _reasons_on_cpu(choice: "Choice") -> Iterator[str]:
+    from pandacli.inference.backends.registry import has_int8_kernels
+
     if choice.quant == "8bit":
-        return "on a CPU 8 bits are faster than whole precision, and nearly as exact"
-    return "8 bits do not fit"
-
-
-def _backend_reason(choice: "Choice") -> str | None:
-    if not choice.placement.on_cpu:
-        return None
-    if choice.backend == "torch":
-        from pandacli.inference.backends.registry import has_int8_kernels
-
-        if not has_int8_kernels():
-            return "llama.cpp may be faster on this CPU, and is not installed"
-        return "torch has the fastest int8 kernels for x86 CPUs"
+        yield "on a CPU 8 bits are faster than whole precision, and nearly as exact"
+    else:
+        yield "8 bits do not fit"
     if choice.backend == "llama":
-        return f"llama.cpp is fastest in {choice.quant.removesuffix('bit')} bits on this CPU"
-    return "bitsandbytes is fast in 4 bits on CPUs with AVX512-BF16"
+        yield f"llama.cpp is fastest in {choice.quant.removesuffix('bit')} bits on this CPU"
+    elif choice.backend == "bitsandbytes":
+        yield "bitsandbytes is fast in 4 bits on CPUs with AVX512-BF16"
+    elif has_int8_kernels():
+        yield "torch has the fastest int8 kernels for x86 CPUs"
+    else:
+        yield "llama.cpp may be faster on this CPU, and is not installed"

@@ -75,8 +75,8 @@ class FakeClip:
     def keep(self):
         log("keep")
 
-    def ask(self, question, *, max_tokens=1024, temperature=0.0, seed=None):
-        log("ask", question=question, max_tokens=max_tokens, temperature=temperature, seed=seed)
+    def ask(self, question, *, max_tokens=1024, **how):
+        log("ask", question=question, max_tokens=max_tokens, **how)
         text = os.environ.get("FAKE_ANSWER", f"You asked: {question}")
         return FakeAnswer(question, text, "length" if max_tokens == 3 else "stop")
 

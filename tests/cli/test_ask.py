@@ -38,6 +38,7 @@ def test_every_option_acts(fake_engine, home):
     options = "--from 1:02 --to 70.5 --frames 12 --model m --quant 8bit --device cuda:1"
     options += " --engine bitsandbytes"
     options += " --system Be-brief. --max-tokens 99 --temperature 0.5 --seed 7"
+    options += " --stop END --stop ##"
     fake_engine("ask", "x.mp4", "why?", *options.split(), FAKE_LOG=str(home / "log"))
     frames, _, load, opened, asked, _ = events(home)
     assert frames == {"event": "frames", "start": 62.0, "end": 70.5, "num_frames": 12}
@@ -50,6 +51,7 @@ def test_every_option_acts(fake_engine, home):
         "max_tokens": 99,
         "temperature": 0.5,
         "seed": 7,
+        "stop": ["END", "##"],
     }
 
 

@@ -52,6 +52,7 @@ BUILT_IN = {
     "max-tokens": 1024,
     "temperature": 0.0,
     "seed": None,
+    "stop": None,
     "system": None,
     "offline": False,
     "format": "auto",
@@ -123,6 +124,26 @@ def test_a_negative_flag_overrules_the_file(config):
     assert value_of("json", "--no-json") is False
 
 
+def test_option_that_repeats_collects_its_values(monkeypatch):
+    monkeypatch.setenv("PANDA_STOP", "never")
+    assert value_of("stop", "--stop", "a b", "--stop", "\n") == ["a b", "\n"]
+
+
+def test_variable_of_option_that_repeats_is_one_value(monkeypatch):
+    monkeypatch.setenv("PANDA_STOP", "END OF ANSWER")
+    assert value_of("stop") == ["END OF ANSWER"]
+    assert defaults.configured("stop") == ["END OF ANSWER"]
+
+
+@pytest.mark.parametrize(
+    ("line", "stop"), [('stop = "END OF"', ["END OF"]), ('stop = ["a b", "\\n"]', ["a b", "\n"])]
+)
+def test_file_sets_option_that_repeats_to_text_or_list(config, line, stop):
+    config.write_text(line)
+    assert value_of("stop") == stop
+    assert defaults.configured("stop") == stop
+
+
 def test_every_kind_of_value_can_fake_engine_the_file(config):
     config.write_text(
         'model = "tiny"\nfrom = "0:01.5"\nto = 9\ntemperature = 0.5\nseed = 7\nstats = true\n'
@@ -151,6 +172,9 @@ def test_every_kind_of_value_can_fake_engine_the_file(config):
         ("model = 3", "model in {path} must be text", 'write it in quotes: model = "3"'),
         ("model = true", "model in {path} must be text", 'write it in quotes: model = "true"'),
         ("frames 8", "{path} is not a TOML file", None),
+        ("stop = 5", "stop in {path} must be text, or a list of texts", None),
+        ("stop = ['a', 5]", "stop in {path} must be text, or a list of texts", None),
+        ("stop = ['a', '']", "stop in {path}: is empty", None),
     ],
 )
 def test_a_mistake_in_the_file_names_the_file_and_the_key(config, line, message, hint):

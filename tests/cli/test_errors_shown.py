@@ -138,7 +138,7 @@ def test_ray_is_refused_at_once_where_there_is_no_batch(panda, arguments):
 BROKEN = """
 import sys, importlib
 def broken(*_, **__): raise {error}
-importlib.import_module("pandacli.cli.ask").read_clip = broken
+importlib.import_module("pandacli.cli.startup").read_clip = broken
 from pandacli.cli.entry import run
 sys.exit(run(["ask", "x.mp4", "why?"]))
 """

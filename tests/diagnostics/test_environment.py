@@ -8,8 +8,11 @@ from pandacli.diagnostics.software import environment
 HIDDEN = "(set, not shown)"
 
 
+OPTIONS = {config.variable(name) for name in config.READERS}
+
+
 def told(**variables: str) -> dict[str, object]:
-    return {fact.name: fact.value for fact in environment(variables).facts}
+    return {fact.name: fact.value for fact in environment(OPTIONS, variables).facts}
 
 
 def test_panda_and_hugging_face_variables_are_shown() -> None:

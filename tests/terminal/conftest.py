@@ -9,7 +9,7 @@ import pyte
 import pytest
 
 from pandacli.chat.chat import Chat
-from pandacli.cli import options
+from pandacli.cli import config
 from pandacli.terminal.console import Screen
 from pandacli.terminal.repl import Repl
 from tests.chat.conftest import StartChat, sampled_clip
@@ -106,7 +106,7 @@ def run_repl(start_chat: StartChat, type_reply: Callable[[str], None]) -> RunRep
         chat = start_chat(**more)
         chat.wait(10)
         names = ("temperature", "max-tokens", "seed", "frames")
-        parsers = {name: options.reader(name) for name in names}
+        parsers = {name: config.reader(name) for name in names}
         prompt: Any = ScriptedPrompt(*lines)
         Repl(chat, prompt, Screen(), sample, parsers, pictures=False, stats=stats).run()
         return chat
