@@ -6,8 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from pandacli.errors import UsageError
-from pandacli.inference.answer import Answer, AnswerStream, Stats
-from pandacli.inference.spec import GenerationOptions
+from pandacli.inference.spec import Answer, AnswerStream, GenerationOptions, Stats
 
 if TYPE_CHECKING:
     from pandacli.inference.session import VideoSession

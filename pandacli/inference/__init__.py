@@ -1,4 +1,4 @@
-"""Load a model once, and answer many questions about a clip from one look at it.
+"""Load a model once, and answer many questions about a clip behind one KV cache.
 
     RunSpec --resolved once--> Panda --open(clip)--> VideoSession --generate(requests)--> answers
 
@@ -7,9 +7,16 @@ Importing this package is cheap: torch is imported when a model is loaded.
 
 from typing import TYPE_CHECKING, Any
 
-from pandacli.inference.answer import Answer, AnswerStream, Stats
 from pandacli.inference.panda import Panda
-from pandacli.inference.spec import GenerationOptions, Request, RunSpec, check_frame_count
+from pandacli.inference.spec import (
+    Answer,
+    AnswerStream,
+    GenerationOptions,
+    Request,
+    RunSpec,
+    Stats,
+    check_frame_count,
+)
 
 if TYPE_CHECKING:
     from pandacli.inference.session import VideoSession

@@ -1,4 +1,4 @@
-"""Answers to many requests about one clip, by continuous batching behind their shared prefix.
+"""Continuous batching: many requests about one clip, behind their shared prefix.
 
 A request joins the batch as soon as there is room, in the same pass in which others decode, and
 leaves it with its last token. Batching sums in another order than a single sequence does, so
@@ -10,27 +10,23 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from time import perf_counter
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from pandacli.errors import DeviceError, PandaError
-from pandacli.inference.answer import Answer
 from pandacli.inference.generation import RequestState
 from pandacli.inference.planning.devices import memory_errors
-from pandacli.inference.prefix import SharedPrefix
+from pandacli.inference.spec import Answer, ClosableIterator
 
 if TYPE_CHECKING:
     from pandacli.inference.backends import SequenceBatch
-    from pandacli.inference.session import VideoSession
+    from pandacli.inference.session import SharedPrefix, VideoSession
 
-MAX_BATCH_SIZE = 64
-"""How many requests are batched by default: more gain next to nothing."""
+MAX_BATCH_SIZE = 64  # by default: more gain next to nothing
 
 _RESERVED = 64  # tokens of an answer that there must be room for before its request joins
-_MAX_PREFILL = 4096
-"""Tokens of requests that join in one pass, because a mask of each beside each is made for them."""
+_MAX_PREFILL = 4096  # tokens of requests that join in one pass: their mask grows with the square
 
 NEAR_TIE, NEAR_TIE_INT8 = 1e-4, 1e-3
 """A lead of the likeliest token over the next that may be rounding, relative to the largest logit:
@@ -45,58 +41,27 @@ Failure = tuple[int, PandaError]
 
 @dataclass
 class Seconds:
-    """Where the time of a generation went.
+    """Where the time of a generation went."""
 
-    Attributes:
-        prefix: Encoding the frames and prefilling the prefix; 0 where that was done before.
-        prefill: Passes in which a request was prefilled, whatever else was in them.
-        decode: All other passes.
-        rerun: Requests with a near-tie, run again alone.
-    """
-
-    prefix: float = 0.0
-    prefill: float = 0.0
-    decode: float = 0.0
-    rerun: float = 0.0
+    prefix: float = 0.0  # encoding the frames and prefilling; 0 if that was done before
+    prefill: float = 0.0  # passes in which a request was prefilled, whatever else was in them
+    decode: float = 0.0  # all other passes
+    rerun: float = 0.0  # requests with a near-tie, run again alone
 
 
-class Generation(Iterator[Event]):
-    """Events of requests as they are answered; an iterator that does no work before it is read.
+class Generation(ClosableIterator[Event]):
+    """Events of requests as they are answered; no work is done before the first is read.
 
-    The text of a request comes in pieces, which join to the text of its `Answer`; that, or an
-    error, is its last event.
-
-    Attributes:
-        seconds: Where the time went, so far.
+    The pieces of a request join to the text of its `Answer`; that, or an error, is its last event.
     """
 
     def __init__(self, scheduler: "Scheduler") -> None:
+        super().__init__(scheduler.run())
         self.seconds = scheduler.seconds
-        self._events = scheduler.run()
-
-    def __next__(self) -> Event:
-        return next(self._events)
 
     def results(self) -> Iterator[tuple[int, Answer | PandaError]]:
         """The last events of the requests only, without the pieces."""
-        for index, event in self:
-            if not isinstance(event, str):
-                yield index, event
-
-    def close(self) -> None:
-        """Stop decoding; the session is ready for other requests."""
-        self._events.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+        return ((index, event) for index, event in self if not isinstance(event, str))
 
 
 class Scheduler:
@@ -108,11 +73,8 @@ class Scheduler:
     Args:
         session: The clip.
         requests: Read one by one, when the batch has room; an invalid one is given as its error.
-        batch_size: Maximum number of concurrent requests; None if only memory limits it.
+        batch_size: The most concurrent requests; None if only memory limits it.
         stream: Whether pieces of text are wanted.
-
-    Attributes:
-        seconds: Where the time went, so far.
     """
 
     def __init__(
@@ -125,6 +87,7 @@ class Scheduler:
     ) -> None:
         self.seconds = Seconds()
         self._session, self._requests, self._stream = session, iter(requests), stream
+        self._hint = session.panda.memory_hint
         self._batch_size = batch_size or MAX_BATCH_SIZE
         self._room = 0
         self._waiting: deque[RequestState] = deque()
@@ -137,7 +100,7 @@ class Scheduler:
         if not self._fetch():
             yield from self._failures()
             return
-        turn = self._session.begin_turn()
+        self._session.turn = turn = self._session.turn + 1  # takes over the session's sequence
         prefix = self._prefill_prefix(self._waiting[0])
         while self._fetch():
             if self._batch_size == 1 or not self._fetch(2):
@@ -146,8 +109,7 @@ class Scheduler:
             else:
                 self._room = self._room or self._session.batch_positions()
                 try:
-                    hint = memory_errors(self._session.memory_hint)
-                    with hint, closing(prefix.batch(self._room)) as batch:
+                    with memory_errors(self._hint), closing(prefix.batch(self._room)) as batch:
                         yield from self._run_batch(batch)
                 except DeviceError:
                     self._reduce()
@@ -158,42 +120,41 @@ class Scheduler:
             yield from self._run_alone(self._near_ties.popleft(), prefix, turn, seconds)
             self.seconds.rerun += seconds.prefill + seconds.decode
 
-    def _prefill_prefix(self, first: RequestState) -> SharedPrefix:
-        """The prefix; computing it counts for the first request."""
+    def _prefill_prefix(self, first: RequestState) -> "SharedPrefix":
         started = perf_counter()
-        with memory_errors(self._session.memory_hint):
+        with memory_errors(self._hint):
             prefix, first.prefilled = self._session.shared_prefix()
         self.seconds.prefix = first.prefill_seconds = perf_counter() - started
         return prefix
 
     def _run_alone(
-        self, state: RequestState, prefix: SharedPrefix, turn: int, seconds: Seconds
+        self, state: RequestState, prefix: "SharedPrefix", turn: int, seconds: Seconds
     ) -> Iterator[Event]:
         """Answer a request on the session's own sequence."""
         if self._session.near_tie and not state.temperature:
             state.restart()  # its tokens are the same again, and now exact
-        hint = self._session.memory_hint
         try:
-            started, before = perf_counter(), prefix.prefilled
-            with memory_errors(hint):
+            with memory_errors(self._hint):
+                started, before = perf_counter(), prefix.prefilled
                 logits = prefix.append(state.pending, state.history)
-                prefilled = perf_counter()
+                took = perf_counter() - started
                 token = state.sample(logits)
-            state.prefilled += prefix.prefilled - before
-            seconds.prefill += prefilled - started
-            state.add_prefill(prefilled - started, perf_counter() - started)
-            while True:
-                piece = state.add(token, stream=self._stream)
-                if piece and self._stream:
-                    yield state.index, piece
-                if state.finish_reason:
-                    break
-                self._session.check_turn(turn)
-                started = perf_counter()
-                with memory_errors(hint):
+                state.prefilled += prefix.prefilled - before
+                seconds.prefill += took
+                state.add_prefill(took, perf_counter() - started)
+                while True:
+                    piece = state.add(token, stream=self._stream)
+                    if piece and self._stream:
+                        yield state.index, piece
+                    if state.finish_reason:
+                        break
+                    if self._session.turn != turn:
+                        raise RuntimeError("a newer question on this clip was asked meanwhile")
+                    started = perf_counter()
                     token = state.sample(prefix.decode(token))
-                state.decode_seconds += (took := perf_counter() - started)
-                seconds.decode += took
+                    took = perf_counter() - started
+                    state.decode_seconds += took
+                    seconds.decode += took
         except DeviceError as error:
             yield state.index, error
             return
@@ -275,7 +236,7 @@ class Scheduler:
             self._waiting.appendleft(youngest)
 
     def _reduce(self) -> None:
-        """Run out of memory: requeue what was running, and try less at once."""
+        """After running out of memory: requeue what was running, and try less at once."""
         running = list(self._running.values())
         for state in running:
             state.in_batch = False

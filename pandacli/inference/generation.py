@@ -1,34 +1,30 @@
-"""What one answer is made with, token by token.
-
-Sampler, incremental detokenizer, and the state of a request.
-"""
+"""Sampler, incremental detokenizer, and the state of a request that is being answered."""
 
 import re
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from pandacli.inference.answer import Answer, Stats
-from pandacli.inference.spec import GenerationOptions
+from pandacli.inference.spec import Answer, FinishReason, GenerationOptions, Stats
+
+if TYPE_CHECKING:
+    from pandacli.modeling.tokenization_videopanda import VideoPandaTokenizer
 
 
 @torch.inference_mode()
 def sample(
     logits: Tensor, temperature: float = 0.0, generator: torch.Generator | None = None
 ) -> int:
-    """Choose the next token.
+    """Choose the next token from logits (vocabulary,); the likeliest at a temperature of 0.
 
-    Args:
-        logits: (vocabulary,)
-        temperature: 0 takes the likeliest token; above, one is sampled, for any finite number.
-        generator: On the CPU, so that a seed means the same on every device.
+    The generator is on the CPU, so that a seed means the same on every device.
     """
     if temperature == 0:
         return int(logits.argmax())
     logits = logits.double().cpu()
-    # shifted first, so that a tiny temperature makes -inf of the others, and never inf or nan
+    # shifted first, so that a tiny temperature gives -inf for the others and never inf or nan
     probabilities = torch.softmax((logits - logits.max()) / float(temperature), -1)
     return int(torch.multinomial(probabilities, 1, generator=generator))
 
@@ -38,36 +34,19 @@ _UNSETTLED = re.compile(r"\s*(?:<(?:/(?:s>?)?)?)?\ufffd*\Z")
 beginning of a `</s>` that the tokenizer drops, and space that is stripped at the end."""
 
 
-class Decoder(Protocol):
-    """The part of a tokenizer that a `Detokenizer` needs."""
-
-    def decode(self, ids: list[int]) -> str:
-        """The text of ids, stripped."""
-        ...
-
-
 class Detokenizer:
-    """Text of tokens as they come; text that was returned is never taken back.
+    """Text of tokens as they come; text that was returned is never retracted.
 
     All ids are decoded at every token: that takes microseconds, and SentencePiece decides about
-    spaces between pieces.
-
-    Args:
-        tokenizer: Turns ids into stripped text.
-        stop: Strings that end the text.
-
-    Attributes:
-        ids: The tokens so far.
-        text: Their text, as of the last call of `add` or `finish`.
-        stopped: Whether a stop string was found; the text ends before it.
+    spaces between pieces. The text ends before the first of the strings `stop`.
     """
 
-    def __init__(self, tokenizer: Decoder, stop: Sequence[str] = ()) -> None:
+    def __init__(self, tokenizer: "VideoPandaTokenizer", stop: Sequence[str] = ()) -> None:
         self._tokenizer, self._stop = tokenizer, stop
-        self.ids: list[int] = []
-        self.text = ""
-        self.stopped = False
         self._returned = 0
+        self.ids: list[int] = []
+        self.text = ""  # as of the last call of `add` or `finish`
+        self.stopped = False  # whether a stop string was found
 
     def add(self, token: int) -> str:
         """Append a token; returns text that became final, often none, never half a character."""
@@ -75,7 +54,8 @@ class Detokenizer:
         self._decode()
         end = len(self.text)
         if not self.stopped:
-            end -= self._partial_stop()
+            partial_stops = (s[:n] for s in self._stop for n in range(1, len(s)))
+            end -= max((len(p) for p in partial_stops if self.text.endswith(p)), default=0)
             unsettled = _UNSETTLED.search(self.text[:end], self._returned)
             end = unsettled.start() if unsettled else self._returned
         return self._take(end)
@@ -90,18 +70,6 @@ class Detokenizer:
         if found := [place for stop in self._stop if (place := text.find(stop)) >= 0]:
             text, self.stopped = text[: min(found)].rstrip(), True
         self.text = text
-
-    def _partial_stop(self) -> int:
-        """How many characters at the end may be the beginning of a stop string."""
-        return max(
-            (
-                count
-                for stop in self._stop
-                for count in range(1, len(stop))
-                if self.text.endswith(stop[:count])
-            ),
-            default=0,
-        )
 
     def _take(self, end: int) -> str:
         piece = self.text[self._returned : end]
@@ -121,14 +89,6 @@ class RequestState:
         options: How to generate.
         tokenizer: Decodes the answer.
         end_tokens: The tokens that end an answer.
-
-    Attributes:
-        tokens: Tokens generated so far, the one that ends the answer included.
-        finish_reason: Set with the last token.
-        stats: Set when the request has ended, also where it was stopped.
-        prefilled: Tokens that were computed before the answer.
-        prefill_seconds, first_token_seconds, decode_seconds: As in `Stats`.
-        in_batch: Whether a `SequenceBatch` holds its tokens, all but the last one.
     """
 
     def __init__(
@@ -139,16 +99,16 @@ class RequestState:
         history: int,
         limit: int,
         options: GenerationOptions,
-        tokenizer: Decoder,
+        tokenizer: "VideoPandaTokenizer",
         end_tokens: frozenset[int],
     ) -> None:
         self.index, self.question, self.ids, self.history = index, question, ids, history
         self.limit, self.temperature = limit, options.temperature
-        self.tokens: list[int] = []
-        self.finish_reason: Literal["stop", "length"] | None = None
-        self.stats: Stats | None = None
-        self.prefilled = 0
-        self.in_batch = False
+        self.tokens: list[int] = []  # generated so far, with the one that ends the answer
+        self.finish_reason: FinishReason | None = None
+        self.stats: Stats | None = None  # set when the request ends, also where it was stopped
+        self.in_batch = False  # whether a SequenceBatch holds all tokens but the last
+        self.prefilled = 0  # tokens computed before the answer
         self.prefill_seconds = self.first_token_seconds = self.decode_seconds = 0.0
         self._end_tokens = end_tokens
         self._has_stop = bool(options.stop)
@@ -161,7 +121,7 @@ class RequestState:
 
     @property
     def pending(self) -> list[int]:
-        """The tokens that the model has to compute before it can give the next."""
+        """The tokens to compute before the next one can be sampled."""
         return self.tokens[-1:] if self.in_batch else self.ids + self.tokens
 
     @property
@@ -174,14 +134,9 @@ class RequestState:
         return sample(logits, self.temperature, self._generator)
 
     def add(self, token: int, *, stream: bool) -> str:
-        """Append a token.
+        """Append a token; returns text that became final, all of the rest at the last token.
 
-        Args:
-            token: The next token.
-            stream: Whether to decode at every token; otherwise only for stop strings.
-
-        Returns:
-            Text that became final; all that was not yet returned once the request has finished.
+        Without `stream`, text is decoded at every token only to find stop strings.
         """
         self.tokens.append(token)
         piece = ""
@@ -207,7 +162,7 @@ class RequestState:
             self.prefill_seconds = self.first_token_seconds = self.decode_seconds = 0.0
 
     def add_prefill(self, seconds: float, until_token: float) -> None:
-        """Count a prefill of so many seconds, and those until the token after it was sampled."""
+        """Count a prefill, and the seconds until the token after it was sampled."""
         self.first_token_seconds = self.first_token_seconds or self.prefill_seconds + until_token
         self.prefill_seconds += seconds
 
@@ -221,9 +176,9 @@ class RequestState:
         self.add_prefill(seconds, seconds)
 
     def answer(self) -> Answer:
-        """The whole answer; only once it has finished, and `stats` are set."""
+        """The whole answer; only once it has finished and `stats` are set."""
         assert self.finish_reason is not None
         assert self.stats is not None
-        # ids that go on behind a stop string are not those of the text
+        # if a stop string cut the text, the ids spell more than it
         ids = () if self._text.stopped else tuple(self._text.ids)
         return Answer(self._text.text, self.finish_reason, self.stats, self.question, ids)

@@ -3,11 +3,17 @@
 import os
 from functools import cached_property
 from time import perf_counter
-from typing import TYPE_CHECKING, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from pandacli import checkpoints
-from pandacli.inference.answer import Answer, AnswerStream
-from pandacli.inference.spec import History, OptionFields, RunSpec, check_frame_count
+from pandacli.inference.spec import (
+    Answer,
+    AnswerStream,
+    History,
+    OptionFields,
+    RunSpec,
+    check_frame_count,
+)
 
 if TYPE_CHECKING:
     from pandacli.inference.planning.loader import LoadedModel
@@ -28,11 +34,6 @@ class Panda:
         for piece in session.stream("what happens?"):
             print(piece, end="", flush=True)
 
-    Args:
-        plan: How it was to be loaded.
-        loaded: What was loaded.
-        load_seconds: How long that took.
-
     Attributes:
         name: The model's name or folder.
         devices: "cpu", or one or more "cuda:N".
@@ -40,7 +41,7 @@ class Panda:
         dtype: The precision of computation: "float32", "bfloat16" or "float16".
         quant: "none", "8bit" or "4bit".
         engine: What computes the Llama: "torch", "bitsandbytes" or "llama".
-        load_seconds: As above.
+        load_seconds: How long loading took.
         memory_hint: What to do if memory runs out.
     """
 
@@ -61,6 +62,39 @@ class Panda:
             ModelError: It cannot be read.
         """
         return checkpoints.model_digest(self._source)
+
+    @property
+    def numerics(self) -> dict[str, Any]:
+        """What decides how keys and values are rounded, apart from the weights."""
+        from importlib.metadata import version
+
+        import torch
+
+        from pandacli.inference.planning.devices import cpu_flags
+        from pandacli.quantization.int8 import input_steps
+        from pandacli.quantization.llama_library import VERSION
+
+        facts: dict[str, Any] = {
+            "quant": self.quant,
+            "engine": self.engine,
+            "dtype": self.dtype,
+            "device": self.device.partition(":")[0],
+            "torch": torch.__version__,
+            "cpu": torch.backends.cpu.get_cpu_capability(),
+            "versions": {name: version(name) for name in ("transformers", "av", "pillow")},
+        }
+        if self.device.startswith("cuda") and torch.cuda.is_available():
+            cards = (device for device in self.devices if device.startswith("cuda"))
+            facts["cards"] = sorted({torch.cuda.get_device_name(card) for card in cards})
+        if self.engine == "torch" and self.quant != "none":
+            facts["input_steps"] = input_steps()
+        if self.engine != "torch":  # these choose their kernels by the instructions of the CPU
+            facts["instructions"] = sorted(cpu_flags() or ())
+        if self.engine == "bitsandbytes":
+            facts["bitsandbytes"] = version("bitsandbytes")
+        if self.engine == "llama":
+            facts["llama"] = VERSION
+        return facts
 
     @property
     def context(self) -> int:
@@ -155,19 +189,16 @@ class Panda:
 
         if isinstance(video, Clip | Frames) and not (start is None and end is None):
             raise TypeError("start and end belong to a path; a Clip has its own, Frames are read")
+        frames: Frames | None = None
+        clip: Clip | None = None
         if isinstance(video, Frames):
             if cache is True:
-                raise TypeError(
-                    "Frames do not say which file they are from: give a ClipCache as cache"
-                )
-            frames, clip = video, cache.clip if cache else None
+                raise TypeError("Frames do not say of which file: give a ClipCache as cache")
+            frames, on_disk = video, cache or None
+            clip = on_disk.clip if on_disk else None
         else:
             clip = video if isinstance(video, Clip) else Clip(local_file(video), start, end)
-            frames = None
-        if isinstance(cache, bool):
-            on_disk = _on_disk(clip, num_frames) if cache and clip else None
-        else:
-            on_disk = cache
+            on_disk = _clip_cache(clip, num_frames) if cache is True else cache or None
         return VideoSession(
             self, frames, num_frames, system, frames_seconds, clip=clip, on_disk=on_disk
         )
@@ -200,12 +231,12 @@ class Panda:
         history: History = (),
         **options: Unpack[OptionFields],
     ) -> AnswerStream:
-        """Ask one question and take the answer in pieces."""
+        """Ask one question and read the answer as it is decoded."""
         session = self.open(video, start=start, end=end, num_frames=num_frames, system=system)
         return session.stream(question, history=history, **options)
 
 
-def _on_disk(clip: "Clip", num_frames: int) -> "ClipCache | None":
+def _clip_cache(clip: "Clip", num_frames: int) -> "ClipCache | None":
     from pandacli.prefix_cache.clip_cache import ClipCache
     from pandacli.prefix_cache.store import default_budget
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Generator, Iterable, Iterator
 from copy import copy
+from itertools import takewhile
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Unpack
 
@@ -9,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pandacli.errors import PandaError, UsageError
-from pandacli.inference.answer import Answer, AnswerStream, Stats
+from pandacli.inference import backends
 from pandacli.inference.continuous_batching import (
     MAX_BATCH_SIZE,
     NEAR_TIE,
@@ -25,18 +27,70 @@ from pandacli.inference.planning.devices import (
     peak_memory,
     position_bytes,
 )
-from pandacli.inference.prefix import SharedPrefix, cache_model
-from pandacli.inference.spec import GenerationOptions, History, OptionFields, Request
+from pandacli.inference.spec import (
+    Answer,
+    AnswerStream,
+    GenerationOptions,
+    History,
+    OptionFields,
+    Request,
+    Stats,
+)
 from pandacli.modeling.patches import count_tokens
 from pandacli.modeling.tokenization_videopanda import encode_prefix, encode_prompt
 from pandacli.prefix_cache.clip_cache import CachedPrefix
 from pandacli.video import preprocess
 
 if TYPE_CHECKING:
-    from pandacli.inference import backends
     from pandacli.inference.panda import Panda
     from pandacli.prefix_cache.clip_cache import ClipCache
     from pandacli.video import Clip, Frames
+
+
+class SharedPrefix:
+    """The KV cache of a clip: its prefix, and behind it the last request that ran alone."""
+
+    def __init__(self, sequence: backends.Sequence, *, computed: bool = True) -> None:
+        self._sequence = sequence
+        self._held: list[int] = []  # ids behind the prefix
+        self.length = sequence.length  # of the prefix
+        self.prefilled = self.length if computed else 0  # tokens computed before answers so far
+
+    def append(self, ids: list[int], history: int = 0) -> Tensor:
+        """Prefill a request behind the prefix; returns the logits (vocabulary,) of its answer.
+
+        Of the first `history` ids (earlier turns), those that the cache holds already are kept.
+        All others are computed, so that no answer depends on an earlier request.
+        """
+        pairs = zip(self._held, ids[:history], strict=False)
+        kept = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        del self._held[kept:]
+        self._sequence.truncate(self.length + kept)
+        logits = self._sequence.append(ids[kept:])
+        self._held += ids[kept:]
+        self.prefilled += len(ids) - kept
+        return logits
+
+    def decode(self, token: int) -> Tensor:
+        """Append one token of the answer; returns the logits (vocabulary,) of the next."""
+        logits = self._sequence.append([token])
+        self._held.append(token)
+        return logits
+
+    def batch(self, room: int) -> backends.SequenceBatch:
+        """Sequences that each go on from the prefix; see `Sequence.batch`."""
+        self._held.clear()
+        self._sequence.truncate(self.length)
+        return self._sequence.batch(room)
+
+    def save(self, path: Path) -> None:
+        """Write the prefix alone to a file; an OSError if that fails."""
+        self._sequence.save(path, self.length)
+
+    @property
+    def saved_bytes(self) -> int:
+        """About how many bytes `save` writes."""
+        return self._sequence.saved_bytes(self.length)
 
 
 class VideoSession:
@@ -75,15 +129,12 @@ class VideoSession:
         on_disk: "ClipCache | None" = None,
     ) -> None:
         started = perf_counter()
-        self._panda, self._clip, self._on_disk = panda, clip, on_disk
-        self._system, self._num_frames = system, num_frames
-        self._ids = encode_prefix(panda.tokenizer, system, num_frames)
+        self.panda, self._clip, self._on_disk = panda, clip, on_disk
+        self._num_frames = num_frames
         self._encoded: list[Tensor] | None = None
         self._pixel_values: Tensor | None = None
-        self._prefix: SharedPrefix | None = None
-        self._turn = 0
-        self._prompt: tuple[object, list[int]] = None, []
-        self._kept = self._find_kept()
+        self.turn = 0  # the number of the generation that owns the sequence
+        self._set_system(system)
         known = self._kept and self._kept.frames()
         self.frames = frames or known or self._sample()
         if self._kept and (tokens := self._kept.tokens):
@@ -92,6 +143,14 @@ class VideoSession:
             self._video_tokens = count_tokens(self._pixels(), panda.model.config.patch_size)
         self._max_answer(0)
         self._frames_seconds = frames_seconds + perf_counter() - started
+
+    def _set_system(self, system: str | None) -> None:
+        self._system = system
+        self._ids = encode_prefix(self.panda.tokenizer, system, self._num_frames)
+        self._prefix: SharedPrefix | None = None
+        self._prompt: tuple[object, list[int]] = None, []
+        on_disk = self._on_disk
+        self._kept = CachedPrefix(self.panda, on_disk, self._ids) if on_disk else None
 
     @property
     def prefix_tokens(self) -> int:
@@ -105,10 +164,7 @@ class VideoSession:
             UsageError: The prefix alone is longer than the model's context.
         """
         other = copy(self)
-        other._system = system
-        other._ids = encode_prefix(self._panda.tokenizer, system, self._num_frames)
-        other._prefix = None
-        other._kept = other._find_kept()
+        other._set_system(system)
         other._max_answer(0)
         return other
 
@@ -159,12 +215,7 @@ class VideoSession:
     def stream(
         self, question: str, *, history: History = (), **options: Unpack[OptionFields]
     ) -> AnswerStream:
-        """Ask a question and take the answer in pieces, as it is decoded.
-
-        Args:
-            question: Any text.
-            history: The turns before it.
-            options: The fields of `GenerationOptions`.
+        """Ask a question, after the turns of `history`, and read the answer as it is decoded.
 
         Raises:
             UsageError: An option is out of range, or the question is longer than the context.
@@ -184,24 +235,20 @@ class VideoSession:
         return AnswerStream(pieces(), lambda: state.stats)
 
     def prepare(self) -> None:
-        """Compute the prefix, so that the first answer need not wait for it.
-
-        Raises:
-            DeviceError: Out of memory.
-        """
-        with memory_errors(self.memory_hint):
+        """Compute the prefix now, not with the first question; a DeviceError if memory runs out."""
+        with memory_errors(self.panda.memory_hint):
             self.shared_prefix()
 
     def keep(self) -> None:
         """Write the prefix to the prefix cache, where the clip was opened with `cache`.
 
         Raises:
-            PandaError: It cannot be written, or there is no memory to. No answer depends on it.
+            PandaError: It cannot be written, or memory ran out. No answer depends on it.
         """
         if self._kept is None or self._prefix is None:
             return
         try:
-            with memory_errors(self.memory_hint):
+            with memory_errors(self.panda.memory_hint):
                 self._kept.save(self._prefix, self.frames)
         except OSError as error:
             why = f"{error.filename}: {error.strerror}" if error.filename else str(error)
@@ -210,54 +257,38 @@ class VideoSession:
     def tokens_left(self, question: str, history: History = ()) -> int:
         """How many tokens of answer the context has room for; below one, there is none."""
         used = self.prefix_tokens + len(self._encode(question, history))
-        return self._panda.context - used
+        return self.panda.context - used
 
-    # what the scheduler needs of a session
-
-    @property
-    def memory_hint(self) -> str:
-        """What to do where memory runs out."""
-        return self._panda.memory_hint
+    # for the scheduler
 
     @property
     def near_tie(self) -> float:
         """The relative lead below which batching may flip a token; 0 where too many would."""
-        panda = self._panda
-        if panda.engine != "torch" or panda.dtype != "float32":
+        if self.panda.engine != "torch" or self.panda.dtype != "float32":
             return 0
-        return NEAR_TIE if panda.quant == "none" else NEAR_TIE_INT8
-
-    def begin_turn(self) -> int:
-        """Take over the session's sequence from an earlier generation."""
-        self._turn += 1
-        return self._turn
-
-    def check_turn(self, turn: int) -> None:
-        """Raise a RuntimeError where a newer generation has taken the sequence over."""
-        if turn != self._turn:
-            raise RuntimeError("a newer question on this clip has taken this one's place")
+        return NEAR_TIE if self.panda.quant == "none" else NEAR_TIE_INT8
 
     def shared_prefix(self) -> tuple[SharedPrefix, int]:
         """The prefix, and how many tokens were computed for it now."""
         if self._prefix is not None:
             return self._prefix, 0
-        restored = self._kept.restore(self._panda.backend.restore) if self._kept else None
+        restored = self._kept.restore(self.panda.backend.restore) if self._kept else None
         self._prefix = SharedPrefix(restored or self._compute_prefix(), computed=restored is None)
         self._video_tokens = self._prefix.length - len(self._ids) + self._num_frames
         return self._prefix, self._prefix.prefilled
 
     def batch_positions(self) -> int:
         """How many positions half of the free memory has room for; at least one request's."""
-        model, panda = self._panda.model, self._panda
+        model, panda = self.panda.model, self.panda
         longest = panda.context - self.prefix_tokens
         each = position_bytes(model.config, panda.engine, model.dtype)
-        if not each:  # llama.cpp looks after its own memory
+        if not each:  # llama.cpp manages its own memory
             return MAX_BATCH_SIZE * longest
         free = min(free_memory(torch.device(device)) for device in panda.devices)
         return max(free // 2 // each, longest)
 
     def stats(self, state: RequestState) -> Stats:
-        """What a request took."""
+        """The statistics of a request."""
         count, seconds = len(state.tokens), state.decode_seconds
         return Stats(
             frames=len(self.frames.indices),
@@ -265,13 +296,13 @@ class VideoSession:
             question_tokens=len(state.ids) - state.history,
             prefilled_tokens=state.prefilled,
             answer_tokens=count,
-            load_seconds=self._panda.load_seconds,
+            load_seconds=self.panda.load_seconds,
             frames_seconds=self._frames_seconds,
             prefill_seconds=state.prefill_seconds,
             first_token_seconds=state.first_token_seconds,
             decode_seconds=seconds,
             tokens_per_second=(count - 1) / seconds if seconds else 0.0,
-            peak_memory_bytes=peak_memory(self._panda.devices),
+            peak_memory_bytes=peak_memory(self.panda.devices),
             history_tokens=state.history,
         )
 
@@ -287,36 +318,26 @@ class VideoSession:
     def _state(self, index: int, request: Request, options: GenerationOptions) -> RequestState:
         options = request.options or options
         options.check()
-        tokenizer = self._panda.tokenizer
+        tokenizer, ends = self.panda.tokenizer, self.panda.stop_tokens
         ids = self._encode(request.question, request.history)
         # earlier turns end with the </s> of the last answer
-        ends = tokenizer.eos_id in ids
-        history = len(ids) - ids[::-1].index(tokenizer.eos_id) if ends else 0
+        answered = tokenizer.eos_id in ids
+        history = len(ids) - ids[::-1].index(tokenizer.eos_id) if answered else 0
         limit = min(options.max_tokens, self._max_answer(len(ids)))
-        return RequestState(
-            index,
-            request.question,
-            ids,
-            history,
-            limit,
-            options,
-            tokenizer,
-            self._panda.stop_tokens,
-        )
+        return RequestState(index, request.question, ids, history, limit, options, tokenizer, ends)
 
     def _encode(self, question: str, history: History) -> list[int]:
         """The ids of earlier turns and a question, which follow the prefix."""
         turns = [*history, (question, None)]
-        key = self._system, turns
-        if self._prompt[0] != key:  # a chat measures a prompt before it asks it
-            ids = encode_prompt(turns, self._panda.tokenizer, self._system, self._num_frames)
-            self._prompt = key, ids[len(self._ids) :]
+        if self._prompt[0] != turns:  # a chat measures a prompt before it asks it
+            ids = encode_prompt(turns, self.panda.tokenizer, self._system, self._num_frames)
+            self._prompt = turns, ids[len(self._ids) :]
         return [*self._prompt[1]]
 
-    def _compute_prefix(self) -> "backends.Sequence":
-        model = self._panda.model
+    def _compute_prefix(self) -> backends.Sequence:
+        model = self.panda.model
         ids = torch.tensor([self._ids], device=model.device)
-        sequence = self._panda.backend.new_sequence()
+        sequence = self.panda.backend.new_sequence()
         with torch.inference_mode():
             if self._encoded is None:
                 pixel_values = self._pixels()[None].to(model.device)
@@ -325,11 +346,6 @@ class VideoSession:
         sequence.prefill(embedded)
         return sequence
 
-    def _find_kept(self) -> CachedPrefix | None:
-        if self._on_disk is None:
-            return None
-        return CachedPrefix(cache_model(self._panda), self._on_disk, self._ids)
-
     def _sample(self) -> "Frames":
         from pandacli.video import sample_frames
 
@@ -337,11 +353,11 @@ class VideoSession:
         return sample_frames(self._clip, self._num_frames)
 
     def _pixels(self) -> Tensor:
-        """(T, 4, S, S) what the model is shown; samples the frames where only facts are known."""
+        """(T, 4, S, S) the model's input; samples the frames where only their facts are cached."""
         if self._pixel_values is None:
             if not len(self.frames.pixels):
                 self.frames = self._sample()
-            config = self._panda.model.config
+            config = self.panda.model.config
             self._pixel_values = preprocess(
                 self.frames.pixels,
                 image_size=config.image_size,
@@ -352,13 +368,13 @@ class VideoSession:
 
     def _max_answer(self, question_tokens: int) -> int:
         """How many tokens of answer still fit into the context, at least one."""
-        room = self._panda.context - self.prefix_tokens - question_tokens
+        room = self.panda.context - self.prefix_tokens - question_tokens
         if room > 0:
             return room
         what = f"{self._num_frames} frames of this clip take {self.prefix_tokens} tokens"
         if question_tokens:
             what += f", the question and the turns before it {question_tokens}"
         raise UsageError(
-            f"{what}: the model can hold {self._panda.context}",
+            f"{what}: the model can hold {self.panda.context}",
             "ask a shorter question, or look at fewer frames (--frames 4)",
         )

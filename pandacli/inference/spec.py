@@ -1,39 +1,36 @@
-"""How a model is to be run, and how an answer is to be generated."""
+"""What inference takes and returns: run specs, requests with their options, and answers."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from sys import float_info
-from typing import Literal, TypedDict
+from typing import Any, Literal, Self, TypedDict, TypeVar
 
 from pandacli.checkpoints.registry import DEFAULT_MODEL
 from pandacli.errors import UsageError
 
 Quant = Literal["none", "8bit", "4bit"]
+ENGINES = ("auto", "torch", "bitsandbytes", "llama")  # of --engine; "llama" is llama.cpp
+RAY = "ray"  # of --engine for `panda batch`: a Ray cluster, with "auto" on each worker
 
-ENGINES = ("auto", "torch", "bitsandbytes", "llama")
-"""Values of `--engine`: auto picks one for the device; llama is llama.cpp (pandacli[llama])."""
+FinishReason = Literal["stop", "length"]
+"""The model or a stop string ended an answer; or `max_tokens` or the end of the context."""
 
-RAY = "ray"
-"""A further value of `--engine` for `panda batch`: run on a Ray cluster, each worker with auto."""
+History = Sequence[tuple[str, str | Sequence[int]]]
+"""Earlier questions and their answers, as text or as the ids of `Answer.ids`."""
+
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """Which model to run, and how.
+    """Which model to run, and how."""
 
-    Attributes:
-        model: A name in the registry, or the path of a checkpoint folder.
-        quant: "none", "8bit", "4bit" or "auto".
-        backend: One of `ENGINES`.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-    """
-
-    model: str | os.PathLike[str] = DEFAULT_MODEL
-    quant: str = "auto"
-    backend: str = "auto"
-    device: str = "auto"
+    model: str | os.PathLike[str] = DEFAULT_MODEL  # a registered name, or a checkpoint folder
+    quant: str = "auto"  # "none", "8bit", "4bit" or "auto"
+    backend: str = "auto"  # one of ENGINES
+    device: str = "auto"  # "auto", "cpu", "cuda" or "cuda:N"
 
 
 class OptionFields(TypedDict, total=False):
@@ -47,19 +44,12 @@ class OptionFields(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """How an answer is generated.
-
-    Attributes:
-        max_tokens: The most tokens of an answer.
-        temperature: 0 decodes greedily; above, tokens are sampled.
-        seed: Makes sampling repeatable; None samples differently each time.
-        stop: Strings that end an answer; they are not part of it.
-    """
+    """How an answer is generated."""
 
     max_tokens: int = 1024
-    temperature: float = 0.0
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
+    temperature: float = 0.0  # 0 decodes greedily; above, tokens are sampled
+    seed: int | None = None  # makes sampling repeatable
+    stop: tuple[str, ...] = ()  # strings that end an answer and are not part of it
 
     def check(self) -> None:
         """Raise a `UsageError` for a value out of range."""
@@ -78,23 +68,97 @@ class GenerationOptions:
             raise UsageError("stop must be a tuple of strings that are not empty")
 
 
-History = Sequence[tuple[str, str | Sequence[int]]]
-"""Earlier questions and their answers, as text or as the ids of `Answer.ids`."""
-
-
 @dataclass(frozen=True)
 class Request:
-    """A question and the conversation before it.
-
-    Attributes:
-        question: Any text.
-        history: Earlier turns.
-        options: How to generate; None for the options of the generation.
-    """
+    """A question and the conversation before it."""
 
     question: str
     history: History = ()
-    options: GenerationOptions | None = None
+    options: GenerationOptions | None = None  # None: the options of the generation
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Tokens, seconds and memory of one answer."""
+
+    frames: int  # without padding
+    prefix_tokens: int  # system prompt and frames
+    question_tokens: int
+    prefilled_tokens: int  # computed before the answer: not in the KV cache already
+    answer_tokens: int  # with the one that ends the answer
+    load_seconds: float  # of the model, once for all answers
+    frames_seconds: float  # sampling and preprocessing, once for all answers on a clip
+    prefill_seconds: float  # with the prefix, for the first question on a clip
+    first_token_seconds: float  # prefill and the first token
+    decode_seconds: float  # all further tokens
+    tokens_per_second: float  # of those; 0 if there are none
+    peak_memory_bytes: int  # so far; of the process on the CPU, of torch on CUDA
+    history_tokens: int = 0  # of earlier turns
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer and its statistics."""
+
+    text: str  # without space around it
+    finish_reason: FinishReason
+    stats: Stats
+    question: str
+    ids: tuple[int, ...] = ()  # without the end token; empty if a stop string ended the text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class ClosableIterator(Iterator[_Item]):
+    """Iterate over a generator that can be stopped early, by `close` or a `with` block."""
+
+    def __init__(self, items: Generator[_Item, None, Any]) -> None:
+        self._items = items
+
+    def __next__(self) -> _Item:
+        return next(self._items)
+
+    def close(self) -> None:
+        """Stop decoding; the session is ready for the next request."""
+        self._items.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class AnswerStream(ClosableIterator[str]):
+    """Pieces of text that join to `answer.text`; no work is done before the first is read.
+
+    Args:
+        pieces: Yields the text and returns the `Answer`.
+        stats: Returns the statistics of an answer that has ended or was stopped.
+    """
+
+    def __init__(
+        self, pieces: Generator[str, None, Answer], stats: Callable[[], Stats | None]
+    ) -> None:
+        super().__init__(self._read(pieces))
+        self._stats = stats
+        self._answer: Answer | None = None
+
+    def _read(self, pieces: Generator[str, None, Answer]) -> Generator[str, None, None]:
+        self._answer = yield from pieces
+
+    @property
+    def answer(self) -> Answer:
+        """The whole answer; a RuntimeError before the stream has been read to its end."""
+        if self._answer is None:
+            raise RuntimeError("the stream was not read to the end")
+        return self._answer
+
+    @property
+    def stats(self) -> Stats | None:
+        """Statistics of an answer that has ended or was stopped; None without a token."""
+        return self._answer.stats if self._answer else self._stats()
 
 
 def check_frame_count(frames: int, chunk_frames: int = 4) -> None:
@@ -107,17 +171,17 @@ def check_frame_count(frames: int, chunk_frames: int = 4) -> None:
     Raises:
         UsageError: With the nearest numbers that are possible.
     """
-    if _divides(frames, chunk_frames):
+
+    def fits(number: int) -> bool:
+        chunks = number // chunk_frames
+        return number == 1 or (chunks > 0 and number % chunks == 0)
+
+    if fits(frames):
         return
-    fewer = [n for n in range(1, frames) if _divides(n, chunk_frames)][-1:]
-    more = next(n for n in count(max(frames, 0) + 1) if _divides(n, chunk_frames))
-    near = " or ".join(map(str, [*fewer, more]))
+    fewer = next(filter(fits, range(frames - 1, 0, -1)), None)
+    near = [fewer] if fewer else []
+    near.append(next(filter(fits, count(max(frames, 0) + 1))))
     raise UsageError(
         f"the model cannot look at {frames} frames",
-        f"{near} would do; 8 is what it was trained with",
+        f"{' or '.join(map(str, near))} would do; 8 is what it was trained with",
     )
-
-
-def _divides(frames: int, chunk_frames: int) -> bool:
-    chunks = frames // chunk_frames
-    return frames == 1 or (chunks > 0 and frames % chunks == 0)

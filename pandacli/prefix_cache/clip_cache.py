@@ -10,11 +10,12 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pandacli.checkpoints.digest import hash_file
+from pandacli.checkpoints.resolve import DamagedError
 from pandacli.errors import ModelError
 from pandacli.prefix_cache.store import Entry, Metadata, PrefixStore
 from pandacli.video.clip import Clip
@@ -32,19 +33,14 @@ _BLOCKS = 32
 
 
 def clip_digest(path: Path, *, whole: bool = False) -> str:
-    """Hash the content of a video file.
+    """Hash the content of a video file; an OSError if it cannot be read.
 
-    Args:
-        path: The file.
-        whole: Read all of it, however long it is, and ignore its times.
-
-    Raises:
-        OSError: It cannot be read.
+    With `whole` all of it is read, however long it is, and its times are ignored.
     """
     size = path.stat().st_size
     if whole or size <= _HASHED_WHOLE:
         return hash_file(path)
-    digest = hashlib.sha256(repr(file_state(path)).encode())
+    digest = hashlib.sha256(repr(_file_state(path)).encode())
     with path.open("rb") as file:
         for number in range(_BLOCKS):
             file.seek(number * (size - _BLOCK) // (_BLOCKS - 1))
@@ -52,32 +48,16 @@ def clip_digest(path: Path, *, whole: bool = False) -> str:
     return f"sample {digest.hexdigest()}"
 
 
-def file_state(path: Path) -> tuple[int, int, int]:
-    """Size, mtime and ctime of a file, in bytes and nanoseconds."""
+def _file_state(path: Path) -> tuple[int, int, int]:
     status = path.stat()
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
-def clip_key(clip: Clip, num_frames: int, *, whole: bool = False) -> str:
-    """The first part of an entry's name: the clip, its range and the number of frames.
-
-    Raises:
-        OSError: The file cannot be read.
-    """
-    fields = {
-        "clip": clip_digest(clip.path, whole=whole),
-        "start": clip.start,
-        "end": clip.end,
-        "frames": num_frames,
-    }
-    return _digest(fields)[:16]
 
 
 def entry_name(clip: str, model: str, numerics: Mapping[str, Any], ids: list[int]) -> str:
     """The name of an entry.
 
     Args:
-        clip: Of `clip_key`.
+        clip: `ClipCache.key`.
         model: The sha256 of the checkpoint.
         numerics: What decides how results are rounded: precision, device, versions.
         ids: The tokens of the prefix, with a placeholder for each frame.
@@ -116,8 +96,10 @@ class ClipCache:
     ) -> None:
         self.clip, self.num_frames = clip, num_frames
         self.store = PrefixStore(budget, folder)
-        self._state = file_state(clip.path)  # before hashing: a later change must show
-        self.key = clip_key(clip, num_frames, whole=whole)
+        self._state = _file_state(clip.path)  # before hashing: a later change must show
+        digest = clip_digest(clip.path, whole=whole)
+        fields = {"clip": digest, "start": clip.start, "end": clip.end, "frames": num_frames}
+        self.key = _digest(fields)[:16]  # the first part of the names of its entries
 
     @property
     def is_empty(self) -> bool:
@@ -128,53 +110,40 @@ class ClipCache:
     def is_current(self) -> bool:
         """Whether the file has not changed since it was hashed."""
         try:
-            return file_state(self.clip.path) == self._state
+            return _file_state(self.clip.path) == self._state
         except OSError:
             return False
 
 
-@dataclass(frozen=True)
-class CacheModel:
-    """The model that a prefix is computed with, as far as the cache has to know it.
-
-    Args:
-        name: What the user calls it.
-        quant: "none", "8bit" or "4bit".
-        engine: The backend that computes it.
-        context: The most positions it can hold.
-        numerics: What decides how results are rounded: precision, device, versions.
-        digest: Returns the sha256 of the checkpoint, which may read all of it; None where its
-            files can no longer be read.
-    """
+class Model(Protocol):
+    """The model that a prefix is computed with: a `Panda`."""
 
     name: str
-    quant: str
     engine: str
-    context: int
-    numerics: Mapping[str, Any]
-    digest: Callable[[], str | None]
+
+    @property
+    def quant(self) -> str: ...
+    @property
+    def context(self) -> int: ...
+    @property
+    def numerics(self) -> Mapping[str, Any]: ...
+    @property
+    def identity(self) -> str: ...
 
 
 class Restored(Protocol):
     """A sequence read from a file."""
 
     @property
-    def length(self) -> int:
-        """How many positions it has."""
-        ...
+    def length(self) -> int: ...
 
 
 class Savable(Restored, Protocol):
     """A computed prefix."""
 
     @property
-    def saved_bytes(self) -> int:
-        """About what `save` will write."""
-        ...
-
-    def save(self, path: Path) -> None:
-        """Write the prefix into a file."""
-        ...
+    def saved_bytes(self) -> int: ...
+    def save(self, path: Path) -> None: ...
 
 
 _Sequence = TypeVar("_Sequence", bound=Restored)
@@ -189,9 +158,9 @@ class CachedPrefix:
         ids: The tokens of the prefix, with a placeholder for each frame.
     """
 
-    def __init__(self, model: CacheModel, clip: ClipCache, ids: list[int]) -> None:
-        self.clip = clip
-        self._model, self._ids = model, ids
+    def __init__(self, model: Model, clip: ClipCache, ids: list[int]) -> None:
+        self._model, self._clip, self._ids = model, clip, ids
+        self._video = str(clip.clip.path.absolute())
         # without an entry of the clip, a large model need not be hashed now
         self._entry = None if clip.is_empty else self._find()
         self._is_stored = self._entry is not None
@@ -227,12 +196,11 @@ class CachedPrefix:
         try:
             sequence = load(self._entry.kv)
         except ModelError:
-            self._discard()
-            return None
-        if sequence.length != self._entry.metadata.tokens:
-            self._discard()
-            return None
-        return sequence
+            sequence = None
+        if sequence and sequence.length == self._entry.metadata.tokens:
+            return sequence
+        self._discard()
+        return None
 
     def save(self, prefix: Savable, frames: "Frames") -> None:
         """Write a computed prefix, unless it is there or is larger than the budget.
@@ -240,57 +208,46 @@ class CachedPrefix:
         Raises:
             OSError: It cannot be written.
         """
-        if self._is_stored or not self.clip.is_current:
+        if self._is_stored or not self._clip.is_current or not (name := self._name()):
             return
-        name = self._name()
-        if name is None:
-            return
-        if self.clip.store.find(name) is None:
-            self.clip.store.add(
-                name,
-                self._metadata(prefix.length),
-                _frames_to_json(frames),
-                prefix.save,
-                prefix.saved_bytes,
+        clip, model, store = self._clip.clip, self._model, self._clip.store
+        if store.find(name) is None:
+            metadata = Metadata(
+                video=self._video,
+                start=clip.start,
+                end=clip.end,
+                frames=self._clip.num_frames,
+                model=model.name,
+                quant=model.quant,
+                engine=model.engine,
+                tokens=prefix.length,
             )
+            store.add(name, metadata, _frames_to_json(frames), prefix.save, prefix.saved_bytes)
         self._is_stored = True
-
-    @property
-    def _video(self) -> str:
-        return str(self.clip.clip.path.absolute())
 
     def _find(self) -> Entry | None:
         name = self._name()
-        entry = self.clip.store.find(name) if name else None
+        entry = self._clip.store.find(name) if name else None
         # every frame's placeholder stands for at least one token
         if entry and not len(self._ids) <= entry.metadata.tokens <= self._model.context:
-            self.clip.store.remove(entry.folder)
+            self._clip.store.remove(entry.folder)
             return None
         return entry
 
     def _discard(self) -> None:
         if self._entry:
-            self.clip.store.remove(self._entry.folder)
+            self._clip.store.remove(self._entry.folder)
         self._entry, self._is_stored = None, False
 
     def _name(self) -> str | None:
-        digest = self._model.digest()
-        if digest is None:
+        """The name of the entry; None where the checkpoint can no longer be read."""
+        try:
+            digest = self._model.identity
+        except DamagedError:
+            raise
+        except ModelError:
             return None
-        return entry_name(self.clip.key, digest, self._model.numerics, self._ids)
-
-    def _metadata(self, tokens: int) -> Metadata:
-        clip, model = self.clip.clip, self._model
-        return Metadata(
-            video=self._video,
-            start=clip.start,
-            end=clip.end,
-            frames=self.clip.num_frames,
-            model=model.name,
-            quant=model.quant,
-            engine=model.engine,
-            tokens=tokens,
-        )
+        return entry_name(self._clip.key, digest, self._model.numerics, self._ids)
 
 
 def _frames_to_json(frames: "Frames") -> dict[str, Any]:

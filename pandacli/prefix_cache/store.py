@@ -6,9 +6,8 @@
         kv              the keys and values
     PREFIXES/<the same>.<random>.partial/         being written or removed
 
-PREFIXES is the folder `prefixes` of `PANDA_HOME` where that is set, else of the platform's cache
-folder. A folder gets its name when it is complete, and loses it before anything in it is deleted,
-so processes need no lock: an open file stays readable, and a removed entry is computed again.
+A folder gets its name when it is complete, and loses it before anything in it is deleted, so
+processes need no lock: an open file stays readable, and a removed entry is computed again.
 """
 
 import errno
@@ -34,8 +33,7 @@ from pandacli.file_io import atomic_write_text, read_object, replace_durably
 from pandacli.units import byte_count
 
 VARIABLE = "PANDA_CACHE_SIZE"
-BUDGET = 4_000_000_000
-"""The default budget of all entries together, in bytes."""
+BUDGET = 4_000_000_000  # bytes of all entries together, by default
 
 _FORMAT = 1
 _METADATA, _FRAMES, _KV = "entry.json", "frames.json", "kv"
@@ -48,44 +46,26 @@ _ABANDONED_SECONDS = 3600.0  # a partial folder older than that has no writer an
 
 @dataclass(frozen=True)
 class Metadata:
-    """What an entry holds, in the user's words.
+    """What an entry holds, as it is listed."""
 
-    Attributes:
-        video: The path of the clip when it was last used.
-        start: Where the range begins, in seconds; None for the beginning.
-        end: Where it ends; None for the end.
-        frames: How many frames the model is shown.
-        model: The name that the user called the model by.
-        quant: "none", "8bit" or "4bit".
-        engine: The backend that computed it.
-        tokens: How many positions it has.
-    """
-
-    video: str
-    start: float | None
+    video: str  # path of the clip when it was last used
+    start: float | None  # of the range, in seconds; None for the beginning
     end: float | None
-    frames: int
-    model: str
+    frames: int  # that the model is shown
+    model: str  # as the user called it
     quant: str
     engine: str
-    tokens: int
+    tokens: int  # positions
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A cached prefix.
-
-    Attributes:
-        folder: Its folder.
-        metadata: What it holds.
-        bytes: What it takes on the disk.
-        used: When it was last used, in seconds since the epoch.
-    """
+    """A cached prefix."""
 
     folder: Path
     metadata: Metadata
-    bytes: int
-    used: float
+    bytes: int  # on the disk
+    used: float  # last, in seconds since the epoch
 
     @property
     def kv(self) -> Path:
@@ -93,16 +73,12 @@ class Entry:
         return self.folder / _KV
 
     def frames(self) -> dict[str, Any]:
-        """The frames that were given to `PrefixStore.add`.
-
-        Raises:
-            OSError, ValueError: The file is damaged.
-        """
+        """The frames given to `PrefixStore.add`; OSError or ValueError for a damaged file."""
         return read_object(self.folder / _FRAMES)
 
 
 def default_budget() -> int:
-    """The budget in bytes where the caller names none: `PANDA_CACHE_SIZE`, or `BUDGET`.
+    """The budget in bytes: `PANDA_CACHE_SIZE`, or `BUDGET`.
 
     Raises:
         UsageError: The variable is not a size.
@@ -115,10 +91,9 @@ def default_budget() -> int:
 
 
 def prefixes_folder() -> Path:
-    """The folder of all entries."""
-    if os.environ.get("PANDA_HOME"):
-        return panda_home() / "prefixes"
-    return platformdirs.user_cache_path("panda") / "prefixes"
+    """The folder of all entries: in `PANDA_HOME` if that is set, else in the user's cache."""
+    home = panda_home() if os.environ.get("PANDA_HOME") else platformdirs.user_cache_path("panda")
+    return home / "prefixes"
 
 
 class PrefixStore:
@@ -139,7 +114,7 @@ class PrefixStore:
 
     def has_clip(self, key: str) -> bool:
         """Whether there is an entry of a clip, of whatever model; no file is read."""
-        return any(name.startswith(f"{key}-") for name in self._names(_NAME))
+        return any(folder.name.startswith(f"{key}-") for folder in self._folders(_NAME))
 
     def find(self, name: str) -> Entry | None:
         """The entry of this name, or None; a damaged one is removed."""
@@ -153,18 +128,19 @@ class PrefixStore:
 
     def entries(self, limit: int | None = None) -> list[Entry]:
         """Up to `limit` entries, most recently used first; damaged ones are removed."""
-        names = (Path(folder.path).name for folder in reversed(self._by_last_use()))
-        return list(islice(filter(None, map(self.find, names)), limit))
+        found = (self.find(usage.folder.name) for usage in reversed(self._by_last_use()))
+        return list(islice(filter(None, found), limit))
 
     @property
     def count(self) -> int:
         """How many entries there are, damaged ones included; no file is read."""
-        return len(self._names(_NAME))
+        return len(self._folders(_NAME))
 
     @property
     def bytes(self) -> int:
         """What all entries and partial folders take on the disk."""
-        return sum(f.bytes for f in self._by_last_use()) + sum(map(_folder_bytes, self._partials()))
+        partial = sum(map(_folder_bytes, self._folders(_PARTIAL)))
+        return partial + sum(usage.bytes for usage in self._by_last_use())
 
     def touch(self, entry: Entry, video: str) -> None:
         """Record that an entry is used now, for a clip at this path."""
@@ -238,9 +214,9 @@ class PrefixStore:
 
     def clear(self) -> bool:
         """Remove all entries and partial folders; returns whether nothing is left."""
-        for folder in (*(self.folder / name for name in self._names(_NAME)), *self._partials()):
+        for folder in (*self._folders(_NAME), *self._folders(_PARTIAL)):
             self.remove(folder)
-        return not (self._names(_NAME) or self._partials())
+        return not (self._folders(_NAME) or self._folders(_PARTIAL))
 
     def _evict(self, wanted: int) -> None:
         """Remove abandoned partial folders, then the least recently used entries, to make room.
@@ -248,48 +224,45 @@ class PrefixStore:
         No file is opened: there may be thousands of entries.
         """
         now = time.time()
-        for partial in self._partials():
+        for partial in self._folders(_PARTIAL):
             with suppress(OSError):
                 if now - partial.stat().st_mtime > _ABANDONED_SECONDS:
                     self.remove(partial)
-        folders = self._by_last_use()
-        total = sum(folder.bytes for folder in folders)
-        for folder in folders:
+        usages = self._by_last_use()
+        total = sum(usage.bytes for usage in usages)
+        for usage in usages:
             if total + wanted <= self.budget:
                 break
-            self.remove(Path(folder.path))
-            total -= folder.bytes
+            self.remove(usage.folder)
+            total -= usage.bytes
 
-    def _by_last_use(self) -> list["_Folder"]:
+    def _by_last_use(self) -> list["_Usage"]:
         """The entries, least recently used first; folders that lack a file are removed."""
         found = []
-        for name in self._names(_NAME):
-            path = f"{self.folder}/{name}"
-            if folder := _stat_folder(path):
-                found.append(folder)
+        for folder in self._folders(_NAME):
+            if usage := _read_usage(folder):
+                found.append(usage)
             else:
-                self.remove(Path(path))
-        return sorted(found, key=lambda folder: folder.used)
+                self.remove(folder)
+        return sorted(found)
 
-    def _partials(self) -> list[Path]:
-        return [self.folder / name for name in self._names(_PARTIAL)]
-
-    def _names(self, pattern: re.Pattern[str]) -> list[str]:
+    def _folders(self, pattern: re.Pattern[str]) -> list[Path]:
         try:
-            return [name for name in os.listdir(self.folder) if pattern.fullmatch(name)]  # noqa: PTH208
+            names = os.listdir(self.folder)  # noqa: PTH208
         except OSError:  # missing or unreadable
             return []
+        return [self.folder / name for name in names if pattern.fullmatch(name)]
 
 
-class _Folder(NamedTuple):
-    path: str
-    bytes: int
+class _Usage(NamedTuple):
     used: float
+    bytes: int
+    folder: Path
 
 
-def _stat_folder(path: str) -> _Folder | None:
-    """Size and last use of an entry; None where it lacks a file or one is not a regular file."""
-    total, used = 0, 0.0
+def _read_usage(folder: Path) -> _Usage | None:
+    """Last use and size of an entry; None where it lacks a file or one is not a regular file."""
+    total, used, path = 0, 0.0, str(folder)
     for name in (_KV, _FRAMES, _METADATA):
         try:
             status = os.stat(f"{path}/{name}")  # noqa: PTH116  (pathlib is slow for thousands)
@@ -299,22 +272,22 @@ def _stat_folder(path: str) -> _Folder | None:
             return None
         total += status.st_size
         used = status.st_mtime
-    return _Folder(path, total, used)
+    return _Usage(used, total, folder)
 
 
-def _read_entry(path: Path) -> Entry | None:
+def _read_entry(folder: Path) -> Entry | None:
     """The entry in a folder; None where it is damaged or of another format."""
-    folder = _stat_folder(str(path))
-    if folder is None:
+    usage = _read_usage(folder)
+    if usage is None:
         return None
     try:
-        fields = read_object(path / _METADATA, _METADATA_BYTES)
+        fields = read_object(folder / _METADATA, _METADATA_BYTES)
         if fields.pop("format") != _FORMAT:
             return None
         metadata = Metadata(**fields)
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return Entry(path, metadata, folder.bytes, folder.used) if _is_valid(metadata) else None
+    return Entry(folder, metadata, usage.bytes, usage.used) if _is_valid(metadata) else None
 
 
 def _is_valid(metadata: Metadata) -> bool:

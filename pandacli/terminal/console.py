@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from pandacli.inference.answer import Stats
+    from pandacli.inference.spec import Stats
     from pandacli.video import Frames
 
 GRAPHICS = ("auto", "kitty", "iterm2", "sixel", "blocks", "none")

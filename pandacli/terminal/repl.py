@@ -22,7 +22,7 @@ from pandacli.terminal.text import WordWrapper, sanitize, sanitize_line
 
 if TYPE_CHECKING:
     from pandacli.chat.chat import Chat, SampledClip
-    from pandacli.inference.answer import Stats
+    from pandacli.inference.spec import Stats
     from pandacli.terminal.console import Screen
     from pandacli.terminal.prompt import Prompt
     from pandacli.video import Clip, Frames

@@ -14,7 +14,7 @@ from pandacli.video.clip import Clip, format_time, format_times
 
 if TYPE_CHECKING:
     from pandacli.inference import Answer, Panda
-    from pandacli.inference.answer import Stats
+    from pandacli.inference.spec import Stats
     from pandacli.video import Frames, VideoInfo
 
 _SHOWN_WAIT = 0.05  # seconds: shorter waits are not listed

@@ -13,7 +13,7 @@ from pandacli.inference import Answer, GenerationOptions, Request, VideoSession
 from pandacli.inference.backends.torch import TorchSequenceBatch
 from pandacli.inference.continuous_batching import Generation, Scheduler
 from pandacli.inference.generation import RequestState
-from pandacli.inference.prefix import SharedPrefix
+from pandacli.inference.session import SharedPrefix
 
 QUESTIONS = [
     "what?",

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,6 @@ import pytest
 from pandacli import Panda
 from pandacli.errors import PandaError, UsageError
 from pandacli.inference import VideoSession
-from pandacli.inference import prefix as prefix_module
-from pandacli.inference.prefix import cache_model, numerics
 from pandacli.prefix_cache import clip_cache as key
 from pandacli.prefix_cache import store as store_module
 from pandacli.prefix_cache.clip_cache import CachedPrefix, ClipCache
@@ -149,7 +148,7 @@ def test_other_model_or_precision_is_not_found(
     ask(panda, video)
     monkeypatch.setitem(panda.__dict__, part, value)
     opened = ClipCache(Clip(video), 8)
-    assert CachedPrefix(cache_model(panda), opened, ids(panda)).tokens is None
+    assert CachedPrefix(panda, opened, ids(panda)).tokens is None
 
 
 def ids(panda: Panda) -> list[int]:
@@ -184,9 +183,9 @@ def test_other_package_version_is_not_found(
     panda: Panda, video: Path, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
     ask(panda, video)
-    real = prefix_module.version
+    real = metadata.version
     monkeypatch.setattr(
-        prefix_module, "version", lambda name: "0.0.1" if name == package else real(name)
+        metadata, "version", lambda name: "0.0.1" if name == package else real(name)
     )
     assert not is_found(panda.open(video, cache=True))
 
@@ -194,9 +193,9 @@ def test_other_package_version_is_not_found(
 @pytest.mark.parametrize(
     ("engine", "name", "other"),
     [
-        ("torch", "pandacli.inference.prefix.input_steps", lambda: 1),
-        ("bitsandbytes", "pandacli.inference.prefix.cpu_flags", lambda: {"none"}),
-        ("llama", "pandacli.inference.prefix.cpu_flags", lambda: {"none"}),
+        ("torch", "pandacli.quantization.int8.input_steps", lambda: 1),
+        ("bitsandbytes", "pandacli.inference.planning.devices.cpu_flags", lambda: {"none"}),
+        ("llama", "pandacli.inference.planning.devices.cpu_flags", lambda: {"none"}),
     ],
 )
 def test_kernels_that_round_differently_change_the_key(
@@ -204,10 +203,10 @@ def test_kernels_that_round_differently_change_the_key(
 ) -> None:
     monkeypatch.setitem(panda.__dict__, "quant", "8bit")
     monkeypatch.setitem(panda.__dict__, "engine", engine)
-    before = numerics(panda)
-    assert before == numerics(panda)
+    before = panda.numerics
+    assert before == panda.numerics
     monkeypatch.setattr(name, other)
-    assert before != numerics(panda)
+    assert before != panda.numerics
 
 
 def test_explicit_default_system_prompt_is_found(panda: Panda, video: Path) -> None:
