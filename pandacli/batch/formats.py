@@ -9,29 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
-from pandacli.batch.readers.conversations import (
-    is_conversation,
-    is_request,
-    read_conversation,
-    read_request,
-)
+from pandacli.batch import writers
+from pandacli.batch.readers import conversations
 from pandacli.batch.readers.entries import Entries, Source
 from pandacli.batch.readers.fields import PAIR, named_fields, read_row
 from pandacli.batch.readers.tables import Table, is_table
 from pandacli.batch.records import Record
-from pandacli.batch.writers import Line, Results
-from pandacli.batch.writers.benchmarks import (
-    as_array,
-    as_literals,
-    generic_entries,
-    has_keys,
-    is_responses,
-    pair_entries,
-    qa_entries,
-    qa_or_pair_entries,
-    write_responses,
-)
-from pandacli.batch.writers.tables import is_result_table, write_table
+from pandacli.batch.results import Line
+from pandacli.batch.writers import Results, as_array, as_literals, has_keys
 from pandacli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,43 +25,40 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Format:
-    """A record format.
+    """A record format."""
 
-    Attributes:
-        read: Returns the records of an entry, from its fields and its line; raises RecordError.
-            None where the format is only written.
-        recognize: Whether the fields of the first entry are of this format, for `--format auto`.
-        entries: Reads the entries of a file that is not JSON or Parquet.
-        detect: Whether a file that is not JSON is to be read by `entries`, for `--format auto`.
-        write: Writes the results of a run. None for our own, which is written line by line.
-        is_output: Whether a file begins as `write` begins one, and may be replaced by it.
-        extension: What the name of an output file ends with.
-        in_pairs: Whether it needs entries with two questions.
-    """
-
+    # the records of an entry, from its fields and its line; raises RecordError; None: only written
     read: Callable[[dict[str, Any], int], list[Record]] | None = None
+    # whether the fields of the first entry are of this format, for `--format auto`
     recognize: Callable[[dict[str, Any]], bool] = lambda _: False
+    # the entries of a file that is not JSON or Parquet
     entries: Callable[[Source], Entries] | None = None
+    # whether a file that is not JSON is to be read by `entries`, for `--format auto`
     detect: Callable[[Source], bool] = lambda _: False
+    # writes the results of a run; None: ours, which is written line by line
     write: Callable[[Results, TextIO], None] | None = None
+    # whether a file begins as `write` begins one, and may be replaced by it
     is_output: Callable[[BinaryIO], bool] = lambda _: False
-    extension: str = ".jsonl"
-    in_pairs: bool = False
+    extension: str = ".jsonl"  # of the name of an output file
+    in_pairs: bool = False  # whether it needs entries with two questions
 
 
 def _read_own(fields: dict[str, Any], line: int) -> list[Record]:
-    return (read_conversation if is_conversation(fields) else _read_fields)(fields, line)
+    if conversations.is_conversation(fields):
+        return conversations.read_conversation(fields, line)
+    return _read_fields(fields, line)
 
 
 def _is_qa(fields: dict[str, Any]) -> bool:
     named = "video_name" in fields or "video_id" in fields
-    return named and "video" not in fields and not is_conversation(fields)
+    return named and "video" not in fields and not conversations.is_conversation(fields)
 
 
 _read_fields = named_fields("video", "question")
 _QA = {"id", "video_name", "question", "Q", "pred"}
 _GENERIC = {"video_name", "Q", "pred"}
 _PAIRS = {"video_name", "pred1", "pred2"}
+_RESPONSE = {"id", "custom_id", "response", "error"}
 
 FORMATS = {
     # ours: {"video", "question", ...}, or a conversation, of which the first turn is asked
@@ -87,12 +69,14 @@ FORMATS = {
     "qa": Format(
         named_fields("video_name", "question"),
         _is_qa,
-        write=as_array(qa_entries),
+        write=as_array(writers.qa_entries),
         is_output=has_keys(_QA, _PAIRS),
         extension=".json",
     ),
+    # the entries of `...-lines` are literals of Python, one a line, as the scripts of Video-LLaVA
+    # and Video-Panda read them
     "qa-lines": Format(
-        write=as_literals(qa_or_pair_entries),
+        write=as_literals(writers.qa_or_pair_entries),
         is_output=has_keys(_QA, _PAIRS, lines=True),
         extension=".qa.jsonl",
     ),
@@ -100,12 +84,12 @@ FORMATS = {
     "generic": Format(
         named_fields("video_name", "Q"),
         lambda fields: "Q" in fields and "question" not in fields,
-        write=as_array(generic_entries),
+        write=as_array(writers.generic_entries),
         is_output=has_keys(_GENERIC),
         extension=".json",
     ),
     "generic-lines": Format(
-        write=as_literals(generic_entries),
+        write=as_literals(writers.generic_entries),
         is_output=has_keys(_GENERIC, lines=True),
         extension=".generic.jsonl",
     ),
@@ -113,13 +97,13 @@ FORMATS = {
     "consistency": Format(
         named_fields("video_name", *PAIR),
         lambda fields: all(name in fields for name in PAIR),
-        write=as_array(pair_entries),
+        write=as_array(writers.pair_entries),
         is_output=has_keys(_PAIRS),
         extension=".json",
         in_pairs=True,
     ),
     "consistency-lines": Format(
-        write=as_literals(pair_entries),
+        write=as_literals(writers.pair_entries),
         is_output=has_keys(_PAIRS, lines=True),
         extension=".consistency.jsonl",
         in_pairs=True,
@@ -129,24 +113,20 @@ FORMATS = {
         read_row,
         entries=Table,
         detect=is_table,
-        write=write_table,
-        is_output=is_result_table,
+        write=writers.write_table,
+        is_output=writers.is_result_table,
         extension=".csv",
     ),
     # requests and responses of OpenAI's Batch API, with a video_url that is a local path
     "openai": Format(
-        read_request,
-        is_request,
-        write=write_responses,
-        is_output=is_responses,
+        conversations.read_request,
+        conversations.is_request,
+        write=writers.write_responses,
+        is_output=has_keys(_RESPONSE, lines=True),
         extension=".openai.jsonl",
     ),
 }
-"""The record formats by name.
-
-The entries of `...-lines` are literals of Python, one a line, as the scripts of Video-LLaVA and
-Video-Panda read them.
-"""
+"""The record formats by name."""
 
 INPUT_FORMATS = tuple(name for name, row in FORMATS.items() if row.read)
 OUTPUT_FORMATS = tuple(FORMATS)
@@ -159,11 +139,7 @@ def recognized(fields: dict[str, Any]) -> str:
 
 
 def check_output(questions: "Questions", name: str) -> None:
-    """Check that results of these questions can be written in a format.
-
-    Raises:
-        UsageError: The format needs two questions an entry.
-    """
+    """Raise UsageError if results in this format need two questions an entry."""
     if FORMATS[name].in_pairs and not questions.in_pairs:
         raise UsageError(f"{questions.name} does not have two questions an entry: Q1 and Q2")
 
@@ -190,7 +166,7 @@ def write_results(
         delimiter: The character between the cells of a table; None for that of the questions.
 
     Returns:
-        What a user who scores the answers should know, a sentence each.
+        Notices for a user who scores the answers, a sentence each.
 
     Raises:
         UsageError: See `check_output`.

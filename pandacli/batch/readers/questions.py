@@ -26,127 +26,34 @@ from pandacli.batch.readers.tables import PARQUET_MAGIC, Table, parquet_rows
 from pandacli.batch.records import BadLine, RecordError, RecordStore
 from pandacli.errors import ClipError, UsageError
 
-_PARTNERS = (
-    (re.compile(r"(?<![a-z])q(?![a-z])", re.IGNORECASE), "a", "A"),
-    (re.compile(r"questions", re.IGNORECASE), "answers", "Answers"),
-    (re.compile(r"question", re.IGNORECASE), "answer", "Answer"),
+_PARTNERS = (  # parts of the names of files of questions, and of their answers
+    (re.compile(r"(?<![a-z])q(?![a-z])", re.IGNORECASE), "a"),
+    (re.compile(r"questions", re.IGNORECASE), "answers"),
+    (re.compile(r"question", re.IGNORECASE), "answer"),
 )
 _REFERENCES_HEAD = 1 << 16
 _PREDICTED = (b'"pred"', b'"digest"')
-
-
-def find_references(questions: Path) -> Path | None:
-    """The file of answers beside a file of questions, by its name: test_a.json for test_q.json."""
-    if questions.suffix.lower() == ".parquet":  # answers are read from JSON only
-        return None
-    for pattern, small, capital in _PARTNERS:
-        for found in reversed(list(pattern.finditer(questions.stem))):
-            other = capital if found[0][0].isupper() else small
-            stem = questions.stem[: found.start()] + other + questions.stem[found.end() :]
-            answers = questions.with_name(stem + questions.suffix)
-            if answers.is_file() and not _is_predicted(answers):
-                return answers
-    return None
-
-
-class References:
-    """Reference answers by `question_id`, or by position where ids are missing or repeat.
-
-    Args:
-        path: A JSON array, or one JSON object a line; all of it is held in memory.
-
-    Raises:
-        ClipError: It cannot be read, or is something else.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._entries = _read(path)
-        ids = [_id(entry) for entry in self._entries]
-        unique = None not in ids and len(set(ids)) == len(ids)
-        self._by_id = dict(zip(ids, self._entries, strict=True)) if unique else None
-
-    def join(self, fields: dict[str, Any], position: int) -> dict[str, Any]:
-        """The fields of a question, with those of its reference that it lacks.
-
-        Args:
-            fields: The question.
-            position: Its index in the file, from 0.
-        """
-        found: dict[str, Any] = {}
-        if self._by_id is not None:
-            found = self._by_id.get(_id(fields), {})
-        elif position < len(self._entries):
-            found = self._entries[position]
-        return fields | {name: value for name, value in found.items() if name not in fields}
-
-
-def _is_predicted(answers: Path) -> bool:
-    """Whether a model gave the answers, such as an earlier run."""
-    try:
-        with answers.open("rb") as file:
-            head = file.read(_REFERENCES_HEAD)
-    except OSError:  # reported when it is opened to be read
-        return False
-    return any(name in head for name in _PREDICTED)
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    read = []
-    with opened(path) as source:
-        is_array = source.head(_REFERENCES_HEAD).lstrip().startswith(b"[")
-        for number, fields in (json_array if is_array else json_lines)(source):
-            if isinstance(fields, RecordError):
-                raise ClipError(
-                    f"{source.name} is no file of answers: entry {number}: {fields.message}",
-                    'it holds a list of objects like {"question_id": "1", "answer": "yes"}',
-                )
-            read.append(fields)
-    return read
-
-
-def _id(fields: dict[str, Any]) -> str | None:
-    value = fields.get("question_id")
-    return None if value is None else str(value)
-
-
 _EXAMINED = 64  # entries, to recognize the format and to find fields that are not used
 _HEAD = 1 << 18
 _LINES = (".jsonl", ".ndjson", ".jsonlines")
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _HINT = 'a line of it is like {"video": "clip.mp4", "question": "..."}; see --format'
-_MOST_BY_VIDEO = 256 * 2**20  # bytes; this layout is parsed in one piece
+_MAX_BY_VIDEO = 256 * 2**20  # bytes; this layout is parsed in one piece
 _MULTIPLE_CHOICE = "mc_question"  # the Perception Test also has tasks with boxes and moments
 
 
 class Questions:
-    """The records of a file; a context manager that deletes their temporary file.
+    """The records of a file; a context manager that deletes their temporary file."""
 
-    Attributes:
-        name: The name of the file in messages.
-        format: One of `INPUT_FORMATS`.
-        records: All records and bad lines, in order.
-        references: The file of reference answers that was joined to them; None where there is none.
-        in_pairs: Whether an entry has two questions.
-        columns: The columns of a table; else empty.
-        delimiter: The character between the cells of a table.
-        notices: What the first entries have that is not used, a sentence each.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        format: str,  # noqa: A002 (the name of the option)
-        entries: Entries,
-        references: Path | None = None,
-    ) -> None:
-        self.name, self.format, self.references = name, format, references
-        self.in_pairs = format == "consistency"
-        table = entries if isinstance(entries, Table) else None
-        self.columns = table.columns if table else ()
-        self.delimiter = table.delimiter if table else ","
-        self.records = RecordStore(name)
+    def __init__(self, name: str, layout: str, entries: Entries, references: Path | None) -> None:
+        self.name = name  # of the file, in messages
+        self.format = layout  # one of `INPUT_FORMATS`
+        self.references = references  # the file of reference answers that is joined to the records
+        self.in_pairs = layout == "consistency"  # whether an entry has two questions
+        self.columns = entries.columns if isinstance(entries, Table) else ()
+        self.delimiter = entries.delimiter if isinstance(entries, Table) else ","
+        self.records = RecordStore(name)  # all records and bad lines, in order
         try:
-            self._read(entries, References(references) if references else None)
+            self._read(entries)
         except BaseException:
             self.records.close()
             raise
@@ -157,9 +64,10 @@ class Questions:
     def __exit__(self, *_: object) -> None:
         self.records.close()
 
-    def _read(self, entries: Entries, references: References | None) -> None:
+    def _read(self, entries: Entries) -> None:
         read = FORMATS[self.format].read
         assert read is not None, "checked by `read_questions`"
+        join = _reference_join(self.references) if self.references else None
         examined: list[dict[str, Any]] = []
         for position, (line, fields) in enumerate(entries):
             if isinstance(fields, RecordError):
@@ -167,8 +75,8 @@ class Questions:
                 continue
             if len(examined) < _EXAMINED:
                 examined.append(fields)
-            if references:
-                fields = references.join(fields, position)
+            if join:
+                fields = join(fields, position)
             try:
                 found = read(fields, line)
             except RecordError as error:
@@ -183,32 +91,29 @@ class Questions:
 
 def read_questions(
     source: Path | BinaryIO,
-    format: str = "auto",  # noqa: A002 (the name of the option)
+    wanted: str = "auto",
     answers: Path | None = None,
     detected: Callable[[str, Path | None], None] = lambda *_: None,
 ) -> Questions:
-    """Read a file of questions.
+    """Read a file of questions, or a stream.
 
     Args:
         source: The file, or a stream.
-        format: One of `INPUT_FORMATS`; "auto" recognizes it.
-        answers: For "qa", the file of reference answers; None looks for one beside the questions
-            by its name.
-        detected: Called with the format and the file of reference answers, before the entries are
-            parsed.
+        wanted: One of `INPUT_FORMATS`; "auto" recognizes it.
+        answers: For "qa", the file of reference answers; None looks for one beside the questions.
+        detected: Called with the format and the file of answers, before entries are parsed.
 
     Raises:
         UsageError: There is no such format, or it has no file of answers.
         ClipError: The file cannot be used.
         PandaError: There is no room for a temporary copy.
     """
-    if format not in ("auto", *INPUT_FORMATS):
-        raise UsageError(
-            f"there is no format {format!r}", f"formats are {', '.join(INPUT_FORMATS)}"
-        )
+    if wanted not in ("auto", *INPUT_FORMATS):
+        names = ", ".join(INPUT_FORMATS)
+        raise UsageError(f"there is no format {wanted!r}", f"formats are {names}")
     with opened(source) as file:
         try:
-            name, entries = _detected(file, format)
+            name, entries = _detected(file, wanted)
             if name == "auto":
                 rest = iter(entries)
                 first = list(islice(rest, _EXAMINED))
@@ -224,16 +129,69 @@ def read_questions(
             raise ClipError(f"{file.name} cannot be read: {error.strerror}") from error
 
 
-def _notices(
-    parsed: list[dict[str, Any]],
-    format: str,  # noqa: A002
-) -> Iterator[str]:
-    choices = dict.fromkeys(name for fields in parsed for name in choice_fields(fields))
-    if choices:
+def _notices(examined: list[dict[str, Any]], layout: str) -> Iterator[str]:
+    """Sentences about what entries have that is not used."""
+    if choices := dict.fromkeys(name for fields in examined for name in choice_fields(fields)):
         named = ", ".join(map(repr, choices))
         yield f"the model is not shown the choices in {named}: questions are asked alone"
-    if format == "jsonl" and any(is_conversation(f) and count_turns(f) > 1 for f in parsed):
+    if layout == "jsonl" and any(is_conversation(f) and count_turns(f) > 1 for f in examined):
         yield "only the first question of each conversation is asked"
+
+
+def find_references(questions: Path) -> Path | None:
+    """The file of answers beside a file of questions, by its name: test_a.json for test_q.json."""
+    if questions.suffix.lower() == ".parquet":  # answers are read from JSON only
+        return None
+    stem = questions.stem
+    for pattern, partner in _PARTNERS:
+        for found in reversed(list(pattern.finditer(stem))):
+            other = partner.capitalize() if found[0][0].isupper() else partner
+            other = stem[: found.start()] + other + stem[found.end() :]
+            answers = questions.with_name(other + questions.suffix)
+            if answers.is_file() and not _is_predicted(answers):
+                return answers
+    return None
+
+
+def _is_predicted(answers: Path) -> bool:
+    """Whether a model gave the answers, such as an earlier run."""
+    try:
+        with answers.open("rb") as file:
+            head = file.read(_REFERENCES_HEAD)
+    except OSError:  # reported when it is opened to be read
+        return False
+    return any(name in head for name in _PREDICTED)
+
+
+def _reference_join(path: Path) -> Callable[[dict[str, Any], int], dict[str, Any]]:
+    """A function that adds the fields of its reference to an entry with this index in the file.
+
+    They are joined by `question_id`, or by position where ids are missing or repeat.
+    """
+    references = []
+    with opened(path) as source:
+        is_array = source.head(_REFERENCES_HEAD).lstrip().startswith(b"[")
+        for number, fields in (json_array if is_array else json_lines)(source):
+            if isinstance(fields, RecordError):
+                raise ClipError(
+                    f"{source.name} is no file of answers: entry {number}: {fields.message}",
+                    'it holds a list of objects like {"question_id": "1", "answer": "yes"}',
+                )
+            references.append(fields)
+    ids = [_id(fields) for fields in references]
+    has_ids = None not in ids and len(set(ids)) == len(ids)
+    by_key = dict(zip(ids if has_ids else range(len(ids)), references, strict=True))
+
+    def join(fields: dict[str, Any], position: int) -> dict[str, Any]:
+        found = by_key.get(_id(fields) if has_ids else position, {})
+        return fields | {name: value for name, value in found.items() if name not in fields}
+
+    return join
+
+
+def _id(fields: dict[str, Any]) -> str | None:
+    value = fields.get("question_id")
+    return None if value is None else str(value)
 
 
 def _detected(source: Source, wanted: str) -> tuple[str, Entries]:
@@ -246,33 +204,28 @@ def _detected(source: Source, wanted: str) -> tuple[str, Entries]:
     head = source.head(_HEAD)
     begin = head.lstrip()
     suffix = PurePath(source.name).suffix.lower()
+    may_be_lines = wanted == "jsonl" or suffix in _LINES  # of which any may be damaged
     read_whole = FORMATS[wanted].entries if wanted != "auto" else None
-    if head.startswith(_UTF16):
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ClipError(f"{source.name} is UTF-16", "save it as UTF-8")
     if head.startswith(PARQUET_MAGIC):
         return "auto" if read_whole else wanted, parquet_rows(source)
     if read_whole:
         return wanted, read_whole(source)
-    if begin.startswith(b"["):
-        return wanted, (json_array if _is_array(begin, suffix) else json_lines)(source)
-    if begin.startswith(b"{"):
-        if wanted != "jsonl" and suffix not in _LINES and not _is_entry(begin.partition(b"\n")[0]):
-            if by_video := _by_video(source):
-                return "jsonl" if wanted == "auto" else wanted, by_video
-            if suffix == ".json" and begin[1:].lstrip(b" \t\r")[:1] == b"\n":
-                message = f"{source.name} is one JSON object, not a list of questions"
-                raise ClipError(message, _HINT)
+    if begin.startswith(b"[") and _is_array(begin, suffix):
+        return wanted, json_array(source)
+    if begin.startswith(b"{") and not may_be_lines and not _is_entry(begin.partition(b"\n")[0]):
+        if by_video := _by_video(source):
+            return "jsonl" if wanted == "auto" else wanted, by_video
+        if suffix == ".json" and begin[1:].lstrip(b" \t\r").startswith(b"\n"):
+            raise ClipError(f"{source.name} is one JSON object, not a list of questions", _HINT)
+    if begin.startswith((b"[", b"{")):
         return wanted, json_lines(source)
-    if wanted == "auto":
-        for name, format in FORMATS.items():  # noqa: A001
-            if format.entries and format.detect(source):
-                return name, format.entries(source)
-    if (
-        wanted != "jsonl"
-        and begin
-        and not any(line.lstrip().startswith(b"{") for line in begin.split(b"\n"))
-        and (b"\0" in head or suffix not in _LINES)
-    ):
+    for name, row in FORMATS.items() if wanted == "auto" else ():
+        if row.entries and row.detect(source):
+            return name, row.entries(source)
+    has_object = any(line.lstrip().startswith(b"{") for line in begin.split(b"\n"))
+    if begin and wanted != "jsonl" and not has_object and (b"\0" in head or not may_be_lines):
         raise ClipError(f"{source.name} is not a file of questions", _HINT)
     return wanted, json_lines(source)
 
@@ -302,8 +255,8 @@ def _parsed(line: bytes) -> Any:
 
 def _by_video(source: Source) -> list[Entry]:
     """The questions of one object with a key for each video; empty where it is something else."""
-    raw = source.head(_MOST_BY_VIDEO + 1)
-    value = _parsed(raw) if len(raw) <= _MOST_BY_VIDEO else None
+    raw = source.head(_MAX_BY_VIDEO + 1)
+    value = _parsed(raw) if len(raw) <= _MAX_BY_VIDEO else None
     if not isinstance(value, dict):
         return []
     asked = ({"video": video} | q for video, held in value.items() for q in _questions_in(held))
@@ -311,10 +264,8 @@ def _by_video(source: Source) -> list[Entry]:
 
 
 def _questions_in(held: Any) -> list[dict[str, Any]]:
-    if isinstance(held, dict) and _is_question(held):
-        return [held]
     if isinstance(held, dict):
-        lists = [held.get(_MULTIPLE_CHOICE), *held.values()]
+        lists = [[held], held.get(_MULTIPLE_CHOICE), *held.values()]
         held = next((e for e in lists if isinstance(e, list) and any(map(_is_question, e))), [])
     return list(filter(_is_question, held)) if isinstance(held, list) else []
 

@@ -1,0 +1,331 @@
+"""Results in the formats of `pandacli.batch.formats`.
+
+The fields of benchmarks were taken from their scoring scripts: `quantitative_evaluation/` of
+mbzuai-oryx/Video-ChatGPT and `videollava/eval/video/` of PKU-YuanGroup/Video-LLaVA; those of
+responses from https://platform.openai.com/docs/api-reference/batch/request-output
+"""
+
+import csv
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, count, groupby
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
+
+from pandacli.batch.readers.conversations import is_conversation, is_request, reference_answer
+from pandacli.batch.readers.entries import MOST_BYTES
+from pandacli.batch.readers.tables import DELIMITERS
+from pandacli.batch.records import BadLine, Record
+from pandacli.batch.results import Line
+
+if TYPE_CHECKING:
+    from pandacli.batch.readers.questions import Questions
+
+_IDS = ("question_id", "id", "custom_id", "qid", "vid_id", "q_uid")
+_OF_REQUEST = ("method", "url", "body")
+_REFERENCE = ("answer", "A")
+_LITERALS = (str, int, float)
+_ESCAPED = re.compile("[\ud800-\udfff\x85\u2028\u2029]")  # and what may end a line
+_COLUMNS = ("answer", "model", "finish_reason", "tokens", "seconds", "error")
+
+
+@dataclass
+class Results:
+    """The records of a file, each with its line of the results file.
+
+    Iterating yields each record (None for a bad line) with its line, where it has one.
+    """
+
+    questions: "Questions"
+    digests: Sequence[int]  # of all records and bad lines
+    find: Callable[[int], Line | None]  # the line with a digest
+    delimiter: str  # between the cells of a table
+    notices: list[str] = field(default_factory=list)  # sentences for a user who scores the answers
+
+    def __iter__(self) -> Iterator[tuple[Record | None, Line]]:
+        for record, digest in zip(self.questions.records, self.digests, strict=True):
+            if (line := self.find(digest)) is not None:
+                yield None if isinstance(record, BadLine) else record, line
+
+    def records(self) -> Iterator[Record]:
+        """All valid records, with a result or without."""
+        return (record for record in self.questions.records if isinstance(record, Record))
+
+    def answers(self) -> Iterator[tuple[Record, list[str]]]:
+        """The records that have an answer, and the answer in a list."""
+        for record, line in self:
+            if record is not None and "error" not in line:
+                yield record, [line["answer"]]
+
+    def pairs(self) -> Iterator[tuple[Record, list[str]]]:
+        """The first record of each entry of which all questions have an answer, and these."""
+        for _, group in groupby(self.answers(), lambda answer: answer[0].line):
+            first, *rest = group
+            if 1 + len(rest) == first[0].parts:
+                yield first[0], [answer for _, [answer] in (first, *rest)]
+
+
+def as_array(entries: Callable[[Results], Iterator[Line]]) -> Callable[[Results, TextIO], None]:
+    """A writer of entries as one JSON array."""
+
+    def write(results: Results, out: TextIO) -> None:
+        out.write("[")
+        separator = "\n"
+        for entry in entries(results):
+            out.write(separator + json.dumps(entry))
+            separator = ",\n"
+        out.write("\n]\n")
+
+    return write
+
+
+def as_literals(entries: Callable[[Results], Iterator[Line]]) -> Callable[[Results, TextIO], None]:
+    """A writer of entries as Python literals, one a line, without null, true and false.
+
+    Unpaired surrogates are escaped, but no other character: Python does not join the pairs by which
+    JSON escapes an emoji.
+    """
+
+    def write(results: Results, out: TextIO) -> None:
+        for entry in entries(results):
+            known = {name: value for name, value in entry.items() if type(value) in _LITERALS}
+            text = json.dumps(known, ensure_ascii=False)
+            out.write(_ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
+
+    return write
+
+
+def has_keys(*keys: set[str], lines: bool = False) -> Callable[[BinaryIO], bool]:
+    """A check that a file begins with an entry that has one of these sets of keys.
+
+    Entries are one a line, or else an array as `as_array` writes it, which may be empty.
+    """
+
+    def check(file: BinaryIO) -> bool:
+        first = file.readline(MOST_BYTES)
+        if not lines:
+            if first != b"[\n":
+                return False
+            first = file.readline(MOST_BYTES).rstrip(b",\n")
+            if first == b"]":
+                return True
+        try:
+            entry = json.loads(first)
+        except (ValueError, RecursionError):
+            return False
+        return isinstance(entry, dict) and any(each <= entry.keys() for each in keys)
+
+    return check
+
+
+def qa_entries(results: Results) -> Iterator[Line]:
+    """Entries of {"id", "video_name", "question", "Q", "answer", "A", "pred"}."""
+    id_of = _unique_ids(results)
+    for record, [answer], reference in _referenced(results, results.answers()):
+        ours = {"id": id_of(record), "video_name": _video_name(record)}
+        asked = {"question": record.question, "Q": record.question}
+        yield _own_fields(record) | ours | asked | reference | {"pred": answer}
+
+
+def generic_entries(results: Results) -> Iterator[Line]:
+    """Entries of {"video_name", "Q", "A", "pred"}."""
+    for record, [answer], reference in _referenced(results, results.answers()):
+        right = {"A": reference["A"]} if reference else {}
+        asked = {"video_name": _video_name(record), "Q": record.question}
+        yield _own_fields(record) | asked | right | {"pred": answer}
+
+
+def pair_entries(results: Results) -> Iterator[Line]:
+    """Entries of {"video_name", "Q1", "Q2", "A", "pred1", "pred2"}, where both are answered."""
+    for record, answers, _ in _referenced(results, results.pairs()):
+        predicted = {f"pred{number}": answer for number, answer in enumerate(answers, 1)}
+        yield _own_fields(record) | {"video_name": _video_name(record)} | predicted
+
+
+def qa_or_pair_entries(results: Results) -> Iterator[Line]:
+    """Pairs where the questions are in pairs."""
+    return (pair_entries if results.questions.in_pairs else qa_entries)(results)
+
+
+def write_responses(results: Results, out: TextIO) -> None:
+    """Write a response of OpenAI's Batch API a line, or an error.
+
+    Questions share the prompt, whose tokens are not counted, and there is no time in it, so that
+    the same answers make the same file.
+    """
+    for record, line in results:
+        digest, response, error = line["digest"], None, None
+        written = line.get("custom_id") if record is None else _record_id(record)
+        if "error" in line:
+            error = {"code": line["error"]["kind"], "message": line["error"]["message"]}
+        else:
+            tokens = line["tokens"]
+            message = {"role": "assistant", "content": line["answer"], "refusal": None}
+            choice = {"index": 0, "message": message, "logprobs": None}
+            body = {
+                "id": f"chatcmpl-{digest}",
+                "object": "chat.completion",
+                "created": 0,
+                "model": line["model"],
+                "choices": [choice | {"finish_reason": line["finish_reason"]}],
+                "usage": {"prompt_tokens": 0, "completion_tokens": tokens, "total_tokens": tokens},
+            }
+            response = {"status_code": 200, "request_id": f"req_{digest}", "body": body}
+        entry = {
+            "id": f"batch_req_{digest}",
+            "custom_id": f"line-{line['line']}" if written is None else str(written),
+            "response": response,
+            "error": error,
+        }
+        out.write(json.dumps(entry) + "\n")
+
+
+def write_table(results: Results, out: TextIO) -> None:
+    """Write a header and a row for each result.
+
+    A column of the questions keeps its name; a result column of the same name is renamed, to `pred`
+    for the answer. Fields of questions that are not a table become columns in the order in which
+    they appear.
+    """
+    columns = list(results.questions.columns)
+    if not columns:
+        columns = list(dict.fromkeys(n for record in results.records() for n in _asked(record)))
+    if results.questions.in_pairs:
+        columns += [name for name in ("part", "question") if name not in columns]
+    header = list(columns)
+    for name in _COLUMNS:
+        other = "pred" if name == "answer" else f"panda_{name}"
+        free = chain([name, other], (f"panda_{name}_{number}" for number in count(1)))
+        header.append(next(each for each in free if each not in header))
+
+    style: dict[str, Any] = {"delimiter": results.delimiter, "lineterminator": "\n"}
+    plain, quoted = csv.writer(out, **style), csv.writer(out, **style, quoting=csv.QUOTE_ALL)
+
+    def write_row(values: list[Any]) -> None:
+        cells = [_cell(value) for value in values]
+        # a lone carriage return would end a row, but is not quoted on its own by every Python
+        (quoted if any("\r" in cell for cell in cells) else plain).writerow(cells)
+
+    write_row(header)
+    for record, line in results:
+        fields = line | line.get("given", {}) if record is None else _asked(record)
+        if "error" in line:
+            result = [""] * 5 + [f"{line['error']['kind']}: {line['error']['message']}"]
+        else:
+            result = [line[name] for name in _COLUMNS[:-1]] + [""]
+        write_row([fields.get(name) for name in columns] + result)
+
+
+def is_result_table(file: BinaryIO) -> bool:
+    """Whether a file begins with a header whose last columns are those of the results."""
+    head = file.readline(MOST_BYTES) + file.readline(MOST_BYTES)
+    for delimiter in DELIMITERS:
+        try:
+            header = next(csv.reader(io.StringIO(head.decode(), newline=""), delimiter=delimiter))
+        except (UnicodeDecodeError, csv.Error, StopIteration):
+            continue
+        last = [re.sub(r"^panda_|(?<=.)_\d+$", "", cell) for cell in header[-len(_COLUMNS) :]]
+        if last[:1] == ["pred"]:
+            last[0] = "answer"
+        if tuple(last) == _COLUMNS:
+            return True
+    return False
+
+
+def _asked(record: Record) -> dict[str, Any]:
+    """The fields of a record as columns of a table."""
+    fields = _own_fields(record)
+    if record.parts > 1:
+        return fields | {"part": record.part, "question": record.question}
+    if fields is not record.fields:
+        return fields | {"video": record.video, "question": record.question}
+    return fields
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else json.dumps(value)
+    # JSON can hold unpaired surrogates, which cannot be written
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def _referenced(
+    results: Results, answers: Iterable[tuple[Record, list[str]]]
+) -> Iterator[tuple[Record, list[str], dict[str, Any]]]:
+    """Answers with the reference under both names that scripts use; those without are counted."""
+    without = 0
+    for record, answer in answers:
+        fields = record.fields
+        found = next((fields[name] for name in _REFERENCE if _is_scalar(fields.get(name))), None)
+        if found is None and is_conversation(fields):
+            found = reference_answer(fields)
+        without += len(answer) * (found is None)
+        yield record, answer, {} if found is None else {"answer": found, "A": found}
+    if without:
+        results.notices.append(
+            f"{without:,} answers have no right answer beside them, which scoring scripts need"
+            f' ("answer" or "A" in the questions, or --answers FILE)'
+        )
+
+
+def _unique_ids(results: Results) -> Callable[[Record], str]:
+    """The function that gives unique ids that can be file names.
+
+    NExT-QA counts ids within a video: where ids repeat, each is made of the video and the id, and
+    where even that repeats, the later ones are numbered. All records of the file count, so that
+    the ids of a shard are those of the whole.
+    """
+
+    def plain_id(record: Record) -> str:
+        return re.sub("[/\0]", "_", _record_id(record))
+
+    def id_with_video(record: Record) -> str:
+        return re.sub("[/\0]", "_", f"{_video_name(record)}_{_record_id(record)}")
+
+    plain = Counter(map(plain_id, results.records()))
+    if len(plain) == plain.total():
+        return plain_id
+    results.notices.append('the ids of the questions repeat: "id" is the video with the id')
+    taken: Counter[str] = Counter()
+    numbered: dict[tuple[int, int], str] = {}
+    for record in results.records():
+        name = wanted = id_with_video(record)
+        while name in taken:
+            taken[wanted] += 1
+            name = f"{wanted}_{taken[wanted]}"
+        taken[name] = 1
+        if name != wanted:
+            numbered[record.line, record.part] = name
+    return lambda record: numbered.get((record.line, record.part)) or id_with_video(record)
+
+
+def _record_id(record: Record) -> str:
+    """The id of a record, under any known name in any case; else its line."""
+    fields = {name: value for name, value in record.fields.items() if _is_scalar(value)}
+    folded = {name.casefold(): value for name, value in fields.items()}
+    found = next((each[name] for each in (fields, folded) for name in _IDS if name in each), None)
+    found = record.line if found is None else found
+    return f"{found}_{record.part + 1}" if record.parts > 1 else str(found)
+
+
+def _video_name(record: Record) -> str:
+    """The `video_name` of the entry, else the stem of the file: scripts name files after it."""
+    name = record.fields.get("video_name")
+    return name if isinstance(name, str) and name else PurePosixPath(record.video).stem
+
+
+def _own_fields(record: Record) -> dict[str, Any]:
+    """The fields of a record that are written again; of a request, its id only."""
+    if not is_request(record.fields):
+        return record.fields
+    return {k: v for k, v in record.fields.items() if k not in _OF_REQUEST}
+
+
+def _is_scalar(value: Any) -> bool:
+    """Whether a value can be an id or an answer: a non-empty string, a number or a boolean."""
+    return isinstance(value, str | int | float) and value != ""
