@@ -13,9 +13,13 @@ from torch import Tensor
 from pandacli.errors import DeviceError
 from pandacli.inference.backends import Sequence, SequenceBatch
 from pandacli.inference.backends.llama_cpp import model as llama_module
-from pandacli.inference.backends.llama_cpp.batch import MOST_TEXTS, LlamaCppSequenceBatch
 from pandacli.inference.backends.llama_cpp.context import SLICE
-from pandacli.inference.backends.llama_cpp.model import LlamaCppBackend, LlamaCppSequence
+from pandacli.inference.backends.llama_cpp.model import (
+    MOST_TEXTS,
+    LlamaCppBackend,
+    LlamaCppSequence,
+    LlamaCppSequenceBatch,
+)
 from pandacli.inference.planning.devices import Memory
 from pandacli.quantization.gguf import export_gguf
 from pandacli.quantization.llama_library import llama_library

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from ctypes import byref, c_int32, c_size_t, create_string_buffer
+from functools import wraps
 from itertools import count, islice
 from pathlib import Path
 from threading import Event
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,16 +22,12 @@ from numpy.typing import NDArray
 from pandacli.errors import DeviceError, ModelError
 from pandacli.quantization.llama_library import AbortCallback, Batch, llama_library
 
-SLICE = 512
-"""The most positions that are computed at a time."""
-
-_SEQUENCES = 128
-"""Sequences of a context; each costs the memory of its logits."""
-
+SLICE = 512  # the most positions that are computed at a time
+_SEQUENCES = 128  # of a context; each costs the memory of its logits
 _POLL = 0.1  # seconds between checks for an interrupt
-
 _NO_ROOM = 1  # status of llama_decode where the KV cache lacks cells
 
+_P = ParamSpec("_P")
 _Result = TypeVar("_Result")
 
 
@@ -40,13 +37,6 @@ class ContextFullError(Exception):
 
 class LoadedGguf:
     """The weights of a GGUF file, mapped into memory.
-
-    Args:
-        path: The file.
-
-    Attributes:
-        hidden: The size of an embedding.
-        vocabulary: The number of tokens.
 
     Raises:
         UsageError: llama.cpp is not installed.
@@ -62,11 +52,12 @@ class LoadedGguf:
         params.use_extra_bufts = False
         self.handle = library.llama_model_load_from_file(bytes(path), params)
         if not self.handle:
-            raise ModelError(
-                f"{path} cannot be read by llama.cpp", "the file may be damaged: make it again"
-            )
+            hint = "the file may be damaged: make it again"
+            raise ModelError(f"{path} cannot be read by llama.cpp", hint)
         weakref.finalize(self, library.llama_model_free, self.handle)
-        if (kind := self._text("general.architecture")) != "llama":
+        text = create_string_buffer(64)
+        library.llama_model_meta_val_str(self.handle, b"general.architecture", text, len(text))
+        if (kind := text.value.decode(errors="replace")) != "llama":
             raise ModelError(f"{path} holds a model of type '{kind}', not a Llama")
         self.hidden = int(library.llama_model_n_embd(self.handle))
         vocabulary = library.llama_model_get_vocab(self.handle)
@@ -92,22 +83,23 @@ class LoadedGguf:
                 self._stop.clear()
             raise
 
-    def _text(self, key: str) -> str:
-        text = create_string_buffer(64)
-        self.library.llama_model_meta_val_str(self.handle, key.encode(), text, len(text))
-        return text.value.decode(errors="replace")
+
+def _on_thread(
+    method: Callable[Concatenate["LlamaContext", _P], _Result],
+) -> Callable[Concatenate["LlamaContext", _P], _Result]:
+    """Run a method on the thread of its model."""
+
+    @wraps(method)
+    def run(context: "LlamaContext", /, *args: _P.args, **kwargs: _P.kwargs) -> _Result:
+        return context._model.run(lambda: method(context, *args, **kwargs))
+
+    return run
 
 
 class LlamaContext:
     """A KV cache in half precision whose cells sequences share.
 
-    Args:
-        model: The weights.
-        size: How many cells it has; a position that sequences share takes one.
-        threads: How many CPU threads to use.
-
-    Attributes:
-        vocabulary: The number of tokens.
+    `size` is its number of cells; a position that sequences share takes one.
 
     Raises:
         DeviceError: There is no memory for it.
@@ -142,21 +134,20 @@ class LlamaContext:
         self._clear_left()
         return self._size - len(set().union(*self._cells))
 
-    def take(self) -> int | None:
-        """Reserve an empty sequence; None where all are in use."""
-        taken = self.take_together(1)
-        return taken[0] if taken else None
-
-    def take_together(self, wanted: int) -> list[int] | None:
-        """Reserve several empty sequences; None where fewer are free."""
+    def take(self, wanted: int) -> list[int]:
+        """Reserve empty sequences; none where fewer are free."""
         self._clear_left()
-        if len(self._unused) < wanted:
-            return None
-        return [self._unused.popleft() for _ in range(wanted)]
+        return [self._unused.popleft() for _ in range(wanted if wanted <= len(self._unused) else 0)]
 
-    def leave(self, sequence: int) -> None:
-        """Release a sequence; allowed at any time, from any thread."""
-        self._left.append(sequence)
+    def leave(self, *sequences: int) -> None:
+        """Release sequences; allowed at any time, from any thread."""
+        self._left.extend(sequences)
+
+    def _clear_left(self) -> None:
+        while self._left:
+            sequence = self._left.popleft()
+            self.truncate(sequence, 0)
+            self._unused.append(sequence)
 
     def decode(
         self,
@@ -165,10 +156,10 @@ class LlamaContext:
         positions: NDArray[np.int32],
         wanted: NDArray[np.bool_],
     ) -> NDArray[np.float32]:
-        """Append to one or more sequences.
+        """Append to one or more sequences; after an error some may be longer than before.
 
         Args:
-            inputs: Ids (n,) int32 or embeddings (n, hidden) float32; n is at most `SLICE`.
+            inputs: Ids (n,) int32 or embeddings (n, hidden) float32.
             sequences: (n,) the sequence of each.
             positions: (n,) its position there, after those that the sequence has.
             wanted: (n,) whether to return its logits; at most once for each sequence.
@@ -181,115 +172,98 @@ class LlamaContext:
             DeviceError: llama.cpp could not compute.
         """
         self._clear_left()
-
-        def compute() -> NDArray[np.float32]:
-            ids = inputs.ndim == 1
-            ones = np.ones(len(inputs), np.int32)
-            owners = sequences.ctypes.data + sequences.itemsize * np.arange(len(inputs))
-            pointers, flags = owners.astype(np.uintp), wanted.astype(np.int8)
-            batch = Batch(
-                n_tokens=len(inputs),
-                token=inputs.ctypes.data if ids else None,
-                embd=None if ids else inputs.ctypes.data,
-                pos=positions.ctypes.data,
-                n_seq_id=ones.ctypes.data,
-                seq_id=pointers.ctypes.data,
-                logits=flags.ctypes.data,
+        rows = [np.empty((0, self.vocabulary), np.float32)]
+        for start in range(0, len(inputs), SLICE):
+            piece = slice(start, start + SLICE)
+            rows.append(
+                self._decode(inputs[piece], sequences[piece], positions[piece], wanted[piece])
             )
-            status = self._library.llama_decode(self._handle, batch)
-            if status == _NO_ROOM:
-                raise ContextFullError
-            if status:
-                raise DeviceError(f"llama.cpp could not compute: it gave status {status}")
-            for sequence in sequences.tolist():
-                self._cells[sequence].append(next(self._numbers))
-            return self._logits(np.flatnonzero(wanted))
+        return np.concatenate(rows)
 
-        return self._model.run(compute)
-
-    def share(self, source: int, target: int) -> None:
-        """Share the cells of a sequence with an empty one."""
-
-        def share() -> None:
-            self._library.llama_memory_seq_cp(self._memory, source, target, -1, -1)
-            self._cells[target] = list(self._cells[source])
-
-        self._model.run(share)
-
-    def truncate(self, sequence: int, length: int) -> None:
-        """Drop all but the first `length` positions of a sequence."""
-
-        def truncate() -> None:
-            self._library.llama_memory_seq_rm(self._memory, sequence, length, -1)
-            del self._cells[sequence][length:]
-
-        self._model.run(truncate)
-
-    def bytes_of(self, sequence: int) -> int:
-        """How many bytes a sequence takes."""
-        return self._model.run(
-            lambda: int(self._library.llama_state_seq_get_size(self._handle, sequence))
+    @_on_thread
+    def _decode(
+        self,
+        inputs: NDArray[Any],
+        sequences: NDArray[np.int32],
+        positions: NDArray[np.int32],
+        wanted: NDArray[np.bool_],
+    ) -> NDArray[np.float32]:
+        is_ids = inputs.ndim == 1
+        ones, flags = np.ones(len(inputs), np.int32), wanted.astype(np.int8)
+        offsets = np.arange(len(inputs), dtype=np.uintp) * sequences.itemsize
+        pointers = offsets + sequences.ctypes.data
+        batch = Batch(
+            n_tokens=len(inputs),
+            token=inputs.ctypes.data if is_ids else None,
+            embd=None if is_ids else inputs.ctypes.data,
+            pos=positions.ctypes.data,
+            n_seq_id=ones.ctypes.data,
+            seq_id=pointers.ctypes.data,
+            logits=flags.ctypes.data,
         )
-
-    def copy_to(self, other: "LlamaContext", source: int, target: int) -> None:
-        """Copy a sequence into an empty one of another context of the same model."""
-
-        def copy() -> int:
-            size = self._library.llama_state_seq_get_size(self._handle, source)
-            state = np.empty(size, np.uint8)
-            address = state.ctypes.data
-            self._library.llama_state_seq_get_data(self._handle, address, size, source)
-            read: int = self._library.llama_state_seq_set_data(other._handle, address, size, target)
-            other._fill(target, len(self._cells[source]) if read else 0)
-            return read
-
-        if not self._model.run(copy):
-            raise DeviceError("llama.cpp could not copy a KV cache")
-
-    def save(self, sequence: int, path: Path) -> bool:
-        """Write a sequence to a file; False where it cannot be written."""
-        return self._model.run(
-            lambda: bool(
-                self._library.llama_state_seq_save_file(
-                    self._handle, bytes(path), sequence, None, 0
-                )
-            )
-        )
-
-    def load(self, sequence: int, path: Path) -> int:
-        """Load a file of `save` into an empty sequence.
-
-        llama.cpp aborts the process on some damaged files: check the file first.
-
-        Returns:
-            How many positions the sequence has; 0 where they do not fit into the context.
-        """
-        # token ids in the file: ours have none, but a null pointer is refused
-        ids, count = c_int32(), c_size_t()
-
-        def load() -> int:
-            read = self._library.llama_state_seq_load_file(
-                self._handle, bytes(path), sequence, byref(ids), 1, byref(count)
-            )
-            last: int = self._library.llama_memory_seq_pos_max(self._memory, sequence)
-            self._fill(sequence, last + 1)
-            return last + 1 if read else 0
-
-        return self._model.run(load)
-
-    def _fill(self, sequence: int, length: int) -> None:
-        self._cells[sequence] = list(islice(self._numbers, length))
-
-    def _logits(self, places: NDArray[np.intp]) -> NDArray[np.float32]:
-        """(len(places), vocabulary) a copy of the last logits, which the next call overwrites."""
+        status = self._library.llama_decode(self._handle, batch)
+        if status == _NO_ROOM:
+            raise ContextFullError
+        if status:
+            raise DeviceError(f"llama.cpp could not compute: it gave status {status}")
+        for sequence in sequences.tolist():
+            self._cells[sequence].append(next(self._numbers))
+        places = np.flatnonzero(wanted).tolist()
         rows = np.empty((len(places), self.vocabulary), np.float32)
-        for row, place in zip(rows, places.tolist(), strict=True):
+        for row, place in zip(rows, places, strict=True):  # copied: the next call overwrites them
             values = self._library.llama_get_logits_ith(self._handle, place)
             row[:] = np.ctypeslib.as_array(values, row.shape)
         return rows
 
-    def _clear_left(self) -> None:
-        while self._left:
-            sequence = self._left.popleft()
-            self.truncate(sequence, 0)
-            self._unused.append(sequence)
+    @_on_thread
+    def share(self, source: int, target: int) -> None:
+        """Share the cells of a sequence with an empty one."""
+        self._library.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        self._cells[target] = list(self._cells[source])
+
+    @_on_thread
+    def truncate(self, sequence: int, length: int) -> None:
+        """Drop all but the first `length` positions of a sequence."""
+        self._library.llama_memory_seq_rm(self._memory, sequence, length, -1)
+        del self._cells[sequence][length:]
+
+    @_on_thread
+    def bytes_of(self, sequence: int) -> int:
+        """How many bytes a sequence takes."""
+        return int(self._library.llama_state_seq_get_size(self._handle, sequence))
+
+    @_on_thread
+    def copy_to(self, other: "LlamaContext", source: int, target: int) -> None:
+        """Copy a sequence into an empty one of another context of the same model."""
+        size = self._library.llama_state_seq_get_size(self._handle, source)
+        state = np.empty(size, np.uint8)
+        address = state.ctypes.data
+        self._library.llama_state_seq_get_data(self._handle, address, size, source)
+        if not self._library.llama_state_seq_set_data(other._handle, address, size, target):
+            raise DeviceError("llama.cpp could not copy a KV cache")
+        other._fill(target, len(self._cells[source]))
+
+    @_on_thread
+    def save(self, sequence: int, path: Path) -> bool:
+        """Write a sequence to a file; False where it cannot be written."""
+        save = self._library.llama_state_seq_save_file
+        return bool(save(self._handle, bytes(path), sequence, None, 0))
+
+    @_on_thread
+    def load(self, sequence: int, path: Path) -> int:
+        """Load a file of `save` into an empty sequence, and return its length.
+
+        It is 0 where the file does not fit into the context. llama.cpp aborts the process on some
+        damaged files: check the file first.
+        """
+        # token ids in the file: ours have none, but a null pointer is refused
+        ids, ids_count = c_int32(), c_size_t()
+        read = self._library.llama_state_seq_load_file(
+            self._handle, bytes(path), sequence, byref(ids), 1, byref(ids_count)
+        )
+        length = 1 + int(self._library.llama_memory_seq_pos_max(self._memory, sequence))
+        self._fill(sequence, length)
+        return length if read else 0
+
+    def _fill(self, sequence: int, length: int) -> None:
+        self._cells[sequence] = list(islice(self._numbers, length))

@@ -1,8 +1,8 @@
 """The llama.cpp backend: the Llama of a GGUF file.
 
-A sequence lives in the KV cache of a llama.cpp context. Forks share that context and the cells of
-what they have in common; one that finds no room there moves to a context of its own. An interrupted
-`append` leaves a sequence as it was.
+A sequence lives in the KV cache of a llama.cpp context. Forks, and the sequences of a batch, share
+that context and the cells of what they have in common; one that finds no room there moves to a
+context of its own. An interrupted `append` changes nothing.
 """
 
 import errno
@@ -10,6 +10,9 @@ import hashlib
 import os
 import shutil
 import weakref
+from collections import Counter
+from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,39 +22,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pandacli.errors import DeviceError, ModelError
-from pandacli.inference.backends.llama_cpp.batch import (
-    MOST_TEXTS,
-    LlamaCppSequenceBatch,
-    useful_room,
-)
-from pandacli.inference.backends.llama_cpp.context import (
-    SLICE,
-    ContextFullError,
-    LlamaContext,
-    LoadedGguf,
-)
+from pandacli.inference.backends.llama_cpp.context import ContextFullError, LlamaContext, LoadedGguf
 from pandacli.inference.planning.devices import usable_memory
 
+MOST_TEXTS = 64  # sequences of a batch at once
+_USUAL_ROOM = 64 * MOST_TEXTS  # positions
 _SAMPLE = 1 << 20  # bytes of a file's beginning and end that identify it
 _DIGEST = 32  # bytes of the digest at the end of a saved sequence
 
 
 class LlamaCppBackend:
-    """A `Backend` on llama.cpp.
+    """A `Backend` on llama.cpp; its memory is freed with the last reference to its sequences.
 
-    Its memory is freed with the last reference to it and its sequences. They are computed one at a
-    time, from whatever thread.
-
-    Args:
-        gguf: A file of `export_gguf`, or another GGUF of a Llama.
-        context: The most positions of a sequence.
-        threads: How many CPU threads to use.
-
-    Attributes:
-        hidden: The size of an embedding.
-        vocabulary: The number of tokens.
-        context: As above.
-        fingerprint: 32 bytes that identify the file.
+    `gguf` is a file of `export_gguf` or another GGUF of a Llama, `context` the most positions of a
+    sequence, and `threads` the number of CPU threads.
 
     Raises:
         UsageError: llama.cpp is not installed.
@@ -59,18 +43,13 @@ class LlamaCppBackend:
     """
 
     def __init__(self, gguf: Path, *, context: int, threads: int) -> None:
+        self.context, self._threads = context, threads
         self._weights = LoadedGguf(gguf)
-        self._threads = threads
-        self.context = context
         self.hidden, self.vocabulary = self._weights.hidden, self._weights.vocabulary
         self.fingerprint = _fingerprint(gguf)
 
     def new_sequence(self) -> "LlamaCppSequence":
-        """An empty sequence.
-
-        Raises:
-            DeviceError: There is no memory for its KV cache.
-        """
+        """An empty sequence; raises a `DeviceError` without memory for its KV cache."""
         return LlamaCppSequence(self, *self.open_context(), 0)
 
     def restore(self, path: Path) -> "LlamaCppSequence":
@@ -90,38 +69,23 @@ class LlamaCppBackend:
         return LlamaCppSequence(self, context, sequence, length)
 
     def open_context(self) -> tuple[LlamaContext, int]:
-        """A new context, and one of its sequences.
-
-        Raises:
-            DeviceError: There is no memory for it.
-        """
+        """A context for one sequence and its forks, and that sequence."""
         context = self.new_context(self.context)
-        sequence = context.take()
-        assert sequence is not None  # none is in use yet
-        return context, sequence
+        return context, context.take(1)[0]
 
     def new_context(self, size: int) -> LlamaContext:
-        """A context whose sequences hold `size` positions together.
-
-        Raises:
-            DeviceError: There is no memory for it.
-        """
+        """A context of `size` positions; raises a `DeviceError` without memory for it."""
         return LlamaContext(self._weights, size, self._threads)
 
 
 class LlamaCppSequence:
-    """A text with its KV cache (`Sequence`).
-
-    Attributes:
-        length: How many positions the KV cache holds.
-    """
+    """A text with its KV cache (`Sequence`)."""
 
     def __init__(
         self, model: LlamaCppBackend, context: LlamaContext, sequence: int, length: int
     ) -> None:
-        self._model = model
-        self._settle(context, sequence)
-        self.length = length
+        self._model, self.length = model, length
+        self._move(context, sequence)
 
     def prefill(self, embeddings: Tensor) -> None:
         """Append embeddings (n, hidden), of any floating type and on any device.
@@ -133,23 +97,17 @@ class LlamaCppSequence:
         if embeddings.ndim != 2 or embeddings.shape[1] != self._model.hidden:
             wanted, shape = self._model.hidden, tuple(embeddings.shape)
             raise ValueError(f"embeddings of shape {shape}: wanted (n, {wanted})")
-        rows = embeddings.detach().to("cpu", torch.float32).contiguous().numpy()
-        self._append(rows, logits=False)
+        self._append(embeddings.detach().to("cpu", torch.float32).contiguous().numpy(), wanted=0)
 
     def append(self, ids: list[int]) -> Tensor:
-        """Append token ids, at least one.
-
-        Returns:
-            (vocabulary,) float32 logits of the next token.
+        """Append token ids; returns the float32 logits (vocabulary,) of the next token.
 
         Raises:
             ValueError: There are none, too many for the context, or one is not a token.
             DeviceError: llama.cpp could not compute.
         """
-        if not ids or min(ids) < 0 or max(ids) >= self._model.vocabulary:
-            raise ValueError(f"wanted ids from 0 to {self._model.vocabulary - 1}, at least one")
-        (logits,) = self._append(np.array(ids, np.int32), logits=True)
-        return torch.from_numpy(logits)
+        _check_ids(ids, self._model.vocabulary)
+        return torch.from_numpy(self._append(np.array(ids, np.int32), wanted=1)[0])
 
     def truncate(self, length: int) -> None:
         """Drop all but the first `length` positions."""
@@ -162,42 +120,37 @@ class LlamaCppSequence:
         Raises:
             DeviceError: It needs a context of its own, and there is no memory for it.
         """
-        sequence = self._context.take()
-        if sequence is None:
+        if not (taken := self._context.take(1)):
             return LlamaCppSequence(self._model, *self._own_copy(), self.length)
-        self._context.share(self._sequence, sequence)
-        return LlamaCppSequence(self._model, self._context, sequence, self.length)
+        self._context.share(self._sequence, taken[0])
+        return LlamaCppSequence(self._model, self._context, taken[0], self.length)
 
-    def batch(self, room: int) -> LlamaCppSequenceBatch:
-        """Sequences that go on from here, at most `MOST_TEXTS` at once.
+    def batch(self, room: int) -> "LlamaCppSequenceBatch":
+        """At most `MOST_TEXTS` sequences that go on from here, with `room` positions together.
 
-        Args:
-            room: The most positions of all together, without the shared ones. Where the context of
-                this sequence lacks it, the sequence is copied to a new one with `useful_room`.
+        Where the context of this sequence lacks the room, the sequence is copied to a new one.
 
         Raises:
             DeviceError: There is no memory for them.
         """
-        taken = None
         context, most = self._context, self._model.context
-        room = useful_room(room, most - self.length)
-        if context.free >= room:
-            taken = context.take_together(MOST_TEXTS + 1)
-        if taken is None:
-            context = self._roomier(room)
-            taken = context.take_together(MOST_TEXTS + 1)
-            assert taken is not None  # none is in use yet
+        # llama.cpp allocates and clears a KV cache at once: room for short questions and answers,
+        # or for one of the longest
+        room = min(room, max(_USUAL_ROOM, most - self.length))
+        taken = context.take(MOST_TEXTS + 1) if context.free >= room else []
+        if not taken:
+            context = self._roomier(self.length + room)
+            taken = context.take(MOST_TEXTS + 1)
         batch = LlamaCppSequenceBatch(context, taken, self.length, room=room, most=most)
         # from here on the batch gives the sequences back, also when it is interrupted
-        prefix = taken[0]
         if context is self._context:
-            context.share(self._sequence, prefix)
+            context.share(self._sequence, taken[0])
         else:
-            self._context.copy_to(context, self._sequence, prefix)
+            self._context.copy_to(context, self._sequence, taken[0])
         return batch
 
     def save(self, path: Path, length: int | None = None) -> None:
-        """Write the KV cache to a file for `LlamaCppBackend.restore`, atomically.
+        """Write the KV cache to a file for `LlamaCppBackend.restore`.
 
         Raises:
             OSError: The file cannot be written.
@@ -207,62 +160,50 @@ class LlamaCppSequence:
             fork.truncate(length)
             fork.save(path)
             return
-        partial = path.with_name(path.name + ".partial")
-        try:
-            if not self._context.save(self._sequence, partial):
-                raise _write_error(path, self.saved_bytes(self.length))
-            _append_digest(partial, self._model.fingerprint)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        if not self._context.save(self._sequence, path):
+            raise _write_error(path, self.saved_bytes(self.length))
+        with path.open("r+b") as file:
+            file.write(_keyed_digest(file, path.stat().st_size, self._model.fingerprint))
 
     def saved_bytes(self, length: int) -> int:
         """About how many bytes `save` writes for the first `length` positions."""
         return self._context.bytes_of(self._sequence) * length // max(self.length, 1)
 
-    def _append(self, inputs: NDArray[Any], *, logits: bool) -> NDArray[np.float32]:
-        before, end = self.length, self.length + len(inputs)
+    def _append(self, inputs: NDArray[Any], *, wanted: int) -> NDArray[np.float32]:
+        """Append ids or embeddings; returns the last `wanted` logits, 0 or 1."""
+        end = self.length + len(inputs)
         if end > self._model.context:
             raise ValueError(f"{end} positions are more than the context's {self._model.context}")
-        given = np.empty((0, self._model.vocabulary), np.float32)
+        positions = np.arange(self.length, end, dtype=np.int32)
+        logits = np.arange(len(inputs)) >= len(inputs) - wanted
         try:
-            for start in range(0, len(inputs), SLICE):
-                piece = inputs[start : start + SLICE]
-                last = start + SLICE >= len(inputs)
-                given = self._decode(piece, logits=logits and last)
-                self.length += len(piece)
+            try:
+                rows = self._decode(inputs, positions, logits)
+            except ContextFullError:  # filled by forks
+                self._context.truncate(self._sequence, self.length)
+                copy = self._own_copy()
+                self._leave()
+                self._move(*copy)
+                rows = self._decode(inputs, positions, logits)
         except BaseException:
-            self.truncate(before)
+            self._context.truncate(self._sequence, self.length)
             raise
-        return given
+        self.length = end
+        return rows
 
-    def _decode(self, piece: NDArray[Any], *, logits: bool) -> NDArray[np.float32]:
-        """(1, vocabulary) the logits of the next token, or (0, vocabulary)."""
-        try:
-            return self._decode_here(piece, logits=logits)
-        except ContextFullError:
-            # filled by forks
-            copy = self._own_copy()
-            self._leave()
-            self._settle(*copy)
-            return self._decode_here(piece, logits=logits)
-
-    def _decode_here(self, piece: NDArray[Any], *, logits: bool) -> NDArray[np.float32]:
-        count = len(piece)
-        sequences = np.full(count, self._sequence, np.int32)
-        positions = np.arange(self.length, self.length + count, dtype=np.int32)
-        wanted = np.zeros(count, np.bool_)
-        wanted[-1] = logits
-        return self._context.decode(piece, sequences, positions, wanted)
+    def _decode(
+        self, inputs: NDArray[Any], positions: NDArray[np.int32], wanted: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
+        sequences = np.full(len(inputs), self._sequence, np.int32)
+        return self._context.decode(inputs, sequences, positions, wanted)
 
     def _own_copy(self) -> tuple[LlamaContext, int]:
         context, sequence = self._model.open_context()
         self._context.copy_to(context, self._sequence, sequence)
         return context, sequence
 
-    def _roomier(self, room: int) -> LlamaContext:
-        """A new context for this sequence and `room` positions more."""
-        size = self.length + room
+    def _roomier(self, size: int) -> LlamaContext:
+        """A new context of `size` positions, to copy this sequence to."""
         taken = self._context.bytes_of(self._sequence)  # twice while it is copied
         # checked first, because a system that overcommits would kill the process instead
         if taken * size // max(self.length, 1) + taken > usable_memory().free:
@@ -272,9 +213,118 @@ class LlamaCppSequence:
             )
         return self._model.new_context(size)
 
-    def _settle(self, context: LlamaContext, sequence: int) -> None:
+    def _move(self, context: LlamaContext, sequence: int) -> None:
         self._context, self._sequence = context, sequence
         self._leave = weakref.finalize(self, context.leave, sequence)
+
+
+class LlamaCppSequenceBatch:
+    """Sequences behind a prefix (`SequenceBatch`), whose cells belong to all of them.
+
+    Args:
+        context: Holds them.
+        sequences: `MOST_TEXTS` and one more, given back in the end. The first is to hold the
+            prefix; the others are empty.
+        length: How many positions the prefix has.
+        room: How many positions all may have together, without the prefix.
+        most: How many one may have, the prefix included.
+    """
+
+    most_texts: int | None = MOST_TEXTS
+
+    def __init__(
+        self, context: LlamaContext, sequences: list[int], length: int, *, room: int, most: int
+    ) -> None:
+        self.room, self._shared, self._most = room, length, most
+        self._context: LlamaContext | None = context
+        self._prefix, *self._unused = sequences
+        self._sequences: dict[int, int] = {}
+        self._lengths: Counter[int] = Counter()  # without the prefix
+        self._leave = weakref.finalize(self, context.leave, *sequences)
+
+    def append(self, texts: Mapping[int, list[int]]) -> Tensor:
+        """Append token ids to some of the sequences.
+
+        Returns:
+            (len(texts), vocabulary) float32 logits of the next tokens.
+
+        Raises:
+            ValueError: A sequence has no ids, one that is not a token, or too many; there are more
+                than `MOST_TEXTS`; or the batch is closed.
+            DeviceError: No room for so many positions, or llama.cpp could not compute.
+        """
+        context = self._opened()
+        lengths = self._lengths_after(texts)
+        new = [number for number in texts if number not in self._sequences]
+        try:
+            for number in new:
+                self._sequences[number] = self._unused.pop()
+                context.share(self._prefix, self._sequences[number])
+            logits = self._decode(context, texts)
+        except BaseException as error:
+            for number in texts:
+                if number not in new:
+                    length = self._shared + self._lengths[number]
+                    context.truncate(self._sequences[number], length)
+                elif number in self._sequences:
+                    self.remove(number)
+            if isinstance(error, ContextFullError):
+                message = "no room in the KV cache: other sequences have filled it"
+                raise DeviceError(message) from error
+            raise
+        self._lengths = lengths
+        return torch.from_numpy(logits)
+
+    def remove(self, text: int) -> None:
+        """Drop a sequence; its number may be used again."""
+        sequence = self._sequences[text]
+        self._opened().truncate(sequence, 0)
+        del self._sequences[text], self._lengths[text]
+        self._unused.append(sequence)
+
+    def close(self) -> None:
+        """Drop all sequences and free their memory."""
+        self._leave()
+        self._context = None
+        self._sequences.clear()
+
+    def _opened(self) -> LlamaContext:
+        if self._context is None:
+            raise ValueError("the batch is closed")
+        return self._context
+
+    def _lengths_after(self, texts: Mapping[int, list[int]]) -> Counter[int]:
+        """The lengths of all sequences with the texts appended, checked."""
+        lengths = self._lengths.copy()
+        for number, ids in texts.items():
+            _check_ids(ids, self._opened().vocabulary)
+            lengths[number] += len(ids)
+        if len(lengths) > MOST_TEXTS:
+            raise ValueError(f"more than {MOST_TEXTS} texts at once")
+        if (end := self._shared + max(lengths.values(), default=0)) > self._most:
+            raise ValueError(f"{end} positions are more than the context's {self._most}")
+        if (used := lengths.total()) > self.room:
+            raise DeviceError(
+                f"no room in the KV cache for {used} tokens: there is room for {self.room}",
+                "answer fewer questions at once",
+            )
+        return lengths
+
+    def _decode(self, context: LlamaContext, texts: Mapping[int, list[int]]) -> NDArray[np.float32]:
+        counts = [len(ids) for ids in texts.values()]
+        starts = [self._shared + self._lengths[number] for number in texts]
+        spans = [range(start, start + n) for start, n in zip(starts, counts, strict=True)]
+        ids = np.fromiter(chain.from_iterable(texts.values()), np.int32)
+        positions = np.fromiter(chain.from_iterable(spans), np.int32)
+        numbers = np.array([self._sequences[number] for number in texts], np.int32)
+        wanted = np.zeros(len(ids), np.bool_)
+        wanted[np.cumsum(counts, dtype=np.intp) - 1] = True
+        return context.decode(ids, np.repeat(numbers, counts), positions, wanted)
+
+
+def _check_ids(ids: list[int], vocabulary: int) -> None:
+    if not ids or min(ids) < 0 or max(ids) >= vocabulary:
+        raise ValueError(f"wanted ids from 0 to {vocabulary - 1}, at least one")
 
 
 def _fingerprint(gguf: Path) -> bytes:
@@ -298,19 +348,11 @@ def _write_error(path: Path, wanted: int) -> OSError:
     return OSError(number, os.strerror(number), str(path))
 
 
-def _append_digest(path: Path, key: bytes) -> None:
-    """Append a keyed digest of a file to it."""
-    with path.open("r+b") as file:
-        digest = _keyed_digest(file, path.stat().st_size, key)
-        file.write(digest)
-
-
 def _is_intact(path: Path, key: bytes) -> bool:
-    """Whether a file ends with its digest of `_append_digest`."""
+    """Whether a saved sequence ends with its digest."""
     try:
         with path.open("rb") as file:
-            digest = _keyed_digest(file, path.stat().st_size - _DIGEST, key)
-            return file.read() == digest
+            return _keyed_digest(file, path.stat().st_size - _DIGEST, key) == file.read()
     except FileNotFoundError as error:
         raise ModelError(f"no file {path}") from error
     except OSError as error:
