@@ -32,7 +32,7 @@ from benchmarks.official_layout import (
     write_index,
 )
 from benchmarks.tokenizer import tokenizer_model
-from pandacli.modeling.weight_mapping import BATCH_COUNTER
+from pandacli.modeling.checkpoint import BATCH_COUNTER
 
 SHARD_BYTES = 10_000_000_000
 """What `save_pretrained` of the authors' transformers, 4.31, gives a shard at most."""

@@ -1,4 +1,4 @@
-"""Check the parts of weights that bitsandbytes stored in 8 or 4 bits.
+"""Read and check weights that bitsandbytes stored in 8 or 4 bits.
 
     8 bits   NAME.weight (out, in) int8, NAME.SCB (out,) float32, NAME.weight_format () uint8
     4 bits   NAME.weight (ceil(out * in / 2), 1) uint8, and NAME.weight.P with P one of
@@ -10,56 +10,64 @@ file declares, and read out of bounds where these are wrong.
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from pandacli.checkpoint_files import INCOMPLETE
+from pandacli.errors import ModelError
 from pandacli.file_io import parse_object
+from pandacli.modeling.checkpoint import check_tensors, check_values, is_quantisable, read_stored
 
-QUANT_STATE = "quant_state.bitsandbytes__"
-"""Prefix of the name of a packed quantisation state, before "nf4" or "fp4"."""
-
+_QUANT_STATE = "weight.quant_state.bitsandbytes__"  # before "nf4" or "fp4"
 _INT8_PARTS = ("SCB", "weight_format")
-_NESTED = ("nested_absmax", "nested_quant_map")
 _BLOCK_SIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 _DTYPES = ("float16", "bfloat16", "float32")
 _STATE_BYTES = 4096  # of a few names and numbers, as JSON
 
 
-def quantization_fields(stored: Any) -> dict[str, Any]:
-    """Check a `quantization_config` and reduce it to the fields transformers needs.
+def read_quantised(
+    folder: Path, expected: Mapping[str, Tensor], bits: int
+) -> tuple[dict[str, Tensor], frozenset[str]]:
+    """Read the tensors of a model whose layers may be stored as bitsandbytes quantises them.
 
-    It does not decide which layers are quantised: the stored tensors do.
+    `expected` is as for `read_tensors`, of the model without quantisation; `bits` is 8 or 4.
+    Returns the tensors, parts of quantised weights included, and the names of these weights. Values
+    of their parts have been checked.
 
     Raises:
-        ValueError: It is not of bitsandbytes, or its fields contradict each other.
+        ModelError: As `read_tensors`; a quantised weight is incomplete, or is not of a layer.
     """
-    if not isinstance(stored, dict):
-        raise ValueError("quantization_config is not an object")
-    method = stored.get("quant_method", "bitsandbytes")
-    if method not in ("bitsandbytes", "bitsandbytes_8bit", "bitsandbytes_4bit"):
-        raise ValueError(f"quantization by {method!r} is not supported, only by 'bitsandbytes'")
-    in_8bit, in_4bit = (stored.get(name, False) for name in ("load_in_8bit", "load_in_4bit"))
-    if {in_8bit, in_4bit} != {True, False}:
-        raise ValueError("quantization_config sets not exactly one of load_in_8bit, load_in_4bit")
-    kind = stored.get("bnb_4bit_quant_type", "fp4")
-    if kind not in ("nf4", "fp4"):
-        raise ValueError(f"bnb_4bit_quant_type {kind!r} is neither 'nf4' nor 'fp4'")
-    threshold = stored.get("llm_int8_threshold", 6.0)
-    if not isinstance(threshold, int | float) or not 0 <= threshold < math.inf:
-        raise ValueError(f"llm_int8_threshold {threshold!r} is not a positive number")
-    return {
-        "quant_method": "bitsandbytes",
-        "load_in_8bit": in_8bit,
-        "load_in_4bit": in_4bit,
-        "bnb_4bit_quant_type": kind,
-        "bnb_4bit_use_double_quant": bool(stored.get("bnb_4bit_use_double_quant", False)),
-        "llm_int8_threshold": float(threshold),
-    }
+    tensors, _ = read_stored(folder, expected)
+    quantised: dict[str, dict[str, Tensor]] = {}
+    for name in tensors:
+        if weight := _weight_of(name):
+            quantised.setdefault(weight, {})[name] = tensors[name]
+    plain = dict(tensors)
+    check = _check_int8 if bits == 8 else _check_4bit
+    for weight, parts in quantised.items():
+        if weight not in expected or not is_quantisable(weight, expected[weight]):
+            raise ModelError(f"{folder} stores {weight} quantised, which this model does not have")
+        for name in parts:
+            del plain[name]
+        if weight in plain:
+            parts[weight] = plain.pop(weight)
+        layer = weight.removesuffix("weight")
+        try:
+            check(
+                {name.removeprefix(layer): part for name, part in parts.items()}, expected[weight]
+            )
+        except ValueError as error:
+            raise ModelError(f"{weight} in {folder} is damaged: {error}", INCOMPLETE) from error
+        check_values(folder, parts)
+    check_tensors(folder, plain, {name: t for name, t in expected.items() if name not in quantised})
+    if not quantised:
+        raise ModelError(f"nothing in {folder} is quantised, as its config.json says", INCOMPLETE)
+    return tensors, frozenset(quantised)
 
 
-def part_of(name: str) -> str | None:
+def _weight_of(name: str) -> str | None:
     """The quantised weight that a tensor of this name belongs to, if any."""
     owner, _, part = name.rpartition(".")
     if part in _INT8_PARTS:
@@ -68,50 +76,33 @@ def part_of(name: str) -> str | None:
     return f"{start}.weight" if found else None
 
 
-def check_parts(parts: Mapping[str, Tensor], shape: torch.Size, bits: int) -> None:
-    """Refuse a quantised weight with missing or inconsistent parts.
-
-    Args:
-        parts: The parts by their names within the layer: "weight", "SCB", "weight.absmax", ...
-        shape: That of the weight, (out, in).
-        bits: 8 or 4.
-
-    Raises:
-        ValueError: A part is missing, of another shape or type, or out of range.
-    """
-    if bits == 8:
-        _check_int8(parts, shape)
-    else:
-        _check_4bit({name.removeprefix("weight."): part for name, part in parts.items()}, shape)
-
-
-def _check_int8(parts: Mapping[str, Tensor], shape: torch.Size) -> None:
+def _check_int8(parts: Mapping[str, Tensor], expected: Tensor) -> None:
     wanted = {
-        "weight": (tuple(shape), torch.int8),
-        "SCB": ((shape[0],), torch.float32),
+        "weight": (tuple(expected.shape), torch.int8),
+        "SCB": ((len(expected),), torch.float32),
         "weight_format": ((), torch.uint8),
     }
-    _check(parts, wanted)
+    _check_parts(parts, wanted)
     if int(parts["weight_format"]) != 0:
         raise ValueError("weight_format is not 'row by row'")
     if float(parts["SCB"].amin()) < 0:
         raise ValueError("SCB holds negative scales")
 
 
-def _check_4bit(parts: Mapping[str, Tensor], shape: torch.Size) -> None:
-    states = [name for name in parts if name.startswith(QUANT_STATE)]
+def _check_4bit(parts: Mapping[str, Tensor], expected: Tensor) -> None:
+    states = [name for name in parts if name.startswith(_QUANT_STATE)]
     if len(states) != 1:
         raise ValueError(f"{len(states)} quantisation states instead of 1")
     packed = parts[states[0]]
     if packed.dtype != torch.uint8 or packed.ndim != 1 or len(packed) > _STATE_BYTES:
         raise ValueError(f"{states[0]} is not a packed state")
     state = parse_object(bytes(packed.tolist()))
-    nested = "nested_absmax" in parts
+    nested = "weight.nested_absmax" in parts
     known = {
-        "quant_type": [states[0].removeprefix(QUANT_STATE)],
+        "quant_type": [states[0].removeprefix(_QUANT_STATE)],
         "blocksize": _BLOCK_SIZES,
         "dtype": _DTYPES,
-        "shape": [list(shape)],
+        "shape": [list(expected.shape)],
     }
     if nested:
         known |= {"nested_blocksize": _BLOCK_SIZES, "nested_dtype": _DTYPES}
@@ -122,22 +113,22 @@ def _check_4bit(parts: Mapping[str, Tensor], shape: torch.Size) -> None:
     extra = state.keys() - known.keys() - ({"nested_offset"} if nested else set())
     if extra or not isinstance(offset, int | float) or not math.isfinite(offset):
         raise ValueError("unknown fields in the quantisation state")
-    count = shape.numel()
+    count = expected.numel()
     blocks = -(-count // state["blocksize"])
     wanted = {
         "weight": ((-(-count // 2), 1), torch.uint8),
-        "absmax": ((blocks,), torch.uint8 if nested else torch.float32),
-        "quant_map": ((16,), torch.float32),
+        "weight.absmax": ((blocks,), torch.uint8 if nested else torch.float32),
+        "weight.quant_map": ((16,), torch.float32),
         states[0]: (tuple(packed.shape), torch.uint8),
     }
     if nested:
         blocks = -(-blocks // state["nested_blocksize"])
-        wanted["nested_absmax"] = (blocks,), torch.float32
-        wanted["nested_quant_map"] = (256,), torch.float32
-    _check(parts, wanted)
+        wanted["weight.nested_absmax"] = (blocks,), torch.float32
+        wanted["weight.nested_quant_map"] = (256,), torch.float32
+    _check_parts(parts, wanted)
 
 
-def _check(
+def _check_parts(
     parts: Mapping[str, Tensor], wanted: Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 ) -> None:
     if different := sorted(parts.keys() ^ wanted.keys()):

@@ -1,56 +1,68 @@
 """Read and check a checkpoint folder: the official layout, or one written by `save_pretrained`.
 
-All ways to load a model (plain weights, bitsandbytes weights, quantised copies, conversion) check
-configuration, names, shapes, types and values here; a fault is a `ModelError`. Tensors stay mapped
-to their files: unused ones are never read, used ones go to their device one by one.
+Every way to load a model checks files, names, shapes, types and values here, as untrusted input: no
+code runs, no size is believed beyond the file, and a fault is a `ModelError`. Tensors stay mapped
+to their files, except in `.bin` files older than torch 1.6 (2020), which are not zip archives.
 """
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+import pickle
+import pickletools
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from io import BytesIO
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import GenerationConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from pandacli.checkpoint_files import INCOMPLETE, MODEL_TYPES, read_json, some, weight_files
 from pandacli.errors import ModelError
-from pandacli.modeling import bitsandbytes_weights
 from pandacli.modeling.configuration_videopanda import VideoPandaConfig, check_token_ids
-from pandacli.modeling.safe_load import layout_error, open_weights
 from pandacli.modeling.tokenization_videopanda import VideoPandaTokenizer
-from pandacli.modeling.weight_mapping import BATCH_COUNTER, tensor_name
 
 logger = logging.getLogger(__name__)
 
-_LAYERS = "model.layers."
-"""Prefix of the weights that may be quantised: matrices of the Llama's layers."""
+BATCH_COUNTER = ".num_batches_tracked"  # of BatchNorm; inference does not read it
+_ALIASES = {
+    "model.vision_tower.": "model.video_tower.",
+    "model.mm_projector.": "model.video_projector.",
+}
+_UNUSED_PARTS = (
+    "model.video_teacher.",
+    "model.image_teacher.",
+    "model.video_tower_compressor.",
+    "model.vision_tower_compressor.",
+)
+_UNUSED_LAYER = ".lmhra2."  # stored, but never called
+_UNUSED_LEAVES = (".rotary_emb.inv_freq", BATCH_COUNTER)
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _FLOAT32_MAX = torch.finfo(torch.float32).max
-_WEIGHTS = (".safetensors", ".bin", ".gguf")
 _MAX_PARAMETERS_PER_BYTE = 2.5  # 4 bits give 2; the rest allows for tied weights
 _SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty", "max_length", "max_new_tokens")
 
-
-class _Stored(NamedTuple):
-    """A tensor of a checkpoint, mapped, and its key in its file."""
-
-    path: Path
-    key: str
-    tensor: Tensor
+_MAX_PICKLE_BYTES = 1 << 22  # names and shapes; the largest published ones take 1 MB
+_LEGACY_PICKLES = 5  # at the start of a file older than 2020; the numbers follow
+_MAX_BUILDS = 16  # a state dict has one, for its metadata
+# what a pickle of saved tensors may name, besides storages and dtypes
+_ALLOWED_GLOBALS = (
+    "collections.OrderedDict",
+    "torch._utils._rebuild_tensor",
+    "torch._utils._rebuild_tensor_v2",
+    "torch._utils._rebuild_parameter",
+)
 
 
 def read_config(folder: Path, **overrides: Any) -> VideoPandaConfig:
-    """Read the configuration of a checkpoint folder; `overrides` replace its fields.
-
-    Raises:
-        ModelError: `config.json` is missing, damaged, or of another kind of model.
-    """
+    """Read the configuration of a checkpoint folder; `overrides` replace its fields."""
     path = folder / "config.json"
     fields = read_json(path)
     kind = fields.get("model_type")
@@ -58,8 +70,7 @@ def read_config(folder: Path, **overrides: Any) -> VideoPandaConfig:
         raise ModelError(f"{path} describes a model of type {kind!r}, not a Video-Panda")
     try:
         config: VideoPandaConfig = VideoPandaConfig.from_dict(fields | overrides, **overrides)
-        frequencies = LlamaRotaryEmbedding(config).inv_freq
-        if not frequencies.isfinite().all():
+        if not LlamaRotaryEmbedding(config).inv_freq.isfinite().all():
             raise ValueError("rope_parameters give rotary positions that are not finite")
     except (MemoryError, torch.OutOfMemoryError):
         raise
@@ -69,180 +80,14 @@ def read_config(folder: Path, **overrides: Any) -> VideoPandaConfig:
     return config
 
 
-def read_tokenizer(folder: Path, config: VideoPandaConfig) -> VideoPandaTokenizer:
-    """Read the tokenizer of a folder and check it against the vocabulary of the model.
-
-    Raises:
-        ModelError: It is missing or damaged, or has more tokens than the model.
-    """
-    tokenizer = VideoPandaTokenizer.from_pretrained(folder)
-    if len(tokenizer) > config.vocab_size:
-        raise ModelError(
-            f"the tokenizer in {folder} has {len(tokenizer)} tokens, the model {config.vocab_size}",
-            "get the tokenizer.model that belongs to the model",
-        )
-    return tokenizer
-
-
-def read_generation_config(folder: Path, config: VideoPandaConfig) -> GenerationConfig | None:
-    """Read the generation defaults of a folder; None where it has no `generation_config.json`.
-
-    Raises:
-        ModelError: `generation_config.json` is damaged.
-    """
-    path = folder / "generation_config.json"
-    if not path.is_file():
-        return None
-    fields = read_json(path)
-    try:
-        ids = {name: value for name, value in fields.items() if name.endswith("_token_id")}
-        # only eos matters for generation; published files use -1 and the like for no token
-        check_token_ids({"eos_token_id": ids.get("eos_token_id")}, config.vocab_size)
-        for name, value in ids.items():
-            if name != "eos_token_id" and not (
-                type(value) is int and 0 <= value < config.vocab_size
-            ):
-                ids[name] = None
-        sampling = {name: fields[name] for name in _SAMPLING if fields.get(name) is not None}
-        for name, value in sampling.items():
-            if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-                raise ValueError(f"{name} {value!r} is not a positive number")
-        do_sample = fields.get("do_sample") is True
-        generation = GenerationConfig.from_dict({**ids, **sampling, "do_sample": do_sample})
-    except Exception as error:  # as for the configuration
-        raise _unusable(path, error) from error
-    if not generation.do_sample:
-        # Vicuna's file sets a temperature beside greedy decoding, which cannot be saved again
-        generation.temperature = generation.top_p = generation.top_k = None
-    return generation
-
-
-def read_tensors(folder: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Read the tensors of a model under our names, mapped from the files of a folder.
-
-    Of a tensor stored under two names, the one under ours is taken. Logs a warning of tensors that
-    neither the model nor the official layout knows. Values are not read: see `check_values`.
-
-    Args:
-        folder: The checkpoint folder.
-        expected: For each tensor of the model, its name and one of the same shape and type.
-
-    Raises:
-        ModelError: There are no weights; a file is missing, damaged, or holds anything but tensors;
-            a tensor is missing or has another shape.
-    """
-    tensors = _tensors_of(_read_stored(folder), expected)
-    _check(folder, tensors, expected)
-    return tensors
-
-
-def stream_tensors(
-    folder: Path, expected: Mapping[str, Tensor]
-) -> tuple[list[str], Iterator[tuple[str, Tensor]]]:
-    """Check as `read_tensors`, then give the stored tensors one by one, with one file mapped.
-
-    Returns:
-        The names in the order of the files, and an iterator over (name, tensor) in that order.
-
-    Raises:
-        ModelError: As `read_tensors`.
-    """
-    stored = _read_stored(folder)
-    _check(folder, _tensors_of(stored, expected), expected)
-    places = [(name, *stored[name][:2]) for name in stored if name in expected]
-    return [name for name, *_ in places], _stream(places)
-
-
-def _stream(places: list[tuple[str, Path, str]]) -> Iterator[tuple[str, Tensor]]:
-    for path, group in groupby(places, key=lambda place: place[1]):
-        names = {key: name for name, _, key in group}
-        for key, tensor in open_weights(path, names.__contains__):
-            yield names[key], tensor
-
-
-def read_quantised(
-    folder: Path, expected: Mapping[str, Tensor], bits: int
-) -> tuple[dict[str, Tensor], frozenset[str]]:
-    """Read the tensors of a model whose layers may be stored as bitsandbytes quantises them.
-
-    Args:
-        folder: The folder of a checkpoint, or of a quantised copy.
-        expected: As for `read_tensors`, of the model without quantisation.
-        bits: 8 or 4.
-
-    Returns:
-        The tensors as `read_tensors`, including the parts of quantised weights; and the names of
-        the quantised weights, whose parts have been checked, values included.
-
-    Raises:
-        ModelError: As `read_tensors`; a quantised weight is incomplete, or is not of a layer.
-    """
-    tensors = _tensors_of(_read_stored(folder), expected)
-    quantised: dict[str, dict[str, Tensor]] = {}
-    for name in tensors:
-        if weight := bitsandbytes_weights.part_of(name):
-            quantised.setdefault(weight, {})[name] = tensors[name]
-    plain = dict(tensors)
-    for weight, parts in quantised.items():
-        if weight not in expected or not is_quantisable(weight, expected[weight]):
-            raise ModelError(f"{folder} stores {weight} quantised, which this model does not have")
-        for name in parts:
-            del plain[name]
-        if weight in plain:
-            parts[weight] = plain.pop(weight)
-        layer = weight.removesuffix("weight")
-        try:
-            named = {name.removeprefix(layer): part for name, part in parts.items()}
-            bitsandbytes_weights.check_parts(named, expected[weight].shape, bits)
-        except ValueError as error:
-            raise ModelError(f"{weight} in {folder} is damaged: {error}", INCOMPLETE) from error
-        for name, part in parts.items():
-            if part.is_floating_point():
-                check_values(folder, name, part)
-    _check(folder, plain, {name: t for name, t in expected.items() if name not in quantised})
-    if not quantised:
-        raise ModelError(f"nothing in {folder} is quantised, as its config.json says", INCOMPLETE)
-    return tensors, frozenset(quantised)
-
-
-def is_quantisable(name: str, tensor: Tensor) -> bool:
-    """Whether the tensor of this name is the weight of a linear layer of the Llama."""
-    return tensor.ndim == 2 and name.startswith(_LAYERS) and name.endswith(".weight")
-
-
-def check_values(folder: Path, name: str, tensor: Tensor) -> None:
-    """Refuse numbers that are not finite in float32, and negative variances.
-
-    One pass on the tensor's device, at 8 GB/s on two CPU cores: fast beside reading from a disk.
-
-    Raises:
-        ModelError: There is such a number.
-    """
-    if not tensor.numel():
-        return
-    low, high = map(float, torch.aminmax(tensor.detach()))
-    if not (low >= -_FLOAT32_MAX and high <= _FLOAT32_MAX):
-        raise ModelError(f"{name} in {folder} holds numbers that are not finite", INCOMPLETE)
-    if name.endswith(".running_var") and low < 0:
-        raise ModelError(f"{name} in {folder} holds negative variances", INCOMPLETE)
-
-
-def check_model_values(folder: Path, model: nn.Module) -> None:
-    """Apply `check_values` to everything loaded into a model, on any device."""
-    for name, tensor in model.state_dict().items():
-        if isinstance(tensor, Tensor) and tensor.is_floating_point() and not tensor.is_meta:
-            check_values(folder, name, tensor)
-
-
 def _check_size(folder: Path, config: VideoPandaConfig) -> None:
     """Refuse a configuration whose model cannot be in the files beside it.
 
     A small folder must not make panda allocate a large model.
     """
     try:
-        stored_bytes = sum(
-            map(_bytes_of, filter(lambda path: path.suffix in _WEIGHTS, folder.iterdir()))
-        )
+        weights = (p for p in folder.iterdir() if p.suffix in (".safetensors", ".bin", ".gguf"))
+        stored_bytes = sum(path.stat().st_size for path in weights if path.exists())
     except OSError as error:
         raise ModelError(f"{folder} cannot be read: {error.strerror}") from error
     assert config.head_dim is not None  # filled in by transformers
@@ -258,49 +103,138 @@ def _check_size(folder: Path, config: VideoPandaConfig) -> None:
         )
 
 
-def _bytes_of(path: Path) -> int:
+def read_tokenizer(folder: Path, config: VideoPandaConfig) -> VideoPandaTokenizer:
+    """Read the tokenizer of a folder and check it against the vocabulary of the model."""
+    tokenizer = VideoPandaTokenizer.from_pretrained(folder)
+    if len(tokenizer) > config.vocab_size:
+        raise ModelError(
+            f"the tokenizer in {folder} has {len(tokenizer)} tokens, the model {config.vocab_size}",
+            "get the tokenizer.model that belongs to the model",
+        )
+    return tokenizer
+
+
+def read_generation_config(folder: Path, config: VideoPandaConfig) -> GenerationConfig | None:
+    """Read the generation defaults of a folder; None where it has no `generation_config.json`."""
+    path = folder / "generation_config.json"
+    if not path.is_file():
+        return None
+    fields = read_json(path)
     try:
-        return path.stat().st_size
-    except OSError:  # a dangling link
-        return 0
-
-
-def _read_stored(folder: Path) -> dict[str, _Stored]:
-    """All known tensors under our names, in the order of the files."""
-    found: dict[str, _Stored] = {}
-    paths: dict[str, Path] = {}
-    for path in weight_files(folder):
-        for key, tensor in open_weights(path, lambda key: tensor_name(key) is not None):
-            if key in paths:
-                raise ModelError(f"{some([key])} is in {path} and in {paths[key]}", INCOMPLETE)
-            paths[key] = path
-            if reason := layout_error(tensor):
-                raise ModelError(f"{some([key])} in {path} is {reason}", INCOMPLETE)
-            name = tensor_name(key)
-            assert name is not None
-            if name == key:
-                found.pop(name, None)  # stored under the official name before
-            found.setdefault(name, _Stored(path, key, tensor))
-    return found
-
-
-def _tensors_of(stored: Mapping[str, _Stored], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The stored tensors, with the batch counters that official checkpoints leave out."""
-    counters = {
-        name: torch.zeros_like(wanted, device="cpu")
-        for name, wanted in expected.items()
-        if name.endswith(BATCH_COUNTER)
-    }
-    return {name: found.tensor for name, found in stored.items()} | counters
+        # only eos matters for generation; published files use -1 and the like for no token
+        eos = {"eos_token_id": fields.get("eos_token_id")}
+        check_token_ids(eos, config.vocab_size)
+        others = {
+            name: value if type(value) is int and 0 <= value < config.vocab_size else None
+            for name, value in fields.items()
+            if name.endswith("_token_id")
+        }
+        sampling = {name: fields[name] for name in _SAMPLING if fields.get(name) is not None}
+        for name, value in sampling.items():
+            if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+                raise ValueError(f"{name} {value!r} is not a positive number")
+        sampling["do_sample"] = fields.get("do_sample") is True
+        generation = GenerationConfig.from_dict(others | eos | sampling)
+    except Exception as error:  # as for the configuration
+        raise _unusable(path, error) from error
+    if not generation.do_sample:
+        # Vicuna's file sets a temperature beside greedy decoding, which cannot be saved again
+        generation.temperature = generation.top_p = generation.top_k = None
+    return generation
 
 
 def _unusable(path: Path, error: Exception) -> ModelError:
     return ModelError(f"{path} cannot be used: {' '.join(str(error).split())}")
 
 
-def _check(folder: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    missing = [name for name in expected if name not in tensors]
-    if missing:
+def read_stored(
+    folder: Path, expected: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, tuple[Path, str]]]:
+    """Map the known tensors of a folder, and add counters for the BatchNorms among `expected`.
+
+    Returns the tensors under our names, and the file and key of each in the order of the files.
+    """
+    tensors: dict[str, Tensor] = {}
+    places: dict[str, tuple[Path, str]] = {}
+    files: dict[str, Path] = {}
+    for path in weight_files(folder):
+        for key, tensor in _open_weights(path, lambda key: tensor_name(key) is not None):
+            if key in files:
+                raise ModelError(f"{some([key])} is in {path} and in {files[key]}", INCOMPLETE)
+            files[key] = path
+            if reason := _layout_error(tensor):
+                raise ModelError(f"{some([key])} in {path} is {reason}", INCOMPLETE)
+            name = tensor_name(key)
+            assert name is not None
+            if name == key or name not in tensors:  # our name goes before the official one
+                tensors[name] = tensor
+                places.pop(name, None)  # to keep the order
+                places[name] = path, key
+    for name, wanted in expected.items():
+        if name.endswith(BATCH_COUNTER):  # official checkpoints leave them out
+            tensors[name] = torch.zeros_like(wanted, device="cpu")
+    return tensors, places
+
+
+def read_tensors(folder: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Read the tensors of a model under our names, mapped from the files of a folder.
+
+    `expected` maps the name of each tensor of the model to one of the same shape and type. Of a
+    tensor stored under two names, the one under ours is taken. Logs a warning of tensors that
+    neither the model nor the official layout knows. Values are not read: see `check_values`.
+
+    Raises:
+        ModelError: There are no weights; a file is missing, damaged, or holds anything but tensors;
+            a tensor is missing or has another shape.
+    """
+    tensors, _ = read_stored(folder, expected)
+    check_tensors(folder, tensors, expected)
+    return tensors
+
+
+def stream_tensors(
+    folder: Path, expected: Mapping[str, Tensor]
+) -> tuple[list[str], Iterator[tuple[str, Tensor]]]:
+    """Check as `read_tensors`, then give the stored tensors one by one, with one file mapped.
+
+    Returns the names in the order of the files, and an iterator over (name, tensor) in that order.
+    """
+    tensors, places = read_stored(folder, expected)
+    check_tensors(folder, tensors, expected)
+    order = [(path, key, name) for name, (path, key) in places.items() if name in expected]
+
+    def stream() -> Iterator[tuple[str, Tensor]]:
+        for path, group in groupby(order, key=lambda place: place[0]):
+            names = {key: name for _, key, name in group}
+            for key, tensor in _open_weights(path, names.__contains__):
+                yield names[key], tensor
+
+    return [name for _, _, name in order], stream()
+
+
+def tensor_name(key: str) -> str | None:
+    """Our name of a stored tensor; None for one that inference never uses.
+
+    Official checkpoints keep several names for one tensor, and distillation teachers.
+    """
+    if key.startswith(_UNUSED_PARTS) or key.endswith(_UNUSED_LEAVES) or _UNUSED_LAYER in key:
+        return None
+    for alias, name in _ALIASES.items():
+        if key.startswith(alias):
+            return name + key.removeprefix(alias)
+    return key
+
+
+def is_quantisable(name: str, tensor: Tensor) -> bool:
+    """Whether the tensor of this name is the weight of a linear layer of the Llama."""
+    return tensor.ndim == 2 and name.startswith("model.layers.") and name.endswith(".weight")
+
+
+def check_tensors(
+    folder: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> None:
+    """Refuse missing tensors and other shapes or types, and log unknown ones."""
+    if missing := [name for name in expected if name not in tensors]:
         raise ModelError(
             f"{folder} lacks {len(missing)} of {len(expected)} tensors: {some(missing)}",
             INCOMPLETE,
@@ -312,8 +246,7 @@ def _check(folder: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, T
     ]
     if wrong:
         raise ModelError(f"{len(wrong)} tensors in {folder} do not fit: {some(wrong)}", INCOMPLETE)
-    unknown = sorted(set(tensors) - set(expected))
-    if unknown:
+    if unknown := sorted(set(tensors) - set(expected)):
         logger.warning("unknown tensors in %s are ignored: %s", folder, some(unknown))
 
 
@@ -323,3 +256,124 @@ def _same_kind(tensor: Tensor, wanted: Tensor) -> bool:
 
 def _kind(tensor: Tensor) -> str:
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def check_values(folder: Path, tensors: Mapping[str, Any]) -> None:
+    """Refuse numbers that are not finite in float32, and negative variances.
+
+    One pass on each tensor's device, at 8 GB/s on two CPU cores. Integers, tensors on the meta
+    device and what is no tensor are left out, so `tensors` may be the state dict of any model.
+    """
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.is_meta:
+            continue
+        if not tensor.numel():
+            continue
+        low, high = map(float, torch.aminmax(tensor.detach()))
+        if not (low >= -_FLOAT32_MAX and high <= _FLOAT32_MAX):
+            raise ModelError(f"{name} in {folder} holds numbers that are not finite", INCOMPLETE)
+        if name.endswith(".running_var") and low < 0:
+            raise ModelError(f"{name} in {folder} holds negative variances", INCOMPLETE)
+
+
+def _open_weights(path: Path, is_used: Callable[[str], bool]) -> Iterator[tuple[str, Tensor]]:
+    """Keys and mapped tensors of a `.safetensors` or `.bin` file, for keys that are used."""
+    stored: object
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                stored = {key: file.get_tensor(key) for key in filter(is_used, file.keys())}
+        else:
+            stored = _load_bin(path)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{path} was refused: it is damaged, or would run code when opened", INCOMPLETE
+        ) from error
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a damaged header or pickle can fail in any way
+        raise ModelError(f"{path} cannot be read as weights", INCOMPLETE) from error
+    if not isinstance(stored, dict) or not all(isinstance(key, str) for key in stored):
+        raise ModelError(f"{path} does not hold named tensors", INCOMPLETE)
+    for key, tensor in stored.items():
+        if isinstance(tensor, Tensor) and is_used(key):
+            yield key, tensor
+
+
+def _layout_error(tensor: Tensor) -> str | None:
+    """Why a tensor is not plain numbers in memory; None where it is."""
+    if type(tensor) not in (Tensor, nn.Parameter) or tensor.is_nested or tensor.is_quantized:
+        return "of a kind that is no plain tensor"
+    if tensor.layout != torch.strided or tensor.device.type != "cpu":
+        return "not dense"
+    if tensor.is_conj() or tensor.is_neg():
+        return "a view of other numbers"
+    # with zero strides one number may stand for many: the model would be larger than its file
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return "larger than what is stored of it"
+    return None
+
+
+def _load_bin(path: Path) -> object:
+    """Load a `.bin` file whose pickles take no memory or time out of proportion to their size.
+
+    torch's own unpickler runs no code, but it lets a pickle call `bytearray(2**31 - 1)`, or build
+    a dictionary of the same long list again and again.
+    """
+    with path.open("rb") as file:
+        start = file.read(_MAX_PICKLE_BYTES)
+    zipped = start.startswith(b"PK\x03\x04")  # the test torch uses
+    if zipped:
+        _check_archive(path)
+        # torch's own reader: another one may see other entries in a crafted archive
+        start = torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")
+        if len(start) > _MAX_PICKLE_BYTES:
+            raise ValueError("too long a pickle")
+    content = BytesIO(start)
+    for _ in range(1 if zipped else _LEGACY_PICKLES):
+        _check_pickle(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about oddities of files that are refused anyway
+        loaded: object = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    return loaded
+
+
+def _check_archive(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    sizes = sum(entry.file_size for entry in entries)
+    stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+    pickled = max((e.file_size for e in entries if e.filename.lower().endswith(".pkl")), default=0)
+    if not stored or sizes > path.stat().st_size or pickled > _MAX_PICKLE_BYTES:
+        raise ValueError("compressed, or larger than the file")
+
+
+def _check_pickle(content: BytesIO) -> None:
+    """Check the pickle at the position of `content`; leaves the position at its end."""
+    before: tuple[str, ...] = ("", "", "")
+    builds = 0
+    for opcode, argument, _ in pickletools.genops(content):
+        name = opcode.name
+        if "PUT" in name or name == "MEMOIZE":
+            continue
+        if name == "GLOBAL":
+            module, _, attribute = str(argument).partition(" ")
+            storage_or_type = module == "torch" and _is_storage_or_dtype(attribute)
+            if not storage_or_type and f"{module}.{attribute}" not in _ALLOWED_GLOBALS:
+                raise pickle.UnpicklingError(f"{module}.{attribute} is no part of saved tensors")
+        elif name in ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX"):
+            raise pickle.UnpicklingError(f"{name} is no part of saved tensors")
+        elif name == "BUILD":
+            builds += 1
+        elif name == "REDUCE" and not (
+            before[2] in ("EMPTY_TUPLE", "TUPLE3") or (before[2] == "TUPLE" and before[0] != "MARK")
+        ):  # OrderedDict takes no arguments, all others at least three
+            raise pickle.UnpicklingError("a call that saved tensors do not need")
+        before = (*before[1:], name)
+    if builds > _MAX_BUILDS:
+        raise pickle.UnpicklingError("more state than saved tensors have")
+
+
+def _is_storage_or_dtype(name: str) -> bool:
+    found = getattr(torch, name, None) if name.isidentifier() else None
+    return name.endswith("Storage") or isinstance(found, torch.dtype)

@@ -8,9 +8,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import LlamaConfig
 from transformers.activations import ACT2FN
 
-from pandacli.modeling import weight_mapping
-from pandacli.modeling.bitsandbytes_weights import quantization_fields
-
+# of each size in a config.json, far beyond those of published models
 _BOUNDS: dict[str, tuple[int, int]] = {
     "hidden_size": (1, 1 << 16),
     "intermediate_size": (1, 1 << 18),
@@ -27,10 +25,7 @@ _BOUNDS: dict[str, tuple[int, int]] = {
     "num_frames": (1, 256),
     "all_num_frames": (1, 4096),
 }
-"""Bounds of each size in a `config.json`, far beyond those of published models."""
-
-_MAX_PATCHES = 256
-"""Along a side of the canvas; published models have 32."""
+_MAX_PATCHES = 256  # along a side of the canvas; published models have 32
 
 _NUMBERS = {
     "rms_norm_eps": (0.0, 1.0),
@@ -54,6 +49,10 @@ _FIELDS = frozenset((*_BOUNDS, *_NUMBERS, *_TOKEN_IDS, *_OTHERS))
 """The fields of a `config.json` that are read. Others are ignored: those that name code to run or
 download (`auto_map`, `attn_implementation`), paths, and training switches such as `use_cache`."""
 
+_PROJECTOR = "mlp2x_gelu"
+# official files do not state these in our sense: they are the defaults
+_UNSTATED_SIZES = ("image_size", "patch_size", "video_num_heads", "num_frames", "all_num_frames")
+
 
 @strict
 class VideoPandaConfig(LlamaConfig):
@@ -61,24 +60,16 @@ class VideoPandaConfig(LlamaConfig):
 
     The Llama fields (`hidden_size`, `num_hidden_layers`, ...) are at the top level, as in the
     published `config.json`.
-
-    Args:
-        image_size: Side of the square canvas, in pixels; a multiple of twice `patch_size`.
-        patch_size: Side of a patch, in pixels; 2x2 patches make one token.
-        video_hidden_size: Width of STAB, "C" in the paper.
-        video_num_heads: Attention heads of GSTRA, LSD and FSRA.
-        num_frames: Frames per chunk; STAB encodes chunks independently.
-        all_num_frames: Frames sampled per clip.
     """
 
     model_type = "videopanda"
 
-    image_size: int = 448
-    patch_size: int = 14
-    video_hidden_size: int = 1024
-    video_num_heads: int = 8
-    num_frames: int = 4
-    all_num_frames: int = 8
+    image_size: int = 448  # side of the square canvas, in pixels; a multiple of twice patch_size
+    patch_size: int = 14  # in pixels; 2x2 patches make one token
+    video_hidden_size: int = 1024  # width of STAB, "C" in the paper
+    video_num_heads: int = 8  # of GSTRA, LSD and FSRA
+    num_frames: int = 4  # per chunk; STAB encodes chunks independently
+    all_num_frames: int = 8  # sampled per clip
 
     max_position_embeddings: int = 4096
     rms_norm_eps: float = 1e-5
@@ -86,18 +77,15 @@ class VideoPandaConfig(LlamaConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Build a configuration from a `config.json` of the official layout or of ours.
+        """Build a configuration from an untrusted `config.json` of the official layout or of ours.
 
-        The fields are untrusted input; unknown ones are ignored.
-
-        Returns:
-            The configuration; with `return_unused_kwargs=True` also the kwargs that are no fields.
+        With `return_unused_kwargs=True` the kwargs that are no fields are returned beside it.
 
         Raises:
             ValueError: A field is out of bounds, or sizes contradict each other.
         """
-        if weight_mapping.is_official(config_dict):
-            config_dict = weight_mapping.config_fields(config_dict)
+        if _is_official(config_dict):
+            config_dict = _from_official(config_dict)
         fields = {name: value for name, value in config_dict.items() if name in _FIELDS}
         _check_fields(fields)
         built = super().from_dict(fields, **kwargs)
@@ -105,7 +93,7 @@ class VideoPandaConfig(LlamaConfig):
         return built
 
     def validate_video_sizes(self) -> None:
-        """Refuse sizes that STAB cannot have."""
+        """Refuse sizes that STAB cannot have; called by `strict`."""
         if self.patch_size < 1 or self.image_size < 1 or self.image_size % (2 * self.patch_size):
             raise ValueError(
                 f"image_size {self.image_size} is not a multiple of"
@@ -119,80 +107,136 @@ class VideoPandaConfig(LlamaConfig):
 
 
 def check_token_ids(fields: Mapping[str, Any], vocabulary: int) -> None:
-    """Refuse ids of control tokens outside the vocabulary; -1 stands for none.
-
-    Raises:
-        ValueError: An id is no whole number, or out of range.
-    """
+    """Raise a `ValueError` for ids of control tokens outside the vocabulary; -1 stands for none."""
     for name in _TOKEN_IDS:
         value = fields.get(name)
-        ids = value if isinstance(value, list) and name == "eos_token_id" else [value]
-        for number in ids:
-            if number is not None and not (_is_int(number) and -1 <= number < vocabulary):
-                raise ValueError(
-                    f"{name} {_short(number)} is not in the vocabulary of {vocabulary}"
-                )
+        for number in value if isinstance(value, list) and name == "eos_token_id" else [value]:
+            _require(
+                number is None or (_is_int(number) and -1 <= number < vocabulary),
+                f"{name} {_short(number)} is not in the vocabulary of {vocabulary}",
+            )
+
+
+def _is_official(fields: dict[str, Any]) -> bool:
+    """Whether a `config.json` has the official layout rather than one our classes write."""
+    return (
+        fields.get("model_type") == "eve"
+        or "mm_hidden_size" in fields
+        or "mm_projector_type" in fields
+        or "VideoPandaLlamaForCausalLM" in (fields.get("architectures") or ())
+    )
+
+
+def _from_official(fields: dict[str, Any]) -> dict[str, Any]:
+    projector = fields.get("mm_projector_type", _PROJECTOR)
+    _require(projector == _PROJECTOR, f"mm_projector_type {projector!r} is not {_PROJECTOR}")
+    known = {name: value for name, value in fields.items() if name not in _UNSTATED_SIZES}
+    if "mm_hidden_size" in fields:
+        known.setdefault("video_hidden_size", fields["mm_hidden_size"])
+    return known
 
 
 def _check_fields(fields: dict[str, Any]) -> None:
     """Refuse single values out of bounds, before anything is computed from them."""
+    given = {name: value for name, value in fields.items() if value is not None}
     for name, (least, most) in _BOUNDS.items():
-        value = fields.get(name)
-        if value is not None and not (_is_int(value) and least <= value <= most):
-            raise ValueError(f"{name} {_short(value)} is not a whole number, {least} to {most}")
+        value = given.get(name, least)
+        _require(
+            _is_int(value) and least <= value <= most,
+            f"{name} {_short(value)} is not a whole number, {least} to {most}",
+        )
     for name, (low, high) in _NUMBERS.items():
-        value = fields.get(name)
-        if value is not None and not (_is_number(value) and low <= value <= high):
-            raise ValueError(f"{name} {_short(value)} is not a number, {low:g} to {high:g}")
+        value = given.get(name, low)
+        _require(
+            _is_number(value) and low <= value <= high,
+            f"{name} {_short(value)} is not a number, {low:g} to {high:g}",
+        )
     check_token_ids(fields, fields.get("vocab_size") or VideoPandaConfig.vocab_size)
     for name in ("dtype", "torch_dtype"):
-        if fields.get(name) is not None and fields[name] not in _DTYPES:
-            raise ValueError(f"{name} {_short(fields[name])} is none of {', '.join(_DTYPES)}")
-    act = fields.get("hidden_act", "silu")
-    if not isinstance(act, str) or act not in ACT2FN:
-        raise ValueError(f"hidden_act {_short(act)} is not known")
+        value = given.get(name, "float32")
+        _require(value in _DTYPES, f"{name} {_short(value)} is none of {', '.join(_DTYPES)}")
+    act = given.get("hidden_act", "silu")
+    _require(isinstance(act, str) and act in ACT2FN, f"hidden_act {_short(act)} is not known")
     for name in ("attention_bias", "mlp_bias", "tie_word_embeddings"):
         # no Video-Panda has them, and not every backend would apply them
-        if fields.get(name) not in (None, False):
-            raise ValueError(f"{name} {_short(fields[name])} is not supported")
+        value = given.get(name, False)
+        _require(value is False, f"{name} {_short(value)} is not supported")
     for name in ("rope_parameters", "rope_scaling"):
-        if fields.get(name) is not None:
-            _check_rope(name, fields[name])
-    if fields.get("quantization_config") is not None:
-        fields["quantization_config"] = quantization_fields(fields["quantization_config"])
+        if name in given:
+            _check_rope(name, given[name])
+    if "quantization_config" in given:
+        fields["quantization_config"] = _bitsandbytes_fields(given["quantization_config"])
     else:
         fields.pop("quantization_config", None)
 
 
 def _check_rope(name: str, rope: Any) -> None:
-    if not isinstance(rope, dict):
-        raise ValueError(f"{name} is not an object")
+    _require(isinstance(rope, dict), f"{name} is not an object")
     kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind not in _ROPE_TYPES:
-        raise ValueError(f"rope_type {_short(kind)} is none of {', '.join(_ROPE_TYPES)}")
+    _require(kind in _ROPE_TYPES, f"rope_type {_short(kind)} is none of {', '.join(_ROPE_TYPES)}")
     for field, value in rope.items():
         if field in ("rope_type", "type", "truncate"):
             continue
-        if field not in _ROPE_NUMBERS:
-            raise ValueError(f"{name} holds the unknown field {_short(field)}")
-        if value is not None and not (_is_number(value) and 0 < value <= 1e12):
-            raise ValueError(f"{field} {_short(value)} is not a positive number")
+        _require(field in _ROPE_NUMBERS, f"{name} holds the unknown field {_short(field)}")
+        _require(
+            value is None or (_is_number(value) and 0 < value <= 1e12),
+            f"{field} {_short(value)} is not a positive number",
+        )
+
+
+def _bitsandbytes_fields(stored: Any) -> dict[str, Any]:
+    """The fields of a `quantization_config` that transformers needs.
+
+    It does not decide which layers are quantised: the stored tensors do.
+    """
+    _require(isinstance(stored, dict), "quantization_config is not an object")
+    method = stored.get("quant_method", "bitsandbytes")
+    _require(
+        method in ("bitsandbytes", "bitsandbytes_8bit", "bitsandbytes_4bit"),
+        f"quantization by {method!r} is not supported, only by 'bitsandbytes'",
+    )
+    in_8bit, in_4bit = (stored.get(name, False) for name in ("load_in_8bit", "load_in_4bit"))
+    _require(
+        {in_8bit, in_4bit} == {True, False},
+        "quantization_config sets not exactly one of load_in_8bit, load_in_4bit",
+    )
+    kind = stored.get("bnb_4bit_quant_type", "fp4")
+    _require(kind in ("nf4", "fp4"), f"bnb_4bit_quant_type {kind!r} is neither 'nf4' nor 'fp4'")
+    threshold = stored.get("llm_int8_threshold", 6.0)
+    _require(
+        isinstance(threshold, int | float) and 0 <= threshold < math.inf,
+        f"llm_int8_threshold {threshold!r} is not a positive number",
+    )
+    return {
+        "quant_method": "bitsandbytes",
+        "load_in_8bit": in_8bit,
+        "load_in_4bit": in_4bit,
+        "bnb_4bit_quant_type": kind,
+        "bnb_4bit_use_double_quant": bool(stored.get("bnb_4bit_use_double_quant", False)),
+        "llm_int8_threshold": float(threshold),
+    }
 
 
 def _check_sizes(config: VideoPandaConfig) -> None:
     """Refuse sizes that contradict each other."""
     heads, key_heads = config.num_attention_heads, config.num_key_value_heads
-    if key_heads is None or heads % key_heads:
-        raise ValueError(
-            f"num_attention_heads {heads} is not a multiple of num_key_value_heads {key_heads}"
-        )
-    if config.head_dim is None or config.head_dim % 2:
-        raise ValueError(f"head_dim {config.head_dim} is not even")
-    if config.image_size // config.patch_size > _MAX_PATCHES:
-        raise ValueError(
-            f"image_size {config.image_size} has more than {_MAX_PATCHES} patches of"
-            f" patch_size {config.patch_size} along a side"
-        )
+    _require(
+        key_heads is not None and heads % key_heads == 0,
+        f"num_attention_heads {heads} is not a multiple of num_key_value_heads {key_heads}",
+    )
+    _require(
+        config.head_dim is not None and config.head_dim % 2 == 0,
+        f"head_dim {config.head_dim} is not even",
+    )
+    _require(
+        config.image_size // config.patch_size <= _MAX_PATCHES,
+        f"image_size {config.image_size} has more than {_MAX_PATCHES} patches along a side",
+    )
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
 
 
 def _is_int(value: object) -> bool:

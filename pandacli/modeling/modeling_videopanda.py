@@ -14,14 +14,14 @@ from transformers.models.llama.modeling_llama import LlamaPreTrainedModel
 
 from pandacli.errors import ModelError
 from pandacli.modeling import checkpoint
+from pandacli.modeling.bitsandbytes_weights import read_quantised
 from pandacli.modeling.configuration_videopanda import VideoPandaConfig
 from pandacli.modeling.fused_stab import FusedSTAB
 from pandacli.modeling.patches import FrameTokens, project
 from pandacli.modeling.stab import STAB
 from pandacli.modeling.tokenization_videopanda import FRAME_SLOT
 
-IGNORED_LABEL = -100
-"""The label of positions that carry no loss, as everywhere in transformers."""
+IGNORED_LABEL = -100  # at positions that carry no loss, as everywhere in transformers
 
 
 class VideoPandaModel(LlamaModel):
@@ -48,13 +48,9 @@ class VideoPandaModel(LlamaModel):
         self.post_init()  # type: ignore[no-untyped-call]
 
     def encode_frames(self, pixel_values: Tensor) -> list[list[Tensor]]:
-        """Encode and project videos, frame by frame.
+        """Encode and project videos (B, T, 4, S, S), normalised RGB and the mask of the content.
 
-        Args:
-            pixel_values: (B, T, 4, S, S): normalised RGB and the mask of the content.
-
-        Returns:
-            For each video, for each frame, (tokens, hidden_size).
+        Returns for each video, for each frame, (tokens, hidden_size).
 
         Raises:
             ValueError: Another shape, or T frames cannot be cut into equal chunks.
@@ -86,24 +82,23 @@ class VideoPandaModel(LlamaModel):
         return self
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
-        """Move or cast the weights, as `to` does, and drop the fused ones."""
-        self._fused = None
+        self._fused = None  # `to` and the like move or cast the weights
         return super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     def _can_fuse(self, pixel_values: Tensor) -> bool:
         """Whether only the function is needed: no gradients, statistics, autocast, other layers."""
         modules = list(self.video_tower.modules())
-        if any(module.training for module in modules):
-            return False
-        if [type(module) for module in modules] != self._tower_types:  # adapters, quantised layers
-            return False
-        if torch.is_autocast_enabled(pixel_values.device.type):
-            return False
         weights = [*self.video_tower.parameters(), *self.video_tower.buffers()]
-        if any(weight.is_inference() for weight in weights):  # their changes are not counted
-            return False
         needs_grad = pixel_values.requires_grad or any(weight.requires_grad for weight in weights)
-        return not (torch.is_grad_enabled() and needs_grad)
+        return not (
+            any(module.training for module in modules)
+            # adapters, quantised layers
+            or [type(module) for module in modules] != self._tower_types
+            or torch.is_autocast_enabled(pixel_values.device.type)
+            # changes of inference tensors are not counted
+            or any(weight.is_inference() for weight in weights)
+            or (torch.is_grad_enabled() and needs_grad)
+        )
 
 
 class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
@@ -137,14 +132,8 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
         """Load a model, as every transformers model does.
 
         A folder may have the official layout or one written by `save_pretrained`. It is checked
-        before anything is built, and unused tensors are not read into memory.
-
-        Args:
-            pretrained_model_name_or_path: A checkpoint folder.
-            *model_args: Passed to the constructor.
-            config: Replaces the folder's `config.json`; may be the path of another folder.
-            **kwargs: As for `PreTrainedModel.from_pretrained`: `dtype`, `device_map`,
-                `quantization_config`, `subfolder`, ...; also fields of the configuration.
+        before anything is built, and unused tensors are not read into memory. `config` may be the
+        path of another folder; `kwargs` may also hold fields of the configuration.
 
         Raises:
             ModelError: A file of the folder is missing, damaged or unsafe, or tensors are missing
@@ -161,17 +150,16 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
             config = checkpoint.read_config(Path(config or folder), **changed)
         with torch.device("meta"):
             expected = cls(config).state_dict()
-        if getattr(config, "quantization_config", None) is None:
-            tensors = checkpoint.read_tensors(folder, expected)
-        else:
-            given = config.quantization_config
+        if given := getattr(config, "quantization_config", None):
             stored = dict(given if isinstance(given, dict) else given.to_dict())
             bits = 8 if stored.get("load_in_8bit") else 4
-            tensors, quantised = checkpoint.read_quantised(folder, expected, bits)
+            tensors, quantised = read_quantised(folder, expected, bits)
             # the stored tensors decide which layers are quantised, not config.json
             matrices = (name for name, tensor in expected.items() if tensor.ndim == 2)
             kept = [name.removesuffix(".weight") for name in matrices if name not in quantised]
             config.quantization_config = stored | {"llm_int8_skip_modules": kept}
+        else:
+            tensors = checkpoint.read_tensors(folder, expected)
         kwargs.pop("subfolder", None)
         wants_details = kwargs.pop("output_loading_info", False)
         kwargs.setdefault("generation_config", checkpoint.read_generation_config(folder, config))
@@ -181,41 +169,29 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
         if left := [*details["missing_keys"], *details["mismatched_keys"]]:
             # they would stay random
             raise ModelError(f"{len(left)} tensors in {folder} were not loaded: {left[0]}")
-        checkpoint.check_model_values(folder, model)
+        checkpoint.check_values(folder, model.state_dict())
         model.name_or_path = model.config.name_or_path = str(folder)
         return loaded if wants_details else model
 
     def get_video_features(self, pixel_values: Tensor) -> list[Tensor]:
-        """Encode videos as the tokens that the Llama reads.
+        """Encode videos (B, T, 4, S, S): normalised RGB and the mask of the content.
 
-        Args:
-            pixel_values: (B, T, 4, S, S): normalised RGB and the mask of the content. A single
-                frame (T = 1) takes the image branch of the paper.
-
-        Returns:
-            B tensors (tokens, hidden_size): for each frame 1 + h * (w + 1) tokens, in order.
+        A single frame (T = 1) takes the image branch of the paper. Returns B tensors (tokens,
+        hidden_size), the tokens that the Llama reads: 1 + h * (w + 1) for each frame, in order.
 
         Raises:
             ValueError: Another shape, or T frames cannot be cut into equal chunks.
         """
         return [torch.cat(frames) for frames in self.model.encode_frames(pixel_values)]
 
-    def embed_prompt(self, input_ids: Tensor, pixel_values: Tensor) -> list[Tensor]:
-        """Embed prompts (B, length) with the frames (B, T, 4, S, S) in their slots.
-
-        Returns:
-            B tensors (sequence, hidden_size).
-
-        Raises:
-            ValueError: The slots of a prompt and the frames of its video differ in number.
-        """
-        return self.embed_frames(input_ids, self._encode_for(input_ids, pixel_values))
-
     def embed_frames(self, input_ids: Tensor, videos: list[list[Tensor]]) -> list[Tensor]:
-        """Embed prompts, as `embed_prompt`, with frames from `VideoPandaModel.encode_frames`."""
+        """Embed prompts (B, length) with frames from `encode_frames` in their slots.
+
+        Returns B tensors (sequence, hidden_size).
+        """
         text = self.model.embed_tokens(input_ids.clamp(min=0))
         slots = input_ids == FRAME_SLOT
-        return [splice(*row) for row in zip(text, slots, videos, strict=True)]
+        return [_splice(*row) for row in zip(text, slots, videos, strict=True)]
 
     def forward(
         self,
@@ -230,23 +206,11 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
         logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """Predict the next token at every position.
+        """Predict the next token at every position, as `LlamaForCausalLM` does.
 
-        Args:
-            input_ids: (B, length), with frame slots where `pixel_values` are given.
-            attention_mask: (B, length), 0 at padding; expanded to the spliced sequence.
-            position_ids: (B, sequence); by default counted from the mask.
-            cache: The KV cache of the positions before these.
-            inputs_embeds: (B, sequence, hidden_size) instead of `input_ids`.
-            pixel_values: (B, T, 4, S, S), the frames for the slots.
-            labels: (B, length), `IGNORED_LABEL` where there is no loss.
-            use_cache: Whether to return the KV cache.
-            logits_to_keep: Number of last positions to compute logits for (0: all), or a tensor of
-                positions.
-            **kwargs: Passed to the Llama.
-
-        Returns:
-            Logits (B, sequence, vocabulary) of the sequence with its frames spliced in.
+        With `pixel_values` (B, T, 4, S, S), `input_ids`, `attention_mask` and `labels` (B, length)
+        are expanded to the sequence with its frames spliced in, which is that of the logits
+        (B, sequence, vocabulary). `labels` are `IGNORED_LABEL` where there is no loss.
         """
         if pixel_values is not None:
             if input_ids is None:
@@ -274,9 +238,7 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
         logits = self.lm_head(hidden)
         loss = None
         if labels is not None:
-            loss = self.loss_function(
-                logits=logits, labels=labels, vocab_size=self.config.vocab_size
-            )
+            loss = self.loss_function(logits, labels, vocab_size=self.config.vocab_size)
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
@@ -296,15 +258,9 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
     ) -> Any:
         """Generate as every transformers model does; frames are encoded once, before prefill.
 
-        Args:
-            inputs: (B, length) prompts with frame slots; also taken as `input_ids`.
-            *args: Passed to `GenerationMixin.generate`.
-            pixel_values: (B, T, 4, S, S), the frames for the slots.
-            attention_mask: (B, length), 0 at padding.
-            **kwargs: Passed to `GenerationMixin.generate`.
-
-        Returns:
-            (B, length + new tokens): the prompts, slots unexpanded, and the generated tokens.
+        `inputs` (B, length), also taken as `input_ids`, are prompts with slots for the frames
+        `pixel_values` (B, T, 4, S, S). Returns (B, length + new tokens): the prompts, slots
+        unexpanded, and the generated tokens.
 
         Raises:
             ValueError: The slots of a prompt and the frames of its video differ in number.
@@ -325,17 +281,6 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
         generated.sequences = sequences
         return generated
 
-    def _encode_for(self, input_ids: Tensor, pixel_values: Tensor) -> list[list[Tensor]]:
-        """Encode the frames after checking that each has a slot."""
-        slots = (input_ids == FRAME_SLOT).sum(1).tolist()
-        if slots != [pixel_values.shape[1]] * len(pixel_values):
-            raise ValueError(
-                f"prompts with {slots} frame slots do not fit"
-                f" {len(pixel_values)} videos of {pixel_values.shape[1]} frames"
-            )
-        model: VideoPandaModel = self.model
-        return model.encode_frames(pixel_values)
-
     def _splice_frames(
         self,
         input_ids: Tensor,
@@ -344,18 +289,25 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
         labels: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Embeddings, mask and labels of the sequence with its frames, padded on the left."""
-        videos = self._encode_for(input_ids, pixel_values)
         slots = input_ids == FRAME_SLOT
+        counts = slots.sum(1).tolist()
+        if counts != [pixel_values.shape[1]] * len(pixel_values):
+            raise ValueError(
+                f"prompts with {counts} frame slots do not fit"
+                f" {len(pixel_values)} videos of {pixel_values.shape[1]} frames"
+            )
+        videos = self.model.encode_frames(pixel_values)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
 
         def expand(values: Tensor, filler: int) -> list[Tensor]:
             fillers = [[values.new_full((len(frame),), filler) for frame in v] for v in videos]
-            return [splice(*row) for row in zip(values, slots, fillers, strict=True)]
+            return [_splice(*row) for row in zip(values, slots, fillers, strict=True)]
 
         kept = [row != 0 for row in expand(mask, 1)]
 
         def pack(rows: list[Tensor], filler: float) -> Tensor:
-            return pad_left([row[keep] for row, keep in zip(rows, kept, strict=True)], filler)
+            rows = [row[keep] for row, keep in zip(rows, kept, strict=True)]
+            return pad_sequence(rows, True, filler, padding_side="left")
 
         return (
             pack(self.embed_frames(input_ids, videos), 0.0),
@@ -364,15 +316,10 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
         )
 
 
-def splice(values: Tensor, slots: Tensor, replacements: list[Tensor]) -> Tensor:
+def _splice(values: Tensor, slots: Tensor, replacements: list[Tensor]) -> Tensor:
     """Replace each slot row of values (length, ...) by the rows of its replacement."""
     pieces, start = [], 0
     for place, rows in zip(slots.nonzero().flatten().tolist(), replacements, strict=True):
         pieces += [values[start:place], rows.to(values)]
         start = place + 1
     return torch.cat([*pieces, values[start:]])
-
-
-def pad_left(rows: list[Tensor], value: float) -> Tensor:
-    """Stack rows of different lengths, padded with `value` on the left."""
-    return pad_sequence(rows, batch_first=True, padding_value=value, padding_side="left")

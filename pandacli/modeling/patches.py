@@ -7,8 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-_REACH = 1
-"""How many patches the widest convolution over the grid reaches to each side."""
+_REACH = 1  # patches that the widest convolution over the grid reaches to each side
 
 
 @dataclass(frozen=True)
@@ -47,24 +46,15 @@ def chunk_length(frames: int, preferred: int) -> int:
 def split_into_chunks(
     pixel_values: Tensor, chunk_frames: int, patch_size: int
 ) -> tuple[Tensor, list[PatchBox | None]]:
-    """Cut videos into the chunks that STAB encodes.
+    """Cut videos (B, T, 4, S, S), RGB and mask, into the chunks that STAB encodes.
 
-    Args:
-        pixel_values: (B, T, 4, S, S), RGB and mask.
-        chunk_frames: Preferred frames per chunk.
-        patch_size: Side of a patch, in pixels.
-
-    Returns:
-        RGB (chunks, t, 3, S, S), with t = 1 for single images, and the box of the content of each
-        frame, None for a padded one.
-
-    Raises:
-        ValueError: T frames cannot be cut into equal chunks.
+    Returns RGB (chunks, t, 3, S, S), with t = 1 for single images, and the box of the content of
+    each frame, None for a padded one.
     """
     frames = pixel_values.shape[1]
     length = chunk_length(frames, chunk_frames) if frames > 1 else 1
     flat = pixel_values.flatten(0, 1)
-    return flat[:, :3].unflatten(0, (-1, length)), content_spans(flat[:, 3], patch_size)
+    return flat[:, :3].unflatten(0, (-1, length)), _content_spans(flat[:, 3], patch_size)
 
 
 def padded_box(grid: int) -> PatchBox:
@@ -72,28 +62,23 @@ def padded_box(grid: int) -> PatchBox:
     return PatchBox(0, grid // 4 * 2, 0, grid // 4 * 2)
 
 
-def content_spans(masks: Tensor, patch_size: int) -> list[PatchBox | None]:
+def _content_spans(masks: Tensor, patch_size: int) -> list[PatchBox | None]:
     """The box of patches that each mask (N, S, S) covers; None where it is empty."""
     cells = masks[:, patch_size // 2 :: patch_size, patch_size // 2 :: patch_size] > 0.5
-    grid = cells.shape[-1]
-    spans = zip(cells.any(2).tolist(), cells.any(1).tolist(), strict=True)
     return [
-        PatchBox(
-            rows.index(True),
-            grid - rows[::-1].index(True),
-            columns.index(True),
-            grid - columns[::-1].index(True),
-        )
-        if any(rows)
-        else None
-        for rows, columns in spans
+        PatchBox(*_span(rows), *_span(columns)) if any(rows) else None
+        for rows, columns in zip(cells.any(2).tolist(), cells.any(1).tolist(), strict=True)
     ]
+
+
+def _span(covered: list[bool]) -> tuple[int, int]:
+    return covered.index(True), len(covered) - covered[::-1].index(True)
 
 
 def content_boxes(masks: Tensor, patch_size: int) -> list[PatchBox]:
     """The box of patches read of each frame, by its mask (N, S, S); an empty mask is padding."""
     padded = padded_box(masks.shape[-1] // patch_size)
-    return [span or padded for span in content_spans(masks, patch_size)]
+    return [span or padded for span in _content_spans(masks, patch_size)]
 
 
 def group_by_box(boxes: list[PatchBox]) -> dict[PatchBox, list[int]]:
@@ -119,11 +104,8 @@ class Axis:
     @cached_property
     def counts(self) -> list[int]:
         """How many lines of the canvas each kept line stands for."""
-        return [
-            *_collapsed(self.start),
-            *[1] * (self.stop - self.start),
-            *_collapsed(self.size - self.stop),
-        ]
+        content = [1] * (self.stop - self.start)
+        return [*_collapsed(self.start), *content, *_collapsed(self.size - self.stop)]
 
     @cached_property
     def places(self) -> list[int]:
@@ -162,39 +144,43 @@ class Canvas:
     @property
     def box(self) -> PatchBox:
         """The box of the content."""
-        rows, columns = self.rows, self.columns
-        return PatchBox(rows.start, rows.stop, columns.start, columns.stop)
+        return PatchBox(self.rows.start, self.rows.stop, self.columns.start, self.columns.stop)
+
+    @cached_property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the content."""
+        return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
 
     @cached_property
     def has_bars(self) -> bool:
         """Whether the content leaves part of the canvas uncovered."""
-        return (self.rows.size, self.columns.size) != (self._height, self._width)
+        return (self.rows.size, self.columns.size) != self.shape
 
     def patches(self, frames: Tensor, patch_size: int) -> Tensor:
         """The pixels of each position: frames (t, c, S, S) -> (t, positions, c * patch_size**2)."""
         t, channels = frames.shape[:2]
-        area = self._height * self._width
-        values = frames.new_empty(t, area + self.has_bars, channels, patch_size**2)
-        grid = values[:, :area].view(t, self._height, self._width, channels, patch_size, patch_size)
-        rows, columns = self.rows, self.columns
-        down = slice(rows.start * patch_size, rows.stop * patch_size)
-        across = slice(columns.start * patch_size, columns.stop * patch_size)
-        content = frames[:, :, down, across]
+        height, width = self.shape
+        values = frames.new_empty(t, height * width + self.has_bars, channels, patch_size**2)
+        content = frames[
+            ...,
+            self.rows.start * patch_size : self.rows.stop * patch_size,
+            self.columns.start * patch_size : self.columns.stop * patch_size,
+        ]
         content = content.unflatten(3, (-1, patch_size)).unflatten(2, (-1, patch_size))
+        grid = values[:, : height * width].view(t, height, width, channels, patch_size, patch_size)
         grid.copy_(content.permute(0, 2, 4, 1, 3, 5))
         if self.has_bars:
-            values[:, area] = self._bar_colour(frames).expand(-1, -1, patch_size**2)
+            values[:, -1] = self._bar_colour(frames).expand(-1, -1, patch_size**2)
         return values.flatten(2)
 
     def has_uniform_bars(self, frames: Tensor, patch_size: int) -> bool:
         """Whether everything outside the content has one colour in each of the frames."""
-        rows, columns = self.rows, self.columns
-        top, bottom = rows.start * patch_size, rows.stop * patch_size
+        top, bottom = self.rows.start * patch_size, self.rows.stop * patch_size
         strips = (
             frames[:, :, :top],
             frames[:, :, bottom:],
-            frames[:, :, top:bottom, : columns.start * patch_size],
-            frames[:, :, top:bottom, columns.stop * patch_size :],
+            frames[:, :, top:bottom, : self.columns.start * patch_size],
+            frames[:, :, top:bottom, self.columns.stop * patch_size :],
         )
         colour = self._bar_colour(frames).unsqueeze(3)
         return all(bool((strip == colour).all()) for strip in strips if strip.numel())
@@ -203,31 +189,21 @@ class Canvas:
         """Values (t, positions, C) -> (t, rows, columns, C), of the kept rows and columns."""
         if not self.has_bars:
             return self.content(values)
-        rows, columns = self.rows, self.columns
-        area = self._height * self._width
-        index = torch.full((len(rows.counts), len(columns.counts)), area)
-        index[rows.content, columns.content] = torch.arange(area).view(self._height, self._width)
+        area = self.shape[0] * self.shape[1]
+        index = torch.full((len(self.rows.counts), len(self.columns.counts)), area)
+        index[self.rows.content, self.columns.content] = torch.arange(area).view(self.shape)
         grid = values.index_select(1, index.flatten().to(values.device))
         return grid.view(len(values), *index.shape, -1)
 
     def content(self, values: Tensor) -> Tensor:
         """Values (t, positions, C) -> (t, rows, columns, C), of the content."""
-        t, _, width = values.shape
-        content = values[:, : self._height * self._width]
-        return content.view(t, self._height, self._width, width)
+        content = values[:, : self.shape[0] * self.shape[1]]
+        return content.view(len(values), *self.shape, -1)
 
     def multiplicity(self, like: Tensor) -> Tensor:
         """How many cells of the grid each kept cell stands for: (rows, columns)."""
         rows, columns = like.new_tensor(self.rows.counts), like.new_tensor(self.columns.counts)
         return rows[:, None] * columns
-
-    @property
-    def _height(self) -> int:
-        return self.rows.stop - self.rows.start
-
-    @property
-    def _width(self) -> int:
-        return self.columns.stop - self.columns.start
 
     def _bar_colour(self, frames: Tensor) -> Tensor:
         """The colour (t, c, 1) of a pixel outside the content."""
@@ -237,29 +213,20 @@ class Canvas:
 
 @dataclass(frozen=True, eq=False)
 class FrameTokens:
-    """The tokens of a frame, before the projector.
+    """The tokens of a frame, before the projector."""
 
-    Attributes:
-        context: (C,), the frame as a whole.
-        grid: (h, w, C), a token for each 2x2 block of patches.
-    """
-
-    context: Tensor
-    grid: Tensor
+    context: Tensor  # (C,), the frame as a whole
+    grid: Tensor  # (h, w, C), a token for each 2x2 block of patches
 
     def rows(self) -> Tensor:
         """(1 + h * w, C): all tokens, without the split tokens that close rows."""
         return torch.cat((self.context[None], self.grid.flatten(0, 1)))
 
     def sequence(self, rows: Tensor, split: Tensor) -> Tensor:
-        """Order projected tokens as the Llama reads them.
+        """Order projected `rows()` (1 + h * w, D) as the Llama reads them.
 
-        Args:
-            rows: (1 + h * w, D), `rows()` after the projector.
-            split: (D,), the projected split token.
-
-        Returns:
-            (1 + h * (w + 1), D): context, then the grid row by row, each closed by `split`.
+        Returns (1 + h * (w + 1), D): context, then the grid row by row, each closed by `split`, the
+        projected split token (D,).
         """
         height, width = self.grid.shape[:2]
         sequence = rows.new_empty(1 + height * (width + 1), rows.shape[-1])
@@ -275,8 +242,7 @@ def project(
 ) -> list[Tensor]:
     """Project the tokens of all frames at once, and the split token (C,) only once.
 
-    Returns:
-        For each frame (1 + h * (w + 1), D).
+    Returns for each frame (1 + h * (w + 1), D).
     """
     pieces = [*(frame.rows() for frame in frames), split[None].to(frames[0].grid.dtype)]
     *rows, end = projector(torch.cat(pieces)).split([len(piece) for piece in pieces])

@@ -140,14 +140,10 @@ class FSRA(_SpatialAttention):
 
 
 def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Depthwise 3-D convolution as a sum of 2-D ones, one for each tap in time.
+    """Depthwise 3-D convolution of (N, C, t, g, g) as a sum of 2-D ones, one for each tap in time.
 
-    torch has a fast depthwise kernel for the 2-D case only.
-
-    Args:
-        x: (N, C, t, g, g).
-        weight: (C, 1, taps, height, width), all odd; the edges are padded with zeros.
-        bias: (C,).
+    torch has a fast depthwise kernel for the 2-D case only. The weight is (C, 1, taps, height,
+    width), all odd; the edges are padded with zeros.
     """
     n, channels, t, rows, columns = x.shape
     taps, height, width = weight.shape[2:]
@@ -169,8 +165,7 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 class STAB(nn.Module):
     """The Spatio-Temporal Alignment Block: frames to tokens of width C, before the projector.
 
-    Args:
-        config: Its sizes. Nothing is tied to the 448 px and 1,024 channels of the paper.
+    Nothing is tied to the 448 px and 1,024 channels of the paper.
     """
 
     def __init__(self, config: VideoPandaConfig) -> None:
@@ -193,15 +188,10 @@ class STAB(nn.Module):
         self.proj = nn.Sequential(nn.LayerNorm(width), nn.Dropout(0.0), nn.Linear(width, width))
 
     def forward(self, pixel_values: Tensor) -> list[FrameTokens]:
-        """Encode videos.
+        """Encode videos (B, T, 4, S, S) to the tokens of all B * T frames.
 
-        Args:
-            pixel_values: (B, T, 4, S, S): normalised RGB and a mask that is 1 inside the content
-                and 0 in the bars; a padded frame is zero in all four channels. With T = 1 the
-                image branch runs, without LSTE and GSTRA.
-
-        Returns:
-            The tokens of all B * T frames.
+        The channels are normalised RGB and a mask that is 1 inside the content and 0 in the bars; a
+        padded frame is zero in all four. With T = 1 the image branch runs, without LSTE and GSTRA.
 
         Raises:
             ValueError: T frames cannot be cut into equal chunks (paper: 4 frames each).

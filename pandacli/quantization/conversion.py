@@ -32,11 +32,11 @@ from pandacli.checkpoints.resolve import ResolvedModel, checkpoint_digests
 from pandacli.checkpoints.staging import staging_folder
 from pandacli.errors import ModelError
 from pandacli.file_io import replace_durably
+from pandacli.modeling.bitsandbytes_weights import read_quantised
 from pandacli.modeling.checkpoint import (
     check_values,
     is_quantisable,
     read_config,
-    read_quantised,
     read_tensors,
     stream_tensors,
 )
@@ -228,8 +228,7 @@ def _write_weights(source: Source, form: Form, work: Path, report: Report | None
             number = done // _FILE_PARAMETERS + 1
         if not path().exists():
             quantised = is_quantisable(name, tensor)
-            if tensor.is_floating_point():
-                check_values(source.folder, name, tensor)
+            check_values(source.folder, {name: tensor})
             pending |= _QUANTISE[form](name, tensor) if quantised else {name: _halved(tensor)}
         done += tensor.numel()
         if report and form not in _GGUF:

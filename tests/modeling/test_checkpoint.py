@@ -23,9 +23,8 @@ from pandacli.checkpoints.registry import MODELS, bundled_checkpoint
 from pandacli.errors import ModelError
 from pandacli.inference.backends.registry import quiet_libraries
 from pandacli.modeling import VideoPandaConfig, VideoPandaForConditionalGeneration
-from pandacli.modeling.checkpoint import read_config
+from pandacli.modeling.checkpoint import read_config, tensor_name
 from pandacli.modeling.tokenization_videopanda import VideoPandaTokenizer
-from pandacli.modeling.weight_mapping import tensor_name
 from tests.fake_hub import SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, published_config
 from tests.modeling.e2e import last_logits, llama_sizes, load_vectors
 from tests.modeling.official_layout import SMALL, tensors_of, write_bin_shards, write_safetensors

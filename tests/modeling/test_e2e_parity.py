@@ -24,9 +24,8 @@ def case(request: pytest.FixtureRequest) -> Case:
 def test_embedded_prompts_equal_recorded(case: Case) -> None:
     model, vectors = case
     with torch.no_grad():
-        (embedded,) = model.embed_prompt(
-            vectors.tensors["input_ids"].unsqueeze(0), input_pixels(vectors)
-        )
+        frames = model.model.encode_frames(input_pixels(vectors))
+        (embedded,) = model.embed_frames(vectors.tensors["input_ids"].unsqueeze(0), frames)
     assert len(embedded) == vectors.meta["seq_len"]
     torch.testing.assert_close(
         embedded[vectors.tensors["embed_pos"]], vectors.tensors["embed_rows"], atol=1e-4, rtol=0

@@ -25,11 +25,11 @@ from pandacli.errors import ModelError
 from pandacli.inference.backends.registry import quiet_libraries
 from pandacli.inference.planning.loader import load_artifact
 from pandacli.modeling import VideoPandaConfig, VideoPandaForConditionalGeneration
+from pandacli.modeling.bitsandbytes_weights import read_quantised
 from pandacli.modeling.checkpoint import (
     check_values,
     read_config,
     read_generation_config,
-    read_quantised,
     read_tensors,
     read_tokenizer,
 )
@@ -206,9 +206,7 @@ def look(folder: Path, layout: str) -> dict[str, Tensor]:
         tensors, _ = read_quantised(folder, expected, 8 if stored["load_in_8bit"] else 4)
     else:
         tensors = read_tensors(folder, expected)
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point():
-            check_values(folder, name, tensor)
+    check_values(folder, tensors)
     return tensors
 
 

@@ -27,11 +27,11 @@ from pandacli.inference.backends.registry import quiet_libraries
 from pandacli.inference.backends.torch import TorchBackend
 from pandacli.inference.planning.devices import Placement, memory_errors
 from pandacli.inference.planning.planner import Plan, missing_artifact
+from pandacli.modeling.bitsandbytes_weights import read_quantised
 from pandacli.modeling.checkpoint import (
-    check_model_values,
+    check_values,
     read_config,
     read_generation_config,
-    read_quantised,
     read_tensors,
     read_tokenizer,
 )
@@ -169,7 +169,7 @@ def load_pretrained(
             if parameter.is_floating_point():
                 parameter.data = parameter.data.to(dtype)
         if stored:
-            check_model_values(folder, model)  # converting the dtype may have overflowed
+            check_values(folder, model.state_dict())  # converting the dtype may have overflowed
     return model  # in evaluation mode
 
 
@@ -216,7 +216,7 @@ def load_artifact(
     missing = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if missing:
         raise ModelError(f"the quantised copy in {folder} lacks {missing[0]}")
-    check_model_values(folder, model)
+    check_values(folder, model.state_dict())
     model.train(False)
     return model
 

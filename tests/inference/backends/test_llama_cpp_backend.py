@@ -371,9 +371,8 @@ def test_logits_match_the_official_model(name: str, tmp_path: Path) -> None:
     fill(model, "", vectors.meta["salt"]).save_pretrained(tmp_path / "model")
     export_gguf(tmp_path / "model", tmp_path / "model.gguf", "f32")
     with torch.inference_mode():
-        (embedded,) = model.embed_prompt(
-            vectors.tensors["input_ids"].unsqueeze(0), input_pixels(vectors)
-        )
+        frames = model.model.encode_frames(input_pixels(vectors))
+        (embedded,) = model.embed_frames(vectors.tensors["input_ids"].unsqueeze(0), frames)
     sequence = LlamaCppBackend(tmp_path / "model.gguf", context=4096, threads=2).new_sequence()
     sequence.prefill(embedded[:-1])
     logits = sequence.append(vectors.tensors["input_ids"][-1:].tolist())

@@ -44,7 +44,7 @@ def case(
     (folder / "tokenizer.model").write_bytes(tokenizer_model)
     with torch.no_grad():
         ids = vectors.tensors["input_ids"].unsqueeze(0)
-        (embedded,) = model.embed_prompt(ids, input_pixels(vectors))
+        (embedded,) = model.embed_frames(ids, model.model.encode_frames(input_pixels(vectors)))
     return folder, embedded, vectors.tensors["last_logits"]
 
 
