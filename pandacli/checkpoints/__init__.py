@@ -1,7 +1,7 @@
 """Which models exist, where their files are on this machine, and how they are downloaded.
 
-Nothing here imports torch, so that a missing model is reported at once. Only `published` and
-`download` use the network.
+Nothing here imports torch, so that a missing model is reported at once. Only `hub` and `download`
+use the network.
 """
 
 from pandacli.checkpoints.registry import DEFAULT_MODEL, MODELS, KnownModel

@@ -1,4 +1,4 @@
-"""Quantised artifacts: the converted forms of a checkpoint, made once and loaded quickly.
+"""Quantised artifacts: the converted forms of a checkpoint, made once and identified by its sha256.
 
     PANDA_HOME/copies/<digest>-<form>/
         manifest.json                     what it is, with the size and digest of each file
@@ -8,17 +8,24 @@
 A folder is made by `pandacli.checkpoints.staging` and renamed when it is complete. All artifacts of
 a known model are of the same checkpoint: where the checkpoint itself is gone, nothing else tells
 which one the model is.
+
+Hashing 13 GB takes many seconds, so the digest of a large file is cached under `PANDA_HOME` with
+its size, mtime, ctime and inode: a file that was written to, replaced, or restored with its old
+mtime is hashed again. A change below the file system, as by a failing disk, is not noticed until
+`panda pull` calls `drop_digests`. The name of a file in the Hugging Face cache, which should be its
+digest, is not trusted.
 """
 
+import hashlib
 import json
 import shutil
 import stat
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pandacli.checkpoints.digest import cache_digest, file_digest, hash_file
 from pandacli.checkpoints.registry import MODELS, panda_home
 from pandacli.errors import ModelError
 from pandacli.file_io import atomic_write_text, read_object, replace_durably
@@ -35,29 +42,20 @@ MANIFEST = "manifest.json"
 GGUF_FILE = "model.gguf"
 """The Llama in an artifact for llama.cpp; its other files hold what makes the embeddings."""
 
+# files of these kinds are read when an artifact is loaded: the manifest must list each
 _LISTED = (".safetensors", ".bin", ".gguf", ".json", ".model")
-"""Files of these kinds are read when an artifact is loaded: the manifest must list each."""
+_BLOCK = 1 << 22  # bytes; the digests of smaller files are not worth caching
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished quantised form of a checkpoint.
+    """A finished quantised form of a checkpoint."""
 
-    Args:
-        model: The name or folder of the model it was made from.
-        form: How its weights are stored: "int8" (rows with a scale each), "nf4" (bitsandbytes), or
-            llama.cpp's "q8_0" and "q4_k_m".
-        folder: Its folder.
-        commit: The commit of the repository that published the checkpoint, where there is one.
-        digest: The sha256 of the checkpoint, see `pandacli.checkpoints.digest`.
-        bytes: What its files take on the disk.
-    """
-
-    model: str
-    form: str
+    model: str  # the name or folder of the model it was made from
+    form: str  # "int8" (rows with a scale each), "nf4" (bitsandbytes), or llama.cpp's
     folder: Path
-    commit: str | None
-    digest: str
+    commit: str | None  # of the repository that published the checkpoint, if any
+    digest: str  # sha256 of the checkpoint, see `hash_checkpoint`
     bytes: int
 
     @property
@@ -115,6 +113,11 @@ def artifacts_of(model: str) -> list[Artifact]:
     return [_check_digests(read_artifact(folder)) for folder in own]
 
 
+def _folders() -> list[Path]:
+    manifests = artifacts_folder().glob(f"*/{MANIFEST}")
+    return sorted(path.parent for path in manifests if not path.parent.suffix)
+
+
 def read_artifact(folder: Path) -> Artifact:
     """The artifact in a folder, by its manifest and the sizes of its files.
 
@@ -123,43 +126,57 @@ def read_artifact(folder: Path) -> Artifact:
     """
     manifest = read_manifest(folder)
     if manifest.get("format", FORMAT) != FORMAT:
-        raise ModelError(
-            f"the quantised copy in {folder} was made by another version of panda", _hint(folder)
-        )
+        message = f"the quantised copy in {folder} was made by another version of panda"
+        raise ModelError(message, _hint(folder))
     try:
         sizes = {name: int(file["bytes"]) for name, file in manifest["files"].items()}
         is_complete = all(_is_regular(folder / name, size) for name, size in sizes.items())
         unlisted = {path.name for path in folder.iterdir() if path.suffix in _LISTED} - sizes.keys()
-        artifact = Artifact(
-            model=manifest["model"],
-            form=manifest["form"],
-            folder=folder,
-            commit=manifest["commit"],
-            digest=manifest["digest"],
-            bytes=sum(sizes.values()),
+        fields = {name: manifest[name] for name in ("model", "form", "commit", "digest")}
+        artifact = Artifact(folder=folder, bytes=sum(sizes.values()), **fields)
+        texts = (fields | {"commit": artifact.commit or ""}).values()
+        is_valid = (
+            bool(sizes)
+            and is_complete
+            and unlisted <= {MANIFEST}
+            and all(Path(name).name == name for name in sizes)
+            and all(isinstance(text, str) for text in texts)
+            and artifact.form in QUANTS
+            and folder.name == artifact_folder(artifact.digest, artifact.form).name
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise _damaged(folder) from error
-    texts = (artifact.model, artifact.form, artifact.digest, artifact.commit or "")
-    if (
-        not is_complete
-        or unlisted - {MANIFEST}
-        or not all(isinstance(text, str) for text in texts)
-        or artifact.form not in QUANTS
-        or not sizes
-        or any(Path(name).name != name for name in sizes)
-        or folder.name != artifact_folder(artifact.digest, artifact.form).name
-    ):
+    if not is_valid:
         raise _damaged(folder)
     return artifact
 
 
+def _is_regular(path: Path, size: int) -> bool:
+    status = path.stat()
+    return stat.S_ISREG(status.st_mode) and status.st_size == size
+
+
+def _check_digests(artifact: Artifact) -> Artifact:
+    try:
+        for name, file in read_manifest(artifact.folder)["files"].items():
+            if file_digest(artifact.folder / name) != file["sha256"]:
+                raise _damaged(artifact.folder)
+    except (OSError, TypeError, KeyError, AttributeError) as error:
+        raise _damaged(artifact.folder) from error
+    return artifact
+
+
+def _damaged(folder: Path) -> ModelError:
+    return ModelError(f"the quantised copy in {folder} is damaged", _hint(folder))
+
+
+def _hint(folder: Path) -> str:
+    return f"remove the folder {folder}, and panda will make it again"
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest in a folder; empty where it cannot be read."""
-    try:
-        return read_object(folder / MANIFEST)
-    except (OSError, ValueError):
-        return {}
+    return _read_or_empty(folder / MANIFEST)
 
 
 def write_manifest(
@@ -171,7 +188,7 @@ def write_manifest(
     digest: str,
     source_files: dict[str, str],
 ) -> Artifact:
-    """Write the manifest of an artifact, with the digest of each of its files.
+    """Write the manifest of an artifact, with the digest of each file in its folder.
 
     Args:
         folder: Its folder, with all other files in place.
@@ -187,7 +204,7 @@ def write_manifest(
     fields: dict[str, Any] = asdict(artifact)
     del fields["folder"], fields["bytes"]
     manifest = {"format": FORMAT, **fields, "source_files": source_files, "files": files}
-    atomic_write_text(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    _write_json(folder / MANIFEST, manifest)
     return artifact
 
 
@@ -213,11 +230,8 @@ def remove_outdated(artifact: Artifact, commit: str | None) -> Artifact:
 
     Args:
         artifact: A finished artifact of the current checkpoint.
-        commit: The newest commit that publishes this checkpoint, where there is one; it is recorded
-            in all its artifacts.
-
-    Returns:
-        The artifact, with that commit.
+        commit: The newest commit that publishes this checkpoint, if any; it is recorded in all its
+            artifacts, and in the returned one.
 
     Raises:
         ModelError: An artifact cannot be deleted, or the commit not be written.
@@ -227,10 +241,14 @@ def remove_outdated(artifact: Artifact, commit: str | None) -> Artifact:
     for other in all_artifacts():
         if other.model != artifact.model:
             continue
+        manifest = other.folder / MANIFEST
         if other.digest != artifact.digest:
             remove_folder(other.folder)
         elif commit and other.commit != commit:
-            _record_commit(other.folder, commit)
+            try:
+                _write_json(manifest, read_manifest(other.folder) | {"commit": commit})
+            except OSError as error:
+                raise ModelError(f"cannot write {manifest}: {error.strerror or error}") from error
     return replace(artifact, commit=commit or artifact.commit)
 
 
@@ -254,38 +272,79 @@ def remove_folder(folder: Path) -> None:
         raise ModelError(f"cannot remove {folder}: {error.strerror or error}") from error
 
 
-def _folders() -> list[Path]:
-    manifests = artifacts_folder().glob(f"*/{MANIFEST}")
-    return sorted(path.parent for path in manifests if not path.parent.suffix)
+def hash_checkpoint(folder: Path, weights: list[Path]) -> tuple[str, dict[str, str]]:
+    """Hash what a model is loaded from: weights, configuration and vocabulary.
+
+    Returns:
+        The digest of the whole, and of each file by name.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    small = [folder / name for name in ("config.json", "tokenizer.model")]
+    files = {path.name: file_digest(path) for path in (*small, *weights)}
+    lines = "".join(f"{name} {digest}\n" for name, digest in sorted(files.items()))
+    return hashlib.sha256(lines.encode()).hexdigest(), files
 
 
-def _check_digests(artifact: Artifact) -> Artifact:
-    try:
-        for name, file in read_manifest(artifact.folder)["files"].items():
-            if file_digest(artifact.folder / name) != file["sha256"]:
-                raise _damaged(artifact.folder)
-    except (OSError, TypeError, KeyError, AttributeError) as error:
-        raise _damaged(artifact.folder) from error
-    return artifact
+def file_digest(path: Path) -> str:
+    """The sha256 of a file in hexadecimal; a file that has not changed is not read again."""
+    target = path.resolve()
+    state = _state(target)  # before hashing: a later change must show
+    match _read_or_empty(_digests_file()).get(str(target)):
+        case [*known_state, str(known)] if known_state == state:
+            return known
+    digest = hash_file(target)
+    _cache(target, state, digest)
+    return digest
 
 
-def _is_regular(path: Path, size: int) -> bool:
+def hash_file(path: Path) -> str:
+    """The sha256 of a file in hexadecimal; the file is always read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_digest(path: Path, digest: str) -> None:
+    """Cache the known digest of a file for `file_digest`."""
+    _cache(path.resolve(), _state(path), digest)
+
+
+def drop_digests(folders: Iterable[Path]) -> None:
+    """Drop the cached digests of the files in these folders."""
+    paths = (path for folder in folders if folder.is_dir() for path in folder.iterdir())
+    dropped = {str(path.resolve()) for path in paths}
+    known = _read_or_empty(_digests_file())
+    if dropped & known.keys():
+        _write_digests({path: value for path, value in known.items() if path not in dropped})
+
+
+def _state(path: Path) -> list[int]:
     status = path.stat()
-    return stat.S_ISREG(status.st_mode) and status.st_size == size
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
-def _damaged(folder: Path) -> ModelError:
-    return ModelError(f"the quantised copy in {folder} is damaged", _hint(folder))
+def _cache(path: Path, state: list[int], digest: str) -> None:
+    if state[0] > _BLOCK:
+        _write_digests(_read_or_empty(_digests_file()) | {str(path): [*state, digest]})
 
 
-def _hint(folder: Path) -> str:
-    return f"remove the folder {folder}, and panda will make it again"
+def _digests_file() -> Path:
+    return panda_home() / "digests.json"
 
 
-def _record_commit(folder: Path, commit: str) -> None:
-    manifest = folder / MANIFEST
+def _write_digests(digests: dict[str, Any]) -> None:
+    with suppress(OSError):  # the files are hashed again next time
+        _digests_file().parent.mkdir(parents=True, exist_ok=True)
+        _write_json(_digests_file(), digests)
+
+
+def _read_or_empty(path: Path) -> dict[str, Any]:
     try:
-        fields = read_manifest(folder) | {"commit": commit}
-        atomic_write_text(manifest, json.dumps(fields, indent=2) + "\n")
-    except OSError as error:
-        raise ModelError(f"cannot write {manifest}: {error.strerror or error}") from error
+        return read_object(path)
+    except (OSError, ValueError):
+        return {}
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    atomic_write_text(path, json.dumps(content, indent=2) + "\n")

@@ -6,40 +6,48 @@ delete the partial file, name the file by the server's headers, and check nothin
 """
 
 import os
+import re
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from hashlib import sha1, sha256
-from pathlib import Path
-from typing import Protocol
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
 
-from pandacli.checkpoints.digest import cache_digest
-from pandacli.checkpoints.hub import (
-    InconsistentError,
-    check_offer,
-    hub_errors,
-    is_temporary,
-    read_file,
-)
-from pandacli.checkpoints.published import DownloadPlan
-from pandacli.checkpoints.pulls import (
+from pandacli.checkpoints import hub
+from pandacli.checkpoints.artifacts import artifacts_folder, cache_digest
+from pandacli.checkpoints.registry import (
+    COMMIT,
+    KnownModel,
     PublishedFile,
     Pull,
     blob_path,
-    bytes_here,
+    hub_cache,
     partial_path,
-    record_begun_pull,
-    record_finished_pull,
+    record_pull,
     repo_folder,
     snapshot_path,
 )
-from pandacli.checkpoints.registry import hub_cache
 from pandacli.errors import ModelError
 from pandacli.file_io import replace_durably
+from pandacli.units import size
 
 _CHUNK = 8 * 1024 * 1024  # bytes hashed between two reports of progress
 _ATTEMPTS = 5  # without a byte beyond the farthest one
+# Of Video-Panda-7B only config.json was seen in both folders, tokenizer_config.json and
+# special_tokens_map.json in the pretrained one; the others are expected from its training.
+_SMALL = {
+    *("config.json", "generation_config.json", "processor_config.json"),
+    *("preprocessor_config.json", "tokenizer.model", "tokenizer.json", "tokenizer_config.json"),
+    *("special_tokens_map.json", "added_tokens.json"),
+}
+_WEIGHTS = (  # the first kind that is published is taken
+    re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json"),
+    # the shards of Video-Panda-7B were seen, their index is expected
+    re.compile(r"pytorch_model(-\d{5}-of-\d{5})?\.bin|pytorch_model\.bin\.index\.json"),
+)
 
 Advance = Callable[[int], None]
 """Reports how many bytes more are done."""
@@ -59,18 +67,151 @@ class Progress(Protocol):
 
 
 @dataclass(frozen=True)
-class Downloaded:
-    """A model whose files are all here and verified.
+class DownloadPlan:
+    """A download that has not begun."""
 
-    Args:
-        folder: The checkpoint folder, inside the cache.
-        commit: The commit that the files are from.
-        bytes: The size of all files.
-    """
-
-    folder: Path
+    model: KnownModel
     commit: str
-    bytes: int
+    files: tuple[PublishedFile, ...]  # of the model, small ones first
+    missing_bytes: int  # not here yet, neither in whole files nor in partial ones
+    folder: Path  # the cache that they go to
+    free_bytes: int  # on its disk
+    artifact_bytes: int = 0  # of the quantised artifact that is to be made of them
+
+    @property
+    def bytes(self) -> int:
+        """The size of all files."""
+        return sum(file.bytes for file in self.files)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the commit is the one whose files panda knows something of."""
+        return self.commit == self.model.known_commit
+
+    @property
+    def has_known_weights(self) -> bool | None:
+        """Whether the weights are those of the known commit; None where those are not known."""
+        digests = {file.name: file.sha256 for file in self.files if file.sha256}
+        return self.model.has_known_weights(digests)
+
+    def check_room(self) -> None:
+        """Check that the download fits on its disk, and the artifact on its own.
+
+        Raises:
+            ModelError: There is too little space.
+        """
+        name, artifacts = self.model.name, artifacts_folder()
+        if self.artifact_bytes and _disk(artifacts) == _disk(self.folder):
+            needed = self.missing_bytes + self.artifact_bytes
+            _check_room(f"{name}, with its quantised copy,", needed, self.folder, "HF_HOME")
+            return
+        _check_room(name, self.missing_bytes, self.folder, "HF_HOME")
+        if self.artifact_bytes:
+            artifact = f"the quantised copy of {name}"
+            _check_room(artifact, self.artifact_bytes, artifacts, "PANDA_HOME")
+
+
+def _check_room(what: str, needed: int, folder: Path, variable: str) -> None:
+    free = _free_bytes(folder)
+    if needed > free:
+        raise ModelError(
+            f"{what} needs {size(needed)} more, and {size(free)} are free in {folder}",
+            f"free {size(needed - free)}, or set {variable} to a folder on a larger disk",
+        )
+
+
+def _free_bytes(folder: Path) -> int:
+    return shutil.disk_usage(_existing(folder)).free
+
+
+def _disk(folder: Path) -> int:
+    return _existing(folder).stat().st_dev
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def plan_download(model: KnownModel) -> DownloadPlan:
+    """Ask the hub what there is to download, and see what is here already.
+
+    Raises:
+        ModelError: The hub cannot be reached or does not have the model, or it lists other weights
+            for the commit that panda knows than were published in it.
+    """
+    assert model.repo is not None
+    if hub.is_offline():
+        raise ModelError(
+            f"{model.name} cannot be downloaded: this is offline mode",
+            "leave out --offline, and unset PANDA_OFFLINE and HF_HUB_OFFLINE",
+        )
+    with hub.hub_errors():
+        hub.check_settings()
+        listing = hub.read_listing(model)
+        commit = str(listing["sha"])
+        listed = [_published_file(sibling) for sibling in listing["siblings"]]
+        if not COMMIT.fullmatch(commit):
+            raise ValueError(f"invalid commit: {commit}")
+    files = _choose_files(model, listed)
+    missing = sum(file.bytes - _bytes_here(model, commit, file) for file in files)
+    plan = DownloadPlan(model, commit, files, missing, hub_cache(), _free_bytes(hub_cache()))
+    if plan.is_known and plan.has_known_weights is False:
+        digests = {file.name: file.sha256 for file in files}
+        name = next(n for n, known in model.known_digests.items() if digests.get(n) != known)
+        raise ModelError(
+            f"{hub.host()} lists another {name} for commit {commit[:12]} than was published in it",
+            "nothing was downloaded; check HF_ENDPOINT, a mirror may have changed the file",
+        )
+    return plan
+
+
+def _published_file(sibling: Any) -> PublishedFile:
+    lfs = sibling.get("lfs")
+    size, digest = (lfs["size"], lfs["sha256"]) if lfs else (sibling["size"], sibling["blobId"])
+    return PublishedFile(sibling["rfilename"], size, digest)
+
+
+def _choose_files(model: KnownModel, listed: Iterable[PublishedFile]) -> tuple[PublishedFile, ...]:
+    """What inference needs of the files in a model's folder, small ones first.
+
+    Optimizer states, training arguments, other models and a second form of the weights are left.
+    """
+    folder = PurePosixPath(model.subfolder or ".")
+    files = {file.name: file for file in listed if PurePosixPath(file.path).parent == folder}
+    kinds = [[files[name] for name in sorted(files) if kind.fullmatch(name)] for kind in _WEIGHTS]
+    weights = next((kind for kind in kinds if any(file.sha256 for file in kind)), [])
+    is_split = len(weights) > 1 and not any(f.name.endswith(".index.json") for f in weights)
+    moved = "it may have been moved; a newer panda may know where"
+    incomplete = "it may be incomplete; try again later"
+    for missing, what, hint in (
+        ("config.json" not in files, "config.json", moved),
+        (not weights, "weights", moved),
+        (is_split, "index of the shards", incomplete),
+        ("tokenizer.model" not in files, "tokenizer.model", incomplete),
+    ):
+        if missing:
+            where = f" in {model.subfolder}" if model.subfolder else ""
+            raise ModelError(f"the repository {model.repo} holds no {what}{where}", hint)
+    small = [files[name] for name in sorted(files.keys() & _SMALL)]
+    return (*small, *sorted(weights, key=lambda file: file.bytes))
+
+
+def _bytes_here(model: KnownModel, commit: str, file: PublishedFile) -> int:
+    """How much of a file the cache holds, complete or partial."""
+    for path in (snapshot_path(model, commit, file), blob_path(model, file)):
+        if path.is_file() and path.stat().st_size == file.bytes:
+            return file.bytes
+    partial = partial_path(model, file)
+    return min(partial.stat().st_size, file.bytes) if partial.is_file() else 0
+
+
+@dataclass(frozen=True)
+class Downloaded:
+    """A model whose files are all here and verified."""
+
+    folder: Path  # the checkpoint folder, inside the cache
+    commit: str
+    bytes: int  # of all files
 
 
 def download(plan: DownloadPlan, progress: Progress) -> Downloaded:
@@ -85,18 +226,18 @@ def download(plan: DownloadPlan, progress: Progress) -> Downloaded:
     """
     plan.check_room()
     pull = Pull(plan.commit, plan.files)
-    with hub_errors():
+    with hub.hub_errors():
         for file in plan.files:
-            if bytes_here(plan.model, plan.commit, file) < file.bytes:
-                check_offer(plan.model, plan.commit, file.path, file.bytes, file.digest)
-        record_begun_pull(plan.model, pull)
+            if _bytes_here(plan.model, plan.commit, file) < file.bytes:
+                hub.check_offer(plan.model, plan.commit, file.path, file.bytes, file.digest)
+        record_pull(plan.model, pull, finished=False)
         for file in plan.files:
             with _lock(plan, file):
                 _ensure_blob(plan, file, progress)
                 path = _link_snapshot(plan, file)
                 if file.sha256:
                     cache_digest(path, file.sha256)
-        record_finished_pull(plan.model, pull)
+        record_pull(plan.model, pull, finished=True)
     return Downloaded(path.parent, plan.commit, plan.bytes)
 
 
@@ -113,25 +254,27 @@ def _lock(plan: DownloadPlan, file: PublishedFile) -> Iterator[None]:
         try:
             stack.enter_context(WeakFileLock(path, timeout=1))
         except Timeout as error:
-            raise ModelError(
-                f"{file.name} is being downloaded already", "wait until the other download ends"
-            ) from error
+            message = f"{file.name} is being downloaded already"
+            raise ModelError(message, "wait until the other download ends") from error
         yield
 
 
 def _ensure_blob(plan: DownloadPlan, file: PublishedFile, progress: Progress) -> None:
     """Leave the verified content of a file in the cache."""
-    blob = blob_path(plan.model, file)
+    blob, partial = blob_path(plan.model, file), partial_path(plan.model, file)
     snapshot = snapshot_path(plan.model, plan.commit, file)
     if here := next((path for path in (snapshot, blob) if path.exists()), None):
         if _is_published(file, here, progress):
             return
         progress.replacing(file.name)
-        _delete(plan, file)
-    partial = partial_path(plan.model, file)
+        blob.unlink(missing_ok=True)
+        snapshot.unlink(missing_ok=True)
+        for link in (repo_folder(plan.model) / "snapshots").glob(f"*/{file.path}"):
+            if not link.exists():  # huggingface_hub fails on a dangling one
+                link.unlink()
     try:
         _fetch(plan, file, partial, progress)
-    except InconsistentError:
+    except hub.InconsistentError:
         partial.unlink()
         raise
     if not _is_published(file, partial, progress):
@@ -153,8 +296,9 @@ def _fetch(plan: DownloadPlan, file: PublishedFile, partial: Path, progress: Pro
         advance = progress.downloading(file.name, file.bytes, here)
         farthest, failures = here, 0
         while here < file.bytes:
+            chunks = hub.read_file(plan.model, plan.commit, file.path, here, file.bytes)
             try:
-                for start, chunk in read_file(plan.model, plan.commit, file.path, here, file.bytes):
+                for start, chunk in chunks:
                     if start != here:  # the server cannot resume
                         target.truncate(start)
                         advance(start - here)
@@ -167,7 +311,7 @@ def _fetch(plan: DownloadPlan, file: PublishedFile, partial: Path, progress: Pro
                         farthest, failures = here, 0
             except Exception as error:
                 failures += 1
-                if failures == _ATTEMPTS or not is_temporary(error):
+                if failures == _ATTEMPTS or not hub.is_temporary(error):
                     raise
                 time.sleep(max(1.0, getattr(error, "wait", 0.0)))
 
@@ -184,15 +328,6 @@ def _is_published(file: PublishedFile, path: Path, progress: Progress) -> bool:
             digest.update(chunk)
             advance(len(chunk))
     return digest.hexdigest() == file.digest
-
-
-def _delete(plan: DownloadPlan, file: PublishedFile) -> None:
-    """Delete a file and the links to it: huggingface_hub fails on a dangling one."""
-    blob_path(plan.model, file).unlink(missing_ok=True)
-    snapshot_path(plan.model, plan.commit, file).unlink(missing_ok=True)
-    for link in (repo_folder(plan.model) / "snapshots").glob(f"*/{file.path}"):
-        if not link.exists():
-            link.unlink()
 
 
 def _link_snapshot(plan: DownloadPlan, file: PublishedFile) -> Path:

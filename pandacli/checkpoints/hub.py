@@ -23,6 +23,7 @@ _MAX_LISTING_BYTES = 1 << 24
 _LISTING_TIMEOUT = 30.0  # seconds
 _MAX_WAIT = 10.0  # seconds to wait at the request of a busy server
 _BUSY = (408, 429)
+_BROKEN = {"NetworkError", "TimeoutException", "RemoteProtocolError", "ConnectionError"}
 _PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 _STATUS = {
     401: ("does not let us see {repo} (401)", _SIGN_IN),
@@ -40,27 +41,18 @@ def is_offline() -> bool:
     return bool(is_offline_mode())
 
 
-def refuse_offline(what: str) -> None:
-    """Raise ModelError in offline mode; `what` says what does not happen."""
-    if is_offline():
-        raise ModelError(
-            f"{what}: this is offline mode",
-            "leave out --offline, and unset PANDA_OFFLINE and HF_HUB_OFFLINE",
-        )
-
-
 class InconsistentError(ModelError):
     """The hub serves something else than it has listed."""
 
+    def __init__(self, path: str, how: str) -> None:
+        super().__init__(
+            f"{host()} serves {path.rpartition('/')[2]} {how} than it lists",
+            "nothing of it is kept; check HF_ENDPOINT, and any mirror or proxy on the way",
+        )
+
 
 class RefusedError(ModelError):
-    """The hub responds with an HTTP error.
-
-    Args:
-        status: The HTTP status.
-        model: The requested model.
-        wait: The seconds of its Retry-After header; 0 where there is none.
-    """
+    """The hub responds with an HTTP error; `wait` is its Retry-After in seconds."""
 
     def __init__(self, status: int, model: KnownModel, wait: float = 0.0) -> None:
         unknown = (f"answers with error {status}", "try again later; what is here already stays")
@@ -68,6 +60,18 @@ class RefusedError(ModelError):
         super().__init__(f"{host()} {message.format(repo=model.repo)}", hint)
         self.is_temporary = status in _BUSY and wait <= _MAX_WAIT
         self.wait = wait
+
+
+def is_temporary(error: Exception) -> bool:
+    """Whether a retry may succeed."""
+    if isinstance(error, RefusedError):
+        return error.is_temporary
+    return bool(_class_names(error) & _BROKEN)
+
+
+def _class_names(error: Exception) -> set[str]:
+    """By name, because versions of huggingface_hub use different HTTP libraries."""
+    return {kind.__name__ for kind in type(error).__mro__}
 
 
 def check_settings() -> None:
@@ -93,6 +97,28 @@ def check_settings() -> None:
         raise ModelError(f"{place} holds a character that is in no token", _SIGN_IN)
 
 
+def _is_address(text: str, schemes: tuple[str, ...]) -> bool:
+    try:
+        address = urlsplit(text)
+        return address.scheme in schemes and bool(address.hostname) and address.port != 0
+    except ValueError:  # an invalid port, an unclosed bracket
+        return False
+
+
+def _check_proxy(name: str, address: str) -> None:
+    if not _is_address(address, ("http", "https", "socks5", "socks5h")):
+        raise ModelError(
+            f"{name} is not the address of a proxy that panda can use",
+            "it should be like http://host:port or socks5://host:port",
+        )
+    scheme = urlsplit(address).scheme
+    if scheme.startswith("socks5") and find_spec("socksio") is None:
+        raise ModelError(
+            f"{name} names a SOCKS proxy ({scheme}://), which takes the package socksio",
+            "install it with: pip install socksio",
+        )
+
+
 def read_listing(model: KnownModel) -> dict[str, Any]:
     """Fetch the newest commit of a model's repository and the list of its files.
 
@@ -103,11 +129,10 @@ def read_listing(model: KnownModel) -> dict[str, Any]:
     from huggingface_hub import constants, get_session
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
-    address = f"{constants.ENDPOINT}/api/models/{model.repo}"
     content = bytearray()
     with get_session().stream(
         "GET",
-        address,
+        f"{constants.ENDPOINT}/api/models/{model.repo}",
         params={"blobs": True},
         headers=build_hf_headers(),
         timeout=_LISTING_TIMEOUT,
@@ -143,9 +168,9 @@ def check_offer(model: KnownModel, commit: str, path: str, size: int, digest: st
     if offered.commit_hash is None or offered.etag is None:
         raise ValueError("no commit or digest")
     if offered.commit_hash != commit:
-        raise _inconsistent(path, "from another commit")
+        raise InconsistentError(path, "from another commit")
     if offered.etag != digest or offered.size not in (None, size):
-        raise _inconsistent(path, "with another content")
+        raise InconsistentError(path, "with another content")
 
 
 def read_file(
@@ -182,20 +207,11 @@ def read_file(
             raise ValueError("another part of the file")
         for chunk in response.iter_bytes(constants.DOWNLOAD_CHUNK_SIZE):
             if offset + len(chunk) > size:
-                raise _inconsistent(path, "with more bytes")
+                raise InconsistentError(path, "with more bytes")
             yield offset, chunk
             offset += len(chunk)
     if offset < size:
         raise ConnectionError("the response ended early")
-
-
-def is_temporary(error: Exception) -> bool:
-    """Whether a retry may succeed."""
-    if isinstance(error, RefusedError):
-        return error.is_temporary
-    names = {kind.__name__ for kind in type(error).__mro__}
-    broken = {"NetworkError", "TimeoutException", "RemoteProtocolError", "ConnectionError"}
-    return bool(names & broken)
 
 
 @contextmanager
@@ -209,37 +225,31 @@ def hub_errors() -> Iterator[None]:
     except (PandaError, MemoryError):
         raise
     except Exception as error:  # of several libraries, provoked by any server
-        raise _to_model_error(error) from error
+        raise ModelError(*_explain(error)) from error
     finally:
         logger.setLevel(level)
 
 
-def _to_model_error(error: BaseException) -> ModelError:
+def _explain(error: Exception) -> tuple[str, str | None]:
+    """The message and the hint for an error of a request."""
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
-        return ModelError(f"cannot write {error.filename}: {error.strerror}")
+        return f"cannot write {error.filename}: {error.strerror}", None
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ModelError(
-            f"the disk is full: {hub_cache()}", "free some space and run the same command again"
-        )
-    # by name: other versions of huggingface_hub use other HTTP libraries
-    names = {kind.__name__ for kind in type(error).__mro__}
+        return f"the disk is full: {hub_cache()}", "free some space and run the same command again"
+    names = _class_names(error)
     if "ProxyError" in names:
-        return ModelError(f"the proxy between here and {host()} does not work", "check HTTPS_PROXY")
+        return f"the proxy between here and {host()} does not work", "check HTTPS_PROXY"
     if "TimeoutException" in names:
-        return ModelError(f"{host()} does not answer in time", _RETRY)
+        return f"{host()} does not answer in time", _RETRY
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return ModelError(
-            f"the certificate of {host()} is not one this machine trusts",
-            "behind a proxy that opens connections, set SSL_CERT_FILE to its certificate",
-        )
+        hint = "behind a proxy that opens connections, set SSL_CERT_FILE to its certificate"
+        return f"the certificate of {host()} is not one this machine trusts", hint
     if "ConnectError" in names:
-        return ModelError(f"cannot reach {host()}", _RETRY)
+        return f"cannot reach {host()}", _RETRY
     if names & {"TransportError", "OSError"} and "FileMetadataError" not in names:
-        return ModelError(f"the connection to {host()} broke off", _RETRY)
-    return ModelError(
-        f"{host()} does not answer as Hugging Face does",
-        "check HF_ENDPOINT, and whether this network wants a login in the browser first",
-    )
+        return f"the connection to {host()} broke off", _RETRY
+    hint = "check HF_ENDPOINT, and whether this network wants a login in the browser first"
+    return f"{host()} does not answer as Hugging Face does", hint
 
 
 def host() -> str:
@@ -252,32 +262,3 @@ def host() -> str:
     except ValueError:
         return "the hub"
     return f"{address.hostname}{port}" if address.hostname else "the hub"
-
-
-def _is_address(text: str, schemes: tuple[str, ...]) -> bool:
-    try:
-        address = urlsplit(text)
-        return address.scheme in schemes and bool(address.hostname) and address.port != 0
-    except ValueError:  # an invalid port, an unclosed bracket
-        return False
-
-
-def _check_proxy(name: str, address: str) -> None:
-    if not _is_address(address, ("http", "https", "socks5", "socks5h")):
-        raise ModelError(
-            f"{name} is not the address of a proxy that panda can use",
-            "it should be like http://host:port or socks5://host:port",
-        )
-    scheme = urlsplit(address).scheme
-    if scheme.startswith("socks5") and find_spec("socksio") is None:
-        raise ModelError(
-            f"{name} names a SOCKS proxy ({scheme}://), which takes the package socksio",
-            "install it with: pip install socksio",
-        )
-
-
-def _inconsistent(path: str, how: str) -> InconsistentError:
-    return InconsistentError(
-        f"{host()} serves {path.rpartition('/')[2]} {how} than it lists",
-        "nothing of it is kept; check HF_ENDPOINT, and any mirror or proxy on the way",
-    )

@@ -6,11 +6,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pandacli.checkpoints.artifacts import Artifact, all_artifacts, artifacts_of, remove_folder
-from pandacli.checkpoints.digest import drop_digests
+from pandacli.checkpoints.artifacts import (
+    Artifact,
+    all_artifacts,
+    artifacts_of,
+    drop_digests,
+    remove_folder,
+)
 from pandacli.checkpoints.hub import is_offline
-from pandacli.checkpoints.pulls import finished_pull, partial_files, remove_pull_records
-from pandacli.checkpoints.registry import MODELS, KnownModel, cached_commit, expand_user, hub_cache
+from pandacli.checkpoints.registry import (
+    MODELS,
+    KnownModel,
+    cached_commit,
+    expand_user,
+    hub_cache,
+    partial_files,
+    read_pull,
+    remove_pull_records,
+)
 from pandacli.checkpoints.resolve import ResolvedModel, check_files, find_checkpoint, resolve
 from pandacli.checkpoints.staging import Leftover, leftovers, remove_leftover
 from pandacli.errors import ModelError, UsageError
@@ -23,27 +36,15 @@ State = Literal["here", "incomplete", "absent"]
 
 @dataclass(frozen=True)
 class ModelState:
-    """What this machine holds of a model.
+    """What this machine holds of a model."""
 
-    Args:
-        name: What `--model` takes: a known name, or a folder.
-        known: Its entry in the registry; None for a folder.
-        checkpoint: Its checkpoint; None where there is none.
-        state: Whether the checkpoint is here and complete.
-        commit: The commit of the repository that it is from, where that is known.
-        bytes: What the checkpoint takes on the disk, or would after a download.
-        partial_bytes: The size of the files of an interrupted download.
-        artifacts: The quantised artifacts made from it.
-        leftovers: Its unfinished or damaged artifacts.
-    """
-
-    name: str
-    known: KnownModel | None
+    name: str  # what `--model` takes: a known name, or a folder
+    known: KnownModel | None  # None for a folder
     checkpoint: ResolvedModel | None
-    state: State
-    commit: str | None
-    bytes: int
-    partial_bytes: int
+    state: State  # of the checkpoint
+    commit: str | None  # of the repository that it is from, if known
+    bytes: int  # of the checkpoint, or of a download
+    partial_bytes: int  # of the files of an interrupted download
     artifacts: tuple[Artifact, ...]
     leftovers: tuple[Leftover, ...]
 
@@ -59,27 +60,19 @@ class ModelState:
 
     @property
     def leftover_bytes(self) -> int:
-        """What its unfinished or damaged artifacts take on the disk."""
+        """The size of its unfinished or damaged artifacts."""
         return sum(leftover.bytes for leftover in self.leftovers)
 
 
 @dataclass(frozen=True)
 class Removal:
-    """What would be deleted of a model.
-
-    Args:
-        model: The model.
-        artifacts: Quantised artifacts.
-        leftovers: Unfinished or damaged artifacts.
-        download: Whether the download is deleted, with the files of an interrupted one.
-        bytes: What that frees on the disk.
-    """
+    """What would be deleted of a model."""
 
     model: ModelState
     artifacts: tuple[Artifact, ...]
     leftovers: tuple[Leftover, ...]
-    download: bool
-    bytes: int
+    download: bool  # with the files of an interrupted one
+    bytes: int  # that are freed
 
 
 def inventory() -> list[ModelState]:
@@ -89,10 +82,7 @@ def inventory() -> list[ModelState]:
 
 
 def find_model(name: str | os.PathLike[str]) -> ModelState:
-    """What this machine holds of a model, which may be nothing.
-
-    Args:
-        name: A name of `MODELS`, or the path of a checkpoint folder.
+    """What this machine holds of a model of `MODELS` or a checkpoint folder; maybe nothing.
 
     Raises:
         ModelError: There is no such model or folder.
@@ -149,69 +139,10 @@ def invalidate_digests(name: str) -> None:
 
 def published_digests(state: ModelState) -> dict[str, str]:
     """The sha256 of the files of a model, by name, where a download has checked them."""
-    pull = finished_pull(state.known) if state.known else None
+    pull = read_pull(state.known) if state.known else None
     if pull is None or pull.commit != state.commit:
         return {}
     return {file.name: file.sha256 for file in pull.files if file.sha256}
-
-
-def plan_removal(name: str, quant: str | None = None) -> Removal:
-    """Find what can be removed of a model.
-
-    Args:
-        name: A name of `MODELS`, or the folder that artifacts were made from.
-        quant: "8bit" or "4bit" for the artifacts of these bits only, "none" for the download only,
-            None for all.
-
-    Raises:
-        ModelError: There is no such model, or nothing of it here.
-        UsageError: It is a folder of the user's, or a part of panda.
-    """
-    model = find_model(name)
-    artifacts = tuple(a for a in model.artifacts if quant in (None, a.quant))
-    left = tuple(leftover for leftover in model.leftovers if quant in (None, leftover.quant))
-    downloaded = _downloaded_bytes(model) if quant in (None, "none") else 0
-    if artifacts or left or downloaded:
-        freed = downloaded + sum(a.bytes for a in artifacts) + sum(part.bytes for part in left)
-        return Removal(model, artifacts, left, downloaded > 0, freed)
-    if quant in ("4bit", "8bit"):
-        raise ModelError(f"there is no {quant} copy of {name} on this machine")
-    if model.checkpoint is None:
-        raise ModelError(f"{name} is not on this machine")
-    if model.checkpoint.kind == "bundled":
-        raise UsageError(f"{name} ships with panda and cannot be removed")
-    raise UsageError(
-        f"{model.checkpoint.folder} is not from panda, and stays",
-        "panda removes downloads and what it made of them; delete this folder yourself",
-    )
-
-
-def remove(removal: Removal) -> None:
-    """Delete what was planned: artifacts first, then the download.
-
-    Raises:
-        ModelError: A file cannot be deleted.
-    """
-    try:
-        for artifact in removal.artifacts:
-            remove_folder(artifact.folder)
-        for leftover in removal.leftovers:
-            remove_leftover(leftover)
-        if removal.download and removal.model.known:
-            remove_download(removal.model.known)
-    except OSError as error:
-        raise ModelError(f"cannot delete {error.filename}: {error.strerror}") from error
-
-
-def remove_download(model: KnownModel) -> None:
-    """Delete the files of a model, and no others, from the cache of Hugging Face."""
-    for path in partial_files(model):
-        path.unlink()
-    scanned = _scan_cache()
-    if scanned and (files := list(_cached_files(model, scanned))):
-        scanned.delete_files(*files).execute()
-        _remove_empty_commits(model)
-    remove_pull_records(model)
 
 
 def _known_state(model: KnownModel) -> ModelState:
@@ -274,6 +205,73 @@ def _leftovers(name: str) -> tuple[Leftover, ...]:
     return tuple(leftover for leftover in leftovers() if leftover.model == name)
 
 
+def plan_removal(name: str, quant: str | None = None) -> Removal:
+    """Find what can be removed of a model.
+
+    Args:
+        name: A name of `MODELS`, or the folder that artifacts were made from.
+        quant: "8bit" or "4bit" for the artifacts of these bits only, "none" for the download only,
+            None for all.
+
+    Raises:
+        ModelError: There is no such model, or nothing of it here.
+        UsageError: It is a folder of the user's, or a part of panda.
+    """
+    model = find_model(name)
+    artifacts = tuple(a for a in model.artifacts if quant in (None, a.quant))
+    left = tuple(leftover for leftover in model.leftovers if quant in (None, leftover.quant))
+    downloaded = _downloaded_bytes(model) if quant in (None, "none") else 0
+    if artifacts or left or downloaded:
+        freed = downloaded + sum(a.bytes for a in artifacts) + sum(part.bytes for part in left)
+        return Removal(model, artifacts, left, downloaded > 0, freed)
+    if quant in ("4bit", "8bit"):
+        raise ModelError(f"there is no {quant} copy of {name} on this machine")
+    if model.checkpoint is None:
+        raise ModelError(f"{name} is not on this machine")
+    if model.checkpoint.kind == "bundled":
+        raise UsageError(f"{name} ships with panda and cannot be removed")
+    raise UsageError(
+        f"{model.checkpoint.folder} is not from panda, and stays",
+        "panda removes downloads and what it made of them; delete this folder yourself",
+    )
+
+
+def remove(removal: Removal) -> None:
+    """Delete what was planned: artifacts first, then the download.
+
+    Raises:
+        ModelError: A file cannot be deleted.
+    """
+    try:
+        for artifact in removal.artifacts:
+            remove_folder(artifact.folder)
+        for leftover in removal.leftovers:
+            remove_leftover(leftover)
+        if removal.download and removal.model.known:
+            remove_download(removal.model.known)
+    except OSError as error:
+        raise ModelError(f"cannot delete {error.filename}: {error.strerror}") from error
+
+
+def remove_download(model: KnownModel) -> None:
+    """Delete the files of a model, and no others, from the cache of Hugging Face."""
+    for path in partial_files(model):
+        path.unlink()
+    scanned = _scan_cache()
+    if scanned and (files := list(_cached_files(model, scanned))):
+        scanned.delete_files(*files).execute()
+        _remove_empty_commits(model)
+    remove_pull_records(model)
+
+
+def _remove_empty_commits(model: KnownModel) -> None:
+    if scanned := _scan_cache():
+        repos = [repo for repo in scanned.repos if repo.repo_id == model.repo]
+        empty = [r.commit_hash for repo in repos for r in repo.revisions if not r.files]
+        if empty:
+            scanned.delete_revisions(*empty).execute()
+
+
 def _downloaded_bytes(model: ModelState) -> int:
     if model.known is None or model.known.repo is None:
         return 0
@@ -300,13 +298,3 @@ def _cached_files(model: KnownModel, scanned: "HFCacheInfo") -> "Iterator[Cached
             for revision in repo.revisions:
                 folder = revision.snapshot_path / (model.subfolder or "")
                 yield from (file for file in revision.files if folder in file.file_path.parents)
-
-
-def _remove_empty_commits(model: KnownModel) -> None:
-    scanned = _scan_cache()
-    if scanned is None:
-        return
-    revisions = [r for repo in scanned.repos if repo.repo_id == model.repo for r in repo.revisions]
-    empty = [revision.commit_hash for revision in revisions if not revision.files]
-    if empty:
-        scanned.delete_revisions(*empty).execute()

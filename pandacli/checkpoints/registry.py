@@ -1,54 +1,50 @@
-"""The models that panda knows by name, what is known of their files, and where these may be."""
+"""The models that panda knows by name, where their files may be, and which commit was pulled.
 
+The Hugging Face cache knows branches, which move. The record of a pull names the commit that panda
+took, so that a model stays the same until it is pulled again; that of an unfinished pull leads to
+what an interruption has left.
+"""
+
+import json
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import platformdirs
+
+from pandacli.file_io import atomic_write_text, read_object
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+_DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_MAX_FILE_BYTES = 1 << 50
+_RECORD_FORMAT = 1
 
 
 @dataclass(frozen=True)
 class KnownFile:
-    """A published file, as far as the hub's own pages show it.
-
-    Args:
-        name: Its name in the model's folder.
-        bytes: Its size.
-        exact: Whether the size is exact; the hub rounds those of large files.
-        sha256: Its digest, where it is known.
-    """
+    """A published file, as far as the hub's own pages show it."""
 
     name: str
     bytes: int
-    exact: bool = True
+    exact: bool = True  # the hub rounds the sizes of large files
     sha256: str | None = None
 
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A model that has a name.
+    """A model that has a name."""
 
-    Args:
-        name: What `--model` takes.
-        summary: What it is, in a few words.
-        licence: What is known of the terms of its weights.
-        repo: The Hugging Face repository that publishes it; None for one shipped with panda.
-        subfolder: The folder of the repository that holds the checkpoint.
-        download_bytes: About the size of a download, known without the network.
-        known_commit: The commit in which its weights were published, where that is known.
-        known_files: What is known of its files in that commit; it may publish others.
-    """
-
-    name: str
+    name: str  # what `--model` takes
     summary: str
     licence: str
-    repo: str | None = None
-    subfolder: str | None = None
-    download_bytes: int = 0
-    known_commit: str | None = None
-    known_files: tuple[KnownFile, ...] = ()
+    repo: str | None = None  # the Hugging Face repository; None for a model shipped with panda
+    subfolder: str | None = None  # of the repository, with the checkpoint
+    download_bytes: int = 0  # about, known without the network
+    known_commit: str | None = None  # in which its weights were published
+    known_files: tuple[KnownFile, ...] = ()  # of that commit, which may publish others
 
     @property
     def download_command(self) -> str:
@@ -59,10 +55,6 @@ class KnownModel:
     def published_in(self) -> str:
         """The repository, with the folder of it that holds the checkpoint."""
         return f"{self.repo}, {self.subfolder}" if self.subfolder else str(self.repo)
-
-    def published(self, name: str) -> str:
-        """The path, in the repository, of a file of the checkpoint."""
-        return f"{self.subfolder}/{name}" if self.subfolder else name
 
     @property
     def known_digests(self) -> dict[str, str]:
@@ -106,7 +98,7 @@ MODELS: dict[str, KnownModel] = {
     model.name: model
     for model in (
         KnownModel(
-            "video-panda-7b",
+            DEFAULT_MODEL,
             "the paper's instruction-tuned model",
             _OFFICIAL_LICENCE,
             _OFFICIAL,
@@ -143,6 +135,11 @@ def expand_user(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111  (Path.expanduser raises)
 
 
+def bundled_checkpoint(model: KnownModel) -> Path:
+    """The checkpoint folder of a model that is shipped with the package."""
+    return Path(str(resources.files("pandacli"))) / "assets" / model.name
+
+
 def home_folder(model: KnownModel) -> Path:
     """Where users may put the checkpoint of a known model themselves."""
     return panda_home() / "models" / model.name
@@ -154,8 +151,7 @@ def home_checkpoint(model: KnownModel) -> Path | None:
     A folder that is not empty is returned even if it is not a checkpoint, to be reported.
     """
     folder = home_folder(model)
-    candidates = [folder, folder / model.subfolder] if model.subfolder else [folder]
-    for candidate in candidates:
+    for candidate in (folder, folder / (model.subfolder or "")):
         if (candidate / "config.json").is_file():
             return candidate
     return folder if folder.is_dir() and any(folder.iterdir()) else None
@@ -171,15 +167,14 @@ def hub_cache() -> Path:
 def cached_checkpoint(model: KnownModel, commit: str | None = None) -> Path | None:
     """The checkpoint in the Hugging Face cache, without the network.
 
-    Args:
-        model: The model.
-        commit: The commit; None for the newest that another program has asked for by branch.
+    Without `commit` it is the newest that another program has asked for by branch.
     """
     if model.repo is None:
         return None
     from huggingface_hub import try_to_load_from_cache
 
-    config = try_to_load_from_cache(model.repo, model.published("config.json"), revision=commit)
+    name = f"{model.subfolder}/config.json" if model.subfolder else "config.json"
+    config = try_to_load_from_cache(model.repo, name, revision=commit)
     return Path(config).parent if isinstance(config, str) else None
 
 
@@ -189,6 +184,101 @@ def cached_commit(folder: Path) -> str | None:
     return next(commits, None)
 
 
-def bundled_checkpoint(model: KnownModel) -> Path:
-    """The checkpoint folder of a model that is shipped with the package."""
-    return Path(str(resources.files("pandacli"))) / "assets" / model.name
+@dataclass(frozen=True)
+class PublishedFile:
+    """A file of a repository, at one commit.
+
+    Raises:
+        ValueError: The size or the digest, which come from outside, is not valid.
+    """
+
+    path: str  # in the repository
+    bytes: int
+    digest: str  # the name of its content in the cache: sha256 of a large file, else git's own
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.path, str) and isinstance(self.digest, str)):
+            raise ValueError("no path or digest")
+        if not _DIGEST.fullmatch(self.digest):
+            raise ValueError("invalid digest")
+        if type(self.bytes) is not int or not 0 <= self.bytes <= _MAX_FILE_BYTES:
+            raise ValueError("invalid size")
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return PurePosixPath(self.path).name
+
+    @property
+    def sha256(self) -> str | None:
+        """The sha256 of the content, which is published for large files only."""
+        return self.digest if len(self.digest) == 64 else None
+
+
+def repo_folder(model: KnownModel) -> Path:
+    """The folder of a model's repository in the cache."""
+    return hub_cache() / f"models--{str(model.repo).replace('/', '--')}"
+
+
+def blob_path(model: KnownModel, file: PublishedFile) -> Path:
+    """Where the cache keeps the content of a file, whatever commits it belongs to."""
+    return repo_folder(model) / "blobs" / file.digest
+
+
+def partial_path(model: KnownModel, file: PublishedFile) -> Path:
+    """Where an unfinished file is, under a name that the tools of Hugging Face recognise."""
+    return blob_path(model, file).with_name(f"{file.digest}.incomplete")
+
+
+def snapshot_path(model: KnownModel, commit: str, file: PublishedFile) -> Path:
+    """Where the cache shows a file as part of a commit."""
+    return repo_folder(model) / "snapshots" / commit / file.path
+
+
+@dataclass(frozen=True)
+class Pull:
+    """The record of a `panda pull`; if it is finished, each file was compared with its digest."""
+
+    commit: str
+    files: tuple[PublishedFile, ...]
+
+
+def read_pull(model: KnownModel, *, finished: bool = True) -> Pull | None:
+    """The last finished pull of a model, or the one that is under way or was interrupted.
+
+    A damaged record is None: pulling again repairs it.
+    """
+    try:
+        record = read_object(_pull_path(model, finished=finished))
+        files = tuple(PublishedFile(**file) for file in record["files"])
+        commit = str(record["commit"])
+        is_valid = record["format"] == _RECORD_FORMAT and COMMIT.fullmatch(commit)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return Pull(commit, files) if is_valid else None
+
+
+def partial_files(model: KnownModel) -> list[Path]:
+    """The partial files of an unfinished pull."""
+    pull = read_pull(model, finished=False)
+    paths = [partial_path(model, file) for file in pull.files] if pull else []
+    return [path for path in paths if path.is_file()]
+
+
+def record_pull(model: KnownModel, pull: Pull, *, finished: bool) -> None:
+    """Record what is about to be downloaded, or that all of it is here and checked."""
+    path = _pull_path(model, finished=finished)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write_text(path, json.dumps({"format": _RECORD_FORMAT, **asdict(pull)}, indent=1))
+    if finished:
+        _pull_path(model, finished=False).unlink(missing_ok=True)
+
+
+def remove_pull_records(model: KnownModel) -> None:
+    """Remove both records of a model."""
+    for finished in (True, False):
+        _pull_path(model, finished=finished).unlink(missing_ok=True)
+
+
+def _pull_path(model: KnownModel, *, finished: bool) -> Path:
+    return panda_home() / "pulls" / f"{model.name}{'' if finished else '.unfinished'}.json"

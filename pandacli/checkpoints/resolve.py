@@ -13,19 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pandacli.checkpoint_files import MODEL_TYPES, check_path, read_json, weight_files
-from pandacli.checkpoints.artifacts import artifacts_of, read_artifact
-from pandacli.checkpoints.digest import hash_checkpoint
-from pandacli.checkpoints.pulls import Pull, finished_pull, unfinished_pull
-from pandacli.checkpoints.registry import (
-    MODELS,
-    KnownModel,
-    bundled_checkpoint,
-    cached_checkpoint,
-    cached_commit,
-    expand_user,
-    home_checkpoint,
-    home_folder,
-)
+from pandacli.checkpoints import registry
+from pandacli.checkpoints.artifacts import artifacts_of, hash_checkpoint, read_artifact
+from pandacli.checkpoints.registry import MODELS, KnownModel, Pull, cached_checkpoint, read_pull
 from pandacli.errors import ModelError
 from pandacli.file_io import parse_object, read_object
 
@@ -41,88 +31,19 @@ _MAX_HEADER_BYTES = 100_000_000  # the limit of safetensors itself
 _MAX_PARAMETERS = 1 << 63
 _MAX_DIMENSIONS = 16
 _DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-
-
-@dataclass(frozen=True)
-class CheckpointInfo:
-    """Facts of a checkpoint.
-
-    Args:
-        sizes: The sizes that its configuration names.
-        parameters: The number of parameters; None where nothing tells.
-        exact: Whether they were counted, not derived from the size of the files.
-        files: The size of each file by name.
-    """
-
-    sizes: dict[str, int]
-    parameters: int | None
-    exact: bool
-    files: dict[str, int]
-
-
-def describe_checkpoint(folder: Path) -> CheckpointInfo:
-    """Read the facts of a checkpoint folder.
-
-    Raises:
-        ModelError: A file of it is damaged or cannot be read.
-    """
-    try:
-        config = read_object(folder / "config.json")
-        files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-        weights = [path for path in sorted(folder.glob("*.safetensors")) if path.is_file()]
-        counts = list(map(_count_parameters, weights))
-        values = {name: config.get(key) for key, name in _CONFIG.items()}
-    except OSError as error:
-        raise ModelError(f"cannot read {error.filename}: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ModelError(f"a file in {folder} is damaged", "get the model again") from error
-    sizes = {name: value for name, value in values.items() if isinstance(value, int)}
-    count = sum(counts) if counts else _estimate_parameters(config, files)
-    return CheckpointInfo(sizes, count, bool(counts), files)
-
-
-def _count_parameters(path: Path) -> int:
-    """The number of values in a safetensors file, by the JSON header at its start."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > min(path.stat().st_size, _MAX_HEADER_BYTES):
-            raise ValueError("the header is too long")
-        header = parse_object(file.read(length))
-    shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
-    if any(len(shape) > _MAX_DIMENSIONS for shape in shapes):
-        raise ValueError("too many dimensions")
-    count = sum(map(math.prod, shapes))
-    if not isinstance(count, int) or not 0 <= count < _MAX_PARAMETERS:
-        raise ValueError("invalid shapes")
-    return count
-
-
-def _estimate_parameters(config: dict[str, Any], files: dict[str, int]) -> int | None:
-    """About how many values .bin files hold, by their size: opening them takes torch."""
-    dtype = str(config.get("dtype") or config.get("torch_dtype"))
-    weights = [size for name, size in files.items() if name.endswith(".bin")]
-    width = _DTYPE_BYTES.get(dtype)
-    return sum(weights) // width if width and weights else None
-
-
 _PUBLISHED_IMAGE_SIZE = 448  # of the published models, whose configurations do not state it
 _MAX_IMAGE_SIZE = 2048
 
 Kind = Literal["bundled", "home", "cache", "artifact", "folder"]
+"""Shipped with panda, under `PANDA_HOME`, in the Hugging Face cache, only as an artifact, or in a
+folder of the user."""
 
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """A model whose files are on this machine.
+    """A model whose files are on this machine."""
 
-    Args:
-        name: A known model's name, or the folder as it was given.
-        folder: The checkpoint folder.
-        kind: Where it was found: shipped with panda, under `PANDA_HOME`, in the Hugging Face cache,
-            only as a quantised artifact, or in a folder of the user's.
-    """
-
-    name: str
+    name: str  # a known model's name, or the folder as it was given
     folder: Path
     kind: Kind
 
@@ -146,6 +67,43 @@ def resolve(model: str | os.PathLike[str]) -> ResolvedModel:
         return _resolve_known(known) if known else _resolve_folder(model)
 
 
+def _resolve_known(model: KnownModel) -> ResolvedModel:
+    if model.repo is None:
+        hint = "install pandacli again"
+        missing = ModelError(f"{model.name} is missing from this installation of panda", hint)
+    else:
+        hint = f"get the rest with: {model.download_command}"
+        missing = ModelError(
+            f"{model.name} is not on this machine",
+            "try panda without it: --model tiny; or put its files in "
+            f"{registry.home_folder(model)}; or get it with:",
+            command=model.download_command,
+        )
+    if found := find_checkpoint(model):
+        try:
+            check_files(found, hint)
+        except ModelError as error:
+            missing = error
+        else:
+            return found
+    if artifacts := artifacts_of(model.name):
+        return ResolvedModel(model.name, artifacts[0].folder, "artifact")
+    raise missing
+
+
+def _resolve_folder(model: str | os.PathLike[str]) -> ResolvedModel:
+    written = os.fspath(model)
+    folder = registry.expand_user(written)
+    is_path = not isinstance(model, str) or model.startswith((".", "~")) or os.sep in model
+    if not written or not (folder.exists() or is_path):
+        close = get_close_matches(written.lower(), MODELS, n=1)
+        models = f"the models are {', '.join(MODELS)}, or a folder"
+        hint = f"did you mean {close[0]}?" if close else models
+        raise ModelError(f"no model is called '{written}'", hint)
+    check_checkpoint(folder)
+    return ResolvedModel(written, folder.resolve(), "folder")
+
+
 def find_checkpoint(model: KnownModel) -> ResolvedModel | None:
     """The checkpoint of a known model on this machine, complete or not.
 
@@ -154,17 +112,26 @@ def find_checkpoint(model: KnownModel) -> ResolvedModel | None:
     """
     with _os_errors(model.name):
         if model.repo is None:
-            bundled = bundled_checkpoint(model)
+            bundled = registry.bundled_checkpoint(model)
             return ResolvedModel(model.name, bundled, "bundled") if bundled.is_dir() else None
-        if folder := home_checkpoint(model):
+        if folder := registry.home_checkpoint(model):
             return ResolvedModel(model.name, folder, "home")
-        pulled, begun = finished_pull(model), unfinished_pull(model)
+        pulled, begun = read_pull(model), read_pull(model, finished=False)
         cached = (
             (pulled and cached_checkpoint(model, pulled.commit))
             or cached_checkpoint(model)  # downloaded by another program
             or (begun and cached_checkpoint(model, begun.commit))
         )
-        return ResolvedModel(model.name, cached, "cache") if isinstance(cached, Path) else None
+        return ResolvedModel(model.name, cached, "cache") if cached else None
+
+
+@contextmanager
+def _os_errors(what: object) -> Iterator[None]:
+    """Turn an OSError into a ModelError."""
+    try:
+        yield
+    except OSError as error:
+        raise ModelError(f"cannot read {error.filename or what}: {error.strerror}") from error
 
 
 def check_files(found: ResolvedModel, incomplete_hint: str | None = None) -> None:
@@ -178,10 +145,8 @@ def check_files(found: ResolvedModel, incomplete_hint: str | None = None) -> Non
         for file in pull.files:
             path = found.folder / file.name
             if path.is_file() and path.stat().st_size != file.bytes:
-                raise ModelError(
-                    f"{path} is damaged: it should have {file.bytes:,} bytes",
-                    f"mend it with: {MODELS[found.name].download_command}",
-                )
+                message = f"{path} is damaged: it should have {file.bytes:,} bytes"
+                raise ModelError(message, _mend(found))
     check_checkpoint(found.folder, incomplete_hint)
 
 
@@ -196,15 +161,14 @@ def check_checkpoint(folder: Path, incomplete_hint: str | None = None) -> None:
     if not folder.exists():
         raise ModelError(f"no folder {folder}")
     if not folder.is_dir():
-        raise ModelError(
-            f"{folder} is a file, not a checkpoint folder",
-            "give the folder that holds config.json and the weights",
-        )
+        hint = "give the folder that holds config.json and the weights"
+        raise ModelError(f"{folder} is a file, not a checkpoint folder", hint)
     config = folder / "config.json"
     if not config.is_file():
         inner = sorted(child.parent.name for child in folder.glob("*/config.json"))
-        hint = f"did you mean {folder / inner[0]}?" if inner else None
-        raise ModelError(f"{folder} is not a checkpoint folder: it holds no config.json", hint)
+        suggestion = f"did you mean {folder / inner[0]}?" if inner else None
+        message = f"{folder} is not a checkpoint folder: it holds no config.json"
+        raise ModelError(message, suggestion)
     kind = read_json(config).get("model_type")
     if kind not in MODEL_TYPES:
         named = f"of type '{kind}'" if isinstance(kind, str) else "of no named type"
@@ -214,26 +178,8 @@ def check_checkpoint(folder: Path, incomplete_hint: str | None = None) -> None:
         if not (folder / "tokenizer.model").is_file():
             raise ModelError(f"no tokenizer.model in {folder}")
     except ModelError as error:
-        hint = incomplete_hint or error.hint
-        raise ModelError(f"the checkpoint is incomplete: {error.message}", hint) from error
-
-
-def read_image_size(folder: Path) -> int:
-    """The side, in pixels, of the square frames that the model in a folder takes.
-
-    Raises:
-        ModelError: Its configuration is damaged or cannot be read.
-    """
-    path = folder / "config.json"
-    try:
-        side = read_object(path).get("image_size", _PUBLISHED_IMAGE_SIZE)
-        if not isinstance(side, int) or not 1 < side <= _MAX_IMAGE_SIZE:
-            raise ValueError("invalid image_size")
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise ModelError(f"{path} is damaged", "get the model again") from error
-    return side
+        message = f"the checkpoint is incomplete: {error.message}"
+        raise ModelError(message, incomplete_hint or error.hint) from error
 
 
 def model_digest(resolved: ResolvedModel) -> str:
@@ -254,70 +200,98 @@ def checkpoint_digests(resolved: ResolvedModel) -> tuple[str, dict[str, str]]:
         ModelError: It cannot be read.
         DamagedError: A file is not the one that `panda pull` has checked.
     """
-    try:
+    with _os_errors(resolved.folder):
         digest, files = hash_checkpoint(resolved.folder, weight_files(resolved.folder))
-    except OSError as error:
-        raise ModelError(f"cannot read {error.filename}: {error.strerror}") from error
     if pull := _pull_of(resolved):
         for file in pull.files:
             if file.sha256 and files.get(file.name, file.sha256) != file.sha256:
-                raise DamagedError(
-                    f"{resolved.folder / file.name} is damaged: its sha256 is another than when it"
-                    " was pulled",
-                    f"mend it with: {MODELS[resolved.name].download_command}",
-                )
+                path = resolved.folder / file.name
+                message = f"{path} is damaged: its sha256 is another than when it was pulled"
+                raise DamagedError(message, _mend(resolved))
     return digest, files
+
+
+def _mend(found: ResolvedModel) -> str:
+    return f"mend it with: {MODELS[found.name].download_command}"
 
 
 def _pull_of(found: ResolvedModel) -> Pull | None:
     """The record of the pull that has brought a checkpoint."""
     if found.kind != "cache" or found.name not in MODELS:
         return None
-    pull = finished_pull(MODELS[found.name])
-    return pull if pull and pull.commit == cached_commit(found.folder) else None
+    pull = read_pull(MODELS[found.name])
+    return pull if pull and pull.commit == registry.cached_commit(found.folder) else None
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """Facts of a checkpoint."""
+
+    sizes: dict[str, int]  # that its configuration names
+    parameters: int | None  # None where nothing tells
+    exact: bool  # counted, not derived from the size of the files
+    files: dict[str, int]  # bytes by name
+
+
+def describe_checkpoint(folder: Path) -> CheckpointInfo:
+    """Read the facts of a checkpoint folder.
+
+    Raises:
+        ModelError: A file of it is damaged or cannot be read.
+    """
+    with _damage(f"a file in {folder}"):
+        config = read_object(folder / "config.json")
+        files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+        weights = [path for path in sorted(folder.glob("*.safetensors")) if path.is_file()]
+        counts = list(map(_count_parameters, weights))
+        values = {name: config.get(key) for key, name in _CONFIG.items()}
+    sizes = {name: value for name, value in values.items() if isinstance(value, int)}
+    count = sum(counts) if counts else _estimate_parameters(config, files)
+    return CheckpointInfo(sizes, count, bool(counts), files)
+
+
+def read_image_size(folder: Path) -> int:
+    """The side, in pixels, of the square frames that the model in a folder takes.
+
+    Raises:
+        ModelError: Its configuration is damaged or cannot be read.
+    """
+    path = folder / "config.json"
+    with _damage(path):
+        side = read_object(path).get("image_size", _PUBLISHED_IMAGE_SIZE)
+        if not isinstance(side, int) or not 1 < side <= _MAX_IMAGE_SIZE:
+            raise ValueError("invalid image_size")
+    return side
 
 
 @contextmanager
-def _os_errors(what: str) -> Iterator[None]:
-    """Turn an OSError into a ModelError."""
+def _damage(what: object) -> Iterator[None]:
+    """Turn the errors of an unreadable or damaged file into a ModelError."""
     try:
-        yield
-    except OSError as error:
-        raise ModelError(f"cannot read {error.filename or what}: {error.strerror}") from error
+        with _os_errors(what):
+            yield
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ModelError(f"{what} is damaged", "get the model again") from error
 
 
-def _resolve_known(model: KnownModel) -> ResolvedModel:
-    if model.repo is None:
-        hint = "install pandacli again"
-        missing = ModelError(f"{model.name} is missing from this installation of panda", hint)
-    else:
-        hint = f"get the rest with: {model.download_command}"
-        missing = ModelError(
-            f"{model.name} is not on this machine",
-            f"try panda without it: --model tiny; or put its files in {home_folder(model)};"
-            " or get it with:",
-            command=model.download_command,
-        )
-    if found := find_checkpoint(model):
-        try:
-            check_files(found, hint)
-        except ModelError as error:
-            missing = error
-        else:
-            return found
-    if artifacts := artifacts_of(model.name):
-        return ResolvedModel(model.name, artifacts[0].folder, "artifact")
-    raise missing
+def _count_parameters(path: Path) -> int:
+    """The number of values in a safetensors file, by the JSON header at its start."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(path.stat().st_size, _MAX_HEADER_BYTES):
+            raise ValueError("the header is too long")
+        header = parse_object(file.read(length))
+    shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
+    if any(len(shape) > _MAX_DIMENSIONS for shape in shapes):
+        raise ValueError("too many dimensions")
+    count = sum(map(math.prod, shapes))
+    if not isinstance(count, int) or not 0 <= count < _MAX_PARAMETERS:
+        raise ValueError("invalid shapes")
+    return count
 
 
-def _resolve_folder(model: str | os.PathLike[str]) -> ResolvedModel:
-    written = os.fspath(model)
-    folder = expand_user(written)
-    is_path = not isinstance(model, str) or model.startswith((".", "~")) or os.sep in model
-    if not written or not (folder.exists() or is_path):
-        close = get_close_matches(written.lower(), MODELS, n=1)
-        models = f"the models are {', '.join(MODELS)}, or a folder"
-        hint = f"did you mean {close[0]}?" if close else models
-        raise ModelError(f"no model is called '{written}'", hint)
-    check_checkpoint(folder)
-    return ResolvedModel(written, folder.resolve(), "folder")
+def _estimate_parameters(config: dict[str, Any], files: dict[str, int]) -> int | None:
+    """About how many values .bin files hold, by their size: opening them takes torch."""
+    width = _DTYPE_BYTES.get(str(config.get("dtype") or config.get("torch_dtype")))
+    weights = [size for name, size in files.items() if name.endswith(".bin")]
+    return sum(weights) // width if width and weights else None

@@ -13,19 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pandacli.checkpoints.artifacts import (
-    FORMAT,
-    QUANTS,
-    artifact_folder,
-    artifacts_folder,
-    read_artifact,
-    read_manifest,
-    remove_folder,
-)
+from pandacli.checkpoints import artifacts
 from pandacli.errors import ModelError
-from pandacli.file_io import parse_object, read_object
+from pandacli.file_io import parse_object, read_bytes
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 _PARTIAL = ".partial"
 _NAME = re.compile(r"[0-9a-f]{16}-(?P<form>\w+)(\.partial)?")
@@ -36,16 +31,9 @@ _LOCK_SECONDS = 0.5  # to wait for a lock: other processes take it briefly to te
 
 @dataclass(frozen=True)
 class Leftover:
-    """The folder of an unfinished or damaged artifact that no process is working on.
+    """The folder of an unfinished or damaged artifact that no process is working on."""
 
-    Args:
-        model: The name or folder of the model it was made from, where that is still known.
-        form: As of `Artifact`.
-        folder: Its folder.
-        bytes: What its files take on the disk.
-    """
-
-    model: str | None
+    model: str | None  # the name or folder of the model it was made from, if still known
     form: str
     folder: Path
     bytes: int
@@ -53,7 +41,7 @@ class Leftover:
     @property
     def quant(self) -> str | None:
         """The value of `--quant` for its form; None for an unknown form."""
-        return QUANTS.get(self.form)
+        return artifacts.QUANTS.get(self.form)
 
 
 @contextmanager
@@ -67,17 +55,18 @@ def staging_folder(digest: str, form: str, model: str) -> Iterator[Path]:
         ModelError: Another process is making the same artifact.
         OSError: The folder cannot be made.
     """
-    folder = artifact_folder(digest, form)
+    folder = artifacts.artifact_folder(digest, form)
     staging = folder.with_name(folder.name + _PARTIAL)
     staging.parent.mkdir(parents=True, exist_ok=True)
 
     def claim(descriptor: int) -> None:
         note = _parse_note(os.read(descriptor, _NOTE_BYTES))
-        if note.get("format") != FORMAT and staging.exists():
+        if note.get("format") != artifacts.FORMAT and staging.exists():
             shutil.rmtree(staging)
         os.ftruncate(descriptor, 0)
         os.lseek(descriptor, 0, os.SEEK_SET)
-        os.write(descriptor, json.dumps({"format": FORMAT, "model": model}).encode())
+        note = {"format": artifacts.FORMAT, "model": model}
+        os.write(descriptor, json.dumps(note).encode())
 
     with _locked(staging, model, claim):
         staging.mkdir(exist_ok=True)
@@ -93,12 +82,12 @@ def staging_folder(digest: str, form: str, model: str) -> Iterator[Path]:
 def leftovers() -> list[Leftover]:
     """Every unfinished or damaged artifact that is not being made right now."""
     found = []
-    for folder in sorted(artifacts_folder().glob("*-*")):
+    for folder in sorted(artifacts.artifacts_folder().glob("*-*")):
         name = _NAME.fullmatch(folder.name)
         if not name or folder.is_symlink() or not folder.is_dir():
             continue
         if not (_is_readable(folder) or _is_locked(folder)):
-            model = _read_note(folder).get("model") or read_manifest(folder).get("model")
+            model = _read_note(folder).get("model") or artifacts.read_manifest(folder).get("model")
             with suppress(OSError):  # just finished or removed by another process
                 size = sum(path.lstat().st_size for path in folder.iterdir())
                 known = model if isinstance(model, str) else None
@@ -113,16 +102,16 @@ def remove_leftover(leftover: Leftover) -> None:
         ModelError: It cannot be deleted, or a process has begun to work on it.
     """
     if leftover.folder.suffix != _PARTIAL:
-        remove_folder(leftover.folder)
+        artifacts.remove_folder(leftover.folder)
         return
     with _locked(leftover.folder, str(leftover.model)):
-        remove_folder(leftover.folder)
+        artifacts.remove_folder(leftover.folder)
         _remove_lock(leftover.folder)
 
 
 def _is_readable(folder: Path) -> bool:
     try:
-        return folder.suffix != _PARTIAL and bool(read_artifact(folder))
+        return folder.suffix != _PARTIAL and bool(artifacts.read_artifact(folder))
     except ModelError:
         return False
 
@@ -132,34 +121,52 @@ def _locked(
     staging: Path, model: str, on_acquired: Callable[[int], None] | None = None
 ) -> Iterator[None]:
     """Hold the lock of a staging folder; the system releases it if the process dies."""
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
-    lock = FileLock(
+    lock = _lock(staging, _LOCK_SECONDS, on_acquired)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        message = f"another panda is quantising {model} right now"
+        raise ModelError(message, "wait until it is done") from error
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        _remove_lock(staging)
+        message = f"no file can be locked in {staging.parent}"
+        raise ModelError(message, "set PANDA_HOME to a folder on another disk") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _is_locked(staging: Path) -> bool:
+    """Whether a process works on a staging folder."""
+    try:
+        if not _lock_path(staging).is_file():
+            return False
+        with _lock(staging, 0):
+            if not staging.exists():  # finished just now: the lock file may be ours
+                _remove_lock(staging)
+    except OSError:
+        return True
+    return False
+
+
+def _lock(
+    staging: Path, timeout: float, on_acquired: Callable[[int], None] | None = None
+) -> "BaseFileLock":
+    from filelock import FileLock
+
+    return FileLock(
         _lock_path(staging),
-        timeout=_LOCK_SECONDS,
+        timeout=timeout,
         thread_local=False,
         fallback_to_soft=False,
         preserve_lock_file=True,
         on_acquired=on_acquired,
     )
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise ModelError(
-            f"another panda is quantising {model} right now", "wait until it is done"
-        ) from error
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-        _remove_lock(staging)
-        raise ModelError(
-            f"no file can be locked in {staging.parent}",
-            "set PANDA_HOME to a folder on another disk",
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _lock_path(staging: Path) -> Path:
@@ -171,27 +178,10 @@ def _remove_lock(staging: Path) -> None:
         _lock_path(staging).unlink(missing_ok=True)
 
 
-def _is_locked(staging: Path) -> bool:
-    """Whether a process works on a staging folder."""
-    from filelock import FileLock
-
-    try:
-        if not _lock_path(staging).is_file():
-            return False
-        with FileLock(
-            _lock_path(staging), timeout=0, fallback_to_soft=False, preserve_lock_file=True
-        ):
-            if not staging.exists():  # finished just now: the lock file may be ours
-                _remove_lock(staging)
-    except OSError:
-        return True
-    return False
-
-
 def _read_note(staging: Path) -> dict[str, Any]:
     try:
-        return read_object(_lock_path(staging), _NOTE_BYTES)
-    except (OSError, ValueError):
+        return _parse_note(read_bytes(_lock_path(staging), _NOTE_BYTES))
+    except OSError:
         return {}
 
 

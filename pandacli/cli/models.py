@@ -181,9 +181,8 @@ def _check_droppable(known: "KnownModel | None", wanted: Loading) -> None:
 
 def _download(known: "KnownModel", wanted: Loading, screen: Screen) -> None:
     """Download a model, unless a copy of the current commit is all that is needed."""
-    from pandacli.checkpoints.download import download
+    from pandacli.checkpoints.download import download, plan_download
     from pandacli.checkpoints.inventory import artifact_bytes_missing, standalone_artifacts
-    from pandacli.checkpoints.published import plan_download
     from pandacli.terminal.listings import UNKNOWN_COMMIT
     from pandacli.terminal.progress import Bars
 

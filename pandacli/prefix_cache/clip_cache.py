@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from pandacli.checkpoints.digest import hash_file
+from pandacli.checkpoints.artifacts import hash_file
 from pandacli.checkpoints.resolve import DamagedError
 from pandacli.errors import ModelError
 from pandacli.prefix_cache.store import Entry, Metadata, PrefixStore

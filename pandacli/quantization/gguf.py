@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pandacli.checkpoint_files import INCOMPLETE, weight_files
-from pandacli.checkpoints.digest import file_digest
+from pandacli.checkpoints.artifacts import file_digest
 from pandacli.errors import ModelError, UsageError
 from pandacli.file_io import replace_durably
 from pandacli.modeling import checkpoint

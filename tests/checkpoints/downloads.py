@@ -9,10 +9,9 @@ import pytest
 from pandacli import checkpoints
 from pandacli.checkpoints import MODELS
 from pandacli.checkpoints.artifacts import Artifact, artifact_folder, write_manifest
-from pandacli.checkpoints.download import Downloaded, download
+from pandacli.checkpoints.download import Downloaded, download, plan_download
 from pandacli.checkpoints.inventory import remove_download
-from pandacli.checkpoints.published import plan_download
-from pandacli.checkpoints.pulls import PublishedFile, partial_path
+from pandacli.checkpoints.registry import PublishedFile, partial_path
 from pandacli.errors import ModelError
 
 MODEL = MODELS["video-panda-7b"]

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from pandacli.checkpoints import digest
-from pandacli.checkpoints.digest import drop_digests, file_digest, hash_checkpoint
+from pandacli.checkpoints import artifacts
+from pandacli.checkpoints.artifacts import drop_digests, file_digest, hash_checkpoint
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PANDA_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(digest, "_BLOCK", 4)
+    monkeypatch.setattr(artifacts, "_BLOCK", 4)
 
 
 def make(folder: Path, weights: bytes = b"weights") -> Path:
@@ -39,7 +39,7 @@ def test_checkpoint_digest_does_not_depend_on_the_folder(tmp_path: Path) -> None
 def test_unchanged_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = make(tmp_path / "a")
     first = file_digest(weights)
-    monkeypatch.setattr(digest.hashlib, "sha256", None)
+    monkeypatch.setattr(artifacts, "hash_file", None)
     assert file_digest(weights) == first
 
 
@@ -85,7 +85,7 @@ def test_dropped_digest_is_computed_again(tmp_path: Path, monkeypatch: pytest.Mo
     weights, other = make(tmp_path / "a"), make(tmp_path / "b", b"others")
     digests = file_digest(weights), file_digest(other)
     drop_digests([weights.parent, tmp_path / "gone"])
-    monkeypatch.setattr(digest, "hash_file", lambda path: f"read {path.parent.name}")
+    monkeypatch.setattr(artifacts, "hash_file", lambda path: f"read {path.parent.name}")
     assert (file_digest(weights), file_digest(other)) == ("read a", digests[1])
 
 
@@ -100,7 +100,7 @@ def test_cached_digests_of_all_files_are_kept(
 ) -> None:
     files = [make(tmp_path / "a"), make(tmp_path / "b", b"others")]
     digests = list(map(file_digest, files))
-    monkeypatch.setattr(digest, "hash_file", None)
+    monkeypatch.setattr(artifacts, "hash_file", None)
     assert list(map(file_digest, files)) == digests
 
 

@@ -12,12 +12,10 @@ import huggingface_hub.constants
 import pytest
 
 from pandacli import checkpoints
-from pandacli.checkpoints import published
-from pandacli.checkpoints.download import download
+from pandacli.checkpoints import download as download_module
+from pandacli.checkpoints.download import download, plan_download
 from pandacli.checkpoints.inventory import find_model
-from pandacli.checkpoints.published import plan_download
-from pandacli.checkpoints.pulls import blob_path, partial_path, unfinished_pull
-from pandacli.checkpoints.registry import panda_home
+from pandacli.checkpoints.registry import blob_path, panda_home, partial_path, read_pull
 from tests.checkpoints.downloads import (
     MODEL,
     SHARD,
@@ -270,7 +268,7 @@ def test_full_disk_is_reported_before_any_download(
 def test_artifact_on_another_disk_needs_room_there(
     hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(published, "_disk", str)
+    monkeypatch.setattr(download_module, "_disk", str)
     plan = replace(plan_download(MODEL), artifact_bytes=10**18)
     error = refusal(lambda: download(plan, Log()))
     assert error.message.startswith(f"the quantised copy of {MODEL.name} needs 1,000,000,000.0 GB")
@@ -373,7 +371,7 @@ def test_record_with_invalid_digest_is_ignored() -> None:
     record = panda_home() / "pulls" / "video-panda-7b.unfinished.json"
     evil = {"path": "config.json", "bytes": 1, "digest": "../../x"}
     record.write_text(json.dumps({"format": 1, "commit": FIRST, "files": [evil]}))
-    assert unfinished_pull(MODEL) is None
+    assert read_pull(MODEL, finished=False) is None
 
 
 def test_damaged_pull_record_is_ignored() -> None:

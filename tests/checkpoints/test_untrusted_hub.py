@@ -9,8 +9,8 @@ import pytest
 from pandacli import checkpoints
 from pandacli.checkpoints import MODELS
 from pandacli.checkpoints import hub as hub_module
+from pandacli.checkpoints.download import plan_download
 from pandacli.checkpoints.inventory import find_model, plan_removal, remove
-from pandacli.checkpoints.published import plan_download
 from tests.checkpoints.downloads import MODEL, SHARD, pull, refusal
 from tests.fake_hub import (
     ENDLESS,

@@ -14,7 +14,7 @@ from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
 from pandacli.checkpoints import artifacts as copies
-from pandacli.checkpoints import digest, resolve
+from pandacli.checkpoints import resolve
 from pandacli.checkpoints.artifacts import (
     FORMAT,
     Artifact,
@@ -287,7 +287,7 @@ def test_flipped_byte_is_detected(source: Source) -> None:
 def test_flipped_byte_is_detected_with_restored_mtime(
     source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(digest, "_BLOCK", 10)  # so that the digests of such small files are kept
+    monkeypatch.setattr(copies, "_BLOCK", 10)  # so that the digests of such small files are kept
     copy = convert(source, "int8")
     assert find_artifact(source.digest, "int8")
     times = {path: path.stat().st_mtime_ns for path in copy.folder.iterdir()}
@@ -307,9 +307,9 @@ def test_flipped_byte_is_detected_without_original(source: Source) -> None:
 def test_unchanged_artifact_is_not_hashed_again(
     source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(digest, "_BLOCK", 10)
+    monkeypatch.setattr(copies, "_BLOCK", 10)
     convert(source, "int8")
-    monkeypatch.setattr(digest, "hash_file", None)
+    monkeypatch.setattr(copies, "hash_file", None)
     assert find_artifact(source.digest, "int8")
 
 
