@@ -18,17 +18,12 @@ from prompt_toolkit.layout import Dimension, HSplit, Layout
 from prompt_toolkit.output import Output
 from prompt_toolkit.styles import Style
 
-from pandacli.terminal.slash_commands import COMMANDS
+from pandacli.terminal.slash_commands import COMMANDS, Command
 from pandacli.terminal.text import sanitize, wrap
 from pandacli.video.clip import VIDEO_SUFFIXES
 
-_STYLE = Style.from_dict(
-    {
-        "bottom-toolbar": "noreverse fg:ansibrightblack",
-        "prompt": "bold",
-        "more": "fg:ansibrightblack",
-    }
-)
+_GREY = "fg:ansibrightblack"
+_STYLE = Style.from_dict({"bottom-toolbar": f"noreverse {_GREY}", "prompt": "bold", "more": _GREY})
 _REFRESH = 0.5  # seconds between redraws of the toolbar
 
 
@@ -73,16 +68,15 @@ class Prompt:
             input=keys,
             output=output,
         )
-        app = self._session.app
-        app.layout = Layout(_BelowFirstLine([app.layout.container]), self._session.default_buffer)
+        self._app = self._session.app
+        below = _BelowFirstLine([self._app.layout.container])
+        self._app.layout = Layout(below, self._session.default_buffer)
 
     def read(self) -> str:
         """Return what the user typed.
 
-        Raises:
-            PandaError: What `failure` returns; the text so far is kept in the history.
-            EOFError: Ctrl-D on an empty line.
-            KeyboardInterrupt: Ctrl-C on an empty line.
+        Raises what `failure` returns, the text so far being kept in the history; on an empty line,
+        EOFError for Ctrl-D and KeyboardInterrupt for Ctrl-C.
         """
         text = self._session.prompt(pre_run=self._exit_on_failure)
         # typed UTF-8 arrives as surrogates where the locale is not UTF-8
@@ -92,32 +86,31 @@ class Prompt:
 
     def _show(self, text: str) -> None:
         """Leave the text on the screen; of a long one, its first lines."""
-        size = self._session.output.get_size()
+        output = self._session.output
+        size = output.get_size()
         limit = max(1, size.rows // 2)
         encoding = sys.stdout.encoding or "utf-8"
         shown = sanitize(text.expandtabs(4)).encode(encoding, "backslashreplace").decode(encoding)
         lines = wrap(shown, size.columns - 2).split("\n")
         if (hidden := len(lines) - limit) > 1:
             lines = [*lines[:limit], f"[{hidden} more lines]"]
+        parts = FormattedText([("class:prompt", "> "), ("", "\n  ".join(lines))])
         print_formatted_text(
-            FormattedText([("class:prompt", "> "), ("", "\n  ".join(lines))]),
-            style=_STYLE,
-            output=self._session.output,
-            include_default_pygments_style=False,
+            parts, style=_STYLE, output=output, include_default_pygments_style=False
         )
 
     def refresh(self) -> None:
         """Redraw the toolbar and check `failure`; may be called from any thread."""
-        self._session.app.invalidate()
-        if (loop := self._session.app.loop) is not None:
+        self._app.invalidate()
+        if (loop := self._app.loop) is not None:
             with suppress(RuntimeError):  # closed just now
                 loop.call_soon_threadsafe(self._exit_on_failure)
 
     def _exit_on_failure(self) -> None:
-        app, error = self._session.app, self._failure()
-        if error is not None and app.is_running and not app.is_done:
-            app.current_buffer.append_to_history()
-            app.exit(exception=error)
+        error = self._failure()
+        if error is not None and self._app.is_running and not self._app.is_done:
+            self._app.current_buffer.append_to_history()
+            self._app.exit(exception=error)
 
 
 class _BelowFirstLine(HSplit):
@@ -129,9 +122,8 @@ class _BelowFirstLine(HSplit):
     def preferred_height(self, width: int, max_available_height: int) -> Dimension:
         limit = max(1, max_available_height - 1)
         wanted = super().preferred_height(width, limit)
-        return Dimension(
-            min=min(wanted.min, limit), max=limit, preferred=min(wanted.preferred, limit)
-        )
+        least, preferred = min(wanted.min, limit), min(wanted.preferred, limit)
+        return Dimension(min=least, max=limit, preferred=preferred)
 
 
 class _QuestionHistory(FileHistory):
@@ -162,25 +154,25 @@ class _CommandCompleter(Completer):
         text = document.text_before_cursor
         if not text.startswith("/") or "\n" in text:
             return
-        if " " not in text:
-            for command in COMMANDS.values():
-                if command.name.startswith(text):
-                    yield Completion(
-                        command.name, -len(text), display_meta=command.help, display=command.usage
-                    )
-            return
-        name, rest = re.split(r"\s+", text, maxsplit=1)
-        if (command := COMMANDS.get(name)) is None:  # type: ignore[assignment]
-            return
-        word, *last = re.split(r"\s+", rest, maxsplit=1)
-        if command.words and not last:
-            for known in command.words:
-                if known.startswith(rest):
-                    yield Completion(known, -len(rest))
-        elif command.files and (not command.words or word in command.words):
-            path = last[0] if command.words else rest
-            completer = self._paths[command.files]
-            yield from completer.get_completions(Document(path, len(path)), event)
+        name, *rest = re.split(r"\s+", text, maxsplit=1)
+        for command in COMMANDS:
+            if not rest and command.name.startswith(name):
+                meta = {"display": command.usage, "display_meta": command.help}
+                yield Completion(command.name, -len(name), **meta)
+            elif rest and command.name == name:
+                yield from self._arguments(command, rest[0], event)
+
+    def _arguments(self, command: Command, text: str, event: CompleteEvent) -> Iterable[Completion]:
+        if command.words:
+            word, *last = re.split(r"\s+", text, maxsplit=1)
+            if not last:
+                return [Completion(w, -len(word)) for w in command.words if w.startswith(word)]
+            if word not in command.words:
+                return []
+            text = last[0]
+        if not command.files:
+            return []
+        return self._paths[command.files].get_completions(Document(text, len(text)), event)
 
 
 def _is_video(name: str) -> bool:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pandacli.chat.chat import count_turns, dropped_turns_notice
 from pandacli.errors import PandaError, UsageError
@@ -18,24 +18,16 @@ from pandacli.terminal.report import (
     truncation_notice,
 )
 from pandacli.terminal.slash_commands import EXIT_WORDS, parse
-from pandacli.terminal.text import WordWrapper, sanitize, sanitize_line
+from pandacli.terminal.text import ASCII, WordWrapper, sanitize, sanitize_line
 
 if TYPE_CHECKING:
     from pandacli.chat.chat import Chat, SampledClip
-    from pandacli.inference.spec import Stats
+    from pandacli.inference.spec import AnswerStream, Stats
     from pandacli.terminal.console import Screen
     from pandacli.terminal.prompt import Prompt
     from pandacli.video import Clip, Frames
 
-_DOUBLE_PRESS = 1.0
-"""Seconds after an interrupt in which another Ctrl-C counts as the same."""
-
-
-class Sample(Protocol):
-    """Samples the frames of a clip."""
-
-    def __call__(self, clip: "Clip", *, num_frames: int) -> "SampledClip":
-        """Return the clip with its frames."""
+_DOUBLE_PRESS = 1.0  # seconds after an interrupt in which another Ctrl-C counts as the same
 
 
 class Repl:
@@ -45,15 +37,12 @@ class Repl:
         chat: The conversation.
         prompt: Reads a line.
         screen: Shows answers and notes.
-        sample: Samples the frames of another clip.
-        parsers: For each option of `/set`, and for "frames", what parses and checks its value;
-            raises UsageError.
+        sample: Samples the frames of another clip; takes the clip and `num_frames`.
+        parsers: For each option of `/set`, and for "frames", a function that parses and checks its
+            value; raises UsageError.
         quant: The quantisation the user asked for.
         pictures: Draw the frames whenever a clip is opened.
         stats: Show stats under each answer.
-
-    Attributes:
-        chat, screen, sample, parsers: As given; slash commands use them.
     """
 
     def __init__(
@@ -61,7 +50,7 @@ class Repl:
         chat: "Chat",
         prompt: "Prompt",
         screen: "Screen",
-        sample: Sample,
+        sample: "Callable[..., SampledClip]",
         parsers: Mapping[str, Callable[[str], Any]],
         *,
         quant: str = "auto",
@@ -70,20 +59,15 @@ class Repl:
     ) -> None:
         self.chat, self.screen, self.sample, self.parsers = chat, screen, sample, parsers
         self._prompt = prompt
-        self._quant, self._pictures, self._stats = quant, pictures, stats
+        self._quant: str | None = quant  # None once the placement is announced
+        self._pictures, self._stats = pictures, stats
         self._last: tuple[Stats, Frames, Stopwatch] | None = None
-        self._announced = False
         self._interrupted = -_DOUBLE_PRESS
-        self._answering = False
-        self._leaving = False
+        self._answering = self._leaving = False
         chat.on_change = prompt.refresh
 
     def run(self) -> None:
-        """Run until the user leaves.
-
-        Raises:
-            PandaError: The model cannot be loaded.
-        """
+        """Run until the user leaves; raises PandaError if the model cannot be loaded."""
         if not self.screen.quiet:
             self.show_clip()
             model = self.chat.model
@@ -97,14 +81,14 @@ class Repl:
             except KeyboardInterrupt:
                 with _sigint_ignored():
                     self._interrupted = monotonic()
-                    if not self._answering:
-                        self.screen.error_line("")  # the cursor is behind an echoed ^C
+                    if not self._answering:  # the cursor is behind an echoed ^C
+                        self.screen.error_line("")
                     self.screen.note("stopped")
             except PandaError as error:
                 if error is not self.chat.error:
                     self._show_error(error)
             with _sigint_ignored():
-                save_log(self.chat, self.screen)
+                _save_log(self.chat, self.screen)
             if running and (failure := self.chat.error) is not None:
                 self._recover(failure)
 
@@ -135,11 +119,7 @@ class Repl:
         return True
 
     def _recover(self, failure: BaseException) -> None:
-        """Return to the previous clip if the model cannot hold this one.
-
-        Raises:
-            BaseException: `failure`, where there is no previous clip.
-        """
+        """Return to the previous clip if the model cannot hold this one; else raise `failure`."""
         if not isinstance(failure, PandaError) or not self.chat.reopen_previous():
             raise failure
         self._show_error(failure)
@@ -155,27 +135,18 @@ class Repl:
     def ask(self, question: str) -> None:
         """Ask a question and stream its answer."""
         self._answering = True  # the terminal echoes no ^C now
-        chat, dropped = self.chat, self.chat.dropped
-        watch = Stopwatch()
-        with watch.measure("model and clip"):
-            wait_until_ready(chat, self.screen)
-        if not self._announced and chat.error is None:
-            self._announced = True
-            show_placement(chat, self.screen, self._quant)
-        watch.start_answer()
-        stream = chat.ask(question)
+        chat, watch, stream = self.chat, Stopwatch(), None
         try:
-            with closing(stream):
-                if chat.dropped > dropped:
-                    self.screen.notice(dropped_turns_notice(chat.dropped))
+            with _asked(chat, self.screen, question, watch, self._quant) as stream:
+                self._quant = None
                 self._stream(stream)
+            chat.start_saving_prefix()
+            most = chat.options.max_tokens
+            if sentence := truncation_notice(stream.answer, most, "see /set max-tokens"):
+                self.screen.notice(sentence)
         finally:
-            if stream.stats is not None:
+            if stream is not None and stream.stats is not None:
                 self._last = stream.stats, chat.clip.frames, watch
-        chat.start_saving_prefix()
-        most = chat.options.max_tokens
-        if sentence := truncation_notice(stream.answer, most, "see /set max-tokens"):
-            self.screen.notice(sentence)
         if self._stats:
             self.show_stats()
 
@@ -193,11 +164,10 @@ class Repl:
     def switch_clip(self, clip: "Clip") -> None:
         """Open another clip, after asking whether to keep the turns."""
         sampled = self.sample(clip, num_frames=self.chat.clip.num_frames)
-        if count := len(self.chat.turns):
+        if self.chat.turns:
+            turns = count_turns(len(self.chat.turns))
             try:
-                keep = self.screen.ask_yes_no(
-                    f"keep the conversation ({count_turns(count)})? Ctrl-C cancels"
-                )
+                keep = self.screen.ask_yes_no(f"keep the conversation ({turns})? Ctrl-C cancels")
             except KeyboardInterrupt:
                 self.screen.error_line("")
                 keep = None
@@ -213,10 +183,10 @@ class Repl:
         """Show what clip is open, with its frames."""
         clip = self.chat.clip
         self.screen.note(clip_line(clip.source, clip.frames.info))
-        for sentence in clip.frames.notices:
-            self.screen.notice(sentence)
-        if sparse := sparse_sampling_notice(clip.frames, "/clip FROM TO looks closer"):
-            self.screen.notice(sparse)
+        sparse = sparse_sampling_notice(clip.frames, "/clip FROM TO looks closer")
+        for sentence in (*clip.frames.notices, sparse):
+            if sentence:
+                self.screen.notice(sentence)
         if self._pictures:
             self.screen.frames(clip.model_frames)
 
@@ -253,34 +223,42 @@ def _sigint_ignored() -> Iterator[None]:
 
 def toolbar(chat: "Chat") -> str:
     """Return the line under the prompt: the model, and how full its context is."""
-    dot = "·" if can_encode(sys.stdout, "·") else "-"
-    ellipsis = "…" if can_encode(sys.stdout, "…") else "..."
-    parts = [sanitize_line(chat.model)]
+    parts = [chat.model]
     if chat.status:
-        parts.append(f"{sanitize_line(chat.status)}{ellipsis}")
+        parts.append(f"{chat.status}…")
     elif tokens := chat.tokens():
         panda = chat.panda.result()
         if panda.quant != "none":
             parts.append(f"{panda.quant} {panda.engine}")
         parts.append(f"{tokens[0]:,} of {tokens[1]:,} tokens")
-    return " " + f" {dot} ".join(parts)
+    text = " " + sanitize_line(" · ".join(parts))
+    return text if can_encode(sys.stdout, text) else text.translate(ASCII)
 
 
-def wait_until_ready(chat: "Chat", screen: "Screen") -> None:
-    """Wait for model and prefix, showing what is loading."""
-    if not chat.wait(0):
-        with screen.status(chat.status) as say:
-            while not chat.wait(0.2):
-                say(chat.status)
+@contextmanager
+def _asked(
+    chat: "Chat", screen: "Screen", question: str, watch: Stopwatch, quant: str | None
+) -> "Iterator[AnswerStream]":
+    """Wait for model and clip, ask, and yield the stream of the answer.
+
+    Where the model runs is announced if `quant`, the quantisation the user asked for, is not None.
+    """
+    dropped = chat.dropped
+    with watch.measure("model and clip"):
+        if not chat.wait(0):
+            with screen.status(chat.status) as say:
+                while not chat.wait(0.2):
+                    say(chat.status)
+    watch.start_answer()
+    with closing(chat.ask(question)) as stream:
+        if quant is not None and (chosen := placement_notice(chat.panda.result(), quant)):
+            screen.notice(f"{chat.model} runs {chosen}")
+        if chat.dropped > dropped:
+            screen.notice(dropped_turns_notice(chat.dropped))
+        yield stream
 
 
-def show_placement(chat: "Chat", screen: "Screen", quant: str) -> None:
-    """Say how and where the model runs, if that was chosen for the user."""
-    if chosen := placement_notice(chat.panda.result(), quant):
-        screen.notice(f"{chat.model} runs {chosen}")
-
-
-def save_log(chat: "Chat", screen: "Screen") -> None:
+def _save_log(chat: "Chat", screen: "Screen") -> None:
     """Save the conversation; a failure is a notice."""
     try:
         chat.save_log()
@@ -292,27 +270,19 @@ def answer_lines(
     chat: "Chat",
     screen: "Screen",
     *,
-    quant: str = "auto",
+    quant: str | None = "auto",
     stats: bool = False,
     watch: Stopwatch | None = None,
 ) -> None:
     """Answer each line of standard input with one line, as turns of one conversation.
 
-    Args:
-        chat: The conversation.
-        screen: Prints the answers.
-        quant: The quantisation the user asked for.
-        stats: Show stats on stderr.
-        watch: Measures the wait for the first answer; None to start now.
-
-    Raises:
-        PandaError: A question cannot be answered; earlier answers have been printed.
+    `watch` measures the wait for the first answer. Raises PandaError if a question cannot be
+    answered; earlier answers have been printed.
     """
     if sys.stdin is None:
         raise UsageError("standard input is closed")
     if sys.stdin.isatty():
         screen.notice("type a question a line; Ctrl-D ends")
-    announced = False
     watch = watch or Stopwatch()
     questions = _read_questions(sys.stdin.buffer)
     while True:
@@ -320,21 +290,12 @@ def answer_lines(
             question = next(questions, None)
         if question is None:
             return
-        with watch.measure("model and clip"):
-            wait_until_ready(chat, screen)
-        watch.start_answer()
-        dropped = chat.dropped
         try:
-            with closing(chat.ask(question)) as stream:
-                if not announced:
-                    show_placement(chat, screen, quant)
-                announced = True
-                if chat.dropped > dropped:
-                    screen.notice(dropped_turns_notice(chat.dropped))
+            with _asked(chat, screen, question, watch, quant) as stream:
                 screen.stream(stream, one_line=True)
         finally:
-            save_log(chat, screen)
-        answer = stream.answer
+            _save_log(chat, screen)
+        quant, answer = None, stream.answer
         if sentence := truncation_notice(answer, chat.options.max_tokens, "raise --max-tokens"):
             screen.notice(sentence)
         if stats:
@@ -345,8 +306,7 @@ def answer_lines(
 def _read_questions(lines: BinaryIO) -> Iterator[str]:
     """Yield the questions of standard input, up to an exit word.
 
-    Raises:
-        UsageError: A line is not UTF-8, or is a slash command.
+    Raises UsageError for a line that is not UTF-8, or is a slash command.
     """
     for number, line in enumerate(lines, 1):
         try:

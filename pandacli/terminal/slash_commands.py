@@ -21,34 +21,22 @@ from pandacli.video.clip import Clip, parse_time
 if TYPE_CHECKING:
     from pandacli.terminal.repl import Repl
 
-_SIMILAR = 0.75  # cutoff for get_close_matches: suggests /undo for /udno, nothing for /nope
-_SETTINGS = {"max-tokens": "2048", "temperature": "0.2", "seed": "1"}
-"""What `/set` changes, each with an example."""
+EXIT_WORDS = ("exit", "quit")  # leave without a slash
 
-EXIT_WORDS = ("exit", "quit")
-"""Words that leave without a slash."""
+_SIMILAR = 0.75  # cutoff for get_close_matches: suggests /undo for /udno, nothing for /nope
+_SETTINGS = {"max-tokens": "2048", "temperature": "0.2", "seed": "1"}  # each with an example
 
 
 @dataclass(frozen=True)
 class Command:
-    """A slash command.
-
-    Attributes:
-        name: With its slash.
-        arguments: As shown by `/help`. None may follow if empty; one must if it is not optional.
-        help: What the command does, in a few words.
-        run: Called with the REPL and the text after the name.
-        words: Completions of the first argument.
-        files: Which file names complete the last argument.
-        aliases: Other names, with their slash.
-    """
+    """A slash command; its names have their slash."""
 
     name: str
-    arguments: str
+    arguments: str  # as shown by /help; "" takes none, "[...]" is optional, others are required
     help: str
-    run: Callable[["Repl", str], None]
-    words: tuple[str, ...] = ()
-    files: Literal["any", "video"] | None = None
+    run: Callable[["Repl", str], None]  # called with the text after the name
+    words: tuple[str, ...] = ()  # completions of the first argument
+    files: Literal["any", "video"] | None = None  # completions of the last argument
     aliases: tuple[str, ...] = ()
 
     @property
@@ -58,26 +46,25 @@ class Command:
 
 
 def _show_help(repl: "Repl", _: str) -> None:
-    width = max(len(command.usage) for command in COMMANDS.values())
-    for command in COMMANDS.values():
+    width = max(len(command.usage) for command in COMMANDS)
+    for command in COMMANDS:
         repl.screen.note(f"{command.usage:<{width}}  {command.help}", indent=width + 2)
     repl.screen.note("Enter asks, Alt-Enter begins a new line, Ctrl-C stops an answer")
 
 
-def _show_frames(repl: "Repl", argument: str) -> None:
+def _frames(repl: "Repl", argument: str) -> None:
     clip = repl.chat.clip
+    word, _, name = argument.partition(" ")
     if not argument:
         repl.screen.frames(clip.model_frames)
-        return
-    word, _, name = argument.partition(" ")
-    if word == "save" and name.strip():
+    elif word == "save" and name.strip():
         _save_frames(repl, parse_path(name.strip()))
     elif not name and word.lstrip("-").isdecimal():
         num_frames = repl.parsers["frames"](word)
         repl.chat.open_clip(repl.sample(clip.source, num_frames=num_frames))
         repl.show_clip()
     else:
-        raise UsageError(f"usage: {COMMANDS['/frames'].usage}")
+        raise UsageError("usage: /frames [N | save FILE]")
 
 
 def _save_frames(repl: "Repl", path: Path) -> None:
@@ -93,12 +80,8 @@ def _save_frames(repl: "Repl", path: Path) -> None:
 def _set_range(repl: "Repl", argument: str) -> None:
     times = argument.split()
     if len(times) > 2:
-        raise UsageError(f"usage: {COMMANDS['/clip'].usage}")
+        raise UsageError("usage: /clip [FROM [TO]]")
     repl.switch_clip(Clip(repl.chat.clip.source.path, *map(parse_time, times)))
-
-
-def _open_video(repl: "Repl", argument: str) -> None:
-    repl.switch_clip(Clip(parse_path(argument)))
 
 
 def _undo(repl: "Repl", _: str) -> None:
@@ -146,10 +129,6 @@ def _set_option(repl: "Repl", argument: str) -> None:
         repl.chat.options = replace(options, **{name.replace("-", "_"): value})
 
 
-def _show_stats(repl: "Repl", _: str) -> None:
-    repl.show_stats()
-
-
 def _save(repl: "Repl", argument: str) -> None:
     path = parse_path(argument)
     check_transcript_path(path)
@@ -175,56 +154,57 @@ def _leave(_repl: "Repl", _: str) -> None:
     raise EOFError  # as Ctrl-D does
 
 
-COMMANDS = {
-    command.name: command
-    for command in (
-        Command("/help", "", "this list", _show_help, aliases=("/?", "/h")),
-        Command(
-            "/frames",
-            "[N | save FILE]",
-            "show or save the frames, or look at N of them",
-            _show_frames,
-            words=("save",),
-            files="any",
-        ),
-        Command(
-            "/clip", "[FROM [TO]]", "ask about another part of the video, or all of it", _set_range
-        ),
-        Command("/video", "FILE", "ask about another video", _open_video, files="video"),
-        Command("/undo", "", "take the last question and its answer back", _undo),
-        Command("/retry", "", "ask the last question again", _retry),
-        Command("/reset", "", "forget what was said", _reset),
-        Command(
-            "/set",
-            "[NAME VALUE]",
-            "temperature, max-tokens or seed; alone shows them",
-            _set_option,
-            words=tuple(_SETTINGS),
-        ),
-        Command("/stats", "", "what the last answer cost", _show_stats),
-        Command(
-            "/save", "FILE", "the conversation as .md to read, as .json to load", _save, files="any"
-        ),
-        Command("/load", "FILE", "go on with a conversation saved as .json", _load, files="any"),
-        Command("/exit", "", "leave; Ctrl-D does too", _leave, aliases=("/quit", "/q", "/bye")),
-    )
-}
-"""Every slash command by its name, in the order of `/help`; completion and parsing read it too."""
+COMMANDS = (
+    Command("/help", "", "this list", _show_help, aliases=("/?", "/h")),
+    Command(
+        "/frames",
+        "[N | save FILE]",
+        "show or save the frames, or look at N of them",
+        _frames,
+        words=("save",),
+        files="any",
+    ),
+    Command(
+        "/clip", "[FROM [TO]]", "ask about another part of the video, or all of it", _set_range
+    ),
+    Command(
+        "/video",
+        "FILE",
+        "ask about another video",
+        lambda repl, argument: repl.switch_clip(Clip(parse_path(argument))),
+        files="video",
+    ),
+    Command("/undo", "", "take the last question and its answer back", _undo),
+    Command("/retry", "", "ask the last question again", _retry),
+    Command("/reset", "", "forget what was said", _reset),
+    Command(
+        "/set",
+        "[NAME VALUE]",
+        "temperature, max-tokens or seed; alone shows them",
+        _set_option,
+        words=tuple(_SETTINGS),
+    ),
+    Command("/stats", "", "what the last answer cost", lambda repl, _: repl.show_stats()),
+    Command(
+        "/save", "FILE", "the conversation as .md to read, as .json to load", _save, files="any"
+    ),
+    Command("/load", "FILE", "go on with a conversation saved as .json", _load, files="any"),
+    Command("/exit", "", "leave; Ctrl-D does too", _leave, aliases=("/quit", "/q", "/bye")),
+)
+"""Every slash command, in the order of `/help`; completion and parsing read it too."""
 
-_BY_ALIAS = {alias: command for command in COMMANDS.values() for alias in command.aliases}
+_BY_NAME = {name: command for command in COMMANDS for name in (command.name, *command.aliases)}
 
 
 def parse(line: str) -> tuple[Command, str]:
     """Return the command of a line and the text after its name.
 
-    Raises:
-        UsageError: There is no such command, or an argument is missing or too much.
+    Raises UsageError if there is no such command, or an argument is missing or too much.
     """
     word, _, argument = line.strip().removeprefix("/").strip().partition(" ")
     name, argument = f"/{word.lower()}", argument.strip()
-    command = COMMANDS.get(name) or _BY_ALIAS.get(name)
-    if command is None:
-        near = get_close_matches(name, COMMANDS, n=1, cutoff=_SIMILAR)
+    if (command := _BY_NAME.get(name)) is None:
+        near = get_close_matches(name, _BY_NAME, n=1, cutoff=_SIMILAR)
         hint = f"did you mean {near[0]}?" if near else "/help lists them"
         raise UsageError(
             f"/{word} is not a command", f"{hint} (a question that begins with / needs a space)"
@@ -237,8 +217,7 @@ def parse(line: str) -> tuple[Command, str]:
 
 def parse_path(argument: str) -> Path:
     """Return the file an argument names: all of it, or what is quoted; `~` is expanded."""
-    name = argument
     if argument[:1] in ("'", '"'):
         with suppress(ValueError):
-            (name,) = shlex.split(argument)
-    return Path(os.path.expanduser(name))  # noqa: PTH111  (leaves an unknown ~user alone)
+            (argument,) = shlex.split(argument)
+    return Path(os.path.expanduser(argument))  # noqa: PTH111  (leaves an unknown ~user alone)

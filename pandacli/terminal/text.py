@@ -19,7 +19,7 @@ _LINE |= {code: f"\\x{code - 0xDC00:02x}" for code in range(0xDC80, 0xDD00)}
 _LINE |= str.maketrans({"\n": "\\n", "\t": "\\t", "\r": "\\r"})
 _TEXT = {code: shown for code, shown in _LINE.items() if chr(code) not in "\n\t"}
 _JSON = {code: f"\\u{code:04x}" for code in _LINE if code >= 0x7F}
-_ASCII = str.maketrans({"…": "...", "·": "-", "“": '"', "”": '"'})
+ASCII = str.maketrans({"…": "...", "·": "-", "“": '"', "”": '"'})
 _STYLES = {"bold": "1", "red": "1;31", "cyan": "36"}
 
 
@@ -42,7 +42,7 @@ def escape_unencodable(error: UnicodeError) -> tuple[str, int]:
     """Replace what a stream cannot encode by ASCII; an error handler for `codecs`."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    text = error.object[error.start : error.end].translate(_ASCII)
+    text = error.object[error.start : error.end].translate(ASCII)
     return text.encode("ascii", "backslashreplace").decode(), error.end
 
 

@@ -63,4 +63,4 @@ def test_path_may_have_spaces_quotes_and_tilde(rest: str, name: str | Path) -> N
 
 
 def test_every_command_has_help() -> None:
-    assert all(command.help and command.name.startswith("/") for command in COMMANDS.values())
+    assert all(command.help and command.name.startswith("/") for command in COMMANDS)
