@@ -1,4 +1,4 @@
-"""Work that goes on meanwhile, in a thread of its own."""
+"""Work in a background thread."""
 
 import threading
 from collections.abc import Callable
@@ -6,66 +6,55 @@ from typing import Generic, TypeVar
 
 _Result = TypeVar("_Result")
 
-BACKGROUND = "panda background"
-"""The name of its threads."""
+_THREAD = "panda background"
 
 Say = Callable[[str], None]
-"""Tells what is being done, in a few words."""
+"""Reports what is being done, in a few words."""
 
 
-def goes_on() -> bool:
-    """Whether one of them is at work."""
-    return any(thread.name == BACKGROUND for thread in threading.enumerate())
+def is_running() -> bool:
+    """Whether there is background work that has not ended."""
+    return any(thread.name == _THREAD for thread in threading.enumerate())
 
 
 class Background(Generic[_Result]):
-    """Something that is computed in a thread, beginning now.
-
-    The thread ends with the program, wherever it is.
+    """A result that is computed in a daemon thread, which starts now.
 
     Args:
-        work: Computes it; is given what to tell with what it does.
-        changed: Called, in the thread, when there are other words to tell, and at the end.
-
-    Attributes:
-        doing: What it does right now, in a few words.
-        error: What it failed with, if it has.
+        work: Computes the result; receives a function to report progress with.
+        changed: Called in the thread after each report and at the end.
     """
 
     def __init__(
         self, work: Callable[[Say], _Result], changed: Callable[[], None] = lambda: None
     ) -> None:
-        self.doing = ""
+        self.doing = ""  # the last report
         self.error: BaseException | None = None
-        self._result: _Result | None = None
+        self._result: _Result
         self._ended = threading.Event()
         self._changed = changed
-        threading.Thread(target=self._run, args=[work], name=BACKGROUND, daemon=True).start()
+        threading.Thread(target=self._run, args=[work], name=_THREAD, daemon=True).start()
 
     @property
     def ended(self) -> bool:
-        """Whether it is computed, or has failed."""
+        """Whether the work is done or has failed."""
         return self._ended.is_set()
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait for the end, at most so long; whether it has come."""
+        """Wait for the end, at most `seconds`; whether it has come."""
         return self._ended.wait(seconds)
 
     def result(self) -> _Result:
-        """What was computed; waits for it.
-
-        Raises:
-            PandaError: And whatever else `work` raised.
-        """
+        """Wait for the result; raises what `work` raised."""
         self._ended.wait()
         if self.error is not None:
             raise self.error
-        return self._result  # type: ignore[return-value]  # without an error it is there
+        return self._result
 
     def _run(self, work: Callable[[Say], _Result]) -> None:
         try:
             self._result = work(self._say)
-        except BaseException as error:  # raised again by result(), where somebody hears it
+        except BaseException as error:  # raised again by result()
             self.error = error
         finally:
             self._ended.set()

@@ -1,4 +1,4 @@
-"""Work in the background: it says what it does, and its end is heard once somebody asks."""
+"""Work in the background: it reports what it does, and its error is raised with its result."""
 
 from threading import Event
 
@@ -8,7 +8,7 @@ from pandacli.background import Background, Say
 from pandacli.errors import ModelError
 
 
-def test_its_result_is_waited_for() -> None:
+def test_result_is_waited_for() -> None:
     begin = Event()
     work = Background(lambda _: begin.wait(10))
     assert not work.ended
@@ -17,7 +17,7 @@ def test_its_result_is_waited_for() -> None:
     assert work.ended
 
 
-def test_waiting_gives_up_after_its_time() -> None:
+def test_wait_times_out() -> None:
     begin = Event()
     work = Background(lambda _: begin.wait(10))
     assert not work.wait(0.01)
@@ -25,8 +25,8 @@ def test_waiting_gives_up_after_its_time() -> None:
     assert work.wait(10)
 
 
-def test_what_it_does_is_told_and_so_is_its_end() -> None:
-    told: list[tuple[str, bool]] = []
+def test_reports_and_end_are_announced() -> None:
+    seen: list[tuple[str, bool]] = []
     listening = Event()
 
     def load(say: Say) -> None:
@@ -34,16 +34,16 @@ def test_what_it_does_is_told_and_so_is_its_end() -> None:
         say("loading")
         say("looking")
 
-    work = Background(load, lambda: told.append((work.doing, work.ended)))
+    work = Background(load, lambda: seen.append((work.doing, work.ended)))
     listening.set()
     work.result()
-    while len(told) < 3:
+    while len(seen) < 3:
         work.wait(0.01)
-    assert told == [("loading", False), ("looking", False), ("looking", True)]
+    assert seen == [("loading", False), ("looking", False), ("looking", True)]
 
 
 @pytest.mark.parametrize("error", [ModelError("damaged"), KeyError("a fault"), SystemExit(3)])
-def test_its_error_is_raised_where_its_result_is_wanted(error: BaseException) -> None:
+def test_error_is_raised_by_result(error: BaseException) -> None:
     def fail(_: Say) -> None:
         raise error
 

@@ -15,7 +15,8 @@ from pandacli.inference import GenerationOptions, Request
 from pandacli.inference.spec import RunSpec
 
 if TYPE_CHECKING:
-    from pandacli.inference import Panda, VideoSession
+    from pandacli.inference import Panda
+    from pandacli.inference.session import VideoSession
     from pandacli.video import Frames
 
 Result = tuple[Question | BadLine, Line]

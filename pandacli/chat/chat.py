@@ -16,30 +16,21 @@ from pandacli.inference.spec import GenerationOptions
 from pandacli.video.clip import Clip
 
 if TYPE_CHECKING:
-    from pandacli.inference import AnswerStream, Panda, VideoSession
+    from pandacli.inference import AnswerStream, Panda
+    from pandacli.inference.session import VideoSession
     from pandacli.prefix_cache.clip_cache import ClipCache
     from pandacli.video import Frames
 
 
 @dataclass(frozen=True)
 class SampledClip:
-    """A clip with its sampled frames, ready for `Panda.open`.
-
-    Attributes:
-        source: File and time range.
-        frames: Sampled from it.
-        seconds: How long sampling took.
-        image_size: Side of the model's input canvas, in pixels.
-        num_frames: Frames the model is shown; padded where the clip has fewer.
-        system: The system prompt; None for the model's own.
-        cache: Cached prefixes of the clip on disk; None to use no cache.
-    """
+    """A clip with its sampled frames, ready for `Panda.open`."""
 
     source: Clip
     frames: "Frames"
-    seconds: float
-    image_size: int
-    num_frames: int
+    seconds: float  # that sampling took
+    image_size: int  # side of the model's input, in pixels
+    num_frames: int  # the model is shown; padded where the clip has fewer
     system: str | None = None
     cache: "ClipCache | None" = None
 
@@ -78,7 +69,6 @@ class Chat:
         new_log: Returns the file for another conversation, or None.
 
     Attributes:
-        panda: The model, loading or loaded.
         on_change: Called, from another thread, when `status` or `error` change.
     """
 
@@ -182,11 +172,11 @@ class Chat:
         """Wait until the prefix is saved; return why it could not be."""
         if self._saving is None:
             return None
-        _, task = self._saving
-        task.wait()
-        if task.error is None or isinstance(task.error, PandaError):
-            return task.error
-        raise task.error
+        try:
+            self._saving[1].result()
+        except PandaError as error:
+            return error
+        return None
 
     def undo(self) -> Turn | None:
         """Remove and return the last turn; None without one."""
@@ -207,7 +197,7 @@ class Chat:
         if not self._session.ended or self._session.error:
             return None
         context = self.panda.result().context
-        return min(self._current_conversation().tokens(context), context), context
+        return min(self._current_conversation().tokens(), context), context
 
     def _current_conversation(self) -> Conversation:
         session = self._session.result()
@@ -216,9 +206,8 @@ class Chat:
         return self._conversation
 
     def transcript(self) -> Transcript:
-        """Return what is saved of the conversation."""
+        """The conversation as it is saved."""
         clip = self.clip.source
-        is_name = self.model in MODELS
         # a folder is saved as an absolute path, so that --continue works from everywhere
         folder = os.path.abspath(os.path.expanduser(self.model))  # noqa: PTH100, PTH111
         return Transcript(
@@ -226,7 +215,7 @@ class Chat:
             start=clip.start,
             end=clip.end,
             frames=self.clip.num_frames,
-            model=self.model if is_name else folder,
+            model=self.model if self.model in MODELS else folder,
             system=self.clip.system,
             turns=tuple(self.turns),
         )

@@ -1,37 +1,27 @@
 """Turns about one clip on one KV cache: each turn sees those before it and prefills only itself."""
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from pandacli.errors import UsageError
-from pandacli.inference.spec import Answer, AnswerStream, GenerationOptions, Stats
+from pandacli.inference.spec import Answer, AnswerStream, GenerationOptions, History
 
 if TYPE_CHECKING:
     from pandacli.inference.session import VideoSession
 
-History = list[tuple[str, str | Sequence[int]]]
-
-_RESERVED = 256
-"""Tokens kept free for an answer when old turns have to be dropped."""
+_RESERVED = 256  # tokens kept free for an answer when old turns have to be dropped
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A question and its answer.
-
-    Attributes:
-        question: The question.
-        answer: The answer; partial where it was interrupted.
-        finish_reason: As in `Answer`, or "interrupted" where the user stopped it.
-        ids: Token ids of the answer, if it was generated in this process.
-    """
+    """A question and its answer."""
 
     question: str
-    answer: str
+    answer: str  # partial if it was interrupted
     finish_reason: Literal["stop", "length", "interrupted"] = "stop"
-    ids: tuple[int, ...] = field(default=(), compare=False, repr=False)
+    ids: tuple[int, ...] = field(default=(), compare=False, repr=False)  # if generated here
 
 
 class Conversation:
@@ -40,20 +30,12 @@ class Conversation:
     A question is prefilled behind what the KV cache holds of earlier turns; undo crops the cache.
     When the turns outgrow the context, the oldest are dropped until half of it is free, so that
     not every later turn has to prefill the history again.
-
-    Args:
-        session: The clip and its prefix.
-        turns: Earlier turns.
-
-    Attributes:
-        turns: All turns, the dropped ones included.
-        dropped: How many of the first turns the model no longer sees.
     """
 
     def __init__(self, session: "VideoSession", turns: Iterable[Turn] = ()) -> None:
         self.session = session
-        self.turns = list(turns)
-        self.dropped = 0
+        self.turns = list(turns)  # with the dropped ones
+        self.dropped = 0  # how many of the first turns the model no longer sees
         self._counted: tuple[int, int] | None = None  # turns, and the tokens they take
 
     def ask(
@@ -84,18 +66,19 @@ class Conversation:
         return turn
 
     def history(self) -> History:
-        """Return the turns the model still sees, as `VideoSession.stream` takes them.
+        """The turns that the model still sees.
 
         Answers are token ids where known: other ids may spell the same text and miss the cache.
         """
         return [(turn.question, turn.ids or turn.answer) for turn in self.turns[self.dropped :]]
 
-    def tokens(self, context: int) -> int:
-        """Return how many tokens of a context of `context` prefix and turns take."""
-        if self._counted is None or self._counted[0] != len(self.turns):
-            left = self.session.tokens_left("", self.history()) if self.turns else 0
-            used = context - left if self.turns else self.session.prefix_tokens
-            self._counted = len(self.turns), used
+    def tokens(self) -> int:
+        """How many tokens of the context the prefix and the turns take."""
+        count, session = len(self.turns), self.session
+        if self._counted is None or self._counted[0] != count:
+            left = session.tokens_left("", self.history()) if count else 0
+            used = session.panda.context - left if count else session.prefix_tokens
+            self._counted = count, used
         return self._counted[1]
 
     def _recorded(self, question: str, stream: AnswerStream) -> Generator[str, None, Answer]:
@@ -115,14 +98,10 @@ class Conversation:
             if turn is not None:
                 self.turns.append(turn)
                 stats = stream.stats
-                self._counted = (len(self.turns), _total_tokens(stats)) if stats else None
+                self._counted = (len(self.turns), stats.total_tokens) if stats else None
 
     def _make_room(self, question: str, wanted: int) -> None:
-        """Drop the oldest turns if the context cannot hold them and `wanted` tokens more.
-
-        Raises:
-            UsageError: The question alone does not fit.
-        """
+        """Drop the oldest turns if the context cannot hold them and `wanted` tokens more."""
         left = self.session.tokens_left(question, self.history())
         if left >= wanted:
             return
@@ -135,7 +114,3 @@ class Conversation:
         while self.dropped < len(self.turns) and left < max(wanted, alone // 2):
             self.dropped += 1
             left = self.session.tokens_left(question, self.history())
-
-
-def _total_tokens(stats: Stats) -> int:
-    return stats.prefix_tokens + stats.history_tokens + stats.question_tokens + stats.answer_tokens

@@ -6,9 +6,9 @@ import stat
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain, count
+from itertools import count
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import get_args, get_type_hints
 
 import platformdirs
 
@@ -17,11 +17,8 @@ from pandacli.errors import ClipError, UsageError
 from pandacli.file_io import atomic_write_text, read_object
 from pandacli.video.clip import format_time, is_moment
 
-FORMAT = 1
-"""Version of the JSON; incremented when older programs cannot read newer files."""
-
-MAX_SAVED = 100
-"""How many conversations are kept on disk."""
+FORMAT = 1  # of the JSON; incremented when older programs cannot read newer files
+MAX_SAVED = 100  # conversations in the state folder
 
 _MAX_FRAMES = 1 << 20
 _FINISH_REASONS = get_args(get_type_hints(Turn)["finish_reason"])
@@ -29,24 +26,14 @@ _FINISH_REASONS = get_args(get_type_hints(Turn)["finish_reason"])
 
 @dataclass(frozen=True)
 class Transcript:
-    """A conversation and what it was about.
-
-    Attributes:
-        video: Path of the video.
-        start: Start of the range in seconds; None for the beginning.
-        end: End of the range in seconds; None for the end.
-        frames: How many frames the model was shown.
-        model: Name or folder of the model.
-        system: The system prompt; None for the model's own.
-        turns: Questions and answers.
-    """
+    """A conversation and what it was about."""
 
     video: str
-    start: float | None
+    start: float | None  # of the range, in seconds; None for the beginning
     end: float | None
-    frames: int
-    model: str
-    system: str | None
+    frames: int  # that the model was shown
+    model: str  # name or folder
+    system: str | None  # None for the model's own
     turns: tuple[Turn, ...]
 
     def to_json(self) -> str:
@@ -98,11 +85,7 @@ def write_transcript(transcript: Transcript, path: Path) -> None:
 
 
 def check_transcript_path(path: Path) -> str:
-    """Return the extension, .json or .md.
-
-    Raises:
-        UsageError: It is another.
-    """
+    """Return the extension, .json or .md; a UsageError for another."""
     extension = path.suffix.lower()
     if extension not in _FORMATS:
         raise UsageError(f"{path} ends neither in .json nor in .md", "for example: talk.md")
@@ -115,62 +98,52 @@ def read_transcript(path: Path) -> Transcript:
     Raises:
         ClipError: The file cannot be read, or is not a saved conversation.
     """
-    hint = "in a chat, /save talk.json makes one"
     try:
         record = read_object(path)
-    except OSError as error:
-        raise ClipError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise ClipError(f"{path} is not a saved conversation", hint) from error
-    try:
         if record["format"] != FORMAT:
             raise ClipError(f"{path} was saved by a newer version of panda", "update panda")
-        return Transcript(
-            video=_typed(record["video"], str),
-            start=_parse_seconds(record["from"]),
-            end=_parse_seconds(record["to"]),
-            frames=_parse_frames(record["frames"]),
-            model=_typed(record["model"], str),
-            system=_typed(record["system"], str, type(None)),
-            turns=tuple(map(_parse_turn, _typed(record["turns"], list))),
+        if not isinstance(record["turns"], list):
+            raise TypeError("turns are a list")
+        transcript = Transcript(
+            video=record["video"],
+            start=record["from"],
+            end=record["to"],
+            frames=record["frames"],
+            model=record["model"],
+            system=record["system"],
+            turns=tuple(
+                Turn(turn["question"], turn["answer"], turn["finish_reason"])
+                for turn in record["turns"]
+            ),
         )
-    except (KeyError, TypeError) as error:
+        _check(transcript)
+    except OSError as error:
+        raise ClipError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        hint = "in a chat, /save talk.json makes one"
         raise ClipError(f"{path} is not a saved conversation, or damaged", hint) from error
+    return transcript
 
 
-def _parse_turn(record: dict[str, Any]) -> Turn:
-    reason = record["finish_reason"]
-    if reason not in _FINISH_REASONS:
-        raise TypeError
-    return Turn(_typed(record["question"], str), _typed(record["answer"], str), reason)
-
-
-def _parse_frames(value: Any) -> int:
-    frames: int = _typed(value, int)
-    if not 0 < frames < _MAX_FRAMES:
-        raise TypeError
-    return frames
-
-
-def _parse_seconds(value: Any) -> float | None:
-    seconds: float | None = _typed(value, int, float, type(None))
-    if seconds is not None and not is_moment(seconds):  # 1e999 is infinity
-        raise TypeError
-    return seconds
-
-
-def _typed(value: Any, *types: type) -> Any:
-    if not isinstance(value, types) or isinstance(value, bool):
-        raise TypeError
-    return value
+def _check(transcript: Transcript) -> None:
+    """Raise a TypeError for a value that JSON can hold and a transcript cannot."""
+    turns = transcript.turns
+    texts = [transcript.video, transcript.model]
+    texts += [text for turn in turns for text in (turn.question, turn.answer)]
+    times = [time for time in (transcript.start, transcript.end) if time is not None]
+    if not (
+        all(isinstance(text, str) for text in texts)
+        and isinstance(transcript.system, str | None)
+        and all(type(time) in (int, float) and is_moment(time) for time in times)
+        and type(transcript.frames) is int
+        and 0 < transcript.frames < _MAX_FRAMES
+        and all(turn.finish_reason in _FINISH_REASONS for turn in turns)
+    ):
+        raise TypeError("a value of a wrong type")
 
 
 def state_folder() -> Path:
-    """Return the private state folder, on Linux `~/.local/state/panda`; creates it.
-
-    Raises:
-        OSError: It cannot be created.
-    """
+    """Create and return the private state folder, on Linux `~/.local/state/panda`."""
     folder = platformdirs.user_state_path("panda")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
@@ -188,8 +161,8 @@ def new_conversation() -> Path:
         with suppress(OSError):  # another process may have deleted it
             old.unlink()
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    names = chain([name], (f"{name}-{number}" for number in count(2)))
-    return next(path for each in names if not (path := folder / f"{each}.json").exists())
+    paths = (folder / f"{name}{f'-{n}' if n > 1 else ''}.json" for n in count(1))
+    return next(path for path in paths if not path.exists())
 
 
 def last_conversation() -> Path | None:
@@ -199,7 +172,6 @@ def last_conversation() -> Path | None:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    """Return the regular JSON files of a folder by their time of modification."""
     found = []
     for path in folder.glob("*.json"):
         with suppress(OSError):  # deleted meanwhile, or a broken link

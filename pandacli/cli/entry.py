@@ -44,7 +44,7 @@ def main() -> NoReturn:
     signals.leave()
     _discard_unwritten()
     background = sys.modules.get("pandacli.background")
-    if stopped or (background is not None and background.goes_on()):
+    if stopped or (background is not None and background.is_running()):
         signals.unlink_semaphores()
         os._exit(code)  # a normal exit waits for threads, or torch aborts the process
     sys.exit(code)

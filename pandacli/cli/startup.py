@@ -21,8 +21,8 @@ from pandacli.video.clip import VIDEO_SUFFIXES, Clip
 if TYPE_CHECKING:
     from pandacli import Panda
     from pandacli.checkpoints import ResolvedModel
-    from pandacli.inference import VideoSession
     from pandacli.inference.planning.planner import Plan
+    from pandacli.inference.session import VideoSession
     from pandacli.inference.spec import RunSpec
     from pandacli.prefix_cache.clip_cache import ClipCache
     from pandacli.video import Frames

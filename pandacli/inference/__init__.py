@@ -5,8 +5,6 @@
 Importing this package is cheap: torch is imported when a model is loaded.
 """
 
-from typing import TYPE_CHECKING, Any
-
 from pandacli.inference.panda import Panda
 from pandacli.inference.spec import (
     Answer,
@@ -18,9 +16,6 @@ from pandacli.inference.spec import (
     check_frame_count,
 )
 
-if TYPE_CHECKING:
-    from pandacli.inference.session import VideoSession
-
 __all__ = [
     "Answer",
     "AnswerStream",
@@ -29,14 +24,5 @@ __all__ = [
     "Request",
     "RunSpec",
     "Stats",
-    "VideoSession",
     "check_frame_count",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name == "VideoSession":
-        from pandacli.inference.session import VideoSession
-
-        return VideoSession
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

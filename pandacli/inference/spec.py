@@ -95,6 +95,12 @@ class Stats:
     peak_memory_bytes: int  # so far; of the process on the CPU, of torch on CUDA
     history_tokens: int = 0  # of earlier turns
 
+    @property
+    def total_tokens(self) -> int:
+        """Tokens in the context after the answer."""
+        prompt = self.prefix_tokens + self.history_tokens + self.question_tokens
+        return prompt + self.answer_tokens
+
 
 @dataclass(frozen=True)
 class Answer:

@@ -65,7 +65,7 @@ def own_tokens(conversation: Conversation, question: str) -> int:
 
     After a truncated answer one token more is prefilled: its last, which was never fed back.
     """
-    tokenizer = conversation.session._panda.tokenizer
+    tokenizer = conversation.session.panda.tokenizer
     text = f"USER: {question} ASSISTANT:"
     return 1 + len(tokenizer.encode(text, after_control=True))
 

@@ -9,11 +9,11 @@ import torch
 
 from pandacli import Panda
 from pandacli.errors import DeviceError, UsageError
-from pandacli.inference import Answer, GenerationOptions, Request, VideoSession
+from pandacli.inference import Answer, GenerationOptions, Request
 from pandacli.inference.backends.torch import TorchSequenceBatch
 from pandacli.inference.continuous_batching import Generation, Scheduler
 from pandacli.inference.generation import RequestState
-from pandacli.inference.session import SharedPrefix
+from pandacli.inference.session import SharedPrefix, VideoSession
 
 QUESTIONS = [
     "what?",

@@ -10,7 +10,8 @@ import torch
 import pandacli
 from pandacli import Panda
 from pandacli.errors import ClipError, ModelError, UsageError
-from pandacli.inference import Answer, VideoSession
+from pandacli.inference import Answer
+from pandacli.inference.session import VideoSession
 from pandacli.video import Clip, sample_frames
 
 

@@ -17,7 +17,8 @@ import torch
 
 from pandacli import Panda
 from pandacli.chat.conversation import Conversation
-from pandacli.inference import Answer, GenerationOptions, Request, VideoSession
+from pandacli.inference import Answer, GenerationOptions, Request
+from pandacli.inference.session import VideoSession
 from pandacli.modeling import VideoPandaConfig, VideoPandaForConditionalGeneration
 from pandacli.prefix_cache.clip_cache import ClipCache
 from pandacli.video import Clip

@@ -9,7 +9,8 @@ import torch
 
 from pandacli import Panda
 from pandacli.errors import DeviceError, UsageError
-from pandacli.inference import VideoSession, continuous_batching
+from pandacli.inference import continuous_batching
+from pandacli.inference.session import VideoSession
 from pandacli.modeling.patches import count_tokens
 from pandacli.modeling.tokenization_videopanda import encode_prompt
 from pandacli.video import preprocess

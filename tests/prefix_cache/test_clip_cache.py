@@ -12,7 +12,7 @@ import pytest
 
 from pandacli import Panda
 from pandacli.errors import PandaError, UsageError
-from pandacli.inference import VideoSession
+from pandacli.inference.session import VideoSession
 from pandacli.prefix_cache import clip_cache as key
 from pandacli.prefix_cache import store as store_module
 from pandacli.prefix_cache.clip_cache import CachedPrefix, ClipCache
