@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 from pandacli import checkpoints
 from pandacli.batch import output
 from pandacli.batch.clip_worker import Settings
-from pandacli.batch.formats import FORMATS, check_output, write_results
+from pandacli.batch.formats import check_output, write_results
 from pandacli.batch.output import JSONL, STREAM
 from pandacli.batch.ray import RayMap
 from pandacli.batch.readers.questions import read_questions
@@ -107,8 +107,7 @@ class Batch:
 
     def _refuse_foreign(self) -> None:
         if self._format != JSONL and self.output and self.results_path:
-            is_output = FORMATS[self._format].is_output
-            output.refuse_foreign(self.output, self.results_path, self._format, is_output)
+            output.refuse_foreign(self.output, self.results_path, self._format)
 
     def _may_drop(self, line: int) -> bool:
         return self._confirm(

@@ -3,9 +3,7 @@
 import errno
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 from pandacli.batch.formats import FORMATS
 from pandacli.errors import ClipError, UsageError
@@ -28,31 +26,22 @@ def choose_format(asked_for: str | None, output: str | None, questions: str) -> 
     Raises:
         UsageError: There is no such format, or JSON lines would be written to a .json file.
     """
-    if asked_for == "same":
-        return questions
-    if asked_for is not None:
-        if asked_for not in FORMATS:
-            formats = f"formats are {', '.join(FORMATS)}"
-            raise UsageError(f"there is no output format {asked_for!r}", formats)
-        return asked_for
     suffix = Path(output or "").suffix.lower()
-    if suffix in (".csv", ".tsv"):
-        return "csv"
-    if suffix != ".json":
-        return JSONL
-    if FORMATS[questions].extension == ".json":
+    if asked_for not in (None, "same", *FORMATS):
+        formats = f"formats are {', '.join(FORMATS)}"
+        raise UsageError(f"there is no output format {asked_for!r}", formats)
+    if asked_for != "same" and asked_for is not None:
+        return asked_for
+    if asked_for == "same" or (suffix == ".json" and FORMATS[questions].extension == ".json"):
         return questions
-    raise UsageError(
-        f"{output} would hold an object a line, which is not JSON",
-        "name a .jsonl file, or an --output-format",
-    )
+    if suffix == ".json":
+        message = f"{output} would hold an object a line, which is not JSON"
+        raise UsageError(message, "name a .jsonl file, or an --output-format")
+    return "csv" if suffix in (".csv", ".tsv") else JSONL
 
 
 def choose_paths(
-    output: str | None,
-    questions: str,
-    format: str,  # noqa: A002
-    shard: tuple[int, int],
+    output: str | None, questions: str, chosen: str, shard: tuple[int, int]
 ) -> tuple[Path | None, Path | None]:
     """The path of the output, and of the results file that it is converted from.
 
@@ -61,7 +50,7 @@ def choose_paths(
     Args:
         output: The file asked for, "-", or None for a name beside the questions.
         questions: The file of questions, or "-".
-        format: The format of the output.
+        chosen: The format of the output.
         shard: The number of the shard, from 1, and the number of shards.
 
     Raises:
@@ -71,33 +60,20 @@ def choose_paths(
         return None, None
     if output == "":
         raise UsageError("-o is empty", "name a file, or - for stdout")
+    path = Path(output or questions)
+    part = f".{shard[0]}-of-{shard[1]}" if output is None and shard[1] > 1 else ""
+    results = path.parent / f"{path.stem}.answers{part}.jsonl"
     if output is None:
-        part = f".{shard[0]}-of-{shard[1]}" if shard[1] > 1 else ""
-        base = Path(questions)
-        results = base.with_name(f"{base.stem}.answers{part}.jsonl")
-        if format == JSONL:
-            return results, results
-        return results.with_suffix(FORMATS[format].extension), results
-    path = Path(output)
-    if format == JSONL:
+        path = results.with_suffix(FORMATS[chosen].extension)
+    if chosen == JSONL:
         return path, path
-    results = path.with_name(f"{path.stem}.answers.jsonl")
     if os.path.realpath(results) == os.path.realpath(path):
         raise UsageError(f"{path} is where the answers are kept one by one: choose another name")
     return path, results
 
 
 def refuse_same(path: Path, other: Path, what: str) -> None:
-    """Refuse to write results into an input file, under any of its names.
-
-    Args:
-        path: Where results are to go.
-        other: The input file.
-        what: What it holds, in the plural.
-
-    Raises:
-        UsageError: Both are the same file.
-    """
+    """Raise UsageError if results would go into the input file of the `what` (a plural)."""
     try:
         same = path.samefile(other)
     except OSError:  # one of them does not exist
@@ -106,19 +82,13 @@ def refuse_same(path: Path, other: Path, what: str) -> None:
         raise UsageError(f"{path} is the file of the {what}", "name another file with -o")
 
 
-def refuse_foreign(
-    path: Path,
-    results: Path,
-    format: str,  # noqa: A002
-    has_format: Callable[[BinaryIO], bool],
-) -> None:
+def refuse_foreign(path: Path, results: Path, chosen: str) -> None:
     """Refuse to replace a file that is not an earlier output: a clip, for example.
 
     Args:
         path: Where the output is to go.
         results: The results file; where it does not exist, there was no earlier run.
-        format: The format of the output.
-        has_format: Whether a file begins as an output of that format does.
+        chosen: The format of the output.
 
     Raises:
         UsageError: The file exists, and is neither empty nor an earlier output.
@@ -126,14 +96,15 @@ def refuse_foreign(
     """
     try:
         with path.open("rb") as file:
-            if not os.fstat(file.fileno()).st_size or (results.exists() and has_format(file)):
+            empty = not os.fstat(file.fileno()).st_size
+            if empty or (results.exists() and FORMATS[chosen].is_output(file)):
                 return
     except FileNotFoundError:
         return
     except OSError as error:
         raise ClipError(f"cannot read {path}: {error.strerror}") from error
     raise UsageError(
-        f"{path} already exists and is not an earlier output in the format {format}",
+        f"{path} already exists and is not an earlier output in the format {chosen}",
         "name another file with -o",
     )
 
