@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from pandacli.batch.formats import INPUT_FORMATS, OUTPUT_FORMATS
 from pandacli.checkpoints import MODELS
-from pandacli.cli.app import app
 from pandacli.cli.config import QUANTS
+from pandacli.cli.help import COMMANDS, OPTIONS
 from pandacli.cli.maintenance import SHELLS
 from pandacli.cli.models import REMOVABLE
+from pandacli.cli.parser import load_command
 from pandacli.inference.spec import ENGINES, RAY
 from pandacli.terminal.console import GRAPHICS
 from pandacli.video.clip import VIDEO_SUFFIXES
@@ -87,21 +86,23 @@ class Command:
     asks: bool
 
 
-def read_app() -> tuple[Command, list[Command]]:
+def read_program() -> tuple[Command, list[Command]]:
     """Return `panda` itself and its commands."""
-    root: Any = typer.main.get_command(app)
-    with root.make_context("panda", ["--"], resilient_parsing=True) as context:
-        commands = [_read(command, context) for command in root.commands.values()]
-        return _read(root, context), commands
+    options = [
+        Option(tuple(names.split(", ")), False, _plain(OPTIONS[names]), ()) for names in OPTIONS
+    ]
+    return Command("panda", "", tuple(options), "", False), [_read(name) for name in COMMANDS]
 
 
-def _read(command: Any, context: Any) -> Command:
-    parameters = command.get_params(context)
-    options = tuple(_option(command.name, p) for p in parameters if p.param_type_name == "option")
+def _read(name: str) -> Command:
+    command = load_command(name)
+    with command.make_context(name, [], resilient_parsing=True) as context:
+        parameters = command.get_params(context)
+    options = tuple(_option(name, p) for p in parameters if p.param_type_name == "option")
     arguments = [p.metavar.strip("[]") for p in parameters if p.param_type_name == "argument"]
-    summary = _plain(command.help.split("\n")[0])
+    summary = _plain(COMMANDS[name].summary)
     asks = "QUESTION..." in arguments
-    return Command(command.name, summary, options, next(iter(arguments), ""), asks)
+    return Command(name, summary, options, next(iter(arguments), ""), asks)
 
 
 def _option(command: str, parameter: Any) -> Option:
@@ -269,7 +270,7 @@ def _fish_option(option: Option, condition: str) -> str:
 
 def generate() -> dict[Path, str]:
     """Return every completion file and its content."""
-    root, commands = read_app()
+    root, commands = read_program()
     texts = {}
     for shell in (bash, zsh, fish):
         name = f"panda.{shell.__name__}"

@@ -108,34 +108,19 @@ def _dispatch(arguments: list[str]) -> int:
         case []:
             print(coloured(summary(), sys.stderr), file=sys.stderr)
             return UsageError.exit_code
-        case ["--help" | "-h" | "help"]:
+        case ["--help" | "-h", *_] | ["help"]:
             print(coloured(overview(), sys.stdout))
+            return 0
         case ["help", *rest]:
             return _dispatch([*rest, "--help"])
-        case ["--version" | "-V"]:
+        case ["--version" | "-V", *_]:
             print(VERSION)
-        case _:
-            return _parse(arguments)
-    return 0
-
-
-def _parse(arguments: list[str]) -> int:
-    import typer
-    from typer.exceptions import TyperException
-
-    from pandacli.cli.app import app, usage_error
+            return 0
+    from pandacli.cli.parser import run_command
     from pandacli.terminal.text import sanitize_libraries
 
     sanitize_libraries()
-    command = typer.main.get_command(app)
-    try:
-        with command.make_context("panda", list(arguments)) as context:
-            command.invoke(context)
-    except typer.Exit as done:
-        return done.exit_code
-    except TyperException as error:
-        raise usage_error(error, command, arguments) from error
-    return 0
+    return run_command(arguments)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

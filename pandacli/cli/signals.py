@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 INTERRUPTED = 130
 TERMINATED = 143
 GRACE = 1.0  # seconds that the main thread has to end the program
+
 _CLEANUP_SECONDS = 0.2
 _HANDLED = 0xFF  # not a signal number: a handler has run
 _TERMINATING = tuple(getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP", "SIGQUIT"))
@@ -31,49 +32,55 @@ class Terminated(SystemExit):
 
 
 class _Watchdog:
-    """A thread that ends the process if the main thread does not in time."""
+    """A thread that ends the process if the main thread does not; does nothing until started."""
 
     def __init__(self) -> None:
-        self.ending: int | None = None  # the exit code, once decided
-        self.patient: Callable[[], bool] = lambda: False  # see `be_patient`
+        self.code: int | None = None  # the exit code, once decided
+        self.wanted: Callable[[], bool] = lambda: False  # see `be_patient`
         self._deadline = 0.0
+        self._read = self._write = -1
+
+    def start(self) -> None:
         self._terminal = _terminal_settings()
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
         start_new_thread(self._run, ())
 
     def listen(self) -> None:
-        with suppress(ValueError):  # not the main thread
+        """Wake the thread on signals; again after the event loop of a prompt took them over."""
+        with suppress(ValueError):  # not started, or not the main thread
             signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
 
     def end(self, code: int) -> None:
-        if self.ending is None:
+        """Start the grace period, after which the program ends with `code`."""
+        if self.code is None and self._write >= 0:
             self._deadline = monotonic() + GRACE
-            self.ending = code
+            self.code = code
             self.tell(0)
 
     def tell(self, number: int) -> None:
-        with suppress(BlockingIOError):
-            os.write(self._write, bytes([number]))
+        if self._write >= 0:
+            with suppress(BlockingIOError):
+                os.write(self._write, bytes([number]))
 
     def _run(self) -> None:
         received_at, code, deferred = 0.0, 0, False
         while True:
             due = [received_at + GRACE] if received_at else []
-            due += [self._deadline] if self.ending is not None else []
+            due += [self._deadline] if self.code is not None else []
             timeout = max(0.0, min(due) - monotonic()) if due else None
             if select.select([self._read], [], [], timeout)[0]:
                 # the number of a signal is written before its handler writes _HANDLED
                 for number in os.read(self._read, 512):
                     if number == _HANDLED:
                         received_at, deferred = 0.0, False
-                    elif number == signal.SIGINT and not deferred and self.patient():
+                    elif number == signal.SIGINT and not deferred and self.wanted():
                         deferred = True  # once: the next Ctrl-C starts the grace period
                     elif number in _CODES and not received_at:
                         received_at, code = monotonic(), _CODES[signal.Signals(number)]
             now = monotonic()
-            if self.ending is not None and now >= self._deadline:
-                self.exit(self.ending)
+            if self.code is not None and now >= self._deadline:
+                self.exit(self.code)
             if received_at and now >= received_at + GRACE:
                 self.exit(code)
 
@@ -89,35 +96,23 @@ class _Watchdog:
         os._exit(code)
 
 
-_watchdog: _Watchdog | None = None
+_watchdog = _Watchdog()
+listen, end = _watchdog.listen, _watchdog.end
 
 
 def install() -> None:
     """Install the handlers; signals that the caller ignores, as `nohup` does, stay ignored."""
-    global _watchdog
     if hasattr(signal, "pthread_sigmask"):  # not Windows
-        _watchdog = _Watchdog()
+        _watchdog.start()
     for number in _CODES:
         if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt if number == signal.SIGINT else _terminate)
     listen()
 
 
-def listen() -> None:
-    """Wake the watchdog again on signals, after the event loop of a prompt took them over."""
-    if _watchdog is not None:
-        _watchdog.listen()
-
-
 def ending() -> int | None:
     """Return the exit code if a signal is ending the program."""
-    return _watchdog.ending if _watchdog is not None else None
-
-
-def end(code: int) -> None:
-    """Start the grace period, after which the program ends with `code`."""
-    if _watchdog is not None:
-        _watchdog.end(code)
+    return _watchdog.code
 
 
 def be_patient(wanted: Callable[[], bool]) -> None:
@@ -126,23 +121,30 @@ def be_patient(wanted: Callable[[], bool]) -> None:
     A prefill can be one call of seconds, and answers in flight must not be lost. A second Ctrl-C
     starts the grace period in any case. `wanted` is called in the watchdog thread.
     """
-    if _watchdog is not None:
-        _watchdog.patient = wanted
+    _watchdog.wanted = wanted
 
 
 def survive() -> None:
     """Tell the watchdog that a handler has run and the program continues."""
-    if _watchdog is not None:
-        _watchdog.tell(_HANDLED)
+    _watchdog.tell(_HANDLED)
 
 
 def interrupt(_signal: int, frame: FrameType | None) -> None:
     """The handler of SIGINT that ends the program; raises the first time only."""
+    _end(INTERRUPTED, KeyboardInterrupt(), frame)
+
+
+def _terminate(_signal: int, frame: FrameType | None) -> None:
+    # an exception unwinds the spinner, which restores the cursor
+    _end(TERMINATED, Terminated(TERMINATED), frame)
+
+
+def _end(code: int, exception: BaseException, frame: FrameType | None) -> None:
     survive()
     if ending() is None:
-        end(INTERRUPTED)
+        end(code)
         _exit_within_import(frame)
-        raise KeyboardInterrupt
+        raise exception
 
 
 @contextmanager
@@ -169,6 +171,14 @@ def interrupts_do_not_end() -> Iterator[None]:
         listen()
 
 
+def leave() -> None:
+    """Let signals end the process at once from here on, and ignore Ctrl-C."""
+    for number in _CODES:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            ignored = number == signal.SIGINT
+            signal.signal(number, signal.SIG_IGN if ignored else signal.SIG_DFL)
+
+
 def unlink_semaphores() -> None:
     """Run the exit handlers of multiprocessing, which `os._exit` skips.
 
@@ -179,46 +189,24 @@ def unlink_semaphores() -> None:
             util._run_finalizers(0)
 
 
-def leave() -> None:
-    """Let signals end the process at once from here on, and ignore Ctrl-C."""
-    for number in _CODES:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            ignored = number == signal.SIGINT
-            signal.signal(number, signal.SIG_IGN if ignored else signal.SIG_DFL)
-
-
-def _terminate(_signal: int, frame: FrameType | None) -> None:
-    survive()
-    if ending() is None:
-        end(TERMINATED)
-        _exit_within_import(frame)
-        # an exception unwinds the spinner, which restores the cursor
-        raise Terminated(TERMINATED)
-
-
 def _exit_within_import(frame: FrameType | None) -> None:
     """End the process at once during an import: C++ initialisers abort on an exception."""
-    if _watchdog is not None and _watchdog.ending is not None and _within_import(frame):
-        _watchdog.exit(_watchdog.ending)
+    if _watchdog.code is not None and _within_import(frame):
+        _watchdog.exit(_watchdog.code)
 
 
 def _within_import(frame: FrameType | None) -> bool:
-    while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
-            return True
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
         frame = frame.f_back
-    return False
+    return frame is not None
 
 
 def _terminal_settings() -> list[Any] | None:
-    try:
+    with suppress(Exception):  # termios.error is not an OSError
         import termios
 
         return termios.tcgetattr(0)
-    except (ImportError, OSError, ValueError):
-        return None
-    except Exception:  # termios.error is not an OSError
-        return None
+    return None
 
 
 def _restore_terminal(settings: list[Any] | None) -> None:

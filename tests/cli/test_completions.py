@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pandacli.cli.help import COMMANDS
+from pandacli.cli.parser import load_command
 
 FILES = Path(__file__).parents[2] / "completions"
 
@@ -112,14 +113,10 @@ def test_the_files_are_current(environment):
 
 
 def test_every_command_and_option_is_in_every_file():
-    import typer
-
-    from pandacli.cli.app import app
-
-    commands = typer.main.get_command(app).commands
+    commands = [load_command(name) for name in COMMANDS]
     for name in ("panda.bash", "panda.zsh", "panda.fish"):
         text = (FILES / name).read_text()
-        for command in commands.values():
+        for command in commands:
             assert command.name in text
             for parameter in command.params:
                 if parameter.param_type_name == "option":

@@ -1,10 +1,9 @@
 """Where an option's value comes from: option, variable, file, built-in, in that order."""
 
 import pytest
-import typer
 
 from pandacli.cli import config as defaults
-from pandacli.cli.app import app
+from pandacli.cli.parser import load_command
 from pandacli.errors import UsageError
 
 COMMANDS = {
@@ -27,7 +26,7 @@ def config(tmp_path, monkeypatch):
 
 def values(*words, command="ask"):
     """The parameters that a command is called with, by the names of the options."""
-    parser = typer.main.get_command(app).commands[command]
+    parser = load_command(command)
     with parser.make_context(command, [*COMMANDS[command], *words]) as context:
         return {
             defaults.option_name(p): context.params[p.name]

@@ -49,7 +49,7 @@ def test_nothing_heavy_is_imported_before_the_arguments_are_known_to_be_right(
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["--version"]])
 def test_what_panda_says_of_itself_needs_no_parser(arguments, environment):
-    slow = ("typer", "dataclasses", "threading", "pandacli.cli.app", "pandacli.terminal.console")
+    slow = ("typer", "dataclasses", "threading", "pandacli.cli.parser", "pandacli.terminal.console")
     assert imported(slow, arguments, environment) == ""
 
 
@@ -110,7 +110,7 @@ def test_the_help_of_panda_names_the_configuration_file_and_the_exit_codes(panda
         assert f"\n  {code:<3}  {meaning}\n" in text
 
 
-def test_help_is_the_same_where_typer_is_asked_for_it(panda):
+def test_help_goes_before_what_follows_it(panda):
     assert panda("--help").stdout == panda("--help", "--version").stdout
 
 
