@@ -6,21 +6,19 @@ data set, and has no way to stop questions that are not started yet or to bound 
 
 import logging
 import os
-import shutil
 import socket
 import sys
-import tempfile
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Event, Lock, current_thread
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import Any, TextIO, cast
 
 from pandacli import checkpoints
 from pandacli.batch.clip_worker import ClipWorker, Result, Settings, failures
@@ -30,15 +28,9 @@ from pandacli.batch.results import Line
 from pandacli.batch.runner import Load, Runner, Say, find_clip
 from pandacli.errors import DeviceError, ModelError, PandaError, UsageError
 
-if TYPE_CHECKING:
-    from pandacli.inference import Panda
-
 DEFAULT_PORT = 6379
-ATTEMPTS = 3
-"""How many workers may die on a chunk of questions before it fails."""
-
-CHUNK = 256
-"""The most questions in a chunk, so that several workers can share a clip with many."""
+ATTEMPTS = 3  # workers that may die on a chunk of questions before it fails
+CHUNK = 256  # questions at most in a chunk; several workers share a clip with more
 
 _QUEUED = 2  # chunks at a worker: one is answered while the frames of the next are read
 _POLL = 0.2  # seconds
@@ -51,9 +43,13 @@ _ENVIRONMENT = {  # read when Ray is imported, and by the processes it starts
     "RAY_worker_niceness": "0",
 }
 
+_WORKERS_DIED = DeviceError(
+    f"{ATTEMPTS} workers ended while they answered it",
+    "there may be too little memory: use fewer --workers, or a --batch-size",
+)
 
 Answered = tuple[list[tuple[int, Line]], dict[str, float]]
-"""Lines with the positions of their questions in a chunk, and the time of each stage."""
+"""Lines with the positions of their questions in a chunk, and the seconds of each stage."""
 
 
 @dataclass(eq=False)
@@ -102,21 +98,15 @@ def place(nodes: list[dict[str, Any]], device: str, workers: int | None) -> Plac
     if device == "cpu" or (device == "auto" and not gpus):
         count = workers or sum(has > 0 for has in cpus) or 1
         # the most CPUs for each with which all workers fit; 0 where there are more than CPUs
-        fitting = (n for n in range(max(cpus, default=0), 0, -1) if _fit(cpus, n) >= count)
-        each = next(fitting, 0)
+        sizes = range(max(cpus, default=0), 0, -1)
+        each = next((n for n in sizes if sum(has // n for has in cpus) >= count), 0)
         return Placement(count, "cpu", each, 0, max(1, each))
     if not gpus:
         raise DeviceError("no CUDA device found: the Ray cluster has no GPU", "use --device cpu")
     if workers and workers > gpus:
-        raise DeviceError(
-            f"there are fewer GPUs ({gpus}) than workers ({workers}), which take one each",
-            f"use --workers {gpus}",
-        )
+        message = f"there are fewer GPUs ({gpus}) than workers ({workers}), which take one each"
+        raise DeviceError(message, f"use --workers {gpus}")
     return Placement(workers or gpus, "cuda", 0, 1, max(1, sum(cpus) // gpus))
-
-
-def _fit(cpus: list[int], each: int) -> int:
-    return sum(has // each for has in cpus)
 
 
 class RayWorker:
@@ -131,13 +121,22 @@ class RayWorker:
         image_size: int,
         threads: int,
     ) -> None:
+        import torch
+
+        from pandacli import Panda
+
         self._settings, self._videos = settings, VideoFolder(videos)
         self._prefetcher = FramePrefetcher(settings.frames, image_size, workers=1)
         self._reading, self._answering, self._stopped = Lock(), Lock(), Event()
         self._error: PandaError | None = None
+        torch.set_num_threads(threads)
         started = perf_counter()
         try:
-            self._panda = _load(settings, model, weights, threads)
+            own = checkpoints.model_digest(checkpoints.resolve(settings.spec.model))
+            if weights not in (None, own):
+                raise ModelError(f"{model} on a worker has other weights than here")
+            self._panda = Panda.from_spec(settings.spec)
+            self._panda.name = model
         except PandaError as error:
             self._error = error
         self._free_since = perf_counter()
@@ -180,47 +179,26 @@ def _numbered(questions: list[Question], results: Iterable[Result]) -> list[tupl
     return [(positions[id(question)], line) for question, line in results]
 
 
-def _load(settings: Settings, model: str, weights: str | None, threads: int) -> "Panda":
-    """Load the model; raises a PandaError if it cannot, or if its weights are others."""
-    import torch
-
-    from pandacli import Panda
-
-    if weights not in (None, checkpoints.model_digest(checkpoints.resolve(settings.spec.model))):
-        raise ModelError(f"{model} on a worker has other weights than here")
-    torch.set_num_threads(threads)
-    panda = Panda.from_spec(settings.spec)
-    panda.name = model
-    return panda
-
-
+@dataclass(eq=False)
 class RayMap:
     """Answers clips on a pool of actors; one that dies is replaced, and its chunks are retried.
 
-    All machines must have the videos and the model. The arguments are as of `LocalMap`, `place` and
-    `connect`; `weights` is the digest of the model's weights.
+    All machines must have the videos and the model. The address is as of `connect`.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        model: checkpoints.ResolvedModel,
-        weights: str | None,
-        videos: VideoFolder,
-        image_size: int,
-        address: str | None,
-        workers: int | None,
-    ) -> None:
-        where = model.folder.absolute() if model.kind == "folder" else settings.spec.model
-        self._settings = replace(settings, spec=replace(settings.spec, model=where))
-        self._shared = model.name, weights, videos.folder.absolute(), image_size
-        self._address, self._count = address, workers
-        self._queues: dict[Any, deque[Chunk]] = {}  # of each actor, the oldest chunk first
-        self._calls: dict[Any, tuple[Any, Chunk | None]] = {}  # no chunk: a call of `ready`
-        self._ready: set[Any] = set()
-        self._new_worker: Callable[[], Any]
-        self._failed_starts = 0
-        self._ran = ""
+    settings: Settings
+    model: checkpoints.ResolvedModel
+    weights: str | None  # the digest of the model's weights
+    videos: VideoFolder
+    image_size: int
+    address: str | None
+    workers: int | None
+    _queues: dict[Any, deque[Chunk]] = field(default_factory=dict)  # of each actor, oldest first
+    _calls: dict[Any, tuple[Any, Chunk | None]] = field(default_factory=dict)  # None: `ready`
+    _ready: set[Any] = field(default_factory=set)
+    _failed_starts: int = 0
+    _ran: str = ""
+    _new_worker: Callable[[], Any] = field(init=False)
 
     @property
     def in_flight(self) -> int:
@@ -230,20 +208,22 @@ class RayMap:
     def results(self, run: Runner, load: Load, say: Say) -> Iterator[Result]:
         """As `ClipMap.results`; the seconds are those of all workers together."""
         del load  # the workers load the model
-        say(f"joining Ray at {self._address}" if self._address else "starting Ray")
-        with connect(self._address) as ray:
-            placement = place(ray.nodes(), self._settings.spec.device, self._count)
-            rest = chunks(run.index)
-            first = list(islice(rest, placement.workers))  # no more workers than chunks
+        say(f"joining Ray at {self.address}" if self.address else "starting Ray")
+        with connect(self.address) as ray:
+            spec = self.settings.spec
+            placed = place(ray.nodes(), spec.device, self.workers)
+            where = self.model.folder.absolute() if self.model.kind == "folder" else spec.model
+            settings = replace(self.settings, spec=replace(spec, model=where, device=placed.device))
+            shared = self.model.name, self.weights, self.videos.folder.absolute(), self.image_size
             actor = ray.remote(RayWorker).options(
-                num_cpus=placement.cpus, num_gpus=placement.gpus, max_concurrency=_QUEUED + 1
+                num_cpus=placed.cpus, num_gpus=placed.gpus, max_concurrency=_QUEUED + 1
             )
-            spec = replace(self._settings.spec, device=placement.device)
-            settings = replace(self._settings, spec=spec)
-            self._new_worker = partial(actor.remote, settings, *self._shared, placement.threads)
+            self._new_worker = lambda: actor.remote(settings, *shared, placed.threads)
+            rest = chunks(run.index)
+            first = list(islice(rest, placed.workers))  # no more workers than chunks
             for _ in first:
                 self._start_worker()
-            say(f"loading {self._shared[0]} on {len(first)} workers")
+            say(f"loading {self.model.name} on {len(first)} workers")
             parts_done: Counter[int] = Counter()
             try:
                 for chunk, (lines, seconds) in self._map(ray, chain(first, rest), run.stopped):
@@ -286,7 +266,7 @@ class RayMap:
                     worker.stop.remote()
             if not stopping:
                 self._submit(retries, waiting)
-            if not self.in_flight and (stopping or (self._ready and not retries)):
+            if not self.in_flight and (stopping or self._ready):  # `_submit` found no chunk
                 return
             for call in ray.wait(list(self._calls), timeout=_POLL)[0]:
                 if call not in self._calls:  # its worker is known to be dead
@@ -299,7 +279,8 @@ class RayMap:
                         if lost.attempts < ATTEMPTS:
                             retries.append(lost)
                         else:
-                            yield lost, _give_up(lost)
+                            lines = failures(lost.questions, _WORKERS_DIED)
+                            yield lost, (_numbered(lost.questions, lines), {})
                     continue
                 if isinstance(result, PandaError):
                     raise result
@@ -350,14 +331,6 @@ class RayMap:
             )
 
 
-def _give_up(chunk: Chunk) -> Answered:
-    error = DeviceError(
-        f"{ATTEMPTS} workers ended while they answered it",
-        "there may be too little memory: use fewer --workers, or a --batch-size",
-    )
-    return _numbered(chunk.questions, failures(chunk.questions, error)), {}
-
-
 @contextmanager
 def connect(address: str | None) -> Iterator[Any]:
     """The `ray` module, connected to a cluster until the context ends.
@@ -375,35 +348,31 @@ def connect(address: str | None) -> Iterator[Any]:
     try:
         import ray
     except ImportError as error:
-        raise UsageError(
-            "--engine ray needs Ray, which is not installed",
-            "install it with: pip install 'pandacli[ray]'",
-        ) from error
+        hint = "install it with: pip install 'pandacli[ray]'"
+        raise UsageError("--engine ray needs Ray, which is not installed", hint) from error
     warnings.filterwarnings("ignore", module=r"ray\.")
     if ray.is_initialized():
         yield ray
         return
-    stdout = sys.stdout
     how: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    folder = None
-    if address is None:
-        # in /tmp, because the paths of sockets must be short
-        folder = tempfile.mkdtemp(prefix="panda-", dir="/tmp" if Path("/tmp").is_dir() else None)
-        how |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE}
-        how["_temp_dir"] = folder
-    try:
+    with ExitStack() as stack:
+        if address is None:
+            # in /tmp, because the paths of sockets must be short
+            root = "/tmp" if Path("/tmp").is_dir() else None
+            folder = TemporaryDirectory(prefix="panda-", dir=root, ignore_cleanup_errors=True)
+            how["_temp_dir"] = stack.enter_context(folder)
+            how |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE}
+        stack.callback(ray.shutdown)
         try:
             ray.init("local" if address is None else _reachable(address), **how)
-        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             why = (str(error).strip() or type(error).__name__).splitlines()[0].strip().rstrip(".")
-            raise _cannot_connect(address, why) from error
-        sys.stdout = cast(TextIO, _OwnOutput(stdout))
+            if address is None:
+                raise DeviceError(f"Ray cannot be started: {why}") from error
+            why = "no Ray cluster " + ("runs here" if address == "auto" else f"at {address}: {why}")
+            raise DeviceError(why, "start one with:", command="ray start --head") from error
+        stack.enter_context(redirect_stdout(cast(TextIO, _OwnOutput(sys.stdout))))
         yield ray
-    finally:
-        sys.stdout = stdout
-        ray.shutdown()
-        if folder:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 class _OwnOutput:
@@ -425,16 +394,6 @@ def _reachable(address: str) -> str:
         return address
     scheme, separator, place = address.rpartition("://")
     host, _, port = place.partition(":")
-    if not port.isdigit():
-        port = str(DEFAULT_PORT)
+    port = port if port.isdigit() else str(DEFAULT_PORT)
     with socket.create_connection((host, int(port)), _CONNECT_TIMEOUT):
         return f"{scheme}{separator}{host}:{port}"
-
-
-def _cannot_connect(address: str | None, why: str) -> DeviceError:
-    if address is None:
-        return DeviceError(f"Ray cannot be started: {why}")
-    where = (
-        "no Ray cluster runs here" if address == "auto" else f"no Ray cluster at {address}: {why}"
-    )
-    return DeviceError(where, "start one with:", command="ray start --head")
