@@ -35,34 +35,24 @@ def encode_line(line: Mapping[str, Any]) -> bytes:
 class BackgroundSync:
     """Calls fsync on a growing file at most once a second, in a thread.
 
-    Args:
-        descriptor: The open file.
+    `notify` and `flush` raise the OSError of an earlier fsync.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._failure: OSError | None = None
-        self._written = Event()
-        self._stopped = Event()
+        self._written, self._stopped = Event(), Event()
         self._thread = Thread(target=self._run, name="panda-sync", daemon=True)
         self._thread.start()
 
     def notify(self) -> None:
-        """Schedule an fsync after a write.
-
-        Raises:
-            OSError: An earlier fsync failed.
-        """
+        """Schedule an fsync after a write."""
         self._written.set()
         if self._failure is not None:
             raise self._failure
 
     def flush(self) -> None:
-        """Call fsync now.
-
-        Raises:
-            OSError: It failed, or an earlier fsync did.
-        """
+        """Call fsync now."""
         if self._failure is not None:
             raise self._failure
         self._written.clear()
@@ -90,23 +80,15 @@ class LineIndex:
     """The digest, offset and length of each line, in columns: 24 bytes a line."""
 
     def __init__(self) -> None:
-        self.digest = array("Q")
-        self.start = array("Q")
-        self.length = array("Q")
+        self.digest, self.start, self.length = array("Q"), array("Q"), array("Q")
 
     def __len__(self) -> int:
-        """The number of lines."""
         return len(self.digest)
 
     @property
     def end(self) -> int:
         """The offset after the last line."""
         return self.start[-1] + self.length[-1] if self.start else 0
-
-    @property
-    def has_gaps(self) -> bool:
-        """Whether the file has other bytes between the lines."""
-        return self.end != sum(self.length)
 
     def add(self, digest: int, start: int, length: int) -> None:
         """Append a line."""
@@ -118,13 +100,6 @@ class LineIndex:
         """Keep the first `count` lines."""
         for column in (self.digest, self.start, self.length):
             del column[count:]
-
-    def compact(self) -> None:
-        """Set the offsets of a file that holds these lines without gaps."""
-        end = 0
-        for number, length in enumerate(self.length):
-            self.start[number] = end
-            end += length
 
 
 def index_lines(
@@ -144,38 +119,41 @@ def index_lines(
         UsageError: It is not a results file, or has a torn line that may not be dropped.
         OSError: It cannot be read.
     """
+
+    def foreign(number: int) -> UsageError:
+        hint = f"its line {number} is not one of panda's; name another file with -o"
+        return UsageError(f"{shown} is not a results file of panda", hint)
+
     lines = LineIndex()
     start = torn = 0
     torn_is_ours = False
     if file.read(1) not in (b"{", b""):  # of a video, not even a line is read
-        if _only_zeros(file):  # a power cut before anything reached the disk
-            return lines
-        raise _foreign(shown, 1)
+        file.seek(0)
+        if any(block.strip(b"\0") for block in iter(partial(file.read, _BLOCK), b"")):
+            raise foreign(1)
+        return lines  # only zeros: a power cut before anything reached the disk
     file.seek(0)
     for number, raw in enumerate(file, 1):
         if torn and raw.strip():  # a kill tears the last line only
             if not torn_is_ours:
-                raise _foreign(shown, torn)
+                raise foreign(torn)
             if not may_drop(torn):
-                raise _damaged(shown, torn)
+                command = f"sed -i {torn}d {shlex.quote(str(shown))}"
+                hint = f"its question is asked again once the line is dropped: {command}"
+                raise UsageError(f"line {torn} of {shown} is torn", hint)
             torn = 0
         if (line := _parse(raw)) is not None:
             if line.get("error") is None:
                 lines.add(int(line["digest"], 16), start, len(raw))
-        elif number == 1 and not (_is_torn(raw) or _is_joined(raw)):
-            raise _foreign(shown, number)
-        elif raw.strip() and b"\0" not in raw:
-            joined = _is_joined(raw)
+        else:
+            has_text, joined = raw.strip() and b"\0" not in raw, _is_joined(raw)
             if not (joined or _is_torn(raw)):
-                raise _foreign(shown, number)
-            torn, torn_is_ours = number, joined or _HEAD_PATTERN.match(raw) is not None
+                if has_text or number == 1:
+                    raise foreign(number)
+            elif has_text:
+                torn, torn_is_ours = number, joined or _HEAD_PATTERN.match(raw) is not None
         start += len(raw)
     return lines
-
-
-def _only_zeros(file: BinaryIO) -> bool:
-    file.seek(0)
-    return all(not block.strip(b"\0") for block in iter(partial(file.read, _BLOCK), b""))
 
 
 def _parse(raw: bytes) -> dict[str, Any] | None:
@@ -201,14 +179,3 @@ def _is_joined(raw: bytes) -> bool:
     """Whether it is a torn line and a whole one, without a line break between them."""
     at = raw.rfind(_HEAD[:12])
     return at > 0 and _is_torn(raw[:at]) and _parse(raw[at:]) is not None
-
-
-def _damaged(shown: Path, number: int) -> UsageError:
-    command = f"sed -i {number}d {shlex.quote(str(shown))}"
-    hint = f"its question is asked again once the line is dropped: {command}"
-    return UsageError(f"line {number} of {shown} is torn", hint)
-
-
-def _foreign(shown: Path, number: int) -> UsageError:
-    hint = f"its line {number} is not one of panda's; name another file with -o"
-    return UsageError(f"{shown} is not a results file of panda", hint)

@@ -1,10 +1,9 @@
 """Prefetch: the frames of the next clips are read by worker processes while a clip is answered.
 
-A video that crashes or hangs its decoder costs that video, and nothing else.
-
-The process pools of the standard library are not used: they hold the write end of their own pipes,
-so that waiting for a worker killed while it sends never ends; their semaphores are reported as
-leaked where a signal ends the program; and they run the main script again in each worker.
+A video that crashes or hangs its decoder costs that video, and nothing else. The process pools of
+the standard library are not used: waiting for a worker that was killed while it sends never ends,
+as they hold the write end of their own pipes; their semaphores are reported as leaked after a
+signal; and they run the main script again in each worker.
 """
 
 import os
@@ -20,7 +19,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from time import monotonic
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pandacli.errors import ClipError, DeviceError, PandaError
@@ -41,20 +39,16 @@ _STARTED = "started"
 
 _Item = TypeVar("_Item")
 _Value = TypeVar("_Value")
+_Call = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
 class ProcessDiedError(Exception):
-    """The worker process ended during a call.
+    """The worker process ended during a call."""
 
-    Attributes:
-        code: Its exit code; negative for a signal, None if unknown.
-        started: Whether it had got as far as taking calls.
-    """
-
-    def __init__(self, code: int | None, *, started: bool = True) -> None:
+    def __init__(self, code: int | None = None, *, started: bool = True) -> None:
         super().__init__(f"the process ended with {code}")
-        self.code = code
-        self.started = started
+        self.code = code  # negative for a signal, None if unknown
+        self.started = started  # whether it had got as far as taking calls
 
 
 class WorkerProcess:
@@ -69,23 +63,19 @@ class WorkerProcess:
         group: dict[str, Any] = {"process_group": 0}
         if sys.platform == "win32":
             group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-        self._process = subprocess.Popen(
-            [sys.executable, *_warning_flags(), "-c", _program()],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            **group,
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
+        command = [sys.executable, *_warning_flags(), "-c", _program()]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, **group)
+        assert self._process.stdin
+        assert self._process.stdout
         self._calls, self._results = self._process.stdin, self._process.stdout
         self._started = False
 
     def call(self, function: Callable[..., _Value], *arguments: object) -> _Value:
-        """Run a module's function there, and return its result.
+        """Run a module's function there; return its result, or raise its exception.
 
         Raises:
             ProcessDiedError: The process was killed, or the function crashed it.
-            Exception: The exception of the function.
         """
         try:
             if not self._started:
@@ -113,10 +103,9 @@ class WorkerProcess:
             self._calls.close()
 
     def _exit_code(self) -> int | None:
-        try:
+        with suppress(subprocess.TimeoutExpired):
             return self._process.wait(_WAIT_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            return None
+        return None
 
 
 def serve() -> None:
@@ -125,8 +114,8 @@ def serve() -> None:
     results = os.fdopen(os.dup(1), "wb")
     with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
         os.dup2(nowhere.fileno(), 1)  # libraries may print
-    calls: SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...]]] = SimpleQueue()
-    threading.Thread(target=_receive, args=(calls,), daemon=True).start()
+    calls: SimpleQueue[_Call] = SimpleQueue()
+    threading.Thread(target=_receive, args=[calls], daemon=True).start()
     outcome: Any = _STARTED
     while True:
         pickle.dump(outcome, results, pickle.HIGHEST_PROTOCOL)
@@ -138,7 +127,7 @@ def serve() -> None:
             outcome = False, error
 
 
-def _receive(calls: "SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...]]]") -> None:
+def _receive(calls: SimpleQueue[_Call]) -> None:
     with suppress(Exception):
         while True:
             calls.put(pickle.load(sys.stdin.buffer))
@@ -158,19 +147,12 @@ def _warning_flags() -> list[str]:
 
 @dataclass(eq=False)
 class _Request:
-    """A clip to read.
-
-    Attributes:
-        clip: The clip.
-        frames: Its frames, once they are read.
-        reader: The thread that reads it, once it has begun.
-        timed_out: Whether the result is no longer wanted.
-    """
+    """A clip to read."""
 
     clip: Clip
     frames: "Future[Frames]" = field(default_factory=Future)
-    reader: "_Reader | None" = None
-    timed_out: bool = False
+    reader: "_Reader | None" = None  # the thread that reads it, once it has begun
+    timed_out: bool = False  # the result is no longer wanted
 
 
 class FramePrefetcher:
@@ -193,19 +175,14 @@ class FramePrefetcher:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """End all worker processes at once."""
+    def __exit__(self, *_: object) -> None:
         with suppress(Empty):
             while True:
                 self._queue.get_nowait()
         for reader in self._readers:
             self._queue.put(None)
-            reader.end()
+            reader.ended = True
+            reader.kill()
         deadline = monotonic() + _EXIT_TIMEOUT
         for reader in self._readers:
             reader.join(max(0.0, deadline - monotonic()))
@@ -239,8 +216,11 @@ class FramePrefetcher:
 def _wait(item: _Item, request: _Request | PandaError) -> "tuple[_Item, Frames | PandaError]":
     if isinstance(request, PandaError):
         return item, request
+    timeout = TIMEOUT
+    with suppress(OSError):  # the reader reports it
+        timeout += request.clip.path.stat().st_size / _BYTES_PER_SECOND
     try:
-        return item, request.frames.result(_timeout(request.clip))
+        return item, request.frames.result(timeout)
     except DeviceError:  # no process can be started
         raise
     except PandaError as error:
@@ -255,15 +235,14 @@ def _wait(item: _Item, request: _Request | PandaError) -> "tuple[_Item, Frames |
 class _Reader(threading.Thread):
     """A thread with a worker process that reads one clip after another; a dead one is replaced."""
 
-    def __init__(self, queue: "SimpleQueue[_Request | None]", num_frames: int, side: int) -> None:
+    def __init__(self, queue: SimpleQueue[_Request | None], num_frames: int, side: int) -> None:
         super().__init__(name="panda frames", daemon=True)
         self._queue, self._num_frames, self._side = queue, num_frames, side
         self._process: WorkerProcess | None = None
         self._lock = threading.Lock()  # on self._process
-        self._ended = False
+        self.ended = False  # start no other process
 
     def run(self) -> None:
-        """Read the clips in the queue, up to None."""
         try:
             while (request := self._queue.get()) is not None:
                 request.reader = self
@@ -280,15 +259,10 @@ class _Reader(threading.Thread):
             if self._process is not None:
                 self._process.kill()
 
-    def end(self) -> None:
-        """Kill the process, and start no other."""
-        self._ended = True
-        self.kill()
-
     def _read(self, request: _Request) -> "Frames":
-        died = ProcessDiedError(None)
+        died = ProcessDiedError()
         for _ in range(_ATTEMPTS):
-            if request.timed_out or self._ended:
+            if request.timed_out or self.ended:
                 break
             try:
                 process = self._live_process()
@@ -315,8 +289,8 @@ class _Reader(threading.Thread):
 
     def _live_process(self) -> WorkerProcess:
         with self._lock:
-            if self._ended:
-                raise ProcessDiedError(None)
+            if self.ended:
+                raise ProcessDiedError
             if self._process is None:
                 self._process = WorkerProcess()
             return self._process
@@ -350,14 +324,6 @@ def _cannot_start() -> DeviceError:
         "the processes that read videos end as soon as they are started",
         "there may be too little memory, or a limit on processes (ulimit -u)",
     )
-
-
-def _timeout(clip: Clip) -> float:
-    """Seconds after which the decoder is considered hung."""
-    try:
-        return TIMEOUT + clip.path.stat().st_size / _BYTES_PER_SECOND
-    except OSError:  # the reader reports it
-        return TIMEOUT
 
 
 def _spare_cores() -> int:

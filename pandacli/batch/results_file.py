@@ -4,12 +4,13 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Callable
-from contextlib import suppress
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
+from itertools import accumulate
 from pathlib import Path
 from time import monotonic
-from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 import numpy as np
@@ -38,57 +39,42 @@ class ResultsFile:
         path: The file; created if it is missing.
         may_drop: As of `index_lines`.
 
-    Attributes:
-        done: (n,) the digests that earlier runs have answered, sorted, with repetitions.
-
     Raises:
         UsageError: On entering: the folder does not exist, the path is a folder or a device, the
             file is not a results file, or another run holds the lock.
-        ClipError: On entering and leaving: the file cannot be read or written.
+        ClipError: The file cannot be read or written (also on leaving), or was moved or changed.
     """
 
-    done: NDArray[np.uint64]
+    done: NDArray[np.uint64]  # (n,) answered by earlier runs: digests, sorted, with repetitions
+    _file: FileIO
+    _sync: BackgroundSync
 
     def __init__(self, path: Path, may_drop: Callable[[int], bool] = lambda _: False) -> None:
-        self.path = path
-        self._may_drop = may_drop
+        self.path, self._may_drop = path, may_drop
         self._lines = LineIndex()
-        self._file: FileIO | None = None
-        self._created = False
-        self._sync: BackgroundSync | None = None
+        self._unused = False
         self._checked = 0.0
         self._sorted: tuple[NDArray[np.uint64], NDArray[np.int64]] | None = None
         self._next_match: dict[int, int] = {}
 
     def __enter__(self) -> Self:
         self._target = writable_file(self.path)
-        try:
-            self._lock = _acquire_lock(self._target, self.path)
-        except OSError as error:
-            raise unusable(f"{self.path.parent}{os.sep}", error) from error
-        try:
-            self._open()
-        except BaseException as error:
-            self._close()
-            if isinstance(error, OSError):
-                raise unusable(self.path, error) from error
-            raise
+        with ExitStack() as closing:
+            with _os_errors(f"{self.path.parent}{os.sep}"):
+                closing.enter_context(_locked(self._target, self.path))
+            with _os_errors(self.path):
+                self._open(closing)
+            self._closing = closing.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        try:
-            self.sync()
-        except ClipError:
-            if kind is None:
-                raise
-        finally:
-            failed_empty = kind is not None and self._created and self._lines.end == 0
-            self._close(delete=failed_empty)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._unused = kind is not None and self._created and self._lines.end == 0
+        with self._closing:
+            try:
+                self.sync()
+            except ClipError:
+                if kind is None:
+                    raise
 
     def write(self, line: dict[str, Any]) -> None:
         """Append one line; it survives the end of the process, however that ends.
@@ -97,48 +83,33 @@ class ResultsFile:
             line: The answer or the error, with the `digest` of its record in 16 hex digits.
 
         Raises:
-            ClipError: The disk is full or fails, or the file was moved or changed; the lines
-                written before are whole.
+            ClipError: See the class; the lines written before are whole.
         """
         count, start, data = len(self._lines), self._lines.end, encode_line(line)
         if monotonic() - self._checked >= CHECK_INTERVAL:
             self._check_in_place()
-        file, sync = self._opened
-        try:
-            _append(file, data)
-            self._lines.add(int(line["digest"], 16), start, len(data))
-        except BaseException as error:
-            self._lines.truncate(count)
-            with suppress(OSError):
-                file.truncate(start)
-            if isinstance(error, OSError):
-                raise unusable(self.path, error) from error
-            raise
-        try:
-            sync.notify()
-        except OSError as error:
-            raise unusable(self.path, error) from error
+        with _os_errors(self.path):
+            try:
+                _append(self._file, data)
+                self._lines.add(int(line["digest"], 16), start, len(data))
+            except BaseException:
+                self._lines.truncate(count)
+                with suppress(OSError):
+                    self._file.truncate(start)
+                raise
+            self._sync.notify()
 
     def sync(self) -> None:
-        """Wait until all lines are on the disk.
-
-        Raises:
-            ClipError: The disk is full or fails, or the file was moved or changed.
-        """
+        """Wait until all lines are on the disk."""
         self._check_in_place()
-        try:
-            self._opened[1].flush()
-        except OSError as error:
-            raise unusable(self.path, error) from error
+        with _os_errors(self.path):
+            self._sync.flush()
 
     def find(self, digest: int) -> dict[str, Any] | None:
         """Read the line of a record back, of this run or of an earlier one.
 
         For use once all lines are written. Called again with the same digest, it returns the next
         line with it, and the last one from then on.
-
-        Raises:
-            ClipError: The file cannot be read.
         """
         if self._sorted is None or len(self._sorted[0]) != len(self._lines):
             digests = np.array(self._lines.digest, np.uint64)
@@ -147,61 +118,49 @@ class ResultsFile:
         digests, order = self._sorted
         wanted = np.uint64(digest)
         first = int(np.searchsorted(digests, wanted))
-        count = int(np.searchsorted(digests, wanted, "right")) - first
-        if count == 0:
+        end = int(np.searchsorted(digests, wanted, "right"))
+        if first == end:
             return None
-        nth = 0
-        if count > 1:
-            nth = min(self._next_match.get(digest, 0), count - 1)
-            self._next_match[digest] = nth + 1
-        return self._read(int(order[first + nth]))
+        number = self._next_match.get(digest, first)
+        if end - first > 1:
+            self._next_match[digest] = min(number + 1, end - 1)
+        return self._read(int(order[number]))
 
-    @property
-    def _opened(self) -> tuple[FileIO, BackgroundSync]:
-        if self._file is None or self._sync is None:
-            raise ValueError("the results file is not open")
-        return self._file, self._sync
-
-    def _open(self) -> None:
+    def _open(self, closing: ExitStack) -> None:
         self._created = not self._target.exists()
-        self._file = _open_append(self._target)
+        closing.callback(self._delete_if_unused)
+        self._file = closing.enter_context(_open_append(self._target))
         with self._target.open("rb") as file:
-            self._lines = index_lines(file, self.path, self._may_drop)
-        if self._lines.has_gaps:
-            _rewrite(self._target, self._file, self._lines)
-            self._lines.compact()
-            self._file = _open_append(self._target)
-        end = self._lines.end
-        self._file.truncate(end)
-        if end and self._read_at(end - 1, 1) != b"\n":
+            self._lines = lines = index_lines(file, self.path, self._may_drop)
+        if lines.end != sum(lines.length):  # there are other bytes between them
+            _rewrite(self._target, self._file, lines)
+            lines.start = array("Q", accumulate(lines.length[:-1], initial=0))
+            self._file = closing.enter_context(_open_append(self._target))
+        self._file.truncate(lines.end)
+        if lines.end and self._read_at(lines.end - 1, 1) != b"\n":
             _append(self._file, b"\n")  # the last line lacks only its line break
-            self._lines.length[-1] += 1
+            lines.length[-1] += 1
         _sync_folder(self._target.parent)
-        self.done = np.sort(np.array(self._lines.digest, np.uint64))
+        self.done = np.sort(np.array(lines.digest, np.uint64))
         self._sync = BackgroundSync(self._file.fileno())
+        closing.callback(self._sync.stop)
 
-    def _close(self, delete: bool = False) -> None:
-        try:
-            if self._sync is not None:
-                self._sync.stop()
-                self._sync = None
-            if self._file is not None:
-                self._file.close()
-            if delete:
-                self._target.unlink(missing_ok=True)
-        finally:
-            _release_lock(self._lock, self._target)
+    def _delete_if_unused(self) -> None:
+        if self._unused:
+            self._target.unlink(missing_ok=True)
 
     def _check_in_place(self) -> None:
         """Detect a deleted or changed file before hours of work go into it."""
-        file, _ = self._opened
-        ours = os.fstat(file.fileno())
+        ours = os.fstat(self._file.fileno())
         try:
-            named = self._target.stat()
+            in_place, cause = os.path.samestat(ours, self._target.stat()), None
         except OSError as error:
-            raise _moved(self.path) from error
-        if not os.path.samestat(ours, named):
-            raise _moved(self.path)
+            in_place, cause = False, error
+        if not in_place:
+            raise ClipError(
+                f"{self.path} was deleted or replaced while panda was writing it",
+                "run the same command again, and leave the file in its place",
+            ) from cause
         if ours.st_size != self._lines.end:
             message = f"{self.path} was changed by another program while panda was writing it"
             raise ClipError(message, "run the same command again to resume")
@@ -218,17 +177,12 @@ class ResultsFile:
         return line
 
     def _read_at(self, start: int, length: int) -> bytes:
-        assert self._file is not None
         self._file.seek(start)  # appends go to the end whatever the position
         return self._file.read(length)
 
 
 class ResultsStream:
-    """Results as JSON lines to a pipe or terminal; there is nothing to resume from.
-
-    Attributes:
-        done: (0,) no earlier answers.
-    """
+    """Results as JSON lines to a pipe or terminal; there is nothing to resume from."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -253,7 +207,16 @@ class ResultsStream:
         """Do nothing: every write is flushed."""
 
 
-def _acquire_lock(file: Path, shown: Path) -> BaseFileLock:
+@contextmanager
+def _os_errors(path: Path | str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise unusable(path, error) from error
+
+
+@contextmanager
+def _locked(file: Path, shown: Path) -> Iterator[None]:
     """Lock a file for this process; the system releases the lock when the process ends.
 
     Some network file systems have no locks. There a file with the process id is used: a stale one
@@ -273,21 +236,19 @@ def _acquire_lock(file: Path, shown: Path) -> BaseFileLock:
             if isinstance(error, Timeout) or error.errno not in _NO_LOCKS:
                 raise
             path.unlink(missing_ok=True)
-            path = file.with_name(f"{file.name}.running")
-            hint = f"if none is running on any machine, delete {path}"
-            lock = SoftFileLock(path, timeout=0, thread_local=False)
+            soft = file.with_name(f"{file.name}.running")
+            hint = f"if none is running on any machine, delete {soft}"
+            lock = SoftFileLock(soft, timeout=0, thread_local=False)
             lock.acquire()
     except Timeout as error:
-        message = f"{shown} is being written by another run of panda"
-        raise UsageError(message, hint) from error
-    return lock
-
-
-def _release_lock(lock: BaseFileLock, file: Path) -> None:
-    # unlinked while held: a process that has opened it already must not get a lock without a name
-    with suppress(PermissionError):  # on Windows, where filelock unlinks it on release
-        file.with_name(f"{file.name}.lock").unlink(missing_ok=True)
-    lock.release()
+        raise UsageError(f"{shown} is being written by another run of panda", hint) from error
+    try:
+        yield
+    finally:
+        # unlinked while held: a process that has opened it must not get a lock without a name
+        with suppress(PermissionError):  # on Windows, where filelock unlinks it on release
+            path.unlink(missing_ok=True)
+        lock.release()
 
 
 def _open_append(file: Path) -> FileIO:
@@ -324,8 +285,3 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _moved(path: Path) -> ClipError:
-    hint = "run the same command again, and leave the file in its place"
-    return ClipError(f"{path} was deleted or replaced while panda was writing it", hint)
