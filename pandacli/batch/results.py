@@ -1,15 +1,15 @@
-"""Results of records: lines of the results file, outcomes for the display, and counters.
+"""Results of records: lines of the results file, outcomes for the display, and counters."""
 
-A line holds the fields of its record, then the fields of the result.
-"""
-
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 from pandacli.batch.records import Record
 
 Line = dict[str, Any]
-"""A line of a results file, as a JSON object."""
+"""A line of a results file: the fields of its record, then those of the result."""
 
 RESULT_FIELDS = frozenset(
     ("answer", "model", "finish_reason", "tokens", "seconds", "line", "error", "digest", "given")
@@ -34,13 +34,10 @@ def answer_line(
     """The line of an answered record.
 
     Args:
-        record: The record.
-        answer: The answer.
-        model: The name of the model.
         finish_reason: "stop" or "length".
         tokens: Tokens of the answer.
         seconds: Time from the start of the question to its last token.
-        digest: The digest of the record and the settings, as 16 hex digits.
+        digest: Of the record and the settings, as 16 hex digits.
     """
     result = {
         "answer": answer,
@@ -67,7 +64,6 @@ def error_line(
         line: Its line number in the file of questions.
         fields: Its fields there; None where they cannot be parsed.
         kind: The kind of error; `BAD_RECORD` for a line that is not a record.
-        message: The error, in one line.
         digest: As in `answer_line`.
         record: The record, where the line is one.
     """
@@ -96,48 +92,29 @@ def _merge(fields: Line, result: Line) -> Line:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of one record, once its line is written.
+    """The result of one record, once its line is written."""
 
-    Attributes:
-        line: The record's line number in its file, from 1.
-        video: The video as the record names it; "" for a line that is not a record.
-        question: The question; "" for a line that is not a record.
-        answer: The answer; None where it failed.
-        error: The error message; None where it was answered.
-        written: Its line in the results file.
-    """
-
-    line: int
-    video: str
-    question: str
-    answer: str | None
-    error: str | None
-    written: Line
+    line: int  # the record's line number in its file, from 1
+    video: str  # as the record names it; "" for a line that is not a record
+    question: str  # "" for a line that is not a record
+    answer: str | None  # None where it failed
+    error: str | None  # the message; None where it was answered
+    written: Line  # its line in the results file
 
 
 @dataclass
 class Counters:
-    """The progress of a run.
+    """The progress of a run; invalid lines count as records that fail."""
 
-    Attributes:
-        records: Records in the file, invalid lines included.
-        earlier: Records answered by earlier runs.
-        answered: Records answered in this run.
-        failed: Records failed in this run, invalid lines included.
-        clips: Clips with open questions at the start of this run.
-        clips_done: Clips finished in this run.
-        tokens: Tokens of this run's answers.
-        seconds: Time spent in each stage, by name, in order of execution. Frames are prefetched by
-            other processes, so "frames" is only the time spent waiting for them.
-    """
-
-    records: int = 0
-    earlier: int = 0
-    answered: int = 0
+    records: int = 0  # in the file
+    earlier: int = 0  # answered by earlier runs
+    answered: int = 0  # in this run, as all below
     failed: int = 0
-    clips: int = 0
+    clips: int = 0  # with open questions
     clips_done: int = 0
-    tokens: int = 0
+    tokens: int = 0  # of the answers
+    # by stage, in order of execution; frames are prefetched by other processes, so "frames" is
+    # only the time spent waiting for them
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -148,3 +125,10 @@ class Counters:
     def spend(self, stage: str, seconds: float) -> None:
         """Add to the time of a stage."""
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time in the context to that of a stage."""
+        started = perf_counter()
+        yield
+        self.spend(stage, perf_counter() - started)

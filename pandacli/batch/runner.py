@@ -5,13 +5,13 @@ What differs between one machine and a Ray cluster is the map only: `LocalMap` h
 
 from collections.abc import Callable, Iterable, Iterator
 from threading import Event
-from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from pandacli.batch.clip_worker import ClipWorker, Result, Settings, failures
 from pandacli.batch.prefetch import FramePrefetcher
-from pandacli.batch.records import BadLine, Group, Index, Question, VideoFolder
-from pandacli.batch.results import Counters, Line, Outcome
+from pandacli.batch.records import BadLine, Index, Question, VideoFolder
+from pandacli.batch.results import Counters, Outcome
+from pandacli.batch.results_file import ResultsFile, ResultsStream
 from pandacli.errors import PandaError
 from pandacli.video.clip import Clip
 
@@ -41,36 +41,21 @@ class ClipMap(Protocol):
         """
 
 
-class ResultWriter(Protocol):
-    """Where lines are written."""
-
-    def write(self, line: Line) -> None:
-        """Write a line; a kill after the return does not lose it."""
-
-
 class Runner:
-    """Answers the open questions of an index.
-
-    Args:
-        index: The open questions.
-        clips: How clips are mapped to results.
-        writer: Where the results go.
-        fail_fast: Stop at the first failure.
-
-    Attributes:
-        index: The open questions.
-        counters: The progress.
-        stopped: Once set, no further question is started; those in flight are finished.
-        failed_fast: Whether a failure stopped it.
-    """
+    """Answers the open questions of an index."""
 
     def __init__(
-        self, index: Index, clips: ClipMap, writer: ResultWriter, *, fail_fast: bool = False
+        self,
+        index: Index,
+        clips: ClipMap,
+        writer: ResultsFile | ResultsStream,
+        *,
+        fail_fast: bool = False,
     ) -> None:
         self.index, self._clips, self._writer, self._fail_fast = index, clips, writer, fail_fast
-        self.stopped = Event()
-        self.failed_fast = False
         self.counters = Counters(records=index.total, earlier=index.earlier, clips=index.clips)
+        self.stopped = Event()  # once set, no further question is started
+        self.failed_fast = False  # whether a failure stopped it
 
     @property
     def in_flight(self) -> int:
@@ -95,41 +80,31 @@ class Runner:
 
     def _record(self, results: Iterator[Result]) -> Iterator[Outcome]:
         for question, line in results:
-            started = perf_counter()
-            self._writer.write(line)
-            self.counters.spend("writing", perf_counter() - started)
-            error = line.get("error")
+            with self.counters.timed("writing"):
+                self._writer.write(line)
+            error = line["error"]["message"] if "error" in line else None
             if error is None:
                 self.counters.answered += 1
                 self.counters.tokens += line["tokens"]
             else:
                 self.counters.failed += 1
-            record = question.record if isinstance(question, Question) else None
-            yield Outcome(
-                line=question.line if isinstance(question, BadLine) else question.record.line,
-                video=record.video if record else "",
-                question=record.question if record else "",
-                answer=None if error else line["answer"],
-                error=error["message"] if error else None,
-                written=line,
-            )
-            if self._fail_fast and error:
+            if isinstance(question, BadLine):
+                yield Outcome(question.line, "", "", None, error, line)
+            else:
+                asked, answer = question.record, line.get("answer")
+                yield Outcome(asked.line, asked.video, asked.question, answer, error, line)
+            if self._fail_fast and error is not None:
                 self.failed_fast = True
                 self.stopped.set()
                 return
 
 
 class LocalMap:
-    """Answers clips one after another in this process; others prefetch their frames.
-
-    Args:
-        settings: How the questions are answered.
-        videos: The folder of the videos.
-        image_size: Side in pixels of the square image that the model takes.
-    """
+    """Answers clips one after another in this process; others prefetch their frames."""
 
     def __init__(self, settings: Settings, videos: VideoFolder, image_size: int) -> None:
-        self._settings, self._videos, self._image_size = settings, videos, image_size
+        self._settings, self._videos = settings, videos
+        self._image_size = image_size  # side in pixels of the square image that the model takes
         self._panda: Panda | None = None
         self._current: ClipWorker | None = None
 
@@ -140,16 +115,14 @@ class LocalMap:
 
     def results(self, run: Runner, load: Load, say: Say) -> Iterator[Result]:
         """As `ClipMap.results`."""
-        clips = (
-            (group, find_clip(group, self._videos, self._settings)) for group in run.index.groups()
-        )
+        groups = run.index.groups()
+        clips = ((group, find_clip(group, self._videos, self._settings)) for group in groups)
         with FramePrefetcher(self._settings.frames, self._image_size) as prefetcher:
             prefetched = prefetcher.read(clips)
             while True:
                 say("reading frames")
-                started = perf_counter()
-                clip = next(prefetched, None)
-                run.counters.spend("frames", perf_counter() - started)
+                with run.counters.timed("frames"):
+                    clip = next(prefetched, None)
                 if clip is None:
                     return
                 group, frames = clip
@@ -162,12 +135,11 @@ class LocalMap:
                 run.counters.clips_done += 1
 
     def _answer(
-        self, group: Group, frames: "Frames", run: Runner, load: Load, say: Say
+        self, group: Iterable[Question], frames: "Frames", run: Runner, load: Load, say: Say
     ) -> Iterator[Result]:
         if self._panda is None:
-            started = perf_counter()
-            self._panda = load()
-            run.counters.spend("load", perf_counter() - started)
+            with run.counters.timed("load"):
+                self._panda = load()
         say("answering")
         self._current = ClipWorker(self._panda, self._settings, group, run.stopped)
         try:
