@@ -23,52 +23,43 @@ _ASPECT = 2.0  # width by height of a sheet
 def check_sheet_path(path: Path, video: Path) -> None:
     """Check, before anything slow, that a sheet can be written.
 
-    Raises:
-        UsageError: The extension names no format, the folder cannot be written to, or `path` is a
-            folder or the video itself.
+    Raises UsageError if the extension names no format, the folder cannot be written to, or `path`
+    is a folder or the video itself.
     """
     if path.suffix.lower() not in _FORMATS:
         raise UsageError(
             f"cannot tell from {path} what kind of picture to save",
             "name it sheet.png, or .jpg, .jpeg or .webp",
         )
+    reason: str | None = None
     try:
-        reason = _refusal(path, video)
+        if path.is_dir():
+            reason = "it is a folder"
+        elif not path.parent.is_dir():
+            reason = f"there is no folder {path.parent}"
+        elif not os.access(path.parent, os.W_OK | os.X_OK):
+            reason = "its folder cannot be written to"
+        elif path.exists() and not path.is_file():
+            reason = "it is not a file"
+        elif path.exists() and video.exists() and path.samefile(video):
+            reason = "it is the video"
     except OSError as error:
         reason = error.strerror
     if reason:
         raise UsageError(f"cannot save {path}: {reason}")
 
 
-def _refusal(path: Path, video: Path) -> str | None:
-    """Return why no sheet can be written there; None if it can."""
-    if path.is_dir():
-        return "it is a folder"
-    if not path.parent.is_dir():
-        return f"there is no folder {path.parent}"
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        return "its folder cannot be written to"
-    if path.exists() and not path.is_file():
-        return "it is not a file"
-    if path.exists() and video.exists() and path.samefile(video):
-        return "it is the video"
-    return None
-
-
 def contact_sheet(frames: "Frames") -> "Image":
     """Return the frames in rows, at their own size, each with its index in the file and its time.
 
-    Args:
-        frames: `pixels` are uint8 (T, H, W, 3) RGB.
+    `frames.pixels` are uint8 (T, H, W, 3) RGB.
     """
     from PIL import Image, ImageDraw, ImageFont
 
     count, height, width = frames.pixels.shape[:3]
     font = ImageFont.load_default(_FONT_SIZE)
-    captions = [
-        f"frame {index}   {time}"
-        for index, time in zip(frames.indices, format_times(frames.times), strict=True)
-    ]
+    times = zip(frames.indices, format_times(frames.times), strict=True)
+    captions = [f"frame {index}   {time}" for index, time in times]
     across = max(width, *(round(font.getlength(caption)) for caption in captions))
     step = (across + _GAP, height + 2 * _FONT_SIZE + _GAP)
     columns = _columns(count, step[0] / step[1])
@@ -86,27 +77,24 @@ def contact_sheet(frames: "Frames") -> "Image":
 
 
 def _columns(count: int, aspect: float) -> int:
-    """Return pictures per row: a sheet wider than tall, its last row not too empty.
+    """Return pictures per row, each with room of this aspect ratio.
 
-    Args:
-        count: Number of pictures.
-        aspect: Width by height of the space for one.
+    The sheet becomes wider than tall, and its last row not too empty.
     """
     if count <= 3:
         return count
     wanted = math.sqrt(count * _ASPECT / aspect)
-
-    def cost(columns: int) -> float:
-        return abs(columns - wanted) / wanted + -count % columns / columns
-
-    return min(range(1, count + 1), key=cost)
+    return min(
+        range(1, count + 1),
+        key=lambda columns: abs(columns - wanted) / wanted + -count % columns / columns,
+    )
 
 
 def save_sheet(sheet: "Image", path: Path, *, replace: bool = False) -> None:
     """Write `sheet` to `path` in the format of its extension, atomically.
 
-    Raises:
-        UsageError: It cannot be written, is too large for the format, or exists without `replace`.
+    Raises UsageError if it cannot be written, is too large for the format, or exists without
+    `replace`.
     """
     target = Path(os.path.realpath(path))  # keep a symbolic link
     partial = target.with_name(f".panda-{os.getpid()}.partial")

@@ -6,14 +6,11 @@ shows two pixels: the upper one as the background, the lower one as the foregrou
     kitty    https://sw.kovidgoyal.net/kitty/graphics-protocol/
     iTerm2   https://iterm2.com/documentation-images.html
     sixel    DEC's VT330/VT340 Graphics Programming, chapter 14
-
-The protocol is inferred from the environment; the terminal is never queried, as its reply could end
-up in what the user types.
 """
 
 import re
 from base64 import standard_b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -31,6 +28,8 @@ if TYPE_CHECKING:
 
     from pandacli.video import Frames
 
+Size = tuple[int, int]  # width and height
+
 _MAX_WIDTH = 32  # cells of one picture
 _MAX_LINES = 16  # of the whole strip, so that answers fit under it on a small terminal
 _GAP = 1
@@ -38,23 +37,14 @@ _DEFAULT_CELL = (10, 20)  # pixels
 _MAX_CELL_PIXELS = 16  # across a cell; more would only take longer to send
 
 _BY_TERM = {  # prefixes of TERM
-    "foot": "sixel",
-    "mlterm": "sixel",
-    "contour": "sixel",
-    "yaft": "sixel",
-    "xterm-kitty": "kitty",
-    "xterm-ghostty": "kitty",
+    **dict.fromkeys(("foot", "mlterm", "contour", "yaft"), "sixel"),
+    **dict.fromkeys(("xterm-kitty", "xterm-ghostty"), "kitty"),
 }
 _BY_PROGRAM = {  # values of TERM_PROGRAM
-    "ghostty": "kitty",
-    "kitty": "kitty",
-    "iTerm.app": "iTerm2",
-    "mintty": "iTerm2",
-    "WarpTerminal": "iTerm2",
-    "WezTerm": "iTerm2",
+    **dict.fromkeys(("ghostty", "kitty"), "kitty"),
+    **dict.fromkeys(("iTerm.app", "mintty", "WarpTerminal", "WezTerm"), "iTerm2"),
     # no graphics by default; other variables may come from the terminal they were started in
-    "Apple_Terminal": None,
-    "vscode": None,
+    **dict.fromkeys(("Apple_Terminal", "vscode")),
 }
 _KITTY_CHUNK = 4096  # bytes of base64 that one kitty sequence may carry
 _SIXEL_COLOURS = 128  # of at most 256; more are hardly visible and cost bytes
@@ -73,36 +63,35 @@ class FrameStrip:
     """
 
     def __init__(
-        self, frames: "Frames", protocol: str = "blocks", cell: tuple[int, int] | None = None
+        self, frames: "Frames", protocol: str = "blocks", cell: Size | None = None
     ) -> None:
-        self.frames = frames
-        self.protocol = protocol
-        self.cell = cell or _DEFAULT_CELL
+        self.frames, self.protocol, self.cell = frames, protocol, cell or _DEFAULT_CELL
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield the strip as segments."""
         pixels, times = self.frames.pixels, format_times(self.frames.times)
         height, width = pixels.shape[1:3]
-        caption_width = max(map(len, times))
+        caption = max(map(len, times))
         # a picture is drawn upwards from the line under it: all of it must be on the screen
         protocol = self.protocol if console.height > _MAX_LINES else "blocks"
         cell = _DEFAULT_CELL if protocol == "blocks" else self.cell
         columns, size = _layout(
-            options.max_width, len(times), width / height, caption_width, cell[0] / cell[1]
+            options.max_width, len(times), width / height, caption, cell[0] / cell[1]
         )
-        pitch = max(caption_width, size[0]) + _GAP
+        pitch = max(caption, size[0]) + _GAP
         for start in range(0, len(times), columns):
             row = slice(start, start + columns)
             if protocol == "blocks":
                 yield from _blocks(pixels[row], size, pitch)
             else:
                 yield from _pictures(pixels[row], size, pitch, protocol, cell)
-            yield from _captions(times[row], size[0], pitch)
+            captions = "".join(time.center(size[0]).ljust(pitch) for time in times[row])
+            yield Segment(captions.rstrip(), Style(dim=True))
+            yield Segment.line()
 
 
 def _layout(
     max_width: int, count: int, aspect: float, caption_width: int, cell_aspect: float
-) -> tuple[int, tuple[int, int]]:
+) -> tuple[int, Size]:
     """Return pictures per row and their (width, height) in cells: large, in few rows."""
     layouts = []
     for rows in range(1, count + 1):
@@ -118,31 +107,25 @@ def _layout(
     return next((columns, size) for columns, size in layouts if size[0] * size[1] >= 0.7 * largest)
 
 
-def _blocks(pixels: Any, size: tuple[int, int], pitch: int) -> Iterator[Segment]:
+def _blocks(pixels: Any, size: Size, pitch: int) -> Iterator[Segment]:
     """Yield a row of pictures in half-blocks; `pixels` are uint8 (T, H, W, 3)."""
+    import numpy as np
     from PIL import Image
 
-    box = (size[0], 2 * size[1])
-    pictures = [Image.fromarray(frame).resize(box, Image.Resampling.BOX) for frame in pixels]
-    margin = " " * (pitch - size[0])
-    for top in range(0, box[1], 2):
+    width, height = size[0], 2 * size[1]
+    box = Image.Resampling.BOX
+    pictures = [np.asarray(Image.fromarray(p).resize((width, height), box)) for p in pixels]
+    for top in range(0, height, 2):
         for number, picture in enumerate(pictures):
             if number:
-                yield Segment(margin)
-            for x in range(box[0]):
-                upper, lower = _colour(picture, x, top), _colour(picture, x, top + 1)
-                yield Segment("▄", Style(color=lower, bgcolor=upper))
+                yield Segment(" " * (pitch - width))
+            for upper, lower in zip(*picture[top : top + 2].tolist(), strict=True):
+                style = Style(color=Color.from_rgb(*lower), bgcolor=Color.from_rgb(*upper))
+                yield Segment("▄", style)
         yield Segment.line()
 
 
-def _colour(picture: "Image", x: int, y: int) -> Color:
-    red, green, blue = picture.getpixel((x, y))  # type: ignore[misc]  # an RGB picture's pixel
-    return Color.from_rgb(red, green, blue)
-
-
-def _pictures(
-    pixels: Any, size: tuple[int, int], pitch: int, protocol: str, cell: tuple[int, int]
-) -> Iterator[Segment]:
+def _pictures(pixels: Any, size: Size, pitch: int, protocol: str, cell: Size) -> Iterator[Segment]:
     """Yield a row of pictures in terminal graphics; `pixels` are uint8 (T, H, W, 3).
 
     Empty lines are printed first, one more than needed for terminals that leave the cursor under a
@@ -157,21 +140,14 @@ def _pictures(
     yield _control(f"\x1b8\x1b[{size[1]}B")
 
 
-def _boxed(pixels: Any, size: tuple[int, int], cell: tuple[int, int], *, exact: bool) -> "Image":
+def _boxed(pixels: Any, size: Size, cell: Size, *, exact: bool) -> "Image":
     """Return one frame, (H, W, 3), at the bottom of a transparent box of `size` cells."""
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     scale = 1 if exact else min(1, _MAX_CELL_PIXELS / cell[0])
     box = (round(size[0] * cell[0] * scale), round(size[1] * cell[1] * scale))
-    picture = Image.fromarray(pixels)
-    fit = min(box[0] / picture.width, box[1] / picture.height)
-    fitted = picture.resize(
-        (max(1, round(picture.width * fit)), max(1, round(picture.height * fit))),
-        Image.Resampling.BICUBIC,
-    )
-    canvas = Image.new("RGBA", box)
-    canvas.paste(fitted, ((box[0] - fitted.width) // 2, box[1] - fitted.height))
-    return canvas
+    picture = Image.fromarray(pixels).convert("RGBA")
+    return ImageOps.pad(picture, box, color=(0, 0, 0, 0), centering=(0.5, 1))
 
 
 def _control(codes: str) -> Segment:
@@ -179,19 +155,13 @@ def _control(codes: str) -> Segment:
     return Segment(codes, None, [(ControlType.CARRIAGE_RETURN,)])
 
 
-def _captions(times: Sequence[str], width: int, pitch: int) -> Iterator[Segment]:
-    text = "".join(time.center(width).ljust(pitch) for time in times)
-    yield Segment(text.rstrip(), Style(dim=True))
-    yield Segment.line()
-
-
 def graphics_protocol(variables: Mapping[str, str]) -> str | None:
     """Return the protocol that a terminal's environment implies: kitty, iTerm2 or sixel.
 
-    Inside tmux and screen it is None.
+    Inside tmux and screen it is None. The terminal is never queried, as its reply could end up in
+    what the user types.
     """
-    term = variables.get("TERM", "")
-    program = variables.get("TERM_PROGRAM", "")
+    term, program = variables.get("TERM", ""), variables.get("TERM_PROGRAM", "")
     if "TMUX" in variables or term.startswith(("screen", "tmux")):
         return None
     for name, protocol in _BY_TERM.items():
@@ -206,15 +176,11 @@ def graphics_protocol(variables: Mapping[str, str]) -> str | None:
     return "iTerm2" if variables.get("LC_TERMINAL") == "iTerm2" else None
 
 
-def choose_protocol(
-    graphics: str, variables: Mapping[str, str], cell: tuple[int, int] | None
-) -> str:
+def choose_protocol(graphics: str, variables: Mapping[str, str], cell: Size | None) -> str:
     """Return how to draw pictures: kitty, iterm2, sixel, blocks or none.
 
-    Args:
-        graphics: A value of `--graphics`; "auto" goes by `variables`.
-        variables: The environment.
-        cell: Width and height of a character cell in pixels; None if unknown.
+    `graphics` is a value of `--graphics`; "auto" goes by the environment. `cell` is the width and
+    height of a character cell in pixels, if known.
     """
     if graphics != "auto":
         return graphics
@@ -223,7 +189,7 @@ def choose_protocol(
     return "blocks" if protocol == "sixel" and cell is None else protocol
 
 
-def cell_size(stream: TextIO) -> tuple[int, int] | None:
+def cell_size(stream: TextIO) -> Size | None:
     """Return the width and height of a terminal's character cell in pixels, if known."""
     try:
         import fcntl
@@ -239,48 +205,34 @@ def cell_size(stream: TextIO) -> tuple[int, int] | None:
     return width // columns, height // lines
 
 
-def escape_sequence(protocol: str, picture: "Image", cells: tuple[int, int]) -> str:
-    """Return the sequence that draws `picture` at the cursor.
+def escape_sequence(protocol: str, picture: "Image", cells: Size) -> str:
+    """Return the kitty, iterm2 or sixel sequence that draws `picture`, RGBA, at the cursor.
 
-    Args:
-        protocol: kitty, iterm2 or sixel.
-        picture: RGBA.
-        cells: Columns and lines to fill; a sixel picture must already have their size in pixels.
-
-    Raises:
-        ValueError: There is no such protocol.
+    `cells` are the columns and lines to fill; a sixel picture must already have their size in
+    pixels. Raises ValueError for another protocol.
     """
-    if protocol == "kitty":
-        return _kitty(picture, cells)
-    if protocol == "iterm2":
-        return _iterm2(picture, cells)
     if protocol == "sixel":
         return _sixel(picture)
+    file = BytesIO()
+    picture.save(file, "PNG")
+    data = standard_b64encode(file.getvalue()).decode()
+    if protocol == "kitty":
+        return _kitty(data, cells)
+    if protocol == "iterm2":
+        keys = f"size={file.tell()};width={cells[0]};height={cells[1]};preserveAspectRatio=0"
+        return f"\x1b]1337;File=inline=1;{keys}:{data}\x07"
     raise ValueError(f"there is no protocol {protocol!r}")
 
 
-def _png(picture: "Image") -> bytes:
-    file = BytesIO()
-    picture.save(file, "PNG")
-    return file.getvalue()
-
-
-def _kitty(picture: "Image", cells: tuple[int, int]) -> str:
-    data = standard_b64encode(_png(picture)).decode()
-    chunks = [data[at : at + _KITTY_CHUNK] for at in range(0, len(data), _KITTY_CHUNK)]
+def _kitty(data: str, cells: Size) -> str:
     # a=T: send and show; f=100: PNG; q=2: no reply; C=1: leave the cursor where it is
     keys = f"a=T,f=100,q=2,C=1,c={cells[0]},r={cells[1]},"
     parts = []
-    for number, chunk in enumerate(chunks, 1):
-        parts.append(f"\x1b_G{keys}m={int(number < len(chunks))};{chunk}\x1b\\")
+    for at in range(0, len(data), _KITTY_CHUNK):
+        more = int(at + _KITTY_CHUNK < len(data))
+        parts.append(f"\x1b_G{keys}m={more};{data[at : at + _KITTY_CHUNK]}\x1b\\")
         keys = "q=2,"
     return "".join(parts)
-
-
-def _iterm2(picture: "Image", cells: tuple[int, int]) -> str:
-    png = _png(picture)
-    keys = f"inline=1;size={len(png)};width={cells[0]};height={cells[1]};preserveAspectRatio=0"
-    return f"\x1b]1337;File={keys}:{standard_b64encode(png).decode()}\x07"
 
 
 def _sixel(picture: "Image") -> str:
