@@ -1,9 +1,10 @@
 """Convert a checkpoint to a quantised artifact, streaming tensors and resuming after interruption.
 
-The Llama's linear layers are quantised; STAB, projector, embeddings and head stay in half
-precision. For llama.cpp the Llama goes into a GGUF file, with only the embedding modules beside it.
-Weight files of some hundred megabytes are written atomically, and complete ones are kept by the
-next attempt; the folder gets its final name at the end.
+The Llama's linear layers are quantised. STAB, projector, embeddings and head, a hundredth of the
+weights, stay in half precision, as every token depends on them. For llama.cpp the Llama goes into a
+GGUF file, with only the embedding modules beside it. Weight files of some hundred megabytes are
+written atomically, and complete ones are kept by the next attempt; the folder gets its final name
+at the end.
 """
 
 import json
@@ -48,19 +49,11 @@ from pandacli.units import size
 Report = Callable[[int, int], None]
 """Called with the parameters done and their total."""
 
+# the modules that compute the embeddings of frames and ids
 _EMBEDDING = ("model.video_tower", "model.video_projector", "model.embed_tokens")
-"""Modules that compute the embeddings of frames and ids."""
+_FILE_PARAMETERS = 1 << 28  # approximately, per file: half a gigabyte in float16
+_BYTES = {"int8": 1.0, "nf4": 0.53, "q8_0": 1.07, "q4_k_m": 0.65}  # per weight, with scales
 
-KEPT = (*_EMBEDDING, "lm_head")
-"""Modules that are not quantised."""
-
-_FILE_PARAMETERS = 1 << 28
-"""Approximate parameters per file: half a gigabyte in float16."""
-
-_BYTES = {"int8": 1.0, "nf4": 0.53, "q8_0": 1.07, "q4_k_m": 0.65}
-"""Bytes per weight with scales, by form."""
-
-_GGUF = ("q8_0", "q4_k_m")
 _BESIDE = (
     "tokenizer.model",
     "tokenizer_config.json",
@@ -71,29 +64,17 @@ _BESIDE = (
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint to convert.
+    """A checkpoint to convert."""
 
-    Args:
-        model: Its name, or its folder.
-        folder: Its folder.
-        commit: The commit that published it, if known.
-        digest: Its sha256.
-        files: The sha256 of each file, by name.
-    """
-
-    model: str
+    model: str  # its name, or its folder
     folder: Path
-    commit: str | None
-    digest: str
-    files: dict[str, str]
+    commit: str | None  # that published it, if known
+    digest: str  # sha256
+    files: dict[str, str]  # the sha256 of each file, by name
 
 
 def describe_source(resolved: ResolvedModel) -> Source:
-    """Identify a checkpoint; hashes all of it the first time.
-
-    Raises:
-        ModelError: Files are missing, damaged, or cannot be read.
-    """
+    """Identify a checkpoint; hashes all of it the first time."""
     digest, files = checkpoint_digests(resolved)
     commit = cached_commit(resolved.folder) if resolved.kind == "cache" else None
     name = str(resolved.folder) if resolved.kind == "folder" else resolved.name
@@ -101,28 +82,26 @@ def describe_source(resolved: ResolvedModel) -> Source:
 
 
 def convert(source: Source, form: Form, report: Report | None = None) -> Artifact:
-    """Make the copy in a form of a checkpoint, or finish one that was begun.
-
-    Args:
-        source: The checkpoint.
-        form: What to store its linear layers as.
-        report: Told about progress, from time to time.
+    """Make the artifact of a checkpoint in a form, or finish one that was begun.
 
     Raises:
         ModelError: The checkpoint is damaged, the disk is full or cannot be written, or another
-            panda is making the same copy.
+            panda is making the same artifact.
     """
     try:
         with staging_folder(source.digest, form, source.model) as work:
             if finished := find_artifact(source.digest, form):
                 return finished
             _drop_junk(work)
+            config = read_config(source.folder)
+            expected = empty_model(config).state_dict()
             if form == "q8_0" or form == "q4_k_m":
-                _write_gguf(source, form, work, report)
-            _write_weights(source, form, work, report)
-            _write_config(source.folder, form, work)
+                _write_gguf(source, form, work, expected, report)
+                report = None  # it has been called for the Llama
+            _write_weights(source, form, work, expected, report)
+            _write_config(source.folder, config, form, work)
             _check_made(form, work)
-            copy = write_manifest(
+            made = write_manifest(
                 work,
                 model=source.model,
                 form=form,
@@ -130,7 +109,7 @@ def convert(source: Source, form: Form, report: Report | None = None) -> Artifac
                 digest=source.digest,
                 source_files=source.files,
             )
-            return publish_artifact(copy)
+            return publish_artifact(made)
     except OSError as error:
         raise ModelError(
             f"cannot write the quantised copy in {artifacts_folder()}: {error.strerror or error}",
@@ -145,40 +124,53 @@ def empty_model(config: VideoPandaConfig) -> VideoPandaForConditionalGeneration:
         return VideoPandaForConditionalGeneration(config)
 
 
+def copy_bytes(config: VideoPandaConfig, form: Form) -> int:
+    """Estimate the size of an artifact on disk."""
+    return _copy_bytes(empty_model(config).state_dict(), form)
+
+
+def _copy_bytes(expected: dict[str, Tensor], form: Form) -> int:
+    return int(
+        sum(
+            tensor.numel() * (_BYTES[form] if is_quantisable(name, tensor) else 2)
+            for name, tensor in expected.items()
+        )
+    )
+
+
+def _is_gguf(form: Form) -> bool:
+    return form in ("q8_0", "q4_k_m")
+
+
 def _drop_junk(work: Path) -> None:
     """Delete everything that an interrupted conversion cannot resume from."""
     for path in work.iterdir():
-        if path.is_symlink() or not path.is_file():
-            usable = False
-        elif path.suffix == ".safetensors":
-            usable = _is_readable(path)
-        else:
-            usable = path.name in (GGUF_FILE, f"{GGUF_FILE}.partial")
-        if usable:
-            continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-        else:
+        elif path.is_symlink() or not path.is_file() or not _is_resumable(path):
             path.unlink()
 
 
-def _is_readable(file: Path) -> bool:
+def _is_resumable(file: Path) -> bool:
+    if file.suffix != ".safetensors":
+        return file.name in (GGUF_FILE, f"{GGUF_FILE}.partial")
     try:
         return bool(_names(file))
     except (OSError, SafetensorError):
         return False
 
 
-def _check_made(form: Form, work: Path) -> None:
-    """Check a new artifact as loading does, and delete it if it has foreign files.
+def _names(file: Path) -> list[str]:
+    with safe_open(file, framework="pt") as opened:
+        return list(opened.keys())
 
-    Raises:
-        ModelError: It cannot be loaded.
-    """
+
+def _check_made(form: Form, work: Path) -> None:
+    """Check a new artifact as loading does, and delete it if it has foreign files."""
     config = read_config(work)
     expected = empty_model(config).state_dict()
     try:
-        if form in _GGUF:
+        if _is_gguf(form):
             from pandacli.quantization.gguf import check_gguf
 
             check_gguf(work / GGUF_FILE, config)
@@ -195,21 +187,37 @@ def _check_made(form: Form, work: Path) -> None:
         ) from error
 
 
+def _check_room(expected: dict[str, Tensor], form: Form, work: Path) -> None:
+    needed = _copy_bytes(expected, form) - sum(file.stat().st_size for file in work.iterdir())
+    free = shutil.disk_usage(work).free
+    if needed > free:
+        raise ModelError(
+            f"the quantised copy takes {size(needed)} more, and {size(free)} are free in"
+            f" {artifacts_folder()}",
+            "make room there, or set PANDA_HOME to a folder elsewhere",
+        )
+
+
 def _write_gguf(
-    source: Source, form: Literal["q8_0", "q4_k_m"], work: Path, report: Report | None
+    source: Source,
+    form: Literal["q8_0", "q4_k_m"],
+    work: Path,
+    expected: dict[str, Tensor],
+    report: Report | None,
 ) -> None:
     from pandacli.quantization.gguf import export_gguf
 
     target = work / GGUF_FILE
     if not target.exists():
-        _check_room(empty_model(read_config(source.folder)).state_dict(), form, work)
+        _check_room(expected, form, work)
         threads = torch.get_num_threads()
         export_gguf(source.folder, target, form, threads=threads, progress=report)
 
 
-def _write_weights(source: Source, form: Form, work: Path, report: Report | None) -> None:
-    expected = empty_model(read_config(source.folder)).state_dict()
-    if form not in _GGUF:
+def _write_weights(
+    source: Source, form: Form, work: Path, expected: dict[str, Tensor], report: Report | None
+) -> None:
+    if not _is_gguf(form):
         _check_room(expected, form, work)
     total = sum(tensor.numel() for tensor in expected.values())
     count = total // _FILE_PARAMETERS + 1
@@ -221,46 +229,24 @@ def _write_weights(source: Source, form: Form, work: Path, report: Report | None
 
     _, tensors = stream_tensors(source.folder, expected)
     for name, tensor in tensors:
-        if form in _GGUF and not name.startswith(_EMBEDDING):
+        if _is_gguf(form) and not name.startswith(_EMBEDDING):
             continue
         if done // _FILE_PARAMETERS + 1 != number:
             _save(pending, path())
             number = done // _FILE_PARAMETERS + 1
         if not path().exists():
-            quantised = is_quantisable(name, tensor)
             check_values(source.folder, {name: tensor})
-            pending |= _QUANTISE[form](name, tensor) if quantised else {name: _halved(tensor)}
+            if is_quantisable(name, tensor):
+                pending |= _int8(name, tensor) if form == "int8" else _nf4(name, tensor)
+            else:
+                pending[name] = _halved(tensor)
         done += tensor.numel()
-        if report and form not in _GGUF:
+        if report:
             report(done, total)
     _save(pending, path())
     places = {name: file.name for file in work.glob("*.safetensors") for name in _names(file)}
     index = {"metadata": {}, "weight_map": dict(sorted(places.items()))}
     (work / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
-
-
-def copy_bytes(config: VideoPandaConfig, form: Form) -> int:
-    """Estimate the size of an artifact on disk."""
-    return _copy_bytes(empty_model(config).state_dict(), form)
-
-
-def _copy_bytes(expected: dict[str, Tensor], form: Form) -> int:
-    sizes = (
-        tensor.numel() * (_BYTES[form] if is_quantisable(name, tensor) else 2)
-        for name, tensor in expected.items()
-    )
-    return int(sum(sizes))
-
-
-def _check_room(expected: dict[str, Tensor], form: Form, work: Path) -> None:
-    needed = _copy_bytes(expected, form) - sum(file.stat().st_size for file in work.iterdir())
-    free = shutil.disk_usage(work).free
-    if needed > free:
-        raise ModelError(
-            f"the quantised copy takes {size(needed)} more, and {size(free)} are free in"
-            f" {artifacts_folder()}",
-            "make room there, or set PANDA_HOME to a folder elsewhere",
-        )
 
 
 def _save(pending: dict[str, Tensor], path: Path) -> None:
@@ -273,11 +259,6 @@ def _save(pending: dict[str, Tensor], path: Path) -> None:
             raise OSError(str(error)) from error
         replace_durably(partial, path)
         pending.clear()
-
-
-def _names(file: Path) -> list[str]:
-    with safe_open(file, framework="pt") as opened:
-        return list(opened.keys())
 
 
 def _halved(tensor: Tensor) -> Tensor:
@@ -306,19 +287,15 @@ def _nf4(name: str, weight: Tensor) -> dict[str, Tensor]:
     return {name: packed, **parts}
 
 
-_QUANTISE: dict[str, Callable[[str, Tensor], dict[str, Tensor]]] = {"int8": _int8, "nf4": _nf4}
-
-
-def _write_config(folder: Path, form: Form, work: Path) -> None:
-    config = read_config(folder)
-    if form not in _GGUF:
+def _write_config(folder: Path, config: VideoPandaConfig, form: Form, work: Path) -> None:
+    if not _is_gguf(form):
         config.quantization_config = {
             "quant_method": "bitsandbytes",
             "load_in_8bit": form == "int8",
             "load_in_4bit": form == "nf4",
             "bnb_4bit_quant_type": "nf4",
             "bnb_4bit_use_double_quant": True,
-            "llm_int8_skip_modules": list(KEPT),
+            "llm_int8_skip_modules": [*_EMBEDDING, "lm_head"],
         }
     config.save_pretrained(work)
     for name in _BESIDE:

@@ -7,13 +7,13 @@ resumes: the length of the file tells which tensors are complete.
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -24,39 +24,20 @@ from pandacli.checkpoint_files import INCOMPLETE, weight_files
 from pandacli.checkpoints.artifacts import file_digest
 from pandacli.errors import ModelError, UsageError
 from pandacli.file_io import replace_durably
-from pandacli.modeling import checkpoint
+from pandacli.modeling.checkpoint import read_config, stream_tensors
+from pandacli.modeling.configuration_videopanda import VideoPandaConfig
 from pandacli.quantization.conversion import empty_model
 from pandacli.quantization.llama_library import INSTALL, llama_library
 
 if TYPE_CHECKING:
-    from gguf import GGMLQuantizationType, GGUFWriter
+    from gguf import GGMLQuantizationType
 
-    from pandacli.modeling.configuration_videopanda import VideoPandaConfig
-
-GgufForm = Literal["f32", "f16", "q8_0", "q4_k_m"]
-"""Type of the matrices; norms are always float32."""
-
-Progress = Callable[[int, int], None]
-"""Called after each tensor with the bytes written and their total."""
+GgufForm = Literal["f32", "f16", "q8_0", "q4_k_m"]  # of matrices; norms are always float32
+Progress = Callable[[int, int], None]  # takes the bytes written and their total
 
 _CHUNK = 1 << 22  # elements converted at a time
 _ALIGNMENT = 32  # of tensors in bytes; the default of GGUF
-
-_UNSYNCED = 1 << 26
-"""Bytes written between two calls of fsync, unless a tensor is larger."""
-
-_KEYS = (
-    "GGUF.version",
-    "GGUF.tensor_count",
-    "GGUF.kv_count",
-    "general.architecture",
-    "general.name",
-    "general.file_type",
-    "general.quantization_version",
-    "videopanda.weights.sha256",
-    "tokenizer.ggml.model",
-)
-"""Allowed keys besides hyperparameters; "split.count", for one, would open further files."""
+_UNSYNCED = 1 << 26  # bytes between two calls of fsync, unless a tensor is larger
 
 _LAYER_NAMES = {
     "attn_q": "self_attn.q_proj",
@@ -69,23 +50,28 @@ _LAYER_NAMES = {
     "attn_norm": "input_layernorm",
     "ffn_norm": "post_attention_layernorm",
 }
+# allowed besides hyperparameters; "split.count", for one, would open further files
+_KEYS = (
+    "GGUF.version",
+    "GGUF.tensor_count",
+    "GGUF.kv_count",
+    "general.architecture",
+    "general.name",
+    "general.file_type",
+    "general.quantization_version",
+    "videopanda.weights.sha256",
+    "tokenizer.ggml.model",
+)
 
 
 @dataclass(frozen=True)
 class _Stored:
-    """A tensor of the GGUF file.
-
-    Args:
-        name: Its GGUF name.
-        shape: (rows, width) of a matrix, (width,) of a norm.
-        form: Its type.
-        heads: Number of heads, for query and key matrices only.
-    """
+    """A tensor of the GGUF file."""
 
     name: str
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # (rows, width) of a matrix, (width,) of a norm
     form: "GGMLQuantizationType"
-    heads: int = 0
+    heads: int = 0  # for query and key matrices only
 
     @property
     def rows(self) -> int:
@@ -93,19 +79,24 @@ class _Stored:
 
     @property
     def row_bytes(self) -> int:
-        from gguf import GGML_QUANT_SIZES
-
-        block, size = GGML_QUANT_SIZES[self.form]
-        return self.shape[-1] // block * size
+        block, size = _gguf().GGML_QUANT_SIZES[self.form]
+        return int(self.shape[-1] // block * size)
 
     @property
     def nbytes(self) -> int:
         return self.rows * self.row_bytes
 
     @property
-    def length(self) -> int:
-        """Its bytes, with padding."""
+    def padded_bytes(self) -> int:
         return self.nbytes + len(_padding(self.nbytes))
+
+
+def _gguf() -> Any:
+    try:
+        import gguf
+    except ImportError as error:
+        raise UsageError("the package gguf is not installed", INSTALL) from error
+    return gguf
 
 
 def export_gguf(
@@ -116,41 +107,31 @@ def export_gguf(
     threads: int = 1,
     progress: Progress | None = None,
 ) -> None:
-    """Write the Llama of a checkpoint to a GGUF file, atomically and resumably.
+    """Write the Llama of a checkpoint folder to a GGUF file, atomically and resumably.
 
     A `.partial` file beside `target` is resumed by the same call, and deleted if the checkpoint is
     damaged. "q4_k_m" uses the types of llama.cpp's own quantiser, or wider ones for rows that are
-    not whole blocks.
-
-    Args:
-        folder: The checkpoint folder.
-        target: The file to write or replace.
-        form: Type of the matrices.
-        threads: Threads for quantising.
-        progress: Called after each tensor.
+    not whole blocks. `progress` is called after each tensor.
 
     Raises:
         ModelError: The checkpoint is damaged or not supported by llama.cpp, or the file cannot be
             written.
         UsageError: The optional packages are not installed.
     """
-    try:
-        import gguf  # noqa: F401
-    except ImportError as error:
-        raise UsageError("the package gguf is not installed", INSTALL) from error
-    config = checkpoint.read_config(folder)
+    _gguf()
+    config = read_config(folder)
     _check_kind(folder, config)
     expected = empty_model(config).state_dict()
-    stored = dict(_stored_tensors(config, expected, form))
     partial = target.with_name(target.name + ".partial")
     try:
-        order, sources = checkpoint.stream_tensors(folder, expected)
-        weights = [file_digest(path) for path in weight_files(folder)]
-        in_order = {name: stored[name] for name in order if name in stored}
-        header = _header(config, in_order.values(), form, weights)
+        order, sources = stream_tensors(folder, expected)
+        llama = dict(_llama_tensors(config, expected, form))
+        stored = {name: llama[name] for name in order if name in llama}
+        digests = [file_digest(path) for path in weight_files(folder)]
+        header = _header(config, list(stored.values()), form, digests)
         with partial.open("a+b") as file:
-            kept = _keep_whole(file, header, in_order.values())
-            _write(file, in_order, kept, sources, threads, progress)
+            kept = _keep_whole(file, header, list(stored.values()))
+            _write(file, stored, kept, sources, threads, progress)
         replace_durably(partial, target)
     except ModelError:
         partial.unlink(missing_ok=True)
@@ -162,7 +143,7 @@ def export_gguf(
         ) from error
 
 
-def check_gguf(path: Path, config: "VideoPandaConfig") -> None:
+def check_gguf(path: Path, config: VideoPandaConfig) -> None:
     """Check that a file holds exactly the Llama of a model; no weight is read.
 
     llama.cpp aborts the process on some damaged files.
@@ -171,37 +152,34 @@ def check_gguf(path: Path, config: "VideoPandaConfig") -> None:
         ModelError: It is damaged, or of another model.
         UsageError: The package `gguf` is not installed.
     """
-    try:
-        from gguf import GGUFReader
-    except ImportError as error:
-        raise UsageError("the package gguf is not installed", INSTALL) from error
+    gguf = _gguf()
     expected = empty_model(config).state_dict()
-    wanted = {stored.name: stored.shape for _, stored in _stored_tensors(config, expected, "f32")}
-    numbers = _numbers(config)
+    wanted = {stored.name: stored.shape for _, stored in _llama_tensors(config, expected, "f32")}
+    numbers = _hyperparameters(config)
     known = {*_KEYS, *(f"llama.{name}" for name in numbers)}
     try:
-        reader = GGUFReader(path)
+        reader = gguf.GGUFReader(path)
         found = {t.name: tuple(map(int, reversed(t.shape))) for t in reader.tensors}
         size = path.stat().st_size
-        whole = all(tensor.data_offset + tensor.n_bytes <= size for tensor in reader.tensors)
+        is_whole = all(tensor.data_offset + tensor.n_bytes <= size for tensor in reader.tensors)
         kind = reader.fields["general.architecture"].contents()
-        said = {name: float(reader.fields[f"llama.{name}"].contents()) for name in numbers}
-        foreign = [name for name in reader.fields if name not in known]
+        stated = {name: float(reader.fields[f"llama.{name}"].contents()) for name in numbers}
+        foreign = reader.fields.keys() - known
     except Exception as error:  # the reader fails in any way over a damaged file
         raise ModelError(f"{path} cannot be read as a GGUF file", INCOMPLETE) from error
-    if not whole or found != wanted or kind != "llama" or foreign:
+    if not is_whole or found != wanted or kind != "llama" or foreign:
         raise ModelError(f"{path} does not hold the Llama of this model", INCOMPLETE)
-    if odd := [n for n in numbers if not math.isclose(said[n], numbers[n], rel_tol=1e-5)]:
-        raise ModelError(f"{path} is of another model: {odd[0]} is {said[odd[0]]:g}", INCOMPLETE)
+    for name, number in numbers.items():
+        if not math.isclose(stated[name], number, rel_tol=1e-5):
+            raise ModelError(f"{path} is of another model: {name} is {stated[name]:g}", INCOMPLETE)
 
 
-def _check_kind(folder: Path, config: "VideoPandaConfig") -> None:
+def _check_kind(folder: Path, config: VideoPandaConfig) -> None:
     """Refuse what llama.cpp's Llama graph does not compute."""
-    rope = config.rope_parameters or {}
     odd = []
     if config.hidden_act != "silu":
         odd.append(f"activations of type {config.hidden_act}")
-    if (kind := rope.get("rope_type", "default")) != "default":
+    if (kind := (config.rope_parameters or {}).get("rope_type", "default")) != "default":
         odd.append(f"rotary positions of type {kind}")
     if odd:
         raise ModelError(
@@ -210,12 +188,12 @@ def _check_kind(folder: Path, config: "VideoPandaConfig") -> None:
         )
 
 
-def _stored_tensors(
-    config: "VideoPandaConfig", expected: Mapping[str, Tensor], form: GgufForm
+def _llama_tensors(
+    config: VideoPandaConfig, expected: Mapping[str, Tensor], form: GgufForm
 ) -> Iterator[tuple[str, _Stored]]:
     """Yield the tensors of the Llama with their names in a checkpoint."""
     layers = config.num_hidden_layers
-    heads = {"attn_q": config.num_attention_heads, "attn_k": _key_heads(config)}
+    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads or 0}
 
     def stored(ours: str, prefix: str, name: str, many_bits: bool) -> tuple[str, _Stored]:
         shape = tuple(expected[ours].shape)
@@ -225,48 +203,50 @@ def _stored_tensors(
     yield stored("model.embed_tokens.weight", "", "token_embd", many_bits=False)
     yield stored("model.norm.weight", "", "output_norm", many_bits=False)
     yield stored("lm_head.weight", "", "output", many_bits=True)
-    for layer in range(layers):
-        for name, ours in _LAYER_NAMES.items():
-            key = f"model.layers.{layer}.{ours}.weight"
-            yield stored(key, f"blk.{layer}.", name, _has_many_bits(layer, layers))
-
-
-def _has_many_bits(layer: int, layers: int) -> bool:
-    """Whether Q4_K_M spends more bits on a layer: first and last eighth, every third between."""
     eighth = layers // 8
-    return layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
+    for layer in range(layers):
+        # Q4_K_M spends more bits on the first and last eighth, and every third layer between
+        many_bits = layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
+        for name, ours in _LAYER_NAMES.items():
+            yield stored(f"model.layers.{layer}.{ours}.weight", f"blk.{layer}.", name, many_bits)
 
 
 def _type_of(
     name: str, shape: tuple[int, ...], form: GgufForm, many_bits: bool
 ) -> "GGMLQuantizationType":
-    from gguf import GGML_QUANT_SIZES
-    from gguf import GGMLQuantizationType as Type
-
+    gguf = _gguf()
+    types = gguf.GGMLQuantizationType
     if len(shape) == 1 or form == "f32":
-        return Type.F32
-    if form == "f16":
-        return Type.F16
-    if form == "q8_0":
-        wanted = [Type.Q8_0]
+        wanted = [types.F32]
+    elif form == "f16":
+        wanted = []
+    elif form == "q8_0":
+        wanted = [types.Q8_0]
     elif many_bits and name in ("token_embd", "output", "attn_v", "ffn_down"):
-        wanted = [Type.Q6_K, Type.Q8_0]
+        wanted = [types.Q6_K, types.Q8_0]
     else:
-        wanted = [Type.Q4_K, Type.Q5_0]
-    return next((kind for kind in wanted if shape[-1] % GGML_QUANT_SIZES[kind][0] == 0), Type.F16)
+        wanted = [types.Q4_K, types.Q5_0]
+    whole = (kind for kind in wanted if shape[-1] % gguf.GGML_QUANT_SIZES[kind][0] == 0)
+    return next(whole, types.F16)  # type: ignore[no-any-return]
 
 
 def _header(
-    config: "VideoPandaConfig", stored: Iterable[_Stored], form: GgufForm, weights: list[str]
+    config: VideoPandaConfig, stored: list[_Stored], form: GgufForm, digests: list[str]
 ) -> bytes:
     """Return the header of a file with these tensors, with padding."""
-    from gguf import GGUFWriter
-
+    gguf = _gguf()
     with TemporaryDirectory() as folder:
         path = Path(folder) / "header.gguf"
-        writer = GGUFWriter(path, "llama")
-        _describe(writer, config, form)
-        writer.add_array("videopanda.weights.sha256", weights)
+        writer = gguf.GGUFWriter(path, "llama")
+        writer.add_name("Llama of a Video-Panda")
+        kind = "ALL_F32" if form == "f32" else f"MOSTLY_{form.upper()}"
+        writer.add_file_type(gguf.LlamaFileType[kind])
+        writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+        for name, number in _hyperparameters(config).items():
+            add = writer.add_uint32 if isinstance(number, int) else writer.add_float32
+            add(f"llama.{name}", number)
+        writer.add_tokenizer_model("no_vocab")
+        writer.add_array("videopanda.weights.sha256", digests)
         for tensor in stored:
             shape = [*tensor.shape[:-1], tensor.row_bytes]
             writer.add_tensor_info(
@@ -280,18 +260,38 @@ def _header(
     return header + _padding(len(header))
 
 
+def _hyperparameters(config: VideoPandaConfig) -> dict[str, int | float]:
+    """The hyperparameters, without the prefix "llama." of their keys."""
+    assert config.head_dim is not None  # filled in by transformers
+    assert config.num_key_value_heads is not None
+    return {
+        "context_length": config.max_position_embeddings,
+        "embedding_length": config.hidden_size,
+        "block_count": config.num_hidden_layers,
+        "feed_forward_length": config.intermediate_size,
+        "attention.head_count": config.num_attention_heads,
+        "attention.head_count_kv": config.num_key_value_heads,
+        "attention.key_length": config.head_dim,
+        "attention.value_length": config.head_dim,
+        "rope.dimension_count": config.head_dim,
+        "rope.freq_base": float((config.rope_parameters or {}).get("rope_theta") or 10000.0),
+        "attention.layer_norm_rms_epsilon": float(config.rms_norm_eps),
+        "vocab_size": config.vocab_size,
+    }
+
+
 def _padding(length: int) -> bytes:
     """Return the padding after this many bytes."""
     return bytes(-length % _ALIGNMENT)
 
 
-def _keep_whole(file: BinaryIO, header: bytes, stored: Iterable[_Stored]) -> int:
+def _keep_whole(file: BinaryIO, header: bytes, stored: list[_Stored]) -> int:
     """Truncate a partial file to its complete tensors, and return how many those are.
 
     The last `_UNSYNCED` bytes are dropped, as a power cut may have lost them. A file with another
     header is started over.
     """
-    ends = list(accumulate((tensor.length for tensor in stored), initial=len(header)))
+    ends = list(accumulate((tensor.padded_bytes for tensor in stored), initial=len(header)))
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     if file.read(len(header)) != header:
@@ -312,109 +312,56 @@ def _write(
     progress: Progress | None,
 ) -> None:
     """Append all tensors but the first `kept`."""
-    left = dict(stored)
-    written, total = 0, sum(tensor.length for tensor in stored.values())
+    written, total = 0, sum(tensor.padded_bytes for tensor in stored.values())
     unsynced = 0
+    llama = ((stored[name], source) for name, source in sources if name in stored)
     with ThreadPoolExecutor(threads) as pool:
-        for name, source in sources:
-            if (tensor := left.pop(name, None)) is None:
-                continue
-            if len(stored) - len(left) > kept:
-                if unsynced + tensor.length > _UNSYNCED:
+        for number, (tensor, source) in enumerate(llama):
+            if number >= kept:
+                if unsynced + tensor.padded_bytes > _UNSYNCED:
                     file.flush()
                     os.fsync(file.fileno())
                     unsynced = 0
                 file.write(_bytes_of(tensor, source, pool).data)
                 file.write(_padding(tensor.nbytes))
-                unsynced += tensor.length
-            written += tensor.length
+                unsynced += tensor.padded_bytes
+            written += tensor.padded_bytes
             if progress:
                 progress(written, total)
-
-
-def _describe(writer: "GGUFWriter", config: "VideoPandaConfig", form: GgufForm) -> None:
-    from gguf import GGML_QUANT_VERSION, LlamaFileType
-
-    kind = "ALL_F32" if form == "f32" else f"MOSTLY_{form.upper()}"
-    writer.add_name("Llama of a Video-Panda")
-    writer.add_file_type(LlamaFileType[kind])
-    writer.add_quantization_version(GGML_QUANT_VERSION)
-    for name, number in _numbers(config).items():
-        if isinstance(number, int):
-            writer.add_uint32(f"llama.{name}", number)
-        else:
-            writer.add_float32(f"llama.{name}", number)
-    writer.add_tokenizer_model("no_vocab")
-
-
-def _numbers(config: "VideoPandaConfig") -> dict[str, int | float]:
-    """The hyperparameters, without the prefix "llama." of their keys."""
-    rope = config.rope_parameters or {}
-    head_dim = config.head_dim or config.hidden_size // config.num_attention_heads
-    return {
-        "context_length": config.max_position_embeddings,
-        "embedding_length": config.hidden_size,
-        "block_count": config.num_hidden_layers,
-        "feed_forward_length": config.intermediate_size,
-        "attention.head_count": config.num_attention_heads,
-        "attention.head_count_kv": _key_heads(config),
-        "attention.key_length": head_dim,
-        "attention.value_length": head_dim,
-        "rope.dimension_count": head_dim,
-        "rope.freq_base": float(rope.get("rope_theta") or 10000.0),
-        "attention.layer_norm_rms_epsilon": float(config.rms_norm_eps),
-        "vocab_size": config.vocab_size,
-    }
-
-
-def _key_heads(config: "VideoPandaConfig") -> int:
-    return config.num_key_value_heads or config.num_attention_heads
 
 
 def _bytes_of(tensor: _Stored, source: Tensor, pool: ThreadPoolExecutor) -> NDArray[np.uint8]:
     """Return the encoded tensor: (rows, bytes per row)."""
     data = np.empty((tensor.rows, tensor.row_bytes), np.uint8)
     matrix = source.reshape(tensor.rows, -1)
-    order = _row_order(tensor)
+    order = torch.arange(tensor.rows)
+    if tensor.heads:
+        # rotary embeddings rotate pairs: in transformers of the halves of a head, in llama.cpp of
+        # neighbours, so the rows of the halves are interleaved
+        order = order.view(tensor.heads, 2, -1).transpose(1, 2).flatten()
     step = max(1, _CHUNK // tensor.shape[-1])
 
     def convert(start: int) -> None:
         rows = matrix[order[start : start + step]]
-        data[start : start + step] = _encode(tensor.name, rows.float(), tensor.form)
+        data[start : start + step] = _encode(tensor, rows.float())
 
     for _ in pool.map(convert, range(0, tensor.rows, step)):
         pass
     return data
 
 
-def _row_order(tensor: _Stored) -> Tensor:
-    """Return the row of the checkpoint for each row of the file.
-
-    Rotary embeddings rotate pairs: transformers pairs the halves of a head, llama.cpp neighbours.
-    So the rows of the halves are interleaved.
-    """
-    order = torch.arange(tensor.rows)
-    if not tensor.heads:
-        return order
-    return order.view(tensor.heads, 2, -1).transpose(1, 2).flatten()
-
-
-def _encode(name: str, values: Tensor, form: "GGMLQuantizationType") -> NDArray[np.uint8]:
-    """Encode float32 (rows, width) in a type: (rows, bytes per row)."""
-    from gguf import GGML_QUANT_SIZES
-    from gguf import GGMLQuantizationType as Type
-
-    plain = {Type.F32: torch.float32, Type.F16: torch.float16}.get(form)
+def _encode(tensor: _Stored, values: Tensor) -> NDArray[np.uint8]:
+    """Encode float32 rows (n, width) of a tensor: (n, bytes per row)."""
+    types = _gguf().GGMLQuantizationType
+    plain = {types.F32: torch.float32, types.F16: torch.float16}.get(tensor.form)
     numbers = values.to(plain or torch.float32)
     if numbers.numel() and not all(end.isfinite() for end in torch.aminmax(numbers)):
-        raise ModelError(f"tensor {name} holds numbers that are not finite", "get the model again")
+        raise ModelError(f"tensor {tensor.name} holds numbers that are not finite", INCOMPLETE)
     if plain:
         return numbers.numpy().view(np.uint8)
-    rows, width = numbers.shape
-    block, size = GGML_QUANT_SIZES[form]
-    encoded = np.empty((rows, width // block * size), np.uint8)
+    encoded = np.empty((len(numbers), tensor.row_bytes), np.uint8)
     written = llama_library().ggml_quantize_chunk(
-        form.value, numbers.data_ptr(), encoded.ctypes.data, 0, rows, width, None
+        tensor.form.value, numbers.data_ptr(), encoded.ctypes.data, 0, *numbers.shape, None
     )
     assert written == encoded.nbytes
     return encoded

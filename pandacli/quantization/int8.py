@@ -4,10 +4,7 @@ Weights have one scale per row, inputs one per token. Where 8 bits are not enoug
 rounding error is multiplied as a second row (the residual pass), which gives it about 15 bits. That
 is needed for tokens in which a few channels are hundreds of times larger than the rest, as in
 trained Llamas (Dettmers et al., arXiv 2208.07339), and cheap for few tokens, as in decoding, where
-reading the weights takes the time. Text always takes the residual pass (`every_remainder`), so that
-a token does not depend on how many others are in the same pass.
-
-Without VNNI the kernels add pairs of products in 16 bits and saturate, so inputs have 127 steps.
+reading the weights takes the time.
 """
 
 import warnings
@@ -20,15 +17,12 @@ from threading import Lock
 import torch
 from torch import Tensor, nn
 
-_FEW = 64
-"""Up to this many tokens, always add the residual pass."""
-
-_OUTLIER = 8.0
-"""Peak over root mean square from which a token gets the residual pass."""
-
+_FEW = 64  # up to this many tokens, always add the residual pass
+_OUTLIER = 8.0  # peak over root mean square from which a token gets the residual pass
 _TINY = torch.finfo(torch.float32).tiny
 
 _every_remainder: ContextVar[bool] = ContextVar("every_remainder", default=False)
+_WARNINGS = Lock()  # layers are packed in threads, and all of them share the warning filters
 
 
 @contextmanager
@@ -42,13 +36,9 @@ def every_remainder() -> Iterator[None]:
 
 
 def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Quantise each row of a weight to int8, symmetrically.
+    """Quantise each row of a floating-point weight (out, in) to int8, symmetrically.
 
-    Args:
-        weight: (out, in), any floating-point type.
-
-    Returns:
-        (out, in) int8 from -127 to 127, and (out,) float32, the size of a step.
+    Returns (out, in) int8 from -127 to 127, and (out,) float32, the size of a step.
     """
     weight = weight.float()
     scale = weight.abs().amax(1).clamp_min(_TINY) / 127
@@ -56,12 +46,7 @@ def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Int8Linear(nn.Module):
-    """A linear layer without bias, with 8-bit weights. On the CPU, for inference.
-
-    Args:
-        weight: (out, in) int8.
-        scale: (out,) float32, see `quantize_rows`.
-    """
+    """A linear layer without bias on the CPU, for inference; takes what `quantize_rows` returns."""
 
     def __init__(self, weight: Tensor, scale: Tensor) -> None:
         super().__init__()
@@ -81,7 +66,11 @@ class Int8Linear(nn.Module):
         rounded = (exact * steps).round_().div_(steps)
         torch.sub(exact, rounded, out=rows[count:-1]).mul_(2 * steps)
         scaled[chosen] = rounded
-        _set_range(rows[-1], steps)
+        # the kernel divides the range of its input into 255 steps, or 127 with reduced range; the
+        # last row makes that range -1 to 1, and so its scale 1 / steps
+        rows[-1] = 0
+        rows[-1, 0] = 1 + 0.5 / steps
+        rows[-1, -1] = -rows[-1, 0]
         outputs: Tensor = torch.ops.quantized.linear_dynamic(rows, self._packed, steps < 127)
         remainders = outputs[count:-1].div_(2 * steps)
         outputs = outputs[:count]
@@ -103,9 +92,6 @@ def _residual_tokens(tokens: Tensor, peak: Tensor) -> tuple[slice | Tensor, int]
     return chosen, len(chosen)
 
 
-_WARNINGS = Lock()  # layers are packed in threads, and all of them share the warning filters
-
-
 def _pack(weight: Tensor, scale: Tensor) -> torch.ScriptObject:
     with _WARNINGS, warnings.catch_warnings():
         # torch warns that it will drop quantised tensors; nothing else has these kernels
@@ -117,22 +103,11 @@ def _pack(weight: Tensor, scale: Tensor) -> torch.ScriptObject:
     return packed
 
 
-def _set_range(row: Tensor, steps: int) -> None:
-    """Fill a row that makes the kernel choose the scale 1 / `steps`.
-
-    The kernel divides the range of its input, here from -1 to 1, into 255 steps, or 127 with
-    reduced range.
-    """
-    row.zero_()
-    row[0] = 1 + 0.5 / steps
-    row[-1] = -row[0]
-
-
 @cache
 def input_steps() -> int:
-    """Return the input steps that do not saturate: 127, or 63 on a CPU without VNNI.
+    """Steps of an input that do not saturate: 127, or 63 on a CPU without VNNI.
 
-    Probes for 16-bit saturation with a product.
+    Without VNNI the kernels add pairs of products in 16 bits, which a product here probes for.
     """
     width = 64
     ones = torch.ones(width, width)

@@ -1,10 +1,8 @@
-"""Bind the C functions of llama.cpp with ctypes.
+"""Bind the C functions of llama.cpp with ctypes; torch must be imported first, for its OpenMP.
 
 The library comes from the wheel of `xllamacpp`, whose Python API takes no embeddings. llama.cpp
 passes structs by value and changes them between versions, so exactly one version is accepted, and
 the struct layout is checked against the defaults that the library reports.
-
-torch must be imported first, because the library uses its OpenMP runtime.
 """
 
 import logging
@@ -35,9 +33,7 @@ from pandacli.errors import UsageError
 
 logger = logging.getLogger(__name__)
 
-PACKAGE, VERSION = "xllamacpp", "2026.10.11549"
-"""The package that carries the library, and the version whose functions are declared here."""
-
+PACKAGE, VERSION = "xllamacpp", "2026.10.11549"  # the version whose functions are declared here
 INSTALL = "install it with: pip install 'pandacli[llama]'"
 
 AbortCallback = CFUNCTYPE(c_bool, c_void_p)
@@ -46,6 +42,11 @@ AbortCallback = CFUNCTYPE(c_bool, c_void_p)
 _LogCallback = CFUNCTYPE(None, c_int, c_char_p, c_void_p)
 
 _WARNING = 3  # of ggml_log_level; errors are above
+
+
+def _fields(*groups: tuple[Any, str]) -> list[tuple[str, Any]]:
+    """The fields of a struct, from each type and the names of the next fields that have it."""
+    return [(name, kind) for kind, names in groups for name in names.split()]
 
 
 class Batch(Structure):
@@ -65,74 +66,42 @@ class Batch(Structure):
 class ModelParams(Structure):
     """`llama_model_params`, with a reserve for longer structs."""
 
-    _fields_ = [
-        ("devices", c_void_p),
-        ("tensor_buft_overrides", c_void_p),
-        ("n_gpu_layers", c_int32),
-        ("split_mode", c_int),
-        ("load_mode", c_int),
-        ("lazy_mode", c_int),
-        ("main_gpu", c_int32),
-        ("tensor_split", c_void_p),
-        ("progress_callback", c_void_p),
-        ("progress_callback_user_data", c_void_p),
-        ("kv_overrides", c_void_p),
-        ("vocab_only", c_bool),
-        ("check_tensors", c_bool),
-        ("use_extra_bufts", c_bool),
-        ("no_host", c_bool),
-        ("no_alloc", c_bool),
-        ("load_mtp", c_bool),
-        ("reserve", c_uint8 * 256),
-    ]
+    _fields_ = _fields(
+        (c_void_p, "devices tensor_buft_overrides"),
+        (c_int32, "n_gpu_layers"),
+        (c_int, "split_mode load_mode lazy_mode"),
+        (c_int32, "main_gpu"),
+        (c_void_p, "tensor_split progress_callback progress_callback_user_data kv_overrides"),
+        (c_bool, "vocab_only check_tensors use_extra_bufts no_host no_alloc load_mtp"),
+        (c_uint8 * 256, "reserve"),
+    )
 
 
 class ContextParams(Structure):
     """`llama_context_params`, with a reserve for longer structs."""
 
-    _fields_ = [
-        ("n_ctx", c_uint32),
-        ("n_batch", c_uint32),
-        ("n_ubatch", c_uint32),
-        ("n_seq_max", c_uint32),
-        ("n_rs_seq", c_uint32),
-        ("n_outputs_max", c_uint32),
-        ("n_outputs_max_per_seq", c_uint32),
-        ("n_threads", c_int32),
-        ("n_threads_batch", c_int32),
-        ("ctx_type", c_int),
-        ("rope_scaling_type", c_int),
-        ("pooling_type", c_int),
-        ("attention_type", c_int),
-        ("flash_attn_type", c_int),
-        ("rope_freq_base", c_float),
-        ("rope_freq_scale", c_float),
-        ("yarn_ext_factor", c_float),
-        ("yarn_attn_factor", c_float),
-        ("yarn_beta_fast", c_float),
-        ("yarn_beta_slow", c_float),
-        ("yarn_orig_ctx", c_uint32),
-        ("defrag_thold", c_float),
-        ("cb_eval", c_void_p),
-        ("cb_eval_user_data", c_void_p),
-        ("type_k", c_int),
-        ("type_v", c_int),
-        ("moe_cache_size", c_size_t),
-        ("abort_callback", c_void_p),
-        ("abort_callback_data", c_void_p),
-        ("embeddings", c_bool),
-        ("offload_kqv", c_bool),
-        ("no_perf", c_bool),
-        ("op_offload", c_bool),
-        ("swa_full", c_bool),
-        ("kv_unified", c_bool),
-        ("samplers", c_void_p),
-        ("n_samplers", c_size_t),
-        ("ctx_other", c_void_p),
-        ("reserve", c_uint8 * 256),
-    ]
+    _fields_ = _fields(
+        (c_uint32, "n_ctx n_batch n_ubatch n_seq_max n_rs_seq n_outputs_max"),
+        (c_uint32, "n_outputs_max_per_seq"),
+        (c_int32, "n_threads n_threads_batch"),
+        (c_int, "ctx_type rope_scaling_type pooling_type attention_type flash_attn_type"),
+        (c_float, "rope_freq_base rope_freq_scale yarn_ext_factor yarn_attn_factor"),
+        (c_float, "yarn_beta_fast yarn_beta_slow"),
+        (c_uint32, "yarn_orig_ctx"),
+        (c_float, "defrag_thold"),
+        (c_void_p, "cb_eval cb_eval_user_data"),
+        (c_int, "type_k type_v"),
+        (c_size_t, "moe_cache_size"),
+        (c_void_p, "abort_callback abort_callback_data"),
+        (c_bool, "embeddings offload_kqv no_perf op_offload swa_full kv_unified"),
+        (c_void_p, "samplers"),
+        (c_size_t, "n_samplers"),
+        (c_void_p, "ctx_other"),
+        (c_uint8 * 256, "reserve"),
+    )
 
 
+# that llama.cpp reports, to check the struct layout
 _DEFAULTS: dict[type[Structure], dict[str, object]] = {
     ModelParams: {
         "devices": None,
@@ -171,7 +140,6 @@ _DEFAULTS: dict[type[Structure], dict[str, object]] = {
         "ctx_other": None,
     },
 }
-"""Defaults that llama.cpp reports, to check the struct layout."""
 
 _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "ggml_quantize_chunk": (
@@ -212,9 +180,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
 
 @cache
 def llama_library() -> CDLL:
-    """Load llama.cpp, declare its functions, and redirect its log.
-
-    Its warnings and errors go to this module's logger at level DEBUG.
+    """Load llama.cpp, declare its functions, and send its log to this module's logger.
 
     Raises:
         UsageError: It is not installed, in another version, or cannot be used on this machine.
@@ -254,12 +220,8 @@ def _find() -> Path:
 
 def _check_layout(library: CDLL) -> None:
     for struct, defaults in _DEFAULTS.items():
-        function = (
-            library.llama_model_default_params
-            if struct is ModelParams
-            else library.llama_context_default_params
-        )
-        reported = function()
+        kind = "model" if struct is ModelParams else "context"
+        reported = getattr(library, f"llama_{kind}_default_params")()
         wrong = [name for name, value in defaults.items() if getattr(reported, name) != value]
         if wrong:
             raise UsageError(
