@@ -122,7 +122,7 @@ def _reason_on_gpu(choice: "Choice") -> str:
 
 
 def _reasons_on_cpu(choice: "Choice") -> Iterator[str]:
-    from pandacli.inference.backends.registry import has_int8_kernels
+    from pandacli.inference.backends import has_int8_kernels
 
     if choice.quant == "8bit":
         yield "on a CPU 8 bits are faster than whole precision, and nearly as exact"

@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, BitsAndBytesCo
 from benchmarks.official_layout import config_of, write_config
 from pandacli.checkpoints.registry import MODELS, bundled_checkpoint
 from pandacli.errors import ModelError
-from pandacli.inference.backends.registry import quiet_libraries
+from pandacli.inference.backends import quiet_libraries
 from pandacli.modeling import VideoPandaConfig, VideoPandaForConditionalGeneration
 from pandacli.modeling.checkpoint import read_config, tensor_name
 from pandacli.modeling.tokenization_videopanda import VideoPandaTokenizer

@@ -22,7 +22,7 @@ from torch import Tensor
 from pandacli.checkpoints import resolve
 from pandacli.checkpoints.artifacts import GGUF_FILE
 from pandacli.errors import ModelError
-from pandacli.inference.backends.registry import quiet_libraries
+from pandacli.inference.backends import quiet_libraries
 from pandacli.inference.planning.loader import load_artifact
 from pandacli.modeling import VideoPandaConfig, VideoPandaForConditionalGeneration
 from pandacli.modeling.bitsandbytes_weights import read_quantised

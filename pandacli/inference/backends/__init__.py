@@ -1,12 +1,18 @@
-"""The backend protocol: what inference needs of a language model.
+"""The backend protocol, and which backends can be used on this machine.
 
 A `Backend` computes the Llama of a Video-Panda. A `Sequence` is one text with its KV cache, and a
 `SequenceBatch` holds many texts behind a shared prefix.
 """
 
-from collections.abc import Mapping
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from pandacli.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,13 +43,9 @@ class Sequence(Protocol):
         ...
 
     def batch(self, room: int) -> "SequenceBatch":
-        """Sequences that go on from this one and are computed together.
+        """Sequences that go on from this one and have up to `room` positions of their own.
 
         This sequence must not be used until the batch is closed; then it is as it was before.
-
-        Args:
-            room: The most positions of all sequences together, without the shared ones; the batch
-                may have less, see `SequenceBatch.room`.
 
         Raises:
             DeviceError: Out of memory.
@@ -51,14 +53,10 @@ class Sequence(Protocol):
         ...
 
     def save(self, path: Path, length: int | None = None) -> None:
-        """Write the KV cache to a file, for `Backend.restore`.
-
-        Args:
-            path: The file.
-            length: How many positions, from the first; None for all.
+        """Write the KV cache of the first `length` positions, or of all, for `Backend.restore`.
 
         Raises:
-            OSError: The file cannot be written.
+            OSError: The file cannot be written; a part of it may be there.
         """
         ...
 
@@ -68,25 +66,16 @@ class Sequence(Protocol):
 
 
 class SequenceBatch(Protocol):
-    """Sequences behind a shared prefix, which is held once; none sees another.
+    """Sequences behind a shared prefix, which is held once; none sees another."""
 
-    Attributes:
-        room: How many positions they may have together, without the shared ones.
-        most_texts: How many there may be at once; None for any number.
-    """
-
-    room: int
-    most_texts: int | None
+    room: int  # positions of all together, without the shared ones; may be less than asked for
+    most_texts: int | None  # sequences at once; None for any number
 
     def append(self, texts: Mapping[int, list[int]]) -> "Tensor":
-        """Append token ids to some of the sequences, all in one forward pass.
+        """Append token ids, at least one each, to sequences by their numbers, in one forward pass.
 
-        Args:
-            texts: At least one id for each, by the number of the sequence. A number that is not
-                in use starts a sequence.
-
-        Returns:
-            (len(texts), vocabulary) the logits of the next tokens, in the order given.
+        A number, from 0, that is not in use starts a sequence. Returns the logits of the next
+        tokens, (len(texts), vocabulary), in the order given.
         """
         ...
 
@@ -113,3 +102,73 @@ class Backend(Protocol):
             ModelError: The file is damaged, or comes from another model.
         """
         ...
+
+
+def is_usable(backend: str) -> bool:
+    """Whether "torch", "bitsandbytes" or "llama" can be used on this machine."""
+    try:
+        if backend == "llama":
+            require_llama()
+        elif backend == "bitsandbytes":
+            with quiet_libraries():
+                import bitsandbytes  # noqa: F401
+    except Exception:  # whatever prevents the import
+        return False
+    return True
+
+
+def require_llama() -> None:
+    """Raise a `UsageError` where llama.cpp is not installed, or does not work."""
+    from pandacli.quantization.llama_library import INSTALL, llama_library
+
+    if find_spec("gguf") is None:
+        raise UsageError("the package gguf, which llama.cpp needs, is not installed", INSTALL)
+    llama_library()
+
+
+def has_int8_kernels() -> bool:
+    """Whether torch's int8 kernels (fbgemm) support this CPU: x86 with AVX2 or AVX-512."""
+    import torch
+
+    return torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+
+
+def has_4bit_kernel() -> bool:
+    """Whether bitsandbytes has a fused 4-bit kernel for this CPU; otherwise it is very slow."""
+    if not is_usable("bitsandbytes"):
+        return False
+    from bitsandbytes.functional import has_avx512bf16
+
+    return bool(has_avx512bf16())
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep progress bars, log messages and known warnings of libraries off stderr.
+
+    Of warnings, only those about torch's own use of `torch.jit` are hidden.
+    """
+    from transformers.utils import logging as transformers_logging
+
+    loggers = [logging.getLogger(name) for name in ("accelerate", "bitsandbytes")]
+    levels = [logger.level for logger in loggers]
+    verbosity = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    # at every 8-bit product bitsandbytes says that it casts its inputs
+    casting = logging.getLogger("bitsandbytes.autograd._functions")
+    if not casting.filters:
+        casting.addFilter(lambda record: "inputs will be cast" not in str(record.msg))
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"`torch\.jit\.", DeprecationWarning)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from accelerate import init_empty_weights
@@ -22,10 +22,9 @@ from pandacli.checkpoints.artifacts import (
     remove_outdated,
 )
 from pandacli.errors import ModelError
-from pandacli.inference.backends import Backend
-from pandacli.inference.backends.registry import quiet_libraries
+from pandacli.inference.backends import Backend, quiet_libraries
 from pandacli.inference.backends.torch import TorchBackend
-from pandacli.inference.planning.devices import Placement, memory_errors
+from pandacli.inference.planning.devices import Placement, is_out_of_memory, memory_errors
 from pandacli.inference.planning.planner import Plan, missing_artifact
 from pandacli.modeling.bitsandbytes_weights import read_quantised
 from pandacli.modeling.checkpoint import (
@@ -38,32 +37,26 @@ from pandacli.modeling.checkpoint import (
 from pandacli.modeling.configuration_videopanda import VideoPandaConfig
 from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
 from pandacli.modeling.tokenization_videopanda import VideoPandaTokenizer
-from pandacli.quantization.conversion import Report, convert, describe_source
 from pandacli.quantization.int8 import Int8Linear, quantize_rows
+
+if TYPE_CHECKING:
+    from pandacli.quantization.conversion import Report
 
 _QUANT_STATE = ".quant_state.bitsandbytes__nf4"
 
 
 class LoadedModel(NamedTuple):
-    """A model in memory.
+    """A model in memory."""
 
-    Attributes:
-        model: STAB, projector and embeddings; with a torch backend also the decoder layers.
-        tokenizer: Its tokenizer.
-        backend: Computes the decoder layers.
-    """
-
-    model: VideoPandaForConditionalGeneration
+    model: VideoPandaForConditionalGeneration  # without decoder layers where llama.cpp has them
     tokenizer: VideoPandaTokenizer
     backend: Backend
 
 
-def load(plan: Plan, report: Report | None = None) -> LoadedModel:
+def load(plan: Plan, report: "Report | None" = None) -> LoadedModel:
     """Load a model as planned, converting its checkpoint first if needed.
 
-    Args:
-        plan: From `resolve_run`.
-        report: Called during a conversion with the parameters done and their total.
+    `report` is called during a conversion with the parameters done and their total.
 
     Raises:
         ModelError: The model is damaged, or its artifact cannot be written.
@@ -95,25 +88,25 @@ def is_converted(plan: Plan) -> bool:
     """Whether `load` needs no conversion."""
     if plan.form is None or plan.model.kind == "artifact":
         return True
+    from pandacli.quantization.conversion import describe_source
+
     return find_artifact(describe_source(plan.model).digest, plan.form) is not None
 
 
-def make_artifact(plan: Plan, report: Report | None = None) -> Artifact | None:
+def make_artifact(plan: Plan, report: "Report | None" = None) -> Artifact | None:
     """Find or make the quantised artifact of a plan, and delete those of older checkpoints.
 
-    Returns:
-        The artifact; None if the checkpoint is loaded as it is.
-
-    Raises:
-        PandaError: As `load`.
+    None if the checkpoint is loaded as it is. Raises as `load`.
     """
     artifact = _artifact(plan, report)
     if artifact is None or plan.model.kind == "artifact":
         return artifact
+    from pandacli.quantization.conversion import describe_source
+
     return remove_outdated(artifact, describe_source(plan.model).commit)
 
 
-def _artifact(plan: Plan, report: Report | None) -> Artifact | None:
+def _artifact(plan: Plan, report: "Report | None") -> Artifact | None:
     if plan.form is None:
         return None
     if plan.model.kind == "artifact":
@@ -121,6 +114,8 @@ def _artifact(plan: Plan, report: Report | None) -> Artifact | None:
             if artifact.form == plan.form:
                 return artifact
         raise missing_artifact(plan.model.name, QUANTS[plan.form])
+    from pandacli.quantization.conversion import convert, describe_source
+
     with memory_errors(plan.hint):
         source = describe_source(plan.model)
         if found := find_artifact(source.digest, plan.form):
@@ -131,20 +126,11 @@ def _artifact(plan: Plan, report: Report | None) -> Artifact | None:
 
 
 def load_pretrained(
-    folder: Path,
-    config: VideoPandaConfig,
-    placement: Placement,
-    dtype: torch.dtype,
-    hint: str,
+    folder: Path, config: VideoPandaConfig, placement: Placement, dtype: torch.dtype, hint: str
 ) -> VideoPandaForConditionalGeneration:
     """Load a checkpoint, or an artifact that bitsandbytes runs, through transformers.
 
-    Args:
-        folder: The folder of it.
-        config: Its configuration.
-        placement: On which devices.
-        dtype: What to compute in.
-        hint: What to do when memory runs out.
+    `hint` says what to do when memory runs out.
 
     Raises:
         ModelError: The weights are damaged or do not fit the configuration.
@@ -152,16 +138,15 @@ def load_pretrained(
     """
     with quiet_libraries(), memory_errors(hint):
         if stored := getattr(config, "quantization_config", None):
-            # bitsandbytes computes 4 bits in float32 unless told otherwise
+            # bitsandbytes computes 4 bits in float32 by default
             stored["bnb_4bit_compute_dtype"] = str(dtype).removeprefix("torch.")
-        model: VideoPandaForConditionalGeneration = (
-            VideoPandaForConditionalGeneration.from_pretrained(
-                folder,
-                config=config,
-                dtype=dtype,
-                device_map=placement.device_map,
-                local_files_only=True,
-            )
+        model: VideoPandaForConditionalGeneration
+        model = VideoPandaForConditionalGeneration.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            device_map=placement.device_map,
+            local_files_only=True,
         )
         # beside quantised layers transformers keeps the dtype that is stored
         model.model.video_tower.to(dtype)
@@ -179,16 +164,11 @@ def load_artifact(
     """Load a quantised artifact on the CPU, its linear layers on torch's int8 kernels.
 
     4-bit layers are widened to int8. One file is mapped at a time, so memory never holds much more
-    than the model.
-
-    Args:
-        folder: The folder of the artifact.
-        hint: What to do when memory runs out.
-        layers: Whether it has the decoder layers; without them the model only embeds.
+    than the model. Without `layers` the model has no decoder layers and only embeds.
 
     Raises:
         ModelError: The artifact is damaged.
-        DeviceError: There is too little memory.
+        DeviceError: There is too little memory; with `hint`.
     """
     with quiet_libraries(), memory_errors(hint):
         config = read_config(folder)
@@ -208,10 +188,10 @@ def load_artifact(
             try:
                 _load_file(model, path)
             except (OSError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
-                raise ModelError(
-                    f"the quantised copy in {folder} is damaged",
-                    f"remove the folder {folder}, and panda will make it again",
-                ) from error
+                if is_out_of_memory(error):
+                    raise
+                hint = f"remove the folder {folder}, and panda will make it again"
+                raise ModelError(f"the quantised copy in {folder} is damaged", hint) from error
         model.generation_config = read_generation_config(folder, config) or model.generation_config
     missing = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if missing:
@@ -267,8 +247,7 @@ def _assign(model: nn.Module, name: str, value: nn.Module | Tensor) -> None:
             raise AttributeError(f"{name} is no linear layer")
         setattr(owner, leaf, value)
     elif leaf in owner._parameters:
-        expected = owner.get_parameter(leaf).shape
-        if value.shape != expected:
+        if value.shape != owner.get_parameter(leaf).shape:
             raise RuntimeError(f"{name} has the shape {tuple(value.shape)}")
         setattr(owner, leaf, nn.Parameter(value, requires_grad=False))
     else:

@@ -2,23 +2,22 @@
 
 With "auto" on CUDA: the most bits that fit into free memory, 8 only on GPUs with int8 cores. On the
 CPU: full precision for a narrow model such as tiny, otherwise 8 bits, or 4 where 8 do not fit. The
-backend is the first of `registry.candidates` that can be used.
+backend is the first in the tables below that can be used.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from pandacli import checkpoints
 from pandacli.checkpoints.artifacts import artifacts_of
 from pandacli.errors import DeviceError, ModelError, UsageError
-from pandacli.inference.backends.registry import (
-    ExecutionForm,
-    candidates,
+from pandacli.inference.backends import (
     has_4bit_kernel,
+    has_int8_kernels,
     is_usable,
-    refusal,
+    require_llama,
 )
 from pandacli.inference.planning.devices import (
     Needed,
@@ -33,7 +32,7 @@ from pandacli.inference.planning.devices import (
     place,
     sizes_of,
 )
-from pandacli.inference.spec import Quant, RunSpec
+from pandacli.inference.spec import ENGINES, Quant, RunSpec
 from pandacli.units import size
 
 if TYPE_CHECKING:
@@ -42,29 +41,56 @@ if TYPE_CHECKING:
     from pandacli.checkpoints.artifacts import Artifact, Form
     from pandacli.modeling.configuration_videopanda import VideoPandaConfig
 
-    Room = Sequence[tuple[torch.device, int]]
-    """Devices of one type with their free bytes."""
+    Free = dict[torch.device, int]  # devices of one type with their free bytes
 
 _WIDE = 1024  # hidden size from which speed decides; narrower models are fast in any form
 _BLOCK = 64  # weights per scale of bitsandbytes in 4 bits; on the CPU a row must be whole blocks
 _LESS_MEMORY = "close other programs, look at fewer --frames, or try panda with --model tiny"
+_FEWER_BITS: dict[Quant, tuple[Quant, ...]] = {"none": ("8bit", "4bit"), "8bit": ("4bit",)}
+
+
+@dataclass(frozen=True)
+class ExecutionForm:
+    """How a language model is stored and computed."""
+
+    quant: Quant
+    backend: str  # "torch", "bitsandbytes" or "llama"
+    form: "Form | None"  # the stored form that it is loaded from; None for the checkpoint itself
+
+
+_WIDENED = ExecutionForm("4bit", "torch", "nf4")  # widened to int8 at load
+
+# The forms for each type of device, best first, by measurements of a 7B's layers
+# (docs/performance.md): for 8 bits on x86 CPUs with AVX2 or AVX-512, torch's int8 kernels prefill
+# two to three times as fast as llama.cpp; for 4 bits llama.cpp is faster than bitsandbytes, whose
+# fused kernel needs AVX512-BF16. On other CPUs, such as ARM, which were not measured, torch has few
+# kernels, so llama.cpp comes first.
+_FORMS = {
+    "cuda": (
+        ExecutionForm("none", "torch", None),
+        ExecutionForm("8bit", "bitsandbytes", "int8"),
+        ExecutionForm("4bit", "bitsandbytes", "nf4"),
+    ),
+    "cpu": (
+        ExecutionForm("none", "torch", None),
+        ExecutionForm("8bit", "torch", "int8"),
+        ExecutionForm("8bit", "llama", "q8_0"),
+        ExecutionForm("8bit", "bitsandbytes", "int8"),
+        ExecutionForm("4bit", "llama", "q4_k_m"),
+        _WIDENED,
+        ExecutionForm("4bit", "bitsandbytes", "nf4"),
+    ),
+}
 
 
 @dataclass(frozen=True)
 class Choice(ExecutionForm):
-    """How to run a model of some configuration on this machine.
-
-    Attributes:
-        placement: Its devices.
-        needs: Bytes of memory, with a KV cache of the full context.
-        free: Bytes that are free on these devices.
-        hint: What to do if memory runs out nevertheless.
-    """
+    """How to run a model of some configuration on this machine."""
 
     placement: Placement
-    needs: int = 0
-    free: int = 0
-    hint: str = _LESS_MEMORY
+    needs: int = 0  # bytes, with a KV cache of the full context
+    free: int = 0  # bytes on the devices of the placement
+    hint: str = _LESS_MEMORY  # what to do if memory runs out nevertheless
 
     @property
     def dtype(self) -> "torch.dtype":
@@ -80,23 +106,16 @@ class Choice(ExecutionForm):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(Choice):
-    """A resolved `RunSpec`: all that loading needs to know.
-
-    Attributes:
-        model: The files of the model.
-        config: Its configuration, not quantised where `form` is set.
-    """
+    """A resolved `RunSpec`: all that loading needs to know."""
 
     model: checkpoints.ResolvedModel
-    config: "VideoPandaConfig"
+    config: "VideoPandaConfig"  # not quantised where `form` is set
 
 
 def resolve_run(spec: RunSpec, model: checkpoints.ResolvedModel | None = None) -> Plan:
     """Resolve what to run into a plan; a missing model is reported before torch is imported.
 
-    Args:
-        spec: Model, quantisation, backend and device.
-        model: The files of the model, if they are resolved already.
+    `model` gives the files of the model where they are resolved already.
 
     Raises:
         ModelError: The model is missing or damaged, or only other quantised artifacts are left.
@@ -135,6 +154,29 @@ def _forms(artifacts: "Iterable[Artifact]") -> "frozenset[Form]":
     return frozenset(artifact.form for artifact in artifacts)  # type: ignore[misc]
 
 
+class Forecast(NamedTuple):
+    """The quantised artifact that a published model will be run from."""
+
+    form: "Form"
+    bytes: int  # approximate
+
+
+def forecast(spec: RunSpec, artifacts: "Iterable[Artifact]" = ()) -> Forecast | None:
+    """Predict, before a download, the artifact that a published model will be run from.
+
+    All published models have the sizes of a default `VideoPandaConfig`. If the checkpoint is not on
+    disk and `artifacts` are, one of these is chosen where possible. None if the checkpoint is run
+    as it is. Raises as `resolve_run`, except for errors about files.
+    """
+    devices = pick_devices(spec.device)
+    from pandacli.modeling.configuration_videopanda import VideoPandaConfig
+    from pandacli.quantization.conversion import copy_bytes
+
+    config = VideoPandaConfig()
+    form = choose(spec.quant, spec.backend, config, devices, stored=_forms(artifacts) or None).form
+    return Forecast(form, copy_bytes(config, form)) if form else None
+
+
 @memory_errors(_LESS_MEMORY)
 def choose(
     quant: str,
@@ -146,41 +188,51 @@ def choose(
 ) -> Choice:
     """Choose form and devices for `--quant` and `--engine`, each of which may be "auto".
 
-    A quantisation that is asked for by name is used whatever the free memory is.
-
-    Args:
-        quant: A `Quant`, or "auto".
-        backend: "torch", "bitsandbytes", "llama" or "auto".
-        config: Of the model.
-        devices: Allowed devices, see `pick_devices`.
-        stored: The artifacts on disk, if the checkpoint itself is not.
+    A quantisation that is asked for by name is used whatever the free memory is. `stored` are the
+    artifacts on disk, if the checkpoint itself is not.
 
     Raises:
         UsageError: An unknown name, or the options do not go together on these devices.
         DeviceError: auto, and not even the fewest bits fit into the free memory.
     """
+    if backend not in ENGINES:
+        known = f"the engines are {', '.join(ENGINES)}"
+        raise UsageError(f"no engine is called '{backend}'", known)
+    if quant not in ("auto", *get_args(Quant)):
+        known = "there are auto, 4bit, 8bit and none"
+        raise UsageError(f"no quantisation is called '{quant}'", known)
     sizes = sizes_of(config)
-    tried = []
+    tried: list[tuple[ExecutionForm, Free]] = []
     for kind, group in groupby(devices, key=lambda device: device.type):
-        room = [(device, free_memory(device)) for device in group]
         forms = _allowed(quant, backend, config, kind, stored)
         if not forms:
             continue
-        tried.append((forms, room))
+        free = {device: free_memory(device) for device in group}
+        tried += [(form, free) for form in forms]
         for fast_only in (True, False):
             for _, equal in groupby(forms, key=lambda form: form.quant):
-                rooms = [(form, _fast(form, room) if fast_only else room) for form in equal]
-                fitting = [found for form, fast in rooms if (found := _fit(form, sizes, fast))]
+                fitting = [
+                    _choice(form, sizes, free, placement)
+                    for form in equal
+                    if (placement := _place(form, sizes, free, fast_only=fast_only))
+                ]
                 if fitting:
                     return _usable(fitting, config, backend, convertible=stored is None)
         if quant != "auto":
-            forced = [_choice(form, sizes, room, Placement((room[0][0],))) for form in forms]
+            first = Placement((next(iter(free)),))
+            forced = [_choice(form, sizes, free, first) for form in forms]
             return _usable(forced, config, backend, convertible=stored is None)
     if tried:
         raise _too_little_memory(tried, sizes)
     if stored is not None:  # the caller says which artifact is missing
         return choose(quant, backend, config, devices)
-    raise refusal(devices[0].type, quant, backend)
+    if quant == "none":
+        raise UsageError(f"--engine {backend} is for 4 and 8 bits", "add --quant 8bit or 4bit")
+    raise UsageError(
+        f"--engine {backend} does not run {'few bits' if quant == 'auto' else quant} on"
+        f" {'the CPU' if devices[0].type == 'cpu' else 'CUDA'}",
+        "use --engine bitsandbytes, or --device cpu",
+    )
 
 
 def _allowed(
@@ -190,20 +242,35 @@ def _allowed(
     device: str,
     stored: "frozenset[Form] | None",
 ) -> list[ExecutionForm]:
-    fixed = _checkpoint_quant(config)
-    if fixed is None:
-        forms = candidates(device, quant, backend, wide=_is_wide(config), stored=stored)
-        llama = any(form.backend == "llama" for form in forms)
-        if stored is None and llama and not is_usable("llama"):
+    """The forms that the options allow on a type of device, best first."""
+    if fixed := _checkpoint_quant(config):
+        if quant not in ("auto", fixed) or backend not in ("auto", "bitsandbytes"):
+            wanted = f"--quant {quant}" if quant not in ("auto", fixed) else f"--engine {backend}"
+            raise UsageError(
+                f"the checkpoint is stored in {fixed} by bitsandbytes: {wanted} cannot change that",
+                "use the checkpoint that it was made from",
+            )
+        return [ExecutionForm(fixed, "bitsandbytes", None)]
+    if backend == "llama":
+        require_llama()
+    forms = [
+        form
+        for form in _FORMS[device]
+        if quant in ("auto", form.quant) and backend in ("auto", form.backend)
+    ]
+    wide = _is_wide(config)
+    if quant == "auto" and device == "cpu" and wide:  # int8 is twice as fast, nearly as exact
+        forms = [form for form in forms if form.quant != "none"]
+    if device == "cpu" and backend == "auto" and not has_int8_kernels():
+        quants = get_args(Quant)
+        forms.sort(key=lambda form: (quants.index(form.quant), form.backend != "llama"))
+    if stored is not None:
+        return [form for form in forms if form.form in stored]
+    if backend == "auto":
+        forms = [form for form in forms if form != _WIDENED and (wide or form.backend != "llama")]
+        if any(form.backend == "llama" for form in forms) and not is_usable("llama"):
             forms = [form for form in forms if form.backend != "llama"]
-        return forms
-    if quant not in ("auto", fixed) or backend not in ("auto", "bitsandbytes"):
-        wanted = f"--quant {quant}" if quant not in ("auto", fixed) else f"--engine {backend}"
-        raise UsageError(
-            f"the checkpoint is stored in {fixed} by bitsandbytes: {wanted} cannot change that",
-            "use the checkpoint that it was made from",
-        )
-    return [ExecutionForm(fixed, "bitsandbytes", None)]
+    return forms
 
 
 def _checkpoint_quant(config: "VideoPandaConfig") -> Quant | None:
@@ -219,63 +286,53 @@ def _is_wide(config: "VideoPandaConfig") -> bool:
     return config.hidden_size >= _WIDE
 
 
-def _fast(form: ExecutionForm, room: "Room") -> "Room":
-    """The devices on which a form is as fast as its bits promise."""
-    if (form.quant, form.backend) != ("8bit", "bitsandbytes"):
-        return room
-    return [(device, free) for device, free in room if has_int8_cores(device)]
+def _needed(form: ExecutionForm, sizes: Sizes, devices: "Iterable[torch.device]") -> Needed:
+    return bytes_of(sizes, form.quant, form.backend, pick_dtype(list(devices)))
 
 
-def _fit(form: ExecutionForm, sizes: Sizes, room: "Room") -> Choice | None:
-    if not room:
-        return None
-    placement = place(_needed(form, sizes, room), room)
-    return _choice(form, sizes, room, placement) if placement else None
+def _place(
+    form: ExecutionForm, sizes: Sizes, free: "Free", *, fast_only: bool = True
+) -> Placement | None:
+    """Place a form, by default on devices where it is as fast as its bits promise."""
+    if fast_only and (form.quant, form.backend) == ("8bit", "bitsandbytes"):
+        free = {device: room for device, room in free.items() if has_int8_cores(device)}
+    return place(_needed(form, sizes, free), list(free.items())) if free else None
 
 
-def _needed(form: ExecutionForm, sizes: Sizes, room: "Room") -> Needed:
-    dtype = pick_dtype([device for device, _ in room])
-    return bytes_of(sizes, form.quant, form.backend, dtype)
-
-
-def _choice(form: ExecutionForm, sizes: Sizes, room: "Room", placement: Placement) -> Choice:
-    free = dict(room)
+def _choice(form: ExecutionForm, sizes: Sizes, free: "Free", placement: Placement) -> Choice:
     return Choice(
         **vars(form),
         placement=placement,
-        needs=bytes_of(sizes, form.quant, form.backend, pick_dtype(placement.devices)).total,
+        needs=_needed(form, sizes, placement.devices).total,
         free=sum(free[device] for device in placement.devices),
-        hint=_smaller_form_hint(form, sizes, room),
+        hint=_smaller_form_hint(form, sizes, free),
     )
 
 
-def _smaller_form_hint(form: ExecutionForm, sizes: Sizes, room: "Room") -> str:
+def _smaller_form_hint(form: ExecutionForm, sizes: Sizes, free: "Free") -> str:
     """What to do if a form needs more memory than there is."""
-    fewer: dict[Quant, tuple[Quant, ...]] = {"none": ("8bit", "4bit"), "8bit": ("4bit",)}
-    changeable = form.form is not None or form.quant == "none"
-    for quant in fewer.get(form.quant, ()) if changeable else ():
-        others = candidates(room[0][0].type, quant, "auto", wide=True)
-        needed = max((_needed(other, sizes, room) for other in others), key=lambda n: n.total)
-        if place(needed, _fast(others[0], room)):
-            amount = size(needed.total)
+    if form.form is None and form.quant != "none":  # of a checkpoint that is stored quantised
+        return _LESS_MEMORY
+    forms = [other for other in _FORMS[next(iter(free)).type] if other != _WIDENED]
+    for quant in _FEWER_BITS.get(form.quant, ()):
+        smaller = [other for other in forms if other.quant == quant]
+        largest = max(smaller, key=lambda other: _needed(other, sizes, free).total)
+        if _place(largest, sizes, free):
+            amount = size(_needed(largest, sizes, free).total)
             return f"{quant[0]} bits need {amount} and would fit: add --quant {quant}"
     return _LESS_MEMORY
 
 
-def _too_little_memory(
-    tried: "Sequence[tuple[list[ExecutionForm], Room]]", sizes: Sizes
-) -> DeviceError:
+def _too_little_memory(tried: "list[tuple[ExecutionForm, Free]]", sizes: Sizes) -> DeviceError:
     """Return the error that nothing fits, for the device type where the least is missing."""
     found = [
-        (_needed(form, sizes, room).total, sum(free for _, free in room), form, room)
-        for forms, room in tried
-        for form in forms
+        (_needed(form, sizes, free).total, sum(free.values()), form, free) for form, free in tried
     ]
-    needs, free, form, room = min(found, key=lambda each: each[0] - each[1])
+    needs, room, form, free = min(found, key=lambda each: each[0] - each[1])
     even = "" if form.quant == "none" else f" even in {form.quant[0]} bits"
-    where = Placement(tuple(device for device, _ in room))
     return DeviceError(
-        f"the model needs {size(needs)}{even}, and {size(free)} are free on {where}",
+        f"the model needs {size(needs)}{even}, and {size(room)} are free on"
+        f" {Placement(tuple(free))}",
         "free some memory, or try panda with --model tiny",
     )
 
@@ -283,17 +340,10 @@ def _too_little_memory(
 def _usable(
     choices: list[Choice], config: "VideoPandaConfig", backend: str, *, convertible: bool
 ) -> Choice:
-    """Return the first choice whose backend can be used.
+    """Return the first of several choices of one quantisation whose backend can be used.
 
-    Args:
-        choices: Of one quantisation, best first.
-        config: Of the model.
-        backend: What was asked for.
-        convertible: Whether another form could be made.
-
-    Raises:
-        UsageError: Only a very slow backend is left, and others could be used, or it does not
-            support the widths of the model.
+    `convertible` says whether another form could be made. A UsageError is raised where only a very
+    slow backend is left and others could be used, or where it does not support the model's widths.
     """
     choice = next((choice for choice in choices if is_usable(choice.backend)), choices[0])
     in_4_bits = (choice.quant, choice.backend) == ("4bit", "bitsandbytes")
@@ -315,41 +365,3 @@ def _usable(
             "use --quant 8bit or none",
         )
     return choice
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """The quantised artifact that a published model will be run from.
-
-    Args:
-        form: How its weights are stored.
-        bytes: Its approximate size.
-    """
-
-    form: "Form"
-    bytes: int
-
-
-def forecast(spec: RunSpec, artifacts: "Iterable[Artifact]" = ()) -> Forecast | None:
-    """Predict, before a download, the artifact that a published model will be run from.
-
-    All published models have the sizes of a default `VideoPandaConfig`.
-
-    Args:
-        spec: How the model is to be run.
-        artifacts: The artifacts on disk, if the checkpoint is not; one of them is chosen if
-            possible.
-
-    Returns:
-        The artifact; None if the checkpoint is run as it is.
-
-    Raises:
-        PandaError: As `resolve_run`, except for errors about files.
-    """
-    devices = pick_devices(spec.device)
-    from pandacli.modeling.configuration_videopanda import VideoPandaConfig
-    from pandacli.quantization.conversion import copy_bytes
-
-    config = VideoPandaConfig()
-    form = choose(spec.quant, spec.backend, config, devices, stored=_forms(artifacts) or None).form
-    return Forecast(form, copy_bytes(config, form)) if form else None

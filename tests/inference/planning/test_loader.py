@@ -10,7 +10,8 @@ from torch import nn
 
 from pandacli import Panda
 from pandacli.checkpoints.artifacts import Artifact, all_artifacts
-from pandacli.errors import ModelError
+from pandacli.errors import DeviceError, ModelError
+from pandacli.inference.planning import loader
 from pandacli.inference.planning.devices import Placement
 from pandacli.inference.planning.loader import is_converted, load_pretrained, make_artifact
 from pandacli.inference.planning.planner import resolve_run
@@ -134,6 +135,17 @@ def test_damaged_artifact_is_model_error(
     weights = next(copy.folder.glob("*.safetensors"))
     weights.write_bytes(b"x" * weights.stat().st_size)
     with pytest.raises(ModelError, match="is damaged"):
+        Panda.load(checkpoint, quant="8bit", engine="torch", device="cpu")
+
+
+def test_out_of_memory_at_load_is_not_damage(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(loader, "_load_file", fail)
+    with pytest.raises(DeviceError, match="out of memory"):
         Panda.load(checkpoint, quant="8bit", engine="torch", device="cpu")
 
 

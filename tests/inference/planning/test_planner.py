@@ -9,7 +9,7 @@ import torch
 
 from pandacli.checkpoints.artifacts import Artifact
 from pandacli.errors import DeviceError, UsageError
-from pandacli.inference.backends import registry
+from pandacli.inference import backends
 from pandacli.inference.planning import devices as devices_module
 from pandacli.inference.planning import planner
 from pandacli.inference.planning.planner import Choice, choose, forecast
@@ -31,7 +31,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     has_free(monkeypatch, cpu=100, cuda=100)
     has_engines(monkeypatch, "torch", "bitsandbytes")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
-    monkeypatch.setattr(registry, "has_int8_kernels", lambda: True)
+    monkeypatch.setattr(planner, "has_int8_kernels", lambda: True)
     monkeypatch.setattr(planner, "has_4bit_kernel", lambda: False)
 
 
@@ -205,7 +205,7 @@ def test_8_bits_run_on_torch_unless_only_llama_cpp_has_kernels_for_the_cpu(
     monkeypatch: pytest.MonkeyPatch, avx2: bool, installed: str, expected: Kind
 ) -> None:
     has_engines(monkeypatch, "torch", installed)
-    monkeypatch.setattr(registry, "has_int8_kernels", lambda: avx2)
+    monkeypatch.setattr(planner, "has_int8_kernels", lambda: avx2)
     assert kind(pick("8bit")) == expected
 
 
@@ -305,7 +305,7 @@ def test_incompatible_options_are_usage_error(
     device: torch.device,
     complaint: str,
 ) -> None:
-    monkeypatch.setattr(registry, "find_spec", lambda _: None)
+    monkeypatch.setattr(backends, "find_spec", lambda _: None)
     with pytest.raises(UsageError, match=complaint):
         pick(quant, engine, devices=[device])
 
