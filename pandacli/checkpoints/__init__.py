@@ -1,7 +1,8 @@
 """Which models exist, where their files are on this machine, and how they are downloaded.
 
 Nothing here imports torch, so that a missing model is reported at once. Only `hub` and `download`
-use the network.
+use the network. Whatever is missing, damaged or cannot be read or written is a `ModelError`, where
+a docstring does not name another error.
 """
 
 from pandacli.checkpoints.registry import DEFAULT_MODEL, MODELS, KnownModel

@@ -35,12 +35,9 @@ Form = Literal["int8", "nf4", "q8_0", "q4_k_m"]
 QUANTS: dict[str, str] = {"int8": "8bit", "nf4": "4bit", "q8_0": "8bit", "q4_k_m": "4bit"}
 """The value of `--quant` for each form."""
 
-FORMAT = 2
-"""The version of an artifact's folder; other versions are refused."""
-
+FORMAT = 2  # of an artifact's folder; other versions are refused
 MANIFEST = "manifest.json"
-GGUF_FILE = "model.gguf"
-"""The Llama in an artifact for llama.cpp; its other files hold what makes the embeddings."""
+GGUF_FILE = "model.gguf"  # the Llama for llama.cpp; the other files hold what makes the embeddings
 
 # files of these kinds are read when an artifact is loaded: the manifest must list each
 _LISTED = (".safetensors", ".bin", ".gguf", ".json", ".model")
@@ -75,12 +72,7 @@ def artifact_folder(digest: str, form: str) -> Path:
 
 
 def find_artifact(digest: str, form: str) -> Artifact | None:
-    """The artifact of a checkpoint in a form, its files compared with their digests.
-
-    Raises:
-        ModelError: It is damaged, of another version of panda or of another checkpoint, or its
-            folder cannot be read.
-    """
+    """The artifact of a checkpoint in a form, its files compared with their digests."""
     folder = artifact_folder(digest, form)
     try:
         found = (folder / MANIFEST).is_file()
@@ -90,7 +82,7 @@ def find_artifact(digest: str, form: str) -> Artifact | None:
         return None
     artifact = _check_digests(read_artifact(folder))
     if artifact.digest != digest:  # the folder's name has only its start
-        raise _damaged(folder)
+        raise _unusable(folder)
     return artifact
 
 
@@ -104,11 +96,7 @@ def all_artifacts() -> list[Artifact]:
 
 
 def artifacts_of(model: str) -> list[Artifact]:
-    """The artifacts made from a model, by name or folder, compared with their digests.
-
-    Raises:
-        ModelError: One of them is damaged, or made by another version of panda.
-    """
+    """The artifacts made from a model, by name or folder, compared with their digests."""
     own = [folder for folder in _folders() if read_manifest(folder).get("model") == model]
     return [_check_digests(read_artifact(folder)) for folder in own]
 
@@ -119,15 +107,10 @@ def _folders() -> list[Path]:
 
 
 def read_artifact(folder: Path) -> Artifact:
-    """The artifact in a folder, by its manifest and the sizes of its files.
-
-    Raises:
-        ModelError: It is damaged, or made by another version of panda.
-    """
+    """The artifact in a folder, by its manifest and the sizes of its files."""
     manifest = read_manifest(folder)
     if manifest.get("format", FORMAT) != FORMAT:
-        message = f"the quantised copy in {folder} was made by another version of panda"
-        raise ModelError(message, _hint(folder))
+        raise _unusable(folder, "was made by another version of panda")
     try:
         sizes = {name: int(file["bytes"]) for name, file in manifest["files"].items()}
         is_complete = all(_is_regular(folder / name, size) for name, size in sizes.items())
@@ -145,9 +128,9 @@ def read_artifact(folder: Path) -> Artifact:
             and folder.name == artifact_folder(artifact.digest, artifact.form).name
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise _damaged(folder) from error
+        raise _unusable(folder) from error
     if not is_valid:
-        raise _damaged(folder)
+        raise _unusable(folder)
     return artifact
 
 
@@ -160,18 +143,15 @@ def _check_digests(artifact: Artifact) -> Artifact:
     try:
         for name, file in read_manifest(artifact.folder)["files"].items():
             if file_digest(artifact.folder / name) != file["sha256"]:
-                raise _damaged(artifact.folder)
+                raise _unusable(artifact.folder)
     except (OSError, TypeError, KeyError, AttributeError) as error:
-        raise _damaged(artifact.folder) from error
+        raise _unusable(artifact.folder) from error
     return artifact
 
 
-def _damaged(folder: Path) -> ModelError:
-    return ModelError(f"the quantised copy in {folder} is damaged", _hint(folder))
-
-
-def _hint(folder: Path) -> str:
-    return f"remove the folder {folder}, and panda will make it again"
+def _unusable(folder: Path, why: str = "is damaged") -> ModelError:
+    hint = f"remove the folder {folder}, and panda will make it again"
+    return ModelError(f"the quantised copy in {folder} {why}", hint)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -209,11 +189,7 @@ def write_manifest(
 
 
 def publish_artifact(artifact: Artifact) -> Artifact:
-    """Move an artifact, with its manifest, from its staging folder to its final one.
-
-    Raises:
-        OSError: It cannot be moved.
-    """
+    """Move an artifact from its staging folder to its final one; may raise an OSError."""
     folder = artifact_folder(artifact.digest, artifact.form)
     if folder.is_symlink():
         folder.unlink()
@@ -228,13 +204,8 @@ def publish_artifact(artifact: Artifact) -> Artifact:
 def remove_outdated(artifact: Artifact, commit: str | None) -> Artifact:
     """Delete the artifacts of other checkpoints of a known model; those of a folder stay.
 
-    Args:
-        artifact: A finished artifact of the current checkpoint.
-        commit: The newest commit that publishes this checkpoint, if any; it is recorded in all its
-            artifacts, and in the returned one.
-
-    Raises:
-        ModelError: An artifact cannot be deleted, or the commit not be written.
+    The newest commit that publishes this checkpoint, if any, is recorded in all its artifacts, and
+    in the returned one.
     """
     if artifact.model not in MODELS:
         return artifact
@@ -253,11 +224,7 @@ def remove_outdated(artifact: Artifact, commit: str | None) -> Artifact:
 
 
 def remove_folder(folder: Path) -> None:
-    """Delete the folder of an artifact, its manifest last: it names the model to the end.
-
-    Raises:
-        ModelError: It cannot be deleted.
-    """
+    """Delete the folder of an artifact, its manifest last: it names the model to the end."""
     target = folder.resolve()  # it may be a link to another disk
     try:
         for path in target.iterdir():
@@ -273,14 +240,7 @@ def remove_folder(folder: Path) -> None:
 
 
 def hash_checkpoint(folder: Path, weights: list[Path]) -> tuple[str, dict[str, str]]:
-    """Hash what a model is loaded from: weights, configuration and vocabulary.
-
-    Returns:
-        The digest of the whole, and of each file by name.
-
-    Raises:
-        OSError: A file cannot be read.
-    """
+    """The sha256 of what a model is loaded from, and of each file by name; may raise an OSError."""
     small = [folder / name for name in ("config.json", "tokenizer.model")]
     files = {path.name: file_digest(path) for path in (*small, *weights)}
     lines = "".join(f"{name} {digest}\n" for name, digest in sorted(files.items()))

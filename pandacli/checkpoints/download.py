@@ -16,20 +16,9 @@ from hashlib import sha1, sha256
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from pandacli.checkpoints import hub
+from pandacli.checkpoints import hub, registry
 from pandacli.checkpoints.artifacts import artifacts_folder, cache_digest
-from pandacli.checkpoints.registry import (
-    COMMIT,
-    KnownModel,
-    PublishedFile,
-    Pull,
-    blob_path,
-    hub_cache,
-    partial_path,
-    record_pull,
-    repo_folder,
-    snapshot_path,
-)
+from pandacli.checkpoints.registry import KnownModel, PublishedFile, hub_cache
 from pandacli.errors import ModelError
 from pandacli.file_io import replace_durably
 from pandacli.units import size
@@ -95,11 +84,7 @@ class DownloadPlan:
         return self.model.has_known_weights(digests)
 
     def check_room(self) -> None:
-        """Check that the download fits on its disk, and the artifact on its own.
-
-        Raises:
-            ModelError: There is too little space.
-        """
+        """Check that the download fits on its disk, and the artifact on its own."""
         name, artifacts = self.model.name, artifacts_folder()
         if self.artifact_bytes and _disk(artifacts) == _disk(self.folder):
             needed = self.missing_bytes + self.artifact_bytes
@@ -133,12 +118,7 @@ def _existing(folder: Path) -> Path:
 
 
 def plan_download(model: KnownModel) -> DownloadPlan:
-    """Ask the hub what there is to download, and see what is here already.
-
-    Raises:
-        ModelError: The hub cannot be reached or does not have the model, or it lists other weights
-            for the commit that panda knows than were published in it.
-    """
+    """Ask the hub what there is to download, and see what is here already."""
     assert model.repo is not None
     if hub.is_offline():
         raise ModelError(
@@ -150,7 +130,7 @@ def plan_download(model: KnownModel) -> DownloadPlan:
         listing = hub.read_listing(model)
         commit = str(listing["sha"])
         listed = [_published_file(sibling) for sibling in listing["siblings"]]
-        if not COMMIT.fullmatch(commit):
+        if not registry.COMMIT.fullmatch(commit):
             raise ValueError(f"invalid commit: {commit}")
     files = _choose_files(model, listed)
     missing = sum(file.bytes - _bytes_here(model, commit, file) for file in files)
@@ -198,10 +178,10 @@ def _choose_files(model: KnownModel, listed: Iterable[PublishedFile]) -> tuple[P
 
 def _bytes_here(model: KnownModel, commit: str, file: PublishedFile) -> int:
     """How much of a file the cache holds, complete or partial."""
-    for path in (snapshot_path(model, commit, file), blob_path(model, file)):
+    for path in (registry.snapshot_path(model, commit, file), registry.blob_path(model, file)):
         if path.is_file() and path.stat().st_size == file.bytes:
             return file.bytes
-    partial = partial_path(model, file)
+    partial = registry.partial_path(model, file)
     return min(partial.stat().st_size, file.bytes) if partial.is_file() else 0
 
 
@@ -219,25 +199,21 @@ def download(plan: DownloadPlan, progress: Progress) -> Downloaded:
 
     Every file is compared with its digest, whether it was here before or not, and downloaded again
     if it differs. After an error, Ctrl-C or a kill the same call continues where it stopped.
-
-    Raises:
-        ModelError: There is too little space, the connection fails, or a file is not what was
-            published.
     """
     plan.check_room()
-    pull = Pull(plan.commit, plan.files)
+    pull = registry.Pull(plan.commit, plan.files)
     with hub.hub_errors():
         for file in plan.files:
             if _bytes_here(plan.model, plan.commit, file) < file.bytes:
                 hub.check_offer(plan.model, plan.commit, file.path, file.bytes, file.digest)
-        record_pull(plan.model, pull, finished=False)
+        registry.record_pull(plan.model, pull, finished=False)
         for file in plan.files:
             with _lock(plan, file):
                 _ensure_blob(plan, file, progress)
                 path = _link_snapshot(plan, file)
                 if file.sha256:
                     cache_digest(path, file.sha256)
-        record_pull(plan.model, pull, finished=True)
+        registry.record_pull(plan.model, pull, finished=True)
     return Downloaded(path.parent, plan.commit, plan.bytes)
 
 
@@ -247,9 +223,9 @@ def _lock(plan: DownloadPlan, file: PublishedFile) -> Iterator[None]:
     from filelock import Timeout
     from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
-    path = hub_cache() / ".locks" / repo_folder(plan.model).name / f"{file.digest}.lock"
+    path = hub_cache() / ".locks" / registry.repo_folder(plan.model).name / f"{file.digest}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    blob_path(plan.model, file).parent.mkdir(parents=True, exist_ok=True)
+    registry.blob_path(plan.model, file).parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         try:
             stack.enter_context(WeakFileLock(path, timeout=1))
@@ -261,15 +237,15 @@ def _lock(plan: DownloadPlan, file: PublishedFile) -> Iterator[None]:
 
 def _ensure_blob(plan: DownloadPlan, file: PublishedFile, progress: Progress) -> None:
     """Leave the verified content of a file in the cache."""
-    blob, partial = blob_path(plan.model, file), partial_path(plan.model, file)
-    snapshot = snapshot_path(plan.model, plan.commit, file)
+    blob, partial = registry.blob_path(plan.model, file), registry.partial_path(plan.model, file)
+    snapshot = registry.snapshot_path(plan.model, plan.commit, file)
     if here := next((path for path in (snapshot, blob) if path.exists()), None):
         if _is_published(file, here, progress):
             return
         progress.replacing(file.name)
         blob.unlink(missing_ok=True)
         snapshot.unlink(missing_ok=True)
-        for link in (repo_folder(plan.model) / "snapshots").glob(f"*/{file.path}"):
+        for link in (registry.repo_folder(plan.model) / "snapshots").glob(f"*/{file.path}"):
             if not link.exists():  # huggingface_hub fails on a dangling one
                 link.unlink()
     try:
@@ -332,10 +308,10 @@ def _is_published(file: PublishedFile, path: Path, progress: Progress) -> bool:
 
 def _link_snapshot(plan: DownloadPlan, file: PublishedFile) -> Path:
     """Link a file into the folder of its commit, as huggingface_hub does."""
-    snapshot = snapshot_path(plan.model, plan.commit, file)
+    snapshot = registry.snapshot_path(plan.model, plan.commit, file)
     if snapshot.exists():
         return snapshot
-    blob = blob_path(plan.model, file)
+    blob = registry.blob_path(plan.model, file)
     snapshot.parent.mkdir(parents=True, exist_ok=True)
     snapshot.unlink(missing_ok=True)
     try:

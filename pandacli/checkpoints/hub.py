@@ -1,7 +1,8 @@
 """Requests to the Hugging Face hub and their errors.
 
 A server is not trusted: no name or path is taken from its headers, and no response is read beyond
-its declared size. The content is compared with the listed digest in `download`.
+its declared size. The content is compared with the listed digest in `download`. Requests raise
+errors of several libraries, which `hub_errors` turns into `ModelError`s.
 """
 
 import errno
@@ -25,6 +26,7 @@ _MAX_WAIT = 10.0  # seconds to wait at the request of a busy server
 _BUSY = (408, 429)
 _BROKEN = {"NetworkError", "TimeoutException", "RemoteProtocolError", "ConnectionError"}
 _PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
+_PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 _STATUS = {
     401: ("does not let us see {repo} (401)", _SIGN_IN),
     403: ("refuses access to {repo} (403)", _SIGN_IN),
@@ -58,14 +60,13 @@ class RefusedError(ModelError):
         unknown = (f"answers with error {status}", "try again later; what is here already stays")
         message, hint = _STATUS.get(status, unknown)
         super().__init__(f"{host()} {message.format(repo=model.repo)}", hint)
-        self.is_temporary = status in _BUSY and wait <= _MAX_WAIT
-        self.wait = wait
+        self.status, self.wait = status, wait
 
 
 def is_temporary(error: Exception) -> bool:
     """Whether a retry may succeed."""
     if isinstance(error, RefusedError):
-        return error.is_temporary
+        return error.status in _BUSY and error.wait <= _MAX_WAIT
     return bool(_class_names(error) & _BROKEN)
 
 
@@ -75,25 +76,29 @@ def _class_names(error: Exception) -> set[str]:
 
 
 def check_settings() -> None:
-    """Check the variables of the hub, the proxies and the token.
-
-    Raises:
-        ModelError: One is not valid; the message names it, and does not show its value.
-    """
+    """Check the variables of the hub, the proxies and the token."""
     from huggingface_hub import constants, get_token
 
     if not _is_address(constants.ENDPOINT, ("http", "https")):
-        raise ModelError(
-            "HF_ENDPOINT is not the address of a hub",
-            "it should be like https://huggingface.co; unset it for that one",
-        )
-    for name in (name for upper in _PROXIES for name in (upper, upper.lower())):
-        if proxy := os.environ.get(name):
-            _check_proxy(name, proxy if "://" in proxy else f"http://{proxy}")
+        hint = "it should be like https://huggingface.co; unset it for that one"
+        raise ModelError("HF_ENDPOINT is not the address of a hub", hint)
+    for name in filter(os.environ.get, (*_PROXIES, *map(str.lower, _PROXIES))):
+        proxy = os.environ[name] if "://" in os.environ[name] else f"http://{os.environ[name]}"
+        if not _is_address(proxy, _PROXY_SCHEMES):
+            raise ModelError(
+                f"{name} is not the address of a proxy that panda can use",
+                "it should be like http://host:port or socks5://host:port",
+            )
+        scheme = urlsplit(proxy).scheme
+        if scheme.startswith("socks5") and find_spec("socksio") is None:
+            raise ModelError(
+                f"{name} names a SOCKS proxy ({scheme}://), which takes the package socksio",
+                "install it with: pip install socksio",
+            )
     token = get_token() or ""
     if not (token.isascii() and token.isprintable()):
-        places = (n for n in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if os.environ.get(n))
-        place = next(places, constants.HF_TOKEN_PATH)
+        variables = [n for n in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if os.environ.get(n)]
+        place = [*variables, constants.HF_TOKEN_PATH][0]
         raise ModelError(f"{place} holds a character that is in no token", _SIGN_IN)
 
 
@@ -105,27 +110,8 @@ def _is_address(text: str, schemes: tuple[str, ...]) -> bool:
         return False
 
 
-def _check_proxy(name: str, address: str) -> None:
-    if not _is_address(address, ("http", "https", "socks5", "socks5h")):
-        raise ModelError(
-            f"{name} is not the address of a proxy that panda can use",
-            "it should be like http://host:port or socks5://host:port",
-        )
-    scheme = urlsplit(address).scheme
-    if scheme.startswith("socks5") and find_spec("socksio") is None:
-        raise ModelError(
-            f"{name} names a SOCKS proxy ({scheme}://), which takes the package socksio",
-            "install it with: pip install socksio",
-        )
-
-
 def read_listing(model: KnownModel) -> dict[str, Any]:
-    """Fetch the newest commit of a model's repository and the list of its files.
-
-    Raises:
-        ModelError: The hub refuses.
-        Exception: The connection fails or the response is not valid; see `hub_errors`.
-    """
+    """Fetch the newest commit of a model's repository and the list of its files."""
     from huggingface_hub import constants, get_session
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
@@ -150,12 +136,7 @@ def read_listing(model: KnownModel) -> dict[str, Any]:
 
 
 def check_offer(model: KnownModel, commit: str, path: str, size: int, digest: str) -> None:
-    """Check by a HEAD request that the hub offers a file as it has listed it.
-
-    Raises:
-        ModelError: The hub refuses, or names another commit, content or size.
-        Exception: As `read_listing`.
-    """
+    """Check by a HEAD request that the hub offers a file as it has listed it."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -180,10 +161,6 @@ def read_file(
 
     Yields:
         Its chunks, each with its offset; the first is 0 where the server cannot resume.
-
-    Raises:
-        ModelError: The hub refuses, or sends more than was listed.
-        Exception: As `read_listing`.
     """
     from huggingface_hub import constants, get_session, hf_hub_url
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]

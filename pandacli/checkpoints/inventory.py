@@ -6,26 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pandacli.checkpoints.artifacts import (
-    Artifact,
-    all_artifacts,
-    artifacts_of,
-    drop_digests,
-    remove_folder,
-)
+from pandacli.checkpoints import artifacts, registry, staging
+from pandacli.checkpoints.artifacts import Artifact, all_artifacts
 from pandacli.checkpoints.hub import is_offline
-from pandacli.checkpoints.registry import (
-    MODELS,
-    KnownModel,
-    cached_commit,
-    expand_user,
-    hub_cache,
-    partial_files,
-    read_pull,
-    remove_pull_records,
-)
+from pandacli.checkpoints.registry import MODELS, KnownModel, partial_files, read_pull
 from pandacli.checkpoints.resolve import ResolvedModel, check_files, find_checkpoint, resolve
-from pandacli.checkpoints.staging import Leftover, leftovers, remove_leftover
+from pandacli.checkpoints.staging import Leftover
 from pandacli.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -82,11 +68,7 @@ def inventory() -> list[ModelState]:
 
 
 def find_model(name: str | os.PathLike[str]) -> ModelState:
-    """What this machine holds of a model of `MODELS` or a checkpoint folder; maybe nothing.
-
-    Raises:
-        ModelError: There is no such model or folder.
-    """
+    """What this machine holds of a model of `MODELS` or a checkpoint folder; maybe nothing."""
     if isinstance(name, str) and name in MODELS:
         return _known_state(MODELS[name])
     written = os.fspath(name)
@@ -96,7 +78,7 @@ def find_model(name: str | os.PathLike[str]) -> ModelState:
 
 def is_available(model: KnownModel) -> bool:
     """Whether a known model can be used without a download, by its checkpoint or an artifact."""
-    return _state(find_checkpoint(model)) == "here" or bool(artifacts_of(model.name))
+    return _state(find_checkpoint(model)) == "here" or bool(artifacts.artifacts_of(model.name))
 
 
 def needs_hub(model: KnownModel) -> bool:
@@ -127,14 +109,10 @@ def artifact_bytes_missing(model: KnownModel, commit: str, form: str, whole: int
 
 
 def invalidate_digests(name: str) -> None:
-    """Let the next use of a model read all of its files and compare them with their digests.
-
-    Raises:
-        ModelError: There is no such model or folder.
-    """
+    """Let the next use of a model read all of its files and compare them with their digests."""
     state = find_model(name)
     folders = [artifact.folder for artifact in state.artifacts]
-    drop_digests([*folders, state.checkpoint.folder] if state.checkpoint else folders)
+    artifacts.drop_digests([*folders, state.checkpoint.folder] if state.checkpoint else folders)
 
 
 def published_digests(state: ModelState) -> dict[str, str]:
@@ -155,7 +133,7 @@ def _known_state(model: KnownModel) -> ModelState:
         known=model,
         checkpoint=found,
         state=_state(found),
-        commit=cached_commit(found.folder) if found and found.kind == "cache" else None,
+        commit=registry.cached_commit(found.folder) if found and found.kind == "cache" else None,
         bytes=_folder_bytes(found.folder) if found else model.download_bytes,
         partial_bytes=sum(path.stat().st_size for path in partial_files(model)),
         artifacts=_artifacts(model.name),
@@ -164,7 +142,7 @@ def _known_state(model: KnownModel) -> ModelState:
 
 
 def _folder_state(name: str) -> ModelState:
-    folder = expand_user(name)
+    folder = registry.expand_user(name)
     try:
         found = ResolvedModel(name, folder, "folder") if folder.is_dir() else None
     except OSError:
@@ -193,7 +171,7 @@ def _folder_bytes(folder: Path) -> int:
 
 
 def _models_of_artifacts() -> set[str]:
-    models = {left.model for left in leftovers() if left.model}
+    models = {left.model for left in staging.leftovers() if left.model}
     return models | {artifact.model for artifact in all_artifacts()}
 
 
@@ -202,7 +180,7 @@ def _artifacts(name: str) -> tuple[Artifact, ...]:
 
 
 def _leftovers(name: str) -> tuple[Leftover, ...]:
-    return tuple(leftover for leftover in leftovers() if leftover.model == name)
+    return tuple(leftover for leftover in staging.leftovers() if leftover.model == name)
 
 
 def plan_removal(name: str, quant: str | None = None) -> Removal:
@@ -218,12 +196,12 @@ def plan_removal(name: str, quant: str | None = None) -> Removal:
         UsageError: It is a folder of the user's, or a part of panda.
     """
     model = find_model(name)
-    artifacts = tuple(a for a in model.artifacts if quant in (None, a.quant))
+    copies = tuple(artifact for artifact in model.artifacts if quant in (None, artifact.quant))
     left = tuple(leftover for leftover in model.leftovers if quant in (None, leftover.quant))
     downloaded = _downloaded_bytes(model) if quant in (None, "none") else 0
-    if artifacts or left or downloaded:
-        freed = downloaded + sum(a.bytes for a in artifacts) + sum(part.bytes for part in left)
-        return Removal(model, artifacts, left, downloaded > 0, freed)
+    if copies or left or downloaded:
+        freed = downloaded + sum(copy.bytes for copy in copies) + sum(part.bytes for part in left)
+        return Removal(model, copies, left, downloaded > 0, freed)
     if quant in ("4bit", "8bit"):
         raise ModelError(f"there is no {quant} copy of {name} on this machine")
     if model.checkpoint is None:
@@ -237,16 +215,12 @@ def plan_removal(name: str, quant: str | None = None) -> Removal:
 
 
 def remove(removal: Removal) -> None:
-    """Delete what was planned: artifacts first, then the download.
-
-    Raises:
-        ModelError: A file cannot be deleted.
-    """
+    """Delete what was planned: artifacts first, then the download."""
     try:
         for artifact in removal.artifacts:
-            remove_folder(artifact.folder)
+            artifacts.remove_folder(artifact.folder)
         for leftover in removal.leftovers:
-            remove_leftover(leftover)
+            staging.remove_leftover(leftover)
         if removal.download and removal.model.known:
             remove_download(removal.model.known)
     except OSError as error:
@@ -260,16 +234,12 @@ def remove_download(model: KnownModel) -> None:
     scanned = _scan_cache()
     if scanned and (files := list(_cached_files(model, scanned))):
         scanned.delete_files(*files).execute()
-        _remove_empty_commits(model)
-    remove_pull_records(model)
-
-
-def _remove_empty_commits(model: KnownModel) -> None:
-    if scanned := _scan_cache():
-        repos = [repo for repo in scanned.repos if repo.repo_id == model.repo]
+        scanned = _scan_cache()
+        repos = [r for r in scanned.repos if r.repo_id == model.repo] if scanned else []
         empty = [r.commit_hash for repo in repos for r in repo.revisions if not r.files]
-        if empty:
+        if scanned and empty:
             scanned.delete_revisions(*empty).execute()
+    registry.remove_pull_records(model)
 
 
 def _downloaded_bytes(model: ModelState) -> int:
@@ -286,7 +256,7 @@ def _scan_cache() -> "HFCacheInfo | None":
     from huggingface_hub.errors import CacheNotFound
 
     try:
-        return scan_cache_dir(hub_cache())
+        return scan_cache_dir(registry.hub_cache())
     except (CacheNotFound, ValueError):
         return None
 

@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path, PurePosixPath
 
@@ -67,55 +67,41 @@ class KnownModel:
         return known.items() <= digests.items() if known else None
 
 
-_OFFICIAL = "jh-yi/Video-Panda-7B"
-_OFFICIAL_LICENCE = "apache-2.0 by its card; derived from Vicuna and Llama 2"
-_OFFICIAL_BYTES = 16_700_000_000  # with the tensors of the teacher, which only training needs
-_OFFICIAL_COMMIT = "6e2080cb41ca99c43eae3433068fecf3fd85ecb9"
+DEFAULT_MODEL = "video-panda-7b"
+
+_SHARD = "pytorch_model-0000{}-of-00002.bin"
+_FIRST = "295d0055a90975f83e76a76479aa460c562d1e2e36fca47b95dc5a629ffe3dc8"
+_SECOND = "839292103f724a4067a4cdc76674654d641659b37fc4ca5c30db78a7d6525abc"
 _FITU_FILES = (
     KnownFile("config.json", 1_550),
-    KnownFile(
-        "pytorch_model-00001-of-00002.bin",
-        9_980_000_000,
-        exact=False,
-        sha256="295d0055a90975f83e76a76479aa460c562d1e2e36fca47b95dc5a629ffe3dc8",
-    ),
-    KnownFile(
-        "pytorch_model-00002-of-00002.bin",
-        6_690_000_000,
-        exact=False,
-        sha256="839292103f724a4067a4cdc76674654d641659b37fc4ca5c30db78a7d6525abc",
-    ),
+    KnownFile(_SHARD.format(1), 9_980_000_000, exact=False, sha256=_FIRST),
+    KnownFile(_SHARD.format(2), 6_690_000_000, exact=False, sha256=_SECOND),
 )
 _PRTR1_FILES = (
     KnownFile("config.json", 1_666),
     KnownFile("special_tokens_map.json", 438),
     KnownFile("tokenizer_config.json", 749),
 )
-
-DEFAULT_MODEL = "video-panda-7b"
-
+_OFFICIAL = KnownModel(
+    DEFAULT_MODEL,
+    "the paper's instruction-tuned model",
+    "apache-2.0 by its card; derived from Vicuna and Llama 2",
+    "jh-yi/Video-Panda-7B",
+    "videopanda_fitu",
+    16_700_000_000,  # with the tensors of the teacher, which only training needs
+    "6e2080cb41ca99c43eae3433068fecf3fd85ecb9",
+    _FITU_FILES,
+)
 MODELS: dict[str, KnownModel] = {
     model.name: model
     for model in (
-        KnownModel(
-            DEFAULT_MODEL,
-            "the paper's instruction-tuned model",
-            _OFFICIAL_LICENCE,
+        _OFFICIAL,
+        replace(
             _OFFICIAL,
-            "videopanda_fitu",
-            _OFFICIAL_BYTES,
-            _OFFICIAL_COMMIT,
-            _FITU_FILES,
-        ),
-        KnownModel(
-            "video-panda-7b-pretrained",
-            "the paper's stage-2 weights",
-            _OFFICIAL_LICENCE,
-            _OFFICIAL,
-            "videopanda_prtr1",
-            _OFFICIAL_BYTES,
-            _OFFICIAL_COMMIT,
-            _PRTR1_FILES,
+            name="video-panda-7b-pretrained",
+            summary="the paper's stage-2 weights",
+            subfolder="videopanda_prtr1",
+            known_files=_PRTR1_FILES,
         ),
         KnownModel(
             "tiny", "our own small model of moving shapes, shipped with panda", "Apache-2.0"
@@ -186,11 +172,7 @@ def cached_commit(folder: Path) -> str | None:
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """A file of a repository, at one commit.
-
-    Raises:
-        ValueError: The size or the digest, which come from outside, is not valid.
-    """
+    """A file of a repository, at one commit; ValueError if the size or the digest is not valid."""
 
     path: str  # in the repository
     bytes: int

@@ -53,14 +53,9 @@ class DamagedError(ModelError):
 
 
 def resolve(model: str | os.PathLike[str]) -> ResolvedModel:
-    """Find a model on this machine, without torch and without the network.
+    """Find a model of `MODELS`, or a checkpoint folder, without torch and without the network.
 
-    Args:
-        model: A name of `MODELS`, or the path of a checkpoint folder. A known name wins over a
-            folder of the same name; write `./name` for the folder.
-
-    Raises:
-        ModelError: There is no such model, it is not on this machine, or it lacks files.
+    A known name wins over a folder of the same name; write `./name` for the folder.
     """
     known = MODELS.get(model) if isinstance(model, str) else None
     with _os_errors(os.fspath(model)):
@@ -105,11 +100,7 @@ def _resolve_folder(model: str | os.PathLike[str]) -> ResolvedModel:
 
 
 def find_checkpoint(model: KnownModel) -> ResolvedModel | None:
-    """The checkpoint of a known model on this machine, complete or not.
-
-    Raises:
-        ModelError: A place where it may be cannot be read.
-    """
+    """The checkpoint of a known model on this machine, complete or not."""
     with _os_errors(model.name):
         if model.repo is None:
             bundled = registry.bundled_checkpoint(model)
@@ -135,12 +126,7 @@ def _os_errors(what: object) -> Iterator[None]:
 
 
 def check_files(found: ResolvedModel, incomplete_hint: str | None = None) -> None:
-    """As `check_checkpoint`; the files of a pulled model must also have their published size.
-
-    Raises:
-        ModelError: A file is missing or damaged.
-        OSError: A file cannot be read.
-    """
+    """As `check_checkpoint`; the files of a pulled model must also have their published size."""
     if pull := _pull_of(found):
         for file in pull.files:
             path = found.folder / file.name
@@ -183,11 +169,7 @@ def check_checkpoint(folder: Path, incomplete_hint: str | None = None) -> None:
 
 
 def model_digest(resolved: ResolvedModel) -> str:
-    """The sha256 of the checkpoint that a model is, or that its artifact was made from.
-
-    Raises:
-        ModelError: As `checkpoint_digests`.
-    """
+    """The sha256 of the checkpoint that a model is, or that its artifact was made from."""
     if resolved.kind == "artifact":
         return read_artifact(resolved.folder).digest
     return checkpoint_digests(resolved)[0]
@@ -197,7 +179,6 @@ def checkpoint_digests(resolved: ResolvedModel) -> tuple[str, dict[str, str]]:
     """The sha256 of a checkpoint, and of each file by name; a large one is read whole once.
 
     Raises:
-        ModelError: It cannot be read.
         DamagedError: A file is not the one that `panda pull` has checked.
     """
     with _os_errors(resolved.folder):
@@ -234,11 +215,7 @@ class CheckpointInfo:
 
 
 def describe_checkpoint(folder: Path) -> CheckpointInfo:
-    """Read the facts of a checkpoint folder.
-
-    Raises:
-        ModelError: A file of it is damaged or cannot be read.
-    """
+    """Read the facts of a checkpoint folder."""
     with _damage(f"a file in {folder}"):
         config = read_object(folder / "config.json")
         files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
@@ -251,11 +228,7 @@ def describe_checkpoint(folder: Path) -> CheckpointInfo:
 
 
 def read_image_size(folder: Path) -> int:
-    """The side, in pixels, of the square frames that the model in a folder takes.
-
-    Raises:
-        ModelError: Its configuration is damaged or cannot be read.
-    """
+    """The side, in pixels, of the square frames that the model in a folder takes."""
     path = folder / "config.json"
     with _damage(path):
         side = read_object(path).get("image_size", _PUBLISHED_IMAGE_SIZE)

@@ -46,14 +46,10 @@ class Leftover:
 
 @contextmanager
 def staging_folder(digest: str, form: str, model: str) -> Iterator[Path]:
-    """The folder in which an artifact is made, for one process at a time.
+    """The folder in which an artifact is made, for one process at a time; may raise an OSError.
 
     What is in it stays after an interruption, to be continued; what another version of panda has
     begun is deleted.
-
-    Raises:
-        ModelError: Another process is making the same artifact.
-        OSError: The folder cannot be made.
     """
     folder = artifacts.artifact_folder(digest, form)
     staging = folder.with_name(folder.name + _PARTIAL)
@@ -87,7 +83,10 @@ def leftovers() -> list[Leftover]:
         if not name or folder.is_symlink() or not folder.is_dir():
             continue
         if not (_is_readable(folder) or _is_locked(folder)):
-            model = _read_note(folder).get("model") or artifacts.read_manifest(folder).get("model")
+            note: dict[str, Any] = {}
+            with suppress(OSError):
+                note = _parse_note(read_bytes(_lock_path(folder), _NOTE_BYTES))
+            model = note.get("model") or artifacts.read_manifest(folder).get("model")
             with suppress(OSError):  # just finished or removed by another process
                 size = sum(path.lstat().st_size for path in folder.iterdir())
                 known = model if isinstance(model, str) else None
@@ -96,11 +95,7 @@ def leftovers() -> list[Leftover]:
 
 
 def remove_leftover(leftover: Leftover) -> None:
-    """Delete an unfinished or damaged artifact.
-
-    Raises:
-        ModelError: It cannot be deleted, or a process has begun to work on it.
-    """
+    """Delete an unfinished or damaged artifact."""
     if leftover.folder.suffix != _PARTIAL:
         artifacts.remove_folder(leftover.folder)
         return
@@ -176,13 +171,6 @@ def _lock_path(staging: Path) -> Path:
 def _remove_lock(staging: Path) -> None:
     with suppress(PermissionError):  # Windows deletes no open file
         _lock_path(staging).unlink(missing_ok=True)
-
-
-def _read_note(staging: Path) -> dict[str, Any]:
-    try:
-        return _parse_note(read_bytes(_lock_path(staging), _NOTE_BYTES))
-    except OSError:
-        return {}
 
 
 def _parse_note(content: bytes) -> dict[str, Any]:
