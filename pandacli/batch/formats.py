@@ -16,7 +16,7 @@ from pandacli.batch.readers.fields import PAIR, named_fields, read_row
 from pandacli.batch.readers.tables import Table, is_table
 from pandacli.batch.records import Record
 from pandacli.batch.results import Line
-from pandacli.batch.writers import Results, as_array, as_literals, has_keys
+from pandacli.batch.writers import Results, json_array, json_literals
 from pandacli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,7 +58,6 @@ _read_fields = named_fields("video", "question")
 _QA = {"id", "video_name", "question", "Q", "pred"}
 _GENERIC = {"video_name", "Q", "pred"}
 _PAIRS = {"video_name", "pred1", "pred2"}
-_RESPONSE = {"id", "custom_id", "response", "error"}
 
 FORMATS = {
     # ours: {"video", "question", ...}, or a conversation, of which the first turn is asked
@@ -67,44 +66,31 @@ FORMATS = {
     # answers in another file: {"video_name", "question", "question_id"}; written as {"id",
     # "video_name", "question", "answer", "pred"}, and again "Q" and "A" for its script
     "qa": Format(
-        named_fields("video_name", "question"),
-        _is_qa,
-        write=as_array(writers.qa_entries),
-        is_output=has_keys(_QA, _PAIRS),
-        extension=".json",
+        *(named_fields("video_name", "question"), _is_qa),
+        **json_array(writers.qa_entries, _QA, _PAIRS),
     ),
-    # the entries of `...-lines` are literals of Python, one a line, as the scripts of Video-LLaVA
-    # and Video-Panda read them
+    # the scripts of Video-LLaVA and Video-Panda read literals of Python, one a line
     "qa-lines": Format(
-        write=as_literals(writers.qa_or_pair_entries),
-        is_output=has_keys(_QA, _PAIRS, lines=True),
-        extension=".qa.jsonl",
+        **json_literals(writers.qa_or_pair_entries, _QA, _PAIRS), extension=".qa.jsonl"
     ),
     # Video-ChatGPT's generative benchmark: {"video_name", "Q", "A"}, written with "pred"
     "generic": Format(
         named_fields("video_name", "Q"),
         lambda fields: "Q" in fields and "question" not in fields,
-        write=as_array(writers.generic_entries),
-        is_output=has_keys(_GENERIC),
-        extension=".json",
+        **json_array(writers.generic_entries, _GENERIC),
     ),
     "generic-lines": Format(
-        write=as_literals(writers.generic_entries),
-        is_output=has_keys(_GENERIC, lines=True),
-        extension=".generic.jsonl",
+        **json_literals(writers.generic_entries, _GENERIC), extension=".generic.jsonl"
     ),
     # Video-ChatGPT's consistency: {"video_name", "Q1", "Q2", "A"}, written with "pred1", "pred2"
     "consistency": Format(
         named_fields("video_name", *PAIR),
         lambda fields: all(name in fields for name in PAIR),
-        write=as_array(writers.pair_entries),
-        is_output=has_keys(_PAIRS),
-        extension=".json",
+        **json_array(writers.pair_entries, _PAIRS),
         in_pairs=True,
     ),
     "consistency-lines": Format(
-        write=as_literals(writers.pair_entries),
-        is_output=has_keys(_PAIRS, lines=True),
+        **json_literals(writers.pair_entries, _PAIRS),
         extension=".consistency.jsonl",
         in_pairs=True,
     ),
@@ -122,7 +108,7 @@ FORMATS = {
         conversations.read_request,
         conversations.is_request,
         write=writers.write_responses,
-        is_output=has_keys(_RESPONSE, lines=True),
+        is_output=writers.has_keys({"id", "custom_id", "response", "error"}),
         extension=".openai.jsonl",
     ),
 }
@@ -130,12 +116,6 @@ FORMATS = {
 
 INPUT_FORMATS = tuple(name for name, row in FORMATS.items() if row.read)
 OUTPUT_FORMATS = tuple(FORMATS)
-
-
-def recognized(fields: dict[str, Any]) -> str:
-    """The name of the format of an entry: that of the last row that recognizes it, else "jsonl"."""
-    rows = reversed(FORMATS.items())
-    return next((name for name, row in rows if row.recognize(fields)), "jsonl")
 
 
 def check_output(questions: "Questions", name: str) -> None:
@@ -167,10 +147,6 @@ def write_results(
 
     Returns:
         Notices for a user who scores the answers, a sentence each.
-
-    Raises:
-        UsageError: See `check_output`.
-        OSError: `out` cannot be written.
     """
     check_output(questions, name)
     write = FORMATS[name].write

@@ -36,7 +36,6 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 _NUMBERED = re.compile(r"(video|vid|)(\d+)")  # MSRVTT-QA, MSVD-QA; some have only the number
 _PREFIX = "v_"  # in the file names of ActivityNet, but not in ActivityNet-QA
 _MAX_SHOWN = 200  # characters of a name in an error
-_MAX_CACHED = 65_536  # files
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,21 +139,14 @@ class RecordStore(Spool):
 
 
 class Index:
-    """The open records of a file, grouped by clip; a few numbers a record in memory.
-
-    Args:
-        records: All records and bad lines of the file.
-        settings: Everything that an answer depends on besides the record, as a JSON object.
-        done: The digests that are answered, each as often as it is.
-        shard: The number of the shard of clips, from 1, and the number of shards.
-    """
+    """The open records of a file, grouped by clip; a few numbers a record in memory."""
 
     def __init__(
         self,
         records: RecordStore,
-        settings: Mapping[str, Any],
-        done: Iterable[int] = (),
-        shard: tuple[int, int] = (1, 1),
+        settings: Mapping[str, Any],  # all that an answer depends on besides the record
+        done: Iterable[int] = (),  # digests of answered records, each as often as it was answered
+        shard: tuple[int, int] = (1, 1),  # of the clips: its number, from 1, and how many there are
     ) -> None:
         self._records = records
         self._bad = array("Q")
@@ -212,10 +204,7 @@ class Group:
 
 
 def record_hash(settings: Mapping[str, Any]) -> Callable[[Record], int]:
-    """The function that gives records their digests under these settings.
-
-    It raises RecordError for a record that cannot be written as JSON.
-    """
+    """The function that gives records their digests under these settings, or raises RecordError."""
     begun = blake2b(_CANONICAL.encode(settings).encode(), digest_size=8)
 
     def digest(record: Record) -> int:
@@ -248,12 +237,11 @@ def _digest(data: bytes, person: bytes) -> int:
     return int.from_bytes(blake2b(data, digest_size=8, person=person).digest())
 
 
+@dataclass(frozen=True)
 class VideoFolder:
     """The folder of the videos of a batch; names in records are relative to it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._found: dict[str, Path] = {}
+    folder: Path
 
     def find(self, name: str) -> Path:
         """The file of a video, from its name in a record: a path or a `file://` address.
@@ -261,19 +249,12 @@ class VideoFolder:
         A name without a file is tried with the usual extensions, with and without the `v_` of
         ActivityNet, and for a number with the `video` or `vid` of MSRVTT-QA and MSVD-QA; accents
         may be in either Unicode form. Folders are never listed, however many clips they hold.
-
-        Raises:
-            ClipError: There is no such file, or it is another address.
+        Raises ClipError where there is no such file, or it is another address.
         """
-        if found := self._found.get(name):
-            return found
         wanted = str(local_file(name)) if ":" in name else name
         for candidate in map(as_on_disk, self._candidates(wanted)):
             with suppress(OSError, ValueError):  # a name that is too long or impossible
                 if candidate.is_file():
-                    if len(self._found) >= _MAX_CACHED:
-                        self._found.clear()
-                    self._found[name] = candidate
                     return candidate
         shown = name if len(name) <= _MAX_SHOWN else name[:_MAX_SHOWN] + "..."
         if Path(wanted).is_absolute():
@@ -293,6 +274,4 @@ class VideoFolder:
             extensions = [""]
         yield path
         for names in (own, alternatives):  # the record's own name with any extension comes first
-            for extension in extensions:
-                for written in names:
-                    yield path.parent / (written + extension)
+            yield from (path.parent / (n + extension) for extension in extensions for n in names)

@@ -35,10 +35,7 @@ _COLUMNS = ("answer", "model", "finish_reason", "tokens", "seconds", "error")
 
 @dataclass
 class Results:
-    """The records of a file, each with its line of the results file.
-
-    Iterating yields each record (None for a bad line) with its line, where it has one.
-    """
+    """Each record of a file (None for a bad line) with its line of the results file, if any."""
 
     questions: "Questions"
     digests: Sequence[int]  # of all records and bad lines
@@ -69,8 +66,11 @@ class Results:
                 yield first[0], [answer for _, [answer] in (first, *rest)]
 
 
-def as_array(entries: Callable[[Results], Iterator[Line]]) -> Callable[[Results, TextIO], None]:
-    """A writer of entries as one JSON array."""
+Entries = Callable[[Results], Iterator[Line]]
+
+
+def json_array(entries: Entries, *keys: set[str]) -> dict[str, Any]:
+    """The columns of a row of `FORMATS` that write entries with these keys as one JSON array."""
 
     def write(results: Results, out: TextIO) -> None:
         out.write("[")
@@ -80,11 +80,17 @@ def as_array(entries: Callable[[Results], Iterator[Line]]) -> Callable[[Results,
             separator = ",\n"
         out.write("\n]\n")
 
-    return write
+    def is_output(file: BinaryIO) -> bool:
+        if file.readline(MOST_BYTES) != b"[\n":
+            return False
+        first = file.readline(MOST_BYTES).rstrip(b",\n")
+        return first == b"]" or has_keys(*keys)(io.BytesIO(first))
+
+    return {"write": write, "is_output": is_output, "extension": ".json"}
 
 
-def as_literals(entries: Callable[[Results], Iterator[Line]]) -> Callable[[Results, TextIO], None]:
-    """A writer of entries as Python literals, one a line, without null, true and false.
+def json_literals(entries: Entries, *keys: set[str]) -> dict[str, Any]:
+    """Those that write entries as Python literals, one a line, without null, true and false.
 
     Unpaired surrogates are escaped, but no other character: Python does not join the pairs by which
     JSON escapes an emoji.
@@ -96,25 +102,15 @@ def as_literals(entries: Callable[[Results], Iterator[Line]]) -> Callable[[Resul
             text = json.dumps(known, ensure_ascii=False)
             out.write(_ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
 
-    return write
+    return {"write": write, "is_output": has_keys(*keys)}
 
 
-def has_keys(*keys: set[str], lines: bool = False) -> Callable[[BinaryIO], bool]:
-    """A check that a file begins with an entry that has one of these sets of keys.
-
-    Entries are one a line, or else an array as `as_array` writes it, which may be empty.
-    """
+def has_keys(*keys: set[str]) -> Callable[[BinaryIO], bool]:
+    """A check that the first line of a file is an object that has one of these sets of keys."""
 
     def check(file: BinaryIO) -> bool:
-        first = file.readline(MOST_BYTES)
-        if not lines:
-            if first != b"[\n":
-                return False
-            first = file.readline(MOST_BYTES).rstrip(b",\n")
-            if first == b"]":
-                return True
         try:
-            entry = json.loads(first)
+            entry = json.loads(file.readline(MOST_BYTES))
         except (ValueError, RecursionError):
             return False
         return isinstance(entry, dict) and any(each <= entry.keys() for each in keys)
@@ -159,7 +155,7 @@ def write_responses(results: Results, out: TextIO) -> None:
     """
     for record, line in results:
         digest, response, error = line["digest"], None, None
-        written = line.get("custom_id") if record is None else _record_id(record)
+        name = line.get("custom_id") if record is None else _record_id(record)
         if "error" in line:
             error = {"code": line["error"]["kind"], "message": line["error"]["message"]}
         else:
@@ -167,29 +163,21 @@ def write_responses(results: Results, out: TextIO) -> None:
             message = {"role": "assistant", "content": line["answer"], "refusal": None}
             choice = {"index": 0, "message": message, "logprobs": None}
             body = {
-                "id": f"chatcmpl-{digest}",
-                "object": "chat.completion",
-                "created": 0,
+                **{"id": f"chatcmpl-{digest}", "object": "chat.completion", "created": 0},
                 "model": line["model"],
                 "choices": [choice | {"finish_reason": line["finish_reason"]}],
                 "usage": {"prompt_tokens": 0, "completion_tokens": tokens, "total_tokens": tokens},
             }
             response = {"status_code": 200, "request_id": f"req_{digest}", "body": body}
-        entry = {
-            "id": f"batch_req_{digest}",
-            "custom_id": f"line-{line['line']}" if written is None else str(written),
-            "response": response,
-            "error": error,
-        }
-        out.write(json.dumps(entry) + "\n")
+        name = f"line-{line['line']}" if name is None else str(name)
+        entry = {"id": f"batch_req_{digest}", "custom_id": name}
+        out.write(json.dumps(entry | {"response": response, "error": error}) + "\n")
 
 
 def write_table(results: Results, out: TextIO) -> None:
-    """Write a header and a row for each result.
+    """Write a header, with the columns of the questions first, and a row for each result.
 
-    A column of the questions keeps its name; a result column of the same name is renamed, to `pred`
-    for the answer. Fields of questions that are not a table become columns in the order in which
-    they appear.
+    A result column whose name is taken is renamed, to `pred` for the answer.
     """
     columns = list(results.questions.columns)
     if not columns:
@@ -274,11 +262,10 @@ def _referenced(
 
 
 def _unique_ids(results: Results) -> Callable[[Record], str]:
-    """The function that gives unique ids that can be file names.
+    """The function that gives unique ids that can be file names; a shard has those of the whole.
 
     NExT-QA counts ids within a video: where ids repeat, each is made of the video and the id, and
-    where even that repeats, the later ones are numbered. All records of the file count, so that
-    the ids of a shard are those of the whole.
+    where even that repeats, the later ones are numbered.
     """
 
     def plain_id(record: Record) -> str:

@@ -10,7 +10,7 @@ from itertools import chain, islice
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Self
 
-from pandacli.batch.formats import FORMATS, INPUT_FORMATS, recognized
+from pandacli.batch.formats import FORMATS, INPUT_FORMATS
 from pandacli.batch.readers.conversations import count_turns, is_conversation, is_request
 from pandacli.batch.readers.entries import (
     Entries,
@@ -117,7 +117,9 @@ def read_questions(
             if name == "auto":
                 rest = iter(entries)
                 first = list(islice(rest, _EXAMINED))
-                name = recognized(next((f for _, f in first if isinstance(f, dict)), {}))
+                fields = next((f for _, f in first if isinstance(f, dict)), {})
+                rows = reversed(FORMATS.items())  # the last that recognizes it, else our own
+                name = next((name for name, row in rows if row.recognize(fields)), "jsonl")
                 entries = chain(first, rest)
             if name != "qa" and answers is not None:
                 raise UsageError("a file of right answers goes with the format qa only")
