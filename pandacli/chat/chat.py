@@ -57,37 +57,25 @@ def dropped_turns_notice(dropped: int) -> str:
 
 
 class Chat:
-    """A conversation whose model and prefix load in the background.
-
-    Args:
-        load: Loads the model; receives a function to report progress with.
-        model: Name or folder of the model.
-        clip: The clip to open first.
-        options: Generation options of the next turn.
-        turns: Earlier turns.
-        log: JSON file that each turn is saved to; None for no log.
-        new_log: Returns the file for another conversation, or None.
-
-    Attributes:
-        on_change: Called, from another thread, when `status` or `error` change.
-    """
+    """A conversation whose model and prefix load in the background."""
 
     def __init__(
         self,
         load: Callable[[Say], "Panda"],
-        model: str,
+        model: str,  # name or folder
         clip: SampledClip,
-        options: GenerationOptions,
+        options: GenerationOptions,  # of the next turn
         *,
         turns: Iterable[Turn] = (),
-        log: Path | None = None,
-        new_log: Callable[[], Path | None] = lambda: None,
+        log: Path | None = None,  # JSON file that each turn is saved to
+        new_log: Callable[[], Path | None] = lambda: None,  # for another conversation
     ) -> None:
         self.model, self.options, self.log = model, options, log
         self._new_log = new_log
+        # called from another thread when `status` or `error` change
         self.on_change: Callable[[], None] = lambda: None
         self._prefill_lock = Lock()
-        self._turns = list(turns)
+        self.turns = list(turns)
         self._conversation: Conversation | None = None
         self._previous: tuple[SampledClip, Background[VideoSession]] | None = None
         self._saving: tuple[VideoSession, Background[None]] | None = None
@@ -144,11 +132,6 @@ class Chat:
         return self._session.wait(seconds)
 
     @property
-    def turns(self) -> list[Turn]:
-        """All turns so far."""
-        return self._conversation.turns if self._conversation else self._turns
-
-    @property
     def dropped(self) -> int:
         """How many of the first turns no longer fit the context."""
         return self._conversation.dropped if self._conversation else 0
@@ -160,7 +143,7 @@ class Chat:
         return self._current_conversation().ask(question, self.options)
 
     def start_saving_prefix(self) -> None:
-        """Start to save the clip's prefix to the disk cache, once per clip."""
+        """Save the clip's prefix to the disk cache in the background, once per clip."""
         if self.clip.cache is None or not self._session.ended or self._session.error:
             return
         session = self._session.result()
@@ -182,13 +165,13 @@ class Chat:
         """Remove and return the last turn; None without one."""
         if self._conversation:
             return self._conversation.undo()
-        return self._turns.pop() if self._turns else None
+        return self.turns.pop() if self.turns else None
 
     def replace_turns(self, turns: Iterable[Turn]) -> None:
         """Replace the history and start a new log; the old log stays."""
         if self.log is not None and self._logged.turns:
             self.log = self._new_log()
-        self._turns = list(turns)
+        self.turns = list(turns)
         self._conversation = None
         self._logged = replace(self.transcript(), turns=())
 

@@ -1,6 +1,6 @@
 """Turns about one clip on one KV cache: each turn sees those before it and prefills only itself."""
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
@@ -32,9 +32,9 @@ class Conversation:
     not every later turn has to prefill the history again.
     """
 
-    def __init__(self, session: "VideoSession", turns: Iterable[Turn] = ()) -> None:
+    def __init__(self, session: "VideoSession", turns: list[Turn] | None = None) -> None:
         self.session = session
-        self.turns = list(turns)  # with the dropped ones
+        self.turns = [] if turns is None else turns  # with the dropped ones
         self.dropped = 0  # how many of the first turns the model no longer sees
         self._counted: tuple[int, int] | None = None  # turns, and the tokens they take
 

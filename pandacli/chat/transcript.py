@@ -20,6 +20,10 @@ from pandacli.video.clip import format_time, is_moment
 FORMAT = 1  # of the JSON; incremented when older programs cannot read newer files
 MAX_SAVED = 100  # conversations in the state folder
 
+# keys of the JSON, and the fields that they hold
+_KEYS = {"video": "video", "from": "start", "to": "end"}
+_KEYS |= {name: name for name in ("frames", "model", "system")}
+_TURN_KEYS = ("question", "answer", "finish_reason")
 _MAX_FRAMES = 1 << 20
 _FINISH_REASONS = get_args(get_type_hints(Turn)["finish_reason"])
 
@@ -38,20 +42,9 @@ class Transcript:
 
     def to_json(self) -> str:
         """Serialise for `read_transcript`, in ASCII."""
-        record = {
-            "format": FORMAT,
-            "video": self.video,
-            "from": self.start,
-            "to": self.end,
-            "frames": self.frames,
-            "model": self.model,
-            "system": self.system,
-            "turns": [
-                {"question": t.question, "answer": t.answer, "finish_reason": t.finish_reason}
-                for t in self.turns
-            ],
-        }
-        return json.dumps(record, indent=2) + "\n"
+        turns = [{key: getattr(turn, key) for key in _TURN_KEYS} for turn in self.turns]
+        fields = {key: getattr(self, field) for key, field in _KEYS.items()}
+        return json.dumps({"format": FORMAT, **fields, "turns": turns}, indent=2) + "\n"
 
     def to_markdown(self) -> str:
         """Format for people: questions as quotes, answers under them."""
@@ -104,18 +97,9 @@ def read_transcript(path: Path) -> Transcript:
             raise ClipError(f"{path} was saved by a newer version of panda", "update panda")
         if not isinstance(record["turns"], list):
             raise TypeError("turns are a list")
-        transcript = Transcript(
-            video=record["video"],
-            start=record["from"],
-            end=record["to"],
-            frames=record["frames"],
-            model=record["model"],
-            system=record["system"],
-            turns=tuple(
-                Turn(turn["question"], turn["answer"], turn["finish_reason"])
-                for turn in record["turns"]
-            ),
-        )
+        turns = [Turn(*(turn[key] for key in _TURN_KEYS)) for turn in record["turns"]]
+        fields = {field: record[key] for key, field in _KEYS.items()}
+        transcript = Transcript(**fields, turns=tuple(turns))
         _check(transcript)
     except OSError as error:
         raise ClipError(f"cannot read {path}: {error.strerror}") from error

@@ -68,13 +68,8 @@ class Scheduler:
     """Decides which requests are computed in which pass.
 
     A request alone is decoded on the session's own sequence, where it shares a KV cache with
-    earlier turns; several are decoded in a `SequenceBatch`.
-
-    Args:
-        session: The clip.
-        requests: Read one by one, when the batch has room; an invalid one is given as its error.
-        batch_size: The most concurrent requests; None if only memory limits it.
-        stream: Whether pieces of text are wanted.
+    earlier turns; several are decoded in a `SequenceBatch`. Requests are read when there is room;
+    an invalid one is given as its error.
     """
 
     def __init__(
@@ -82,8 +77,8 @@ class Scheduler:
         session: "VideoSession",
         requests: Iterable[RequestState | Failure],
         *,
-        batch_size: int | None,
-        stream: bool,
+        batch_size: int | None,  # None if only memory limits it
+        stream: bool,  # whether pieces of text are wanted
     ) -> None:
         self.seconds = Seconds()
         self._session, self._requests, self._stream = session, iter(requests), stream
@@ -101,7 +96,10 @@ class Scheduler:
             yield from self._failures()
             return
         self._session.turn = turn = self._session.turn + 1  # takes over the session's sequence
-        prefix = self._prefill_prefix(self._waiting[0])
+        first, started = self._waiting[0], perf_counter()
+        with memory_errors(self._hint):
+            prefix, first.prefilled = self._session.shared_prefix()
+        self.seconds.prefix = first.prefill_seconds = perf_counter() - started
         while self._fetch():
             if self._batch_size == 1 or not self._fetch(2):
                 state = self._waiting.popleft()
@@ -119,13 +117,6 @@ class Scheduler:
             seconds = Seconds()
             yield from self._run_alone(self._near_ties.popleft(), prefix, turn, seconds)
             self.seconds.rerun += seconds.prefill + seconds.decode
-
-    def _prefill_prefix(self, first: RequestState) -> "SharedPrefix":
-        started = perf_counter()
-        with memory_errors(self._hint):
-            prefix, first.prefilled = self._session.shared_prefix()
-        self.seconds.prefix = first.prefill_seconds = perf_counter() - started
-        return prefix
 
     def _run_alone(
         self, state: RequestState, prefix: "SharedPrefix", turn: int, seconds: Seconds

@@ -78,26 +78,15 @@ class Detokenizer:
 
 
 class RequestState:
-    """A request that is being answered.
-
-    Args:
-        index: Its place among the requests of a generation.
-        question: Its text.
-        ids: The tokens behind the prefix: earlier turns and the question.
-        history: How many of them belong to earlier turns.
-        limit: The most tokens of the answer.
-        options: How to generate.
-        tokenizer: Decodes the answer.
-        end_tokens: The tokens that end an answer.
-    """
+    """A request that is being answered."""
 
     def __init__(
         self,
         index: int,
         question: str,
-        ids: list[int],
-        history: int,
-        limit: int,
+        ids: list[int],  # behind the prefix: earlier turns and the question
+        history: int,  # how many of them belong to earlier turns
+        limit: int,  # tokens of the answer
         options: GenerationOptions,
         tokenizer: "VideoPandaTokenizer",
         end_tokens: frozenset[int],
@@ -134,16 +123,13 @@ class RequestState:
         return sample(logits, self.temperature, self._generator)
 
     def add(self, token: int, *, stream: bool) -> str:
-        """Append a token; returns text that became final, all of the rest at the last token.
-
-        Without `stream`, text is decoded at every token only to find stop strings.
-        """
+        """Append a token; returns text that became final, at the last token all of the rest."""
         self.tokens.append(token)
         piece = ""
         if token in self._end_tokens:
             self.finish_reason = "stop"
         else:
-            if stream or self._has_stop:
+            if stream or self._has_stop:  # text must be decoded at every token
                 piece = self._text.add(token)
             else:
                 self._text.ids.append(token)

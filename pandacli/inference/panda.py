@@ -27,40 +27,28 @@ if TYPE_CHECKING:
 class Panda:
     """A Video-Panda, loaded.
 
-        panda = Panda.load("tiny")
-        print(panda.ask("clip.mp4", "what happens?"))
+    panda = Panda.load("tiny")
+    print(panda.ask("clip.mp4", "what happens?"))
 
-        session = panda.open("clip.mp4", start=10, end=20)  # frames are sampled and encoded once
-        for piece in session.stream("what happens?"):
-            print(piece, end="", flush=True)
+    session = panda.open("clip.mp4", start=10, end=20)  # frames are sampled and encoded once
+    for piece in session.stream("what happens?"):
+        print(piece, end="", flush=True)
 
-    Attributes:
-        name: The model's name or folder.
-        devices: "cpu", or one or more "cuda:N".
-        device: The first of these.
-        dtype: The precision of computation: "float32", "bfloat16" or "float16".
-        quant: "none", "8bit" or "4bit".
-        engine: What computes the Llama: "torch", "bitsandbytes" or "llama".
-        load_seconds: How long loading took.
-        memory_hint: What to do if memory runs out.
     """
 
     def __init__(self, plan: "Plan", loaded: "LoadedModel", load_seconds: float = 0.0) -> None:
         self.model, self.tokenizer, self.backend = loaded
-        self.name, self.quant, self.engine = plan.model.name, plan.quant, plan.backend
+        self.name, self.quant = plan.model.name, plan.quant
+        self.engine = plan.backend  # "torch", "bitsandbytes" or "llama"
         self.devices = tuple(dict.fromkeys(str(p.device) for p in self.model.parameters()))
         self.device = self.devices[0]
-        self.dtype = str(self.model.dtype).removeprefix("torch.")
+        self.dtype = str(self.model.dtype).removeprefix("torch.")  # e.g. "float32"
         self.load_seconds, self.memory_hint = load_seconds, plan.hint
         self._source = plan.model
 
     @cached_property
     def identity(self) -> str:
-        """The sha256 of the checkpoint; a large one is read whole for it, once.
-
-        Raises:
-            ModelError: It cannot be read.
-        """
+        """The sha256 of the checkpoint, which is read whole for it; a ModelError if it cannot."""
         return checkpoints.model_digest(self._source)
 
     @property
@@ -122,11 +110,10 @@ class Panda:
 
         Args:
             model: "video-panda-7b", "video-panda-7b-pretrained", "tiny", or a checkpoint folder.
-            device: "auto" (CUDA devices with enough memory, or else the CPU), "cpu", "cuda" (one
-                or more devices) or "cuda:N".
+            device: "auto" (CUDA if the model fits, else the CPU), "cpu", "cuda" (one or more
+                devices) or "cuda:N".
             quant: "none", "8bit", "4bit", or "auto": on CUDA the most bits that fit; on a CPU 8 or
-                4 for a large model. A model is quantised once, which takes minutes for a large
-                one, and kept on disk.
+                4 for a large model. It is quantised once, which takes minutes, and kept on disk.
             engine: "torch", "bitsandbytes", "llama" (llama.cpp), or "auto" for the device.
             report: Called during quantisation with the parameters done and their total.
 
@@ -168,15 +155,14 @@ class Panda:
 
         Args:
             video: A path, a `Clip`, or `Frames` that are sampled already.
-            start: Of a path: where to start, in seconds.
-            end: Of a path: where to stop, in seconds.
+            start: Of a path, in seconds.
+            end: Of a path, in seconds.
             num_frames: How many frames the model is shown; a shorter clip is padded.
             system: The system prompt; None for the one of training.
-            frames_seconds: For `Frames`: how long sampling took, for the statistics.
+            frames_seconds: How long sampling `Frames` took, for the statistics.
             cache: Restore the KV cache of the clip from disk if it is there, without sampling
-                frames, and let `VideoSession.keep` write it; at most 4 GB by default, see
-                `PANDA_CACHE_SIZE` and `ClipCache`. `Frames` need a `ClipCache`. A greedy answer is
-                the same with and without it.
+                frames, and let `VideoSession.keep` write it. `Frames` need a `ClipCache`. A greedy
+                answer is the same with and without it.
 
         Raises:
             ClipError: The video cannot be used.

@@ -96,21 +96,9 @@ class SharedPrefix:
 class VideoSession:
     """A clip, opened by `Panda.open`; all requests on it share one prefix.
 
-    The prefix (system prompt and frames) is computed when it is first needed, and kept; or it is
-    restored from the prefix cache.
-
-    Args:
-        panda: The model.
-        frames: What was sampled from the clip; None to sample it, unless the prefix is cached.
-        num_frames: How many frames the model is shown.
-        system: The system prompt.
-        frames_seconds: How long reading the frames took.
-        clip: The file that the frames are of, where it may be read (again).
-        on_disk: The cache entries of the clip; None to restore and keep none.
-
-    Attributes:
-        frames: What was sampled from the clip. Where the prefix was cached and no frames were
-            given, it has no pictures: `pixels` is (0, height, width, 3).
+    The prefix (system prompt and frames) is computed when it is first needed, or restored from the
+    prefix cache. If no frames are given, they are sampled from the clip; if the prefix is cached,
+    `frames` lacks only the pictures: its `pixels` are (0, height, width, 3).
 
     Raises:
         ClipError: The video cannot be used.
@@ -158,7 +146,7 @@ class VideoSession:
         return len(self._ids) - self._num_frames + self._video_tokens
 
     def with_system(self, system: str | None) -> "VideoSession":
-        """The same frames under another system prompt; they are not encoded again.
+        """The same frames, not encoded again, under another system prompt.
 
         Raises:
             UsageError: The prefix alone is longer than the model's context.
@@ -178,24 +166,18 @@ class VideoSession:
     ) -> Generation:
         """Answer requests, each on its own: one alone, several by continuous batching.
 
+        Yields the index of a request with a piece of its text (with `stream`), its `Answer`, or
+        the `PandaError` of this request alone. Requests are read when the batch has room: for
+        `batch_size` at once, or as many as memory allows.
+
         At a temperature of 0 an answer does not depend on the other requests where torch computes
         in float32 or with 8-bit weights on a CPU. Elsewhere (half precision, bitsandbytes,
         llama.cpp) a near-tie may flip under batching, unless `batch_size` is 1.
 
-        Args:
-            requests: Read one by one, when the batch has room.
-            options: How to generate, for requests without options of their own.
-            batch_size: The most requests at once; None for as many as memory allows.
-            stream: Whether to yield pieces of text, not only whole answers.
-
-        Returns:
-            An iterator over the index of a request with a piece of its text, its `Answer`, or a
-            `PandaError`. A request that cannot be answered does not end the others. Reading it
-            after a newer generation on this session has begun is a RuntimeError.
-
         Raises:
             UsageError: An option is out of range.
             DeviceError: When the iterator is read: out of memory for the prefix.
+            RuntimeError: When it is read after a newer generation on this session has begun.
         """
         options.check()
         if batch_size is not None and batch_size < 1:
@@ -243,7 +225,7 @@ class VideoSession:
         """Write the prefix to the prefix cache, where the clip was opened with `cache`.
 
         Raises:
-            PandaError: It cannot be written, or memory ran out. No answer depends on it.
+            PandaError: It cannot be written; no answer depends on it.
         """
         if self._kept is None or self._prefix is None:
             return
@@ -258,8 +240,6 @@ class VideoSession:
         """How many tokens of answer the context has room for; below one, there is none."""
         used = self.prefix_tokens + len(self._encode(question, history))
         return self.panda.context - used
-
-    # for the scheduler
 
     @property
     def near_tie(self) -> float:

@@ -137,12 +137,7 @@ class ClosableIterator(Iterator[_Item]):
 
 
 class AnswerStream(ClosableIterator[str]):
-    """Pieces of text that join to `answer.text`; no work is done before the first is read.
-
-    Args:
-        pieces: Yields the text and returns the `Answer`.
-        stats: Returns the statistics of an answer that has ended or was stopped.
-    """
+    """Pieces of text that join to `answer.text`; no work is done before the first is read."""
 
     def __init__(
         self, pieces: Generator[str, None, Answer], stats: Callable[[], Stats | None]
@@ -168,14 +163,9 @@ class AnswerStream(ClosableIterator[str]):
 
 
 def check_frame_count(frames: int, chunk_frames: int = 4) -> None:
-    """Refuse a number of frames that STAB cannot cut into equal chunks.
+    """Refuse a number of frames that STAB cannot cut into equal chunks; one frame is an image.
 
-    Args:
-        frames: How many frames to sample from a clip; a single one is an image.
-        chunk_frames: The model's chunk length; chunks may be slightly longer.
-
-    Raises:
-        UsageError: With the nearest numbers that are possible.
+    Chunks have `chunk_frames` frames or slightly more. The UsageError names the nearest numbers.
     """
 
     def fits(number: int) -> bool:

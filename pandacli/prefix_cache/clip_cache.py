@@ -54,13 +54,9 @@ def _file_state(path: Path) -> tuple[int, int, int]:
 
 
 def entry_name(clip: str, model: str, numerics: Mapping[str, Any], ids: list[int]) -> str:
-    """The name of an entry.
+    """The name of an entry: a clip's key, and a digest of all else that its content depends on.
 
-    Args:
-        clip: `ClipCache.key`.
-        model: The sha256 of the checkpoint.
-        numerics: What decides how results are rounded: precision, device, versions.
-        ids: The tokens of the prefix, with a placeholder for each frame.
+    The model is a sha256, the ids are those of the prefix with a placeholder for each frame.
     """
     rest = {**numerics, "model": model, "maths": COMPUTATION_VERSION, "ids": ids}
     return f"{clip}-{_digest(rest)[:32]}"
@@ -73,16 +69,8 @@ def _digest(fields: Mapping[str, Any]) -> str:
 class ClipCache:
     """The cache entries of one clip, sampled at a number of frames.
 
-    Args:
-        clip: The file and the range.
-        num_frames: How many frames the model is shown.
-        budget: The most bytes that all entries take together; None for `default_budget`.
-        whole: Identify the clip by all of its bytes, however long it is.
-        folder: Where entries are; None for the usual place.
-
-    Raises:
-        OSError: The file cannot be read.
-        UsageError: No budget is given, and `PANDA_CACHE_SIZE` is not a size.
+    With `whole`, a long clip too is identified by all of its bytes. Budget and folder are those of
+    `PrefixStore`. An OSError if the file cannot be read.
     """
 
     def __init__(
@@ -103,7 +91,7 @@ class ClipCache:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is no entry of this clip, of whatever model."""
+        """Whether there is no entry of this clip, for any model."""
         return not self.store.has_clip(self.key)
 
     @property
@@ -116,7 +104,7 @@ class ClipCache:
 
 
 class Model(Protocol):
-    """The model that a prefix is computed with: a `Panda`."""
+    """A `Panda`, as far as the cache needs it."""
 
     name: str
     engine: str
@@ -131,39 +119,32 @@ class Model(Protocol):
     def identity(self) -> str: ...
 
 
-class Restored(Protocol):
-    """A sequence read from a file."""
+class Sequence(Protocol):
+    """A computed prefix, or one read from a file."""
 
     @property
     def length(self) -> int: ...
 
 
-class Savable(Restored, Protocol):
-    """A computed prefix."""
+class Savable(Sequence, Protocol):
+    """A computed prefix that can be written to a file."""
 
     @property
     def saved_bytes(self) -> int: ...
     def save(self, path: Path) -> None: ...
 
 
-_Sequence = TypeVar("_Sequence", bound=Restored)
+_Sequence = TypeVar("_Sequence", bound=Sequence)
 
 
 class CachedPrefix:
-    """The cached prefix of a clip for one model.
-
-    Args:
-        model: The model.
-        clip: The entries of the clip.
-        ids: The tokens of the prefix, with a placeholder for each frame.
-    """
+    """The cached prefix of a clip for one model and the ids of a system prompt and frames."""
 
     def __init__(self, model: Model, clip: ClipCache, ids: list[int]) -> None:
         self._model, self._clip, self._ids = model, clip, ids
         self._video = str(clip.clip.path.absolute())
         # without an entry of the clip, a large model need not be hashed now
         self._entry = None if clip.is_empty else self._find()
-        self._is_stored = self._entry is not None
         if self._entry:
             clip.store.touch(self._entry, self._video)
 
@@ -185,11 +166,7 @@ class CachedPrefix:
     def restore(self, load: Callable[[Path], _Sequence]) -> _Sequence | None:
         """Load the KV cache; None where there is no entry, or it was damaged and is now removed.
 
-        Args:
-            load: Reads the KV file, and raises ModelError where it is damaged.
-
-        Raises:
-            DeviceError: There is too little memory.
+        `load` reads the KV file, and raises a ModelError where it is damaged.
         """
         if self._entry is None:
             return None
@@ -203,15 +180,12 @@ class CachedPrefix:
         return None
 
     def save(self, prefix: Savable, frames: "Frames") -> None:
-        """Write a computed prefix, unless it is there or is larger than the budget.
-
-        Raises:
-            OSError: It cannot be written.
-        """
-        if self._is_stored or not self._clip.is_current or not (name := self._name()):
+        """Write a prefix, unless it is there or exceeds the budget; an OSError if that fails."""
+        if self._entry or not self._clip.is_current or not (name := self._name()):
             return
         clip, model, store = self._clip.clip, self._model, self._clip.store
-        if store.find(name) is None:
+        self._entry = store.find(name)
+        if self._entry is None:
             metadata = Metadata(
                 video=self._video,
                 start=clip.start,
@@ -223,7 +197,6 @@ class CachedPrefix:
                 tokens=prefix.length,
             )
             store.add(name, metadata, _frames_to_json(frames), prefix.save, prefix.saved_bytes)
-        self._is_stored = True
 
     def _find(self) -> Entry | None:
         name = self._name()
@@ -237,7 +210,7 @@ class CachedPrefix:
     def _discard(self) -> None:
         if self._entry:
             self._clip.store.remove(self._entry.folder)
-        self._entry, self._is_stored = None, False
+        self._entry = None
 
     def _name(self) -> str | None:
         """The name of the entry; None where the checkpoint can no longer be read."""
@@ -260,11 +233,7 @@ def _frames_to_json(frames: "Frames") -> dict[str, Any]:
 
 
 def _frames_from_json(fields: Mapping[str, Any]) -> "Frames":
-    """Frames with no pixels, `pixels` (0, height, width, 3).
-
-    Raises:
-        ValueError, TypeError, KeyError, AttributeError, OverflowError: A field is not valid.
-    """
+    """Frames whose pixels are (0, height, width, 3); many kinds of errors for invalid fields."""
     import numpy as np
 
     from pandacli.video import Frames, VideoInfo

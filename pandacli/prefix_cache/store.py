@@ -78,11 +78,7 @@ class Entry:
 
 
 def default_budget() -> int:
-    """The budget in bytes: `PANDA_CACHE_SIZE`, or `BUDGET`.
-
-    Raises:
-        UsageError: The variable is not a size.
-    """
+    """The budget in bytes: `PANDA_CACHE_SIZE`, or `BUDGET`; a UsageError if it is no size."""
     text = os.environ.get(VARIABLE)
     try:
         return byte_count(text) if text else BUDGET
@@ -97,15 +93,9 @@ def prefixes_folder() -> Path:
 
 
 class PrefixStore:
-    """The cached prefixes of this machine.
+    """The cached prefixes of this machine, by default in `prefixes_folder`.
 
-    Args:
-        budget: The most bytes that they take together; the least recently used are removed first.
-            None for `default_budget`.
-        folder: Where they are; None for `prefixes_folder`.
-
-    Raises:
-        UsageError: No budget is given, and `PANDA_CACHE_SIZE` is not a size.
+    The least recently used are removed where they exceed a budget in bytes, `default_budget`.
     """
 
     def __init__(self, budget: int | None = None, folder: Path | None = None) -> None:
@@ -113,7 +103,7 @@ class PrefixStore:
         self.folder = folder or prefixes_folder()
 
     def has_clip(self, key: str) -> bool:
-        """Whether there is an entry of a clip, of whatever model; no file is read."""
+        """Whether there is an entry of a clip, for any model; no file is read."""
         return any(folder.name.startswith(f"{key}-") for folder in self._folders(_NAME))
 
     def find(self, name: str) -> Entry | None:
@@ -159,20 +149,10 @@ class PrefixStore:
         write: Callable[[Path], None],
         expected_bytes: int,
     ) -> bool:
-        """Write an entry, unless it is larger than the budget.
+        """Write an entry, unless it is larger than the budget; returns whether it was written.
 
-        Args:
-            name: Of `entry_name`.
-            metadata: What it holds.
-            frames: The facts of the frames, for `Entry.frames`.
-            write: Writes keys and values into a file.
-            expected_bytes: About how long that file will be.
-
-        Returns:
-            Whether it was written.
-
-        Raises:
-            OSError: It cannot be written.
+        `write` writes keys and values into a file of about `expected_bytes`. An OSError if the
+        disk is full or fails.
         """
         if expected_bytes > self.budget:
             return False
