@@ -1,4 +1,7 @@
-"""Find the files of a checkpoint folder, without reading weights or importing torch."""
+"""Find the files of a checkpoint folder, without reading weights or importing torch.
+
+What is missing, damaged or cannot be read is a `ModelError`.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -16,20 +19,14 @@ _MAX_NAMED = 3  # tensors or files named in an error
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The weight files: safetensors before `.bin`, an index before a single file.
-
-    Raises:
-        ModelError: There are none, the index is damaged, a file that it names is missing, or the
-            path of the folder is not UTF-8.
-    """
+    """The weight files: safetensors before `.bin`, an index before a single file."""
     check_path(folder)
-    for stem, ending in (("model", "safetensors"), ("pytorch_model", "bin")):
-        index = folder / f"{stem}.{ending}.index.json"
-        single = folder / f"{stem}.{ending}"
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        index = folder / f"{name}.index.json"
         if index.is_file():
             return _indexed_files(index)
-        if single.is_file():
-            return [single]
+        if (folder / name).is_file():
+            return [folder / name]
     raise ModelError(
         f"no weights in {folder}",
         "it should hold model.safetensors or pytorch_model.bin, or an index and its shards",
@@ -37,11 +34,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def check_path(folder: Path) -> None:
-    """Refuse a path that safetensors cannot open, as it takes UTF-8 only.
-
-    Raises:
-        ModelError: The path is not UTF-8.
-    """
+    """Refuse a path that safetensors cannot open, as it takes UTF-8 only."""
     try:
         str(folder).encode()
     except UnicodeEncodeError as error:
@@ -49,11 +42,7 @@ def check_path(folder: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read the object in a JSON file.
-
-    Raises:
-        ModelError: The file is missing or damaged, or does not hold an object.
-    """
+    """Read the object in a JSON file."""
     try:
         return file_io.read_object(path)
     except FileNotFoundError as error:
@@ -65,20 +54,16 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _indexed_files(index: Path) -> list[Path]:
-    places = read_json(index).get("weight_map")
+    folder, places = index.parent, read_json(index).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise ModelError(f"{index} does not say where the tensors are", INCOMPLETE)
     names = sorted(set(map(str, places.values())))
-    foreign = [name for name in names if Path(name).name != name]
-    if foreign:
+    if foreign := [name for name in names if Path(name).name != name]:
         raise ModelError(f"{index} names files outside its folder: {some(foreign)}")
-    missing = [name for name in names if not (index.parent / name).is_file()]
-    if missing:
-        raise ModelError(
-            f"{index.parent} lacks {len(missing)} of {len(names)} weight files: {some(missing)}",
-            INCOMPLETE,
-        )
-    return [index.parent / name for name in names]
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        message = f"{folder} lacks {len(missing)} of {len(names)} weight files: {some(missing)}"
+        raise ModelError(message, INCOMPLETE)
+    return [folder / name for name in names]
 
 
 def some(names: list[str]) -> str:

@@ -14,9 +14,7 @@ import stat
 from pathlib import Path
 from typing import Any, NoReturn
 
-MAX_BYTES = 1 << 26
-"""The default limit of a small file: the timestamps of a day of video are shorter than that."""
-
+MAX_BYTES = 1 << 26  # the timestamps of a day of video are shorter than that
 _ON_WINDOWS = os.name == "nt"
 
 
@@ -26,7 +24,11 @@ def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
     Raises:
         OSError: It cannot be read, is not a regular file, or is longer than `max_bytes`.
     """
-    with open(path, "rb", opener=_open_without_waiting) as file:
+
+    def open_without_waiting(path: str, flags: int) -> int:  # for the writer of a FIFO
+        return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+    with open(path, "rb", opener=open_without_waiting) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
@@ -39,18 +41,8 @@ def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
     return content
 
 
-def _open_without_waiting(path: str, flags: int) -> int:
-    """Open a file; a FIFO too, without waiting for a writer (Windows has no such flag)."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
 def read_object(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-        OSError: As `read_bytes`.
-        ValueError: As `parse_object`.
-    """
+    """The object in a JSON file; errors as of `read_bytes` and `parse_object`."""
     return parse_object(read_bytes(path, max_bytes))
 
 
@@ -76,11 +68,7 @@ def _refuse_constant(constant: str) -> NoReturn:
 
 
 def replace_durably(written: Path, name: Path) -> None:
-    """Rename a finished file, or a folder of finished files, once its content is on the disk.
-
-    Args:
-        written: The file or folder.
-        name: Its new name in the same folder; a file of that name is replaced.
+    """Sync a finished file, or a folder of finished files, and rename it within its folder.
 
     Raises:
         OSError: The disk is full or fails, or the file cannot be renamed.
@@ -92,11 +80,7 @@ def replace_durably(written: Path, name: Path) -> None:
 
 
 def atomic_write_text(path: Path, text: str) -> None:
-    """Write or replace a small file.
-
-    Raises:
-        OSError: It cannot be written.
-    """
+    """Write or replace a small file; may raise an OSError."""
     # one name for each process: two must not write into the same file
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     file = partial.open("x", encoding="utf-8")

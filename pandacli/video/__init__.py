@@ -1,6 +1,7 @@
 """From a video file to the tensor of frames that the model sees.
 
 The names below are imported on first use, so that this package costs neither numpy nor FFmpeg.
+A file that cannot be used is a `ClipError`.
 """
 
 from importlib import import_module

@@ -88,11 +88,7 @@ class Stream:
 
 
 def check_file(path: Path) -> None:
-    """Check that a path is a readable regular file with content, and not a playlist.
-
-    Raises:
-        ClipError: It is not.
-    """
+    """Check that a path is a readable regular file with content, and not a playlist."""
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
@@ -129,11 +125,7 @@ def _names_other_files(path: Path, start: bytes) -> bool:
 
 @contextmanager
 def open_container(path: Path) -> Iterator[Any]:
-    """Open a file in PyAV.
-
-    Raises:
-        ClipError: FFmpeg does not know the format, it is a playlist, or it is too damaged to open.
-    """
+    """Open a file in PyAV."""
     try:
         # FFmpeg cannot take an absolute path for a URL
         container = av.open(str(path.absolute()), metadata_errors="replace", options=_options())
@@ -194,11 +186,7 @@ def is_scrambled(path: Path) -> bool:
 
 
 def read_stream(path: str | os.PathLike[str]) -> Stream:
-    """Index the video stream of a file, without decoding.
-
-    Raises:
-        ClipError: There is no such file, it cannot be read, or it has no video that can be decoded.
-    """
+    """Index the video stream of a file, without decoding."""
     file = Path(path)
     check_file(file)
     with open_container(file) as container:
@@ -216,10 +204,7 @@ def read_stream(path: str | os.PathLike[str]) -> Stream:
 
 
 def _video_streams(path: Path, container: Any) -> list[Any]:
-    """The candidate video streams, the best first.
-
-    Cover pictures are left out; thumbnails and tracks of one frame if there are others.
-    """
+    """The video streams, the best first: no cover picture, no thumbnail if there is another."""
     if container.format.name in _TEXT_FORMATS:
         raise ClipError(f"{path} is text, not a video", NOT_VIDEO)
     kinds = av.stream.Disposition
@@ -242,11 +227,7 @@ def _video_streams(path: Path, container: Any) -> list[Any]:
 
 
 def _describe(path: Path, container: Any, stream: Any) -> Stream:
-    """Index one stream of an open container.
-
-    Raises:
-        ClipError: It cannot be decoded: unknown, encrypted, too large, or one tile of many.
-    """
+    """Index one stream of an open container."""
     codec = stream.codec_context
     if codec is None:
         message = f"no decoder here knows the kind of video in {path}"
@@ -342,11 +323,7 @@ def _check_size(path: Path, width: int, height: int, pixel_aspect: Fraction = Fr
 
 
 def _read_packets(path: Path, container: Any, stream: Any) -> dict[str, Any]:
-    """The fields of `Stream` that follow from its packets.
-
-    Raises:
-        ClipError: They are encrypted.
-    """
+    """The fields of `Stream` that follow from its packets."""
     ticks: list[int] = []
     key_ticks: list[int] = []
     last = (-(2**63), 0)  # tick and duration

@@ -17,7 +17,7 @@ from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import av
 import numpy as np
@@ -36,11 +36,18 @@ _SEEK_MARGINS = (1.0, 5.0, 25.0)  # seconds before a frame to seek to; the next 
 _CHECKED_HEAD = 32  # frames at the beginning that must match the index before seeking is trusted
 
 
-class Source(Protocol):
-    """A decoder of one stream, as an iterator over its frames in presentation order."""
+class PyAVSource:
+    """Decodes with threads up to the first error, or with one thread that conceals errors."""
 
-    damaged: bool  # an error was found, other than a cut-off last frame or missing references
-    interlaced: bool  # a frame of two fields was decoded
+    def __init__(self, stream: Stream, *, threaded: bool = True) -> None:
+        self._stream = stream
+        self._threaded = threaded
+        self._frame: Any = None
+        self._from_start = True
+        self._first_key: int | None = None
+        self._packets_read = 0
+        self.damaged = False  # other than by a cut-off last frame or missing references
+        self.interlaced = False  # a frame of two fields was decoded
 
     def ticks(self, start: int | None = None) -> Iterator[int | None]:
         """Decode in order and yield the tick of each frame, None where it has none.
@@ -52,35 +59,6 @@ class Source(Protocol):
         Raises:
             DamagedError: There is an error in the stream, and this decoder stops at errors.
         """
-
-    def picture(self) -> Picture:
-        """The frame last yielded, as a player shows it: uint8 `(H, W, 3)`, RGB.
-
-        Raises:
-            DoubtfulPictureError: It may be wrong.
-        """
-
-
-def sources_for(stream: Stream) -> tuple[Source, Source]:
-    """The fast decoder of a stream, and the final one to use where the fast one fails."""
-    if stream.is_image:
-        return PillowSource(stream.path, stream.ticks), PillowSource(stream.path, stream.ticks)
-    return PyAVSource(stream), PyAVSource(stream, threaded=False)
-
-
-class PyAVSource:
-    """A `Source` of PyAV: threads that stop at the first error, or one that conceals errors."""
-
-    def __init__(self, stream: Stream, *, threaded: bool = True) -> None:
-        self._stream = stream
-        self._threaded = threaded
-        self._frame: Any = None
-        self._from_start = True
-        self._first_key: int | None = None
-        self._packets_read = 0
-        self.damaged = self.interlaced = False
-
-    def ticks(self, start: int | None = None) -> Iterator[int | None]:
         self._from_start = start is None
         with containers.open_container(self._stream.path) as container:
             stream: Any = container.streams[self._stream.index]
@@ -106,6 +84,7 @@ class PyAVSource:
                     yield frame.pts
 
     def picture(self) -> Picture:
+        """The frame last yielded, as a player shows it; may raise a DoubtfulPictureError."""
         return picture_of(self._frame, self._stream.path, self._stream.pixel_aspect)
 
     def _packets(self, container: Any, stream: Any) -> Iterator[Any]:
@@ -141,6 +120,17 @@ class PyAVSource:
         elif tick is not None and self._first_key is not None:
             # frames before the key frame at which decoding started may lack references
             self.damaged |= tick > self._first_key and tick not in self._stream.tail[-2:]
+
+
+Source = PyAVSource | PillowSource
+"""A decoder of one stream: `ticks()` decodes frame by frame, `picture()` converts the last one."""
+
+
+def sources_for(stream: Stream) -> tuple[Source, Source]:
+    """The fast decoder of a stream, and the final one to use where the fast one fails."""
+    if stream.is_image:
+        return PillowSource(stream.path, stream.ticks), PillowSource(stream.path, stream.ticks)
+    return PyAVSource(stream), PyAVSource(stream, threaded=False)
 
 
 @dataclass(frozen=True)
@@ -191,17 +181,10 @@ def stack(pictures: Sequence[Picture]) -> NDArray[np.uint8]:
 def decode(
     stream: Stream, wanted: Collection[int], *, to_end: bool, trust_index: bool = True
 ) -> Decoded:
-    """Decode the wanted frames, and the ticks of all frames.
+    """Decode the wanted frames by number, and the ticks of all frames.
 
-    Args:
-        stream: The stream.
-        wanted: Frame numbers.
-        to_end: Whether to find out about every frame to the last; otherwise decoding stops after
-            the last one wanted, and ticks may be those of the index.
-        trust_index: False if an earlier result did not match the index.
-
-    Raises:
-        ClipError: No frame can be decoded.
+    Without `to_end` decoding stops after the last one wanted, and ticks may be those of the index.
+    `trust_index` is False if an earlier result did not match the index.
     """
     damaged = stream.damaged
     decoded = None
@@ -231,11 +214,7 @@ def decode(
 def _decode_all(
     stream: Stream, source: Source, wanted: Collection[int], *, to_end: bool, trust_index: bool
 ) -> Decoded | None:
-    """Decode from the first frame on.
-
-    Returns:
-        None if no frame decodes, or if `trust_index` is set and the frames do not match the index.
-    """
+    """Decode from the first frame on; None if no frame decodes, or a trusted index is wrong."""
     last = max(wanted, default=-1)
     ticks: list[int | None] = []
     pictures: dict[int, Picture] = {}
@@ -291,10 +270,8 @@ def _is_seeking_faster(stream: Stream, wanted: Collection[int], *, to_end: bool)
 
 
 def _count_frames(stream: Stream, source: Source) -> int:
-    """Count the frames by decoding the last seconds; 0 if they do not match the index.
-
-    Frames missing at the very end, as in an incomplete download, are not a mismatch.
-    """
+    """Count the frames by decoding the last seconds; 0 if they do not match the index."""
+    # frames missing at the very end, as in an incomplete download, are not a mismatch
     for margin in _SEEK_MARGINS:
         numbers = list(_numbers(stream, source, len(stream.ticks) - 1, margin))
         if numbers:

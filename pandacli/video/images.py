@@ -29,14 +29,8 @@ Turn = tuple[int, int, int, int]
 
 _UPRIGHT: Turn = (1, 0, 0, 1)
 _EXIF_TURNS: dict[int, Turn] = {
-    1: _UPRIGHT,
-    2: (-1, 0, 0, 1),
-    3: (-1, 0, 0, -1),
-    4: (1, 0, 0, -1),
-    5: (0, 1, 1, 0),
-    6: (0, 1, -1, 0),
-    7: (0, -1, -1, 0),
-    8: (0, -1, 1, 0),
+    **{1: _UPRIGHT, 2: (-1, 0, 0, 1), 3: (-1, 0, 0, -1), 4: (1, 0, 0, -1)},
+    **{5: (0, 1, 1, 0), 6: (0, 1, -1, 0), 7: (0, -1, -1, 0), 8: (0, -1, 1, 0)},
 }
 _ORIENTATION = 0x0112
 _BACKGROUND = 255
@@ -59,11 +53,7 @@ class DoubtfulPictureError(Exception):
 
 
 def picture_of(frame: Any, path: Path, pixel_aspect: Fraction) -> Picture:
-    """Convert a PyAV frame to what a player shows: uint8 `(H, W, 3)`, RGB.
-
-    Raises:
-        DoubtfulPictureError: It cannot be converted.
-    """
+    """Convert a PyAV frame to uint8 RGB `(H, W, 3)`; may raise a DoubtfulPictureError."""
     try:
         picture, turn = _rgb(frame), _turn(frame, path)
     except (av.error.FFmpegError, OSError, ValueError):
@@ -217,7 +207,7 @@ def read_pages(path: Path) -> Pages | None:
 
 
 class PillowSource:
-    """A `decoder.Source` of images."""
+    """The frames of an image, with the interface of `decoder.PyAVSource`."""
 
     def __init__(self, path: Path, ticks: tuple[int, ...]) -> None:
         self._path, self._page_ticks = path, ticks

@@ -91,11 +91,9 @@ def seek_frames(
 
 
 def _is_damage(stream: Stream, key: int, numbers: Sequence[int]) -> bool:
-    """Whether an error after a seek also occurs when decoding starts two key frames earlier.
-
-    Starting at frame `key` may be an error by itself: with open GOPs or intra refresh, the frames
-    after it refer to frames before it.
-    """
+    """Whether an error after a seek also occurs when decoding starts two key frames earlier."""
+    # Starting at frame `key` may be an error by itself: with open GOPs or intra refresh, the frames
+    # after it refer to frames before it.
     tick = stream.ticks[key]
     earlier = max(0, bisect_left(stream.key_ticks, tick) - 2)
     start = bisect_left(stream.ticks, stream.key_ticks[earlier])
