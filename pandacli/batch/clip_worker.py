@@ -8,9 +8,9 @@ from threading import Event
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from pandacli.batch.records import BadLine, Question, RecordError, digest_text
-from pandacli.batch.results import BAD_RECORD, Line, answer_line, error_line
-from pandacli.errors import ClipError, DeviceError, PandaError, UsageError
+from pandacli.batch.records import Question
+from pandacli.batch.results import Line, Result, answer_line, error_lines
+from pandacli.errors import PandaError
 from pandacli.inference import GenerationOptions, Request
 from pandacli.inference.spec import RunSpec
 
@@ -19,20 +19,10 @@ if TYPE_CHECKING:
     from pandacli.inference.session import VideoSession
     from pandacli.video import Frames
 
-Result = tuple[Question | BadLine, Line]
-"""A record with its line in the results file."""
-
 _Key = tuple[str, int, int]  # question, token limit, and a number unless repeats share an answer
 
 _CACHED = 1024  # answers kept for repeated questions on the clip
 _MAX_REPEATS = 1024  # records held while the answer of the same question is computed
-
-_ERROR_KINDS = (
-    (RecordError, BAD_RECORD),
-    (ClipError, "clip"),
-    (UsageError, "question"),
-    (DeviceError, "memory"),
-)
 
 
 @dataclass(frozen=True)
@@ -62,24 +52,6 @@ class Settings:
             "seed": self.options.seed,
         }
         return fields | ({"stop": self.options.stop} if self.options.stop else {})
-
-
-def failure(question: Question | BadLine, error: PandaError) -> Line:
-    """The line of a record without an answer."""
-    message = f"{error.message}; {error.hint}" if error.hint else error.message
-    kind = next((kind for cls, kind in _ERROR_KINDS if isinstance(error, cls)), "other")
-    digest = digest_text(question.digest)
-    if isinstance(question, BadLine):
-        return error_line(question.line, question.error.fields, kind, message, digest)
-    record = question.record
-    return error_line(record.line, record.fields, kind, message, digest, record)
-
-
-def failures(questions: Iterable[Question | BadLine], error: PandaError) -> Iterator[Result]:
-    """The lines of records that failed for one reason; an invalid line keeps its own reason."""
-    for question in questions:
-        own = question.error if isinstance(question, BadLine) else error
-        yield question, failure(question, own)
 
 
 class ClipWorker:
@@ -117,14 +89,14 @@ class ClipWorker:
         try:
             session = self._panda.open(frames, num_frames=self._settings.frames)
         except PandaError as error:
-            yield from failures(self._group, error)
+            yield from error_lines(self._group, error)
             return
         for system in self._system_prompts():
             questions = (q for q in self._group if self._system(q) == system)
             try:
                 session = session.with_system(system)  # the frames stay encoded
             except PandaError as error:
-                yield from failures(questions, error)
+                yield from error_lines(questions, error)
                 continue
             self._more = True
             while self._more:
@@ -151,7 +123,7 @@ class ClipWorker:
         try:
             session.prepare()
         except PandaError as error:
-            yield from failures(questions, error)
+            yield from error_lines(questions, error)
             return
         self.seconds["prefix"] += perf_counter() - started
         requests, batch_size = self._requests(questions), self._settings.batch_size
@@ -160,19 +132,19 @@ class ClipWorker:
             key = self._keys.pop(number)
             began, waiting = self._in_flight[key]
             if isinstance(answer, PandaError):
-                yield from failures(waiting, answer)
+                yield from error_lines(waiting, answer)
             else:
-                fields = {
+                result = {
                     "answer": answer.text,
                     "model": self._panda.name,
                     "finish_reason": answer.finish_reason,
                     "tokens": answer.stats.answer_tokens,
-                    "seconds": perf_counter() - began,
+                    "seconds": round(perf_counter() - began, 3),
                 }
-                self._cache[key] = fields
+                self._cache[key] = result
                 if len(self._cache) > _CACHED:
                     del self._cache[next(iter(self._cache))]
-                yield from (_result(question, fields) for question in waiting)
+                yield from ((question, answer_line(question, result)) for question in waiting)
             del self._in_flight[key]  # only now that its lines are written
             yield from self._take_ready()
         yield from self._take_ready()
@@ -192,7 +164,7 @@ class ClipWorker:
             if key in self._in_flight:
                 self._in_flight[key][1].append(question)
             elif key in self._cache:
-                self._ready.append(_result(question, self._cache[key]))
+                self._ready.append((question, answer_line(question, self._cache[key])))
             else:
                 self._keys[number] = key
                 self._in_flight[key] = perf_counter(), [question]
@@ -207,7 +179,3 @@ class ClipWorker:
     def _take_ready(self) -> Iterator[Result]:
         while self._ready:
             yield self._ready.popleft()
-
-
-def _result(question: Question, fields: Line) -> Result:
-    return question, answer_line(question.record, **fields, digest=digest_text(question.digest))

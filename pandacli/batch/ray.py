@@ -21,10 +21,10 @@ from time import perf_counter
 from typing import Any, TextIO, cast
 
 from pandacli import checkpoints
-from pandacli.batch.clip_worker import ClipWorker, Result, Settings, failures
+from pandacli.batch.clip_worker import ClipWorker, Settings
 from pandacli.batch.prefetch import FramePrefetcher
 from pandacli.batch.records import Index, Question, VideoFolder
-from pandacli.batch.results import Line
+from pandacli.batch.results import Line, Result, error_lines
 from pandacli.batch.runner import Load, Runner, Say, find_clip
 from pandacli.errors import DeviceError, ModelError, PandaError, UsageError
 
@@ -162,7 +162,7 @@ class RayWorker:
             seconds = {"load": self._load_seconds, "frames": waited}
             self._load_seconds = 0.0
             if isinstance(frames, PandaError):
-                return _numbered(questions, failures(questions, frames)), seconds
+                return _numbered(questions, error_lines(questions, frames)), seconds
             worker = ClipWorker(self._panda, self._settings, questions, self._stopped)
             lines = _numbered(questions, worker.results(frames))
             self._free_since = perf_counter()
@@ -279,7 +279,7 @@ class RayMap:
                         if lost.attempts < ATTEMPTS:
                             retries.append(lost)
                         else:
-                            lines = failures(lost.questions, _WORKERS_DIED)
+                            lines = error_lines(lost.questions, _WORKERS_DIED)
                             yield lost, (_numbered(lost.questions, lines), {})
                     continue
                 if isinstance(result, PandaError):

@@ -1,93 +1,75 @@
 """Results of records: lines of the results file, outcomes for the display, and counters."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
-from pandacli.batch.records import Record
+from pandacli.batch.records import BadLine, Question, RecordError, digest_text
+from pandacli.errors import ClipError, DeviceError, PandaError, UsageError
 
 Line = dict[str, Any]
 """A line of a results file: the fields of its record, then those of the result."""
 
-RESULT_FIELDS = frozenset(
+Result = tuple[Question | BadLine, Line]
+"""A record with its line."""
+
+# A record's own field of such a name moves into `given`, so that a reference answer is never
+# mistaken for the model's.
+_RESULT_FIELDS = frozenset(
     ("answer", "model", "finish_reason", "tokens", "seconds", "line", "error", "digest", "given")
 )
-"""Fields that always belong to the result. A record's own field of such a name moves into `given`,
-so that a reference answer is never mistaken for the model's."""
 
-BAD_RECORD = "record"
-"""The error kind of a line that is not a valid record."""
+_ERROR_KINDS = (
+    (RecordError, "record"),
+    (ClipError, "clip"),
+    (UsageError, "question"),
+    (DeviceError, "memory"),
+)
 
 
-def answer_line(
-    record: Record,
-    *,
-    answer: str,
-    model: str,
-    finish_reason: str,
-    tokens: int,
-    seconds: float,
-    digest: str,
-) -> Line:
+def answer_line(question: Question, result: Line) -> Line:
     """The line of an answered record.
 
     Args:
-        finish_reason: "stop" or "length".
-        tokens: Tokens of the answer.
-        seconds: Time from the start of the question to its last token.
-        digest: Of the record and the settings, as 16 hex digits.
+        result: `answer`, `model`, `finish_reason` ("stop" or "length"), `tokens` of the answer, and
+            `seconds` from the start of the question to its last token.
     """
-    result = {
-        "answer": answer,
-        "model": model,
-        "finish_reason": finish_reason,
-        "tokens": tokens,
-        "seconds": round(seconds, 3),
-        "digest": digest,
-    }
-    return _merge(record.fields, _resolved_fields(record) | result)
+    return _line(question, result)
 
 
-def error_line(
-    line: int,
-    fields: Line | None,
-    kind: str,
-    message: str,
-    digest: str,
-    record: Record | None = None,
-) -> Line:
-    """The line of a failed record, or of a line that is not a record.
-
-    Args:
-        line: Its line number in the file of questions.
-        fields: Its fields there; None where they cannot be parsed.
-        kind: The kind of error; `BAD_RECORD` for a line that is not a record.
-        digest: As in `answer_line`.
-        record: The record, where the line is one.
-    """
-    result = {"line": line, "error": {"kind": kind, "message": message}, "digest": digest}
-    if record is None:
-        return _merge(fields or {}, result)
-    return _merge(record.fields, _resolved_fields(record) | result)
+def error_line(question: Question | BadLine, error: PandaError) -> Line:
+    """The line of a record that failed, or of a line that is not a record."""
+    message = f"{error.message}; {error.hint}" if error.hint else error.message
+    kind = next((kind for cls, kind in _ERROR_KINDS if isinstance(error, cls)), "other")
+    line = question.line if isinstance(question, BadLine) else question.record.line
+    return _line(question, {"line": line, "error": {"kind": kind, "message": message}})
 
 
-def _resolved_fields(record: Record) -> Line:
-    """The part, video and question, where the record's fields have other names or values."""
-    resolved: Line = {"video": record.video, "question": record.question}
-    if record.parts > 1:
-        resolved = {"part": record.part} | resolved
-    return {name: value for name, value in resolved.items() if record.fields.get(name) != value}
+def error_lines(questions: Iterable[Question | BadLine], error: PandaError) -> Iterator[Result]:
+    """Records that failed for one reason; an invalid line keeps its own reason."""
+    for question in questions:
+        own = question.error if isinstance(question, BadLine) else error
+        yield question, error_line(question, own)
 
 
-def _merge(fields: Line, result: Line) -> Line:
-    clashing = fields.keys() & (RESULT_FIELDS | result.keys())
-    if not clashing:
-        return fields | result
-    given = {name: value for name, value in fields.items() if name in clashing}
-    kept = {name: value for name, value in fields.items() if name not in clashing}
-    return kept | {"given": given} | result
+def _line(question: Question | BadLine, result: Line) -> Line:
+    result = result | {"digest": digest_text(question.digest)}
+    if isinstance(question, BadLine):
+        fields = question.error.fields or {}
+    else:
+        record, fields = question.record, question.record.fields
+        resolved: Line = {"part": record.part} if record.parts > 1 else {}
+        resolved |= {"video": record.video, "question": record.question}
+        # only where the record's fields have other names or values
+        result = {k: value for k, value in resolved.items() if fields.get(k) != value} | result
+    clashing = fields.keys() & (_RESULT_FIELDS | result.keys())
+    if clashing:
+        given = {name: value for name, value in fields.items() if name in clashing}
+        kept = {name: value for name, value in fields.items() if name not in clashing}
+        fields = kept | {"given": given}
+    return fields | result
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from threading import Event
 from typing import TYPE_CHECKING, Protocol
 
-from pandacli.batch.clip_worker import ClipWorker, Result, Settings, failures
+from pandacli.batch.clip_worker import ClipWorker, Settings
 from pandacli.batch.prefetch import FramePrefetcher
 from pandacli.batch.records import BadLine, Index, Question, VideoFolder
-from pandacli.batch.results import Counters, Outcome
+from pandacli.batch.results import Counters, Outcome, Result, error_lines
 from pandacli.batch.results_file import ResultsFile, ResultsStream
 from pandacli.errors import PandaError
 from pandacli.video.clip import Clip
@@ -74,7 +74,7 @@ class Runner:
             PandaError: The model cannot be loaded, or the results cannot be written.
         """
         say("starting")
-        yield from self._record(failures(self.index.bad_lines(), PandaError("")))
+        yield from self._record(error_lines(self.index.bad_lines(), PandaError("")))
         if self.index.clips and not self.stopped.is_set():
             yield from self._record(self._clips.results(self, load, say))
 
@@ -127,7 +127,7 @@ class LocalMap:
                     return
                 group, frames = clip
                 if isinstance(frames, PandaError):
-                    yield from failures(group, frames)
+                    yield from error_lines(group, frames)
                 else:
                     yield from self._answer(group, frames, run, load, say)
                 if run.stopped.is_set():

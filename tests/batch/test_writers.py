@@ -11,9 +11,9 @@ import pytest
 
 from pandacli.batch.formats import FORMATS, OUTPUT_FORMATS, write_results
 from pandacli.batch.readers.questions import Questions, read_questions
-from pandacli.batch.records import BadLine, Record, digest_text, record_hash
-from pandacli.batch.results import BAD_RECORD, answer_line, error_line
-from pandacli.errors import UsageError
+from pandacli.batch.records import BadLine, Question, Record, record_hash
+from pandacli.batch.results import answer_line, error_line
+from pandacli.errors import ClipError, UsageError
 
 OURS = [
     {"video": "sub/a.mp4", "question": "One?", "id": "x", "answer": "right"},
@@ -73,26 +73,18 @@ def journal(questions: Questions) -> dict[int, dict[str, Any]]:
     lines: dict[int, dict[str, Any]] = {}
     for each in questions.records:
         if isinstance(each, BadLine):
-            notices = each.error.fields, BAD_RECORD, each.error.message, digest_text(each.digest)
-            lines[each.digest] = error_line(each.line, *notices)
+            lines[each.digest] = error_line(each, each.error)
         elif each.question != "missing?":
             lines[digest_of(each)] = outcome(each)
     return lines
 
 
 def outcome(record: Record) -> dict[str, Any]:
-    digest = digest_text(digest_of(record))
+    question = Question(record, digest_of(record))
     if record.question == "fails?":
-        return error_line(record.line, record.fields, "clip", "no file", digest, record)
-    return answer_line(
-        record,
-        answer=f"To {record.question}",
-        model="tiny",
-        finish_reason="length",
-        tokens=3,
-        seconds=0.5,
-        digest=digest,
-    )
+        return error_line(question, ClipError("no file"))
+    result = {"answer": f"To {record.question}", "model": "tiny", "finish_reason": "length"}
+    return answer_line(question, result | {"tokens": 3, "seconds": 0.5})
 
 
 def written_as(folder: Path, entries: list[Any], shape: str, name: str = "q.json") -> str:
