@@ -161,7 +161,7 @@ class Screen:
         if self.stdout_is_terminal and sys.stderr.isatty() and not self.quiet:
             self.err.print(_dim(sanitize_line(question)), soft_wrap=True)
 
-    def stats(self, stats: "Stats", frames: "Frames", watch: Stopwatch | None = None) -> None:
+    def stats(self, stats: "Stats", frames: "Frames", watch: Stopwatch) -> None:
         """Print what an answer cost on stderr."""
         self.table(stats_rows(stats, frames, watch))
 
@@ -286,26 +286,20 @@ def _terminal_modes(*, echo: bool) -> Iterator[None]:
         yield
         return
     changed = before.copy()
-    if echo:
-        changed[0] |= termios.ICRNL
-        changed[3] |= termios.ECHO | termios.ICANON
-    else:
-        changed[0] &= ~termios.ICRNL
-        changed[3] &= ~(termios.ECHO | termios.ICANON)
+    for index, flags in ((0, termios.ICRNL), (3, termios.ECHO | termios.ICANON)):
+        changed[index] = before[index] | flags if echo else before[index] & ~flags
 
     def apply(modes: list[int | list[bytes | int]]) -> None:
         with suppress(OSError, termios.error):
-            # a background job would be stopped
-            if os.tcgetpgrp(stream) == os.getpgrp():
+            if os.tcgetpgrp(stream) == os.getpgrp():  # a background job would be stopped
                 termios.tcsetattr(stream, termios.TCSANOW, modes)
 
-    def continued(*_: object) -> None:
-        # after Ctrl-Z the shell has restored its own modes
-        with suppress(termios.error):
+    def restore(*_: object) -> None:
+        with suppress(termios.error):  # after Ctrl-Z the shell has restored its own modes
             if termios.tcgetattr(stream)[3] & termios.ECHO:
                 apply(changed)
 
-    earlier = signal.signal(signal.SIGCONT, continued)
+    earlier = signal.signal(signal.SIGCONT, restore)
     try:
         apply(changed)
         yield
@@ -316,14 +310,12 @@ def _terminal_modes(*, echo: bool) -> Iterator[None]:
 
 def _wrap_line(text: str, indent: int) -> str:
     """Sanitize and wrap a line for the width of stderr, which COLUMNS overrides."""
-    with suppress(ValueError):
-        if (columns := int(os.environ.get("COLUMNS", ""))) > 0:
-            return wrap(sanitize_line(text), columns, indent)
-    try:
-        columns = os.get_terminal_size(sys.stderr.fileno()).columns
-    except (OSError, ValueError):  # not a terminal, or not even a file
-        columns = 0
-    return wrap(sanitize_line(text), columns or _DEFAULT_WIDTH, indent)
+    columns = os.environ.get("COLUMNS", "")
+    width = int(columns) if columns.isdecimal() else 0
+    if not width:
+        with suppress(OSError, ValueError):  # not a terminal, or not even a file
+            width = os.get_terminal_size(sys.stderr.fileno()).columns
+    return wrap(sanitize_line(text), width or _DEFAULT_WIDTH, indent)
 
 
 def can_encode(stream: TextIO, text: str) -> bool:

@@ -215,24 +215,19 @@ def escape_sequence(protocol: str, picture: "Image", cells: Size) -> str:
         return _sixel(picture)
     file = BytesIO()
     picture.save(file, "PNG")
-    data = standard_b64encode(file.getvalue()).decode()
-    if protocol == "kitty":
-        return _kitty(data, cells)
+    data, (columns, lines) = standard_b64encode(file.getvalue()).decode(), cells
     if protocol == "iterm2":
-        keys = f"size={file.tell()};width={cells[0]};height={cells[1]};preserveAspectRatio=0"
+        keys = f"size={file.tell()};width={columns};height={lines};preserveAspectRatio=0"
         return f"\x1b]1337;File=inline=1;{keys}:{data}\x07"
-    raise ValueError(f"there is no protocol {protocol!r}")
-
-
-def _kitty(data: str, cells: Size) -> str:
+    if protocol != "kitty":
+        raise ValueError(f"there is no protocol {protocol!r}")
     # a=T: send and show; f=100: PNG; q=2: no reply; C=1: leave the cursor where it is
-    keys = f"a=T,f=100,q=2,C=1,c={cells[0]},r={cells[1]},"
-    parts = []
+    keys, sequence = f"a=T,f=100,q=2,C=1,c={columns},r={lines},", ""
     for at in range(0, len(data), _KITTY_CHUNK):
         more = int(at + _KITTY_CHUNK < len(data))
-        parts.append(f"\x1b_G{keys}m={more};{data[at : at + _KITTY_CHUNK]}\x1b\\")
+        sequence += f"\x1b_G{keys}m={more};{data[at : at + _KITTY_CHUNK]}\x1b\\"
         keys = "q=2,"
-    return "".join(parts)
+    return sequence
 
 
 def _sixel(picture: "Image") -> str:
@@ -255,15 +250,14 @@ def _sixel_bands(indices: "NDArray[np.uint8]") -> Iterator[str]:
     """Yield bands of six rows: for each colour one byte per column, whose bits are the rows."""
     import numpy as np
 
+    def repeat(run: re.Match[bytes]) -> bytes:
+        return b"!%d%s" % (len(run[0]), run[1])
+
     weights = (1 << np.arange(_SIXEL_BAND)).astype(np.uint8)
     for top in range(0, len(indices), _SIXEL_BAND):
         band = indices[top : top + _SIXEL_BAND]  # (6, W), the last one may be lower
         colours = np.unique(band[band != _TRANSPARENT])
         here = band == colours[:, None, None]  # (colours, 6, W)
         rows = (here * weights[: len(band), None]).sum(axis=1, dtype=np.uint8) + 63
-        lines = (_RUN.sub(_repeat, row.tobytes()).decode() for row in rows)
+        lines = (_RUN.sub(repeat, row.tobytes()).decode() for row in rows)
         yield "$".join(f"#{colour}{line}" for colour, line in zip(colours, lines, strict=True))
-
-
-def _repeat(run: re.Match[bytes]) -> bytes:
-    return b"!%d%s" % (len(run[0]), run[1])

@@ -107,15 +107,9 @@ def _model_record(model: ModelState) -> dict[str, Any]:
         "partial_bytes": model.partial_bytes,
         "remains_bytes": model.leftover_bytes,
         "copies": [
-            {
-                "quant": artifact.quant,
-                "form": artifact.form,
-                "path": str(artifact.folder),
-                "bytes": artifact.bytes,
-                "commit": artifact.commit,
-                "source_sha256": artifact.digest,
-            }
-            for artifact in model.artifacts
+            {"quant": copy.quant, "form": copy.form, "path": str(copy.folder), "bytes": copy.bytes}
+            | {"commit": copy.commit, "source_sha256": copy.digest}
+            for copy in model.artifacts
         ],
     }
 

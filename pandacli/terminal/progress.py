@@ -1,24 +1,14 @@
 """Progress on stderr: bars of downloads and conversions, throughput and live view of a batch."""
 
 import sys
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Self
 
+from rich import progress as rich_progress
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.live import Live
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TextColumn,
-)
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
 from rich.table import Column, Table
@@ -32,14 +22,12 @@ from pandacli.video.clip import format_time
 if TYPE_CHECKING:
     from pandacli.batch.results import Counters, Outcome
 
-Advance = Callable[[int], None]
-
 STOPPING = "finishing the answers in flight; Ctrl-C again stops at once"
 
 _QUANTISING = "quantising"
 _WINDOW = 30.0  # seconds that throughput is measured over
-_MIN_EVENTS = 4  # kept however old they are: one batch may take longer than the window
-_MERGE = 0.5  # seconds that count as one event, so that few need to be kept
+_MIN_BATCHES = 4  # kept however old they are: one batch may take longer than the window
+_MERGE = 0.5  # seconds that count as one batch, so that few need to be kept
 _STALLED = 2.0  # seconds without a result after which the current step is shown
 _MAX_MESSAGE = 300  # characters
 _FPS = 4
@@ -49,23 +37,21 @@ _MAX_TEXT = 1000  # characters: more than any line shows
 
 
 class Bars:
-    """A bar per file of a download or conversion; a line per file where there is no terminal.
-
-    A context manager. With `--quiet` it shows nothing.
-    """
+    """A bar per file of a download or conversion; lines elsewhere than on a terminal."""
 
     def __init__(self, screen: Screen) -> None:
-        self.screen = screen
-        self._tasks: dict[str, TaskID] = {}
-        one_line = Column(no_wrap=True, overflow="ellipsis")
-        columns = (
-            TextColumn("{task.description}", markup=False, table_column=one_line),
-            BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=8)),
+        self._screen = screen
+        self._tasks: dict[str, rich_progress.TaskID] = {}
+        name = Column(no_wrap=True, overflow="ellipsis")
+        self._progress = rich_progress.Progress(
+            rich_progress.TextColumn("{task.description}", markup=False, table_column=name),
+            rich_progress.BarColumn(None, table_column=Column(ratio=1, min_width=8)),
             _Amount(),
             _Speed(table_column=Column(no_wrap=True, min_width=17)),
+            console=screen.err,
+            expand=True,
+            disable=not screen.animates,
         )
-        shown = screen.animates
-        self._progress = Progress(*columns, console=screen.err, expand=True, disable=not shown)
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -74,30 +60,30 @@ class Bars:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def downloading(self, name: str, total: int, done: int) -> Advance:
+    def downloading(self, name: str, total: int, done: int) -> Callable[[int], None]:
         """Start a file of `total` bytes, `done` of which are here already."""
         if self._progress.disable:
             resumed = f", going on after {size(done)}" if done else ""
-            self.screen.notice(f"downloading {name}, {size(total)}{resumed}")
+            self._screen.notice(f"downloading {name}, {size(total)}{resumed}")
         return self._row(name, "", total, done)
 
-    def checking(self, name: str, total: int) -> Advance:
+    def checking(self, name: str, total: int) -> Callable[[int], None]:
         """Start to verify the digest of a file of `total` bytes."""
         return self._row(name, "check", total, 0)
 
     def replacing(self, name: str) -> None:
         """Report a file whose digest is wrong."""
-        self.screen.notice(f"{name} is damaged here; it is downloaded again")
+        self._screen.notice(f"{name} is damaged here; it is downloaded again")
 
     def converting(self, done: int, total: int) -> None:
         """Report a conversion after `done` of `total` steps."""
         if not self._tasks:
             if self._progress.disable:
-                self.screen.notice("quantising; this is done once")
+                self._screen.notice("quantising; this is done once")
             self._row(_QUANTISING, _QUANTISING, total, 0)
         self._progress.update(self._tasks[_QUANTISING], completed=done, total=total)
 
-    def _row(self, name: str, doing: str, total: int, done: int) -> Advance:
+    def _row(self, name: str, doing: str, total: int, done: int) -> Callable[[int], None]:
         """Add or restart the row of a file."""
         progress = self._progress
         if name not in self._tasks:
@@ -107,19 +93,19 @@ class Bars:
         return lambda more: progress.advance(task, more)
 
 
-class _Amount(DownloadColumn):
+class _Amount(rich_progress.DownloadColumn):
     """Bytes; percent of a conversion."""
 
-    def render(self, task: Task) -> Text:
+    def render(self, task: rich_progress.Task) -> Text:
         if task.fields["doing"] == _QUANTISING:
             return Text(f"{int(task.percentage)} %", style="progress.download")
         return super().render(task)
 
 
-class _Speed(ProgressColumn):
+class _Speed(rich_progress.ProgressColumn):
     """Bytes per second and time left, or whether the digest is verified."""
 
-    def render(self, task: Task) -> Text:
+    def render(self, task: rich_progress.Task) -> Text:
         doing = task.fields["doing"]
         if doing == "check":
             return Text("checked" if task.finished else "checking")
@@ -130,13 +116,6 @@ class _Speed(ProgressColumn):
         return Text(f"{speed}{minutes // 60}:{minutes % 60:02}:{seconds:02}")
 
 
-@dataclass
-class _Event:
-    first: float
-    last: float
-    count: int
-
-
 class Throughput:
     """Results per second over the last half minute.
 
@@ -145,30 +124,29 @@ class Throughput:
     """
 
     def __init__(self) -> None:
-        self._events: deque[_Event] = deque()
+        self._batches: dict[float, int] = {}  # number of results by the time of the first one
         self._longest_gap = 0.0
 
     def add(self, now: float) -> None:
         """Count one result."""
-        events = self._events
-        if events and now - events[-1].first < _MERGE:
-            events[-1].last = now
-            events[-1].count += 1
+        last = next(reversed(self._batches), None)
+        if last is not None and now - last < _MERGE:
+            self._batches[last] += 1
             return
-        if events:
-            self._longest_gap = max(self._longest_gap, now - events[-1].last)
-        events.append(_Event(now, now, 1))
-        while len(events) > _MIN_EVENTS and events[0].last < now - _WINDOW:
-            events.popleft()
+        if last is not None:
+            self._longest_gap = max(self._longest_gap, now - last)
+        self._batches[now] = 1
+        while len(self._batches) > _MIN_BATCHES and min(self._batches) < now - _WINDOW:
+            del self._batches[min(self._batches)]
 
     def per_second(self, now: float) -> float | None:
         """Return the rate; None before the second batch."""
-        if len(self._events) < 2:
+        if len(self._batches) < 2:
             return None
-        began, *events = self._events
+        began, *_, last = self._batches
         # a gap no longer than an earlier one is normal; a longer one lowers the rate
-        until = max(events[-1].last, now - self._longest_gap)
-        return sum(event.count for event in events) / (until - began.last)
+        until = max(last, now - self._longest_gap)
+        return (sum(self._batches.values()) - self._batches[began]) / (until - began)
 
 
 class BatchProgress:

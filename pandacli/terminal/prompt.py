@@ -12,10 +12,8 @@ from prompt_toolkit.completion import CompleteEvent, Completer, Completion, Path
 from prompt_toolkit.document import Document
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import FileHistory, InMemoryHistory
-from prompt_toolkit.input import Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.layout import Dimension, HSplit, Layout
-from prompt_toolkit.output import Output
 from prompt_toolkit.styles import Style
 
 from pandacli.terminal.slash_commands import COMMANDS, Command
@@ -28,27 +26,18 @@ _REFRESH = 0.5  # seconds between redraws of the toolbar
 
 
 class Prompt:
-    """Reads one question or slash command at a time.
+    """Reads one question or slash command at a time, above the line that `toolbar` returns.
 
-    Enter submits, Alt-Enter begins a new line. Ctrl-C clears the line, and is raised on an empty
-    one.
-
-    Args:
-        toolbar: Returns the line below the prompt.
-        history: File of earlier questions; None to keep them in memory only.
-        failure: Returns why no question can be answered, if so; this ends a running `read`.
-        keys: Where keys come from, instead of the terminal.
-        output: Where to draw, instead of the terminal.
+    Enter submits, Alt-Enter begins a new line, Ctrl-C clears the line. Earlier questions are kept
+    in the file `history`, if there is one. `failure` returns why no question can be answered, if
+    so; this ends a running `read`.
     """
 
     def __init__(
         self,
         toolbar: Callable[[], str],
         history: Path | None,
-        *,
         failure: Callable[[], BaseException | None] = lambda: None,
-        keys: Input | None = None,
-        output: Output | None = None,
     ) -> None:
         self._failure = failure
         self._session: PromptSession[str] = PromptSession(
@@ -65,8 +54,6 @@ class Prompt:
             style=_STYLE,
             reserve_space_for_menu=4,
             erase_when_done=True,  # text taller than the screen would leave its toolbar there
-            input=keys,
-            output=output,
         )
         self._app = self._session.app
         below = _BelowFirstLine([self._app.layout.container])
@@ -86,8 +73,7 @@ class Prompt:
 
     def _show(self, text: str) -> None:
         """Leave the text on the screen; of a long one, its first lines."""
-        output = self._session.output
-        size = output.get_size()
+        size = self._session.output.get_size()
         limit = max(1, size.rows // 2)
         encoding = sys.stdout.encoding or "utf-8"
         shown = sanitize(text.expandtabs(4)).encode(encoding, "backslashreplace").decode(encoding)
@@ -95,9 +81,7 @@ class Prompt:
         if (hidden := len(lines) - limit) > 1:
             lines = [*lines[:limit], f"[{hidden} more lines]"]
         parts = FormattedText([("class:prompt", "> "), ("", "\n  ".join(lines))])
-        print_formatted_text(
-            parts, style=_STYLE, output=output, include_default_pygments_style=False
-        )
+        print_formatted_text(parts, style=_STYLE, include_default_pygments_style=False)
 
     def refresh(self) -> None:
         """Redraw the toolbar and check `failure`; may be called from any thread."""
@@ -141,14 +125,18 @@ class _QuestionHistory(FileHistory):
             return []
 
 
+def _is_video(name: str) -> bool:
+    path = Path(name)
+    return path.is_dir() or path.suffix.lower() in (*VIDEO_SUFFIXES, ".webp")
+
+
 class _CommandCompleter(Completer):
     """Completes slash commands and their arguments, as `COMMANDS` describes them."""
 
-    def __init__(self) -> None:
-        self._paths = {
-            "any": PathCompleter(expanduser=True),
-            "video": PathCompleter(expanduser=True, file_filter=_is_video),
-        }
+    _paths = {  # noqa: RUF012  (a constant)
+        "any": PathCompleter(expanduser=True),
+        "video": PathCompleter(expanduser=True, file_filter=_is_video),
+    }
 
     def get_completions(self, document: Document, event: CompleteEvent) -> Iterable[Completion]:
         text = document.text_before_cursor
@@ -175,21 +163,10 @@ class _CommandCompleter(Completer):
         return self._paths[command.files].get_completions(Document(text, len(text)), event)
 
 
-def _is_video(name: str) -> bool:
-    path = Path(name)
-    return path.is_dir() or path.suffix.lower() in (*VIDEO_SUFFIXES, ".webp")
-
-
 def _keys() -> KeyBindings:
     keys = KeyBindings()
-
-    @keys.add("enter")
-    def _(event: KeyPressEvent) -> None:
-        event.current_buffer.validate_and_handle()
-
-    @keys.add("escape", "enter")
-    def _(event: KeyPressEvent) -> None:
-        event.current_buffer.insert_text("\n")
+    keys.add("enter")(lambda event: event.current_buffer.validate_and_handle())
+    keys.add("escape", "enter")(lambda event: event.current_buffer.insert_text("\n"))
 
     @keys.add("c-c")
     def _(event: KeyPressEvent) -> None:

@@ -9,14 +9,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pandacli.chat.chat import count_turns, dropped_turns_notice
 from pandacli.errors import PandaError, UsageError
+from pandacli.terminal import report
 from pandacli.terminal.console import can_encode
-from pandacli.terminal.report import (
-    Stopwatch,
-    clip_line,
-    placement_notice,
-    sparse_sampling_notice,
-    truncation_notice,
-)
 from pandacli.terminal.slash_commands import EXIT_WORDS, parse
 from pandacli.terminal.text import ASCII, WordWrapper, sanitize, sanitize_line
 
@@ -33,16 +27,9 @@ _DOUBLE_PRESS = 1.0  # seconds after an interrupt in which another Ctrl-C counts
 class Repl:
     """Reads questions and slash commands until the user leaves.
 
-    Args:
-        chat: The conversation.
-        prompt: Reads a line.
-        screen: Shows answers and notes.
-        sample: Samples the frames of another clip; takes the clip and `num_frames`.
-        parsers: For each option of `/set`, and for "frames", a function that parses and checks its
-            value; raises UsageError.
-        quant: The quantisation the user asked for.
-        pictures: Draw the frames whenever a clip is opened.
-        stats: Show stats under each answer.
+    `sample` samples the frames of another clip; it takes the clip and `num_frames`. `parsers` holds
+    for each option of `/set`, and for "frames", a function that returns its value or raises
+    UsageError. `quant` is the quantisation the user asked for.
     """
 
     def __init__(
@@ -61,7 +48,7 @@ class Repl:
         self._prompt = prompt
         self._quant: str | None = quant  # None once the placement is announced
         self._pictures, self._stats = pictures, stats
-        self._last: tuple[Stats, Frames, Stopwatch] | None = None
+        self._last: tuple[Stats, Frames, report.Stopwatch] | None = None
         self._interrupted = -_DOUBLE_PRESS
         self._answering = self._leaving = False
         chat.on_change = prompt.refresh
@@ -81,8 +68,8 @@ class Repl:
             except KeyboardInterrupt:
                 with _sigint_ignored():
                     self._interrupted = monotonic()
-                    if not self._answering:  # the cursor is behind an echoed ^C
-                        self.screen.error_line("")
+                    if not self._answering:
+                        self.screen.error_line("")  # the cursor is behind an echoed ^C
                     self.screen.note("stopped")
             except PandaError as error:
                 if error is not self.chat.error:
@@ -124,7 +111,7 @@ class Repl:
             raise failure
         self._show_error(failure)
         clip = self.chat.clip
-        self.screen.note(f"back to {clip_line(clip.source, clip.frames.info)}")
+        self.screen.note(f"back to {report.clip_line(clip.source, clip.frames.info)}")
 
     def _show_error(self, error: PandaError) -> None:
         hint = error.hint
@@ -135,14 +122,14 @@ class Repl:
     def ask(self, question: str) -> None:
         """Ask a question and stream its answer."""
         self._answering = True  # the terminal echoes no ^C now
-        chat, watch, stream = self.chat, Stopwatch(), None
+        chat, watch, stream = self.chat, report.Stopwatch(), None
         try:
             with _asked(chat, self.screen, question, watch, self._quant) as stream:
                 self._quant = None
                 self._stream(stream)
             chat.start_saving_prefix()
             most = chat.options.max_tokens
-            if sentence := truncation_notice(stream.answer, most, "see /set max-tokens"):
+            if sentence := report.truncation_notice(stream.answer, most, "see /set max-tokens"):
                 self.screen.notice(sentence)
         finally:
             if stream is not None and stream.stats is not None:
@@ -182,8 +169,8 @@ class Repl:
     def show_clip(self) -> None:
         """Show what clip is open, with its frames."""
         clip = self.chat.clip
-        self.screen.note(clip_line(clip.source, clip.frames.info))
-        sparse = sparse_sampling_notice(clip.frames, "/clip FROM TO looks closer")
+        self.screen.note(report.clip_line(clip.source, clip.frames.info))
+        sparse = report.sparse_sampling_notice(clip.frames, "/clip FROM TO looks closer")
         for sentence in (*clip.frames.notices, sparse):
             if sentence:
                 self.screen.notice(sentence)
@@ -237,7 +224,7 @@ def toolbar(chat: "Chat") -> str:
 
 @contextmanager
 def _asked(
-    chat: "Chat", screen: "Screen", question: str, watch: Stopwatch, quant: str | None
+    chat: "Chat", screen: "Screen", question: str, watch: report.Stopwatch, quant: str | None
 ) -> "Iterator[AnswerStream]":
     """Wait for model and clip, ask, and yield the stream of the answer.
 
@@ -251,7 +238,7 @@ def _asked(
                     say(chat.status)
     watch.start_answer()
     with closing(chat.ask(question)) as stream:
-        if quant is not None and (chosen := placement_notice(chat.panda.result(), quant)):
+        if quant is not None and (chosen := report.placement_notice(chat.panda.result(), quant)):
             screen.notice(f"{chat.model} runs {chosen}")
         if chat.dropped > dropped:
             screen.notice(dropped_turns_notice(chat.dropped))
@@ -272,7 +259,7 @@ def answer_lines(
     *,
     quant: str | None = "auto",
     stats: bool = False,
-    watch: Stopwatch | None = None,
+    watch: report.Stopwatch | None = None,
 ) -> None:
     """Answer each line of standard input with one line, as turns of one conversation.
 
@@ -283,7 +270,7 @@ def answer_lines(
         raise UsageError("standard input is closed")
     if sys.stdin.isatty():
         screen.notice("type a question a line; Ctrl-D ends")
-    watch = watch or Stopwatch()
+    watch = watch or report.Stopwatch()
     questions = _read_questions(sys.stdin.buffer)
     while True:
         with watch.paused():
@@ -296,7 +283,9 @@ def answer_lines(
         finally:
             _save_log(chat, screen)
         quant, answer = None, stream.answer
-        if sentence := truncation_notice(answer, chat.options.max_tokens, "raise --max-tokens"):
+        if sentence := report.truncation_notice(
+            answer, chat.options.max_tokens, "raise --max-tokens"
+        ):
             screen.notice(sentence)
         if stats:
             screen.stats(answer.stats, chat.clip.frames, watch)

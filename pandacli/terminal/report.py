@@ -97,10 +97,7 @@ def clip_line(clip: Clip, info: "VideoInfo") -> str:
 
 
 class Stopwatch:
-    """Wall-clock time a user waits for the first token, by cause.
-
-    It starts at `since`, on the clock of `perf_counter`; None for now.
-    """
+    """Wall-clock time a user waits for the first token, by cause; `since` as of `perf_counter`."""
 
     def __init__(self, since: float | None = None) -> None:
         self._since = perf_counter() if since is None else since
@@ -143,9 +140,7 @@ class Stopwatch:
         return f"{whole:.2f} s" + (f": {', '.join(shown)}" if len(shown) > 1 else "")
 
 
-def stats_rows(
-    stats: "Stats", frames: "Frames", watch: Stopwatch | None = None
-) -> list[tuple[str, str]]:
+def stats_rows(stats: "Stats", frames: "Frames", watch: Stopwatch) -> list[tuple[str, str]]:
     """Return the named values of `--stats`; `watch` adds what came before the answer."""
     prompt = stats.prefix_tokens + stats.history_tokens + stats.question_tokens
     history = f"{stats.history_tokens} history, " if stats.history_tokens else ""
@@ -157,7 +152,7 @@ def stats_rows(
     return [
         ("frames", f"{len(frames.times)} at {frame_times(frames)}"),
         ("tokens", tokens),
-        ("first token", (watch or Stopwatch()).first_token(stats)),
+        ("first token", watch.first_token(stats)),
         ("decode", f"{stats.decode_seconds:.2f} s, {stats.tokens_per_second:.1f} tokens/s"),
         ("memory", size(stats.peak_memory_bytes)),
     ]
@@ -177,12 +172,12 @@ def truncation_notice(answer: "Answer", max_tokens: int, remedy: str) -> str | N
 
 def sparse_sampling_notice(frames: "Frames", remedy: str) -> str | None:
     """Return the notice for frames that lie far apart; else None."""
-    times = frames.times
-    step = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
+    count, length = len(frames.times), frames.times[-1] - frames.times[0]
+    step = length / (count - 1) if count > 1 else 0.0
     if step < _SPARSE_STEP:
         return None
-    length = format_time(round(times[-1] - times[0] + step))
-    return f"{len(times)} frames sampled from {length} (one every {step:.0f} s); {remedy}"
+    whole = format_time(round(length + step))
+    return f"{count} frames sampled from {whole} (one every {step:.0f} s); {remedy}"
 
 
 def placement_notice(panda: "Panda", quant: str) -> str | None:

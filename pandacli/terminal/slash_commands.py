@@ -58,23 +58,20 @@ def _frames(repl: "Repl", argument: str) -> None:
     if not argument:
         repl.screen.frames(clip.model_frames)
     elif word == "save" and name.strip():
-        _save_frames(repl, parse_path(name.strip()))
+        from pandacli.terminal.contact_sheet import check_sheet_path, contact_sheet, save_sheet
+
+        path = parse_path(name.strip())
+        check_sheet_path(path, clip.source.path)
+        exists = path.exists()
+        if repl.screen.confirm_overwrite(path):
+            save_sheet(contact_sheet(clip.model_frames), path, replace=exists)
+            repl.screen.note(f"saved {path}")
     elif not name and word.lstrip("-").isdecimal():
         num_frames = repl.parsers["frames"](word)
         repl.chat.open_clip(repl.sample(clip.source, num_frames=num_frames))
         repl.show_clip()
     else:
         raise UsageError("usage: /frames [N | save FILE]")
-
-
-def _save_frames(repl: "Repl", path: Path) -> None:
-    from pandacli.terminal.contact_sheet import check_sheet_path, contact_sheet, save_sheet
-
-    check_sheet_path(path, repl.chat.clip.source.path)
-    exists = path.exists()
-    if repl.screen.confirm_overwrite(path):
-        save_sheet(contact_sheet(repl.chat.clip.model_frames), path, replace=exists)
-        repl.screen.note(f"saved {path}")
 
 
 def _set_range(repl: "Repl", argument: str) -> None:

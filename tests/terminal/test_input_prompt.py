@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from prompt_toolkit.application import create_app_session
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 from prompt_toolkit.input import PipeInput, create_pipe_input
@@ -21,17 +22,19 @@ PASTE = "\x1b[200~{}\x1b[201~"
 
 @pytest.fixture
 def keys() -> Iterator[PipeInput]:
-    with create_pipe_input() as pipe:
+    with create_pipe_input() as pipe, create_app_session(input=pipe, output=DummyOutput()):
         yield pipe
 
 
 @pytest.fixture
 def make(keys: PipeInput) -> Make:
+    del keys  # its application session
+
     def make(
         history: Path | None = None,
         failure: Callable[[], BaseException | None] = lambda: None,
     ) -> Prompt:
-        return Prompt(lambda: "", history, failure=failure, keys=keys, output=DummyOutput())
+        return Prompt(lambda: "", history, failure=failure)
 
     return make
 

@@ -48,7 +48,7 @@ def test_long_run_keeps_few_events():
     throughput = Throughput()
     for tenth in range(100_000):
         throughput.add(tenth / 100)
-    assert len(throughput._events) < 100
+    assert len(throughput._batches) < 100
 
 
 @pytest.mark.parametrize(
