@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from pandacli.batch.results import Counters, Outcome
 from pandacli.terminal.console import Screen
-from pandacli.terminal.progress import STOPPING, BatchProgress, LiveView, per_second, shorten
+from pandacli.terminal.progress import STOPPING, BatchProgress, live_view, per_second, shorten
 from pandacli.video.clip import format_time
 
 Row = tuple[str, str]
@@ -69,17 +69,10 @@ class LogLines:
 class BatchDisplay:
     """Shows a run while it goes on; a context manager around it.
 
-    A live view on a terminal, a line every ten seconds elsewhere. With `--quiet` only failures are
-    reported, at the end.
-
-    Args:
-        screen: Where it is shown.
-        counters: Of the run, as it goes on.
-        stats: Report the time of each stage at the end.
-        answers: The results file as the user knows it; None if there is none.
-        lines_to_stdout: Whether answers go to stdout as they come; on the same terminal they would
-            garble a live view.
-        clock: Monotonic, in seconds.
+    A live view on a terminal, a line every ten seconds elsewhere; with `--quiet` only failures, at
+    the end. `stats` adds the time of each stage. `answers` is the results file as the user knows
+    it, if there is one. `lines_to_stdout` says that answers go to stdout as they come; on the same
+    terminal they would garble a live view. `clock` is monotonic, in seconds.
     """
 
     def __init__(
@@ -99,7 +92,7 @@ class BatchDisplay:
         self._failures = FailureCounts()
         self._view: AbstractContextManager[Any] = nullcontext()
         if screen.animates and not (lines_to_stdout and screen.stdout_is_terminal):
-            self._view = LiveView(screen, self._progress)
+            self._view = live_view(screen, self._progress)
         elif not screen.quiet:
             self._view = LogLines(screen, self._progress)
 

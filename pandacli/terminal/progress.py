@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from threading import Lock
 from typing import TYPE_CHECKING, Self
 
@@ -220,32 +220,26 @@ def shorten(message: str) -> str:
     return message if len(message) <= _MAX_MESSAGE else message[: _MAX_MESSAGE - 1] + "…"
 
 
-class LiveView(Live):
-    """Draws a batch on stderr until it is stopped, and leaves nothing behind."""
-
-    def __init__(self, screen: Screen, progress: BatchProgress) -> None:
-        super().__init__(
-            BatchPanel(progress),
-            console=screen.err,
-            refresh_per_second=_FPS,
-            transient=True,
-            redirect_stdout=False,  # stdout may be a file
-            vertical_overflow="crop",
-        )
-
-    def start(self, refresh: bool = True) -> None:
-        try:
-            super().start(refresh)
-        except BaseException:  # a signal in the middle must not hide the cursor for good
-            self.stop()
-            raise
-
-    def stop(self) -> None:
+@contextmanager
+def live_view(screen: Screen, progress: BatchProgress) -> Iterator[None]:
+    """Draw a batch on stderr for the block, and leave nothing behind."""
+    live = Live(
+        BatchPanel(progress),
+        console=screen.err,
+        refresh_per_second=_FPS,
+        transient=True,
+        redirect_stdout=False,  # stdout may be a file
+        vertical_overflow="crop",
+    )
+    try:
+        live.start(refresh=True)
+        yield
+    finally:
         with suppress(OSError):  # the terminal may be gone
             try:
-                super().stop()
-            finally:
-                self.console.show_cursor(True)
+                live.stop()
+            finally:  # a signal in the middle of the start must not hide the cursor for good
+                screen.err.show_cursor(True)
 
 
 class BatchPanel:
@@ -264,8 +258,17 @@ class BatchPanel:
         else:
             doing = sanitize_line(progress.doing or "answering")
             yield _row(self._spinner, Text(f"{doing}…", style="dim"), width)
-        if progress.counters.records:
-            yield self._bar(min(width, _MAX_BAR))
+        if total := progress.counters.records:
+            done = total - max(0, progress.counters.left)
+            bar = ProgressBar(
+                total, done, style="bright_black", complete_style="green", finished_style="green"
+            )
+            grid = Table.grid(padding=(0, 1), expand=True)
+            grid.width = min(width, _MAX_BAR)
+            grid.add_column(ratio=1)
+            grid.add_column(no_wrap=True, justify="right")
+            grid.add_row(bar, f"{done}/{total} {100 * done // total:>3}%")
+            yield grid
             yield from self._counts(width)
         texts: dict[str, str] = {}
         if latest := progress.latest:
@@ -275,20 +278,6 @@ class BatchPanel:
         for mark, text in texts.items():
             shown = sanitize_line(" ".join(text[:_MAX_TEXT].split()))
             yield _row(Text(mark, style="dim"), Text(shown), width)
-
-    def _bar(self, width: int) -> Table:
-        counters = self._progress.counters
-        total = counters.records
-        done = total - max(0, counters.left)
-        grid = Table.grid(padding=(0, 1), expand=True)
-        grid.width = width
-        grid.add_column(ratio=1)
-        grid.add_column(no_wrap=True, justify="right")
-        bar = ProgressBar(
-            total, done, style="bright_black", complete_style="green", finished_style="green"
-        )
-        grid.add_row(bar, f"{done}/{total} {100 * done // total:>3}%")
-        return grid
 
     def _counts(self, width: int) -> Iterator[Text]:
         """Yield the counts in as few lines as possible, none of them broken."""

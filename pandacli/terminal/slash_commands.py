@@ -6,7 +6,7 @@ A function receives the REPL and the text after the command's name. It shows som
 
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -35,8 +35,8 @@ class Command:
     arguments: str  # as shown by /help; "" takes none, "[...]" is optional, others are required
     help: str
     run: Callable[["Repl", str], None]  # called with the text after the name
-    words: tuple[str, ...] = ()  # completions of the first argument
     files: Literal["any", "video"] | None = None  # completions of the last argument
+    words: Collection[str] = ()  # completions of the first argument
     aliases: tuple[str, ...] = ()
 
     @property
@@ -81,6 +81,10 @@ def _set_range(repl: "Repl", argument: str) -> None:
     repl.switch_clip(Clip(repl.chat.clip.source.path, *map(parse_time, times)))
 
 
+def _open_video(repl: "Repl", argument: str) -> None:
+    repl.switch_clip(Clip(parse_path(argument)))
+
+
 def _undo(repl: "Repl", _: str) -> None:
     turn = repl.chat.undo()
     repl.screen.note(f"took back: {turn.question}" if turn else "nothing to undo")
@@ -108,7 +112,7 @@ def _reset(repl: "Repl", _: str) -> None:
     repl.screen.note("forgotten; the clip stays")
 
 
-def _set_option(repl: "Repl", argument: str) -> None:
+def _set(repl: "Repl", argument: str) -> None:
     options = repl.chat.options
     values = {name: getattr(options, name.replace("-", "_")) for name in _SETTINGS}
     name, _, text = argument.partition(" ")
@@ -154,38 +158,21 @@ def _leave(_repl: "Repl", _: str) -> None:
 COMMANDS = (
     Command("/help", "", "this list", _show_help, aliases=("/?", "/h")),
     Command(
-        "/frames",
-        "[N | save FILE]",
-        "show or save the frames, or look at N of them",
-        _frames,
-        words=("save",),
-        files="any",
+        "/frames", "[N | save FILE]", "show the frames, save them, use N", _frames, "any", ("save",)
     ),
     Command(
         "/clip", "[FROM [TO]]", "ask about another part of the video, or all of it", _set_range
     ),
-    Command(
-        "/video",
-        "FILE",
-        "ask about another video",
-        lambda repl, argument: repl.switch_clip(Clip(parse_path(argument))),
-        files="video",
-    ),
+    Command("/video", "FILE", "ask about another video", _open_video, "video"),
     Command("/undo", "", "take the last question and its answer back", _undo),
     Command("/retry", "", "ask the last question again", _retry),
     Command("/reset", "", "forget what was said", _reset),
     Command(
-        "/set",
-        "[NAME VALUE]",
-        "temperature, max-tokens or seed; alone shows them",
-        _set_option,
-        words=tuple(_SETTINGS),
+        "/set", "[NAME VALUE]", "show or set temperature, max-tokens, seed", _set, words=_SETTINGS
     ),
     Command("/stats", "", "what the last answer cost", lambda repl, _: repl.show_stats()),
-    Command(
-        "/save", "FILE", "the conversation as .md to read, as .json to load", _save, files="any"
-    ),
-    Command("/load", "FILE", "go on with a conversation saved as .json", _load, files="any"),
+    Command("/save", "FILE", "the conversation as .md to read, as .json to load", _save, "any"),
+    Command("/load", "FILE", "go on with a conversation saved as .json", _load, "any"),
     Command("/exit", "", "leave; Ctrl-D does too", _leave, aliases=("/quit", "/q", "/bye")),
 )
 """Every slash command, in the order of `/help`; completion and parsing read it too."""
