@@ -31,18 +31,14 @@ from pandacli.modeling.patches import (
 )
 from pandacli.modeling.stab import LSD, LSTE, STAB, depthwise
 
-_TILE_BYTES = 8 << 20
-"""Memory for the per-head queries of LSD on a CPU: about the size of its caches."""
-
-_LANES = 16
-"""Float32 values in the widest vector of a CPU; LSTE's inner width is rounded up to it."""
+_TILE_BYTES = 8 << 20  # of the per-head queries of LSD on a CPU: about the size of its caches
+_LANES = 16  # float32 values in the widest vector of a CPU; LSTE's inner width is rounded up to it
 
 
 class _FusedWeights:
     """Tensors computed in single precision."""
 
     def to(self, dtype: torch.dtype) -> Self:
-        """Cast all of them."""
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
                 setattr(self, name, value.to(dtype))
@@ -109,14 +105,9 @@ class ConstantQueryAttention(_FusedWeights):
         self.eps = norm.eps
 
     def __call__(self, memory: Tensor, multiplicity: Tensor | None = None) -> Tensor:
-        """Attend.
+        """Attend to memory (N, positions, C) before its norm -> (N, C), the heads concatenated.
 
-        Args:
-            memory: (N, positions, C), before its norm.
-            multiplicity: How often each position counts; once by default.
-
-        Returns:
-            (N, C), the heads concatenated.
+        `multiplicity` is how often each position counts, once by default.
         """
         memory = F.layer_norm(memory, memory.shape[-1:], eps=self.eps)
         logits = self.query @ memory.transpose(1, 2)  # (N, heads, positions)
@@ -176,14 +167,14 @@ class _Chunk(NamedTuple):
 class FusedSTAB:
     """STAB in evaluation mode, computed with fused weights.
 
-    Args:
-        stab: The trained block. Its weights are read here once, except those behind the two
-            context attentions, which cost little and are used as they are.
+    Its weights are read here once, except those behind the two context attentions, which cost
+    little and are used as they are.
     """
 
     def __init__(self, stab: STAB) -> None:
         self._stab = stab
-        self._versions = [(weight, weight._version) for weight in _weights(stab)]
+        self._weights = [*stab.parameters(), *stab.buffers()]
+        self._versions = [weight._version for weight in self._weights]
         dtype = stab.patch_embedding.weight.dtype
         with torch.inference_mode(False), torch.no_grad():
             exact = stab if dtype.itemsize >= 4 else deepcopy(stab).float()
@@ -195,11 +186,10 @@ class FusedSTAB:
 
     def is_current(self) -> bool:
         """Whether no weight was replaced or changed in place; edits of `.data` go unnoticed."""
-        weights = _weights(self._stab)
-        return len(weights) == len(self._versions) and all(
-            weight is old and weight._version == version
-            for weight, (old, version) in zip(weights, self._versions, strict=True)
-        )
+        weights = [*self._stab.parameters(), *self._stab.buffers()]
+        return list(map(id, weights)) == list(map(id, self._weights)) and self._versions == [
+            weight._version for weight in weights
+        ]
 
     @torch.no_grad()
     def __call__(self, pixel_values: Tensor) -> list[FrameTokens]:
@@ -212,7 +202,15 @@ class FusedSTAB:
             self._encode_chunk(chunk, spans[i * length : (i + 1) * length], is_video)
             for i, chunk in enumerate(rgb)
         ]
-        return self._with_contexts(chunks)
+        # the contexts of all chunks together
+        contexts = torch.cat([chunk.frames for chunk in chunks])
+        contexts = stab.class_embedding + stab.global_attention.proj(contexts)
+        if is_video:
+            attended = torch.cat([chunk.attended for chunk in chunks if chunk.attended is not None])
+            of_chunks = stab.dec.finish(stab.temporal_cls_token, stab.dec.attn.out_proj(attended))
+            contexts = stab.fuse_contexts(of_chunks.repeat_interleave(length, 0), contexts)
+        grids = (grid for chunk in chunks for grid in chunk.grids)
+        return [FrameTokens(*frame) for frame in zip(contexts, grids, strict=True)]
 
     def _encode_chunk(
         self, rgb: Tensor, spans: Sequence[PatchBox | None], is_video: bool
@@ -224,9 +222,7 @@ class FusedSTAB:
         attended = mixed = None
         if is_video:
             mixed = self._lste.convolve(canvas.to_grid(self._lste.mix_in_time(patches, embedded)))
-            counts = (
-                canvas.multiplicity(mixed).repeat(len(mixed), 1, 1) if canvas.has_bars else None
-            )
+            counts = canvas.multiplicity(mixed).repeat(len(mixed), 1) if canvas.has_bars else None
             attended = self._gstra(mixed.flatten(0, 2)[None], counts)
 
         boxes = [span or padded_box(canvas.rows.size) for span in spans]
@@ -248,20 +244,6 @@ class FusedSTAB:
         canvas = Canvas.around(reduce(or_, boxes), grid) if boxes else whole
         uniform = not canvas.has_bars or canvas.has_uniform_bars(rgb, self._stab.patch_size)
         return canvas if uniform else whole
-
-    def _with_contexts(self, chunks: Sequence[_Chunk]) -> list[FrameTokens]:
-        """The tokens of all frames, with contexts computed for all chunks together."""
-        stab = self._stab
-        frames = torch.cat([chunk.frames for chunk in chunks])
-        contexts = stab.class_embedding + stab.global_attention.proj(frames)
-        attended = [chunk.attended for chunk in chunks if chunk.attended is not None]
-        if attended:
-            projected = stab.dec.attn.out_proj(torch.cat(attended))
-            of_chunks = stab.dec.finish(stab.temporal_cls_token, projected)
-            of_chunks = of_chunks.repeat_interleave(len(chunks[0].grids), 0)
-            contexts = stab.fuse_contexts(of_chunks, contexts)
-        grids = [grid for chunk in chunks for grid in chunk.grids]
-        return [FrameTokens(*frame) for frame in zip(contexts, grids, strict=True)]
 
 
 def _fuse_gstra(stab: STAB) -> ConstantQueryAttention:
@@ -286,14 +268,9 @@ def _fuse_fsra(stab: STAB) -> ConstantQueryAttention:
 def _blocks(
     canvas: Canvas, box: PatchBox, members: list[int], embedded: Tensor, mixed: Tensor | None
 ) -> Tensor:
-    """The input of LSD for some frames of a chunk, (N, h, w, 4, C).
+    """The input of LSD (N, h, w, 4, C) for the box of some frames (their numbers) of a chunk.
 
-    Args:
-        canvas: The canvas of the chunk.
-        box: The box to read of the frames.
-        members: Numbers of the frames.
-        embedded: (t, positions, C), the embedded patches.
-        mixed: (t, rows, columns, C), added to them.
+    `embedded` are its patches (t, positions, C), `mixed` (t, rows, columns, C) is added to them.
     """
     if box == canvas.box:
         frames = slice(None) if len(members) == len(embedded) else members
@@ -318,7 +295,3 @@ def _blocks(
 def _layers(sequence: nn.Sequential) -> list[Any]:
     """The layers of a sequence, typed loosely: mypy only knows that they are modules."""
     return list(sequence)
-
-
-def _weights(stab: STAB) -> list[Tensor]:
-    return [*stab.parameters(), *stab.buffers()]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
@@ -14,11 +15,11 @@ from transformers import BatchFeature, ProcessorMixin
 
 from pandacli.checkpoint_files import read_json
 from pandacli.errors import ModelError
-from pandacli.modeling import checkpoint
-from pandacli.modeling.configuration_videopanda import VideoPandaConfig
+from pandacli.modeling.checkpoint import read_config
 from pandacli.modeling.tokenization_videopanda import Turns, VideoPandaTokenizer, encode_prompt
 
 CONFIG_FILE = "processor_config.json"
+_SIZES = ("image_size", "patch_size", "num_frames")
 
 Conversation = str | Turns
 Video = NDArray[np.uint8] | Tensor
@@ -27,11 +28,8 @@ Video = NDArray[np.uint8] | Tensor
 class VideoPandaProcessor(ProcessorMixin):
     """Turns questions and videos into `input_ids`, `attention_mask` and `pixel_values`.
 
-    Args:
-        tokenizer: The tokenizer of the model.
-        image_size: Side of the model's canvas, in pixels.
-        patch_size: Side of its patches, in pixels.
-        num_frames: Frames per clip; a shorter one is padded with empty frames.
+    `image_size` is the side of the model's canvas, `patch_size` that of its patches, in pixels; a
+    clip with less than `num_frames` is padded with empty frames.
     """
 
     def __init__(
@@ -80,13 +78,22 @@ class VideoPandaProcessor(ProcessorMixin):
             ValueError: Videos and questions differ in number, or the frames have another shape or
                 type, or are too many.
         """
+        from pandacli.video import preprocess
+
         if return_tensors != "pt":
             raise ValueError(f"return_tensors has to be 'pt', not {return_tensors!r}")
+        if padding_side not in ("left", "right"):
+            raise ValueError(f"padding_side is 'left' or 'right', not {padding_side!r}")
         if (videos is None) == (pixel_values is None):
             raise ValueError("either videos or pixel_values are needed, and not both")
         if pixel_values is None:
-            wanted = self.num_frames if num_frames is None else num_frames
-            pixel_values = torch.stack([self._canvas(v, wanted) for v in _as_list(videos)])
+            to_canvas = partial(
+                preprocess,
+                image_size=self.image_size,
+                patch_size=self.patch_size,
+                num_frames=self.num_frames if num_frames is None else num_frames,
+            )
+            pixel_values = torch.stack([to_canvas(np.asarray(v)) for v in _as_list(videos)])
         elif pixel_values.ndim == 4:
             pixel_values = pixel_values.unsqueeze(0)
         if text is None:
@@ -97,9 +104,15 @@ class VideoPandaProcessor(ProcessorMixin):
                 f"{len(conversations)} questions for {len(pixel_values)} videos:"
                 " each video needs a question of its own"
             )
-        frames = pixel_values.shape[1]
-        prompts = [encode_prompt(_turns(c), self.tokenizer, system, frames) for c in conversations]
-        ids, mask = self._pad(prompts, padding_side)
+        turns = ([(c, None)] if isinstance(c, str) else c for c in conversations)
+        prompts = [encode_prompt(t, self.tokenizer, system, pixel_values.shape[1]) for t in turns]
+        length = max(map(len, prompts))
+        ids = torch.full((len(prompts), length), self.tokenizer.unk_id)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            start = length - len(prompt) if padding_side == "left" else 0
+            ids[row, start : start + len(prompt)] = torch.tensor(prompt)
+            mask[row, start : start + len(prompt)] = 1
         return BatchFeature(
             {"input_ids": ids, "attention_mask": mask, "pixel_values": pixel_values}
         )
@@ -120,21 +133,13 @@ class VideoPandaProcessor(ProcessorMixin):
 
     def to_dict(self) -> dict[str, Any]:
         """The processor's own fields in `processor_config.json`."""
-        return {
-            "processor_class": type(self).__name__,
-            "image_size": self.image_size,
-            "patch_size": self.patch_size,
-            "num_frames": self.num_frames,
-        }
+        sizes = {name: getattr(self, name) for name in _SIZES}
+        return {"processor_class": type(self).__name__, **sizes}
 
     def save_pretrained(
         self, save_directory: str | PathLike[str], push_to_hub: bool = False, **_: Any
     ) -> list[str]:
-        """Write processor and tokenizer to a folder; returns the path of the processor's config.
-
-        Raises:
-            ValueError: `push_to_hub` is set.
-        """
+        """Write processor and tokenizer to a folder; returns the path of the processor's config."""
         if push_to_hub:
             raise ValueError("push_to_hub is not supported")
         self.tokenizer.save_pretrained(save_directory)
@@ -165,41 +170,11 @@ class VideoPandaProcessor(ProcessorMixin):
             if not all(type(size) is int and size > 0 for size in sizes.values()):
                 raise ModelError(f"{folder / CONFIG_FILE} holds invalid sizes: {sizes}")
             return cls(tokenizer, **sizes)
-        config: VideoPandaConfig = checkpoint.read_config(folder)
+        config = read_config(folder)
         return cls(tokenizer, config.image_size, config.patch_size, config.all_num_frames)
-
-    def _canvas(self, video: Video, num_frames: int) -> Tensor:
-        from pandacli.video import preprocess
-
-        return preprocess(
-            np.asarray(video),
-            image_size=self.image_size,
-            patch_size=self.patch_size,
-            num_frames=num_frames,
-        )
-
-    def _pad(self, prompts: list[list[int]], side: str) -> tuple[Tensor, Tensor]:
-        """Ids and mask (B, length), padded with the unknown token."""
-        if side not in ("left", "right"):
-            raise ValueError(f"padding_side is 'left' or 'right', not {side!r}")
-        length = max(map(len, prompts))
-        ids = torch.full((len(prompts), length), self.tokenizer.unk_id)
-        mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):
-            place = slice(length - len(prompt), None) if side == "left" else slice(len(prompt))
-            ids[row, place] = torch.tensor(prompt)
-            mask[row, place] = 1
-        return ids, mask
-
-
-_SIZES = ("image_size", "patch_size", "num_frames")
 
 
 def _as_list(videos: Video | Sequence[Video] | None) -> list[Video]:
     if isinstance(videos, np.ndarray | Tensor):
         return [videos] if videos.ndim == 4 else list(videos)
     return list(videos or ())
-
-
-def _turns(conversation: Conversation) -> Turns:
-    return [(conversation, None)] if isinstance(conversation, str) else conversation
