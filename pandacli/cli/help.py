@@ -1,8 +1,9 @@
 """The table of commands, and the help of `panda`, which needs no parser: Typer loads slowly."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import TextIO
 
 from pandacli import __version__
 
@@ -11,90 +12,80 @@ SUMMARY = "Ask questions about a video, on your own machine."
 OPTIONS = {"-V, --version": "Show the version.", "-h, --help": "Show this message and exit."}
 
 
-class Command(NamedTuple):
-    """A row of `COMMANDS`."""
+class Command:
+    """A command: `module` of pandacli.cli has a function of its name, and the same summary."""
 
-    module: str  # of pandacli.cli, with a function of the command's name
-    summary: str  # also the first line of the docstring of that function
-    examples: tuple[str, ...]
+    def __init__(self, module: str, summary: str, *examples: str) -> None:
+        self.module, self.summary, self.examples = module, summary, examples
 
 
 COMMANDS = {
     "ask": Command(
         "ask",
         "Ask one or more questions about a video.",
-        (
-            'panda ask clip.mp4 "what happens?"',
-            'panda ask clip.mp4 "who enters?" "and then?" --from 0:10 --to 0:30',
-            'panda ask clip.mp4 "what happens?" --json > answer.json',
-        ),
+        'panda ask clip.mp4 "what happens?"',
+        'panda ask clip.mp4 "who enters?" "and then?" --from 0:10 --to 0:30',
+        'panda ask clip.mp4 "what happens?" --json > answer.json',
     ),
     "chat": Command(
         "chat",
         "Talk about a video.",
-        (
-            "panda chat clip.mp4",
-            "panda chat clip.mp4 --from 1:00 --frames 16",
-            "panda chat --continue",
-        ),
+        "panda chat clip.mp4",
+        "panda chat clip.mp4 --from 1:00 --frames 16",
+        "panda chat --continue",
     ),
     "batch": Command(
         "batch",
         "Answer a file of questions.",
-        (
-            "panda batch questions.jsonl",
-            "panda batch questions.csv -o answers.csv --video-dir clips",
-            "panda batch questions.jsonl --shard 1/4",
-        ),
+        "panda batch questions.jsonl",
+        "panda batch questions.csv -o answers.csv --video-dir clips",
+        "panda batch questions.jsonl --shard 1/4",
     ),
     "frames": Command(
         "frames",
         "Show the frames that a model would look at.",
-        ("panda frames clip.mp4", "panda frames clip.mp4 --from 0:10 --to 0:20 --save sheet.png"),
+        "panda frames clip.mp4",
+        "panda frames clip.mp4 --from 0:10 --to 0:20 --save sheet.png",
     ),
     "demo": Command(
         "frames",
         "Ask the small model tiny about a bundled clip.",
-        ("panda demo", "panda demo --stats"),
+        "panda demo",
+        "panda demo --stats",
     ),
     "models": Command(
-        "models",
-        "List installed and available models.",
-        ("panda models", "panda models --json"),
+        "models", "List installed and available models.", "panda models", "panda models --json"
     ),
     "pull": Command(
         "models",
         "Download a model and quantise it, once.",
-        ("panda pull video-panda-7b", "panda pull video-panda-7b --quant 4bit --drop-original"),
+        "panda pull video-panda-7b",
+        "panda pull video-panda-7b --quant 4bit --drop-original",
     ),
     "info": Command(
         "models",
         "Show one model: sizes, files, copies.",
-        ("panda info video-panda-7b", "panda info ./checkpoint --json"),
+        "panda info video-panda-7b",
+        "panda info ./checkpoint --json",
     ),
     "cache": Command(
-        "maintenance",
-        "Show or clear cached clips.",
-        ("panda cache", "panda cache --clear"),
+        "maintenance", "Show or clear cached clips.", "panda cache", "panda cache --clear"
     ),
     "rm": Command(
         "models",
         "Remove a model from this machine.",
-        ("panda rm video-panda-7b", "panda rm video-panda-7b --quant 8bit --yes"),
+        "panda rm video-panda-7b",
+        "panda rm video-panda-7b --quant 8bit --yes",
     ),
     "doctor": Command(
-        "maintenance",
-        "Check this installation.",
-        ("panda doctor", "panda doctor --json"),
+        "maintenance", "Check this installation.", "panda doctor", "panda doctor --json"
     ),
     "completions": Command(
         "maintenance",
         "Print the completion file of a shell.",
-        (
-            "panda completions bash >> ~/.bashrc",
-            'panda completions zsh > "${fpath[1]}/_panda"',
-            "panda completions fish > ~/.config/fish/completions/panda.fish",
-        ),
+        "panda completions bash >> ~/.bashrc",
+        'panda completions zsh > "${fpath[1]}/_panda"',
+        "panda completions fish > ~/.config/fish/completions/panda.fish",
     ),
 }
 
@@ -116,14 +107,9 @@ _EXAMPLES = ("panda demo", 'panda ask clip.mp4 "what happens?"', "panda chat cli
 
 def summary() -> str:
     """Return the commands with examples, for a terminal of 24 lines of 80 columns."""
-    return "\n\n".join(
-        (
-            f"Usage: panda COMMAND [OPTIONS]\n  {SUMMARY}",
-            examples(_EXAMPLES),
-            _section("Commands", _summaries()),
-            "panda --help and panda COMMAND --help say more.",
-        )
-    )
+    usage = f"Usage: panda COMMAND [OPTIONS]\n  {SUMMARY}"
+    more = "panda --help and panda COMMAND --help say more."
+    return "\n\n".join([usage, examples(_EXAMPLES), _summaries(), more])
 
 
 def overview() -> str:
@@ -131,24 +117,31 @@ def overview() -> str:
     from pandacli.cli.config import config_path
 
     file = str(config_path()).replace(str(Path.home()), "~", 1)
-    defaults = {
-        "PANDA_MODEL=tiny, PANDA_MAX_TOKENS=64, PANDA_JSON=1 ...": "",
-        f'{file}: lines like model = "tiny"': "",
-    }
-    return "\n\n".join(
-        (
-            f"Usage: panda [OPTIONS] COMMAND [ARGS]...\n\n  {SUMMARY}",
-            examples(_EXAMPLES),
-            _section("Options", OPTIONS),
-            _section("Commands", _summaries()),
-            _section("Defaults for the options (variables go before the file)", defaults),
-            _section("Exit codes", EXIT_CODES),
-        )
+    variables = "PANDA_MODEL=tiny, PANDA_MAX_TOKENS=64, PANDA_JSON=1 ..."
+    defaults = dict.fromkeys([variables, f'{file}: lines like model = "tiny"'], "")
+    sections = (
+        f"Usage: panda [OPTIONS] COMMAND [ARGS]...\n\n  {SUMMARY}",
+        examples(_EXAMPLES),
+        _section("Options", OPTIONS),
+        _summaries(),
+        _section("Defaults for the options (variables go before the file)", defaults),
+        _section("Exit codes", EXIT_CODES),
     )
+    return "\n\n".join(sections)
 
 
-def examples(lines: tuple[str, ...]) -> str:
+def examples(lines: Iterable[str]) -> str:
     return _section("Examples", dict.fromkeys(lines, ""))
+
+
+def _summaries() -> str:
+    return _section("Commands", {name: command.summary for name, command in COMMANDS.items()})
+
+
+def _section(heading: str, rows: dict[str, str]) -> str:
+    width = max(map(len, rows))
+    lines = (f"  {term:<{width}}  {text}".rstrip() for term, text in rows.items())
+    return "\n".join([f"{heading}:", *lines])
 
 
 def coloured(text: str, stream: TextIO) -> str:
@@ -166,13 +159,3 @@ def coloured(text: str, stream: TextIO) -> str:
             line = f"  {colour(row[1], 'cyan', stream)}{line[row.end() :]}"
         lines.append(line)
     return "\n".join(lines)
-
-
-def _summaries() -> dict[str, str]:
-    return {name: command.summary for name, command in COMMANDS.items()}
-
-
-def _section(heading: str, rows: dict[str, str]) -> str:
-    width = max(map(len, rows))
-    lines = (f"  {term:<{width}}  {text}".rstrip() for term, text in rows.items())
-    return "\n".join([f"{heading}:", *lines])

@@ -101,10 +101,9 @@ class Loading:
         return self._plan
 
     def begin(self) -> None:
-        """Load in the background, unless the model must be quantised; `end` raises any error."""
-        with suppress(PandaError):
-            self.resolve()
-            self._ahead = Background(lambda _: self._load_if_converted())
+        """Load in the background, unless the model must be quantised; `end` raises its errors."""
+        self.resolve()
+        self._ahead = Background(lambda _: self._load_if_converted())
 
     def end(self, say: Callable[[str], None]) -> "Panda":
         """Return the model, quantised first where it has to be; `say` shows the progress.
@@ -145,24 +144,18 @@ def read_clip(
     with screen.status("reading frames"):
         from pandacli.video import sample_frames  # its imports take a tenth of a second
 
-        if loading and _is_video(clip):
-            loading.begin()
+        if loading:
+            from pandacli.video.container import check_file, open_container
+
+            with suppress(PandaError):  # reading the frames reports what is wrong with the file
+                check_file(clip.path)
+                with open_container(clip.path):
+                    loading.begin()
         frames = sample_frames(clip, num_frames)
     seconds = perf_counter() - started
     for sentence in frames.notices if notices else ():
         screen.notice(sentence)
     return frames, seconds
-
-
-def _is_video(clip: Clip) -> bool:
-    """Whether the file opens as a video; reading its frames reports what is wrong with it."""
-    from pandacli.video.container import check_file, open_container
-
-    with suppress(PandaError):
-        check_file(clip.path)
-        with open_container(clip.path):
-            return True
-    return False
 
 
 def offer_download(loading: Loading, screen: Screen) -> None:
