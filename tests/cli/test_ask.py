@@ -21,20 +21,20 @@ def events(home):
     return [json.loads(line) for line in (home / "log").read_text().splitlines()]
 
 
-def test_stdout_is_the_answer_and_a_newline_and_nothing_else(fake_engine):
+def test_stdout_has_only_the_answer(fake_engine):
     done = fake_engine("ask", "x.mp4", "what happens?")
     assert done.stdout == b"You asked: what happens?\n"
     assert done.stderr == b""
     assert done.returncode == 0
 
 
-def test_the_frames_are_read_before_the_model_is_looked_for_and_loaded(fake_engine, home):
+def test_frames_are_read_before_the_model_is_loaded(fake_engine, home):
     fake_engine("ask", "x.mp4", "why?", FAKE_LOG=str(home / "log"))
     order = [event["event"] for event in events(home)]
     assert order == ["frames", "resolve", "load", "open", "ask", "closed"]
 
 
-def test_every_option_acts(fake_engine, home):
+def test_every_option_reaches_the_engine(fake_engine, home):
     options = "--from 1:02 --to 70.5 --frames 12 --model m --quant 8bit --device cuda:1"
     options += " --engine bitsandbytes"
     options += " --system Be-brief. --max-tokens 99 --temperature 0.5 --seed 7"
@@ -67,7 +67,7 @@ def test_one_answer_keeps_its_line_breaks(fake_engine):
     assert done.stdout == b"one\ntwo\n"
 
 
-def test_several_answers_take_one_line_each(fake_engine):
+def test_several_answers_to_a_pipe_take_one_line_each(fake_engine):
     done = fake_engine("ask", "x.mp4", "p", "q", FAKE_ANSWER="one\ntwo")
     assert done.stdout == b"one two\none two\n"
 
@@ -101,7 +101,7 @@ def test_stats_go_to_stderr_as_plain_lines(fake_engine):
     assert memory == "memory       1.5 GB"
 
 
-def test_the_first_token_is_timed_from_the_start_of_the_program_and_the_next_from_its_question(
+def test_first_answer_is_timed_from_program_start_and_next_from_its_question(
     fake_engine,
 ):
     started = time.perf_counter()
@@ -119,25 +119,25 @@ def test_the_first_token_is_timed_from_the_start_of_the_program_and_the_next_fro
     assert second == b"0.75 s", "what was paid once is counted once"
 
 
-def test_what_a_library_prints_does_not_get_between_the_answers(fake_engine):
+def test_output_of_a_library_goes_to_stderr(fake_engine):
     done = fake_engine("ask", "x.mp4", "why?", FAKE_NOISE="[ INFO:0] loaded\n")
     assert done.stdout == b"You asked: why?\n"
     assert done.stderr == b"[ INFO:0] loaded\n"
 
 
 @pytest.mark.parametrize(("step", "told"), [("9.9", None), ("13", "1:44 (one every 13 s)")])
-def test_few_frames_of_a_long_film_are_told_of(fake_engine, step, told):
+def test_sparse_sampling_of_a_long_video_prints_a_notice(fake_engine, step, told):
     said = fake_engine("ask", "x.mp4", "why?", FAKE_STEP=step).stderr.decode()
     expected = f"panda: 8 frames sampled from {told}; --from and --to look closer\n" if told else ""
     assert said == expected
 
 
-def test_a_notice_of_the_reader_goes_to_stderr(fake_engine):
+def test_notice_of_the_decoder_goes_to_stderr(fake_engine):
     done = fake_engine("ask", "x.mp4", "why?", FAKE_NOTICE="frame 9 stands in for frame 10")
     assert done.stderr == b"panda: frame 9 stands in for frame 10\n"
 
 
-def test_bits_that_were_chosen_for_the_user_are_told(fake_engine):
+def test_automatic_quantisation_prints_a_notice(fake_engine):
     done = fake_engine("ask", "x.mp4", "why?", FAKE_QUANT="8bit")
     said = b"panda: video-panda-7b runs in 8 bits on the CPU (torch); see --quant and --device\n"
     assert done.stderr == said
@@ -150,26 +150,26 @@ def test_bits_that_were_chosen_for_the_user_are_told(fake_engine):
         ("4bit", "in 4 bits on cuda:1 and cuda:0 (torch); see --quant and --device"),
     ],
 )
-def test_cards_that_share_a_model_are_told(fake_engine, quant, said):
+def test_several_gpus_print_a_notice(fake_engine, quant, said):
     done = fake_engine("ask", "x", "why?", FAKE_QUANT=quant, FAKE_DEVICES="cuda:1 cuda:0")
     assert done.stderr.decode() == f"panda: video-panda-7b runs {said}\n"
 
 
-def test_bits_that_were_asked_for_are_not_told(fake_engine):
+def test_requested_quantisation_prints_no_notice(fake_engine):
     assert fake_engine("ask", "x.mp4", "why?", "--quant", "8bit", FAKE_QUANT="8bit").stderr == b""
 
 
-def test_quiet_leaves_notices_out(fake_engine):
+def test_quiet_hides_notices(fake_engine):
     done = fake_engine("ask", "x.mp4", "why?", "--quiet", FAKE_NOTICE="something")
     assert done.stderr == b""
 
 
-def test_an_answer_that_was_cut_off_is_said_to_be(fake_engine):
+def test_truncated_answer_prints_a_notice(fake_engine):
     done = fake_engine("ask", "x.mp4", "why?", "--max-tokens", "3")
     assert done.stderr == b"panda: the answer was cut off after 3 tokens: raise --max-tokens\n"
 
 
-def test_a_dash_reads_the_whole_of_stdin_stripped(fake_engine):
+def test_dash_reads_all_of_stdin_stripped(fake_engine):
     done = fake_engine("ask", "x.mp4", "-", stdin=b"\n  what\n happens? \n\n")
     assert done.stdout == b"You asked: what\n happens?\n"
 
@@ -188,20 +188,20 @@ def test_a_dash_reads_the_whole_of_stdin_stripped(fake_engine):
         ([b"\xff"], b"", "the question is not UTF-8 text: \\xff"),
     ],
 )
-def test_a_question_that_cannot_be_is_refused_first(panda, questions, stdin, complaint):
+def test_invalid_question_is_refused_before_the_video_is_opened(panda, questions, stdin, complaint):
     done = panda("ask", "no-such-file.mp4", *questions, stdin=stdin)
     assert done.stderr.decode().splitlines()[0].startswith(f"panda: {complaint}")
     assert done.returncode == 2
 
 
-def test_the_length_of_a_question_is_counted_in_characters(fake_engine):
+def test_question_length_is_limited_in_characters_not_bytes(fake_engine):
     question = "ж" * 100_000
     done = fake_engine("ask", "x.mp4", "-", stdin=question.encode(), FAKE_ANSWER="yes")
     assert (done.stdout, done.stderr) == (b"yes\n", b"")
 
 
 @pytest.mark.parametrize(("quiet", "said"), [(False, "panda: type the question"), (True, "")])
-def test_somebody_who_is_to_type_the_question_is_told(monkeypatch, capsys, quiet, said):
+def test_question_from_the_keyboard_prints_an_instruction(monkeypatch, capsys, quiet, said):
     class Keyboard(io.TextIOWrapper):
         def isatty(self):
             return True
@@ -211,11 +211,11 @@ def test_somebody_who_is_to_type_the_question_is_told(monkeypatch, capsys, quiet
     assert capsys.readouterr().err[:24] == said
 
 
-def test_a_question_may_start_with_a_dash_after_two(fake_engine):
+def test_question_after_double_dash_may_start_with_a_dash(fake_engine):
     assert fake_engine("ask", "--", "x.mp4", "-1?").stdout == b"You asked: -1?\n"
 
 
-def test_control_characters_of_an_answer_are_spelt_out(fake_engine):
+def test_control_characters_of_an_answer_are_escaped(fake_engine):
     done = fake_engine("ask", "x.mp4", "q", FAKE_ANSWER="a\x1b[31mb\rc\x9bd \u202ee\x07")
     assert done.stdout.decode() == "a\\x1b[31mb\\rc\\x9bd \\u202ee\\x07\n"
 
@@ -226,7 +226,7 @@ def test_control_characters_in_json_are_escaped(fake_engine):
     assert json.loads(done.stdout)["answers"][0]["answer"] == "a\x1b[31m\x9b\u202e"
 
 
-def test_json_is_utf_8_and_elsewhere_in_the_characters_that_stdout_can_take(fake_engine):
+def test_json_is_utf_8_or_ascii_in_another_encoding(fake_engine):
     said = "視 é 😀 \u0085"
     for encoding, shown in (("utf-8", "視 é 😀 \\u0085"), ("latin-1", "\\u8996 \\u00e9 \\ud83d")):
         done = fake_engine(
@@ -236,12 +236,12 @@ def test_json_is_utf_8_and_elsewhere_in_the_characters_that_stdout_can_take(fake
         assert json.loads(done.stdout)["answers"][0]["answer"] == said
 
 
-def test_rich_markup_is_text(fake_engine):
+def test_rich_markup_is_printed_as_text(fake_engine):
     done = fake_engine("ask", "x.mp4", "[bold]what?[/bold]", "--stats")
     assert done.stdout == b"You asked: [bold]what?[/bold]\n"
 
 
-def test_a_closed_pipe_ends_it_without_a_word(environment):
+def test_closed_pipe_exits_with_141_and_no_message(environment):
     command = [*FAKE_ENGINE, "ask", "x.mp4", "why?"]
     reader, writer = os.pipe()
     os.close(reader)
@@ -254,7 +254,7 @@ def test_a_closed_pipe_ends_it_without_a_word(environment):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
-def test_a_full_disk_is_said_to_be_full(environment):
+def test_full_disk_is_reported_for_an_answer(environment):
     command = [*FAKE_ENGINE, "ask", "x.mp4", "why?"]
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
@@ -264,7 +264,7 @@ def test_a_full_disk_is_said_to_be_full(environment):
     assert done.returncode == 1
 
 
-def test_closed_standard_streams_are_no_reason_to_fail_but_stdout(environment, home):
+def test_closed_stdin_and_stderr_are_no_error(environment, home):
     command = " ".join(
         [*FAKE_ENGINE, "ask", "x.mp4", "why?", ">", str(home / "out"), "2>&-", "<&-"]
     )
@@ -285,7 +285,7 @@ def test_closed_standard_streams_are_no_reason_to_fail_but_stdout(environment, h
         ["batch", "-"],
     ],
 )
-def test_a_closed_stdout_is_told_before_anything_is_computed(environment, home, arguments):
+def test_closed_stdout_is_an_error_before_anything_is_computed(environment, home, arguments):
     command = " ".join([*FAKE_ENGINE, *arguments, ">&-"])
     log = {"FAKE_LOG": str(home / "log")}
     done = subprocess.run(
@@ -296,7 +296,7 @@ def test_a_closed_stdout_is_told_before_anything_is_computed(environment, home, 
     assert not (home / "log").exists()
 
 
-def test_a_disk_that_is_full_is_told_of_help_too(environment):
+def test_full_disk_is_reported_for_help(environment):
     for arguments in (["--help"], ["ask", "--help"]):
         with Path("/dev/full").open("wb") as full:
             done = subprocess.run(

@@ -60,22 +60,22 @@ def answers(first, folder):
     return (folder / "q.answers.jsonl").read_bytes()
 
 
-def test_questions_that_failed_make_the_exit_code_one(first):
+def test_failed_questions_exit_with_1(first):
     assert first.returncode == 1
 
 
-def test_with_json_stdout_has_the_lines_of_the_file(first, answers):
+def test_json_option_copies_the_results_file_to_stdout(first, answers):
     assert parsed(first.stdout) == parsed(answers)
 
 
-def test_each_line_of_the_questions_has_one_of_the_answers(answers):
+def test_every_question_line_has_an_answer_line(answers):
     lines = parsed(answers)
     assert sorted(line["line"] for line in lines if "error" in line) == [5, 6, 7]
     assert len({line["id"] for line in lines if "answer" in line}) == 6
     assert all(line["split"] == "test" for line in lines if "answer" in line)
 
 
-def test_answers_are_those_of_ask(module_panda, answers):
+def test_answers_equal_those_of_ask(module_panda, answers):
     done = module_panda("ask", str(CLIP), *QUESTIONS, *TINY, "--json")
     alone = {answer["question"]: answer["answer"] for answer in json.loads(done.stdout)["answers"]}
     together = {
@@ -86,7 +86,7 @@ def test_answers_are_those_of_ask(module_panda, answers):
     assert together == alone
 
 
-def test_what_is_said_in_a_pipe_is_plain_lines(first):
+def test_progress_in_a_pipe_is_plain_lines(first):
     said = first.stderr.decode()
     assert said.count("line 5: not JSON") == 1
     assert "panda: 6 of 9 answered, 3 failed" in said
@@ -97,7 +97,7 @@ def test_what_is_said_in_a_pipe_is_plain_lines(first):
     assert {"frames", "load", "prefix", "decode"} <= set(rows)
 
 
-def test_the_same_command_tries_only_what_failed(module_panda, folder, answers):
+def test_repeated_command_retries_only_failed_questions(module_panda, folder, answers):
     again = module_panda("batch", str(folder / "q.jsonl"), *TINY, "--json")
     assert again.returncode == 1
     assert sorted(line["line"] for line in parsed(again.stdout)) == [5, 6, 7]
@@ -117,7 +117,7 @@ def test_questions_from_a_pipe_are_answered_into_a_pipe(module_panda, clip):
     assert {row["model"] for row in rows} == {"tiny"}
 
 
-def test_a_file_without_questions_is_told(panda, home):
+def test_file_without_questions_prints_a_notice(panda, home):
     (home / "q.jsonl").touch()
     done = panda("batch", "q.jsonl", *TINY)
     assert done.returncode == 0
@@ -125,7 +125,7 @@ def test_a_file_without_questions_is_told(panda, home):
     assert done.stderr.splitlines()[-1] == b"panda: there are no questions in q.jsonl"
 
 
-def test_a_batch_that_is_done_already_is_one_line(module_panda, folder, clip):
+def test_finished_batch_prints_one_line(module_panda, folder, clip):
     records = [{"video": str(clip), "question": question} for question in QUESTIONS]
     (folder / "done.jsonl").write_bytes(as_lines(records))
     command = ("batch", str(folder / "done.jsonl"), *TINY)
@@ -136,7 +136,7 @@ def test_a_batch_that_is_done_already_is_one_line(module_panda, folder, clip):
     assert (again.returncode, again.stderr.decode().splitlines()[-1]) == (0, said)
 
 
-def test_a_closed_standard_input_is_told(environment):
+def test_closed_stdin_is_an_error(environment):
     command = f"{sys.executable} -m pandacli batch - -m tiny <&-"
     done = subprocess.run(command, shell=True, env=environment, capture_output=True, check=False)
     assert done.stderr == b"panda: standard input is closed\n"
@@ -144,7 +144,7 @@ def test_a_closed_standard_input_is_told(environment):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
-def test_a_table_that_a_full_disk_does_not_take_is_told(environment, home):
+def test_full_disk_is_reported_for_a_table(environment, home):
     (home / "q.csv").write_text("video,question\n")
     command = [sys.executable, "-m", "pandacli", "batch", "q.csv", "-o", "-", "--quiet", *TINY]
     with Path("/dev/full").open("wb") as full:
@@ -163,7 +163,7 @@ def test_a_table_that_a_full_disk_does_not_take_is_told(environment, home):
 @pytest.mark.parametrize(
     ("options", "lines"), [([], False), (["--json"], True), (["-o", "-"], True)]
 )
-def test_the_display_knows_whether_answers_go_to_stdout(monkeypatch, home, options, lines):
+def test_display_is_given_whether_answers_go_to_stdout(monkeypatch, home, options, lines):
     seen = []
 
     class Seen(BatchDisplay):
@@ -178,7 +178,7 @@ def test_the_display_knows_whether_answers_go_to_stdout(monkeypatch, home, optio
     assert seen == [lines]
 
 
-def test_without_a_terminal_a_slow_plan_is_announced(monkeypatch, capsys, home) -> None:
+def test_slow_plan_without_a_terminal_prints_a_notice(monkeypatch, capsys, home) -> None:
     plan = Batch.plan
 
     def slowly(*arguments):
@@ -193,7 +193,7 @@ def test_without_a_terminal_a_slow_plan_is_announced(monkeypatch, capsys, home) 
     assert capsys.readouterr().err.startswith(f"panda: reading {home / 'q.jsonl'}\n")
 
 
-def test_choices_that_are_not_used_are_named_once(panda, home) -> None:
+def test_unused_choices_are_named_once(panda, home) -> None:
     record = {"video": "none.mp4", "question": "Which?", "options": ["a", "b"]}
     (home / "q.jsonl").write_bytes(as_lines([record, record]))
     done = panda("batch", "q.jsonl", *TINY)
@@ -224,7 +224,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("arguments", "code", "said"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_done_is_said_in_two_lines(panda, home, clip, arguments, code, said):
+def test_usage_error_is_two_lines(panda, home, clip, arguments, code, said):
     (home / "q.jsonl").write_bytes(as_lines([{"video": "clip.mp4", "question": "Why?"}]))
     (home / "clip.mp4").write_bytes(clip.read_bytes())
     before = sorted(home.rglob("*"))
@@ -237,7 +237,7 @@ def test_what_cannot_be_done_is_said_in_two_lines(panda, home, clip, arguments, 
     ]
 
 
-def test_a_second_run_on_the_same_answers_is_refused(panda, home):
+def test_second_run_on_a_locked_results_file_is_refused(panda, home):
     (home / "q.jsonl").write_bytes(as_lines([{"video": "clip.mp4", "question": "Why?"}]))
     with ResultsFile(home / "q.answers.jsonl"):
         done = panda("batch", "q.jsonl", *TINY)

@@ -61,7 +61,7 @@ def left(terminal):
     return int(said[1])
 
 
-def test_the_first_ctrl_c_lets_the_answers_in_flight_become_whole(start, questions):
+def test_first_ctrl_c_finishes_answers_in_flight(start, questions):
     terminal = start()
     terminal.until(r"^clips 0/2")
     terminal.until(r"^Q ")
@@ -83,7 +83,7 @@ def test_the_first_ctrl_c_lets_the_answers_in_flight_become_whole(start, questio
     assert b"\x1b]0;" not in again.sent + terminal.sent
 
 
-def test_the_second_ctrl_c_stops_at_once(start, questions):
+def test_second_ctrl_c_stops_at_once(start, questions):
     terminal = start(slow=0.5)
     terminal.until(r"^Q ")
     before = len(lines_of(questions))
@@ -114,7 +114,7 @@ def test_ctrl_c_stops_at_once_while_frames_are_read(environment, checkpoint, que
     assert b"Traceback" not in terminal.sent
 
 
-def test_a_run_that_is_told_to_end_leaves_nothing_behind(start, questions):
+def test_sigterm_leaves_no_processes_or_temporary_files(start, questions):
     terminal = start()
     terminal.until(r"^Q ")
     processes = psutil.Process(terminal.process.pid).children(recursive=True)
@@ -127,7 +127,7 @@ def test_a_run_that_is_told_to_end_leaves_nothing_behind(start, questions):
     assert lines_of(questions)
 
 
-def test_a_reader_that_goes_away_ends_it_quietly(environment, home, checkpoint, questions):
+def test_closed_pipe_ends_the_batch_without_a_message(environment, home, checkpoint, questions):
     command = [sys.executable, str(SLOW_MODEL), "batch", str(questions), "-o", "-"]
     with subprocess.Popen(
         [*command, "--model", str(checkpoint), "--max-tokens", "4", "--batch-size", "1"],

@@ -33,7 +33,7 @@ def facts(done):
     return record
 
 
-def test_a_second_ask_computes_nothing_but_the_question(panda, film):
+def test_second_ask_prefills_only_the_question(panda, film):
     first = panda("ask", film, *ASK, "--json")
     second = panda("ask", film, *ASK, "--json")
     assert facts(second) == facts(first)
@@ -42,7 +42,7 @@ def test_a_second_ask_computes_nothing_but_the_question(panda, film):
     assert (first.stderr, second.stderr) == (b"", b"")
 
 
-def test_several_questions_are_answered_from_what_was_kept(panda, film):
+def test_several_questions_are_answered_from_the_cache(panda, film):
     panda("ask", film, *ASK)
     asked = ("ask", film, *ASK, "Which shape appears?", "Which way does the red circle move?")
     from_disk = panda(*asked)
@@ -50,19 +50,19 @@ def test_several_questions_are_answered_from_what_was_kept(panda, film):
     assert len(from_disk.stdout.splitlines()) == 3
 
 
-def test_a_size_of_nothing_keeps_nothing(panda, film, kept):
+def test_cache_size_zero_saves_nothing(panda, film, kept):
     done = panda("ask", film, *ASK, PANDA_CACHE_SIZE="0")
     assert (done.returncode, done.stderr) == (0, b"")
     assert not kept.exists()
 
 
-def test_a_size_of_nothing_looks_at_nothing(panda, film):
+def test_cache_size_zero_reads_nothing(panda, film):
     panda("ask", film, *ASK)
     done = panda("ask", film, *ASK, "--json", "--cache-size", "0")
     assert json.loads(done.stdout)["answers"][0]["stats"]["prefilled_tokens"] > 200
 
 
-def test_a_place_that_cannot_be_written_costs_a_word_and_no_answer(panda, film, kept):
+def test_unwritable_cache_prints_a_notice_and_the_answer(panda, film, kept):
     kept.parent.mkdir(parents=True)
     kept.write_text("no folder")
     done = panda("ask", film, *ASK, "Which shape appears?")
@@ -72,19 +72,19 @@ def test_a_place_that_cannot_be_written_costs_a_word_and_no_answer(panda, film, 
     assert said.startswith(f"panda: could not cache the clip: {kept}: ")
 
 
-def test_a_conversation_uses_what_ask_has_kept(panda, film):
+def test_chat_uses_the_prefix_saved_by_ask(panda, film):
     panda("ask", film, *ASK)
     done = panda("chat", film, "--model", "tiny", "--stats", stdin=b"What happens?\n")
     assert "; 8 new, " in done.stderr.decode()
 
 
-def test_ask_uses_what_a_conversation_has_kept(panda, film):
+def test_ask_uses_the_prefix_saved_by_chat(panda, film):
     panda("chat", film, "--model", "tiny", stdin=b"What happens?\nWhich shape appears?\n")
     stats = json.loads(panda("ask", film, *ASK, "--json").stdout)["answers"][0]["stats"]
     assert stats["prefilled_tokens"] == stats["question_tokens"]
 
 
-def test_cache_lists_what_is_kept(panda, film):
+def test_cache_lists_saved_prefixes(panda, film):
     panda("ask", film, *ASK, "--from", "1", "--to", "0:05.5")
     done = panda("cache")
     size, _, model, span, video = done.stdout.decode().rstrip("\n").split("\t")
@@ -93,7 +93,7 @@ def test_cache_lists_what_is_kept(panda, film):
     assert done.stderr.decode().startswith(f"panda: 1 clip, {size} (at most 4.0 GB) in ")
 
 
-def test_cache_in_json_has_bytes_and_times(panda, film, kept):
+def test_cache_as_json_has_bytes_and_times(panda, film, kept):
     panda("ask", film, *ASK)
     record = json.loads(panda("cache", "--json", PANDA_CACHE_SIZE="1.5GB").stdout)
     (clip,) = record["clips"]
@@ -103,20 +103,20 @@ def test_cache_in_json_has_bytes_and_times(panda, film, kept):
     assert clip["last_used"].endswith("+00:00")
 
 
-def test_a_question_that_is_refused_does_not_cost_what_was_computed(panda, film, kept):
+def test_refused_question_still_saves_the_prefix(panda, film, kept):
     done = panda("ask", film, "What happens?", "why? " * 2000, *ASK[1:])
     assert done.returncode == 2
     assert [entry.name for entry in kept.iterdir() if (entry / "kv").exists()]
 
 
-def test_a_line_that_is_refused_does_not_cost_what_was_computed(panda, film, kept):
+def test_refused_chat_line_still_saves_the_prefix(panda, film, kept):
     lines = b"What happens?\n" + b"why? " * 2000 + b"\n"
     done = panda("chat", film, "-m", "tiny", "--no-log", stdin=lines)
     assert done.returncode == 2
     assert [entry.name for entry in kept.iterdir() if (entry / "kv").exists()]
 
 
-def test_cache_can_be_cleared(panda, film, kept):
+def test_clear_removes_all_prefixes(panda, film, kept):
     panda("ask", film, *ASK)
     done = panda("cache", "--clear")
     assert (done.returncode, done.stdout) == (0, b"")
@@ -124,13 +124,13 @@ def test_cache_can_be_cleared(panda, film, kept):
     assert list(kept.iterdir()) == []
 
 
-def test_an_empty_cache_is_told(panda, kept):
+def test_empty_cache_prints_a_notice(panda, kept):
     done = panda("cache")
     assert (done.returncode, done.stdout) == (0, b"")
     assert done.stderr.decode() == f"panda: 0 clips, 0 bytes (at most 4.0 GB) in {kept}\n"
 
 
-def test_names_of_clips_cannot_act_on_the_terminal(panda, home):
+def test_control_characters_in_clip_names_are_escaped(panda, home):
     film = shutil.copy2(CLIP, home / "\x1b[31mred\n.mp4")
     panda("ask", film, *ASK)
     listed = panda("cache").stdout
@@ -138,7 +138,7 @@ def test_names_of_clips_cannot_act_on_the_terminal(panda, home):
     assert listed.count(b"\n") == 1
 
 
-def test_a_fake_engine_is_asked_to_keep_once_all_answers_are_there(fake_engine, clip, home):
+def test_prefix_is_saved_after_the_last_answer(fake_engine, clip, home):
     fake_engine("ask", clip, "one?", "two?", FAKE_LOG=str(home / "log"))
     events = [json.loads(line)["event"] for line in (home / "log").read_text().splitlines()]
     assert events[-4:] == ["closed", "ask", "closed", "keep"]
@@ -157,17 +157,17 @@ def test_a_fake_engine_is_asked_to_keep_once_all_answers_are_there(fake_engine, 
         ("1TB", 10**12),
     ],
 )
-def test_sizes_may_have_units(text, count):
+def test_cache_size_accepts_units(text, count):
     assert options.reader("cache-size")(text) == count
 
 
 @pytest.mark.parametrize("text", ["", "-1", "4XB", "GB", "1e9", "iB", "4iB", "9" * 400, "nan"])
-def test_what_is_no_size_is_refused(text):
+def test_invalid_cache_size_is_refused(text):
     with pytest.raises(UsageError, match="is no size like 4GB, 500MB or 0"):
         options.reader("cache-size")(text)
 
 
-def test_the_size_can_be_set_in_the_file(panda, home, film, kept):
+def test_cache_size_is_read_from_the_file(panda, home, film, kept):
     (home / "config" / "panda" / "config.toml").write_text('cache-size = "1kB"\n')
     panda("ask", film, *ASK)
     assert json.loads(panda("cache", "--json").stdout)["budget_bytes"] == 1000

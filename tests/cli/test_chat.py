@@ -51,7 +51,7 @@ def questions(record):
     return [turn["question"] for turn in record["turns"]]
 
 
-def test_what_is_said_is_kept(chat, clip, home):
+def test_conversation_is_saved(chat, clip, home):
     assert chat(clip, "--from", "0.5", "--frames", "4", "--system", "Be kind.") == 0
     log = last_log(home)
     assert (log["video"], log["from"], log["to"]) == (str(clip), 0.5, None)
@@ -59,7 +59,7 @@ def test_what_is_said_is_kept(chat, clip, home):
     assert questions(log) == [QUESTION]
 
 
-def test_the_last_conversation_goes_on_as_it_was(chat, clip, home, checkpoint):
+def test_continue_restores_the_last_conversation(chat, clip, home, checkpoint):
     chat(clip, "--from", "0.00001", "--frames", "4", "--system", "Be kind.")
     before = last_log(home)
     assert chat("--continue", stdin=OTHER, model=None) == 0
@@ -69,9 +69,7 @@ def test_the_last_conversation_goes_on_as_it_was(chat, clip, home, checkpoint):
     assert after["model"] == str(checkpoint)
 
 
-def test_the_last_conversation_goes_on_from_another_folder(
-    chat, clip, home, checkpoint, monkeypatch
-):
+def test_continue_works_from_another_folder(chat, clip, home, checkpoint, monkeypatch):
     (home / "small").symlink_to(checkpoint)
     chat(clip, model="./small")
     (home / "elsewhere").mkdir()
@@ -80,7 +78,7 @@ def test_the_last_conversation_goes_on_from_another_folder(
     assert questions(last_log(home)) == [QUESTION, OTHER]
 
 
-def test_the_last_conversation_goes_on_about_another_video(chat, clip, home):
+def test_continue_accepts_another_video(chat, clip, home):
     chat(clip, "--from", "0.5")
     other = shutil.copy(clip, home / "other.mp4")
     assert chat(other, "--continue", stdin=OTHER) == 0
@@ -89,14 +87,14 @@ def test_the_last_conversation_goes_on_about_another_video(chat, clip, home):
     assert questions(log) == [QUESTION, OTHER]
 
 
-def test_an_option_goes_before_what_was_said_then(chat, clip, home):
+def test_option_overrides_the_saved_conversation(chat, clip, home):
     chat(clip, "--frames", "4", "--system", "Be kind.")
     chat("--continue", "--frames", "8", "--system", "Be brief.")
     log = last_log(home)
     assert (log["frames"], log["system"]) == (8, "Be brief.")
 
 
-def test_a_saved_conversation_goes_on_in_a_log_of_its_own(chat, clip, home):
+def test_loaded_conversation_is_saved_in_a_new_log(chat, clip, home):
     chat(clip)
     (log,) = logs(home)
     saved = log.rename(home / "talk.json")
@@ -110,15 +108,13 @@ def test_a_saved_conversation_goes_on_in_a_log_of_its_own(chat, clip, home):
     ("options", "variable", "kept"),
     [(["--no-log"], "", False), ([], "1", False), (["--log"], "1", True)],
 )
-def test_nothing_is_kept_where_nothing_is_to_be(
-    chat, clip, home, monkeypatch, options, variable, kept
-):
+def test_no_log_saves_nothing(chat, clip, home, monkeypatch, options, variable, kept):
     monkeypatch.setenv("PANDA_NO_LOG", variable)
     assert chat(clip, *options) == 0
     assert (home / "state").exists() == kept
 
 
-def test_a_state_folder_that_cannot_be_is_told(clip, monkeypatch, capsys):
+def test_unwritable_state_folder_prints_a_notice(clip, monkeypatch, capsys):
     monkeypatch.setenv("XDG_STATE_HOME", "/dev/null/state")
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"")))
     assert run(["chat", str(clip), "--model", "tiny"]) == 0
@@ -137,7 +133,7 @@ def test_a_state_folder_that_cannot_be_is_told(clip, monkeypatch, capsys):
         (["--load", "talk.md"], 3, "talk.md is not a saved conversation"),
     ],
 )
-def test_what_is_asked_for_wrongly_is_told(chat, home, capsys, arguments, code, complaint):
+def test_usage_error_names_the_mistake(chat, home, capsys, arguments, code, complaint):
     (home / "talk.md").write_text("# clip.mp4\n")
     assert chat(*arguments) == code
     assert complaint in capsys.readouterr().err
@@ -152,7 +148,7 @@ def test_what_is_asked_for_wrongly_is_told(chat, home, capsys, arguments, code, 
         (None, "the video is gone: /gone.mp4"),
     ],
 )
-def test_a_last_conversation_that_cannot_go_on_is_told(chat, clip, home, capsys, text, complaint):
+def test_unreadable_last_conversation_is_an_error(chat, clip, home, capsys, text, complaint):
     chat(clip)
     (log,) = logs(home)
     log.write_text(log.read_text().replace(str(clip), "/gone.mp4") if text is None else text)
@@ -160,7 +156,7 @@ def test_a_last_conversation_that_cannot_go_on_is_told(chat, clip, home, capsys,
     assert complaint in capsys.readouterr().err
 
 
-def test_a_video_whose_name_cannot_be_is_gone(chat, clip, home, capsys):
+def test_saved_video_with_an_invalid_name_is_reported_as_gone(chat, clip, home, capsys):
     chat(clip)
     (log,) = logs(home)
     log.write_text(log.read_text().replace(clip.name, "x" * 300))
@@ -168,13 +164,13 @@ def test_a_video_whose_name_cannot_be_is_gone(chat, clip, home, capsys):
     assert "the video is gone: " in capsys.readouterr().err
 
 
-def test_a_missing_model_is_told_before_the_first_question(chat, clip, capsys):
+def test_missing_model_is_an_error_before_the_first_question(chat, clip, capsys):
     assert chat(clip, model="nowhere/model") == 4
     assert sys.stdin.read() == QUESTION
     assert "nowhere/model" in capsys.readouterr().err
 
 
-def test_a_damaged_model_is_told(chat, clip, home, checkpoint, capsys):
+def test_damaged_model_is_an_error(chat, clip, home, checkpoint, capsys):
     shutil.copytree(checkpoint, home / "damaged")
     (weights,) = (home / "damaged").glob("*.safetensors")
     weights.write_bytes(weights.read_bytes()[:1000])
@@ -191,16 +187,14 @@ def test_a_damaged_model_is_told(chat, clip, home, checkpoint, capsys):
         (["--show-frames"], "1", True),
     ],
 )
-def test_frames_are_drawn_unless_they_are_not_wanted(
-    monkeypatch, clip, checkpoint, options, variable, drawn
-):
+def test_frames_are_drawn_unless_disabled(monkeypatch, clip, checkpoint, options, variable, drawn):
     monkeypatch.setenv("PANDA_NO_FRAMES", variable)
     seen = in_a_terminal(monkeypatch)
     assert run(["chat", str(clip), "--model", str(checkpoint), *options]) == 0
     assert seen["pictures"] is drawn
 
 
-def test_what_is_typed_in_a_terminal_is_obeyed(monkeypatch, clip, checkpoint, home):
+def test_lines_typed_in_a_terminal_are_executed(monkeypatch, clip, checkpoint, home):
     seen = in_a_terminal(monkeypatch)
     options = ["--frames", "4", "--system", "Be kind.", "--seed", "3", "--no-log"]
     assert run(["chat", str(clip), "--model", str(checkpoint), *options]) == 0
@@ -212,7 +206,7 @@ def test_what_is_typed_in_a_terminal_is_obeyed(monkeypatch, clip, checkpoint, ho
     assert not (home / "state").exists()
 
 
-def test_questions_are_kept_in_the_state_folder(monkeypatch, clip, checkpoint, home):
+def test_questions_are_saved_in_the_state_folder(monkeypatch, clip, checkpoint, home):
     seen = in_a_terminal(monkeypatch)
     run(["chat", str(clip), "--model", str(checkpoint)])
     assert seen["history"] == home / "state" / "panda" / "questions"

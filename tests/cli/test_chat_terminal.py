@@ -42,7 +42,7 @@ def log_of(home):
     return [turn["question"] for turn in json.loads(path.read_text())["turns"]]
 
 
-def test_a_conversation_from_the_first_line_to_the_last(chat, home):
+def test_whole_conversation_in_a_terminal(chat, home):
     terminal = chat(str(CLIP))
     shown = terminal.until(r"^>")
     assert re.search(r"demo\.mp4: 0:08, 640x360, 25 fps", shown)
@@ -62,7 +62,7 @@ def test_a_conversation_from_the_first_line_to_the_last(chat, home):
     assert log_of(home) == [QUESTION]
 
 
-def test_a_question_may_be_typed_before_the_model_is_there(chat):
+def test_question_is_accepted_while_the_model_loads(chat):
     terminal = chat(str(CLIP), "--no-frames")
     terminal.until(r"^>")
     terminal.ask(QUESTION)
@@ -70,7 +70,7 @@ def test_a_question_may_be_typed_before_the_model_is_there(chat):
     assert "▄" not in shown
 
 
-def test_what_is_typed_before_the_prompt_is_there_appears_in_it_only(chat):
+def test_early_typing_appears_only_in_the_prompt(chat):
     terminal = chat(str(CLIP), "--no-frames", slow=0.02)
     terminal.until("reading frames")
     terminal.ask(QUESTION)
@@ -79,7 +79,7 @@ def test_what_is_typed_before_the_prompt_is_there_appears_in_it_only(chat):
     assert f"\n> {QUESTION}\n" in shown
 
 
-def test_a_question_taller_than_the_screen_leaves_no_toolbar_and_only_its_beginning(chat, home):
+def test_question_taller_than_the_screen_leaves_its_beginning_and_no_toolbar(chat, home):
     terminal = chat(str(CLIP), "--no-frames", lines=12)
     terminal.until("of 2,048 tokens")
     question = "\n".join(f"line {number}" for number in range(1, 41))
@@ -96,7 +96,7 @@ def test_a_question_taller_than_the_screen_leaves_no_toolbar_and_only_its_beginn
     assert log_of(home) == [question]
 
 
-def test_ctrl_c_stops_an_answer_and_the_conversation_goes_on(chat, home):
+def test_ctrl_c_stops_the_answer_but_not_the_conversation(chat, home):
     terminal = chat(str(CLIP), "--no-frames", slow=0.3)
     terminal.until("of 2,048 tokens")
     terminal.ask(QUESTION)
@@ -111,7 +111,7 @@ def test_ctrl_c_stops_an_answer_and_the_conversation_goes_on(chat, home):
     assert log_of(home) == [QUESTION, "Is there a circle?"]
 
 
-def test_ctrl_c_clears_the_line_and_twice_leaves_where_it_is_empty(chat):
+def test_ctrl_c_clears_the_line_and_twice_on_an_empty_line_leaves(chat):
     terminal = chat(str(CLIP), "--no-frames")
     terminal.until(r"^>")
     terminal.keys("half a ques")
@@ -124,7 +124,7 @@ def test_ctrl_c_clears_the_line_and_twice_leaves_where_it_is_empty(chat):
     assert terminal.end() == 0
 
 
-def test_a_window_of_sixty_columns_is_followed(chat):
+def test_resizing_to_sixty_columns_redraws(chat):
     terminal = chat(str(CLIP), "--no-frames")
     terminal.until("of 2,048 tokens")
     terminal.resize(60, 24)
@@ -137,7 +137,7 @@ def test_a_window_of_sixty_columns_is_followed(chat):
     ), shown
 
 
-def test_a_killed_conversation_goes_on_with_all_that_was_answered(chat):
+def test_continue_after_sigkill_has_every_answer(chat):
     first = chat(str(CLIP), "--no-frames", slow=0.1)
     first.until(r"^>")
     first.ask(QUESTION)
@@ -159,7 +159,7 @@ def test_a_killed_conversation_goes_on_with_all_that_was_answered(chat):
     again.until(r"^> Is there a circle\?\n\w+\.$")
 
 
-def test_typing_shows_completions_and_further_lines(chat):
+def test_typing_shows_completions_and_continuation_lines(chat):
     terminal = chat(str(CLIP), "--no-frames")
     terminal.until(r"^>")
     terminal.keys("/re")
@@ -168,7 +168,7 @@ def test_typing_shows_completions_and_further_lines(chat):
     terminal.until(r"^> What\n  happens\?")
 
 
-def test_what_would_command_the_terminal_is_spelt_out(chat, home):
+def test_control_characters_are_escaped(chat, home):
     name = "[bold]\x1b]0;pwned\x07.mp4"
     (home / name).write_bytes(CLIP.read_bytes())
     terminal = chat(str(home / name), "--no-frames")

@@ -87,13 +87,13 @@ def files(tmp_path):
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_command_prints_the_file(panda, shell):
+def test_command_prints_the_file(panda, shell):
     done = panda("completions", shell)
     assert done.stdout == (FILES / f"panda.{shell}").read_bytes()
     assert done.returncode == 0
 
 
-def test_another_shell_is_refused_with_the_choices(panda):
+def test_unknown_shell_is_refused_with_the_choices(panda):
     done = panda("completions", "tcsh")
     assert done.stderr.decode().splitlines() == [
         "panda: there are no completions for tcsh",
@@ -106,7 +106,7 @@ def needs(shell):
     return pytest.mark.skipif(shutil.which(shell) is None, reason=f"{shell} is not here")
 
 
-def test_the_files_are_current(environment):
+def test_files_are_current(environment):
     command = [sys.executable, FILES / "generate.py", "--check"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.stderr == ""
@@ -135,7 +135,7 @@ printf '%s\n' "${COMPREPLY[@]}"
 
 @needs("bash")
 @pytest.mark.parametrize(("line", "expected"), CASES)
-def test_bash(files, line, expected):
+def test_bash_completes(files, line, expected):
     command = ["bash", "-c", BASH, "bash", FILES / "panda.bash", line]
     done = subprocess.run(command, cwd=files, capture_output=True, text=True, check=True)
     options = [word for word in done.stdout.splitlines() if word]
@@ -146,7 +146,7 @@ def test_bash(files, line, expected):
 
 
 @needs("bash")
-def test_bash_splits_at_an_equals_sign(files):
+def test_bash_completes_after_an_equals_sign(files):
     script = BASH.replace('read -ra COMP_WORDS <<< "$2"', "COMP_WORDS=(panda ask --model = t)")
     command = ["bash", "-c", script, "bash", FILES / "panda.bash", ""]
     done = subprocess.run(command, cwd=files, capture_output=True, text=True, check=True)
@@ -155,7 +155,7 @@ def test_bash_splits_at_an_equals_sign(files):
 
 @needs("fish")
 @pytest.mark.parametrize(("line", "expected"), CASES)
-def test_fish(files, line, expected):
+def test_fish_completes(files, line, expected):
     script = f"source {FILES}/panda.fish; complete -C '{line}'"
     command = ["fish", "--no-config", "-c", script]
     environment = {"HOME": str(files), "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
@@ -197,7 +197,7 @@ def zsh_lines(tmp_path_factory):
 
 @needs("zsh")
 @pytest.mark.parametrize(("line", "expected"), ZSH_CASES)
-def test_zsh(zsh_lines, line, expected):
+def test_zsh_completes(zsh_lines, line, expected):
     # zsh completes only in its line editor, which only runs in a terminal: zpty is one.
     typed, _, begun = line.rpartition(" ")
     last = expected[0].replace(" ", r"\ ") if expected else begun
@@ -205,7 +205,7 @@ def test_zsh(zsh_lines, line, expected):
 
 
 @needs("bash")
-def test_completing_takes_no_time(files):
+def test_bash_completes_500_files_within_a_second(files):
     for number in range(500):
         (files / f"take{number}.mp4").touch()
     command = ["bash", "-c", BASH, "bash", FILES / "panda.bash", "panda ask take"]
@@ -215,6 +215,6 @@ def test_completing_takes_no_time(files):
     assert time.monotonic() - started < 1  # 0.02 s on a quiet machine; Python alone takes longer
 
 
-def test_no_completion_starts_python():
+def test_completion_files_do_not_start_python():
     for path in Path(FILES).glob("panda.*"):
         assert "python" not in path.read_text().lower()

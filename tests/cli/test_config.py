@@ -74,37 +74,37 @@ BUILT_IN = {
 }
 
 
-def test_without_any_setting_the_built_in_values_hold():
+def test_built_in_values_hold_without_settings():
     everything = {name: v for command in COMMANDS for name, v in values(command=command).items()}
     assert {name: everything[name] for name in BUILT_IN} == BUILT_IN
     assert set(BUILT_IN) == set(defaults.READERS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_same_option_has_the_same_default_in_every_command(command):
+def test_option_has_the_same_default_in_every_command(command):
     given = values(command=command)
     assert {n: v for n, v in given.items() if n in BUILT_IN} == {
         n: v for n, v in BUILT_IN.items() if n in given
     }
 
 
-def test_the_file_goes_before_the_built_in_value(config):
+def test_file_overrides_the_built_in_value(config):
     config.write_text("max-tokens = 64\n")
     assert value_of("max-tokens") == 64
 
 
-def test_a_variable_goes_before_the_file(config, monkeypatch):
+def test_variable_overrides_the_file(config, monkeypatch):
     config.write_text("max-tokens = 64\n")
     monkeypatch.setenv("PANDA_MAX_TOKENS", "65")
     assert value_of("max-tokens") == 65
 
 
-def test_the_option_goes_before_the_variable(monkeypatch):
+def test_option_overrides_the_variable(monkeypatch):
     monkeypatch.setenv("PANDA_MAX_TOKENS", "65")
     assert value_of("max-tokens", "--max-tokens", "66") == 66
 
 
-def test_an_empty_variable_is_no_variable(monkeypatch):
+def test_empty_variable_is_ignored(monkeypatch):
     monkeypatch.setenv("PANDA_MODEL", "")
     assert value_of("model") == "video-panda-7b"
 
@@ -112,12 +112,12 @@ def test_an_empty_variable_is_no_variable(monkeypatch):
 @pytest.mark.parametrize(
     ("text", "flag"), [("1", True), ("yes", True), ("TRUE", True), ("0", False), ("off", False)]
 )
-def test_a_flag_can_be_set_by_a_variable(monkeypatch, text, flag):
+def test_flag_is_set_by_a_variable(monkeypatch, text, flag):
     monkeypatch.setenv("PANDA_JSON", text)
     assert value_of("json") is flag
 
 
-def test_a_negative_flag_overrules_the_file(config):
+def test_negative_flag_overrides_the_file(config):
     config.write_text("json = true\n")
     assert value_of("json") is True
     assert value_of("json", "--no-json") is False
@@ -143,7 +143,7 @@ def test_file_sets_option_that_repeats_to_text_or_list(config, line, stop):
     assert defaults.configured("stop") == stop
 
 
-def test_every_kind_of_value_can_fake_engine_the_file(config):
+def test_file_sets_every_kind_of_value(config):
     config.write_text(
         'model = "tiny"\nfrom = "0:01.5"\nto = 9\ntemperature = 0.5\nseed = 7\nstats = true\n'
     )
@@ -176,7 +176,7 @@ def test_every_kind_of_value_can_fake_engine_the_file(config):
         ("stop = ['a', '']", "stop in {path}: is empty", None),
     ],
 )
-def test_a_mistake_in_the_file_names_the_file_and_the_key(config, line, message, hint):
+def test_mistake_in_the_file_names_file_and_key(config, line, message, hint):
     config.write_text(line)
     with pytest.raises(UsageError) as caught:
         values()
@@ -184,13 +184,13 @@ def test_a_mistake_in_the_file_names_the_file_and_the_key(config, line, message,
     assert (hint or "") in (caught.value.hint or "")
 
 
-def test_a_file_that_cannot_be_read_is_a_usage_error(config):
+def test_unreadable_file_is_a_usage_error(config):
     config.mkdir()
     with pytest.raises(UsageError, match="cannot read"):
         value_of("model")
 
 
-def test_a_bad_variable_is_named(monkeypatch):
+def test_invalid_variable_is_named(monkeypatch):
     monkeypatch.setenv("PANDA_DEVICE", "gpu")
     with pytest.raises(UsageError, match="PANDA_DEVICE: 'gpu' is not one of"):
         value_of("device")
@@ -219,55 +219,55 @@ def test_ray_is_refused_outside_batch(config, monkeypatch, say):
     assert caught.value.message == f"{where}: ray is for panda batch"
 
 
-def test_an_unknown_engine_is_refused_with_the_choices():
+def test_unknown_engine_is_refused_with_the_choices():
     with pytest.raises(UsageError, match=r"one of auto, torch, bitsandbytes, llama$"):
         values("--engine", "onnx")
 
 
 @pytest.mark.parametrize("option", ["output", "yes", "drop-original", "clear", "answers"])
-def test_an_option_that_writes_or_deletes_has_no_variable(option):
+def test_option_that_writes_or_deletes_has_no_variable(option):
     assert option not in defaults.READERS
 
 
-def test_the_configuration_file_of_the_user_is_read(panda, home, clip):
+def test_file_in_the_configuration_folder_is_read(panda, home, clip):
     (home / "config" / "panda" / "config.toml").write_text('model = "from-the-file"\n')
     done = panda("ask", str(clip), "why?")
     assert b"no model is called 'from-the-file'" in done.stderr
 
 
-def test_help_works_whatever_is_in_the_file(panda, home):
+def test_help_works_with_an_invalid_file(panda, home):
     (home / "config" / "panda" / "config.toml").write_text("not toml")
     assert panda("ask", "--help").returncode == 0
 
 
-def test_of_the_file_only_the_options_of_the_command_are_checked(config):
+def test_only_options_of_the_command_are_checked_in_the_file(config):
     config.write_text('temperature = "hot"\nmodel = 3\n')
     assert values(command="frames")["frames"] == 8
     with pytest.raises(UsageError, match="temperature in"):
         values("--model", "tiny")
 
 
-def test_an_error_names_the_variable_that_its_value_came_from(panda, clip):
+def test_error_names_the_variable_that_set_the_value(panda, clip):
     done = panda("ask", str(clip), "why?", PANDA_MODEL="nosuch")
     assert done.stderr.decode().splitlines()[-1] == "       model = nosuch is set by PANDA_MODEL"
     given = panda("ask", str(clip), "why?", "--model", "nosuch", PANDA_MODEL="other")
     assert b"is set by" not in given.stderr
 
 
-def test_an_error_names_the_file_that_its_value_came_from(panda, home, clip):
+def test_error_names_the_file_that_set_the_value(panda, home, clip):
     path = home / "config" / "panda" / "config.toml"
     path.write_text('model = "nosuch"\n')
     done = panda("ask", str(clip), "why?")
     assert done.stderr.decode().splitlines()[-1] == f"       model = nosuch is set by {path}"
 
 
-def test_a_variable_that_is_misspelt_is_told_of(panda):
+def test_misspelt_variable_prints_a_notice(panda):
     said = panda("models", PANDA_MODLE="tiny", PANDA_PRC_DIR="x", PANDA_HOME="x").stderr.decode()
     assert said == "panda: PANDA_MODLE has no meaning; did you mean PANDA_MODEL?\n"
     assert panda("frames", "x.mp4", "--quiet", PANDA_MODLE="tiny").stderr.count(b"MODEL") == 0
 
 
-def test_an_error_of_another_option_has_no_source(panda, clip):
+def test_error_of_another_option_names_no_variable(panda, clip):
     wrong = panda("ask", str(clip), "why?", "--device", "tiny", PANDA_MODEL="tiny")
     assert wrong.returncode == 2
     assert b"is set by" not in wrong.stderr

@@ -11,7 +11,7 @@ def healthy(module_panda):
     return module_panda("doctor")
 
 
-def test_a_login_in_an_option_is_not_told(panda):
+def test_login_in_an_option_is_hidden(panda):
     done = panda("doctor", "--json", PANDA_ADDRESS="ray://user:do_not_tell@head:10001")
     assert b"do_not_tell" not in done.stdout
     record = json.loads(done.stdout)
@@ -36,11 +36,11 @@ def ill(module_panda, tmp_path_factory):
     )
 
 
-def test_it_ends_well_and_says_nothing_on_stderr(healthy):
+def test_healthy_installation_exits_with_0_and_empty_stderr(healthy):
     assert (healthy.returncode, healthy.stderr) == (0, b"")
 
 
-def test_piped_its_values_are_in_one_column(healthy):
+def test_piped_values_are_in_one_column(healthy):
     lines = healthy.stdout.decode().splitlines()
     facts = [line for line in lines if line.startswith("  ")]
     column = next(line for line in facts if line.startswith("  panda ")).index("0.1")
@@ -48,7 +48,7 @@ def test_piped_its_values_are_in_one_column(healthy):
     assert all(line[column] != " " for line in facts)
 
 
-def test_every_section_is_there(healthy):
+def test_every_section_is_present(healthy):
     titles = [line for line in healthy.stdout.decode().splitlines() if line[:1].strip()]
     assert titles[:-1] == [
         "Software",
@@ -65,7 +65,7 @@ def test_every_section_is_there(healthy):
     assert titles[-1].startswith("Problems: ")
 
 
-def test_what_is_wrong_is_found_and_does_not_stop_it(ill):
+def test_problems_are_reported_together(ill):
     assert ill.returncode == 1
     record = json.loads(ill.stdout)
     problems = {found["fact"]: found["problem"] for found in record["problems"]}
@@ -74,7 +74,7 @@ def test_what_is_wrong_is_found_and_does_not_stop_it(ill):
     assert record["Software"]["panda"]
 
 
-def test_a_token_is_not_told(ill):
+def test_token_is_hidden(ill):
     assert b"hf_do_not_tell" not in ill.stdout + ill.stderr
     assert json.loads(ill.stdout)["Variables"]["HF_TOKEN"] == "(set, not shown)"
     assert json.loads(ill.stdout)["Variables"]["HF_ENDPOINT"] == "https://hub.example"

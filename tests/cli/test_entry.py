@@ -36,7 +36,7 @@ def main(environment):
     return run
 
 
-def test_what_a_library_writes_to_descriptor_1_goes_to_stderr(main):
+def test_writes_to_descriptor_1_go_to_stderr(main):
     done = main("os.write(1, b'noise\\n'); print('answer'); os.system('echo more noise')")
     assert done.stdout == b"answer\n"
     assert done.stderr == b"noise\nmore noise\n"
@@ -49,7 +49,7 @@ def test_stdout_keeps_its_encoding(main):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="closes descriptors as POSIX does")
 @pytest.mark.parametrize("closed", [1, 2])
-def test_only_a_closed_stdout_that_is_written_to_is_an_error(environment, closed):
+def test_closed_stdout_is_an_error_once_written_to(environment, closed):
     code = COMMAND.format(body="print('answer')")
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -68,7 +68,7 @@ def test_only_a_closed_stdout_that_is_written_to_is_an_error(environment, closed
         assert done.stdout == b"answer\n"
 
 
-def test_a_pipe_that_closed_is_exit_141(environment):
+def test_closed_pipe_exits_with_141(environment):
     code = COMMAND.format(body="\n    while True: print('answer' * 1000)")
     process = subprocess.Popen(
         [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE
@@ -81,17 +81,17 @@ def test_a_pipe_that_closed_is_exit_141(environment):
 
 @pytest.mark.parametrize("options", [(), ("-O",), ("-OO",)])
 @pytest.mark.parametrize("variables", [{}, {"PYTHONOPTIMIZE": "2"}], ids=["", "variable"])
-def test_docstrings_are_there_whatever_the_interpreter_was_told(main, options, variables):
+def test_docstrings_survive_optimised_python(main, options, variables):
     done = main("print(bool(command.__doc__))", *options, **variables)
     assert (done.stdout, done.returncode) == (b"True\n", 0)
 
 
 @pytest.mark.parametrize("variable", ["error", "error::UserWarning", "default"])
-def test_a_warning_that_was_asked_for_is_shown_and_never_an_error(main, variable):
+def test_requested_warning_is_shown_and_never_an_error(main, variable):
     done = main("warnings.warn('old'); print('answer')", PYTHONWARNINGS=variable)
     assert (done.stdout, done.returncode) == (b"answer\n", 0)
     assert b"UserWarning: old" in done.stderr
 
 
-def test_no_warning_is_shown_that_was_not_asked_for(main):
+def test_warnings_are_hidden_by_default(main):
     assert main("warnings.warn('old')").stderr == b""

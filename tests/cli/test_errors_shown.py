@@ -20,7 +20,7 @@ def bad_files(home):
 
 
 @pytest.mark.parametrize("name", ["missing.mp4", "empty.mp4", "text.mp4", "folder.mp4"])
-def test_a_video_that_cannot_be_used_is_exit_3(panda, bad_files, name):
+def test_unusable_video_exits_with_3(panda, bad_files, name):
     done = panda("ask", str(bad_files / name), "why?")
     assert done.returncode == 3
     assert name in lines(done)[0]
@@ -28,17 +28,17 @@ def test_a_video_that_cannot_be_used_is_exit_3(panda, bad_files, name):
     assert done.stdout == b""
 
 
-def test_the_video_is_told_before_the_model(panda):
+def test_bad_video_is_reported_before_a_bad_model(panda):
     assert panda("ask", "missing.mp4", "why?", "--model", "no-such-model").returncode == 3
 
 
-def test_an_unknown_model_is_exit_4_with_the_nearest_name(panda, clip):
+def test_unknown_model_exits_with_4_and_the_nearest_name(panda, clip):
     done = panda("ask", str(clip), "why?", "--model", "tinny")
     assert lines(done) == ["panda: no model is called 'tinny'", "       did you mean tiny?"]
     assert done.returncode == 4
 
 
-def test_the_missing_7b_is_exit_4_with_the_ways_on(panda, clip):
+def test_missing_7b_exits_with_4_and_what_to_do(panda, clip):
     done = panda("ask", str(clip), "why?")
     assert lines(done)[0] == "panda: video-panda-7b is not on this machine"
     assert "--model tiny" in lines(done)[1]
@@ -46,7 +46,7 @@ def test_the_missing_7b_is_exit_4_with_the_ways_on(panda, clip):
     assert done.returncode == 4
 
 
-def test_a_missing_model_is_told_without_importing_torch(environment, clip):
+def test_missing_model_is_reported_without_importing_torch(environment, clip):
     script = (
         "import sys\n"
         "from pandacli.cli.entry import run\n"
@@ -56,7 +56,7 @@ def test_a_missing_model_is_told_without_importing_torch(environment, clip):
     subprocess.run([sys.executable, "-c", script], env=environment, check=True)
 
 
-def test_a_file_that_is_no_video_is_told_without_importing_torch(environment, bad_files):
+def test_non_video_is_reported_without_importing_torch(environment, bad_files):
     script = (
         "import sys\n"
         "from pandacli.cli.entry import run\n"
@@ -66,7 +66,7 @@ def test_a_file_that_is_no_video_is_told_without_importing_torch(environment, ba
     subprocess.run([sys.executable, "-c", script], env=environment, cwd=bad_files, check=True)
 
 
-def test_a_video_without_a_frame_is_told_while_torch_is_imported(panda, clip, home):
+def test_video_without_frames_is_reported_while_torch_is_imported(panda, clip, home):
     data = clip.read_bytes()
     start, index = data.index(b"mdat") + 4, data.index(b"moov") - 4
     broken = home / "broken.mp4"
@@ -77,17 +77,17 @@ def test_a_video_without_a_frame_is_told_while_torch_is_imported(panda, clip, ho
     assert len(lines(done)) == 2
 
 
-def test_a_range_behind_the_end_is_wrong_usage(panda, clip):
+def test_range_behind_the_end_is_a_usage_error(panda, clip):
     assert panda("ask", str(clip), "why?", "--from", "1:00:00").returncode == 2
 
 
-def test_a_file_name_cannot_drive_the_terminal(panda):
+def test_control_characters_in_a_file_name_are_escaped(panda):
     done = panda("ask", b"\x1b[31m\xff\n[red]\xc2\x9b.mp4", "why?")
     assert b"\x1b" not in done.stderr
     assert "\\x1b[31m\\xff\\n[red]\\x9b.mp4" in done.stderr.decode()
 
 
-def test_a_traceback_comes_only_with_debug(panda):
+def test_traceback_is_printed_only_with_debug(panda):
     assert b"Traceback" not in panda("ask", "missing.mp4", "why?").stderr
     for wish in ({"PANDA_DEBUG": "1"}, {}):
         arguments = [] if wish else ["--debug"]
@@ -97,7 +97,7 @@ def test_a_traceback_comes_only_with_debug(panda):
         assert done.returncode == 3
 
 
-def test_a_traceback_cannot_drive_the_terminal(panda):
+def test_control_characters_in_a_traceback_are_escaped(panda):
     done = panda("ask", b"\x1b[31m.mp4", "why?", "--debug")
     assert b"Traceback" in done.stderr
     assert b"\x1b" not in done.stderr
@@ -112,12 +112,12 @@ def test_a_traceback_cannot_drive_the_terminal(panda):
         (["--no-debug", "--", "--debug"], False),
     ],
 )
-def test_the_last_word_on_the_command_line_decides_about_tracebacks(panda, options, wanted):
+def test_last_debug_flag_on_the_command_line_wins(panda, options, wanted):
     done = panda("ask", "missing.mp4", "why?", *options, PANDA_DEBUG="1")
     assert (b"Traceback" in done.stderr) == wanted
 
 
-def test_a_question_in_place_of_a_command_is_wrong_usage(panda):
+def test_question_in_place_of_a_command_is_a_usage_error(panda):
     done = panda("what happens? " * 30)
     assert lines(done)[0].endswith("is not a command")
     assert done.returncode == 2
@@ -126,7 +126,7 @@ def test_a_question_in_place_of_a_command_is_wrong_usage(panda):
 @pytest.mark.parametrize(
     "arguments", [["ask", "missing.mp4", "why?"], ["chat", "missing.mp4"], ["pull", "tinny"]]
 )
-def test_ray_is_refused_at_once_where_there_is_no_batch(panda, arguments):
+def test_ray_is_refused_outside_batch_before_anything_slow(panda, arguments):
     done = panda(*arguments, PANDA_ENGINE="ray")
     assert lines(done) == [
         "panda: PANDA_ENGINE: ray is for panda batch",
@@ -182,13 +182,13 @@ entry.main()
 """
 
 
-def test_sigterm_does_not_end_the_interpreter_under_a_thread_that_computes(environment):
+def test_sigterm_while_a_thread_computes_exits_cleanly(environment):
     command = [sys.executable, "-c", TERMINATED]
     done = subprocess.run(command, env=environment, capture_output=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (143, b"", b"")
 
 
-def test_error_on_a_closed_stderr_keeps_its_exit_code(environment):
+def test_error_with_closed_stderr_keeps_its_exit_code(environment):
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "pandacli", "ask", "missing.mp4", "why?"]

@@ -30,26 +30,26 @@ def wide(tmp_path_factory):
 LINES = [f"{10 * second}\t0:0{second}" for second in range(8)]
 
 
-def test_piped_it_is_a_line_for_each_frame(panda, wide):
+def test_piped_output_has_a_line_per_frame(panda, wide):
     done = panda("frames", str(wide), FORCE_COLOR="1", PANDA_GRAPHICS="kitty")
     assert done.stdout.decode().splitlines() == LINES
     assert done.stderr == b""
     assert done.returncode == 0
 
 
-def test_a_range_and_a_number_of_frames_narrow_it_down(panda, wide):
+def test_range_and_number_of_frames_are_respected(panda, wide):
     done = panda("frames", str(wide), "--from", "2", "--to", "0:06", "--frames", "4")
     assert done.stdout.decode().splitlines() == ["20\t0:02", "30\t0:03", "40\t0:04", "50\t0:05"]
 
 
-def test_it_says_what_ask_would_look_at(panda, wide):
+def test_frames_equal_those_of_ask(panda, wide):
     options = (str(wide), "--from", "1", "--frames", "4", "--json")
     shown = json.loads(panda("frames", *options).stdout)["frames"]
     asked = json.loads(panda("ask", options[0], "why?", *options[1:], "-m", "tiny").stdout)
     assert shown == asked["frames"]
 
 
-def test_json_is_one_object_and_nothing_else(panda, wide):
+def test_json_is_one_object(panda, wide):
     done = panda("frames", str(wide), "--json", "--to", "100")
     assert json.loads(done.stdout) == {
         "video": str(wide),
@@ -66,7 +66,7 @@ def test_json_is_one_object_and_nothing_else(panda, wide):
     assert done.stderr == b""
 
 
-def test_neither_torch_nor_transformers_is_imported(environment, wide):
+def test_torch_and_transformers_are_not_imported(environment, wide):
     script = (
         "import sys\n"
         "from pandacli.cli.entry import run\n"
@@ -79,7 +79,7 @@ def test_neither_torch_nor_transformers_is_imported(environment, wide):
     subprocess.run(command, env=environment, cwd=environment["HOME"], check=True)
 
 
-def test_nothing_heavy_is_imported_before_the_arguments_are_known_to_be_right(environment, wide):
+def test_nothing_heavy_is_imported_for_wrong_arguments(environment, wide):
     refused = (["--canvas", "100"], ["--save", "sheet.txt"], ["--graphics", "ReGIS"])
     script = (
         "import sys\n"
@@ -93,7 +93,7 @@ def test_nothing_heavy_is_imported_before_the_arguments_are_known_to_be_right(en
 
 
 @pytest.mark.parametrize("name", ["sheet.png", "sheet.JPG", "sheet.jpeg", "sheet.webp"])
-def test_the_sheet_holds_the_pictures_as_the_model_gets_them(panda, home, wide, name):
+def test_sheet_has_the_frames_as_the_model_gets_them(panda, home, wide, name):
     done = panda("frames", str(wide), "--save", name, "--canvas", "168")
     assert done.returncode == 0
     assert done.stdout.decode().splitlines() == LINES
@@ -109,7 +109,7 @@ def test_the_sheet_holds_the_pictures_as_the_model_gets_them(panda, home, wide, 
     assert [path.name for path in home.iterdir() if path.is_file()] == [name]
 
 
-def test_a_sheet_has_its_captions(panda, home, clip):
+def test_sheet_has_captions(panda, home, clip):
     panda("frames", str(clip), "--frames", "1", "--save", "sheet.png")
     with Image.open(home / "sheet.png") as sheet:
         pixels = np.asarray(sheet)
@@ -121,13 +121,13 @@ def test_a_sheet_has_its_captions(panda, home, clip):
     assert (across.min() + across.max()) / 2 == pytest.approx(480 / 2, abs=3)
 
 
-def test_saving_is_said_on_stderr_and_quiet_is_quiet(panda, wide):
+def test_saving_prints_a_notice_unless_quiet(panda, wide):
     done = panda("frames", str(wide), "--save", "sheet.png", "--json", "--quiet")
     assert json.loads(done.stdout)["frame_count"] == 80
     assert done.stderr == b""
 
 
-def test_a_sheet_never_takes_the_place_of_a_file_without_a_question(panda, home, wide):
+def test_existing_file_is_not_replaced_without_confirmation(panda, home, wide):
     (home / "sheet.png").write_text("what was here before")
     (home / "link.png").symlink_to("elsewhere.png")
     for name in ("sheet.png", "link.png"):
@@ -141,7 +141,7 @@ def test_a_sheet_never_takes_the_place_of_a_file_without_a_question(panda, home,
     assert not (home / "elsewhere.png").exists()
 
 
-def test_a_sheet_does_not_replace_a_file_that_came_meanwhile(tmp_path):
+def test_file_created_meanwhile_is_not_replaced(tmp_path):
     from pandacli.errors import UsageError
     from pandacli.terminal.contact_sheet import save_sheet
 
@@ -163,7 +163,7 @@ def test_a_sheet_does_not_replace_a_file_that_came_meanwhile(tmp_path):
         ("clip.png", "cannot save clip.png: it is the video"),
     ],
 )
-def test_a_sheet_that_cannot_be_written_is_wrong_usage(panda, home, name, complaint):
+def test_unwritable_sheet_is_a_usage_error(panda, home, name, complaint):
     (home / "folder.png").mkdir()
     os.mkfifo(home / "pipe.png")
     Image.new("RGB", (64, 64)).save(home / "clip.png")
@@ -177,7 +177,7 @@ def test_a_sheet_that_cannot_be_written_is_wrong_usage(panda, home, name, compla
     assert (home / "clip.png").read_bytes() == before
 
 
-def test_a_disk_that_is_full_or_a_sheet_too_large_leaves_nothing_behind(tmp_path):
+def test_failed_save_leaves_no_partial_file(tmp_path):
     from pandacli.errors import UsageError
     from pandacli.terminal.contact_sheet import save_sheet
 
@@ -187,7 +187,7 @@ def test_a_disk_that_is_full_or_a_sheet_too_large_leaves_nothing_behind(tmp_path
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"before"]
 
 
-def test_a_sheet_is_written_through_a_link(tmp_path):
+def test_sheet_is_written_through_a_symbolic_link(tmp_path):
     from pandacli.terminal.contact_sheet import save_sheet
 
     (tmp_path / "link.png").symlink_to("sheet.png")
@@ -198,7 +198,7 @@ def test_a_sheet_is_written_through_a_link(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["missing.mp4", "empty.mp4", "folder.mp4", "text.mp4"])
-def test_a_video_that_cannot_be_used_is_exit_3(panda, home, name):
+def test_unusable_video_exits_with_3(panda, home, name):
     (home / "empty.mp4").touch()
     (home / "text.mp4").write_text("what happens?\n" * 50)
     (home / "folder.mp4").mkdir()
@@ -223,19 +223,19 @@ def test_a_video_that_cannot_be_used_is_exit_3(panda, home, name):
         ["--nope"],
     ],
 )
-def test_what_cannot_be_right_is_exit_2(panda, wide, options):
+def test_invalid_options_exit_with_2(panda, wide, options):
     done = panda("frames", str(wide), *options)
     assert done.returncode == 2
     assert done.stdout == b""
     assert len(done.stderr.decode().splitlines()) <= 2
 
 
-def test_an_unfit_canvas_names_the_nearest(panda, wide):
+def test_invalid_canvas_names_the_nearest_sizes(panda, wide):
     done = panda("frames", str(wide), PANDA_CANVAS="450")
     assert b"PANDA_CANVAS: 450 is not a multiple of 28, like 448 or 476" in done.stderr
 
 
-def test_a_file_name_cannot_drive_the_terminal(environment, wide):
+def test_control_characters_in_a_file_name_are_escaped(environment, wide):
     name = "\x1b[31m[red]\n.mp4"
     Path(environment["HOME"], name).symlink_to(wide)
     seen = in_terminal(environment, name, "--graphics", "blocks")
@@ -269,7 +269,7 @@ STARTS = {"kitty": b"\x1b_G", "iterm2": b"\x1b]1337;", "sixel": b"\x1bP"}
 
 
 @pytest.mark.parametrize("chosen", [*STARTS, "blocks"])
-def test_a_terminal_gets_the_pictures_that_were_chosen(environment, wide, chosen):
+def test_terminal_gets_the_requested_graphics(environment, wide, chosen):
     seen = in_terminal(environment, str(wide), PANDA_GRAPHICS=chosen)
     assert [name for name, start in STARTS.items() if start in seen] == [chosen] * (
         chosen in STARTS
@@ -287,7 +287,7 @@ def test_a_terminal_gets_the_pictures_that_were_chosen(environment, wide, chosen
         {"PANDA_GRAPHICS": "none"},
     ],
 )
-def test_a_terminal_that_shows_no_pictures_gets_the_lines(environment, wide, variables):
+def test_terminal_without_pictures_gets_lines(environment, wide, variables):
     seen = in_terminal(environment, str(wide), "--quiet", **variables)
     assert seen.decode().splitlines() == LINES
 

@@ -41,20 +41,18 @@ def imported(names, arguments, environment):
         ["ask", "x.mp4", ""],
     ],
 )
-def test_nothing_heavy_is_imported_before_the_arguments_are_known_to_be_right(
-    arguments, environment
-):
+def test_nothing_heavy_is_imported_for_wrong_arguments(arguments, environment):
     assert imported(HEAVY, arguments, environment) == ""
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["--version"]])
-def test_what_panda_says_of_itself_needs_no_parser(arguments, environment):
+def test_help_and_version_do_not_import_the_parser(arguments, environment):
     slow = ("typer", "dataclasses", "threading", "pandacli.cli.parser", "pandacli.terminal.console")
     assert imported(slow, arguments, environment) == ""
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_is_imported_without_the_others(command, environment):
+def test_command_is_imported_without_the_others(command, environment):
     modules = sorted({f"pandacli.cli.{command.module}" for command in COMMANDS.values()})
     own = f"pandacli.cli.{COMMANDS[command].module}"
     assert imported(modules, [command, "--help"], environment) == own
@@ -63,12 +61,12 @@ def test_a_command_is_imported_without_the_others(command, environment):
 @pytest.mark.parametrize(
     "arguments", [["ask", "--help"], ["chat", "--help"], ["batch", "--help"], ["ask", "--nope"]]
 )
-def test_the_store_is_not_imported_for_help(arguments, environment):
+def test_checkpoints_are_not_imported_for_help(arguments, environment):
     assert imported(["pandacli.checkpoints"], arguments, environment) == ""
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["ask", "--help"]])
-def test_help_does_without_the_slow_half_of_typer(arguments, environment):
+def test_help_does_not_import_pydantic(arguments, environment):
     assert imported(["pydantic"], arguments, environment) == ""
 
 
@@ -82,18 +80,18 @@ def test_help_fits_80_columns_and_goes_to_stdout(panda, arguments):
     assert all(len(line) <= 80 for line in done.stdout.decode().splitlines())
 
 
-def test_every_option_is_in_the_help_of_ask_or_of_another_command(panda):
+def test_every_option_is_in_the_help_of_a_command(panda):
     commands = ("ask", "batch", "chat", "frames")
     text = b"".join(panda(command, "--help").stdout for command in commands).decode()
     assert [name for name in READERS if f"--{name}" not in text] == []
 
 
-def test_the_default_model_is_that_of_the_store():
+def test_default_model_equals_that_of_the_registry():
     assert options.MODEL == DEFAULT_MODEL
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_help_of_panda_says_of_a_command_what_its_own_help_says(panda, command):
+def test_summary_in_the_overview_equals_that_of_the_command(panda, command):
     line = f"  {command:<11}  {COMMANDS[command].summary}\n"
     assert line in panda("--help").stdout.decode()
     assert (
@@ -102,7 +100,7 @@ def test_the_help_of_panda_says_of_a_command_what_its_own_help_says(panda, comma
     )
 
 
-def test_the_help_of_panda_names_the_configuration_file_and_the_exit_codes(panda):
+def test_overview_names_configuration_file_and_exit_codes(panda):
     text = panda("--help").stdout.decode()
     assert "~/config/panda/config.toml" in text
     assert "PANDA_MODEL" in text
@@ -110,7 +108,7 @@ def test_the_help_of_panda_names_the_configuration_file_and_the_exit_codes(panda
         assert f"\n  {code:<3}  {meaning}\n" in text
 
 
-def test_help_goes_before_what_follows_it(panda):
+def test_help_ignores_what_follows(panda):
     assert panda("--help").stdout == panda("--help", "--version").stdout
 
 
@@ -120,7 +118,7 @@ def test_version_is_the_version_of_the_package(panda):
     assert panda("--version").stdout.decode() == f"panda {pandacli.__version__}\n"
 
 
-def test_no_arguments_show_commands_and_examples_on_one_screen_as_an_error(panda):
+def test_no_arguments_print_a_summary_and_exit_with_2(panda):
     done = panda()
     assert done.returncode == 2
     assert done.stdout == b""
@@ -135,12 +133,12 @@ def test_no_arguments_show_commands_and_examples_on_one_screen_as_an_error(panda
     ("words", "same"),
     [(["help"], ["--help"]), (["help", "ask"], ["ask", "--help"]), (["-V"], ["--version"])],
 )
-def test_help_and_version_have_other_names(panda, words, same):
+def test_help_and_version_have_aliases(panda, words, same):
     done = panda(*words)
     assert (done.returncode, done.stdout) == (0, panda(*same).stdout)
 
 
-def test_help_on_what_is_no_command_is_an_error(panda):
+def test_help_on_an_unknown_command_is_an_error(panda):
     assert (
         panda("help", "aks").stderr
         == b"panda: aks is not a command\n       did you mean panda ask?\n"

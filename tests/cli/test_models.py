@@ -26,7 +26,7 @@ def copy(home):
     return folder
 
 
-def test_models_has_a_line_for_each_model_with_tabs_between(panda):
+def test_piped_models_are_tab_separated_lines(panda):
     rows = [line.split("\t") for line in panda("models").stdout.decode().splitlines()]
     assert [row[0] for row in rows] == ["video-panda-7b", "video-panda-7b-pretrained", "tiny"]
     assert rows[0][1:3] == ["-", "16.7 GB"]
@@ -35,7 +35,7 @@ def test_models_has_a_line_for_each_model_with_tabs_between(panda):
     assert rows[2][4].endswith("pandacli/assets/tiny")
 
 
-def test_models_lists_each_copy_with_its_place(panda, copy):
+def test_models_lists_each_copy_with_its_folder(panda, copy):
     first = panda("models").stdout.decode().splitlines()[0]
     assert first.split("\t")[:3] == ["video-panda-7b", "8bit", "2 kB"]
     assert first.endswith(str(copy))
@@ -47,7 +47,7 @@ def test_models_as_json_is_one_object(panda, copy):
     assert listed[2]["state"] == "here"
 
 
-def test_models_tells_of_a_damaged_copy_and_how_to_be_rid_of_it(panda, copy):
+def test_damaged_copy_prints_how_to_remove_it(panda, copy):
     (copy / "model.safetensors").write_bytes(b"short")
     done = panda("models")
     assert str(copy) not in done.stdout.decode()
@@ -55,7 +55,7 @@ def test_models_tells_of_a_damaged_copy_and_how_to_be_rid_of_it(panda, copy):
     assert done.stderr.endswith(b"can be removed with:\n         panda rm video-panda-7b\n")
 
 
-def test_info_tells_the_sizes_and_the_files(panda):
+def test_info_lists_sizes_and_files(panda):
     text = panda("info", "tiny").stdout.decode()
     for line in ("licence     Apache-2.0", "vocabulary  640", "parameters  4,3", "  config.json"):
         assert line in text
@@ -68,13 +68,13 @@ def test_info_as_json_is_one_object(panda):
     assert "model.safetensors" in [file["name"] for file in record["files"]]
 
 
-def test_info_on_a_model_that_is_not_here_says_how_to_get_it(panda):
+def test_info_on_a_missing_model_prints_the_pull_command(panda):
     done = panda("info", "video-panda-7b")
     assert done.returncode == 0
     assert "get it   panda pull video-panda-7b" in done.stdout.decode()
 
 
-def test_info_tells_what_is_known_of_a_model_before_it_is_here(panda):
+def test_info_on_a_missing_model_lists_its_published_files(panda):
     text = panda("info", "video-panda-7b").stdout.decode()
     assert "licence  apache-2.0 by its card; derived from Vicuna and Llama 2" in text
     assert "known    commit 6e2080cb41ca99c43eae3433068fecf3fd85ecb9" in text
@@ -87,7 +87,7 @@ def test_info_tells_what_is_known_of_a_model_before_it_is_here(panda):
     assert [file["bytes_exact"] for file in record["known"]["files"]] == [True, False, False]
 
 
-def test_info_tells_of_a_pretrained_model_which_files_are_known(panda):
+def test_info_on_the_pretrained_model_lists_known_files(panda):
     record = json.loads(panda("info", "video-panda-7b-pretrained", "--json").stdout)
     assert {file["name"]: file["bytes"] for file in record["known"]["files"]} == {
         "config.json": 1666,
@@ -96,11 +96,11 @@ def test_info_tells_of_a_pretrained_model_which_files_are_known(panda):
     }
 
 
-def test_info_on_what_is_no_model_is_exit_4(panda):
+def test_info_on_an_unknown_model_exits_with_4(panda):
     assert panda("info", "tinny").returncode == 4
 
 
-def test_a_file_name_in_a_folder_cannot_drive_the_terminal(panda, home):
+def test_control_characters_in_file_names_are_escaped(panda, home):
     (home / "mine").mkdir()
     (home / "mine" / "config.json").write_text('{"model_type": "videopanda"}')
     (home / "mine" / "tokenizer.model").touch()
@@ -125,7 +125,7 @@ def test_rm_deletes_nothing_without_confirmation(panda, copy):
     assert copy.exists()
 
 
-def test_rm_does_not_take_a_default_for_what_to_delete(panda, copy):
+def test_rm_ignores_the_default_of_quant(panda, copy):
     assert panda("rm", "video-panda-7b", "--yes", PANDA_QUANT="4bit").returncode == 0
     assert not copy.exists()
 
@@ -134,5 +134,5 @@ def test_rm_does_not_take_a_default_for_what_to_delete(panda, copy):
     ("arguments", "code"),
     [(["tiny"], 2), (["video-panda-7b"], 4), (["video-panda-7b", "--quant", "2bit"], 2)],
 )
-def test_rm_refuses_what_it_cannot_delete(panda, arguments, code):
+def test_rm_refuses_models_it_cannot_delete(panda, arguments, code):
     assert panda("rm", "--yes", *arguments).returncode == code

@@ -89,7 +89,7 @@ def asked_of_conversion(home):
     return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
-def test_a_pull_says_the_size_first_then_each_file_then_that_it_is_ready(panda, home):
+def test_pull_prints_the_size_then_each_file_then_ready(panda, home):
     done = panda("pull", NAME, "--quant", "8bit")
     lines = done.stderr.splitlines()
     start = f"panda: {NAME} is 323 kB, 323 kB of it still to come, and 2 kB for a quantised copy; "
@@ -106,13 +106,13 @@ def test_a_pull_says_the_size_first_then_each_file_then_that_it_is_ready(panda, 
     assert (done.stdout, done.returncode) == ("", 0)
 
 
-def test_the_options_reach_the_conversion(panda, home):
+def test_options_reach_the_conversion(panda, home):
     panda("pull", NAME, "--quant", "none", "--device", "cpu")
     how = {"quant": "none", "engine": "auto", "device": "cpu"}
     assert asked_of_conversion(home) == [{"model": NAME, **how}]
 
 
-def test_quiet_says_nothing(panda):
+def test_quiet_pull_prints_nothing(panda):
     done = panda("pull", NAME, "--quiet")
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
 
@@ -124,13 +124,13 @@ def test_tiny_needs_no_download(panda, hub):
     assert hub.requests == []
 
 
-def test_the_original_can_be_dropped_once_there_is_a_copy(panda):
+def test_drop_original_removes_the_download_after_quantising(panda):
     panda("pull", NAME, "--drop-original")
     state = json.loads(panda("models", "--json").stdout)["models"][0]
     assert (state["state"], [copy["quant"] for copy in state["copies"]]) == ("absent", ["8bit"])
 
 
-def test_after_its_original_was_dropped_a_model_is_not_downloaded_again(panda, hub):
+def test_dropped_original_is_not_downloaded_again(panda, hub):
     panda("pull", NAME, "--drop-original")
     hub.requests.clear()
     done = panda("pull", NAME, "--quant", "8bit")
@@ -139,34 +139,34 @@ def test_after_its_original_was_dropped_a_model_is_not_downloaded_again(panda, h
     assert hub.fetched() == []
 
 
-def test_after_its_original_was_dropped_a_newer_model_is_downloaded(panda, hub):
+def test_newer_commit_is_downloaded_after_dropping_the_original(panda, hub):
     panda("pull", NAME, "--drop-original")
     hub.commits[SECOND] = checkpoint(shard=b"newer")
     panda("pull", NAME)
     assert hub.fetched()
 
 
-def test_after_its_original_was_dropped_it_can_be_had_again(panda):
+def test_dropped_original_can_be_pulled_again(panda):
     panda("pull", NAME, "--drop-original")
     assert panda("pull", NAME, "--quant", "none").returncode == 0
     assert json.loads(panda("models", "--json").stdout)["models"][0]["state"] == "here"
 
 
-def test_offline_a_copy_is_all_a_model_needs(panda):
+def test_quantised_copy_suffices_offline(panda):
     panda("pull", NAME, "--drop-original")
     done = panda("pull", NAME, "--offline")
     assert done.returncode == 0
     assert "is ready" in done.stderr
 
 
-def test_no_room_for_the_copy_is_told_before_the_download(panda, hub):
+def test_missing_space_for_the_copy_is_an_error_before_the_download(panda, hub):
     done = panda("pull", NAME, FAKE_COPY_BYTES=str(10**18))
     assert done.returncode == 4
     assert f"{NAME}, with its quantised copy, needs 1,000,000,000.0 GB more, and " in done.stderr
     assert hub.fetched() == []
 
 
-def test_a_folder_that_a_person_put_there_is_not_dropped(panda, home):
+def test_folder_of_the_user_is_not_dropped(panda, home):
     panda("pull", NAME, "--quant", "none")
     mine = home / "models" / "models" / NAME
     shutil.copytree(next((home / "hub").rglob("videopanda_fitu")), mine)
@@ -176,7 +176,7 @@ def test_a_folder_that_a_person_put_there_is_not_dropped(panda, home):
 
 
 @pytest.mark.parametrize("arguments", [(NAME, "--quant", "none"), ("tiny",)])
-def test_what_would_leave_nothing_cannot_be_dropped(panda, hub, arguments):
+def test_drop_original_without_a_copy_is_refused(panda, hub, arguments):
     done = panda("pull", *arguments, "--drop-original")
     assert done.returncode == 2
     assert done.stderr.startswith("panda: --drop-original: ")
@@ -187,14 +187,14 @@ def test_what_would_leave_nothing_cannot_be_dropped(panda, hub, arguments):
     ("options", "variables"),
     [(["--offline"], {}), ([], {"PANDA_OFFLINE": "1"}), ([], {"HF_HUB_OFFLINE": "1"})],
 )
-def test_offline_never_asks_the_hub(panda, hub, options, variables):
+def test_offline_pull_sends_no_request(panda, hub, options, variables):
     done = panda("pull", NAME, *options, **variables)
     assert done.returncode == 4
     assert done.stderr.startswith(f"panda: {NAME} cannot be downloaded: this is offline mode\n")
     assert hub.requests == []
 
 
-def test_offline_what_is_here_is_still_quantised(panda, hub, home):
+def test_offline_pull_quantises_a_downloaded_model(panda, hub, home):
     panda("pull", NAME, "--quant", "none")
     hub.requests.clear()
     done = panda("pull", NAME, "--offline", "--quant", "8bit")
@@ -204,7 +204,7 @@ def test_offline_what_is_here_is_still_quantised(panda, hub, home):
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_a_refusal_is_two_lines_and_exit_4(panda, hub, status):
+def test_refusal_of_the_hub_is_two_lines_and_exits_with_4(panda, hub, status):
     hub.statuses["/api/models"] = status
     done = panda("pull", NAME)
     assert done.returncode == 4
@@ -212,7 +212,7 @@ def test_a_refusal_is_two_lines_and_exit_4(panda, hub, status):
     assert f"({status})" in done.stderr
 
 
-def test_no_network_is_two_lines_and_exit_4(panda, hub):
+def test_missing_network_is_two_lines_and_exits_with_4(panda, hub):
     hub.close()
     done = panda("pull", NAME)
     assert done.returncode == 4
@@ -220,13 +220,13 @@ def test_no_network_is_two_lines_and_exit_4(panda, hub):
     assert len(done.stderr.splitlines()) == 2
 
 
-def test_unknown_model_is_exit_4(panda):
+def test_unknown_model_exits_with_4(panda):
     assert panda("pull", "video-panda").stderr == (
         "panda: no model is called 'video-panda'\n       did you mean video-panda-7b?\n"
     )
 
 
-def test_an_interruption_is_exit_130_and_the_next_pull_goes_on(panda, variables, home, hub):
+def test_interrupted_pull_exits_with_130_and_is_resumed(panda, variables, home, hub):
     shard = f"/{REPO}/resolve/{FIRST}/videopanda_fitu/pytorch_model-00001-of-00002.bin"
     hub.stall = 320_000 - 1
     process = subprocess.Popen(
@@ -243,14 +243,14 @@ def test_an_interruption_is_exit_130_and_the_next_pull_goes_on(panda, variables,
     assert panda("info", NAME).returncode == 0
 
 
-def test_a_terminal_shows_a_bar_for_each_file(typed):
+def test_terminal_shows_a_bar_per_file(typed):
     seen, code = typed(b"", "pull", NAME)
     assert code == 0
     for words in ("━", "pytorch_model-00001-of-00002.bin", "checked", "quantising"):
         assert words in seen
 
 
-def test_the_first_ask_offers_the_download(typed, clip, hub):
+def test_first_ask_offers_the_download(typed, clip, hub):
     seen, code = typed(b"n\n", "ask", str(clip), "why?")
     assert f"{NAME} is not on this machine; download 16.7 GB from Hugging Face? [y/N]" in " ".join(
         seen.split()
@@ -260,32 +260,32 @@ def test_the_first_ask_offers_the_download(typed, clip, hub):
     assert hub.requests == []
 
 
-def test_a_yes_to_the_offer_pulls_the_model(typed, clip, home):
+def test_accepted_offer_pulls_the_model(typed, clip, home):
     seen, _ = typed(b"y\n", "ask", str(clip), "why?")
     assert f"{NAME} is ready" in seen
     assert asked_of_conversion(home)[0]["model"] == NAME
 
 
-def test_the_clip_is_checked_before_anything_is_offered(typed):
+def test_clip_is_checked_before_the_offer(typed):
     seen, code = typed(b"", "ask", "missing.mp4", "why?")
     assert "[y/N]" not in seen
     assert code == 3
 
 
 @pytest.mark.parametrize("option", ["--offline", "--model=tiny"])
-def test_nothing_is_offered_that_is_not_wanted(typed, clip, option):
+def test_download_is_not_offered_where_it_is_not_needed(typed, clip, option):
     seen, _ = typed(b"", "ask", str(clip), "why?", option)
     assert "[y/N]" not in seen
 
 
-def test_without_a_terminal_nothing_is_offered(panda, clip, hub):
+def test_download_is_not_offered_without_a_terminal(panda, clip, hub):
     done = panda("ask", str(clip), "why?")
     assert done.returncode == 4
     assert f"panda pull {NAME}" in done.stderr
     assert hub.requests == []
 
 
-def test_other_weights_in_the_known_commit_are_exit_4_before_any_download(panda, hub):
+def test_other_weights_in_the_known_commit_exit_with_4_before_the_download(panda, hub):
     hub.commits[KNOWN] = published() | {SHARD: b"other weights"}
     done = panda("pull", NAME)
     assert done.returncode == 4
@@ -294,14 +294,14 @@ def test_other_weights_in_the_known_commit_are_exit_4_before_any_download(panda,
     assert hub.fetched() == []
 
 
-def test_the_published_sizes_are_told_before_the_download(panda, hub):
+def test_published_sizes_are_printed_before_the_download(panda, hub):
     hub.commits[KNOWN] = published()
     done = panda("pull", NAME, FAKE_COPY_BYTES=str(10**18))
     assert f"{NAME}, with its quantised copy, needs 1,000,000,016.7 GB more" in done.stderr
     assert "unknown to panda" not in done.stderr
 
 
-def test_a_pull_of_a_damaged_model_mends_it_and_says_so(panda, home):
+def test_pull_repairs_a_damaged_model(panda, home):
     panda("pull", NAME, "--quant", "none")
     shard = next((home / "hub").rglob("pytorch_model-00001-of-00002.bin"))
     shard.resolve().write_bytes(b"short")
@@ -312,7 +312,7 @@ def test_a_pull_of_a_damaged_model_mends_it_and_says_so(panda, home):
     assert json.loads(panda("info", NAME, "--json").stdout)["state"] == "here"
 
 
-def test_a_pull_reads_a_copy_again_that_was_found_whole_before(panda, home):
+def test_pull_verifies_an_already_verified_copy(panda, home):
     panda("pull", NAME)
     remembered = home / "models" / "digests.json"
     known = {str(home / "elsewhere"): [1, 2, 3, 4, "d"]}
@@ -322,7 +322,7 @@ def test_a_pull_reads_a_copy_again_that_was_found_whole_before(panda, home):
     assert json.loads(remembered.read_text()) == known
 
 
-def test_info_tells_a_commit_that_is_not_known(panda):
+def test_info_names_an_unknown_commit(panda):
     panda("pull", NAME, "--quant", "none")
     text = panda("info", NAME).stdout
     assert f"{FIRST}, unknown to panda, with different weights" in text
@@ -330,7 +330,7 @@ def test_info_tells_a_commit_that_is_not_known(panda):
     assert json.loads(panda("info", NAME, "--json").stdout)["commit_known"] is False
 
 
-def test_a_password_for_the_hub_is_in_no_error(panda, hub):
+def test_password_of_the_hub_is_in_no_error(panda, hub):
     address = hub.url.replace("http://", "http://user:SECRET@")
     hub.close()
     done = panda("pull", NAME, HF_ENDPOINT=address)
@@ -347,7 +347,7 @@ def test_a_password_for_the_hub_is_in_no_error(panda, hub):
         ("HF_TOKEN", "hf_\u00e4", "HF_TOKEN holds a character that is in no token"),
     ],
 )
-def test_a_variable_that_cannot_be_right_is_named(panda, variable, value, said):
+def test_invalid_hub_variable_is_named(panda, variable, value, said):
     done = panda("pull", NAME, **{variable: value})
     assert done.returncode == 4
     assert done.stderr.startswith(f"panda: {said}")
@@ -355,7 +355,7 @@ def test_a_variable_that_cannot_be_right_is_named(panda, variable, value, said):
 
 
 @pytest.mark.parametrize("place", ["/api/models", f"/{REPO}/resolve"])
-def test_a_password_for_the_hub_is_in_no_traceback(panda, hub, place):
+def test_password_of_the_hub_is_in_no_traceback(panda, hub, place):
     hub.statuses[place] = 403
     done = panda(
         "pull", NAME, "--debug", HF_ENDPOINT=hub.url.replace("http://", "http://u:SECRET@")

@@ -96,9 +96,7 @@ def ends(process, number):
         ("demo", "SIGTERM"),
     ],
 )
-def test_a_decoder_that_does_not_return_does_not_keep_a_command(
-    start, blocks, clip, command, name
-) -> None:
+def test_signal_ends_a_command_whose_decoder_hangs(start, blocks, clip, command, name) -> None:
     arguments = {"ask": [str(clip), "What happens?"], "demo": []}.get(command, [str(clip)])
     model = ["--model", "tiny"] if command in ("ask", "chat") else []
     process = start(command, *arguments, *model, BLOCKED="decoder")
@@ -109,7 +107,7 @@ def test_a_decoder_that_does_not_return_does_not_keep_a_command(
 
 
 @pytest.mark.parametrize("name", CODES)
-def test_a_process_that_blocks_does_not_keep_a_batch(start, blocks, questions, name) -> None:
+def test_signal_ends_a_batch_whose_process_hangs(start, blocks, questions, name) -> None:
     process = start("batch", str(questions), "--model", "tiny", BLOCKED="decoder")
     blocks()
     code, said, seconds = ends(process, getattr(signal, name))
@@ -123,9 +121,7 @@ def test_a_process_that_blocks_does_not_keep_a_batch(start, blocks, questions, n
     ("blocked", "name"),
     [("unwinding", "SIGINT"), ("swallowing", "SIGINT"), ("unwinding", "SIGTERM")],
 )
-def test_what_does_not_let_the_interruption_through_is_left(
-    start, blocks, clip, blocked, name
-) -> None:
+def test_signal_ends_code_that_swallows_the_exception(start, blocks, clip, blocked, name) -> None:
     process = start("frames", str(clip), BLOCKED=blocked)
     blocks()
     code, said, seconds = ends(process, getattr(signal, name))
@@ -134,9 +130,7 @@ def test_what_does_not_let_the_interruption_through_is_left(
 
 
 @pytest.mark.parametrize("name", CODES)
-def test_ends_without_an_exception_while_a_compiled_module_is_imported(
-    start, blocks, clip, name
-) -> None:
+def test_signal_during_an_import_exits_without_an_exception(start, blocks, clip, name) -> None:
     process = start("frames", str(clip), BLOCKED="importing")
     blocks()
     code, said, seconds = ends(process, getattr(signal, name))
@@ -145,9 +139,7 @@ def test_ends_without_an_exception_while_a_compiled_module_is_imported(
 
 
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGINT"])
-def test_a_signal_that_the_caller_ignores_stays_ignored(
-    variables, home, blocks, clip, name
-) -> None:
+def test_signal_ignored_by_the_caller_stays_ignored(variables, home, blocks, clip, name) -> None:
     command = f"trap '' {name[3:]}; exec {sys.executable} {SCRIPT} frames {clip}"
     process = subprocess.Popen(
         ["sh", "-c", command],
@@ -185,9 +177,7 @@ def stalled_hub():
     ("server", "name"),
     [("silent_server", "SIGINT"), ("silent_server", "SIGQUIT"), ("stalled_hub", "SIGTERM")],
 )
-def test_a_server_that_does_not_answer_does_not_keep_pull(
-    request, start, variables, server, name
-) -> None:
+def test_signal_ends_pull_while_the_server_hangs(request, start, variables, server, name) -> None:
     variables.pop("HF_HUB_OFFLINE")
     address = request.getfixturevalue(server)
     process = start("pull", "video-panda-7b", HF_ENDPOINT=address)
@@ -197,7 +187,7 @@ def test_a_server_that_does_not_answer_does_not_keep_pull(
     assert seconds < SOON + LOAD
 
 
-def test_another_video_that_blocks_does_not_keep_a_conversation(variables, blocks, clip) -> None:
+def test_signal_ends_a_chat_whose_new_video_hangs(variables, blocks, clip) -> None:
     """The prompt has had an event loop since, which takes signals for itself."""
     environment = variables | {"BLOCKED": "second"}
     terminal = Emulator(
@@ -222,9 +212,7 @@ def _until_connected(process, port):
     time.sleep(0.3)
 
 
-def test_the_terminal_is_given_back_by_a_command_that_had_to_be_ended(
-    variables, blocks, clip
-) -> None:
+def test_watchdog_restores_the_terminal(variables, blocks, clip) -> None:
     environment = variables | {"BLOCKED": "decoder"}
     terminal = Emulator("frames", str(clip), environment=environment, script=SCRIPT)
     blocks()
@@ -239,7 +227,7 @@ QUESTIONS = b"What happens?\nWhat colour is it?\n"
 
 
 @pytest.mark.slow
-def test_at_whatever_moment_it_is_ended_nothing_hangs_and_no_process_is_left(
+def test_signal_at_a_random_moment_leaves_no_process(
     start, variables, home, clip, questions, silent_server
 ) -> None:
     """`INTERRUPTIONS` says how many there are."""
@@ -341,7 +329,7 @@ print("computed", flush=True)
 @pytest.mark.parametrize(
     ("presses", "code", "said"), [(1, 0, b"finishing\ncomputed\n"), (2, 130, b"")]
 )
-def test_only_a_second_ctrl_c_ends_a_long_call_whose_result_is_wanted(presses, code, said) -> None:
+def test_only_the_second_ctrl_c_ends_a_long_wanted_call(presses, code, said) -> None:
     with subprocess.Popen([sys.executable, "-c", IN_ONE_CALL], stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"computing\n"
         for _ in range(presses):

@@ -41,14 +41,14 @@ def test_weights_are_loaded_while_frames_are_read(environment, clip):
     assert done.returncode == 3
 
 
-def test_nothing_is_quantised_before_the_frames_are_read(environment, home, clip):
+def test_model_is_not_quantised_before_frames_are_read(environment, home, clip):
     words = ("ask", str(clip), "q", "-m", "tiny", "--quant", "8bit", "--engine", "torch")
     done = reading_long(*words, environment=environment)
     assert done.stderr == "panda: meanwhile: NoneType\n"
     assert not [path for path in (home / "models").rglob("*") if path.suffix == ".safetensors"]
 
 
-def test_what_is_imported_meanwhile_knows_that_it_must_stay_offline(environment, clip):
+def test_offline_holds_for_background_imports(environment, clip):
     online = {name: value for name, value in environment.items() if name != "HF_HUB_OFFLINE"}
     script = (
         "import os, sys\n"

@@ -70,7 +70,7 @@ def terminal(environment):
     return start
 
 
-def test_every_slow_stage_is_named(terminal):
+def test_every_slow_stage_has_a_spinner(terminal):
     seen, code = terminal("ask", "x.mp4", "why?").finish()
     assert code == 0
     places = [
@@ -80,13 +80,13 @@ def test_every_slow_stage_is_named(terminal):
     assert places == sorted(places)
 
 
-def test_quantising_says_how_far_it_is(terminal):
+def test_quantising_shows_its_progress(terminal):
     seen, code = terminal("ask", "x.mp4", "why?", FAKE_QUANTISES="1").finish()
     assert code == 0
     assert "quantising video-panda-7b once, 50 %…".encode() in seen
 
 
-def test_the_notice_is_gone_before_the_answer_starts(terminal):
+def test_spinner_is_gone_before_the_answer(terminal):
     seen, _ = terminal("ask", "x.mp4", "why?").finish()
     before, answer = seen.split(b"You asked:")
     assert before.endswith(b"\x1b[2K")  # the line of the notice is erased
@@ -94,7 +94,7 @@ def test_the_notice_is_gone_before_the_answer_starts(terminal):
     assert answer == b" why?\r\n"
 
 
-def test_words_come_as_they_are_decoded(terminal):
+def test_words_are_printed_as_they_are_decoded(terminal):
     session = terminal("ask", "x.mp4", "why?", delay="0.5")
     session.read(until=b"You")
     assert b"why?" not in session.seen
@@ -103,11 +103,11 @@ def test_words_come_as_they_are_decoded(terminal):
     assert seen.endswith(b"You asked: why?\r\n")
 
 
-def test_quiet_shows_no_notices(terminal):
+def test_quiet_shows_no_spinner(terminal):
     assert terminal("ask", "x.mp4", "why?", "--quiet").finish() == (b"You asked: why?\r\n", 0)
 
 
-def test_notices_show_when_only_stdout_is_piped(terminal):
+def test_spinner_shows_when_only_stdout_is_piped(terminal):
     session = terminal("ask", "x.mp4", "why?", "p?", stdout_to_terminal=False)
     seen = session.read()
     assert "thinking…".encode() in seen
@@ -116,7 +116,7 @@ def test_notices_show_when_only_stdout_is_piped(terminal):
     session.finish()
 
 
-def test_several_questions_stand_above_their_answers(terminal):
+def test_several_questions_are_printed_above_their_answers(terminal):
     seen, _ = terminal("ask", "x.mp4", "one?", "\x1b[31mtwo?", "--quiet", delay="0").finish()
     assert seen == b"You asked: one?\r\nYou asked: \\x1b[31mtwo?\r\n"
     seen, _ = terminal("ask", "x.mp4", "one?", "\x1b[31mtwo?", delay="0").finish()
@@ -144,7 +144,7 @@ def test_a_dumb_terminal_gets_no_cursor_codes(terminal):
         ("thinking", signal.SIGTERM, 143),
     ],
 )
-def test_an_interruption_leaves_the_terminal_in_order(terminal, moment, signal_sent, code):
+def test_interrupt_restores_the_terminal(terminal, moment, signal_sent, code):
     session = terminal("ask", "x.mp4", "why?", delay="1")
     session.read(until=moment.encode())
     session.process.send_signal(signal_sent)
@@ -157,7 +157,7 @@ def test_an_interruption_leaves_the_terminal_in_order(terminal, moment, signal_s
         assert not seen.endswith(b"\r\n\r\n")
 
 
-def test_an_interruption_while_torch_is_imported_leaves_the_terminal_in_order(terminal, clip):
+def test_interrupt_while_torch_is_imported_restores_the_terminal(terminal, clip):
     session = terminal("ask", str(clip), "why?", "--model", "tiny", delay="60")
     session.read(until=b"reading frames")
     time.sleep(1)  # into the imports
@@ -169,7 +169,7 @@ def test_an_interruption_while_torch_is_imported_leaves_the_terminal_in_order(te
     assert seen.endswith(b"\r\n")
 
 
-def test_the_demo_draws_the_frames(terminal):
+def test_demo_draws_the_frames(terminal):
     seen, code = terminal("demo", COLUMNS="80", COLORTERM="truecolor", delay="0").finish()
     assert code == 0
     assert "▄".encode() in seen
@@ -177,7 +177,7 @@ def test_the_demo_draws_the_frames(terminal):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_a_terminal_without_unicode_gets_no_pictures_and_an_ascii_spinner(terminal, encoding):
+def test_terminal_without_unicode_gets_no_pictures_and_an_ascii_spinner(terminal, encoding):
     seen, code = terminal("demo", PYTHONIOENCODING=encoding, FAKE_QUANTISES="1").finish()
     assert code == 0
     assert seen.isascii()
@@ -186,7 +186,7 @@ def test_a_terminal_without_unicode_gets_no_pictures_and_an_ascii_spinner(termin
     assert b"reading frames..." in seen
 
 
-def test_an_error_on_a_narrow_terminal_is_wrapped_between_words(terminal):
+def test_error_on_a_narrow_terminal_is_wrapped_between_words(terminal):
     seen, _ = terminal(
         "ask", "what happens here and when?", "x.mp4", COLUMNS="40", NO_COLOR="1"
     ).finish()
@@ -195,7 +195,7 @@ def test_an_error_on_a_narrow_terminal_is_wrapped_between_words(terminal):
     assert command == "         panda ask x.mp4 'what happens here and when?'"
 
 
-def test_only_a_terminal_that_may_show_colour_gets_red_errors(terminal, panda):
+def test_errors_are_red_only_on_a_colour_terminal(terminal, panda):
     seen, _ = terminal("ask").finish()
     assert seen.startswith(b"\x1b[1;31merror:\x1b[0m VIDEO is missing")
     seen, _ = terminal("ask", NO_COLOR="1").finish()
@@ -209,7 +209,7 @@ def test_help_is_coloured_on_a_terminal_only(terminal, panda):
     assert b"\x1b" not in panda("ask", "--help").stdout
 
 
-def test_an_existing_sheet_is_replaced_where_the_user_says_so(environment, home, clip):
+def test_existing_sheet_is_replaced_after_confirmation(environment, home, clip):
     sheet = home / "sheet.png"
     for answer, replaced in (("n", False), ("y", True)):
         sheet.write_text("before")
@@ -224,7 +224,7 @@ def test_an_existing_sheet_is_replaced_where_the_user_says_so(environment, home,
         assert (sheet.read_bytes() != b"before") is replaced
 
 
-def test_what_is_typed_while_answers_come_is_not_among_them(environment):
+def test_typing_during_answers_is_not_echoed(environment):
     terminal = Emulator(
         "demo", "--graphics", "none", environment=environment | {"SLOW_MODEL": "0.05"}
     )
@@ -235,7 +235,7 @@ def test_what_is_typed_while_answers_come_is_not_among_them(environment):
     assert terminal.end() == 0
 
 
-def test_a_batch_from_the_keyboard_says_what_to_type(environment):
+def test_batch_from_the_keyboard_prints_an_instruction(environment):
     terminal = Emulator("batch", "-", "-o", "-", "--model", "tiny", environment=environment)
     terminal.until("panda: type the questions, a JSON object a line; end with Ctrl-D")
     terminal.keys("\x04")

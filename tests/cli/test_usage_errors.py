@@ -36,14 +36,14 @@ import pytest
         ),
     ],
 )
-def test_a_usage_error_is_two_lines_on_stderr_and_exit_2(panda, arguments, expected):
+def test_usage_error_is_two_lines_on_stderr_and_exits_with_2(panda, arguments, expected):
     done = panda(*arguments)
     assert done.stderr.decode() == expected
     assert done.stdout == b""
     assert done.returncode == 2
 
 
-def test_a_video_without_a_command_is_answered_with_ask(panda, home):
+def test_video_in_place_of_a_command_suggests_ask(panda, home):
     (home / "my clip.mp4").touch()
     said = panda("my clip.mp4", "why?").stderr.decode()
     assert "\n         panda ask 'my clip.mp4' \"what happens?\"\n" in said
@@ -66,13 +66,13 @@ def test_a_video_without_a_command_is_answered_with_ask(panda, home):
         ("--to", "soon", "--to: 'soon' is not a time"),
     ],
 )
-def test_a_bad_value_is_refused_before_the_video_is_looked_at(panda, option, value, complaint):
+def test_invalid_value_is_refused_before_the_video_is_opened(panda, option, value, complaint):
     done = panda("ask", "no-such-file.mp4", "why?", option, value)
     assert done.stderr.decode().splitlines()[0] == f"panda: {complaint}"
     assert done.returncode == 2
 
 
-def test_a_range_that_ends_before_it_starts_is_refused_before_the_video_is_looked_at(panda):
+def test_reversed_range_is_refused_before_the_video_is_opened(panda):
     done = panda("ask", "no-such-file.mp4", "why?", "--from", "0:03", "--to", "2")
     assert b"the range ends at 0:02" in done.stderr
     assert done.returncode == 2
@@ -93,7 +93,7 @@ def test_a_range_that_ends_before_it_starts_is_refused_before_the_video_is_looke
         (["why?", "and?", "a.mp4", "b.mp4"], "the video comes first", "ask a.mp4 'why?' 'and?'"),
     ],
 )
-def test_a_video_in_the_place_of_a_question_is_refused_with_the_right_form(
+def test_video_in_place_of_a_question_is_refused_with_the_right_command(
     panda, home, words, message, command
 ):
     for name in ("a.mp4", "b.mp4"):
@@ -108,7 +108,7 @@ def test_a_video_in_the_place_of_a_question_is_refused_with_the_right_form(
 
 
 @pytest.mark.parametrize("arguments", [["ask", "-", "why?"], ["chat", "-"], ["frames", "-"]])
-def test_a_video_from_standard_input_is_refused(panda, arguments):
+def test_video_from_stdin_is_refused(panda, arguments):
     done = panda(*arguments)
     assert done.returncode == 2
     assert done.stderr.startswith(b"panda: a video cannot be read from standard input\n")

@@ -17,7 +17,7 @@ def demo(module_panda):
     return module_panda("demo", "--stats")
 
 
-def test_the_demo_answers_its_questions(demo):
+def test_demo_answers_its_questions(demo):
     assert demo.returncode == 0
     lines = demo.stdout.decode().splitlines()
     for question in QUESTIONS:
@@ -26,13 +26,13 @@ def test_the_demo_answers_its_questions(demo):
         assert not answer.startswith(">")
 
 
-def test_the_libraries_below_say_nothing(demo):
+def test_libraries_print_nothing(demo):
     names = ["frames", "tokens", "first token", "decode", "memory"]
     said = [line.split("  ")[0] for line in demo.stderr.decode().splitlines()]
     assert said == names * len(QUESTIONS)
 
 
-def test_ask_answers_as_the_demo_does(module_panda, demo):
+def test_ask_answers_as_the_demo(module_panda, demo):
     done = module_panda("ask", str(CLIP), *QUESTIONS, "--model", "tiny", "--json")
     assert done.returncode == 0
     assert done.stderr == b""
@@ -45,9 +45,7 @@ def test_ask_answers_as_the_demo_does(module_panda, demo):
 
 
 @pytest.mark.parametrize("subfolder", ["videopanda_fitu", "videopanda_prtr1"])
-def test_ask_runs_a_small_model_with_the_small_files_of_the_published_one(
-    module_panda, tmp_path, subfolder
-):
+def test_ask_runs_a_small_model_with_the_published_tokenizer(module_panda, tmp_path, subfolder):
     config = published_config(subfolder, **SMALL | {"vocab_size": 640})
     (tmp_path / "config.json").write_bytes(config)
     (tmp_path / "tokenizer_config.json").write_bytes(TOKENIZER_CONFIG)
