@@ -1,4 +1,4 @@
-"""`panda` with a part that does not return, so that a test can see whether it can be ended.
+"""`panda` with a part that hangs, to test that signals end it.
 
 BLOCKED     "decoder" blocks in C where frames are read, here or in a process of a batch; "second"
             does so from the second clip on; "unwinding" waits for ever after an interruption;

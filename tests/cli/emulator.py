@@ -1,4 +1,4 @@
-"""A program in a terminal that is emulated: keys go in, and what would be on the screen is seen."""
+"""A program in an emulated terminal: send keys, read the screen."""
 
 import re
 import sys

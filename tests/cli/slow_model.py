@@ -1,4 +1,4 @@
-"""`panda` with a model that takes its time, so that a test can interrupt it.
+"""`panda` with a slow model, to be interrupted.
 
 SLOW_MODEL   seconds before each token, or each of the tokens of answers that are read together
 """

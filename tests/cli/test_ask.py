@@ -108,14 +108,14 @@ def test_first_answer_is_timed_from_program_start_and_next_from_its_question(
     done = fake_engine("ask", "x.mp4", "why?", "and?", "--stats", FAKE_DELAY="0.3")
     passed = time.perf_counter() - started
     first, second = re.findall(rb"^first token  (.*)$", done.stderr, re.MULTILINE)
-    told, parts = first.split(b" s: ")
+    total, parts = first.split(b" s: ")
     # 0.3 s each for the frames and the model, and 0.75 s that the fake says it took
-    assert 1.35 < float(told) < passed + 0.75
+    assert 1.35 < float(total) < passed + 0.75
     times = {name: float(seconds) for seconds, name in re.findall(rb"([\d.]+) s (\w+)", parts)}
     assert times[b"frames"] >= 0.3
     assert times[b"model"] >= 0.3
     assert times[b"prefill"] == 0.75
-    assert sum(times.values()) == pytest.approx(float(told), abs=0.03)
+    assert sum(times.values()) == pytest.approx(float(total), abs=0.03)
     assert second == b"0.75 s", "what was paid once is counted once"
 
 
@@ -125,10 +125,12 @@ def test_output_of_a_library_goes_to_stderr(fake_engine):
     assert done.stderr == b"[ INFO:0] loaded\n"
 
 
-@pytest.mark.parametrize(("step", "told"), [("9.9", None), ("13", "1:44 (one every 13 s)")])
-def test_sparse_sampling_of_a_long_video_prints_a_notice(fake_engine, step, told):
+@pytest.mark.parametrize(("step", "sampled"), [("9.9", None), ("13", "1:44 (one every 13 s)")])
+def test_sparse_sampling_of_a_long_video_prints_a_notice(fake_engine, step, sampled):
     said = fake_engine("ask", "x.mp4", "why?", FAKE_STEP=step).stderr.decode()
-    expected = f"panda: 8 frames sampled from {told}; --from and --to look closer\n" if told else ""
+    expected = (
+        f"panda: 8 frames sampled from {sampled}; --from and --to look closer\n" if sampled else ""
+    )
     assert said == expected
 
 

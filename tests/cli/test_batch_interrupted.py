@@ -1,4 +1,4 @@
-"""`panda batch` in a terminal of 80 columns, interrupted by its user and by others."""
+"""`panda batch` in a terminal of 80 columns, interrupted by Ctrl-C and SIGTERM."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What `panda ask` and `panda chat` keep of a clip, and `panda cache` tells of it."""
+"""Prefixes that `panda ask` and `panda chat` save, and `panda cache`."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""`panda chat`: what its options mean, and what ends it before the first question."""
+"""`panda chat`: its options, saved conversations, and errors before the first question."""
 
 import io
 import json
@@ -17,7 +17,7 @@ QUESTION, OTHER = "What happens?", "Is there a circle?"
 
 @pytest.fixture(autouse=True)
 def _home(home, monkeypatch):
-    """A home with nothing in it, in which the tests stand."""
+    """An empty home, which is the working directory."""
     for name in ("NO_LOG", "NO_FRAMES", "MODEL"):
         monkeypatch.delenv(f"PANDA_{name}", raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))

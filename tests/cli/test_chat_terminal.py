@@ -1,4 +1,4 @@
-"""`panda chat` with `tiny` in a terminal, as its users see it."""
+"""`panda chat` with `tiny` in an emulated terminal."""
 
 import json
 import re

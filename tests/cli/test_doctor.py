@@ -1,4 +1,4 @@
-"""`panda doctor`: everything in one go, whatever is wrong."""
+"""`panda doctor`: sections, problems and hidden secrets."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Before any command: stdout is kept for answers, and the interpreter's options cannot harm."""
+"""The entry point: standard streams, warnings and options of the interpreter."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""`panda frames`: the frames that would be looked at, without a model."""
+"""`panda frames`: lines, JSON, pictures and contact sheets, without a model."""
 
 import json
 import os

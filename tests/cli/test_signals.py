@@ -1,4 +1,4 @@
-"""Ctrl-C and the signals that terminate end every command soon, whatever it is doing."""
+"""Ctrl-C and terminating signals end every command within two seconds."""
 
 import json
 import os

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-# Reading the frames ends when the model is there, or will not be: with what it has come to.
+# Reading the frames fails once the background work has ended, and names its result.
 READS_LONG = """
 import os, sys
 import pandacli.video
@@ -30,7 +30,7 @@ os._exit(code)
 
 
 def reading_long(*arguments, environment):
-    """What is said where reading the frames takes longer than all that goes on meanwhile."""
+    """Run `panda` where reading the frames takes longer than the work in the background."""
     command = [sys.executable, "-c", READS_LONG.format(arguments=arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 

@@ -1,4 +1,4 @@
-"""`panda` in a pseudo-terminal: notices come and go, the terminal is left as it was."""
+"""`panda` in a pseudo-terminal: spinners, colours, and a terminal that is restored."""
 
 import os
 import pty

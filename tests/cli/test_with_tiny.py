@@ -44,6 +44,25 @@ def test_ask_answers_as_the_demo(module_panda, demo):
         assert answer["finish_reason"] == "stop"
 
 
+def test_stop_ends_the_answer_of_ask_and_chat(module_panda):
+    options = ("--model", "tiny", "--stop", "never", "--stop", "moves")
+    asked = module_panda("ask", str(CLIP), QUESTIONS[0], *options)
+    said = module_panda("chat", str(CLIP), *options, "--no-log", stdin=QUESTIONS[0].encode())
+    assert asked.stdout.strip() == said.stdout.strip() == b"A red circle"
+
+
+def test_batch_with_stop_asks_again_and_without_it_resumes(module_panda, tmp_path):
+    path, answers = tmp_path / "q.jsonl", tmp_path / "q.answers.jsonl"
+    path.write_text(json.dumps({"video": str(CLIP), "question": QUESTIONS[0]}) + "\n")
+    whole = ("batch", str(path), "--model", "tiny")
+    assert module_panda(*whole).returncode == 0
+    assert module_panda(*whole, PANDA_STOP="moves").returncode == 0
+    first, second = map(json.loads, answers.read_text().splitlines())
+    assert first["answer"].startswith("A red circle moves")
+    assert second["answer"] == "A red circle"
+    assert b"is answered already" in module_panda(*whole).stderr
+
+
 @pytest.mark.parametrize("subfolder", ["videopanda_fitu", "videopanda_prtr1"])
 def test_ask_runs_a_small_model_with_the_published_tokenizer(module_panda, tmp_path, subfolder):
     config = published_config(subfolder, **SMALL | {"vocab_size": 640})

@@ -1,4 +1,4 @@
-"""`panda` on a Python whose `os`, `signal` and modules lack for it what Windows lacks."""
+"""`panda` without the modules, signals and functions that Windows lacks."""
 
 import builtins
 import os

@@ -11,12 +11,12 @@ HIDDEN = "(set, not shown)"
 OPTIONS = {config.variable(name) for name in config.READERS}
 
 
-def told(**variables: str) -> dict[str, object]:
+def shown_values(**variables: str) -> dict[str, object]:
     return {fact.name: fact.value for fact in environment(OPTIONS, variables).facts}
 
 
 def test_panda_and_hugging_face_variables_are_shown() -> None:
-    assert told(PANDA_MODEL="tiny", HF_HOME="/data", HOME="/root") == {
+    assert shown_values(PANDA_MODEL="tiny", HF_HOME="/data", HOME="/root") == {
         "HF_HOME": "/data",
         "PANDA_MODEL": "tiny",
     }
@@ -25,7 +25,7 @@ def test_panda_and_hugging_face_variables_are_shown() -> None:
 @pytest.mark.parametrize("option", config.READERS)
 def test_variable_of_every_option_is_shown(option: str) -> None:
     name = config.variable(option)
-    assert told(**{name: "host.example"}) == {name: "host.example"}
+    assert shown_values(**{name: "host.example"}) == {name: "host.example"}
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_variable_of_every_option_is_shown(option: str) -> None:
     ],
 )
 def test_unsafe_variable_shows_only_its_name(name: str) -> None:
-    assert told(**{name: "hf_abc"}) == {name: HIDDEN}
+    assert shown_values(**{name: "hf_abc"}) == {name: HIDDEN}
 
 
 @pytest.mark.parametrize(
@@ -59,10 +59,10 @@ def test_unsafe_variable_shows_only_its_name(name: str) -> None:
 )
 @pytest.mark.parametrize("name", ["HF_ENDPOINT", "HTTPS_PROXY", "all_proxy", "PANDA_ADDRESS"])
 def test_address_shows_only_its_host(name: str, address: str, shown: str) -> None:
-    assert told(**{name: address}) == {name: shown}
+    assert shown_values(**{name: address}) == {name: shown}
 
 
 def test_misplaced_address_shows_only_its_host() -> None:
-    assert told(PANDA_MODEL="https://me:SECRET@hub.example/x") == {
+    assert shown_values(PANDA_MODEL="https://me:SECRET@hub.example/x") == {
         "PANDA_MODEL": "https://hub.example"
     }

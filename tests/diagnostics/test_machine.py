@@ -89,5 +89,5 @@ def test_driver_without_gpu_in_torch_is_a_problem(
     monkeypatch.setattr(torch.cuda, "init", lambda: None)
     monkeypatch.setattr(torch.version, "cuda", built)
     monkeypatch.setattr(machine_module, "_driver", lambda: driver)
-    told = facts("CUDA")["cards"].problem
-    assert told is None if problem is None else problem in (told or "")
+    found = facts("CUDA")["cards"].problem
+    assert found is None if problem is None else problem in (found or "")
