@@ -1,13 +1,14 @@
 """The backend protocol, and which backends can be used on this machine.
 
 A `Backend` computes the Llama of a Video-Panda. A `Sequence` is one text with its KV cache, and a
-`SequenceBatch` holds many texts behind a shared prefix.
+`SequenceBatch` holds many texts behind a shared prefix. All raise a `DeviceError` where they run
+out of memory or cannot compute.
 """
 
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -24,45 +25,33 @@ class Sequence(Protocol):
     @property
     def length(self) -> int:
         """How many positions the KV cache holds."""
-        ...
 
     def prefill(self, embeddings: "Tensor") -> None:
-        """Append embeddings (n, hidden_size), of text and of frames."""
-        ...
+        """Append embeddings (n, hidden_size), of any floating type and on any device."""
 
     def append(self, ids: list[int]) -> "Tensor":
         """Append token ids; returns the logits (vocabulary,) of the next token."""
-        ...
 
     def truncate(self, length: int) -> None:
         """Drop all but the first `length` positions, also after an interrupted `append`."""
-        ...
 
     def fork(self) -> "Sequence":
         """An independent sequence with the same content."""
-        ...
 
     def batch(self, room: int) -> "SequenceBatch":
-        """Sequences that go on from this one and have up to `room` positions of their own.
+        """Sequences that go on from this one, with up to `room` positions of their own.
 
         This sequence must not be used until the batch is closed; then it is as it was before.
-
-        Raises:
-            DeviceError: Out of memory.
         """
-        ...
 
     def save(self, path: Path, length: int | None = None) -> None:
         """Write the KV cache of the first `length` positions, or of all, for `Backend.restore`.
 
-        Raises:
-            OSError: The file cannot be written; a part of it may be there.
+        An OSError may leave a part of the file.
         """
-        ...
 
     def saved_bytes(self, length: int) -> int:
         """About how many bytes `save` writes for the first `length` positions."""
-        ...
 
 
 class SequenceBatch(Protocol):
@@ -77,15 +66,12 @@ class SequenceBatch(Protocol):
         A number, from 0, that is not in use starts a sequence. Returns the logits of the next
         tokens, (len(texts), vocabulary), in the order given.
         """
-        ...
 
     def remove(self, text: int) -> None:
         """Drop a sequence; its number may be used again."""
-        ...
 
     def close(self) -> None:
         """Drop all sequences and release the prefix; also after an interrupted `append`."""
-        ...
 
 
 class Backend(Protocol):
@@ -93,15 +79,13 @@ class Backend(Protocol):
 
     def new_sequence(self) -> Sequence:
         """An empty sequence."""
-        ...
 
     def restore(self, path: Path) -> Sequence:
         """A sequence that `Sequence.save` of the same model wrote.
 
         Raises:
-            ModelError: The file is damaged, or comes from another model.
+            ModelError: The file is missing or damaged, or comes from another model.
         """
-        ...
 
 
 def is_usable(backend: str) -> bool:
@@ -150,25 +134,19 @@ def quiet_libraries() -> Iterator[None]:
     """
     from transformers.utils import logging as transformers_logging
 
-    loggers = [logging.getLogger(name) for name in ("accelerate", "bitsandbytes")]
-    levels = [logger.level for logger in loggers]
-    verbosity = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
     # at every 8-bit product bitsandbytes says that it casts its inputs
     casting = logging.getLogger("bitsandbytes.autograd._functions")
     if not casting.filters:
         casting.addFilter(lambda record: "inputs will be cast" not in str(record.msg))
-    try:
-        for logger in loggers:
+    with ExitStack() as stack:
+        for logger in map(logging.getLogger, ("accelerate", "bitsandbytes")):
+            stack.callback(logger.setLevel, logger.level)
             logger.setLevel(logging.ERROR)
+        stack.callback(transformers_logging.set_verbosity, transformers_logging.get_verbosity())
         transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"`torch\.jit\.", DeprecationWarning)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
+        if transformers_logging.is_progress_bar_enabled():
+            stack.callback(transformers_logging.enable_progress_bar)
+            transformers_logging.disable_progress_bar()
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", r"`torch\.jit\.", DeprecationWarning)
+        yield

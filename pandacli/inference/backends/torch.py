@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers.cache_utils import Cache, DynamicLayer
 
 from pandacli.errors import ModelError
@@ -40,25 +41,18 @@ class TorchBackend:
     def __init__(
         self, model: "VideoPandaForConditionalGeneration", *, half_prefix: bool = False
     ) -> None:
-        self._model, self._half_prefix = model, half_prefix
+        self.model, self.half_prefix = model, half_prefix
 
     def new_sequence(self) -> "TorchSequence":
-        """An empty sequence."""
-        cache = KVCache(len(self._model.model.layers))
-        return TorchSequence(self._model, cache, half_prefix=self._half_prefix)
+        return TorchSequence(self, KVCache(len(self.model.model.layers)))
 
     @torch.inference_mode()
     def restore(self, path: Path) -> "TorchSequence":
-        """Load a sequence that `TorchSequence.save` wrote.
-
-        Raises:
-            ModelError: The file is damaged, or comes from a model of another shape.
-        """
-        sequence, config = self.new_sequence(), self._model.config
-        layers = self._model.model.layers
+        sequence, config = self.new_sequence(), self.model.config
+        layers = self.model.model.layers
         saved = load_layers(path, len(layers))
         for number, (layer, (keys, values)) in enumerate(zip(layers, saved, strict=True)):
-            heads, _, size = keys.shape[1:]
+            _, heads, _, size = keys.shape
             if (heads, size) != (config.num_key_value_heads, config.head_dim):
                 raise ModelError(f"{path} was saved by another model")
             weight = layer.input_layernorm.weight  # each layer may be on another device
@@ -69,63 +63,47 @@ class TorchBackend:
 class TorchSequence:
     """A text with its KV cache (`Sequence`)."""
 
-    def __init__(
-        self,
-        model: "VideoPandaForConditionalGeneration",
-        cache: "KVCache",
-        *,
-        half_prefix: bool = False,
-    ) -> None:
-        self.cache = cache
-        self._model, self._half_prefix = model, half_prefix
+    def __init__(self, backend: TorchBackend, cache: "KVCache") -> None:
+        self.backend, self.cache = backend, cache
 
     @property
     def length(self) -> int:
-        """How many positions the KV cache holds."""
         return int(self.cache.get_seq_length())
 
     @torch.inference_mode()
     def prefill(self, embeddings: Tensor) -> None:
-        """Append embeddings (n, hidden_size), without computing logits."""
-        before = self.length
-        inputs = embeddings[None].to(self._model.device)
-        self._model.model(inputs_embeds=inputs, cache=self.cache, use_cache=True)
-        if self._half_prefix:
+        before, model = self.length, self.backend.model
+        inputs = embeddings[None].to(model.device)
+        model.model(inputs_embeds=inputs, cache=self.cache, use_cache=True)  # without logits
+        if self.backend.half_prefix:
             for layer in self.cache.layers:
                 round_to_half(layer.keys[..., before:, :])
                 round_to_half(layer.values[..., before:, :])
 
     @torch.inference_mode()
     def append(self, ids: list[int]) -> Tensor:
-        """Append token ids; returns the logits (vocabulary,) of the next token."""
-        inputs = torch.tensor([ids], device=self._model.device)
+        model = self.backend.model
+        inputs = torch.tensor([ids], device=model.device)
         with every_remainder():
-            output = self._model(
-                input_ids=inputs, cache=self.cache, use_cache=True, logits_to_keep=1
-            )
+            output = model(input_ids=inputs, cache=self.cache, use_cache=True, logits_to_keep=1)
         logits: Tensor = output.logits[0, -1]
         return logits
 
     def truncate(self, length: int) -> None:
-        """Drop all but the first `length` positions, also after an interrupted `append`."""
         self.cache.truncate(length)
 
     def fork(self) -> "TorchSequence":
-        """An independent sequence with a copy of the KV cache."""
-        return TorchSequence(self._model, deepcopy(self.cache), half_prefix=self._half_prefix)
+        return TorchSequence(self.backend, deepcopy(self.cache))
 
     def batch(self, room: int) -> "TorchSequenceBatch":
-        """Sequences that go on from here, in this sequence's own KV cache."""
-        return TorchSequenceBatch(self._model, self.cache, room)
+        return TorchSequenceBatch(self.backend, self.cache, room)
 
     def save(self, path: Path, length: int | None = None) -> None:
-        """Write keys and values to the bit; raises an OSError where that fails."""
         save_layers([(layer.keys, layer.values) for layer in self.cache.layers], path, length)
 
     def saved_bytes(self, length: int) -> int:
-        """About how many bytes `save` writes for the first `length` positions."""
-        dtype = torch.float16 if self._half_prefix else self._model.dtype
-        return length * position_bytes(self._model.config, "torch", dtype)
+        dtype = torch.float16 if self.backend.half_prefix else self.backend.model.dtype
+        return length * position_bytes(self.backend.model.config, "torch", dtype)
 
 
 class TorchSequenceBatch:
@@ -138,20 +116,17 @@ class TorchSequenceBatch:
 
     most_texts: int | None = None
 
-    def __init__(
-        self, model: "VideoPandaForConditionalGeneration", cache: "KVCache", room: int
-    ) -> None:
+    def __init__(self, backend: TorchBackend, cache: "KVCache", room: int) -> None:
         self.room = room
-        self._model, self._cache = model, cache
+        self._model, self._cache = backend.model, cache
         self._shared = self._held = int(cache.get_seq_length())
         # the sequence of each held position, on the device of the model, where masks are made
-        self._owners = torch.full((self._shared + _OWNERS_GROWTH,), _PREFIX, device=model.device)
+        self._owners = torch.full((self._shared,), _PREFIX, device=backend.model.device)
         self._dead = 0
         self._lengths: Counter[int] = Counter()
 
     @torch.inference_mode()
     def append(self, texts: Mapping[int, list[int]]) -> Tensor:
-        """Append to some of the sequences; see `SequenceBatch.append`."""
         counts = torch.tensor([len(ids) for ids in texts.values()])
         owners = torch.tensor(list(texts)).repeat_interleave(counts)
         starts = [self._shared + self._lengths[text] for text in texts]
@@ -176,7 +151,6 @@ class TorchSequenceBatch:
 
     @torch.inference_mode()
     def remove(self, text: int) -> None:
-        """Drop a sequence; its number may be used again."""
         held = self._owners[: self._held]
         held.masked_fill_(held == text, _DEAD)
         self._dead += self._lengths.pop(text)
@@ -188,7 +162,6 @@ class TorchSequenceBatch:
             self._owners[: self._held] = held[kept]
 
     def close(self) -> None:
-        """Drop all sequences and release the prefix."""
         self._cache.truncate(self._shared)
         self._held, self._dead = self._shared, 0
         self._lengths.clear()
@@ -200,9 +173,7 @@ class TorchSequenceBatch:
         """
         held, new = self._held, len(owners)
         if held + new > len(self._owners):
-            grown = self._owners.new_empty(held + new + _OWNERS_GROWTH)
-            grown[:held] = self._owners[:held]
-            self._owners = grown
+            self._owners = pad(self._owners[:held], (0, new + _OWNERS_GROWTH))
         self._owners[held : held + new] = owners
         everyone = self._owners[: held + new]
         hidden = (everyone != owners[:, None]) & (everyone != _PREFIX)
@@ -233,8 +204,8 @@ class GrowingLayer(DynamicLayer):
         start = self.get_seq_length()
         end = start + key_states.shape[-2]
         if end > self._buffers[0].shape[-2]:
-            size = -(-end // _GROWTH) * _GROWTH
-            self._buffers = [_grown(buffer, start, size) for buffer in self._buffers]
+            free = -(-end // _GROWTH) * _GROWTH - start
+            self._buffers = [pad(old[..., :start, :], (0, 0, 0, free)) for old in self._buffers]
         for buffer, new in zip(self._buffers, states, strict=True):
             buffer[..., start:end, :] = new
         self.keys, self.values = (buffer[..., :end, :] for buffer in self._buffers)
@@ -245,12 +216,6 @@ class GrowingLayer(DynamicLayer):
         for buffer in self._buffers:
             buffer[..., : len(positions), :] = buffer.index_select(-2, positions.to(buffer.device))
         self.keys, self.values = (buffer[..., : len(positions), :] for buffer in self._buffers)
-
-
-def _grown(buffer: Tensor, held: int, size: int) -> Tensor:
-    grown = buffer.new_empty((*buffer.shape[:-2], size, buffer.shape[-1]))
-    grown[..., :held, :] = buffer[..., :held, :]
-    return grown
 
 
 class KVCache(Cache):

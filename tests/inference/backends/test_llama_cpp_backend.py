@@ -246,7 +246,7 @@ def test_a_damaged_file_is_refused(llama: LlamaCppBackend, tmp_path: Path, place
 
 
 def test_missing_files_and_folders_are_errors(llama: LlamaCppBackend, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no file"):
+    with pytest.raises(ModelError, match="cannot be read: No such file"):
         llama.restore(tmp_path / "sequence")
     with pytest.raises(FileNotFoundError):
         sequence_of(llama, IDS).save(tmp_path / "nowhere" / "sequence")

@@ -57,7 +57,7 @@ def test_truncate_evens_layers_after_an_interrupt(panda: Panda) -> None:
     for number, more in enumerate((2, 1, 0)):
         longer = torch.cat((kept, torch.randn(1, 2, more, 4)), 2)
         cache.update(longer, longer, number)
-    TorchSequence(panda.model, cache).truncate(3)
+    TorchSequence(TorchBackend(panda.model), cache).truncate(3)
     assert all(torch.equal(layer.keys, kept) for layer in cache.layers)
 
 

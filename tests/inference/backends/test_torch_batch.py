@@ -85,7 +85,7 @@ def test_sequences_of_any_lengths_match_single_ones(sequence: TorchSequence) -> 
 
 def single_logits(sequence: TorchSequence, ids: list[int]) -> torch.Tensor:
     """The logits after these ids, from a new sequence."""
-    fresh = TorchBackend(sequence._model).new_sequence()
+    fresh = sequence.backend.new_sequence()
     return fresh.append([*PREFIX, *ids])
 
 

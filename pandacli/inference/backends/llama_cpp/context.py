@@ -99,10 +99,8 @@ def _on_thread(
 class LlamaContext:
     """A KV cache in half precision whose cells sequences share.
 
-    `size` is its number of cells; a position that sequences share takes one.
-
-    Raises:
-        DeviceError: There is no memory for it.
+    `size` is its number of cells; a position that sequences share takes one. A `DeviceError` is
+    raised without memory for it.
     """
 
     def __init__(self, model: LoadedGguf, size: int, threads: int) -> None:
@@ -172,22 +170,15 @@ class LlamaContext:
             DeviceError: llama.cpp could not compute.
         """
         self._clear_left()
+        arrays = (inputs, sequences, positions, wanted)
         rows = [np.empty((0, self.vocabulary), np.float32)]
         for start in range(0, len(inputs), SLICE):
-            piece = slice(start, start + SLICE)
-            rows.append(
-                self._decode(inputs[piece], sequences[piece], positions[piece], wanted[piece])
-            )
+            rows.append(self._decode_slice(*(array[start : start + SLICE] for array in arrays)))
         return np.concatenate(rows)
 
     @_on_thread
-    def _decode(
-        self,
-        inputs: NDArray[Any],
-        sequences: NDArray[np.int32],
-        positions: NDArray[np.int32],
-        wanted: NDArray[np.bool_],
-    ) -> NDArray[np.float32]:
+    def _decode_slice(self, *arrays: NDArray[Any]) -> NDArray[np.float32]:
+        inputs, sequences, positions, wanted = arrays
         is_ids = inputs.ndim == 1
         ones, flags = np.ones(len(inputs), np.int32), wanted.astype(np.int8)
         offsets = np.arange(len(inputs), dtype=np.uintp) * sequences.itemsize
@@ -251,11 +242,7 @@ class LlamaContext:
 
     @_on_thread
     def load(self, sequence: int, path: Path) -> int:
-        """Load a file of `save` into an empty sequence, and return its length.
-
-        It is 0 where the file does not fit into the context. llama.cpp aborts the process on some
-        damaged files: check the file first.
-        """
+        """Load an undamaged file into an empty sequence; returns its length, 0 if too long."""
         # token ids in the file: ours have none, but a null pointer is refused
         ids, ids_count = c_int32(), c_size_t()
         read = self._library.llama_state_seq_load_file(

@@ -34,8 +34,7 @@ _DIGEST = 32  # bytes of the digest at the end of a saved sequence
 class LlamaCppBackend:
     """A `Backend` on llama.cpp; its memory is freed with the last reference to its sequences.
 
-    `gguf` is a file of `export_gguf` or another GGUF of a Llama, `context` the most positions of a
-    sequence, and `threads` the number of CPU threads.
+    `context` is the most positions of a sequence, and `threads` the number of CPU threads.
 
     Raises:
         UsageError: llama.cpp is not installed.
@@ -49,16 +48,9 @@ class LlamaCppBackend:
         self.fingerprint = _fingerprint(gguf)
 
     def new_sequence(self) -> "LlamaCppSequence":
-        """An empty sequence; raises a `DeviceError` without memory for its KV cache."""
         return LlamaCppSequence(self, *self.open_context(), 0)
 
     def restore(self, path: Path) -> "LlamaCppSequence":
-        """Load a sequence that `LlamaCppSequence.save` wrote.
-
-        Raises:
-            ModelError: The file is missing, damaged, longer than the context, or of another model.
-            DeviceError: There is no memory for its KV cache.
-        """
         # llama.cpp aborts the process on some damaged files
         if not _is_intact(path, self.fingerprint):
             raise ModelError(f"{path} is damaged, or was not saved by this model")
@@ -88,51 +80,26 @@ class LlamaCppSequence:
         self._move(context, sequence)
 
     def prefill(self, embeddings: Tensor) -> None:
-        """Append embeddings (n, hidden), of any floating type and on any device.
-
-        Raises:
-            ValueError: They have another size, or are more than the context has room for.
-            DeviceError: llama.cpp could not compute.
-        """
         if embeddings.ndim != 2 or embeddings.shape[1] != self._model.hidden:
             wanted, shape = self._model.hidden, tuple(embeddings.shape)
             raise ValueError(f"embeddings of shape {shape}: wanted (n, {wanted})")
         self._append(embeddings.detach().to("cpu", torch.float32).contiguous().numpy(), wanted=0)
 
     def append(self, ids: list[int]) -> Tensor:
-        """Append token ids; returns the float32 logits (vocabulary,) of the next token.
-
-        Raises:
-            ValueError: There are none, too many for the context, or one is not a token.
-            DeviceError: llama.cpp could not compute.
-        """
         _check_ids(ids, self._model.vocabulary)
         return torch.from_numpy(self._append(np.array(ids, np.int32), wanted=1)[0])
 
     def truncate(self, length: int) -> None:
-        """Drop all but the first `length` positions."""
         self.length = min(self.length, length)
         self._context.truncate(self._sequence, length)
 
     def fork(self) -> "LlamaCppSequence":
-        """An independent sequence that shares the cells of this one.
-
-        Raises:
-            DeviceError: It needs a context of its own, and there is no memory for it.
-        """
         if not (taken := self._context.take(1)):
             return LlamaCppSequence(self._model, *self._own_copy(), self.length)
         self._context.share(self._sequence, taken[0])
         return LlamaCppSequence(self._model, self._context, taken[0], self.length)
 
     def batch(self, room: int) -> "LlamaCppSequenceBatch":
-        """At most `MOST_TEXTS` sequences that go on from here, with `room` positions together.
-
-        Where the context of this sequence lacks the room, the sequence is copied to a new one.
-
-        Raises:
-            DeviceError: There is no memory for them.
-        """
         context, most = self._context, self._model.context
         # llama.cpp allocates and clears a KV cache at once: room for short questions and answers,
         # or for one of the longest
@@ -150,23 +117,19 @@ class LlamaCppSequence:
         return batch
 
     def save(self, path: Path, length: int | None = None) -> None:
-        """Write the KV cache to a file for `LlamaCppBackend.restore`.
-
-        Raises:
-            OSError: The file cannot be written.
-        """
         if length is not None and length < self.length:
             fork = self.fork()
             fork.truncate(length)
             fork.save(path)
             return
-        if not self._context.save(self._sequence, path):
-            raise _write_error(path, self.saved_bytes(self.length))
+        if not self._context.save(self._sequence, path):  # llama.cpp does not report why
+            full = shutil.disk_usage(path.parent).free < self.saved_bytes(self.length)
+            number = errno.ENOSPC if full else errno.EIO
+            raise OSError(number, os.strerror(number), str(path))
         with path.open("r+b") as file:
             file.write(_keyed_digest(file, path.stat().st_size, self._model.fingerprint))
 
     def saved_bytes(self, length: int) -> int:
-        """About how many bytes `save` writes for the first `length` positions."""
         return self._context.bytes_of(self._sequence) * length // max(self.length, 1)
 
     def _append(self, inputs: NDArray[Any], *, wanted: int) -> NDArray[np.float32]:
@@ -221,13 +184,8 @@ class LlamaCppSequence:
 class LlamaCppSequenceBatch:
     """Sequences behind a prefix (`SequenceBatch`), whose cells belong to all of them.
 
-    Args:
-        context: Holds them.
-        sequences: `MOST_TEXTS` and one more, given back in the end. The first is to hold the
-            prefix; the others are empty.
-        length: How many positions the prefix has.
-        room: How many positions all may have together, without the prefix.
-        most: How many one may have, the prefix included.
+    Of the `sequences` of a context, the first is to hold the prefix of `length` positions; the
+    others, `MOST_TEXTS`, are empty. `most` limits the positions of one, the prefix included.
     """
 
     most_texts: int | None = MOST_TEXTS
@@ -243,16 +201,6 @@ class LlamaCppSequenceBatch:
         self._leave = weakref.finalize(self, context.leave, *sequences)
 
     def append(self, texts: Mapping[int, list[int]]) -> Tensor:
-        """Append token ids to some of the sequences.
-
-        Returns:
-            (len(texts), vocabulary) float32 logits of the next tokens.
-
-        Raises:
-            ValueError: A sequence has no ids, one that is not a token, or too many; there are more
-                than `MOST_TEXTS`; or the batch is closed.
-            DeviceError: No room for so many positions, or llama.cpp could not compute.
-        """
         context = self._opened()
         lengths = self._lengths_after(texts)
         new = [number for number in texts if number not in self._sequences]
@@ -276,14 +224,12 @@ class LlamaCppSequenceBatch:
         return torch.from_numpy(logits)
 
     def remove(self, text: int) -> None:
-        """Drop a sequence; its number may be used again."""
         sequence = self._sequences[text]
         self._opened().truncate(sequence, 0)
         del self._sequences[text], self._lengths[text]
         self._unused.append(sequence)
 
     def close(self) -> None:
-        """Drop all sequences and free their memory."""
         self._leave()
         self._context = None
         self._sequences.clear()
@@ -338,23 +284,11 @@ def _fingerprint(gguf: Path) -> bytes:
     return digest.digest()
 
 
-def _write_error(path: Path, wanted: int) -> OSError:
-    """Why llama.cpp could not write `wanted` bytes, which it does not report."""
-    try:
-        full = shutil.disk_usage(path.parent).free < wanted
-    except OSError as error:
-        return error
-    number = errno.ENOSPC if full else errno.EIO
-    return OSError(number, os.strerror(number), str(path))
-
-
 def _is_intact(path: Path, key: bytes) -> bool:
     """Whether a saved sequence ends with its digest."""
     try:
         with path.open("rb") as file:
             return _keyed_digest(file, path.stat().st_size - _DIGEST, key) == file.read()
-    except FileNotFoundError as error:
-        raise ModelError(f"no file {path}") from error
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
 
