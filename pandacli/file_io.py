@@ -4,7 +4,7 @@ A path may lead to a device, a FIFO or an endless file. Reading one must neither
 memory, so every JSON file that panda reads goes through here.
 
 A rename may reach the disk before the content that was written. So content is synced first and then
-gets its name: a file is whole or absent, whatever ends the program.
+gets its name: a file is whole or absent, even if the program is killed.
 """
 
 import errno

@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pandacli.checkpoints.registry import MODELS, panda_home
+from pandacli.checkpoints.registry import MODELS, os_errors, panda_home
 from pandacli.errors import ModelError
 from pandacli.file_io import atomic_write_text, read_object, replace_durably
 
@@ -74,12 +74,9 @@ def artifact_folder(digest: str, form: str) -> Path:
 def find_artifact(digest: str, form: str) -> Artifact | None:
     """The artifact of a checkpoint in a form, its files compared with their digests."""
     folder = artifact_folder(digest, form)
-    try:
-        found = (folder / MANIFEST).is_file()
-    except OSError as error:
-        raise ModelError(f"{folder} cannot be read: {error.strerror}") from error
-    if not found:
-        return None
+    with os_errors("read", folder):
+        if not (folder / MANIFEST).is_file():
+            return None
     artifact = _check_digests(read_artifact(folder))
     if artifact.digest != digest:  # the folder's name has only its start
         raise _unusable(folder)
@@ -216,17 +213,15 @@ def remove_outdated(artifact: Artifact, commit: str | None) -> Artifact:
         if other.digest != artifact.digest:
             remove_folder(other.folder)
         elif commit and other.commit != commit:
-            try:
+            with os_errors("write", manifest):
                 _write_json(manifest, read_manifest(other.folder) | {"commit": commit})
-            except OSError as error:
-                raise ModelError(f"cannot write {manifest}: {error.strerror or error}") from error
     return replace(artifact, commit=commit or artifact.commit)
 
 
 def remove_folder(folder: Path) -> None:
     """Delete the folder of an artifact, its manifest last: it names the model to the end."""
     target = folder.resolve()  # it may be a link to another disk
-    try:
+    with os_errors("remove", folder):
         for path in target.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -235,8 +230,6 @@ def remove_folder(folder: Path) -> None:
         shutil.rmtree(target)
         if folder.is_symlink():
             folder.unlink()
-    except OSError as error:
-        raise ModelError(f"cannot remove {folder}: {error.strerror or error}") from error
 
 
 def hash_checkpoint(folder: Path, weights: list[Path]) -> tuple[str, dict[str, str]]:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from pandacli.checkpoints.registry import KnownModel, hub_cache
 from pandacli.errors import ModelError, PandaError
 
-_RETRY = "check the connection and run the same command again; it goes on where it stopped"
+_RETRY = "check the connection and run the same command again; it resumes where it stopped"
 _SIGN_IN = "sign in with 'hf auth login', or set HF_TOKEN to a token that may read it"
 _MAX_LISTING_BYTES = 1 << 24
 _LISTING_TIMEOUT = 30.0  # seconds
@@ -57,7 +57,7 @@ class RefusedError(ModelError):
     """The hub responds with an HTTP error; `wait` is its Retry-After in seconds."""
 
     def __init__(self, status: int, model: KnownModel, wait: float = 0.0) -> None:
-        unknown = (f"answers with error {status}", "try again later; what is here already stays")
+        unknown = (f"answers with error {status}", "try again later; downloaded files are kept")
         message, hint = _STATUS.get(status, unknown)
         super().__init__(f"{host()} {message.format(repo=model.repo)}", hint)
         self.status, self.wait = status, wait
@@ -112,19 +112,11 @@ def _is_address(text: str, schemes: tuple[str, ...]) -> bool:
 
 def read_listing(model: KnownModel) -> dict[str, Any]:
     """Fetch the newest commit of a model's repository and the list of its files."""
-    from huggingface_hub import constants, get_session
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+    from huggingface_hub import constants
 
     content = bytearray()
-    with get_session().stream(
-        "GET",
-        f"{constants.ENDPOINT}/api/models/{model.repo}",
-        params={"blobs": True},
-        headers=build_hf_headers(),
-        timeout=_LISTING_TIMEOUT,
-    ) as response:
-        if response.status_code != 200:
-            raise RefusedError(response.status_code, model)
+    address = f"{constants.ENDPOINT}/api/models/{model.repo}"
+    with _get(model, address, {}, _LISTING_TIMEOUT, params={"blobs": True}) as response:
         for chunk in response.iter_bytes():
             content += chunk
             if len(content) > _MAX_LISTING_BYTES:
@@ -162,22 +154,11 @@ def read_file(
     Yields:
         Its chunks, each with its offset; the first is 0 where the server cannot resume.
     """
-    from huggingface_hub import constants, get_session, hf_hub_url
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+    from huggingface_hub import constants, hf_hub_url
 
-    headers = build_hf_headers() | {"Accept-Encoding": "identity"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
-    with get_session().stream(
-        "GET",
-        hf_hub_url(str(model.repo), path, revision=commit),
-        headers=headers,
-        timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
-    ) as response:
-        if response.status_code not in (200, 206):
-            text = response.headers.get("Retry-After", "")
-            wait = float(text) if text.isascii() and text.isdigit() else 0.0
-            raise RefusedError(response.status_code, model, wait)
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    address = hf_hub_url(str(model.repo), path, revision=commit)
+    with _get(model, address, headers, constants.HF_HUB_DOWNLOAD_TIMEOUT) as response:
         offset = start if response.status_code == 206 else 0
         sent = response.headers.get("Content-Range", f"bytes {offset}-")
         if sent.split("-")[0] != f"bytes {offset}":
@@ -189,6 +170,27 @@ def read_file(
             offset += len(chunk)
     if offset < size:
         raise ConnectionError("the response ended early")
+
+
+@contextmanager
+def _get(
+    model: KnownModel,
+    address: str,
+    headers: dict[str, str],
+    timeout: float,
+    params: dict[str, bool] | None = None,
+) -> Iterator[Any]:
+    from huggingface_hub import get_session
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+    headers = build_hf_headers() | headers
+    request = get_session().stream("GET", address, params=params, headers=headers, timeout=timeout)
+    with request as response:
+        if response.status_code not in (200, 206):
+            text = response.headers.get("Retry-After", "")
+            wait = float(text) if text.isascii() and text.isdigit() else 0.0
+            raise RefusedError(response.status_code, model, wait)
+        yield response
 
 
 @contextmanager

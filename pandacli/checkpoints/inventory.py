@@ -216,15 +216,13 @@ def plan_removal(name: str, quant: str | None = None) -> Removal:
 
 def remove(removal: Removal) -> None:
     """Delete what was planned: artifacts first, then the download."""
-    try:
+    with registry.os_errors("remove", removal.model.name):
         for artifact in removal.artifacts:
             artifacts.remove_folder(artifact.folder)
         for leftover in removal.leftovers:
             staging.remove_leftover(leftover)
         if removal.download and removal.model.known:
             remove_download(removal.model.known)
-    except OSError as error:
-        raise ModelError(f"cannot delete {error.filename}: {error.strerror}") from error
 
 
 def remove_download(model: KnownModel) -> None:
@@ -262,7 +260,7 @@ def _scan_cache() -> "HFCacheInfo | None":
 
 
 def _cached_files(model: KnownModel, scanned: "HFCacheInfo") -> "Iterator[CachedFileInfo]":
-    """The files of a model, at whatever commit."""
+    """The files of a model, at any commit."""
     for repo in scanned.repos:
         if repo.repo_type == "model" and repo.repo_id == model.repo:
             for revision in repo.revisions:

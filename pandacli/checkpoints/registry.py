@@ -8,13 +8,15 @@ what an interruption has left.
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path, PurePosixPath
 
 import platformdirs
 
+from pandacli.errors import ModelError
 from pandacli.file_io import atomic_write_text, read_object
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -110,6 +112,16 @@ MODELS: dict[str, KnownModel] = {
 }
 
 
+@contextmanager
+def os_errors(action: str, what: object) -> Iterator[None]:
+    """Turn an OSError into a ModelError: "cannot <action> <file or what>: <reason>"."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise ModelError(f"cannot {action} {error.filename or what}: {reason}") from error
+
+
 def panda_home() -> Path:
     """The folder of panda's own files: `PANDA_HOME`, or the platform's data folder."""
     named = os.environ.get("PANDA_HOME")
@@ -203,7 +215,7 @@ def repo_folder(model: KnownModel) -> Path:
 
 
 def blob_path(model: KnownModel, file: PublishedFile) -> Path:
-    """Where the cache keeps the content of a file, whatever commits it belongs to."""
+    """Where the cache keeps the content of a file, shared by all commits."""
     return repo_folder(model) / "blobs" / file.digest
 
 

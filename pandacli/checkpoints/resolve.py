@@ -15,7 +15,14 @@ from typing import Any, Literal
 from pandacli.checkpoint_files import MODEL_TYPES, check_path, read_json, weight_files
 from pandacli.checkpoints import registry
 from pandacli.checkpoints.artifacts import artifacts_of, hash_checkpoint, read_artifact
-from pandacli.checkpoints.registry import MODELS, KnownModel, Pull, cached_checkpoint, read_pull
+from pandacli.checkpoints.registry import (
+    MODELS,
+    KnownModel,
+    Pull,
+    cached_checkpoint,
+    os_errors,
+    read_pull,
+)
 from pandacli.errors import ModelError
 from pandacli.file_io import parse_object, read_object
 
@@ -58,7 +65,7 @@ def resolve(model: str | os.PathLike[str]) -> ResolvedModel:
     A known name wins over a folder of the same name; write `./name` for the folder.
     """
     known = MODELS.get(model) if isinstance(model, str) else None
-    with _os_errors(os.fspath(model)):
+    with os_errors("read", os.fspath(model)):
         return _resolve_known(known) if known else _resolve_folder(model)
 
 
@@ -101,7 +108,7 @@ def _resolve_folder(model: str | os.PathLike[str]) -> ResolvedModel:
 
 def find_checkpoint(model: KnownModel) -> ResolvedModel | None:
     """The checkpoint of a known model on this machine, complete or not."""
-    with _os_errors(model.name):
+    with os_errors("read", model.name):
         if model.repo is None:
             bundled = registry.bundled_checkpoint(model)
             return ResolvedModel(model.name, bundled, "bundled") if bundled.is_dir() else None
@@ -116,15 +123,6 @@ def find_checkpoint(model: KnownModel) -> ResolvedModel | None:
         return ResolvedModel(model.name, cached, "cache") if cached else None
 
 
-@contextmanager
-def _os_errors(what: object) -> Iterator[None]:
-    """Turn an OSError into a ModelError."""
-    try:
-        yield
-    except OSError as error:
-        raise ModelError(f"cannot read {error.filename or what}: {error.strerror}") from error
-
-
 def check_files(found: ResolvedModel, incomplete_hint: str | None = None) -> None:
     """As `check_checkpoint`; the files of a pulled model must also have their published size."""
     if pull := _pull_of(found):
@@ -132,7 +130,7 @@ def check_files(found: ResolvedModel, incomplete_hint: str | None = None) -> Non
             path = found.folder / file.name
             if path.is_file() and path.stat().st_size != file.bytes:
                 message = f"{path} is damaged: it should have {file.bytes:,} bytes"
-                raise ModelError(message, _mend(found))
+                raise ModelError(message, _repair_hint(found))
     check_checkpoint(found.folder, incomplete_hint)
 
 
@@ -181,19 +179,19 @@ def checkpoint_digests(resolved: ResolvedModel) -> tuple[str, dict[str, str]]:
     Raises:
         DamagedError: A file is not the one that `panda pull` has checked.
     """
-    with _os_errors(resolved.folder):
+    with os_errors("read", resolved.folder):
         digest, files = hash_checkpoint(resolved.folder, weight_files(resolved.folder))
     if pull := _pull_of(resolved):
         for file in pull.files:
             if file.sha256 and files.get(file.name, file.sha256) != file.sha256:
                 path = resolved.folder / file.name
                 message = f"{path} is damaged: its sha256 is another than when it was pulled"
-                raise DamagedError(message, _mend(resolved))
+                raise DamagedError(message, _repair_hint(resolved))
     return digest, files
 
 
-def _mend(found: ResolvedModel) -> str:
-    return f"mend it with: {MODELS[found.name].download_command}"
+def _repair_hint(found: ResolvedModel) -> str:
+    return f"repair it with: {MODELS[found.name].download_command}"
 
 
 def _pull_of(found: ResolvedModel) -> Pull | None:
@@ -241,7 +239,7 @@ def read_image_size(folder: Path) -> int:
 def _damage(what: object) -> Iterator[None]:
     """Turn the errors of an unreadable or damaged file into a ModelError."""
     try:
-        with _os_errors(what):
+        with os_errors("read", what):
             yield
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelError(f"{what} is damaged", "get the model again") from error

@@ -124,7 +124,7 @@ def _exif_turn(image: Image.Image) -> Turn:
 
 
 def _turned(picture: Picture, turn: Turn) -> Picture:
-    """Rotate and mirror a picture by whichever of the eight orientations is nearest to `turn`."""
+    """Rotate and mirror a picture by the one of eight orientations nearest to `turn`."""
     a, b, c, d = turn
     if a * d == b * c:  # singular, such as all zeros
         return picture

@@ -239,7 +239,7 @@ def test_flipped_byte_of_a_pulled_model_is_found_on_use() -> None:
     assert error.message.endswith(
         f"{SHARD} is damaged: its sha256 is another than when it was pulled"
     )
-    assert error.hint == "mend it with: panda pull video-panda-7b"
+    assert error.hint == "repair it with: panda pull video-panda-7b"
     pull()
     assert checkpoints.model_digest(checkpoints.resolve(MODEL.name)) == first
 
@@ -313,7 +313,7 @@ def test_unreachable_hub_is_reported_with_a_hint(hub: FakeHub) -> None:
     error = refusal()
     assert error.message == f"cannot reach {hub.url.removeprefix('http://')}"
     assert error.hint is not None
-    assert "goes on where it stopped" in error.hint
+    assert "resumes where it stopped" in error.hint
 
 
 def test_hub_lost_between_plan_and_download_is_reported(hub: FakeHub) -> None:

@@ -182,7 +182,7 @@ def test_link_to_a_foreign_folder_is_not_a_leftover(tmp_path: Path) -> None:
     artifact = write_artifact(MODEL.name, "int8")
     artifact.folder.rename(tmp_path / "elsewhere")
     artifact.folder.symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "elsewhere" / "config.json").write_text("of a person")
+    (tmp_path / "elsewhere" / "config.json").write_text("of the user")
     assert find_model(MODEL.name).leftovers == ()
 
 

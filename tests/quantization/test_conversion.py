@@ -427,5 +427,5 @@ def test_damaged_note_of_leftover_is_ignored(source: Source, content: bytes) -> 
 def test_unreadable_store_is_model_error(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     # as a folder of mode 000, which tests may run above: the system refuses the path
     monkeypatch.setenv("PANDA_HOME", "/" + "x" * 300)
-    with pytest.raises(ModelError, match="cannot be read"):
+    with pytest.raises(ModelError, match="cannot read"):
         find_artifact(source.digest, "int8")

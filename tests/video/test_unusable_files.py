@@ -13,7 +13,7 @@ from pandacli.video.container import read_stream
 from tests.video.clips import cut_short, numbered_picture, write_clip, write_sound
 
 
-def complaint(path):
+def refusal(path):
     with pytest.raises(ClipError) as caught:
         read_stream(path)
     assert "\n" not in caught.value.message
@@ -22,22 +22,22 @@ def complaint(path):
 
 
 def test_missing_file_is_named(tmp_path):
-    assert complaint(tmp_path / "none.mp4") == f"there is no file {tmp_path / 'none.mp4'}"
+    assert refusal(tmp_path / "none.mp4") == f"there is no file {tmp_path / 'none.mp4'}"
 
 
 def test_path_below_a_file_is_missing(tmp_path):
     path = write_clip(tmp_path / "clip.mp4", 2)
-    assert "there is no file" in complaint(path / "inside.mp4")
+    assert "there is no file" in refusal(path / "inside.mp4")
 
 
 def test_directory_is_refused(tmp_path):
-    assert complaint(tmp_path) == f"{tmp_path} is a directory"
+    assert refusal(tmp_path) == f"{tmp_path} is a directory"
 
 
 def test_empty_file_is_refused(tmp_path):
     path = tmp_path / "empty.mp4"
     path.touch()
-    assert complaint(path) == f"{path} is empty"
+    assert refusal(path) == f"{path} is empty"
 
 
 @pytest.mark.parametrize(
@@ -56,19 +56,19 @@ def test_empty_file_is_refused(tmp_path):
 def test_non_video_is_refused(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)
-    assert complaint(path).startswith(str(path))
+    assert refusal(path).startswith(str(path))
 
 
 def test_audio_only_is_refused(tmp_path):
     path = write_sound(tmp_path / "sound.m4a")
-    assert complaint(path) == f"{path} has sound but no picture"
+    assert refusal(path) == f"{path} has sound but no picture"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_unreadable_file_is_refused(tmp_path):
     path = write_clip(tmp_path / "clip.mp4", 2)
     path.chmod(0)
-    assert "may not be read" in complaint(path)
+    assert "may not be read" in refusal(path)
 
 
 def test_os_error_on_open_is_reported(tmp_path, monkeypatch):
@@ -78,22 +78,22 @@ def test_os_error_on_open_is_reported(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", refuse)
-    assert complaint(path) == f"{path} may not be read"
+    assert refusal(path) == f"{path} may not be read"
 
 
 def test_pipe_is_refused_without_blocking(tmp_path):
     path = tmp_path / "pipe.mp4"
     os.mkfifo(path)
-    assert complaint(path) == f"{path} is not a regular file"
+    assert refusal(path) == f"{path} is not a regular file"
 
 
 def test_device_is_refused():
-    assert complaint("/dev/zero") == "/dev/zero is not a regular file"
+    assert refusal("/dev/zero") == "/dev/zero is not a regular file"
 
 
 @pytest.mark.parametrize("name", ["a\0b.mp4", "x" * 5000])
 def test_invalid_name_is_refused(name):
-    assert "cannot be opened" in complaint(name)
+    assert "cannot be opened" in refusal(name)
 
 
 def test_cover_picture_is_no_video(tmp_path):
@@ -110,13 +110,13 @@ def test_cover_picture_is_no_video(tmp_path):
             if packet.size:
                 packet.stream = audio
                 song.mux(packet)
-    assert complaint(path) == f"{path} has sound but no picture"
+    assert refusal(path) == f"{path} has sound but no picture"
 
 
 def test_unknown_codec_is_refused(tmp_path):
     path = tmp_path / "drawing.svg"
     path.write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
-    assert complaint(path) == f"no decoder here knows the kind of video in {path}"
+    assert refusal(path) == f"no decoder here knows the kind of video in {path}"
 
 
 def test_tiled_heic_is_refused(tmp_path):
@@ -134,12 +134,12 @@ def test_tiled_heic_is_refused(tmp_path):
 def test_missing_moov_is_reported_as_incomplete(tmp_path, name):
     whole = write_clip(tmp_path / f"whole{name}", 50)
     path = cut_short(whole, tmp_path / name, 0.5)
-    assert complaint(path) == f"{path} looks incomplete: it has no index (moov)"
+    assert refusal(path) == f"{path} looks incomplete: it has no index (moov)"
 
 
 def test_mp4_header_alone_is_incomplete_and_text_is_no_video(tmp_path):
     begun, text = tmp_path / "begun.mp4", tmp_path / "text.mp4"
     begun.write_bytes(b"\0\0\0\x10ftypisom\0\0\2\0" + b"\0\1\0\0mdat" + bytes(3000))
     text.write_bytes(b"\0\0\0\x10moovfree" * 10)
-    assert "looks incomplete" in complaint(begun)
-    assert "looks incomplete" not in complaint(text)
+    assert "looks incomplete" in refusal(begun)
+    assert "looks incomplete" not in refusal(text)
