@@ -39,7 +39,6 @@ _STARTED = "started"
 
 _Item = TypeVar("_Item")
 _Value = TypeVar("_Value")
-_Call = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
 class ProcessDiedError(Exception):
@@ -55,7 +54,7 @@ class WorkerProcess:
     """A Python process that runs functions, and ends with this process however that ends.
 
     Calls go in through its stdin and results come out of its stdout, as pickles. One thread makes
-    the calls; any thread may kill the process.
+    the calls; any thread may kill the `process`, and a call in progress raises ProcessDiedError.
     """
 
     def __init__(self) -> None:
@@ -65,10 +64,10 @@ class WorkerProcess:
             group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
         command = [sys.executable, *_warning_flags(), "-c", _program()]
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, **group)
-        assert self._process.stdin
-        assert self._process.stdout
-        self._calls, self._results = self._process.stdin, self._process.stdout
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, **group)
+        assert self.process.stdin
+        assert self.process.stdout
+        self._calls, self._results = self.process.stdin, self.process.stdout
         self._started = False
 
     def call(self, function: Callable[..., _Value], *arguments: object) -> _Value:
@@ -90,13 +89,9 @@ class WorkerProcess:
         result: _Value = outcome
         return result
 
-    def kill(self) -> None:
-        """End it at once; a call in progress raises ProcessDiedError."""
-        self._process.kill()
-
     def close(self) -> None:
         """Kill it and close its pipes; not during a call."""
-        self.kill()
+        self.process.kill()
         self._exit_code()
         self._results.close()
         with suppress(OSError):  # a call that it did not take
@@ -104,7 +99,7 @@ class WorkerProcess:
 
     def _exit_code(self) -> int | None:
         with suppress(subprocess.TimeoutExpired):
-            return self._process.wait(_WAIT_TIMEOUT)
+            return self.process.wait(_WAIT_TIMEOUT)
         return None
 
 
@@ -114,8 +109,15 @@ def serve() -> None:
     results = os.fdopen(os.dup(1), "wb")
     with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
         os.dup2(nowhere.fileno(), 1)  # libraries may print
-    calls: SimpleQueue[_Call] = SimpleQueue()
-    threading.Thread(target=_receive, args=[calls], daemon=True).start()
+    calls: SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...]]] = SimpleQueue()
+
+    def receive() -> None:
+        with suppress(Exception):
+            while True:
+                calls.put(pickle.load(sys.stdin.buffer))
+        os._exit(1)  # the main process has ended; do not wait for the decoder
+
+    threading.Thread(target=receive, daemon=True).start()
     outcome: Any = _STARTED
     while True:
         pickle.dump(outcome, results, pickle.HIGHEST_PROTOCOL)
@@ -125,13 +127,6 @@ def serve() -> None:
             outcome = True, function(*arguments)
         except Exception as error:
             outcome = False, error
-
-
-def _receive(calls: SimpleQueue[_Call]) -> None:
-    with suppress(Exception):
-        while True:
-            calls.put(pickle.load(sys.stdin.buffer))
-    os._exit(1)  # the main process has ended; do not wait for the decoder
 
 
 def _program() -> str:
@@ -166,9 +161,11 @@ class FramePrefetcher:
 
     def __init__(self, num_frames: int, image_size: int, workers: int | None = None) -> None:
         self._queue: SimpleQueue[_Request | None] = SimpleQueue()
-        self._readers = [
-            _Reader(self._queue, num_frames, image_size) for _ in range(workers or _spare_cores())
-        ]
+        if workers is None:
+            has_affinity = hasattr(os, "sched_getaffinity")
+            cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+            workers = max(1, min(4, cores // 2))
+        self._readers = [_Reader(self._queue, num_frames, image_size) for _ in range(workers)]
         for reader in self._readers:
             reader.start()
 
@@ -257,7 +254,7 @@ class _Reader(threading.Thread):
         """Kill the process; its clip fails, and the next clip gets another process."""
         with self._lock:
             if self._process is not None:
-                self._process.kill()
+                self._process.process.kill()
 
     def _read(self, request: _Request) -> "Frames":
         died = ProcessDiedError()
@@ -324,8 +321,3 @@ def _cannot_start() -> DeviceError:
         "the processes that read videos end as soon as they are started",
         "there may be too little memory, or a limit on processes (ulimit -u)",
     )
-
-
-def _spare_cores() -> int:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(4, (usable or 1) // 2))

@@ -33,8 +33,6 @@ ATTEMPTS = 3  # workers that may die on a chunk of questions before it fails
 CHUNK = 256  # questions at most in a chunk; several workers share a clip with more
 
 _QUEUED = 2  # chunks at a worker: one is answered while the frames of the next are read
-_POLL = 0.2  # seconds
-_CONNECT_TIMEOUT = 5.0  # seconds
 _OBJECT_STORE = 256 * 2**20  # bytes; only questions and answers go through it
 _ENVIRONMENT = {  # read when Ray is imported, and by the processes it starts
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -197,7 +195,6 @@ class RayMap:
     _calls: dict[Any, tuple[Any, Chunk | None]] = field(default_factory=dict)  # None: `ready`
     _ready: set[Any] = field(default_factory=set)
     _failed_starts: int = 0
-    _ran: str = ""
     _new_worker: Callable[[], Any] = field(init=False)
 
     @property
@@ -258,7 +255,7 @@ class RayMap:
             PandaError: A worker cannot answer any chunk, or workers die before they are ready.
         """
         retries: deque[Chunk] = deque()
-        stopping = False
+        stopping, ran = False, ""
         while True:
             if stopped.is_set() and not stopping:
                 stopping = True
@@ -268,7 +265,7 @@ class RayMap:
                 self._submit(retries, waiting)
             if not self.in_flight and (stopping or self._ready):  # `_submit` found no chunk
                 return
-            for call in ray.wait(list(self._calls), timeout=_POLL)[0]:
+            for call in ray.wait(list(self._calls), timeout=0.2)[0]:
                 if call not in self._calls:  # its worker is known to be dead
                     continue
                 worker, chunk = self._calls.pop(call)
@@ -287,10 +284,15 @@ class RayMap:
                 if chunk is not None:
                     self._queues[worker].remove(chunk)
                     yield chunk, result
-                else:
-                    self._refuse_mixture(result)
-                    self._failed_starts = 0
-                    self._ready.add(worker)
+                    continue
+                ran = ran or result
+                if result != ran:  # which no digest would show
+                    raise UsageError(
+                        f"workers run the model in different ways: {ran}, and {result}",
+                        "give the same --quant to all, or leave some out with --device, --workers",
+                    )
+                self._failed_starts = 0
+                self._ready.add(worker)
 
     def _submit(self, retries: deque[Chunk], waiting: Iterator[Chunk]) -> None:
         for depth in range(_QUEUED):  # one to each worker before a second to any
@@ -320,15 +322,6 @@ class RayMap:
                 )
         self._start_worker()
         return lost
-
-    def _refuse_mixture(self, ran: str) -> None:
-        """Refuse workers that run the model in different ways, which no digest would show."""
-        self._ran = self._ran or ran
-        if ran != self._ran:
-            raise UsageError(
-                f"workers run the model in different ways: {self._ran}, and {ran}",
-                "give the same --quant to all, or leave machines out with --device or --workers",
-            )
 
 
 @contextmanager
@@ -395,5 +388,5 @@ def _reachable(address: str) -> str:
     scheme, separator, place = address.rpartition("://")
     host, _, port = place.partition(":")
     port = port if port.isdigit() else str(DEFAULT_PORT)
-    with socket.create_connection((host, int(port)), _CONNECT_TIMEOUT):
+    with socket.create_connection((host, int(port)), timeout=5.0):
         return f"{scheme}{separator}{host}:{port}"

@@ -129,13 +129,13 @@ class ResultsFile:
     def _open(self, closing: ExitStack) -> None:
         self._created = not self._target.exists()
         closing.callback(self._delete_if_unused)
-        self._file = closing.enter_context(_open_append(self._target))
+        self._file = closing.enter_context(FileIO(self._target, "a+"))
         with self._target.open("rb") as file:
             self._lines = lines = index_lines(file, self.path, self._may_drop)
         if lines.end != sum(lines.length):  # there are other bytes between them
             _rewrite(self._target, self._file, lines)
             lines.start = array("Q", accumulate(lines.length[:-1], initial=0))
-            self._file = closing.enter_context(_open_append(self._target))
+            self._file = closing.enter_context(FileIO(self._target, "a+"))
         self._file.truncate(lines.end)
         if lines.end and self._read_at(lines.end - 1, 1) != b"\n":
             _append(self._file, b"\n")  # the last line lacks only its line break
@@ -249,10 +249,6 @@ def _locked(file: Path, shown: Path) -> Iterator[None]:
         with suppress(PermissionError):  # on Windows, where filelock unlinks it on release
             path.unlink(missing_ok=True)
         lock.release()
-
-
-def _open_append(file: Path) -> FileIO:
-    return FileIO(file, "a+")
 
 
 def _append(file: FileIO, data: bytes) -> None:

@@ -6,9 +6,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -16,7 +19,7 @@ import pytest
 from pandacli import Panda
 from pandacli.batch.clip_worker import Settings
 from pandacli.batch.job import Batch, Job
-from pandacli.batch.ray import Chunk, Placement, RayMap, RayWorker, chunks, connect, place
+from pandacli.batch.ray import Chunk, Placement, RayWorker, chunks, connect, place
 from pandacli.batch.readers.questions import read_questions
 from pandacli.batch.records import Index, Question, Record
 from pandacli.batch.results import Outcome
@@ -231,6 +234,12 @@ def workers() -> list[psutil.Process]:
     return [child for child in children if "RayWorker" in " ".join(child.cmdline()[:1])]
 
 
+class RayErrors:
+    """Ray's exceptions, where there is no Ray."""
+
+    RayError = RayActorError = OutOfMemoryError = ArithmeticError
+
+
 @pytest.mark.usefixtures("ray")
 def test_answers_equal_those_without_ray(tmp_path: Path) -> None:
     here, there = job(tmp_path, 3, ray=False), job(tmp_path, 3)
@@ -242,15 +251,19 @@ def test_answers_equal_those_without_ray(tmp_path: Path) -> None:
     assert not workers()
 
 
-def test_refuses_workers_that_run_the_model_in_different_ways(tmp_path: Path) -> None:
-    with Batch(job(tmp_path, 1)) as batch:
-        batch.plan()
-        clips = batch.run._clips
-    assert isinstance(clips, RayMap)
-    clips._refuse_mixture("none by torch")
-    clips._refuse_mixture("none by torch")
+def test_refuses_workers_that_run_the_model_in_different_ways(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = iter(["none by torch", "8bit by bitsandbytes"])
+    actors = SimpleNamespace(remote=lambda *_: Mock())
+    cluster = Mock(exceptions=RayErrors)
+    cluster.nodes.return_value = [node(2)]
+    cluster.remote.return_value.options.return_value = actors
+    cluster.wait.side_effect = lambda calls, timeout: (calls, [])  # noqa: ARG005
+    cluster.get.side_effect = lambda _: next(ran)
+    monkeypatch.setattr("pandacli.batch.ray.connect", lambda _: nullcontext(cluster))
     with pytest.raises(UsageError, match="none by torch, and 8bit by bitsandbytes"):
-        clips._refuse_mixture("8bit by bitsandbytes")
+        run(job(tmp_path, 2))
 
 
 @pytest.mark.slow

@@ -169,15 +169,14 @@ def test_closes_a_rewritten_file_that_cannot_be_reopened(
     lines = [random.choice((answer, failure))(digest) for digest in range(random.randint(5, 30))]
     written(path, *lines, failure(99))  # so that it is rewritten, and opened again
     opened: list[FileIO] = []
-    open_append = results_file._open_append
 
-    def open_once(file: Path) -> FileIO:
+    def open_once(file: Path, mode: str) -> FileIO:
         if opened:
             raise OSError(number, os.strerror(number))
-        opened.append(open_append(file))
+        opened.append(FileIO(file, mode))
         return opened[0]
 
-    monkeypatch.setattr(results_file, "_open_append", open_once)
+    monkeypatch.setattr(results_file, "FileIO", open_once)
     with pytest.raises(ClipError, match=r"cannot write|is full"):
         done(path)
     assert opened[0].closed
