@@ -10,6 +10,7 @@ import pytest
 
 from pandacli.chat.chat import Chat
 from pandacli.cli import config
+from pandacli.cli import options as options  # it registers the readers
 from pandacli.terminal.console import Screen
 from pandacli.terminal.repl import Repl
 from tests.chat.conftest import StartChat, sampled_clip
