@@ -21,17 +21,13 @@ from pandacli.inference.spec import Answer, ClosableIterator
 
 if TYPE_CHECKING:
     from pandacli.inference.backends import SequenceBatch
+    from pandacli.inference.panda import Panda
     from pandacli.inference.session import SharedPrefix, VideoSession
 
 MAX_BATCH_SIZE = 64  # by default: more gain next to nothing
 
 _RESERVED = 64  # tokens of an answer that there must be room for before its request joins
 _MAX_PREFILL = 4096  # tokens of requests that join in one pass: their mask grows with the square
-
-NEAR_TIE, NEAR_TIE_INT8 = 1e-4, 1e-3
-"""A lead of the likeliest token over the next that may be rounding, relative to the largest logit:
-in float32, and on torch's int8 kernels. Measured differences between batched and single are up to
-2e-6 and 2e-4. Other forms differ by 1e-2 and more, which too many tokens lead by less than."""
 
 Event = tuple[int, str | Answer | PandaError]
 """The index of a request, and a piece of its answer's text, the whole answer, or an error."""
@@ -49,24 +45,21 @@ class Seconds:
     rerun: float = 0.0  # requests with a near-tie, run again alone
 
 
+def _near_tie(panda: "Panda") -> float:
+    """A lead of the likeliest token that may be rounding, relative to the largest logit; or 0.
+
+    Batched and single logits differ by up to 2e-6 in float32 and 2e-4 on torch's int8 kernels;
+    elsewhere by 1e-2 and more, which is the lead of too many tokens to decode them all again.
+    """
+    if panda.engine != "torch" or panda.dtype != "float32":
+        return 0
+    return 1e-4 if panda.quant == "none" else 1e-3
+
+
 class Generation(ClosableIterator[Event]):
     """Events of requests as they are answered; no work is done before the first is read.
 
     The pieces of a request join to the text of its `Answer`; that, or an error, is its last event.
-    """
-
-    def __init__(self, scheduler: "Scheduler") -> None:
-        super().__init__(scheduler.run())
-        self.seconds = scheduler.seconds
-
-    def results(self) -> Iterator[tuple[int, Answer | PandaError]]:
-        """The last events of the requests only, without the pieces."""
-        return ((index, event) for index, event in self if not isinstance(event, str))
-
-
-class Scheduler:
-    """Decides which requests are computed in which pass.
-
     A request alone is decoded on the session's own sequence, where it shares a KV cache with
     earlier turns; several are decoded in a `SequenceBatch`. Requests are read when there is room;
     an invalid one is given as its error.
@@ -80,9 +73,11 @@ class Scheduler:
         batch_size: int | None,  # None if only memory limits it
         stream: bool,  # whether pieces of text are wanted
     ) -> None:
+        super().__init__(self._run())
         self.seconds = Seconds()
         self._session, self._requests, self._stream = session, iter(requests), stream
         self._hint = session.panda.memory_hint
+        self._near_tie = _near_tie(session.panda)
         self._batch_size = batch_size or MAX_BATCH_SIZE
         self._room = 0
         self._waiting: deque[RequestState] = deque()
@@ -90,8 +85,11 @@ class Scheduler:
         self._failed: deque[Failure] = deque()
         self._near_ties: deque[RequestState] = deque()
 
-    def run(self) -> Generator[Event, None, None]:
-        """Answer all requests."""
+    def results(self) -> Iterator[tuple[int, Answer | PandaError]]:
+        """The last events of the requests only, without the pieces."""
+        return ((index, event) for index, event in self if not isinstance(event, str))
+
+    def _run(self) -> Generator[Event, None, None]:
         if not self._fetch():
             yield from self._failures()
             return
@@ -122,7 +120,7 @@ class Scheduler:
         self, state: RequestState, prefix: "SharedPrefix", turn: int, seconds: Seconds
     ) -> Iterator[Event]:
         """Answer a request on the session's own sequence."""
-        if self._session.near_tie and not state.temperature:
+        if self._near_tie and not state.temperature:
             state.restart()  # its tokens are the same again, and now exact
         try:
             with memory_errors(self._hint):
@@ -251,9 +249,9 @@ class Scheduler:
             return [state.sample(row) for state, row in zip(states, logits, strict=True)]
         greedy: list[int] = logits.argmax(-1).tolist()
         ties = [False] * len(states)
-        if threshold := self._session.near_tie:
+        if self._near_tie:
             first, second = logits.topk(2).values.unbind(-1)
-            ties = (first - second <= threshold * logits.abs().amax(-1)).tolist()
+            ties = (first - second <= self._near_tie * logits.abs().amax(-1)).tolist()
         return [
             state.sample(row) if state.temperature else None if tie else token
             for state, row, token, tie in zip(states, logits, greedy, ties, strict=True)

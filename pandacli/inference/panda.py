@@ -60,7 +60,6 @@ class Panda:
 
         from pandacli.inference.planning.devices import cpu_flags
         from pandacli.quantization.int8 import input_steps
-        from pandacli.quantization.llama_library import VERSION
 
         facts: dict[str, Any] = {
             "quant": self.quant,
@@ -81,6 +80,8 @@ class Panda:
         if self.engine == "bitsandbytes":
             facts["bitsandbytes"] = version("bitsandbytes")
         if self.engine == "llama":
+            from pandacli.quantization.llama_library import VERSION
+
             facts["llama"] = VERSION
         return facts
 

@@ -12,21 +12,9 @@ from torch import Tensor
 
 from pandacli.errors import PandaError, UsageError
 from pandacli.inference import backends
-from pandacli.inference.continuous_batching import (
-    MAX_BATCH_SIZE,
-    NEAR_TIE,
-    NEAR_TIE_INT8,
-    Failure,
-    Generation,
-    Scheduler,
-)
+from pandacli.inference.continuous_batching import MAX_BATCH_SIZE, Failure, Generation
 from pandacli.inference.generation import RequestState
-from pandacli.inference.planning.devices import (
-    free_memory,
-    memory_errors,
-    peak_memory,
-    position_bytes,
-)
+from pandacli.inference.planning import devices
 from pandacli.inference.spec import (
     Answer,
     AnswerStream,
@@ -183,7 +171,7 @@ class VideoSession:
         if batch_size is not None and batch_size < 1:
             raise UsageError(f"cannot answer {batch_size} questions at a time")
         states = self._states(requests, options)
-        return Generation(Scheduler(self, states, batch_size=batch_size, stream=stream))
+        return Generation(self, states, batch_size=batch_size, stream=stream)
 
     def ask(
         self, question: str, *, history: History = (), **options: Unpack[OptionFields]
@@ -206,7 +194,7 @@ class VideoSession:
         state = self._state(0, Request(question, history), GenerationOptions(**options))
 
         def pieces() -> Generator[str, None, Answer]:
-            with Generation(Scheduler(self, [state], batch_size=1, stream=True)) as generation:
+            with Generation(self, [state], batch_size=1, stream=True) as generation:
                 for _, event in generation:
                     if isinstance(event, PandaError):
                         raise event
@@ -218,7 +206,7 @@ class VideoSession:
 
     def prepare(self) -> None:
         """Compute the prefix now, not with the first question; a DeviceError if memory runs out."""
-        with memory_errors(self.panda.memory_hint):
+        with devices.memory_errors(self.panda.memory_hint):
             self.shared_prefix()
 
     def keep(self) -> None:
@@ -230,7 +218,7 @@ class VideoSession:
         if self._kept is None or self._prefix is None:
             return
         try:
-            with memory_errors(self.panda.memory_hint):
+            with devices.memory_errors(self.panda.memory_hint):
                 self._kept.save(self._prefix, self.frames)
         except OSError as error:
             why = f"{error.filename}: {error.strerror}" if error.filename else str(error)
@@ -240,13 +228,6 @@ class VideoSession:
         """How many tokens of answer the context has room for; below one, there is none."""
         used = self.prefix_tokens + len(self._encode(question, history))
         return self.panda.context - used
-
-    @property
-    def near_tie(self) -> float:
-        """The relative lead below which batching may flip a token; 0 where too many would."""
-        if self.panda.engine != "torch" or self.panda.dtype != "float32":
-            return 0
-        return NEAR_TIE if self.panda.quant == "none" else NEAR_TIE_INT8
 
     def shared_prefix(self) -> tuple[SharedPrefix, int]:
         """The prefix, and how many tokens were computed for it now."""
@@ -261,10 +242,10 @@ class VideoSession:
         """How many positions half of the free memory has room for; at least one request's."""
         model, panda = self.panda.model, self.panda
         longest = panda.context - self.prefix_tokens
-        each = position_bytes(model.config, panda.engine, model.dtype)
+        each = devices.position_bytes(model.config, panda.engine, model.dtype)
         if not each:  # llama.cpp manages its own memory
             return MAX_BATCH_SIZE * longest
-        free = min(free_memory(torch.device(device)) for device in panda.devices)
+        free = min(devices.free_memory(torch.device(device)) for device in panda.devices)
         return max(free // 2 // each, longest)
 
     def stats(self, state: RequestState) -> Stats:
@@ -282,7 +263,7 @@ class VideoSession:
             first_token_seconds=state.first_token_seconds,
             decode_seconds=seconds,
             tokens_per_second=(count - 1) / seconds if seconds else 0.0,
-            peak_memory_bytes=peak_memory(self.panda.devices),
+            peak_memory_bytes=devices.peak_memory(self.panda.devices),
             history_tokens=state.history,
         )
 

@@ -107,14 +107,17 @@ class PrefixStore:
         return any(folder.name.startswith(f"{key}-") for folder in self._folders(_NAME))
 
     def find(self, name: str) -> Entry | None:
-        """The entry of this name, or None; a damaged one is removed."""
+        """The entry of this name, or None; one that is damaged or of another format is removed."""
         folder = self.folder / name
         if not os.path.lexists(folder):
             return None
-        entry = _read_entry(folder)
-        if entry is None:
-            self.remove(folder)
-        return entry
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            usage = _read_usage(folder)
+            fields = read_object(folder / _METADATA, _METADATA_BYTES)
+            if fields.pop("format") == _FORMAT and _is_valid(metadata := Metadata(**fields)):
+                return Entry(folder, metadata, usage.bytes, usage.used)
+        self.remove(folder)
+        return None
 
     def entries(self, limit: int | None = None) -> list[Entry]:
         """Up to `limit` entries, most recently used first; damaged ones are removed."""
@@ -220,9 +223,9 @@ class PrefixStore:
         """The entries, least recently used first; folders that lack a file are removed."""
         found = []
         for folder in self._folders(_NAME):
-            if usage := _read_usage(folder):
-                found.append(usage)
-            else:
+            try:
+                found.append(_read_usage(folder))
+            except OSError:
                 self.remove(folder)
         return sorted(found)
 
@@ -240,34 +243,14 @@ class _Usage(NamedTuple):
     folder: Path
 
 
-def _read_usage(folder: Path) -> _Usage | None:
-    """Last use and size of an entry; None where it lacks a file or one is not a regular file."""
-    total, used, path = 0, 0.0, str(folder)
-    for name in (_KV, _FRAMES, _METADATA):
-        try:
-            status = os.stat(f"{path}/{name}")  # noqa: PTH116  (pathlib is slow for thousands)
-        except OSError:
-            return None
-        if not stat.S_ISREG(status.st_mode):
-            return None
-        total += status.st_size
-        used = status.st_mtime
-    return _Usage(used, total, folder)
-
-
-def _read_entry(folder: Path) -> Entry | None:
-    """The entry in a folder; None where it is damaged or of another format."""
-    usage = _read_usage(folder)
-    if usage is None:
-        return None
-    try:
-        fields = read_object(folder / _METADATA, _METADATA_BYTES)
-        if fields.pop("format") != _FORMAT:
-            return None
-        metadata = Metadata(**fields)
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-    return Entry(folder, metadata, usage.bytes, usage.used) if _is_valid(metadata) else None
+def _read_usage(folder: Path) -> _Usage:
+    """Last use and size of an entry; an OSError if it lacks a file or one is not a regular file."""
+    path = str(folder)
+    # pathlib is slow for thousands of entries
+    found = [os.stat(f"{path}/{name}") for name in (_KV, _FRAMES, _METADATA)]  # noqa: PTH116
+    if not all(stat.S_ISREG(status.st_mode) for status in found):
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return _Usage(found[-1].st_mtime, sum(status.st_size for status in found), folder)
 
 
 def _is_valid(metadata: Metadata) -> bool:

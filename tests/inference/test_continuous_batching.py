@@ -11,7 +11,7 @@ from pandacli import Panda
 from pandacli.errors import DeviceError, UsageError
 from pandacli.inference import Answer, GenerationOptions, Request
 from pandacli.inference.backends.torch import TorchSequenceBatch
-from pandacli.inference.continuous_batching import Generation, Scheduler
+from pandacli.inference.continuous_batching import Generation
 from pandacli.inference.generation import RequestState
 from pandacli.inference.session import SharedPrefix, VideoSession
 
@@ -328,15 +328,15 @@ def test_the_youngest_request_is_preempted_where_the_room_is_outgrown(
         for n, q in enumerate(QUESTIONS)
     ]
     preempted = 0
-    preempt = Scheduler._preempt
+    preempt = Generation._preempt
 
-    def count(scheduler: Scheduler, *args: Any) -> None:
+    def count(generation: Generation, *args: Any) -> None:
         nonlocal preempted
-        before = len(scheduler._running)
-        preempt(scheduler, *args)
-        preempted += before - len(scheduler._running)
+        before = len(generation._running)
+        preempt(generation, *args)
+        preempted += before - len(generation._running)
 
-    monkeypatch.setattr(Scheduler, "_preempt", count)
+    monkeypatch.setattr(Generation, "_preempt", count)
     monkeypatch.setattr(VideoSession, "batch_positions", lambda _: 150)
     monkeypatch.setattr("pandacli.inference.continuous_batching._RESERVED", 1)
     requests = [
@@ -423,11 +423,11 @@ def limit_batch(monkeypatch: pytest.MonkeyPatch, session: VideoSession, *, most:
 def watch_single_runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The indices of requests that run alone, from now on."""
     indices: list[int] = []
-    run_alone = Scheduler._run_alone
+    run_alone = Generation._run_alone
 
-    def watched(scheduler: Scheduler, state: RequestState, *rest: Any) -> Iterator[object]:
+    def watched(generation: Generation, state: RequestState, *rest: Any) -> Iterator[object]:
         indices.append(state.index)
-        return run_alone(scheduler, state, *rest)
+        return run_alone(generation, state, *rest)
 
-    monkeypatch.setattr(Scheduler, "_run_alone", watched)
+    monkeypatch.setattr(Generation, "_run_alone", watched)
     return indices
