@@ -16,15 +16,9 @@ JSONL = "jsonl"
 
 
 def choose_format(asked_for: str | None, output: str | None, questions: str) -> str:
-    """The format of the output.
+    """The format that is asked for ("same" as the questions), or by the suffix of `output`.
 
-    Args:
-        asked_for: A format, "same" as the questions, or None to go by the suffix of `output`.
-        output: The file of the output, "-", or None.
-        questions: The format of the questions.
-
-    Raises:
-        UsageError: There is no such format, or JSON lines would be written to a .json file.
+    Raises UsageError where there is no such format, or a .json file would hold JSON lines.
     """
     suffix = Path(output or "").suffix.lower()
     if asked_for not in (None, "same", *FORMATS):
@@ -43,18 +37,10 @@ def choose_format(asked_for: str | None, output: str | None, questions: str) -> 
 def choose_paths(
     output: str | None, questions: str, chosen: str, shard: tuple[int, int]
 ) -> tuple[Path | None, Path | None]:
-    """The path of the output, and of the results file that it is converted from.
+    """The path of the output in the chosen format, and of the results file it is converted from.
 
-    Both are the same file for JSON lines, and None for stdout.
-
-    Args:
-        output: The file asked for, "-", or None for a name beside the questions.
-        questions: The file of questions, or "-".
-        chosen: The format of the output.
-        shard: The number of the shard, from 1, and the number of shards.
-
-    Raises:
-        UsageError: The name is empty, or that of the results file.
+    Both are the same file for JSON lines, and None for stdout. Without `output`, they are beside
+    the questions. Raises UsageError where the name is empty, or that of the results file.
     """
     if output == STREAM or (output is None and questions == STREAM):
         return None, None
@@ -83,16 +69,9 @@ def refuse_same(path: Path, other: Path, what: str) -> None:
 
 
 def refuse_foreign(path: Path, results: Path, chosen: str) -> None:
-    """Refuse to replace a file that is not an earlier output: a clip, for example.
+    """Raise UsageError if the output would replace a file that is not an earlier one: a clip.
 
-    Args:
-        path: Where the output is to go.
-        results: The results file; where it does not exist, there was no earlier run.
-        chosen: The format of the output.
-
-    Raises:
-        UsageError: The file exists, and is neither empty nor an earlier output.
-        ClipError: It cannot be read.
+    It is an earlier one if there is a results file, and it begins as the chosen format does.
     """
     try:
         with path.open("rb") as file:
@@ -103,19 +82,12 @@ def refuse_foreign(path: Path, results: Path, chosen: str) -> None:
         return
     except OSError as error:
         raise ClipError(f"cannot read {path}: {error.strerror}") from error
-    raise UsageError(
-        f"{path} already exists and is not an earlier output in the format {chosen}",
-        "name another file with -o",
-    )
+    message = f"{path} already exists and is not an earlier output in the format {chosen}"
+    raise UsageError(message, "name another file with -o")
 
 
 def writable_file(path: Path) -> Path:
-    """Resolve symbolic links to a regular file, which need not exist yet.
-
-    Raises:
-        UsageError: It is not a regular file, or its folder does not exist.
-        ClipError: It cannot be accessed.
-    """
+    """Resolve symbolic links to a regular file, which need not exist yet; or raise."""
     file = Path(os.path.realpath(path))
     try:
         mode = file.stat().st_mode

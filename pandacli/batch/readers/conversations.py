@@ -44,11 +44,7 @@ def is_conversation(fields: dict[str, Any]) -> bool:
 
 
 def read_request(fields: dict[str, Any], line: int) -> list[Record]:
-    """The question of a request; its `temperature`, `top_p`, `seed` and `stop` are not used.
-
-    Raises:
-        RecordError: It has an earlier answer in it, not one local video, or another endpoint.
-    """
+    """The question of a request; its `temperature`, `top_p`, `seed` and `stop` are not used."""
     endpoint = fields.get("url", _ENDPOINT)
     if not isinstance(endpoint, str) or not endpoint.endswith(_ENDPOINT):
         raise RecordError(f"the field 'url' is not {_ENDPOINT}")
@@ -66,19 +62,12 @@ def read_request(fields: dict[str, Any], line: int) -> list[Record]:
         videos += message.videos
     video = _only_video(videos, "messages")
     question, system = ("\n".join(filter(None, texts[role])) for role in ("user", "system"))
-    limits = "max_completion_tokens", "max_tokens"
-    limit = next((name for name in limits if body.get(name) is not None), limits[0])
-    return build_records(
-        *(fields, line, video, {"messages": question}, system, max_tokens(body, limit))
-    )
+    limit = max_tokens(body, "max_completion_tokens") or max_tokens(body, "max_tokens")
+    return build_records(fields, line, video, {"messages": question}, system, limit)
 
 
 def read_conversation(fields: dict[str, Any], line: int) -> list[Record]:
-    """The question of the first turn; later turns depend on answers, and are not asked.
-
-    Raises:
-        RecordError: There is no question in it, or not one video.
-    """
+    """The question of the first turn; later turns depend on answers, and are not asked."""
     where, messages = _conversation(fields)
     question = next((message.text for message in messages if message.role == "user"), None)
     if question is None:

@@ -14,8 +14,11 @@ from typing import IO, Any, BinaryIO, Self
 from pandacli.batch.records import RecordError, Spool
 from pandacli.errors import ClipError
 
-Entry = tuple[int, dict[str, Any] | RecordError]
-"""Line of an entry (or its number in an array), from 1, and its fields or why it has none."""
+Fields = dict[str, Any] | RecordError
+"""The fields of an entry, or why it has none."""
+
+Entry = tuple[int, Fields]
+"""Line of an entry, or its number in an array, from 1."""
 
 Entries = Iterable[Entry]
 
@@ -66,12 +69,7 @@ class Source:
 
 
 def opened(source: Path | BinaryIO) -> Source:
-    """Open a file or a stream; pipes and streams are copied first.
-
-    Raises:
-        ClipError: It cannot be opened or read, or is a folder.
-        PandaError: There is no room for the copy.
-    """
+    """Open a file or a stream; pipes and streams are copied first."""
     if not isinstance(source, Path):
         return _copied(source, "standard input")
     try:
@@ -108,70 +106,56 @@ def kind(value: Any) -> str:
 
 def json_lines(source: Source) -> Iterator[Entry]:
     """The entries of a file with one JSON object a line."""
-    for number, line in source.lines():
-        try:
-            yield number, _parse(line)
-        except RecordError as error:
-            yield number, error
+    return ((number, _parse(line)) for number, line in source.lines())
 
 
-def _parse(raw: bytes) -> dict[str, Any]:
+def _parse(raw: bytes) -> Fields:
     if len(raw) > MOST_BYTES:
-        raise RecordError(TOO_LONG)
+        return RecordError(TOO_LONG)
     try:
         return _checked(_DECODER.decode(raw.decode("utf-8").lstrip("\ufeff")))
     except UnicodeDecodeError as error:
-        raise RecordError(f"not UTF-8 at byte {error.start + 1}") from None
+        return RecordError(f"not UTF-8 at byte {error.start + 1}")
     except json.JSONDecodeError as error:
-        raise RecordError(f"not JSON: {_problem(error)} at character {error.pos + 1}") from None
+        return RecordError(f"not JSON: {_problem(error)} at character {error.pos + 1}")
     except RecursionError:
-        raise RecordError(TOO_DEEP) from None
+        return RecordError(TOO_DEEP)
 
 
-def checked_fields(fields: dict[str, Any]) -> dict[str, Any] | RecordError:
-    """Apply the limits of JSON entries to fields from elsewhere; or why they break them."""
+def checked_fields(fields: dict[str, Any]) -> Fields:
+    """Apply the limits of JSON entries to fields from elsewhere."""
     try:
-        if len(json.dumps(fields, allow_nan=False)) > MOST_BYTES:
-            return RecordError(TOO_LONG)
-        return _checked(fields)
+        size = len(json.dumps(fields, allow_nan=False))
     except ValueError:
         return RecordError("not JSON: a number is not finite")
-    except RecordError as error:
-        return error
+    return RecordError(TOO_LONG) if size > MOST_BYTES else _checked(fields)
 
 
-def _checked(value: Any) -> dict[str, Any]:
-    """The decoded value, if it is an object of at most 64 levels without errors in it."""
-    _check_inside(value, _MAX_DEPTH)
-    if not isinstance(value, dict):
-        raise RecordError(f"not a JSON object but {kind(value)}")
-    return value
+def _checked(value: Any) -> Fields:
+    if not isinstance(value, (dict, RecordError)):
+        return RecordError(f"not a JSON object but {kind(value)}")
+    return _error_in(value, _MAX_DEPTH) or value
 
 
-def _check_inside(value: Any, levels: int) -> None:
-    if isinstance(value, RecordError):
-        raise value
-    if not levels:
-        raise RecordError(TOO_DEEP)
-    if isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            if isinstance(inner, (dict, list, RecordError)):
-                _check_inside(inner, levels - 1)
+def _error_in(value: Any, levels: int) -> RecordError | None:
+    if isinstance(value, RecordError) or not levels:
+        return value if isinstance(value, RecordError) else RecordError(TOO_DEEP)
+    for inner in value.values() if isinstance(value, dict) else value:
+        nested = isinstance(inner, (dict, list, RecordError))
+        if nested and (error := _error_in(inner, levels - 1)):
+            return error
+    return None
 
 
 def json_array(source: Source) -> Iterator[Entry]:
-    """The entries of a JSON array, parsed one at a time.
-
-    Raises:
-        ClipError: The file as a whole is not a JSON array.
-    """
+    """The entries of a JSON array, parsed one at a time; raises ClipError where it is none."""
     text = _ArrayText(source)
     text.take("[")
-    if text.peek() != "]":
+    more = text.peek() != "]"
+    while more:
         yield text.entry()
-        while text.peek() == ",":
+        if more := text.peek() == ",":
             text.take(",")
-            yield text.entry()
     text.take("]")
     if text.peek():
         raise text.damaged("something follows the end of the array")
@@ -226,12 +210,7 @@ class _ArrayText:
                     raise self.damaged(problem)
                 break
         length, self._place = end - self._place, end
-        if length > MOST_BYTES:
-            return self._entries, RecordError(TOO_LONG)
-        try:
-            return self._entries, _checked(value)
-        except RecordError as error:
-            return self._entries, error
+        return self._entries, RecordError(TOO_LONG) if length > MOST_BYTES else _checked(value)
 
     def damaged(self, problem: str) -> ClipError:
         where = f"entry {self._entries}: " if self._entries else ""
