@@ -85,15 +85,13 @@ class DownloadPlan:
 
     def check_room(self) -> None:
         """Check that the download fits on its disk, and the artifact on its own."""
-        name, artifacts = self.model.name, artifacts_folder()
+        name, artifacts, needed = self.model.name, artifacts_folder(), self.missing_bytes
         if self.artifact_bytes and _disk(artifacts) == _disk(self.folder):
-            needed = self.missing_bytes + self.artifact_bytes
-            _check_room(f"{name}, with its quantised copy,", needed, self.folder, "HF_HOME")
-            return
-        _check_room(name, self.missing_bytes, self.folder, "HF_HOME")
-        if self.artifact_bytes:
-            artifact = f"the quantised copy of {name}"
-            _check_room(artifact, self.artifact_bytes, artifacts, "PANDA_HOME")
+            name, needed = f"{name}, with its quantised copy,", needed + self.artifact_bytes
+        elif self.artifact_bytes:
+            what = f"the quantised copy of {name}"
+            _check_room(what, self.artifact_bytes, artifacts, "PANDA_HOME")
+        _check_room(name, needed, self.folder, "HF_HOME")
 
 
 def _check_room(what: str, needed: int, folder: Path, variable: str) -> None:

@@ -63,17 +63,17 @@ class Removal:
 
 def inventory() -> list[ModelState]:
     """Every known model, and every folder that an artifact was made from or begun for."""
-    folders = sorted(_models_of_artifacts() - MODELS.keys())
-    return [_known_state(m) for m in MODELS.values()] + [_folder_state(f) for f in folders]
+    names = (*MODELS, *sorted(_models_of_artifacts() - MODELS.keys()))
+    return [_model_state(name, MODELS.get(name)) for name in names]
 
 
 def find_model(name: str | os.PathLike[str]) -> ModelState:
     """What this machine holds of a model of `MODELS` or a checkpoint folder; maybe nothing."""
     if isinstance(name, str) and name in MODELS:
-        return _known_state(MODELS[name])
+        return _model_state(name, MODELS[name])
     written = os.fspath(name)
     converted = _models_of_artifacts() & {written, str(Path(written).resolve())}
-    return _folder_state(converted.pop() if converted else resolve(name).name)
+    return _model_state(converted.pop() if converted else resolve(name).name, None)
 
 
 def is_available(model: KnownModel) -> bool:
@@ -123,33 +123,24 @@ def published_digests(state: ModelState) -> dict[str, str]:
     return {file.name: file.sha256 for file in pull.files if file.sha256}
 
 
-def _known_state(model: KnownModel) -> ModelState:
+def _model_state(name: str, known: KnownModel | None) -> ModelState:
+    folder = registry.expand_user(name)
     try:
-        found = find_checkpoint(model)
-    except ModelError:  # one unreadable place must not end a list
+        mine = ResolvedModel(name, folder, "folder") if not known and folder.is_dir() else None
+        found = find_checkpoint(known) if known else mine
+    except (ModelError, OSError):  # one unreadable place must not end a list
         found = None
     return ModelState(
-        name=model.name,
-        known=model,
+        name=name,
+        known=known,
         checkpoint=found,
         state=_state(found),
         commit=registry.cached_commit(found.folder) if found and found.kind == "cache" else None,
-        bytes=_folder_bytes(found.folder) if found else model.download_bytes,
-        partial_bytes=sum(path.stat().st_size for path in partial_files(model)),
-        artifacts=_artifacts(model.name),
-        leftovers=_leftovers(model.name),
+        bytes=_folder_bytes(found.folder) if found else known.download_bytes if known else 0,
+        partial_bytes=sum(path.stat().st_size for path in partial_files(known)) if known else 0,
+        artifacts=_artifacts(name),
+        leftovers=_leftovers(name),
     )
-
-
-def _folder_state(name: str) -> ModelState:
-    folder = registry.expand_user(name)
-    try:
-        found = ResolvedModel(name, folder, "folder") if folder.is_dir() else None
-    except OSError:
-        found = None
-    size = _folder_bytes(folder) if found else 0
-    state = _state(found)
-    return ModelState(name, None, found, state, None, size, 0, _artifacts(name), _leftovers(name))
 
 
 def _state(found: ResolvedModel | None) -> State:

@@ -231,10 +231,11 @@ def _decode_all(
                 ticks.pop()
                 break
         if number >= last and not to_end:
-            return Decoded(tuple(ticks), pictures, trust_index)
-    if not ticks or (trust_index and len(ticks) != stream.packet_count):
-        return None
-    return Decoded(tuple(ticks), pictures, trust_index)
+            break
+    else:
+        if trust_index and len(ticks) != stream.packet_count:
+            return None
+    return Decoded(tuple(ticks), pictures, trust_index) if ticks else None
 
 
 def _decode_by_seeking(
@@ -285,9 +286,9 @@ def _pictures_by_seeking(
     """The wanted frames (ascending), up to the first one that cannot be reached."""
     pictures: dict[int, Picture] = {}
     numbers: Iterator[int | None] = iter(())
-    current = -1
+    current = 0
     for number in wanted:
-        near = current >= 0 and number - current <= _CHECKED_HEAD
+        near = number - current <= _CHECKED_HEAD
         if not (near and _step_to(numbers, number)):
             for margin in _SEEK_MARGINS:
                 numbers = _numbers(stream, source, number, margin)
