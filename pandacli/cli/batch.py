@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -110,14 +110,14 @@ def batch(
         screen.notice("type the questions, a JSON object a line; end with Ctrl-D")
     confirm = screen.confirm if screen.is_interactive else lambda _: False
     with (
-        _notice_if_slow(screen, f"reading {source}") as stop_notice,
+        _notice_if_slow(screen, f"reading {source}") as slow,
         Batch(job, confirm) as opened,
         nullcontext() if questions == "-" else echo_off(),
     ):
         offer_download(Loading(settings.spec), screen)
         with screen.status("preparing") as say:
             run = opened.plan(say)
-        stop_notice()
+        slow.cancel()
         for sentence in opened.notices:
             screen.notice(sentence)
         if not run.counters.left:
@@ -165,14 +165,14 @@ def _nothing_left(opened: "Batch", source: str) -> str:
 
 
 @contextmanager
-def _notice_if_slow(screen: Screen, doing: str) -> Iterator[Callable[[], None]]:
-    """Print a line when the block takes long and no spinner shows it; yields what cancels it."""
+def _notice_if_slow(screen: Screen, doing: str) -> Iterator[Timer]:
+    """Print a line when the block takes long and no spinner shows it; yields the timer."""
     timer = Timer(_SLOW, screen.notice, [doing])
     timer.daemon = True
     if not sys.stderr.isatty():
         timer.start()
     try:
-        yield timer.cancel
+        yield timer
     finally:
         timer.cancel()
 

@@ -48,6 +48,7 @@ def chat(
     output its answer; a line with exit, quit or /exit ends.
     """
     from pandacli.chat.chat import Chat, SampledClip
+    from pandacli.chat.transcript import new_conversation, state_folder
     from pandacli.checkpoints import read_image_size
 
     earlier, log = _earlier(go_on, load)
@@ -81,28 +82,32 @@ def chat(
         side = read_image_size(loading.resolve().folder)
         return SampledClip(clip, read, seconds, side, num_frames, how.system, prefixes)
 
+    def new_log() -> Path | None:
+        return _unless_unwritable(new_conversation, "the conversation is", screen)
+
+    def question_file() -> Path:
+        return state_folder() / "questions"
+
     def sample_in_terminal(clip: Clip, *, num_frames: int) -> SampledClip:
         signals.listen()
         return sample_clip(clip, num_frames=num_frames)
 
     with echo_off():
         first = sample_clip(wanted, num_frames=how.frames, ahead=loading)
-        if not no_log:
-            log = log or _new_log(screen)
         chat = Chat(
             loading.end,
             how.model,
             first,
             how.generation(),
             turns=earlier.turns if earlier else (),
-            log=None if no_log else log,
-            new_log=lambda: _new_log(screen),
+            log=None if no_log else log or new_log(),
+            new_log=new_log,
         )
         if screen.is_interactive and screen.stdout_is_terminal:
             from pandacli.terminal.prompt import Prompt
             from pandacli.terminal.repl import Repl, toolbar
 
-            history = None if no_log else _history(screen)
+            history = None if no_log else _unless_unwritable(question_file, "questions are", screen)
             repl = Repl(
                 chat,
                 Prompt(lambda: toolbar(chat), history, failure=lambda: chat.error),
@@ -151,9 +156,7 @@ def _earlier(go_on: bool, load: str | None) -> "tuple[Transcript | None, Path | 
         raise ClipError(unreadable, "begin another:", command=_EXAMPLE) from error
 
 
-def _earlier_options(
-    context: typer.Context, earlier: "Transcript", video: str | None
-) -> dict[str, Any]:
+def _earlier_options(context: Any, earlier: "Transcript", video: str | None) -> dict[str, Any]:
     """Return the parameters that an earlier conversation sets and the command line does not."""
     before: dict[str, Any] = {"model": earlier.model, "system": earlier.system}
     if video is None:
@@ -162,27 +165,13 @@ def _earlier_options(
     return {
         name: value
         for name, value in before.items()
-        if value is not None and not config.from_command_line(context, name)
+        if value is not None and context.get_parameter_source(name).name != "COMMANDLINE"
     }
 
 
-def _new_log(screen: Screen) -> Path | None:
-    from pandacli.chat.transcript import new_conversation
-
-    return _unless_unwritable(new_conversation, "the conversation is not kept", screen)
-
-
-def _history(screen: Screen) -> Path | None:
-    from pandacli.chat.transcript import state_folder
-
-    return _unless_unwritable(
-        lambda: state_folder() / "questions", "questions are not kept", screen
-    )
-
-
-def _unless_unwritable(make: Callable[[], Path], otherwise: str, screen: Screen) -> Path | None:
+def _unless_unwritable(make: Callable[[], Path], lost: str, screen: Screen) -> Path | None:
     try:
         return make()
     except OSError as error:
-        screen.notice(f"{otherwise}: {error.filename}: {error.strerror}")
+        screen.notice(f"{lost} not kept: {error.filename}: {error.strerror}")
         return None

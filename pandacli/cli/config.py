@@ -18,6 +18,7 @@ from pandacli.errors import PandaError, UsageError
 
 QUANTS = ("auto", "4bit", "8bit", "none")
 
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 _MAX_BATCH_SIZE = 4096
 _MAX_FRAMES = 512
 _CANVAS_CELL = 28  # pixels: two patches of 14, as in every published model
@@ -63,30 +64,18 @@ def callback(name: str, read: Reader) -> Callable[[Any, Any, Any], Any]:
             return value
         if source == "COMMANDLINE":
             return _read(read, value, f"--{name}")
-        if source == "ENVIRONMENT":
-            text = os.environ[variable(name)]
-            _used[name] = text, variable(name)
-            # Click splits the variable of an option that can be repeated
-            return _read(read, [text] if isinstance(value, list) else text, variable(name))
-        _used[name] = str(value), str(config_path())
-        return _read(read, value, f"{name} in {config_path()}")
+        from_variable = source == "ENVIRONMENT"
+        _used[name] = str(value), variable(name) if from_variable else str(config_path())
+        return _from_variable(name, read) if from_variable else _from_file(name, read)
 
     return read_text
 
 
-def from_command_line(context: Any, name: str) -> bool:
-    """Whether the command line sets the parameter `name`."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
-
-
 def configured(name: str) -> Any:
     """Return the value that a variable or the configuration file gives an option, or None."""
-    if text := os.environ.get(variable(name)):
-        listed = name in LIST_OPTIONS
-        return _read(READERS[name], [text] if listed else text, variable(name))
-    value = _file_value(name)
-    return None if value is None else _read(READERS[name], value, f"{name} in {config_path()}")
+    if os.environ.get(variable(name)):
+        return _from_variable(name, READERS[name])
+    return None if _file_value(name) is None else _from_file(name, READERS[name])
 
 
 class FileDefaults(dict[str, Any]):
@@ -138,7 +127,16 @@ def _read(read: Reader, value: str | list[str], where: str) -> Any:
         raise UsageError(f"{where}: {error}") from error
 
 
-def _file_value(name: str) -> str | list[str] | None:
+def _from_variable(name: str, read: Reader) -> Any:
+    text = os.environ[variable(name)]  # as a whole: Click would split that of a list
+    return _read(read, [text] if name in LIST_OPTIONS else text, variable(name))
+
+
+def _from_file(name: str, read: Reader) -> Any:
+    return _read(read, _file_value(name), f"{name} in {config_path()}")
+
+
+def _file_value(name: str) -> Any:
     """Return what the configuration file sets an option to, as on the command line."""
     path = config_path()
     value = _config(path).get(name)
@@ -191,15 +189,14 @@ def nearest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str | None:
 # Readers of text
 
 
-def not_blank(text: str) -> str:
-    if not text.strip():
+def not_empty(text: str) -> str:
+    if not text:
         raise ValueError("is empty")
     return text
 
 
-def not_empty(text: str) -> str:
-    if not text:
-        raise ValueError("is empty")
+def not_blank(text: str) -> str:
+    not_empty(text.strip())
     return text
 
 
@@ -213,11 +210,9 @@ def choice(*choices: str) -> Callable[[str], str]:
 
 
 def boolean(text: str) -> bool:
-    if text.lower() in ("1", "true", "yes", "on"):
-        return True
-    if text.lower() in ("0", "false", "no", "off"):
-        return False
-    raise ValueError(f"{text!r} is neither true nor false")
+    if (word := text.lower()) not in _TRUE + _FALSE:
+        raise ValueError(f"{text!r} is neither true nor false")
+    return word in _TRUE
 
 
 def whole_number(least: int, most: int) -> Callable[[str], int]:

@@ -58,11 +58,8 @@ def info(
         show_model(found, described, screen)
 
 
-_DROP_ORIGINAL = options.plain(
-    options.FILES,
-    "--drop-original/--keep-original",
-    "Delete the download once it is quantised.",
-)
+_DROPPED = "Delete the download once it is quantised."
+_DROP_ORIGINAL = options.plain(options.FILES, "--drop-original/--keep-original", _DROPPED)
 
 
 def pull(
@@ -127,12 +124,7 @@ def rm(
 
 
 def install(wanted: Loading, screen: Screen, *, drop_original: bool = False) -> None:
-    """Download a model if need be, and quantise it.
-
-    Raises:
-        ModelError: It cannot be downloaded, or is damaged.
-        UsageError: The original cannot be dropped once there is a quantised copy.
-    """
+    """Download a model if need be, and quantise it."""
     from pandacli import checkpoints
     from pandacli.checkpoints import inventory
     from pandacli.terminal.progress import Bars

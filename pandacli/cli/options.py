@@ -25,11 +25,11 @@ _MODEL, _SAMPLING, _RUN, _CHAT = "Model", "Sampling", "Run", "Conversation"
 _NUMBERS = (None, "N", "X", "PIXELS", "SIZE", "TIME")  # metavars of values that are not text
 
 
-def plain(panel: str, declaration: str, text: str, **settings: Any) -> Any:
+def plain(panel: str, declaration: str, text: str) -> Any:
     """Declare an option that only the command line sets, such as "-o, --output FILE"."""
     names = declaration.replace(",", "").split()
     metavar = None if names[-1].startswith("-") else names.pop()
-    return typer.Option(*names, metavar=metavar, help=text, rich_help_panel=panel, **settings)
+    return typer.Option(*names, metavar=metavar, help=text, rich_help_panel=panel)
 
 
 def option(

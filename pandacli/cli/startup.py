@@ -53,10 +53,11 @@ def check_questions(video: str, questions: Sequence[str]) -> None:
     if found is None:
         return
     asked = [word for word in questions if not _names_video(word)] or ["What happens?"]
+    kind = "a directory" if os.path.isdir(found) else "a file"  # noqa: PTH112
+    if not os.path.exists(found):  # noqa: PTH110
+        kind = "the name of a video"
     raise UsageError(
-        f"{found} is a {'directory' if os.path.isdir(found) else 'file'}, not a question"  # noqa: PTH112
-        if os.path.exists(found)  # noqa: PTH110
-        else f"{found} is the name of a video, not a question",
+        f"{found} is {kind}, not a question",
         "panda ask takes one video at a time:",
         command=join(["panda", "ask", video, *asked]),
     )
@@ -85,7 +86,7 @@ class Loading:
         self._ahead: Background[Panda | None] | None = None
 
     def resolve(self) -> "ResolvedModel":
-        """Find the model on this machine; a `ModelError` if it is not there, or damaged."""
+        """Find the model on this machine; raises `ModelError`."""
         if self._model is None:
             from pandacli.checkpoints import resolve
 
@@ -93,7 +94,6 @@ class Loading:
         return self._model
 
     def plan(self) -> "Plan":
-        """Plan the run; raises as `resolve_run`."""
         if self._plan is None:
             from pandacli.inference.planning.planner import resolve_run
 
@@ -106,12 +106,7 @@ class Loading:
         self._ahead = Background(lambda _: self._load_if_converted())
 
     def end(self, say: Callable[[str], None]) -> "Panda":
-        """Return the model, quantised first where it has to be; `say` shows the progress.
-
-        Raises:
-            ModelError: It is not on this machine, or damaged.
-            DeviceError: The device is not there, or too small.
-        """
+        """Return the model, quantised first where it has to be; `say` shows the progress."""
         self.resolve()  # before torch is imported, which takes seconds
         say(f"loading {self.name}")
         if self._ahead is not None and (panda := self._ahead.result()) is not None:
