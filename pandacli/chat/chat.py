@@ -50,10 +50,8 @@ def count_turns(count: int) -> str:
 
 def dropped_turns_notice(dropped: int) -> str:
     """Return the notice for turns that were dropped from the context."""
-    return (
-        "the conversation is longer than the model's context; forgotten:"
-        f" its first {count_turns(dropped)}"
-    )
+    what = "the conversation is longer than the model's context; forgotten: its first"
+    return f"{what} {count_turns(dropped)}"
 
 
 class Chat:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Unpack
 import torch
 from torch import Tensor
 
+from pandacli import video
 from pandacli.errors import PandaError, UsageError
 from pandacli.inference import backends
 from pandacli.inference.continuous_batching import MAX_BATCH_SIZE, Failure, Generation
@@ -27,7 +28,6 @@ from pandacli.inference.spec import (
 from pandacli.modeling.patches import count_tokens
 from pandacli.modeling.tokenization_videopanda import encode_prefix, encode_prompt
 from pandacli.prefix_cache.clip_cache import CachedPrefix
-from pandacli.video import preprocess
 
 if TYPE_CHECKING:
     from pandacli.inference.panda import Panda
@@ -170,8 +170,15 @@ class VideoSession:
         options.check()
         if batch_size is not None and batch_size < 1:
             raise UsageError(f"cannot answer {batch_size} questions at a time")
-        states = self._states(requests, options)
-        return Generation(self, states, batch_size=batch_size, stream=stream)
+
+        def states() -> Iterator[RequestState | Failure]:
+            for index, request in enumerate(requests):
+                try:
+                    yield self._state(index, request, options)
+                except UsageError as error:
+                    yield index, error
+
+        return Generation(self, states(), batch_size=batch_size, stream=stream)
 
     def ask(
         self, question: str, *, history: History = (), **options: Unpack[OptionFields]
@@ -267,23 +274,14 @@ class VideoSession:
             history_tokens=state.history,
         )
 
-    def _states(
-        self, requests: Iterable[Request], options: GenerationOptions
-    ) -> Iterator[RequestState | Failure]:
-        for index, request in enumerate(requests):
-            try:
-                yield self._state(index, request, options)
-            except UsageError as error:
-                yield index, error
-
     def _state(self, index: int, request: Request, options: GenerationOptions) -> RequestState:
         options = request.options or options
         options.check()
         tokenizer, ends = self.panda.tokenizer, self.panda.stop_tokens
         ids = self._encode(request.question, request.history)
         # earlier turns end with the </s> of the last answer
-        answered = tokenizer.eos_id in ids
-        history = len(ids) - ids[::-1].index(tokenizer.eos_id) if answered else 0
+        ended = (at for at in range(len(ids), 0, -1) if ids[at - 1] == tokenizer.eos_id)
+        history = next(ended, 0)
         limit = min(options.max_tokens, self._max_answer(len(ids)))
         return RequestState(index, request.question, ids, history, limit, options, tokenizer, ends)
 
@@ -308,10 +306,8 @@ class VideoSession:
         return sequence
 
     def _sample(self) -> "Frames":
-        from pandacli.video import sample_frames
-
         assert self._clip is not None  # or frames were given
-        return sample_frames(self._clip, self._num_frames)
+        return video.sample_frames(self._clip, self._num_frames)
 
     def _pixels(self) -> Tensor:
         """(T, 4, S, S) the model's input; samples the frames where only their facts are cached."""
@@ -319,7 +315,7 @@ class VideoSession:
             if not len(self.frames.pixels):
                 self.frames = self._sample()
             config = self.panda.model.config
-            self._pixel_values = preprocess(
+            self._pixel_values = video.preprocess(
                 self.frames.pixels,
                 image_size=config.image_size,
                 patch_size=config.patch_size,
@@ -335,7 +331,5 @@ class VideoSession:
         what = f"{self._num_frames} frames of this clip take {self.prefix_tokens} tokens"
         if question_tokens:
             what += f", the question and the turns before it {question_tokens}"
-        raise UsageError(
-            f"{what}: the model can hold {self.panda.context}",
-            "ask a shorter question, or look at fewer frames (--frames 4)",
-        )
+        hint = "ask a shorter question, or look at fewer frames (--frames 4)"
+        raise UsageError(f"{what}: the model can hold {self.panda.context}", hint)
