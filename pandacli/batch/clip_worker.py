@@ -39,27 +39,17 @@ class Settings:
 
     def digest_fields(self) -> Line:
         """What an answer depends on besides its record; hashed, so names and values are fixed."""
-        fields: Line = {
-            "model": fspath(self.spec.model),
-            "quant": self.spec.quant,
-            "engine": self.spec.backend,
-            "frames": self.frames,
-            "start": self.start,
-            "end": self.end,
-            "system": self.system,
-            "max_tokens": self.options.max_tokens,
-            "temperature": self.options.temperature,
-            "seed": self.options.seed,
-        }
-        return fields | ({"stop": self.options.stop} if self.options.stop else {})
+        spec, options = self.spec, self.options
+        fields: Line = {"model": fspath(spec.model), "quant": spec.quant, "engine": spec.backend}
+        fields |= {name: getattr(self, name) for name in ("frames", "start", "end", "system")}
+        fields |= {name: getattr(options, name) for name in ("max_tokens", "temperature", "seed")}
+        return fields | ({"stop": options.stop} if options.stop else {})
 
 
 class ClipWorker:
-    """Answers a batch's questions about one clip.
+    """Answers a batch's questions about one clip, which are iterated more than once.
 
-    Args:
-        group: The clip's open questions; iterated more than once.
-        stopped: Once set, no further question is started.
+    Once `stopped` is set, no further question is started.
     """
 
     def __init__(

@@ -47,8 +47,7 @@ class Job:
 class Batch:
     """A job with its files open and its results file locked; a context manager that closes them.
 
-    Args:
-        confirm: Asks the user a yes-or-no question.
+    `confirm` asks the user a yes-or-no question.
 
     Raises:
         UsageError: The output cannot go where it was asked for.
@@ -137,9 +136,8 @@ class Batch:
         fields = self.settings.digest_fields() | {"weights": weights, "dtype": dtype}
         index = Index(self._questions.records, fields, self._results.done, job.shard)
         self._digests = index.digests
-        videos = VideoFolder(
-            job.video_dir or (Path() if self._piped else Path(job.questions).parent)
-        )
+        home = Path() if self._piped else Path(job.questions).parent
+        videos = VideoFolder(job.video_dir or home)
         image_size = checkpoints.read_image_size(model.folder)
         clips: ClipMap = LocalMap(self.settings, videos, image_size)
         if job.ray:
@@ -149,10 +147,7 @@ class Batch:
         return self.run
 
     def finish(self, show: Callable[[str], object]) -> list[str]:
-        """Write all results to disk or stdout, converted to the format asked for.
-
-        Args:
-            show: Writes a line to stdout; may raise OSError.
+        """Write all results to disk or to `show` (line by line), in the format asked for.
 
         Returns:
             Notices for a user who scores the answers, a sentence each.
@@ -203,12 +198,9 @@ class Batch:
 
 
 def _resolve_auto(job: Job, model: checkpoints.ResolvedModel) -> "tuple[Settings, Plan | None]":
-    """The settings with "auto" resolved for this machine, and the plan they come from.
-
-    Those of a cluster stay as they are: they depend on its machines.
-    """
+    """The settings with "auto" resolved for this machine, and the plan they come from."""
     spec = job.settings.spec
-    if job.address is not None:
+    if job.address is not None:  # it depends on the machines of the cluster
         return job.settings, None
     import torch  # takes seconds
 

@@ -107,13 +107,9 @@ def index_lines(
 ) -> LineIndex:
     """Index the answers in a results file.
 
-    Failed records are left out, as they are retried; so is the rest of a torn line.
-
-    Args:
-        file: The file, at its beginning.
-        shown: Its name, for messages.
-        may_drop: Asked with the number of a torn line that has lines after it (another program cut
-            the file while panda appended to it) whether that line may be dropped.
+    Failed records are left out, as they are retried; so is the rest of a torn line. `may_drop` is
+    asked with the number of a torn line that has lines after it (another program cut the file while
+    panda appended to it). `shown` is the name of the file in messages.
 
     Raises:
         UsageError: It is not a results file, or has a torn line that may not be dropped.

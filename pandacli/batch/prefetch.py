@@ -62,7 +62,10 @@ class WorkerProcess:
         group: dict[str, Any] = {"process_group": 0}
         if sys.platform == "win32":
             group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-        command = [sys.executable, *_warning_flags(), "-c", _program()]
+        warn = sys.warnoptions or ["ignore"]
+        if any(option.startswith("error") for option in warn):
+            warn = ["default"]  # a library's warning is not an error
+        command = [sys.executable, *(f"-W{option}" for option in warn), "-c", _program()]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, **group)
         assert self.process.stdin
@@ -133,13 +136,6 @@ def _program() -> str:
     return f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve()"
 
 
-def _warning_flags() -> list[str]:
-    options = sys.warnoptions or ["ignore"]
-    if any(option.startswith("error") for option in options):
-        options = ["default"]  # as in the main process: a library's warning is not an error
-    return [f"-W{option}" for option in options]
-
-
 @dataclass(eq=False)
 class _Request:
     """A clip to read."""
@@ -187,11 +183,9 @@ class FramePrefetcher:
     def read(
         self, clips: Iterable[tuple[_Item, Clip | PandaError]]
     ) -> "Iterator[tuple[_Item, Frames | PandaError]]":
-        """The frames of each clip in order, or its error.
+        """The frames of each clip in order, or its error, with the item that came with it.
 
-        Args:
-            clips: The clips, or errors that are passed on, each with an item that comes back with
-                it. They are drawn a few ahead.
+        Clips are drawn a few ahead; errors in their place are passed on.
 
         Raises:
             DeviceError: No worker process can be started.
@@ -259,10 +253,11 @@ class _Reader(threading.Thread):
     def _read(self, request: _Request) -> "Frames":
         died = ProcessDiedError()
         for _ in range(_ATTEMPTS):
-            if request.timed_out or self.ended:
-                break
             try:
-                process = self._live_process()
+                with self._lock:
+                    if request.timed_out or self.ended:
+                        break
+                    self._process = process = self._process or WorkerProcess()
                 return process.call(read_fitted, request.clip, self._num_frames, self._side)
             except ProcessDiedError as error:
                 died = error
@@ -283,14 +278,6 @@ class _Reader(threading.Thread):
                 "free some memory and run the same command again",
             )
         raise ClipError(f"the video decoder crashed on {request.clip.path}")
-
-    def _live_process(self) -> WorkerProcess:
-        with self._lock:
-            if self.ended:
-                raise ProcessDiedError
-            if self._process is None:
-                self._process = WorkerProcess()
-            return self._process
 
     def _drop(self) -> None:
         with self._lock:

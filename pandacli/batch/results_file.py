@@ -35,9 +35,7 @@ class ResultsFile:
     removes failed records, which are retried. A SIGKILL loses nothing that `write` has returned
     from; a power cut loses about a second of it.
 
-    Args:
-        path: The file; created if it is missing.
-        may_drop: As of `index_lines`.
+    The file is created if it is missing; `may_drop` is as of `index_lines`.
 
     Raises:
         UsageError: On entering: the folder does not exist, the path is a folder or a device, the
@@ -77,13 +75,9 @@ class ResultsFile:
                     raise
 
     def write(self, line: dict[str, Any]) -> None:
-        """Append one line; it survives the end of the process, however that ends.
+        """Append one line, with its `digest`; it survives a SIGKILL of the process.
 
-        Args:
-            line: The answer or the error, with the `digest` of its record in 16 hex digits.
-
-        Raises:
-            ClipError: See the class; the lines written before are whole.
+        After an error, the lines written before are whole.
         """
         count, start, data = len(self._lines), self._lines.end, encode_line(line)
         if monotonic() - self._checked >= CHECK_INTERVAL:
@@ -124,7 +118,16 @@ class ResultsFile:
         number = self._next_match.get(digest, first)
         if end - first > 1:
             self._next_match[digest] = min(number + 1, end - 1)
-        return self._read(int(order[number]))
+        at = int(order[number])
+        try:
+            found: dict[str, Any] = json.loads(
+                self._read_at(self._lines.start[at], self._lines.length[at])
+            )
+        except OSError as error:
+            raise ClipError(f"cannot read {self.path}: {error.strerror}") from error
+        except ValueError as error:
+            raise ClipError(f"{self.path} was changed while panda was writing it") from error
+        return found
 
     def _open(self, closing: ExitStack) -> None:
         self._created = not self._target.exists()
@@ -165,16 +168,6 @@ class ResultsFile:
             message = f"{self.path} was changed by another program while panda was writing it"
             raise ClipError(message, "run the same command again to resume")
         self._checked = monotonic()
-
-    def _read(self, number: int) -> dict[str, Any]:
-        try:
-            raw = self._read_at(self._lines.start[number], self._lines.length[number])
-            line: dict[str, Any] = json.loads(raw)
-        except OSError as error:
-            raise ClipError(f"cannot read {self.path}: {error.strerror}") from error
-        except ValueError as error:
-            raise ClipError(f"{self.path} was changed while panda was writing it") from error
-        return line
 
     def _read_at(self, start: int, length: int) -> bytes:
         self._file.seek(start)  # appends go to the end whatever the position

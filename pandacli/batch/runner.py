@@ -31,13 +31,10 @@ class ClipMap(Protocol):
         """How many questions are being answered."""
 
     def results(self, run: "Runner", load: Load, say: Say) -> Iterator[Result]:
-        """Yield each record with its line; count clips and the time of each stage.
+        """Yield each record of `run.index` with its line; count clips and the time of each stage.
 
-        Args:
-            run: Its `index` is answered, its `counters` are updated. Once it is `stopped`, no
-                further question is started, and the map ends when those in flight are done.
-            load: Loads the model into this process.
-            say: Called with a few words on what is waited for.
+        Once the run is `stopped`, no further question is started, and the map ends when those in
+        flight are done. `load` and `say` are as of `Runner.outcomes`.
         """
 
 
