@@ -74,9 +74,9 @@ def replace_durably(written: Path, name: Path) -> None:
         OSError: The disk is full or fails, or the file cannot be renamed.
     """
     for path in (*written.iterdir(), written) if written.is_dir() else (written,):
-        _sync(path)
+        sync(path)
     written.replace(name)
-    _sync(name.parent)
+    sync(name.parent)
 
 
 def atomic_write_text(path: Path, text: str) -> None:
@@ -92,7 +92,8 @@ def atomic_write_text(path: Path, text: str) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Make a file, or the names in a folder, survive a power cut; may raise an OSError."""
     is_folder = path.is_dir()
     if is_folder and _ON_WINDOWS:  # where folders cannot be opened
         return

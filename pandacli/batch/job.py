@@ -13,7 +13,6 @@ from pandacli import checkpoints
 from pandacli.batch import output
 from pandacli.batch.clip_worker import Settings
 from pandacli.batch.formats import check_output, write_results
-from pandacli.batch.output import JSONL, STREAM
 from pandacli.batch.ray import RayMap
 from pandacli.batch.readers.questions import read_questions
 from pandacli.batch.records import Index, VideoFolder
@@ -62,7 +61,7 @@ class Batch:
 
     def __init__(self, job: Job, confirm: Callable[[str], bool] = lambda _: False) -> None:
         self.job, self._confirm = job, confirm
-        self._piped = job.questions == STREAM
+        self._piped = job.questions == output.STREAM
         if self._piped and sys.stdin is None:
             raise UsageError("standard input is closed")
         source = sys.stdin.buffer if self._piped else Path(job.questions)
@@ -98,14 +97,14 @@ class Batch:
         self._results: ResultsFile | ResultsStream
         if self.results_path:
             self._results = opened.enter_context(ResultsFile(self.results_path, self._may_drop))
-        elif self._format == JSONL:
+        elif self._format == output.JSONL:
             self._results = ResultsStream(sys.stdout.buffer)
         else:
             folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
             self._results = opened.enter_context(ResultsFile(folder / "answers.jsonl"))
 
     def _refuse_foreign(self) -> None:
-        if self._format != JSONL and self.output and self.results_path:
+        if self._format != output.JSONL and self.output and self.results_path:
             output.refuse_foreign(self.output, self.results_path, self._format)
 
     def _may_drop(self, line: int) -> bool:
@@ -158,7 +157,7 @@ class Batch:
             UsageError: Another file has taken its place meanwhile.
         """
         self._results.sync()
-        if self._format == JSONL:
+        if self._format == output.JSONL:
             return []
         self._refuse_foreign()
         try:

@@ -257,12 +257,12 @@ class RayMap:
         retries: deque[Chunk] = deque()
         stopping, ran = False, ""
         while True:
-            if stopped.is_set() and not stopping:
+            if not stopped.is_set():
+                self._submit(retries, waiting)
+            elif not stopping:
                 stopping = True
                 for worker in self._queues:
                     worker.stop.remote()
-            if not stopping:
-                self._submit(retries, waiting)
             if not self.in_flight and (stopping or self._ready):  # `_submit` found no chunk
                 return
             for call in ray.wait(list(self._calls), timeout=0.2)[0]:

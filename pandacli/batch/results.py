@@ -95,8 +95,7 @@ class Counters:
     clips: int = 0  # with open questions
     clips_done: int = 0
     tokens: int = 0  # of the answers
-    # by stage, in order of execution; frames are prefetched by other processes, so "frames" is
-    # only the time spent waiting for them
+    # by stage, in order of execution; "frames" is the time spent waiting for the prefetcher
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pandacli.batch.log import BackgroundSync, LineIndex, encode_line, index_lines
 from pandacli.batch.output import unusable, writable_file
 from pandacli.errors import ClipError, UsageError
-from pandacli.file_io import replace_durably
+from pandacli.file_io import replace_durably, sync
 
 CHECK_INTERVAL = 1.0
 """Seconds between checks that the file is still in its place."""
@@ -120,14 +120,13 @@ class ResultsFile:
             self._next_match[digest] = min(number + 1, end - 1)
         at = int(order[number])
         try:
-            found: dict[str, Any] = json.loads(
-                self._read_at(self._lines.start[at], self._lines.length[at])
-            )
+            raw = self._read_at(self._lines.start[at], self._lines.length[at])
+            line: dict[str, Any] = json.loads(raw)
         except OSError as error:
             raise ClipError(f"cannot read {self.path}: {error.strerror}") from error
         except ValueError as error:
             raise ClipError(f"{self.path} was changed while panda was writing it") from error
-        return found
+        return line
 
     def _open(self, closing: ExitStack) -> None:
         self._created = not self._target.exists()
@@ -143,7 +142,8 @@ class ResultsFile:
         if lines.end and self._read_at(lines.end - 1, 1) != b"\n":
             _append(self._file, b"\n")  # the last line lacks only its line break
             lines.length[-1] += 1
-        _sync_folder(self._target.parent)
+        with suppress(OSError):  # a folder that cannot be opened
+            sync(self._target.parent)
         self.done = np.sort(np.array(lines.digest, np.uint64))
         self._sync = BackgroundSync(self._file.fileno())
         closing.callback(self._sync.stop)
@@ -264,13 +264,3 @@ def _rewrite(target: Path, file: FileIO, lines: LineIndex) -> None:
         replace_durably(partial, target)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the name of a new file survive a power cut."""
-    with suppress(OSError):  # some file systems, and Windows, cannot sync a folder
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
