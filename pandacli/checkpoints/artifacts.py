@@ -9,11 +9,10 @@ A folder is made by `pandacli.checkpoints.staging` and renamed when it is comple
 a known model are of the same checkpoint: where the checkpoint itself is gone, nothing else tells
 which one the model is.
 
-Hashing 13 GB takes many seconds, so the digest of a large file is cached under `PANDA_HOME` with
-its size, mtime, ctime and inode: a file that was written to, replaced, or restored with its old
-mtime is hashed again. A change below the file system, as by a failing disk, is not noticed until
-`panda pull` calls `drop_digests`. The name of a file in the Hugging Face cache, which should be its
-digest, is not trusted.
+The digest of a large file is cached with its size, mtime, ctime and inode: a file that was written
+to, replaced, or restored with its old mtime is hashed again. A change below the file system, as by
+a failing disk, is not noticed until `panda pull` calls `drop_digests`. The name of a file in the
+Hugging Face cache, which should be its digest, is not trusted.
 """
 
 import hashlib
@@ -22,7 +21,7 @@ import shutil
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -165,24 +164,16 @@ def write_manifest(
     digest: str,
     source_files: dict[str, str],
 ) -> Artifact:
-    """Write the manifest of an artifact, with the digest of each file in its folder.
+    """Write the manifest of an artifact, whose other files are in place; may raise an OSError.
 
-    Args:
-        folder: Its folder, with all other files in place.
-        model, form, commit, digest: As of `Artifact`.
-        source_files: The sha256 of each file of the checkpoint, by name.
-
-    Raises:
-        OSError: A file cannot be read, or the manifest not be written.
+    `source_files` are the sha256 of the checkpoint's files, by name; the rest is as in `Artifact`.
     """
     paths = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
     files = {path.name: {"bytes": path.stat().st_size, "sha256": hash_file(path)} for path in paths}
-    artifact = Artifact(model, form, folder, commit, digest, sum(p.stat().st_size for p in paths))
-    fields: dict[str, Any] = asdict(artifact)
-    del fields["folder"], fields["bytes"]
+    fields = {"model": model, "form": form, "commit": commit, "digest": digest}
     manifest = {"format": FORMAT, **fields, "source_files": source_files, "files": files}
     _write_json(folder / MANIFEST, manifest)
-    return artifact
+    return Artifact(model, form, folder, commit, digest, sum(p.stat().st_size for p in paths))
 
 
 def publish_artifact(artifact: Artifact) -> Artifact:
@@ -206,9 +197,7 @@ def remove_outdated(artifact: Artifact, commit: str | None) -> Artifact:
     """
     if artifact.model not in MODELS:
         return artifact
-    for other in all_artifacts():
-        if other.model != artifact.model:
-            continue
+    for other in [other for other in all_artifacts() if other.model == artifact.model]:
         manifest = other.folder / MANIFEST
         if other.digest != artifact.digest:
             remove_folder(other.folder)

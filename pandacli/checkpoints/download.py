@@ -150,10 +150,7 @@ def _published_file(sibling: Any) -> PublishedFile:
 
 
 def _choose_files(model: KnownModel, listed: Iterable[PublishedFile]) -> tuple[PublishedFile, ...]:
-    """What inference needs of the files in a model's folder, small ones first.
-
-    Optimizer states, training arguments, other models and a second form of the weights are left.
-    """
+    """What inference needs of the files in a model's folder, small ones first."""
     folder = PurePosixPath(model.subfolder or ".")
     files = {file.name: file for file in listed if PurePosixPath(file.path).parent == folder}
     kinds = [[files[name] for name in sorted(files) if kind.fullmatch(name)] for kind in _WEIGHTS]
@@ -193,10 +190,9 @@ class Downloaded:
 
 
 def download(plan: DownloadPlan, progress: Progress) -> Downloaded:
-    """Download the files of a plan that are not here yet, and verify all of them.
+    """Download the files of a plan that are not here yet, and compare all with their digests.
 
-    Every file is compared with its digest, whether it was here before or not, and downloaded again
-    if it differs. After an error, Ctrl-C or a kill the same call continues where it stopped.
+    A file that differs is downloaded again. After an error, Ctrl-C or a kill the same call resumes.
     """
     plan.check_room()
     pull = registry.Pull(plan.commit, plan.files)

@@ -82,14 +82,10 @@ def is_available(model: KnownModel) -> bool:
 
 
 def needs_hub(model: KnownModel) -> bool:
-    """Whether pulling a model uses the network, to get it or to look for a newer commit.
-
-    Files that a user has put under `PANDA_HOME` are used as they are, and so is an available model
-    in offline mode.
-    """
+    """Whether pulling a model uses the network, to get it or to look for a newer commit."""
     found = find_checkpoint(model)
     if model.repo is None or (found and found.kind == "home"):
-        return False
+        return False  # files that a user has put under `PANDA_HOME` are used as they are
     return not (is_offline() and is_available(model))
 
 

@@ -144,14 +144,12 @@ def home_folder(model: KnownModel) -> Path:
 
 
 def home_checkpoint(model: KnownModel) -> Path | None:
-    """The checkpoint in `home_folder`, or in its subfolder as `hf download --local-dir` leaves it.
-
-    A folder that is not empty is returned even if it is not a checkpoint, to be reported.
-    """
+    """The checkpoint in `home_folder`, or in its subfolder as `hf download --local-dir` has it."""
     folder = home_folder(model)
     for candidate in (folder, folder / (model.subfolder or "")):
         if (candidate / "config.json").is_file():
             return candidate
+    # a folder that holds something else is to be reported
     return folder if folder.is_dir() and any(folder.iterdir()) else None
 
 
@@ -163,10 +161,7 @@ def hub_cache() -> Path:
 
 
 def cached_checkpoint(model: KnownModel, commit: str | None = None) -> Path | None:
-    """The checkpoint in the Hugging Face cache, without the network.
-
-    Without `commit` it is the newest that another program has asked for by branch.
-    """
+    """The checkpoint in the Hugging Face cache; by default the newest that a branch led to."""
     if model.repo is None:
         return None
     from huggingface_hub import try_to_load_from_cache
@@ -191,10 +186,9 @@ class PublishedFile:
     digest: str  # the name of its content in the cache: sha256 of a large file, else git's own
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.path, str) and isinstance(self.digest, str)):
-            raise ValueError("no path or digest")
-        if not _DIGEST.fullmatch(self.digest):
-            raise ValueError("invalid digest")
+        is_text = isinstance(self.path, str) and isinstance(self.digest, str)
+        if not (is_text and _DIGEST.fullmatch(self.digest)):
+            raise ValueError("invalid path or digest")
         if type(self.bytes) is not int or not 0 <= self.bytes <= _MAX_FILE_BYTES:
             raise ValueError("invalid size")
 
@@ -238,17 +232,14 @@ class Pull:
 
 
 def read_pull(model: KnownModel, *, finished: bool = True) -> Pull | None:
-    """The last finished pull of a model, or the one that is under way or was interrupted.
-
-    A damaged record is None: pulling again repairs it.
-    """
+    """The last finished pull of a model, or the one that is under way or was interrupted."""
     try:
         record = read_object(_pull_path(model, finished=finished))
         files = tuple(PublishedFile(**file) for file in record["files"])
         commit = str(record["commit"])
         is_valid = record["format"] == _RECORD_FORMAT and COMMIT.fullmatch(commit)
     except (OSError, ValueError, TypeError, KeyError):
-        return None
+        return None  # also for a damaged record: pulling again repairs it
     return Pull(commit, files) if is_valid else None
 
 

@@ -56,11 +56,7 @@ class Frames:
 
 
 def probe(path: str | os.PathLike[str]) -> VideoInfo:
-    """Decode a video to the end and describe it.
-
-    Raises:
-        ClipError: The file cannot be used, or no frame in it decodes.
-    """
+    """Decode a video to the end and describe it; may raise a ClipError."""
     stream = read_stream(path)
     return video_info(stream, decode(stream, {0}, to_end=True))
 
