@@ -6,11 +6,12 @@ batch jobs set. torch is imported only inside functions: a missing model is repo
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import psutil  # type: ignore[import-untyped]
 
@@ -18,7 +19,6 @@ from pandacli.errors import DeviceError, UsageError
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from pandacli.inference.spec import Quant
     from pandacli.modeling.configuration_videopanda import VideoPandaConfig
@@ -66,10 +66,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def memory_errors(hint: str) -> Iterator[None]:
-    """Turn running out of memory, and a GPU that cannot compute, into a `DeviceError`.
-
-    `hint` says what to do when memory ran out.
-    """
+    """Raise a `DeviceError` for running out of memory, with this hint, and for an unusable GPU."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -83,14 +80,9 @@ def memory_errors(hint: str) -> Iterator[None]:
 
 @memory_errors("use --device cpu")
 def pick_devices(wanted: str) -> "list[torch.device]":
-    """List the devices for a value of `--device`, the preferred one first.
+    """List the devices for auto, cpu, cuda or cuda:N, the preferred one first.
 
-    "cuda" gives all GPUs, the one with the most free memory first; "auto" gives these, then the
-    CPU.
-
-    Raises:
-        UsageError: `wanted` is none of auto, cpu, cuda and cuda:N.
-        DeviceError: The device does not exist.
+    "cuda" gives all GPUs, the one with the most free memory first; "auto" these, then the CPU.
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", wanted):
         names = "the devices are auto, cpu, cuda and cuda:N"
@@ -182,8 +174,7 @@ def cpu_flags(cpuinfo: Path = _CPUINFO) -> set[str] | None:
     return set(line[1].split()) if line else None
 
 
-@dataclass(frozen=True)
-class Memory:
+class Memory(NamedTuple):
     """Total and free memory in bytes."""
 
     total: int
@@ -282,28 +273,27 @@ class Needed:
 def sizes_of(config: "VideoPandaConfig") -> Sizes:
     """Count the elements of a model, on the meta device."""
     import torch
-    from torch import nn
 
     from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
 
     with torch.device("meta"):
         model = VideoPandaForConditionalGeneration(config)
-    layer = model.model.layers[0]
-    modules = [part for part in layer.modules() if isinstance(part, nn.Linear)]
-    linears = sum(linear.weight.numel() for linear in modules)
-    back = _count(model.model.norm) + _count(model.lm_head)
+    counts: Counter[str] = Counter()
+    for name, parameter in model.named_parameters():
+        if name.startswith("model.layers."):
+            part = "linears" if parameter.ndim == 2 else "norms"
+        else:
+            part = "back" if name.startswith(("model.norm.", "lm_head.")) else "front"
+        counts[part] += parameter.numel()
+    layers = config.num_hidden_layers
     return Sizes(
-        front=_count(model) - _count(model.model.layers) - back,
-        linears=linears,
-        norms=_count(layer) - linears,
+        front=counts["front"],
+        linears=counts["linears"] // layers,
+        norms=counts["norms"] // layers,
         cache=_cache_width(config) * config.max_position_embeddings,
-        back=back,
-        layers=config.num_hidden_layers,
+        back=counts["back"],
+        layers=layers,
     )
-
-
-def _count(module: "nn.Module") -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def bytes_of(sizes: Sizes, quant: "Quant", backend: str, dtype: "torch.dtype") -> Needed:
@@ -370,10 +360,7 @@ class Placement:
 
 
 def place(needed: Needed, free: "Sequence[tuple[torch.device, int]]") -> Placement | None:
-    """Place a model on the first device with enough free bytes, else on as few as possible.
-
-    Returns None if it does not fit.
-    """
+    """Place a model on the first device with enough free bytes, or on as few as hold it."""
     for device, room in free:
         if needed.total <= room:
             return Placement((device,))

@@ -13,27 +13,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from pandacli.checkpoint_files import weight_files
-from pandacli.checkpoints.artifacts import (
-    GGUF_FILE,
-    QUANTS,
-    Artifact,
-    artifacts_of,
-    find_artifact,
-    remove_outdated,
-)
+from pandacli.checkpoints import artifacts
+from pandacli.checkpoints.artifacts import GGUF_FILE, Artifact
 from pandacli.errors import ModelError
 from pandacli.inference.backends import Backend, quiet_libraries
 from pandacli.inference.backends.torch import TorchBackend
 from pandacli.inference.planning.devices import Placement, is_out_of_memory, memory_errors
 from pandacli.inference.planning.planner import Plan, missing_artifact
+from pandacli.modeling import checkpoint
 from pandacli.modeling.bitsandbytes_weights import read_quantised
-from pandacli.modeling.checkpoint import (
-    check_values,
-    read_config,
-    read_generation_config,
-    read_tensors,
-    read_tokenizer,
-)
 from pandacli.modeling.configuration_videopanda import VideoPandaConfig
 from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
 from pandacli.modeling.tokenization_videopanda import VideoPandaTokenizer
@@ -56,13 +44,11 @@ class LoadedModel(NamedTuple):
 def load(plan: Plan, report: "Report | None" = None) -> LoadedModel:
     """Load a model as planned, converting its checkpoint first if needed.
 
-    `report` is called during a conversion with the parameters done and their total.
-
     Raises:
         ModelError: The model is damaged, or its artifact cannot be written.
         DeviceError: The device has too little memory.
     """
-    tokenizer = read_tokenizer(plan.model.folder, plan.config)
+    tokenizer = checkpoint.read_tokenizer(plan.model.folder, plan.config)
     artifact = _artifact(plan, report)
     folder = artifact.folder if artifact else plan.model.folder
     if plan.backend == "llama":
@@ -77,7 +63,7 @@ def load(plan: Plan, report: "Report | None" = None) -> LoadedModel:
     if plan.backend == "torch" and artifact:
         model = load_artifact(folder, plan.hint)
     else:
-        config = read_config(folder) if artifact else plan.config
+        config = checkpoint.read_config(folder) if artifact else plan.config
         model = load_pretrained(folder, config, plan.placement, plan.dtype, plan.hint)
     # quantised layers are far coarser than float16; a prefix in float32 takes twice the disk
     half_prefix = plan.quant != "none" and plan.dtype == torch.float32
@@ -90,39 +76,36 @@ def is_converted(plan: Plan) -> bool:
         return True
     from pandacli.quantization.conversion import describe_source
 
-    return find_artifact(describe_source(plan.model).digest, plan.form) is not None
+    return artifacts.find_artifact(describe_source(plan.model).digest, plan.form) is not None
 
 
 def make_artifact(plan: Plan, report: "Report | None" = None) -> Artifact | None:
-    """Find or make the quantised artifact of a plan, and delete those of older checkpoints.
-
-    None if the checkpoint is loaded as it is. Raises as `load`.
-    """
+    """Find or make the artifact of a plan, if it has one, and delete those of older checkpoints."""
     artifact = _artifact(plan, report)
     if artifact is None or plan.model.kind == "artifact":
         return artifact
     from pandacli.quantization.conversion import describe_source
 
-    return remove_outdated(artifact, describe_source(plan.model).commit)
+    return artifacts.remove_outdated(artifact, describe_source(plan.model).commit)
 
 
 def _artifact(plan: Plan, report: "Report | None") -> Artifact | None:
     if plan.form is None:
         return None
     if plan.model.kind == "artifact":
-        for artifact in artifacts_of(plan.model.name):
+        for artifact in artifacts.artifacts_of(plan.model.name):
             if artifact.form == plan.form:
                 return artifact
-        raise missing_artifact(plan.model.name, QUANTS[plan.form])
+        raise missing_artifact(plan.model.name, plan.quant)
     from pandacli.quantization.conversion import convert, describe_source
 
     with memory_errors(plan.hint):
         source = describe_source(plan.model)
-        if found := find_artifact(source.digest, plan.form):
+        if found := artifacts.find_artifact(source.digest, plan.form):
             return found
         with quiet_libraries():
             made = convert(source, plan.form, report)
-        return remove_outdated(made, source.commit)
+        return artifacts.remove_outdated(made, source.commit)
 
 
 def load_pretrained(
@@ -130,11 +113,7 @@ def load_pretrained(
 ) -> VideoPandaForConditionalGeneration:
     """Load a checkpoint, or an artifact that bitsandbytes runs, through transformers.
 
-    `hint` says what to do when memory runs out.
-
-    Raises:
-        ModelError: The weights are damaged or do not fit the configuration.
-        DeviceError: There is too little memory.
+    A `ModelError` says that it is damaged, a `DeviceError`, with `hint`, that memory ran out.
     """
     with quiet_libraries(), memory_errors(hint):
         if stored := getattr(config, "quantization_config", None):
@@ -153,8 +132,8 @@ def load_pretrained(
         for parameter in model.parameters():
             if parameter.is_floating_point():
                 parameter.data = parameter.data.to(dtype)
-        if stored:
-            check_values(folder, model.state_dict())  # converting the dtype may have overflowed
+        if stored:  # converting the dtype may have overflowed
+            checkpoint.check_values(folder, model.state_dict())
     return model  # in evaluation mode
 
 
@@ -164,14 +143,11 @@ def load_artifact(
     """Load a quantised artifact on the CPU, its linear layers on torch's int8 kernels.
 
     4-bit layers are widened to int8. One file is mapped at a time, so memory never holds much more
-    than the model. Without `layers` the model has no decoder layers and only embeds.
-
-    Raises:
-        ModelError: The artifact is damaged.
-        DeviceError: There is too little memory; with `hint`.
+    than the model. Without `layers` the model has no decoder layers and only embeds. Errors are as
+    of `load_pretrained`.
     """
     with quiet_libraries(), memory_errors(hint):
-        config = read_config(folder)
+        config = checkpoint.read_config(folder)
         stored = config.__dict__.pop("quantization_config", None)
         if not layers:
             config.num_hidden_layers = 0
@@ -183,22 +159,23 @@ def load_artifact(
         if stored:
             read_quantised(folder, expected, 8 if stored["load_in_8bit"] else 4)
         else:
-            read_tensors(folder, expected)
+            checkpoint.read_tensors(folder, expected)
         for path in weight_files(folder):
             try:
                 _load_file(model, path)
             except (OSError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
                 if is_out_of_memory(error):
                     raise
-                hint = f"remove the folder {folder}, and panda will make it again"
-                raise ModelError(f"the quantised copy in {folder} is damaged", hint) from error
-        model.generation_config = read_generation_config(folder, config) or model.generation_config
+                remedy = f"remove the folder {folder}, and panda will make it again"
+                raise ModelError(f"the quantised copy in {folder} is damaged", remedy) from error
+        if generation := checkpoint.read_generation_config(folder, config):
+            model.generation_config = generation
     missing = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if missing:
         raise ModelError(f"the quantised copy in {folder} lacks {missing[0]}")
-    check_values(folder, model.state_dict())
+    checkpoint.check_values(folder, model.state_dict())
     model.train(False)
-    return model
+    return model.requires_grad_(False)
 
 
 def _load_file(model: nn.Module, path: Path) -> None:
@@ -206,9 +183,14 @@ def _load_file(model: nn.Module, path: Path) -> None:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     # torch packs a layer on a single core
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for part in pool.map(partial(_build_part, tensors=tensors), tensors):
-            if part is not None:
-                _assign(model, *part)
+        parts = dict(filter(None, pool.map(partial(_build_part, tensors=tensors), tensors)))
+    for name, part in parts.items():
+        if isinstance(part, nn.Module):
+            if not isinstance(model.get_submodule(name), nn.Linear):
+                raise AttributeError(f"{name} is no linear layer")
+            model.set_submodule(name, part)
+    plain = {name: part for name, part in parts.items() if isinstance(part, Tensor)}
+    model.load_state_dict(plain, strict=False, assign=True)
     with suppress(OSError, AttributeError):  # glibc keeps what packing freed
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
@@ -236,19 +218,3 @@ def _dequantise_nf4(name: str, tensors: dict[str, Tensor]) -> Tensor:
     state = QuantState.from_dict(parts, device=torch.device("cpu"))
     weight: Tensor = dequantize_4bit(tensors[name], state)  # (out, in)
     return weight
-
-
-def _assign(model: nn.Module, name: str, value: nn.Module | Tensor) -> None:
-    """Set a module, parameter or buffer by its name."""
-    owner_name, _, leaf = name.rpartition(".")
-    owner = model.get_submodule(owner_name)
-    if isinstance(value, nn.Module):
-        if not isinstance(getattr(owner, leaf), nn.Linear):
-            raise AttributeError(f"{name} is no linear layer")
-        setattr(owner, leaf, value)
-    elif leaf in owner._parameters:
-        if value.shape != owner.get_parameter(leaf).shape:
-            raise RuntimeError(f"{name} has the shape {tuple(value.shape)}")
-        setattr(owner, leaf, nn.Parameter(value, requires_grad=False))
-    else:
-        owner.get_buffer(leaf).copy_(value)

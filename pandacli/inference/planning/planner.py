@@ -5,7 +5,7 @@ CPU: full precision for a narrow model such as tiny, otherwise 8 bits, or 4 wher
 backend is the first in the tables below that can be used.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple, get_args
@@ -13,12 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, get_args
 from pandacli import checkpoints
 from pandacli.checkpoints.artifacts import artifacts_of
 from pandacli.errors import DeviceError, ModelError, UsageError
-from pandacli.inference.backends import (
-    has_4bit_kernel,
-    has_int8_kernels,
-    is_usable,
-    require_llama,
-)
+from pandacli.inference.backends import has_4bit_kernel, has_int8_kernels, is_usable, require_llama
 from pandacli.inference.planning.devices import (
     Needed,
     Placement,
@@ -115,8 +110,6 @@ class Plan(Choice):
 def resolve_run(spec: RunSpec, model: checkpoints.ResolvedModel | None = None) -> Plan:
     """Resolve what to run into a plan; a missing model is reported before torch is imported.
 
-    `model` gives the files of the model where they are resolved already.
-
     Raises:
         ModelError: The model is missing or damaged, or only other quantised artifacts are left.
         UsageError: An option is unknown, or they do not go together on this machine.
@@ -129,10 +122,9 @@ def resolve_run(spec: RunSpec, model: checkpoints.ResolvedModel | None = None) -
     config = read_config(model.folder)
     stored = None
     if model.kind == "artifact":
-        artifacts = artifacts_of(model.name)
-        if spec.quant not in ("auto", *(artifact.quant for artifact in artifacts)):
+        stored = {artifact.form: artifact.quant for artifact in artifacts_of(model.name)}
+        if spec.quant not in ("auto", *stored.values()):
             raise missing_artifact(model.name, spec.quant)
-        stored = _forms(artifacts)
         # artifacts of bitsandbytes carry it, and sizes are those of the model as published
         config.__dict__.pop("quantization_config", None)
     choice = choose(spec.quant, spec.backend, config, devices, stored=stored)
@@ -150,10 +142,6 @@ def missing_artifact(name: str, quant: str) -> ModelError:
     )
 
 
-def _forms(artifacts: "Iterable[Artifact]") -> "frozenset[Form]":
-    return frozenset(artifact.form for artifact in artifacts)  # type: ignore[misc]
-
-
 class Forecast(NamedTuple):
     """The quantised artifact that a published model will be run from."""
 
@@ -166,14 +154,15 @@ def forecast(spec: RunSpec, artifacts: "Iterable[Artifact]" = ()) -> Forecast | 
 
     All published models have the sizes of a default `VideoPandaConfig`. If the checkpoint is not on
     disk and `artifacts` are, one of these is chosen where possible. None if the checkpoint is run
-    as it is. Raises as `resolve_run`, except for errors about files.
+    as it is.
     """
     devices = pick_devices(spec.device)
     from pandacli.modeling.configuration_videopanda import VideoPandaConfig
     from pandacli.quantization.conversion import copy_bytes
 
     config = VideoPandaConfig()
-    form = choose(spec.quant, spec.backend, config, devices, stored=_forms(artifacts) or None).form
+    stored = {artifact.form for artifact in artifacts}
+    form = choose(spec.quant, spec.backend, config, devices, stored=stored or None).form
     return Forecast(form, copy_bytes(config, form)) if form else None
 
 
@@ -184,12 +173,12 @@ def choose(
     config: "VideoPandaConfig",
     devices: "Sequence[torch.device]",
     *,
-    stored: "frozenset[Form] | None" = None,
+    stored: Collection[str] | None = None,
 ) -> Choice:
     """Choose form and devices for `--quant` and `--engine`, each of which may be "auto".
 
     A quantisation that is asked for by name is used whatever the free memory is. `stored` are the
-    artifacts on disk, if the checkpoint itself is not.
+    forms of the artifacts on disk, if the checkpoint itself is not.
 
     Raises:
         UsageError: An unknown name, or the options do not go together on these devices.
@@ -240,10 +229,11 @@ def _allowed(
     backend: str,
     config: "VideoPandaConfig",
     device: str,
-    stored: "frozenset[Form] | None",
+    stored: Collection[str] | None,
 ) -> list[ExecutionForm]:
     """The forms that the options allow on a type of device, best first."""
-    if fixed := _checkpoint_quant(config):
+    if given := getattr(config, "quantization_config", None):  # saved so by `save_pretrained`
+        fixed: Quant = "4bit" if given.get("load_in_4bit") else "8bit"
         if quant not in ("auto", fixed) or backend not in ("auto", "bitsandbytes"):
             wanted = f"--quant {quant}" if quant not in ("auto", fixed) else f"--engine {backend}"
             raise UsageError(
@@ -258,7 +248,7 @@ def _allowed(
         for form in _FORMS[device]
         if quant in ("auto", form.quant) and backend in ("auto", form.backend)
     ]
-    wide = _is_wide(config)
+    wide = config.hidden_size >= _WIDE
     if quant == "auto" and device == "cpu" and wide:  # int8 is twice as fast, nearly as exact
         forms = [form for form in forms if form.quant != "none"]
     if device == "cpu" and backend == "auto" and not has_int8_kernels():
@@ -271,19 +261,6 @@ def _allowed(
         if any(form.backend == "llama" for form in forms) and not is_usable("llama"):
             forms = [form for form in forms if form.backend != "llama"]
     return forms
-
-
-def _checkpoint_quant(config: "VideoPandaConfig") -> Quant | None:
-    """The quantisation of a checkpoint that `save_pretrained` wrote quantised."""
-    stored = getattr(config, "quantization_config", None)
-    if stored is None:
-        return None
-    fields = stored if isinstance(stored, dict) else stored.to_dict()
-    return "4bit" if fields.get("load_in_4bit") else "8bit"
-
-
-def _is_wide(config: "VideoPandaConfig") -> bool:
-    return config.hidden_size >= _WIDE
 
 
 def _needed(form: ExecutionForm, sizes: Sizes, devices: "Iterable[torch.device]") -> Needed:
@@ -350,7 +327,7 @@ def _usable(
     if not in_4_bits or not choice.placement.on_cpu:
         return choice
     chosen_by_us = backend == "auto" and choice.form is not None and convertible
-    if chosen_by_us and _is_wide(config) and not has_4bit_kernel():
+    if chosen_by_us and config.hidden_size >= _WIDE and not has_4bit_kernel():
         raise UsageError(
             "in 4 bits this CPU is fast only with llama.cpp, which is not installed",
             "use --quant 8bit, which is fast but larger, or --engine bitsandbytes, which is slow,"
