@@ -194,7 +194,9 @@ def write_table(results: Results, out: TextIO) -> None:
     plain, quoted = csv.writer(out, **style), csv.writer(out, **style, quoting=csv.QUOTE_ALL)
 
     def write_row(values: list[Any]) -> None:
-        cells = [_cell(value) for value in values]
+        texts = (v if isinstance(v, str) else "" if v is None else json.dumps(v) for v in values)
+        # JSON can hold unpaired surrogates, which cannot be written
+        cells = [text.encode("utf-8", "backslashreplace").decode() for text in texts]
         # a lone carriage return would end a row, but is not quoted on its own by every Python
         (quoted if any("\r" in cell for cell in cells) else plain).writerow(cells)
 
@@ -232,14 +234,6 @@ def _asked(record: Record) -> dict[str, Any]:
     if fields is not record.fields:
         return fields | {"video": record.video, "question": record.question}
     return fields
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    text = value if isinstance(value, str) else json.dumps(value)
-    # JSON can hold unpaired surrogates, which cannot be written
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _referenced(

@@ -1,8 +1,8 @@
 """The records of an entry, from its fields."""
 
 import math
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +26,6 @@ QUESTION = ("question", "Q", "prompt")
 PAIR = ("Q1", "Q2")
 
 _NUMBERED = "video_id"  # a number in MSRVTT-QA: 6513 is video6513.mp4
-_CHOICES = re.compile(r"a\d|option[ _]?\d|candidates|options|choices", re.IGNORECASE)
 _MAX_SHOWN = 80  # characters
 _MAX_NAMES = 5  # names of fields in a message
 
@@ -82,16 +81,13 @@ def read_row(fields: dict[str, Any], line: int) -> list[Record]:
 def _read(fields: dict[str, Any], line: int, names: Names) -> list[Record]:
     video = fields.get(names.video)
     if names.video.casefold() == _NUMBERED and type(video) is int:
-        path: str | None = f"video{video}"
-    else:
-        path = path_in(video)
-    if path is None:
-        path = member(fields, names.video, str)
+        video = f"video{video}"
+    video = path_in(video) or member(fields, names.video, str)
     questions = {name: member(fields, name, str) for name in names.questions}
     system = "" if fields.get("system") is None else member(fields, "system", str)
     if isinstance(fields.get("id"), list | dict):
         raise RecordError(f"the field 'id' is {kind(fields['id'])}, not a string or a number")
-    return build_records(fields, line, path, questions, system, max_tokens(fields, "max_tokens"))
+    return build_records(fields, line, video, questions, system, max_tokens(fields, "max_tokens"))
 
 
 def build_records(
@@ -102,11 +98,7 @@ def build_records(
     system: str,
     limit: int | None,
 ) -> list[Record]:
-    """A record for each question, given by its field; an empty `system` counts as none.
-
-    Raises:
-        RecordError: A text is empty or not valid Unicode, or the time range is no range.
-    """
+    """A record for each question, given by its field; an empty `system` counts as none."""
     if not video.strip():
         raise RecordError("the name of the video is empty")
     if "\0" in video:
@@ -130,13 +122,8 @@ def build_records(
     ]
 
 
-def choice_fields(fields: Iterable[str]) -> list[str]:
-    """The fields that hold the answers to choose from, such as `a0` to `a4` or `options`."""
-    return [name for name in fields if _CHOICES.fullmatch(name)]
-
-
 def max_tokens(fields: dict[str, Any], name: str) -> int | None:
-    """The limit of answer tokens in a field, also as text in a table; raises RecordError."""
+    """The limit of answer tokens in a field, also as text in a table."""
     value = fields.get(name)
     if value is None or value == "":
         return None
@@ -183,13 +170,11 @@ def _time(fields: dict[str, Any], name: str, mvbench: str) -> float | None:
     if value is None or value == "":
         return None
     seconds = math.nan
-    try:
+    with suppress(UsageError, OverflowError):
         if isinstance(value, str):
             seconds = parse_time(value)
-        elif isinstance(value, int | float) and not isinstance(value, bool):
+        elif type(value) in (int, float):
             seconds = float(value)
-    except (UsageError, OverflowError):
-        pass
     if not is_moment(seconds):
         shown = kind(value) if isinstance(value, list | dict) else repr(value)[:_MAX_SHOWN]
         raise RecordError(f"the field {name!r} is not a time: {shown}")

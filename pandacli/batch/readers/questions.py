@@ -5,7 +5,8 @@ Reference answers of a data set are read from a file beside its questions.
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Self
@@ -21,18 +22,17 @@ from pandacli.batch.readers.entries import (
     json_lines,
     opened,
 )
-from pandacli.batch.readers.fields import QUESTION, choice_fields, names_in
+from pandacli.batch.readers.fields import QUESTION, names_in
 from pandacli.batch.readers.tables import PARQUET_MAGIC, Table, parquet_rows
 from pandacli.batch.records import BadLine, RecordError, RecordStore
 from pandacli.errors import ClipError, UsageError
 
 _PARTNERS = (  # parts of the names of files of questions, and of their answers
     (re.compile(r"(?<![a-z])q(?![a-z])", re.IGNORECASE), "a"),
-    (re.compile(r"questions", re.IGNORECASE), "answers"),
     (re.compile(r"question", re.IGNORECASE), "answer"),
 )
 _REFERENCES_HEAD = 1 << 16
-_PREDICTED = (b'"pred"', b'"digest"')
+_CHOICES = re.compile(r"a\d|option[ _]?\d|candidates|options|choices", re.IGNORECASE)
 _EXAMINED = 64  # entries, to recognize the format and to find fields that are not used
 _HEAD = 1 << 18
 _LINES = (".jsonl", ".ndjson", ".jsonlines")
@@ -51,6 +51,7 @@ class Questions:
         self.in_pairs = layout == "consistency"  # whether an entry has two questions
         self.columns = entries.columns if isinstance(entries, Table) else ()
         self.delimiter = entries.delimiter if isinstance(entries, Table) else ","
+        self.notices: list[str] = []  # what the first entries have that is not used
         self.records = RecordStore(name)  # all records and bad lines, in order
         try:
             self._read(entries)
@@ -86,7 +87,14 @@ class Questions:
             self.in_pairs |= len(found) > 1
             for record in found:
                 self.records.append(record)
-        self.notices = list(_notices(examined, self.format))
+        names = dict.fromkeys(name for fields in examined for name in fields)
+        if choices := ", ".join(repr(name) for name in names if _CHOICES.fullmatch(name)):
+            self.notices.append(
+                f"the model is not shown the choices in {choices}: questions are asked alone"
+            )
+        conversations = filter(is_conversation, examined if self.format == "jsonl" else ())
+        if any(count_turns(fields) > 1 for fields in conversations):
+            self.notices.append("only the first question of each conversation is asked")
 
 
 def read_questions(
@@ -131,25 +139,16 @@ def read_questions(
             raise ClipError(f"{file.name} cannot be read: {error.strerror}") from error
 
 
-def _notices(examined: list[dict[str, Any]], layout: str) -> Iterator[str]:
-    """Sentences about what entries have that is not used."""
-    if choices := dict.fromkeys(name for fields in examined for name in choice_fields(fields)):
-        named = ", ".join(map(repr, choices))
-        yield f"the model is not shown the choices in {named}: questions are asked alone"
-    if layout == "jsonl" and any(is_conversation(f) and count_turns(f) > 1 for f in examined):
-        yield "only the first question of each conversation is asked"
-
-
 def find_references(questions: Path) -> Path | None:
     """The file of answers beside a file of questions, by its name: test_a.json for test_q.json."""
-    if questions.suffix.lower() == ".parquet":  # answers are read from JSON only
+    stem, suffix = questions.stem, questions.suffix
+    if suffix.lower() == ".parquet":  # answers are read from JSON only
         return None
-    stem = questions.stem
     for pattern, partner in _PARTNERS:
         for found in reversed(list(pattern.finditer(stem))):
             other = partner.capitalize() if found[0][0].isupper() else partner
             other = stem[: found.start()] + other + stem[found.end() :]
-            answers = questions.with_name(other + questions.suffix)
+            answers = questions.with_name(other + suffix)
             if answers.is_file() and not _is_predicted(answers):
                 return answers
     return None
@@ -157,12 +156,10 @@ def find_references(questions: Path) -> Path | None:
 
 def _is_predicted(answers: Path) -> bool:
     """Whether a model gave the answers, such as an earlier run."""
-    try:
-        with answers.open("rb") as file:
-            head = file.read(_REFERENCES_HEAD)
-    except OSError:  # reported when it is opened to be read
-        return False
-    return any(name in head for name in _PREDICTED)
+    head = b""
+    with suppress(OSError), answers.open("rb") as file:  # reported when it is opened to be read
+        head = file.read(_REFERENCES_HEAD)
+    return b'"pred"' in head or b'"digest"' in head
 
 
 def _reference_join(path: Path) -> Callable[[dict[str, Any], int], dict[str, Any]]:
@@ -197,12 +194,7 @@ def _id(fields: dict[str, Any]) -> str | None:
 
 
 def _detected(source: Source, wanted: str) -> tuple[str, Entries]:
-    """The format of a file, "auto" where that depends on its entries, and the entries.
-
-    Raises:
-        ClipError: It is not a file of questions.
-        UsageError: What reads it is not installed.
-    """
+    """The format of a file, "auto" where that depends on its entries, and the entries."""
     head = source.head(_HEAD)
     begin = head.lstrip()
     suffix = PurePath(source.name).suffix.lower()
@@ -259,17 +251,14 @@ def _by_video(source: Source) -> list[Entry]:
     """The questions of one object with a key for each video; empty where it is something else."""
     raw = source.head(_MAX_BY_VIDEO + 1)
     value = _parsed(raw) if len(raw) <= _MAX_BY_VIDEO else None
-    if not isinstance(value, dict):
-        return []
-    asked = ({"video": video} | q for video, held in value.items() for q in _questions_in(held))
-    return [(number, checked_fields(fields)) for number, fields in enumerate(asked, 1)]
-
-
-def _questions_in(held: Any) -> list[dict[str, Any]]:
-    if isinstance(held, dict):
-        lists = [[held], held.get(_MULTIPLE_CHOICE), *held.values()]
-        held = next((e for e in lists if isinstance(e, list) and any(map(_is_question, e))), [])
-    return list(filter(_is_question, held)) if isinstance(held, list) else []
+    found: list[dict[str, Any]] = []
+    for video, held in value.items() if isinstance(value, dict) else ():
+        lists = [held]
+        if isinstance(held, dict):
+            lists = [[held], held.get(_MULTIPLE_CHOICE), *held.values()]
+        questions = (list(filter(_is_question, e)) for e in lists if isinstance(e, list))
+        found += [{"video": video} | question for question in next(filter(None, questions), [])]
+    return [(number, checked_fields(fields)) for number, fields in enumerate(found, 1)]
 
 
 def _is_question(entry: Any) -> bool:

@@ -28,12 +28,9 @@ def is_table(source: Source) -> bool:
 
 
 class Table:
-    """The rows under the header of a CSV file; iterating yields them as entries.
+    """The entries under the header of a CSV file; raises ClipError where there is no header.
 
     A row that cannot be read costs one line: an unclosed quote does not take the following rows.
-
-    Raises:
-        ClipError: There is no usable header.
     """
 
     def __init__(self, source: Source) -> None:
@@ -128,12 +125,7 @@ def _columns(source: Source) -> str:
 
 
 def parquet_rows(source: Source) -> Iterator[Entry]:
-    """The rows of a Parquet file; bytes are left out, and what JSON lacks is a string.
-
-    Raises:
-        UsageError: pyarrow is not installed.
-        ClipError: The file is damaged.
-    """
+    """The rows of a Parquet file; bytes are left out, and what JSON lacks is a string."""
     try:
         from pyarrow import ArrowException, parquet
     except ImportError as error:
