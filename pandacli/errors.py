@@ -1,39 +1,33 @@
 """Every error that a user can cause, each with the exit code it ends the program with.
 
     PandaError            1
-    ├── UsageError        2   the command was asked for wrongly
+    ├── UsageError        2   wrong arguments
     ├── ClipError         3   the video, or the file of questions, cannot be used
-    ├── ModelError        4   the model is missing, damaged or cannot be had
+    ├── ModelError        4   the model is missing, damaged or cannot be downloaded
     └── DeviceError       5   out of memory, or the device is not there
 
-The message is one line that says what is wrong; `hint`, where there is one, is one line that
-says what to do, and `command` a command line that does it. One place (`pandacli.cli`) catches
-`PandaError` and prints them, each on a line of its own.
+`pandacli.cli` catches `PandaError` and prints message, hint and command on a line each.
 """
 
 
 class PandaError(Exception):
-    """Base of all errors a user can cause.
-
-    Args:
-        message: What is wrong, in one line, without a full stop at the end.
-        hint: What to do about it, in one line; None where the message says it all.
-        command: A command line to run, which is never broken; None where there is none.
-    """
+    """Base of all errors a user can cause."""
 
     exit_code = 1
 
     def __init__(
-        self, message: str, hint: str | None = None, *, command: str | None = None
+        self,
+        message: str,  # what is wrong, in one line without a full stop
+        hint: str | None = None,  # what to do about it, in one line
+        *,
+        command: str | None = None,  # a command line that does it, printed unwrapped
     ) -> None:
         super().__init__(message)
-        self.message = message
-        self.hint = hint
-        self.command = command
+        self.message, self.hint, self.command = message, hint, command
 
 
 class UsageError(PandaError):
-    """Arguments that cannot be right, found before anything slow happens."""
+    """Wrong arguments, found before anything slow happens."""
 
     exit_code = 2
 

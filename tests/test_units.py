@@ -17,18 +17,18 @@ from pandacli.units import byte_count, size
         (10**18, "1,000,000,000.0 GB"),
     ],
 )
-def test_size_is_written_in_the_unit_that_fits(count: int, text: str) -> None:
+def test_size_is_formatted_in_the_unit_that_fits(count: int, text: str) -> None:
     assert size(count) == text
 
 
 @pytest.mark.parametrize(
     ("text", "count"), [("4GB", 4 * 10**9), ("1.5 GiB", 3 << 29), ("500m", 5 * 10**8), ("0", 0)]
 )
-def test_a_size_is_read_in_any_unit(text: str, count: int) -> None:
+def test_size_is_parsed_in_any_unit(text: str, count: int) -> None:
     assert byte_count(text) == count
 
 
 @pytest.mark.parametrize("text", ["", "GB", "4XB", "-1", "1 iB"])
-def test_what_is_no_size_is_refused(text: str) -> None:
+def test_invalid_size_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is no size"):
         byte_count(text)

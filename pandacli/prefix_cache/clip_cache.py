@@ -174,7 +174,7 @@ class CachedPrefix:
             sequence = load(self._entry.kv)
         except ModelError:
             sequence = None
-        if sequence and sequence.length == self._entry.metadata.tokens:
+        if sequence is not None and sequence.length == self._entry.metadata.tokens:
             return sequence
         self._discard()
         return None

@@ -1,4 +1,4 @@
-"""The Python face: loading a model, opening a clip, asking in one line."""
+"""The Python interface: load a model, open a clip, ask in one line."""
 
 import subprocess
 import sys

@@ -1,7 +1,7 @@
 """A greedy answer is the same wherever its prefix comes from, in every form of a model.
 
-The model is random, and so its logits lie close together: what a trained model would hardly notice
-changes its answers. Where only a single question is computed, its logits are compared to the bit.
+The model is random, so its logits lie close together, and rounding that would hardly affect a
+trained model changes its answers. Where a single question is computed, all logits must be equal.
 """
 
 import json
