@@ -81,10 +81,7 @@ def read_config(folder: Path, **overrides: Any) -> VideoPandaConfig:
 
 
 def _check_size(folder: Path, config: VideoPandaConfig) -> None:
-    """Refuse a configuration whose model cannot be in the files beside it.
-
-    A small folder must not make panda allocate a large model.
-    """
+    """Refuse a small folder that would make panda allocate a large model."""
     try:
         weights = (p for p in folder.iterdir() if p.suffix in (".safetensors", ".bin", ".gguf"))
         stored_bytes = sum(path.stat().st_size for path in weights if path.exists())
@@ -261,13 +258,11 @@ def _kind(tensor: Tensor) -> str:
 def check_values(folder: Path, tensors: Mapping[str, Any]) -> None:
     """Refuse numbers that are not finite in float32, and negative variances.
 
-    One pass on each tensor's device, at 8 GB/s on two CPU cores. Integers, tensors on the meta
-    device and what is no tensor are left out, so `tensors` may be the state dict of any model.
+    `tensors` may be the state dict of any model. Takes one pass on each tensor's device.
     """
     for name, tensor in tensors.items():
-        if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.is_meta:
-            continue
-        if not tensor.numel():
+        is_float = isinstance(tensor, Tensor) and tensor.is_floating_point()
+        if not is_float or tensor.is_meta or not tensor.numel():
             continue
         low, high = map(float, torch.aminmax(tensor.detach()))
         if not (low >= -_FLOAT32_MAX and high <= _FLOAT32_MAX):

@@ -8,8 +8,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import LlamaConfig
 from transformers.activations import ACT2FN
 
-# of each size in a config.json, far beyond those of published models
-_BOUNDS: dict[str, tuple[int, int]] = {
+# of each number in a config.json, far beyond those of published models; sizes are whole numbers
+_BOUNDS: dict[str, tuple[float, float]] = {
     "hidden_size": (1, 1 << 16),
     "intermediate_size": (1, 1 << 18),
     "num_hidden_layers": (1, 512),
@@ -24,15 +24,13 @@ _BOUNDS: dict[str, tuple[int, int]] = {
     "video_num_heads": (1, 1024),
     "num_frames": (1, 256),
     "all_num_frames": (1, 4096),
-}
-_MAX_PATCHES = 256  # along a side of the canvas; published models have 32
-
-_NUMBERS = {
     "rms_norm_eps": (0.0, 1.0),
     "attention_dropout": (0.0, 1.0),
     "initializer_range": (0.0, 1.0),
     "rope_theta": (1.0, 1e12),
 }
+_MAX_PATCHES = 256  # along a side of the canvas; published models have 32
+
 _DTYPES = ("float64", "float32", "float16", "bfloat16")
 _TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3")
@@ -45,7 +43,7 @@ _OTHERS = {
     *("rope_parameters", "rope_scaling", "tie_word_embeddings", "torch_dtype"),
     "transformers_version",
 }
-_FIELDS = frozenset((*_BOUNDS, *_NUMBERS, *_TOKEN_IDS, *_OTHERS))
+_FIELDS = frozenset((*_BOUNDS, *_TOKEN_IDS, *_OTHERS))
 """The fields of a `config.json` that are read. Others are ignored: those that name code to run or
 download (`auto_map`, `attn_implementation`), paths, and training switches such as `use_cache`."""
 
@@ -94,16 +92,16 @@ class VideoPandaConfig(LlamaConfig):
 
     def validate_video_sizes(self) -> None:
         """Refuse sizes that STAB cannot have; called by `strict`."""
-        if self.patch_size < 1 or self.image_size < 1 or self.image_size % (2 * self.patch_size):
-            raise ValueError(
-                f"image_size {self.image_size} is not a multiple of"
-                f" twice the patch_size {self.patch_size}"
-            )
-        if self.video_hidden_size % self.video_num_heads:
-            raise ValueError(
-                f"video_hidden_size {self.video_hidden_size} is not a multiple of"
-                f" video_num_heads {self.video_num_heads}"
-            )
+        side, patch = self.image_size, self.patch_size
+        _require(
+            patch > 0 and side > 0 and side % (2 * patch) == 0,
+            f"image_size {side} is not a multiple of twice the patch_size {patch}",
+        )
+        width, heads = self.video_hidden_size, self.video_num_heads
+        _require(
+            width % heads == 0,
+            f"video_hidden_size {width} is not a multiple of video_num_heads {heads}",
+        )
 
 
 def check_token_ids(fields: Mapping[str, Any], vocabulary: int) -> None:
@@ -139,17 +137,13 @@ def _from_official(fields: dict[str, Any]) -> dict[str, Any]:
 def _check_fields(fields: dict[str, Any]) -> None:
     """Refuse single values out of bounds, before anything is computed from them."""
     given = {name: value for name, value in fields.items() if value is not None}
-    for name, (least, most) in _BOUNDS.items():
-        value = given.get(name, least)
-        _require(
-            _is_int(value) and least <= value <= most,
-            f"{name} {_short(value)} is not a whole number, {least} to {most}",
-        )
-    for name, (low, high) in _NUMBERS.items():
+    for name, (low, high) in _BOUNDS.items():
         value = given.get(name, low)
+        is_number = _is_int(value) if isinstance(low, int) else _is_number(value)
+        kind = "whole number" if isinstance(low, int) else "number"
         _require(
-            _is_number(value) and low <= value <= high,
-            f"{name} {_short(value)} is not a number, {low:g} to {high:g}",
+            is_number and low <= value <= high,
+            f"{name} {_short(value)} is not a {kind}, {low} to {high}",
         )
     check_token_ids(fields, fields.get("vocab_size") or VideoPandaConfig.vocab_size)
     for name in ("dtype", "torch_dtype"):

@@ -225,7 +225,7 @@ class FusedSTAB:
             counts = canvas.multiplicity(mixed).repeat(len(mixed), 1) if canvas.has_bars else None
             attended = self._gstra(mixed.flatten(0, 2)[None], counts)
 
-        boxes = [span or padded_box(canvas.rows.size) for span in spans]
+        boxes = [span or padded_box(canvas.grid) for span in spans]
         grids: list[Tensor] = [embedded] * len(boxes)
         contexts = embedded.new_empty(len(boxes), embedded.shape[2])
         for box, members in group_by_box(boxes).items():
@@ -239,9 +239,9 @@ class FusedSTAB:
     def _canvas(self, rgb: Tensor, spans: Sequence[PatchBox | None]) -> Canvas:
         """The content of a chunk on its canvas; the whole canvas if its bars are not uniform."""
         grid = rgb.shape[-1] // self._stab.patch_size
-        whole = Canvas.around(PatchBox(0, grid, 0, grid), grid)
+        whole = Canvas(PatchBox(0, grid, 0, grid), grid)
         boxes = [span for span in spans if span]
-        canvas = Canvas.around(reduce(or_, boxes), grid) if boxes else whole
+        canvas = Canvas(reduce(or_, boxes), grid) if boxes else whole
         uniform = not canvas.has_bars or canvas.has_uniform_bars(rgb, self._stab.patch_size)
         return canvas if uniform else whole
 

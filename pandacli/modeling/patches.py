@@ -1,7 +1,7 @@
 """The grid of patches on a canvas: chunks of frames, the box of the content, the bars around it."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, dataclass
 from functools import cached_property
 
 import torch
@@ -133,39 +133,34 @@ class Canvas:
     there are bars.
     """
 
-    rows: Axis
-    columns: Axis
+    box: PatchBox
+    grid: int  # patches along a side
 
-    @classmethod
-    def around(cls, box: PatchBox, grid: int) -> "Canvas":
-        """The canvas of grid x grid patches with its content in a box."""
-        return cls(Axis(box.top, box.bottom, grid), Axis(box.left, box.right, grid))
+    @cached_property
+    def rows(self) -> Axis:
+        return Axis(self.box.top, self.box.bottom, self.grid)
 
-    @property
-    def box(self) -> PatchBox:
-        """The box of the content."""
-        return PatchBox(self.rows.start, self.rows.stop, self.columns.start, self.columns.stop)
+    @cached_property
+    def columns(self) -> Axis:
+        return Axis(self.box.left, self.box.right, self.grid)
 
     @cached_property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the content."""
-        return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
+        return self.box.bottom - self.box.top, self.box.right - self.box.left
 
     @cached_property
     def has_bars(self) -> bool:
         """Whether the content leaves part of the canvas uncovered."""
-        return (self.rows.size, self.columns.size) != self.shape
+        return self.shape != (self.grid, self.grid)
 
     def patches(self, frames: Tensor, patch_size: int) -> Tensor:
         """The pixels of each position: frames (t, c, S, S) -> (t, positions, c * patch_size**2)."""
         t, channels = frames.shape[:2]
         height, width = self.shape
         values = frames.new_empty(t, height * width + self.has_bars, channels, patch_size**2)
-        content = frames[
-            ...,
-            self.rows.start * patch_size : self.rows.stop * patch_size,
-            self.columns.start * patch_size : self.columns.stop * patch_size,
-        ]
+        top, bottom, left, right = self._pixels(patch_size)
+        content = frames[..., top:bottom, left:right]
         content = content.unflatten(3, (-1, patch_size)).unflatten(2, (-1, patch_size))
         grid = values[:, : height * width].view(t, height, width, channels, patch_size, patch_size)
         grid.copy_(content.permute(0, 2, 4, 1, 3, 5))
@@ -175,12 +170,13 @@ class Canvas:
 
     def has_uniform_bars(self, frames: Tensor, patch_size: int) -> bool:
         """Whether everything outside the content has one colour in each of the frames."""
-        top, bottom = self.rows.start * patch_size, self.rows.stop * patch_size
+        top, bottom, left, right = self._pixels(patch_size)
+        beside = frames[..., top:bottom, :]
         strips = (
-            frames[:, :, :top],
-            frames[:, :, bottom:],
-            frames[:, :, top:bottom, : self.columns.start * patch_size],
-            frames[:, :, top:bottom, self.columns.stop * patch_size :],
+            frames[..., :top, :],
+            frames[..., bottom:, :],
+            beside[..., :left],
+            beside[..., right:],
         )
         colour = self._bar_colour(frames).unsqueeze(3)
         return all(bool((strip == colour).all()) for strip in strips if strip.numel())
@@ -205,9 +201,13 @@ class Canvas:
         rows, columns = like.new_tensor(self.rows.counts), like.new_tensor(self.columns.counts)
         return rows[:, None] * columns
 
+    def _pixels(self, patch_size: int) -> Iterator[int]:
+        """The box of the content in pixels."""
+        return (edge * patch_size for edge in astuple(self.box))
+
     def _bar_colour(self, frames: Tensor) -> Tensor:
         """The colour (t, c, 1) of a pixel outside the content."""
-        corner = 0 if self.rows.start or self.columns.start else -1
+        corner = 0 if self.box.top or self.box.left else -1
         return frames[:, :, corner, corner, None]
 
 
@@ -218,35 +218,23 @@ class FrameTokens:
     context: Tensor  # (C,), the frame as a whole
     grid: Tensor  # (h, w, C), a token for each 2x2 block of patches
 
-    def rows(self) -> Tensor:
-        """(1 + h * w, C): all tokens, without the split tokens that close rows."""
-        return torch.cat((self.context[None], self.grid.flatten(0, 1)))
-
-    def sequence(self, rows: Tensor, split: Tensor) -> Tensor:
-        """Order projected `rows()` (1 + h * w, D) as the Llama reads them.
-
-        Returns (1 + h * (w + 1), D): context, then the grid row by row, each closed by `split`, the
-        projected split token (D,).
-        """
-        height, width = self.grid.shape[:2]
-        sequence = rows.new_empty(1 + height * (width + 1), rows.shape[-1])
-        lines = sequence[1:].unflatten(0, (height, width + 1))
-        sequence[0] = rows[0]
-        lines[:, :width] = rows[1:].unflatten(0, (height, width))
-        lines[:, width] = split
-        return sequence
-
 
 def project(
     frames: Sequence[FrameTokens], split: Tensor, projector: Callable[[Tensor], Tensor]
 ) -> list[Tensor]:
-    """Project the tokens of all frames at once, and the split token (C,) only once.
+    """Project the tokens of all frames at once, and order them as the Llama reads them.
 
-    Returns for each frame (1 + h * (w + 1), D).
+    Returns for each frame (1 + h * (w + 1), D): context, then the grid row by row, each closed by
+    the split token (C,), which is projected only once.
     """
-    pieces = [*(frame.rows() for frame in frames), split[None].to(frames[0].grid.dtype)]
-    *rows, end = projector(torch.cat(pieces)).split([len(piece) for piece in pieces])
-    return [frame.sequence(row, end[0]) for frame, row in zip(frames, rows, strict=True)]
+    tokens = [torch.cat((frame.context[None], frame.grid.flatten(0, 1))) for frame in frames]
+    tokens.append(split[None].to(tokens[0].dtype))
+    *projected, end = projector(torch.cat(tokens)).split([len(rows) for rows in tokens])
+    sequences = []
+    for frame, rows in zip(frames, projected, strict=True):
+        lines = rows[1:].split(frame.grid.shape[1])
+        sequences.append(torch.cat((rows[:1], *(part for line in lines for part in (line, end)))))
+    return sequences
 
 
 def count_tokens(pixel_values: Tensor, patch_size: int) -> int:

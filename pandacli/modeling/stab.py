@@ -9,8 +9,6 @@ Parameter names are those of the published checkpoint. Shapes: B videos, T frame
 frames or chunks of any video, t frames of a chunk, C channels, g patches along a side.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,7 +16,6 @@ from torch.nn import functional as F
 from pandacli.modeling.configuration_videopanda import VideoPandaConfig
 from pandacli.modeling.patches import (
     FrameTokens,
-    PatchBox,
     group_by_box,
     padded_box,
     split_into_chunks,
@@ -55,15 +52,13 @@ class QuickGELU(nn.Module):
     """x * sigmoid(1.702 x), the approximation GSTRA was trained with."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply elementwise."""
         return x * torch.sigmoid(1.702 * x)
 
 
 class GSTRA(nn.Module):
-    """Global spatio-temporal relationship aggregator: one context vector for a chunk of frames.
+    """Global spatio-temporal relationship aggregator: a learned query, then a two-layer MLP.
 
-    A learned query attends to every position of every frame of the chunk, bars and padded frames
-    included, followed by a two-layer MLP.
+    It attends to every position of every frame of a chunk, bars and padded frames included.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -115,10 +110,7 @@ class _SpatialAttention(nn.Module):
 
 
 class LSD(_SpatialAttention):
-    """Local spatial downsampling: each 2x2 block of patches becomes one token.
-
-    The mean of the block is the query, its four patches are keys and values.
-    """
+    """Local spatial downsampling: the mean of a 2x2 block of patches attends to the four."""
 
     def forward(self, patches: Tensor) -> Tensor:
         """(N, rows, columns, C), both even -> (N, rows/2, columns/2, C)."""
@@ -129,10 +121,7 @@ class LSD(_SpatialAttention):
 
 
 class FSRA(_SpatialAttention):
-    """Frame-wise spatial relationship aggregator: one context vector for a frame.
-
-    A learned query attends to the tokens LSD made of the frame.
-    """
+    """Frame-wise spatial relationship aggregator: a learned query attends to a frame's tokens."""
 
     def forward(self, token: Tensor, memory: Tensor) -> Tensor:
         """Token (C,) and memory (N, positions, C) -> (N, C)."""
@@ -172,10 +161,8 @@ class STAB(nn.Module):
         super().__init__()
         width, heads = config.video_hidden_size, config.video_num_heads
         self.chunk_frames = config.num_frames
-        self.patch_size = config.patch_size
-        self.patch_embedding = nn.Conv2d(
-            3, width, config.patch_size, stride=config.patch_size, bias=False
-        )
+        patch = self.patch_size = config.patch_size
+        self.patch_embedding = nn.Conv2d(3, width, patch, stride=patch, bias=False)
         self.class_embedding = nn.Parameter(torch.randn(width) * width**-0.5)
         self.split_embedding = nn.Parameter(torch.randn(width) * width**-0.5)
         self.temporal_cls_token = nn.Parameter(torch.randn(1, 1, width) * width**-0.5)
@@ -197,12 +184,21 @@ class STAB(nn.Module):
             ValueError: T frames cannot be cut into equal chunks (paper: 4 frames each).
         """
         chunks, spans = split_into_chunks(pixel_values, self.chunk_frames, self.patch_size)
-        length = chunks.shape[1]
         patches = self.patch_embedding(chunks.flatten(0, 1))  # (N, C, g, g)
-        chunk_contexts = None
+        of_chunks = None
         if pixel_values.shape[1] > 1:
-            patches, chunk_contexts = self._mix_in_time(patches, length)
-        return self._encode(patches.permute(0, 2, 3, 1), spans, chunk_contexts)
+            patches, of_chunks = self._mix_in_time(patches, chunks.shape[1])
+        grid = patches.permute(0, 2, 3, 1)  # (N, g, g, C)
+        boxes = [span or padded_box(grid.shape[1]) for span in spans]
+        encoded: dict[int, FrameTokens] = {}
+        for box, members in group_by_box(boxes).items():
+            content = grid[members, box.top : box.bottom, box.left : box.right]
+            tokens = self.local_attention(content)  # (frames, h, w, C)
+            contexts = self.global_attention(self.class_embedding, tokens.flatten(1, 2))
+            if of_chunks is not None:
+                contexts = self.fuse_contexts(of_chunks[members], contexts)
+            encoded.update(zip(members, map(FrameTokens, contexts, tokens), strict=True))
+        return [encoded[frame] for frame in range(len(boxes))]
 
     def fuse_contexts(self, of_chunks: Tensor, of_frames: Tensor) -> Tensor:
         """Context vectors (N, C) of the frames' chunks and of the frames -> context tokens."""
@@ -219,18 +215,3 @@ class STAB(nn.Module):
         context = self.dec(self.temporal_cls_token, memory)  # (chunks, C)
         dense = (mixed + chunked).transpose(1, 2).flatten(0, 1)
         return dense, context.repeat_interleave(length, 0)
-
-    def _encode(
-        self, grid: Tensor, spans: Sequence[PatchBox | None], chunk_contexts: Tensor | None
-    ) -> list[FrameTokens]:
-        """LSD and FSRA on the content of each frame of (N, g, g, C)."""
-        boxes = [span or padded_box(grid.shape[1]) for span in spans]
-        encoded: dict[int, FrameTokens] = {}
-        for box, members in group_by_box(boxes).items():
-            content = grid[members, box.top : box.bottom, box.left : box.right]
-            tokens = self.local_attention(content)  # (frames, h, w, C)
-            contexts = self.global_attention(self.class_embedding, tokens.flatten(1, 2))
-            if chunk_contexts is not None:
-                contexts = self.fuse_contexts(chunk_contexts[members], contexts)
-            encoded.update(zip(members, map(FrameTokens, contexts, tokens), strict=True))
-        return [encoded[frame] for frame in range(len(boxes))]

@@ -94,11 +94,10 @@ def convert(source: Source, form: Form, report: Report | None = None) -> Artifac
                 return finished
             _drop_junk(work)
             config = read_config(source.folder)
-            expected = empty_model(config).state_dict()
             if form == "q8_0" or form == "q4_k_m":
-                _write_gguf(source, form, work, expected, report)
+                _write_gguf(source, config, form, work, report)
                 report = None  # it has been called for the Llama
-            _write_weights(source, form, work, expected, report)
+            _write_weights(source, config, form, work, report)
             _write_config(source.folder, config, form, work)
             _check_made(form, work)
             made = write_manifest(
@@ -126,16 +125,11 @@ def empty_model(config: VideoPandaConfig) -> VideoPandaForConditionalGeneration:
 
 def copy_bytes(config: VideoPandaConfig, form: Form) -> int:
     """Estimate the size of an artifact on disk."""
-    return _copy_bytes(empty_model(config).state_dict(), form)
-
-
-def _copy_bytes(expected: dict[str, Tensor], form: Form) -> int:
-    return int(
-        sum(
-            tensor.numel() * (_BYTES[form] if is_quantisable(name, tensor) else 2)
-            for name, tensor in expected.items()
-        )
+    sizes = (
+        tensor.numel() * (_BYTES[form] if is_quantisable(name, tensor) else 2)
+        for name, tensor in empty_model(config).state_dict().items()
     )
+    return int(sum(sizes))
 
 
 def _is_gguf(form: Form) -> bool:
@@ -187,8 +181,8 @@ def _check_made(form: Form, work: Path) -> None:
         ) from error
 
 
-def _check_room(expected: dict[str, Tensor], form: Form, work: Path) -> None:
-    needed = _copy_bytes(expected, form) - sum(file.stat().st_size for file in work.iterdir())
+def _check_room(config: VideoPandaConfig, form: Form, work: Path) -> None:
+    needed = copy_bytes(config, form) - sum(file.stat().st_size for file in work.iterdir())
     free = shutil.disk_usage(work).free
     if needed > free:
         raise ModelError(
@@ -200,25 +194,25 @@ def _check_room(expected: dict[str, Tensor], form: Form, work: Path) -> None:
 
 def _write_gguf(
     source: Source,
+    config: VideoPandaConfig,
     form: Literal["q8_0", "q4_k_m"],
     work: Path,
-    expected: dict[str, Tensor],
     report: Report | None,
 ) -> None:
     from pandacli.quantization.gguf import export_gguf
 
     target = work / GGUF_FILE
     if not target.exists():
-        _check_room(expected, form, work)
-        threads = torch.get_num_threads()
-        export_gguf(source.folder, target, form, threads=threads, progress=report)
+        _check_room(config, form, work)
+        export_gguf(source.folder, target, form, torch.get_num_threads(), report)
 
 
 def _write_weights(
-    source: Source, form: Form, work: Path, expected: dict[str, Tensor], report: Report | None
+    source: Source, config: VideoPandaConfig, form: Form, work: Path, report: Report | None
 ) -> None:
     if not _is_gguf(form):
-        _check_room(expected, form, work)
+        _check_room(config, form, work)
+    expected = empty_model(config).state_dict()
     total = sum(tensor.numel() for tensor in expected.values())
     count = total // _FILE_PARAMETERS + 1
     pending: dict[str, Tensor] = {}

@@ -51,17 +51,11 @@ _LAYER_NAMES = {
     "ffn_norm": "post_attention_layernorm",
 }
 # allowed besides hyperparameters; "split.count", for one, would open further files
-_KEYS = (
-    "GGUF.version",
-    "GGUF.tensor_count",
-    "GGUF.kv_count",
-    "general.architecture",
-    "general.name",
-    "general.file_type",
-    "general.quantization_version",
-    "videopanda.weights.sha256",
-    "tokenizer.ggml.model",
-)
+_KEYS = {
+    *("GGUF.version", "GGUF.tensor_count", "GGUF.kv_count"),
+    *("general.architecture", "general.name", "general.file_type", "general.quantization_version"),
+    *("videopanda.weights.sha256", "tokenizer.ggml.model"),
+}
 
 
 @dataclass(frozen=True)
@@ -103,7 +97,6 @@ def export_gguf(
     folder: Path,
     target: Path,
     form: GgufForm,
-    *,
     threads: int = 1,
     progress: Progress | None = None,
 ) -> None:
@@ -156,7 +149,7 @@ def check_gguf(path: Path, config: VideoPandaConfig) -> None:
     expected = empty_model(config).state_dict()
     wanted = {stored.name: stored.shape for _, stored in _llama_tensors(config, expected, "f32")}
     numbers = _hyperparameters(config)
-    known = {*_KEYS, *(f"llama.{name}" for name in numbers)}
+    known = _KEYS | {f"llama.{name}" for name in numbers}
     try:
         reader = gguf.GGUFReader(path)
         found = {t.name: tuple(map(int, reversed(t.shape))) for t in reader.tensors}

@@ -45,8 +45,8 @@ _WARNING = 3  # of ggml_log_level; errors are above
 
 
 def _fields(*groups: tuple[Any, str]) -> list[tuple[str, Any]]:
-    """The fields of a struct, from each type and the names of the next fields that have it."""
-    return [(name, kind) for kind, names in groups for name in names.split()]
+    """(name, value) of fields, from each value and the names of those that have it."""
+    return [(name, value) for value, names in groups for name in names.split()]
 
 
 class Batch(Structure):
@@ -102,43 +102,31 @@ class ContextParams(Structure):
 
 
 # that llama.cpp reports, to check the struct layout
-_DEFAULTS: dict[type[Structure], dict[str, object]] = {
-    ModelParams: {
-        "devices": None,
-        "n_gpu_layers": -1,
-        "split_mode": 1,
-        "load_mode": -1,
-        "lazy_mode": 1,
-        "main_gpu": 0,
-        "kv_overrides": None,
-        "vocab_only": False,
-        "check_tensors": False,
-        "use_extra_bufts": True,
-        "no_alloc": False,
-    },
-    ContextParams: {
-        "n_ctx": 512,
-        "n_batch": 2048,
-        "n_ubatch": 512,
-        "n_seq_max": 1,
-        "n_outputs_max": 0,
-        "n_threads": 4,
-        "n_threads_batch": 4,
-        "rope_scaling_type": -1,
-        "pooling_type": -1,
-        "attention_type": -1,
-        "flash_attn_type": -1,
-        "yarn_ext_factor": -1.0,
-        "defrag_thold": -1.0,
-        "type_k": 1,
-        "type_v": 1,
-        "abort_callback": None,
-        "offload_kqv": True,
-        "no_perf": True,
-        "kv_unified": False,
-        "n_samplers": 0,
-        "ctx_other": None,
-    },
+_DEFAULTS: dict[type[Structure], dict[str, Any]] = {
+    ModelParams: dict(
+        _fields(
+            (None, "devices kv_overrides"),
+            (-1, "n_gpu_layers load_mode"),
+            (0, "main_gpu"),
+            (1, "split_mode lazy_mode"),
+            (False, "vocab_only check_tensors no_alloc"),
+            (True, "use_extra_bufts"),
+        )
+    ),
+    ContextParams: dict(
+        _fields(
+            (512, "n_ctx n_ubatch"),
+            (2048, "n_batch"),
+            (4, "n_threads n_threads_batch"),
+            (0, "n_outputs_max n_samplers"),
+            (1, "n_seq_max type_k type_v"),
+            (-1, "rope_scaling_type pooling_type attention_type flash_attn_type"),
+            (-1.0, "yarn_ext_factor defrag_thold"),
+            (None, "abort_callback ctx_other"),
+            (True, "offload_kqv no_perf"),
+            (False, "kv_unified"),
+        )
+    ),
 }
 
 _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {

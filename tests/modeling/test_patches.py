@@ -26,16 +26,16 @@ def test_places_map_every_canvas_line() -> None:
 
 
 def test_bars_are_one_patch() -> None:
-    canvas = Canvas.around(PatchBox(7, 25, 0, 32), 32)
+    canvas = Canvas(PatchBox(7, 25, 0, 32), 32)
     assert canvas.patches(torch.zeros(4, 3, 64, 64), 2).shape == (4, 18 * 32 + 1, 12)
 
 
 def test_patch_pixels_are_channel_major() -> None:
     frames = torch.arange(48.0).view(1, 3, 4, 4)
-    patches = Canvas.around(PatchBox(0, 2, 0, 2), 2).patches(frames, 2)
+    patches = Canvas(PatchBox(0, 2, 0, 2), 2).patches(frames, 2)
     assert patches[0, 1].tolist() == [2, 3, 6, 7, 18, 19, 22, 23, 34, 35, 38, 39]
 
 
 def test_multiplicities_sum_to_grid() -> None:
-    canvas = Canvas.around(PatchBox(7, 25, 10, 22), 32)
+    canvas = Canvas(PatchBox(7, 25, 10, 22), 32)
     assert canvas.multiplicity(torch.zeros(1)).sum() == 32 * 32
