@@ -83,18 +83,18 @@ class DownloadPlan:
         digests = {file.name: file.sha256 for file in self.files if file.sha256}
         return self.model.has_known_weights(digests)
 
-    def check_room(self) -> None:
+    def check_space(self) -> None:
         """Check that the download fits on its disk, and the artifact on its own."""
         name, artifacts, needed = self.model.name, artifacts_folder(), self.missing_bytes
         if self.artifact_bytes and _disk(artifacts) == _disk(self.folder):
             name, needed = f"{name}, with its quantised copy,", needed + self.artifact_bytes
         elif self.artifact_bytes:
             what = f"the quantised copy of {name}"
-            _check_room(what, self.artifact_bytes, artifacts, "PANDA_HOME")
-        _check_room(name, needed, self.folder, "HF_HOME")
+            _require_space(what, self.artifact_bytes, artifacts, "PANDA_HOME")
+        _require_space(name, needed, self.folder, "HF_HOME")
 
 
-def _check_room(what: str, needed: int, folder: Path, variable: str) -> None:
+def _require_space(what: str, needed: int, folder: Path, variable: str) -> None:
     free = _free_bytes(folder)
     if needed > free:
         raise ModelError(
@@ -194,12 +194,12 @@ def download(plan: DownloadPlan, progress: Progress) -> Downloaded:
 
     A file that differs is downloaded again. After an error, Ctrl-C or a kill the same call resumes.
     """
-    plan.check_room()
+    plan.check_space()
     pull = registry.Pull(plan.commit, plan.files)
     with hub.hub_errors():
         for file in plan.files:
             if _bytes_here(plan.model, plan.commit, file) < file.bytes:
-                hub.check_offer(plan.model, plan.commit, file.path, file.bytes, file.digest)
+                hub.check_metadata(plan.model, plan.commit, file.path, file.bytes, file.digest)
         registry.record_pull(plan.model, pull, finished=False)
         for file in plan.files:
             with _lock(plan, file):

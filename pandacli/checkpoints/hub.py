@@ -127,7 +127,7 @@ def read_listing(model: KnownModel) -> dict[str, Any]:
     return listing
 
 
-def check_offer(model: KnownModel, commit: str, path: str, size: int, digest: str) -> None:
+def check_metadata(model: KnownModel, commit: str, path: str, size: int, digest: str) -> None:
     """Check by a HEAD request that the hub offers a file as it has listed it."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import HfHubHTTPError

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pandacli.errors import ClipError
 from pandacli.video import container as containers
 from pandacli.video.container import TAIL, Stream, read_stream
-from pandacli.video.images import DoubtfulPictureError, Picture, PillowSource, picture_of, resized
+from pandacli.video.images import ConversionError, Picture, PillowSource, frame_to_rgb, resize
 from pandacli.video.seeking import DamagedError, seek_frames, stop_at_errors
 
 _log = logging.getLogger(__name__)
@@ -84,15 +84,15 @@ class PyAVSource:
                     yield frame.pts
 
     def picture(self) -> Picture:
-        """The frame last yielded, as a player shows it; may raise a DoubtfulPictureError."""
-        return picture_of(self._frame, self._stream.path, self._stream.pixel_aspect)
+        """The frame last yielded, as a player shows it; may raise a ConversionError."""
+        return frame_to_rgb(self._frame, self._stream.path, self._stream.pixel_aspect)
 
     def _packets(self, container: Any, stream: Any) -> Iterator[Any]:
         """The packets up to the first that cannot be read, then a flush."""
         try:
             yield from container.demux(stream)
         except (av.error.FFmpegError, OSError):
-            self._note_damage()
+            self._report_damage()
             flush = av.Packet()
             flush.stream = stream
             yield flush
@@ -102,14 +102,14 @@ class PyAVSource:
         try:
             frames: list[Any] = packet.decode()
         except (av.error.FFmpegError, OSError):
-            self._note_damage(packet.pts)
+            self._report_damage(packet.pts)
             return []
         for frame in frames:
             if frame.is_corrupt and frame.pts not in self._stream.tail[-2:]:
-                self._note_damage(frame.pts)
+                self._report_damage(frame.pts)
         return frames
 
-    def _note_damage(self, tick: int | None = None) -> None:
+    def _report_damage(self, tick: int | None = None) -> None:
         """Record or raise an error at the current packet, or in a frame shown at `tick`."""
         packets_left = self._stream.packet_count - self._packets_read
         if self._threaded:
@@ -175,7 +175,7 @@ def read_frames(path: str | os.PathLike[str], indices: Sequence[int]) -> NDArray
 def stack(pictures: Sequence[Picture]) -> NDArray[np.uint8]:
     """Stack pictures to `(T, H, W, 3)`, resized to the first where the size changes midway."""
     shape = height, width, _ = pictures[0].shape
-    return np.stack([p if p.shape == shape else resized(p, width, height) for p in pictures])
+    return np.stack([p if p.shape == shape else resize(p, width, height) for p in pictures])
 
 
 def decode(
@@ -225,7 +225,7 @@ def _decode_all(
         if number in wanted:
             try:
                 pictures[number] = source.picture()
-            except DoubtfulPictureError:
+            except ConversionError:
                 if trust_index:
                     return None
                 ticks.pop()
@@ -299,7 +299,7 @@ def _pictures_by_seeking(
         current = number
         try:
             pictures[number] = source.picture()
-        except DoubtfulPictureError:
+        except ConversionError:
             return pictures
     return pictures
 

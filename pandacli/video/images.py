@@ -24,15 +24,15 @@ from PIL import Image, features
 
 Picture = NDArray[np.uint8]
 
-Turn = tuple[int, int, int, int]
+Orientation = tuple[int, int, int, int]
 """(a, b, c, d): pixel (x, y) is shown at (ax + cy, bx + dy), as in ISO/IEC 14496-12."""
 
-_UPRIGHT: Turn = (1, 0, 0, 1)
-_EXIF_TURNS: dict[int, Turn] = {
+_UPRIGHT: Orientation = (1, 0, 0, 1)
+_EXIF_ORIENTATIONS: dict[int, Orientation] = {
     **{1: _UPRIGHT, 2: (-1, 0, 0, 1), 3: (-1, 0, 0, -1), 4: (1, 0, 0, -1)},
     **{5: (0, 1, 1, 0), 6: (0, 1, -1, 0), 7: (0, -1, -1, 0), 8: (0, -1, 1, 0)},
 }
-_ORIENTATION = 0x0112
+_EXIF_TAG = 0x0112
 _BACKGROUND = 255
 # matrix coefficients (ITU-T H.273) that FFmpeg converts to RGB, or that need no conversion
 _CONVERTIBLE = {0, 1, 2, 4, 5, 6, 7, 9}
@@ -48,20 +48,20 @@ _WEBP_FLAGS, _WEBP_ALPHA = 20, 0x10
 _BOMB = re.compile(r"\((\d+) pixels\)")
 
 
-class DoubtfulPictureError(Exception):
+class ConversionError(Exception):
     """A decoded picture that may not be what the stream holds."""
 
 
-def picture_of(frame: Any, path: Path, pixel_aspect: Fraction) -> Picture:
-    """Convert a PyAV frame to uint8 RGB `(H, W, 3)`; may raise a DoubtfulPictureError."""
+def frame_to_rgb(frame: Any, path: Path, pixel_aspect: Fraction) -> Picture:
+    """Convert a PyAV frame to uint8 RGB `(H, W, 3)`; may raise a ConversionError."""
     try:
-        picture, turn = _rgb(frame), _turn(frame, path)
+        picture, orientation = _rgb(frame), _orientation(frame, path)
     except (av.error.FFmpegError, OSError, ValueError):
-        raise DoubtfulPictureError("PyAV cannot convert this frame") from None
+        raise ConversionError("PyAV cannot convert this frame") from None
     if pixel_aspect != 1:
         size = square_size(picture.shape[1], picture.shape[0], pixel_aspect)
-        picture = resized(picture, *size)
-    return _turned(picture, turn)
+        picture = resize(picture, *size)
+    return _orient(picture, orientation)
 
 
 def square_size(width: int, height: int, pixel_aspect: Fraction) -> tuple[int, int]:
@@ -71,7 +71,7 @@ def square_size(width: int, height: int, pixel_aspect: Fraction) -> tuple[int, i
     return width, round(height / pixel_aspect)
 
 
-def resized(picture: Picture, width: int, height: int) -> Picture:
+def resize(picture: Picture, width: int, height: int) -> Picture:
     """Resize a picture with Pillow's bicubic filter."""
     return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
 
@@ -91,19 +91,19 @@ def _rgb(frame: Any) -> Picture:
     if frame.format.has_palette or any(part.is_alpha for part in frame.format.components):
         rgba = frame.to_ndarray(format="rgba", interpolation="BICUBIC")
         if rgba[..., 3].min() < 255:
-            return _on_background(rgba)
+            return _blend(rgba)
     # bicubic chroma, as in FFmpeg's own conversion
     return np.asarray(frame.to_ndarray(format="rgb24", interpolation="BICUBIC"), np.uint8)
 
 
-def _on_background(rgba: Picture) -> Picture:
+def _blend(rgba: Picture) -> Picture:
     """Blend `(H, W, 4)` with the background to `(H, W, 3)`."""
     alpha = rgba[..., 3:].astype(np.uint16)
     mixed = rgba[..., :3] * alpha + _BACKGROUND * (255 - alpha) + 127
     return np.asarray(mixed // 255, np.uint8)
 
 
-def _turn(frame: Any, path: Path) -> Turn:
+def _orientation(frame: Any, path: Path) -> Orientation:
     # PyAV's side data keeps a frame alive until garbage collection, and how a decoder conceals
     # damage depends on the frames alive; so read the side data of a tiny copy.
     copy = frame.reformat(_TINY, _TINY, "gray8", interpolation="POINT")
@@ -111,21 +111,21 @@ def _turn(frame: Any, path: Path) -> Turn:
         matrix = copy.side_data.get("DISPLAYMATRIX")
     except ValueError:  # PyAV 18 shows no side data of a frame with EXIF
         with suppress(Exception), _open_image(path) as image:  # it raises all kinds
-            return _exif_turn(image)
-        return _EXIF_TURNS[(1, 8, 3, 6)[round(frame.rotation / 90) % 4]]
+            return _exif_orientation(image)
+        return _EXIF_ORIENTATIONS[(1, 8, 3, 6)[round(frame.rotation / 90) % 4]]
     if matrix is None:
         return _UPRIGHT
     entries = np.frombuffer(matrix, np.int32).tolist()
     return entries[0], entries[1], entries[3], entries[4]
 
 
-def _exif_turn(image: Image.Image) -> Turn:
-    return _EXIF_TURNS.get(image.getexif().get(_ORIENTATION, 1), _UPRIGHT)
+def _exif_orientation(image: Image.Image) -> Orientation:
+    return _EXIF_ORIENTATIONS.get(image.getexif().get(_EXIF_TAG, 1), _UPRIGHT)
 
 
-def _turned(picture: Picture, turn: Turn) -> Picture:
-    """Rotate and mirror a picture by the one of eight orientations nearest to `turn`."""
-    a, b, c, d = turn
+def _orient(picture: Picture, orientation: Orientation) -> Picture:
+    """Rotate and mirror a picture by the one of eight orientations nearest to the given one."""
+    a, b, c, d = orientation
     if a * d == b * c:  # singular, such as all zeros
         return picture
     across, down = a, d
@@ -145,10 +145,8 @@ def _open_image(path: Path | BytesIO) -> Iterator[Image.Image]:
 
 
 def _with_alpha(path: Path) -> Path | BytesIO:
-    """An image to open; WebP with its alpha flag set.
-
-    Without the flag, Pillow makes parts of an animation that no frame covers black, not clear.
-    """
+    """An image to open; WebP with its alpha flag set."""
+    # without it, Pillow draws parts of an animation that no frame covers in black
     with path.open("rb") as file:
         start = file.read(_WEBP_FLAGS + 1)
     if start[:4] != b"RIFF" or start[8:16] != b"WEBPVP8X":
@@ -229,6 +227,6 @@ class PillowSource:
     def picture(self) -> Picture:
         image = self._image
         assert image is not None, "iterate over ticks first"
-        clear = image.has_transparency_data
-        pixels = np.array(image.convert("RGBA" if clear else "RGB"))
-        return _turned(_on_background(pixels) if clear else pixels, _exif_turn(image))
+        transparent = image.has_transparency_data
+        pixels = np.array(image.convert("RGBA" if transparent else "RGB"))
+        return _orient(_blend(pixels) if transparent else pixels, _exif_orientation(image))

@@ -203,7 +203,7 @@ def sample_frames(clip: Clip, num_frames: int = 8) -> Frames:
         info = video_info(stream, decoded)
         indices = _choose_indices(clip, info.timestamps, info.fps, num_frames, info.duration)
         if not indices:
-            raise _outside(clip, info)
+            raise _range_error(clip, info)
         if decoded.pictures.keys() >= set(indices):  # or the index was wrong
             break
     return Frames(
@@ -231,7 +231,7 @@ def _choose_indices(
     return [first + k for k in sample_indices(fps, last - first, num_frames)]
 
 
-def _outside(clip: Clip, info: VideoInfo) -> UsageError:
+def _range_error(clip: Clip, info: VideoInfo) -> UsageError:
     first = info.timestamps[0]
     if clip.end is not None and clip.end <= first:
         what = f"ends at {format_time(clip.end)}, before the first frame"

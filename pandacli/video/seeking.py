@@ -22,7 +22,7 @@ from typing import Any
 import av
 
 from pandacli.video.container import MAX_PIXELS, Stream, open_container
-from pandacli.video.images import DoubtfulPictureError, Picture, picture_of
+from pandacli.video.images import ConversionError, Picture, frame_to_rgb
 
 _CHECKED_ENDS = 16  # frames at the beginning, and at the end, that must be there
 _SEEK_MARGINS = (0.0, 2.0, 10.0)  # seconds before a key frame: an index may lead too far
@@ -86,7 +86,7 @@ def seek_frames(
             at_end = error.tick is None or error.tick in stream.tail
             raise DamagedError(at_end=at_end) from None
         return None
-    except (_IndexMismatchError, DoubtfulPictureError, av.error.FFmpegError, OSError):
+    except (_IndexMismatchError, ConversionError, av.error.FFmpegError, OSError):
         return None
 
 
@@ -129,7 +129,7 @@ class _KeyframeSeeker:
     def pictures(self, wanted: Collection[int]) -> dict[int, Picture]:
         """Decode the needed frames and convert the wanted ones."""
         return {
-            number: picture_of(frame, self._stream.path, self._stream.pixel_aspect)
+            number: frame_to_rgb(frame, self._stream.path, self._stream.pixel_aspect)
             for key, numbers in self._runs()
             for number, frame in self._decoded(key, numbers)
             if number in wanted

@@ -12,7 +12,7 @@ from pandacli.errors import ClipError
 from pandacli.video import container, probe, read_frames
 from pandacli.video.clip import Clip
 from pandacli.video.container import read_stream
-from pandacli.video.images import picture_of
+from pandacli.video.images import frame_to_rgb
 from pandacli.video.sampling import sample_frames
 from tests.video.clips import HEIGHT, WIDTH, needs_avif, number_in, numbered_picture, write_clip
 
@@ -177,5 +177,5 @@ def test_converted_frame_is_released(tmp_path):
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):
             before = sys.getrefcount(frame)
-            picture_of(frame, path, Fraction(1))
+            frame_to_rgb(frame, path, Fraction(1))
             assert sys.getrefcount(frame) == before
