@@ -4,8 +4,6 @@ import sys
 from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from pandacli.cli import options, startup
 from pandacli.cli.entry import STARTED
 from pandacli.errors import UsageError
@@ -20,19 +18,13 @@ from pandacli.terminal.report import (
 if TYPE_CHECKING:
     from pandacli.inference import Answer
 
+_QUESTIONS = "One or more; - reads one from standard input."
 _MAX_QUESTION = 100_000  # characters; more than any model here can read
 
 
 def ask(
     video: options.Video,
-    questions: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="QUESTION...",
-            show_default=False,
-            help="One or more; - reads one from standard input.",
-        ),
-    ],
+    questions: Annotated[list[str], options.argument("QUESTION...", _QUESTIONS)],
     how: options.Answering,
     cache_size: options.CacheSize = options.CACHE_SIZE,
     full_hash: options.FullHash = False,

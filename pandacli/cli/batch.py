@@ -23,19 +23,12 @@ if TYPE_CHECKING:
     from pandacli.batch.job import Batch
     from pandacli.terminal.batch_display import BatchDisplay
 
+_QUESTIONS = "A file of questions; - reads standard input."
 _SLOW = 5.0  # seconds
-_SOME_FAILED = 1  # the exit code
 
 
 def batch(
-    questions: Annotated[
-        str,
-        typer.Argument(
-            metavar="QUESTIONS",
-            show_default=False,
-            help="A file of questions; - reads standard input.",
-        ),
-    ],
+    questions: Annotated[str, options.argument("QUESTIONS", _QUESTIONS)],
     output: options.Output = None,
     format: options.Format = "auto",  # noqa: A002  (the name of the option)
     output_format: options.OutputFormat = None,
@@ -150,7 +143,7 @@ def batch(
             _print_resume_command(opened, display)
             raise KeyboardInterrupt
         if run.counters.failed:
-            raise typer.Exit(_SOME_FAILED)
+            raise typer.Exit(1)
 
 
 def _nothing_left(opened: "Batch", source: str) -> str:

@@ -24,9 +24,7 @@ _EXAMPLE = "panda chat clip.mp4"
 
 def chat(
     context: typer.Context,
-    video: Annotated[
-        str | None, typer.Argument(metavar="[VIDEO]", show_default=False, help="Any video file.")
-    ] = None,
+    video: Annotated[str | None, options.argument("[VIDEO]", "Any video file.")] = None,
     go_on: options.Continue = False,
     load: options.Load = None,
     no_log: options.NoLog = False,

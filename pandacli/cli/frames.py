@@ -58,8 +58,7 @@ def frames(
         save_sheet(contact_sheet(seen), target, replace=replaces)
     if json:
         sizes = {"side": canvas, "width": width, "height": height}
-        pretty = screen.stdout_is_terminal
-        screen.line(frames_json(video, clip, seen, sizes, pretty=pretty))
+        screen.line(frames_json(video, clip, seen, sizes, pretty=screen.stdout_is_terminal))
     elif screen.shows_pictures:
         if not screen.quiet:
             screen.line(clip_line(clip, seen.info))

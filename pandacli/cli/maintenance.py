@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from pandacli.diagnostics import Section
 
 SHELLS = ("bash", "zsh", "fish")
-_PROBLEMS = 1  # the exit code where something is wrong
 
 
 def cache(
@@ -78,7 +77,7 @@ def doctor(
     else:
         show_report(sections, screen)
     if any(fact.problem for section in sections for fact in section.facts):
-        raise typer.Exit(_PROBLEMS)
+        raise typer.Exit(1)
 
 
 def _defaults() -> "Section":
@@ -95,11 +94,7 @@ def _defaults() -> "Section":
     return Section("Defaults", [Fact("file", there), find("set", options_set)])
 
 
-def completions(
-    shell: Annotated[
-        str, typer.Argument(metavar="SHELL", show_default=False, help="bash, zsh or fish.")
-    ],
-) -> None:
+def completions(shell: Annotated[str, options.argument("SHELL", "bash, zsh or fish.")]) -> None:
     """Print the completion file of a shell.
 
     Append it to ~/.bashrc, save it as _panda in a folder of zsh's fpath, or

@@ -25,6 +25,10 @@ _MODEL, _SAMPLING, _RUN, _CHAT = "Model", "Sampling", "Run", "Conversation"
 _NUMBERS = (None, "N", "X", "PIXELS", "SIZE", "TIME")  # metavars of values that are not text
 
 
+def argument(metavar: str, text: str) -> Any:
+    return typer.Argument(metavar=metavar, show_default=False, help=text)
+
+
 def plain(panel: str, declaration: str, text: str) -> Any:
     """Declare an option that only the command line sets, such as "-o, --output FILE"."""
     names = declaration.replace(",", "").split()
@@ -56,7 +60,7 @@ def _flag(panel: str, declaration: str, text: str) -> Any:
 _clip, _model, _sampling = (partial(option, panel) for panel in (CLIP, _MODEL, _SAMPLING))
 _file, _run = partial(option, FILES), partial(option, _RUN)
 
-Video = Annotated[str, typer.Argument(metavar="VIDEO", show_default=False, help="Any video file.")]
+Video = Annotated[str, argument("VIDEO", "Any video file.")]
 From = Annotated[
     float | None, _clip("--from TIME", parse_time, "Start time: seconds, m:ss or h:mm:ss.")
 ]
@@ -66,9 +70,7 @@ Frames = Annotated[int, _clip("--frames N", config.frame_count, _FRAMES)]
 _CANVAS = "Side of the model canvas; tiny has 168. [default: 448]"
 Canvas = Annotated[int, _clip("--canvas PIXELS", config.canvas, _CANVAS)]
 
-ModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", show_default=False, help="A name, or a checkpoint folder.")
-]
+ModelArgument = Annotated[str, argument("MODEL", "A name, or a checkpoint folder.")]
 Model = Annotated[
     str, _model("-m, --model NAME", not_blank, "A name or a folder. [default: video-panda-7b]")
 ]

@@ -88,11 +88,11 @@ def _driver() -> str | None:
     if tool := shutil.which("nvidia-smi"):
         command = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-        if done.returncode == 0 and done.stdout.strip():
-            return done.stdout.splitlines()[0].strip()
+        if done.returncode == 0 and (version := done.stdout.split("\n")[0].strip()):
+            return version
     if _DRIVER.exists():
-        version = re.search(r"\d+\.\d[\d.]*", _DRIVER.read_text())
-        return version[0] if version else "of an unknown version"
+        found = re.search(r"\d+\.\d[\d.]*", _DRIVER.read_text())
+        return found[0] if found else "of an unknown version"
     return None
 
 

@@ -36,7 +36,7 @@ def software_facts() -> Section:
 
 def backends() -> Section:
     """Return which backends work here, and why others do not."""
-    built_in = [find(name, partial(_backend, name)) for name in ("torch", "bitsandbytes")]
+    built_in = [find(name, partial(_import, name)) for name in ("torch", "bitsandbytes")]
     return Section("Engines", [*built_in, find("llama", _llama)])
 
 
@@ -63,30 +63,26 @@ def _library(name: str) -> Fact:
     try:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
-        return Fact(name, None, f"not installed: pip install {name}")
+        return Fact(name, problem=f"not installed: pip install {name}")
     for wanted in requirements():
         if wanted.name == name and not wanted.specifier.contains(version, prereleases=True):
             return Fact(name, version, f"panda needs {name}{wanted.specifier}")
-    return Fact(name, version, _import_problem(LIBRARIES[name]))
+    return Fact(name, version, find(name, partial(_import, LIBRARIES[name])).problem)
 
 
-def _backend(module: str) -> Fact:
-    problem = _import_problem(module)
-    return Fact(module, None if problem else _READY, problem)
+def _import(module: str) -> str:
+    importlib.import_module(module)
+    return _READY
 
 
-def _llama() -> Fact:  # missing it is no problem, as it is optional; broken it is
+def _llama() -> str:  # missing it is no problem, as it is optional; broken it is
     from pandacli.quantization.llama_library import PACKAGE, llama_library
 
     missing = [module for module in (PACKAGE, "gguf") if find_spec(module) is None]
     if missing:
-        return Fact("llama", f"no {' and no '.join(missing)}: pip install 'pandacli[llama]'")
+        return f"no {' and no '.join(missing)}: pip install 'pandacli[llama]'"
     llama_library()
-    return Fact("llama", _READY)
-
-
-def _import_problem(module: str) -> str | None:
-    return find(module, lambda: bool(importlib.import_module(module))).problem
+    return _READY
 
 
 HIDDEN = "(set, not shown)"

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from pandacli.checkpoints import DEFAULT_MODEL
 from pandacli.checkpoints.registry import panda_home
 from pandacli.checkpoints.resolve import find_checkpoint
 from pandacli.diagnostics import Bytes, Fact, Section, Value, find, find_all
-from pandacli.errors import DeviceError, ModelError, UsageError
+from pandacli.errors import DeviceError, UsageError
 from pandacli.prefix_cache.store import prefixes_folder
 
 if TYPE_CHECKING:
@@ -21,30 +21,23 @@ if TYPE_CHECKING:
 
 def storage_facts() -> Section:
     """Return the installed models, and the folders of models and caches."""
+    from huggingface_hub import constants
+
     facts = [
         *(find(name, partial(_model, name)) for name in checkpoints.MODELS),
-        find("PANDA_HOME", lambda: _place("PANDA_HOME", panda_home())),
+        _place("PANDA_HOME", panda_home),
         *find_all("in PANDA_HOME", _copies),
-        find("clips seen", lambda: _place("clips seen", prefixes_folder())),
-        find("Hugging Face", lambda: _place("Hugging Face", _hugging_face_cache())),
+        _place("clips seen", prefixes_folder),
+        _place("Hugging Face", lambda: Path(constants.HF_HUB_CACHE)),
     ]
     return Section("Store", facts)
 
 
-def _model(name: str) -> Fact:
+def _model(name: str) -> str:
     model = checkpoints.MODELS[name]
     if model.repo and not find_checkpoint(model):
-        return Fact(name, f"not here: {model.download_command}")
-    try:
-        return Fact(name, str(checkpoints.resolve(name).folder))
-    except ModelError as error:
-        return Fact(name, None, error.message)
-
-
-def _hugging_face_cache() -> Path:
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    return Path(HF_HUB_CACHE)
+        return f"not here: {model.download_command}"
+    return str(checkpoints.resolve(name).folder)
 
 
 def _copies() -> Iterator[Fact]:
@@ -56,8 +49,12 @@ def _copies() -> Iterator[Fact]:
             yield Fact(f"  {copy.relative_to(home)}", Bytes(_used(copy)))
 
 
-def _place(name: str, path: Path) -> Fact:
-    """Check a folder, which need not exist yet, for large files."""
+def _place(name: str, folder: Callable[[], Path]) -> Fact:
+    return find(name, lambda: _check_folder(name, folder()))
+
+
+def _check_folder(name: str, path: Path) -> Fact:
+    """Check a folder for large files, which need not exist yet."""
     nearest = next(folder for folder in (path, *path.parents) if folder.exists())
     free = shutil.disk_usage(nearest).free
     value: Value = {"path": str(path), "used": Bytes(_used(path)), "free": Bytes(free)}
