@@ -1,12 +1,12 @@
-"""What asking in a batch saves beside asking one by one: `python -m benchmarks.batch MODEL`.
+"""Answers per second in a batch and one by one: `python -m benchmarks.batch MODEL`.
 
     python -m benchmarks.batch tiny
     python -m benchmarks.batch FOLDER --tokens 8 --one-by-one 20    # a larger model
 
-Twenty clips with 25 questions each, the ratio of MSVD-QA, scattered over the file. One by one is
-`Panda.ask` with the model loaded: frames, prefix and question anew each time. The batch is a run of
-`panda batch` from the index to the last line on the disk, with the model loaded too. Both are
-given the same questions, and their answers are compared, letter by letter.
+Twenty clips with 25 questions each, the ratio of MSVD-QA, in random order. One by one is
+`Panda.ask` with the model loaded: frames, prefix and question each time. The batch is a run of
+`panda batch` from the index to the last line on the disk, with the model loaded too. Both get the
+same questions, and their answers must be equal.
 """
 
 import argparse
@@ -39,7 +39,7 @@ Row = dict[str, str]
 
 
 def write_questions(folder: Path, clips: int, questions: int) -> list[Row]:
-    """Draw clips, and write `questions.jsonl` with so many questions about each."""
+    """Draw clips, and write `questions.jsonl` with questions about each."""
     rows: list[Row] = []
     for number in range(clips):
         rng = np.random.default_rng(number)
@@ -56,14 +56,14 @@ def write_questions(folder: Path, clips: int, questions: int) -> list[Row]:
 
 
 def ask_one_by_one(panda: Panda, folder: Path, rows: Sequence[Row], tokens: int) -> list[str]:
-    """The answers, each asked for as if it were the only one."""
+    """The answers to questions asked one at a time."""
     return [
         panda.ask(folder / row["video"], row["question"], max_tokens=tokens).text for row in rows
     ]
 
 
 def ask_in_batch(panda: Panda, folder: Path, settings: Settings) -> Iterator[dict[str, Any]]:
-    """The lines of a run that begins with nothing answered."""
+    """The results of a new run."""
     answers = folder / "answers.jsonl"
     answers.unlink(missing_ok=True)
     with Batch(Job(str(folder / "questions.jsonl"), settings, output=str(answers))) as batch:
@@ -72,7 +72,7 @@ def ask_in_batch(panda: Panda, folder: Path, settings: Settings) -> Iterator[dic
 
 
 def measure(panda: Panda, wanted: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Ask both ways, in turns, and count."""
+    """Ask both ways, in turns, and compare."""
     rows = write_questions(folder, wanted.clips, wanted.questions)
     few = rows if wanted.one_by_one is None else rows[: wanted.one_by_one]
     options = GenerationOptions(max_tokens=wanted.tokens)
@@ -105,7 +105,7 @@ def measure(panda: Panda, wanted: argparse.Namespace, folder: Path) -> dict[str,
 
 
 def table_of(found: dict[str, Any]) -> Table:
-    """One row a way of asking."""
+    """A row for each way of asking."""
     table = Table(box=None, pad_edge=False, padding=(0, 1))
     for heading in ("", "answers/s", "ratio"):
         table.add_column(heading, justify="right")
@@ -116,7 +116,7 @@ def table_of(found: dict[str, Any]) -> Table:
 
 
 def main() -> None:
-    """Measure what the command line names."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("model", help="a model's name, or a checkpoint folder")
     parser.add_argument("--quant", default="none")

@@ -150,7 +150,6 @@ class FramePrefetcher:
     """Reads the frames of clips before they are needed; a context manager.
 
     Args:
-        num_frames: How many frames to sample.
         image_size: Side in pixels of the square image that the model takes; frames arrive fitted.
         workers: How many worker processes; None for half of the CPU cores, four at most.
     """

@@ -42,12 +42,7 @@ class Runner:
     """Answers the open questions of an index."""
 
     def __init__(
-        self,
-        index: Index,
-        clips: ClipMap,
-        writer: ResultsFile | ResultsStream,
-        *,
-        fail_fast: bool = False,
+        self, index: Index, clips: ClipMap, writer: ResultsFile | ResultsStream, *, fail_fast: bool
     ) -> None:
         self.index, self._clips, self._writer, self._fail_fast = index, clips, writer, fail_fast
         self.counters = Counters(records=index.total, earlier=index.earlier, clips=index.clips)

@@ -1,4 +1,4 @@
-"""A small model that is loaded once, clips for it, and batches in this process."""
+"""A small model, clips, and batches that read frames in this process."""
 
 import json
 from collections import deque
@@ -32,7 +32,7 @@ def panda(checkpoint: Path) -> Panda:
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with three clips of noise that drifts, of two seconds each."""
+    """A folder with three clips of drifting noise, two seconds each."""
     folder = tmp_path_factory.mktemp("clips")
     for name, (width, height) in SIZES.items():
         scene = np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8)
@@ -44,19 +44,15 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class ReadHere:
-    """Stands in for `FramePrefetcher` where it is not what is tried: reads in this process.
+class InProcessPrefetcher:
+    """A `FramePrefetcher` that reads in this process."""
 
-    Attributes:
-        read_clips: What was read, in order.
-    """
+    read_clips: list[Clip]  # in order
 
-    read_clips: list[Clip]
+    def __init__(self, num_frames: int, image_size: int) -> None:
+        self._how = num_frames, image_size
 
-    def __init__(self, num_frames: int, canvas_side: int) -> None:
-        self._how = num_frames, canvas_side
-
-    def __enter__(self) -> "ReadHere":
+    def __enter__(self) -> "InProcessPrefetcher":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -78,31 +74,24 @@ class ReadHere:
 
 @pytest.fixture
 def read_clips(monkeypatch: pytest.MonkeyPatch) -> list[Clip]:
-    """The clips that batches read, in this process instead of their own."""
-    monkeypatch.setattr(ReadHere, "read_clips", [], raising=False)
-    monkeypatch.setattr(runner, "FramePrefetcher", ReadHere)
-    return ReadHere.read_clips
+    """The clips that batches read, in this process."""
+    monkeypatch.setattr(InProcessPrefetcher, "read_clips", [], raising=False)
+    monkeypatch.setattr(runner, "FramePrefetcher", InProcessPrefetcher)
+    return InProcessPrefetcher.read_clips
 
 
 @dataclass
 class Ran:
-    """What a batch came to.
-
-    Attributes:
-        outcomes: What it gave, in order.
-        counters: Its counts.
-        loads: How often the model was loaded.
-        path: Its file of answers.
-    """
+    """The result of a batch."""
 
     outcomes: list[Outcome]
     counters: Counters
-    loads: int
-    path: Path
+    loads: int  # how often the model was loaded
+    path: Path  # the results file
 
     @property
     def lines(self) -> list[dict[str, Any]]:
-        """The lines of the file of answers."""
+        """The lines of the results file."""
         return [json.loads(line) for line in self.path.read_bytes().splitlines()]
 
     @property
@@ -119,9 +108,9 @@ def batch(
     tmp_path: Path,
     read_clips: list[Clip],  # noqa: ARG001  (frames are read here)
 ) -> Callable[..., Ran]:
-    """Runs a batch to its end: `batch(records, max_tokens=…, fail_fast=…)`; again on one file.
+    """Runs a batch: `batch(records, max_tokens=…, fail_fast=…)`, always with the same files.
 
-    Of the outcomes it keeps the last so many, or all.
+    `keep` limits the outcomes that are kept to the last ones.
     """
 
     def answered(records: Iterable[Any], *, keep: int | None = None, **changes: Any) -> Ran:
@@ -166,5 +155,5 @@ def ask(name: Any, video: str = "wide.avi", question: str = "Why?", **more: Any)
 
 
 def as_line(record: Any) -> bytes:
-    """A line of a file of questions; bytes stand for themselves."""
+    """A line of a file of questions; bytes are written unchanged."""
     return record + b"\n" if isinstance(record, bytes) else json.dumps(record).encode() + b"\n"

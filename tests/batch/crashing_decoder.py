@@ -1,4 +1,4 @@
-"""A reader of frames that one file brings down and another holds up, as damaged videos do."""
+"""A `read_fitted` that crashes, hangs or is killed on certain files, as on damaged videos."""
 
 import os
 import signal
@@ -8,15 +8,15 @@ from typing import cast
 from pandacli.batch import prefetch
 from pandacli.video import Clip, Frames
 
-NAME = "deadly.mp4"
+CRASHING = "crashing.mp4"
 ENDLESS = "endless.mp4"
 KILLED = "killed.mp4"
 LARGE = "large.mp4"
 
 
-def read_fitted(clip: Clip, num_frames: int, canvas_side: int) -> Frames:
-    """As `prefetch.read_fitted`, but of those files."""
-    if clip.path.name == NAME:
+def read_fitted(clip: Clip, num_frames: int, image_size: int) -> Frames:
+    """As `prefetch.read_fitted`, except for those files."""
+    if clip.path.name == CRASHING:
         os._exit(11)
     if clip.path.name == KILLED:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -24,4 +24,4 @@ def read_fitted(clip: Clip, num_frames: int, canvas_side: int) -> Frames:
         return cast(Frames, bytes(200 * 2**20))
     if clip.path.name == ENDLESS:
         time.sleep(3600)
-    return prefetch.read_fitted(clip, num_frames, canvas_side)
+    return prefetch.read_fitted(clip, num_frames, image_size)

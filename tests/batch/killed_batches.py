@@ -1,11 +1,11 @@
-"""Batches that are killed at random moments, one after another, each going on from the last.
+"""Batches killed at random moments, each resuming the last.
 
-Run as a script with a folder of clips, a checkpoint, a file of questions, a file of answers and a
-number of kills. The model is loaded once, and each batch forked: starting a Python for each would
-take hours. The first is let alone, to see how long it takes; those that are to be killed live no
-longer. When all is answered before enough were killed, the answers are set aside under a number,
-and another round begins. It prints, as JSON, how many rounds there were, at how many answers each
-batch was killed, and how many processes that read frames were still there a while after.
+Run as a script with a folder of clips, a checkpoint, a file of questions, a results file and a
+number of kills. The model is loaded once and each batch is forked. The first batch runs to its end,
+to measure how long it takes; later ones are killed within that time. When all questions are
+answered before there were enough kills, the results file is renamed and the next round begins.
+Prints JSON: the rounds, the number of results at each kill, and how many worker processes were
+left.
 """
 
 import json
@@ -26,20 +26,20 @@ from pandacli.batch.job import Batch, Job
 from pandacli.inference.spec import GenerationOptions, RunSpec
 
 
-def go_on(panda: Panda, job: Job) -> None:
-    """Answer what is open."""
+def resume(panda: Panda, job: Job) -> None:
+    """Answer the open questions."""
     with Batch(job) as batch:
         for _ in batch.plan().outcomes(lambda: panda):
             pass
 
 
 def killed(panda: Panda, job: Job, seconds: float) -> tuple[bool, list[psutil.Process]]:
-    """Whether a batch was killed before it had ended, and the processes that it had started."""
+    """Whether a batch was killed before its end, and the processes that it had started."""
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            go_on(panda, job)
+            resume(panda, job)
             status = 0
         finally:
             os._exit(status)
@@ -57,7 +57,7 @@ def killed(panda: Panda, job: Job, seconds: float) -> tuple[bool, list[psutil.Pr
 
 
 def main(clips: str, checkpoint: str, questions: str, answers: str, kills: str) -> None:
-    """Kill so many batches, and let the last one end."""
+    """Kill batches `kills` times, then let one end."""
     torch.set_num_threads(1)  # threads do not survive a fork
     chance = random.Random(5)
     panda = Panda.load(checkpoint, device="cpu")
@@ -67,10 +67,10 @@ def main(clips: str, checkpoint: str, questions: str, answers: str, kills: str) 
     killed_at: list[int] = []
     started: list[psutil.Process] = []
 
-    def lives(seconds: float) -> float:
-        """Let a batch live so long; the seconds that it took if it did all of it, else inf."""
+    def run_for(seconds: float) -> float:
+        """Run a batch and kill it after so long; the seconds of a complete run, else inf."""
         nonlocal rounds
-        began, anew = time.monotonic(), not path.exists()
+        began, from_start = time.monotonic(), not path.exists()
         was_killed, children = killed(panda, job, seconds)
         if was_killed:
             killed_at.append(path.read_bytes().count(b"\n") if path.exists() else 0)
@@ -78,12 +78,12 @@ def main(clips: str, checkpoint: str, questions: str, answers: str, kills: str) 
         else:
             path.rename(f"{path}.{rounds}")
             rounds += 1
-        return inf if was_killed or not anew else time.monotonic() - began
+        return inf if was_killed or not from_start else time.monotonic() - began
 
-    longest = lives(inf)
+    longest = run_for(inf)
     while len(killed_at) < int(kills):
-        longest = min(longest, lives(chance.uniform(0, longest)))
-    lives(inf)
+        longest = min(longest, run_for(chance.uniform(0, longest)))
+    run_for(inf)
     _, alive = psutil.wait_procs(started, timeout=20)
     print(json.dumps({"rounds": rounds, "killed_at": killed_at, "orphans": len(alive)}))
 

@@ -1,7 +1,7 @@
-"""Writers of answers that are killed at random moments, one after another, on one file.
+"""Writers killed at random moments, one after another, on one results file.
 
-Run as a script with a file and a number of kills, it prints the digests that `write` has returned
-from. It forks rather than starting a Python each time.
+Run as a script with a file and a number of kills, it prints the digests of all lines whose `write`
+returned. Each writer is forked.
 """
 
 import json
@@ -17,8 +17,8 @@ from pandacli.batch.results_file import ResultsFile
 LONGEST = 30_000
 
 
-def write_on(path: Path, first: int, returned: int) -> None:
-    """Write lines until killed; tell of each once `write` has returned."""
+def write_lines(path: Path, first: int, returned: int) -> None:
+    """Write lines until killed; send the digest of each once `write` has returned."""
     chance = random.Random(first)
     with ResultsFile(path) as answers:
         for digest in range(first, first + 1_000_000):
@@ -28,19 +28,19 @@ def write_on(path: Path, first: int, returned: int) -> None:
 
 
 def killed_writer(path: Path, first: int, seconds: float) -> list[int]:
-    """The digests that a writer has told of before it was killed."""
-    told, returned = os.pipe()
+    """The digests that a writer sent before it was killed."""
+    reading, returned = os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(told)
-        write_on(path, first, returned)
+        os.close(reading)
+        write_lines(path, first, returned)
     os.close(returned)
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    with os.fdopen(told, "rb") as file:
-        heard = file.read()
-    return [int.from_bytes(heard[at : at + 8]) for at in range(0, len(heard), 8)]
+    with os.fdopen(reading, "rb") as file:
+        sent = file.read()
+    return [int.from_bytes(sent[at : at + 8]) for at in range(0, len(sent), 8)]
 
 
 if __name__ == "__main__":

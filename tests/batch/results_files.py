@@ -1,4 +1,4 @@
-"""Files of answers to try things on."""
+"""Results files for tests."""
 
 from pathlib import Path
 from typing import Any

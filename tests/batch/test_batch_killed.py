@@ -1,4 +1,4 @@
-"""Batches that are killed with SIGKILL: all is answered once, as if nothing had happened."""
+"""Batches killed with SIGKILL and resumed: every question is answered once."""
 
 import json
 import os
@@ -19,7 +19,7 @@ QUESTIONS = [
 
 
 def kill(times: int, clips: Path, checkpoint: Path, folder: Path) -> dict[str, Any]:
-    """Kills so many batches; what was told of them."""
+    """Kills batches so many times; returns the report of the script."""
     questions = folder / "q.jsonl"
     questions.write_text("".join(json.dumps(question) + "\n" for question in QUESTIONS))
     files = [str(path) for path in (clips, checkpoint, questions, folder / "answers.jsonl")]
@@ -31,12 +31,12 @@ def kill(times: int, clips: Path, checkpoint: Path, folder: Path) -> dict[str, A
         check=False,
     )
     assert done.returncode == 0, done.stderr.decode()
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
-    """The lines of a file by their ids, but for what is another every time."""
+    """The lines of a file sorted by id, without their times."""
     lines = [json.loads(line) for line in path.read_bytes().splitlines()]
     timeless = [{name: line[name] for name in line if name != "seconds"} for line in lines]
     return sorted(timeless, key=lambda line: line["id"])
@@ -44,11 +44,11 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("kills", [3, pytest.param(100, marks=pytest.mark.slow)])
 def test_resumes_after_sigkill(kills, clips, checkpoint, tmp_path) -> None:
-    told = kill(kills, clips, checkpoint, tmp_path)
-    assert len(told["killed_at"]) == kills
-    unbroken, *others = [lines_of(tmp_path / f"answers.jsonl.{n}") for n in range(told["rounds"])]
+    report = kill(kills, clips, checkpoint, tmp_path)
+    assert len(report["killed_at"]) == kills
+    unbroken, *others = [lines_of(tmp_path / f"answers.jsonl.{n}") for n in range(report["rounds"])]
     assert [line["id"] for line in unbroken] == list(range(len(QUESTIONS)))
     assert others
     assert all(lines == unbroken for lines in others)
-    assert told["orphans"] == 0
-    assert kills < 100 or len(set(told["killed_at"])) > 4, "they were killed while they wrote"
+    assert report["orphans"] == 0
+    assert kills < 100 or len(set(report["killed_at"])) > 4, "killed before any line was written"

@@ -1,4 +1,4 @@
-"""The questions about one clip, answered together as they would be one by one."""
+"""Questions about one clip, answered together exactly as one by one."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +22,7 @@ QUESTIONS = [
     "Is there a circle?",
     "What colour is the star, and does it move to the left or to the right?",
     "Why?",
-    "",  # only the file of questions has something against it
+    "",  # refused only when questions are read
     "How many shapes are there?",
     "Does the blue square grow",
 ]
@@ -42,7 +42,7 @@ def records(*questions: str, **more: Any) -> list[Question]:
 
 @pytest.fixture
 def lines(panda: Panda, frames: Frames) -> Callable[..., dict[int, dict[str, Any]]]:
-    """The line of each record, by the number of its line."""
+    """Answers records; returns the line of each by its digest."""
 
     def answered(group: Any, **settings: Any) -> dict[int, dict[str, Any]]:
         how = settings_of(**settings)
@@ -56,19 +56,19 @@ def lines(panda: Panda, frames: Frames) -> Callable[..., dict[int, dict[str, Any
 
 @pytest.fixture
 def asks(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
-    """What the engine is asked."""
+    """The requests that reach the session."""
     seen: list[Request] = []
     generate = VideoSession.generate
 
-    def listening(clip: VideoSession, asks: Any, **how: Any) -> Any:
-        def told() -> Iterator[Request]:
+    def recording(clip: VideoSession, asks: Any, **how: Any) -> Any:
+        def recorded() -> Iterator[Request]:
             for ask in asks:
                 seen.append(ask)
                 yield ask
 
-        return generate(clip, told(), **how)
+        return generate(clip, recorded(), **how)
 
-    monkeypatch.setattr(VideoSession, "generate", listening)
+    monkeypatch.setattr(VideoSession, "generate", recording)
     return seen
 
 
@@ -81,7 +81,7 @@ def test_answers_equal_single_questions(lines, panda, frames, batch_size) -> Non
     assert len({answer.text for answer in alone}) > 3
 
 
-def test_a_record_may_have_a_system_prompt_of_its_own(lines, panda, frames) -> None:
+def test_record_overrides_the_system_prompt(lines, panda, frames) -> None:
     kind, rude = records("Why?", system="Be kind.")[0], records("Why?", "Why?", system="Be rude.")
     answered = lines([kind, rude[1], *records("", "", "Why?")[2:]])
     clip = panda.open(frames)
@@ -90,13 +90,13 @@ def test_a_record_may_have_a_system_prompt_of_its_own(lines, panda, frames) -> N
         assert answered[number]["answer"] == alone.text
 
 
-def test_an_empty_system_prompt_is_not_that_of_the_run(lines, panda, frames) -> None:
+def test_empty_system_prompt_overrides_that_of_the_run(lines, panda, frames) -> None:
     answered = lines(records("Why?", system=""), system="Be kind.")
     alone = panda.open(frames).with_system("").ask("Why?", max_tokens=6)
     assert answered[1]["answer"] == alone.text
 
 
-def test_a_record_may_have_a_limit_of_its_own(lines) -> None:
+def test_record_overrides_the_token_limit(lines) -> None:
     answered = lines([*records("Why?", max_tokens=2), *records("Why?", "Why?")[1:]])
     assert [(answered[n]["tokens"], answered[n]["finish_reason"]) for n in (1, 2)] == [
         (2, "length"),
@@ -111,13 +111,13 @@ def test_repeated_question_is_answered_once_with_a_line_each(lines, asks) -> Non
     assert [answered[n]["id"] for n in range(1, 5)] == [1, 2, 3, 4]
 
 
-def test_the_same_question_is_not_asked_again_later(lines, asks) -> None:
+def test_later_repeats_get_the_cached_answer(lines, asks) -> None:
     answered = lines(records("Why?", "What?", "Why?"), batch_size=1)
     assert [ask.question for ask in asks] == ["Why?", "What?"]
     assert answered[3]["answer"] == answered[1]["answer"]
 
 
-def test_repeats_are_held_in_bounded_number(panda, frames, asks, monkeypatch) -> None:
+def test_pending_repeats_are_bounded(panda, frames, asks, monkeypatch) -> None:
     monkeypatch.setattr(clip_worker, "_MAX_REPEATS", 5)
     drawn = 0
 
@@ -150,7 +150,7 @@ def test_seeded_repeats_are_sampled_once(lines, asks, panda, frames) -> None:
     assert answered[2]["answer"] == alone.text
 
 
-def test_a_question_that_is_too_long_fails_alone(lines) -> None:
+def test_too_long_question_fails_alone(lines) -> None:
     answered = lines(records("Why?", "why " * 4000, "What?"))
     assert answered[2]["error"]["kind"] == "question"
     assert answered[2]["line"] == 2
@@ -158,7 +158,7 @@ def test_a_question_that_is_too_long_fails_alone(lines) -> None:
     assert answered[3]["answer"]
 
 
-def test_a_system_prompt_that_is_too_long_fails_with_its_questions(lines) -> None:
+def test_too_long_system_prompt_fails_its_questions(lines) -> None:
     long = records("Why?", "What?", system="be " * 4000)
     answered = lines([*long, *records("", "", "Why?")[2:]])
     assert [answered[n].get("error", {}).get("kind") for n in (1, 2, 3)] == ["question"] * 2 + [
@@ -166,14 +166,14 @@ def test_a_system_prompt_that_is_too_long_fails_with_its_questions(lines) -> Non
     ]
 
 
-def test_too_little_memory_for_a_clip_is_said_of_its_questions(lines, monkeypatch) -> None:
+def test_out_of_memory_on_a_clip_fails_its_questions(lines, monkeypatch) -> None:
     def too_large(*_: Any, **__: Any) -> None:
-        raise DeviceError("out of memory", "look at fewer --frames")
+        raise DeviceError("out of memory", "use fewer --frames")
 
     monkeypatch.setattr(VideoSession, "prepare", too_large)
     answered = lines(records("Why?", "What?"))
-    said = {"kind": "memory", "message": "out of memory; look at fewer --frames"}
-    assert [line["error"] for line in answered.values()] == [said, said]
+    error = {"kind": "memory", "message": "out of memory; use fewer --frames"}
+    assert [line["error"] for line in answered.values()] == [error, error]
 
 
 def test_stop_finishes_questions_in_flight_only(panda, frames, asks) -> None:
@@ -182,14 +182,14 @@ def test_stop_finishes_questions_in_flight_only(panda, frames, asks) -> None:
     asked = ClipWorker(panda, settings, records(*QUESTIONS[:4]), stopped)
     done = []
     for question, _ in asked.results(frames):
-        assert asked.in_flight == 2 - len(done), "that of this line still is"
+        assert asked.in_flight == 2 - len(done), "a question is in flight until its line is written"
         done.append(question.digest)
         stopped.set()
     assert done == [1, 2]
     assert len(asks) == 2
 
 
-def test_nothing_is_asked_where_it_was_stopped_before(panda, frames, asks) -> None:
+def test_stopped_worker_starts_no_question(panda, frames, asks) -> None:
     stopped = Event()
     stopped.set()
     asked = ClipWorker(panda, settings_of(), records("Why?"), stopped)

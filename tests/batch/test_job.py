@@ -32,7 +32,7 @@ def test_output_is_written_beside_the_results_file(batch, shape, name) -> None:
     assert len(ran.lines) == 2
 
 
-def test_a_bad_line_is_in_the_table_of_one_shard(batch) -> None:
+def test_bad_line_is_in_the_table_of_one_shard(batch) -> None:
     records = [*(ask(n, video) for n, video in enumerate(VIDEOS)), b"not json"]
     shards = [batch(records, shard=(part, 2), output_format="csv") for part in (1, 2)]
     tables = [ran.path.with_suffix(".csv").read_text() for ran in shards]
@@ -81,7 +81,7 @@ def test_foreign_file_is_never_replaced(batch, clips, tmp_path, shape, way) -> N
 
 
 @pytest.mark.parametrize("shape", ["csv", "qa", "qa-lines"])
-def test_an_earlier_output_is_replaced_and_an_empty_file_is_filled(batch, tmp_path, shape) -> None:
+def test_earlier_output_and_empty_file_are_replaced(batch, tmp_path, shape) -> None:
     output = tmp_path / "out"
     output.touch()
     for count in (1, 2):
@@ -108,12 +108,12 @@ def test_file_that_replaced_the_output_during_the_run_is_kept(
     ("name", "start"),
     [("out.csv", "id,"), ("out.TSV", "id\t"), ("out.jsonl", '{"digest"'), ("out", '{"digest"')],
 )
-def test_the_suffix_of_the_output_decides_its_format(batch, tmp_path, name, start) -> None:
+def test_suffix_of_the_output_decides_its_format(batch, tmp_path, name, start) -> None:
     batch([ask(1)], output=str(tmp_path / name))
     assert (tmp_path / name).read_text().startswith(start)
 
 
-def test_json_lines_are_not_written_to_a_file_that_is_called_json(batch, tmp_path) -> None:
+def test_json_lines_in_a_json_file_are_refused(batch, tmp_path) -> None:
     with pytest.raises(UsageError, match="which is not JSON"):
         batch([ask(1)], output=str(tmp_path / "out.json"))
     batch([ask(1)], output=str(tmp_path / "out.json"), output_format="qa")
@@ -121,7 +121,7 @@ def test_json_lines_are_not_written_to_a_file_that_is_called_json(batch, tmp_pat
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_the_right_answers_are_not_written_over(tmp_path, checkpoint, named) -> None:
+def test_reference_answers_are_not_overwritten(tmp_path, checkpoint, named) -> None:
     questions, right = tmp_path / "test_q.json", tmp_path / "test_a.json"
     questions.write_text('[{"video_name": "a", "question": "Why?", "question_id": "1"}]')
     right.write_text('[{"answer": "so", "question_id": "1"}]')
@@ -138,13 +138,13 @@ def test_the_right_answers_are_not_written_over(tmp_path, checkpoint, named) -> 
     assert right.read_bytes() == before
 
 
-def test_the_questions_are_not_written_over(batch, tmp_path) -> None:
+def test_questions_are_not_overwritten(batch, tmp_path) -> None:
     with pytest.raises(UsageError, match="is the file of the questions"):
         batch([ask(1)], output=str(tmp_path / "q.jsonl"))
     assert (tmp_path / "q.jsonl").read_bytes().startswith(b'{"id"')
 
 
-def test_a_second_run_on_the_same_answers_is_refused(batch, tmp_path, checkpoint) -> None:
+def test_second_run_on_the_same_results_is_refused(batch, tmp_path, checkpoint) -> None:
     batch([ask(1)])
     job = Job(str(tmp_path / "q.jsonl"), settings_of(checkpoint))
     with Batch(job), pytest.raises(UsageError, match="is being written by another run"):

@@ -61,7 +61,7 @@ class FailingStream(io.BytesIO):
         raise OSError(self.number, os.strerror(self.number))
 
 
-def test_a_reader_that_has_gone_is_not_our_error() -> None:
+def test_closed_pipe_is_a_broken_pipe_error() -> None:
     with pytest.raises(BrokenPipeError):
         ResultsStream(FailingStream(errno.EPIPE)).write(answer(1))
 

@@ -1,4 +1,4 @@
-"""Frames that are read in other processes: the same ones, whatever becomes of a process."""
+"""Frames read by worker processes that may crash, hang or be killed."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ SIDE = 112
 
 @pytest.fixture(scope="module")
 def ahead() -> Iterator[FramePrefetcher]:
-    """One process that reads; starting it takes longer than reading."""
+    """One shared worker process; starting it takes longer than reading."""
     with FramePrefetcher(8, SIDE, workers=1) as started:
         yield started
 
@@ -80,9 +80,9 @@ def _faulty(*_: object) -> None:
 
 
 def test_crashing_decoder_fails_only_its_clip(monkeypatch, clips, tmp_path):
-    """Also its neighbours, which were being read in the same process or another, are all there."""
+    """Clips read before and after it, in the same process or another, are complete."""
     monkeypatch.setattr(prefetch, "read_fitted", crashing_decoder.read_fitted)
-    bad, good = Clip(tmp_path / crashing_decoder.NAME), Clip(clips / "wide.avi")
+    bad, good = Clip(tmp_path / crashing_decoder.CRASHING), Clip(clips / "wide.avi")
     with FramePrefetcher(8, SIDE, workers=2) as ahead:
         found = [frames for _, frames in read(ahead, good, bad, good, bad, good)]
     kinds = [type(frames) for frames in found]
@@ -90,7 +90,7 @@ def test_crashing_decoder_fails_only_its_clip(monkeypatch, clips, tmp_path):
     assert str(found[1]) == f"the video decoder crashed on {bad.path}"
 
 
-def test_killed_worker_is_not_blamed_on_the_decoder(monkeypatch, clips, tmp_path) -> None:
+def test_killed_worker_is_reported_as_killed(monkeypatch, clips, tmp_path) -> None:
     monkeypatch.setattr(prefetch, "read_fitted", crashing_decoder.read_fitted)
     bad, good = Clip(tmp_path / crashing_decoder.KILLED), Clip(clips / "wide.avi")
     with FramePrefetcher(8, SIDE, workers=1) as ahead:
@@ -149,7 +149,7 @@ def test_worker_does_not_turn_warnings_into_errors(monkeypatch) -> None:
 
 @pytest.fixture
 def impatient(monkeypatch) -> None:
-    """A file that is not there has half a second, and one that is there has hours."""
+    """A missing file times out after half a second, any other after hours."""
     monkeypatch.setattr(prefetch, "read_fitted", crashing_decoder.read_fitted)
     monkeypatch.setattr(prefetch, "TIMEOUT", 0.5)
     monkeypatch.setattr(prefetch, "_BYTES_PER_SECOND", 1.0)
@@ -164,8 +164,8 @@ def test_hanging_decoder_fails_only_its_clip(clips, tmp_path) -> None:
     assert str(found[0]) == f"the video decoder does not finish reading {bad.path}"
 
 
-def test_exit_does_not_wait_for_a_worker_that_sends(monkeypatch, tmp_path) -> None:
-    """What is sent is larger than a pipe holds, so it is under way for as long as this waits."""
+def test_exit_does_not_wait_for_a_sending_worker(monkeypatch, tmp_path) -> None:
+    """The result is larger than the pipe buffer, so sending blocks until it is read."""
     monkeypatch.setattr(prefetch, "read_fitted", crashing_decoder.read_fitted)
     before = workers()
     with FramePrefetcher(8, SIDE, workers=1) as ahead:
@@ -174,7 +174,7 @@ def test_exit_does_not_wait_for_a_worker_that_sends(monkeypatch, tmp_path) -> No
         while not any(map(_is_sending, set(workers()) - set(before))):
             assert time.monotonic() < deadline
         started = time.monotonic()
-    assert time.monotonic() - started < 0.9, "it waited for a process that it had killed"
+    assert time.monotonic() - started < 0.9, "it waited for a killed process"
     for reader in ahead._readers:
         reader.join(2)
     assert not any(reader.is_alive() for reader in ahead._readers)

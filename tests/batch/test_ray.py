@@ -36,7 +36,7 @@ TEXTS = ("What happens?", "Is there a circle?", "What colour is it?")
 
 
 def cut(folder: Path, videos: str, size: int) -> list[Chunk]:
-    """The chunks of a file with a question about each video of a text, one letter each."""
+    """The chunks of a file of questions; each letter of `videos` is the video of one."""
     path = folder / "q.jsonl"
     entries = ({"video": video, "question": str(n)} for n, video in enumerate(videos))
     path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
@@ -191,14 +191,14 @@ def test_worker_without_the_model_is_not_ready(wrong: dict[str, str], says: str)
 
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Any]:
-    """A cluster for all runs of this file, as it takes seconds to start."""
+    """One cluster for this module, as it takes seconds to start."""
     pytest.importorskip("ray")
     with connect(None) as started:
         yield started
 
 
 def job(folder: Path, clips: int, model: str = "tiny", *, ray: bool = True) -> Job:
-    """A job that asks the same about several parts of the demo."""
+    """A job with the same questions about several clips of the demo."""
     path = folder / "questions.jsonl"
     entries = [
         {"video": str(DEMO), "question": text, "from": clip / 4}
@@ -221,7 +221,7 @@ def load() -> Panda:
 
 
 def lines(wanted: Job) -> list[dict[str, Any]]:
-    """The results in one order, without the time that they took."""
+    """The results, sorted, without their times."""
     found = [json.loads(line) for line in Path(str(wanted.output)).read_text().splitlines()]
     for line in found:
         line.pop("seconds", None)
@@ -268,7 +268,7 @@ def test_refuses_workers_that_run_the_model_in_different_ways(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray")
-def test_killed_worker_loses_no_answer_and_doubles_none(tmp_path: Path, checkpoint: Path) -> None:
+def test_killed_worker_loses_and_repeats_no_answer(tmp_path: Path, checkpoint: Path) -> None:
     wanted = job(tmp_path, 24, str(checkpoint))
     with Batch(wanted) as batch:
         outcomes = batch.plan().outcomes(load)

@@ -1,4 +1,4 @@
-"""The file of answers: what is written is there, and a run goes on from it."""
+"""The results file: durable writes, resuming, and lookup by digest."""
 
 import errno
 import json
@@ -29,13 +29,13 @@ def test_lines_are_ascii_json_with_the_digest_first(path: Path) -> None:
     )
 
 
-def test_a_line_is_in_the_file_when_write_returns(path: Path) -> None:
+def test_line_is_in_the_file_when_write_returns(path: Path) -> None:
     with ResultsFile(path) as answers:
         answers.write(answer(1))
         assert path.read_bytes().endswith(b'"yes"}\n')
 
 
-def test_a_line_is_written_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_line_is_written_in_one_call(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
     write = os.write
 
@@ -60,7 +60,7 @@ def test_done_is_sorted_with_repetitions(path: Path) -> None:
     assert done(path) == [7, 2**64 - 1, 2**64 - 1]
 
 
-def test_a_new_file_has_nothing_done(path: Path) -> None:
+def test_nothing_is_done_in_a_new_file(path: Path) -> None:
     assert done(path) == []
 
 
@@ -81,14 +81,14 @@ def test_failures_are_removed_on_resume(path: Path) -> None:
     assert written(path) == whole
 
 
-def test_a_file_without_failures_is_not_rewritten(path: Path) -> None:
+def test_file_without_failures_is_not_rewritten(path: Path) -> None:
     written(path, answer(1))
     inode = path.stat().st_ino
     done(path)
     assert path.stat().st_ino == inode
 
 
-def test_a_rewritten_file_keeps_its_permissions(path: Path) -> None:
+def test_rewritten_file_keeps_its_permissions(path: Path) -> None:
     written(path, failure(1), answer(2))
     path.chmod(0o640)
     done(path)
@@ -108,7 +108,7 @@ def test_failed_rewrite_keeps_the_old_file(path: Path, monkeypatch: pytest.Monke
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_link_stays_a_link(path: Path, tmp_path: Path) -> None:
+def test_symlink_stays_a_symlink(path: Path, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(path)
     written(link, failure(1), answer(2))
@@ -116,7 +116,7 @@ def test_a_link_stays_a_link(path: Path, tmp_path: Path) -> None:
     assert link.is_symlink()
 
 
-def test_a_line_is_found_by_its_digest(path: Path) -> None:
+def test_line_is_found_by_its_digest(path: Path) -> None:
     written(path, answer(1), answer(2, "no"))
     with ResultsFile(path) as answers:
         answers.write(answer(3, "maybe"))
@@ -155,7 +155,7 @@ def test_repaired_last_line_can_be_found(path: Path) -> None:
 
 @pytest.fixture
 def synced(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The size of the file at each time that it was sent to the disk."""
+    """The size of the file at each fsync."""
     sizes: list[float] = []
 
     def fsync(descriptor: int) -> None:
@@ -203,10 +203,10 @@ def test_failed_fsync_is_reported(path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_sigkill_loses_no_line_and_leaves_none_torn(path: Path) -> None:
     command = [sys.executable, str(KILLED_WRITERS), str(path), "20"]
-    told = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    acknowledged = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     kept = done(path)
-    assert len(told) > 20
-    assert set(told) <= set(kept)
+    assert len(acknowledged) > 20
+    assert set(acknowledged) <= set(kept)
     assert len(set(kept)) == len(kept)
     assert all(json.loads(line)["digest"] for line in path.read_bytes().splitlines())
 
@@ -217,7 +217,7 @@ def test_failure_before_the_first_result_leaves_no_file(path: Path) -> None:
     assert list(path.parent.iterdir()) == []
 
 
-def test_an_empty_file_of_the_user_is_left(path: Path) -> None:
+def test_empty_file_of_the_user_is_kept(path: Path) -> None:
     path.touch()
     with pytest.raises(ZeroDivisionError), ResultsFile(path):
         raise ZeroDivisionError

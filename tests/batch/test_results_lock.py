@@ -1,4 +1,4 @@
-"""One run at a time on a file of answers."""
+"""The lock of a results file: one run at a time."""
 
 import errno
 import fcntl
@@ -16,7 +16,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "q.answers.jsonl"
 
 
-def test_a_second_run_is_refused(path: Path) -> None:
+def test_second_run_is_refused(path: Path) -> None:
     with (
         ResultsFile(path),
         pytest.raises(UsageError, match="is being written by another run of panda"),
@@ -24,25 +24,25 @@ def test_a_second_run_is_refused(path: Path) -> None:
         done(path)
 
 
-def test_a_second_run_by_another_name_is_refused(path: Path, tmp_path: Path) -> None:
+def test_second_run_through_a_symlink_is_refused(path: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(path)
     with ResultsFile(path), pytest.raises(UsageError, match="another run of panda"):
         done(tmp_path / "link")
 
 
-def test_a_refused_run_does_not_free_the_file(path: Path) -> None:
+def test_refused_run_keeps_the_lock_of_the_first(path: Path) -> None:
     with ResultsFile(path):
         for _ in range(2):
             with pytest.raises(UsageError):
                 done(path)
 
 
-def test_the_lock_goes_with_the_run(path: Path) -> None:
+def test_no_lock_file_is_left(path: Path) -> None:
     written(path)
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_lock_file_left_by_a_killed_run_is_no_obstacle(path: Path) -> None:
+def test_stale_lock_file_is_ignored(path: Path) -> None:
     path.with_name(f"{path.name}.lock").touch()
     assert done(path) == []
 
@@ -56,13 +56,13 @@ def without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("without_locks")
-def test_a_second_run_is_refused_where_there_are_no_locks(path: Path) -> None:
+def test_second_run_is_refused_without_file_locks(path: Path) -> None:
     with ResultsFile(path), pytest.raises(UsageError, match="another run of panda") as caught:
         done(path)
     assert "delete" in str(caught.value.hint)
 
 
 @pytest.mark.usefixtures("without_locks")
-def test_nothing_is_left_where_there_are_no_locks(path: Path) -> None:
+def test_no_lock_file_is_left_without_file_locks(path: Path) -> None:
     written(path)
     assert list(path.parent.iterdir()) == [path]

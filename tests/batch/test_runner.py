@@ -1,4 +1,4 @@
-"""A batch from its file of questions to its file of answers, with every line accounted for."""
+"""Batches from the file of questions to the results file; every line has one result."""
 
 import errno
 import json
@@ -45,7 +45,7 @@ BROKEN = [
 
 @pytest.fixture(scope="module", autouse=True)
 def text(clips: Path) -> None:
-    """A file beside the clips that is none."""
+    """A file beside the clips that is not a video."""
     (clips / "text.avi").write_text("not a video")
 
 
@@ -86,7 +86,7 @@ def test_record_fields_are_kept_in_the_result(batch) -> None:
     assert (line["finish_reason"], line["tokens"]) == ("length", 6)
 
 
-def test_every_broken_line_is_told_with_its_number_and_the_rest_answered(batch) -> None:
+def test_broken_lines_are_reported_and_the_rest_answered(batch) -> None:
     records = [line for n, bad in enumerate(BROKEN) for line in (bad, ask(n, "tall.avi"))]
     ran = batch(records)
     failed = {line["line"]: line["error"] for line in ran.lines if "error" in line}
@@ -217,8 +217,8 @@ def test_full_disk_ends_the_run_and_resumes(batch, monkeypatch) -> None:
     assert sorted(again.answers) == [0, 1, 2, 3]
 
 
-def test_ten_thousand_lines_of_which_half_are_broken(batch) -> None:
-    """Each is accounted for once, and what they hold is not held."""
+def test_memory_stays_bounded_over_ten_thousand_lines(batch) -> None:
+    """Half of them are broken; each has one result."""
     notes = "x" * 6_000
     good = [ask(n, VIDEOS[n % 2], f"Why {n % 40}?", notes=notes) for n in range(5_000)]
     bad = [BROKEN[n % 11] for n in range(5_000)]
@@ -239,7 +239,7 @@ RECORDS = [{"id": n, "video": "wide.avi", "question": f"what is {n}?"} for n in 
 def test_other_precision_answers_again(
     batch: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command stays the same, and the machine is another: auto comes to something else."""
+    """The same command on another machine, where auto resolves to another dtype."""
     batch(RECORDS)
     numbers = [torch.float16, torch.bfloat16]
     Random(8).shuffle(numbers)
@@ -274,9 +274,7 @@ def test_naming_the_resolved_auto_answers_nothing_again(batch: Callable[..., Ran
         assert (ran.counters.earlier, ran.loads) == (len(RECORDS), 0)
 
 
-def test_the_settings_of_a_planned_batch_say_what_runs(
-    tmp_path: Path, checkpoint: Path, clips: Path
-) -> None:
+def test_plan_resolves_auto_in_the_settings(tmp_path: Path, checkpoint: Path, clips: Path) -> None:
     (tmp_path / "q.jsonl").write_bytes(as_line(RECORDS[0]))
     job = Job(str(tmp_path / "q.jsonl"), settings_of(checkpoint, device="cpu"), video_dir=clips)
     with Batch(job) as opened:
@@ -288,7 +286,7 @@ def test_the_settings_of_a_planned_batch_say_what_runs(
 def test_results_with_old_digests_are_kept_and_answered_again(
     batch: Callable[..., Ran], checkpoint: Path
 ) -> None:
-    """As versions wrote them that put the names given, and no engine, into digests."""
+    """Old versions hashed the names as given, without the engine."""
     first = batch(RECORDS)
     settings = settings_of(checkpoint).digest_fields()
     del settings["engine"]

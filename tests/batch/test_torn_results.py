@@ -1,4 +1,4 @@
-"""Lines that were torn are mended, and files that are not ours are left as they are."""
+"""Repair of torn lines, and foreign files that are never changed."""
 
 import random
 from pathlib import Path
@@ -15,7 +15,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "q.answers.jsonl"
 
 
-def test_a_torn_line_is_cut_off_wherever_it_was_torn(path: Path) -> None:
+def test_torn_last_line_is_truncated_at_any_length(path: Path) -> None:
     first = written(path, answer(1))
     both = written(path, answer(2))
     for length in range(len(both)):
@@ -26,7 +26,7 @@ def test_a_torn_line_is_cut_off_wherever_it_was_torn(path: Path) -> None:
         assert path.read_bytes() == whole, length
 
 
-def test_a_line_that_lacks_only_its_end_gets_it(path: Path) -> None:
+def test_missing_last_line_break_is_added(path: Path) -> None:
     before = written(path, answer(1))
     path.write_bytes(before[:-1])
     after = written(path, answer(2))
@@ -35,20 +35,20 @@ def test_a_line_that_lacks_only_its_end_gets_it(path: Path) -> None:
 
 
 @pytest.mark.parametrize("end", [b"\0" * 5000, b"\0\n", b'{"dig\0\0', b'{"digest": "00\0\n'])
-def test_what_a_power_cut_leaves_at_the_end_is_cut_off(path: Path, end: bytes) -> None:
+def test_zeros_at_the_end_are_truncated(path: Path, end: bytes) -> None:
     before = written(path, answer(1))
     path.write_bytes(before + end)
     assert done(path) == [1]
     assert path.read_bytes() == before
 
 
-def test_a_new_file_that_only_zeros_have_reached_is_empty(path: Path) -> None:
+def test_file_of_zeros_counts_as_empty(path: Path) -> None:
     path.write_bytes(b"\0" * 2_000_000)
     assert done(path) == []
     assert path.read_bytes() == b""
 
 
-def test_what_a_power_cut_leaves_between_lines_is_taken_out(path: Path) -> None:
+def test_zeros_between_lines_are_removed(path: Path) -> None:
     first = written(path, answer(1))
     second = written(path, answer(2)).removeprefix(first)
     path.write_bytes(first + b"\0" * 4096 + b'really?"}\n' + second)
@@ -56,13 +56,13 @@ def test_what_a_power_cut_leaves_between_lines_is_taken_out(path: Path) -> None:
     assert path.read_bytes() == first + second
 
 
-def test_a_file_may_have_failures_and_lack_its_end(path: Path) -> None:
+def test_failures_and_missing_line_break_are_repaired_together(path: Path) -> None:
     path.write_bytes(written(path, failure(1), answer(2))[:-1])
     written(path, answer(3))
     assert done(path) == [2, 3]
 
 
-def test_any_damage_leaves_whole_lines_or_a_refusal(path: Path) -> None:
+def test_random_damage_leaves_whole_lines_or_is_refused(path: Path) -> None:
     chance = random.Random(17)
     sound = written(path, *(answer(n, "x" * n) for n in range(20)), failure(20))
     lines = set(sound.splitlines(keepends=True))
@@ -85,7 +85,7 @@ def test_any_damage_leaves_whole_lines_or_a_refusal(path: Path) -> None:
 
 
 @pytest.mark.parametrize(("left", "newline"), [(40, b""), (5, b""), (40, b"\n")])
-def test_a_line_that_was_torn_in_the_middle_is_dropped_if_that_is_wanted(
+def test_torn_line_in_the_middle_is_dropped_on_confirmation(
     path: Path, left: int, newline: bytes
 ) -> None:
     lines = written(path, *map(answer, range(4))).splitlines(keepends=True)
@@ -121,7 +121,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
-def test_files_of_others_are_refused_and_left(path: Path, content: bytes) -> None:
+def test_foreign_file_is_refused_and_kept(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(UsageError, match="is not a results file of panda"):
         done(path)
@@ -134,7 +134,7 @@ def test_files_of_others_are_refused_and_left(path: Path, content: bytes) -> Non
     [c for c in FOREIGN.values() if c.strip() and c[:1] != b"\0"],
     ids=lambda c: str(c[:12]),
 )
-def test_what_others_have_added_is_left(path: Path, content: bytes) -> None:
+def test_foreign_line_is_refused_and_kept(path: Path, content: bytes) -> None:
     mixed = written(path, answer(1)) + content
     path.write_bytes(mixed)
     with pytest.raises(UsageError, match="is not a results file of panda") as caught:

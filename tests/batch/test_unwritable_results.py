@@ -1,4 +1,4 @@
-"""Places where answers cannot be written, disks that fill, and files that go away."""
+"""Results that cannot be written: bad paths, full disks, and files deleted during a run."""
 
 import errno
 import os
@@ -25,7 +25,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def mounted(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Mounts a small disk in memory, where the tests may."""
+    """Mounts a small tmpfs; skips the test without the permission."""
     folder = tmp_path / "disk"
     folder.mkdir()
 
@@ -40,54 +40,54 @@ def mounted(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_missing_folder_is_wrong_usage(tmp_path: Path) -> None:
+def test_missing_folder_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no folder"):
         done(tmp_path / "missing" / "file")
 
 
-def test_a_file_in_place_of_the_folder_is_wrong_usage(path: Path) -> None:
+def test_file_in_place_of_the_folder_is_a_usage_error(path: Path) -> None:
     path.touch()
     with pytest.raises(UsageError, match="there is no folder"):
         done(path / "file")
 
 
-def test_a_folder_is_wrong_usage(tmp_path: Path) -> None:
+def test_folder_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is a folder"):
         done(tmp_path)
 
 
 @pytest.mark.parametrize("device", ["/dev/full", "/dev/null"])
-def test_a_device_is_wrong_usage(device: str) -> None:
+def test_device_is_a_usage_error(device: str) -> None:
     with pytest.raises(UsageError, match="is no file on a disk"):
         done(Path(device))
     assert not Path(f"{device}.lock").exists()
 
 
-def test_a_link_in_circles_cannot_be_written(path: Path) -> None:
+def test_symlink_loop_is_a_clip_error(path: Path) -> None:
     path.symlink_to(path)
     with pytest.raises(ClipError, match="cannot write"):
         done(path)
 
 
-def test_a_name_too_long_cannot_be_written(tmp_path: Path) -> None:
+def test_too_long_name_is_a_clip_error(tmp_path: Path) -> None:
     with pytest.raises(ClipError, match=r"cannot write .*File name too long"):
         done(tmp_path / ("x" * 254))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
-def test_a_folder_that_may_not_be_written_is_said(path: Path) -> None:
+def test_folder_without_permission_is_a_clip_error(path: Path) -> None:
     path.parent.chmod(0o500)
     with pytest.raises(ClipError, match=r"cannot write .*Permission denied"):
         done(path)
 
 
-def test_a_read_only_disk_is_said(mounted: Callable[[str], Path]) -> None:
+def test_read_only_disk_is_a_clip_error(mounted: Callable[[str], Path]) -> None:
     with pytest.raises(ClipError, match=r"cannot write .*Read-only file system"):
         done(mounted("ro") / "file")
 
 
 def fill(path: Path) -> int:
-    """Writes answers until there is an error; returns how many were written."""
+    """Writes answers until the disk is full."""
     with ResultsFile(path) as answers:
         count = 0
         while True:
@@ -99,14 +99,14 @@ def fill(path: Path) -> int:
             count += 1
 
 
-def test_a_full_disk_keeps_whole_lines(mounted: Callable[[str], Path]) -> None:
+def test_full_disk_leaves_whole_lines(mounted: Callable[[str], Path]) -> None:
     path = mounted("size=64k") / "answers"
     with pytest.raises(ClipError, match=r"the disk of .* is full"):
         fill(path)
     assert path.read_bytes().endswith(b'"}\n')
 
 
-def test_a_run_goes_on_after_a_full_disk(mounted: Callable[[str], Path]) -> None:
+def test_resumes_after_a_full_disk(mounted: Callable[[str], Path]) -> None:
     folder = mounted("size=64k")
     (folder / "films").write_bytes(b"x" * 40_000)
     with pytest.raises(ClipError):
@@ -117,7 +117,7 @@ def test_a_run_goes_on_after_a_full_disk(mounted: Callable[[str], Path]) -> None
     assert done(folder / "answers") == [*before, 1000]
 
 
-def test_a_limit_on_the_size_keeps_whole_lines(path: Path) -> None:
+def test_file_size_limit_leaves_whole_lines(path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
     try:
@@ -183,7 +183,7 @@ def test_closes_a_rewritten_file_that_cannot_be_reopened(
 
 
 @pytest.fixture
-def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
+def always_check(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results_file, "CHECK_INTERVAL", 0.0)
 
 
@@ -194,34 +194,34 @@ def change_and_write(path: Path, change: Callable[[], object]) -> None:
         answers.write(answer(2))
 
 
-@pytest.mark.usefixtures("watchful")
-def test_a_deleted_file_is_noticed(path: Path) -> None:
+@pytest.mark.usefixtures("always_check")
+def test_deleted_file_is_a_clip_error(path: Path) -> None:
     with pytest.raises(ClipError, match="was deleted or replaced"):
         change_and_write(path, path.unlink)
 
 
-@pytest.mark.usefixtures("watchful")
-def test_a_vanished_folder_is_noticed(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("always_check")
+def test_deleted_folder_is_a_clip_error(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     with pytest.raises(ClipError, match="was deleted or replaced"):
         change_and_write(folder / "file", lambda: shutil.rmtree(folder))
 
 
-@pytest.mark.usefixtures("watchful")
-def test_a_replaced_file_is_noticed(path: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("always_check")
+def test_replaced_file_is_a_clip_error(path: Path, tmp_path: Path) -> None:
     (tmp_path / "other").write_text("other")
     with pytest.raises(ClipError, match="was deleted or replaced"):
         change_and_write(path, lambda: (tmp_path / "other").replace(path))
 
 
-@pytest.mark.usefixtures("watchful")
-def test_lines_of_another_program_are_noticed(path: Path) -> None:
+@pytest.mark.usefixtures("always_check")
+def test_write_by_another_program_is_a_clip_error(path: Path) -> None:
     with pytest.raises(ClipError, match="was changed by another program"):
         change_and_write(path, lambda: path.write_text("other"))
 
 
-def test_a_file_deleted_before_the_end_is_noticed_at_the_end(path: Path) -> None:
+def test_file_deleted_before_exit_is_a_clip_error(path: Path) -> None:
     def leave() -> None:
         with ResultsFile(path):
             path.unlink()
