@@ -24,11 +24,7 @@ _SHOWN_KINDS = 5
 
 
 class LogLines:
-    """Writes a progress line every ten seconds: for log files and terminals without a cursor.
-
-    A thread writes them, so that they come while the run is busy and a signal handler only has to
-    set a flag.
-    """
+    """Writes a progress line every ten seconds, from a thread: a signal handler must not write."""
 
     def __init__(self, screen: Screen, progress: BatchProgress) -> None:
         self._screen, self._progress = screen, progress

@@ -29,15 +29,11 @@ GRAPHICS = ("auto", "kitty", "iterm2", "sixel", "blocks", "none")
 """Values of `--graphics`: how pictures are drawn."""
 
 _DEFAULT_WIDTH = 80
-_ASCII_PROTOCOLS = ("kitty", "iterm2", "sixel")  # pictures that any encoding can carry
 _PREFIX = "panda: "  # of notices, and of errors in a log
 
 
 class Screen:
-    """Where a command prints.
-
-    `quiet` hides notices and spinners, not answers and errors. `graphics` is one of `GRAPHICS`.
-    """
+    """Where a command prints; `quiet` hides notices and spinners, `graphics` is of `GRAPHICS`."""
 
     def __init__(self, *, quiet: bool = False, graphics: str = "auto") -> None:
         self.quiet, self.graphics = quiet, graphics
@@ -173,10 +169,7 @@ class Screen:
         numbers: bool = False,
         failures: Iterable[str] = (),
     ) -> None:
-        """Print names and values in two columns on stderr.
-
-        Names that are `numbers` are aligned right; the values of names in `failures` are red.
-        """
+        """Print names and values in two columns on stderr, the values of `failures` in red."""
         cells = [(sanitize_line(name), sanitize_line(value)) for name, value in rows]
         if not sys.stderr.isatty() or self.err.is_dumb_terminal:
             if title:
@@ -201,10 +194,7 @@ class Screen:
     # --- stdout
 
     def stream(self, pieces: Iterable[str], *, one_line: bool = False) -> None:
-        """Print an answer as it is decoded; a spinner shows until the first piece.
-
-        With `one_line`, line breaks become spaces.
-        """
+        """Print an answer while it is decoded, on one line if asked; first a spinner shows."""
         remaining = iter(pieces)
         with self.status("thinking"):
             first = next(remaining, "")
@@ -246,7 +236,8 @@ class Screen:
             and self.stdout_is_terminal
             and self.out.color_system is not None
             and not self.out.no_color
-            and (self.graphics in _ASCII_PROTOCOLS or can_encode(sys.stdout, "▄"))
+            # the sequences are ASCII, the half-blocks are not
+            and (self.graphics in ("kitty", "iterm2", "sixel") or can_encode(sys.stdout, "▄"))
         )
 
     def frames(self, frames: "Frames") -> None:
@@ -335,8 +326,7 @@ def spinner(stream: TextIO) -> str:
 def _console(stream: TextIO) -> "Console":
     from rich.console import Console
 
-    # FORCE_COLOR must not put colour into a pipe
-    terminal = stream.isatty()
+    terminal = stream.isatty()  # FORCE_COLOR must not put colour into a pipe
     return Console(file=stream, force_terminal=terminal, markup=False, highlight=False, emoji=False)
 
 

@@ -21,11 +21,7 @@ _ASPECT = 2.0  # width by height of a sheet
 
 
 def check_sheet_path(path: Path, video: Path) -> None:
-    """Check, before anything slow, that a sheet can be written.
-
-    Raises UsageError if the extension names no format, the folder cannot be written to, or `path`
-    is a folder or the video itself.
-    """
+    """Raise UsageError, before anything slow, if a sheet cannot be written to `path`."""
     if path.suffix.lower() not in _FORMATS:
         raise UsageError(
             f"cannot tell from {path} what kind of picture to save",
@@ -50,10 +46,7 @@ def check_sheet_path(path: Path, video: Path) -> None:
 
 
 def contact_sheet(frames: "Frames") -> "Image":
-    """Return the frames in rows, at their own size, each with its index in the file and its time.
-
-    `frames.pixels` are uint8 (T, H, W, 3) RGB.
-    """
+    """Return the frames, uint8 (T, H, W, 3), in rows, each with its index and its time."""
     from PIL import Image, ImageDraw, ImageFont
 
     count, height, width = frames.pixels.shape[:3]
@@ -77,10 +70,7 @@ def contact_sheet(frames: "Frames") -> "Image":
 
 
 def _columns(count: int, aspect: float) -> int:
-    """Return pictures per row, each with room of this aspect ratio.
-
-    The sheet becomes wider than tall, and its last row not too empty.
-    """
+    """Return pictures per row for a wide sheet whose last row is not too empty."""
     if count <= 3:
         return count
     wanted = math.sqrt(count * _ASPECT / aspect)

@@ -208,10 +208,7 @@ def _commit_facts(model: ModelState) -> Iterator[Row]:
 
 
 def show_prefixes(prefixes: PrefixStore, screen: Screen) -> None:
-    """Print a row per cached clip, the last used first, and a total on stderr.
-
-    A terminal gets columns and at most 100 rows.
-    """
+    """Print a row per cached clip, the last used first, and a total on stderr."""
     limit = _MAX_PREFIXES if screen.stdout_is_terminal else None
     if rows := [_prefix_row(entry) for entry in prefixes.entries(limit)]:
         _show_rows(_PREFIX_HEADINGS, rows, screen)
@@ -227,11 +224,8 @@ def prefixes_json(prefixes: PrefixStore, *, pretty: bool) -> str:
     """Return one JSON object with all cached clips; sizes are in bytes."""
     clips = [
         asdict(entry.metadata)
-        | {
-            "bytes": entry.bytes,
-            "last_used": _last_used(entry).isoformat(timespec="seconds"),
-            "path": str(entry.folder),
-        }
+        | {"bytes": entry.bytes, "last_used": _last_used(entry).isoformat(timespec="seconds")}
+        | {"path": str(entry.folder)}
         for entry in prefixes.entries()
     ]
     whole = {"path": str(prefixes.folder), "bytes": prefixes.bytes, "budget_bytes": prefixes.budget}
@@ -282,10 +276,7 @@ def terminal_section() -> Section:
 
 
 def show_report(sections: Sequence[Section], screen: Screen) -> None:
-    """Print the sections on stdout, then all problems again.
-
-    On a terminal long values are folded in their column; elsewhere each fact is one line.
-    """
+    """Print the sections on stdout, then all problems again."""
     width = max(len(fact.name) for section in sections for fact in section.facts)
     for section in sections:
         _show_section(section.title, section.facts or [Fact("none", "")], width, screen)
@@ -295,37 +286,31 @@ def show_report(sections: Sequence[Section], screen: Screen) -> None:
 
 
 def report_json(sections: Sequence[Section], *, pretty: bool) -> str:
-    """Return one JSON object: one object of facts per section, and the list of problems.
-
-    Memory is in bytes.
-    """
-    record: dict[str, Any] = {
-        _key(section.title): {_key(fact.name): fact.value for fact in section.facts}
-        for section in sections
-    }
-    record["problems"] = [
-        {"section": _key(section.title), "fact": _key(fact.name), "problem": fact.problem}
-        for section in sections
-        for fact in section.facts
-        if fact.problem
-    ]
-    return json_text(record, pretty=pretty)
+    """Return one JSON object: the facts of each section, and the problems; memory is in bytes."""
+    record: dict[str, Any] = {}
+    problems = []
+    for section in sections:
+        title = _key(section.title)
+        record[title] = {_key(fact.name): fact.value for fact in section.facts}
+        problems += [
+            {"section": title, "fact": _key(fact.name), "problem": fact.problem}
+            for fact in section.facts
+            if fact.problem
+        ]
+    return json_text(record | {"problems": problems}, pretty=pretty)
 
 
 def format_value(value: Value) -> str:
     """Return a value for people; in a dict, numbers are followed by their key."""
-    match value:
-        case dict():
-            pairs = value.items()
-            return ", ".join(
-                v if isinstance(v, str) else f"{format_value(v)} {k}" for k, v in pairs
-            )
-        case list():
-            return ", ".join(value) or "none"
-        case bool():
-            return "yes" if value else "no"
-        case Bytes():
-            return size(value)
+    if isinstance(value, dict):
+        pairs = value.items()
+        return ", ".join(v if isinstance(v, str) else f"{format_value(v)} {k}" for k, v in pairs)
+    if isinstance(value, list):
+        return ", ".join(value) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Bytes):
+        return size(value)
     return "none" if value is None else str(value)
 
 

@@ -98,10 +98,7 @@ class Prompt:
 
 
 class _BelowFirstLine(HSplit):
-    """Leaves the screen's first line free.
-
-    Terminals move a screen that is cleared from its first line on into the scrollback.
-    """
+    """Leaves the first line free: clearing it would move the screen into the scrollback."""
 
     def preferred_height(self, width: int, max_available_height: int) -> Dimension:
         limit = max(1, max_available_height - 1)

@@ -293,10 +293,7 @@ def answer_lines(
 
 
 def _read_questions(lines: BinaryIO) -> Iterator[str]:
-    """Yield the questions of standard input, up to an exit word.
-
-    Raises UsageError for a line that is not UTF-8, or is a slash command.
-    """
+    """Yield the questions of standard input, up to an exit word; a slash command is an error."""
     for number, line in enumerate(lines, 1):
         try:
             text = line.decode()

@@ -159,10 +159,7 @@ def stats_rows(stats: "Stats", frames: "Frames", watch: Stopwatch) -> list[tuple
 
 
 def truncation_notice(answer: "Answer", max_tokens: int, remedy: str) -> str | None:
-    """Return the notice for an answer that was cut off; None for a complete one.
-
-    `remedy` says what to do if the limit `max_tokens` was too low.
-    """
+    """Return the notice for an answer that was cut off, `remedy` being for one at `max_tokens`."""
     if answer.finish_reason != "length":
         return None
     length = answer.stats.answer_tokens
@@ -181,10 +178,7 @@ def sparse_sampling_notice(frames: "Frames", remedy: str) -> str | None:
 
 
 def placement_notice(panda: "Panda", quant: str) -> str | None:
-    """Return what precision and devices were chosen, `quant` being what the user asked for.
-
-    None for a whole model on one device.
-    """
+    """Return what was chosen for the user, who asked for `quant`; None for one device as asked."""
     *others, last = panda.devices
     where = f"{', '.join(others)} and {last}" if others else last.replace("cpu", "the CPU")
     if quant == "auto" and panda.quant != "none":

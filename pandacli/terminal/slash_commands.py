@@ -181,10 +181,7 @@ _BY_NAME = {name: command for command in COMMANDS for name in (command.name, *co
 
 
 def parse(line: str) -> tuple[Command, str]:
-    """Return the command of a line and the text after its name.
-
-    Raises UsageError if there is no such command, or an argument is missing or too much.
-    """
+    """Return the command of a line and the text after its name; raise UsageError if it is wrong."""
     word, _, argument = line.strip().removeprefix("/").strip().partition(" ")
     name, argument = f"/{word.lower()}", argument.strip()
     if (command := _BY_NAME.get(name)) is None:
