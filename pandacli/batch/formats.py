@@ -16,7 +16,7 @@ from pandacli.batch.readers.fields import PAIR, named_fields, read_row
 from pandacli.batch.readers.tables import Table, is_table
 from pandacli.batch.records import Record
 from pandacli.batch.results import Line
-from pandacli.batch.writers import Results, json_array, json_literals
+from pandacli.batch.writers import Results, as_array, as_literals
 from pandacli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -67,30 +67,30 @@ FORMATS = {
     # "video_name", "question", "answer", "pred"}, and again "Q" and "A" for its script
     "qa": Format(
         *(named_fields("video_name", "question"), _is_qa),
-        **json_array(writers.qa_entries, _QA, _PAIRS),
+        **as_array(writers.qa_entries, _QA, _PAIRS),
     ),
     # the scripts of Video-LLaVA and Video-Panda read literals of Python, one a line
     "qa-lines": Format(
-        **json_literals(writers.qa_or_pair_entries, _QA, _PAIRS), extension=".qa.jsonl"
+        **as_literals(writers.qa_or_pair_entries, _QA, _PAIRS), extension=".qa.jsonl"
     ),
     # Video-ChatGPT's generative benchmark: {"video_name", "Q", "A"}, written with "pred"
     "generic": Format(
         named_fields("video_name", "Q"),
         lambda fields: "Q" in fields and "question" not in fields,
-        **json_array(writers.generic_entries, _GENERIC),
+        **as_array(writers.generic_entries, _GENERIC),
     ),
     "generic-lines": Format(
-        **json_literals(writers.generic_entries, _GENERIC), extension=".generic.jsonl"
+        **as_literals(writers.generic_entries, _GENERIC), extension=".generic.jsonl"
     ),
     # Video-ChatGPT's consistency: {"video_name", "Q1", "Q2", "A"}, written with "pred1", "pred2"
     "consistency": Format(
         named_fields("video_name", *PAIR),
         lambda fields: all(name in fields for name in PAIR),
-        **json_array(writers.pair_entries, _PAIRS),
+        **as_array(writers.pair_entries, _PAIRS),
         in_pairs=True,
     ),
     "consistency-lines": Format(
-        **json_literals(writers.pair_entries, _PAIRS),
+        **as_literals(writers.pair_entries, _PAIRS),
         extension=".consistency.jsonl",
         in_pairs=True,
     ),

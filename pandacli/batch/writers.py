@@ -66,11 +66,11 @@ class Results:
                 yield first[0], [answer for _, [answer] in (first, *rest)]
 
 
-Entries = Callable[[Results], Iterator[Line]]
+_ToEntries = Callable[[Results], Iterator[Line]]
 
 
-def json_array(entries: Entries, *keys: set[str]) -> dict[str, Any]:
-    """The columns of a row of `FORMATS` that write entries with these keys as one JSON array."""
+def as_array(entries: _ToEntries, *keys: set[str]) -> dict[str, Any]:
+    """The fields of a `Format` that write entries with these keys as one JSON array."""
 
     def write(results: Results, out: TextIO) -> None:
         out.write("[")
@@ -89,8 +89,8 @@ def json_array(entries: Entries, *keys: set[str]) -> dict[str, Any]:
     return {"write": write, "is_output": is_output, "extension": ".json"}
 
 
-def json_literals(entries: Entries, *keys: set[str]) -> dict[str, Any]:
-    """Those that write entries as Python literals, one a line, without null, true and false.
+def as_literals(entries: _ToEntries, *keys: set[str]) -> dict[str, Any]:
+    """The fields that write entries as Python literals, one a line, without null, true and false.
 
     Unpaired surrogates are escaped, but no other character: Python does not join the pairs by which
     JSON escapes an emoji.
@@ -261,28 +261,28 @@ def _unique_ids(results: Results) -> Callable[[Record], str]:
     NExT-QA counts ids within a video: where ids repeat, each is made of the video and the id, and
     where even that repeats, the later ones are numbered.
     """
+    numbered: dict[tuple[int, int], str] = {}
+    repeated = False
 
-    def plain_id(record: Record) -> str:
-        return re.sub("[/\0]", "_", _record_id(record))
+    def id_of(record: Record) -> str:
+        name = f"{_video_name(record)}_" * repeated + _record_id(record)
+        return numbered.get((record.line, record.part), re.sub("[/\0]", "_", name))
 
-    def id_with_video(record: Record) -> str:
-        return re.sub("[/\0]", "_", f"{_video_name(record)}_{_record_id(record)}")
-
-    plain = Counter(map(plain_id, results.records()))
+    plain = Counter(map(id_of, results.records()))
     if len(plain) == plain.total():
-        return plain_id
+        return id_of
+    repeated = True
     results.notices.append('the ids of the questions repeat: "id" is the video with the id')
     taken: Counter[str] = Counter()
-    numbered: dict[tuple[int, int], str] = {}
     for record in results.records():
-        name = wanted = id_with_video(record)
+        name = wanted = id_of(record)
         while name in taken:
             taken[wanted] += 1
             name = f"{wanted}_{taken[wanted]}"
         taken[name] = 1
         if name != wanted:
             numbered[record.line, record.part] = name
-    return lambda record: numbered.get((record.line, record.part)) or id_with_video(record)
+    return id_of
 
 
 def _record_id(record: Record) -> str:

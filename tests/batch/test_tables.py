@@ -69,7 +69,7 @@ def test_bad_row_fails_alone(row: bytes, message: str) -> None:
         (b'a,"b\nc,d\n"e,f\ng,h\n', [4, 6]),
         (b'a,"b\nc,d\n\xff\ne,f\n', [4, 6]),
     ],
-    ids=["to the end", "to the limit", "to another quote", "to what is no text"],
+    ids=["to the end", "to the limit", "to another quote", "to a line that is not UTF-8"],
 )
 def test_unclosed_quote_rejects_only_its_line(rows: bytes, good: list[int]) -> None:
     with read_questions(io.BytesIO(b"video,question\na,b\n" + rows)) as questions:

@@ -63,7 +63,7 @@ def digest(each: Record | BadLine) -> int:
 
 
 def write(questions: Questions, name: str, out: TextIO) -> list[str]:
-    """Write results of questions, which say themselves what came of them."""
+    """Write results; the question of a record says whether it is answered."""
     digests = list(map(digest, questions.records))
     return write_results(questions, name, digests, journal(questions).get, out)
 
