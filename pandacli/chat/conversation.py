@@ -74,11 +74,11 @@ class Conversation:
 
     def tokens(self) -> int:
         """How many tokens of the context the prefix and the turns take."""
-        count, session = len(self.turns), self.session
-        if self._counted is None or self._counted[0] != count:
-            left = session.tokens_left("", self.history()) if count else 0
-            used = session.panda.context - left if count else session.prefix_tokens
-            self._counted = count, used
+        if not self.turns:
+            return self.session.prefix_tokens
+        if self._counted is None or self._counted[0] != len(self.turns):
+            left = self.session.tokens_left("", self.history())
+            self._counted = len(self.turns), self.session.panda.context - left
         return self._counted[1]
 
     def _recorded(self, question: str, stream: AnswerStream) -> Generator[str, None, Answer]:
@@ -107,10 +107,8 @@ class Conversation:
             return
         alone = self.session.tokens_left(question)
         if alone < 1:
-            raise UsageError(
-                f"the question is {1 - alone} tokens too long for the model",
-                "ask a shorter one, or look at fewer frames (--frames 4)",
-            )
+            hint = "ask a shorter one, or look at fewer frames (--frames 4)"
+            raise UsageError(f"the question is {1 - alone} tokens too long for the model", hint)
         while self.dropped < len(self.turns) and left < max(wanted, alone // 2):
             self.dropped += 1
             left = self.session.tokens_left(question, self.history())

@@ -229,7 +229,7 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
 
 
 def frame_count(text: str) -> int:
-    from pandacli.inference import check_frame_count
+    from pandacli.inference.spec import check_frame_count
 
     count = whole_number(-(10**9), 10**9)(text)
     if 1 <= count <= _MAX_FRAMES:

@@ -6,23 +6,6 @@ Importing this package is cheap: torch is imported when a model is loaded.
 """
 
 from pandacli.inference.panda import Panda
-from pandacli.inference.spec import (
-    Answer,
-    AnswerStream,
-    GenerationOptions,
-    Request,
-    RunSpec,
-    Stats,
-    check_frame_count,
-)
+from pandacli.inference.spec import Answer, AnswerStream, GenerationOptions, Request
 
-__all__ = [
-    "Answer",
-    "AnswerStream",
-    "GenerationOptions",
-    "Panda",
-    "Request",
-    "RunSpec",
-    "Stats",
-    "check_frame_count",
-]
+__all__ = ["Answer", "AnswerStream", "GenerationOptions", "Panda", "Request"]

@@ -54,16 +54,13 @@ class GenerationOptions:
     def check(self) -> None:
         """Raise a `UsageError` for a value out of range."""
         if self.max_tokens < 1:
-            raise UsageError(
-                f"an answer cannot have {self.max_tokens} tokens", "ask for at least one"
-            )
+            raise UsageError(f"an answer cannot have {self.max_tokens} tokens", "use at least 1")
         # in this order, because an int may be too large for any float; nan is refused too
         if not 0 <= self.temperature <= float_info.max:
             raise UsageError(f"a temperature cannot be {self.temperature}", "0 is greedy")
         if self.seed is not None and not 0 <= self.seed < 2**63:
-            raise UsageError(
-                f"a seed cannot be {self.seed}", "use a whole number from 0 to 2^63 - 1"
-            )
+            hint = "use a whole number from 0 to 2^63 - 1"
+            raise UsageError(f"a seed cannot be {self.seed}", hint)
         if not isinstance(self.stop, tuple) or not all(self.stop):
             raise UsageError("stop must be a tuple of strings that are not empty")
 
@@ -175,9 +172,7 @@ def check_frame_count(frames: int, chunk_frames: int = 4) -> None:
     if fits(frames):
         return
     fewer = next(filter(fits, range(frames - 1, 0, -1)), None)
-    near = [fewer] if fewer else []
-    near.append(next(filter(fits, count(max(frames, 0) + 1))))
-    raise UsageError(
-        f"the model cannot look at {frames} frames",
-        f"{' or '.join(map(str, near))} would do; 8 is what it was trained with",
-    )
+    more = next(filter(fits, count(max(frames, 0) + 1)))
+    near = f"{fewer} or {more}" if fewer else more
+    hint = f"{near} would do; 8 is what it was trained with"
+    raise UsageError(f"the model cannot look at {frames} frames", hint)

@@ -3,7 +3,7 @@
 import pytest
 
 from pandacli.errors import UsageError
-from pandacli.inference import check_frame_count
+from pandacli.inference.spec import check_frame_count
 from pandacli.modeling.patches import chunk_length
 
 
