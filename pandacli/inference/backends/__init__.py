@@ -81,11 +81,7 @@ class Backend(Protocol):
         """An empty sequence."""
 
     def restore(self, path: Path) -> Sequence:
-        """A sequence that `Sequence.save` of the same model wrote.
-
-        Raises:
-            ModelError: The file is missing or damaged, or comes from another model.
-        """
+        """Load a saved sequence; a `ModelError` if it is damaged, or of another model."""
 
 
 def is_usable(backend: str) -> bool:
@@ -128,10 +124,7 @@ def has_4bit_kernel() -> bool:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Keep progress bars, log messages and known warnings of libraries off stderr.
-
-    Of warnings, only those about torch's own use of `torch.jit` are hidden.
-    """
+    """Keep progress bars, logs and the warnings about torch's own use of `torch.jit` off stderr."""
     from transformers.utils import logging as transformers_logging
 
     # at every 8-bit product bitsandbytes says that it casts its inputs

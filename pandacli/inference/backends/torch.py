@@ -241,17 +241,12 @@ def save_layers(
 
     The file is safetensors. Layer N is `k.N` and `v.N` (heads, length, head size), with a checksum
     in the metadata. float32 values that all fit into half precision are stored in it.
-
-    Raises:
-        OSError: The file cannot be written.
     """
     tensors: dict[str, Tensor] = {}
     sums = []
-    for number, (keys, values) in enumerate(layers):
-        parts = {
-            f"k.{number}": _narrowed(keys[0, :, :length]),
-            f"v.{number}": _narrowed(values[0, :, :length]),
-        }
+    for number, layer in enumerate(layers):
+        keys, values = (_narrowed(tensor[0, :, :length]) for tensor in layer)
+        parts = {f"k.{number}": keys, f"v.{number}": values}
         sums.append(_checksum(parts))
         tensors |= parts
     try:
@@ -282,9 +277,8 @@ def load_layers(path: Path, layers: int) -> Iterator[tuple[Tensor, Tensor]]:
                 keys, values = parts.values()
                 shapes |= {keys.shape, values.shape}
                 floating = keys.is_floating_point() and values.is_floating_point()
-                if not floating or len(shapes) > 1 or keys.ndim != 3:
-                    raise damaged
-                if _checksum(parts) != checksum:
+                usable = floating and len(shapes) == 1 and keys.ndim == 3
+                if not usable or _checksum(parts) != checksum:
                     raise damaged
                 yield keys[None], values[None]
     except (OSError, ValueError, TypeError, RecursionError, SafetensorError) as error:

@@ -189,10 +189,7 @@ def usable_memory() -> Memory:
 
 
 def memory_limit(cgroups: Path = _CGROUPS, mount: Path = _CGROUP_MOUNT) -> Memory | None:
-    """Return the control group limit that leaves the least free; None without limits.
-
-    File pages that the kernel can drop count as free.
-    """
+    """Return the control group limit that leaves the least free, droppable file pages included."""
     limits = []
     for version, folder in _cgroup_folders("memory", cgroups, mount):
         limit, usage, cached = _MEMORY_FILES[version]

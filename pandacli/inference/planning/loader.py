@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from pandacli.checkpoint_files import weight_files
 from pandacli.checkpoints import artifacts
-from pandacli.checkpoints.artifacts import GGUF_FILE, Artifact
 from pandacli.errors import ModelError
 from pandacli.inference.backends import Backend, quiet_libraries
 from pandacli.inference.backends.torch import TorchBackend
@@ -56,9 +55,9 @@ def load(plan: Plan, report: "Report | None" = None) -> LoadedModel:
         from pandacli.quantization.gguf import check_gguf
 
         model = load_artifact(folder, plan.hint, layers=False)
-        check_gguf(folder / GGUF_FILE, plan.config)
+        check_gguf(folder / artifacts.GGUF_FILE, plan.config)
         context, threads = plan.config.max_position_embeddings, torch.get_num_threads()
-        backend = LlamaCppBackend(folder / GGUF_FILE, context=context, threads=threads)
+        backend = LlamaCppBackend(folder / artifacts.GGUF_FILE, context=context, threads=threads)
         return LoadedModel(model, tokenizer, backend)
     if plan.backend == "torch" and artifact:
         model = load_artifact(folder, plan.hint)
@@ -79,7 +78,7 @@ def is_converted(plan: Plan) -> bool:
     return artifacts.find_artifact(describe_source(plan.model).digest, plan.form) is not None
 
 
-def make_artifact(plan: Plan, report: "Report | None" = None) -> Artifact | None:
+def make_artifact(plan: Plan, report: "Report | None" = None) -> artifacts.Artifact | None:
     """Find or make the artifact of a plan, if it has one, and delete those of older checkpoints."""
     artifact = _artifact(plan, report)
     if artifact is None or plan.model.kind == "artifact":
@@ -89,7 +88,7 @@ def make_artifact(plan: Plan, report: "Report | None" = None) -> Artifact | None
     return artifacts.remove_outdated(artifact, describe_source(plan.model).commit)
 
 
-def _artifact(plan: Plan, report: "Report | None") -> Artifact | None:
+def _artifact(plan: Plan, report: "Report | None") -> artifacts.Artifact | None:
     if plan.form is None:
         return None
     if plan.model.kind == "artifact":
@@ -119,12 +118,13 @@ def load_pretrained(
         if stored := getattr(config, "quantization_config", None):
             # bitsandbytes computes 4 bits in float32 by default
             stored["bnb_4bit_compute_dtype"] = str(dtype).removeprefix("torch.")
+        device_map = placement.device_map
         model: VideoPandaForConditionalGeneration
         model = VideoPandaForConditionalGeneration.from_pretrained(
             folder,
             config=config,
             dtype=dtype,
-            device_map=placement.device_map,
+            device_map=device_map,
             local_files_only=True,
         )
         # beside quantised layers transformers keeps the dtype that is stored

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _WIDE = 1024  # hidden size from which speed decides; narrower models are fast in any form
 _BLOCK = 64  # weights per scale of bitsandbytes in 4 bits; on the CPU a row must be whole blocks
 _LESS_MEMORY = "close other programs, look at fewer --frames, or try panda with --model tiny"
-_FEWER_BITS: dict[Quant, tuple[Quant, ...]] = {"none": ("8bit", "4bit"), "8bit": ("4bit",)}
+_QUANTS: tuple[Quant, ...] = get_args(Quant)  # most bits first
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def choose(
     if backend not in ENGINES:
         known = f"the engines are {', '.join(ENGINES)}"
         raise UsageError(f"no engine is called '{backend}'", known)
-    if quant not in ("auto", *get_args(Quant)):
+    if quant not in ("auto", *_QUANTS):
         known = "there are auto, 4bit, 8bit and none"
         raise UsageError(f"no quantisation is called '{quant}'", known)
     sizes = sizes_of(config)
@@ -252,8 +252,7 @@ def _allowed(
     if quant == "auto" and device == "cpu" and wide:  # int8 is twice as fast, nearly as exact
         forms = [form for form in forms if form.quant != "none"]
     if device == "cpu" and backend == "auto" and not has_int8_kernels():
-        quants = get_args(Quant)
-        forms.sort(key=lambda form: (quants.index(form.quant), form.backend != "llama"))
+        forms.sort(key=lambda form: (_QUANTS.index(form.quant), form.backend != "llama"))
     if stored is not None:
         return [form for form in forms if form.form in stored]
     if backend == "auto":
@@ -291,7 +290,7 @@ def _smaller_form_hint(form: ExecutionForm, sizes: Sizes, free: "Free") -> str:
     if form.form is None and form.quant != "none":  # of a checkpoint that is stored quantised
         return _LESS_MEMORY
     forms = [other for other in _FORMS[next(iter(free)).type] if other != _WIDENED]
-    for quant in _FEWER_BITS.get(form.quant, ()):
+    for quant in _QUANTS[_QUANTS.index(form.quant) + 1 :]:
         smaller = [other for other in forms if other.quant == quant]
         largest = max(smaller, key=lambda other: _needed(other, sizes, free).total)
         if _place(largest, sizes, free):

@@ -1,4 +1,4 @@
-"""llama.cpp reads as torch does, within what fewer bits cost, and in silence."""
+"""The llama.cpp backend gives the logits of torch, within quantisation error, and no output."""
 
 import os
 import signal

@@ -109,10 +109,10 @@ def test_first_load_converts_and_second_reuses(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PANDA_HOME", str(tmp_path))
-    told: list[int] = []
+    reported: list[int] = []
     for _ in range(2):
-        Panda.load(checkpoint, quant="8bit", report=lambda done, _: told.append(done))
-    assert told == sorted(set(told)), "the second load converts nothing"
+        Panda.load(checkpoint, quant="8bit", report=lambda done, _: reported.append(done))
+    assert reported == sorted(set(reported)), "the second load converts nothing"
     assert [copy.form for copy in all_artifacts()] == ["int8"]
 
 

@@ -64,7 +64,7 @@ def test_placement_never_exceeds_free_memory() -> None:
 def test_device_map_covers_every_part(panda: Panda) -> None:
     placement = Placement((CARDS[0], CARDS[1]), (1, 1))
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # as is said of a part that is not there
+        warnings.simplefilter("error")  # check_device_map warns of missing parts
         check_device_map(panda.model, placement.device_map)
     first = {name for name, card in placement.device_map.items() if card == CARDS[0]}
     assert first == {
@@ -77,8 +77,8 @@ def test_device_map_covers_every_part(panda: Panda) -> None:
 
 
 def test_placement_reads_as_words() -> None:
-    said = [str(Placement(tuple(CARDS[:count]))) for count in (1, 2, 3)]
-    assert said == ["cuda:0", "cuda:0 and cuda:1", "cuda:0, cuda:1 and cuda:2"]
+    texts = [str(Placement(tuple(CARDS[:count]))) for count in (1, 2, 3)]
+    assert texts == ["cuda:0", "cuda:0 and cuda:1", "cuda:0, cuda:1 and cuda:2"]
     assert str(Placement((torch.device("cpu"),))) == "the CPU"
 
 
@@ -95,16 +95,16 @@ def test_dispatched_model_matches_single_device(panda: Panda) -> None:
     )
     assert all(hasattr(layer, "_hf_hook") for layer in model.model.layers)
     ids = [1, 20, 31, 42]
-    readings = [TorchBackend(which).new_sequence() for which in (panda.model, model)]
+    sequences = [TorchBackend(which).new_sequence() for which in (panda.model, model)]
     with torch.inference_mode():
         embeddings = panda.model.model.embed_tokens(torch.tensor([5, 6, 7]))
-    for reading in readings:
-        reading.prefill(embeddings)
-    whole, dispatched = (reading.append(ids) for reading in readings)
+    for sequence in sequences:
+        sequence.prefill(embeddings)
+    whole, dispatched = (sequence.append(ids) for sequence in sequences)
     assert torch.equal(whole, dispatched)
-    fork = readings[1].fork()
-    readings[1].truncate(3)
-    assert torch.equal(readings[1].append(ids), whole)
+    fork = sequences[1].fork()
+    sequences[1].truncate(3)
+    assert torch.equal(sequences[1].append(ids), whole)
     assert fork.length == 7
 
 
@@ -134,10 +134,10 @@ def test_batch_logits_are_picked_on_last_device(panda: Panda) -> None:
         add_hook_to_module(last, AlignDevicesHook("meta"))
     random = Random(7)
     texts = {number: [random.randrange(3, 90) for _ in range(1 + number)] for number in range(4)}
-    reading = TorchBackend(model).new_sequence()
-    reading.prefill(torch.zeros(5, model.config.hidden_size))
+    sequence = TorchBackend(model).new_sequence()
+    sequence.prefill(torch.zeros(5, model.config.hidden_size))
     with Indexing() as indexing:
-        logits = reading.batch(99).append(texts)
+        logits = sequence.batch(99).append(texts)
     assert logits.shape == (4, model.config.vocab_size)
     assert ("meta", "meta") in indexing.pairs
     assert all(held == index for held, index in indexing.pairs)
@@ -191,7 +191,7 @@ def test_sequence_saved_on_two_gpus_is_restored(
 
     monkeypatch.setattr(plan, "place", lambda *_: Placement((CARDS[0], CARDS[1]), (1, 1)))
     llama = Panda.load(checkpoint, device="cuda", quant="none").backend
-    reading = llama.new_sequence()
-    reading.append([1, 20, 31])
-    reading.save(tmp_path / "kv")
-    assert torch.equal(llama.restore(tmp_path / "kv").append([42]), reading.append([42]))
+    sequence = llama.new_sequence()
+    sequence.append([1, 20, 31])
+    sequence.save(tmp_path / "kv")
+    assert torch.equal(llama.restore(tmp_path / "kv").append([42]), sequence.append([42]))

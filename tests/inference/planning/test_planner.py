@@ -36,7 +36,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def has_free(monkeypatch: pytest.MonkeyPatch, **gigabytes: float) -> None:
-    """Make so much memory free on `cpu` and on each card (`cuda`)."""
+    """Set the free memory of `cpu` and of each GPU (`cuda`)."""
     monkeypatch.setattr(planner, "free_memory", lambda device: int(gigabytes[device.type] * 1e9))
 
 

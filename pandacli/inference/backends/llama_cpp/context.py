@@ -154,16 +154,13 @@ class LlamaContext:
         positions: NDArray[np.int32],
         wanted: NDArray[np.bool_],
     ) -> NDArray[np.float32]:
-        """Append to one or more sequences; after an error some may be longer than before.
+        """Append n ids (n,) int32 or embeddings (n, hidden) float32 to one or more sequences.
 
-        Args:
-            inputs: Ids (n,) int32 or embeddings (n, hidden) float32.
-            sequences: (n,) the sequence of each.
-            positions: (n,) its position there, after those that the sequence has.
-            wanted: (n,) whether to return its logits; at most once for each sequence.
+        `sequences` (n,) and `positions` (n,) say where each goes, and `wanted` (n,) whether to
+        return its logits, at most once for a sequence. After an error some may be longer.
 
         Returns:
-            (wanted.sum(), vocabulary) those logits.
+            (wanted.sum(), vocabulary) the logits.
 
         Raises:
             ContextFullError: There is no room.

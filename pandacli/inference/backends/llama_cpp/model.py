@@ -34,11 +34,8 @@ _DIGEST = 32  # bytes of the digest at the end of a saved sequence
 class LlamaCppBackend:
     """A `Backend` on llama.cpp; its memory is freed with the last reference to its sequences.
 
-    `context` is the most positions of a sequence, and `threads` the number of CPU threads.
-
-    Raises:
-        UsageError: llama.cpp is not installed.
-        ModelError: The file is missing, damaged, or holds another kind of model.
+    `context` is the most positions of a sequence, and `threads` the number of CPU threads. Errors
+    are those of `LoadedGguf`.
     """
 
     def __init__(self, gguf: Path, *, context: int, threads: int) -> None:
