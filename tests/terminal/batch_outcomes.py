@@ -5,8 +5,8 @@ import re
 from pandacli.batch.results import Outcome
 
 
-def answer(question="What happens?", said="A circle moves.", line=1):
-    return Outcome(line, "a.mp4", question, said, None, {})
+def answer(question="What happens?", text="A circle moves.", line=1):
+    return Outcome(line, "a.mp4", question, text, None, {})
 
 
 def failure(message, line=17, video="a.mp4"):

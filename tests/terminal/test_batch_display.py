@@ -128,9 +128,9 @@ def test_failures_are_reported_once_per_kind(clock, capsys):
             feed(display, counters, failure("not JSON", line))
         assert "line" not in capsys.readouterr().err
     display.summary()
-    told = capsys.readouterr().err
-    assert told.count("not JSON") == 1
-    assert "3,000  the first at line 1: not JSON\n" in told
+    shown = capsys.readouterr().err
+    assert shown.count("not JSON") == 1
+    assert "3,000  the first at line 1: not JSON\n" in shown
 
 
 def test_quiet_run_reports_only_failures(clock, capsys):
@@ -257,7 +257,7 @@ def test_live_view_refreshes_by_itself(clock, tty):
     terminal = tty()
     counters = Counters(records=9)
     with BatchDisplay(Screen(), counters, answers="a.jsonl", clock=clock) as display:
-        feed(display, counters, answer(said="A square."))
+        feed(display, counters, answer(text="A square."))
         deadline = time.monotonic() + 5
         while "A square." not in terminal.getvalue():
             assert time.monotonic() < deadline

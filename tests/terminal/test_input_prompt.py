@@ -59,13 +59,13 @@ def test_reads_typed_text(make: Make, keys: PipeInput, typed: str, read: str) ->
 
 
 @pytest.mark.parametrize(
-    ("key", "way_out"), [("\x03", KeyboardInterrupt), ("\x04", EOFError)], ids=["c", "d"]
+    ("key", "error"), [("\x03", KeyboardInterrupt), ("\x04", EOFError)], ids=["c", "d"]
 )
 def test_control_keys_raise_on_an_empty_line(
-    make: Make, keys: PipeInput, key: str, way_out: type[BaseException]
+    make: Make, keys: PipeInput, key: str, error: type[BaseException]
 ) -> None:
     keys.send_text(key)
-    with pytest.raises(way_out):
+    with pytest.raises(error):
         make().read()
 
 

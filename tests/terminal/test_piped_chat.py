@@ -45,8 +45,8 @@ def test_second_question_sees_the_first_turn(pipe: Pipe, panda: Panda) -> None:
     chat = pipe(f"{QUESTION}\n{OTHER}\n".encode())
     first, second = chat.turns
     fresh = panda.open(chat.clip.frames, num_frames=4)
-    told = fresh.ask(OTHER, history=[(QUESTION, first.ids)], max_tokens=6)
-    assert second.answer == told.text
+    shown = fresh.ask(OTHER, history=[(QUESTION, first.ids)], max_tokens=6)
+    assert second.answer == shown.text
 
 
 def test_empty_input_prints_nothing_and_keeps_no_log(
@@ -106,12 +106,12 @@ def test_notices_go_to_stderr(
     monkeypatch.setattr(panda, "quant", "8bit")
     turns = [Turn(" ".join(["circle"] * 30), "yes")] * 30
     pipe(f"{QUESTION}\n{OTHER}\n".encode(), turns=turns, stats=True)
-    said = capsys.readouterr().err
-    assert said.count("small runs in 8 bits") == 1
-    assert said.count("forgotten: its first") == 1
-    assert said.count("cut off after 6 tokens") == 2
-    assert said.count("tokens/s") == 2
-    assert said.count("model and clip") <= 1, "loading is paid once"
+    shown = capsys.readouterr().err
+    assert shown.count("small runs in 8 bits") == 1
+    assert shown.count("forgotten: its first") == 1
+    assert shown.count("cut off after 6 tokens") == 2
+    assert shown.count("tokens/s") == 2
+    assert shown.count("model and clip") <= 1, "loading is paid once"
 
 
 def test_closed_stdin_is_an_error(start_chat: StartChat, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,8 +42,8 @@ def test_clip_notices_are_shown(run_repl: RunRepl, source: Clip, capsys: Capture
 def test_sparse_sampling_gets_a_notice(run_repl: RunRepl, source: Clip, capsys: Capture) -> None:
     sampled = sampled_clip(source)
     run_repl(clip=replace(sampled, frames=replace(sampled.frames, times=(0.0, 60.0))))
-    said = "panda: 2 frames sampled from 2:00 (one every 60 s); /clip FROM TO looks closer\n"
-    assert said in capsys.readouterr().err
+    shown = "panda: 2 frames sampled from 2:00 (one every 60 s); /clip FROM TO looks closer\n"
+    assert shown in capsys.readouterr().err
 
 
 def test_answers_go_to_stdout_and_become_turns(run_repl: RunRepl, capsys: Capture) -> None:
@@ -58,9 +58,9 @@ def test_empty_line_is_ignored(run_repl: RunRepl, line: str) -> None:
     assert questions(run_repl(line)) == []
 
 
-@pytest.mark.parametrize("way_out", ["/exit", "/quit", "/bye", "/q", "exit", "QUIT", EOFError()])
-def test_every_exit_word_leaves(run_repl: RunRepl, way_out: object) -> None:
-    assert questions(run_repl(way_out, QUESTION)) == []
+@pytest.mark.parametrize("word", ["/exit", "/quit", "/bye", "/q", "exit", "QUIT", EOFError()])
+def test_every_exit_word_leaves(run_repl: RunRepl, word: object) -> None:
+    assert questions(run_repl(word, QUESTION)) == []
 
 
 def test_leading_space_escapes_a_slash(run_repl: RunRepl) -> None:
@@ -68,7 +68,7 @@ def test_leading_space_escapes_a_slash(run_repl: RunRepl) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "complaint"),
+    ("line", "message"),
     [
         ("/udno", "did you mean /undo?"),
         ("/set", "temperature  0.0"),
@@ -98,10 +98,10 @@ def test_leading_space_escapes_a_slash(run_repl: RunRepl) -> None:
     ],
 )
 def test_error_is_shown_and_chat_continues(
-    run_repl: RunRepl, capsys: Capture, line: str, complaint: str
+    run_repl: RunRepl, capsys: Capture, line: str, message: str
 ) -> None:
     assert questions(run_repl(line, QUESTION)) == [QUESTION]
-    assert complaint in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("line", [f"/save {'x' * 300}.md", f"/frames save {'x' * 300}.png"])
@@ -236,7 +236,7 @@ def test_model_that_fails_to_load_ends_the_chat(run_repl: RunRepl, capsys: Captu
 
     with pytest.raises(ModelError):
         run_repl(QUESTION, load=load)
-    assert "damaged" not in capsys.readouterr().err, "the way out says it, once"
+    assert "damaged" not in capsys.readouterr().err, "the caller prints it"
 
 
 def test_exit_before_a_failing_load_is_no_error(run_repl: RunRepl) -> None:

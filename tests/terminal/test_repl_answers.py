@@ -100,9 +100,9 @@ def test_stats_of_an_interrupted_answer(
 ) -> None:
     interrupt_after(2)
     run_repl(QUESTION, "/stats")
-    said = capsys.readouterr().err
-    assert "no answer yet" not in said
-    assert re.search(r"question, 3 answer; \d+ new", said)
+    shown = capsys.readouterr().err
+    assert "no answer yet" not in shown
+    assert re.search(r"question, 3 answer; \d+ new", shown)
 
 
 def test_stats_count_history_apart_from_question(run_repl: RunRepl, capsys: Capture) -> None:
@@ -117,9 +117,9 @@ def test_stats_count_history_apart_from_question(run_repl: RunRepl, capsys: Capt
 
 def test_stats_show_cost_and_context_use(run_repl: RunRepl, capsys: Capture) -> None:
     run_repl(QUESTION, "/stats")
-    said = capsys.readouterr().err
-    assert "tokens/s" in said
-    assert "of 512 tokens" in said
+    shown = capsys.readouterr().err
+    assert "tokens/s" in shown
+    assert "of 512 tokens" in shown
 
 
 def test_stats_keep_the_frames_of_the_answered_clip(run_repl: RunRepl, capsys: Capture) -> None:
