@@ -68,8 +68,9 @@ FORMATS = {
     "qa": Format(
         *(named_fields("video_name", "question"), _is_qa),
         **as_array(writers.qa_entries, _QA, _PAIRS),
+        extension=".json",
     ),
-    # the scripts of Video-LLaVA and Video-Panda read literals of Python, one a line
+    # `...-lines` are literals of Python, as the scripts of Video-LLaVA and Video-Panda read them
     "qa-lines": Format(
         **as_literals(writers.qa_or_pair_entries, _QA, _PAIRS), extension=".qa.jsonl"
     ),
@@ -78,6 +79,7 @@ FORMATS = {
         named_fields("video_name", "Q"),
         lambda fields: "Q" in fields and "question" not in fields,
         **as_array(writers.generic_entries, _GENERIC),
+        extension=".json",
     ),
     "generic-lines": Format(
         **as_literals(writers.generic_entries, _GENERIC), extension=".generic.jsonl"
@@ -87,6 +89,7 @@ FORMATS = {
         named_fields("video_name", *PAIR),
         lambda fields: all(name in fields for name in PAIR),
         **as_array(writers.pair_entries, _PAIRS),
+        extension=".json",
         in_pairs=True,
     ),
     "consistency-lines": Format(

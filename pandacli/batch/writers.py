@@ -86,7 +86,7 @@ def as_array(entries: _ToEntries, *keys: set[str]) -> dict[str, Any]:
         first = file.readline(MOST_BYTES).rstrip(b",\n")
         return first == b"]" or has_keys(*keys)(io.BytesIO(first))
 
-    return {"write": write, "is_output": is_output, "extension": ".json"}
+    return {"write": write, "is_output": is_output}
 
 
 def as_literals(entries: _ToEntries, *keys: set[str]) -> dict[str, Any]:
