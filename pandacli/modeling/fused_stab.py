@@ -187,9 +187,8 @@ class FusedSTAB:
     def is_current(self) -> bool:
         """Whether no weight was replaced or changed in place; edits of `.data` go unnoticed."""
         weights = [*self._stab.parameters(), *self._stab.buffers()]
-        return list(map(id, weights)) == list(map(id, self._weights)) and self._versions == [
-            weight._version for weight in weights
-        ]
+        same = list(map(id, weights)) == list(map(id, self._weights))
+        return same and [weight._version for weight in weights] == self._versions
 
     @torch.no_grad()
     def __call__(self, pixel_values: Tensor) -> list[FrameTokens]:

@@ -27,9 +27,9 @@ IGNORED_LABEL = -100  # at positions that carry no loss, as everywhere in transf
 class VideoPandaModel(LlamaModel):
     """Llama decoder plus video tower (STAB) and projector.
 
-    For inference the tower is computed with fused weights (`FusedSTAB`). They are made on the first
-    inference in evaluation mode, dropped by `train()`, `eval()` and when weights move, and remade
-    when weights were changed in place. They are not part of the state dict.
+    For inference the tower is computed with fused weights (`FusedSTAB`), which are no part of the
+    state dict. They are made on the first inference in evaluation mode, dropped by `train()`,
+    `eval()` and when weights move, and made again when weights were changed in place.
     """
 
     config_class = VideoPandaConfig
@@ -69,8 +69,7 @@ class VideoPandaModel(LlamaModel):
         weight = self.video_tower.patch_embedding.weight
         pixel_values = pixel_values.to(weight.device, weight.dtype)
         if not self._can_fuse(pixel_values):
-            frames: list[FrameTokens] = self.video_tower(pixel_values)
-            return frames
+            return self.video_tower(pixel_values)  # type: ignore[no-any-return]
         if self._fused is None or not self._fused.is_current():
             self._fused = FusedSTAB(self.video_tower)
         return self._fused(pixel_values)
@@ -139,11 +138,10 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
             ModelError: A file of the folder is missing, damaged or unsafe, or tensors are missing
                 or have the wrong shape.
         """
-        folder = Path(pretrained_model_name_or_path or "", kwargs.get("subfolder") or "")
-        if pretrained_model_name_or_path is None or not folder.is_dir():
-            return super().from_pretrained(
-                pretrained_model_name_or_path, *model_args, config=config, **kwargs
-            )
+        name = pretrained_model_name_or_path
+        folder = Path(name or "", kwargs.get("subfolder") or "")
+        if name is None or not folder.is_dir():
+            return super().from_pretrained(name, *model_args, config=config, **kwargs)
         if not isinstance(config, VideoPandaConfig):
             fields = VideoPandaConfig.__dataclass_fields__.keys() & kwargs.keys() - {"dtype"}
             changed = {name: kwargs.pop(name) for name in fields}
@@ -273,7 +271,7 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
             return generate(input_ids, *args, attention_mask=attention_mask, **kwargs)
         embedded, mask, _ = self._splice_frames(input_ids, pixel_values, attention_mask, None)
         generated = generate(None, *args, inputs_embeds=embedded, attention_mask=mask, **kwargs)
-        sequences: Tensor = generated if isinstance(generated, Tensor) else generated.sequences
+        sequences: Tensor = getattr(generated, "sequences", generated)
         prompts = input_ids.repeat_interleave(len(sequences) // len(input_ids), 0)
         sequences = torch.cat((prompts, sequences), 1)
         if isinstance(generated, Tensor):

@@ -143,13 +143,8 @@ def encode_prompt(
     plain text: a literal `<image>`, `</s>`, `<s>` or `<unk>` is encoded in ordinary pieces. (The
     official code reads those as control tokens, and crashes or drops words.)
 
-    Args:
-        turns: As for `build_prompt`; an answer may also be its ids, without the `</s>`.
-        tokenizer: A `VideoPandaTokenizer`, a `sentencepiece.SentencePieceProcessor`, or the path of
-            a SentencePiece model.
-        system: As for `build_prompt`.
-        num_frames: Number of frame slots before the first question.
-        legacy: Overrides the tokenizer's own flag.
+    An answer may also be its ids, without the `</s>`. `tokenizer` is a `VideoPandaTokenizer`, a
+    `SentencePieceProcessor`, or the path of a SentencePiece model; `legacy` overrides its flag.
 
     Raises:
         ValueError: There is no turn, or no frame.

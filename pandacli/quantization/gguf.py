@@ -169,16 +169,16 @@ def check_gguf(path: Path, config: VideoPandaConfig) -> None:
 
 def _check_kind(folder: Path, config: VideoPandaConfig) -> None:
     """Refuse what llama.cpp's Llama graph does not compute."""
-    odd = []
-    if config.hidden_act != "silu":
-        odd.append(f"activations of type {config.hidden_act}")
-    if (kind := (config.rope_parameters or {}).get("rope_type", "default")) != "default":
-        odd.append(f"rotary positions of type {kind}")
-    if odd:
-        raise ModelError(
-            f"the model in {folder} has {' and '.join(odd)}, which are not exported to llama.cpp",
-            "use another --engine",
-        )
+    rope = (config.rope_parameters or {}).get("rope_type", "default")
+    for part, kind, wanted in (
+        ("activations", config.hidden_act, "silu"),
+        ("rotary positions", rope, "default"),
+    ):
+        if kind != wanted:
+            raise ModelError(
+                f"the model in {folder} has {part} of type {kind}, not exported to llama.cpp",
+                "use another --engine",
+            )
 
 
 def _llama_tensors(
