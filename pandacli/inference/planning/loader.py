@@ -121,11 +121,7 @@ def load_pretrained(
         device_map = placement.device_map
         model: VideoPandaForConditionalGeneration
         model = VideoPandaForConditionalGeneration.from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            device_map=device_map,
-            local_files_only=True,
+            folder, config=config, dtype=dtype, device_map=device_map, local_files_only=True
         )
         # beside quantised layers transformers keeps the dtype that is stored
         model.model.video_tower.to(dtype)
