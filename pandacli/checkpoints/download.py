@@ -9,8 +9,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import sha1, sha256
 from pathlib import Path, PurePosixPath
@@ -69,7 +68,6 @@ class DownloadPlan:
 
     @property
     def bytes(self) -> int:
-        """The size of all files."""
         return sum(file.bytes for file in self.files)
 
     @property
@@ -116,8 +114,7 @@ def _existing(folder: Path) -> Path:
 
 
 def plan_download(model: KnownModel) -> DownloadPlan:
-    """Ask the hub what there is to download, and see what is here already."""
-    assert model.repo is not None
+    """Read the hub's listing of a model, and see which of its files are here already."""
     if hub.is_offline():
         raise ModelError(
             f"{model.name} cannot be downloaded: this is offline mode",
@@ -180,53 +177,40 @@ def _bytes_here(model: KnownModel, commit: str, file: PublishedFile) -> int:
     return min(partial.stat().st_size, file.bytes) if partial.is_file() else 0
 
 
-@dataclass(frozen=True)
-class Downloaded:
-    """A model whose files are all here and verified."""
+def download(plan: DownloadPlan, progress: Progress) -> Path:
+    """Download the missing files of a plan, and return the checkpoint folder, inside the cache.
 
-    folder: Path  # the checkpoint folder, inside the cache
-    commit: str
-    bytes: int  # of all files
-
-
-def download(plan: DownloadPlan, progress: Progress) -> Downloaded:
-    """Download the files of a plan that are not here yet, and compare all with their digests.
-
-    A file that differs is downloaded again. After an error, Ctrl-C or a kill the same call resumes.
+    All files are compared with their digests; one that differs is downloaded again. After an error,
+    Ctrl-C or a kill the same call resumes.
     """
     plan.check_space()
     pull = registry.Pull(plan.commit, plan.files)
     with hub.hub_errors():
         for file in plan.files:
             if _bytes_here(plan.model, plan.commit, file) < file.bytes:
-                hub.check_metadata(plan.model, plan.commit, file.path, file.bytes, file.digest)
+                hub.check_metadata(plan.model, plan.commit, file)
         registry.record_pull(plan.model, pull, finished=False)
         for file in plan.files:
-            with _lock(plan, file):
+            with _acquire_lock(plan, file):
                 _ensure_blob(plan, file, progress)
                 path = _link_snapshot(plan, file)
                 if file.sha256:
                     cache_digest(path, file.sha256)
         registry.record_pull(plan.model, pull, finished=True)
-    return Downloaded(path.parent, plan.commit, plan.bytes)
+    return path.parent
 
 
-@contextmanager
-def _lock(plan: DownloadPlan, file: PublishedFile) -> Iterator[None]:
+def _acquire_lock(plan: DownloadPlan, file: PublishedFile) -> Any:
     """Exclude another download of the file, by panda or huggingface_hub."""
-    from filelock import Timeout
-    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
+    from filelock import FileLock, Timeout
 
     path = hub_cache() / ".locks" / registry.repo_folder(plan.model).name / f"{file.digest}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    registry.blob_path(plan.model, file).parent.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(WeakFileLock(path, timeout=1))
-        except Timeout as error:
-            message = f"{file.name} is being downloaded already"
-            raise ModelError(message, "wait until the other download ends") from error
-        yield
+    try:
+        return FileLock(path).acquire(timeout=1)
+    except Timeout as error:
+        message = f"{file.name} is being downloaded already"
+        raise ModelError(message, "wait until the other download ends") from error
 
 
 def _ensure_blob(plan: DownloadPlan, file: PublishedFile, progress: Progress) -> None:
@@ -242,6 +226,7 @@ def _ensure_blob(plan: DownloadPlan, file: PublishedFile, progress: Progress) ->
         for link in (registry.repo_folder(plan.model) / "snapshots").glob(f"*/{file.path}"):
             if not link.exists():  # huggingface_hub fails on a dangling one
                 link.unlink()
+    partial.parent.mkdir(parents=True, exist_ok=True)
     try:
         _fetch(plan, file, partial, progress)
     except hub.InconsistentError:
@@ -266,9 +251,8 @@ def _fetch(plan: DownloadPlan, file: PublishedFile, partial: Path, progress: Pro
         advance = progress.downloading(file.name, file.bytes, here)
         farthest, failures = here, 0
         while here < file.bytes:
-            chunks = hub.read_file(plan.model, plan.commit, file.path, here, file.bytes)
             try:
-                for start, chunk in chunks:
+                for start, chunk in hub.read_file(plan.model, plan.commit, file, here):
                     if start != here:  # the server cannot resume
                         target.truncate(start)
                         advance(start - here)

@@ -1,8 +1,8 @@
 """Requests to the Hugging Face hub and their errors.
 
 A server is not trusted: no name or path is taken from its headers, and no response is read beyond
-its declared size. The content is compared with the listed digest in `download`. Requests raise
-errors of several libraries, which `hub_errors` turns into `ModelError`s.
+its declared size. Requests raise errors of several libraries, which `hub_errors` turns into
+`ModelError`s.
 """
 
 import errno
@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
-from pandacli.checkpoints.registry import KnownModel, hub_cache
+from pandacli.checkpoints.registry import KnownModel, PublishedFile, hub_cache
 from pandacli.errors import ModelError, PandaError
 
 _RETRY = "check the connection and run the same command again; it resumes where it stopped"
@@ -44,11 +44,11 @@ def is_offline() -> bool:
 
 
 class InconsistentError(ModelError):
-    """The hub serves something else than it has listed."""
+    """The hub serves a file that differs from its listing."""
 
-    def __init__(self, path: str, how: str) -> None:
+    def __init__(self, file: PublishedFile, how: str) -> None:
         super().__init__(
-            f"{host()} serves {path.rpartition('/')[2]} {how} than it lists",
+            f"{host()} serves {file.name} {how} than it lists",
             "nothing of it is kept; check HF_ENDPOINT, and any mirror or proxy on the way",
         )
 
@@ -85,16 +85,12 @@ def check_settings() -> None:
     for name in filter(os.environ.get, (*_PROXIES, *map(str.lower, _PROXIES))):
         proxy = os.environ[name] if "://" in os.environ[name] else f"http://{os.environ[name]}"
         if not _is_address(proxy, _PROXY_SCHEMES):
-            raise ModelError(
-                f"{name} is not the address of a proxy that panda can use",
-                "it should be like http://host:port or socks5://host:port",
-            )
+            hint = "it should be like http://host:port or socks5://host:port"
+            raise ModelError(f"{name} is not the address of a proxy that panda can use", hint)
         scheme = urlsplit(proxy).scheme
         if scheme.startswith("socks5") and find_spec("socksio") is None:
-            raise ModelError(
-                f"{name} names a SOCKS proxy ({scheme}://), which takes the package socksio",
-                "install it with: pip install socksio",
-            )
+            message = f"{name} names a SOCKS proxy ({scheme}://), which takes the package socksio"
+            raise ModelError(message, "install it with: pip install socksio")
     token = get_token() or ""
     if not (token.isascii() and token.isprintable()):
         variables = [n for n in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if os.environ.get(n)]
@@ -115,8 +111,8 @@ def read_listing(model: KnownModel) -> dict[str, Any]:
     from huggingface_hub import constants
 
     content = bytearray()
-    address = f"{constants.ENDPOINT}/api/models/{model.repo}"
-    with _get(model, address, {}, _LISTING_TIMEOUT, params={"blobs": True}) as response:
+    address = f"{constants.ENDPOINT}/api/models/{model.repo}?blobs=true"
+    with _get(model, address, {}, _LISTING_TIMEOUT) as response:
         for chunk in response.iter_bytes():
             content += chunk
             if len(content) > _MAX_LISTING_BYTES:
@@ -127,12 +123,12 @@ def read_listing(model: KnownModel) -> dict[str, Any]:
     return listing
 
 
-def check_metadata(model: KnownModel, commit: str, path: str, size: int, digest: str) -> None:
+def check_metadata(model: KnownModel, commit: str, file: PublishedFile) -> None:
     """Check by a HEAD request that the hub offers a file as it has listed it."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import HfHubHTTPError
 
-    address = hf_hub_url(str(model.repo), path, revision=commit)
+    address = hf_hub_url(str(model.repo), file.path, revision=commit)
     try:
         offered = get_hf_file_metadata(address, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     except HfHubHTTPError as error:
@@ -141,51 +137,43 @@ def check_metadata(model: KnownModel, commit: str, path: str, size: int, digest:
     if offered.commit_hash is None or offered.etag is None:
         raise ValueError("no commit or digest")
     if offered.commit_hash != commit:
-        raise InconsistentError(path, "from another commit")
-    if offered.etag != digest or offered.size not in (None, size):
-        raise InconsistentError(path, "with another content")
+        raise InconsistentError(file, "from another commit")
+    if offered.etag != file.digest or offered.size not in (None, file.bytes):
+        raise InconsistentError(file, "with another content")
 
 
 def read_file(
-    model: KnownModel, commit: str, path: str, start: int, size: int
+    model: KnownModel, commit: str, file: PublishedFile, start: int
 ) -> Iterator[tuple[int, bytes]]:
-    """Fetch a file from the offset `start`; nothing is read beyond its `size`.
+    """Fetch a file from the offset `start`, and nothing beyond its size.
 
-    Yields:
-        Its chunks, each with its offset; the first is 0 where the server cannot resume.
+    Yields its chunks, each with its offset; the first is 0 where the server cannot resume.
     """
     from huggingface_hub import constants, hf_hub_url
 
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
-    address = hf_hub_url(str(model.repo), path, revision=commit)
+    address = hf_hub_url(str(model.repo), file.path, revision=commit)
     with _get(model, address, headers, constants.HF_HUB_DOWNLOAD_TIMEOUT) as response:
         offset = start if response.status_code == 206 else 0
         sent = response.headers.get("Content-Range", f"bytes {offset}-")
         if sent.split("-")[0] != f"bytes {offset}":
             raise ValueError("another part of the file")
         for chunk in response.iter_bytes(constants.DOWNLOAD_CHUNK_SIZE):
-            if offset + len(chunk) > size:
-                raise InconsistentError(path, "with more bytes")
+            if offset + len(chunk) > file.bytes:
+                raise InconsistentError(file, "with more bytes")
             yield offset, chunk
             offset += len(chunk)
-    if offset < size:
+    if offset < file.bytes:
         raise ConnectionError("the response ended early")
 
 
 @contextmanager
-def _get(
-    model: KnownModel,
-    address: str,
-    headers: dict[str, str],
-    timeout: float,
-    params: dict[str, bool] | None = None,
-) -> Iterator[Any]:
+def _get(model: KnownModel, address: str, headers: dict[str, str], timeout: float) -> Iterator[Any]:
     from huggingface_hub import get_session
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
     headers = build_hf_headers() | headers
-    request = get_session().stream("GET", address, params=params, headers=headers, timeout=timeout)
-    with request as response:
+    with get_session().stream("GET", address, headers=headers, timeout=timeout) as response:
         if response.status_code not in (200, 206):
             text = response.headers.get("Retry-After", "")
             wait = float(text) if text.isascii() and text.isdigit() else 0.0

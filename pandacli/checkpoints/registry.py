@@ -1,8 +1,8 @@
 """The models that panda knows by name, where their files may be, and which commit was pulled.
 
-The Hugging Face cache knows branches, which move. The record of a pull names the commit that panda
-took, so that a model stays the same until it is pulled again; that of an unfinished pull leads to
-what an interruption has left.
+The branches in the Hugging Face cache move. So the record of a pull names the commit that was
+taken, and the model stays the same until it is pulled again. The record of an unfinished pull leads
+to its partial files.
 """
 
 import json
@@ -50,7 +50,6 @@ class KnownModel:
 
     @property
     def download_command(self) -> str:
-        """The command that downloads the model."""
         return f"panda pull {self.name}"
 
     @property
@@ -94,22 +93,15 @@ _OFFICIAL = KnownModel(
     "6e2080cb41ca99c43eae3433068fecf3fd85ecb9",
     _FITU_FILES,
 )
-MODELS: dict[str, KnownModel] = {
-    model.name: model
-    for model in (
-        _OFFICIAL,
-        replace(
-            _OFFICIAL,
-            name="video-panda-7b-pretrained",
-            summary="the paper's stage-2 weights",
-            subfolder="videopanda_prtr1",
-            known_files=_PRTR1_FILES,
-        ),
-        KnownModel(
-            "tiny", "our own small model of moving shapes, shipped with panda", "Apache-2.0"
-        ),
-    )
-}
+_PRETRAINED = replace(
+    _OFFICIAL,
+    name="video-panda-7b-pretrained",
+    summary="the paper's stage-2 weights",
+    subfolder="videopanda_prtr1",
+    known_files=_PRTR1_FILES,
+)
+_TINY = KnownModel("tiny", "our own small model of moving shapes, shipped with panda", "Apache-2.0")
+MODELS = {model.name: model for model in (_OFFICIAL, _PRETRAINED, _TINY)}
 
 
 @contextmanager
@@ -161,13 +153,11 @@ def hub_cache() -> Path:
 
 
 def cached_checkpoint(model: KnownModel, commit: str | None = None) -> Path | None:
-    """The checkpoint in the Hugging Face cache; by default the newest that a branch led to."""
-    if model.repo is None:
-        return None
+    """The checkpoint in the Hugging Face cache; by default that of the main branch."""
     from huggingface_hub import try_to_load_from_cache
 
     name = f"{model.subfolder}/config.json" if model.subfolder else "config.json"
-    config = try_to_load_from_cache(model.repo, name, revision=commit)
+    config = try_to_load_from_cache(str(model.repo), name, revision=commit)
     return Path(config).parent if isinstance(config, str) else None
 
 
@@ -194,7 +184,6 @@ class PublishedFile:
 
     @property
     def name(self) -> str:
-        """The last part of the path."""
         return PurePosixPath(self.path).name
 
     @property
@@ -209,17 +198,17 @@ def repo_folder(model: KnownModel) -> Path:
 
 
 def blob_path(model: KnownModel, file: PublishedFile) -> Path:
-    """Where the cache keeps the content of a file, shared by all commits."""
+    """The path of a file's content in the cache, shared by all commits."""
     return repo_folder(model) / "blobs" / file.digest
 
 
 def partial_path(model: KnownModel, file: PublishedFile) -> Path:
-    """Where an unfinished file is, under a name that the tools of Hugging Face recognise."""
+    """The path of an unfinished file, under a name that the tools of Hugging Face recognise."""
     return blob_path(model, file).with_name(f"{file.digest}.incomplete")
 
 
 def snapshot_path(model: KnownModel, commit: str, file: PublishedFile) -> Path:
-    """Where the cache shows a file as part of a commit."""
+    """The path of a file in the cache as part of a commit."""
     return repo_folder(model) / "snapshots" / commit / file.path
 
 
@@ -251,7 +240,7 @@ def partial_files(model: KnownModel) -> list[Path]:
 
 
 def record_pull(model: KnownModel, pull: Pull, *, finished: bool) -> None:
-    """Record what is about to be downloaded, or that all of it is here and checked."""
+    """Record a download that begins, or one whose files are all here and verified."""
     path = _pull_path(model, finished=finished)
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write_text(path, json.dumps({"format": _RECORD_FORMAT, **asdict(pull)}, indent=1))
@@ -260,7 +249,7 @@ def record_pull(model: KnownModel, pull: Pull, *, finished: bool) -> None:
 
 
 def remove_pull_records(model: KnownModel) -> None:
-    """Remove both records of a model."""
+    """Remove the records of the finished and of the unfinished pull."""
     for finished in (True, False):
         _pull_path(model, finished=finished).unlink(missing_ok=True)
 

@@ -9,7 +9,7 @@ import pytest
 from pandacli import checkpoints
 from pandacli.checkpoints import MODELS
 from pandacli.checkpoints.artifacts import Artifact, artifact_folder, write_manifest
-from pandacli.checkpoints.download import Downloaded, download, plan_download
+from pandacli.checkpoints.download import download, plan_download
 from pandacli.checkpoints.inventory import remove_download
 from pandacli.checkpoints.registry import PublishedFile, partial_path
 from pandacli.errors import ModelError
@@ -45,7 +45,7 @@ class Log:
         self.replaced.append(name)
 
 
-def pull(log: Log | None = None, model: checkpoints.KnownModel = MODEL) -> Downloaded:
+def pull(log: Log | None = None, model: checkpoints.KnownModel = MODEL) -> Path:
     return download(plan_download(model), log or Log())
 
 
@@ -65,7 +65,7 @@ def interrupted_pull(part: bytes) -> None:
 def pull_to(folder: Path) -> Path:
     """Put the files of the model into a folder, as users do."""
     downloaded = pull()
-    shutil.copytree(downloaded.folder, folder)
+    shutil.copytree(downloaded, folder)
     remove_download(MODEL)
     return folder
 

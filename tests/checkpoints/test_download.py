@@ -49,20 +49,20 @@ NEEDED = {
 
 def test_downloaded_model_is_resolved() -> None:
     downloaded = pull()
-    assert checkpoints.resolve(MODEL.name).folder == downloaded.folder
-    assert (downloaded.folder / SHARD).read_bytes() == checkpoint()[f"videopanda_fitu/{SHARD}"]
+    assert checkpoints.resolve(MODEL.name).folder == downloaded
+    assert (downloaded / SHARD).read_bytes() == checkpoint()[f"videopanda_fitu/{SHARD}"]
 
 
 def test_only_files_for_inference_are_downloaded() -> None:
     downloaded = pull()
-    assert {path.name for path in downloaded.folder.iterdir()} == NEEDED
-    assert [path.name for path in downloaded.folder.parent.iterdir()] == ["videopanda_fitu"]
+    assert {path.name for path in downloaded.iterdir()} == NEEDED
+    assert [path.name for path in downloaded.parent.iterdir()] == ["videopanda_fitu"]
 
 
 def test_safetensors_are_preferred_over_bin(hub: FakeHub) -> None:
     hub.commits[FIRST]["videopanda_fitu/model.safetensors"] = b"tensors"
     downloaded = pull()
-    weights = {path.name for path in downloaded.folder.iterdir() if "model" in path.name}
+    weights = {path.name for path in downloaded.iterdir() if "model" in path.name}
     assert weights == {"model.safetensors", "tokenizer.model"}
 
 
@@ -87,7 +87,7 @@ def test_newer_commit_downloaded_by_another_program_is_not_used(
     hub.commits[SECOND] = checkpoint(shard=b"newer")
     hub.commits["main"] = hub.commits.pop(SECOND)
     huggingface_hub.hf_hub_download(REPO, "videopanda_fitu/config.json", revision="main")
-    assert checkpoints.resolve(MODEL.name).folder == old.folder
+    assert checkpoints.resolve(MODEL.name).folder == old
 
 
 def test_second_pull_fetches_changed_files(hub: FakeHub) -> None:
@@ -95,8 +95,8 @@ def test_second_pull_fetches_changed_files(hub: FakeHub) -> None:
     hub.commits[SECOND] = checkpoint(shard=b"newer")
     hub.requests.clear()
     newer = pull()
-    assert newer.commit == SECOND
-    assert checkpoints.resolve(MODEL.name).folder == newer.folder
+    assert newer.parent.name == SECOND
+    assert checkpoints.resolve(MODEL.name).folder == newer
     assert SHARD in hub.fetched()
     assert "pytorch_model-00002-of-00002.bin" not in hub.fetched()
 
@@ -151,7 +151,7 @@ def test_server_without_ranges_restarts_the_file(hub: FakeHub) -> None:
     partial.write_bytes(b"other bytes")
     hub.ranges = False
     log = Log()
-    assert (pull(log).folder / SHARD).read_bytes().startswith(b"weights ")
+    assert (pull(log) / SHARD).read_bytes().startswith(b"weights ")
     assert log.done[SHARD] == 320_000
 
 
@@ -175,7 +175,7 @@ def test_oversized_partial_file_is_discarded() -> None:
     partial = partial_path(MODEL, shard_file())
     partial.parent.mkdir(parents=True)
     partial.write_bytes(b"x" * 400_000)
-    assert (pull().folder / SHARD).stat().st_size == 320_000
+    assert (pull() / SHARD).stat().st_size == 320_000
 
 
 def test_file_with_wrong_sha256_is_deleted_and_reported(hub: FakeHub) -> None:
@@ -208,7 +208,7 @@ def flip_byte_keeping_mtime(path: Path) -> None:
 def test_second_pull_repairs_a_damaged_file(
     hub: FakeHub, damage: Callable[[Path], None], name: str
 ) -> None:
-    path = pull().folder / name
+    path = pull() / name
     damage(path.resolve())
     hub.requests.clear()
     log = Log()
@@ -219,7 +219,7 @@ def test_second_pull_repairs_a_damaged_file(
 
 @pytest.mark.parametrize("name", [SHARD, "config.json"])
 def test_truncated_file_makes_the_model_incomplete(name: str) -> None:
-    folder = pull().folder
+    folder = pull()
     resolved = (folder / name).resolve()
     resolved.write_bytes(
         resolved.read_bytes().rstrip()[:-1]
@@ -232,7 +232,7 @@ def test_truncated_file_makes_the_model_incomplete(name: str) -> None:
 
 
 def test_flipped_byte_of_a_pulled_model_is_found_on_use() -> None:
-    folder = pull().folder
+    folder = pull()
     first = checkpoints.model_digest(checkpoints.resolve(MODEL.name))
     flip_byte_keeping_mtime((folder / SHARD).resolve())
     error = refusal(lambda: checkpoints.model_digest(checkpoints.resolve(MODEL.name)))
@@ -249,7 +249,7 @@ def test_damaged_file_of_another_program_is_downloaded_again() -> None:
     blob.parent.mkdir(parents=True)
     blob.write_bytes(b"?" * 320_000)
     log = Log()
-    assert (pull(log).folder / SHARD).read_bytes().startswith(b"weights ")
+    assert (pull(log) / SHARD).read_bytes().startswith(b"weights ")
     assert log.replaced == [SHARD]
 
 

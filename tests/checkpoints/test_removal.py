@@ -44,8 +44,8 @@ def test_other_model_of_the_repository_stays_complete() -> None:
     pull()
     other = pull(model=OTHER)
     remove(plan_removal(MODEL.name))
-    assert not (other.folder.parent / "videopanda_fitu" / "config.json").exists()
-    check_checkpoint(other.folder)
+    assert not (other.parent / "videopanda_fitu" / "config.json").exists()
+    check_checkpoint(other)
     assert find_model(MODEL.name).state == "absent"
 
 

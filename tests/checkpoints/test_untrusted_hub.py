@@ -215,6 +215,6 @@ def test_repository_without_subfolder_is_pulled_found_and_removed(
     downloaded = pull(model=root)
     state = find_model("root")
     assert (state.state, state.commit) == ("here", FIRST)
-    assert checkpoints.resolve("root").folder == downloaded.folder
+    assert checkpoints.resolve("root").folder == downloaded
     remove(plan_removal("root"))
     assert find_model("root").state == "absent"
