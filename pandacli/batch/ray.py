@@ -122,6 +122,7 @@ class RayWorker:
         import torch
 
         from pandacli import Panda
+        from pandacli.inference.planning.planner import resolve_run
 
         self._settings, self._videos = settings, VideoFolder(videos)
         self._prefetcher = FramePrefetcher(settings.frames, image_size, workers=1)
@@ -133,7 +134,7 @@ class RayWorker:
             own = checkpoints.model_digest(checkpoints.resolve(settings.spec.model))
             if weights not in (None, own):
                 raise ModelError(f"{model} on a worker has other weights than here")
-            self._panda = Panda.from_spec(settings.spec)
+            self._panda = Panda.from_plan(resolve_run(settings.spec))
             self._panda.name = model
         except PandaError as error:
             self._error = error

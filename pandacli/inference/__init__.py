@@ -2,7 +2,7 @@
 
     RunSpec --resolved once--> Panda --open(clip)--> VideoSession --generate(requests)--> answers
 
-Importing this package is cheap: torch is imported when a model is loaded.
+Importing this package does not import torch; loading a model does.
 """
 
 from pandacli.inference.panda import Panda

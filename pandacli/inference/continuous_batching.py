@@ -1,8 +1,8 @@
 """Continuous batching: many requests about one clip, behind their shared prefix.
 
 A request joins the batch as soon as there is room, in the same pass in which others decode, and
-leaves it with its last token. Batching sums in another order than a single sequence does, so
-near-ties may flip: where exact answers are wanted, a request with a near-tie is run again alone.
+leaves it with its last token. A batch sums in another order than a single sequence, which may flip
+near-ties: where logits are otherwise exact, a request with a near-tie is run again alone.
 """
 
 from collections import deque
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from pandacli.inference.panda import Panda
     from pandacli.inference.session import SharedPrefix, VideoSession
 
-MAX_BATCH_SIZE = 64  # by default: more gain next to nothing
+MAX_BATCH_SIZE = 64  # the default: larger batches are hardly faster
 
-_RESERVED = 64  # tokens of an answer that there must be room for before its request joins
-_MAX_PREFILL = 4096  # tokens of requests that join in one pass: their mask grows with the square
+_RESERVED = 64  # tokens of its answer that must have room before a request joins
+_MAX_PREFILL = 4096  # tokens prefilled in one pass: the mask grows with their square
 
 Event = tuple[int, str | Answer | PandaError]
 """The index of a request, and a piece of its answer's text, the whole answer, or an error."""
@@ -39,17 +39,16 @@ Failure = tuple[int, PandaError]
 class Seconds:
     """Where the time of a generation went."""
 
-    prefix: float = 0.0  # encoding the frames and prefilling; 0 if that was done before
-    prefill: float = 0.0  # passes in which a request was prefilled, whatever else was in them
+    prefill: float = 0.0  # passes in which a request was prefilled, together with others' decoding
     decode: float = 0.0  # all other passes
     rerun: float = 0.0  # requests with a near-tie, run again alone
 
 
 def _near_tie(panda: "Panda") -> float:
-    """A lead of the likeliest token that may be rounding, relative to the largest logit; or 0.
+    """The lead of the best token, relative to the largest logit, that rounding may explain; or 0.
 
-    Batched and single logits differ by up to 2e-6 in float32 and 2e-4 on torch's int8 kernels;
-    elsewhere by 1e-2 and more, which is the lead of too many tokens to decode them all again.
+    Batched and single logits differ by up to 2e-6 in float32 and 2e-4 on torch's int8 kernels.
+    Elsewhere it is 1e-2 and more: too many tokens lead by less to decode them all again.
     """
     if panda.engine != "torch" or panda.dtype != "float32":
         return 0
@@ -57,12 +56,11 @@ def _near_tie(panda: "Panda") -> float:
 
 
 class Generation(ClosableIterator[Event]):
-    """Events of requests as they are answered; no work is done before the first is read.
+    """Events of requests as they are answered; the first `next` starts the work.
 
     The pieces of a request join to the text of its `Answer`; that, or an error, is its last event.
     A request alone is decoded on the session's own sequence, where it shares a KV cache with
-    earlier turns; several are decoded in a `SequenceBatch`. Requests are read when there is room;
-    an invalid one is given as its error.
+    earlier turns; several are decoded in a `SequenceBatch`. An invalid request is its error.
     """
 
     def __init__(
@@ -79,14 +77,14 @@ class Generation(ClosableIterator[Event]):
         self._hint = session.panda.memory_hint
         self._near_tie = _near_tie(session.panda)
         self._batch_size = batch_size or MAX_BATCH_SIZE
-        self._room = 0
+        self._room = 0  # positions of a batch
         self._waiting: deque[RequestState] = deque()
         self._running: dict[int, RequestState] = {}
         self._failed: deque[Failure] = deque()
         self._near_ties: deque[RequestState] = deque()
 
     def results(self) -> Iterator[tuple[int, Answer | PandaError]]:
-        """The last events of the requests only, without the pieces."""
+        """The events without the pieces: one for each request."""
         return ((index, event) for index, event in self if not isinstance(event, str))
 
     def _run(self) -> Generator[Event, None, None]:
@@ -97,7 +95,7 @@ class Generation(ClosableIterator[Event]):
         first, started = self._waiting[0], perf_counter()
         with memory_errors(self._hint):
             prefix, first.prefilled = self._session.shared_prefix()
-        self.seconds.prefix = first.prefill_seconds = perf_counter() - started
+        first.prefill_seconds = perf_counter() - started
         while self._fetch():
             if self._batch_size == 1 or not self._fetch(2):
                 state = self._waiting.popleft()
@@ -119,7 +117,6 @@ class Generation(ClosableIterator[Event]):
     def _run_alone(
         self, state: RequestState, prefix: "SharedPrefix", turn: int, seconds: Seconds
     ) -> Iterator[Event]:
-        """Answer a request on the session's own sequence."""
         if self._near_tie and not state.temperature:
             state.restart()  # its tokens are the same again, and now exact
         try:
@@ -153,7 +150,6 @@ class Generation(ClosableIterator[Event]):
         yield state.index, state.answer()
 
     def _run_batch(self, batch: "SequenceBatch") -> Iterator[Event]:
-        """Answer requests together until none is left."""
         room = min(self._room, batch.room)
         size = min(self._batch_size, batch.most_texts or self._batch_size)
         while True:
@@ -187,7 +183,7 @@ class Generation(ClosableIterator[Event]):
                     yield state.index, state.answer()
 
     def _fetch(self, wanted: int = 1) -> bool:
-        """Fill the queue up to `wanted` requests; False where fewer are left."""
+        """Fill the queue up to `wanted` requests; whether there are as many."""
         while len(self._waiting) < wanted:
             match next(self._requests, None):
                 case None:
@@ -203,7 +199,7 @@ class Generation(ClosableIterator[Event]):
             yield self._failed.popleft()
 
     def _join(self, room: int, size: int) -> None:
-        """Move requests from the queue into the batch while there is room; the first always."""
+        """Move requests from the queue into the batch while there is room; at least one."""
         used = sum(state.positions for state in self._running.values())
         prefill = 0
         while len(self._running) < size and self._fetch():
@@ -216,16 +212,16 @@ class Generation(ClosableIterator[Event]):
             prefill += state.positions
 
     def _preempt(self, batch: "SequenceBatch", room: int) -> None:
-        """Move the youngest back into the queue, where all have outgrown the room."""
+        """Move the newest requests back into the queue while the batch exceeds its room."""
         used = sum(state.positions for state in self._running.values())
         while used > room and len(self._running) > 1:
-            youngest = list(self._running.values())[-1]
-            used -= youngest.positions
-            self._remove(youngest, batch)
-            self._waiting.appendleft(youngest)
+            newest = list(self._running.values())[-1]
+            used -= newest.positions
+            self._remove(newest, batch)
+            self._waiting.appendleft(newest)
 
     def _reduce(self) -> None:
-        """After running out of memory: requeue what was running, and try less at once."""
+        """After running out of memory: requeue the running requests, and allow fewer at once."""
         running = list(self._running.values())
         for state in running:
             state.in_batch = False
@@ -233,9 +229,9 @@ class Generation(ClosableIterator[Event]):
         self._waiting.extendleft(reversed(running))
         first = self._waiting[0]
         if not running and self._room > first.positions + min(first.limit, _RESERVED):
-            self._room //= 2  # it was too much to allocate
+            self._room //= 2  # the batch could not be allocated
         else:
-            self._batch_size = max(len(running) // 2, 1)  # a single one runs, and may fail, alone
+            self._batch_size = max(len(running) // 2, 1)  # 1: each runs, and may fail, alone
 
     def _remove(self, state: RequestState, batch: "SequenceBatch") -> None:
         del self._running[state.index]

@@ -17,28 +17,25 @@ if TYPE_CHECKING:
 def sample(
     logits: Tensor, temperature: float = 0.0, generator: torch.Generator | None = None
 ) -> int:
-    """Choose the next token from logits (vocabulary,); the likeliest at a temperature of 0.
-
-    The generator is on the CPU, so that a seed means the same on every device.
-    """
+    """Sample the next token from logits (vocabulary,); greedy at a temperature of 0."""
     if temperature == 0:
         return int(logits.argmax())
-    logits = logits.double().cpu()
+    logits = logits.double().cpu()  # where a seed means the same for every device
     # shifted first, so that a tiny temperature gives -inf for the others and never inf or nan
     probabilities = torch.softmax((logits - logits.max()) / float(temperature), -1)
     return int(torch.multinomial(probabilities, 1, generator=generator))
 
 
 _UNSETTLED = re.compile(r"\s*(?:<(?:/(?:s>?)?)?)?\ufffd*\Z")
-"""The end of a text that a later token may change: the bytes of an incomplete character, the
-beginning of a `</s>` that the tokenizer drops, and space that is stripped at the end."""
+"""The end of a text that a later token may change: an incomplete character, the beginning of a
+`</s>` that the tokenizer drops, and space that is stripped at the end."""
 
 
 class Detokenizer:
-    """Text of tokens as they come; text that was returned is never retracted.
+    """Incremental text of tokens, up to the first of the strings `stop`.
 
-    All ids are decoded at every token: that takes microseconds, and SentencePiece decides about
-    spaces between pieces. The text ends before the first of the strings `stop`.
+    Text that was returned never changes. Each token decodes all ids, because SentencePiece decides
+    about spaces between pieces; that takes microseconds.
     """
 
     def __init__(self, tokenizer: "VideoPandaTokenizer", stop: Sequence[str] = ()) -> None:
@@ -49,7 +46,7 @@ class Detokenizer:
         self.stopped = False  # whether a stop string was found
 
     def add(self, token: int) -> str:
-        """Append a token; returns text that became final, often none, never half a character."""
+        """Append a token; returns the text that became final, if any."""
         self.ids.append(token)
         self._decode()
         end = len(self.text)
@@ -61,7 +58,7 @@ class Detokenizer:
         return self._take(end)
 
     def finish(self) -> str:
-        """The rest of the text, after the last token."""
+        """Return the rest of the text, after the last token."""
         self._decode()
         return self._take(len(self.text))
 
@@ -84,7 +81,7 @@ class RequestState:
         self,
         index: int,
         question: str,
-        ids: list[int],  # behind the prefix: earlier turns and the question
+        ids: list[int],  # after the prefix: earlier turns and the question
         history: int,  # how many of them belong to earlier turns
         limit: int,  # tokens of the answer
         options: GenerationOptions,
@@ -102,11 +99,11 @@ class RequestState:
         self._end_tokens = end_tokens
         self._has_stop = bool(options.stop)
         self._text = Detokenizer(tokenizer, options.stop)
-        self._generator = torch.Generator() if options.temperature else None
-        if self._generator and options.seed is not None:
-            self._generator.manual_seed(options.seed)
-        elif self._generator:
+        self._generator = torch.Generator()
+        if options.seed is None:
             self._generator.seed()
+        else:
+            self._generator.manual_seed(options.seed)
 
     @property
     def pending(self) -> list[int]:
@@ -115,28 +112,26 @@ class RequestState:
 
     @property
     def positions(self) -> int:
-        """Positions in the KV cache, after the next pass."""
+        """Positions in the KV cache after the next pass, without the prefix."""
         return len(self.ids) + len(self.tokens)
 
     def sample(self, logits: Tensor) -> int:
-        """The next token, from logits (vocabulary,)."""
         return sample(logits, self.temperature, self._generator)
 
     def add(self, token: int, *, stream: bool) -> str:
-        """Append a token; returns text that became final, at the last token all of the rest."""
+        """Append a token; returns the text that became final, all of it at the last token."""
         self.tokens.append(token)
         piece = ""
         if token in self._end_tokens:
             self.finish_reason = "stop"
+        elif stream or self._has_stop:
+            piece = self._text.add(token)
         else:
-            if stream or self._has_stop:  # text must be decoded at every token
-                piece = self._text.add(token)
-            else:
-                self._text.ids.append(token)
-            if self._text.stopped:
-                self.finish_reason = "stop"
-            elif len(self.tokens) == self.limit:
-                self.finish_reason = "length"
+            self._text.ids.append(token)
+        if self._text.stopped:
+            self.finish_reason = "stop"
+        elif len(self.tokens) == self.limit:
+            self.finish_reason = self.finish_reason or "length"
         return piece + self._text.finish() if self.finish_reason else piece
 
     def restart(self) -> None:
@@ -153,7 +148,7 @@ class RequestState:
         self.prefill_seconds += seconds
 
     def count_pass(self, seconds: float) -> None:
-        """Count a pass of a batch that has computed the pending tokens."""
+        """Count a pass of the batch, which computed the pending tokens."""
         if self.in_batch:
             self.decode_seconds += seconds
             return
@@ -162,9 +157,9 @@ class RequestState:
         self.add_prefill(seconds, seconds)
 
     def answer(self) -> Answer:
-        """The whole answer; only once it has finished and `stats` are set."""
-        assert self.finish_reason is not None
-        assert self.stats is not None
+        """The whole answer, of a request that has ended."""
+        assert self.finish_reason
+        assert self.stats
         # if a stop string cut the text, the ids spell more than it
         ids = () if self._text.stopped else tuple(self._text.ids)
         return Answer(self._text.text, self.finish_reason, self.stats, self.question, ids)

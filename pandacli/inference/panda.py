@@ -1,6 +1,7 @@
 """The Python interface of panda, which the command line uses too."""
 
 import os
+from contextlib import suppress
 from functools import cached_property
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Self, Unpack
@@ -100,37 +101,26 @@ class Panda:
     @classmethod
     def load(
         cls,
-        model: str | os.PathLike[str] = checkpoints.DEFAULT_MODEL,
+        model: str | os.PathLike[str] = checkpoints.DEFAULT_MODEL,  # a name, or a folder
         *,
-        device: str = "auto",
-        quant: str = "auto",
-        engine: str = "auto",
-        report: "Report | None" = None,
+        device: str = "auto",  # "cpu", "cuda" (one or more devices) or "cuda:N"
+        quant: str = "auto",  # "none", "8bit" or "4bit"
+        engine: str = "auto",  # "torch", "bitsandbytes" or "llama" (llama.cpp)
+        report: "Report | None" = None,  # called with the parameters quantised and their total
     ) -> Self:
         """Load a model that is on this machine.
 
-        Args:
-            model: "video-panda-7b", "video-panda-7b-pretrained", "tiny", or a checkpoint folder.
-            device: "auto" (CUDA if the model fits, else the CPU), "cpu", "cuda" (one or more
-                devices) or "cuda:N".
-            quant: "none", "8bit", "4bit", or "auto": on CUDA the most bits that fit; on a CPU 8 or
-                4 for a large model. It is quantised once, which takes minutes, and kept on disk.
-            engine: "torch", "bitsandbytes", "llama" (llama.cpp), or "auto" for the device.
-            report: Called during quantisation with the parameters done and their total.
+        It is quantised once, which takes minutes, and kept on disk. "auto" takes CUDA if the model
+        fits, and there the most bits that fit; on a CPU a large model gets 8 or 4 bits.
 
         Raises:
             ModelError: The model is missing or damaged, or its quantised copy cannot be written.
             DeviceError: The device does not exist or has too little memory.
-            UsageError: A name is not known, or quant, engine and device do not go together.
+            UsageError: A name is not known, or quant, engine and device cannot be combined.
         """
-        return cls.from_spec(RunSpec(model, quant, engine, device), report)
-
-    @classmethod
-    def from_spec(cls, spec: RunSpec, report: "Report | None" = None) -> Self:
-        """Load what a spec says; see `load`."""
         from pandacli.inference.planning.planner import resolve_run
 
-        return cls.from_plan(resolve_run(spec), report)
+        return cls.from_plan(resolve_run(RunSpec(model, quant, engine, device)), report)
 
     @classmethod
     def from_plan(cls, plan: "Plan", report: "Report | None" = None) -> Self:
@@ -145,25 +135,18 @@ class Panda:
         self,
         video: "str | os.PathLike[str] | Clip | Frames",
         *,
-        start: float | None = None,
+        start: float | None = None,  # of a path, in seconds
         end: float | None = None,
-        num_frames: int = 8,
-        system: str | None = None,
-        frames_seconds: float = 0.0,
+        num_frames: int = 8,  # a shorter clip is padded
+        system: str | None = None,  # None for the system prompt of training
+        frames_seconds: float = 0.0,  # that sampling `Frames` took, for the statistics
         cache: "bool | ClipCache" = False,
     ) -> "VideoSession":
         """Sample the frames of a clip, to ask about it.
 
-        Args:
-            video: A path, a `Clip`, or `Frames` that are sampled already.
-            start: Of a path, in seconds.
-            end: Of a path, in seconds.
-            num_frames: How many frames the model is shown; a shorter clip is padded.
-            system: The system prompt; None for the one of training.
-            frames_seconds: How long sampling `Frames` took, for the statistics.
-            cache: Restore the KV cache of the clip from disk if it is there, without sampling
-                frames, and let `VideoSession.keep` write it. `Frames` need a `ClipCache`. A greedy
-                answer is the same with and without it.
+        With `cache`, the KV cache of the clip is restored from disk if it is there, without
+        sampling frames, and `VideoSession.keep` writes it; `Frames` need a `ClipCache` for that.
+        A greedy answer is the same with and without it.
 
         Raises:
             ClipError: The video cannot be used.
@@ -171,23 +154,24 @@ class Panda:
         """
         check_frame_count(num_frames, self.model.config.num_frames)
         from pandacli.inference.session import VideoSession
+        from pandacli.prefix_cache.clip_cache import ClipCache
+        from pandacli.prefix_cache.store import default_budget
         from pandacli.video import Clip, Frames
         from pandacli.video.clip import local_file
 
-        if isinstance(video, Clip | Frames) and not (start is None and end is None):
+        if not isinstance(video, Clip | Frames):
+            video = Clip(local_file(video), start, end)
+        elif not (start is None and end is None):
             raise TypeError("start and end belong to a path; a Clip has its own, Frames are read")
-        frames: Frames | None = None
-        clip: Clip | None = None
-        if isinstance(video, Frames):
-            if cache is True:
+        clip_cache = None if isinstance(cache, bool) else cache
+        if cache is True:
+            if isinstance(video, Frames):
                 raise TypeError("Frames do not say of which file: give a ClipCache as cache")
-            frames, on_disk = video, cache or None
-            clip = on_disk.clip if on_disk else None
-        else:
-            clip = video if isinstance(video, Clip) else Clip(local_file(video), start, end)
-            on_disk = _clip_cache(clip, num_frames) if cache is True else cache or None
+            if default_budget():
+                with suppress(OSError):  # sampling the frames will report it
+                    clip_cache = ClipCache(video, num_frames)
         return VideoSession(
-            self, frames, num_frames, system, frames_seconds, clip=clip, on_disk=on_disk
+            self, video, num_frames, system, frames_seconds=frames_seconds, cache=clip_cache
         )
 
     def ask(
@@ -221,13 +205,3 @@ class Panda:
         """Ask one question and read the answer as it is decoded."""
         session = self.open(video, start=start, end=end, num_frames=num_frames, system=system)
         return session.stream(question, history=history, **options)
-
-
-def _clip_cache(clip: "Clip", num_frames: int) -> "ClipCache | None":
-    from pandacli.prefix_cache.clip_cache import ClipCache
-    from pandacli.prefix_cache.store import default_budget
-
-    try:
-        return ClipCache(clip, num_frames) if default_budget() else None
-    except OSError:  # sampling the frames will report it
-        return None

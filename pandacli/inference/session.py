@@ -3,7 +3,7 @@
 from collections.abc import Generator, Iterable, Iterator
 from copy import copy
 from itertools import takewhile
-from pathlib import Path
+from operator import eq
 from time import perf_counter
 from typing import TYPE_CHECKING, Unpack
 
@@ -39,10 +39,10 @@ class SharedPrefix:
     """The KV cache of a clip: its prefix, and behind it the last request that ran alone."""
 
     def __init__(self, sequence: backends.Sequence, *, computed: bool = True) -> None:
-        self._sequence = sequence
-        self._held: list[int] = []  # ids behind the prefix
+        self.sequence = sequence
         self.length = sequence.length  # of the prefix
         self.prefilled = self.length if computed else 0  # tokens computed before answers so far
+        self._held: list[int] = []  # ids behind the prefix
 
     def append(self, ids: list[int], history: int = 0) -> Tensor:
         """Prefill a request behind the prefix; returns the logits (vocabulary,) of its answer.
@@ -50,43 +50,32 @@ class SharedPrefix:
         Of the first `history` ids (earlier turns), those that the cache holds already are kept.
         All others are computed, so that no answer depends on an earlier request.
         """
-        pairs = zip(self._held, ids[:history], strict=False)
-        kept = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        kept = sum(takewhile(bool, map(eq, self._held, ids[:history])))
         del self._held[kept:]
-        self._sequence.truncate(self.length + kept)
-        logits = self._sequence.append(ids[kept:])
+        self.sequence.truncate(self.length + kept)
+        logits = self.sequence.append(ids[kept:])
         self._held += ids[kept:]
         self.prefilled += len(ids) - kept
         return logits
 
     def decode(self, token: int) -> Tensor:
         """Append one token of the answer; returns the logits (vocabulary,) of the next."""
-        logits = self._sequence.append([token])
+        logits = self.sequence.append([token])
         self._held.append(token)
         return logits
 
     def batch(self, room: int) -> backends.SequenceBatch:
         """Sequences that each go on from the prefix; see `Sequence.batch`."""
         self._held.clear()
-        self._sequence.truncate(self.length)
-        return self._sequence.batch(room)
-
-    def save(self, path: Path) -> None:
-        """Write the prefix alone to a file; an OSError if that fails."""
-        self._sequence.save(path, self.length)
-
-    @property
-    def saved_bytes(self) -> int:
-        """About how many bytes `save` writes."""
-        return self._sequence.saved_bytes(self.length)
+        self.sequence.truncate(self.length)
+        return self.sequence.batch(room)
 
 
 class VideoSession:
     """A clip, opened by `Panda.open`; all requests on it share one prefix.
 
     The prefix (system prompt and frames) is computed when it is first needed, or restored from the
-    prefix cache. If no frames are given, they are sampled from the clip; if the prefix is cached,
-    `frames` lacks only the pictures: its `pixels` are (0, height, width, 3).
+    prefix cache. Then a `Clip` is not decoded: the `pixels` of `frames` are (0, height, width, 3).
 
     Raises:
         ClipError: The video cannot be used.
@@ -96,23 +85,23 @@ class VideoSession:
     def __init__(
         self,
         panda: "Panda",
-        frames: "Frames | None",
+        source: "Clip | Frames",
         num_frames: int,
         system: str | None,
-        frames_seconds: float,
         *,
-        clip: "Clip | None" = None,
-        on_disk: "ClipCache | None" = None,
+        frames_seconds: float = 0.0,
+        cache: "ClipCache | None" = None,
     ) -> None:
         started = perf_counter()
-        self.panda, self._clip, self._on_disk = panda, clip, on_disk
-        self._num_frames = num_frames
+        self.panda, self._num_frames, self._cache = panda, num_frames, cache
         self._encoded: list[Tensor] | None = None
         self._pixel_values: Tensor | None = None
         self.turn = 0  # the number of the generation that owns the sequence
         self._set_system(system)
-        known = self._kept and self._kept.frames()
-        self.frames = frames or known or self._sample()
+        cached = self._kept and self._kept.frames()
+        from_cache = cache.clip if cache else None
+        self._clip = source if isinstance(source, video.Clip) else from_cache
+        self.frames = source if isinstance(source, video.Frames) else cached or self._sample()
         if self._kept and (tokens := self._kept.tokens):
             self._video_tokens = tokens - len(self._ids) + num_frames
         else:
@@ -125,8 +114,8 @@ class VideoSession:
         self._ids = encode_prefix(self.panda.tokenizer, system, self._num_frames)
         self._prefix: SharedPrefix | None = None
         self._prompt: tuple[object, list[int]] = None, []
-        on_disk = self._on_disk
-        self._kept = CachedPrefix(self.panda, on_disk, self._ids) if on_disk else None
+        cache = self._cache
+        self._kept = CachedPrefix(self.panda, cache, self._ids) if cache else None
 
     @property
     def prefix_tokens(self) -> int:
@@ -158,9 +147,9 @@ class VideoSession:
         the `PandaError` of this request alone. Requests are read when the batch has room: for
         `batch_size` at once, or as many as memory allows.
 
-        At a temperature of 0 an answer does not depend on the other requests where torch computes
-        in float32 or with 8-bit weights on a CPU. Elsewhere (half precision, bitsandbytes,
-        llama.cpp) a near-tie may flip under batching, unless `batch_size` is 1.
+        A greedy answer does not depend on the other requests where torch computes in float32 or
+        with 8-bit weights on a CPU. Elsewhere (half precision, bitsandbytes, llama.cpp) a near-tie
+        may flip under batching, unless `batch_size` is 1.
 
         Raises:
             UsageError: An option is out of range.
@@ -169,7 +158,7 @@ class VideoSession:
         """
         options.check()
         if batch_size is not None and batch_size < 1:
-            raise UsageError(f"cannot answer {batch_size} questions at a time")
+            raise UsageError(f"a batch size cannot be {batch_size}", "use at least 1")
 
         def states() -> Iterator[RequestState | Failure]:
             for index, request in enumerate(requests):
@@ -226,7 +215,7 @@ class VideoSession:
             return
         try:
             with devices.memory_errors(self.panda.memory_hint):
-                self._kept.save(self._prefix, self.frames)
+                self._kept.save(self._prefix.sequence, self._prefix.length, self.frames)
         except OSError as error:
             why = f"{error.filename}: {error.strerror}" if error.filename else str(error)
             raise PandaError(f"could not cache the clip: {why}") from error
@@ -256,7 +245,6 @@ class VideoSession:
         return max(free // 2 // each, longest)
 
     def stats(self, state: RequestState) -> Stats:
-        """The statistics of a request."""
         count, seconds = len(state.tokens), state.decode_seconds
         return Stats(
             frames=len(self.frames.indices),
@@ -286,7 +274,7 @@ class VideoSession:
         return RequestState(index, request.question, ids, history, limit, options, tokenizer, ends)
 
     def _encode(self, question: str, history: History) -> list[int]:
-        """The ids of earlier turns and a question, which follow the prefix."""
+        """The ids of earlier turns and a question, after the prefix."""
         turns = [*history, (question, None)]
         if self._prompt[0] != turns:  # a chat measures a prompt before it asks it
             ids = encode_prompt(turns, self.panda.tokenizer, self._system, self._num_frames)
@@ -306,11 +294,11 @@ class VideoSession:
         return sequence
 
     def _sample(self) -> "Frames":
-        assert self._clip is not None  # or frames were given
+        assert self._clip is not None, "frames without pixels come from the cache of a clip"
         return video.sample_frames(self._clip, self._num_frames)
 
     def _pixels(self) -> Tensor:
-        """(T, 4, S, S) the model's input; samples the frames where only their facts are cached."""
+        """(T, 4, S, S) the model's input; samples the frames if the cache gave no pixels."""
         if self._pixel_values is None:
             if not len(self.frames.pixels):
                 self.frames = self._sample()
@@ -324,7 +312,7 @@ class VideoSession:
         return self._pixel_values
 
     def _max_answer(self, question_tokens: int) -> int:
-        """How many tokens of answer still fit into the context, at least one."""
+        """How many tokens of answer still fit into the context; a UsageError if not even one."""
         room = self.panda.context - self.prefix_tokens - question_tokens
         if room > 0:
             return room

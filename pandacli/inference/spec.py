@@ -15,10 +15,10 @@ ENGINES = ("auto", "torch", "bitsandbytes", "llama")  # of --engine; "llama" is 
 RAY = "ray"  # of --engine for `panda batch`: a Ray cluster, with "auto" on each worker
 
 FinishReason = Literal["stop", "length"]
-"""The model or a stop string ended an answer; or `max_tokens` or the end of the context."""
+"""An end token or stop string; or `max_tokens` or the end of the context."""
 
 History = Sequence[tuple[str, str | Sequence[int]]]
-"""Earlier questions and their answers, as text or as the ids of `Answer.ids`."""
+"""Earlier questions and their answers, as text or as `Answer.ids`."""
 
 _Item = TypeVar("_Item")
 
@@ -52,7 +52,7 @@ class GenerationOptions:
     stop: tuple[str, ...] = ()  # strings that end an answer and are not part of it
 
     def check(self) -> None:
-        """Raise a `UsageError` for a value out of range."""
+        """Raise a UsageError for a value out of range."""
         if self.max_tokens < 1:
             raise UsageError(f"an answer cannot have {self.max_tokens} tokens", "use at least 1")
         # in this order, because an int may be too large for any float; nan is refused too
@@ -114,7 +114,7 @@ class Answer:
 
 
 class ClosableIterator(Iterator[_Item]):
-    """Iterate over a generator that can be stopped early, by `close` or a `with` block."""
+    """Iterate over a generator; `close` or the end of a `with` block stops it early."""
 
     def __init__(self, items: Generator[_Item, None, Any]) -> None:
         self._items = items
@@ -123,7 +123,6 @@ class ClosableIterator(Iterator[_Item]):
         return next(self._items)
 
     def close(self) -> None:
-        """Stop decoding; the session is ready for the next request."""
         self._items.close()
 
     def __enter__(self) -> Self:
@@ -134,7 +133,7 @@ class ClosableIterator(Iterator[_Item]):
 
 
 class AnswerStream(ClosableIterator[str]):
-    """Pieces of text that join to `answer.text`; no work is done before the first is read."""
+    """Pieces of text that join to `answer.text`; the first `next` starts the work."""
 
     def __init__(
         self, pieces: Generator[str, None, Answer], stats: Callable[[], Stats | None]
@@ -160,19 +159,18 @@ class AnswerStream(ClosableIterator[str]):
 
 
 def check_frame_count(frames: int, chunk_frames: int = 4) -> None:
-    """Refuse a number of frames that STAB cannot cut into equal chunks; one frame is an image.
+    """Raise a UsageError for a number of frames that STAB cannot cut into equal chunks.
 
-    Chunks have `chunk_frames` frames or slightly more. The UsageError names the nearest numbers.
+    Chunks have `chunk_frames` frames or slightly more; a single frame is an image.
     """
 
     def fits(number: int) -> bool:
         chunks = number // chunk_frames
         return number == 1 or (chunks > 0 and number % chunks == 0)
 
-    if fits(frames):
-        return
-    fewer = next(filter(fits, range(frames - 1, 0, -1)), None)
-    more = next(filter(fits, count(max(frames, 0) + 1)))
-    near = f"{fewer} or {more}" if fewer else more
-    hint = f"{near} would do; 8 is what it was trained with"
-    raise UsageError(f"the model cannot look at {frames} frames", hint)
+    if not fits(frames):
+        fewer = next(filter(fits, range(frames - 1, 0, -1)), None)
+        more = next(filter(fits, count(max(frames, 0) + 1)))
+        near = f"{fewer} or {more}" if fewer else more
+        hint = f"{near} would do; 8 is what it was trained with"
+        raise UsageError(f"the model cannot look at {frames} frames", hint)

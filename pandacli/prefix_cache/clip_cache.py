@@ -1,16 +1,17 @@
-"""Look up the KV cache of a clip on disk by a digest of all it depends on, and write it there.
+"""Find the KV cache of a clip on disk by a digest of all it depends on, and write it there.
 
-A clip is identified by its content, wherever the file lies. Files of up to 64 MiB are hashed whole.
-Of a longer one, the beginning, the end and blocks between them are hashed together with its size,
-mtime and ctime (which no program can set back): a long file that was touched, moved or copied
-counts as another one, which costs time and is never wrong.
+A clip is identified by its content. Files of up to 64 MiB are hashed whole; of a longer one blocks
+from beginning to end, together with its size, mtime and ctime (which no program can set back). So a
+long file that was touched, moved or copied misses the cache; a changed one never hits it.
 """
 
 import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from pandacli.video import Frames
 
 COMPUTATION_VERSION = 3
-"""Raise it with every change after which the same frames give other keys and values: in sampling,
-decoding, preprocessing, STAB, the Llama, or the KV file."""
+"""Increment it with every change that gives other keys and values for the same clip: in decoding,
+sampling, preprocessing, STAB, the Llama, or the KV file."""
 
 _HASHED_WHOLE = 1 << 26
 _BLOCK = 1 << 20
@@ -33,10 +34,7 @@ _BLOCKS = 32
 
 
 def clip_digest(path: Path, *, whole: bool = False) -> str:
-    """Hash the content of a video file; an OSError if it cannot be read.
-
-    With `whole` all of it is read, however long it is, and its times are ignored.
-    """
+    """Hash the content of a video file, all of it with `whole`; an OSError if it cannot be read."""
     size = path.stat().st_size
     if whole or size <= _HASHED_WHOLE:
         return hash_file(path)
@@ -54,10 +52,7 @@ def _file_state(path: Path) -> tuple[int, int, int]:
 
 
 def entry_name(clip: str, model: str, numerics: Mapping[str, Any], ids: list[int]) -> str:
-    """The name of an entry: a clip's key, and a digest of all else that its content depends on.
-
-    The model is a sha256, the ids are those of the prefix with a placeholder for each frame.
-    """
+    """The name of an entry: the key of a clip, and a digest of all else that it depends on."""
     rest = {**numerics, "model": model, "maths": COMPUTATION_VERSION, "ids": ids}
     return f"{clip}-{_digest(rest)[:32]}"
 
@@ -67,19 +62,15 @@ def _digest(fields: Mapping[str, Any]) -> str:
 
 
 class ClipCache:
-    """The cache entries of one clip, sampled at a number of frames.
-
-    With `whole`, a long clip too is identified by all of its bytes. Budget and folder are those of
-    `PrefixStore`. An OSError if the file cannot be read.
-    """
+    """The cache entries of one clip, sampled at a number of frames; an OSError for its file."""
 
     def __init__(
         self,
         clip: Clip,
         num_frames: int,
         *,
-        budget: int | None = None,
-        whole: bool = False,
+        budget: int | None = None,  # this and `folder` as of `PrefixStore`
+        whole: bool = False,  # as of `clip_digest`
         folder: Path | None = None,
     ) -> None:
         self.clip, self.num_frames = clip, num_frames
@@ -104,7 +95,7 @@ class ClipCache:
 
 
 class Model(Protocol):
-    """A `Panda`, as far as the cache needs it."""
+    """What the cache reads of a `Panda`."""
 
     name: str
     engine: str
@@ -120,18 +111,12 @@ class Model(Protocol):
 
 
 class Sequence(Protocol):
-    """A computed prefix, or one read from a file."""
+    """What the cache uses of a backend's `Sequence`."""
 
     @property
     def length(self) -> int: ...
-
-
-class Savable(Sequence, Protocol):
-    """A computed prefix that can be written to a file."""
-
-    @property
-    def saved_bytes(self) -> int: ...
-    def save(self, path: Path) -> None: ...
+    def save(self, path: Path, length: int) -> None: ...
+    def saved_bytes(self, length: int) -> int: ...
 
 
 _Sequence = TypeVar("_Sequence", bound=Sequence)
@@ -150,37 +135,36 @@ class CachedPrefix:
 
     @property
     def tokens(self) -> int | None:
-        """How many positions it has; None where there is no entry."""
+        """How many positions it has; None without an entry."""
         return self._entry.metadata.tokens if self._entry else None
 
     def frames(self) -> "Frames | None":
-        """The sampled frames without their pixels; None where there is no usable entry."""
-        if self._entry is None:
-            return None
-        try:
-            return _frames_from_json(self._entry.frames())
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
-            self._discard()
-            return None
-
-    def restore(self, load: Callable[[Path], _Sequence]) -> _Sequence | None:
-        """Load the KV cache; None where there is no entry, or it was damaged and is now removed.
-
-        `load` reads the KV file, and raises a ModelError where it is damaged.
-        """
-        if self._entry is None:
-            return None
-        try:
-            sequence = load(self._entry.kv)
-        except ModelError:
-            sequence = None
-        if sequence is not None and sequence.length == self._entry.metadata.tokens:
-            return sequence
-        self._discard()
+        """The sampled frames without their pixels; None without a usable entry."""
+        if self._entry:
+            try:
+                return _frames_from_json(self._entry.frames())
+            except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
+                self._discard(self._entry)
         return None
 
-    def save(self, prefix: Savable, frames: "Frames") -> None:
-        """Write a prefix, unless it is there or exceeds the budget; an OSError if that fails."""
+    def restore(self, load: Callable[[Path], _Sequence]) -> _Sequence | None:
+        """Load the KV cache; None without an entry, or if it was damaged and is now removed.
+
+        `load` reads the KV file, and raises a ModelError if it is damaged.
+        """
+        if self._entry:
+            with suppress(ModelError):
+                sequence = load(self._entry.kv)
+                if sequence.length == self._entry.metadata.tokens:
+                    return sequence
+            self._discard(self._entry)
+        return None
+
+    def save(self, sequence: Sequence, length: int, frames: "Frames") -> None:
+        """Write the prefix, the first `length` positions of a sequence; an OSError if that fails.
+
+        Does nothing if it is cached already, exceeds the budget, or the clip has changed.
+        """
         if self._entry or not self._clip.is_current or not (name := self._name()):
             return
         clip, model, store = self._clip.clip, self._model, self._clip.store
@@ -194,26 +178,26 @@ class CachedPrefix:
                 model=model.name,
                 quant=model.quant,
                 engine=model.engine,
-                tokens=prefix.length,
+                tokens=length,
             )
-            store.add(name, metadata, _frames_to_json(frames), prefix.save, prefix.saved_bytes)
+            write = partial(sequence.save, length=length)
+            store.add(name, metadata, _frames_to_json(frames), write, sequence.saved_bytes(length))
 
     def _find(self) -> Entry | None:
         name = self._name()
         entry = self._clip.store.find(name) if name else None
         # every frame's placeholder stands for at least one token
         if entry and not len(self._ids) <= entry.metadata.tokens <= self._model.context:
-            self._clip.store.remove(entry.folder)
+            self._discard(entry)
             return None
         return entry
 
-    def _discard(self) -> None:
-        if self._entry:
-            self._clip.store.remove(self._entry.folder)
+    def _discard(self, entry: Entry) -> None:
+        self._clip.store.remove(entry.folder)
         self._entry = None
 
     def _name(self) -> str | None:
-        """The name of the entry; None where the checkpoint can no longer be read."""
+        """The name of the entry; None if the checkpoint can no longer be read."""
         try:
             digest = self._model.identity
         except DamagedError:
@@ -233,7 +217,7 @@ def _frames_to_json(frames: "Frames") -> dict[str, Any]:
 
 
 def _frames_from_json(fields: Mapping[str, Any]) -> "Frames":
-    """Frames whose pixels are (0, height, width, 3); many kinds of errors for invalid fields."""
+    """Frames with pixels of shape (0, height, width, 3)."""
     import numpy as np
 
     from pandacli.video import Frames, VideoInfo

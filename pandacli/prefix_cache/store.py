@@ -6,7 +6,7 @@
         kv              the keys and values
     PREFIXES/<the same>.<random>.partial/         being written or removed
 
-A folder gets its name when it is complete, and loses it before anything in it is deleted, so
+A folder is renamed to its name when it is complete, and from it before its files are deleted. So
 processes need no lock: an open file stays readable, and a removed entry is computed again.
 """
 
@@ -40,8 +40,8 @@ _METADATA, _FRAMES, _KV = "entry.json", "frames.json", "kv"
 _NAME = re.compile(r"[0-9a-f]{16}-[0-9a-f]{32}")
 _PARTIAL = re.compile(_NAME.pattern + r"\..+\.partial")
 _METADATA_BYTES = 1 << 16
-_MAX_NUMBER = 1 << 32  # of frames, positions and seconds: larger ones are damage
-_ABANDONED_SECONDS = 3600.0  # a partial folder older than that has no writer any more
+_MAX_NUMBER = 1 << 32  # frames, positions or seconds; more is damage
+_ABANDONED_SECONDS = 3600.0  # age of a partial folder whose writer must have ended
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,6 @@ class Metadata:
 
 @dataclass(frozen=True)
 class Entry:
-    """A cached prefix."""
-
     folder: Path
     metadata: Metadata
     bytes: int  # on the disk
@@ -69,16 +67,15 @@ class Entry:
 
     @property
     def kv(self) -> Path:
-        """The file of keys and values."""
         return self.folder / _KV
 
     def frames(self) -> dict[str, Any]:
-        """The frames given to `PrefixStore.add`; OSError or ValueError for a damaged file."""
+        """What `PrefixStore.add` got as `frames`; OSError or ValueError for a damaged file."""
         return read_object(self.folder / _FRAMES)
 
 
 def default_budget() -> int:
-    """The budget in bytes: `PANDA_CACHE_SIZE`, or `BUDGET`; a UsageError if it is no size."""
+    """Bytes by `PANDA_CACHE_SIZE`, or `BUDGET`; a UsageError if the variable is no size."""
     text = os.environ.get(VARIABLE)
     try:
         return byte_count(text) if text else BUDGET
@@ -87,27 +84,24 @@ def default_budget() -> int:
 
 
 def prefixes_folder() -> Path:
-    """The folder of all entries: in `PANDA_HOME` if that is set, else in the user's cache."""
+    """The default folder of a `PrefixStore`: in `PANDA_HOME`, or in the user's cache."""
     home = panda_home() if os.environ.get("PANDA_HOME") else platformdirs.user_cache_path("panda")
     return home / "prefixes"
 
 
 class PrefixStore:
-    """The cached prefixes of this machine, by default in `prefixes_folder`.
-
-    The least recently used are removed where they exceed a budget in bytes, `default_budget`.
-    """
+    """The cached prefixes in a folder; beyond a budget the least recently used are removed."""
 
     def __init__(self, budget: int | None = None, folder: Path | None = None) -> None:
         self.budget = default_budget() if budget is None else budget
         self.folder = folder or prefixes_folder()
 
     def has_clip(self, key: str) -> bool:
-        """Whether there is an entry of a clip, for any model; no file is read."""
+        """Whether there is an entry of a clip, for any model."""
         return any(folder.name.startswith(f"{key}-") for folder in self._folders(_NAME))
 
     def find(self, name: str) -> Entry | None:
-        """The entry of this name, or None; one that is damaged or of another format is removed."""
+        """The entry of this name, if any; one that is damaged or of another format is removed."""
         folder = self.folder / name
         if not os.path.lexists(folder):
             return None
@@ -126,12 +120,12 @@ class PrefixStore:
 
     @property
     def count(self) -> int:
-        """How many entries there are, damaged ones included; no file is read."""
+        """How many entries there are, with damaged ones."""
         return len(self._folders(_NAME))
 
     @property
     def bytes(self) -> int:
-        """What all entries and partial folders take on the disk."""
+        """The size of all entries and partial folders."""
         partial = sum(map(_folder_bytes, self._folders(_PARTIAL)))
         return partial + sum(usage.bytes for usage in self._by_last_use())
 
@@ -152,10 +146,9 @@ class PrefixStore:
         write: Callable[[Path], None],
         expected_bytes: int,
     ) -> bool:
-        """Write an entry, unless it is larger than the budget; returns whether it was written.
+        """Write an entry; False if it exceeds the budget, an OSError if the disk is full or fails.
 
-        `write` writes keys and values into a file of about `expected_bytes`. An OSError if the
-        disk is full or fails.
+        `write` writes keys and values into a file of about `expected_bytes`.
         """
         if expected_bytes > self.budget:
             return False
@@ -174,7 +167,7 @@ class PrefixStore:
             try:
                 replace_durably(partial, self.folder / name)
             except OSError:
-                if not (self.folder / name).is_dir():  # else another process has just written it
+                if not (self.folder / name).is_dir():  # another process may have written it
                     raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -202,10 +195,7 @@ class PrefixStore:
         return not (self._folders(_NAME) or self._folders(_PARTIAL))
 
     def _evict(self, wanted: int) -> None:
-        """Remove abandoned partial folders, then the least recently used entries, to make room.
-
-        No file is opened: there may be thousands of entries.
-        """
+        """Make room: remove abandoned partial folders, then the least recently used entries."""
         now = time.time()
         for partial in self._folders(_PARTIAL):
             with suppress(OSError):
@@ -244,7 +234,7 @@ class _Usage(NamedTuple):
 
 
 def _read_usage(folder: Path) -> _Usage:
-    """Last use and size of an entry; an OSError if it lacks a file or one is not a regular file."""
+    """Last use and size of an entry; an OSError unless it has all files."""
     path = str(folder)
     # pathlib is slow for thousands of entries
     found = [os.stat(f"{path}/{name}") for name in (_KV, _FRAMES, _METADATA)]  # noqa: PTH116
@@ -253,14 +243,12 @@ def _read_usage(folder: Path) -> _Usage:
     return _Usage(found[-1].st_mtime, sum(status.st_size for status in found), folder)
 
 
-def _is_valid(metadata: Metadata) -> bool:
-    texts = (metadata.video, metadata.model, metadata.quant, metadata.engine)
-    counts = (metadata.frames, metadata.tokens)
-    seconds = [moment for moment in (metadata.start, metadata.end) if moment is not None]
+def _is_valid(found: Metadata) -> bool:
+    seconds = [moment for moment in (found.start, found.end) if moment is not None]
     return (
-        all(isinstance(text, str) for text in texts)
-        and all(type(count) is int and 0 < count < _MAX_NUMBER for count in counts)
-        and all(type(moment) in (int, float) and 0 <= moment < _MAX_NUMBER for moment in seconds)
+        all(isinstance(t, str) for t in (found.video, found.model, found.quant, found.engine))
+        and all(type(n) is int and 0 < n < _MAX_NUMBER for n in (found.frames, found.tokens))
+        and all(type(n) in (int, float) and 0 <= n < _MAX_NUMBER for n in seconds)
     )
 
 

@@ -24,6 +24,7 @@ from pandacli.batch.readers.questions import read_questions
 from pandacli.batch.records import Index, Question, Record
 from pandacli.batch.results import Outcome
 from pandacli.errors import DeviceError, PandaError, UsageError
+from pandacli.inference.planning.planner import resolve_run
 from pandacli.inference.spec import GenerationOptions, RunSpec
 
 pytestmark = pytest.mark.filterwarnings(r"ignore::Warning:ray\..*")
@@ -213,7 +214,9 @@ def job(folder: Path, clips: int, model: str = "tiny", *, ray: bool = True) -> J
 
 def run(wanted: Job) -> list[Outcome]:
     with Batch(wanted) as batch:
-        return list(batch.plan().outcomes(lambda: Panda.from_spec(wanted.settings.spec)))
+        return list(
+            batch.plan().outcomes(lambda: Panda.from_plan(resolve_run(wanted.settings.spec)))
+        )
 
 
 def load() -> Panda:

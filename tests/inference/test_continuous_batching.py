@@ -177,7 +177,7 @@ def test_no_requests_give_no_events(session: VideoSession) -> None:
 
 
 def test_batch_size_zero_is_refused(session: VideoSession) -> None:
-    with pytest.raises(UsageError, match="0 questions at a time"):
+    with pytest.raises(UsageError, match="a batch size cannot be 0"):
         session.generate(REQUESTS, batch_size=0)
 
 
@@ -320,7 +320,7 @@ def test_long_requests_join_a_few_at_a_time(
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_the_youngest_request_is_preempted_where_the_room_is_outgrown(
+def test_newest_request_is_preempted_when_the_batch_outgrows_its_room(
     session: VideoSession, monkeypatch: pytest.MonkeyPatch, temperature: float
 ) -> None:
     expected = [
