@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from pandacli.batch.records import Question
-from pandacli.batch.results import Line, Result, answer_line, error_lines
+from pandacli.batch.results import Line, Result, error_lines, result_line
 from pandacli.errors import PandaError
 from pandacli.inference import GenerationOptions, Request
 from pandacli.inference.spec import RunSpec
@@ -53,14 +53,10 @@ class ClipWorker:
     """
 
     def __init__(
-        self,
-        panda: "Panda",
-        settings: Settings,
-        group: Iterable[Question],
-        stopped: Event | None = None,
+        self, panda: "Panda", settings: Settings, group: Iterable[Question], stopped: Event
     ) -> None:
-        self._panda, self._settings, self._group = panda, settings, group
-        self._stopped = stopped or Event()
+        self._panda, self._settings = panda, settings
+        self._group, self._stopped = group, stopped
         self._keys: dict[int, _Key] = {}  # of each request by its number
         # when the question began, and all records that wait for the answer
         self._in_flight: dict[_Key, tuple[float, list[Question]]] = {}
@@ -89,7 +85,7 @@ class ClipWorker:
                 yield from error_lines(questions, error)
                 continue
             self._more = True
-            while self._more:
+            while self._more:  # more than once where many are repeats
                 yield from self._answer(session, questions)
             self._cache.clear()
 
@@ -107,7 +103,6 @@ class ClipWorker:
         return self._settings.system if own is None else own
 
     def _answer(self, session: "VideoSession", questions: Iterator[Question]) -> Iterator[Result]:
-        """Answer the next questions: all of them, unless too many are repeats."""
         self._more = False
         started = perf_counter()
         try:
@@ -134,7 +129,7 @@ class ClipWorker:
                 self._cache[key] = result
                 if len(self._cache) > _CACHED:
                     del self._cache[next(iter(self._cache))]
-                yield from ((question, answer_line(question, result)) for question in waiting)
+                yield from ((question, result_line(question, result)) for question in waiting)
             del self._in_flight[key]  # only now that its lines are written
             yield from self._take_ready()
         yield from self._take_ready()
@@ -154,7 +149,7 @@ class ClipWorker:
             if key in self._in_flight:
                 self._in_flight[key][1].append(question)
             elif key in self._cache:
-                self._ready.append((question, answer_line(question, self._cache[key])))
+                self._ready.append((question, result_line(question, self._cache[key])))
             else:
                 self._keys[number] = key
                 self._in_flight[key] = perf_counter(), [question]

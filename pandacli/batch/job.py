@@ -15,7 +15,7 @@ from pandacli.batch.clip_worker import Settings
 from pandacli.batch.formats import check_output, write_results
 from pandacli.batch.ray import RayMap
 from pandacli.batch.readers.questions import read_questions
-from pandacli.batch.records import Index, VideoFolder
+from pandacli.batch.records import Index
 from pandacli.batch.results_file import ResultsFile, ResultsStream
 from pandacli.batch.runner import ClipMap, LocalMap, Runner
 from pandacli.errors import ClipError, UsageError
@@ -46,11 +46,8 @@ class Job:
 class Batch:
     """A job with its files open and its results file locked; a context manager that closes them.
 
-    `confirm` asks the user a yes-or-no question.
-
-    Raises:
-        UsageError: The output cannot go where it was asked for.
-        ClipError: The questions cannot be read, or the output cannot be written.
+    `confirm` asks the user a yes-or-no question. Raises UsageError where the output cannot go
+    where it was asked for, ClipError where a file cannot be read or written.
     """
 
     output: Path | None  # as it was asked for; None for stdout
@@ -108,22 +105,15 @@ class Batch:
             output.refuse_foreign(self.output, self.results_path, self._format)
 
     def _may_drop(self, line: int) -> bool:
-        return self._confirm(
-            f"line {line} of {self.results_path} is torn; drop it, and ask its question again?"
-        )
+        where = f"line {line} of {self.results_path}"
+        return self._confirm(f"{where} is torn; drop it, and ask its question again?")
 
     def plan(self, say: Callable[[str], None] = lambda _: None) -> Runner:
         """Index the records that this model, run in this way, has not answered yet.
 
         "auto" is resolved here, because quant and engine are part of a record's digest: a batch
         resumed on another machine must not mix precisions under one digest. On a cluster each
-        worker resolves it, and all must agree. Answers of old versions, whose digests do not say
-        what ran, are asked again.
-
-        Raises:
-            ModelError: The model is not on this machine, or damaged.
-            DeviceError: The device does not exist, or is too small.
-            ClipError: The file of questions cannot be read.
+        worker resolves it, and all must agree.
         """
         job = self.job
         model = checkpoints.resolve(job.settings.spec.model)
@@ -136,25 +126,19 @@ class Batch:
         index = Index(self._questions.records, fields, self._results.done, job.shard)
         self._digests = index.digests
         home = Path() if self._piped else Path(job.questions).parent
-        videos = VideoFolder(job.video_dir or home)
-        image_size = checkpoints.read_image_size(model.folder)
-        clips: ClipMap = LocalMap(self.settings, videos, image_size)
+        how = self.settings, job.video_dir or home, checkpoints.read_image_size(model.folder)
+        clips: ClipMap = LocalMap(*how)
         if job.ray:
-            cluster = job.address, job.workers
-            clips = RayMap(self.settings, model, weights, videos, image_size, *cluster)
+            clips = RayMap(*how, model, weights, job.address, job.workers)
         self.run = Runner(index, clips, self._results, fail_fast=job.fail_fast)
         return self.run
 
     def finish(self, show: Callable[[str], object]) -> list[str]:
         """Write all results to disk or to `show` (line by line), in the format asked for.
 
-        Returns:
-            Notices for a user who scores the answers, a sentence each.
-
-        Raises:
-            BrokenPipeError: The reader of stdout has closed it.
-            ClipError: The output cannot be written.
-            UsageError: Another file has taken its place meanwhile.
+        Returns notices for a user who scores the answers, a sentence each. Raises BrokenPipeError
+        if the reader of stdout has closed it, UsageError if another file has taken the output's
+        place meanwhile.
         """
         self._results.sync()
         if self._format == output.JSONL:
@@ -190,10 +174,8 @@ class Batch:
     def _convert(self, file: TextIO) -> list[str]:
         assert isinstance(self._results, ResultsFile)  # a stream cannot be read again
         tabs = self.output is not None and self.output.suffix.lower() == ".tsv"
-        return write_results(
-            *(self._questions, self._format, self._digests, self._results.find, file),
-            delimiter="\t" if tabs else None,
-        )
+        how = self._questions, self._format, self._digests, self._results.find, file
+        return write_results(*how, delimiter="\t" if tabs else None)
 
 
 def _resolve_auto(job: Job, model: checkpoints.ResolvedModel) -> "tuple[Settings, Plan | None]":

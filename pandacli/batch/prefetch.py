@@ -1,9 +1,9 @@
-"""Prefetch: the frames of the next clips are read by worker processes while a clip is answered.
+"""Prefetch: worker processes read the frames of the next clips while one is answered.
 
-A video that crashes or hangs its decoder costs that video, and nothing else. The process pools of
-the standard library are not used: waiting for a worker that was killed while it sends never ends,
-as they hold the write end of their own pipes; their semaphores are reported as leaked after a
-signal; and they run the main script again in each worker.
+A video that crashes or hangs its decoder costs that video only. The process pools of the standard
+library are not used: they hold the write end of their own pipes, so that waiting for a worker that
+was killed while sending never ends; their semaphores are reported as leaked after a signal; and
+they run the main script again in each worker.
 """
 
 import os
@@ -27,8 +27,7 @@ from pandacli.video.clip import Clip
 if TYPE_CHECKING:
     from pandacli.video import Frames
 
-TIMEOUT = 600.0
-"""Seconds in which any small clip is read, however busy the machine is."""
+TIMEOUT = 600.0  # seconds in which any small clip is read, however busy the machine is
 
 _BYTES_PER_SECOND = 1e6  # of a clip; larger clips have more time
 _ATTEMPTS = 2  # for a clip whose worker dies: something else may have ended the first one
@@ -38,27 +37,26 @@ _KILLED = (-9, -15)  # exit codes for SIGKILL and SIGTERM
 _STARTED = "started"
 
 _Item = TypeVar("_Item")
-_Value = TypeVar("_Value")
 
 
 class ProcessDiedError(Exception):
     """The worker process ended during a call."""
 
-    def __init__(self, code: int | None = None, *, started: bool = True) -> None:
+    def __init__(self, code: int | None, *, started: bool) -> None:
         super().__init__(f"the process ended with {code}")
         self.code = code  # negative for a signal, None if unknown
-        self.started = started  # whether it had got as far as taking calls
+        self.started = started  # whether it had begun to take calls
 
 
 class WorkerProcess:
     """A Python process that runs functions, and ends with this process however that ends.
 
-    Calls go in through its stdin and results come out of its stdout, as pickles. One thread makes
-    the calls; any thread may kill the `process`, and a call in progress raises ProcessDiedError.
+    Calls go to its stdin and results come from its stdout, as pickles. One thread makes the calls;
+    any thread may kill the `process`, and a call in progress raises ProcessDiedError.
     """
 
     def __init__(self) -> None:
-        # a process group of its own: Ctrl-C is for the main process alone
+        # a process group of its own: Ctrl-C is for the main process only
         group: dict[str, Any] = {"process_group": 0}
         if sys.platform == "win32":
             group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
@@ -67,18 +65,17 @@ class WorkerProcess:
             warn = ["default"]  # a library's warning is not an error
         command = [sys.executable, *(f"-W{option}" for option in warn), "-c", _program()]
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, **group)
+        try:
+            self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, **group)
+        except OSError as error:
+            raise ProcessDiedError(None, started=False) from error
         assert self.process.stdin
         assert self.process.stdout
         self._calls, self._results = self.process.stdin, self.process.stdout
         self._started = False
 
-    def call(self, function: Callable[..., _Value], *arguments: object) -> _Value:
-        """Run a module's function there; return its result, or raise its exception.
-
-        Raises:
-            ProcessDiedError: The process was killed, or the function crashed it.
-        """
+    def call(self, function: Callable[..., Any], *arguments: object) -> Any:
+        """Run a module-level function there; return its result, or raise its exception."""
         try:
             if not self._started:
                 self._started = pickle.load(self._results) == _STARTED
@@ -89,8 +86,7 @@ class WorkerProcess:
             raise ProcessDiedError(self._exit_code(), started=self._started) from error
         if not succeeded:
             raise outcome
-        result: _Value = outcome
-        return result
+        return outcome
 
     def close(self) -> None:
         """Kill it and close its pipes; not during a call."""
@@ -110,8 +106,8 @@ def serve() -> None:
     """The main function of a worker process: run the calls from stdin until it is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     results = os.fdopen(os.dup(1), "wb")
-    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
-        os.dup2(nowhere.fileno(), 1)  # libraries may print
+    with open(os.devnull, "wb") as devnull:  # noqa: PTH123
+        os.dup2(devnull.fileno(), 1)  # libraries may print
     calls: SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...]]] = SimpleQueue()
 
     def receive() -> None:
@@ -136,10 +132,24 @@ def _program() -> str:
     return f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve()"
 
 
+def read_fitted(clip: Clip, num_frames: int, image_size: int) -> "Frames":
+    """Sample the frames of a clip and scale them to fit the model's image, as `preprocess` would.
+
+    Any exception of a decoder becomes a PandaError.
+    """
+    from pandacli.video import fit_to_box, sample_frames
+
+    try:
+        frames = sample_frames(clip, num_frames)
+        return replace(frames, pixels=fit_to_box(frames.pixels, image_size=image_size))
+    except PandaError:
+        raise
+    except Exception as error:
+        raise ClipError(f"{clip.path} cannot be read: {type(error).__name__}: {error}") from error
+
+
 @dataclass(eq=False)
 class _Request:
-    """A clip to read."""
-
     clip: Clip
     frames: "Future[Frames]" = field(default_factory=Future)
     reader: "_Reader | None" = None  # the thread that reads it, once it has begun
@@ -147,14 +157,14 @@ class _Request:
 
 
 class FramePrefetcher:
-    """Reads the frames of clips before they are needed; a context manager.
+    """Reads the frames of clips before they are needed; a context manager."""
 
-    Args:
-        image_size: Side in pixels of the square image that the model takes; frames arrive fitted.
-        workers: How many worker processes; None for half of the CPU cores, four at most.
-    """
-
-    def __init__(self, num_frames: int, image_size: int, workers: int | None = None) -> None:
+    def __init__(
+        self,
+        num_frames: int,
+        image_size: int,  # side in pixels of the model's square image; frames arrive fitted
+        workers: int | None = None,  # processes; None for half of the CPU cores, four at most
+    ) -> None:
         self._queue: SimpleQueue[_Request | None] = SimpleQueue()
         if workers is None:
             has_affinity = hasattr(os, "sched_getaffinity")
@@ -184,18 +194,17 @@ class FramePrefetcher:
     ) -> "Iterator[tuple[_Item, Frames | PandaError]]":
         """The frames of each clip in order, or its error, with the item that came with it.
 
-        Clips are drawn a few ahead; errors in their place are passed on.
-
-        Raises:
-            DeviceError: No worker process can be started.
+        Clips are drawn a few ahead; errors in their place are passed on. Raises DeviceError where
+        no worker process can be started.
         """
         window: deque[tuple[_Item, _Request | PandaError]] = deque()
         for item, clip in clips:
             window.append((item, clip if isinstance(clip, PandaError) else self._submit(clip)))
             if len(window) > len(self._readers):
-                yield _wait(*window.popleft())
-        while window:
-            yield _wait(*window.popleft())
+                item, request = window.popleft()
+                yield item, _wait(request)
+        for item, request in window:
+            yield item, _wait(request)
 
     def _submit(self, clip: Clip) -> _Request:
         request = _Request(clip)
@@ -203,23 +212,23 @@ class FramePrefetcher:
         return request
 
 
-def _wait(item: _Item, request: _Request | PandaError) -> "tuple[_Item, Frames | PandaError]":
+def _wait(request: _Request | PandaError) -> "Frames | PandaError":
     if isinstance(request, PandaError):
-        return item, request
+        return request
     timeout = TIMEOUT
     with suppress(OSError):  # the reader reports it
         timeout += request.clip.path.stat().st_size / _BYTES_PER_SECOND
     try:
-        return item, request.frames.result(timeout)
+        return request.frames.result(timeout)
     except DeviceError:  # no process can be started
         raise
     except PandaError as error:
-        return item, error
+        return error
     except TimeoutError:  # it was started before the others of the window, so it has had its time
         request.timed_out = True
         if request.reader is not None:
             request.reader.kill()
-        return item, ClipError(f"the video decoder does not finish reading {request.clip.path}")
+        return ClipError(f"the video decoder does not finish reading {request.clip.path}")
 
 
 class _Reader(threading.Thread):
@@ -250,60 +259,37 @@ class _Reader(threading.Thread):
                 self._process.process.kill()
 
     def _read(self, request: _Request) -> "Frames":
-        died = ProcessDiedError()
+        path, died = request.clip.path, ProcessDiedError(None, started=True)
         for _ in range(_ATTEMPTS):
             try:
                 with self._lock:
                     if request.timed_out or self.ended:
                         break
                     self._process = process = self._process or WorkerProcess()
-                return process.call(read_fitted, request.clip, self._num_frames, self._side)
+                frames: Frames = process.call(
+                    read_fitted, request.clip, self._num_frames, self._side
+                )
+                return frames
+            except PandaError:
+                raise
             except ProcessDiedError as error:
                 died = error
                 self._drop()
-            except PandaError:
-                raise
-            except OSError as error:
-                self._drop()
-                raise _cannot_start() from error
             except BaseException:  # the result of this call may still be in the pipe
                 self._drop()
                 raise
         if not died.started:
-            raise _cannot_start() from died
+            raise DeviceError(
+                "the processes that read videos end as soon as they are started",
+                "there may be too little memory, or a limit on processes (ulimit -u)",
+            ) from died
         if died.code in _KILLED:
-            raise ClipError(
-                f"the process reading {request.clip.path} was killed (out of memory?)",
-                "free some memory and run the same command again",
-            )
-        raise ClipError(f"the video decoder crashed on {request.clip.path}")
+            message = f"the process reading {path} was killed (out of memory?)"
+            raise ClipError(message, "free some memory and run the same command again")
+        raise ClipError(f"the video decoder crashed on {path}")
 
     def _drop(self) -> None:
         with self._lock:
             process, self._process = self._process, None
         if process is not None:
             process.close()
-
-
-def read_fitted(clip: Clip, num_frames: int, image_size: int) -> "Frames":
-    """Sample the frames of a clip and scale them to fit the model's image, as `preprocess` would.
-
-    Raises:
-        PandaError: As `sample_frames`; also for any other exception of a decoder.
-    """
-    from pandacli.video import fit_to_box, sample_frames
-
-    try:
-        frames = sample_frames(clip, num_frames)
-        return replace(frames, pixels=fit_to_box(frames.pixels, image_size=image_size))
-    except PandaError:
-        raise
-    except Exception as error:
-        raise ClipError(f"{clip.path} cannot be read: {type(error).__name__}: {error}") from error
-
-
-def _cannot_start() -> DeviceError:
-    return DeviceError(
-        "the processes that read videos end as soon as they are started",
-        "there may be too little memory, or a limit on processes (ulimit -u)",
-    )

@@ -1,7 +1,7 @@
 """A batch on Ray: a pool of actors, each with a model, over the clips of an index.
 
 It uses Ray's public core interface: actors, `ray.wait`, `ray.kill`. Ray Data would hold the whole
-data set, and has no way to stop questions that are not started yet or to bound retries.
+data set, and cannot stop questions that have not started or bound retries.
 """
 
 import logging
@@ -18,12 +18,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event, Lock, current_thread
 from time import perf_counter
-from typing import Any, TextIO, cast
+from typing import Any, NamedTuple, TextIO, cast
 
 from pandacli import checkpoints
 from pandacli.batch.clip_worker import ClipWorker, Settings
 from pandacli.batch.prefetch import FramePrefetcher
-from pandacli.batch.records import Index, Question, VideoFolder
+from pandacli.batch.records import Index, Question
 from pandacli.batch.results import Line, Result, error_lines
 from pandacli.batch.runner import Load, Runner, Say, find_clip
 from pandacli.errors import DeviceError, ModelError, PandaError, UsageError
@@ -41,11 +41,6 @@ _ENVIRONMENT = {  # read when Ray is imported, and by the processes it starts
     "RAY_worker_niceness": "0",
 }
 
-_WORKERS_DIED = DeviceError(
-    f"{ATTEMPTS} workers ended while they answered it",
-    "there may be too little memory: use fewer --workers, or a --batch-size",
-)
-
 Answered = tuple[list[tuple[int, Line]], dict[str, float]]
 """Lines with the positions of their questions in a chunk, and the seconds of each stage."""
 
@@ -61,15 +56,14 @@ class Chunk:
 
 
 def chunks(index: Index, size: int = CHUNK) -> Iterator[Chunk]:
-    """The open questions of an index in its order, read as they are asked for."""
+    """The open questions of an index in its order, read lazily."""
     for clip, group in enumerate(index.groups()):
         questions, parts = iter(group), -(-len(group) // size)
         for _ in range(parts):
             yield Chunk(clip, parts, list(islice(questions, size)))
 
 
-@dataclass(frozen=True)
-class Placement:
+class Placement(NamedTuple):
     """The number of workers, and the resources of each."""
 
     workers: int
@@ -80,13 +74,9 @@ class Placement:
 
 
 def place(nodes: list[dict[str, Any]], device: str, workers: int | None) -> Placement:
-    """Choose how many workers to start on the machines of `ray.nodes()`, and what each gets.
+    """Place workers on the machines of `ray.nodes()`: by default one a GPU, or else one a machine.
 
-    By default it is one a GPU, or one a machine where there are no GPUs.
-
-    Raises:
-        UsageError: The device is one GPU by number, or unknown.
-        DeviceError: There are too few GPUs.
+    Raises UsageError for one GPU by number, DeviceError where there are too few GPUs.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise UsageError(f"--device {device} does not go with Ray", "use auto, cpu or cuda")
@@ -113,10 +103,10 @@ class RayWorker:
     def __init__(
         self,
         settings: Settings,
-        model: str,
-        weights: str | None,
         videos: Path,
         image_size: int,
+        model: str,
+        weights: str | None,
         threads: int,
     ) -> None:
         import torch
@@ -124,7 +114,7 @@ class RayWorker:
         from pandacli import Panda
         from pandacli.inference.planning.planner import resolve_run
 
-        self._settings, self._videos = settings, VideoFolder(videos)
+        self._settings, self._videos = settings, videos
         self._prefetcher = FramePrefetcher(settings.frames, image_size, workers=1)
         self._reading, self._answering, self._stopped = Lock(), Lock(), Event()
         self._error: PandaError | None = None
@@ -182,15 +172,15 @@ def _numbered(questions: list[Question], results: Iterable[Result]) -> list[tupl
 class RayMap:
     """Answers clips on a pool of actors; one that dies is replaced, and its chunks are retried.
 
-    All machines must have the videos and the model. The address is as of `connect`.
+    All machines must have the videos and the model.
     """
 
     settings: Settings
+    videos: Path  # their folder
+    image_size: int
     model: checkpoints.ResolvedModel
     weights: str | None  # the digest of the model's weights
-    videos: VideoFolder
-    image_size: int
-    address: str | None
+    address: str | None  # as of `connect`
     workers: int | None
     _queues: dict[Any, deque[Chunk]] = field(default_factory=dict)  # of each actor, oldest first
     _calls: dict[Any, tuple[Any, Chunk | None]] = field(default_factory=dict)  # None: `ready`
@@ -212,11 +202,13 @@ class RayMap:
             placed = place(ray.nodes(), spec.device, self.workers)
             where = self.model.folder.absolute() if self.model.kind == "folder" else spec.model
             settings = replace(self.settings, spec=replace(spec, model=where, device=placed.device))
-            shared = self.model.name, self.weights, self.videos.folder.absolute(), self.image_size
+            clips = settings, self.videos.absolute(), self.image_size
             actor = ray.remote(RayWorker).options(
                 num_cpus=placed.cpus, num_gpus=placed.gpus, max_concurrency=_QUEUED + 1
             )
-            self._new_worker = lambda: actor.remote(settings, *shared, placed.threads)
+            self._new_worker = lambda: actor.remote(
+                *clips, self.model.name, self.weights, placed.threads
+            )
             rest = chunks(run.index)
             first = list(islice(rest, placed.workers))  # no more workers than chunks
             for _ in first:
@@ -252,8 +244,8 @@ class RayMap:
     ) -> Iterator[tuple[Chunk, Answered]]:
         """Yield each chunk with its result as it completes.
 
-        Raises:
-            PandaError: A worker cannot answer any chunk, or workers die before they are ready.
+        Raises a PandaError where a worker cannot answer any chunk, or workers die before they are
+        ready.
         """
         retries: deque[Chunk] = deque()
         stopping, ran = False, ""
@@ -273,12 +265,9 @@ class RayMap:
                 try:
                     result = ray.get(call)
                 except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError):
-                    for lost in self._replace(worker):
-                        if lost.attempts < ATTEMPTS:
-                            retries.append(lost)
-                        else:
-                            lines = error_lines(lost.questions, _WORKERS_DIED)
-                            yield lost, (_numbered(lost.questions, lines), {})
+                    lost = self._replace(worker)
+                    retries += [each for each in lost if each.attempts < ATTEMPTS]
+                    yield from (_failed(each) for each in lost if each.attempts >= ATTEMPTS)
                     continue
                 if isinstance(result, PandaError):
                     raise result
@@ -325,17 +314,20 @@ class RayMap:
         return lost
 
 
+def _failed(chunk: Chunk) -> tuple[Chunk, Answered]:
+    error = DeviceError(
+        f"{ATTEMPTS} workers ended while they answered it",
+        "there may be too little memory: use fewer --workers, or a --batch-size",
+    )
+    return chunk, (_numbered(chunk.questions, error_lines(chunk.questions, error)), {})
+
+
 @contextmanager
 def connect(address: str | None) -> Iterator[Any]:
-    """The `ray` module, connected to a cluster until the context ends.
+    """The `ray` module, connected until the context ends to a cluster, or to a new one for None.
 
-    Args:
-        address: "auto", a host, or host:port; None starts a cluster on this machine, which ends
-            with the context. A cluster that this process is connected to is used as it is.
-
-    Raises:
-        UsageError: Ray is not installed.
-        DeviceError: There is no such cluster, or Ray cannot be started.
+    A cluster that this process is connected to already is used as it is. Raises UsageError if Ray
+    is not installed, DeviceError if there is no such cluster or Ray cannot be started.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)

@@ -18,13 +18,12 @@ from operator import attrgetter
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from threading import Lock
-from typing import Any
+from typing import Any, cast
 
 from pandacli.errors import ClipError, PandaError
 from pandacli.video.clip import as_on_disk, local_file
 
-SPOOL_BYTES = 8 * 1024 * 1024
-"""Temporary copies above this size go to the disk."""
+SPOOL_BYTES = 8 * 1024 * 1024  # temporary copies above this size go to the disk
 
 EXTENSIONS = (
     *(".mp4", ".avi", ".mkv", ".webm", ".mov", ".gif", ".m4v", ".mpg", ".mpeg"),
@@ -72,7 +71,6 @@ class BadLine:
 
     @property
     def digest(self) -> int:
-        """The digest under which the error is written."""
         text = f"{self.line} {self.error.message}"
         return _digest(text.encode(errors="surrogatepass"), b"line")
 
@@ -86,14 +84,16 @@ class Question:
 
 
 class Spool:
-    """A temporary copy of the file `name` that stays in memory while it is small."""
+    """A temporary copy of the file `name` that stays in memory while it is small.
+
+    `write` raises PandaError where the disk is full.
+    """
 
     def __init__(self, name: str) -> None:
         self.file = SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115
         self._name = name
 
     def write(self, data: bytes) -> None:
-        """Append to it; raises PandaError where the disk is full."""
         try:
             self.file.write(data)
         except OSError as error:
@@ -102,7 +102,6 @@ class Spool:
             raise PandaError(message, "set TMPDIR to a folder on a disk with room") from error
 
     def close(self) -> None:
-        """Delete it."""
         with suppress(OSError):  # closing flushes what there was no room for
             self.file.close()
 
@@ -132,7 +131,7 @@ class RecordStore(Spool):
         return map(self.__getitem__, range(len(self)))
 
     def append(self, item: Record | BadLine) -> None:
-        """Add a record, before any is read back; raises PandaError where the disk is full."""
+        """Add a record, before any is read back; errors as of `write`."""
         data = pickle.dumps(item if isinstance(item, BadLine) else _values(item))
         self.write(data)
         self._ends.append(self._ends[-1] + len(data))
@@ -174,10 +173,7 @@ class Index:
 
     def bad_lines(self) -> Iterator[BadLine]:
         """The bad lines in their order."""
-        for number in self._bad:
-            bad = self._records[number]
-            assert isinstance(bad, BadLine)
-            yield bad
+        return (cast(BadLine, self._records[number]) for number in self._bad)
 
     def groups(self) -> "Iterator[Group]":
         """The clips, in the order of their first open records."""
@@ -198,9 +194,7 @@ class Group:
 
     def __iter__(self) -> Iterator[Question]:
         for number in self._numbers:
-            record = self._records[number]
-            assert isinstance(record, Record)
-            yield Question(record, self._digests[number])
+            yield Question(cast(Record, self._records[number]), self._digests[number])
 
 
 def record_hash(settings: Mapping[str, Any]) -> Callable[[Record], int]:
@@ -237,41 +231,34 @@ def _digest(data: bytes, person: bytes) -> int:
     return int.from_bytes(blake2b(data, digest_size=8, person=person).digest())
 
 
-@dataclass(frozen=True)
-class VideoFolder:
-    """The folder of the videos of a batch; names in records are relative to it."""
+def find_video(folder: Path, name: str) -> Path:
+    """The file of a video, from its name in a record: a path in the folder, or a `file://` address.
 
-    folder: Path
+    A name without a file is tried with the usual extensions, with and without the `v_` of
+    ActivityNet, and for a number with the `video` or `vid` of MSRVTT-QA and MSVD-QA; accents may be
+    in either Unicode form. The folder may hold many clips, so it is never listed.
+    """
+    wanted = str(local_file(name)) if ":" in name else name
+    for candidate in map(as_on_disk, _candidates(folder / wanted)):
+        with suppress(OSError, ValueError):  # a name that is too long or impossible
+            if candidate.is_file():
+                return candidate
+    shown = name if len(name) <= _MAX_SHOWN else name[:_MAX_SHOWN] + "..."
+    if Path(wanted).is_absolute():
+        raise ClipError(f"there is no file {shown}", "check the path")
+    folder = folder if folder.parts else folder.absolute()  # not "in ."
+    raise ClipError(f"no file {shown} in {folder}", "name its folder with --video-dir")
 
-    def find(self, name: str) -> Path:
-        """The file of a video, from its name in a record: a path or a `file://` address.
 
-        A name without a file is tried with the usual extensions, with and without the `v_` of
-        ActivityNet, and for a number with the `video` or `vid` of MSRVTT-QA and MSVD-QA; accents
-        may be in either Unicode form. Folders are never listed, however many clips they hold.
-        Raises ClipError where there is no such file, or it is another address.
-        """
-        wanted = str(local_file(name)) if ":" in name else name
-        for candidate in map(as_on_disk, self._candidates(wanted)):
-            with suppress(OSError, ValueError):  # a name that is too long or impossible
-                if candidate.is_file():
-                    return candidate
-        shown = name if len(name) <= _MAX_SHOWN else name[:_MAX_SHOWN] + "..."
-        if Path(wanted).is_absolute():
-            raise ClipError(f"there is no file {shown}", "check the path")
-        folder = self.folder if self.folder.parts else self.folder.absolute()  # not "in ."
-        raise ClipError(f"no file {shown} in {folder}", "name its folder with --video-dir")
-
-    def _candidates(self, name: str) -> Iterator[Path]:
-        path = self.folder / name
-        bare = path.name.removeprefix(_PREFIX)
-        other = bare if bare != path.name else _PREFIX + path.name
-        own = [path.name, other] if path.name and other else [path.name]
-        numbered = _NUMBERED.fullmatch(path.name)
-        alternatives = [prefix + numbered[2] for prefix in ("video", "vid", "")] if numbered else []
-        extensions = ["", *EXTENSIONS, *map(str.upper, EXTENSIONS)]
-        if path.suffix.lower() in EXTENSIONS:
-            extensions = [""]
-        yield path
-        for names in (own, alternatives):  # the record's own name with any extension comes first
-            yield from (path.parent / (n + extension) for extension in extensions for n in names)
+def _candidates(path: Path) -> Iterator[Path]:
+    bare = path.name.removeprefix(_PREFIX)
+    other = bare if bare != path.name else _PREFIX + path.name
+    own = [path.name, other] if path.name and other else [path.name]
+    numbered = _NUMBERED.fullmatch(path.name)
+    alternatives = [prefix + numbered[2] for prefix in ("video", "vid", "")] if numbered else []
+    extensions = ["", *EXTENSIONS, *map(str.upper, EXTENSIONS)]
+    if path.suffix.lower() in EXTENSIONS:
+        extensions = [""]
+    yield path
+    for names in (own, alternatives):  # the record's own name with any extension comes first
+        yield from (path.parent / (n + extension) for extension in extensions for n in names)

@@ -29,32 +29,21 @@ _ERROR_KINDS = (
 )
 
 
-def answer_line(question: Question, result: Line) -> Line:
-    """The line of an answered record.
-
-    Args:
-        result: `answer`, `model`, `finish_reason` ("stop" or "length"), `tokens` of the answer, and
-            `seconds` from the start of the question to its last token.
-    """
-    return _line(question, result)
-
-
 def error_line(question: Question | BadLine, error: PandaError) -> Line:
     """The line of a record that failed, or of a line that is not a record."""
     message = f"{error.message}; {error.hint}" if error.hint else error.message
     kind = next((kind for cls, kind in _ERROR_KINDS if isinstance(error, cls)), "other")
     line = question.line if isinstance(question, BadLine) else question.record.line
-    return _line(question, {"line": line, "error": {"kind": kind, "message": message}})
+    return result_line(question, {"line": line, "error": {"kind": kind, "message": message}})
 
 
-def error_lines(questions: Iterable[Question | BadLine], error: PandaError) -> Iterator[Result]:
-    """Records that failed for one reason; an invalid line keeps its own reason."""
-    for question in questions:
-        own = question.error if isinstance(question, BadLine) else error
-        yield question, error_line(question, own)
+def error_lines(questions: Iterable[Question], error: PandaError) -> Iterator[Result]:
+    """Records that failed for one reason."""
+    return ((question, error_line(question, error)) for question in questions)
 
 
-def _line(question: Question | BadLine, result: Line) -> Line:
+def result_line(question: Question | BadLine, result: Line) -> Line:
+    """The line of a record: its fields, then those of its result and its digest."""
     result = result | {"digest": digest_text(question.digest)}
     if isinstance(question, BadLine):
         fields = question.error.fields or {}
@@ -104,7 +93,6 @@ class Counters:
         return self.records - self.earlier - self.answered - self.failed
 
     def spend(self, stage: str, seconds: float) -> None:
-        """Add to the time of a stage."""
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
     @contextmanager

@@ -4,13 +4,14 @@ What differs between one machine and a Ray cluster is the map only: `LocalMap` h
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Protocol
 
 from pandacli.batch.clip_worker import ClipWorker, Settings
 from pandacli.batch.prefetch import FramePrefetcher
-from pandacli.batch.records import BadLine, Index, Question, VideoFolder
-from pandacli.batch.results import Counters, Outcome, Result, error_lines
+from pandacli.batch.records import BadLine, Index, Question, find_video
+from pandacli.batch.results import Counters, Outcome, Result, error_line, error_lines
 from pandacli.batch.results_file import ResultsFile, ResultsStream
 from pandacli.errors import PandaError
 from pandacli.video.clip import Clip
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
     from pandacli.inference import Panda
     from pandacli.video import Frames
 
-Say = Callable[[str], None]
 Load = Callable[[], "Panda"]
+"""Loads the model: called at most once, when the first frames are there, and not on a cluster."""
+
+Say = Callable[[str], None]
+"""Is called with a few words on what is waited for."""
 
 
 class ClipMap(Protocol):
@@ -33,8 +37,7 @@ class ClipMap(Protocol):
     def results(self, run: "Runner", load: Load, say: Say) -> Iterator[Result]:
         """Yield each record of `run.index` with its line; count clips and the time of each stage.
 
-        Once the run is `stopped`, no further question is started, and the map ends when those in
-        flight are done. `load` and `say` are as of `Runner.outcomes`.
+        Once the run is `stopped`, it starts no further question, and ends after those in flight.
         """
 
 
@@ -57,16 +60,10 @@ class Runner:
     def outcomes(self, load: Load, say: Say = lambda _: None) -> Iterator[Outcome]:
         """The outcome of each record, once its line is written.
 
-        Args:
-            load: Loads the model; called at most once, when the first frames are there, and not at
-                all where the workers of a cluster load it.
-            say: Called with a few words on what is waited for.
-
-        Raises:
-            PandaError: The model cannot be loaded, or the results cannot be written.
+        Raises a PandaError where the model cannot be loaded, or the results cannot be written.
         """
         say("starting")
-        yield from self._record(error_lines(self.index.bad_lines(), PandaError("")))
+        yield from self._record((bad, error_line(bad, bad.error)) for bad in self.index.bad_lines())
         if self.index.clips and not self.stopped.is_set():
             yield from self._record(self._clips.results(self, load, say))
 
@@ -94,19 +91,17 @@ class Runner:
 class LocalMap:
     """Answers clips one after another in this process; others prefetch their frames."""
 
-    def __init__(self, settings: Settings, videos: VideoFolder, image_size: int) -> None:
+    def __init__(self, settings: Settings, videos: Path, image_size: int) -> None:
         self._settings, self._videos = settings, videos
-        self._image_size = image_size  # side in pixels of the square image that the model takes
+        self._image_size = image_size  # side in pixels of the model's square image
         self._panda: Panda | None = None
         self._current: ClipWorker | None = None
 
     @property
     def in_flight(self) -> int:
-        """How many questions are being answered."""
         return self._current.in_flight if self._current else 0
 
     def results(self, run: Runner, load: Load, say: Say) -> Iterator[Result]:
-        """As `ClipMap.results`."""
         groups = run.index.groups()
         clips = ((group, find_clip(group, self._videos, self._settings)) for group in groups)
         with FramePrefetcher(self._settings.frames, self._image_size) as prefetcher:
@@ -142,14 +137,12 @@ class LocalMap:
             self._current = None
 
 
-def find_clip(
-    group: Iterable[Question], videos: VideoFolder, settings: Settings
-) -> Clip | PandaError:
+def find_clip(group: Iterable[Question], videos: Path, settings: Settings) -> Clip | PandaError:
     """The clip that a group of questions is about, or the reason why there is none."""
     record = next(iter(group)).record
     start = settings.start if record.start is None else record.start
     end = settings.end if record.end is None else record.end
     try:
-        return Clip(videos.find(record.video), start, end)
+        return Clip(find_video(videos, record.video), start, end)
     except PandaError as error:
         return error

@@ -46,7 +46,7 @@ def lines(panda: Panda, frames: Frames) -> Callable[..., dict[int, dict[str, Any
 
     def answered(group: Any, **settings: Any) -> dict[int, dict[str, Any]]:
         how = settings_of(**settings)
-        asked = ClipWorker(panda, how, group)
+        asked = ClipWorker(panda, how, group, Event())
         done = [(question.digest, line) for question, line in asked.results(frames)]
         assert len(dict(done)) == len(done)
         return dict(done)
@@ -130,7 +130,7 @@ def test_pending_repeats_are_bounded(panda, frames, asks, monkeypatch) -> None:
                 yield question
 
     done = []
-    asked = ClipWorker(panda, settings_of(), Group())
+    asked = ClipWorker(panda, settings_of(), Group(), Event())
     for question, _ in asked.results(frames):
         done.append(question.digest)
         assert drawn - len(done) < 7

@@ -156,7 +156,7 @@ def worker(model: str = "tiny", weights: str | None = None) -> RayWorker:
     import torch
 
     settings = Settings(RunSpec(model, "none", "torch", "cpu"))
-    return RayWorker(settings, "tiny", weights, Path("/nowhere"), 448, torch.get_num_threads())
+    return RayWorker(settings, Path("/nowhere"), 448, "tiny", weights, torch.get_num_threads())
 
 
 def test_worker_fails_chunk_without_video() -> None:

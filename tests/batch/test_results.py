@@ -5,7 +5,7 @@ import pickle
 from typing import Any
 
 from pandacli.batch.records import BadLine, Question, Record, RecordError
-from pandacli.batch.results import answer_line, error_line
+from pandacli.batch.results import error_line, result_line
 from pandacli.errors import ClipError, PandaError
 
 RESULT = {
@@ -25,13 +25,13 @@ def question(**fields: Any) -> Question:
 
 
 def test_fields_of_the_record_come_first() -> None:
-    line = answer_line(question(id=1, mine=[2]), RESULT)
+    line = result_line(question(id=1, mine=[2]), RESULT)
     own = {"video": "a.mp4", "question": "What?", "id": 1, "mine": [2]}
     assert list(line.items()) == [*own.items(), *RESULT.items(), ("digest", DIGEST)]
 
 
 def test_field_with_a_result_name_moves_into_given() -> None:
-    line = answer_line(question(answer="cat", error=None, given=1), RESULT)
+    line = result_line(question(answer="cat", error=None, given=1), RESULT)
     assert line["answer"] == "A cat."
     assert line["given"] == {"answer": "cat", "error": None, "given": 1}
     assert "error" not in line
@@ -66,13 +66,13 @@ def test_error_line_of_a_bad_line_has_no_fields() -> None:
 def test_question_of_a_pair_has_its_part() -> None:
     fields = {"video_name": "v_a", "Q1": "One?", "Q2": "Two?", "A": "Yes."}
     record = Record(3, fields, "v_a", "Two?", part=1, parts=2)
-    line = answer_line(Question(record, 1), RESULT)
+    line = result_line(Question(record, 1), RESULT)
     assert line.items() >= fields.items()
     assert (line["part"], line["video"], line["question"]) == (1, "v_a", "Two?")
 
 
 def test_line_is_one_line_of_ascii() -> None:
-    text = json.dumps(answer_line(question(mine="é\n\u2028\ud800"), RESULT))
+    text = json.dumps(result_line(question(mine="é\n\u2028\ud800"), RESULT))
     assert text.isascii()
     assert "\n" not in text
     assert json.loads(text)["mine"] == "é\n\u2028\ud800"

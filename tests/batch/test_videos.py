@@ -5,7 +5,7 @@ from unicodedata import normalize
 
 import pytest
 
-from pandacli.batch.records import VideoFolder
+from pandacli.batch.records import find_video
 from pandacli.errors import ClipError
 
 
@@ -38,7 +38,7 @@ def touched(path: Path) -> Path:
 )
 def test_name_finds_its_file(tmp_path: Path, there: str, asked: str) -> None:
     file = touched(tmp_path / there)
-    assert VideoFolder(tmp_path).find(asked) == file
+    assert find_video(tmp_path, asked) == file
 
 
 @pytest.mark.parametrize(
@@ -55,73 +55,72 @@ def test_own_name_is_tried_before_alternatives(
 ) -> None:
     touched(tmp_path / other)
     file = touched(tmp_path / there)
-    assert VideoFolder(tmp_path).find(asked) == file
+    assert find_video(tmp_path, asked) == file
 
 
 def test_host_of_an_address_is_case_insensitive(tmp_path: Path) -> None:
     file = touched(tmp_path / "a.mp4")
-    assert VideoFolder(Path("nowhere")).find(f"file://LOCALHOST{file}") == file
+    assert find_video(Path("nowhere"), f"file://LOCALHOST{file}") == file
 
 
 def test_absolute_name_needs_no_folder(tmp_path: Path) -> None:
     file = touched(tmp_path / "a.mp4")
-    assert VideoFolder(Path("nowhere")).find(str(file)) == file
+    assert find_video(Path("nowhere"), str(file)) == file
 
 
 def test_extensions_are_tried_in_order(tmp_path: Path) -> None:
     touched(tmp_path / "a.mkv")
     file = touched(tmp_path / "a.mp4")
-    assert VideoFolder(tmp_path).find("a") == file
+    assert find_video(tmp_path, "a") == file
 
 
 def test_folder_of_the_same_name_is_skipped(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     file = touched(tmp_path / "a.mp4")
-    assert VideoFolder(tmp_path).find("a") == file
+    assert find_video(tmp_path, "a") == file
 
 
 def test_other_extension_is_not_tried_if_one_is_given(tmp_path: Path) -> None:
     touched(tmp_path / "a.mkv")
     with pytest.raises(ClipError):
-        VideoFolder(tmp_path).find("a.mp4")
+        find_video(tmp_path, "a.mp4")
 
 
 @pytest.mark.parametrize("name", ["", ".", "/", "v_", "..", "a\0b", "x" * 5000, "\ud800", "a/b/c"])
 def test_missing_file_is_an_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(ClipError, match="no file") as error:
-        VideoFolder(tmp_path).find(name)
+        find_video(tmp_path, name)
     assert len(error.value.message) < 600
 
 
 @pytest.mark.parametrize("name", ["https://a.b/c.mp4", "data:video/mp4;base64,AAAA", "S3://b/c"])
 def test_remote_address_is_an_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(ClipError, match="not a file on this machine"):
-        VideoFolder(tmp_path).find(name)
+        find_video(tmp_path, name)
 
 
 def test_missing_file_is_looked_up_again(tmp_path: Path) -> None:
-    videos = VideoFolder(tmp_path)
     with pytest.raises(ClipError):
-        videos.find("a")
+        find_video(tmp_path, "a")
     file = touched(tmp_path / "a.mp4")
-    assert videos.find("a") == file
+    assert find_video(tmp_path, "a") == file
 
 
 def test_absolute_path_error_does_not_name_the_folder(tmp_path: Path) -> None:
     with pytest.raises(ClipError, match=r"there is no file /nowhere/a\.mp4$") as error:
-        VideoFolder(tmp_path).find("/nowhere/a.mp4")
+        find_video(tmp_path, "/nowhere/a.mp4")
     assert error.value.hint == "check the path"
 
 
 def test_file_address_is_decoded(tmp_path: Path) -> None:
     file = touched(tmp_path / "a b.mp4")
-    assert VideoFolder(Path("nowhere")).find(f"file://{tmp_path}/a%20b.mp4") == file
+    assert find_video(Path("nowhere"), f"file://{tmp_path}/a%20b.mp4") == file
 
 
 @pytest.mark.parametrize(("there", "asked"), [("NFC", "NFD"), ("NFD", "NFC")])
 def test_accents_are_found_in_either_form(tmp_path: Path, there: str, asked: str) -> None:
     folder, name = "Zoë", "été.mp4"
     file = touched(tmp_path / normalize(there, folder) / normalize(there, name))
-    found = VideoFolder(tmp_path).find(f"{normalize(asked, folder)}/{normalize(asked, name)}")
+    found = find_video(tmp_path, f"{normalize(asked, folder)}/{normalize(asked, name)}")
     assert found.samefile(file)
-    assert VideoFolder(file.parent).find(normalize(asked, "été")).samefile(file)
+    assert find_video(file.parent, normalize(asked, "été")).samefile(file)

@@ -12,7 +12,7 @@ import pytest
 from pandacli.batch.formats import FORMATS, OUTPUT_FORMATS, write_results
 from pandacli.batch.readers.questions import Questions, read_questions
 from pandacli.batch.records import BadLine, Question, Record, record_hash
-from pandacli.batch.results import answer_line, error_line
+from pandacli.batch.results import error_line, result_line
 from pandacli.errors import ClipError, UsageError
 
 OURS = [
@@ -84,7 +84,7 @@ def outcome(record: Record) -> dict[str, Any]:
     if record.question == "fails?":
         return error_line(question, ClipError("no file"))
     result = {"answer": f"To {record.question}", "model": "tiny", "finish_reason": "length"}
-    return answer_line(question, result | {"tokens": 3, "seconds": 0.5})
+    return result_line(question, result | {"tokens": 3, "seconds": 0.5})
 
 
 def written_as(folder: Path, entries: list[Any], shape: str, name: str = "q.json") -> str:
