@@ -5,7 +5,7 @@
              absmax, quant_map, nested_absmax, nested_quant_map, quant_state.bitsandbytes__nf4
 
 The kernels of bitsandbytes trust the shapes and the packed state (block sizes, shape, dtype) that a
-file declares, and read out of bounds where these are wrong.
+file declares, and read out of bounds if these are wrong.
 """
 
 import math
@@ -18,7 +18,7 @@ from torch import Tensor
 from pandacli.checkpoint_files import INCOMPLETE
 from pandacli.errors import ModelError
 from pandacli.file_io import parse_object
-from pandacli.modeling.checkpoint import check_tensors, check_values, is_quantisable, read_stored
+from pandacli.modeling import checkpoint
 
 _QUANT_STATE = "weight.quant_state.bitsandbytes__"  # before "nf4" or "fp4"
 _INT8_PARTS = ("SCB", "weight_format")
@@ -30,16 +30,15 @@ _STATE_BYTES = 4096  # of a few names and numbers, as JSON
 def read_quantised(
     folder: Path, expected: Mapping[str, Tensor], bits: int
 ) -> tuple[dict[str, Tensor], frozenset[str]]:
-    """Read the tensors of a model whose layers may be stored as bitsandbytes quantises them.
+    """Map the tensors of a model whose layers bitsandbytes may have quantised to 8 or 4 `bits`.
 
-    `expected` is as for `read_tensors`, of the model without quantisation; `bits` is 8 or 4.
-    Returns the tensors, parts of quantised weights included, and the names of these weights. Values
-    of their parts have been checked.
+    `expected` is the state dict of the unquantised model. Returns the tensors, the parts of
+    quantised weights among them, whose values are checked, and the names of these weights.
 
     Raises:
         ModelError: As `read_tensors`; a quantised weight is incomplete, or is not of a layer.
     """
-    tensors, _ = read_stored(folder, expected)
+    tensors, _ = checkpoint.read_stored(folder, expected)
     quantised: dict[str, dict[str, Tensor]] = {}
     for name in tensors:
         if weight := _weight_of(name):
@@ -47,21 +46,21 @@ def read_quantised(
     plain = dict(tensors)
     check = _check_int8 if bits == 8 else _check_4bit
     for weight, parts in quantised.items():
-        if weight not in expected or not is_quantisable(weight, expected[weight]):
+        if weight not in expected or not checkpoint.is_quantisable(weight, expected[weight]):
             raise ModelError(f"{folder} stores {weight} quantised, which this model does not have")
+        if weight in tensors:
+            parts[weight] = tensors[weight]
         for name in parts:
             del plain[name]
-        if weight in plain:
-            parts[weight] = plain.pop(weight)
         layer = weight.removesuffix("weight")
+        unprefixed = {name.removeprefix(layer): part for name, part in parts.items()}
         try:
-            check(
-                {name.removeprefix(layer): part for name, part in parts.items()}, expected[weight]
-            )
+            check(unprefixed, expected[weight])
         except ValueError as error:
             raise ModelError(f"{weight} in {folder} is damaged: {error}", INCOMPLETE) from error
-        check_values(folder, parts)
-    check_tensors(folder, plain, {name: t for name, t in expected.items() if name not in quantised})
+        checkpoint.check_values(folder, parts)
+    unquantised = {name: tensor for name, tensor in expected.items() if name not in quantised}
+    checkpoint.check_tensors(folder, plain, unquantised)
     if not quantised:
         raise ModelError(f"nothing in {folder} is quantised, as its config.json says", INCOMPLETE)
     return tensors, frozenset(quantised)
@@ -77,12 +76,8 @@ def _weight_of(name: str) -> str | None:
 
 
 def _check_int8(parts: Mapping[str, Tensor], expected: Tensor) -> None:
-    wanted = {
-        "weight": (tuple(expected.shape), torch.int8),
-        "SCB": ((len(expected),), torch.float32),
-        "weight_format": ((), torch.uint8),
-    }
-    _check_parts(parts, wanted)
+    wanted = {"weight": (tuple(expected.shape), torch.int8), "weight_format": ((), torch.uint8)}
+    _check_parts(parts, wanted | {"SCB": ((len(expected),), torch.float32)})
     if int(parts["weight_format"]) != 0:
         raise ValueError("weight_format is not 'row by row'")
     if float(parts["SCB"].amin()) < 0:
@@ -109,9 +104,9 @@ def _check_4bit(parts: Mapping[str, Tensor], expected: Tensor) -> None:
     for field, values in known.items():
         if repr(state.get(field)) not in map(repr, values):  # 64.0 and True are not 64 and 1
             raise ValueError(f"{field} {state.get(field)!r} in the quantisation state")
-    offset = state.get("nested_offset") if nested else 0.0
-    extra = state.keys() - known.keys() - ({"nested_offset"} if nested else set())
-    if extra or not isinstance(offset, int | float) or not math.isfinite(offset):
+    offset = state.pop("nested_offset", None) if nested else 0.0
+    valid = isinstance(offset, int | float) and math.isfinite(offset)
+    if not valid or state.keys() != known.keys():
         raise ValueError("unknown fields in the quantisation state")
     count = expected.numel()
     blocks = -(-count // state["blocksize"])
@@ -134,7 +129,5 @@ def _check_parts(
     if different := sorted(parts.keys() ^ wanted.keys()):
         raise ValueError(f"unexpected or missing: {', '.join(different)}")
     for name, (shape, dtype) in wanted.items():
-        part = parts[name]
-        if tuple(part.shape) != shape or part.dtype != dtype:
-            found = f"{tuple(part.shape)} {str(part.dtype).removeprefix('torch.')}"
-            raise ValueError(f"{name} is {found}")
+        if tuple(parts[name].shape) != shape or parts[name].dtype != dtype:
+            raise ValueError(f"{name} is {checkpoint.shape_and_dtype(parts[name])}")

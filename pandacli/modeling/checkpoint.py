@@ -1,8 +1,7 @@
 """Read and check a checkpoint folder: the official layout, or one written by `save_pretrained`.
 
-Every way to load a model checks files, names, shapes, types and values here, as untrusted input: no
-code runs, no size is believed beyond the file, and a fault is a `ModelError`. Tensors stay mapped
-to their files, except in `.bin` files older than torch 1.6 (2020), which are not zip archives.
+All of it is untrusted: no code runs, no size is believed beyond the file, and a fault is a
+`ModelError`. Tensors stay mapped to their files, except in `.bin` files of before torch 1.6 (2020).
 """
 
 import logging
@@ -36,10 +35,8 @@ _ALIASES = {
     "model.mm_projector.": "model.video_projector.",
 }
 _UNUSED_PARTS = (
-    "model.video_teacher.",
-    "model.image_teacher.",
-    "model.video_tower_compressor.",
-    "model.vision_tower_compressor.",
+    *("model.video_teacher.", "model.image_teacher."),
+    *("model.video_tower_compressor.", "model.vision_tower_compressor."),
 )
 _UNUSED_LAYER = ".lmhra2."  # stored, but never called
 _UNUSED_LEAVES = (".rotary_emb.inv_freq", BATCH_COUNTER)
@@ -50,7 +47,7 @@ _MAX_PARAMETERS_PER_BYTE = 2.5  # 4 bits give 2; the rest allows for tied weight
 _SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty", "max_length", "max_new_tokens")
 
 _MAX_PICKLE_BYTES = 1 << 22  # names and shapes; the largest published ones take 1 MB
-_LEGACY_PICKLES = 5  # at the start of a file older than 2020; the numbers follow
+_LEGACY_PICKLES = 5  # at the start of a `.bin` file of before torch 1.6; the numbers follow
 _MAX_BUILDS = 16  # a state dict has one, for its metadata
 # what a pickle of saved tensors may name, besides storages and dtypes
 _ALLOWED_GLOBALS = (
@@ -89,15 +86,13 @@ def _check_size(folder: Path, config: VideoPandaConfig) -> None:
         raise ModelError(f"{folder} cannot be read: {error.strerror}") from error
     assert config.head_dim is not None  # filled in by transformers
     assert config.num_key_value_heads is not None
-    heads = 2 * config.num_attention_heads + 2 * config.num_key_value_heads
+    heads = 2 * (config.num_attention_heads + config.num_key_value_heads)
     layer = heads * config.head_dim + 3 * config.intermediate_size + 2
     parameters = config.hidden_size * (config.vocab_size + config.num_hidden_layers * layer)
     if stored_bytes and parameters > _MAX_PARAMETERS_PER_BYTE * stored_bytes:
-        raise ModelError(
-            f"{folder / 'config.json'} describes a model of {parameters:,} parameters, and the"
-            f" weights beside it have {stored_bytes:,} bytes",
-            INCOMPLETE,
-        )
+        wanted = f"{folder / 'config.json'} describes a model of {parameters:,} parameters"
+        found = f"the weights beside it have {stored_bytes:,} bytes"
+        raise ModelError(f"{wanted}, and {found}", INCOMPLETE)
 
 
 def read_tokenizer(folder: Path, config: VideoPandaConfig) -> VideoPandaTokenizer:
@@ -112,7 +107,7 @@ def read_tokenizer(folder: Path, config: VideoPandaConfig) -> VideoPandaTokenize
 
 
 def read_generation_config(folder: Path, config: VideoPandaConfig) -> GenerationConfig | None:
-    """Read the generation defaults of a folder; None where it has no `generation_config.json`."""
+    """Read the generation defaults of a folder; None if it has no `generation_config.json`."""
     path = folder / "generation_config.json"
     if not path.is_file():
         return None
@@ -147,9 +142,9 @@ def _unusable(path: Path, error: Exception) -> ModelError:
 def read_stored(
     folder: Path, expected: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, tuple[Path, str]]]:
-    """Map the known tensors of a folder, and add counters for the BatchNorms among `expected`.
+    """Map the known tensors of a folder under our names, and add the BatchNorm counters `expected`.
 
-    Returns the tensors under our names, and the file and key of each in the order of the files.
+    Also returns the file and key of each, in the order of the files.
     """
     tensors: dict[str, Tensor] = {}
     places: dict[str, tuple[Path, str]] = {}
@@ -174,11 +169,10 @@ def read_stored(
 
 
 def read_tensors(folder: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Read the tensors of a model under our names, mapped from the files of a folder.
+    """Map the tensors of a model from the files of a folder, under our names.
 
-    `expected` maps the name of each tensor of the model to one of the same shape and type. Of a
-    tensor stored under two names, the one under ours is taken. Logs a warning of tensors that
-    neither the model nor the official layout knows. Values are not read: see `check_values`.
+    `expected` is the model's state dict, for instance on the meta device. Logs a warning about
+    unknown tensors. Values are not read: see `check_values`.
 
     Raises:
         ModelError: There are no weights; a file is missing, damaged, or holds anything but tensors;
@@ -192,9 +186,9 @@ def read_tensors(folder: Path, expected: Mapping[str, Tensor]) -> dict[str, Tens
 def stream_tensors(
     folder: Path, expected: Mapping[str, Tensor]
 ) -> tuple[list[str], Iterator[tuple[str, Tensor]]]:
-    """Check as `read_tensors`, then give the stored tensors one by one, with one file mapped.
+    """Check as `read_tensors`; return the names and an iterator over (name, tensor), one file open.
 
-    Returns the names in the order of the files, and an iterator over (name, tensor) in that order.
+    Both are in the order of the files.
     """
     tensors, places = read_stored(folder, expected)
     check_tensors(folder, tensors, expected)
@@ -210,10 +204,7 @@ def stream_tensors(
 
 
 def tensor_name(key: str) -> str | None:
-    """Our name of a stored tensor; None for one that inference never uses.
-
-    Official checkpoints keep several names for one tensor, and distillation teachers.
-    """
+    """Our name of a stored tensor; None if inference never uses it, such as those of a teacher."""
     if key.startswith(_UNUSED_PARTS) or key.endswith(_UNUSED_LEAVES) or _UNUSED_LAYER in key:
         return None
     for alias, name in _ALIASES.items():
@@ -232,14 +223,13 @@ def check_tensors(
 ) -> None:
     """Refuse missing tensors and other shapes or types, and log unknown ones."""
     if missing := [name for name in expected if name not in tensors]:
-        raise ModelError(
-            f"{folder} lacks {len(missing)} of {len(expected)} tensors: {some(missing)}",
-            INCOMPLETE,
-        )
+        count = f"{len(missing)} of {len(expected)}"
+        raise ModelError(f"{folder} lacks {count} tensors: {some(missing)}", INCOMPLETE)
     wrong = [
-        f"{name} is {_kind(tensors[name])} instead of {_kind(wanted)}"
+        f"{name} is {shape_and_dtype(tensors[name])} instead of {shape_and_dtype(wanted)}"
         for name, wanted in expected.items()
-        if tensors[name].shape != wanted.shape or not _same_kind(tensors[name], wanted)
+        if tensors[name].shape != wanted.shape
+        or tensors[name].dtype not in (_FLOATS if wanted.is_floating_point() else [wanted.dtype])
     ]
     if wrong:
         raise ModelError(f"{len(wrong)} tensors in {folder} do not fit: {some(wrong)}", INCOMPLETE)
@@ -247,19 +237,12 @@ def check_tensors(
         logger.warning("unknown tensors in %s are ignored: %s", folder, some(unknown))
 
 
-def _same_kind(tensor: Tensor, wanted: Tensor) -> bool:
-    return tensor.dtype in _FLOATS if wanted.is_floating_point() else tensor.dtype == wanted.dtype
-
-
-def _kind(tensor: Tensor) -> str:
+def shape_and_dtype(tensor: Tensor) -> str:
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 
 
 def check_values(folder: Path, tensors: Mapping[str, Any]) -> None:
-    """Refuse numbers that are not finite in float32, and negative variances.
-
-    `tensors` may be the state dict of any model. Takes one pass on each tensor's device.
-    """
+    """Refuse numbers that are not finite in float32, and negative variances, in a state dict."""
     for name, tensor in tensors.items():
         is_float = isinstance(tensor, Tensor) and tensor.is_floating_point()
         if not is_float or tensor.is_meta or not tensor.numel():
@@ -272,7 +255,7 @@ def check_values(folder: Path, tensors: Mapping[str, Any]) -> None:
 
 
 def _open_weights(path: Path, is_used: Callable[[str], bool]) -> Iterator[tuple[str, Tensor]]:
-    """Keys and mapped tensors of a `.safetensors` or `.bin` file, for keys that are used."""
+    """Map the tensors of a `.safetensors` or `.bin` file whose keys are used."""
     stored: object
     try:
         if path.suffix == ".safetensors":
@@ -281,9 +264,8 @@ def _open_weights(path: Path, is_used: Callable[[str], bool]) -> Iterator[tuple[
         else:
             stored = _load_bin(path)
     except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"{path} was refused: it is damaged, or would run code when opened", INCOMPLETE
-        ) from error
+        reason = "it is damaged, or would run code when opened"
+        raise ModelError(f"{path} was refused: {reason}", INCOMPLETE) from error
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a damaged header or pickle can fail in any way
@@ -296,7 +278,7 @@ def _open_weights(path: Path, is_used: Callable[[str], bool]) -> Iterator[tuple[
 
 
 def _layout_error(tensor: Tensor) -> str | None:
-    """Why a tensor is not plain numbers in memory; None where it is."""
+    """Why a tensor is not plain numbers in memory; None if it is."""
     if type(tensor) not in (Tensor, nn.Parameter) or tensor.is_nested or tensor.is_quantized:
         return "of a kind that is no plain tensor"
     if tensor.layout != torch.strided or tensor.device.type != "cpu":
@@ -353,8 +335,10 @@ def _check_pickle(content: BytesIO) -> None:
             continue
         if name == "GLOBAL":
             module, _, attribute = str(argument).partition(" ")
-            storage_or_type = module == "torch" and _is_storage_or_dtype(attribute)
-            if not storage_or_type and f"{module}.{attribute}" not in _ALLOWED_GLOBALS:
+            is_torch = module == "torch" and attribute.isidentifier()
+            is_dtype = is_torch and isinstance(getattr(torch, attribute, None), torch.dtype)
+            is_storage = is_torch and attribute.endswith("Storage")
+            if not (is_dtype or is_storage or f"{module}.{attribute}" in _ALLOWED_GLOBALS):
                 raise pickle.UnpicklingError(f"{module}.{attribute} is no part of saved tensors")
         elif name in ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX"):
             raise pickle.UnpicklingError(f"{name} is no part of saved tensors")
@@ -367,8 +351,3 @@ def _check_pickle(content: BytesIO) -> None:
         before = (*before[1:], name)
     if builds > _MAX_BUILDS:
         raise pickle.UnpicklingError("more state than saved tensors have")
-
-
-def _is_storage_or_dtype(name: str) -> bool:
-    found = getattr(torch, name, None) if name.isidentifier() else None
-    return name.endswith("Storage") or isinstance(found, torch.dtype)

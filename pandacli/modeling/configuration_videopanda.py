@@ -48,17 +48,13 @@ _FIELDS = frozenset((*_BOUNDS, *_TOKEN_IDS, *_OTHERS))
 download (`auto_map`, `attn_implementation`), paths, and training switches such as `use_cache`."""
 
 _PROJECTOR = "mlp2x_gelu"
-# official files do not state these in our sense: they are the defaults
+# official files use these names in another sense, if at all: the defaults apply
 _UNSTATED_SIZES = ("image_size", "patch_size", "video_num_heads", "num_frames", "all_num_frames")
 
 
 @strict
 class VideoPandaConfig(LlamaConfig):
-    """Sizes of a Video-Panda; the defaults are those of Video-Panda-7B (arXiv 2412.18609).
-
-    The Llama fields (`hidden_size`, `num_hidden_layers`, ...) are at the top level, as in the
-    published `config.json`.
-    """
+    """Sizes of a Video-Panda, by default those of Video-Panda-7B (arXiv 2412.18609)."""
 
     model_type = "videopanda"
 
@@ -77,17 +73,14 @@ class VideoPandaConfig(LlamaConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Build a configuration from an untrusted `config.json` of the official layout or of ours.
 
-        With `return_unused_kwargs=True` the kwargs that are no fields are returned beside it.
-
         Raises:
             ValueError: A field is out of bounds, or sizes contradict each other.
         """
-        if _is_official(config_dict):
-            config_dict = _from_official(config_dict)
-        fields = {name: value for name, value in config_dict.items() if name in _FIELDS}
+        given = _from_official(config_dict)
+        fields = {name: value for name, value in given.items() if name in _FIELDS}
         _check_fields(fields)
         built = super().from_dict(fields, **kwargs)
-        _check_sizes(built[0] if isinstance(built, tuple) else built)
+        _check_sizes(built[0] if isinstance(built, tuple) else built)  # with return_unused_kwargs
         return built
 
     def validate_video_sizes(self) -> None:
@@ -110,22 +103,19 @@ def check_token_ids(fields: Mapping[str, Any], vocabulary: int) -> None:
         value = fields.get(name)
         for number in value if isinstance(value, list) and name == "eos_token_id" else [value]:
             _require(
-                number is None or (_is_int(number) and -1 <= number < vocabulary),
+                number is None or (type(number) is int and -1 <= number < vocabulary),
                 f"{name} {_short(number)} is not in the vocabulary of {vocabulary}",
             )
 
 
-def _is_official(fields: dict[str, Any]) -> bool:
-    """Whether a `config.json` has the official layout rather than one our classes write."""
-    return (
-        fields.get("model_type") == "eve"
-        or "mm_hidden_size" in fields
-        or "mm_projector_type" in fields
-        or "VideoPandaLlamaForCausalLM" in (fields.get("architectures") or ())
-    )
-
-
 def _from_official(fields: dict[str, Any]) -> dict[str, Any]:
+    """Translate the fields of the official layout; others are returned as they are."""
+    if not (
+        fields.get("model_type") == "eve"
+        or fields.keys() & {"mm_hidden_size", "mm_projector_type"}
+        or "VideoPandaLlamaForCausalLM" in (fields.get("architectures") or ())
+    ):
+        return fields
     projector = fields.get("mm_projector_type", _PROJECTOR)
     _require(projector == _PROJECTOR, f"mm_projector_type {projector!r} is not {_PROJECTOR}")
     known = {name: value for name, value in fields.items() if name not in _UNSTATED_SIZES}
@@ -138,11 +128,10 @@ def _check_fields(fields: dict[str, Any]) -> None:
     """Refuse single values out of bounds, before anything is computed from them."""
     given = {name: value for name, value in fields.items() if value is not None}
     for name, (low, high) in _BOUNDS.items():
-        value = given.get(name, low)
-        is_number = _is_int(value) if isinstance(low, int) else _is_number(value)
-        kind = "whole number" if isinstance(low, int) else "number"
+        value, is_whole = given.get(name, low), isinstance(low, int)
+        kind = "whole number" if is_whole else "number"
         _require(
-            is_number and low <= value <= high,
+            (type(value) is int if is_whole else _is_number(value)) and low <= value <= high,
             f"{name} {_short(value)} is not a {kind}, {low} to {high}",
         )
     check_token_ids(fields, fields.get("vocab_size") or VideoPandaConfig.vocab_size)
@@ -158,10 +147,8 @@ def _check_fields(fields: dict[str, Any]) -> None:
     for name in ("rope_parameters", "rope_scaling"):
         if name in given:
             _check_rope(name, given[name])
-    if "quantization_config" in given:
-        fields["quantization_config"] = _bitsandbytes_fields(given["quantization_config"])
-    else:
-        fields.pop("quantization_config", None)
+    if (stored := fields.pop("quantization_config", None)) is not None:
+        fields["quantization_config"] = _bitsandbytes_fields(stored)
 
 
 def _check_rope(name: str, rope: Any) -> None:
@@ -172,35 +159,24 @@ def _check_rope(name: str, rope: Any) -> None:
         if field in ("rope_type", "type", "truncate"):
             continue
         _require(field in _ROPE_NUMBERS, f"{name} holds the unknown field {_short(field)}")
-        _require(
-            value is None or (_is_number(value) and 0 < value <= 1e12),
-            f"{field} {_short(value)} is not a positive number",
-        )
+        in_range = value is None or (_is_number(value) and 0 < value <= 1e12)
+        _require(in_range, f"{field} {_short(value)} is not a positive number")
 
 
 def _bitsandbytes_fields(stored: Any) -> dict[str, Any]:
-    """The fields of a `quantization_config` that transformers needs.
-
-    It does not decide which layers are quantised: the stored tensors do.
-    """
+    """The fields of a `quantization_config` that transformers needs, without the list of layers."""
     _require(isinstance(stored, dict), "quantization_config is not an object")
     method = stored.get("quant_method", "bitsandbytes")
-    _require(
-        method in ("bitsandbytes", "bitsandbytes_8bit", "bitsandbytes_4bit"),
-        f"quantization by {method!r} is not supported, only by 'bitsandbytes'",
-    )
+    supported = method in ("bitsandbytes", "bitsandbytes_8bit", "bitsandbytes_4bit")
+    _require(supported, f"quant_method {_short(method)} is not 'bitsandbytes'")
     in_8bit, in_4bit = (stored.get(name, False) for name in ("load_in_8bit", "load_in_4bit"))
-    _require(
-        {in_8bit, in_4bit} == {True, False},
-        "quantization_config sets not exactly one of load_in_8bit, load_in_4bit",
-    )
+    one = {in_8bit, in_4bit} == {True, False}
+    _require(one, "exactly one of load_in_8bit and load_in_4bit has to be true")
     kind = stored.get("bnb_4bit_quant_type", "fp4")
-    _require(kind in ("nf4", "fp4"), f"bnb_4bit_quant_type {kind!r} is neither 'nf4' nor 'fp4'")
+    _require(kind in ("nf4", "fp4"), f"bnb_4bit_quant_type {_short(kind)} is not 'nf4' or 'fp4'")
     threshold = stored.get("llm_int8_threshold", 6.0)
-    _require(
-        isinstance(threshold, int | float) and 0 <= threshold < math.inf,
-        f"llm_int8_threshold {threshold!r} is not a positive number",
-    )
+    in_range = isinstance(threshold, int | float) and 0 <= threshold < math.inf
+    _require(in_range, f"llm_int8_threshold {_short(threshold)} is not a positive number")
     return {
         "quant_method": "bitsandbytes",
         "load_in_8bit": in_8bit,
@@ -213,15 +189,12 @@ def _bitsandbytes_fields(stored: Any) -> dict[str, Any]:
 
 def _check_sizes(config: VideoPandaConfig) -> None:
     """Refuse sizes that contradict each other."""
-    heads, key_heads = config.num_attention_heads, config.num_key_value_heads
+    heads, key_heads = config.num_attention_heads, config.num_key_value_heads or 0
     _require(
-        key_heads is not None and heads % key_heads == 0,
+        key_heads > 0 and heads % key_heads == 0,
         f"num_attention_heads {heads} is not a multiple of num_key_value_heads {key_heads}",
     )
-    _require(
-        config.head_dim is not None and config.head_dim % 2 == 0,
-        f"head_dim {config.head_dim} is not even",
-    )
+    _require((config.head_dim or 1) % 2 == 0, f"head_dim {config.head_dim} is not even")
     _require(
         config.image_size // config.patch_size <= _MAX_PATCHES,
         f"image_size {config.image_size} has more than {_MAX_PATCHES} patches along a side",
@@ -233,13 +206,9 @@ def _require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _is_number(value: object) -> bool:
     # isfinite would overflow on a large int
-    return _is_int(value) or (isinstance(value, float) and math.isfinite(value))
+    return type(value) is int or (type(value) is float and math.isfinite(value))
 
 
 def _short(value: object) -> str:

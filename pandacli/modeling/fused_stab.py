@@ -7,15 +7,16 @@
 - The affine half of a LayerNorm goes into the linear layer behind it.
 - Bars are computed as one patch.
 
-Everything is channels-last, so that 1x1 convolutions are matrix products. C is the width, t the
-frames of a chunk; positions are those of a `Canvas`.
+Everything is channels-last, so that 1x1 convolutions are matrix products. Shapes: C is the width,
+t the frames of a chunk, positions those of a `Canvas`.
 """
 
 from collections.abc import Sequence
 from copy import deepcopy
 from functools import reduce
+from itertools import chain
 from operator import or_
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -69,10 +70,6 @@ class FusedLSTE(_FusedWeights):
         self.conv = conv.weight.clone(memory_format=torch.channels_last_3d)
         self.conv[:, 0, 1, 1, 1] += 1
 
-    def embed(self, patches: Tensor) -> Tensor:
-        """(t, positions, pixels) -> (t, positions, C)."""
-        return F.linear(patches, self.embedding)
-
     def mix_in_time(self, patches: Tensor, embedded: Tensor) -> Tensor:
         """Patches and their embedding -> LSTE's output with the residual, (t, positions, C)."""
         narrow = F.linear(patches, self.w_narrow, self.b_narrow)
@@ -105,10 +102,7 @@ class ConstantQueryAttention(_FusedWeights):
         self.eps = norm.eps
 
     def __call__(self, memory: Tensor, multiplicity: Tensor | None = None) -> Tensor:
-        """Attend to memory (N, positions, C) before its norm -> (N, C), the heads concatenated.
-
-        `multiplicity` is how often each position counts, once by default.
-        """
+        """Attend to memory (N, positions, C) before its norm -> (N, C), the heads concatenated."""
         memory = F.layer_norm(memory, memory.shape[-1:], eps=self.eps)
         logits = self.query @ memory.transpose(1, 2)  # (N, heads, positions)
         if multiplicity is not None:
@@ -119,7 +113,7 @@ class ConstantQueryAttention(_FusedWeights):
 
 
 class FusedLSD(_FusedWeights):
-    """LSD with W_k applied to the query: a fourth of the products with keys and values."""
+    """LSD with W_k applied to the query, so with a fourth of the products."""
 
     def __init__(self, lsd: LSD) -> None:
         norm_q, query = _layers(lsd.q)
@@ -156,20 +150,8 @@ class FusedLSD(_FusedWeights):
         return mean.add_(F.linear(attended, self.w_out, self.b_out))
 
 
-class _Chunk(NamedTuple):
-    """A chunk whose context tokens are still to be computed."""
-
-    attended: Tensor | None  # (1, C), of GSTRA
-    grids: list[Tensor]  # for each frame (h, w, C)
-    frames: Tensor  # (t, C), of FSRA
-
-
 class FusedSTAB:
-    """STAB in evaluation mode, computed with fused weights.
-
-    Its weights are read here once, except those behind the two context attentions, which cost
-    little and are used as they are.
-    """
+    """STAB in evaluation mode; the cheap layers behind the context attentions are not fused."""
 
     def __init__(self, stab: STAB) -> None:
         self._stab = stab
@@ -201,23 +183,25 @@ class FusedSTAB:
             self._encode_chunk(chunk, spans[i * length : (i + 1) * length], is_video)
             for i, chunk in enumerate(rgb)
         ]
+        grids, of_frames, of_chunks = zip(*chunks, strict=True)
         # the contexts of all chunks together
-        contexts = torch.cat([chunk.frames for chunk in chunks])
-        contexts = stab.class_embedding + stab.global_attention.proj(contexts)
+        contexts = stab.class_embedding + stab.global_attention.proj(torch.cat(of_frames))
         if is_video:
-            attended = torch.cat([chunk.attended for chunk in chunks if chunk.attended is not None])
-            of_chunks = stab.dec.finish(stab.temporal_cls_token, stab.dec.attn.out_proj(attended))
-            contexts = stab.fuse_contexts(of_chunks.repeat_interleave(length, 0), contexts)
-        grids = (grid for chunk in chunks for grid in chunk.grids)
-        return [FrameTokens(*frame) for frame in zip(contexts, grids, strict=True)]
+            attended = stab.dec.attn.out_proj(torch.cat(of_chunks))
+            attended = stab.dec.finish(stab.temporal_cls_token, attended)
+            contexts = stab.fuse_contexts(attended.repeat_interleave(length, 0), contexts)
+        return list(map(FrameTokens, contexts, chain.from_iterable(grids)))
 
     def _encode_chunk(
         self, rgb: Tensor, spans: Sequence[PatchBox | None], is_video: bool
-    ) -> _Chunk:
-        """A chunk (t, 3, S, S), up to the contexts."""
+    ) -> tuple[list[Tensor], Tensor, Tensor | None]:
+        """Encode a chunk (t, 3, S, S), without what follows the context attentions.
+
+        Returns the tokens (h, w, C) of its frames, FSRA's contexts (t, C), and GSTRA's (1, C).
+        """
         canvas = self._canvas(rgb, spans)
         patches = canvas.patches(rgb, self._stab.patch_size)  # (t, positions, pixels)
-        embedded = self._lste.embed(patches)
+        embedded = F.linear(patches, self._lste.embedding)  # (t, positions, C)
         attended = mixed = None
         if is_video:
             mixed = self._lste.convolve(canvas.to_grid(self._lste.mix_in_time(patches, embedded)))
@@ -233,7 +217,7 @@ class FusedSTAB:
             contexts[members] = self._fsra(tokens.flatten(1, 2))
             for member, frame in zip(members, tokens, strict=True):
                 grids[member] = frame
-        return _Chunk(attended, grids, contexts)
+        return grids, contexts, attended
 
     def _canvas(self, rgb: Tensor, spans: Sequence[PatchBox | None]) -> Canvas:
         """The content of a chunk on its canvas; the whole canvas if its bars are not uniform."""
@@ -267,9 +251,9 @@ def _fuse_fsra(stab: STAB) -> ConstantQueryAttention:
 def _blocks(
     canvas: Canvas, box: PatchBox, members: list[int], embedded: Tensor, mixed: Tensor | None
 ) -> Tensor:
-    """The input of LSD (N, h, w, 4, C) for the box of some frames (their numbers) of a chunk.
+    """The input of LSD (N, h, w, 4, C) for some frames of a chunk, those with this box.
 
-    `embedded` are its patches (t, positions, C), `mixed` (t, rows, columns, C) is added to them.
+    It is `embedded` (t, positions, C) plus `mixed` (t, rows, columns, C).
     """
     if box == canvas.box:
         frames = slice(None) if len(members) == len(embedded) else members

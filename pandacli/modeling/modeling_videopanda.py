@@ -27,9 +27,9 @@ IGNORED_LABEL = -100  # at positions that carry no loss, as everywhere in transf
 class VideoPandaModel(LlamaModel):
     """Llama decoder plus video tower (STAB) and projector.
 
-    For inference the tower is computed with fused weights (`FusedSTAB`), which are no part of the
-    state dict. They are made on the first inference in evaluation mode, dropped by `train()`,
-    `eval()` and when weights move, and made again when weights were changed in place.
+    For inference the tower is computed with fused weights (`FusedSTAB`), outside the state dict.
+    They are built at the first use, and rebuilt after `train()`, `eval()`, `to()` and changes in
+    place.
     """
 
     config_class = VideoPandaConfig
@@ -48,13 +48,7 @@ class VideoPandaModel(LlamaModel):
         self.post_init()  # type: ignore[no-untyped-call]
 
     def encode_frames(self, pixel_values: Tensor) -> list[list[Tensor]]:
-        """Encode and project videos (B, T, 4, S, S), normalised RGB and the mask of the content.
-
-        Returns for each video, for each frame, (tokens, hidden_size).
-
-        Raises:
-            ValueError: Another shape, or T frames cannot be cut into equal chunks.
-        """
+        """Like `get_video_features`, with the (tokens, hidden_size) of each frame apart."""
         frames = self.run_tower(pixel_values)
         projected = project(frames, self.video_tower.split_embedding, self.video_projector)
         count = pixel_values.shape[1]
@@ -62,9 +56,8 @@ class VideoPandaModel(LlamaModel):
 
     def run_tower(self, pixel_values: Tensor) -> list[FrameTokens]:
         """The tokens of all B * T frames before the projector; see `encode_frames`."""
-        size = self.config.image_size
-        if pixel_values.ndim != 5 or tuple(pixel_values.shape[2:]) != (4, size, size):
-            shape = tuple(pixel_values.shape)
+        shape, size = tuple(pixel_values.shape), self.config.image_size
+        if len(shape) != 5 or shape[2:] != (4, size, size):
             raise ValueError(f"pixel_values of shape {shape}: wanted (B, T, 4, {size}, {size})")
         weight = self.video_tower.patch_embedding.weight
         pixel_values = pixel_values.to(weight.device, weight.dtype)
@@ -75,7 +68,6 @@ class VideoPandaModel(LlamaModel):
         return self._fused(pixel_values)
 
     def train(self, mode: bool = True) -> Self:
-        """Set training or evaluation mode and drop the fused weights."""
         self._fused = None
         super().train(mode)
         return self
@@ -103,9 +95,9 @@ class VideoPandaModel(LlamaModel):
 class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
     """Video-Panda with its language head: frames and a prompt in, text out.
 
-    `input_ids` hold `FRAME_SLOT` (-200) where a frame goes. Each slot is replaced by the tokens of
-    the next frame of that row's video, so the Llama's sequence is longer than `input_ids`. Rows
-    with frames are stripped of padding on either side and padded again on the left.
+    Each `FRAME_SLOT` (-200) in `input_ids` is replaced by the tokens of the next frame of that
+    row's video, so the Llama's sequence is longer than `input_ids`. Rows with frames are stripped
+    of padding on either side and padded again on the left.
     """
 
     config_class = VideoPandaConfig
@@ -128,11 +120,7 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
         config: VideoPandaConfig | str | PathLike[str] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Load a model, as every transformers model does.
-
-        A folder may have the official layout or one written by `save_pretrained`. It is checked
-        before anything is built, and unused tensors are not read into memory. `config` may be the
-        path of another folder; `kwargs` may also hold fields of the configuration.
+        """Load a model as transformers does, from a folder of the official layout or of ours.
 
         Raises:
             ModelError: A file of the folder is missing, damaged or unsafe, or tensors are missing
@@ -172,10 +160,10 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
         return loaded if wants_details else model
 
     def get_video_features(self, pixel_values: Tensor) -> list[Tensor]:
-        """Encode videos (B, T, 4, S, S): normalised RGB and the mask of the content.
+        """Encode and project videos (B, T, 4, S, S): normalised RGB and the mask of the content.
 
-        A single frame (T = 1) takes the image branch of the paper. Returns B tensors (tokens,
-        hidden_size), the tokens that the Llama reads: 1 + h * (w + 1) for each frame, in order.
+        A single frame (T = 1) takes the image branch of the paper. Returns for each video (tokens,
+        hidden_size), the 1 + h * (w + 1) tokens of each frame in order.
 
         Raises:
             ValueError: Another shape, or T frames cannot be cut into equal chunks.
@@ -183,10 +171,7 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
         return [torch.cat(frames) for frames in self.model.encode_frames(pixel_values)]
 
     def embed_frames(self, input_ids: Tensor, videos: list[list[Tensor]]) -> list[Tensor]:
-        """Embed prompts (B, length) with frames from `encode_frames` in their slots.
-
-        Returns B tensors (sequence, hidden_size).
-        """
+        """Embed prompts (B, length), frames in their slots; returns B times (sequence, hidden)."""
         text = self.model.embed_tokens(input_ids.clamp(min=0))
         slots = input_ids == FRAME_SLOT
         return [_splice(*row) for row in zip(text, slots, videos, strict=True)]
@@ -207,8 +192,7 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
         """Predict the next token at every position, as `LlamaForCausalLM` does.
 
         With `pixel_values` (B, T, 4, S, S), `input_ids`, `attention_mask` and `labels` (B, length)
-        are expanded to the sequence with its frames spliced in, which is that of the logits
-        (B, sequence, vocabulary). `labels` are `IGNORED_LABEL` where there is no loss.
+        are expanded to the sequence with its frames, that of the logits (B, sequence, vocabulary).
         """
         if pixel_values is not None:
             if input_ids is None:
@@ -233,10 +217,8 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
             hidden = hidden[:, slice(-logits_to_keep, None)]
         else:  # a model on several devices has its last layer on another one than the input
             hidden = hidden[:, logits_to_keep.to(hidden.device)]
-        logits = self.lm_head(hidden)
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(logits, labels, vocab_size=self.config.vocab_size)
+        logits, size = self.lm_head(hidden), self.config.vocab_size
+        loss = None if labels is None else self.loss_function(logits, labels, vocab_size=size)
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
@@ -256,9 +238,8 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
     ) -> Any:
         """Generate as every transformers model does; frames are encoded once, before prefill.
 
-        `inputs` (B, length), also taken as `input_ids`, are prompts with slots for the frames
-        `pixel_values` (B, T, 4, S, S). Returns (B, length + new tokens): the prompts, slots
-        unexpanded, and the generated tokens.
+        Returns (B, length + new tokens): the prompts `inputs` or `input_ids`, slots unexpanded, and
+        the generated tokens.
 
         Raises:
             ValueError: The slots of a prompt and the frames of its video differ in number.
@@ -288,12 +269,10 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Embeddings, mask and labels of the sequence with its frames, padded on the left."""
         slots = input_ids == FRAME_SLOT
-        counts = slots.sum(1).tolist()
-        if counts != [pixel_values.shape[1]] * len(pixel_values):
-            raise ValueError(
-                f"prompts with {counts} frame slots do not fit"
-                f" {len(pixel_values)} videos of {pixel_values.shape[1]} frames"
-            )
+        counts, (batch, frames) = slots.sum(1).tolist(), pixel_values.shape[:2]
+        if counts != [frames] * batch:
+            wanted = f"{batch} videos of {frames} frames"
+            raise ValueError(f"prompts with {counts} frame slots do not fit {wanted}")
         videos = self.model.encode_frames(pixel_values)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
 

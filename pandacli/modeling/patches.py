@@ -30,16 +30,11 @@ class PatchBox:
 
 
 def chunk_length(frames: int, preferred: int) -> int:
-    """Frames per chunk, when `frames` are cut into as many equal chunks as `preferred` allows.
-
-    Raises:
-        ValueError: The chunks would differ in length, which the model does not define.
-    """
+    """Frames per chunk: `preferred`, or slightly more to get equal chunks."""
     chunks = frames // preferred
-    if chunks == 0 or frames % chunks:
-        raise ValueError(
-            f"{frames} frames cannot be cut into equal chunks of {preferred} or slightly more"
-        )
+    if chunks == 0 or frames % chunks:  # the model does not define chunks of several lengths
+        wanted = f"equal chunks of {preferred} or slightly more"
+        raise ValueError(f"{frames} frames cannot be cut into {wanted}")
     return frames // chunks
 
 
@@ -48,8 +43,7 @@ def split_into_chunks(
 ) -> tuple[Tensor, list[PatchBox | None]]:
     """Cut videos (B, T, 4, S, S), RGB and mask, into the chunks that STAB encodes.
 
-    Returns RGB (chunks, t, 3, S, S), with t = 1 for single images, and the box of the content of
-    each frame, None for a padded one.
+    Returns RGB (chunks, t, 3, S, S), and the box of each frame's content, None for a padded frame.
     """
     frames = pixel_values.shape[1]
     length = chunk_length(frames, chunk_frames) if frames > 1 else 1
@@ -63,7 +57,6 @@ def padded_box(grid: int) -> PatchBox:
 
 
 def _content_spans(masks: Tensor, patch_size: int) -> list[PatchBox | None]:
-    """The box of patches that each mask (N, S, S) covers; None where it is empty."""
     cells = masks[:, patch_size // 2 :: patch_size, patch_size // 2 :: patch_size] > 0.5
     return [
         PatchBox(*_span(rows), *_span(columns)) if any(rows) else None
@@ -93,8 +86,8 @@ def group_by_box(boxes: list[PatchBox]) -> dict[PatchBox, list[int]]:
 class Axis:
     """The rows, or the columns, of a canvas with the inside of its bars collapsed.
 
-    Lines of a bar out of reach of a convolution at either end are identical, so one of them stands
-    for all. A convolution over the kept lines gives each the value it has on the whole canvas.
+    The lines of a bar that no convolution connects with its ends are identical: one is kept for
+    all, and a convolution over the kept lines gives each the value it has on the whole canvas.
     """
 
     start: int
@@ -114,13 +107,12 @@ class Axis:
 
     @property
     def content(self) -> slice:
-        """The content, in kept lines."""
         first = len(_collapsed(self.start))
         return slice(first, first + self.stop - self.start)
 
 
 def _collapsed(lines: int) -> list[int]:
-    """Counts of the kept lines of a bar."""
+    """For each kept line of a bar, how many it stands for."""
     inside = lines - 2 * _REACH
     return [1] * lines if inside <= 1 else [*[1] * _REACH, inside, *[1] * _REACH]
 
@@ -151,7 +143,6 @@ class Canvas:
 
     @cached_property
     def has_bars(self) -> bool:
-        """Whether the content leaves part of the canvas uncovered."""
         return self.shape != (self.grid, self.grid)
 
     def patches(self, frames: Tensor, patch_size: int) -> Tensor:
@@ -171,13 +162,8 @@ class Canvas:
     def has_uniform_bars(self, frames: Tensor, patch_size: int) -> bool:
         """Whether everything outside the content has one colour in each of the frames."""
         top, bottom, left, right = self._pixels(patch_size)
-        beside = frames[..., top:bottom, :]
-        strips = (
-            frames[..., :top, :],
-            frames[..., bottom:, :],
-            beside[..., :left],
-            beside[..., right:],
-        )
+        rows = frames[..., top:bottom, :]
+        strips = frames[..., :top, :], frames[..., bottom:, :], rows[..., :left], rows[..., right:]
         colour = self._bar_colour(frames).unsqueeze(3)
         return all(bool((strip == colour).all()) for strip in strips if strip.numel())
 
@@ -238,10 +224,7 @@ def project(
 
 
 def count_tokens(pixel_values: Tensor, patch_size: int) -> int:
-    """How many tokens STAB makes of frames (T, 4, S, S), by their masks.
-
-    A frame of h by w tokens has a context token in front and a split token after each row.
-    """
+    """How many tokens STAB makes of frames (T, 4, S, S), by their masks."""
     boxes = content_boxes(pixel_values[:, 3], patch_size)
     sizes = (((box.bottom - box.top) // 2, (box.right - box.left) // 2) for box in boxes)
-    return sum(1 + rows * (columns + 1) for rows, columns in sizes)
+    return sum(1 + rows * (columns + 1) for rows, columns in sizes)  # as `project` orders them

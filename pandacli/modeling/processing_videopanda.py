@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchFeature, ProcessorMixin
 
 from pandacli.checkpoint_files import read_json
@@ -28,8 +29,7 @@ Video = NDArray[np.uint8] | Tensor
 class VideoPandaProcessor(ProcessorMixin):
     """Turns questions and videos into `input_ids`, `attention_mask` and `pixel_values`.
 
-    `image_size` is the side of the model's canvas, `patch_size` that of its patches, in pixels; a
-    clip with less than `num_frames` is padded with empty frames.
+    `image_size` and `patch_size` are in pixels; shorter clips are padded to `num_frames`.
     """
 
     def __init__(
@@ -59,10 +59,8 @@ class VideoPandaProcessor(ProcessorMixin):
         """Prepare one question and its video, or a list of each.
 
         Args:
-            text: A question, or a list with one element per video: a question, or a conversation
-                as for `encode_prompt`, a list of (question, answer or None).
-            videos: RGB frames, uint8 (T, H, W, 3), as `pandacli.video.read_frames` returns them; or
-                a list of such, in which sizes and T may differ.
+            text: A question, or for each video a question or a conversation of `encode_prompt`.
+            videos: uint8 RGB frames (T, H, W, 3), or a list of such of any sizes.
             pixel_values: Instead of `videos`, the output of `pandacli.video.preprocess`:
                 (T, 4, S, S) or (B, T, 4, S, S).
             system: The system prompt; by default that of the training.
@@ -100,19 +98,14 @@ class VideoPandaProcessor(ProcessorMixin):
             return BatchFeature({"pixel_values": pixel_values})
         conversations: list[Any] = [text] if isinstance(text, str) else list(text)
         if len(conversations) != len(pixel_values):
-            raise ValueError(
-                f"{len(conversations)} questions for {len(pixel_values)} videos:"
-                " each video needs a question of its own"
-            )
+            counts = f"{len(conversations)} questions for {len(pixel_values)} videos"
+            raise ValueError(f"{counts}: each video needs a question of its own")
         turns = ([(c, None)] if isinstance(c, str) else c for c in conversations)
         prompts = [encode_prompt(t, self.tokenizer, system, pixel_values.shape[1]) for t in turns]
-        length = max(map(len, prompts))
-        ids = torch.full((len(prompts), length), self.tokenizer.unk_id)
-        mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):
-            start = length - len(prompt) if padding_side == "left" else 0
-            ids[row, start : start + len(prompt)] = torch.tensor(prompt)
-            mask[row, start : start + len(prompt)] = 1
+        rows = [torch.tensor(prompt) for prompt in prompts]
+        ones = [torch.ones_like(row) for row in rows]
+        ids = pad_sequence(rows, True, self.tokenizer.unk_id, padding_side)
+        mask = pad_sequence(ones, True, 0, padding_side)
         return BatchFeature(
             {"input_ids": ids, "attention_mask": mask, "pixel_values": pixel_values}
         )
@@ -128,11 +121,10 @@ class VideoPandaProcessor(ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
-        """Names of the tensors that a call returns."""
         return ["input_ids", "attention_mask", "pixel_values"]
 
     def to_dict(self) -> dict[str, Any]:
-        """The processor's own fields in `processor_config.json`."""
+        """The content of `processor_config.json`."""
         sizes = {name: getattr(self, name) for name in _SIZES}
         return {"processor_class": type(self).__name__, **sizes}
 

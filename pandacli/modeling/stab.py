@@ -5,21 +5,18 @@ r"""STAB, the Spatio-Temporal Alignment Block of Video-Panda (arXiv 2412.18609, 
                                 LSD -> FSRA (one per frame) ----> fused context token
 
 This is the block as it is trained; `fused_stab` computes the same function faster for inference.
-Parameter names are those of the published checkpoint. Shapes: B videos, T frames of a video, N
-frames or chunks of any video, t frames of a chunk, C channels, g patches along a side.
+Parameter names are those of the published checkpoint. Shapes: B videos of T frames, N frames or
+chunks, t frames of a chunk, C channels, g patches along a side.
 """
+
+from collections import OrderedDict
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pandacli.modeling.configuration_videopanda import VideoPandaConfig
-from pandacli.modeling.patches import (
-    FrameTokens,
-    group_by_box,
-    padded_box,
-    split_into_chunks,
-)
+from pandacli.modeling.patches import FrameTokens, group_by_box, padded_box, split_into_chunks
 
 
 class LSTE(nn.Module):
@@ -42,9 +39,8 @@ class LSTE(nn.Module):
     def forward(self, patches: Tensor) -> Tensor:
         """(N, C, t, g, g) -> (N, C, t, g, g)."""
         norm, narrow, along_time, widen = self.pos_embed
-        narrowed = narrow(norm(patches))
         weight, bias = along_time.get_parameter("weight"), along_time.get_parameter("bias")
-        mixed: Tensor = widen(depthwise(narrowed, weight, bias))
+        mixed: Tensor = widen(depthwise(narrow(norm(patches)), weight, bias))
         return mixed
 
 
@@ -64,13 +60,9 @@ class GSTRA(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
-        self.ln_1 = nn.LayerNorm(width)
-        self.ln_2 = nn.LayerNorm(width)
-        self.ln_3 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential()
-        self.mlp.add_module("c_fc", nn.Linear(width, 4 * width))
-        self.mlp.add_module("gelu", QuickGELU())
-        self.mlp.add_module("c_proj", nn.Linear(4 * width, width))
+        self.ln_1, self.ln_2, self.ln_3 = (nn.LayerNorm(width) for _ in range(3))
+        layers = nn.Linear(width, 4 * width), QuickGELU(), nn.Linear(4 * width, width)
+        self.mlp = nn.Sequential(OrderedDict(zip(("c_fc", "gelu", "c_proj"), layers, strict=True)))
 
     def forward(self, token: Tensor, memory: Tensor) -> Tensor:
         """Token (1, 1, C) and memory (N, positions, C) -> (N, C)."""
@@ -152,10 +144,7 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class STAB(nn.Module):
-    """The Spatio-Temporal Alignment Block: frames to tokens of width C, before the projector.
-
-    Nothing is tied to the 448 px and 1,024 channels of the paper.
-    """
+    """The Spatio-Temporal Alignment Block: frames to tokens of width C, before the projector."""
 
     def __init__(self, config: VideoPandaConfig) -> None:
         super().__init__()

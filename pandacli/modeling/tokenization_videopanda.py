@@ -36,11 +36,9 @@ _SPACE = "\u2581"  # how SentencePiece writes a space inside a piece
 class VideoPandaTokenizer:
     """Text to ids and back with a Llama SentencePiece model, a file or a loaded processor.
 
-    All input is plain text: `</s>` or `<unk>` in it are encoded in ordinary pieces. The caller
-    inserts control ids (`bos_id`, `eos_id`), see `encode_prompt`.
-
-    With `legacy`, text directly after a control id gets the space that SentencePiece puts in front
-    of every text. It does not in Vicuna and the published Video-Panda.
+    All input is plain text: `</s>` or `<unk>` in it are encoded in ordinary pieces. With `legacy`,
+    text directly after a control id gets the space that SentencePiece puts in front of every text;
+    not so in Vicuna and the published Video-Panda.
 
     Raises:
         ModelError: The file is missing or is not a SentencePiece model.
@@ -79,8 +77,7 @@ class VideoPandaTokenizer:
     def encode(self, text: str, *, after_control: bool = False) -> list[int]:
         """Encode plain text, neither stripped nor with `bos`.
 
-        `after_control` says that it directly follows a control id other than `bos` or a frame slot:
-        with `legacy=False` no space is then put in front.
+        `after_control`: it directly follows a control id other than `bos` or a frame slot.
         """
         # SentencePiece does not accept lone surrogates, which a shell can pass on
         text = text.replace(_SPACE, " ").encode("utf-8", "replace").decode("utf-8")
@@ -115,12 +112,9 @@ def build_prompt(turns: Turns, system: str | None = None, num_frames: int = 8) -
 
         SYSTEM USER: <image>...<image>\nQUESTION ASSISTANT: ANSWER</s>USER: QUESTION ASSISTANT:
 
-    An empty question or answer is left out together with the space before it and its terminator:
-    `USER:ASSISTANT:`. The first question is always there, as it holds the frames. The system prompt
-    is by default that of the training.
-
-    For reading only: encoding this string would turn user text into control tokens. Use
-    `encode_prompt` for the ids.
+    An empty question or answer is left out with the space before it and its `</s>`, except for the
+    first question. `system` is by default that of the training. For reading only: encoding this
+    string would turn user text into control tokens.
 
     Raises:
         ValueError: There is no turn, or no frame.
@@ -139,9 +133,9 @@ def encode_prompt(
 ) -> list[int]:
     """Encode a conversation as in `build_prompt`, with `FRAME_SLOT` for each frame.
 
-    Only the frame slots and the `</s>` after an answer are control ids. Questions and answers are
-    plain text: a literal `<image>`, `</s>`, `<s>` or `<unk>` is encoded in ordinary pieces. (The
-    official code reads those as control tokens, and crashes or drops words.)
+    Only the frame slots and the `</s>` after an answer are control ids: a literal `<image>` or
+    `</s>` in a question or an answer is encoded in ordinary pieces. (The official code reads it as
+    a control token, and crashes or drops words.)
 
     An answer may also be its ids, without the `</s>`. `tokenizer` is a `VideoPandaTokenizer`, a
     `SentencePieceProcessor`, or the path of a SentencePiece model; `legacy` overrides its flag.
@@ -182,13 +176,10 @@ def _parts(turns: Turns) -> list[tuple[str, list[int]]]:
     if not turns:
         raise ValueError("a prompt needs at least one turn")
     parts: list[tuple[str, list[int]]] = []
-    text = "\n"
+    text = f"\n{turns[0][0]} ASSISTANT:"
     for number, (question, answer) in enumerate(turns):
         if number:
-            text += f"USER: {question} " if question else "USER:"
-        else:
-            text += f"{question} "
-        text += "ASSISTANT:"
+            text += f"USER: {question} ASSISTANT:" if question else "USER:ASSISTANT:"
         if answer:
             is_text = isinstance(answer, str)
             parts.append((f"{text} {answer}", []) if is_text else (text, list(map(int, answer))))
@@ -220,6 +211,4 @@ def _try_out(processor: Any) -> None:
     if [processor.piece_to_id(piece) for piece in pieces] != list(range(count)):
         raise ValueError("duplicate pieces")
     spelled = processor.encode(_SAMPLE, out_type=str)
-    text = processor.decode([processor.piece_to_id(piece) for piece in spelled])
-    if not isinstance(text, str):
-        raise ValueError("no text")
+    processor.decode([processor.piece_to_id(piece) for piece in spelled])
