@@ -9,24 +9,21 @@ _Result = TypeVar("_Result")
 _THREAD = "panda background"
 
 Say = Callable[[str], None]
-"""Reports what is being done, in a few words."""
+"""Reports progress, in a few words."""
 
 
 def is_running() -> bool:
-    """Whether there is background work that has not ended."""
+    """Whether any background work is running."""
     return any(thread.name == _THREAD for thread in threading.enumerate())
 
 
 class Background(Generic[_Result]):
-    """A result that is computed in a daemon thread, which starts now.
-
-    Args:
-        work: Computes the result; receives a function to report progress with.
-        changed: Called in the thread after each report and at the end.
-    """
+    """A result that `work` computes in a daemon thread, which starts now."""
 
     def __init__(
-        self, work: Callable[[Say], _Result], changed: Callable[[], None] = lambda: None
+        self,
+        work: Callable[[Say], _Result],
+        changed: Callable[[], None] = lambda: None,  # called in the thread at reports and the end
     ) -> None:
         self.doing = ""  # the last report
         self.error: BaseException | None = None
@@ -37,11 +34,10 @@ class Background(Generic[_Result]):
 
     @property
     def ended(self) -> bool:
-        """Whether the work is done or has failed."""
         return self._ended.is_set()
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait for the end, at most `seconds`; whether it has come."""
+        """Wait for the end, at most `seconds`; whether the work has ended."""
         return self._ended.wait(seconds)
 
     def result(self) -> _Result:

@@ -6,7 +6,7 @@
     ├── ModelError        4   the model is missing, damaged or cannot be downloaded
     └── DeviceError       5   out of memory, or the device is not there
 
-`pandacli.cli` catches `PandaError` and prints message, hint and command on a line each.
+`pandacli.cli` prints message, hint and command on a line each.
 """
 
 

@@ -15,11 +15,7 @@ def size(count: float) -> str:
 
 
 def byte_count(text: str) -> int:
-    """Parse a size such as 4GB, 1.5 GiB, 500M or 0 into bytes.
-
-    Raises:
-        ValueError: It is no size.
-    """
+    """Parse a size such as 4GB, 1.5 GiB, 500M or 0 into bytes; a ValueError for other text."""
     match = _SIZE.fullmatch(text.strip().upper())
     if match is None or (match[3] and not match[2]):
         raise ValueError(f"{text!r} is no size like 4GB, 500MB or 0")

@@ -1,4 +1,4 @@
-"""A chat: model and clip load in the background, turns are kept on one KV cache and in a log."""
+"""A chat: model and prefix load in the background, turns are saved to a log."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -24,19 +24,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SampledClip:
-    """A clip with its sampled frames, ready for `Panda.open`."""
-
     source: Clip
     frames: "Frames"
     seconds: float  # that sampling took
     image_size: int  # side of the model's input, in pixels
-    num_frames: int  # the model is shown; padded where the clip has fewer
+    num_frames: int  # of the model's input, with padding
     system: str | None = None
     cache: "ClipCache | None" = None
 
     @property
     def model_frames(self) -> "Frames":
-        """The frames at the size and shape of the model's input."""
+        """The frames at the size of the model's input."""
         from pandacli.video import fit_to_box
 
         pixels = fit_to_box(self.frames.pixels, image_size=self.image_size)
@@ -44,12 +42,10 @@ class SampledClip:
 
 
 def count_turns(count: int) -> str:
-    """Return "1 turn", "2 turns" and so on."""
     return f"{count} {'turn' if count == 1 else 'turns'}"
 
 
 def dropped_turns_notice(dropped: int) -> str:
-    """Return the notice for turns that were dropped from the context."""
     what = "the conversation is longer than the model's context; forgotten: its first"
     return f"{what} {count_turns(dropped)}"
 
@@ -70,7 +66,7 @@ class Chat:
     ) -> None:
         self.model, self.options, self.log = model, options, log
         self._new_log = new_log
-        # called from another thread when `status` or `error` change
+        # called in another thread when `status` or `error` changes
         self.on_change: Callable[[], None] = lambda: None
         self._prefill_lock = Lock()
         self.turns = list(turns)
@@ -106,7 +102,7 @@ class Chat:
                     frames_seconds=clip.seconds,
                     cache=clip.cache or False,
                 )
-                if self.clip is clip:  # otherwise the user has opened another one meanwhile
+                if self.clip is clip:  # the user may have opened another one meanwhile
                     say("looking at the clip")
                     session.prepare()
                     self._previous = None  # its KV cache may be gigabytes
@@ -116,17 +112,17 @@ class Chat:
 
     @property
     def status(self) -> str:
-        """What is still loading, in a few words; "" when ready."""
+        """What is still loading; "" when ready."""
         work = (self.panda, self._session)
         return next((task.doing or "loading" for task in work if not task.ended), "")
 
     @property
     def error(self) -> BaseException | None:
-        """Why no question can be answered; None while that is not known."""
+        """Why no question can be answered, if loading failed."""
         return self.panda.error or self._session.error
 
     def wait(self, seconds: float) -> bool:
-        """Wait at most `seconds` until model and prefix are ready; whether they are."""
+        """Wait at most `seconds` for model and prefix; whether loading has ended."""
         return self._session.wait(seconds)
 
     @property
@@ -141,7 +137,7 @@ class Chat:
         return self._current_conversation().ask(question, self.options)
 
     def start_saving_prefix(self) -> None:
-        """Save the clip's prefix to the disk cache in the background, once per clip."""
+        """Save the clip's prefix to the disk cache in the background, once."""
         if self.clip.cache is None or not self._session.ended or self._session.error:
             return
         session = self._session.result()
@@ -151,10 +147,9 @@ class Chat:
 
     def finish_saving_prefix(self) -> PandaError | None:
         """Wait until the prefix is saved; return why it could not be."""
-        if self._saving is None:
-            return None
         try:
-            self._saving[1].result()
+            if self._saving:
+                self._saving[1].result()
         except PandaError as error:
             return error
         return None
@@ -204,12 +199,9 @@ class Chat:
     def save_log(self) -> None:
         """Save the conversation to its log, if it changed.
 
-        A conversation without turns gets no log; if all turns were undone, the log is emptied.
-
-        Raises:
-            PandaError: The log cannot be written; later calls do nothing.
+        If that fails, it raises a PandaError, and later calls do nothing.
         """
-        now = self.transcript()
+        now = self.transcript()  # a log is not begun without turns, but emptied if all are undone
         if self.log is None or now == self._logged or not (now.turns or self._logged.turns):
             return
         try:

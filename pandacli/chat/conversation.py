@@ -1,4 +1,4 @@
-"""Turns about one clip on one KV cache: each turn sees those before it and prefills only itself."""
+"""Turns about one clip on one KV cache: each turn prefills only itself, after those before it."""
 
 from collections.abc import Generator
 from contextlib import closing
@@ -27,7 +27,6 @@ class Turn:
 class Conversation:
     """Turns about one clip.
 
-    A question is prefilled behind what the KV cache holds of earlier turns; undo crops the cache.
     When the turns outgrow the context, the oldest are dropped until half of it is free, so that
     not every later turn has to prefill the history again.
     """
@@ -45,12 +44,8 @@ class Conversation:
     ) -> AnswerStream:
         """Ask the next question and stream its answer, which becomes a turn.
 
-        A stream that is closed early becomes a turn with the text so far, if there is any. With a
-        seed the conversation is repeatable, and each turn samples differently.
-
-        Raises:
-            UsageError: An option is out of range, or the question does not fit the context.
-            DeviceError: Out of memory, while reading from the stream.
+        A stream that is closed early becomes a turn with the text so far, if any. Each turn has a
+        seed of its own, derived from the one in `options`. Errors as of `VideoSession.stream`.
         """
         options.check()
         self._make_room(question, min(options.max_tokens, _RESERVED))
@@ -66,14 +61,12 @@ class Conversation:
         return turn
 
     def history(self) -> History:
-        """The turns that the model still sees.
-
-        Answers are token ids where known: other ids may spell the same text and miss the cache.
-        """
+        """The turns that the model still sees."""
+        # token ids where known: other ids may spell the same text and miss the KV cache
         return [(turn.question, turn.ids or turn.answer) for turn in self.turns[self.dropped :]]
 
     def tokens(self) -> int:
-        """How many tokens of the context the prefix and the turns take."""
+        """Tokens of the prefix and the turns."""
         if not self.turns:
             return self.session.prefix_tokens
         if self._counted is None or self._counted[0] != len(self.turns):

@@ -2,11 +2,9 @@
 
 import json
 import os
-import stat
-import time
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import count
+from datetime import datetime
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -20,9 +18,7 @@ from pandacli.video.clip import format_time, is_moment
 FORMAT = 1  # of the JSON; incremented when older programs cannot read newer files
 MAX_SAVED = 100  # conversations in the state folder
 
-# keys of the JSON, and the fields that they hold
-_KEYS = {"video": "video", "from": "start", "to": "end"}
-_KEYS |= {name: name for name in ("frames", "model", "system")}
+_KEYS = ("video", "from", "to", "frames", "model", "system", "turns")  # fields of `Transcript`
 _TURN_KEYS = ("question", "answer", "finish_reason")
 _MAX_FRAMES = 1 << 20
 _FINISH_REASONS = get_args(get_type_hints(Turn)["finish_reason"])
@@ -43,11 +39,11 @@ class Transcript:
     def to_json(self) -> str:
         """Serialise for `read_transcript`, in ASCII."""
         turns = [{key: getattr(turn, key) for key in _TURN_KEYS} for turn in self.turns]
-        fields = {key: getattr(self, field) for key, field in _KEYS.items()}
+        fields = dict(zip(_KEYS, vars(self).values(), strict=True))
         return json.dumps({"format": FORMAT, **fields, "turns": turns}, indent=2) + "\n"
 
     def to_markdown(self) -> str:
-        """Format for people: questions as quotes, answers under them."""
+        """Format with questions as quotes and answers below them."""
         start = format_time(self.start or 0.0)
         end = "the end" if self.end is None else format_time(self.end)
         part = "" if self.start is None and self.end is None else f", {start} to {end}"
@@ -65,11 +61,7 @@ _FORMATS = {".json": Transcript.to_json, ".md": Transcript.to_markdown}
 
 
 def write_transcript(transcript: Transcript, path: Path) -> None:
-    """Save a conversation, atomically, as the file's extension says: .json or .md.
-
-    Raises:
-        UsageError: The extension is another, or the file cannot be written.
-    """
+    """Write atomically, as JSON or Markdown by the extension; a UsageError if that fails."""
     to_text = _FORMATS[check_transcript_path(path)]
     try:
         atomic_write_text(path, to_text(transcript))
@@ -86,11 +78,7 @@ def check_transcript_path(path: Path) -> str:
 
 
 def read_transcript(path: Path) -> Transcript:
-    """Load a conversation saved as JSON.
-
-    Raises:
-        ClipError: The file cannot be read, or is not a saved conversation.
-    """
+    """Load a conversation saved as JSON; a ClipError for any other file."""
     try:
         record = read_object(path)
         if record["format"] != FORMAT:
@@ -98,30 +86,28 @@ def read_transcript(path: Path) -> Transcript:
         if not isinstance(record["turns"], list):
             raise TypeError("turns are a list")
         turns = [Turn(*(turn[key] for key in _TURN_KEYS)) for turn in record["turns"]]
-        fields = {field: record[key] for key, field in _KEYS.items()}
-        transcript = Transcript(**fields, turns=tuple(turns))
+        record["turns"] = tuple(turns)
+        transcript = Transcript(*(record[key] for key in _KEYS))
         _check(transcript)
+        return transcript
     except OSError as error:
         raise ClipError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         hint = "in a chat, /save talk.json makes one"
         raise ClipError(f"{path} is not a saved conversation, or damaged", hint) from error
-    return transcript
 
 
-def _check(transcript: Transcript) -> None:
+def _check(read: Transcript) -> None:
     """Raise a TypeError for a value that JSON can hold and a transcript cannot."""
-    turns = transcript.turns
-    texts = [transcript.video, transcript.model]
-    texts += [text for turn in turns for text in (turn.question, turn.answer)]
-    times = [time for time in (transcript.start, transcript.end) if time is not None]
+    texts = [text for turn in read.turns for text in (turn.question, turn.answer)]
+    times = [time for time in (read.start, read.end) if time is not None]
     if not (
-        all(isinstance(text, str) for text in texts)
-        and isinstance(transcript.system, str | None)
+        all(isinstance(text, str) for text in (read.video, read.model, *texts))
+        and isinstance(read.system, str | None)
         and all(type(time) in (int, float) and is_moment(time) for time in times)
-        and type(transcript.frames) is int
-        and 0 < transcript.frames < _MAX_FRAMES
-        and all(turn.finish_reason in _FINISH_REASONS for turn in turns)
+        and type(read.frames) is int
+        and 0 < read.frames < _MAX_FRAMES
+        and all(turn.finish_reason in _FINISH_REASONS for turn in read.turns)
     ):
         raise TypeError("a value of a wrong type")
 
@@ -134,23 +120,17 @@ def state_folder() -> Path:
 
 
 def new_conversation() -> Path:
-    """Return a file name for a new conversation, and delete the oldest ones.
-
-    Raises:
-        OSError: The folder cannot be created.
-    """
+    """Return a path for a new conversation, and delete the oldest; may raise an OSError."""
     folder = state_folder() / "conversations"
     folder.mkdir(mode=0o700, exist_ok=True)
     for old in _newest_first(folder)[MAX_SAVED - 1 :]:
         with suppress(OSError):  # another process may have deleted it
             old.unlink()
-    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    paths = (folder / f"{name}{f'-{n}' if n > 1 else ''}.json" for n in count(1))
-    return next(path for path in paths if not path.exists())
+    return folder / f"{datetime.now():%Y%m%d-%H%M%S-%f}-{os.getpid()}.json"
 
 
 def last_conversation() -> Path | None:
-    """Return the file of the most recent conversation, if there is one."""
+    """Return the path of the most recent conversation, if any."""
     folder = platformdirs.user_state_path("panda") / "conversations"
     return next(iter(_newest_first(folder)), None)
 
@@ -158,8 +138,7 @@ def last_conversation() -> Path | None:
 def _newest_first(folder: Path) -> list[Path]:
     found = []
     for path in folder.glob("*.json"):
-        with suppress(OSError):  # deleted meanwhile, or a broken link
-            status = path.stat()
-            if stat.S_ISREG(status.st_mode):
-                found.append((status.st_mtime, path))
+        with suppress(OSError):  # deleted meanwhile
+            if path.is_file():
+                found.append((path.stat().st_mtime, path))
     return [path for _, path in sorted(found, reverse=True)]
