@@ -5,20 +5,17 @@
         config.json, tokenizer.model ...  as in the checkpoint
         model-00001-of-0000N.safetensors  and, in the forms of llama.cpp, model.gguf
 
-A folder is made by `pandacli.checkpoints.staging` and renamed when it is complete. All artifacts of
-a known model are of the same checkpoint: where the checkpoint itself is gone, nothing else tells
-which one the model is.
+A folder is made by `staging` and renamed when it is complete. All artifacts of a known model are of
+one checkpoint: where the checkpoint itself is gone, they alone tell which one the model is.
 
-The digest of a large file is cached with its size, mtime, ctime and inode: a file that was written
-to, replaced, or restored with its old mtime is hashed again. A change below the file system, as by
-a failing disk, is not noticed until `panda pull` calls `drop_digests`. The name of a file in the
-Hugging Face cache, which should be its digest, is not trusted.
+The digest of a large file is cached with its size, mtime, ctime and inode. A change below the file
+system, as by a failing disk, is not noticed until `panda pull` calls `drop_digests`. The name of a
+file in the Hugging Face cache, which should be its digest, is not trusted.
 """
 
 import hashlib
 import json
 import shutil
-import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -56,12 +53,10 @@ class Artifact:
 
     @property
     def quant(self) -> str:
-        """The value of `--quant` for its form."""
         return QUANTS[self.form]
 
 
 def artifacts_folder() -> Path:
-    """The folder of all artifacts."""
     return panda_home() / "copies"
 
 
@@ -109,16 +104,15 @@ def read_artifact(folder: Path) -> Artifact:
         raise _unusable(folder, "was made by another version of panda")
     try:
         sizes = {name: int(file["bytes"]) for name, file in manifest["files"].items()}
-        is_complete = all(_is_regular(folder / name, size) for name, size in sizes.items())
+        found = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
         unlisted = {path.name for path in folder.iterdir() if path.suffix in _LISTED} - sizes.keys()
         fields = {name: manifest[name] for name in ("model", "form", "commit", "digest")}
         artifact = Artifact(folder=folder, bytes=sum(sizes.values()), **fields)
         texts = (fields | {"commit": artifact.commit or ""}).values()
         is_valid = (
             bool(sizes)
-            and is_complete
+            and sizes.items() <= found.items()
             and unlisted <= {MANIFEST}
-            and all(Path(name).name == name for name in sizes)
             and all(isinstance(text, str) for text in texts)
             and artifact.form in QUANTS
             and folder.name == artifact_folder(artifact.digest, artifact.form).name
@@ -128,11 +122,6 @@ def read_artifact(folder: Path) -> Artifact:
     if not is_valid:
         raise _unusable(folder)
     return artifact
-
-
-def _is_regular(path: Path, size: int) -> bool:
-    status = path.stat()
-    return stat.S_ISREG(status.st_mode) and status.st_size == size
 
 
 def _check_digests(artifact: Artifact) -> Artifact:
@@ -166,7 +155,7 @@ def write_manifest(
 ) -> Artifact:
     """Write the manifest of an artifact, whose other files are in place; may raise an OSError.
 
-    `source_files` are the sha256 of the checkpoint's files, by name; the rest is as in `Artifact`.
+    `source_files` are the sha256 of the checkpoint's files, by name.
     """
     paths = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
     files = {path.name: {"bytes": path.stat().st_size, "sha256": hash_file(path)} for path in paths}
@@ -197,8 +186,10 @@ def remove_outdated(artifact: Artifact, commit: str | None) -> Artifact:
     """
     if artifact.model not in MODELS:
         return artifact
-    for other in [other for other in all_artifacts() if other.model == artifact.model]:
+    for other in all_artifacts():
         manifest = other.folder / MANIFEST
+        if other.model != artifact.model:
+            continue
         if other.digest != artifact.digest:
             remove_folder(other.folder)
         elif commit and other.commit != commit:
@@ -237,7 +228,7 @@ def file_digest(path: Path) -> str:
         case [*known_state, str(known)] if known_state == state:
             return known
     digest = hash_file(target)
-    _cache(target, state, digest)
+    cache_digest(target, digest, state)
     return digest
 
 
@@ -247,9 +238,12 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def cache_digest(path: Path, digest: str) -> None:
-    """Cache the known digest of a file for `file_digest`."""
-    _cache(path.resolve(), _state(path), digest)
+def cache_digest(path: Path, digest: str, state: list[int] | None = None) -> None:
+    """Cache the known digest of a file, by default for its current state."""
+    target = path.resolve()
+    state = state or _state(target)
+    if state[0] > _BLOCK:
+        _write_digests(_read_or_empty(_digests_file()) | {str(target): [*state, digest]})
 
 
 def drop_digests(folders: Iterable[Path]) -> None:
@@ -264,11 +258,6 @@ def drop_digests(folders: Iterable[Path]) -> None:
 def _state(path: Path) -> list[int]:
     status = path.stat()
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-
-
-def _cache(path: Path, state: list[int], digest: str) -> None:
-    if state[0] > _BLOCK:
-        _write_digests(_read_or_empty(_digests_file()) | {str(path): [*state, digest]})
 
 
 def _digests_file() -> Path:

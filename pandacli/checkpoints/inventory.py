@@ -1,6 +1,5 @@
 """What this machine holds of each model, and how to remove it."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,12 +40,10 @@ class ModelState:
 
     @property
     def licence(self) -> str:
-        """What is known of the terms of the weights."""
         return self.known.licence if self.known else "as of the folder"
 
     @property
     def leftover_bytes(self) -> int:
-        """The size of its unfinished or damaged artifacts."""
         return sum(leftover.bytes for leftover in self.leftovers)
 
 
@@ -67,12 +64,11 @@ def inventory() -> list[ModelState]:
     return [_model_state(name, MODELS.get(name)) for name in names]
 
 
-def find_model(name: str | os.PathLike[str]) -> ModelState:
+def find_model(name: str) -> ModelState:
     """What this machine holds of a model of `MODELS` or a checkpoint folder; maybe nothing."""
-    if isinstance(name, str) and name in MODELS:
-        return _model_state(name, MODELS[name])
-    written = os.fspath(name)
-    converted = _models_of_artifacts() & {written, str(Path(written).resolve())}
+    if known := MODELS.get(name):
+        return _model_state(name, known)
+    converted = _models_of_artifacts() & {name, str(Path(name).resolve())}
     return _model_state(converted.pop() if converted else resolve(name).name, None)
 
 
@@ -171,12 +167,9 @@ def _leftovers(name: str) -> tuple[Leftover, ...]:
 
 
 def plan_removal(name: str, quant: str | None = None) -> Removal:
-    """Find what can be removed of a model.
+    """Find what can be removed of a model: a name of `MODELS`, or the folder of a checkpoint.
 
-    Args:
-        name: A name of `MODELS`, or the folder that artifacts were made from.
-        quant: "8bit" or "4bit" for the artifacts of these bits only, "none" for the download only,
-            None for all.
+    `quant` limits it to the artifacts of "8bit" or "4bit", or to the download ("none").
 
     Raises:
         ModelError: There is no such model, or nothing of it here.
@@ -230,8 +223,7 @@ def remove_download(model: KnownModel) -> None:
 def _downloaded_bytes(model: ModelState) -> int:
     if model.known is None or model.known.repo is None:
         return 0
-    scanned = _scan_cache()
-    files = _cached_files(model.known, scanned) if scanned else ()
+    files = _cached_files(model.known, _scan_cache())
     blobs = {file.blob_path: file.size_on_disk for file in files}
     return sum(blobs.values()) + model.partial_bytes
 
@@ -246,9 +238,9 @@ def _scan_cache() -> "HFCacheInfo | None":
         return None
 
 
-def _cached_files(model: KnownModel, scanned: "HFCacheInfo") -> "Iterator[CachedFileInfo]":
+def _cached_files(model: KnownModel, scanned: "HFCacheInfo | None") -> "Iterator[CachedFileInfo]":
     """The files of a model, at any commit."""
-    for repo in scanned.repos:
+    for repo in scanned.repos if scanned else ():
         if repo.repo_type == "model" and repo.repo_id == model.repo:
             for revision in repo.revisions:
                 folder = revision.snapshot_path / (model.subfolder or "")

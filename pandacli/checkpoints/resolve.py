@@ -15,14 +15,7 @@ from typing import Any, Literal
 from pandacli.checkpoint_files import MODEL_TYPES, check_path, read_json, weight_files
 from pandacli.checkpoints import registry
 from pandacli.checkpoints.artifacts import artifacts_of, hash_checkpoint, read_artifact
-from pandacli.checkpoints.registry import (
-    MODELS,
-    KnownModel,
-    Pull,
-    cached_checkpoint,
-    os_errors,
-    read_pull,
-)
+from pandacli.checkpoints.registry import MODELS, KnownModel, Pull, os_errors, read_pull
 from pandacli.errors import ModelError
 from pandacli.file_io import parse_object, read_object
 
@@ -84,10 +77,9 @@ def _resolve_known(model: KnownModel) -> ResolvedModel:
     if found := find_checkpoint(model):
         try:
             check_files(found, hint)
+            return found
         except ModelError as error:
             missing = error
-        else:
-            return found
     if artifacts := artifacts_of(model.name):
         return ResolvedModel(model.name, artifacts[0].folder, "artifact")
     raise missing
@@ -116,9 +108,9 @@ def find_checkpoint(model: KnownModel) -> ResolvedModel | None:
             return ResolvedModel(model.name, folder, "home")
         pulled, begun = read_pull(model), read_pull(model, finished=False)
         cached = (
-            (pulled and cached_checkpoint(model, pulled.commit))
-            or cached_checkpoint(model)  # downloaded by another program
-            or (begun and cached_checkpoint(model, begun.commit))
+            (pulled and registry.cached_checkpoint(model, pulled.commit))
+            or registry.cached_checkpoint(model)  # downloaded by another program
+            or (begun and registry.cached_checkpoint(model, begun.commit))
         )
         return ResolvedModel(model.name, cached, "cache") if cached else None
 
@@ -135,12 +127,7 @@ def check_files(found: ResolvedModel, incomplete_hint: str | None = None) -> Non
 
 
 def check_checkpoint(folder: Path, incomplete_hint: str | None = None) -> None:
-    """Refuse a folder that is not a complete Video-Panda, by its small files alone.
-
-    Raises:
-        ModelError: It is not a folder, not a checkpoint, of another model, or lacks files.
-        OSError: A file of it cannot be read.
-    """
+    """Check by its small files that a folder is a complete Video-Panda; may raise an OSError."""
     check_path(folder)
     if not folder.exists():
         raise ModelError(f"no folder {folder}")
@@ -149,10 +136,9 @@ def check_checkpoint(folder: Path, incomplete_hint: str | None = None) -> None:
         raise ModelError(f"{folder} is a file, not a checkpoint folder", hint)
     config = folder / "config.json"
     if not config.is_file():
-        inner = sorted(child.parent.name for child in folder.glob("*/config.json"))
-        suggestion = f"did you mean {folder / inner[0]}?" if inner else None
-        message = f"{folder} is not a checkpoint folder: it holds no config.json"
-        raise ModelError(message, suggestion)
+        inner = min((child.parent for child in folder.glob("*/config.json")), default=None)
+        hint = f"did you mean {inner}?" if inner else None
+        raise ModelError(f"{folder} is not a checkpoint folder: it holds no config.json", hint)
     kind = read_json(config).get("model_type")
     if kind not in MODEL_TYPES:
         named = f"of type '{kind}'" if isinstance(kind, str) else "of no named type"
@@ -174,7 +160,7 @@ def model_digest(resolved: ResolvedModel) -> str:
 
 
 def checkpoint_digests(resolved: ResolvedModel) -> tuple[str, dict[str, str]]:
-    """The sha256 of a checkpoint, and of each file by name; a large one is read whole once.
+    """The sha256 of a checkpoint, and of each file by name.
 
     Raises:
         DamagedError: A file is not the one that `panda pull` has checked.
@@ -204,8 +190,6 @@ def _pull_of(found: ResolvedModel) -> Pull | None:
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """Facts of a checkpoint."""
-
     sizes: dict[str, int]  # that its configuration names
     parameters: int | None  # None where nothing tells
     exact: bool  # counted, not derived from the size of the files
@@ -246,7 +230,7 @@ def _damage(what: object) -> Iterator[None]:
 
 
 def _count_parameters(path: Path) -> int:
-    """The number of values in a safetensors file, by the JSON header at its start."""
+    """By the JSON header at the start of a safetensors file."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > min(path.stat().st_size, _MAX_HEADER_BYTES):

@@ -13,14 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pandacli.checkpoints import artifacts
 from pandacli.errors import ModelError
 from pandacli.file_io import parse_object, read_bytes
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
 
 _PARTIAL = ".partial"
 _NAME = re.compile(r"[0-9a-f]{16}-(?P<form>\w+)(\.partial)?")
@@ -48,8 +45,8 @@ class Leftover:
 def staging_folder(digest: str, form: str, model: str) -> Iterator[Path]:
     """The folder in which an artifact is made, for one process at a time; may raise an OSError.
 
-    What is in it stays after an interruption, to be continued; what another version of panda has
-    begun is deleted.
+    After an interruption its content stays, to be continued; that of another version of panda is
+    deleted.
     """
     folder = artifacts.artifact_folder(digest, form)
     staging = folder.with_name(folder.name + _PARTIAL)
@@ -82,15 +79,16 @@ def leftovers() -> list[Leftover]:
         name = _NAME.fullmatch(folder.name)
         if not name or folder.is_symlink() or not folder.is_dir():
             continue
-        if not (_is_readable(folder) or _is_locked(folder)):
-            note: dict[str, Any] = {}
-            with suppress(OSError):
-                note = _parse_note(read_bytes(_lock_path(folder), _NOTE_BYTES))
-            model = note.get("model") or artifacts.read_manifest(folder).get("model")
-            with suppress(OSError):  # just finished or removed by another process
-                size = sum(path.lstat().st_size for path in folder.iterdir())
-                known = model if isinstance(model, str) else None
-                found.append(Leftover(known, name["form"], folder, size))
+        if _is_readable(folder) or _is_locked(folder):
+            continue
+        note: dict[str, Any] = {}
+        with suppress(OSError):
+            note = _parse_note(read_bytes(_lock_path(folder), _NOTE_BYTES))
+        model = note.get("model") or artifacts.read_manifest(folder).get("model")
+        with suppress(OSError):  # just finished or removed by another process
+            size = sum(path.lstat().st_size for path in folder.iterdir())
+            known = model if isinstance(model, str) else None
+            found.append(Leftover(known, name["form"], folder, size))
     return found
 
 
@@ -111,16 +109,39 @@ def _is_readable(folder: Path) -> bool:
         return False
 
 
+def _is_locked(staging: Path) -> bool:
+    """Whether a process works on a staging folder."""
+    try:
+        if not _lock_path(staging).is_file():
+            return False
+        with _locked(staging, timeout=0):
+            if not staging.exists():  # finished just now: the lock file may be ours
+                _remove_lock(staging)
+    except (ModelError, OSError):
+        return True
+    return False
+
+
 @contextmanager
 def _locked(
-    staging: Path, model: str, on_acquired: Callable[[int], None] | None = None
+    staging: Path,
+    model: str = "",
+    on_acquired: Callable[[int], None] | None = None,
+    timeout: float = _LOCK_SECONDS,
 ) -> Iterator[None]:
     """Hold the lock of a staging folder; the system releases it if the process dies."""
-    from filelock import Timeout
+    from filelock import FileLock, Timeout
 
-    lock = _lock(staging, _LOCK_SECONDS, on_acquired)
+    lock = FileLock(
+        _lock_path(staging),
+        timeout=timeout,
+        thread_local=False,
+        fallback_to_soft=False,
+        preserve_lock_file=True,
+        on_acquired=on_acquired,
+    )
     try:
-        lock.acquire()
+        held = lock.acquire()
     except Timeout as error:
         message = f"another panda is quantising {model} right now"
         raise ModelError(message, "wait until it is done") from error
@@ -130,38 +151,8 @@ def _locked(
         _remove_lock(staging)
         message = f"no file can be locked in {staging.parent}"
         raise ModelError(message, "set PANDA_HOME to a folder on another disk") from error
-    try:
+    with held:
         yield
-    finally:
-        lock.release()
-
-
-def _is_locked(staging: Path) -> bool:
-    """Whether a process works on a staging folder."""
-    try:
-        if not _lock_path(staging).is_file():
-            return False
-        with _lock(staging, 0):
-            if not staging.exists():  # finished just now: the lock file may be ours
-                _remove_lock(staging)
-    except OSError:
-        return True
-    return False
-
-
-def _lock(
-    staging: Path, timeout: float, on_acquired: Callable[[int], None] | None = None
-) -> "BaseFileLock":
-    from filelock import FileLock
-
-    return FileLock(
-        _lock_path(staging),
-        timeout=timeout,
-        thread_local=False,
-        fallback_to_soft=False,
-        preserve_lock_file=True,
-        on_acquired=on_acquired,
-    )
 
 
 def _lock_path(staging: Path) -> Path:
