@@ -137,8 +137,10 @@ def check_checkpoint(folder: Path, incomplete_hint: str | None = None) -> None:
     config = folder / "config.json"
     if not config.is_file():
         inner = min((child.parent for child in folder.glob("*/config.json")), default=None)
-        hint = f"did you mean {inner}?" if inner else None
-        raise ModelError(f"{folder} is not a checkpoint folder: it holds no config.json", hint)
+        suggestion = f"did you mean {inner}?" if inner else None
+        raise ModelError(
+            f"{folder} is not a checkpoint folder: it holds no config.json", suggestion
+        )
     kind = read_json(config).get("model_type")
     if kind not in MODEL_TYPES:
         named = f"of type '{kind}'" if isinstance(kind, str) else "of no named type"

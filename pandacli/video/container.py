@@ -1,4 +1,4 @@
-"""Open a video file, refuse what is not one file with pictures in it, and index its video stream.
+"""Open a video file, refuse anything but a single file with pictures, and index its video stream.
 
 Playlists are refused before FFmpeg opens the files they name; file names are never patterns
 (`img%03d.png`). The timestamp index is read from the packets, without decoding; the decoder checks
@@ -66,16 +66,15 @@ class Stream:
     index: int  # of the stream in the file
     codec: str  # FFmpeg's name, such as "h264"
     fps: float  # average; 0.0 if unknown
-    width: int  # of a stored frame in pixels, before rotation
-    height: int
+    frame_pixels: int  # of a stored frame
     time_base: Fraction  # seconds per tick
     packet_count: int  # packets that should show something
     ticks: tuple[int, ...]  # their presentation times, ascending; empty if they are unusable
     end: int | None  # tick at which the last frame ends
     last_ticks: tuple[int, ...]  # of the last two packets, ascending
-    key_ticks: tuple[int, ...]  # of the key frames, ascending
     claimed_count: int  # frames by the header, less those it hides itself; 0 if unknown
     damaged: bool  # cannot be read to its end
+    key_ticks: tuple[int, ...] = ()  # of the key frames, ascending
     zero: int = 0  # tick of the beginning of the file (its earliest stream), where times start
     tail: tuple[int, ...] = ()  # times of the last `TAIL` packets in the file's order
     whole: bool = False  # nothing hints at damage, hidden or missing frames
@@ -88,7 +87,7 @@ class Stream:
 
 
 def check_file(path: Path) -> None:
-    """Check that a path is a readable regular file with content, and not a playlist."""
+    """Refuse what is not a readable regular file with content, or is a playlist."""
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
@@ -114,7 +113,6 @@ def check_file(path: Path) -> None:
 
 
 def _names_other_files(path: Path, start: bytes) -> bool:
-    """Whether a file starting with these bytes is a playlist."""
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         text = start.decode("utf-16", "replace")
     else:
@@ -125,7 +123,6 @@ def _names_other_files(path: Path, start: bytes) -> bool:
 
 @contextmanager
 def open_container(path: Path) -> Iterator[Any]:
-    """Open a file in PyAV."""
     try:
         # FFmpeg cannot take an absolute path for a URL
         container = av.open(str(path.absolute()), metadata_errors="replace", options=_options())
@@ -170,7 +167,6 @@ def _lacks_index(path: Path) -> bool:
 
 
 def encrypted_error(path: Path) -> ClipError:
-    """The error for a file that needs a key."""
     return ClipError(f"{path} is encrypted", "give a copy without copy protection")
 
 
@@ -227,7 +223,6 @@ def _video_streams(path: Path, container: Any) -> list[Any]:
 
 
 def _describe(path: Path, container: Any, stream: Any) -> Stream:
-    """Index one stream of an open container."""
     codec = stream.codec_context
     if codec is None:
         message = f"no decoder here knows the kind of video in {path}"
@@ -241,14 +236,12 @@ def _describe(path: Path, container: Any, stream: Any) -> Stream:
             index=stream.index,
             codec=name,
             fps=1000 * count / pages.end if pages.end else _STILL_RATE,
-            width=pages.width,
-            height=pages.height,
+            frame_pixels=pages.width * pages.height,
             time_base=Fraction(1, 1000),
             packet_count=count,
             ticks=pages.ticks,
             end=pages.end or None,
             last_ticks=pages.ticks[-1:],
-            key_ticks=pages.ticks[:1],
             claimed_count=pages.claimed,
             damaged=count < pages.claimed,
             is_image=True,
@@ -267,8 +260,7 @@ def _describe(path: Path, container: Any, stream: Any) -> Stream:
         index=stream.index,
         codec=name,
         fps=float(stream.average_rate or stream.guessed_rate or 0),
-        width=codec.width,
-        height=codec.height,
+        frame_pixels=codec.width * codec.height,
         time_base=time_base,
         zero=zero,
         **_read_packets(path, container, stream),

@@ -16,7 +16,7 @@ import os
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import av
@@ -43,23 +43,20 @@ class PyAVSource:
         self._stream = stream
         self._threaded = threaded
         self._frame: Any = None
-        self._from_start = True
-        self._first_key: int | None = None
-        self._packets_read = 0
         self.damaged = False  # other than by a cut-off last frame or missing references
         self.interlaced = False  # a frame of two fields was decoded
 
     def ticks(self, start: int | None = None) -> Iterator[int | None]:
         """Decode in order and yield the tick of each frame, None where it has none.
 
-        Args:
-            start: Seek to the last key frame at or before this tick, as far as the container's
-                index is right; None starts at the first frame.
+        Decoding starts at the last key frame at or before the tick `start`, as far as the
+        container's index is right; None is the first frame.
 
         Raises:
             DamagedError: There is an error in the stream, and this decoder stops at errors.
         """
-        self._from_start = start is None
+        self._from_start, self._packets_read = start is None, 0
+        self._first_key: int | None = None
         with containers.open_container(self._stream.path) as container:
             stream: Any = container.streams[self._stream.index]
             if self._threaded:
@@ -72,8 +69,6 @@ class PyAVSource:
                     container.seek(start, stream=stream)
                 except (av.error.FFmpegError, OSError):
                     return
-            self._packets_read = 0
-            self._first_key = None
             for packet in self._packets(container, stream):
                 self._packets_read += 1
                 if self._first_key is None and packet.is_keyframe:
@@ -129,7 +124,7 @@ Source = PyAVSource | PillowSource
 def sources_for(stream: Stream) -> tuple[Source, Source]:
     """The fast decoder of a stream, and the final one to use where the fast one fails."""
     if stream.is_image:
-        return PillowSource(stream.path, stream.ticks), PillowSource(stream.path, stream.ticks)
+        return PillowSource(stream.path), PillowSource(stream.path)
     return PyAVSource(stream), PyAVSource(stream, threaded=False)
 
 
@@ -147,9 +142,8 @@ class Decoded:
 def read_frames(path: str | os.PathLike[str], indices: Sequence[int]) -> NDArray[np.uint8]:
     """Frames of a video by number, from 0 in presentation order; any order, repeats allowed.
 
-    Returns:
-        uint8 `(T, H, W, 3)`, RGB, upright, a frame for each index. Indices past the last frame
-        that decodes give that frame, and a warning is logged.
+    Returns uint8 `(T, H, W, 3)`, RGB, upright, a frame for each index. Indices past the last frame
+    that decodes give that frame, and a warning is logged.
 
     Raises:
         ClipError: The file cannot be used, or no frame in it decodes.
@@ -249,16 +243,28 @@ def _decode_by_seeking(
         return None
     if to_end or max(wanted, default=0) >= len(ticks):
         ticks = ticks[: _count_frames(stream, source)]
-    existing = sorted(number for number in wanted if number < len(ticks))
-    pictures = _pictures_by_seeking(replace(stream, ticks=ticks), source, existing)
-    return Decoded(ticks, pictures) if ticks and len(pictures) == len(existing) else None
+    pictures: dict[int, Picture] = {}
+    numbers: Iterator[int | None] = iter(())
+    current = 0
+    for number in sorted(number for number in wanted if number < len(ticks)):
+        starts = (_numbers(stream, source, number, margin) for margin in _SEEK_MARGINS)
+        tried = chain([numbers], starts) if number - current <= _CHECKED_HEAD else starts
+        reached = next((walk for walk in tried if _step_to(walk, number)), None)
+        if reached is None:
+            return None
+        numbers, current = reached, number
+        try:
+            pictures[number] = source.picture()
+        except ConversionError:
+            return None
+    return Decoded(ticks, pictures) if ticks else None
 
 
 def _is_seeking_faster(stream: Stream, wanted: Collection[int], *, to_end: bool) -> bool:
     """Whether sequential decoding takes long, and seeking decodes less than half the frames."""
     count = len(stream.ticks)
     sequential = count if to_end else min(count, max(wanted, default=0) + 1)
-    if sequential * stream.width * stream.height <= _SEQUENTIAL_PIXELS:
+    if sequential * stream.frame_pixels <= _SEQUENTIAL_PIXELS:
         return False
     by_seeking = _CHECKED_HEAD
     for number in {*wanted, count - 1} if to_end else wanted:
@@ -278,30 +284,6 @@ def _count_frames(stream: Stream, source: Source) -> int:
         if numbers:
             return 0 if numbers[-1] is None else numbers[-1] + 1
     return 0
-
-
-def _pictures_by_seeking(
-    stream: Stream, source: Source, wanted: Sequence[int]
-) -> dict[int, Picture]:
-    """The wanted frames (ascending), up to the first one that cannot be reached."""
-    pictures: dict[int, Picture] = {}
-    numbers: Iterator[int | None] = iter(())
-    current = 0
-    for number in wanted:
-        near = number - current <= _CHECKED_HEAD
-        if not (near and _step_to(numbers, number)):
-            for margin in _SEEK_MARGINS:
-                numbers = _numbers(stream, source, number, margin)
-                if _step_to(numbers, number):
-                    break
-            else:
-                return pictures
-        current = number
-        try:
-            pictures[number] = source.picture()
-        except ConversionError:
-            return pictures
-    return pictures
 
 
 def _step_to(numbers: Iterator[int | None], number: int) -> bool:

@@ -59,8 +59,7 @@ def frame_to_rgb(frame: Any, path: Path, pixel_aspect: Fraction) -> Picture:
     except (av.error.FFmpegError, OSError, ValueError):
         raise ConversionError("PyAV cannot convert this frame") from None
     if pixel_aspect != 1:
-        size = square_size(picture.shape[1], picture.shape[0], pixel_aspect)
-        picture = resize(picture, *size)
+        picture = resize(picture, *square_size(frame.width, frame.height, pixel_aspect))
     return _orient(picture, orientation)
 
 
@@ -144,18 +143,6 @@ def _open_image(path: Path | BytesIO) -> Iterator[Image.Image]:
             yield image
 
 
-def _with_alpha(path: Path) -> Path | BytesIO:
-    """An image to open; WebP with its alpha flag set."""
-    # without it, Pillow draws parts of an animation that no frame covers in black
-    with path.open("rb") as file:
-        start = file.read(_WEBP_FLAGS + 1)
-    if start[:4] != b"RIFF" or start[8:16] != b"WEBPVP8X":
-        return path
-    content = bytearray(path.read_bytes())
-    content[_WEBP_FLAGS] |= _WEBP_ALPHA
-    return BytesIO(content)
-
-
 def reads_avif() -> bool:
     """Whether this Pillow reads AVIF; its wheels do from version 11.3 on."""
     return bool(features.check("avif"))
@@ -187,40 +174,53 @@ class Pages:
 def read_pages(path: Path) -> Pages | None:
     """The frames of an image, up to the first damaged one; None if Pillow cannot read it."""
     ticks: list[int] = []
-    end = 0
-    try:
-        with _open_image(_with_alpha(path)) as image:
-            width, height = image.size
+    with suppress(Exception):  # Pillow raises errors of any kind for damaged images
+        for image, start, end in _pages(path):
+            ticks.append(start)
             claimed = getattr(image, "n_frames", 1)
-            for number in range(claimed):
-                image.seek(number)
-                image.load()
-                ticks.append(end)
-                duration = round(image.info.get("duration") or 0)
-                end += duration if duration > _MIN_DURATION else _DEFAULT_DURATION
-    except Exception:  # Pillow raises errors of any kind for damaged images
-        if not ticks:
-            return None
-    return Pages(width, height, tuple(ticks), end if len(ticks) > 1 else 0, claimed)
+            (width, height), last = image.size, end
+    if not ticks:
+        return None
+    return Pages(width, height, tuple(ticks), last if len(ticks) > 1 else 0, claimed)
+
+
+def _pages(path: Path) -> Iterator[tuple[Image.Image, int, int]]:
+    """The image at each of its frames, with the ticks at which the frame starts and ends."""
+    end = 0
+    with _open_image(_with_alpha(path)) as image:
+        for number in range(getattr(image, "n_frames", 1)):
+            image.seek(number)
+            image.load()
+            duration = round(image.info.get("duration") or 0)
+            start, end = end, end + (duration if duration > _MIN_DURATION else _DEFAULT_DURATION)
+            yield image, start, end
+
+
+def _with_alpha(path: Path) -> Path | BytesIO:
+    """An image to open; WebP with its alpha flag set."""
+    # without it, Pillow draws parts of an animation that no frame covers in black
+    with path.open("rb") as file:
+        start = file.read(_WEBP_FLAGS + 1)
+    if start[:4] != b"RIFF" or start[8:16] != b"WEBPVP8X":
+        return path
+    content = bytearray(path.read_bytes())
+    content[_WEBP_FLAGS] |= _WEBP_ALPHA
+    return BytesIO(content)
 
 
 class PillowSource:
     """The frames of an image, with the interface of `decoder.PyAVSource`."""
 
-    def __init__(self, path: Path, ticks: tuple[int, ...]) -> None:
-        self._path, self._page_ticks = path, ticks
+    damaged = interlaced = False
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
         self._image: Image.Image | None = None
-        self.damaged = self.interlaced = False
 
     def ticks(self, start: int | None = None) -> Iterator[int | None]:
-        with _open_image(_with_alpha(self._path)) as image:
-            self._image = image
-            for number, tick in enumerate(self._page_ticks):
-                try:
-                    image.seek(number)
-                    image.load()
-                except Exception:
-                    return
+        with suppress(Exception):  # at the first damaged frame
+            for image, tick, _ in _pages(self._path):
+                self._image = image
                 if start is None or tick >= start:
                     yield tick
 

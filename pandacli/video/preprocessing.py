@@ -45,17 +45,10 @@ def content_box(
 def preprocess(
     frames: NDArray[np.uint8], *, image_size: int = 448, patch_size: int = 14, num_frames: int = 8
 ) -> "torch.Tensor":
-    """The model's input for one video.
+    """The model's input for one video: float32 `(num_frames, 4, S, S)`, with `S = image_size`.
 
-    Args:
-        frames: uint8 `(T, H, W, 3)`, RGB, `1 <= T <= num_frames`.
-        image_size: Side S of the square canvas, in pixels.
-        patch_size: Side of a patch, in pixels.
-        num_frames: Frames that the model takes; a shorter video is padded with frames that are
-            zero in all four channels.
-
-    Returns:
-        float32 `(num_frames, 4, S, S)`: normalised RGB, and the mask, 1 inside the content box.
+    Its channels are normalised RGB and the mask, 1 inside the content box. `frames` are uint8
+    `(T, H, W, 3)`, RGB; up to `num_frames`, frames of zeros in all four channels are added.
 
     Raises:
         ValueError: The frames have another shape or type, or are more than `num_frames`.
@@ -90,15 +83,15 @@ def fit_to_canvas(
     )
     canvases = np.empty((count, image_size, image_size, 3), np.uint8)
     canvases[:] = _BAR_COLOUR
-    for canvas, frame in zip(canvases, frames, strict=True):
-        canvas[top:bottom, left:right] = _resize(frame, right - left, bottom - top)
+    content = fit_to_box(frames, image_size=image_size, patch_size=patch_size)
+    canvases[:, top:bottom, left:right] = content
     return canvases
 
 
 def fit_to_box(
     frames: NDArray[np.uint8], *, image_size: int = 448, patch_size: int = 14
 ) -> NDArray[np.uint8]:
-    """Resize uint8 frames `(T, H, W, 3)` to the size of `content_box`, `(T, h, w, 3)`."""
+    """Resize uint8 frames `(T, H, W, 3)` to `content_box`, `(T, h, w, 3)`: antialiased bicubic."""
     top, bottom, left, right = content_box(
         frames.shape[2], frames.shape[1], image_size=image_size, patch_size=patch_size
     )
@@ -106,11 +99,8 @@ def fit_to_box(
 
 
 def _resize(frame: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    """Antialiased bicubic, width first, then height, rounded to uint8 in between.
-
-    Two calls, because Pillow 13 chooses the order of the passes in a single one, which changes tall
-    frames by up to 22 grey levels.
-    """
+    # width first, then height, rounded to uint8 in between: in a single call Pillow 13 chooses the
+    # order, which changes tall frames by up to 22 grey levels
     image = Image.fromarray(np.ascontiguousarray(frame))
     image = image.resize((width, image.height), Image.Resampling.BICUBIC)
     return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))

@@ -1,8 +1,8 @@
 """Measure the duration and timestamps of a clip, and sample the frames that the model sees.
 
 Frames are sampled one per second, thinned to a fixed number. The positions are those of
-Video-Panda's training (arXiv 2412.18609), rounding included. Only where the original raises an
-exception is a result given here.
+Video-Panda's training (arXiv 2412.18609), rounding included, except where the original raises an
+exception.
 """
 
 import math
@@ -148,13 +148,9 @@ def _steps(times: Sequence[Any]) -> list[Any]:
 
 
 def sample_indices(fps: float, frame_count: int, num_frames: int = 8) -> list[int]:
-    """Positions of the frames to sample, ascending, at most `num_frames`.
+    """Positions of the frames to sample, ascending; a short video may give less than `num_frames`.
 
-    Args:
-        fps: Average frame rate. Without a usable one (0.5 and below, NaN, infinite), every frame is
-            a candidate before thinning.
-        frame_count: Number of frames that decode.
-        num_frames: Number of frames wanted; a shorter video gives all it has.
+    Without a usable `fps` (0.5 and below, NaN, infinite), every frame is a candidate.
 
     Raises:
         ClipError: There is no frame.
@@ -235,11 +231,9 @@ def _range_error(clip: Clip, info: VideoInfo) -> UsageError:
     first = info.timestamps[0]
     if clip.end is not None and clip.end <= first:
         what = f"ends at {format_time(clip.end)}, before the first frame"
-        length = f"begins at {format_time(first)}"
-    else:
-        what = f"starts at {format_time(clip.start or 0.0)}, past the end"
-        length = f"is {format_time(info.duration)} long"
-    return UsageError(f"the range {what} (the clip {length})")
+        return UsageError(f"the range {what} (the clip begins at {format_time(first)})")
+    what = f"starts at {format_time(clip.start or 0.0)}, past the end"
+    return UsageError(f"the range {what} (the clip is {format_time(info.duration)} long)")
 
 
 def _notices(stream: Stream, decoded: Decoded) -> Iterator[str]:
@@ -269,6 +263,5 @@ def _second_fields(stream: Stream, decoded: Decoded) -> int:
         count, packets = len(decoded.ticks), stream.packet_count
         return packets - count if abs(2 * count - packets) <= max(2, packets // 32) else 0
     usual = median(_steps(frames))
-    return (
-        len([step for step in _steps(stream.ticks) if 0.4 * usual <= step <= 0.6 * usual]) + 1
-    ) // 2
+    halves = [step for step in _steps(stream.ticks) if 0.4 * usual <= step <= 0.6 * usual]
+    return (len(halves) + 1) // 2

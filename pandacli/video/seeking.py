@@ -64,11 +64,8 @@ def seek_frames(
 ) -> dict[int, Picture] | None:
     """Decode frames by keyframe seeking; with `to_end`, the last of the stream are checked too.
 
-    Returns:
-        The pictures by frame number; None if the timestamp index cannot be trusted.
-
-    Raises:
-        DamagedError: The stream itself is damaged on the way.
+    Returns the pictures by frame number; None if the timestamp index cannot be trusted. Raises a
+    DamagedError if the stream itself is damaged on the way.
     """
     count = len(stream.ticks)
     starts_with_key = count > 0 and stream.key_ticks[:1] == stream.ticks[:1]
@@ -122,7 +119,7 @@ class _KeyframeSeeker:
         self._container = container
         self._video: Any = container.streams[stream.index]
         stop_at_errors(self._video, threads=threads)  # concealment depends on where one starts
-        self._sent: set[int] = set()
+        self._sent: set[int] = set()  # ticks of packets whose frames have not come
         self._needed = sorted(needed)
         self._needed_ticks = {self._ticks[number] for number in needed}
 
@@ -155,26 +152,26 @@ class _KeyframeSeeker:
         for frame in self.frames(key, numbers):
             number = self._number(frame)
             if before < key and not (number == key and (frame.key_frame or key == 0)):
-                raise _IndexMismatchError(f"frame {number} came first, not key frame {key}")
+                raise _IndexMismatchError  # not the key frame
             if frame.is_corrupt:
                 raise _DecoderError(frame.pts, key, numbers)
-            if number <= before or number > due:
-                raise _IndexMismatchError(f"frame {number} came after frame {before}")
+            if not before < number <= due:
+                raise _IndexMismatchError
             before = number
             if number == due:
                 yield number, frame
                 if number == numbers[-1]:
                     return
                 due = next(remaining)
-        raise _IndexMismatchError(f"frame {due} did not come")
+        raise _IndexMismatchError  # frame `due` did not come
 
     def _number(self, frame: Any) -> int:
         """The number of a frame, checked against the packets sent."""
         if frame.pts not in self._sent:
-            raise _IndexMismatchError(f"no packet has the time {frame.pts}")
+            raise _IndexMismatchError
         self._sent.remove(frame.pts)
         if not self._stream.marks_nonref and min(self._sent, default=frame.pts) < frame.pts:
-            raise _IndexMismatchError(f"the frame at {min(self._sent)} did not come")
+            raise _IndexMismatchError  # an earlier frame did not come
         return bisect_left(self._ticks, frame.pts)
 
     def frames(self, key: int, numbers: Sequence[int]) -> Iterator[Any]:
@@ -223,4 +220,4 @@ class _KeyframeSeeker:
                     return
                 if packet.pts is None or (packet.is_keyframe and packet.pts > tick):
                     break
-        raise _IndexMismatchError(f"seeking does not reach frame {key}")
+        raise _IndexMismatchError  # seeking does not reach the key frame

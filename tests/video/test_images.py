@@ -121,7 +121,7 @@ def shaped(aspect):
 def test_anamorphic_frame_too_large_is_refused(tmp_path, monkeypatch):
     container._options()  # cached with the real limit
     monkeypatch.setattr(container, "MAX_PIXELS", 4 * WIDTH * HEIGHT)
-    assert read_stream(write_clip(tmp_path / "square.mp4", 1)).width == WIDTH
+    assert read_stream(write_clip(tmp_path / "square.mp4", 1)).frame_pixels == WIDTH * HEIGHT
     path = write_clip(tmp_path / "wide.mp4", 1, prepare=shaped(Fraction(16)))
     with pytest.raises(ClipError, match="too large: 1536 x 72 pixels"):
         read_stream(path)
