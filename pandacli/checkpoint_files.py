@@ -42,7 +42,6 @@ def check_path(folder: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read the object in a JSON file."""
     try:
         return file_io.read_object(path)
     except FileNotFoundError as error:

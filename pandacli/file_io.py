@@ -1,10 +1,8 @@
 """Bounded reads of small files, and atomic writes.
 
-A path may lead to a device, a FIFO or an endless file. Reading one must neither hang nor fill the
-memory, so every JSON file that panda reads goes through here.
-
-A rename may reach the disk before the content that was written. So content is synced first and then
-gets its name: a file is whole or absent, even if the program is killed.
+A path may lead to a device, a FIFO or an endless file, and reading it must neither hang nor fill
+the memory. A rename may reach the disk before the content, so content is synced first: a file is
+whole or absent, even if the program is killed. Functions that write may raise an OSError.
 """
 
 import errno
@@ -19,11 +17,7 @@ _ON_WINDOWS = os.name == "nt"
 
 
 def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
-    """The content of a regular file.
-
-    Raises:
-        OSError: It cannot be read, is not a regular file, or is longer than `max_bytes`.
-    """
+    """The content of a regular file; an OSError if it is not one, or longer than `max_bytes`."""
 
     def open_without_waiting(path: str, flags: int) -> int:  # for the writer of a FIFO
         return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
@@ -47,12 +41,7 @@ def read_object(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
 
 
 def parse_object(content: bytes | str) -> dict[str, Any]:
-    """The object in a JSON text.
-
-    Raises:
-        ValueError: The text is not JSON (NaN and Infinity are not), is nested too deeply, or is
-            not an object.
-    """
+    """The object in a JSON text; a ValueError if it is not one (NaN and Infinity are not JSON)."""
     text = content if isinstance(content, str) else content.decode("utf-8")
     try:
         fields = json.loads(text, parse_constant=_refuse_constant)
@@ -68,11 +57,7 @@ def _refuse_constant(constant: str) -> NoReturn:
 
 
 def replace_durably(written: Path, name: Path) -> None:
-    """Sync a finished file, or a folder of finished files, and rename it within its folder.
-
-    Raises:
-        OSError: The disk is full or fails, or the file cannot be renamed.
-    """
+    """Sync a finished file, or a folder of finished files, and rename it within its folder."""
     for path in (*written.iterdir(), written) if written.is_dir() else (written,):
         sync(path)
     written.replace(name)
@@ -80,7 +65,7 @@ def replace_durably(written: Path, name: Path) -> None:
 
 
 def atomic_write_text(path: Path, text: str) -> None:
-    """Write or replace a small file; may raise an OSError."""
+    """Write or replace a small file."""
     # one name for each process: two must not write into the same file
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     file = partial.open("x", encoding="utf-8")
@@ -93,7 +78,7 @@ def atomic_write_text(path: Path, text: str) -> None:
 
 
 def sync(path: Path) -> None:
-    """Make a file, or the names in a folder, survive a power cut; may raise an OSError."""
+    """Make a file, or the names in a folder, survive a power cut."""
     is_folder = path.is_dir()
     if is_folder and _ON_WINDOWS:  # where folders cannot be opened
         return

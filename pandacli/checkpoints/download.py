@@ -42,8 +42,6 @@ Advance = Callable[[int], None]
 
 
 class Progress(Protocol):
-    """Receives the progress of a download."""
-
     def downloading(self, name: str, total: int, done: int) -> Advance:
         """The download of a file begins or is resumed after `done` of its `total` bytes."""
 
@@ -242,7 +240,6 @@ def _ensure_blob(plan: DownloadPlan, file: PublishedFile, progress: Progress) ->
 
 
 def _fetch(plan: DownloadPlan, file: PublishedFile, partial: Path, progress: Progress) -> None:
-    """Append what a partial file lacks."""
     partial.touch()
     with partial.open("r+b") as target:
         here = target.seek(0, os.SEEK_END)
@@ -271,7 +268,6 @@ def _fetch(plan: DownloadPlan, file: PublishedFile, partial: Path, progress: Pro
 
 
 def _is_published(file: PublishedFile, path: Path, progress: Progress) -> bool:
-    """Whether a file has the published size and digest."""
     if path.stat().st_size != file.bytes:
         return False
     advance = progress.checking(file.name, file.bytes)

@@ -198,7 +198,6 @@ def hub_errors() -> Iterator[None]:
 
 
 def _explain(error: Exception) -> tuple[str, str | None]:
-    """The message and the hint for an error of a request."""
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         return f"cannot write {error.filename}: {error.strerror}", None
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

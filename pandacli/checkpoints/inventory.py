@@ -21,8 +21,6 @@ State = Literal["here", "incomplete", "absent"]
 
 @dataclass(frozen=True)
 class ModelState:
-    """What this machine holds of a model."""
-
     name: str  # what `--model` takes: a known name, or a folder
     known: KnownModel | None  # None for a folder
     checkpoint: ResolvedModel | None

@@ -37,8 +37,6 @@ class KnownFile:
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A model that has a name."""
-
     name: str  # what `--model` takes
     summary: str
     licence: str
@@ -126,7 +124,6 @@ def expand_user(path: str | os.PathLike[str]) -> Path:
 
 
 def bundled_checkpoint(model: KnownModel) -> Path:
-    """The checkpoint folder of a model that is shipped with the package."""
     return Path(str(resources.files("pandacli"))) / "assets" / model.name
 
 
@@ -193,7 +190,6 @@ class PublishedFile:
 
 
 def repo_folder(model: KnownModel) -> Path:
-    """The folder of a model's repository in the cache."""
     return hub_cache() / f"models--{str(model.repo).replace('/', '--')}"
 
 
@@ -233,7 +229,6 @@ def read_pull(model: KnownModel, *, finished: bool = True) -> Pull | None:
 
 
 def partial_files(model: KnownModel) -> list[Path]:
-    """The partial files of an unfinished pull."""
     pull = read_pull(model, finished=False)
     paths = [partial_path(model, file) for file in pull.files] if pull else []
     return [path for path in paths if path.is_file()]

@@ -41,8 +41,6 @@ folder of the user."""
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """A model whose files are on this machine."""
-
     name: str  # a known model's name, or the folder as it was given
     folder: Path
     kind: Kind
@@ -183,7 +181,6 @@ def _repair_hint(found: ResolvedModel) -> str:
 
 
 def _pull_of(found: ResolvedModel) -> Pull | None:
-    """The record of the pull that has brought a checkpoint."""
     if found.kind != "cache" or found.name not in MODELS:
         return None
     pull = read_pull(MODELS[found.name])
@@ -199,7 +196,6 @@ class CheckpointInfo:
 
 
 def describe_checkpoint(folder: Path) -> CheckpointInfo:
-    """Read the facts of a checkpoint folder."""
     with _damage(f"a file in {folder}"):
         config = read_object(folder / "config.json")
         files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}

@@ -93,7 +93,6 @@ def leftovers() -> list[Leftover]:
 
 
 def remove_leftover(leftover: Leftover) -> None:
-    """Delete an unfinished or damaged artifact."""
     if leftover.folder.suffix != _PARTIAL:
         artifacts.remove_folder(leftover.folder)
         return
@@ -110,7 +109,6 @@ def _is_readable(folder: Path) -> bool:
 
 
 def _is_locked(staging: Path) -> bool:
-    """Whether a process works on a staging folder."""
     try:
         if not _lock_path(staging).is_file():
             return False

@@ -13,11 +13,10 @@ _SECONDS = re.compile(r"\d+(?:\.\d*)?|\.\d+", re.ASCII)
 _MAX_SECONDS = 1e9  # 31 years, past the range of decoders
 _MAX_SHOWN = 40  # characters of a text in an error
 _MAX_SHOWN_ADDRESS = 200
-VIDEO_SUFFIXES = (
+VIDEO_SUFFIXES = (  # common ones, used for completion
     *(".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
     *(".mts", ".ogv", ".ts", ".webm", ".wmv"),
 )
-"""Common suffixes of video files, used for completion."""
 _ADDRESS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+):(?P<rest>//.*)", re.IGNORECASE | re.DOTALL)
 _KNOWN_ADDRESS = re.compile(  # `Path` collapses the two slashes
     r"(?P<scheme>file|https?|ftps?|sftp|rtsps?|rtmps?|rtp|udp|tcp|srt|mms|s3|gs|data)"
@@ -58,11 +57,7 @@ def is_moment(seconds: float) -> bool:
 
 
 def local_file(name: str | os.PathLike[str]) -> Path:
-    """The file that a path or a `file://` address names.
-
-    Raises:
-        ClipError: It is an address of another kind.
-    """
+    """The file that a path or a `file://` address names; ClipError if it is another address."""
     text = os.fspath(name)
     address = _ADDRESS.fullmatch(text) or _KNOWN_ADDRESS.fullmatch(text)
     if address is None or os.path.lexists(text):
@@ -81,10 +76,7 @@ def local_file(name: str | os.PathLike[str]) -> Path:
 
 
 def as_on_disk(path: Path) -> Path:
-    """Match each part of a path to the Unicode form (NFC or NFD) that exists on disk.
-
-    A path that does not exist in any form is returned unchanged.
-    """
+    """Match each part of a path to the Unicode form (NFC or NFD) on disk, if all of them exist."""
     if str(path).isascii() or os.path.lexists(path):
         return path
     from unicodedata import normalize
@@ -124,10 +116,7 @@ def parse_time(text: str) -> float:
 
 
 def format_time(seconds: float) -> str:
-    """Format seconds to the millisecond: 62.5 is "1:02.5", 3723 is "1:02:03".
-
-    A number that cannot be a time, as from a damaged file, is formatted in seconds.
-    """
+    """Format seconds to the millisecond: 62.5 is "1:02.5", 3723 is "1:02:03"."""
     return format_times([seconds])[0]
 
 
@@ -139,7 +128,7 @@ def format_times(moments: Sequence[float]) -> list[str]:
 
 
 def _clock(seconds: float, decimals: int) -> str:
-    if not is_moment(abs(seconds)):
+    if not is_moment(abs(seconds)):  # as from a damaged file
         return f"{seconds:g} s"
     thousandths = round(seconds * 1000)
     whole, fraction = divmod(abs(thousandths), 1000)

@@ -50,10 +50,7 @@ class PyAVSource:
         """Decode in order and yield the tick of each frame, None where it has none.
 
         Decoding starts at the last key frame at or before the tick `start`, as far as the
-        container's index is right; None is the first frame.
-
-        Raises:
-            DamagedError: There is an error in the stream, and this decoder stops at errors.
+        container's index is right. With threads, an error in the stream raises a DamagedError.
         """
         self._from_start, self._packets_read = start is None, 0
         self._first_key: int | None = None
@@ -130,8 +127,6 @@ def sources_for(stream: Stream) -> tuple[Source, Source]:
 
 @dataclass(frozen=True)
 class Decoded:
-    """The result of decoding a stream."""
-
     ticks: tuple[int | None, ...]  # of each frame up to where decoding stopped
     pictures: dict[int, Picture]  # the wanted frames that exist, by number
     matches_index: bool = True  # the frames are those of the index, numbered alike
@@ -151,7 +146,7 @@ def read_frames(path: str | os.PathLike[str], indices: Sequence[int]) -> NDArray
     """
     wanted = [int(index) for index in indices]
     if not wanted or min(wanted) < 0:
-        raise ValueError("frames are numbered from 0, and at least one must be asked for")
+        raise ValueError("frames are numbered from 0, and at least one must be given")
     stream = read_stream(path)
     decoded = decode(stream, set(wanted), to_end=False)
     missing = sorted(set(wanted) - decoded.pictures.keys())

@@ -71,7 +71,6 @@ def square_size(width: int, height: int, pixel_aspect: Fraction) -> tuple[int, i
 
 
 def resize(picture: Picture, width: int, height: int) -> Picture:
-    """Resize a picture with Pillow's bicubic filter."""
     return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
 
 
@@ -162,8 +161,6 @@ def count_pixels(path: Path) -> int:
 
 @dataclass(frozen=True)
 class Pages:
-    """The frames of an image file."""
-
     width: int  # in pixels, before rotation
     height: int
     ticks: tuple[int, ...]  # start of each frame

@@ -32,8 +32,6 @@ _SHOWN_PRECISION = 0.0005  # times are shown in milliseconds, and a time as show
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Facts about a video file."""
-
     width: int  # of a frame in pixels, upright
     height: int
     fps: float  # average: the header's if it is about right, else as measured
@@ -46,8 +44,6 @@ class VideoInfo:
 
 @dataclass(frozen=True)
 class Frames:
-    """Frames sampled from a clip."""
-
     pixels: NDArray[np.uint8]  # (T, H, W, 3), RGB, upright, of square pixels
     indices: tuple[int, ...]  # number of each frame in its file, from 0
     times: tuple[float, ...]  # of each frame, in seconds from the beginning of the file
@@ -115,17 +111,14 @@ def timestamps(stream: Stream, ticks: Sequence[int | None]) -> tuple[float, ...]
 
 
 def clock_jumps(stream: Stream, ticks: Sequence[int | None]) -> list[int]:
-    """Numbers of the frames at which the clock of an MPEG stream restarts, as in joined recordings.
-
-    FFmpeg takes a step back of more than a minute for a wrap of the 33-bit clock, and adds 26.5
-    hours. A single wrong time is no jump.
-    """
+    """Numbers of the frames at which an MPEG clock restarts, as in joined recordings."""
     if not stream.wrapping or None in ticks:
         return []
     known = [tick for tick in ticks if tick is not None]
+    # FFmpeg takes a step back of over a minute for a wrap of the 33-bit clock, and adds 26.5 hours
     back, far = -1 / stream.time_base, _HALF_WRAP / stream.time_base
 
-    def is_stray(number: int) -> bool:
+    def is_stray(number: int) -> bool:  # a single wrong time is no jump
         around = (number - 1, number + 1), (number - 2, number)
         return any(i >= 0 and j < len(known) and 0 < known[j] - known[i] < far for i, j in around)
 
@@ -182,7 +175,7 @@ def sample_indices(fps: float, frame_count: int, num_frames: int = 8) -> list[in
 
 
 def sample_frames(clip: Clip, num_frames: int = 8) -> Frames:
-    """Decode the frames of `clip` that the model sees, one per second thinned to `num_frames`.
+    """Decode the frames of `clip` that the model sees: one per second, thinned to `num_frames`.
 
     Raises:
         ClipError: The file cannot be used, or no frame in it decodes.

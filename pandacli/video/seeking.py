@@ -108,8 +108,6 @@ def _is_damage(stream: Stream, key: int, numbers: Sequence[int]) -> bool:
 
 
 class _KeyframeSeeker:
-    """An open file and the frames needed of it."""
-
     def __init__(
         self, stream: Stream, container: Any, needed: Collection[int], *, threads: int = 0
     ) -> None:
@@ -124,7 +122,6 @@ class _KeyframeSeeker:
         self._needed_ticks = {self._ticks[number] for number in needed}
 
     def pictures(self, wanted: Collection[int]) -> dict[int, Picture]:
-        """Decode the needed frames and convert the wanted ones."""
         return {
             number: frame_to_rgb(frame, self._stream.path, self._stream.pixel_aspect)
             for key, numbers in self._runs()
