@@ -77,7 +77,9 @@ class ClipWorker:
         except PandaError as error:
             yield from error_lines(self._group, error)
             return
-        for system in self._system_prompts():
+        for system in dict.fromkeys(map(self._system, self._group)):
+            if self._stopped.is_set():
+                return
             questions = (q for q in self._group if self._system(q) == system)
             try:
                 session = session.with_system(system)  # the frames stay encoded
@@ -88,15 +90,6 @@ class ClipWorker:
             while self._more:  # more than once where many are repeats
                 yield from self._answer(session, questions)
             self._cache.clear()
-
-    def _system_prompts(self) -> Iterator[str | None]:
-        seen: set[str | None] = set()
-        for question in self._group:
-            if self._stopped.is_set():
-                return
-            if (system := self._system(question)) not in seen:
-                seen.add(system)
-                yield system
 
     def _system(self, question: Question) -> str | None:
         own = question.record.system

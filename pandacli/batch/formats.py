@@ -129,27 +129,16 @@ def check_output(questions: "Questions", name: str) -> None:
 
 def write_results(
     questions: "Questions",
-    name: str,
-    digests: Sequence[int],
-    find: Callable[[int], Line | None],
-    out: TextIO,
+    name: str,  # one of `OUTPUT_FORMATS`, but not jsonl, which the others are made from
+    digests: Sequence[int],  # of all records and bad lines
+    find: Callable[[int], Line | None],  # the line of the results file with a digest
+    out: TextIO,  # opened with `newline=""`
     *,
-    delimiter: str | None = None,
+    delimiter: str | None = None,  # between the cells of a table; None for that of the questions
 ) -> list[str]:
-    """Write all results of a run in the order of the questions, one at a time.
+    """Write all results in the order of the questions; return notices for a user who scores them.
 
     What has no answer is left out, as scoring scripts expect; only csv and openai hold errors.
-
-    Args:
-        questions: The questions.
-        name: One of `OUTPUT_FORMATS`, but not jsonl, which the others are made from.
-        digests: The digests of all records and bad lines; see `Index.digests`.
-        find: Returns the line of the results file with a digest, or None.
-        out: The file, opened with `newline=""`.
-        delimiter: The character between the cells of a table; None for that of the questions.
-
-    Returns:
-        Notices for a user who scores the answers, a sentence each.
     """
     check_output(questions, name)
     write = FORMATS[name].write

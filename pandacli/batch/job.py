@@ -1,5 +1,6 @@
 """A batch job: open its files, plan what is open, convert the results at the end."""
 
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -10,19 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from pandacli import checkpoints
-from pandacli.batch import output
 from pandacli.batch.clip_worker import Settings
-from pandacli.batch.formats import check_output, write_results
+from pandacli.batch.formats import FORMATS, check_output, write_results
 from pandacli.batch.ray import RayMap
 from pandacli.batch.readers.questions import read_questions
 from pandacli.batch.records import Index
-from pandacli.batch.results_file import ResultsFile, ResultsStream
+from pandacli.batch.results_file import ResultsFile, ResultsStream, writable_file
 from pandacli.batch.runner import ClipMap, LocalMap, Runner
 from pandacli.errors import ClipError, UsageError
 from pandacli.file_io import replace_durably
 
 if TYPE_CHECKING:
     from pandacli.inference.planning.planner import Plan
+
+STREAM = "-"  # stands for stdin or stdout in place of a file
+JSONL = "jsonl"  # the format of the results file; every other is converted from it at the end
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Batch:
 
     def __init__(self, job: Job, confirm: Callable[[str], bool] = lambda _: False) -> None:
         self.job, self._confirm = job, confirm
-        self._piped = job.questions == output.STREAM
+        self._piped = job.questions == STREAM
         if self._piped and sys.stdin is None:
             raise UsageError("standard input is closed")
         source = sys.stdin.buffer if self._piped else Path(job.questions)
@@ -79,30 +82,30 @@ class Batch:
 
     def _open_output(self, opened: ExitStack, format: str, references: Path | None) -> None:  # noqa: A002
         job = self.job
-        self._format = output.choose_format(job.output_format, job.output, format)
-        self.output, self.results_path = output.choose_paths(
+        self._format = choose_format(job.output_format, job.output, format)
+        self.output, self.results_path = choose_paths(
             job.output, job.questions, self._format, job.shard
         )
         for path in filter(None, (self.output, self.results_path)):
             if not self._piped:
-                output.refuse_same(path, Path(job.questions), "questions")
+                refuse_same(path, Path(job.questions), "questions")
             if references:
-                output.refuse_same(path, references, "right answers")
+                refuse_same(path, references, "right answers")
         # replaced behind a symbolic link, which stays one
-        self._converted = output.writable_file(self.output) if self.output else None
+        self._converted = writable_file(self.output) if self.output else None
         self._refuse_foreign()
         self._results: ResultsFile | ResultsStream
         if self.results_path:
             self._results = opened.enter_context(ResultsFile(self.results_path, self._may_drop))
-        elif self._format == output.JSONL:
+        elif self._format == JSONL:
             self._results = ResultsStream(sys.stdout.buffer)
         else:
             folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
             self._results = opened.enter_context(ResultsFile(folder / "answers.jsonl"))
 
     def _refuse_foreign(self) -> None:
-        if self._format != output.JSONL and self.output and self.results_path:
-            output.refuse_foreign(self.output, self.results_path, self._format)
+        if self._format != JSONL and self.output and self.results_path:
+            refuse_foreign(self.output, self.results_path, self._format)
 
     def _may_drop(self, line: int) -> bool:
         where = f"line {line} of {self.results_path}"
@@ -141,7 +144,7 @@ class Batch:
         place meanwhile.
         """
         self._results.sync()
-        if self._format == output.JSONL:
+        if self._format == JSONL:
             return []
         self._refuse_foreign()
         try:
@@ -176,6 +179,73 @@ class Batch:
         tabs = self.output is not None and self.output.suffix.lower() == ".tsv"
         how = self._questions, self._format, self._digests, self._results.find, file
         return write_results(*how, delimiter="\t" if tabs else None)
+
+
+def choose_format(asked_for: str | None, output: str | None, questions: str) -> str:
+    """The format that is asked for ("same" as the questions), or by the suffix of `output`."""
+    if asked_for in FORMATS:
+        return asked_for
+    if asked_for not in (None, "same"):
+        formats = f"formats are {', '.join(FORMATS)}"
+        raise UsageError(f"there is no output format {asked_for!r}", formats)
+    suffix = Path(output or "").suffix.lower()
+    if asked_for or (suffix == ".json" and FORMATS[questions].extension == ".json"):
+        return questions
+    if suffix == ".json":
+        message = f"{output} would hold an object a line, which is not JSON"
+        raise UsageError(message, "name a .jsonl file, or an --output-format")
+    return "csv" if suffix in (".csv", ".tsv") else JSONL
+
+
+def choose_paths(
+    output: str | None, questions: str, chosen: str, shard: tuple[int, int]
+) -> tuple[Path | None, Path | None]:
+    """The path of the output in the chosen format, and of the results file it is converted from.
+
+    They are equal for JSON lines, None for stdout, and beside the questions without `output`.
+    """
+    if output == STREAM or (output is None and questions == STREAM):
+        return None, None
+    if output == "":
+        raise UsageError("-o is empty", "name a file, or - for stdout")
+    path = Path(output or questions)
+    part = f".{shard[0]}-of-{shard[1]}" if output is None and shard[1] > 1 else ""
+    results = path.parent / f"{path.stem}.answers{part}.jsonl"
+    if output is None:
+        path = results.with_suffix(FORMATS[chosen].extension)
+    if chosen == JSONL:
+        return path, path
+    if os.path.realpath(results) == os.path.realpath(path):
+        raise UsageError(f"{path} is where the answers are kept one by one: choose another name")
+    return path, results
+
+
+def refuse_same(path: Path, other: Path, what: str) -> None:
+    """Raise UsageError if results would go into the input file of the `what` (a plural)."""
+    try:
+        same = path.samefile(other)
+    except OSError:  # one of them does not exist
+        same = os.path.realpath(path) == os.path.realpath(other)
+    if same:
+        raise UsageError(f"{path} is the file of the {what}", "name another file with -o")
+
+
+def refuse_foreign(path: Path, results: Path, chosen: str) -> None:
+    """Raise UsageError if the output would replace a foreign file, such as a clip.
+
+    An earlier output has a results file, and begins as the chosen format does.
+    """
+    try:
+        with path.open("rb") as file:
+            empty = not os.fstat(file.fileno()).st_size
+            if empty or (results.exists() and FORMATS[chosen].is_output(file)):
+                return
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ClipError(f"cannot read {path}: {error.strerror}") from error
+    message = f"{path} already exists and is not an earlier output in the format {chosen}"
+    raise UsageError(message, "name another file with -o")
 
 
 def _resolve_auto(job: Job, model: checkpoints.ResolvedModel) -> "tuple[Settings, Plan | None]":

@@ -18,8 +18,7 @@ from typing import Any, BinaryIO
 
 from pandacli.errors import UsageError
 
-SYNC_INTERVAL = 1.0
-"""Seconds from a write to its fsync."""
+SYNC_INTERVAL = 1.0  # seconds from a write to its fsync
 
 _HEAD = b'{"digest": "0123456789abcdef"'
 _HEAD_PATTERN = re.compile(rb'\{"digest": "[0-9a-f]{16}"[,}]')
@@ -48,13 +47,11 @@ class BackgroundSync:
     def notify(self) -> None:
         """Schedule an fsync after a write."""
         self._written.set()
-        if self._failure is not None:
-            raise self._failure
+        self._raise_failure()
 
     def flush(self) -> None:
         """Call fsync now."""
-        if self._failure is not None:
-            raise self._failure
+        self._raise_failure()
         self._written.clear()
         os.fsync(self._descriptor)
 
@@ -64,16 +61,20 @@ class BackgroundSync:
         self._written.set()
         self._thread.join()
 
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
     def _run(self) -> None:
-        while self._failure is None:
-            self._written.wait()
-            if self._stopped.wait(SYNC_INTERVAL):
-                return
-            self._written.clear()
-            try:
+        try:
+            while True:
+                self._written.wait()
+                if self._stopped.wait(SYNC_INTERVAL):
+                    return
+                self._written.clear()
                 os.fsync(self._descriptor)
-            except OSError as error:
-                self._failure = error
+        except OSError as error:
+            self._failure = error
 
 
 class LineIndex:
@@ -87,17 +88,14 @@ class LineIndex:
 
     @property
     def end(self) -> int:
-        """The offset after the last line."""
         return self.start[-1] + self.length[-1] if self.start else 0
 
     def add(self, digest: int, start: int, length: int) -> None:
-        """Append a line."""
         self.digest.append(digest)
         self.start.append(start)
         self.length.append(length)
 
     def truncate(self, count: int) -> None:
-        """Keep the first `count` lines."""
         for column in (self.digest, self.start, self.length):
             del column[count:]
 
@@ -105,15 +103,11 @@ class LineIndex:
 def index_lines(
     file: BinaryIO, shown: Path, may_drop: Callable[[int], bool] = lambda _: False
 ) -> LineIndex:
-    """Index the answers in a results file.
+    """Index the answers in a results file, which is called `shown` in messages.
 
-    Failed records are left out, as they are retried; so is the rest of a torn line. `may_drop` is
-    asked with the number of a torn line that has lines after it (another program cut the file while
-    panda appended to it). `shown` is the name of the file in messages.
-
-    Raises:
-        UsageError: It is not a results file, or has a torn line that may not be dropped.
-        OSError: It cannot be read.
+    Failed records are left out, as they are retried; so is the rest of a torn line. Where lines
+    follow a torn one (another program cut the file while panda appended to it), `may_drop` is
+    called with its number. Raises UsageError if it returns False, or this is not a results file.
     """
 
     def foreign(number: int) -> UsageError:

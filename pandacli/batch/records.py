@@ -222,11 +222,6 @@ def clip_digest(record: Record) -> int:
     return _digest(f"{video} {start} {end}".encode(), b"clip")
 
 
-def digest_text(digest: int) -> str:
-    """A digest as it is written in files: 16 hexadecimal digits."""
-    return f"{digest:016x}"
-
-
 def _digest(data: bytes, person: bytes) -> int:
     return int.from_bytes(blake2b(data, digest_size=8, person=person).digest())
 

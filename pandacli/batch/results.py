@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
-from pandacli.batch.records import BadLine, Question, RecordError, digest_text
+from pandacli.batch.records import BadLine, Question, RecordError
 from pandacli.errors import ClipError, DeviceError, PandaError, UsageError
 
 Line = dict[str, Any]
@@ -44,7 +44,7 @@ def error_lines(questions: Iterable[Question], error: PandaError) -> Iterator[Re
 
 def result_line(question: Question | BadLine, result: Line) -> Line:
     """The line of a record: its fields, then those of its result and its digest."""
-    result = result | {"digest": digest_text(question.digest)}
+    result = result | {"digest": f"{question.digest:016x}"}
     if isinstance(question, BadLine):
         fields = question.error.fields or {}
     else:

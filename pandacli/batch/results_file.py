@@ -18,12 +18,10 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 from numpy.typing import NDArray
 
 from pandacli.batch.log import BackgroundSync, LineIndex, encode_line, index_lines
-from pandacli.batch.output import unusable, writable_file
 from pandacli.errors import ClipError, UsageError
 from pandacli.file_io import replace_durably, sync
 
-CHECK_INTERVAL = 1.0
-"""Seconds between checks that the file is still in its place."""
+CHECK_INTERVAL = 1.0  # seconds between checks that the file is still in its place
 
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 
@@ -31,16 +29,13 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 class ResultsFile:
     """The results of this run and of earlier ones, for one process at a time.
 
-    A context manager: entering takes the lock, indexes the file, truncates a torn last line and
-    removes failed records, which are retried. A SIGKILL loses nothing that `write` has returned
-    from; a power cut loses about a second of it.
+    A context manager: entering takes the lock, creates or indexes the file, truncates a torn last
+    line and removes failed records, which are retried. A SIGKILL loses no line after `write` has
+    returned; a power cut loses about a second of them.
 
-    The file is created if it is missing; `may_drop` is as of `index_lines`.
-
-    Raises:
-        UsageError: On entering: the folder does not exist, the path is a folder or a device, the
-            file is not a results file, or another run holds the lock.
-        ClipError: The file cannot be read or written (also on leaving), or was moved or changed.
+    Entering raises UsageError if the path cannot be used, another run holds the lock, or the file
+    is not a results file (`may_drop` is as of `index_lines`). All methods raise ClipError if the
+    file cannot be read or written, or was moved or changed.
     """
 
     done: NDArray[np.uint64]  # (n,) answered by earlier runs: digests, sorted, with repetitions
@@ -75,10 +70,7 @@ class ResultsFile:
                     raise
 
     def write(self, line: dict[str, Any]) -> None:
-        """Append one line, with its `digest`; it survives a SIGKILL of the process.
-
-        After an error, the lines written before are whole.
-        """
+        """Append one line, with its `digest`; after an error, the lines before are whole."""
         count, start, data = len(self._lines), self._lines.end, encode_line(line)
         if monotonic() - self._checked >= CHECK_INTERVAL:
             self._check_in_place()
@@ -100,10 +92,9 @@ class ResultsFile:
             self._sync.flush()
 
     def find(self, digest: int) -> dict[str, Any] | None:
-        """Read the line of a record back, of this run or of an earlier one.
+        """Read a line back, once all are written.
 
-        For use once all lines are written. Called again with the same digest, it returns the next
-        line with it, and the last one from then on.
+        Further calls with the same digest return the next line with it, in the end the last one.
         """
         if self._sorted is None or len(self._sorted[0]) != len(self._lines):
             digests = np.array(self._lines.digest, np.uint64)
@@ -182,12 +173,7 @@ class ResultsStream:
         self.done: NDArray[np.uint64] = np.zeros(0, np.uint64)
 
     def write(self, line: dict[str, Any]) -> None:
-        """Send one line.
-
-        Raises:
-            BrokenPipeError: The reader has closed the pipe.
-            ClipError: It cannot be written.
-        """
+        """Send one line; raises BrokenPipeError if the reader has closed the pipe."""
         try:
             self._stream.write(encode_line(line))
             self._stream.flush()
@@ -197,7 +183,7 @@ class ResultsStream:
             raise ClipError(f"cannot write the answers: {error.strerror}") from error
 
     def sync(self) -> None:
-        """Do nothing: every write is flushed."""
+        """Every write is flushed already."""
 
 
 @contextmanager
@@ -205,19 +191,18 @@ def _os_errors(path: Path | str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise unusable(path, error) from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            hint = "free some space and run the same command again to resume"
+            raise ClipError(f"the disk of {path} is full", hint) from error
+        raise ClipError(f"cannot write {path}: {error.strerror}") from error
 
 
 @contextmanager
 def _locked(file: Path, shown: Path) -> Iterator[None]:
-    """Lock a file for this process; the system releases the lock when the process ends.
+    """Lock a file for this process, or raise UsageError; the lock ends with the process.
 
     Some network file systems have no locks. There a file with the process id is used: a stale one
     of this machine is ignored, one of another machine is not.
-
-    Raises:
-        UsageError: Another run holds the lock.
-        OSError: The folder cannot be written.
     """
     path = file.with_name(f"{file.name}.lock")
     lock: BaseFileLock = FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False)
@@ -264,3 +249,21 @@ def _rewrite(target: Path, file: FileIO, lines: LineIndex) -> None:
         replace_durably(partial, target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def writable_file(path: Path) -> Path:
+    """Resolve symbolic links to a regular file, which need not exist yet; or raise."""
+    file = Path(os.path.realpath(path))
+    try:
+        mode = file.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        if file.parent.is_dir():
+            return file
+        raise UsageError(f"there is no folder {path.parent}", "create it first") from None
+    except OSError as error:
+        raise ClipError(f"cannot write {path}: {error.strerror}") from error
+    if stat.S_ISDIR(mode):
+        raise UsageError(f"{path} is a folder", "name a file with -o")
+    if not stat.S_ISREG(mode):
+        raise UsageError(f"{path} is no file on a disk", "-o - writes to stdout")
+    return file

@@ -49,7 +49,7 @@ class Results:
                 yield None if isinstance(record, BadLine) else record, line
 
     def records(self) -> Iterator[Record]:
-        """All valid records, with a result or without."""
+        """All valid records, with or without a result."""
         return (record for record in self.questions.records if isinstance(record, Record))
 
     def answers(self) -> Iterator[tuple[Record, list[str]]]:
@@ -179,11 +179,9 @@ def write_table(results: Results, out: TextIO) -> None:
 
     A result column whose name is taken is renamed, to `pred` for the answer.
     """
-    columns = list(results.questions.columns)
-    if not columns:
-        columns = list(dict.fromkeys(n for record in results.records() for n in _asked(record)))
-    if results.questions.in_pairs:
-        columns += [name for name in ("part", "question") if name not in columns]
+    names = results.questions.columns or (n for r in results.records() for n in _asked(r))
+    pair = ("part", "question") if results.questions.in_pairs else ()
+    columns = list(dict.fromkeys([*names, *pair]))
     header = list(columns)
     for name in _COLUMNS:
         other = "pred" if name == "answer" else f"panda_{name}"
@@ -231,9 +229,8 @@ def _asked(record: Record) -> dict[str, Any]:
     fields = _own_fields(record)
     if record.parts > 1:
         return fields | {"part": record.part, "question": record.question}
-    if fields is not record.fields:
-        return fields | {"video": record.video, "question": record.question}
-    return fields
+    asked = {"video": record.video, "question": record.question}
+    return fields | asked if is_request(record.fields) else fields
 
 
 def _referenced(
@@ -258,8 +255,8 @@ def _referenced(
 def _unique_ids(results: Results) -> Callable[[Record], str]:
     """The function that gives unique ids that can be file names; a shard has those of the whole.
 
-    NExT-QA counts ids within a video: where ids repeat, each is made of the video and the id, and
-    where even that repeats, the later ones are numbered.
+    NExT-QA counts ids within a video: where ids repeat, all get the video as a prefix; where these
+    repeat too, the later ones are numbered.
     """
     numbered: dict[tuple[int, int], str] = {}
     repeated = False
@@ -289,8 +286,8 @@ def _record_id(record: Record) -> str:
     """The id of a record, under any known name in any case; else its line."""
     fields = {name: value for name, value in record.fields.items() if _is_scalar(value)}
     folded = {name.casefold(): value for name, value in fields.items()}
-    found = next((each[name] for each in (fields, folded) for name in _IDS if name in each), None)
-    found = record.line if found is None else found
+    known = (each[name] for each in (fields, folded) for name in _IDS if name in each)
+    found = next(known, record.line)
     return f"{found}_{record.part + 1}" if record.parts > 1 else str(found)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pandacli.batch.output import choose_paths, refuse_same, writable_file
-from pandacli.batch.results_file import ResultsStream
+from pandacli.batch.job import choose_paths, refuse_same
+from pandacli.batch.results_file import ResultsStream, writable_file
 from pandacli.errors import ClipError, UsageError
 from tests.batch.results_files import answer, written
 

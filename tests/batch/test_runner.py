@@ -17,7 +17,7 @@ from pandacli import checkpoints
 from pandacli.batch import results_file
 from pandacli.batch.job import Batch, Job
 from pandacli.batch.log import encode_line
-from pandacli.batch.records import Record, digest_text, record_hash
+from pandacli.batch.records import Record, record_hash
 from pandacli.errors import ClipError
 from pandacli.inference.planning import planner
 from pandacli.inference.spec import RunSpec
@@ -295,9 +295,7 @@ def test_results_with_old_digests_are_kept_and_answered_again(
     old = [
         {
             **line,
-            "digest": digest_text(
-                digest_of(Record(1, record, record["video"], record["question"]))
-            ),
+            "digest": f"{digest_of(Record(1, record, record['video'], record['question'])):016x}",
         }
         for line, record in zip(first.lines, RECORDS, strict=True)
     ]

@@ -9,6 +9,7 @@ type "video". Requests are those of OpenAI's Batch API
 
 import re
 from collections.abc import Iterator
+from itertools import dropwhile, islice
 from typing import Any, NamedTuple
 
 from pandacli.batch.readers.entries import kind
@@ -68,7 +69,8 @@ def read_request(fields: dict[str, Any], line: int) -> list[Record]:
 
 def read_conversation(fields: dict[str, Any], line: int) -> list[Record]:
     """The question of the first turn; later turns depend on answers, and are not asked."""
-    where, messages = _conversation(fields)
+    where = _list_in(fields)
+    messages = list(_messages(fields[where]))
     question = next((message.text for message in messages if message.role == "user"), None)
     if question is None:
         raise RecordError(f"the {where} have no turn of a user")
@@ -88,8 +90,8 @@ def read_conversation(fields: dict[str, Any], line: int) -> list[Record]:
 def reference_answer(fields: dict[str, Any]) -> str | None:
     """The answer to the first question of a conversation; None where there is none."""
     turns = [message for message in _readable(fields) if message.role != "system"]
-    first = next((n for n, message in enumerate(turns, 1) if message.role == "user"), len(turns))
-    return next((m.text for m in turns[first : first + 1] if m.role == "assistant"), None)
+    rest = dropwhile(lambda turn: turn.role != "user", turns)
+    return next((turn.text for turn in islice(rest, 1, 2) if turn.role == "assistant"), None)
 
 
 def count_turns(fields: dict[str, Any]) -> int:
@@ -97,14 +99,13 @@ def count_turns(fields: dict[str, Any]) -> int:
     return sum(message.role == "user" for message in _readable(fields))
 
 
-def _conversation(fields: dict[str, Any]) -> tuple[str, list[_Message]]:
-    where = next(name for name in _LISTS if isinstance(fields.get(name), list))
-    return where, list(_messages(fields[where]))
+def _list_in(fields: dict[str, Any]) -> str:
+    return next(name for name in _LISTS if isinstance(fields.get(name), list))
 
 
 def _readable(fields: dict[str, Any]) -> list[_Message]:
     try:
-        return _conversation(fields)[1]
+        return list(_messages(fields[_list_in(fields)]))
     except RecordError:
         return []
 

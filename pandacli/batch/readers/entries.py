@@ -22,9 +22,7 @@ Entry = tuple[int, Fields]
 
 Entries = Iterable[Entry]
 
-MOST_BYTES = 8 * 1024 * 1024
-"""Longer entries are rejected, not read."""
-
+MOST_BYTES = 8 * 1024 * 1024  # longer entries are rejected, not read
 TOO_LONG = f"longer than {MOST_BYTES // 2**20} MB"
 TOO_DEEP = "nested too deeply"
 

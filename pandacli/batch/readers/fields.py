@@ -13,8 +13,7 @@ from pandacli.batch.records import Record, RecordError
 from pandacli.errors import UsageError
 from pandacli.video.clip import Clip, is_moment, parse_time
 
-MAX_TOKENS = 1_000_000
-"""The largest `max_tokens` that a record can ask for."""
+MAX_TOKENS = 1_000_000  # the largest `max_tokens` that a record can ask for
 
 VIDEO = (
     *("video", "video_name", "video_path", "videoID"),  # videoID before the video_id of Video-MME
@@ -39,10 +38,7 @@ class Names(NamedTuple):
 
 @lru_cache(8)  # most entries of a file have the same fields
 def names_in(fields: tuple[str, ...]) -> Names | None:
-    """The names of the video and the questions among these fields or columns.
-
-    Unknown names are compared without case. None where there is no video or no question.
-    """
+    """The known names, exact or in another case, among these; None if either is missing."""
     folded = {name.casefold(): name for name in reversed(fields)}
 
     def first(*wanted: str) -> str | None:

@@ -47,14 +47,13 @@ class Questions:
     def __init__(self, name: str, layout: str, entries: Entries, references: Path | None) -> None:
         self.name = name  # of the file, in messages
         self.format = layout  # one of `INPUT_FORMATS`
-        self.references = references  # the file of reference answers that is joined to the records
         self.in_pairs = layout == "consistency"  # whether an entry has two questions
         self.columns = entries.columns if isinstance(entries, Table) else ()
         self.delimiter = entries.delimiter if isinstance(entries, Table) else ","
         self.notices: list[str] = []  # what the first entries have that is not used
         self.records = RecordStore(name)  # all records and bad lines, in order
         try:
-            self._read(entries)
+            self._read(entries, references)
         except BaseException:
             self.records.close()
             raise
@@ -65,10 +64,10 @@ class Questions:
     def __exit__(self, *_: object) -> None:
         self.records.close()
 
-    def _read(self, entries: Entries) -> None:
+    def _read(self, entries: Entries, references: Path | None) -> None:
         read = FORMATS[self.format].read
         assert read is not None, "checked by `read_questions`"
-        join = _reference_join(self.references) if self.references else None
+        join = _reference_join(references) if references else None
         examined: list[dict[str, Any]] = []
         for position, (line, fields) in enumerate(entries):
             if isinstance(fields, RecordError):
@@ -103,18 +102,10 @@ def read_questions(
     answers: Path | None = None,
     detected: Callable[[str, Path | None], None] = lambda *_: None,
 ) -> Questions:
-    """Read a file of questions, or a stream.
+    """Read a file of questions, or a stream, in one of `INPUT_FORMATS`, or in one it recognizes.
 
-    Args:
-        source: The file, or a stream.
-        wanted: One of `INPUT_FORMATS`; "auto" recognizes it.
-        answers: For "qa", the file of reference answers; None looks for one beside the questions.
-        detected: Called with the format and the file of answers, before entries are parsed.
-
-    Raises:
-        UsageError: There is no such format, or it has no file of answers.
-        ClipError: The file cannot be used.
-        PandaError: There is no room for a temporary copy.
+    `answers` is the file of reference answers for "qa"; None looks for one beside the questions.
+    `detected` is called with the format and that file before entries are parsed.
     """
     if wanted not in ("auto", *INPUT_FORMATS):
         names = ", ".join(INPUT_FORMATS)
@@ -163,7 +154,7 @@ def _is_predicted(answers: Path) -> bool:
 
 
 def _reference_join(path: Path) -> Callable[[dict[str, Any], int], dict[str, Any]]:
-    """A function that adds the fields of its reference to an entry with this index in the file.
+    """A function that adds the fields of its reference to an entry with this position in the file.
 
     They are joined by `question_id`, or by position where ids are missing or repeat.
     """
@@ -177,20 +168,15 @@ def _reference_join(path: Path) -> Callable[[dict[str, Any], int], dict[str, Any
                     'it holds a list of objects like {"question_id": "1", "answer": "yes"}',
                 )
             references.append(fields)
-    ids = [_id(fields) for fields in references]
-    has_ids = None not in ids and len(set(ids)) == len(ids)
+    ids = [str(fields.get("question_id")) for fields in references]
+    has_ids = "None" not in ids and len(set(ids)) == len(ids)
     by_key = dict(zip(ids if has_ids else range(len(ids)), references, strict=True))
 
     def join(fields: dict[str, Any], position: int) -> dict[str, Any]:
-        found = by_key.get(_id(fields) if has_ids else position, {})
-        return fields | {name: value for name, value in found.items() if name not in fields}
+        key = str(fields.get("question_id")) if has_ids else position
+        return fields | by_key.get(key, {}) | fields  # its own fields win, and come first
 
     return join
-
-
-def _id(fields: dict[str, Any]) -> str | None:
-    value = fields.get("question_id")
-    return None if value is None else str(value)
 
 
 def _detected(source: Source, wanted: str) -> tuple[str, Entries]:
