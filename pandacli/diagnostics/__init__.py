@@ -1,7 +1,4 @@
-"""What `panda doctor` checks: named facts, each with a value, a problem, or both.
-
-No check may fail: an exception becomes the problem of its fact.
-"""
+"""What `panda doctor` checks: named facts; the exception of a check becomes its fact's problem."""
 
 import logging
 from collections.abc import Callable, Container, Iterable, Sequence
@@ -19,17 +16,13 @@ class Bytes(int):
 
 @dataclass(frozen=True)
 class Fact:
-    """A single finding."""
-
     name: str
-    value: Value = None  # amounts of memory are `Bytes`
+    value: Value = None
     problem: str | None = None  # what is wrong, in words
 
 
 @dataclass(frozen=True)
 class Section:
-    """Facts under a title."""
-
     title: str
     facts: list[Fact]
 
@@ -39,7 +32,7 @@ def find(name: str, read: Callable[[], Value | Fact]) -> Fact:
     try:
         found = read()
     except Exception as error:
-        return Fact(name, problem=_message(error))
+        return _failure(name, error)
     return found if isinstance(found, Fact) else Fact(name, found)
 
 
@@ -50,25 +43,22 @@ def find_all(name: str, read: Callable[[], Iterable[Fact]]) -> list[Fact]:
         for fact in read():
             found.append(fact)
     except Exception as error:
-        found.append(Fact(name, problem=_message(error)))
+        found.append(_failure(name, error))
     return found
 
 
-def _message(error: Exception) -> str:
+def _failure(name: str, error: Exception) -> Fact:
     if isinstance(error, PandaError):
-        return error.message
-    text = " ".join(str(error).split())
-    kind = type(error).__name__
-    return f"{kind}: {text}" if text else kind
+        return Fact(name, problem=error.message)
+    words = " ".join(str(error).split())
+    return Fact(name, problem=f"{type(error).__name__}: {words}".removesuffix(": "))
 
 
-def examine(shown_variables: Container[str], others: Sequence[Section] = ()) -> list[Section]:
-    """Check this installation and machine; takes seconds.
-
-    Args:
-        shown_variables: The environment variables that are options, whose values may be shown.
-        others: Sections of the caller, placed before the last one, which is the suggestion.
-    """
+def examine(
+    shown_variables: Container[str],  # whose values may be shown, as they are options
+    others: Sequence[Section] = (),  # placed before the last section
+) -> list[Section]:
+    """Check this installation and machine; takes seconds."""
     from pandacli.diagnostics.machine import machine_facts
     from pandacli.diagnostics.software import backends, environment, ready, software_facts
     from pandacli.diagnostics.storage import storage_facts, suggestion

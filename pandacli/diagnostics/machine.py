@@ -25,7 +25,6 @@ _DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def machine_facts() -> list[Section]:
-    """Return the sections on processor, memory and CUDA."""
     processor = [
         find("model", cpu_model),
         find("cores", _cores),
@@ -50,10 +49,9 @@ def cpu_model() -> str:
 
 def _cores() -> Value:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cores: dict[str, float | None] = {"present": os.cpu_count(), "usable": usable}
-    if limit := core_limit():
-        cores["allowed by its limits"] = round(limit, 2)
-    return cores
+    limit = core_limit()
+    limited = {"allowed by its limits": round(limit, 2)} if limit else {}
+    return {"present": os.cpu_count(), "usable": usable, **limited}
 
 
 def _instructions() -> Iterator[Fact]:
@@ -101,23 +99,17 @@ def _cards() -> Iterator[Fact]:
 
     built = torch.version.cuda
     yield Fact("torch has", f"CUDA {built}" if built else "no CUDA")
-    if not torch.cuda.is_available():
-        yield Fact("cards", None, _why_no_cards(built))
-        return
-    for number in range(torch.cuda.device_count()):
-        yield find(f"cuda:{number}", partial(_card, number))
-
-
-def _why_no_cards(built: str | None) -> str | None:
-    """Explain why torch sees no card although the driver is installed; None without a driver."""
-    if _driver() is None:
-        return None
-    if built is None:
-        return "NVIDIA's driver is here, but this torch is built without CUDA: see pytorch.org"
-    import torch
-
-    problem = find("cards", torch.cuda.init).problem
-    return problem or "NVIDIA's driver is here, but torch sees no card"
+    if torch.cuda.is_available():
+        for number in range(torch.cuda.device_count()):
+            yield find(f"cuda:{number}", partial(_card, number))
+    elif _driver() is None:
+        yield Fact("cards")
+    elif built is None:
+        problem = "NVIDIA's driver is here, but this torch is built without CUDA: see pytorch.org"
+        yield Fact("cards", problem=problem)
+    else:
+        failure = find("cards", torch.cuda.init).problem
+        yield Fact("cards", problem=failure or "NVIDIA's driver is here, but torch sees no card")
 
 
 def _card(number: int) -> Value:

@@ -18,24 +18,23 @@ from pandacli.diagnostics import Fact, Section, find
 
 # distributions to check, and the modules that they install
 _SAME_NAME = ("torch", "transformers", "accelerate", "bitsandbytes", "av", "huggingface_hub")
-LIBRARIES = dict(zip(_SAME_NAME, _SAME_NAME, strict=True)) | {"pillow": "PIL"}
-
+LIBRARIES = {name: name for name in _SAME_NAME} | {"pillow": "PIL"}
 _READY = "ready"
 
 
 def software_facts() -> Section:
-    """Return versions, and whether each library meets the requirement and can be imported."""
     facts = [
         Fact("panda", __version__),
         Fact("Python", f"{platform.python_version()} in {sys.prefix}"),
         find("system", _system),
         find("libc", lambda: " ".join(platform.libc_ver()).strip() or None),
     ]
-    return Section("Software", facts + [find(name, partial(_library, name)) for name in LIBRARIES])
+    facts += [find(name, partial(_library, name)) for name in LIBRARIES]
+    return Section("Software", facts)
 
 
 def backends() -> Section:
-    """Return which backends work here, and why others do not."""
+    """Return which backends work here, and why the others do not."""
     built_in = [find(name, partial(_import, name)) for name in ("torch", "bitsandbytes")]
     return Section("Engines", [*built_in, find("llama", _llama)])
 
@@ -75,7 +74,7 @@ def _import(module: str) -> str:
     return _READY
 
 
-def _llama() -> str:  # missing it is no problem, as it is optional; broken it is
+def _llama() -> str:  # it is optional, so only a broken one is a problem
     from pandacli.quantization.llama_library import PACKAGE, llama_library
 
     missing = [module for module in (PACKAGE, "gguf") if find_spec(module) is None]
@@ -100,11 +99,7 @@ _SAFE = frozenset(_SAFE_NAMES.split())
 
 
 def environment(shown: Container[str] = (), variables: Mapping[str, str] = os.environ) -> Section:
-    """Return the variables that are set.
-
-    Values are given for those in `shown` and others that are safe; of addresses only the host, of
-    other variables that may matter only the name.
-    """
+    """Return the variables that matter, with values where they hold no secret."""
     facts = []
     for name in sorted(variables):
         known = name.upper() if name.lower().endswith("_proxy") else name

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 
 def storage_facts() -> Section:
-    """Return the installed models, and the folders of models and caches."""
     from huggingface_hub import constants
 
     facts = [
@@ -53,8 +52,7 @@ def _place(name: str, folder: Callable[[], Path]) -> Fact:
     return find(name, lambda: _check_folder(name, folder()))
 
 
-def _check_folder(name: str, path: Path) -> Fact:
-    """Check a folder for large files, which need not exist yet."""
+def _check_folder(name: str, path: Path) -> Fact:  # it need not exist yet
     nearest = next(folder for folder in (path, *path.parents) if folder.exists())
     free = shutil.disk_usage(nearest).free
     value: Value = {"path": str(path), "used": Bytes(_used(path)), "free": Bytes(free)}
@@ -67,13 +65,12 @@ def _check_folder(name: str, path: Path) -> Fact:
 
 
 def _used(folder: Path) -> int:
-    """Return the bytes of the files under a folder; links are not followed."""
     files = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
     return sum(file.lstat().st_size for file in files)
 
 
 def suggestion(ready: set[str]) -> Section:
-    """Return what "auto" stands for with the backends that are ready, and why."""
+    """Return what "auto" chooses with the backends that are ready, and why."""
     return Section(f"For {DEFAULT_MODEL}", find_all("suggestion", lambda: _suggest(ready)))
 
 
@@ -103,8 +100,9 @@ def _suggest(ready: set[str]) -> Iterator[Fact]:
 
 def reason(choice: "Choice") -> str:
     """Explain a choice of `auto` in a sentence."""
-    where = "memory" if choice.placement.on_cpu else f"the memory of {choice.placement}"
-    because = _reasons_on_cpu(choice) if choice.placement.on_cpu else [_reason_on_gpu(choice)]
+    on_cpu = choice.placement.on_cpu
+    where = "memory" if on_cpu else f"the memory of {choice.placement}"
+    because = _reasons_on_cpu(choice) if on_cpu else [_reason_on_gpu(choice)]
     return "; ".join([f"{choice.free / 1e9:.1f} GB of {where} are free", *because])
 
 

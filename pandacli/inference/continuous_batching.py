@@ -117,7 +117,7 @@ class Generation(ClosableIterator[Event]):
     def _run_alone(
         self, state: RequestState, prefix: "SharedPrefix", turn: int, seconds: Seconds
     ) -> Iterator[Event]:
-        if self._near_tie and not state.temperature:
+        if self._near_tie and not state.options.temperature:
             state.restart()  # its tokens are the same again, and now exact
         try:
             with memory_errors(self._hint):
@@ -241,7 +241,7 @@ class Generation(ClosableIterator[Event]):
 
     def _next_tokens(self, logits: Tensor, states: list[RequestState]) -> list[int | None]:
         """The next token of each request, from logits (B, vocabulary); None for a near-tie."""
-        if all(state.temperature for state in states):
+        if all(state.options.temperature for state in states):
             return [state.sample(row) for state, row in zip(states, logits, strict=True)]
         greedy: list[int] = logits.argmax(-1).tolist()
         ties = [False] * len(states)
@@ -249,6 +249,6 @@ class Generation(ClosableIterator[Event]):
             first, second = logits.topk(2).values.unbind(-1)
             ties = (first - second <= self._near_tie * logits.abs().amax(-1)).tolist()
         return [
-            state.sample(row) if state.temperature else None if tie else token
+            state.sample(row) if state.options.temperature else None if tie else token
             for state, row, token, tie in zip(states, logits, greedy, ties, strict=True)
         ]

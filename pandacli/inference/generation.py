@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -74,36 +75,30 @@ class Detokenizer:
         return piece
 
 
+@dataclass
 class RequestState:
     """A request that is being answered."""
 
-    def __init__(
-        self,
-        index: int,
-        question: str,
-        ids: list[int],  # after the prefix: earlier turns and the question
-        history: int,  # how many of them belong to earlier turns
-        limit: int,  # tokens of the answer
-        options: GenerationOptions,
-        tokenizer: "VideoPandaTokenizer",
-        end_tokens: frozenset[int],
-    ) -> None:
-        self.index, self.question, self.ids, self.history = index, question, ids, history
-        self.limit, self.temperature = limit, options.temperature
-        self.tokens: list[int] = []  # generated so far, with the one that ends the answer
-        self.finish_reason: FinishReason | None = None
-        self.stats: Stats | None = None  # set when the request ends, also where it was stopped
-        self.in_batch = False  # whether a SequenceBatch holds all tokens but the last
-        self.prefilled = 0  # tokens computed before the answer
-        self.prefill_seconds = self.first_token_seconds = self.decode_seconds = 0.0
-        self._end_tokens = end_tokens
-        self._has_stop = bool(options.stop)
-        self._text = Detokenizer(tokenizer, options.stop)
-        self._generator = torch.Generator()
-        if options.seed is None:
-            self._generator.seed()
-        else:
-            self._generator.manual_seed(options.seed)
+    index: int
+    question: str
+    ids: list[int]  # after the prefix: earlier turns and the question
+    history: int  # how many of them belong to earlier turns
+    limit: int  # tokens of the answer
+    options: GenerationOptions
+    end_tokens: frozenset[int]
+    text: Detokenizer
+    tokens: list[int] = field(default_factory=list)  # with the one that ends the answer
+    finish_reason: FinishReason | None = None
+    stats: Stats | None = None  # set when the request ends or is stopped
+    in_batch: bool = False  # whether a SequenceBatch holds all tokens but the last
+    prefilled: int = 0  # tokens computed before the answer
+    prefill_seconds: float = 0.0
+    first_token_seconds: float = 0.0
+    decode_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._generator, seed = torch.Generator(), self.options.seed
+        self._generator.seed() if seed is None else self._generator.manual_seed(seed)
 
     @property
     def pending(self) -> list[int]:
@@ -116,29 +111,29 @@ class RequestState:
         return len(self.ids) + len(self.tokens)
 
     def sample(self, logits: Tensor) -> int:
-        return sample(logits, self.temperature, self._generator)
+        return sample(logits, self.options.temperature, self._generator)
 
     def add(self, token: int, *, stream: bool) -> str:
         """Append a token; returns the text that became final, all of it at the last token."""
         self.tokens.append(token)
         piece = ""
-        if token in self._end_tokens:
+        if token in self.end_tokens:
             self.finish_reason = "stop"
-        elif stream or self._has_stop:
-            piece = self._text.add(token)
+        elif stream or self.options.stop:
+            piece = self.text.add(token)
         else:
-            self._text.ids.append(token)
-        if self._text.stopped:
+            self.text.ids.append(token)
+        if self.text.stopped:
             self.finish_reason = "stop"
         elif len(self.tokens) == self.limit:
             self.finish_reason = self.finish_reason or "length"
-        return piece + self._text.finish() if self.finish_reason else piece
+        return piece + self.text.finish() if self.finish_reason else piece
 
     def restart(self) -> None:
         """Drop the tokens, if there are any; text that was returned is not returned again."""
         if self.tokens:
             self.tokens.clear()
-            self._text.ids.clear()
+            self.text.ids.clear()
             self.prefilled = 0
             self.prefill_seconds = self.first_token_seconds = self.decode_seconds = 0.0
 
@@ -161,5 +156,5 @@ class RequestState:
         assert self.finish_reason
         assert self.stats
         # if a stop string cut the text, the ids spell more than it
-        ids = () if self._text.stopped else tuple(self._text.ids)
-        return Answer(self._text.text, self.finish_reason, self.stats, self.question, ids)
+        ids = () if self.text.stopped else tuple(self.text.ids)
+        return Answer(self.text.text, self.finish_reason, self.stats, self.question, ids)

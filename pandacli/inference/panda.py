@@ -150,7 +150,8 @@ class Panda:
 
         Raises:
             ClipError: The video cannot be used.
-            UsageError: The number of frames, the range or `PANDA_CACHE_SIZE` is not valid.
+            UsageError: The number of frames, the range or `PANDA_CACHE_SIZE` is not valid, or the
+                frames exceed the model's context.
         """
         check_frame_count(num_frames, self.model.config.num_frames)
         from pandacli.inference.session import VideoSession

@@ -14,7 +14,7 @@ from pandacli import video
 from pandacli.errors import PandaError, UsageError
 from pandacli.inference import backends
 from pandacli.inference.continuous_batching import MAX_BATCH_SIZE, Failure, Generation
-from pandacli.inference.generation import RequestState
+from pandacli.inference.generation import Detokenizer, RequestState
 from pandacli.inference.planning import devices
 from pandacli.inference.spec import (
     Answer,
@@ -76,10 +76,6 @@ class VideoSession:
 
     The prefix (system prompt and frames) is computed when it is first needed, or restored from the
     prefix cache. Then a `Clip` is not decoded: the `pixels` of `frames` are (0, height, width, 3).
-
-    Raises:
-        ClipError: The video cannot be used.
-        UsageError: The prefix alone is longer than the model's context.
     """
 
     def __init__(
@@ -119,15 +115,11 @@ class VideoSession:
 
     @property
     def prefix_tokens(self) -> int:
-        """How many tokens the system prompt and the frames take."""
+        """Tokens of the system prompt and the frames."""
         return len(self._ids) - self._num_frames + self._video_tokens
 
     def with_system(self, system: str | None) -> "VideoSession":
-        """The same frames, not encoded again, under another system prompt.
-
-        Raises:
-            UsageError: The prefix alone is longer than the model's context.
-        """
+        """The same frames, not encoded again, after another system prompt."""
         other = copy(self)
         other._set_system(system)
         other._max_answer(0)
@@ -206,11 +198,7 @@ class VideoSession:
             self.shared_prefix()
 
     def keep(self) -> None:
-        """Write the prefix to the prefix cache, where the clip was opened with `cache`.
-
-        Raises:
-            PandaError: It cannot be written; no answer depends on it.
-        """
+        """Write the prefix to the cache, if it was opened with one; a PandaError if that fails."""
         if self._kept is None or self._prefix is None:
             return
         try:
@@ -221,9 +209,8 @@ class VideoSession:
             raise PandaError(f"could not cache the clip: {why}") from error
 
     def tokens_left(self, question: str, history: History = ()) -> int:
-        """How many tokens of answer the context has room for; below one, there is none."""
-        used = self.prefix_tokens + len(self._encode(question, history))
-        return self.panda.context - used
+        """How many tokens of answer still fit into the context; 0 or less if not even one."""
+        return self.panda.context - self.prefix_tokens - len(self._encode(question, history))
 
     def shared_prefix(self) -> tuple[SharedPrefix, int]:
         """The prefix, and how many tokens were computed for it now."""
@@ -235,7 +222,7 @@ class VideoSession:
         return self._prefix, self._prefix.prefilled
 
     def batch_positions(self) -> int:
-        """How many positions half of the free memory has room for; at least one request's."""
+        """How many positions fit into half of the free memory; at least those of one request."""
         model, panda = self.panda.model, self.panda
         longest = panda.context - self.prefix_tokens
         each = devices.position_bytes(model.config, panda.engine, model.dtype)
@@ -266,12 +253,12 @@ class VideoSession:
         options = request.options or options
         options.check()
         tokenizer, ends = self.panda.tokenizer, self.panda.stop_tokens
+        text = Detokenizer(tokenizer, options.stop)
         ids = self._encode(request.question, request.history)
         # earlier turns end with the </s> of the last answer
-        ended = (at for at in range(len(ids), 0, -1) if ids[at - 1] == tokenizer.eos_id)
-        history = next(ended, 0)
+        history = max((n for n, token in enumerate(ids, 1) if token == tokenizer.eos_id), default=0)
         limit = min(options.max_tokens, self._max_answer(len(ids)))
-        return RequestState(index, request.question, ids, history, limit, options, tokenizer, ends)
+        return RequestState(index, request.question, ids, history, limit, options, ends, text)
 
     def _encode(self, question: str, history: History) -> list[int]:
         """The ids of earlier turns and a question, after the prefix."""

@@ -82,7 +82,7 @@ class ClipCache:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is no entry of this clip, for any model."""
+        """Whether no model has an entry for this clip."""
         return not self.store.has_clip(self.key)
 
     @property
@@ -228,7 +228,7 @@ def _frames_from_json(fields: Mapping[str, Any]) -> "Frames":
     if not indices or len(indices) != len(times):
         raise ValueError("frames without times")
     numbers = (info.width, info.height, info.fps, info.frame_count, info.duration)
-    if not all(math.isfinite(number) for number in (*times, *timestamps, *numbers)):
+    if not all(map(math.isfinite, (*times, *timestamps, *numbers))):
         raise ValueError("times that are not finite")
     if not isinstance(info.codec, str) or not isinstance(info.constant_rate, bool):
         raise ValueError("invalid facts of a video")
