@@ -71,7 +71,7 @@ def find_artifact(digest: str, form: str) -> Artifact | None:
     with os_errors("read", folder):
         if not (folder / MANIFEST).is_file():
             return None
-    artifact = _check_digests(read_artifact(folder))
+    artifact = read_artifact(folder, check_digests=True)
     if artifact.digest != digest:  # the folder's name has only its start
         raise _unusable(folder)
     return artifact
@@ -89,7 +89,7 @@ def all_artifacts() -> list[Artifact]:
 def artifacts_of(model: str) -> list[Artifact]:
     """The artifacts made from a model, by name or folder, compared with their digests."""
     own = [folder for folder in _folders() if read_manifest(folder).get("model") == model]
-    return [_check_digests(read_artifact(folder)) for folder in own]
+    return [read_artifact(folder, check_digests=True) for folder in own]
 
 
 def _folders() -> list[Path]:
@@ -97,7 +97,7 @@ def _folders() -> list[Path]:
     return sorted(path.parent for path in manifests if not path.parent.suffix)
 
 
-def read_artifact(folder: Path) -> Artifact:
+def read_artifact(folder: Path, *, check_digests: bool = False) -> Artifact:
     """The artifact in a folder, by its manifest and the sizes of its files."""
     manifest = read_manifest(folder)
     if manifest.get("format", FORMAT) != FORMAT:
@@ -117,20 +117,13 @@ def read_artifact(folder: Path) -> Artifact:
             and artifact.form in QUANTS
             and folder.name == artifact_folder(artifact.digest, artifact.form).name
         )
+        if is_valid and check_digests:
+            files = manifest["files"].items()
+            is_valid = all(file_digest(folder / name) == file["sha256"] for name, file in files)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise _unusable(folder) from error
     if not is_valid:
         raise _unusable(folder)
-    return artifact
-
-
-def _check_digests(artifact: Artifact) -> Artifact:
-    try:
-        for name, file in read_manifest(artifact.folder)["files"].items():
-            if file_digest(artifact.folder / name) != file["sha256"]:
-                raise _unusable(artifact.folder)
-    except (OSError, TypeError, KeyError, AttributeError) as error:
-        raise _unusable(artifact.folder) from error
     return artifact
 
 
