@@ -10,8 +10,9 @@ from pandacli.errors import UsageError
 from pandacli.terminal.console import Screen, echo_off
 from pandacli.terminal.report import (
     Stopwatch,
-    answers_json,
+    answers_record,
     sparse_sampling_notice,
+    stats_rows,
     truncation_notice,
 )
 
@@ -78,7 +79,7 @@ def ask(
             if sentence := truncation_notice(answer, how.max_tokens, "raise --max-tokens"):
                 screen.notice(sentence)
             if stats:
-                screen.stats(answer.stats, session.frames, watch)
+                screen.table(stats_rows(answer.stats, session.frames, watch))
             watch.end_answer()
 
         generation: dict[str, Any] = vars(how.generation())
@@ -87,8 +88,7 @@ def ask(
                 watch.start_answer()
                 with screen.status("thinking"):
                     answers = [session.ask(question, **generation) for question in asked]
-                pretty = screen.stdout_is_terminal
-                screen.line(answers_json(video, panda.name, session.frames, answers, pretty=pretty))
+                screen.json(answers_record(video, panda.name, session.frames, answers))
                 for answer in answers:
                     report(answer)
                 return

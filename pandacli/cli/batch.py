@@ -16,7 +16,6 @@ from pandacli.cli import options, signals
 from pandacli.cli.startup import Loading, go_offline, load_model, offer_download
 from pandacli.errors import UsageError
 from pandacli.terminal.console import Screen, echo_off
-from pandacli.terminal.report import json_text
 
 if TYPE_CHECKING:
     from pandacli import Panda
@@ -135,7 +134,7 @@ def batch(
             for outcome in run.outcomes(load, display.set_step):
                 display.update(outcome)
                 if json and opened.output:
-                    screen.line(json_text(outcome.written))
+                    screen.json(outcome.written, one_line=True)
         for sentence in opened.finish(screen.write):
             screen.notice(sentence)
         display.summary()

@@ -12,8 +12,8 @@ from pandacli.cli.startup import EXAMPLE, Loading, check_video, load_model, read
 from pandacli.errors import UsageError
 from pandacli.terminal.console import Screen, echo_off
 from pandacli.terminal.contact_sheet import check_sheet_path, contact_sheet, save_sheet
-from pandacli.terminal.report import Stopwatch, clip_line, frame_lines, frames_json
-from pandacli.video.clip import Clip, local_file
+from pandacli.terminal.report import Stopwatch, clip_line, frames_record, stats_rows
+from pandacli.video.clip import Clip, format_times, local_file
 
 
 def frames(
@@ -58,14 +58,14 @@ def frames(
         save_sheet(contact_sheet(seen), target, replace=replaces)
     if json:
         sizes = {"side": canvas, "width": width, "height": height}
-        screen.line(frames_json(video, clip, seen, sizes, pretty=screen.stdout_is_terminal))
+        screen.json(frames_record(video, clip, seen, sizes))
     elif screen.shows_pictures:
         if not screen.quiet:
             screen.line(clip_line(clip, seen.info))
         screen.frames(seen)
     else:
-        for line in frame_lines(seen):
-            screen.line(line)
+        for index, time in zip(seen.indices, format_times(seen.times), strict=True):
+            screen.line(f"{index}\t{time}")
     if target is not None:
         screen.notice(f"saved {save}: {len(seen.times)} pictures of {width}x{height} pixels")
 
@@ -108,7 +108,7 @@ def demo(
             with closing(session.stream(question)) as pieces:
                 screen.stream(pieces)
             if stats:
-                screen.stats(pieces.answer.stats, frames, watch)
+                screen.table(stats_rows(pieces.answer.stats, frames, watch))
             watch.end_answer()
         here = Path.cwd()
         shown = CLIP.relative_to(here) if CLIP.is_relative_to(here) else CLIP

@@ -29,7 +29,7 @@ def cache(
     size, time of the last use, model, range and clip.
     """
     from pandacli.prefix_cache.store import PrefixStore
-    from pandacli.terminal.listings import prefixes_json, show_prefixes
+    from pandacli.terminal.listings import prefixes_record, show_prefixes
 
     screen = Screen()
     budget = config.configured("cache-size")
@@ -40,7 +40,7 @@ def cache(
             raise PandaError(f"cannot delete all of {prefixes.folder}")
         screen.notice(f"removed {size(freed)}")
     if json:
-        screen.line(prefixes_json(prefixes, pretty=screen.stdout_is_terminal))
+        screen.json(prefixes_record(prefixes))
     elif not clear:
         show_prefixes(prefixes, screen)
 
@@ -61,7 +61,7 @@ def doctor(
     shown.
     """
     from pandacli.diagnostics import examine
-    from pandacli.terminal.listings import report_json, show_report, terminal_section
+    from pandacli.terminal.listings import report_record, show_report, terminal_section
 
     screen = Screen()
     with screen.status("examining"):
@@ -73,7 +73,7 @@ def doctor(
         except UsageError:
             json = False
     if json:
-        screen.line(report_json(sections, pretty=screen.stdout_is_terminal))
+        screen.json(report_record(sections))
     else:
         show_report(sections, screen)
     if any(fact.problem for section in sections for fact in section.facts):

@@ -23,12 +23,12 @@ def models(json: options.Json = False, _debug: options.Debug = False) -> None:
     and path.
     """
     from pandacli.checkpoints.inventory import inventory
-    from pandacli.terminal.listings import models_json, show_models
+    from pandacli.terminal.listings import model_record, show_models
 
     screen = Screen()
     found = inventory()
     if json:
-        screen.line(models_json(found, pretty=screen.stdout_is_terminal))
+        screen.json({"models": [model_record(model) for model in found]})
     else:
         show_models(found, screen)
     for model in found:
@@ -47,13 +47,13 @@ def info(
     """
     from pandacli.checkpoints.inventory import find_model
     from pandacli.checkpoints.resolve import describe_checkpoint
-    from pandacli.terminal.listings import model_json, show_model
+    from pandacli.terminal.listings import detailed_record, show_model
 
     screen = Screen()
     found = find_model(model)
     described = describe_checkpoint(found.checkpoint.folder) if found.checkpoint else None
     if json:
-        screen.line(model_json(found, described, pretty=screen.stdout_is_terminal))
+        screen.json(detailed_record(found, described))
     else:
         show_model(found, described, screen)
 

@@ -66,9 +66,9 @@ class BatchDisplay:
     """Shows a run while it goes on; a context manager around it.
 
     A live view on a terminal, a line every ten seconds elsewhere; with `--quiet` only failures, at
-    the end. `stats` adds the time of each stage. `answers` is the results file as the user knows
-    it, if there is one. `lines_to_stdout` says that answers go to stdout as they come; on the same
-    terminal they would garble a live view. `clock` is monotonic, in seconds.
+    the end. `stats` adds the time of each stage, `answers` names the results file. With
+    `lines_to_stdout` answers go to stdout as they come; on the same terminal they would garble a
+    live view. `clock` is monotonic, in seconds.
     """
 
     def __init__(
@@ -93,7 +93,6 @@ class BatchDisplay:
             self._view = LogLines(screen, self._progress)
 
     def __enter__(self) -> Self:
-        self._began = self._clock()
         self._view.__enter__()
         return self
 
@@ -118,11 +117,10 @@ class BatchDisplay:
     def summary(self) -> None:
         """Print counts, failures and, if asked for, the time of each stage."""
         screen, counters, seconds = self._screen, self._counters, self._ended - self._began
-        failed = ["failed"] if counters.failed else []
         with suppress(OSError):  # a closed stderr is no error
             if not screen.quiet:
-                screen.table(count_rows(counters, seconds, self._answers), failures=failed)
-            if failed:
+                screen.table(_count_rows(counters, seconds, self._answers))
+            if counters.failed:
                 if not screen.quiet:
                     screen.error_line("")
                 screen.table(self._failures.rows(), "failures", numbers=True)
@@ -169,36 +167,31 @@ class FailureCounts:
             self._evicted += self._kinds.pop(rarest).count
         self._kinds[pattern] = FailureKind(outcome.line, message, 1)
 
-    def most_common(self, count: int) -> tuple[list[FailureKind], int]:
-        """Return the `count` most common kinds, and the number of all other failures."""
-        kinds = sorted(self._kinds.values(), key=lambda kind: (-kind.count, kind.line))
-        return kinds[:count], self._evicted + sum(kind.count for kind in kinds[count:])
-
     def rows(self) -> list[Row]:
-        """Return a row for each of the most common kinds: its count and its first message."""
-        kinds, others = self.most_common(_SHOWN_KINDS)
+        """Return the count and the first message of the most common kinds, and of all others."""
+        kinds = sorted(self._kinds.values(), key=lambda kind: (-kind.count, kind.line))
         rows = []
-        for kind in kinds:
+        for kind in kinds[:_SHOWN_KINDS]:
             first = "the first at " if kind.count > 1 else ""
             rows.append((f"{kind.count:,}", f"{first}line {kind.line}: {kind.message}"))
+        others = self._evicted + sum(kind.count for kind in kinds[_SHOWN_KINDS:])
         return [*rows, (f"{others:,}", "other failures")] if others else rows
 
 
-def count_rows(counters: Counters, seconds: float, answers: str | None) -> list[Row]:
-    """Return the counts of a run of `seconds`; `answers` is its results file, if it has one."""
+def _count_rows(counters: Counters, seconds: float, answers: str | None) -> list[tuple[str, ...]]:
     speed = counters.answered / seconds if seconds > 0 else 0
-    rows = {
-        "answered": f"{counters.answered:,}",
-        "failed": f"{counters.failed:,}",
-        "answered earlier": f"{counters.earlier:,}" if counters.earlier else "",
-        "left": f"{counters.left:,}" if counters.left > 0 else "",
-        "clips": f"{counters.clips_done:,} of {counters.clips:,}",
-        "tokens": f"{counters.tokens:,}",
-        "time": duration(seconds),
-        "speed": per_second(speed, "answers") if speed else "",
-        "written to": answers or "",
-    }
-    return [(name, value) for name, value in rows.items() if value]
+    rows: list[tuple[str, ...]] = [
+        ("answered", f"{counters.answered:,}"),
+        ("failed", "", f"{counters.failed:,}") if counters.failed else ("failed", "0"),
+        ("answered earlier", f"{counters.earlier:,}" if counters.earlier else ""),
+        ("left", f"{counters.left:,}" if counters.left > 0 else ""),
+        ("clips", f"{counters.clips_done:,} of {counters.clips:,}"),
+        ("tokens", f"{counters.tokens:,}"),
+        ("time", duration(seconds)),
+        ("speed", per_second(speed, "answers") if speed else ""),
+        ("written to", answers or ""),
+    ]
+    return [row for row in rows if any(row[1:])]
 
 
 def stage_rows(counters: Counters, seconds: float) -> list[Row]:

@@ -4,6 +4,7 @@ Colour, spinners and cursor codes are for terminals only, and Rich is imported o
 is needed. Text is never read as Rich markup, and text from outside is sanitized.
 """
 
+import json
 import os
 import signal
 import sys
@@ -12,17 +13,15 @@ from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from pandacli.errors import PandaError
-from pandacli.terminal.report import Stopwatch, frame_times, stats_rows
-from pandacli.terminal.text import colour, sanitize, sanitize_line, wrap
+from pandacli.terminal.text import colour, sanitize, sanitize_json, sanitize_line, wrap
+from pandacli.video.clip import format_times
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.text import Text
 
-    from pandacli.inference.spec import Stats
     from pandacli.video import Frames
 
 GRAPHICS = ("auto", "kitty", "iterm2", "sixel", "blocks", "none")
@@ -40,23 +39,20 @@ class Screen:
 
     @cached_property
     def out(self) -> "Console":
-        """Rich console on stdout."""
         return _console(sys.stdout)
 
     @cached_property
     def err(self) -> "Console":
-        """Rich console on stderr."""
         return _console(sys.stderr)
 
     @property
     def stdout_is_terminal(self) -> bool:
-        """Whether answers go to a terminal."""
         return sys.stdout.isatty()
 
     @property
     def animates(self) -> bool:
         """Whether stderr can show spinners and progress bars."""
-        return not self.quiet and sys.stderr.isatty() and not self.err.is_dumb_terminal
+        return not self.quiet and _moves_cursor(sys.stderr)
 
     @property
     def is_interactive(self) -> bool:
@@ -101,13 +97,18 @@ class Screen:
     @contextmanager
     def status(self, words: str) -> Iterator[Callable[[str], None]]:
         """Show a spinner for the block; yields a function that changes its words."""
-        if self.quiet or not sys.stderr.isatty():
+        if not self.animates:
             yield lambda _: None
             return
-        status = self.err.status(_dim(f"{sanitize_line(words)}…"), spinner=spinner(sys.stderr))
+        from rich.text import Text
+
+        def dim(words: str) -> Text:
+            return Text(f"{sanitize_line(words)}…", style="dim")
+
+        status = self.err.status(dim(words), spinner=spinner(sys.stderr))
         try:  # start is inside: a signal while it draws must restore the cursor too
             status.start()
-            yield lambda words: status.update(_dim(f"{sanitize_line(words)}…"))
+            yield lambda words: status.update(dim(words))
         finally:
             status.stop()
 
@@ -118,10 +119,7 @@ class Screen:
 
     def note(self, sentence: str, *, indent: int = 0) -> None:
         """Print a dim line of a dialogue on stderr; wrapped lines are indented on a terminal."""
-        if sys.stderr.isatty():
-            self.err.print(_dim(_wrap_line(sentence, indent)), soft_wrap=True)
-        else:
-            self.error_line(sentence)
+        self._write_error(colour(_wrap_line(sentence, indent), "dim", sys.stderr) + "\n")
 
     def error_line(self, text: str) -> None:
         """Print one sanitized line on stderr."""
@@ -135,15 +133,11 @@ class Screen:
         prefix = "error: " if sys.stderr.isatty() else _PREFIX  # a log needs the program's name
         self._print_message(prefix, message, *hints, command=command)
 
-    def _print_message(
-        self, prefix: str, message: str, *hints: str | None, command: str | None
-    ) -> None:
+    def _print_message(self, prefix: str, *lines: str | None, command: str | None) -> None:
         margin = " " * len(prefix)
-        for line in (prefix + message, *(margin + hint for hint in hints if hint)):
-            line = _wrap_line(line, len(prefix)) if sys.stderr.isatty() else sanitize_line(line)
-            if line.startswith("error:"):
-                line = colour("error:", "red", sys.stderr) + line[len("error:") :]
-            self._write_error(line + "\n")
+        text = "\n".join(_wrap_line(margin + line, len(margin)) for line in lines if line)
+        label = colour(prefix[:-1], "red" if prefix != _PREFIX else "", sys.stderr)
+        self._write_error(f"{label} {text[len(prefix) :]}\n")
         if command:
             self.error_line(f"{margin}  {command}")
 
@@ -155,41 +149,52 @@ class Screen:
     def heading(self, question: str) -> None:
         """Print a question above its answer, if both streams are terminals."""
         if self.stdout_is_terminal and sys.stderr.isatty() and not self.quiet:
-            self.err.print(_dim(sanitize_line(question)), soft_wrap=True)
-
-    def stats(self, stats: "Stats", frames: "Frames", watch: Stopwatch) -> None:
-        """Print what an answer cost on stderr."""
-        self.table(stats_rows(stats, frames, watch))
+            self._write_error(colour(sanitize_line(question), "dim", sys.stderr) + "\n")
 
     def table(
         self,
-        rows: Iterable[tuple[str, str]],
+        rows: Iterable[tuple[str, ...]],
         title: str = "",
         *,
         numbers: bool = False,
-        failures: Iterable[str] = (),
+        on_stdout: bool = False,
+        width: int = 0,
     ) -> None:
-        """Print names and values in two columns on stderr, the values of `failures` in red."""
-        cells = [(sanitize_line(name), sanitize_line(value)) for name, value in rows]
-        if not sys.stderr.isatty() or self.err.is_dumb_terminal:
+        """Print names and values in two columns on stderr.
+
+        A third item of a row is a problem, in red on a terminal. `numbers` says that the names are
+        numbers; `width` is the least width of their column.
+        """
+        cells = [tuple(map(sanitize_line, row)) for row in rows]
+        if not _moves_cursor(sys.stdout if on_stdout else sys.stderr):
+            print_line = self.line if on_stdout else self.error_line
             if title:
-                self.error_line(title)
-            width = max(len(name) for name, _ in cells)
-            for name, value in cells:
-                self.error_line(f"{name:{'>' if numbers else '<'}{width}}  {value}")
+                print_line(title)
+            width = max(width, *(len(name) for name, *_ in cells), 0)
+            for name, *values in cells:
+                value = " - ".join(filter(None, values))
+                print_line(f"{name:{'>' if numbers else '<'}{width}}  {value}".rstrip())
             return
         from rich.table import Table
         from rich.text import Text
 
         grid = Table.grid(padding=(0, 2, 0, 0))
-        grid.add_column(no_wrap=True, justify="right" if numbers else "left")
+        grid.add_column(
+            no_wrap=True,
+            justify="right" if numbers else "left",
+            style="" if numbers else "dim",
+            min_width=width,
+        )
         grid.add_column(overflow="fold")
-        for name, value in cells:
-            color = "red" if name in failures else ""
-            grid.add_row(Text(name, style="" if numbers else "dim"), Text(value, style=color))
+        for name, value, *problems in cells:
+            text = Text(value)
+            for problem in filter(None, problems):
+                text.append("\n" + problem if value else problem, "red")
+            grid.add_row(name, text)
+        console = self.out if on_stdout else self.err
         if title:
-            self.err.print(Text(title, style="bold"))
-        self.err.print(grid)
+            console.print(title, style="bold")
+        console.print(grid)
 
     # --- stdout
 
@@ -202,9 +207,15 @@ class Screen:
             self._write_answer(sanitize(piece.replace("\n", " ") if one_line else piece))
         self._write_answer("\n")
 
-    def line(self, text: str) -> None:
+    def line(self, text: str, style: str = "") -> None:
         """Print a sanitized line on stdout; it may hold newlines and tabs."""
-        self._write_answer(sanitize(text) + "\n")
+        self._write_answer(colour(sanitize(text), style, sys.stdout) + "\n")
+
+    def json(self, record: Any, *, one_line: bool = False) -> None:
+        """Print JSON on stdout, indented on a terminal, in ASCII where stdout is not UTF-8."""
+        indent = 2 if self.stdout_is_terminal and not one_line else None
+        utf8 = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
+        self.line(sanitize_json(json.dumps(record, indent=indent, ensure_ascii=not utf8)))
 
     def write(self, text: str) -> None:
         """Write text to stdout, exactly for programs, sanitized for a terminal; raises OSError."""
@@ -222,11 +233,7 @@ class Screen:
 
     def question(self, question: str) -> None:
         """Print a question on stdout, above its answer; its lines are aligned."""
-        shown = "> " + "\n  ".join(map(sanitize_line, question.split("\n")))
-        if self.stdout_is_terminal:
-            self.out.print(_dim(shown), soft_wrap=True)
-        else:
-            self.line(shown)
+        self.line("> " + "\n  ".join(map(sanitize_line, question.split("\n"))), "dim")
 
     @property
     def shows_pictures(self) -> bool:
@@ -243,7 +250,7 @@ class Screen:
     def frames(self, frames: "Frames") -> None:
         """Draw the frames with their times; print only the times if nothing can be drawn."""
         if not self.shows_pictures:
-            self.line(f"frames at {frame_times(frames)}")
+            self.line(f"frames at {', '.join(format_times(frames.times))}")
             return
         from pandacli.terminal.frame_strip import FrameStrip, cell_size, choose_protocol
 
@@ -300,13 +307,20 @@ def _terminal_modes(*, echo: bool) -> Iterator[None]:
 
 
 def _wrap_line(text: str, indent: int) -> str:
-    """Sanitize and wrap a line for the width of stderr, which COLUMNS overrides."""
+    """Sanitize a line; on a terminal, wrap it for the width of stderr, which COLUMNS overrides."""
+    text = sanitize_line(text)
+    if not sys.stderr.isatty():
+        return text
     columns = os.environ.get("COLUMNS", "")
     width = int(columns) if columns.isdecimal() else 0
-    if not width:
-        with suppress(OSError, ValueError):  # not a terminal, or not even a file
-            width = os.get_terminal_size(sys.stderr.fileno()).columns
-    return wrap(sanitize_line(text), width or _DEFAULT_WIDTH, indent)
+    with suppress(OSError, ValueError):  # ValueError: not even a file
+        width = width or os.get_terminal_size(sys.stderr.fileno()).columns
+    return wrap(text, width or _DEFAULT_WIDTH, indent)
+
+
+def _moves_cursor(stream: TextIO) -> bool:
+    """Whether a stream is a terminal that understands cursor codes."""
+    return stream.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
 
 
 def can_encode(stream: TextIO, text: str) -> bool:
@@ -328,9 +342,3 @@ def _console(stream: TextIO) -> "Console":
 
     terminal = stream.isatty()  # FORCE_COLOR must not put colour into a pipe
     return Console(file=stream, force_terminal=terminal, markup=False, highlight=False, emoji=False)
-
-
-def _dim(text: str) -> "Text":
-    from rich.text import Text
-
-    return Text(text, style="dim")

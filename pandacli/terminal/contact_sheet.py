@@ -27,18 +27,15 @@ def check_sheet_path(path: Path, video: Path) -> None:
             f"cannot tell from {path} what kind of picture to save",
             "name it sheet.png, or .jpg, .jpeg or .webp",
         )
-    reason: str | None = None
     try:
-        if path.is_dir():
-            reason = "it is a folder"
-        elif not path.parent.is_dir():
-            reason = f"there is no folder {path.parent}"
-        elif not os.access(path.parent, os.W_OK | os.X_OK):
-            reason = "its folder cannot be written to"
-        elif path.exists() and not path.is_file():
-            reason = "it is not a file"
-        elif path.exists() and video.exists() and path.samefile(video):
-            reason = "it is the video"
+        checks = {
+            "it is a folder": path.is_dir(),
+            f"there is no folder {path.parent}": not path.parent.is_dir(),
+            "its folder cannot be written to": not os.access(path.parent, os.W_OK | os.X_OK),
+            "it is not a file": path.exists() and not path.is_file(),
+            "it is the video": path.exists() and video.exists() and path.samefile(video),
+        }
+        reason = next((reason for reason, holds in checks.items() if holds), None)
     except OSError as error:
         reason = error.strerror
     if reason:
@@ -55,7 +52,11 @@ def contact_sheet(frames: "Frames") -> "Image":
     captions = [f"frame {index}   {time}" for index, time in times]
     across = max(width, *(round(font.getlength(caption)) for caption in captions))
     step = (across + _GAP, height + 2 * _FONT_SIZE + _GAP)
-    columns = _columns(count, step[0] / step[1])
+    wanted = math.sqrt(count * _ASPECT * step[1] / step[0])
+    columns = min(  # near the wanted aspect, with a last row that is not too empty
+        range(1 if count > 3 else count, count + 1),
+        key=lambda n: abs(n - wanted) / wanted + -count % n / n,
+    )
     rows = -(-count // columns)
     size = (columns * step[0] - _GAP + 2 * _MARGIN, rows * step[1] - _GAP + 2 * _MARGIN)
     sheet = Image.new("RGB", size, _BACKGROUND)
@@ -69,23 +70,8 @@ def contact_sheet(frames: "Frames") -> "Image":
     return sheet
 
 
-def _columns(count: int, aspect: float) -> int:
-    """Return pictures per row for a wide sheet whose last row is not too empty."""
-    if count <= 3:
-        return count
-    wanted = math.sqrt(count * _ASPECT / aspect)
-    return min(
-        range(1, count + 1),
-        key=lambda columns: abs(columns - wanted) / wanted + -count % columns / columns,
-    )
-
-
 def save_sheet(sheet: "Image", path: Path, *, replace: bool = False) -> None:
-    """Write `sheet` to `path` in the format of its extension, atomically.
-
-    Raises UsageError if it cannot be written, is too large for the format, or exists without
-    `replace`.
-    """
+    """Write `sheet` to `path` in the format of its extension, atomically; may raise UsageError."""
     target = Path(os.path.realpath(path))  # keep a symbolic link
     partial = target.with_name(f".panda-{os.getpid()}.partial")
     try:

@@ -36,16 +36,18 @@ _GAP = 1
 _DEFAULT_CELL = (10, 20)  # pixels
 _MAX_CELL_PIXELS = 16  # across a cell; more would only take longer to send
 
-_BY_TERM = {  # prefixes of TERM
-    **dict.fromkeys(("foot", "mlterm", "contour", "yaft"), "sixel"),
-    **dict.fromkeys(("xterm-kitty", "xterm-ghostty"), "kitty"),
-}
-_BY_PROGRAM = {  # values of TERM_PROGRAM
-    **dict.fromkeys(("ghostty", "kitty"), "kitty"),
-    **dict.fromkeys(("iTerm.app", "mintty", "WarpTerminal", "WezTerm"), "iTerm2"),
+_PROTOCOLS = (  # variable, pattern at the start of its value, protocol; the first match decides
+    ("TMUX", "", None),
+    ("TERM", "screen|tmux", None),
+    ("TERM", "foot|mlterm|contour|yaft|.*sixel", "sixel"),
+    ("TERM", "xterm-kitty|xterm-ghostty", "kitty"),
+    ("TERM_PROGRAM", "(ghostty|kitty)$", "kitty"),
+    ("TERM_PROGRAM", "(iTerm.app|mintty|WarpTerminal|WezTerm)$", "iTerm2"),
     # no graphics by default; other variables may come from the terminal they were started in
-    **dict.fromkeys(("Apple_Terminal", "vscode")),
-}
+    ("TERM_PROGRAM", "(Apple_Terminal|vscode)$", None),
+    ("KITTY_WINDOW_ID", "", "kitty"),
+    ("LC_TERMINAL", "iTerm2$", "iTerm2"),
+)
 _KITTY_CHUNK = 4096  # bytes of base64 that one kitty sequence may carry
 _SIXEL_COLOURS = 128  # of at most 256; more are hardly visible and cost bytes
 _SIXEL_BAND = 6  # rows
@@ -56,10 +58,8 @@ _RUN = re.compile(rb"(.)\1{3,}", re.DOTALL)
 class FrameStrip:
     """The frames of a clip in rows that fit the terminal, each with its time under it.
 
-    Args:
-        frames: `pixels` are uint8 (T, H, W, 3) RGB.
-        protocol: kitty, iterm2, sixel, or blocks for half-blocks.
-        cell: Width and height of a character cell in pixels; None if unknown.
+    `frames.pixels` are uint8 (T, H, W, 3) RGB. `protocol` is kitty, iterm2, sixel or blocks, `cell`
+    the width and height of a character cell in pixels, if known.
     """
 
     def __init__(
@@ -74,9 +74,8 @@ class FrameStrip:
         # a picture is drawn upwards from the line under it: all of it must be on the screen
         protocol = self.protocol if console.height > _MAX_LINES else "blocks"
         cell = _DEFAULT_CELL if protocol == "blocks" else self.cell
-        columns, size = _layout(
-            options.max_width, len(times), width / height, caption, cell[0] / cell[1]
-        )
+        aspect = width / height * cell[1] / cell[0]
+        columns, size = _layout(options.max_width, len(times), aspect, caption)
         pitch = max(caption, size[0]) + _GAP
         for start in range(0, len(times), columns):
             row = slice(start, start + columns)
@@ -89,19 +88,20 @@ class FrameStrip:
             yield Segment.line()
 
 
-def _layout(
-    max_width: int, count: int, aspect: float, caption_width: int, cell_aspect: float
-) -> tuple[int, Size]:
-    """Return pictures per row and their (width, height) in cells: large, in few rows."""
+def _layout(max_width: int, count: int, aspect: float, min_width: int) -> tuple[int, Size]:
+    """Return pictures per row and their size in cells: large, in few rows.
+
+    `aspect` is the width by the height of a picture, in cells; captions need `min_width`.
+    """
     layouts = []
     for rows in range(1, count + 1):
         columns = -(-count // rows)
         room = min(_MAX_WIDTH, (max_width + _GAP) // columns - _GAP)
-        if room < caption_width and rows < count:
+        if room < min_width and rows < count:
             continue
         max_lines = max(2, _MAX_LINES // rows - 1)  # one line is for the times
-        width = max(1.0, min(room, max_lines / cell_aspect * aspect))
-        lines = min(max_lines, max(1, round(width * cell_aspect / aspect)))
+        width = max(1.0, min(room, max_lines * aspect))
+        lines = min(max_lines, max(1, round(width / aspect)))
         layouts.append((columns, (round(width), lines)))
     largest = max(width * lines for _, (width, lines) in layouts)
     return next((columns, size) for columns, size in layouts if size[0] * size[1] >= 0.7 * largest)
@@ -131,23 +131,19 @@ def _pictures(pixels: Any, size: Size, pitch: int, protocol: str, cell: Size) ->
     Empty lines are printed first, one more than needed for terminals that leave the cursor under a
     picture: so nothing scrolls while the cursor returns to its saved place for each picture.
     """
+    from PIL import Image, ImageOps
+
     lines = size[1] + 1
+    # sixels must fill the cells exactly, other pictures are scaled by the terminal
+    scale = 1 if protocol == "sixel" else min(1, _MAX_CELL_PIXELS / cell[0])
+    box = (round(size[0] * cell[0] * scale), round(size[1] * cell[1] * scale))
     yield _control("\n" * lines + f"\x1b[{lines}A\r\x1b7")
     for number, frame in enumerate(pixels):
-        picture = _boxed(frame, size, cell, exact=protocol == "sixel")
+        picture = Image.fromarray(frame).convert("RGBA")
+        picture = ImageOps.pad(picture, box, color=(0, 0, 0, 0), centering=(0.5, 1))
         right = f"\x1b[{number * pitch}C" if number else ""
         yield _control("\x1b8" + right + escape_sequence(protocol, picture, size))
     yield _control(f"\x1b8\x1b[{size[1]}B")
-
-
-def _boxed(pixels: Any, size: Size, cell: Size, *, exact: bool) -> "Image":
-    """Return one frame, (H, W, 3), at the bottom of a transparent box of `size` cells."""
-    from PIL import Image, ImageOps
-
-    scale = 1 if exact else min(1, _MAX_CELL_PIXELS / cell[0])
-    box = (round(size[0] * cell[0] * scale), round(size[1] * cell[1] * scale))
-    picture = Image.fromarray(pixels).convert("RGBA")
-    return ImageOps.pad(picture, box, color=(0, 0, 0, 0), centering=(0.5, 1))
 
 
 def _control(codes: str) -> Segment:
@@ -158,30 +154,16 @@ def _control(codes: str) -> Segment:
 def graphics_protocol(variables: Mapping[str, str]) -> str | None:
     """Return the protocol that a terminal's environment implies: kitty, iTerm2 or sixel.
 
-    Inside tmux and screen it is None. The terminal is never queried, as its reply could end up in
-    what the user types.
+    The terminal is never queried, as its reply could end up in what the user types.
     """
-    term, program = variables.get("TERM", ""), variables.get("TERM_PROGRAM", "")
-    if "TMUX" in variables or term.startswith(("screen", "tmux")):
-        return None
-    for name, protocol in _BY_TERM.items():
-        if term.startswith(name):
+    for name, pattern, protocol in _PROTOCOLS:
+        if name in variables and re.match(pattern, variables[name]):
             return protocol
-    if "sixel" in term:
-        return "sixel"
-    if program in _BY_PROGRAM:
-        return _BY_PROGRAM[program]
-    if "KITTY_WINDOW_ID" in variables:
-        return "kitty"
-    return "iTerm2" if variables.get("LC_TERMINAL") == "iTerm2" else None
+    return None
 
 
 def choose_protocol(graphics: str, variables: Mapping[str, str], cell: Size | None) -> str:
-    """Return how to draw pictures: kitty, iterm2, sixel, blocks or none.
-
-    `graphics` is a value of `--graphics`; "auto" goes by the environment. `cell` is the width and
-    height of a character cell in pixels, if known.
-    """
+    """Return how to draw pictures, by the value of `--graphics`; "auto" goes by the environment."""
     if graphics != "auto":
         return graphics
     protocol = (graphics_protocol(variables) or "blocks").lower()
@@ -241,23 +223,23 @@ def _sixel(picture: "Image") -> str:
         "#{};2;{};{};{}".format(at // 3, *(round(v / 2.55) for v in palette[at : at + 3]))
         for at in range(0, len(palette), 3)
     )
-    bands = "-".join(_sixel_bands(indices))
+    bands = "-".join(
+        _sixel_band(indices[top : top + _SIXEL_BAND]) for top in range(0, len(indices), _SIXEL_BAND)
+    )
     # P2=1: pixels without a colour keep what is on the screen
     return f'\x1bP0;1;0q"1;1;{picture.width};{picture.height}{colours}{bands}\x1b\\'
 
 
-def _sixel_bands(indices: "NDArray[np.uint8]") -> Iterator[str]:
-    """Yield bands of six rows: for each colour one byte per column, whose bits are the rows."""
+def _sixel_band(band: "NDArray[np.uint8]") -> str:
+    """Encode up to six rows: for each colour one byte per column, whose bits are the rows."""
     import numpy as np
 
-    def repeat(run: re.Match[bytes]) -> bytes:
-        return b"!%d%s" % (len(run[0]), run[1])
-
-    weights = (1 << np.arange(_SIXEL_BAND)).astype(np.uint8)
-    for top in range(0, len(indices), _SIXEL_BAND):
-        band = indices[top : top + _SIXEL_BAND]  # (6, W), the last one may be lower
-        colours = np.unique(band[band != _TRANSPARENT])
-        here = band == colours[:, None, None]  # (colours, 6, W)
-        rows = (here * weights[: len(band), None]).sum(axis=1, dtype=np.uint8) + 63
-        lines = (_RUN.sub(repeat, row.tobytes()).decode() for row in rows)
-        yield "$".join(f"#{colour}{line}" for colour, line in zip(colours, lines, strict=True))
+    colours = np.unique(band[band != _TRANSPARENT])
+    here = band == colours[:, None, None]  # (colours, 6, W)
+    weights = (1 << np.arange(len(band))).astype(np.uint8)
+    rows = (here * weights[:, None]).sum(axis=1, dtype=np.uint8) + 63
+    lines = (
+        _RUN.sub(lambda run: b"!%d%s" % (len(run[0]), run[1]), row.tobytes()).decode()
+        for row in rows
+    )
+    return "$".join(f"#{colour}{line}" for colour, line in zip(colours, lines, strict=True))

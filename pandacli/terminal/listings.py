@@ -1,4 +1,4 @@
-"""The output of `panda models`, `info`, `cache` and `doctor`: tables, and the same as JSON."""
+"""The output of `panda models`, `info`, `cache` and `doctor`: tables, and records for JSON."""
 
 import os
 import shutil
@@ -14,7 +14,6 @@ from pandacli.checkpoints.resolve import CheckpointInfo
 from pandacli.diagnostics import Bytes, Fact, Section, Value, find
 from pandacli.prefix_cache.store import Entry, PrefixStore
 from pandacli.terminal.console import Screen
-from pandacli.terminal.report import json_text
 from pandacli.terminal.text import sanitize_line
 from pandacli.units import size
 from pandacli.video.clip import format_time
@@ -41,11 +40,6 @@ def show_models(models: Sequence[ModelState], screen: Screen) -> None:
     _show_rows(_MODEL_HEADINGS, [row for model in models for row in _model_rows(model)], screen)
 
 
-def models_json(models: Sequence[ModelState], *, pretty: bool) -> str:
-    """Return one JSON object with all models; sizes are in bytes."""
-    return json_text({"models": [_model_record(model) for model in models]}, pretty=pretty)
-
-
 def _model_rows(model: ModelState) -> Iterator[Row]:
     """Yield name, quantisation, size, licence and folder of each form, or how to download it."""
     found, known = model.checkpoint, model.known
@@ -68,20 +62,19 @@ def _show_rows(headings: Row, rows: Sequence[Row], screen: Screen) -> None:
         return
     count = len(headings)
     heading, *lines = _align([headings, *(row[:count] for row in rows)])
-    screen.out.print(heading, style="dim", soft_wrap=True)
+    screen.line(heading, "dim")
     for line, row in zip(lines, rows, strict=True):
-        screen.out.print(line, soft_wrap=True)
+        screen.line(line)
         for cell in row[count:]:
-            screen.out.print(f"  {sanitize_line(_tilde(cell))}", style="dim", soft_wrap=True)
+            screen.line(f"  {sanitize_line(_tilde(cell))}", "dim")
 
 
 def _align(rows: Sequence[Row]) -> list[str]:
     """Return rows as lines with aligned columns; the last column is not padded."""
     cells = [[sanitize_line(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    widths[-1] = 0
+    *widths, _ = (max(map(len, column)) for column in zip(*cells, strict=True))
     return [
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, (*widths, 0), strict=True))
         for row in cells
     ]
 
@@ -90,28 +83,6 @@ def _tilde(path: str) -> str:
     """Return a path with the home folder as `~`."""
     home = str(Path.home())
     return f"~{path[len(home) :]}" if path.startswith(home + "/") else path
-
-
-def _model_record(model: ModelState) -> dict[str, Any]:
-    found, known = model.checkpoint, model.known
-    return {
-        "name": model.name,
-        "state": model.state,
-        "licence": model.licence,
-        "path": str(found.folder) if found else None,
-        "kind": found.kind if found else None,
-        "repository": known.repo if known else None,
-        "commit": model.commit,
-        "commit_known": model.has_known_commit,
-        "bytes": model.bytes,
-        "partial_bytes": model.partial_bytes,
-        "remains_bytes": model.leftover_bytes,
-        "copies": [
-            {"quant": copy.quant, "form": copy.form, "path": str(copy.folder), "bytes": copy.bytes}
-            | {"commit": copy.commit, "source_sha256": copy.digest}
-            for copy in model.artifacts
-        ],
-    }
 
 
 def show_model(model: ModelState, info: CheckpointInfo | None, screen: Screen) -> None:
@@ -140,35 +111,8 @@ def show_model(model: ModelState, info: CheckpointInfo | None, screen: Screen) -
         screen.line(f"    {sanitize_line(_tilde(str(artifact.folder)))}")
 
 
-def model_json(model: ModelState, info: CheckpointInfo | None, *, pretty: bool) -> str:
-    """Return one JSON object with the facts of one model; sizes are in bytes."""
-    digests, known = published_digests(model), None
-    if model.known and model.known.known_commit is not None:
-        files = [
-            {
-                "name": file.name,
-                "bytes": file.bytes,
-                "bytes_exact": file.exact,
-                "sha256": file.sha256,
-            }
-            for file in model.known.known_files
-        ]
-        known = {"commit": model.known.known_commit, "files": files}
-    record = _model_record(model) | {
-        "sizes": info.sizes if info else {},
-        "parameters": info.parameters if info else None,
-        "parameters_exact": bool(info and info.exact),
-        "files": [
-            {"name": name, "bytes": count, "sha256": digests.get(name)}
-            for name, count in (info.files if info else {}).items()
-        ],
-        "known": known,
-    }
-    return json_text(record, pretty=pretty)
-
-
 def _model_facts(model: ModelState, info: CheckpointInfo | None) -> Iterator[Row]:
-    known = model.known
+    known, commit, is_known = model.known, model.commit, model.has_known_commit
     yield "model", model.name
     if known:
         yield "what", known.summary
@@ -180,7 +124,15 @@ def _model_facts(model: ModelState, info: CheckpointInfo | None) -> Iterator[Row
         yield "get it", known.download_command
     if model.checkpoint:
         yield "path", _tilde(str(model.checkpoint.folder))
-    yield from _commit_facts(model)
+    foreign = known is not None and known.known_commit is not None and not is_known
+    if commit and known and foreign:
+        digests = published_digests(model)
+        weights = known.has_known_weights(digests) if digests else None
+        yield "commit", f"{commit}, {UNKNOWN_COMMIT[weights]}"
+    elif commit:
+        yield "commit", f"{commit}, known to panda" if is_known else commit
+    if known and foreign:
+        yield "known", f"commit {known.known_commit}"
     yield "size", size(model.bytes)
     if model.partial_bytes:
         yield "unfinished", size(model.partial_bytes)
@@ -193,18 +145,48 @@ def _model_facts(model: ModelState, info: CheckpointInfo | None) -> Iterator[Row
             yield "parameters", f"{'' if info.exact else 'about '}{info.parameters:,}"
 
 
-def _commit_facts(model: ModelState) -> Iterator[Row]:
-    """Yield the commit on this machine and, where it differs, the one panda knows."""
-    commit, known = model.commit, model.known
-    is_known = model.has_known_commit
-    if commit and known and known.known_commit and not is_known:
-        digests = published_digests(model)
-        weights = known.has_known_weights(digests) if digests else None
-        yield "commit", f"{commit}, {UNKNOWN_COMMIT[weights]}"
-    elif commit:
-        yield "commit", f"{commit}, known to panda" if is_known else commit
-    if known and known.known_commit and not is_known:
-        yield "known", f"commit {known.known_commit}"
+def model_record(model: ModelState) -> dict[str, Any]:
+    """Return what this machine holds of a model, for JSON; sizes are in bytes."""
+    found, known = model.checkpoint, model.known
+    return {
+        "name": model.name,
+        "state": model.state,
+        "licence": model.licence,
+        "path": str(found.folder) if found else None,
+        "kind": found.kind if found else None,
+        "repository": known.repo if known else None,
+        "commit": model.commit,
+        "commit_known": model.has_known_commit,
+        "bytes": model.bytes,
+        "partial_bytes": model.partial_bytes,
+        "remains_bytes": model.leftover_bytes,
+        "copies": [
+            {"quant": copy.quant, "form": copy.form, "path": str(copy.folder), "bytes": copy.bytes}
+            | {"commit": copy.commit, "source_sha256": copy.digest}
+            for copy in model.artifacts
+        ],
+    }
+
+
+def detailed_record(model: ModelState, info: CheckpointInfo | None) -> dict[str, Any]:
+    """Return `model_record` with the checkpoint's sizes and files, and the known files."""
+    digests, known = published_digests(model), None
+    if model.known and model.known.known_commit is not None:
+        files = [
+            {"name": f.name, "bytes": f.bytes, "bytes_exact": f.exact, "sha256": f.sha256}
+            for f in model.known.known_files
+        ]
+        known = {"commit": model.known.known_commit, "files": files}
+    return model_record(model) | {
+        "sizes": info.sizes if info else {},
+        "parameters": info.parameters if info else None,
+        "parameters_exact": bool(info and info.exact),
+        "files": [
+            {"name": name, "bytes": count, "sha256": digests.get(name)}
+            for name, count in (info.files if info else {}).items()
+        ],
+        "known": known,
+    }
 
 
 def show_prefixes(prefixes: PrefixStore, screen: Screen) -> None:
@@ -220,18 +202,6 @@ def show_prefixes(prefixes: PrefixStore, screen: Screen) -> None:
     screen.notice(f"{total}, {size(prefixes.bytes)} ({budget}) in {prefixes.folder}")
 
 
-def prefixes_json(prefixes: PrefixStore, *, pretty: bool) -> str:
-    """Return one JSON object with all cached clips; sizes are in bytes."""
-    clips = [
-        asdict(entry.metadata)
-        | {"bytes": entry.bytes, "last_used": _last_used(entry).isoformat(timespec="seconds")}
-        | {"path": str(entry.folder)}
-        for entry in prefixes.entries()
-    ]
-    whole = {"path": str(prefixes.folder), "bytes": prefixes.bytes, "budget_bytes": prefixes.budget}
-    return json_text(whole | {"clips": clips}, pretty=pretty)
-
-
 def _prefix_row(entry: Entry) -> Row:
     label = entry.metadata
     end = "the end" if label.end is None else format_time(label.end)
@@ -243,6 +213,18 @@ def _prefix_row(entry: Entry) -> Row:
         "all" if whole else f"{format_time(label.start or 0.0)} to {end}",
         label.video,
     )
+
+
+def prefixes_record(prefixes: PrefixStore) -> dict[str, Any]:
+    """Return all cached clips, for JSON; sizes are in bytes."""
+    clips = [
+        asdict(entry.metadata)
+        | {"bytes": entry.bytes, "last_used": _last_used(entry).isoformat(timespec="seconds")}
+        | {"path": str(entry.folder)}
+        for entry in prefixes.entries()
+    ]
+    whole = {"path": str(prefixes.folder), "bytes": prefixes.bytes, "budget_bytes": prefixes.budget}
+    return whole | {"clips": clips}
 
 
 def _last_used(entry: Entry) -> datetime:
@@ -277,27 +259,39 @@ def terminal_section() -> Section:
 
 def show_report(sections: Sequence[Section], screen: Screen) -> None:
     """Print the sections on stdout, then all problems again."""
-    width = max(len(fact.name) for section in sections for fact in section.facts)
+    facts = [fact for section in sections for fact in section.facts]
+    problems = [fact for fact in facts if fact.problem]
+    width = max(len(fact.name) for fact in facts) + 2
     for section in sections:
-        _show_section(section.title, section.facts or [Fact("none", "")], width, screen)
+        rows = [_fact_row(fact) for fact in section.facts] or [("  none", "")]
+        screen.table(rows, section.title, on_stdout=True, width=width)
         screen.line("")
-    problems = [fact for section in sections for fact in section.facts if fact.problem]
-    _show_section(f"Problems: {len(problems) or 'none found'}", problems, width, screen)
+    title = f"Problems: {len(problems) or 'none found'}"
+    screen.table(map(_fact_row, problems), title, on_stdout=True, width=width)
 
 
-def report_json(sections: Sequence[Section], *, pretty: bool) -> str:
-    """Return one JSON object: the facts of each section, and the problems; memory is in bytes."""
-    record: dict[str, Any] = {}
-    problems = []
-    for section in sections:
-        title = _key(section.title)
-        record[title] = {_key(fact.name): fact.value for fact in section.facts}
-        problems += [
-            {"section": title, "fact": _key(fact.name), "problem": fact.problem}
-            for fact in section.facts
-            if fact.problem
-        ]
-    return json_text(record | {"problems": problems}, pretty=pretty)
+def _fact_row(fact: Fact) -> Row:
+    value = "" if fact.value is None and fact.problem else format_value(fact.value)
+    return f"  {fact.name}", value, _PROBLEM + fact.problem if fact.problem else ""
+
+
+def report_record(sections: Sequence[Section]) -> dict[str, Any]:
+    """Return the facts of each section, and the problems, for JSON; memory is in bytes."""
+    record: dict[str, Any] = {
+        _key(section.title): {_key(fact.name): fact.value for fact in section.facts}
+        for section in sections
+    }
+    record["problems"] = [
+        {"section": _key(section.title), "fact": _key(fact.name), "problem": fact.problem}
+        for section in sections
+        for fact in section.facts
+        if fact.problem
+    ]
+    return record
+
+
+def _key(name: str) -> str:
+    return name.strip(" -").replace(" ", "_")
 
 
 def format_value(value: Value) -> str:
@@ -312,33 +306,3 @@ def format_value(value: Value) -> str:
     if isinstance(value, Bytes):
         return size(value)
     return "none" if value is None else str(value)
-
-
-def _key(name: str) -> str:
-    return name.strip(" -").replace(" ", "_")
-
-
-def _show_section(title: str, facts: Sequence[Fact], width: int, screen: Screen) -> None:
-    rows = []
-    for fact in facts:
-        value = "" if fact.value is None and fact.problem else format_value(fact.value)
-        problem = _PROBLEM + fact.problem if fact.problem else ""
-        rows.append(tuple(map(sanitize_line, (f"  {fact.name:<{width}}", value, problem))))
-    if not screen.stdout_is_terminal:
-        screen.line(title)
-        for name, *texts in rows:
-            screen.line(f"{name}  {' - '.join(filter(None, texts))}".rstrip())
-        return
-    from rich.table import Table
-    from rich.text import Text
-
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(width=width + 2, no_wrap=True, style="dim")
-    grid.add_column(overflow="fold")
-    for name, value, problem in rows:
-        if value or not problem:
-            grid.add_row(name, value)
-        if problem:
-            grid.add_row("" if value else name, Text(problem, style="red"))
-    screen.out.print(title, style="bold")
-    screen.out.print(grid)

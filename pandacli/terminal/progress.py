@@ -63,13 +63,13 @@ class Bars:
     def downloading(self, name: str, total: int, done: int) -> Callable[[int], None]:
         """Start a file of `total` bytes, `done` of which are here already."""
         if self._progress.disable:
-            resumed = f", going on after {size(done)}" if done else ""
+            resumed = f", resuming after {size(done)}" if done else ""
             self._screen.notice(f"downloading {name}, {size(total)}{resumed}")
-        return self._row(name, "", total, done)
+        return self._start(name, "", total, done)
 
     def checking(self, name: str, total: int) -> Callable[[int], None]:
         """Start to verify the digest of a file of `total` bytes."""
-        return self._row(name, "check", total, 0)
+        return self._start(name, "check", total)
 
     def replacing(self, name: str) -> None:
         """Report a file whose digest is wrong."""
@@ -80,11 +80,10 @@ class Bars:
         if not self._tasks:
             if self._progress.disable:
                 self._screen.notice("quantising; this is done once")
-            self._row(_QUANTISING, _QUANTISING, total, 0)
+            self._start(_QUANTISING, _QUANTISING, total)
         self._progress.update(self._tasks[_QUANTISING], completed=done, total=total)
 
-    def _row(self, name: str, doing: str, total: int, done: int) -> Callable[[int], None]:
-        """Add or restart the row of a file."""
+    def _start(self, name: str, doing: str, total: int, done: int = 0) -> Callable[[int], None]:
         progress = self._progress
         if name not in self._tasks:
             self._tasks[name] = progress.add_task(sanitize_line(name), total=total, doing=doing)
@@ -111,16 +110,15 @@ class _Speed(rich_progress.ProgressColumn):
             return Text("checked" if task.finished else "checking")
         if task.finished or task.speed is None or task.time_remaining is None:
             return Text("")
-        minutes, seconds = divmod(int(task.time_remaining), 60)
         speed = "" if doing == _QUANTISING else f"{size(task.speed)}/s "
-        return Text(f"{speed}{minutes // 60}:{minutes % 60:02}:{seconds:02}")
+        return Text(speed + format_time(int(task.time_remaining)))
 
 
 class Throughput:
-    """Results per second over the last half minute.
+    """Results per second over the last half minute; times are of a monotonic clock.
 
     Only recent results count, as the model may have been loading for minutes. Results come in
-    batches, so the rate is measured from one batch to another. Times are of a monotonic clock.
+    batches, so the rate is measured from one batch to another.
     """
 
     def __init__(self) -> None:
@@ -129,12 +127,11 @@ class Throughput:
 
     def add(self, now: float) -> None:
         """Count one result."""
-        last = next(reversed(self._batches), None)
-        if last is not None and now - last < _MERGE:
+        last = next(reversed(self._batches), now)
+        if self._batches and now - last < _MERGE:
             self._batches[last] += 1
             return
-        if last is not None:
-            self._longest_gap = max(self._longest_gap, now - last)
+        self._longest_gap = max(self._longest_gap, now - last)
         self._batches[now] = 1
         while len(self._batches) > _MIN_BATCHES and min(self._batches) < now - _WINDOW:
             del self._batches[min(self._batches)]
@@ -175,19 +172,15 @@ class BatchProgress:
             if self.latest:
                 self._records.add(now)
 
-    @property
-    def answers_per_second(self) -> float | None:
-        """Recent throughput of answers; None if unknown."""
+    def forecast(self) -> list[str]:
+        """Return recent answers per second and the estimated time left, where known."""
+        left, now = self.counters.left, self.clock()
         with self._lock:
-            return self._answers.per_second(self.clock())
-
-    @property
-    def time_left(self) -> str | None:
-        """Estimated time left, as "1:05" or "2:03:04"; None if unknown."""
-        with self._lock:
-            rate = self._records.per_second(self.clock())
-        left = self.counters.left
-        return format_time(round(left / rate)) if rate and left > 0 else None
+            answers, records = self._answers.per_second(now), self._records.per_second(now)
+        words = [per_second(answers)] if answers else []
+        if records:
+            words.append(f"{format_time(round(left / records))} left")
+        return words if left > 0 else []
 
     def line(self) -> str:
         """Return the progress in one line; "" if nothing is known."""
@@ -198,14 +191,10 @@ class BatchProgress:
         if counters.failed:
             reason = self.failure and counters.left > 0 and shorten(self.failure.error or "")
             words.append(f"{counters.failed} failed" + (f" ({reason})" if reason else ""))
-        if counters.left > 0:
-            if rate := self.answers_per_second:
-                words.append(per_second(rate))
-            if left := self.time_left:
-                words.append(f"about {left} left")
-            stalled = self.latest is None or self.clock() - self._updated > _STALLED
-            if stalled and self.doing and not self.stopping:
-                words.append(self.doing)
+        words += self.forecast()
+        stalled = self.latest is None or self.clock() - self._updated > _STALLED
+        if stalled and self.doing and not self.stopping and counters.left > 0:
+            words.append(self.doing)
         return ", ".join(words)
 
 
@@ -263,10 +252,8 @@ class BatchPanel:
             bar = ProgressBar(
                 total, done, style="bright_black", complete_style="green", finished_style="green"
             )
-            grid = Table.grid(padding=(0, 1), expand=True)
+            grid = Table.grid(Column(ratio=1), Column(no_wrap=True), padding=(0, 1), expand=True)
             grid.width = min(width, _MAX_BAR)
-            grid.add_column(ratio=1)
-            grid.add_column(no_wrap=True, justify="right")
             grid.add_row(bar, f"{done}/{total} {100 * done // total:>3}%")
             yield grid
             yield from self._counts(width)
@@ -281,16 +268,12 @@ class BatchPanel:
 
     def _counts(self, width: int) -> Iterator[Text]:
         """Yield the counts in as few lines as possible, none of them broken."""
-        counters, parts = self._progress.counters, []
-        if counters.clips:
-            parts.append(Text(f"clips {counters.clips_done}/{counters.clips}"))
+        counters = self._progress.counters
+        parts = [Text(words) for words in self._progress.forecast()]
         if counters.failed:
-            parts.append(Text(f"{counters.failed} failed", style="red"))
-        if counters.left > 0:
-            if rate := self._progress.answers_per_second:
-                parts.append(Text(per_second(rate)))
-            if left := self._progress.time_left:
-                parts.append(Text(f"{left} left"))
+            parts.insert(0, Text(f"{counters.failed} failed", style="red"))
+        if counters.clips:
+            parts.insert(0, Text(f"clips {counters.clips_done}/{counters.clips}"))
         line = Text()
         for part in parts:
             if line and line.cell_len + 2 + part.cell_len > width:
@@ -302,9 +285,8 @@ class BatchPanel:
 
 
 def _row(mark: RenderableType, text: Text, width: int, *, crop: bool = True) -> Table:
-    grid = Table.grid(padding=(0, 1))
+    content = Column(no_wrap=crop, overflow="ellipsis", ratio=1)
+    grid = Table.grid(Column(width=1), content, padding=(0, 1))
     grid.width = width
-    grid.add_column(width=1)
-    grid.add_column(no_wrap=crop, overflow="ellipsis", ratio=1)
     grid.add_row(mark, text)
     return grid

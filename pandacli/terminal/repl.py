@@ -27,9 +27,9 @@ _DOUBLE_PRESS = 1.0  # seconds after an interrupt in which another Ctrl-C counts
 class Repl:
     """Reads questions and slash commands until the user leaves.
 
-    `sample` samples the frames of another clip; it takes the clip and `num_frames`. `parsers` holds
-    for each option of `/set`, and for "frames", a function that returns its value or raises
-    UsageError. `quant` is the quantisation the user asked for.
+    `sample` takes a clip and `num_frames`. `parsers` has, for each option of `/set` and for
+    "frames", a function that returns its value or raises UsageError. `quant` is what the user
+    asked for.
     """
 
     def __init__(
@@ -123,14 +123,12 @@ class Repl:
         """Ask a question and stream its answer."""
         self._answering = True  # the terminal echoes no ^C now
         chat, watch, stream = self.chat, report.Stopwatch(), None
+        remedy = "see /set max-tokens"
         try:
-            with _asked(chat, self.screen, question, watch, self._quant) as stream:
+            with _asked(chat, self.screen, question, watch, self._quant, remedy) as stream:
                 self._quant = None
                 self._stream(stream)
             chat.start_saving_prefix()
-            most = chat.options.max_tokens
-            if sentence := report.truncation_notice(stream.answer, most, "see /set max-tokens"):
-                self.screen.notice(sentence)
         finally:
             if stream is not None and stream.stats is not None:
                 self._last = stream.stats, chat.clip.frames, watch
@@ -171,9 +169,8 @@ class Repl:
         clip = self.chat.clip
         self.screen.note(report.clip_line(clip.source, clip.frames.info))
         sparse = report.sparse_sampling_notice(clip.frames, "/clip FROM TO looks closer")
-        for sentence in (*clip.frames.notices, sparse):
-            if sentence:
-                self.screen.notice(sentence)
+        for sentence in filter(None, (*clip.frames.notices, sparse)):
+            self.screen.notice(sentence)
         if self._pictures:
             self.screen.frames(clip.model_frames)
 
@@ -193,7 +190,7 @@ class Repl:
         if self._last is None:
             self.screen.note("no answer yet")
             return
-        self.screen.stats(*self._last)
+        self.screen.table(report.stats_rows(*self._last))
         if tokens := self.chat.tokens():
             self.screen.note(f"the context holds {tokens[0]:,} of {tokens[1]:,} tokens")
 
@@ -224,11 +221,17 @@ def toolbar(chat: "Chat") -> str:
 
 @contextmanager
 def _asked(
-    chat: "Chat", screen: "Screen", question: str, watch: report.Stopwatch, quant: str | None
+    chat: "Chat",
+    screen: "Screen",
+    question: str,
+    watch: report.Stopwatch,
+    quant: str | None,
+    remedy: str,
 ) -> "Iterator[AnswerStream]":
     """Wait for model and clip, ask, and yield the stream of the answer.
 
-    Where the model runs is announced if `quant`, the quantisation the user asked for, is not None.
+    Notices say where the model runs, if `quant` is what the user asked for and not None, and that
+    the answer was cut off, with `remedy`.
     """
     dropped = chat.dropped
     with watch.measure("model and clip"):
@@ -243,6 +246,8 @@ def _asked(
         if chat.dropped > dropped:
             screen.notice(dropped_turns_notice(chat.dropped))
         yield stream
+    if cut := report.truncation_notice(stream.answer, chat.options.max_tokens, remedy):
+        screen.notice(cut)
 
 
 def _save_log(chat: "Chat", screen: "Screen") -> None:
@@ -278,17 +283,13 @@ def answer_lines(
         if question is None:
             return
         try:
-            with _asked(chat, screen, question, watch, quant) as stream:
+            with _asked(chat, screen, question, watch, quant, "raise --max-tokens") as stream:
                 screen.stream(stream, one_line=True)
         finally:
             _save_log(chat, screen)
-        quant, answer = None, stream.answer
-        if sentence := report.truncation_notice(
-            answer, chat.options.max_tokens, "raise --max-tokens"
-        ):
-            screen.notice(sentence)
+        quant = None
         if stats:
-            screen.stats(answer.stats, chat.clip.frames, watch)
+            screen.table(report.stats_rows(stream.answer.stats, chat.clip.frames, watch))
         watch.end_answer()
 
 

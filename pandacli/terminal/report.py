@@ -1,14 +1,12 @@
-"""What an answer looked at and cost: lines and rows for people, JSON for programs."""
+"""What an answer looked at and cost: lines and rows for people, records for JSON."""
 
-import json
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from pandacli.terminal.text import sanitize_json, sanitize_line
+from pandacli.terminal.text import sanitize_line
 from pandacli.units import size
 from pandacli.video.clip import Clip, format_time, format_times
 
@@ -21,17 +19,10 @@ _SHOWN_WAIT = 0.05  # seconds: shorter waits are not listed
 _SPARSE_STEP = 10.0  # seconds between frames from which a notice is due
 
 
-def json_text(record: Any, *, pretty: bool = False) -> str:
-    """Return JSON for stdout, on one line or indented; safe on a terminal, in stdout's encoding."""
-    encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
-    ascii_only = not encoding.startswith("utf")
-    return sanitize_json(json.dumps(record, indent=2 if pretty else None, ensure_ascii=ascii_only))
-
-
-def answers_json(
-    video: str, model: str, frames: "Frames", answers: Sequence["Answer"], *, pretty: bool
-) -> str:
-    """Return one JSON object with the sampled frames and every answer."""
+def answers_record(
+    video: str, model: str, frames: "Frames", answers: Sequence["Answer"]
+) -> dict[str, Any]:
+    """Return the sampled frames and every answer, for JSON."""
     records = [
         {
             "question": answer.question,
@@ -44,18 +35,16 @@ def answers_json(
         }
         for answer in answers
     ]
-    shown = _frame_records(frames)
-    record = {"video": video, "model": model, "frames": shown, "answers": records}
-    return json_text(record, pretty=pretty)
+    return {"video": video, "model": model, "frames": _frame_records(frames), "answers": records}
 
 
-def frames_json(
-    video: str, clip: Clip, frames: "Frames", canvas: dict[str, int], *, pretty: bool
-) -> str:
-    """Return one JSON object: the file, the range, the canvas in pixels and every frame."""
+def frames_record(
+    video: str, clip: Clip, frames: "Frames", canvas: dict[str, int]
+) -> dict[str, Any]:
+    """Return the file, the range, the canvas in pixels and every frame, for JSON."""
     info = frames.info
     end = info.duration if clip.end is None else min(clip.end, info.duration)
-    record = {
+    return {
         "video": video,
         "width": info.width,
         "height": info.height,
@@ -67,23 +56,11 @@ def frames_json(
         "canvas": canvas,
         "frames": _frame_records(frames),
     }
-    return json_text(record, pretty=pretty)
 
 
 def _frame_records(frames: "Frames") -> list[dict[str, Any]]:
     moments = zip(frames.indices, frames.times, strict=True)
     return [{"index": int(index), "time": round(float(time), 6)} for index, time in moments]
-
-
-def frame_lines(frames: "Frames") -> list[str]:
-    """Return a line per frame: its index in the file, a tab, its time."""
-    times = format_times(frames.times)
-    return [f"{index}\t{time}" for index, time in zip(frames.indices, times, strict=True)]
-
-
-def frame_times(frames: "Frames") -> str:
-    """Return the times of the frames, separated by commas."""
-    return ", ".join(format_times(frames.times))
 
 
 def clip_line(clip: Clip, info: "VideoInfo") -> str:
@@ -141,7 +118,7 @@ class Stopwatch:
 
 
 def stats_rows(stats: "Stats", frames: "Frames", watch: Stopwatch) -> list[tuple[str, str]]:
-    """Return the named values of `--stats`; `watch` adds what came before the answer."""
+    """Return the named values of `--stats`; `watch` adds the wait before the answer."""
     prompt = stats.prefix_tokens + stats.history_tokens + stats.question_tokens
     history = f"{stats.history_tokens} history, " if stats.history_tokens else ""
     new = min(stats.prefilled_tokens, prompt)
@@ -150,7 +127,7 @@ def stats_rows(stats: "Stats", frames: "Frames", watch: Stopwatch) -> list[tuple
         f" {stats.answer_tokens} answer; {new} new, {prompt - new} reused"
     )
     return [
-        ("frames", f"{len(frames.times)} at {frame_times(frames)}"),
+        ("frames", f"{len(frames.times)} at {', '.join(format_times(frames.times))}"),
         ("tokens", tokens),
         ("first token", watch.first_token(stats)),
         ("decode", f"{stats.decode_seconds:.2f} s, {stats.tokens_per_second:.1f} tokens/s"),
@@ -159,7 +136,7 @@ def stats_rows(stats: "Stats", frames: "Frames", watch: Stopwatch) -> list[tuple
 
 
 def truncation_notice(answer: "Answer", max_tokens: int, remedy: str) -> str | None:
-    """Return the notice for an answer that was cut off, `remedy` being for one at `max_tokens`."""
+    """Return the notice for an answer that was cut off, with `remedy` if by `max_tokens`."""
     if answer.finish_reason != "length":
         return None
     length = answer.stats.answer_tokens

@@ -20,7 +20,7 @@ _LINE |= str.maketrans({"\n": "\\n", "\t": "\\t", "\r": "\\r"})
 _TEXT = {code: shown for code, shown in _LINE.items() if chr(code) not in "\n\t"}
 _JSON = {code: f"\\u{code:04x}" for code in _LINE if code >= 0x7F}
 ASCII = str.maketrans({"…": "...", "·": "-", "“": '"', "”": '"'})
-_STYLES = {"bold": "1", "red": "1;31", "cyan": "36"}
+_STYLES = {"bold": "1", "dim": "2", "red": "1;31", "cyan": "36"}
 
 
 def sanitize(text: str) -> str:
@@ -154,9 +154,9 @@ def _cells(text: str) -> int:
 
 
 def colour(text: str, style: str, stream: TextIO) -> str:
-    """Return `text` in bold, red or cyan if `stream` is a terminal with colour; needs no Rich."""
+    """Return `text` in bold, dim, red, cyan or "" if `stream` is a terminal with colour."""
     known = os.name != "nt" or "WT_SESSION" in os.environ  # an old Windows console prints the codes
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    if not known or plain or not stream.isatty():
+    if not style or not known or plain or not stream.isatty():
         return text
     return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"

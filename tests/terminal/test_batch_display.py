@@ -51,7 +51,7 @@ def test_early_failures_do_not_skew_time_left(clock):
         counters.answered += 1
         clock.now += 1
         progress.update(answer())
-    assert progress.time_left == "1:23:10"
+    assert progress.forecast()[-1] == "1:23:10 left"
 
 
 # --- lines
@@ -59,7 +59,7 @@ def test_early_failures_do_not_skew_time_left(clock):
 
 def test_line_shows_counts_rate_and_time_left(clock):
     assert busy_progress(clock, failed=2).line() == (
-        "80 of 500 answered, 2 failed, 4.0/s, about 1:44 left"
+        "80 of 500 answered, 2 failed, 4.0/s, 1:44 left"
     )
 
 

@@ -1,12 +1,10 @@
 """The report of `panda doctor`, as text and as JSON."""
 
-import json
-
 import pytest
 
 from pandacli.diagnostics import Bytes, Fact, Section
 from pandacli.terminal.console import Screen
-from pandacli.terminal.listings import format_value, report_json, show_report
+from pandacli.terminal.listings import format_value, report_record, show_report
 
 SECTIONS = [
     Section("CUDA", []),
@@ -64,8 +62,8 @@ def test_facts_are_sanitized(capsys):
     assert not set(capsys.readouterr().out) & {"\x1b", "\x07"}
 
 
-def test_json_has_sections_and_problems():
-    assert json.loads(report_json(SECTIONS, pretty=False)) == {
+def test_record_has_sections_and_problems():
+    assert report_record(SECTIONS) == {
         "CUDA": {},
         "For_the_model": {"quant": "8bit", "free_disk": 3_000_000_000, "torch": None},
         "problems": [
@@ -79,6 +77,6 @@ def test_json_has_sections_and_problems():
     }
 
 
-def test_json_is_ascii():
-    text = report_json([Section("Variables", [Fact("PANDA_MODEL", "\x9b\u202e")])], pretty=False)
-    assert text.isascii()
+def test_control_characters_are_escaped_in_json(capsys):
+    Screen().json(report_record([Section("Variables", [Fact("PANDA_MODEL", "\x9b\u202e")])]))
+    assert "\\u009b\\u202e" in capsys.readouterr().out
