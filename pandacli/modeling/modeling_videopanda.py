@@ -293,6 +293,12 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
         )
 
 
+def empty_model(config: VideoPandaConfig) -> VideoPandaForConditionalGeneration:
+    """Build a model on the meta device."""
+    with torch.device("meta"):
+        return VideoPandaForConditionalGeneration(config)
+
+
 def _splice(values: Tensor, slots: Tensor, replacements: list[Tensor]) -> Tensor:
     """Replace each slot row of values (length, ...) by the rows of its replacement."""
     pieces, start = [], 0

@@ -20,11 +20,7 @@ from pandacli.modeling.patches import FrameTokens, group_by_box, padded_box, spl
 
 
 class LSTE(nn.Module):
-    """Local spatio-temporal encoding, first half: mixes each patch along time within a chunk.
-
-    BatchNorm, a 1x1x1 convolution to two thirds of the width, a depthwise convolution over three
-    frames, and a 1x1x1 convolution back. STAB adds the residual.
-    """
+    """Local spatio-temporal encoding, first half: mixes each patch along time within a chunk."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -45,7 +41,7 @@ class LSTE(nn.Module):
 
 
 class QuickGELU(nn.Module):
-    """x * sigmoid(1.702 x), the approximation GSTRA was trained with."""
+    """The approximation of GELU that GSTRA was trained with."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x * torch.sigmoid(1.702 * x)
@@ -77,10 +73,7 @@ class GSTRA(nn.Module):
 
 
 class _SpatialAttention(nn.Module):
-    """Pre-norm attention of one query to few keys, as in LSD and FSRA.
-
-    The scale is C**-0.5 rather than that of one head: the published weights were trained so.
-    """
+    """Pre-norm attention of one query to few keys, as in LSD and FSRA."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -96,7 +89,8 @@ class _SpatialAttention(nn.Module):
             half.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (N, heads, positions, head size)
             for half in self.kv(memory).chunk(2, -1)
         )
-        weights = (heads * key).sum(-1, keepdim=True).mul(query.shape[-1] ** -0.5).softmax(2)
+        scale = query.shape[-1] ** -0.5  # not that of one head: the weights were trained so
+        weights = (heads * key).sum(-1, keepdim=True).mul(scale).softmax(2)
         attended: Tensor = query + self.proj((weights * value).sum(2).flatten(1))
         return attended
 
@@ -168,9 +162,6 @@ class STAB(nn.Module):
 
         The channels are normalised RGB and a mask that is 1 inside the content and 0 in the bars; a
         padded frame is zero in all four. With T = 1 the image branch runs, without LSTE and GSTRA.
-
-        Raises:
-            ValueError: T frames cannot be cut into equal chunks (paper: 4 frames each).
         """
         chunks, spans = split_into_chunks(pixel_values, self.chunk_frames, self.patch_size)
         patches = self.patch_embedding(chunks.flatten(0, 1))  # (N, C, g, g)

@@ -26,7 +26,7 @@ DEFAULT_SYSTEM = (
 )
 
 Turns = Sequence[Sequence[str | Sequence[int] | None]]
-"""(question, answer) of each turn; the answer is None where it is to be generated."""
+"""(question, answer) of each turn; the answer to generate is None."""
 
 # words, digits, spaces, other scripts and bytes, to try a model out
 _SAMPLE = "A chat: USER: what happens?\n  ASSISTANT: 42, \u00e9\u4e2d\U0001f43c\x00 </s>"
@@ -99,7 +99,7 @@ class VideoPandaTokenizer:
 
 
 def as_tokenizer(tokenizer: Any, legacy: bool | None = None) -> VideoPandaTokenizer:
-    """Convert a `SentencePieceProcessor` or the path of a model; `legacy` overrides the flag."""
+    """Wrap a `SentencePieceProcessor` or the path of a model; `legacy` overrides the flag."""
     if not isinstance(tokenizer, VideoPandaTokenizer):
         return VideoPandaTokenizer(tokenizer, legacy=bool(legacy))
     if legacy is None or legacy == tokenizer.legacy:
@@ -133,12 +133,9 @@ def encode_prompt(
 ) -> list[int]:
     """Encode a conversation as in `build_prompt`, with `FRAME_SLOT` for each frame.
 
-    Only the frame slots and the `</s>` after an answer are control ids: a literal `<image>` or
-    `</s>` in a question or an answer is encoded in ordinary pieces. (The official code reads it as
-    a control token, and crashes or drops words.)
-
-    An answer may also be its ids, without the `</s>`. `tokenizer` is a `VideoPandaTokenizer`, a
-    `SentencePieceProcessor`, or the path of a SentencePiece model; `legacy` overrides its flag.
+    A literal `<image>` or `</s>` in a question or an answer is encoded in ordinary pieces. (The
+    official code reads it as a control token, and crashes or drops words.) An answer may also be
+    its ids, without `</s>`; `tokenizer` also a `SentencePieceProcessor` or the path of its model.
 
     Raises:
         ValueError: There is no turn, or no frame.

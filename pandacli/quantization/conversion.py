@@ -2,9 +2,8 @@
 
 The Llama's linear layers are quantised. STAB, projector, embeddings and head, a hundredth of the
 weights, stay in half precision, as every token depends on them. For llama.cpp the Llama goes into a
-GGUF file, with only the embedding modules beside it. Weight files of some hundred megabytes are
-written atomically, and complete ones are kept by the next attempt; the folder gets its final name
-at the end.
+GGUF file, with only the embedding modules beside it. Weight files are written atomically, and the
+next attempt keeps complete ones; the folder gets its final name at the end.
 """
 
 import json
@@ -12,7 +11,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -42,7 +40,8 @@ from pandacli.modeling.checkpoint import (
     stream_tensors,
 )
 from pandacli.modeling.configuration_videopanda import VideoPandaConfig
-from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
+from pandacli.modeling.modeling_videopanda import empty_model
+from pandacli.quantization.gguf import check_gguf, export_gguf
 from pandacli.quantization.int8 import quantize_rows
 from pandacli.units import size
 
@@ -51,14 +50,13 @@ Report = Callable[[int, int], None]
 
 # the modules that compute the embeddings of frames and ids
 _EMBEDDING = ("model.video_tower", "model.video_projector", "model.embed_tokens")
+_GGUF_FORMS = ("q8_0", "q4_k_m")
 _FILE_PARAMETERS = 1 << 28  # approximately, per file: half a gigabyte in float16
 _BYTES = {"int8": 1.0, "nf4": 0.53, "q8_0": 1.07, "q4_k_m": 0.65}  # per weight, with scales
 
-_BESIDE = (
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "generation_config.json",
+_COPIED = (
+    *("tokenizer.model", "tokenizer_config.json"),
+    *("special_tokens_map.json", "generation_config.json"),
 )
 
 
@@ -94,8 +92,12 @@ def convert(source: Source, form: Form, report: Report | None = None) -> Artifac
                 return finished
             _drop_junk(work)
             config = read_config(source.folder)
+            target = work / GGUF_FILE
+            if not target.exists():
+                _check_room(config, form, work)
             if form == "q8_0" or form == "q4_k_m":
-                _write_gguf(source, config, form, work, report)
+                if not target.exists():
+                    export_gguf(source.folder, target, form, torch.get_num_threads(), report)
                 report = None  # it has been called for the Llama
             _write_weights(source, config, form, work, report)
             _write_config(source.folder, config, form, work)
@@ -117,12 +119,6 @@ def convert(source: Source, form: Form, report: Report | None = None) -> Artifac
         ) from error
 
 
-def empty_model(config: VideoPandaConfig) -> VideoPandaForConditionalGeneration:
-    """Build a model on the meta device."""
-    with torch.device("meta"):
-        return VideoPandaForConditionalGeneration(config)
-
-
 def copy_bytes(config: VideoPandaConfig, form: Form) -> int:
     """Estimate the size of an artifact on disk."""
     sizes = (
@@ -132,16 +128,12 @@ def copy_bytes(config: VideoPandaConfig, form: Form) -> int:
     return int(sum(sizes))
 
 
-def _is_gguf(form: Form) -> bool:
-    return form in ("q8_0", "q4_k_m")
-
-
 def _drop_junk(work: Path) -> None:
     """Delete everything that an interrupted conversion cannot resume from."""
     for path in work.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-        elif path.is_symlink() or not path.is_file() or not _is_resumable(path):
+        elif path.is_symlink() or not (path.is_file() and _is_resumable(path)):
             path.unlink()
 
 
@@ -164,12 +156,10 @@ def _check_made(form: Form, work: Path) -> None:
     config = read_config(work)
     expected = empty_model(config).state_dict()
     try:
-        if _is_gguf(form):
-            from pandacli.quantization.gguf import check_gguf
-
+        if form in _GGUF_FORMS:
             check_gguf(work / GGUF_FILE, config)
-            front = {name: t for name, t in expected.items() if name.startswith(_EMBEDDING)}
-            read_tensors(work, front)
+            embedding = {name: t for name, t in expected.items() if name.startswith(_EMBEDDING)}
+            read_tensors(work, embedding)
         else:
             read_quantised(work, expected, 8 if form == "int8" else 4)
     except ModelError as error:
@@ -192,26 +182,9 @@ def _check_room(config: VideoPandaConfig, form: Form, work: Path) -> None:
         )
 
 
-def _write_gguf(
-    source: Source,
-    config: VideoPandaConfig,
-    form: Literal["q8_0", "q4_k_m"],
-    work: Path,
-    report: Report | None,
-) -> None:
-    from pandacli.quantization.gguf import export_gguf
-
-    target = work / GGUF_FILE
-    if not target.exists():
-        _check_room(config, form, work)
-        export_gguf(source.folder, target, form, torch.get_num_threads(), report)
-
-
 def _write_weights(
     source: Source, config: VideoPandaConfig, form: Form, work: Path, report: Report | None
 ) -> None:
-    if not _is_gguf(form):
-        _check_room(config, form, work)
     expected = empty_model(config).state_dict()
     total = sum(tensor.numel() for tensor in expected.values())
     count = total // _FILE_PARAMETERS + 1
@@ -223,7 +196,7 @@ def _write_weights(
 
     _, tensors = stream_tensors(source.folder, expected)
     for name, tensor in tensors:
-        if _is_gguf(form) and not name.startswith(_EMBEDDING):
+        if form in _GGUF_FORMS and not name.startswith(_EMBEDDING):
             continue
         if done // _FILE_PARAMETERS + 1 != number:
             _save(pending, path())
@@ -282,7 +255,7 @@ def _nf4(name: str, weight: Tensor) -> dict[str, Tensor]:
 
 
 def _write_config(folder: Path, config: VideoPandaConfig, form: Form, work: Path) -> None:
-    if not _is_gguf(form):
+    if form not in _GGUF_FORMS:
         config.quantization_config = {
             "quant_method": "bitsandbytes",
             "load_in_8bit": form == "int8",
@@ -292,6 +265,6 @@ def _write_config(folder: Path, config: VideoPandaConfig, form: Form, work: Path
             "llm_int8_skip_modules": [*_EMBEDDING, "lm_head"],
         }
     config.save_pretrained(work)
-    for name in _BESIDE:
+    for name in _COPIED:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, work / name)

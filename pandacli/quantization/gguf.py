@@ -7,7 +7,7 @@ resumes: the length of the file tells which tensors are complete.
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate
@@ -26,7 +26,7 @@ from pandacli.errors import ModelError, UsageError
 from pandacli.file_io import replace_durably
 from pandacli.modeling.checkpoint import read_config, stream_tensors
 from pandacli.modeling.configuration_videopanda import VideoPandaConfig
-from pandacli.quantization.conversion import empty_model
+from pandacli.modeling.modeling_videopanda import empty_model
 from pandacli.quantization.llama_library import INSTALL, llama_library
 
 if TYPE_CHECKING:
@@ -102,9 +102,8 @@ def export_gguf(
 ) -> None:
     """Write the Llama of a checkpoint folder to a GGUF file, atomically and resumably.
 
-    A `.partial` file beside `target` is resumed by the same call, and deleted if the checkpoint is
-    damaged. "q4_k_m" uses the types of llama.cpp's own quantiser, or wider ones for rows that are
-    not whole blocks. `progress` is called after each tensor.
+    "q4_k_m" uses the types of llama.cpp's own quantiser, or wider ones for rows that are not whole
+    blocks. An interrupted call leaves a `.partial` file for the next one.
 
     Raises:
         ModelError: The checkpoint is damaged or not supported by llama.cpp, or the file cannot be
@@ -121,9 +120,9 @@ def export_gguf(
         llama = dict(_llama_tensors(config, expected, form))
         stored = {name: llama[name] for name in order if name in llama}
         digests = [file_digest(path) for path in weight_files(folder)]
-        header = _header(config, list(stored.values()), form, digests)
+        header = _header(config, stored.values(), form, digests)
         with partial.open("a+b") as file:
-            kept = _keep_whole(file, header, list(stored.values()))
+            kept = _keep_whole(file, header, stored.values())
             _write(file, stored, kept, sources, threads, progress)
         replace_durably(partial, target)
     except ModelError:
@@ -139,13 +138,11 @@ def export_gguf(
 def check_gguf(path: Path, config: VideoPandaConfig) -> None:
     """Check that a file holds exactly the Llama of a model; no weight is read.
 
-    llama.cpp aborts the process on some damaged files.
-
     Raises:
         ModelError: It is damaged, or of another model.
         UsageError: The package `gguf` is not installed.
     """
-    gguf = _gguf()
+    gguf = _gguf()  # llama.cpp would abort the process on some damaged files
     expected = empty_model(config).state_dict()
     wanted = {stored.name: stored.shape for _, stored in _llama_tensors(config, expected, "f32")}
     numbers = _hyperparameters(config)
@@ -170,15 +167,11 @@ def check_gguf(path: Path, config: VideoPandaConfig) -> None:
 def _check_kind(folder: Path, config: VideoPandaConfig) -> None:
     """Refuse what llama.cpp's Llama graph does not compute."""
     rope = (config.rope_parameters or {}).get("rope_type", "default")
-    for part, kind, wanted in (
-        ("activations", config.hidden_act, "silu"),
-        ("rotary positions", rope, "default"),
-    ):
-        if kind != wanted:
-            raise ModelError(
-                f"the model in {folder} has {part} of type {kind}, not exported to llama.cpp",
-                "use another --engine",
-            )
+    kinds = {"activations": (config.hidden_act, "silu"), "rotary positions": (rope, "default")}
+    for part, (kind, supported) in kinds.items():
+        if kind != supported:
+            reason = f"{part} of type {kind}, not exported to llama.cpp"
+            raise ModelError(f"the model in {folder} has {reason}", "use another --engine")
 
 
 def _llama_tensors(
@@ -224,7 +217,7 @@ def _type_of(
 
 
 def _header(
-    config: VideoPandaConfig, stored: list[_Stored], form: GgufForm, digests: list[str]
+    config: VideoPandaConfig, stored: Iterable[_Stored], form: GgufForm, digests: list[str]
 ) -> bytes:
     """Return the header of a file with these tensors, with padding."""
     gguf = _gguf()
@@ -254,7 +247,7 @@ def _header(
 
 
 def _hyperparameters(config: VideoPandaConfig) -> dict[str, int | float]:
-    """The hyperparameters, without the prefix "llama." of their keys."""
+    """The hyperparameters by their keys without "llama."."""
     assert config.head_dim is not None  # filled in by transformers
     assert config.num_key_value_heads is not None
     return {
@@ -274,15 +267,13 @@ def _hyperparameters(config: VideoPandaConfig) -> dict[str, int | float]:
 
 
 def _padding(length: int) -> bytes:
-    """Return the padding after this many bytes."""
     return bytes(-length % _ALIGNMENT)
 
 
-def _keep_whole(file: BinaryIO, header: bytes, stored: list[_Stored]) -> int:
+def _keep_whole(file: BinaryIO, header: bytes, stored: Iterable[_Stored]) -> int:
     """Truncate a partial file to its complete tensors, and return how many those are.
 
-    The last `_UNSYNCED` bytes are dropped, as a power cut may have lost them. A file with another
-    header is started over.
+    A file with another header is started over.
     """
     ends = list(accumulate((tensor.padded_bytes for tensor in stored), initial=len(header)))
     size = file.seek(0, os.SEEK_END)
@@ -291,6 +282,7 @@ def _keep_whole(file: BinaryIO, header: bytes, stored: list[_Stored]) -> int:
         file.truncate(0)
         file.write(header)
         return 0
+    # a power cut may have lost the end
     kept = sum(end <= size - _UNSYNCED for end in ends[1:])
     file.truncate(ends[kept])
     return kept
@@ -305,8 +297,8 @@ def _write(
     progress: Progress | None,
 ) -> None:
     """Append all tensors but the first `kept`."""
-    written, total = 0, sum(tensor.padded_bytes for tensor in stored.values())
-    unsynced = 0
+    total = sum(tensor.padded_bytes for tensor in stored.values())
+    written = unsynced = 0
     llama = ((stored[name], source) for name, source in sources if name in stored)
     with ThreadPoolExecutor(threads) as pool:
         for number, (tensor, source) in enumerate(llama):

@@ -1,10 +1,9 @@
 """Linear layers with int8 weights, on torch's quantised CPU kernels (dynamic quantisation).
 
-Weights have one scale per row, inputs one per token. Where 8 bits are not enough for a token, its
-rounding error is multiplied as a second row (the residual pass), which gives it about 15 bits. That
-is needed for tokens in which a few channels are hundreds of times larger than the rest, as in
-trained Llamas (Dettmers et al., arXiv 2208.07339), and cheap for few tokens, as in decoding, where
-reading the weights takes the time.
+Weights have one scale per row, inputs one per token. In the residual pass the rounding error of a
+token is multiplied as a second row, which gives it about 15 bits. Trained Llamas need that for
+tokens in which a few channels are hundreds of times larger than the rest (Dettmers et al., arXiv
+2208.07339). It is cheap for few tokens, as in decoding, where reading the weights takes the time.
 """
 
 import warnings
@@ -79,7 +78,6 @@ class Int8Linear(nn.Module):
         return outputs.view(*inputs.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
-        """Its sizes, as `nn.Linear` shows them."""
         return f"in_features={self.in_features}, out_features={self.out_features}"
 
 

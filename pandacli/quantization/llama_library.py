@@ -1,8 +1,8 @@
 """Bind the C functions of llama.cpp with ctypes; torch must be imported first, for its OpenMP.
 
-The library comes from the wheel of `xllamacpp`, whose Python API takes no embeddings. llama.cpp
-passes structs by value and changes them between versions, so exactly one version is accepted, and
-the struct layout is checked against the defaults that the library reports.
+The library comes from the wheel of `xllamacpp`, whose Python API takes no embeddings. Structs are
+passed by value and change between versions, so exactly one version is accepted, and the layout is
+checked by the defaults that the library reports.
 """
 
 import logging
@@ -130,10 +130,7 @@ _DEFAULTS: dict[type[Structure], dict[str, Any]] = {
 }
 
 _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
-    "ggml_quantize_chunk": (
-        c_size_t,
-        [c_int, c_void_p, c_void_p, c_int64, c_int64, c_int64, c_void_p],
-    ),
+    "ggml_quantize_chunk": (c_size_t, [c_int, *[c_void_p] * 2, *[c_int64] * 3, c_void_p]),
     "llama_context_default_params": (ContextParams, []),
     "llama_decode": (c_int32, [c_void_p, Batch]),
     "llama_free": (None, [c_void_p]),
@@ -141,7 +138,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "llama_get_memory": (c_void_p, [c_void_p]),
     "llama_init_from_model": (c_void_p, [c_void_p, ContextParams]),
     "llama_log_set": (None, [_LogCallback, c_void_p]),
-    "llama_memory_seq_cp": (None, [c_void_p, c_int32, c_int32, c_int32, c_int32]),
+    "llama_memory_seq_cp": (None, [c_void_p, *[c_int32] * 4]),
     "llama_memory_seq_pos_max": (c_int32, [c_void_p, c_int32]),
     "llama_memory_seq_rm": (c_bool, [c_void_p, c_int32, c_int32, c_int32]),
     "llama_model_default_params": (ModelParams, []),
@@ -157,10 +154,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
         c_size_t,
         [c_void_p, c_char_p, c_int32, c_void_p, c_size_t, POINTER(c_size_t)],
     ),
-    "llama_state_seq_save_file": (
-        c_size_t,
-        [c_void_p, c_char_p, c_int32, c_void_p, c_size_t],
-    ),
+    "llama_state_seq_save_file": (c_size_t, [c_void_p, c_char_p, c_int32, c_void_p, c_size_t]),
     "llama_state_seq_set_data": (c_size_t, [c_void_p, c_void_p, c_size_t, c_int32]),
     "llama_vocab_n_tokens": (c_int32, [c_void_p]),
 }
@@ -182,9 +176,8 @@ def llama_library() -> CDLL:
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
     except (OSError, AttributeError) as error:
-        raise UsageError(
-            f"llama.cpp cannot be used here: {error}", "use another --engine"
-        ) from error
+        message = f"llama.cpp cannot be used here: {error}"
+        raise UsageError(message, "use another --engine") from error
     _check_layout(library)
     library.llama_log_set(_LOG_CALLBACK, None)
     return library
@@ -199,7 +192,7 @@ def _find() -> Path:
         raise UsageError(f"{PACKAGE} {installed} is not the {VERSION} that panda can use", INSTALL)
     spec = find_spec(PACKAGE)
     folders = spec.submodule_search_locations if spec else None
-    # not imported: the package would start its server's Python face
+    # not imported: the package would start the Python side of its server
     found = [path for folder in folders or () for path in Path(folder).glob(f"{PACKAGE}.*so")]
     if not found:
         raise UsageError(f"{PACKAGE} {installed} is installed without its library", INSTALL)
@@ -210,12 +203,9 @@ def _check_layout(library: CDLL) -> None:
     for struct, defaults in _DEFAULTS.items():
         kind = "model" if struct is ModelParams else "context"
         reported = getattr(library, f"llama_{kind}_default_params")()
-        wrong = [name for name, value in defaults.items() if getattr(reported, name) != value]
-        if wrong:
-            raise UsageError(
-                f"this build of llama.cpp lays out its settings in another way: {', '.join(wrong)}",
-                INSTALL,
-            )
+        if wrong := [name for name, value in defaults.items() if getattr(reported, name) != value]:
+            settings = f"its settings in another way: {', '.join(wrong)}"
+            raise UsageError(f"this build of llama.cpp lays out {settings}", INSTALL)
 
 
 def _on_log(level: int, text: bytes, _: object) -> None:

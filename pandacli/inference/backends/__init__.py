@@ -1,8 +1,8 @@
 """The backend protocol, and which backends can be used on this machine.
 
 A `Backend` computes the Llama of a Video-Panda. A `Sequence` is one text with its KV cache, and a
-`SequenceBatch` holds many texts behind a shared prefix. All raise a `DeviceError` where they run
-out of memory or cannot compute.
+`SequenceBatch` holds many texts behind a shared prefix. All raise a `DeviceError` if memory runs
+out or the computation fails.
 """
 
 import logging
@@ -98,7 +98,7 @@ def is_usable(backend: str) -> bool:
 
 
 def require_llama() -> None:
-    """Raise a `UsageError` where llama.cpp is not installed, or does not work."""
+    """Raise a `UsageError` if llama.cpp is not installed, or does not work."""
     from pandacli.quantization.llama_library import INSTALL, llama_library
 
     if find_spec("gguf") is None:

@@ -34,8 +34,8 @@ _OWNERS_GROWTH = 1024
 class TorchBackend:
     """The `Backend` of a `VideoPandaForConditionalGeneration`.
 
-    `half_prefix` rounds the keys and values of embeddings (the prefix of a clip) to half precision:
-    they take half the disk, and answers do not depend on whether a prefix was computed or restored.
+    `half_prefix` rounds the KV cache of the prefix to half precision, in which it is saved: answers
+    do not depend on whether a prefix was computed or restored.
     """
 
     def __init__(
@@ -109,9 +109,8 @@ class TorchSequence:
 class TorchSequenceBatch:
     """Sequences that go on from a `TorchSequence` (`SequenceBatch`).
 
-    They follow the prefix in its KV cache, each token with the position in its own sequence, and a
-    mask lets each see the prefix and its own sequence only: the prefix is held once, nothing is
-    padded, and the model's own attention does the rest.
+    All are appended to the prefix in its KV cache, and a mask lets each token see the prefix and
+    its own sequence only: the prefix is held once, and nothing is padded.
     """
 
     most_texts: int | None = None
@@ -167,10 +166,7 @@ class TorchSequenceBatch:
         self._lengths.clear()
 
     def _mask(self, owners: Tensor) -> Tensor:
-        """The attention mask of new tokens, (1, 1, new, held + new): 0 or -inf.
-
-        Appends the owners of the new tokens to those of the cache.
-        """
+        """Append the owners of new tokens; returns their mask, (1, 1, new, held + new)."""
         held, new = self._held, len(owners)
         if held + new > len(self._owners):
             self._owners = pad(self._owners[:held], (0, new + _OWNERS_GROWTH))
@@ -185,8 +181,7 @@ class TorchSequenceBatch:
 class GrowingLayer(DynamicLayer):
     """Keys and values of one layer, (B, heads, length, head size), in buffers that grow in blocks.
 
-    transformers' own cache copies all of itself at every token, which at a thousand tokens of
-    prefix is more bytes than a small model has weights.
+    transformers' own cache copies all of itself at every token.
     """
 
     keys: Tensor
@@ -239,8 +234,8 @@ def save_layers(
 ) -> None:
     """Write the first positions of each layer's keys and values, (1, heads, n, head size).
 
-    The file is safetensors. Layer N is `k.N` and `v.N` (heads, length, head size), with a checksum
-    in the metadata. float32 values that all fit into half precision are stored in it.
+    The file is safetensors: `k.N` and `v.N` (heads, length, head size) of layer N, in half
+    precision if that is exact, and checksums in the metadata.
     """
     tensors: dict[str, Tensor] = {}
     sums = []
@@ -258,9 +253,7 @@ def save_layers(
 
 
 def load_layers(path: Path, layers: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Load the keys and values of each layer, (1, heads, length, head size), on the CPU.
-
-    float32 may come as float16. The file is memory-mapped: copy a layer before asking for the next.
+    """Load the keys and values of each layer, (1, heads, length, head size), mapped from the file.
 
     Raises:
         ModelError: The file is missing or damaged, or has another number of layers.

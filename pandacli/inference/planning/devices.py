@@ -1,7 +1,7 @@
 """Devices, their free memory, the memory that a model needs, and its placement on them.
 
-Memory and cores are counted within the limits of control groups (cgroups(7)), which containers and
-batch jobs set. torch is imported only inside functions: a missing model is reported before.
+Control groups (cgroups(7)) of containers and batch jobs limit memory and cores. torch is imported
+inside functions, so that a missing model is reported first.
 """
 
 import re
@@ -80,10 +80,7 @@ def memory_errors(hint: str) -> Iterator[None]:
 
 @memory_errors("use --device cpu")
 def pick_devices(wanted: str) -> "list[torch.device]":
-    """List the devices for auto, cpu, cuda or cuda:N, the preferred one first.
-
-    "cuda" gives all GPUs, the one with the most free memory first; "auto" these, then the CPU.
-    """
+    """List the devices for auto, cpu, cuda or cuda:N: GPUs by free memory, then the CPU."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", wanted):
         names = "the devices are auto, cpu, cuda and cuda:N"
         raise UsageError(f"no device is called '{wanted}'", names)
@@ -107,36 +104,27 @@ def pick_devices(wanted: str) -> "list[torch.device]":
 
 
 def pick_dtype(devices: "Sequence[torch.device]") -> "torch.dtype":
-    """Pick the dtype to compute in on devices of one type.
-
-    float32 on the CPU, where half precision is slower. bfloat16 on CUDA if every GPU has it in
-    hardware (compute capability 8.0, Ampere); float16 otherwise, as older GPUs emulate bfloat16.
-    """
+    """Pick the dtype to compute in on devices of one type."""
     import torch
 
-    if devices[0].type == "cpu":
+    if devices[0].type == "cpu":  # where half precision is slower
         return torch.float32
+    # GPUs before Ampere (8.0) emulate bfloat16
     native = all(torch.cuda.get_device_capability(device) >= (8, 0) for device in devices)
     return torch.bfloat16 if native else torch.float16
 
 
 def has_int8_cores(device: "torch.device") -> bool:
-    """Whether a device multiplies int8 in hardware; GPUs do since Turing (7.5).
-
-    On older ones bitsandbytes computes 8 bits as float32 products, slower than not quantising.
-    """
+    """Whether a device multiplies int8 in hardware, without which 8 bits are slower than 16."""
     import torch
 
     if device.type != "cuda" or torch.version.hip:
         return True
-    return torch.cuda.get_device_capability(device) >= (7, 5)
+    return torch.cuda.get_device_capability(device) >= (7, 5)  # since Turing
 
 
 def free_memory(device: "torch.device") -> int:
-    """Return the bytes that tensors can still take on a device; 0 on a GPU without room for CUDA.
-
-    On CUDA this includes what torch's caching allocator has reserved and does not use.
-    """
+    """Return the bytes that tensors can still take on a device, including torch's unused cache."""
     if device.type != "cuda":
         return usable_memory().free
     import torch
@@ -146,7 +134,7 @@ def free_memory(device: "torch.device") -> int:
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        return 0
+        return 0  # not even room for CUDA itself
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(free + unused)
 
@@ -166,7 +154,7 @@ def peak_memory(devices: Sequence[str]) -> int:
 
 
 def cpu_flags(cpuinfo: Path = _CPUINFO) -> set[str] | None:
-    """Return the instruction sets of the CPU in Linux's names; None where they are not listed."""
+    """Return the instruction sets of the CPU in Linux's names; None if they are not listed."""
     try:
         line = re.search(r"^(?:flags|Features)\s*:(.*)", cpuinfo.read_text(), re.MULTILINE)
     except OSError:
@@ -202,7 +190,7 @@ def memory_limit(cgroups: Path = _CGROUPS, mount: Path = _CGROUP_MOUNT) -> Memor
 
 
 def core_limit(cgroups: Path = _CGROUPS, mount: Path = _CGROUP_MOUNT) -> float | None:
-    """Return the control group limit in cores (CPU seconds per second); None without limits."""
+    """Return the control group limit in cores; None without limits."""
     limits = []
     for version, folder in _cgroup_folders("cpu", cgroups, mount):
         names = ["cpu.max"] if version == 2 else ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
@@ -240,8 +228,7 @@ def _number(path: Path) -> int | None:
     return int(words[0]) if words and words[0].isdigit() else None
 
 
-@dataclass(frozen=True)
-class Sizes:
+class Sizes(NamedTuple):
     """Element counts of the parts of a model."""
 
     front: int  # embeddings, STAB and projector
@@ -252,8 +239,7 @@ class Sizes:
     layers: int
 
 
-@dataclass(frozen=True)
-class Needed:
+class Needed(NamedTuple):
     """Bytes of the parts of a model as in `Sizes`; a layer includes its KV cache."""
 
     front: int
@@ -268,15 +254,11 @@ class Needed:
 
 
 def sizes_of(config: "VideoPandaConfig") -> Sizes:
-    """Count the elements of a model, on the meta device."""
-    import torch
+    """Count the elements of a model."""
+    from pandacli.modeling.modeling_videopanda import empty_model
 
-    from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
-
-    with torch.device("meta"):
-        model = VideoPandaForConditionalGeneration(config)
     counts: Counter[str] = Counter()
-    for name, parameter in model.named_parameters():
+    for name, parameter in empty_model(config).named_parameters():
         if name.startswith("model.layers."):
             part = "linears" if parameter.ndim == 2 else "norms"
         else:
@@ -320,18 +302,15 @@ def _cache_width(config: "VideoPandaConfig") -> int:
 
 @dataclass(frozen=True)
 class Placement:
-    """The devices of a model, and how many decoder layers are on each.
+    """The devices of a model, and how many decoder layers are on each."""
 
-    accelerate's own counts neither the KV cache nor the size of quantised weights, and offloads
-    what does not fit to the CPU or the disk.
-    """
+    # not by accelerate, which counts neither the KV cache nor quantised weights, and offloads
 
     devices: "tuple[torch.device, ...]"  # the first holds STAB and embeddings, the last the head
     layers: tuple[int, ...] = ()  # in order; unused with one device
 
     @property
     def on_cpu(self) -> bool:
-        """Whether the model is on the CPU."""
         return self.devices[0].type == "cpu"
 
     @property

@@ -112,7 +112,7 @@ def load_pretrained(
 ) -> VideoPandaForConditionalGeneration:
     """Load a checkpoint, or an artifact that bitsandbytes runs, through transformers.
 
-    A `ModelError` says that it is damaged, a `DeviceError`, with `hint`, that memory ran out.
+    Raises a `ModelError` if it is damaged, and a `DeviceError` with `hint` without enough memory.
     """
     with quiet_libraries(), memory_errors(hint):
         if stored := getattr(config, "quantization_config", None):
@@ -138,9 +138,8 @@ def load_artifact(
 ) -> VideoPandaForConditionalGeneration:
     """Load a quantised artifact on the CPU, its linear layers on torch's int8 kernels.
 
-    4-bit layers are widened to int8. One file is mapped at a time, so memory never holds much more
-    than the model. Without `layers` the model has no decoder layers and only embeds. Errors are as
-    of `load_pretrained`.
+    4-bit layers are widened to int8. Without `layers` the model has no decoder layers and only
+    embeds. Raises the errors of `load_pretrained`.
     """
     with quiet_libraries(), memory_errors(hint):
         config = checkpoint.read_config(folder)
@@ -166,8 +165,7 @@ def load_artifact(
                 raise ModelError(f"the quantised copy in {folder} is damaged", remedy) from error
         if generation := checkpoint.read_generation_config(folder, config):
             model.generation_config = generation
-    missing = [name for name, parameter in model.named_parameters() if parameter.is_meta]
-    if missing:
+    if missing := [name for name, parameter in model.named_parameters() if parameter.is_meta]:
         raise ModelError(f"the quantised copy in {folder} lacks {missing[0]}")
     checkpoint.check_values(folder, model.state_dict())
     model.train(False)
@@ -192,16 +190,13 @@ def _load_file(model: nn.Module, path: Path) -> None:
 
 
 def _build_part(name: str, tensors: dict[str, Tensor]) -> tuple[str, nn.Module | Tensor] | None:
-    """Build the int8 layer of a quantised weight, or convert a plain tensor to float32.
-
-    None for a tensor that belongs to another one, such as scales.
-    """
+    """Build the int8 layer of a quantised weight, or convert a plain tensor to float32."""
     tensor, layer = tensors[name], name.removesuffix(".weight")
     if f"{layer}.SCB" in tensors:
         return layer, Int8Linear(tensor, tensors[f"{layer}.SCB"] / 127)
     if name + _QUANT_STATE in tensors:
         return layer, Int8Linear(*quantize_rows(_dequantise_nf4(name, tensors)))
-    if name.endswith((".SCB", ".weight_format")) or ".weight." in name:
+    if name.endswith((".SCB", ".weight_format")) or ".weight." in name:  # parts of the others
         return None
     return name, tensor.float() if tensor.is_floating_point() else tensor
 

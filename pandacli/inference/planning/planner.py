@@ -1,7 +1,7 @@
 """Plan a run: resolve the model once, then choose quantisation, backend and devices.
 
 With "auto" on CUDA: the most bits that fit into free memory, 8 only on GPUs with int8 cores. On the
-CPU: full precision for a narrow model such as tiny, otherwise 8 bits, or 4 where 8 do not fit. The
+CPU: full precision for a narrow model such as tiny, otherwise 8 bits, or 4 if 8 do not fit. The
 backend is the first in the tables below that can be used.
 """
 
@@ -108,14 +108,14 @@ class Plan(Choice):
 
 
 def resolve_run(spec: RunSpec, model: checkpoints.ResolvedModel | None = None) -> Plan:
-    """Resolve what to run into a plan; a missing model is reported before torch is imported.
+    """Resolve what to run into a plan.
 
     Raises:
         ModelError: The model is missing or damaged, or only other quantised artifacts are left.
         UsageError: An option is unknown, or they do not go together on this machine.
         DeviceError: The device does not exist or has too little memory.
     """
-    model = model or checkpoints.resolve(spec.model)
+    model = model or checkpoints.resolve(spec.model)  # a missing one fails before torch is imported
     devices = pick_devices(spec.device)
     from pandacli.modeling.checkpoint import read_config
 
@@ -152,15 +152,14 @@ class Forecast(NamedTuple):
 def forecast(spec: RunSpec, artifacts: "Iterable[Artifact]" = ()) -> Forecast | None:
     """Predict, before a download, the artifact that a published model will be run from.
 
-    All published models have the sizes of a default `VideoPandaConfig`. If the checkpoint is not on
-    disk and `artifacts` are, one of these is chosen where possible. None if the checkpoint is run
-    as it is.
+    One of `artifacts` is chosen if possible, for a checkpoint of which only these are on disk. None
+    if the checkpoint is run as it is.
     """
     devices = pick_devices(spec.device)
     from pandacli.modeling.configuration_videopanda import VideoPandaConfig
     from pandacli.quantization.conversion import copy_bytes
 
-    config = VideoPandaConfig()
+    config = VideoPandaConfig()  # all published models have these sizes
     stored = {artifact.form for artifact in artifacts}
     form = choose(spec.quant, spec.backend, config, devices, stored=stored or None).form
     return Forecast(form, copy_bytes(config, form)) if form else None
@@ -177,8 +176,8 @@ def choose(
 ) -> Choice:
     """Choose form and devices for `--quant` and `--engine`, each of which may be "auto".
 
-    A quantisation that is asked for by name is used whatever the free memory is. `stored` are the
-    forms of the artifacts on disk, if the checkpoint itself is not.
+    A quantisation given by name is used whatever the free memory is. `stored` are the forms of the
+    artifacts on disk, if the checkpoint itself is not.
 
     Raises:
         UsageError: An unknown name, or the options do not go together on these devices.
@@ -217,11 +216,10 @@ def choose(
         return choose(quant, backend, config, devices)
     if quant == "none":
         raise UsageError(f"--engine {backend} is for 4 and 8 bits", "add --quant 8bit or 4bit")
-    raise UsageError(
-        f"--engine {backend} does not run {'few bits' if quant == 'auto' else quant} on"
-        f" {'the CPU' if devices[0].type == 'cpu' else 'CUDA'}",
-        "use --engine bitsandbytes, or --device cpu",
-    )
+    bits = "few bits" if quant == "auto" else quant
+    where = "the CPU" if devices[0].type == "cpu" else "CUDA"
+    hint = "use --engine bitsandbytes, or --device cpu"
+    raise UsageError(f"--engine {backend} does not run {bits} on {where}", hint)
 
 
 def _allowed(
@@ -236,10 +234,9 @@ def _allowed(
         fixed: Quant = "4bit" if given.get("load_in_4bit") else "8bit"
         if quant not in ("auto", fixed) or backend not in ("auto", "bitsandbytes"):
             wanted = f"--quant {quant}" if quant not in ("auto", fixed) else f"--engine {backend}"
-            raise UsageError(
-                f"the checkpoint is stored in {fixed} by bitsandbytes: {wanted} cannot change that",
-                "use the checkpoint that it was made from",
-            )
+            reason = f"{wanted} cannot change that"
+            hint = "use the checkpoint that it was made from"
+            raise UsageError(f"the checkpoint is stored in {fixed} by bitsandbytes: {reason}", hint)
         return [ExecutionForm(fixed, "bitsandbytes", None)]
     if backend == "llama":
         require_llama()
@@ -286,7 +283,7 @@ def _choice(form: ExecutionForm, sizes: Sizes, free: "Free", placement: Placemen
 
 
 def _smaller_form_hint(form: ExecutionForm, sizes: Sizes, free: "Free") -> str:
-    """What to do if a form needs more memory than there is."""
+    """What to do if a form needs more memory than is free."""
     if form.form is None and form.quant != "none":  # of a checkpoint that is stored quantised
         return _LESS_MEMORY
     forms = [other for other in _FORMS[next(iter(free)).type] if other != _WIDENED]
@@ -300,17 +297,15 @@ def _smaller_form_hint(form: ExecutionForm, sizes: Sizes, free: "Free") -> str:
 
 
 def _too_little_memory(tried: "list[tuple[ExecutionForm, Free]]", sizes: Sizes) -> DeviceError:
-    """Return the error that nothing fits, for the device type where the least is missing."""
+    """Return the error that nothing fits, for the type of device that lacks the least."""
     found = [
         (_needed(form, sizes, free).total, sum(free.values()), form, free) for form, free in tried
     ]
     needs, room, form, free = min(found, key=lambda each: each[0] - each[1])
     even = "" if form.quant == "none" else f" even in {form.quant[0]} bits"
-    return DeviceError(
-        f"the model needs {size(needs)}{even}, and {size(room)} are free on"
-        f" {Placement(tuple(free))}",
-        "free some memory, or try panda with --model tiny",
-    )
+    available = f"{size(room)} are free on {Placement(tuple(free))}"
+    hint = "free some memory, or try panda with --model tiny"
+    return DeviceError(f"the model needs {size(needs)}{even}, and {available}", hint)
 
 
 def _usable(
@@ -318,8 +313,8 @@ def _usable(
 ) -> Choice:
     """Return the first of several choices of one quantisation whose backend can be used.
 
-    `convertible` says whether another form could be made. A UsageError is raised where only a very
-    slow backend is left and others could be used, or where it does not support the model's widths.
+    A UsageError is raised if only a very slow backend is left and others could be installed, which
+    takes a `convertible` checkpoint, or if it does not support the model's widths.
     """
     choice = next((choice for choice in choices if is_usable(choice.backend)), choices[0])
     in_4_bits = (choice.quant, choice.backend) == ("4bit", "bitsandbytes")
@@ -335,9 +330,7 @@ def _usable(
         )
     widths = config.hidden_size, config.intermediate_size
     if any(width % _BLOCK for width in widths):
-        raise UsageError(
-            f"this model cannot be put into 4 bits on a CPU: its widths, {widths[0]} and"
-            f" {widths[1]}, are not multiples of {_BLOCK}",
-            "use --quant 8bit or none",
-        )
+        reason = f"its widths, {widths[0]} and {widths[1]}, are not multiples of {_BLOCK}"
+        message = f"this model cannot be put into 4 bits on a CPU: {reason}"
+        raise UsageError(message, "use --quant 8bit or none")
     return choice

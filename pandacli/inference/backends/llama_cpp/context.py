@@ -97,11 +97,7 @@ def _on_thread(
 
 
 class LlamaContext:
-    """A KV cache in half precision whose cells sequences share.
-
-    `size` is its number of cells; a position that sequences share takes one. A `DeviceError` is
-    raised without memory for it.
-    """
+    """A KV cache in half precision of `size` cells; a position that sequences share takes one."""
 
     def __init__(self, model: LoadedGguf, size: int, threads: int) -> None:
         self._model, self._library, self._size = model, model.library, size
@@ -114,10 +110,8 @@ class LlamaContext:
         params.n_threads = params.n_threads_batch = threads
         self._handle = model.run(lambda: self._library.llama_init_from_model(model.handle, params))
         if not self._handle:
-            raise DeviceError(
-                f"out of memory: no room for a KV cache of {size} tokens",
-                "free some memory, or try panda with --model tiny",
-            )
+            message = f"out of memory: no room for a KV cache of {size} tokens"
+            raise DeviceError(message, "free some memory, or try panda with --model tiny")
         weakref.finalize(self, self._library.llama_free, self._handle)
         self._library.llama_set_abort_callback(self._handle, model.abort, None)
         self._memory = self._library.llama_get_memory(self._handle)
@@ -133,7 +127,7 @@ class LlamaContext:
         return self._size - len(set().union(*self._cells))
 
     def take(self, wanted: int) -> list[int]:
-        """Reserve empty sequences; none where fewer are free."""
+        """Reserve empty sequences; none if fewer are free."""
         self._clear_left()
         return [self._unused.popleft() for _ in range(wanted if wanted <= len(self._unused) else 0)]
 
@@ -156,11 +150,9 @@ class LlamaContext:
     ) -> NDArray[np.float32]:
         """Append n ids (n,) int32 or embeddings (n, hidden) float32 to one or more sequences.
 
-        `sequences` (n,) and `positions` (n,) say where each goes, and `wanted` (n,) whether to
-        return its logits, at most once for a sequence. After an error some may be longer.
-
-        Returns:
-            (wanted.sum(), vocabulary) the logits.
+        `sequences` (n,) and `positions` (n,) say where each goes, and `wanted` (n,) whether its
+        logits are among those returned, (wanted.sum(), vocabulary); at most one of a sequence.
+        After an error some sequences may be longer.
 
         Raises:
             ContextFullError: There is no room.
@@ -233,7 +225,7 @@ class LlamaContext:
 
     @_on_thread
     def save(self, sequence: int, path: Path) -> bool:
-        """Write a sequence to a file; False where it cannot be written."""
+        """Write a sequence to a file; False if that fails."""
         save = self._library.llama_state_seq_save_file
         return bool(save(self._handle, bytes(path), sequence, None, 0))
 

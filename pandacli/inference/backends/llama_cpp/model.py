@@ -32,11 +32,7 @@ _DIGEST = 32  # bytes of the digest at the end of a saved sequence
 
 
 class LlamaCppBackend:
-    """A `Backend` on llama.cpp; its memory is freed with the last reference to its sequences.
-
-    `context` is the most positions of a sequence, and `threads` the number of CPU threads. Errors
-    are those of `LoadedGguf`.
-    """
+    """A `Backend` on llama.cpp; `context` is the most positions of a sequence."""
 
     def __init__(self, gguf: Path, *, context: int, threads: int) -> None:
         self.context, self._threads = context, threads
@@ -63,7 +59,6 @@ class LlamaCppBackend:
         return context, context.take(1)[0]
 
     def new_context(self, size: int) -> LlamaContext:
-        """A context of `size` positions; raises a `DeviceError` without memory for it."""
         return LlamaContext(self._weights, size, self._threads)
 
 
@@ -167,10 +162,8 @@ class LlamaCppSequence:
         taken = self._context.bytes_of(self._sequence)  # twice while it is copied
         # checked first, because a system that overcommits would kill the process instead
         if taken * size // max(self.length, 1) + taken > usable_memory().free:
-            raise DeviceError(
-                f"out of memory: no room for a KV cache of {size} tokens",
-                "free some memory, or answer fewer questions at once",
-            )
+            message = f"out of memory: no room for a KV cache of {size} tokens"
+            raise DeviceError(message, "free some memory, or answer fewer questions at once")
         return self._model.new_context(size)
 
     def _move(self, context: LlamaContext, sequence: int) -> None:
@@ -247,10 +240,8 @@ class LlamaCppSequenceBatch:
         if (end := self._shared + max(lengths.values(), default=0)) > self._most:
             raise ValueError(f"{end} positions are more than the context's {self._most}")
         if (used := lengths.total()) > self.room:
-            raise DeviceError(
-                f"no room in the KV cache for {used} tokens: there is room for {self.room}",
-                "answer fewer questions at once",
-            )
+            message = f"no room in the KV cache for {used} tokens: there is room for {self.room}"
+            raise DeviceError(message, "answer fewer questions at once")
         return lengths
 
     def _decode(self, context: LlamaContext, texts: Mapping[int, list[int]]) -> NDArray[np.float32]:
