@@ -151,7 +151,7 @@ class Generation(ClosableIterator[Event]):
 
     def _run_batch(self, batch: "SequenceBatch") -> Iterator[Event]:
         room = min(self._room, batch.room)
-        size = min(self._batch_size, batch.most_texts or self._batch_size)
+        size = min(self._batch_size, batch.max_texts or self._batch_size)
         while True:
             self._join(room, size)
             yield from self._failures()

@@ -27,7 +27,6 @@ from pandacli.modeling.patches import (
     FrameTokens,
     PatchBox,
     group_by_box,
-    padded_box,
     split_into_chunks,
 )
 from pandacli.modeling.stab import LSD, LSTE, STAB, depthwise
@@ -208,10 +207,9 @@ class FusedSTAB:
             counts = canvas.multiplicity(mixed).repeat(len(mixed), 1) if canvas.has_bars else None
             attended = self._gstra(mixed.flatten(0, 2)[None], counts)
 
-        boxes = [span or padded_box(canvas.grid) for span in spans]
-        grids: list[Tensor] = [embedded] * len(boxes)
-        contexts = embedded.new_empty(len(boxes), embedded.shape[2])
-        for box, members in group_by_box(boxes).items():
+        grids: list[Tensor] = [embedded] * len(spans)
+        contexts = embedded.new_empty(len(spans), embedded.shape[2])
+        for box, members in group_by_box(spans, canvas.grid).items():
             blocks = _blocks(canvas, box, members, embedded, mixed)  # (frames, h, w, 4, C)
             tokens = self._lsd(blocks.flatten(0, 2)).unflatten(0, blocks.shape[:3])
             contexts[members] = self._fsra(tokens.flatten(1, 2))

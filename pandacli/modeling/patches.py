@@ -74,11 +74,11 @@ def content_boxes(masks: Tensor, patch_size: int) -> list[PatchBox]:
     return [span or padded for span in _content_spans(masks, patch_size)]
 
 
-def group_by_box(boxes: list[PatchBox]) -> dict[PatchBox, list[int]]:
-    """Frame numbers by box: frames of one shape are encoded together."""
+def group_by_box(spans: Sequence[PatchBox | None], grid: int) -> dict[PatchBox, list[int]]:
+    """Group frame numbers by the box that is read: frames of one shape are encoded together."""
     groups: dict[PatchBox, list[int]] = {}
-    for index, box in enumerate(boxes):
-        groups.setdefault(box, []).append(index)
+    for index, span in enumerate(spans):
+        groups.setdefault(span or padded_box(grid), []).append(index)
     return groups
 
 

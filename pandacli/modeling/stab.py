@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pandacli.modeling.configuration_videopanda import VideoPandaConfig
-from pandacli.modeling.patches import FrameTokens, group_by_box, padded_box, split_into_chunks
+from pandacli.modeling.patches import FrameTokens, group_by_box, split_into_chunks
 
 
 class LSTE(nn.Module):
@@ -169,16 +169,15 @@ class STAB(nn.Module):
         if pixel_values.shape[1] > 1:
             patches, of_chunks = self._mix_in_time(patches, chunks.shape[1])
         grid = patches.permute(0, 2, 3, 1)  # (N, g, g, C)
-        boxes = [span or padded_box(grid.shape[1]) for span in spans]
         encoded: dict[int, FrameTokens] = {}
-        for box, members in group_by_box(boxes).items():
+        for box, members in group_by_box(spans, grid.shape[1]).items():
             content = grid[members, box.top : box.bottom, box.left : box.right]
             tokens = self.local_attention(content)  # (frames, h, w, C)
             contexts = self.global_attention(self.class_embedding, tokens.flatten(1, 2))
             if of_chunks is not None:
                 contexts = self.fuse_contexts(of_chunks[members], contexts)
             encoded.update(zip(members, map(FrameTokens, contexts, tokens), strict=True))
-        return [encoded[frame] for frame in range(len(boxes))]
+        return [encoded[frame] for frame in range(len(spans))]
 
     def fuse_contexts(self, of_chunks: Tensor, of_frames: Tensor) -> Tensor:
         """Context vectors (N, C) of the frames' chunks and of the frames -> context tokens."""

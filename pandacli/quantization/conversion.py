@@ -90,7 +90,7 @@ def convert(source: Source, form: Form, report: Report | None = None) -> Artifac
         with staging_folder(source.digest, form, source.model) as work:
             if finished := find_artifact(source.digest, form):
                 return finished
-            _drop_junk(work)
+            _delete_unusable(work)
             config = read_config(source.folder)
             target = work / GGUF_FILE
             if not target.exists():
@@ -128,7 +128,7 @@ def copy_bytes(config: VideoPandaConfig, form: Form) -> int:
     return int(sum(sizes))
 
 
-def _drop_junk(work: Path) -> None:
+def _delete_unusable(work: Path) -> None:
     """Delete everything that an interrupted conversion cannot resume from."""
     for path in work.iterdir():
         if path.is_dir() and not path.is_symlink():

@@ -112,7 +112,7 @@ def export_gguf(
     """
     _gguf()
     config = read_config(folder)
-    _check_kind(folder, config)
+    _check_supported(folder, config)
     expected = empty_model(config).state_dict()
     partial = target.with_name(target.name + ".partial")
     try:
@@ -122,7 +122,7 @@ def export_gguf(
         digests = [file_digest(path) for path in weight_files(folder)]
         header = _header(config, stored.values(), form, digests)
         with partial.open("a+b") as file:
-            kept = _keep_whole(file, header, stored.values())
+            kept = _truncate_to_complete(file, header, stored.values())
             _write(file, stored, kept, sources, threads, progress)
         replace_durably(partial, target)
     except ModelError:
@@ -164,7 +164,7 @@ def check_gguf(path: Path, config: VideoPandaConfig) -> None:
             raise ModelError(f"{path} is of another model: {name} is {stated[name]:g}", INCOMPLETE)
 
 
-def _check_kind(folder: Path, config: VideoPandaConfig) -> None:
+def _check_supported(folder: Path, config: VideoPandaConfig) -> None:
     """Refuse what llama.cpp's Llama graph does not compute."""
     rope = (config.rope_parameters or {}).get("rope_type", "default")
     kinds = {"activations": (config.hidden_act, "silu"), "rotary positions": (rope, "default")}
@@ -270,7 +270,7 @@ def _padding(length: int) -> bytes:
     return bytes(-length % _ALIGNMENT)
 
 
-def _keep_whole(file: BinaryIO, header: bytes, stored: Iterable[_Stored]) -> int:
+def _truncate_to_complete(file: BinaryIO, header: bytes, stored: Iterable[_Stored]) -> int:
     """Truncate a partial file to its complete tensors, and return how many those are.
 
     A file with another header is started over.

@@ -20,18 +20,18 @@ _FEW = 64  # up to this many tokens, always add the residual pass
 _OUTLIER = 8.0  # peak over root mean square from which a token gets the residual pass
 _TINY = torch.finfo(torch.float32).tiny
 
-_every_remainder: ContextVar[bool] = ContextVar("every_remainder", default=False)
+_residual_for_all: ContextVar[bool] = ContextVar("residual_for_all", default=False)
 _WARNINGS = Lock()  # layers are packed in threads, and all of them share the warning filters
 
 
 @contextmanager
-def every_remainder() -> Iterator[None]:
+def residual_for_all() -> Iterator[None]:
     """Add the residual pass to every token, so that results do not depend on the batch."""
-    token = _every_remainder.set(True)
+    token = _residual_for_all.set(True)
     try:
         yield
     finally:
-        _every_remainder.reset(token)
+        _residual_for_all.reset(token)
 
 
 def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,7 +83,7 @@ class Int8Linear(nn.Module):
 
 def _residual_tokens(tokens: Tensor, peak: Tensor) -> tuple[slice | Tensor, int]:
     """Select the tokens (n, in) for the residual pass, and count them."""
-    if len(tokens) <= _FEW or _every_remainder.get():
+    if len(tokens) <= _FEW or _residual_for_all.get():
         return slice(None), len(tokens)
     usual = tokens.square().mean(1, keepdim=True).sqrt()
     chosen = (peak > _OUTLIER * usual).flatten().nonzero().flatten()

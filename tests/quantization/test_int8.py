@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pandacli.quantization import int8
-from pandacli.quantization.int8 import Int8Linear, every_remainder, quantize_rows
+from pandacli.quantization.int8 import Int8Linear, quantize_rows, residual_for_all
 
 WIDTH, ROWS = 512, 256
 
@@ -64,7 +64,7 @@ def test_few_tokens_have_no_activation_error(weight: Tensor) -> None:
 @pytest.mark.usefixtures("_every_cpu")
 def test_token_result_is_independent_of_batch(weight: Tensor) -> None:
     layer, inputs = Int8Linear(*quantize_rows(weight)), tokens(200)
-    with every_remainder():
+    with residual_for_all():
         among, alone = layer(inputs), torch.cat([layer(token[None]) for token in inputs])
     assert float((among - alone).norm() / alone.norm()) < 1e-5
     assert float((layer(inputs) - alone).norm() / alone.norm()) > 1e-3

@@ -58,7 +58,7 @@ class SequenceBatch(Protocol):
     """Sequences behind a shared prefix, which is held once; none sees another."""
 
     room: int  # positions of all together, without the shared ones; may be less than asked for
-    most_texts: int | None  # sequences at once; None for any number
+    max_texts: int | None  # sequences at once; None for any number
 
     def append(self, texts: Mapping[int, list[int]]) -> "Tensor":
         """Append token ids, at least one each, to sequences by their numbers, in one forward pass.

@@ -20,7 +20,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from pandacli.errors import ModelError
 from pandacli.inference.planning.devices import position_bytes
-from pandacli.quantization.int8 import every_remainder
+from pandacli.quantization.int8 import residual_for_all
 
 if TYPE_CHECKING:
     from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
@@ -84,7 +84,7 @@ class TorchSequence:
     def append(self, ids: list[int]) -> Tensor:
         model = self.backend.model
         inputs = torch.tensor([ids], device=model.device)
-        with every_remainder():
+        with residual_for_all():
             output = model(input_ids=inputs, cache=self.cache, use_cache=True, logits_to_keep=1)
         logits: Tensor = output.logits[0, -1]
         return logits
@@ -113,7 +113,7 @@ class TorchSequenceBatch:
     its own sequence only: the prefix is held once, and nothing is padded.
     """
 
-    most_texts: int | None = None
+    max_texts: int | None = None
 
     def __init__(self, backend: TorchBackend, cache: "KVCache", room: int) -> None:
         self.room = room
@@ -134,7 +134,7 @@ class TorchSequenceBatch:
         ids = torch.tensor([token for ids in texts.values() for token in ids])
         # one transfer for all three
         ids, positions, owners = torch.stack((ids, positions, owners)).to(self._model.device)
-        with every_remainder():
+        with residual_for_all():
             output = self._model(
                 input_ids=ids[None],
                 attention_mask=self._mask(owners),

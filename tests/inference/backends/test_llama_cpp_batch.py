@@ -15,7 +15,7 @@ from pandacli.inference.backends import Sequence, SequenceBatch
 from pandacli.inference.backends.llama_cpp import model as llama_module
 from pandacli.inference.backends.llama_cpp.context import SLICE
 from pandacli.inference.backends.llama_cpp.model import (
-    MOST_TEXTS,
+    MAX_TEXTS,
     LlamaCppBackend,
     LlamaCppSequence,
     LlamaCppSequenceBatch,
@@ -139,7 +139,7 @@ def test_the_number_of_a_removed_sequence_can_be_reused(
     llama: LlamaCppBackend, sequence: LlamaCppSequence
 ) -> None:
     batch = sequence.batch(40)
-    for _ in range(2 * MOST_TEXTS):
+    for _ in range(2 * MAX_TEXTS):
         batch.append({1: text(1, 20), 2: text(2, 5)})
         batch.remove(1)
         (given,) = batch.append({1: text(3, 30)})
@@ -164,9 +164,9 @@ def test_greedy_tokens_match_those_of_single_sequences(sequence: LlamaCppSequenc
     starts = {number: text(number, 2 + number % 7) for number in range(80)}
     lengths = {number: 3 + number % 5 for number in starts}
     waiting, given = list(starts), {number: list[int]() for number in starts}
-    batch, unread = sequence.batch(MOST_TEXTS * 16), dict[int, list[int]]()
+    batch, unread = sequence.batch(MAX_TEXTS * 16), dict[int, list[int]]()
     while waiting or unread:
-        joining = [waiting.pop() for _ in range(min(9, len(waiting), MOST_TEXTS - len(unread)))]
+        joining = [waiting.pop() for _ in range(min(9, len(waiting), MAX_TEXTS - len(unread)))]
         unread |= {number: starts[number] for number in joining}
         for number, logits in zip(list(unread), batch.append(unread), strict=True):
             given[number].append(int(logits.argmax()))
@@ -225,7 +225,7 @@ def test_closing_leaves_the_sequence_unchanged(
     for _ in range(5):
         batch = sequence.batch(900)
         assert batch._context is sequence._context
-        batch.append({number: text(number, 14) for number in range(MOST_TEXTS)})
+        batch.append({number: text(number, 14) for number in range(MAX_TEXTS)})
         batch.close()
         batch.close()
     assert unchanged(llama, sequence)
@@ -330,11 +330,11 @@ def test_a_failed_allocation_of_llama_cpp_is_a_device_error(
 
 def test_more_than_the_maximum_of_sequences_is_refused(sequence: LlamaCppSequence) -> None:
     batch = sequence.batch(900)
-    batch.append({number: [number] for number in range(MOST_TEXTS)})
-    with pytest.raises(ValueError, match=f"more than {MOST_TEXTS} texts"):
-        batch.append({MOST_TEXTS: [1]})
+    batch.append({number: [number] for number in range(MAX_TEXTS)})
+    with pytest.raises(ValueError, match=f"more than {MAX_TEXTS} texts"):
+        batch.append({MAX_TEXTS: [1]})
     batch.remove(7)
-    assert batch.append({MOST_TEXTS: [1]}).shape == (1, 400)
+    assert batch.append({MAX_TEXTS: [1]}).shape == (1, 400)
 
 
 def test_more_positions_than_room_are_refused(sequence: LlamaCppSequence) -> None:
@@ -347,7 +347,7 @@ def test_more_positions_than_room_are_refused(sequence: LlamaCppSequence) -> Non
 
 
 def test_room_is_limited_to_the_useful(sequence: LlamaCppSequence) -> None:
-    assert sequence.batch(10**9)._opened().free == 64 * MOST_TEXTS
+    assert sequence.batch(10**9)._opened().free == 64 * MAX_TEXTS
 
 
 def test_a_sequence_longer_than_the_context_is_refused(sequence: LlamaCppSequence) -> None:

@@ -116,28 +116,28 @@ class LlamaContext:
         self._library.llama_set_abort_callback(self._handle, model.abort, None)
         self._memory = self._library.llama_get_memory(self._handle)
         self._unused = deque(range(_SEQUENCES))
-        self._left: deque[int] = deque()
+        self._released: deque[int] = deque()
         self._cells: list[list[int]] = [[] for _ in range(_SEQUENCES)]  # numbered by `_numbers`
         self._numbers = count()
 
     @property
     def free(self) -> int:
         """How many cells no sequence uses."""
-        self._clear_left()
+        self._clear_released()
         return self._size - len(set().union(*self._cells))
 
-    def take(self, wanted: int) -> list[int]:
+    def acquire(self, wanted: int) -> list[int]:
         """Reserve empty sequences; none if fewer are free."""
-        self._clear_left()
+        self._clear_released()
         return [self._unused.popleft() for _ in range(wanted if wanted <= len(self._unused) else 0)]
 
-    def leave(self, *sequences: int) -> None:
+    def release(self, *sequences: int) -> None:
         """Release sequences; allowed at any time, from any thread."""
-        self._left.extend(sequences)
+        self._released.extend(sequences)
 
-    def _clear_left(self) -> None:
-        while self._left:
-            sequence = self._left.popleft()
+    def _clear_released(self) -> None:
+        while self._released:
+            sequence = self._released.popleft()
             self.truncate(sequence, 0)
             self._unused.append(sequence)
 
@@ -158,7 +158,7 @@ class LlamaContext:
             ContextFullError: There is no room.
             DeviceError: llama.cpp could not compute.
         """
-        self._clear_left()
+        self._clear_released()
         arrays = (inputs, sequences, positions, wanted)
         rows = [np.empty((0, self.vocabulary), np.float32)]
         for start in range(0, len(inputs), SLICE):

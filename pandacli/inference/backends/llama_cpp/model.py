@@ -25,8 +25,8 @@ from pandacli.errors import DeviceError, ModelError
 from pandacli.inference.backends.llama_cpp.context import ContextFullError, LlamaContext, LoadedGguf
 from pandacli.inference.planning.devices import usable_memory
 
-MOST_TEXTS = 64  # sequences of a batch at once
-_USUAL_ROOM = 64 * MOST_TEXTS  # positions
+MAX_TEXTS = 64  # sequences of a batch at once
+_DEFAULT_ROOM = 64 * MAX_TEXTS  # positions
 _SAMPLE = 1 << 20  # bytes of a file's beginning and end that identify it
 _DIGEST = 32  # bytes of the digest at the end of a saved sequence
 
@@ -56,7 +56,7 @@ class LlamaCppBackend:
     def open_context(self) -> tuple[LlamaContext, int]:
         """A context for one sequence and its forks, and that sequence."""
         context = self.new_context(self.context)
-        return context, context.take(1)[0]
+        return context, context.acquire(1)[0]
 
     def new_context(self, size: int) -> LlamaContext:
         return LlamaContext(self._weights, size, self._threads)
@@ -86,7 +86,7 @@ class LlamaCppSequence:
         self._context.truncate(self._sequence, length)
 
     def fork(self) -> "LlamaCppSequence":
-        if not (taken := self._context.take(1)):
+        if not (taken := self._context.acquire(1)):
             return LlamaCppSequence(self._model, *self._own_copy(), self.length)
         self._context.share(self._sequence, taken[0])
         return LlamaCppSequence(self._model, self._context, taken[0], self.length)
@@ -95,11 +95,11 @@ class LlamaCppSequence:
         context, most = self._context, self._model.context
         # llama.cpp allocates and clears a KV cache at once: room for short questions and answers,
         # or for one of the longest
-        room = min(room, max(_USUAL_ROOM, most - self.length))
-        taken = context.take(MOST_TEXTS + 1) if context.free >= room else []
+        room = min(room, max(_DEFAULT_ROOM, most - self.length))
+        taken = context.acquire(MAX_TEXTS + 1) if context.free >= room else []
         if not taken:
-            context = self._roomier(self.length + room)
-            taken = context.take(MOST_TEXTS + 1)
+            context = self._larger_context(self.length + room)
+            taken = context.acquire(MAX_TEXTS + 1)
         batch = LlamaCppSequenceBatch(context, taken, self.length, room=room, most=most)
         # from here on the batch gives the sequences back, also when it is interrupted
         if context is self._context:
@@ -137,7 +137,7 @@ class LlamaCppSequence:
             except ContextFullError:  # filled by forks
                 self._context.truncate(self._sequence, self.length)
                 copy = self._own_copy()
-                self._leave()
+                self._release()
                 self._move(*copy)
                 rows = self._decode(inputs, positions, logits)
         except BaseException:
@@ -157,7 +157,7 @@ class LlamaCppSequence:
         self._context.copy_to(context, self._sequence, sequence)
         return context, sequence
 
-    def _roomier(self, size: int) -> LlamaContext:
+    def _larger_context(self, size: int) -> LlamaContext:
         """A new context of `size` positions, to copy this sequence to."""
         taken = self._context.bytes_of(self._sequence)  # twice while it is copied
         # checked first, because a system that overcommits would kill the process instead
@@ -168,17 +168,17 @@ class LlamaCppSequence:
 
     def _move(self, context: LlamaContext, sequence: int) -> None:
         self._context, self._sequence = context, sequence
-        self._leave = weakref.finalize(self, context.leave, sequence)
+        self._release = weakref.finalize(self, context.release, sequence)
 
 
 class LlamaCppSequenceBatch:
     """Sequences behind a prefix (`SequenceBatch`), whose cells belong to all of them.
 
     Of the `sequences` of a context, the first is to hold the prefix of `length` positions; the
-    others, `MOST_TEXTS`, are empty. `most` limits the positions of one, the prefix included.
+    others, `MAX_TEXTS`, are empty. `most` limits the positions of one, the prefix included.
     """
 
-    most_texts: int | None = MOST_TEXTS
+    max_texts: int | None = MAX_TEXTS
 
     def __init__(
         self, context: LlamaContext, sequences: list[int], length: int, *, room: int, most: int
@@ -188,7 +188,7 @@ class LlamaCppSequenceBatch:
         self._prefix, *self._unused = sequences
         self._sequences: dict[int, int] = {}
         self._lengths: Counter[int] = Counter()  # without the prefix
-        self._leave = weakref.finalize(self, context.leave, *sequences)
+        self._release = weakref.finalize(self, context.release, *sequences)
 
     def append(self, texts: Mapping[int, list[int]]) -> Tensor:
         context = self._opened()
@@ -220,7 +220,7 @@ class LlamaCppSequenceBatch:
         self._unused.append(sequence)
 
     def close(self) -> None:
-        self._leave()
+        self._release()
         self._context = None
         self._sequences.clear()
 
@@ -235,8 +235,8 @@ class LlamaCppSequenceBatch:
         for number, ids in texts.items():
             _check_ids(ids, self._opened().vocabulary)
             lengths[number] += len(ids)
-        if len(lengths) > MOST_TEXTS:
-            raise ValueError(f"more than {MOST_TEXTS} texts at once")
+        if len(lengths) > MAX_TEXTS:
+            raise ValueError(f"more than {MAX_TEXTS} texts at once")
         if (end := self._shared + max(lengths.values(), default=0)) > self._most:
             raise ValueError(f"{end} positions are more than the context's {self._most}")
         if (used := lengths.total()) > self.room:
