@@ -8,8 +8,7 @@ it against decoded frames.
 import os
 import re
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -121,18 +120,16 @@ def _names_other_files(path: Path, start: bytes) -> bool:
     return by_suffix or bool(_PLAYLIST_START.match(text.lstrip().lower()))
 
 
-@contextmanager
-def open_container(path: Path) -> Iterator[Any]:
+def open_container(path: Path) -> Any:
+    """Open a file in PyAV, as a context manager."""
     try:
         # FFmpeg cannot take an absolute path for a URL
-        container = av.open(str(path.absolute()), metadata_errors="replace", options=_options())
+        return av.open(str(path.absolute()), metadata_errors="replace", options=_options())
     except (av.error.FFmpegError, OSError, ValueError):
         if _lacks_index(path):
             message = f"{path} looks incomplete: it has no index (moov)"
             raise ClipError(message, "download or copy it again") from None
         raise ClipError(f"{path} is not a video that can be read", NOT_VIDEO) from None
-    with container:
-        yield container
 
 
 @cache

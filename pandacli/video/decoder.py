@@ -275,8 +275,7 @@ def _count_frames(stream: Stream, source: Source) -> int:
     """Count the frames by decoding the last seconds; 0 if they do not match the index."""
     # frames missing at the very end, as in an incomplete download, are not a mismatch
     for margin in _SEEK_MARGINS:
-        numbers = list(_numbers(stream, source, len(stream.ticks) - 1, margin))
-        if numbers:
+        if numbers := list(_numbers(stream, source, len(stream.ticks) - 1, margin)):
             return 0 if numbers[-1] is None else numbers[-1] + 1
     return 0
 

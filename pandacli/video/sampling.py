@@ -234,19 +234,13 @@ def _notices(stream: Stream, decoded: Decoded) -> Iterator[str]:
     packets = stream.packet_count - (_second_fields(stream, decoded) if decoded.interlaced else 0)
     promised = max(stream.claimed_count, packets)
     if count < promised:
-        yield (
-            f"only {count} of {promised} frames of {path} can be decoded; "
-            "the frames looked at are among those"
-        )
+        yield f"only {count} of {promised} frames of {path} can be decoded; others are not sampled"
     elif decoded.damaged:
         yield f"{path} is damaged: some frames may not look as they should"
     if stream.odd_colours:
-        yield f"{path} stores colours in a rare way: those looked at are approximate"
+        yield f"{path} stores colours in a rare way: they are approximate"
     if clock_jumps(stream, decoded.ticks):
-        yield (
-            f"the clock of {path} is set back on the way, as in recordings that were joined; "
-            "times are counted on from there"
-        )
+        yield f"the clock of {path} restarts, as in joined recordings; times continue from there"
 
 
 def _second_fields(stream: Stream, decoded: Decoded) -> int:
