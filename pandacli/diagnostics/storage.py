@@ -100,27 +100,24 @@ def _suggest(ready: set[str]) -> Iterator[Fact]:
 
 def reason(choice: "Choice") -> str:
     """Explain a choice of `auto` in a sentence."""
-    on_cpu = choice.placement.on_cpu
-    where = "memory" if on_cpu else f"the memory of {choice.placement}"
-    because = _reasons_on_cpu(choice) if on_cpu else [_reason_on_gpu(choice)]
-    return "; ".join([f"{choice.free / 1e9:.1f} GB of {where} are free", *because])
+    where = "memory" if choice.placement.on_cpu else f"the memory of {choice.placement}"
+    return "; ".join([f"{choice.free / 1e9:.1f} GB of {where} are free", *_reasons(choice)])
 
 
-def _reason_on_gpu(choice: "Choice") -> str:
+def _reasons(choice: "Choice") -> Iterator[str]:
+    from pandacli.inference.backends import has_int8_kernels
     from pandacli.inference.planning.devices import has_int8_cores
 
-    if choice.quant == "none":
-        return "the weights as they were published"
-    if choice.quant == "4bit" and not all(map(has_int8_cores, choice.placement.devices)):
-        return "8 bits are slow on cards older than Turing"
-    return "the most bits that fit"
-
-
-def _reasons_on_cpu(choice: "Choice") -> Iterator[str]:
-    from pandacli.inference.backends import has_int8_kernels
-
+    if not choice.placement.on_cpu:
+        if choice.quant == "none":
+            yield "the weights as they were published"
+        elif choice.quant == "4bit" and not all(map(has_int8_cores, choice.placement.devices)):
+            yield "8 bits are slow on cards older than Turing"
+        else:
+            yield "the most bits that fit"
+        return
     if choice.quant == "8bit":
-        yield "on a CPU 8 bits are faster than whole precision, and nearly as exact"
+        yield "on a CPU 8 bits are faster than full precision, and nearly as exact"
     else:
         yield "8 bits do not fit"
     if choice.backend == "llama":

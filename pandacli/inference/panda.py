@@ -49,12 +49,12 @@ class Panda:
 
     @cached_property
     def identity(self) -> str:
-        """The sha256 of the checkpoint, which is read whole for it; a ModelError if it cannot."""
+        """The sha256 of the checkpoint, all of which is read; a ModelError if that fails."""
         return checkpoints.model_digest(self._source)
 
     @property
     def numerics(self) -> dict[str, Any]:
-        """What decides how keys and values are rounded, apart from the weights."""
+        """All that affects the rounding of keys and values, besides the weights."""
         from importlib.metadata import version
 
         import torch
@@ -95,8 +95,8 @@ class Panda:
     def stop_tokens(self) -> frozenset[int]:
         """The tokens that end an answer."""
         eos = self.model.generation_config.eos_token_id
-        ends = () if eos is None else eos if isinstance(eos, list) else (eos,)
-        return frozenset((*ends, self.tokenizer.eos_id))
+        ends = eos if isinstance(eos, list) else [eos]
+        return frozenset({*ends, self.tokenizer.eos_id} - {None})
 
     @classmethod
     def load(

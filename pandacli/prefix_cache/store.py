@@ -144,14 +144,11 @@ class PrefixStore:
         metadata: Metadata,
         frames: Mapping[str, Any],
         write: Callable[[Path], None],
-        expected_bytes: int,
-    ) -> bool:
-        """Write an entry; False if it exceeds the budget, an OSError if the disk is full or fails.
-
-        `write` writes keys and values into a file of about `expected_bytes`.
-        """
+        expected_bytes: int,  # about what `write` writes: the keys and values
+    ) -> None:
+        """Write an entry, unless it exceeds the budget; an OSError if the disk is full or fails."""
         if expected_bytes > self.budget:
-            return False
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         self._evict(expected_bytes)
         if shutil.disk_usage(self.folder).free < expected_bytes:
@@ -163,7 +160,7 @@ class PrefixStore:
             (partial / _METADATA).write_text(_to_json(metadata), encoding="utf-8")
             written = _folder_bytes(partial)
             if written > self.budget:
-                return False
+                return
             try:
                 replace_durably(partial, self.folder / name)
             except OSError:
@@ -173,20 +170,16 @@ class PrefixStore:
             shutil.rmtree(partial, ignore_errors=True)
         if written > expected_bytes:
             self._evict(0)
-        return True
 
-    def remove(self, folder: Path) -> bool:
-        """Remove an entry or a partial folder; returns whether it is gone."""
+    def remove(self, folder: Path) -> None:
+        """Remove an entry or a partial folder, if possible."""
         removed = folder.with_name(f"{folder.name}.{os.urandom(4).hex()}.partial")
-        try:
+        with suppress(OSError):  # another process may have removed it
             folder.rename(removed)
-        except OSError:
-            return not os.path.lexists(folder)  # another process may have removed it
-        if removed.is_symlink() or not removed.is_dir():
-            removed.unlink(missing_ok=True)
-        else:
-            shutil.rmtree(removed, ignore_errors=True)
-        return not os.path.lexists(removed)
+            if removed.is_symlink() or not removed.is_dir():
+                removed.unlink()
+            else:
+                shutil.rmtree(removed, ignore_errors=True)
 
     def clear(self) -> bool:
         """Remove all entries and partial folders; returns whether nothing is left."""
