@@ -3,9 +3,9 @@
 import re
 import shlex
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
 from pathlib import PurePath
 from threading import Event, Thread
 from typing import Any, Self
@@ -106,9 +106,9 @@ class BatchDisplay:
         if outcome.error is not None:
             self._failures.add(outcome)
 
-    def set_step(self, words: str) -> None:
+    def set_step(self, step: str) -> None:
         """Note what the run does now, such as "loading video-panda-7b"."""
-        self._progress.doing = words
+        self._progress.step = step
 
     def set_stopping(self) -> None:
         """Note that the user asked the run to stop; safe in a signal handler."""
@@ -136,45 +136,36 @@ class BatchDisplay:
             self._screen.notice(sentence, shlex.join(command))
 
 
-@dataclass
-class FailureKind:
-    """Failures whose messages differ only in numbers and the video's name."""
-
-    line: int  # of the first one in the questions file
-    message: str  # of the first one
-    count: int
-
-
 class FailureCounts:
-    """Counts failures by kind, in bounded memory."""
+    """Counts failures, in bounded memory; a kind differs only in numbers and the video's name."""
 
     def __init__(self) -> None:
-        self._kinds: dict[str, FailureKind] = {}
-        self._evicted = 0
+        self._kinds: Counter[str] = Counter()
+        self._first: dict[str, tuple[int, str]] = {}  # line and message of the first of each kind
+        self._total = 0
 
     def add(self, outcome: Outcome) -> None:
         """Count a failure."""
-        pattern = message = shorten(outcome.error or "")
+        kind = message = shorten(outcome.error or "")
         for name in filter(None, (outcome.video, PurePath(outcome.video).name)):
-            pattern = pattern.replace(name, "VIDEO")
-        pattern = re.sub(r"\d+", "N", pattern)
-        if pattern in self._kinds:
-            self._kinds[pattern].count += 1
-            return
-        if len(self._kinds) == _MAX_KINDS:
+            kind = kind.replace(name, "VIDEO")
+        kind = re.sub(r"\d+", "N", kind)
+        if kind not in self._kinds and len(self._kinds) == _MAX_KINDS:
             # the oldest of the rarest: a frequent kind has been seen again by now
-            rarest = min(self._kinds, key=lambda kind: self._kinds[kind].count)
-            self._evicted += self._kinds.pop(rarest).count
-        self._kinds[pattern] = FailureKind(outcome.line, message, 1)
+            rarest = min(self._kinds, key=self._kinds.__getitem__)
+            del self._kinds[rarest], self._first[rarest]
+        self._total += 1
+        self._kinds[kind] += 1
+        self._first.setdefault(kind, (outcome.line, message))
 
     def rows(self) -> list[Row]:
         """Return the count and the first message of the most common kinds, and of all others."""
-        kinds = sorted(self._kinds.values(), key=lambda kind: (-kind.count, kind.line))
-        rows = []
-        for kind in kinds[:_SHOWN_KINDS]:
-            first = "the first at " if kind.count > 1 else ""
-            rows.append((f"{kind.count:,}", f"{first}line {kind.line}: {kind.message}"))
-        others = self._evicted + sum(kind.count for kind in kinds[_SHOWN_KINDS:])
+        rows, others = [], self._total
+        for kind, count in self._kinds.most_common(_SHOWN_KINDS):
+            line, message = self._first[kind]
+            first = "the first at " if count > 1 else ""
+            rows.append((f"{count:,}", f"{first}line {line}: {message}"))
+            others -= count
         return [*rows, (f"{others:,}", "other failures")] if others else rows
 
 

@@ -97,7 +97,7 @@ def show_model(model: ModelState, info: CheckpointInfo | None, screen: Screen) -
             ending = f"  sha256 {digests[name][:12]}…" if name in digests else ""
             screen.line(f"  {sanitize_line(name):<{width}}  {size(count):>9}{ending}")
     if model.known and (files := model.known.known_files):
-        screen.line(f"\nknown of the files in commit {model.known.known_commit}")
+        screen.line(f"\nknown files of commit {model.known.known_commit}")
         width = max(len(file.name) for file in files)
         for file in files:
             shown = f"{file.bytes:,} bytes" if file.exact else f"about {file.bytes / 1e9:.2f} GB"

@@ -154,7 +154,7 @@ class BatchProgress:
         self.latest: Outcome | None = None  # the last answered question
         self.failure: Outcome | None = None  # the last failed one
         self.stopping = False  # whether the user asked the run to stop
-        self.doing = ""  # the current step, such as "loading video-panda-7b"
+        self.step = ""  # the current step, such as "loading video-panda-7b"
         self._updated = clock()
         self._lock = Lock()
         self._answers, self._records = Throughput(), Throughput()
@@ -186,15 +186,15 @@ class BatchProgress:
         """Return the progress in one line; "" if nothing is known."""
         counters = self.counters
         if not counters.records:
-            return STOPPING if self.stopping else self.doing
+            return STOPPING if self.stopping else self.step
         words = [f"{counters.earlier + counters.answered} of {counters.records} answered"]
         if counters.failed:
             reason = self.failure and counters.left > 0 and shorten(self.failure.error or "")
             words.append(f"{counters.failed} failed" + (f" ({reason})" if reason else ""))
         words += self.forecast()
         stalled = self.latest is None or self.clock() - self._updated > _STALLED
-        if stalled and self.doing and not self.stopping and counters.left > 0:
-            words.append(self.doing)
+        if stalled and self.step and not self.stopping and counters.left > 0:
+            words.append(self.step)
         return ", ".join(words)
 
 
@@ -245,8 +245,8 @@ class BatchPanel:
         if progress.stopping:  # must be readable in full
             yield _row(self._spinner, Text(STOPPING, style="bold"), width, crop=False)
         else:
-            doing = sanitize_line(progress.doing or "answering")
-            yield _row(self._spinner, Text(f"{doing}…", style="dim"), width)
+            step = sanitize_line(progress.step or "answering")
+            yield _row(self._spinner, Text(f"{step}…", style="dim"), width)
         if total := progress.counters.records:
             done = total - max(0, progress.counters.left)
             bar = ProgressBar(

@@ -28,9 +28,8 @@ _REFRESH = 0.5  # seconds between redraws of the toolbar
 class Prompt:
     """Reads one question or slash command at a time, above the line that `toolbar` returns.
 
-    Enter submits, Alt-Enter begins a new line, Ctrl-C clears the line. Earlier questions are kept
-    in the file `history`, if there is one. `failure` returns why no question can be answered, if
-    so; this ends a running `read`.
+    Enter submits, Alt-Enter begins a new line, Ctrl-C clears the line. The file `history` keeps
+    earlier questions. `failure` returns the error that ends a running `read`, if there is one.
     """
 
     def __init__(
@@ -62,7 +61,7 @@ class Prompt:
     def read(self) -> str:
         """Return what the user typed.
 
-        Raises what `failure` returns, the text so far being kept in the history; on an empty line,
+        Raises the error of `failure`, keeping the text so far in the history; on an empty line,
         EOFError for Ctrl-D and KeyboardInterrupt for Ctrl-C.
         """
         text = self._session.prompt(pre_run=self._exit_on_failure)
@@ -122,18 +121,8 @@ class _QuestionHistory(FileHistory):
             return []
 
 
-def _is_video(name: str) -> bool:
-    path = Path(name)
-    return path.is_dir() or path.suffix.lower() in (*VIDEO_SUFFIXES, ".webp")
-
-
 class _CommandCompleter(Completer):
     """Completes slash commands and their arguments, as `COMMANDS` describes them."""
-
-    _paths = {  # noqa: RUF012  (a constant)
-        "any": PathCompleter(expanduser=True),
-        "video": PathCompleter(expanduser=True, file_filter=_is_video),
-    }
 
     def get_completions(self, document: Document, event: CompleteEvent) -> Iterable[Completion]:
         text = document.text_before_cursor
@@ -157,7 +146,13 @@ class _CommandCompleter(Completer):
             text = last[0]
         if not command.files:
             return []
-        return self._paths[command.files].get_completions(Document(text, len(text)), event)
+
+        def is_offered(name: str) -> bool:
+            is_video = Path(name).suffix.lower() in (*VIDEO_SUFFIXES, ".webp")
+            return is_video or command.files == "any" or Path(name).is_dir()
+
+        paths = PathCompleter(expanduser=True, file_filter=is_offered)
+        return paths.get_completions(Document(text, len(text)), event)
 
 
 def _keys() -> KeyBindings:

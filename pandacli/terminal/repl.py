@@ -300,9 +300,7 @@ def _read_questions(lines: BinaryIO) -> Iterator[str]:
             text = line.decode()
         except UnicodeDecodeError as error:
             raise UsageError("a question on standard input is not UTF-8 text") from error
-        if text.strip().lower() in EXIT_WORDS:
-            return
-        if text.startswith("/"):
+        if text.startswith("/") or text.strip().lower() in EXIT_WORDS:
             with suppress(UsageError):
                 if parse(text)[0].name == "/exit":
                     return

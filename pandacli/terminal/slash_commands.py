@@ -41,7 +41,6 @@ class Command:
 
     @property
     def usage(self) -> str:
-        """Name and arguments."""
         return f"{self.name} {self.arguments}".rstrip()
 
 

@@ -87,8 +87,8 @@ class WordWrapper:
     """Wraps streamed text between words and never retracts what it has returned.
 
     A word is returned once it is complete. Double-width characters (Chinese, Japanese) may be
-    separated anywhere. `width` returns the cells of a line; it is called for each word, since a
-    window may be resized. Each line begun here is indented by `indent` spaces.
+    separated anywhere. `width` is called for each word, since a window may be resized. Each line
+    begun here is indented by `indent` spaces.
     """
 
     def __init__(self, width: Callable[[], int], indent: int = 0) -> None:
@@ -130,12 +130,13 @@ class WordWrapper:
         size, width = _cells(self._word), max(1, self._width())
         if self._column and self._column + len(self._space) + size > width:
             # a word too long for any indented line starts at the margin
-            indent = self._indent if self._indent + size <= width else 0
-            shown, self._column = "\n" + " " * indent + self._word, indent + size
+            self._column = self._indent if self._indent + size <= width else 0
+            self._space = "\n" + " " * self._column
         else:
-            shown = self._space + self._word
-            self._column += len(self._space) + size
-        self._column = self._column % width or width  # the terminal breaks a word that is longer
+            self._column += len(self._space)
+        shown = self._space + self._word
+        # the terminal breaks a word that is longer
+        self._column = (self._column + size) % width or width
         self._word = self._space = ""
         return shown
 
