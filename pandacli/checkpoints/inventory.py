@@ -167,11 +167,8 @@ def _leftovers(name: str) -> tuple[Leftover, ...]:
 def plan_removal(name: str, quant: str | None = None) -> Removal:
     """Find what can be removed of a model: a name of `MODELS`, or the folder of a checkpoint.
 
-    `quant` limits it to the artifacts of "8bit" or "4bit", or to the download ("none").
-
-    Raises:
-        ModelError: There is no such model, or nothing of it here.
-        UsageError: It is a folder of the user's, or a part of panda.
+    `quant` limits it to the artifacts of "8bit" or "4bit", or to the download ("none"). A
+    ModelError if nothing is found, a UsageError if it is the user's own folder or a part of panda.
     """
     model = find_model(name)
     copies = tuple(artifact for artifact in model.artifacts if quant in (None, artifact.quant))

@@ -34,9 +34,8 @@ _DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 _PUBLISHED_IMAGE_SIZE = 448  # of the published models, whose configurations do not state it
 _MAX_IMAGE_SIZE = 2048
 
+# shipped with panda, under `PANDA_HOME`, in the Hugging Face cache, only as an artifact, or a path
 Kind = Literal["bundled", "home", "cache", "artifact", "folder"]
-"""Shipped with panda, under `PANDA_HOME`, in the Hugging Face cache, only as an artifact, or in a
-folder of the user."""
 
 
 @dataclass(frozen=True)
@@ -160,11 +159,7 @@ def model_digest(resolved: ResolvedModel) -> str:
 
 
 def checkpoint_digests(resolved: ResolvedModel) -> tuple[str, dict[str, str]]:
-    """The sha256 of a checkpoint, and of each file by name.
-
-    Raises:
-        DamagedError: A file is not the one that `panda pull` has checked.
-    """
+    """The sha256 of a checkpoint, and of each file; DamagedError if a pulled file has changed."""
     with os_errors("read", resolved.folder):
         digest, files = hash_checkpoint(resolved.folder, weight_files(resolved.folder))
     if pull := _pull_of(resolved):

@@ -92,11 +92,7 @@ def as_on_disk(path: Path) -> Path:
 
 
 def parse_time(text: str) -> float:
-    """Parse a time as a user types it: "62.5", "1:02.5" or "0:01:02.5", all 62.5 seconds.
-
-    Raises:
-        UsageError: The text is not a time, minutes or seconds exceed 59, or it is out of range.
-    """
+    """Parse a time, or raise a UsageError: "62.5", "1:02.5" and "0:01:02.5" are 62.5 seconds."""
     stripped = text.strip()
     wrong = f"{_shorten(text, _MAX_SHOWN)!r} is not a time"
     if _SECONDS.fullmatch(stripped):

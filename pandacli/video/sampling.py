@@ -58,7 +58,7 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
 
 
 def video_info(stream: Stream, decoded: Decoded) -> VideoInfo:
-    """Describe a stream decoded to the end; `decoded` has the picture of frame 0."""
+    """Describe a stream decoded to the end, with the picture of frame 0."""
     height, width = decoded.pictures[0].shape[:2]
     times = timestamps(stream, decoded.ticks)
     steps = _steps(times)

@@ -35,7 +35,6 @@ class DamagedError(Exception):
     """A decoder has reported an error; `at_end`: the file may only be cut in its last frame."""
 
     def __init__(self, *, at_end: bool) -> None:
-        super().__init__("an error in the stream")
         self.at_end = at_end
 
 
@@ -47,7 +46,6 @@ class _DecoderError(Exception):
     """The decoder has reported an error in the packet at `tick` (None: at the end of the file)."""
 
     def __init__(self, tick: int | None, key: int, numbers: Sequence[int]) -> None:
-        super().__init__(f"an error after frame {key}")
         self.tick, self.key, self.numbers = tick, key, numbers
 
 
