@@ -90,11 +90,7 @@ class VideoPandaConfig(LlamaConfig):
             patch > 0 and side > 0 and side % (2 * patch) == 0,
             f"image_size {side} is not a multiple of twice the patch_size {patch}",
         )
-        width, heads = self.video_hidden_size, self.video_num_heads
-        _require(
-            width % heads == 0,
-            f"video_hidden_size {width} is not a multiple of video_num_heads {heads}",
-        )
+        _require_multiple(self, "video_hidden_size", "video_num_heads")
 
 
 def check_token_ids(fields: Mapping[str, Any], vocabulary: int) -> None:
@@ -189,11 +185,7 @@ def _bitsandbytes_fields(stored: Any) -> dict[str, Any]:
 
 def _check_sizes(config: VideoPandaConfig) -> None:
     """Refuse sizes that contradict each other."""
-    heads, key_heads = config.num_attention_heads, config.num_key_value_heads or 0
-    _require(
-        key_heads > 0 and heads % key_heads == 0,
-        f"num_attention_heads {heads} is not a multiple of num_key_value_heads {key_heads}",
-    )
+    _require_multiple(config, "num_attention_heads", "num_key_value_heads")
     _require((config.head_dim or 1) % 2 == 0, f"head_dim {config.head_dim} is not even")
     _require(
         config.image_size // config.patch_size <= _MAX_PATCHES,
@@ -204,6 +196,11 @@ def _check_sizes(config: VideoPandaConfig) -> None:
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
+
+
+def _require_multiple(config: VideoPandaConfig, name: str, of: str) -> None:
+    value, unit = getattr(config, name), getattr(config, of)
+    _require(value % unit == 0, f"{name} {value} is not a multiple of {of} {unit}")
 
 
 def _is_number(value: object) -> bool:

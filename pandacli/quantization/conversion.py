@@ -152,7 +152,7 @@ def _names(file: Path) -> list[str]:
 
 
 def _check_made(form: Form, work: Path) -> None:
-    """Check a new artifact as loading does, and delete it if it has foreign files."""
+    """Check a new artifact as loading does, and delete its files if some are foreign."""
     config = read_config(work)
     expected = empty_model(config).state_dict()
     try:
@@ -165,10 +165,9 @@ def _check_made(form: Form, work: Path) -> None:
     except ModelError as error:
         for path in work.iterdir():
             path.unlink()
-        raise ModelError(
-            f"what was in {work} was no part of this copy: {error.message}",
-            "it has been deleted: run the same command again",
-        ) from error
+        message = f"a file in {work} was no part of this copy: {error.message}"
+        hint = "the folder has been emptied: run the same command again"
+        raise ModelError(message, hint) from error
 
 
 def _check_room(config: VideoPandaConfig, form: Form, work: Path) -> None:

@@ -145,7 +145,6 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "llama_model_free": (None, [c_void_p]),
     "llama_model_get_vocab": (c_void_p, [c_void_p]),
     "llama_model_load_from_file": (c_void_p, [c_char_p, ModelParams]),
-    "llama_model_meta_val_str": (c_int32, [c_void_p, c_char_p, c_char_p, c_size_t]),
     "llama_model_n_embd": (c_int32, [c_void_p]),
     "llama_set_abort_callback": (None, [c_void_p, AbortCallback, c_void_p]),
     "llama_state_seq_get_data": (c_size_t, [c_void_p, c_void_p, c_size_t, c_int32]),

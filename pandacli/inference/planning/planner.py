@@ -135,11 +135,8 @@ def resolve_run(spec: RunSpec, model: checkpoints.ResolvedModel | None = None) -
 
 def missing_artifact(name: str, quant: str) -> ModelError:
     """Return the error for a model of which only other artifacts are left."""
-    return ModelError(
-        f"only other quantised copies of {name} are here, and not the original",
-        "get it with:",
-        command=f"panda pull {name} --quant {quant}",
-    )
+    message = f"only other quantised copies of {name} are here, and not the original"
+    return ModelError(message, "get it with:", command=f"panda pull {name} --quant {quant}")
 
 
 class Forecast(NamedTuple):

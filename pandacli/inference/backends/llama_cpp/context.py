@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
-from ctypes import byref, c_int32, c_size_t, create_string_buffer
+from ctypes import byref, c_int32, c_size_t
 from functools import wraps
 from itertools import count, islice
 from pathlib import Path
@@ -40,7 +40,7 @@ class LoadedGguf:
 
     Raises:
         UsageError: llama.cpp is not installed.
-        ModelError: The file is missing, damaged, or holds another kind of model.
+        ModelError: The file is missing or damaged; `check_gguf` finds another kind of model.
     """
 
     def __init__(self, path: Path) -> None:
@@ -55,10 +55,6 @@ class LoadedGguf:
             hint = "the file may be damaged: make it again"
             raise ModelError(f"{path} cannot be read by llama.cpp", hint)
         weakref.finalize(self, library.llama_model_free, self.handle)
-        text = create_string_buffer(64)
-        library.llama_model_meta_val_str(self.handle, b"general.architecture", text, len(text))
-        if (kind := text.value.decode(errors="replace")) != "llama":
-            raise ModelError(f"{path} holds a model of type '{kind}', not a Llama")
         self.hidden = int(library.llama_model_n_embd(self.handle))
         vocabulary = library.llama_model_get_vocab(self.handle)
         self.vocabulary = int(library.llama_vocab_n_tokens(vocabulary))
