@@ -65,7 +65,6 @@ class ClipWorker:
         self._more = False
         self.seconds: dict[str, float] = defaultdict(float)  # by stage
 
-    @property
     def in_flight(self) -> int:
         """How many questions are being answered, or their lines being written."""
         return len(self._in_flight)

@@ -93,9 +93,7 @@ FORMATS = {
         in_pairs=True,
     ),
     "consistency-lines": Format(
-        **as_literals(writers.pair_entries, _PAIRS),
-        extension=".consistency.jsonl",
-        in_pairs=True,
+        **as_literals(writers.pair_entries, _PAIRS), extension=".consistency.jsonl", in_pairs=True
     ),
     # a table with a header; columns are named like the fields of the others
     "csv": Format(

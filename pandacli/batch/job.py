@@ -17,7 +17,7 @@ from pandacli.batch.ray import RayMap
 from pandacli.batch.readers.questions import read_questions
 from pandacli.batch.records import Index
 from pandacli.batch.results_file import ResultsFile, ResultsStream, writable_file
-from pandacli.batch.runner import ClipMap, LocalMap, Runner
+from pandacli.batch.runner import ClipMap, Runner, answer_locally
 from pandacli.errors import ClipError, UsageError
 from pandacli.file_io import replace_durably
 
@@ -130,9 +130,9 @@ class Batch:
         self._digests = index.digests
         home = Path() if self._piped else Path(job.questions).parent
         how = self.settings, job.video_dir or home, checkpoints.read_image_size(model.folder)
-        clips: ClipMap = LocalMap(*how)
+        clips: ClipMap = partial(answer_locally, *how)
         if job.ray:
-            clips = RayMap(*how, model, weights, job.address, job.workers)
+            clips = RayMap(*how, model, weights, job.address, job.workers).results
         self.run = Runner(index, clips, self._results, fail_fast=job.fail_fast)
         return self.run
 

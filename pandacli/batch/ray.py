@@ -188,14 +188,14 @@ class RayMap:
     _failed_starts: int = 0
     _new_worker: Callable[[], Any] = field(init=False)
 
-    @property
     def in_flight(self) -> int:
         """How many questions the workers have."""
         return sum(len(chunk.questions) for _, chunk in list(self._calls.values()) if chunk)
 
     def results(self, run: Runner, load: Load, say: Say) -> Iterator[Result]:
-        """As `ClipMap.results`; the seconds are those of all workers together."""
+        """A `ClipMap`; the seconds are those of all workers together."""
         del load  # the workers load the model
+        run.in_flight = self.in_flight
         say(f"joining Ray at {self.address}" if self.address else "starting Ray")
         with connect(self.address) as ray:
             spec = self.settings.spec
@@ -256,7 +256,7 @@ class RayMap:
                 stopping = True
                 for worker in self._queues:
                     worker.stop.remote()
-            if not self.in_flight and (stopping or self._ready):  # `_submit` found no chunk
+            if not self.in_flight() and (stopping or self._ready):  # `_submit` found no chunk
                 return
             for call in ray.wait(list(self._calls), timeout=0.2)[0]:
                 if call not in self._calls:  # its worker is known to be dead

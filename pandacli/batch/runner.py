@@ -1,12 +1,12 @@
 """The runner: maps the clips of an index to results, writes each, and counts it.
 
-What differs between one machine and a Ray cluster is the map only: `LocalMap` here, or `RayMap`.
+One machine and a Ray cluster differ in the map only: `answer_locally` here, or `RayMap`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from pandacli.batch.clip_worker import ClipWorker, Settings
 from pandacli.batch.prefetch import FramePrefetcher
@@ -27,18 +27,11 @@ Say = Callable[[str], None]
 """Is called with a few words on what is waited for."""
 
 
-class ClipMap(Protocol):
-    """Answers the open questions of an index, clip by clip."""
+ClipMap = Callable[["Runner", Load, Say], Iterator[Result]]
+"""Yields each open record of `run.index` with its line; counts clips and the time of each stage.
 
-    @property
-    def in_flight(self) -> int:
-        """How many questions are being answered."""
-
-    def results(self, run: "Runner", load: Load, say: Say) -> Iterator[Result]:
-        """Yield each record of `run.index` with its line; count clips and the time of each stage.
-
-        Once the run is `stopped`, it starts no further question, and ends after those in flight.
-        """
+Once the run is `stopped`, it starts no further question, and ends after those in flight.
+"""
 
 
 class Runner:
@@ -51,11 +44,8 @@ class Runner:
         self.counters = Counters(records=index.total, earlier=index.earlier, clips=index.clips)
         self.stopped = Event()  # once set, no further question is started
         self.failed_fast = False  # whether a failure stopped it
-
-    @property
-    def in_flight(self) -> int:
-        """How many questions are being answered."""
-        return self._clips.in_flight
+        # how many questions are being answered; set by the map
+        self.in_flight: Callable[[], int] = lambda: 0
 
     def outcomes(self, load: Load, say: Say = lambda _: None) -> Iterator[Outcome]:
         """The outcome of each record, once its line is written.
@@ -65,7 +55,7 @@ class Runner:
         say("starting")
         yield from self._record((bad, error_line(bad, bad.error)) for bad in self.index.bad_lines())
         if self.index.clips and not self.stopped.is_set():
-            yield from self._record(self._clips.results(self, load, say))
+            yield from self._record(self._clips(self, load, say))
 
     def _record(self, results: Iterator[Result]) -> Iterator[Outcome]:
         for question, line in results:
@@ -88,53 +78,47 @@ class Runner:
                 return
 
 
-class LocalMap:
-    """Answers clips one after another in this process; others prefetch their frames."""
+def answer_locally(
+    settings: Settings,
+    videos: Path,
+    image_size: int,  # side in pixels of the model's square image
+    run: Runner,
+    load: Load,
+    say: Say,
+) -> Iterator[Result]:
+    """A `ClipMap`: answer one clip after another in this process, and prefetch their frames."""
+    panda: Panda | None = None
+    clips = ((group, find_clip(group, videos, settings)) for group in run.index.groups())
+    with FramePrefetcher(settings.frames, image_size) as prefetcher:
+        prefetched = prefetcher.read(clips)
+        while True:
+            say("reading frames")
+            with run.counters.timed("frames"):
+                clip = next(prefetched, None)
+            if clip is None:
+                return
+            group, frames = clip
+            if isinstance(frames, PandaError):
+                yield from error_lines(group, frames)
+            else:
+                if panda is None:
+                    with run.counters.timed("load"):
+                        panda = load()
+                say("answering")
+                yield from _answer(ClipWorker(panda, settings, group, run.stopped), frames, run)
+            if run.stopped.is_set():
+                return
+            run.counters.clips_done += 1
 
-    def __init__(self, settings: Settings, videos: Path, image_size: int) -> None:
-        self._settings, self._videos = settings, videos
-        self._image_size = image_size  # side in pixels of the model's square image
-        self._panda: Panda | None = None
-        self._current: ClipWorker | None = None
 
-    @property
-    def in_flight(self) -> int:
-        return self._current.in_flight if self._current else 0
-
-    def results(self, run: Runner, load: Load, say: Say) -> Iterator[Result]:
-        groups = run.index.groups()
-        clips = ((group, find_clip(group, self._videos, self._settings)) for group in groups)
-        with FramePrefetcher(self._settings.frames, self._image_size) as prefetcher:
-            prefetched = prefetcher.read(clips)
-            while True:
-                say("reading frames")
-                with run.counters.timed("frames"):
-                    clip = next(prefetched, None)
-                if clip is None:
-                    return
-                group, frames = clip
-                if isinstance(frames, PandaError):
-                    yield from error_lines(group, frames)
-                else:
-                    yield from self._answer(group, frames, run, load, say)
-                if run.stopped.is_set():
-                    return
-                run.counters.clips_done += 1
-
-    def _answer(
-        self, group: Iterable[Question], frames: "Frames", run: Runner, load: Load, say: Say
-    ) -> Iterator[Result]:
-        if self._panda is None:
-            with run.counters.timed("load"):
-                self._panda = load()
-        say("answering")
-        self._current = ClipWorker(self._panda, self._settings, group, run.stopped)
-        try:
-            yield from self._current.results(frames)
-        finally:
-            for stage, seconds in self._current.seconds.items():
-                run.counters.spend(stage, seconds)
-            self._current = None
+def _answer(worker: ClipWorker, frames: "Frames", run: Runner) -> Iterator[Result]:
+    run.in_flight = worker.in_flight
+    try:
+        yield from worker.results(frames)
+    finally:
+        run.in_flight = lambda: 0
+        for stage, seconds in worker.seconds.items():
+            run.counters.spend(stage, seconds)
 
 
 def find_clip(group: Iterable[Question], videos: Path, settings: Settings) -> Clip | PandaError:

@@ -177,7 +177,7 @@ def _finish_answers_on_interrupt(opened: "Batch", display: "BatchDisplay") -> It
     def stop(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signals.interrupt)
         run.stopped.set()
-        if not run.in_flight:
+        if not run.in_flight():
             signals.interrupt(number, frame)
         signals.survive()
         display.set_stopping()
@@ -185,7 +185,7 @@ def _finish_answers_on_interrupt(opened: "Batch", display: "BatchDisplay") -> It
     before = signal.getsignal(signal.SIGINT)
     if before is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, stop)
-    signals.be_patient(lambda: bool(run.in_flight) and not run.stopped.is_set())
+    signals.be_patient(lambda: run.in_flight() > 0 and not run.stopped.is_set())
     try:
         yield
     except KeyboardInterrupt:

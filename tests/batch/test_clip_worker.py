@@ -182,7 +182,7 @@ def test_stop_finishes_questions_in_flight_only(panda, frames, asks) -> None:
     asked = ClipWorker(panda, settings, records(*QUESTIONS[:4]), stopped)
     done = []
     for question, _ in asked.results(frames):
-        assert asked.in_flight == 2 - len(done), "a question is in flight until its line is written"
+        assert asked.in_flight() == 2 - len(done), "in flight until its line is written"
         done.append(question.digest)
         stopped.set()
     assert done == [1, 2]
