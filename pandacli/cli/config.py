@@ -1,8 +1,7 @@
 """The values of options: readers of their text, and defaults from variables and config.toml.
 
 Click looks for a value on the command line, in the environment (`PANDA_MAX_TOKENS`), in the
-configuration file (its `default_map`) and in the signature of the command, in that order. Text
-from the first three goes through the same reader; an error names where the text is from.
+configuration file (its `default_map`) and in the signature of the command, in that order.
 """
 
 import math
@@ -18,8 +17,8 @@ from pandacli.errors import PandaError, UsageError
 
 QUANTS = ("auto", "4bit", "8bit", "none")
 
-_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
-_MAX_BATCH_SIZE = 4096
+_FLAGS = dict.fromkeys(("1", "true", "yes", "on"), True)
+_FLAGS |= dict.fromkeys(("0", "false", "no", "off"), False)
 _MAX_FRAMES = 512
 _CANVAS_CELL = 28  # pixels: two patches of 14, as in every published model
 
@@ -64,38 +63,32 @@ def callback(name: str, read: Reader) -> Callable[[Any, Any, Any], Any]:
             return value
         if source == "COMMANDLINE":
             return _read(read, value, f"--{name}")
-        from_variable = source == "ENVIRONMENT"
-        _used[name] = str(value), variable(name) if from_variable else str(config_path())
-        return _from_variable(name, read) if from_variable else _from_file(name, read)
+        text, where = _setting(name)  # the variable as a whole: Click splits that of a list
+        _used[name] = str(text), variable(name) if source == "ENVIRONMENT" else str(config_path())
+        return _read(read, text, where)
 
     return read_text
 
 
 def configured(name: str) -> Any:
     """Return the value that a variable or the configuration file gives an option, or None."""
-    if os.environ.get(variable(name)):
-        return _from_variable(name, READERS[name])
-    return None if _file_value(name) is None else _from_file(name, READERS[name])
+    text, where = _setting(name)
+    return None if text is None else _read(READERS[name], text, where)
 
 
 class FileDefaults(dict[str, Any]):
-    """Click's `default_map` for the parameters of a command.
-
-    It reads the file when a value is looked up, so that `--help` works with an invalid one.
-    """
+    """Click's `default_map`; reads the file on look-up, so that `--help` works with a bad one."""
 
     def __init__(self, parameters: Iterable[Any]) -> None:
         super().__init__((p.name, option_name(p)) for p in parameters if p.envvar)
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Return the text that the file sets the parameter `key` to."""
         return _file_value(self[key]) if key in self else default
 
 
 def origin(message: str) -> str | None:
     """Return which variable or file set the value that an error is about, if one did."""
-    places = (str(config_path()), *map(variable, READERS))
-    if any(place in message for place in places):
+    if any(place in message for place in (str(config_path()), *map(variable, READERS))):
         return None
     named = re.findall(r"(?<![\w-])--([a-z][a-z-]*)", message)
     for name, (text, where) in _used.items():
@@ -105,15 +98,11 @@ def origin(message: str) -> str | None:
     return None
 
 
-@cache
-def notice_misspelt_variables() -> None:
-    """Print, once, a suggestion for each PANDA_ variable that is nearly that of an option."""
-    known = {*map(variable, READERS), "PANDA_HOME"}
-    for name in os.environ:
-        if name.startswith("PANDA_") and name not in known and (near := nearest(name, known, 0.85)):
-            from pandacli.terminal.console import Screen
+def nearest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return the most similar of `words`; None if none is."""
+    from difflib import get_close_matches
 
-            Screen().notice(f"{name} has no meaning; did you mean {near}?")
+    return next(iter(get_close_matches(word, words, n=1, cutoff=cutoff)), None)
 
 
 def _read(read: Reader, value: str | list[str], where: str) -> Any:
@@ -127,32 +116,30 @@ def _read(read: Reader, value: str | list[str], where: str) -> Any:
         raise UsageError(f"{where}: {error}") from error
 
 
-def _from_variable(name: str, read: Reader) -> Any:
-    text = os.environ[variable(name)]  # as a whole: Click would split that of a list
-    return _read(read, [text] if name in LIST_OPTIONS else text, variable(name))
+def _setting(name: str) -> tuple[Any, str]:
+    """Return the text (or texts) of the variable or the file for an option, and where it is."""
+    if text := os.environ.get(variable(name)):
+        return [text] if name in LIST_OPTIONS else text, variable(name)
+    return _file_value(name), f"{name} in {config_path()}"
 
 
-def _from_file(name: str, read: Reader) -> Any:
-    return _read(read, _file_value(name), f"{name} in {config_path()}")
-
-
-def _file_value(name: str) -> Any:
+def _file_value(name: str) -> str | list[str] | None:
     """Return what the configuration file sets an option to, as on the command line."""
     path = config_path()
     value = _config(path).get(name)
-    if value is None:
-        return None
-    if name in LIST_OPTIONS:
-        if isinstance(value, str):
-            return [value]
-        if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-            raise UsageError(f"{name} in {path} must be text, or a list of texts")
+    wrong = f"{name} in {path} must be text"
+    if name in LIST_OPTIONS and value is not None:
+        texts = value if isinstance(value, list) else [value]
+        if not all(isinstance(text, str) for text in texts):
+            raise UsageError(f"{wrong}, or a list of texts")
+        return texts
+    if value is None or isinstance(value, str):
         return value
-    if not isinstance(value, str | int | float):
-        raise UsageError(f"{name} in {path} must be text, a number or true/false")
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    if name in TEXT_OPTIONS and not isinstance(value, str):
-        raise UsageError(f"{name} in {path} must be text", f'write it in quotes: {name} = "{text}"')
+    if not isinstance(value, int | float):
+        raise UsageError(f"{wrong}, a number or true/false")
+    text = str(value).lower()  # of a bool: True
+    if name in TEXT_OPTIONS:
+        raise UsageError(wrong, f'write it in quotes: {name} = "{text}"')
     return text
 
 
@@ -169,21 +156,11 @@ def _config(path: Path) -> dict[str, Any]:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:  # not UTF-8, or not TOML
         raise UsageError(f"{path} is not a TOML file: {error}") from error
-    for key in table:
-        if key not in READERS:
-            near = nearest(key, READERS)
-            raise UsageError(
-                f"{path} sets {key!r}, which is not an option",
-                f"did you mean {near!r}?" if near else f"the options are {', '.join(READERS)}",
-            )
+    if unknown := [key for key in table if key not in READERS]:
+        near = nearest(unknown[0], READERS)
+        hint = f"did you mean {near!r}?" if near else f"the options are {', '.join(READERS)}"
+        raise UsageError(f"{path} sets {unknown[0]!r}, which is not an option", hint)
     return table
-
-
-def nearest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """Return the most similar of `words`; None if none is."""
-    from difflib import get_close_matches
-
-    return next(iter(get_close_matches(word, words, n=1, cutoff=cutoff)), None)
 
 
 # Readers of text
@@ -210,9 +187,9 @@ def choice(*choices: str) -> Callable[[str], str]:
 
 
 def boolean(text: str) -> bool:
-    if (word := text.lower()) not in _TRUE + _FALSE:
+    if text.lower() not in _FLAGS:
         raise ValueError(f"{text!r} is neither true nor false")
-    return word in _TRUE
+    return _FLAGS[text.lower()]
 
 
 def whole_number(least: int, most: int) -> Callable[[str], int]:
@@ -232,9 +209,9 @@ def frame_count(text: str) -> int:
     from pandacli.inference.spec import check_frame_count
 
     count = whole_number(-(10**9), 10**9)(text)
-    if 1 <= count <= _MAX_FRAMES:
-        with suppress(UsageError):
-            check_frame_count(count)
+    with suppress(UsageError):
+        check_frame_count(count)
+        if count <= _MAX_FRAMES:
             return count
     raise UsageError(
         f"cannot look at {count} frames",
@@ -244,9 +221,8 @@ def frame_count(text: str) -> int:
 
 def canvas(text: str) -> int:
     side = whole_number(_CANVAS_CELL, 32 * _CANVAS_CELL)(text)
-    if side % _CANVAS_CELL:
-        below = side - side % _CANVAS_CELL
-        near = f"{below} or {below + _CANVAS_CELL}"
+    if rest := side % _CANVAS_CELL:
+        near = f"{side - rest} or {side - rest + _CANVAS_CELL}"
         raise ValueError(f"{text} is not a multiple of {_CANVAS_CELL}, like {near}")
     return side
 
@@ -294,7 +270,7 @@ def output_format(text: str) -> str:
 
 
 def batch_size(text: str) -> int | None:
-    return None if text == "auto" else whole_number(1, _MAX_BATCH_SIZE)(text)
+    return None if text == "auto" else whole_number(1, 4096)(text)
 
 
 def shard(text: str) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from io import StringIO, TextIOWrapper
 from itertools import takewhile
 from time import perf_counter, process_time
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pandacli.cli import signals
 from pandacli.errors import DeviceError, PandaError, UsageError
@@ -36,13 +36,16 @@ def main() -> NoReturn:
         code = signals.INTERRUPTED
     except signals.Terminated:
         code = signals.TERMINATED
-    if (ending := signals.ending()) is not None:
-        code = ending
+    code = signals.ending() or code
     stopped = code in (signals.INTERRUPTED, signals.TERMINATED)
     if stopped:
         signals.end(code)  # flushing may block on a reader of stdout
     signals.leave()
-    _discard_unwritten()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # broken; the last flush of the interpreter must succeed
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     background = sys.modules.get("pandacli.background")
     if stopped or (background is not None and background.is_running()):
         signals.unlink_semaphores()
@@ -66,8 +69,7 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:
         return BROKEN_PIPE
     except Exception as error:
-        stopped = signals.ending()
-        return _report(error, arguments) if stopped is None else stopped
+        return signals.ending() or _report(error, arguments)
 
 
 def _report(error: Exception, arguments: list[str]) -> int:
@@ -75,8 +77,8 @@ def _report(error: Exception, arguments: list[str]) -> int:
     from pandacli.terminal.console import Screen
 
     show = Screen().error
-    traced = _wants_traceback(arguments)
-    if traced:
+    config = sys.modules.get("pandacli.cli.config")
+    if traced := _wants_traceback(arguments, config):
         import traceback
 
         from pandacli.terminal.text import sanitize
@@ -84,11 +86,10 @@ def _report(error: Exception, arguments: list[str]) -> int:
         with suppress(OSError):
             sys.stderr.write(sanitize(traceback.format_exc()))
     if isinstance(error, PandaError):
-        config = sys.modules.get("pandacli.cli.config")
         origin = config.origin(error.message) if config else None
         show(error.message, error.hint, origin, command=error.command)
         return error.exit_code
-    if _is_out_of_memory(error):
+    if isinstance(error, MemoryError) or ("torch" in sys.modules and _is_out_of_memory(error)):
         show("out of memory", "close other programs, or ask for a smaller --quant")
         return DeviceError.exit_code
     if isinstance(error, OSError) and error.errno in _DISK_FULL:
@@ -98,6 +99,22 @@ def _report(error: Exception, arguments: list[str]) -> int:
         hint = "this is a fault in panda; the same command with --debug shows where"
         show(f"unexpected {type(error).__name__}: {error}", hint)
     return UNEXPECTED
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    from pandacli.inference.planning.devices import is_out_of_memory
+
+    return is_out_of_memory(error)
+
+
+def _wants_traceback(arguments: list[str], config: Any) -> bool:
+    words = takewhile(lambda word: word != "--", arguments)
+    if given := [word for word in words if word in ("--debug", "--no-debug")]:
+        return given[-1] == "--debug"
+    try:
+        return config is not None and bool(config.configured("debug"))
+    except (KeyError, UsageError):  # no options yet, or the error is about the file
+        return False
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -121,26 +138,6 @@ def _dispatch(arguments: list[str]) -> int:
 
     sanitize_libraries()
     return run_command(arguments)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    if "torch" not in sys.modules:
-        return isinstance(error, MemoryError)
-    from pandacli.inference.planning.devices import is_out_of_memory
-
-    return is_out_of_memory(error)
-
-
-def _wants_traceback(arguments: list[str]) -> bool:
-    options = takewhile(lambda word: word != "--", arguments)
-    given = [word == "--debug" for word in options if word in ("--debug", "--no-debug")]
-    if given:
-        return given[-1]
-    config = sys.modules.get("pandacli.cli.config")
-    try:
-        return config is not None and bool(config.configured("debug"))
-    except (KeyError, UsageError):  # no options yet, or the error is about the file
-        return False
 
 
 def _restart_without_oo() -> None:
@@ -204,15 +201,6 @@ def _prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="panda")
-
-
-def _discard_unwritten() -> None:
-    """Redirect broken streams to /dev/null, so that the last flush of the interpreter succeeds."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class _ClosedStdout(StringIO):

@@ -11,13 +11,12 @@ import typer
 import typer.core
 from typer.exceptions import TyperException
 
-from pandacli.cli.config import FileDefaults, nearest, notice_misspelt_variables
+from pandacli.cli.config import READERS, FileDefaults, nearest, variable
 from pandacli.cli.help import COMMANDS, OPTIONS, coloured, examples
 from pandacli.cli.options import expand
 from pandacli.errors import UsageError
 
 _SETTINGS = {"help_option_names": ["--help", "-h"], "max_content_width": 80}
-_EXTRA_ARGUMENTS = re.compile(r"unexpected extra argument\S* \((.*)\)", re.DOTALL)
 
 
 def run_command(words: list[str]) -> int:
@@ -53,7 +52,7 @@ class _Command(typer.core.TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         if not ctx.params.get("quiet"):
-            notice_misspelt_variables()
+            _notice_misspelt_variables()
         return super().invoke(ctx)
 
     def get_help(self, ctx: Any) -> str:
@@ -80,6 +79,15 @@ class _Command(typer.core.TyperCommand):
         for heading, rows in sections.items():
             with formatter.section(heading):
                 formatter.write_dl([(term.ljust(width), text) for term, text in rows])
+
+
+def _notice_misspelt_variables() -> None:
+    known = {*map(variable, READERS), "PANDA_HOME"}
+    for name in os.environ:
+        if name.startswith("PANDA_") and name not in known and (near := nearest(name, known, 0.85)):
+            from pandacli.terminal.console import Screen
+
+            Screen().notice(f"{name} has no meaning; did you mean {near}?")
 
 
 def _is_argument(parameter: Any) -> bool:
@@ -112,25 +120,23 @@ def _no_such_option(called: str, option: str, names: list[str]) -> UsageError:
     return UsageError(f"{called} has no option {option}", hint)
 
 
-def _usage_error(error: TyperException, command: Any) -> UsageError:
+def _usage_error(error: Any, command: Any) -> UsageError:
     """Return an error of Typer's parser as one of ours."""
     called = f"panda {command.name}"
     see = f"see {called} --help"
     usage = f"usage: {' '.join([called, *_arguments(command)])}"
-    option = getattr(error, "option_name", None)
-    parameter = getattr(error, "param", None)
     message = error.format_message().rstrip(".")
     if hasattr(error, "possibilities"):
         names = [name for p in command.params for name in (*p.opts, *p.secondary_opts)]
-        return _no_such_option(called, option or "", names)
-    if option is not None:
+        return _no_such_option(called, error.option_name, names)
+    if option := getattr(error, "option_name", None):
         metavar = next((p.metavar for p in command.params if option in p.opts), None)
         if metavar is None:
             return UsageError(f"{option} takes no value", see)
         article = "an" if metavar in ("N", "X", "I/N") else "a"
         return UsageError(f"{option} needs {article} {metavar}", see)
-    if parameter is not None and hasattr(error, "param_type"):  # a missing argument
-        return UsageError(f"{parameter.metavar.rstrip('.')} is missing", usage)
-    if extra := _EXTRA_ARGUMENTS.search(message):
+    if hasattr(error, "param_type"):  # a missing argument
+        return UsageError(f"{error.param.metavar.rstrip('.')} is missing", usage)
+    if extra := re.search(r"unexpected extra argument\S* \((.*)\)", message, re.DOTALL):
         return UsageError(f"too many arguments: {extra[1]}", usage)
     return UsageError(message[:1].lower() + message[1:], see)

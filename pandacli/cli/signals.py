@@ -23,7 +23,8 @@ GRACE = 1.0  # seconds that the main thread has to end the program
 _CLEANUP_SECONDS = 0.2
 _HANDLED = 0xFF  # not a signal number: a handler has run
 _TERMINATING = tuple(getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP", "SIGQUIT"))
-_CODES = {number: TERMINATED for number in _TERMINATING if number} | {signal.SIGINT: INTERRUPTED}
+_CODES: dict[int, int] = dict.fromkeys(filter(None, _TERMINATING), TERMINATED)
+_CODES[signal.SIGINT] = INTERRUPTED
 _RESET = b"\x1b[?25h\x1b[?2004l"  # show the cursor, end bracketed paste
 
 
@@ -35,9 +36,8 @@ class _Watchdog:
     """A thread that ends the process if the main thread does not; does nothing until started."""
 
     def __init__(self) -> None:
-        self.code: int | None = None  # the exit code, once decided
+        self.ending: tuple[float, int] | None = None  # deadline and exit code, once decided
         self.wanted: Callable[[], bool] = lambda: False  # see `be_patient`
-        self._deadline = 0.0
         self._read = self._write = -1
 
     def start(self) -> None:
@@ -53,9 +53,8 @@ class _Watchdog:
 
     def end(self, code: int) -> None:
         """Start the grace period, after which the program ends with `code`."""
-        if self.code is None and self._write >= 0:
-            self._deadline = monotonic() + GRACE
-            self.code = code
+        if self.ending is None and self._write >= 0:
+            self.ending = monotonic() + GRACE, code
             self.tell(0)
 
     def tell(self, number: int) -> None:
@@ -64,25 +63,23 @@ class _Watchdog:
                 os.write(self._write, bytes([number]))
 
     def _run(self) -> None:
-        received_at, code, deferred = 0.0, 0, False
+        unhandled: tuple[float, int] | None = None  # deadline and exit code of a signal
+        deferred = False
         while True:
-            due = [received_at + GRACE] if received_at else []
-            due += [self._deadline] if self.code is not None else []
-            timeout = max(0.0, min(due) - monotonic()) if due else None
+            due = [end for end in (self.ending, unhandled) if end is not None]
+            timeout = max(0.0, min(due)[0] - monotonic()) if due else None
             if select.select([self._read], [], [], timeout)[0]:
                 # the number of a signal is written before its handler writes _HANDLED
                 for number in os.read(self._read, 512):
                     if number == _HANDLED:
-                        received_at, deferred = 0.0, False
+                        unhandled, deferred = None, False
                     elif number == signal.SIGINT and not deferred and self.wanted():
                         deferred = True  # once: the next Ctrl-C starts the grace period
-                    elif number in _CODES and not received_at:
-                        received_at, code = monotonic(), _CODES[signal.Signals(number)]
-            now = monotonic()
-            if self.code is not None and now >= self._deadline:
-                self.exit(self.code)
-            if received_at and now >= received_at + GRACE:
-                self.exit(code)
+                    elif number in _CODES and unhandled is None:
+                        unhandled = monotonic() + GRACE, _CODES[number]
+            for end in (self.ending, unhandled):
+                if end is not None and monotonic() >= end[0]:
+                    self.exit(end[1])
 
     def exit(self, code: int) -> NoReturn:
         """End the process after restoring the terminal."""
@@ -112,7 +109,7 @@ def install() -> None:
 
 def ending() -> int | None:
     """Return the exit code if a signal is ending the program."""
-    return _watchdog.code
+    return _watchdog.ending[1] if _watchdog.ending else None
 
 
 def be_patient(wanted: Callable[[], bool]) -> None:
@@ -143,7 +140,7 @@ def _end(code: int, exception: BaseException, frame: FrameType | None) -> None:
     survive()
     if ending() is None:
         end(code)
-        _exit_within_import(frame)
+        _exit_within_import(frame, code)
         raise exception
 
 
@@ -153,9 +150,7 @@ def interrupts_do_not_end() -> Iterator[None]:
 
     def stop(_signal: int, frame: FrameType | None) -> NoReturn:
         survive()
-        if _within_import(frame):
-            end(INTERRUPTED)
-            _exit_within_import(frame)
+        _exit_within_import(frame, INTERRUPTED)
         raise KeyboardInterrupt
 
     before = signal.getsignal(signal.SIGINT)
@@ -175,8 +170,7 @@ def leave() -> None:
     """Let signals end the process at once from here on, and ignore Ctrl-C."""
     for number in _CODES:
         if signal.getsignal(number) is not signal.SIG_IGN:
-            ignored = number == signal.SIGINT
-            signal.signal(number, signal.SIG_IGN if ignored else signal.SIG_DFL)
+            signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def unlink_semaphores() -> None:
@@ -189,16 +183,12 @@ def unlink_semaphores() -> None:
             util._run_finalizers(0)
 
 
-def _exit_within_import(frame: FrameType | None) -> None:
+def _exit_within_import(frame: FrameType | None, code: int) -> None:
     """End the process at once during an import: C++ initialisers abort on an exception."""
-    if _watchdog.code is not None and _within_import(frame):
-        _watchdog.exit(_watchdog.code)
-
-
-def _within_import(frame: FrameType | None) -> bool:
-    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            _watchdog.exit(code)
         frame = frame.f_back
-    return frame is not None
 
 
 def _terminal_settings() -> list[Any] | None:

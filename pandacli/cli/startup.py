@@ -40,35 +40,31 @@ def check_video(command: str, video: str, others: Sequence[str] = ()) -> None:
     if video == "-":
         hint = "save it to a file, and name the file"
         raise UsageError("a video cannot be read from standard input", hint)
-    first = next((word for word in others if _names_video(word)), None)
-    if first is not None and not _looks_like_video(video):
-        questions = [video, *(word for word in others if not _names_video(word))]
-        corrected = join(["panda", command, first, *questions])
+    videos = [word for word in others if _names_video(word)]
+    if videos and not _names_video(video):
+        questions = [video, *(word for word in others if word not in videos)]
+        corrected = join(["panda", command, videos[0], *questions])
         raise UsageError("the video comes first, then the questions", command=corrected)
 
 
 def check_questions(video: str, questions: Sequence[str]) -> None:
     """Refuse a file, or the name of a video, among the questions of `panda ask`."""
-    found = next((word for word in questions if _names_video(word)), None)
-    if found is None:
-        return
-    asked = [word for word in questions if not _names_video(word)] or ["What happens?"]
-    kind = "a directory" if os.path.isdir(found) else "a file"  # noqa: PTH112
-    if not os.path.exists(found):  # noqa: PTH110
-        kind = "the name of a video"
-    raise UsageError(
-        f"{found} is {kind}, not a question",
-        "panda ask takes one video at a time:",
-        command=join(["panda", "ask", video, *asked]),
-    )
+    videos = [word for word in questions if _names_video(word)]
+    if videos:
+        kind = "a directory" if os.path.isdir(videos[0]) else "a file"  # noqa: PTH112
+        if not os.path.exists(videos[0]):  # noqa: PTH110
+            kind = "the name of a video"
+        asked = [word for word in questions if word not in videos] or ["What happens?"]
+        raise UsageError(
+            f"{videos[0]} is {kind}, not a question",
+            "panda ask takes one video at a time:",
+            command=join(["panda", "ask", video, *asked]),
+        )
 
 
 def _names_video(word: str) -> bool:
-    return word != "-" and (os.path.exists(word) or _looks_like_video(word))  # noqa: PTH110
-
-
-def _looks_like_video(word: str) -> bool:
-    return word.lower().endswith(VIDEO_SUFFIXES) and not any(map(str.isspace, word))
+    is_name = word.lower().endswith(VIDEO_SUFFIXES) and not any(map(str.isspace, word))
+    return word != "-" and (is_name or os.path.exists(word))  # noqa: PTH110
 
 
 def go_offline() -> None:
@@ -103,7 +99,15 @@ class Loading:
     def begin(self) -> None:
         """Load in the background, unless the model must be quantised; `end` raises its errors."""
         self.resolve()
-        self._ahead = Background(lambda _: self._load_if_converted())
+
+        def load_if_converted(_: object) -> "Panda | None":
+            from pandacli import Panda
+            from pandacli.inference.planning.loader import is_converted
+
+            plan = self.plan()
+            return Panda.from_plan(plan) if is_converted(plan) else None
+
+        self._ahead = Background(load_if_converted)
 
     def end(self, say: Callable[[str], None]) -> "Panda":
         """Return the model, quantised first where it has to be; `say` shows the progress."""
@@ -118,12 +122,40 @@ class Loading:
 
         return Panda.from_plan(self.plan(), report)
 
-    def _load_if_converted(self) -> "Panda | None":
-        from pandacli import Panda
-        from pandacli.inference.planning.loader import is_converted
 
-        plan = self.plan()
-        return Panda.from_plan(plan) if is_converted(plan) else None
+def load_model(
+    loading: Loading, screen: Screen, say: Callable[[str], None] | None = None
+) -> "Panda":
+    """Return a model, and print what was chosen for the user, if anything was."""
+    with nullcontext(say) if say else screen.status(f"loading {loading.name}") as shown:
+        panda = loading.end(shown)
+    if chosen := placement_notice(panda, loading.spec.quant):
+        screen.notice(f"{loading.name} runs {chosen}")
+    return panda
+
+
+def offer_download(loading: Loading, screen: Screen) -> None:
+    """Offer to download a model that is missing, if there is a user to answer."""
+    from pandacli.checkpoints import MODELS
+
+    known = MODELS.get(loading.name)
+    if not screen.is_interactive or known is None or known.repo is None:
+        return
+    from pandacli.checkpoints.hub import is_offline
+    from pandacli.checkpoints.inventory import is_available
+
+    if is_offline():
+        return
+    with suppress(ModelError):
+        loading.resolve()
+        return
+    # is_available raises for a folder that cannot be read
+    whole = size(known.download_bytes)
+    question = f"{known.name} is not on this machine; download {whole} from Hugging Face?"
+    if not is_available(known) and screen.confirm(question):
+        from pandacli.cli.models import install
+
+        install(loading, screen)
 
 
 def read_clip(
@@ -153,72 +185,35 @@ def read_clip(
     return frames, seconds
 
 
-def offer_download(loading: Loading, screen: Screen) -> None:
-    """Offer to download a model that is missing, if there is a user to answer."""
-    from pandacli.checkpoints import MODELS
-
-    known = MODELS.get(loading.name)
-    if not screen.is_interactive or known is None or known.repo is None:
-        return
-    from pandacli.checkpoints.hub import is_offline
-    from pandacli.checkpoints.inventory import is_available
-
-    if is_offline():
-        return
-    with suppress(ModelError):
-        loading.resolve()
-        return
-    if is_available(known):  # raises for a folder that cannot be read
-        return
-    whole = size(known.download_bytes)
-    if screen.confirm(f"{known.name} is not on this machine; download {whole} from Hugging Face?"):
-        from pandacli.cli.models import install
-
-        install(loading, screen)
-
-
-def load_model(
-    loading: Loading, screen: Screen, say: Callable[[str], None] | None = None
-) -> "Panda":
-    """Return a model, and print what was chosen for the user, if anything was."""
-    stage = nullcontext(say) if say else screen.status(f"loading {loading.name}")
-    with stage as say:
-        panda = loading.end(say)
-    if chosen := placement_notice(panda, loading.spec.quant):
-        screen.notice(f"{loading.name} runs {chosen}")
-    return panda
-
-
 def cached_prefixes(
     clip: Clip, num_frames: int, cache_size: int, full_hash: bool, screen: Screen
 ) -> "ClipCache | None":
-    """Return the part of the prefix cache that is for this clip; None without a cache.
+    """Return the part of the prefix cache for this clip; None without a cache or a valid file."""
+    if cache_size:
+        # reading the frames reports what is wrong with the file
+        with screen.status("reading frames"), suppress(PandaError, OSError):
+            from pandacli.prefix_cache.clip_cache import ClipCache
+            from pandacli.video.container import check_file
 
-    None also for a file that cannot be used: reading its frames reports what is wrong with it.
-    """
-    if not cache_size:
-        return None
-    with screen.status("reading frames"), suppress(PandaError, OSError):
-        from pandacli.prefix_cache.clip_cache import ClipCache
-        from pandacli.video.container import check_file
-
-        check_file(clip.path)  # hashing a pipe would block
-        return ClipCache(clip, num_frames, budget=cache_size, whole=full_hash)
+            check_file(clip.path)  # hashing a pipe would block
+            return ClipCache(clip, num_frames, budget=cache_size, whole=full_hash)
     return None
 
 
 @contextmanager
 def prefix_saved_afterwards(session: "VideoSession", screen: Screen) -> Iterator[None]:
     """Save the prefix of the clip after the block, also after a `PandaError` in it."""
-    failure: PandaError | None = None
+
+    def save() -> None:
+        try:
+            with screen.status("caching the clip"):
+                session.keep()
+        except PandaError as error:  # a notice, because the answer is there
+            screen.notice(error.message)
+
     try:
         yield
-    except PandaError as error:
-        failure = error
-    try:
-        with screen.status("caching the clip"):
-            session.keep()
-    except PandaError as error:  # a notice, because the answer is there
-        screen.notice(error.message)
-    if failure is not None:
-        raise failure
+    except PandaError:
+        save()
+        raise
+    save()
