@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,6 +72,7 @@ def chat(
     def sample_clip(
         clip: Clip, *, num_frames: int, ahead: startup.Loading | None = None
     ) -> SampledClip:
+        signals.listen()
         prefixes = startup.cached_prefixes(clip, num_frames, cache_size, full_hash, screen)
         read, seconds = startup.read_clip(clip, num_frames, screen, notices=False, loading=ahead)
         if ahead is not None:
@@ -80,16 +82,7 @@ def chat(
         side = read_image_size(loading.resolve().folder)
         return SampledClip(clip, read, seconds, side, num_frames, how.system, prefixes)
 
-    def new_log() -> Path | None:
-        return _unless_unwritable(new_conversation, "the conversation is", screen)
-
-    def question_file() -> Path:
-        return state_folder() / "questions"
-
-    def sample_in_terminal(clip: Clip, *, num_frames: int) -> SampledClip:
-        signals.listen()
-        return sample_clip(clip, num_frames=num_frames)
-
+    new_log = partial(_unless_unwritable, new_conversation, "the conversation is", screen)
     with echo_off():
         first = sample_clip(wanted, num_frames=how.frames, ahead=loading)
         chat = Chat(
@@ -105,12 +98,13 @@ def chat(
             from pandacli.terminal.prompt import Prompt
             from pandacli.terminal.repl import Repl, toolbar
 
-            history = None if no_log else _unless_unwritable(question_file, "questions are", screen)
+            kept = None if no_log else _unless_unwritable(state_folder, "questions are", screen)
+            history = kept / "questions" if kept else None
             repl = Repl(
                 chat,
                 Prompt(lambda: toolbar(chat), history, failure=lambda: chat.error),
                 screen,
-                sample_in_terminal,
+                sample_clip,
                 {name: config.reader(name) for name in _SETTABLE},
                 quant=how.quant,
                 pictures=not (no_frames or quiet),

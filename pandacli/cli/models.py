@@ -82,8 +82,8 @@ def pull(
         go_offline()
     from pandacli.inference.spec import RunSpec
 
-    wanted = Loading(RunSpec(model, quant, engine, device))
-    install(wanted, Screen(quiet=quiet), drop_original=drop_original)
+    spec = RunSpec(model, quant, engine, device)
+    install(Loading(spec), Screen(quiet=quiet), drop_original=drop_original)
 
 
 _REMOVED = "Only the 4bit or 8bit copy, or only the download (none)."

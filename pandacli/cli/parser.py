@@ -67,12 +67,11 @@ class _Command(typer.core.TyperCommand):
         sections: dict[str, list[tuple[str, str]]] = {}
         parameters: list[Any] = list(self.get_params(ctx))
         for parameter in parameters:
-            if _is_argument(parameter):
+            names = ", ".join(sorted(parameter.opts, key=len))  # without --no-...
+            term = f"{names} {parameter.metavar or ''}".rstrip()
+            heading = parameter.rich_help_panel or "Other"
+            if parameter.param_type_name == "argument":
                 heading, term = "Arguments", parameter.metavar
-            else:
-                heading = parameter.rich_help_panel or "Other"
-                names = ", ".join(sorted(parameter.opts, key=len))  # without --no-...
-                term = f"{names} {parameter.metavar or ''}".rstrip()
             sections.setdefault(heading, []).append((term, parameter.help or ""))
         # the same width in all sections keeps the second column in line
         width = max(len(term) for rows in sections.values() for term, _ in rows)
@@ -90,12 +89,8 @@ def _notice_misspelt_variables() -> None:
             Screen().notice(f"{name} has no meaning; did you mean {near}?")
 
 
-def _is_argument(parameter: Any) -> bool:
-    return bool(parameter.param_type_name == "argument")
-
-
 def _arguments(command: Any) -> list[str]:
-    return [parameter.metavar for parameter in command.params if _is_argument(parameter)]
+    return [p.metavar for p in command.params if p.param_type_name == "argument"]
 
 
 def _not_a_command(word: str, others: list[str]) -> UsageError:

@@ -103,7 +103,7 @@ def install() -> None:
         _watchdog.start()
     for number in _CODES:
         if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, interrupt if number == signal.SIGINT else _terminate)
+            signal.signal(number, interrupt)
     listen()
 
 
@@ -126,22 +126,15 @@ def survive() -> None:
     _watchdog.tell(_HANDLED)
 
 
-def interrupt(_signal: int, frame: FrameType | None) -> None:
-    """The handler of SIGINT that ends the program; raises the first time only."""
-    _end(INTERRUPTED, KeyboardInterrupt(), frame)
-
-
-def _terminate(_signal: int, frame: FrameType | None) -> None:
-    # an exception unwinds the spinner, which restores the cursor
-    _end(TERMINATED, Terminated(TERMINATED), frame)
-
-
-def _end(code: int, exception: BaseException, frame: FrameType | None) -> None:
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """The handler that ends the program; raises for the first signal only."""
     survive()
     if ending() is None:
+        code = _CODES[number]
         end(code)
         _exit_within_import(frame, code)
-        raise exception
+        # an exception unwinds the spinner, which restores the cursor
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated(code)
 
 
 @contextmanager
