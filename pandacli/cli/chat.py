@@ -72,7 +72,7 @@ def chat(
     def sample_clip(
         clip: Clip, *, num_frames: int, ahead: startup.Loading | None = None
     ) -> SampledClip:
-        signals.listen()
+        signals.listen()  # again: the event loop of a prompt took the signals over
         prefixes = startup.cached_prefixes(clip, num_frames, cache_size, full_hash, screen)
         read, seconds = startup.read_clip(clip, num_frames, screen, notices=False, loading=ahead)
         if ahead is not None:

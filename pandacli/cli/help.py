@@ -1,7 +1,7 @@
 """The table of commands, and the help of `panda`, which needs no parser: Typer loads slowly."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TextIO
 
@@ -148,14 +148,10 @@ def coloured(text: str, stream: TextIO) -> str:
     """Colour the headings and the first column of a help text, if `stream` is in colour."""
     from pandacli.terminal.text import colour
 
-    lines, in_section = [], False
-    for line in text.split("\n"):
-        if re.fullmatch(r"\S.*:", line):
-            in_section = True
-            line = colour(line, "bold", stream)
-        elif line.startswith("Usage:"):
-            line = colour("Usage:", "bold", stream) + line[len("Usage:") :]
-        elif in_section and (row := re.match(r"  (\S+(?: \S+)*)", line)):
-            line = f"  {colour(row[1], 'cyan', stream)}{line[row.end() :]}"
-        lines.append(line)
-    return "\n".join(lines)
+    def painted(name: str) -> Callable[[re.Match[str]], str]:
+        return lambda match: colour(match[0], name, stream)
+
+    head, sections = re.split(r"^(?=\S.*:$)", text, maxsplit=1, flags=re.MULTILINE)
+    sections = re.sub(r"(?<=^  )\S+(?: \S+)*", painted("cyan"), sections, flags=re.MULTILINE)
+    sections = re.sub(r"^\S.*:$", painted("bold"), sections, flags=re.MULTILINE)
+    return re.sub(r"^Usage:", painted("bold"), head) + sections

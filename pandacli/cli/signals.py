@@ -38,10 +38,14 @@ class _Watchdog:
     def __init__(self) -> None:
         self.ending: tuple[float, int] | None = None  # deadline and exit code, once decided
         self.wanted: Callable[[], bool] = lambda: False  # see `be_patient`
+        self._terminal: list[Any] | None = None  # its settings
         self._read = self._write = -1
 
     def start(self) -> None:
-        self._terminal = _terminal_settings()
+        with suppress(Exception):  # termios.error is not an OSError
+            import termios
+
+            self._terminal = termios.tcgetattr(0)
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
         start_new_thread(self._run, ())
@@ -182,14 +186,6 @@ def _exit_within_import(frame: FrameType | None, code: int) -> None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             _watchdog.exit(code)
         frame = frame.f_back
-
-
-def _terminal_settings() -> list[Any] | None:
-    with suppress(Exception):  # termios.error is not an OSError
-        import termios
-
-        return termios.tcgetattr(0)
-    return None
 
 
 def _restore_terminal(settings: list[Any] | None) -> None:
