@@ -1,7 +1,8 @@
 """The values of options: readers of their text, and defaults from variables and config.toml.
 
-Click looks for a value on the command line, in the environment (`PANDA_MAX_TOKENS`), in the
-configuration file (its `default_map`) and in the signature of the command, in that order.
+A value is on the command line, in the environment (`PANDA_MAX_TOKENS`), in the configuration file
+or in the signature of the command, in that order. Click knows only the first and the last; the
+callback of an option reads the others, after `--help`, which must work with an invalid file.
 """
 
 import math
@@ -44,46 +45,30 @@ def variable(name: str) -> str:
     return "PANDA_" + name.upper().replace("-", "_")
 
 
-def option_name(parameter: Any) -> str:
-    """Return the name of a Click option as in the configuration file, such as `max-tokens`."""
-    return str(max(parameter.opts, key=len).lstrip("-"))
-
-
 def reader(name: str) -> Reader:
     """Return the reader of an option's text; its errors name the option."""
     return partial(_read, READERS[name], where=name)
 
 
 def callback(name: str, read: Reader) -> Callable[[Any, Any, Any], Any]:
-    """Return the Click callback that reads the text of an option."""
+    """Return the Click callback that reads the text of an option, wherever it is set."""
 
-    def read_text(context: Any, parameter: Any, value: Any) -> Any:
-        source = context.get_parameter_source(parameter.name).name
-        if source == "DEFAULT" or not isinstance(value, str | list):
+    def value_of(context: Any, parameter: Any, value: Any) -> Any:
+        if context.get_parameter_source(parameter.name).name == "COMMANDLINE":
+            return _read(read, value, f"--{name}") if isinstance(value, str | list) else value
+        text, where = _setting(name)
+        if text is None:
             return value
-        if source == "COMMANDLINE":
-            return _read(read, value, f"--{name}")
-        text, where = _setting(name)  # the variable as a whole: Click splits that of a list
-        _used[name] = str(text), variable(name) if source == "ENVIRONMENT" else str(config_path())
+        _used[name] = str(text), where.removeprefix(f"{name} in ")
         return _read(read, text, where)
 
-    return read_text
+    return value_of
 
 
 def configured(name: str) -> Any:
     """Return the value that a variable or the configuration file gives an option, or None."""
     text, where = _setting(name)
     return None if text is None else _read(READERS[name], text, where)
-
-
-class FileDefaults(dict[str, Any]):
-    """Click's `default_map`; reads the file on look-up, so that `--help` works with a bad one."""
-
-    def __init__(self, parameters: Iterable[Any]) -> None:
-        super().__init__((p.name, option_name(p)) for p in parameters if p.envvar)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return _file_value(self[key]) if key in self else default
 
 
 def origin(message: str) -> str | None:

@@ -47,7 +47,6 @@ def option(
         config.TEXT_OPTIONS.add(name)
     if repeated:
         config.LIST_OPTIONS.add(name)
-    declared.envvar = config.variable(name)
     declared.parser = lambda value: value  # the callback knows where the text is from
     declared.callback = config.callback(name, read)
     return declared

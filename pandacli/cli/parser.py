@@ -11,7 +11,7 @@ import typer
 import typer.core
 from typer.exceptions import TyperException
 
-from pandacli.cli.config import READERS, FileDefaults, nearest, variable
+from pandacli.cli.config import READERS, nearest, variable
 from pandacli.cli.help import COMMANDS, OPTIONS, coloured, examples
 from pandacli.cli.options import expand
 from pandacli.errors import UsageError
@@ -44,11 +44,7 @@ def load_command(name: str) -> Any:
 
 
 class _Command(typer.core.TyperCommand):
-    """A command with defaults from the configuration file, and help in sections."""
-
-    def make_context(self, *arguments: Any, **settings: Any) -> Any:
-        defaults = FileDefaults(self.params)
-        return super().make_context(*arguments, default_map=defaults, **settings)
+    """A command with plain help in sections."""
 
     def invoke(self, ctx: Any) -> Any:
         if not ctx.params.get("quiet"):

@@ -29,7 +29,7 @@ def values(*words, command="ask"):
     parser = load_command(command)
     with parser.make_context(command, [*COMMANDS[command], *words]) as context:
         return {
-            defaults.option_name(p): context.params[p.name]
+            max(p.opts, key=len).lstrip("-"): context.params[p.name]
             for p in parser.params
             if p.name in context.params
         }
