@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pandacli.cli import options
+from pandacli.cli import config
 from pandacli.cli.frames import CLIP
 from pandacli.errors import UsageError
 
@@ -158,13 +158,13 @@ def test_prefix_is_saved_after_the_last_answer(fake_engine, clip, home):
     ],
 )
 def test_cache_size_accepts_units(text, count):
-    assert options.reader("cache-size")(text) == count
+    assert config.reader("cache-size")(text) == count
 
 
 @pytest.mark.parametrize("text", ["", "-1", "4XB", "GB", "1e9", "iB", "4iB", "9" * 400, "nan"])
 def test_invalid_cache_size_is_refused(text):
     with pytest.raises(UsageError, match="is no size like 4GB, 500MB or 0"):
-        options.reader("cache-size")(text)
+        config.reader("cache-size")(text)
 
 
 def test_cache_size_is_read_from_the_file(panda, home, film, kept):
