@@ -8,12 +8,10 @@ _Result = TypeVar("_Result")
 
 _THREAD = "panda background"
 
-Say = Callable[[str], None]
-"""Reports progress, in a few words."""
+Say = Callable[[str], None]  # reports progress, in a few words
 
 
 def is_running() -> bool:
-    """Whether any background work is running."""
     return any(thread.name == _THREAD for thread in threading.enumerate())
 
 

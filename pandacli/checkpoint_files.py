@@ -1,7 +1,4 @@
-"""Find the files of a checkpoint folder, without reading weights or importing torch.
-
-What is missing, damaged or cannot be read is a `ModelError`.
-"""
+"""Find the files of a checkpoint folder, without torch; a `ModelError` for unusable ones."""
 
 from pathlib import Path
 from typing import Any
@@ -9,12 +6,8 @@ from typing import Any
 from pandacli import file_io
 from pandacli.errors import ModelError
 
-INCOMPLETE = "the files may be incomplete or damaged: get the model again"
-"""The hint for missing or damaged files."""
-
-MODEL_TYPES = ("videopanda", "eve")
-"""`model_type` in official files: of a trained model, and of the base model it started from."""
-
+INCOMPLETE = "the files may be incomplete or damaged: get the model again"  # a hint
+MODEL_TYPES = ("videopanda", "eve")  # in official files: trained, and the base it started from
 _MAX_NAMED = 3  # tensors or files named in an error
 
 
@@ -27,10 +20,8 @@ def weight_files(folder: Path) -> list[Path]:
             return _indexed_files(index)
         if (folder / name).is_file():
             return [folder / name]
-    raise ModelError(
-        f"no weights in {folder}",
-        "it should hold model.safetensors or pytorch_model.bin, or an index and its shards",
-    )
+    hint = "it should hold model.safetensors or pytorch_model.bin, or an index and its shards"
+    raise ModelError(f"no weights in {folder}", hint)
 
 
 def check_path(folder: Path) -> None:

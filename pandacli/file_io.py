@@ -1,8 +1,7 @@
-"""Bounded reads of small files, and atomic writes.
+"""Bounded reads of small files, and atomic writes; a function that writes may raise an OSError.
 
-A path may lead to a device, a FIFO or an endless file, and reading it must neither hang nor fill
-the memory. A rename may reach the disk before the content, so content is synced first: a file is
-whole or absent, even if the program is killed. Functions that write may raise an OSError.
+Reading a device, a FIFO or an endless file must neither hang nor fill the memory. Content is synced
+before a rename, which may reach the disk first: a file is whole or absent, even after a crash.
 """
 
 import errno
@@ -36,7 +35,6 @@ def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
 
 
 def read_object(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
-    """The object in a JSON file; errors as of `read_bytes` and `parse_object`."""
     return parse_object(read_bytes(path, max_bytes))
 
 

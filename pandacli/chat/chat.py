@@ -34,7 +34,6 @@ class SampledClip:
 
     @property
     def model_frames(self) -> "Frames":
-        """The frames at the size of the model's input."""
         from pandacli.video import fit_to_box
 
         pixels = fit_to_box(self.frames.pixels, image_size=self.image_size)
@@ -64,8 +63,7 @@ class Chat:
         log: Path | None = None,  # JSON file that each turn is saved to
         new_log: Callable[[], Path | None] = lambda: None,  # for another conversation
     ) -> None:
-        self.model, self.options, self.log = model, options, log
-        self._new_log = new_log
+        self.model, self.options, self.log, self._new_log = model, options, log, new_log
         # called in another thread when `status` or `error` changes
         self.on_change: Callable[[], None] = lambda: None
         self._prefill_lock = Lock()
@@ -118,11 +116,9 @@ class Chat:
 
     @property
     def error(self) -> BaseException | None:
-        """Why no question can be answered, if loading failed."""
         return self.panda.error or self._session.error
 
     def wait(self, seconds: float) -> bool:
-        """Wait at most `seconds` for model and prefix; whether loading has ended."""
         return self._session.wait(seconds)
 
     @property
@@ -155,7 +151,6 @@ class Chat:
         return None
 
     def undo(self) -> Turn | None:
-        """Remove and return the last turn; None without one."""
         if self._conversation:
             return self._conversation.undo()
         return self.turns.pop() if self.turns else None
@@ -182,25 +177,15 @@ class Chat:
         return self._conversation
 
     def transcript(self) -> Transcript:
-        """The conversation as it is saved."""
         clip = self.clip.source
         # a folder is saved as an absolute path, so that --continue works from everywhere
         folder = os.path.abspath(os.path.expanduser(self.model))  # noqa: PTH100, PTH111
-        return Transcript(
-            video=str(clip.path.absolute()),
-            start=clip.start,
-            end=clip.end,
-            frames=self.clip.num_frames,
-            model=self.model if self.model in MODELS else folder,
-            system=self.clip.system,
-            turns=tuple(self.turns),
-        )
+        model = self.model if self.model in MODELS else folder
+        video, frames, system = str(clip.path.absolute()), self.clip.num_frames, self.clip.system
+        return Transcript(video, clip.start, clip.end, frames, model, system, tuple(self.turns))
 
     def save_log(self) -> None:
-        """Save the conversation to its log, if it changed.
-
-        If that fails, it raises a PandaError, and later calls do nothing.
-        """
+        """Save a changed conversation to its log; after a PandaError later calls do nothing."""
         now = self.transcript()  # a log is not begun without turns, but emptied if all are undone
         if self.log is None or now == self._logged or not (now.turns or self._logged.turns):
             return

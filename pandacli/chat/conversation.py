@@ -16,8 +16,6 @@ _RESERVED = 256  # tokens kept free for an answer when old turns have to be drop
 
 @dataclass(frozen=True)
 class Turn:
-    """A question and its answer."""
-
     question: str
     answer: str  # partial if it was interrupted
     finish_reason: Literal["stop", "length", "interrupted"] = "stop"
@@ -55,18 +53,15 @@ class Conversation:
         return AnswerStream(self._recorded(question, stream), lambda: stream.stats)
 
     def undo(self) -> Turn | None:
-        """Remove and return the last turn; None without one."""
         turn = self.turns.pop() if self.turns else None
         self.dropped = min(self.dropped, len(self.turns))
         return turn
 
     def history(self) -> History:
-        """The turns that the model still sees."""
         # token ids where known: other ids may spell the same text and miss the KV cache
         return [(turn.question, turn.ids or turn.answer) for turn in self.turns[self.dropped :]]
 
     def tokens(self) -> int:
-        """Tokens of the prefix and the turns."""
         if not self.turns:
             return self.session.prefix_tokens
         if self._counted is None or self._counted[0] != len(self.turns):

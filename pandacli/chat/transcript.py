@@ -37,7 +37,6 @@ class Transcript:
     turns: tuple[Turn, ...]
 
     def to_json(self) -> str:
-        """Serialise for `read_transcript`, in ASCII."""
         turns = [{key: getattr(turn, key) for key in _TURN_KEYS} for turn in self.turns]
         fields = dict(zip(_KEYS, vars(self).values(), strict=True))
         return json.dumps({"format": FORMAT, **fields, "turns": turns}, indent=2) + "\n"
@@ -49,8 +48,12 @@ class Transcript:
         part = "" if self.start is None and self.end is None else f", {start} to {end}"
         lines = [f"# {Path(self.video).name}{part}", "", f"Answers by {self.model}."]
         for turn in self.turns:
-            lines += ["", *(f"> {line}".rstrip() for line in turn.question.splitlines()), ""]
-            lines.append(turn.answer)
+            lines += [
+                "",
+                *(f"> {line}".rstrip() for line in turn.question.splitlines()),
+                "",
+                turn.answer,
+            ]
             if turn.finish_reason == "interrupted":
                 lines += ["", "*(interrupted)*"]
         # a file name that is not UTF-8 must not prevent saving
@@ -83,10 +86,9 @@ def read_transcript(path: Path) -> Transcript:
         record = read_object(path)
         if record["format"] != FORMAT:
             raise ClipError(f"{path} was saved by a newer version of panda", "update panda")
-        if not isinstance(record["turns"], list):
+        if not isinstance(turns := record["turns"], list):
             raise TypeError("turns are a list")
-        turns = [Turn(*(turn[key] for key in _TURN_KEYS)) for turn in record["turns"]]
-        record["turns"] = tuple(turns)
+        record["turns"] = tuple(Turn(*(turn[key] for key in _TURN_KEYS)) for turn in turns)
         transcript = Transcript(*(record[key] for key in _KEYS))
         _check(transcript)
         return transcript
@@ -130,7 +132,6 @@ def new_conversation() -> Path:
 
 
 def last_conversation() -> Path | None:
-    """Return the path of the most recent conversation, if any."""
     folder = platformdirs.user_state_path("panda") / "conversations"
     return next(iter(_newest_first(folder)), None)
 

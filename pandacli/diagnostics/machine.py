@@ -31,11 +31,9 @@ def machine_facts() -> list[Section]:
         *find_all("instructions", _instructions),
         find("torch uses", _torch_kernels),
     ]
-    return [
-        Section("Processor", processor),
-        Section("Memory", find_all("memory", _memory)),
-        Section("CUDA", [find("driver", _driver), *find_all("cards", _cards)]),
-    ]
+    memory = Section("Memory", find_all("memory", _memory))
+    cuda = Section("CUDA", [find("driver", _driver), *find_all("cards", _cards)])
+    return [Section("Processor", processor), memory, cuda]
 
 
 def cpu_model() -> str:
@@ -82,7 +80,6 @@ def _memory() -> Iterator[Fact]:
 
 
 def _driver() -> str | None:
-    """Return the version of NVIDIA's driver; None without one."""
     if tool := shutil.which("nvidia-smi"):
         command = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
@@ -117,9 +114,6 @@ def _card(number: int) -> Value:
 
     free, total = torch.cuda.mem_get_info(number)
     major, minor = torch.cuda.get_device_capability(number)
-    return {
-        "name": torch.cuda.get_device_name(number),
-        "total": Bytes(total),
-        "free": Bytes(free),
-        "architecture": f"sm_{major}{minor}",
-    }
+    memory = {"total": Bytes(total), "free": Bytes(free)}
+    name, architecture = torch.cuda.get_device_name(number), f"sm_{major}{minor}"
+    return {"name": name, **memory, "architecture": architecture}

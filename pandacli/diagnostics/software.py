@@ -34,18 +34,15 @@ def software_facts() -> Section:
 
 
 def backends() -> Section:
-    """Return which backends work here, and why the others do not."""
     built_in = [find(name, partial(_import, name)) for name in ("torch", "bitsandbytes")]
     return Section("Engines", [*built_in, find("llama", _llama)])
 
 
 def ready(found: Section) -> set[str]:
-    """Return the names of the backends that work, from the result of `backends`."""
     return {fact.name for fact in found.facts if fact.value == _READY}
 
 
 def requirements() -> list[Requirement]:
-    """Return the requirements of the distribution pandacli, without extras."""
     everything = [Requirement(line) for line in metadata.requires("pandacli") or ()]
     return [r for r in everything if not r.marker or r.marker.evaluate({"extra": ""})]
 

@@ -40,7 +40,6 @@ def _model(name: str) -> str:
 
 
 def _copies() -> Iterator[Fact]:
-    """Yield the size of each model and quantised copy under `PANDA_HOME`."""
     home = panda_home()
     kinds = sorted(set(home.iterdir()) - {prefixes_folder()}) if home.is_dir() else []
     for kind in filter(Path.is_dir, kinds):
@@ -70,7 +69,6 @@ def _used(folder: Path) -> int:
 
 
 def suggestion(ready: set[str]) -> Section:
-    """Return what "auto" chooses with the backends that are ready, and why."""
     return Section(f"For {DEFAULT_MODEL}", find_all("suggestion", lambda: _suggest(ready)))
 
 
@@ -99,7 +97,6 @@ def _suggest(ready: set[str]) -> Iterator[Fact]:
 
 
 def reason(choice: "Choice") -> str:
-    """Explain a choice of `auto` in a sentence."""
     where = "memory" if choice.placement.on_cpu else f"the memory of {choice.placement}"
     return "; ".join([f"{choice.free / 1e9:.1f} GB of {where} are free", *_reasons(choice)])
 

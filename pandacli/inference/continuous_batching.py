@@ -37,8 +37,6 @@ Failure = tuple[int, PandaError]
 
 @dataclass
 class Seconds:
-    """Where the time of a generation went."""
-
     prefill: float = 0.0  # passes in which a request was prefilled, together with others' decoding
     decode: float = 0.0  # all other passes
     rerun: float = 0.0  # requests with a near-tie, run again alone

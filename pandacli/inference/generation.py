@@ -59,7 +59,6 @@ class Detokenizer:
         return self._take(end)
 
     def finish(self) -> str:
-        """Return the rest of the text, after the last token."""
         self._decode()
         return self._take(len(self.text))
 
@@ -77,8 +76,6 @@ class Detokenizer:
 
 @dataclass
 class RequestState:
-    """A request that is being answered."""
-
     index: int
     question: str
     ids: list[int]  # after the prefix: earlier turns and the question
@@ -152,7 +149,6 @@ class RequestState:
         self.add_prefill(seconds, seconds)
 
     def answer(self) -> Answer:
-        """The whole answer, of a request that has ended."""
         assert self.finish_reason
         assert self.stats
         # if a stop string cut the text, the ids spell more than it

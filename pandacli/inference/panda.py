@@ -7,14 +7,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from pandacli import checkpoints
-from pandacli.inference.spec import (
-    Answer,
-    AnswerStream,
-    History,
-    OptionFields,
-    RunSpec,
-    check_frame_count,
-)
+from pandacli.inference import spec
 
 if TYPE_CHECKING:
     from pandacli.inference.planning.loader import LoadedModel
@@ -34,7 +27,6 @@ class Panda:
     session = panda.open("clip.mp4", start=10, end=20)  # frames are sampled and encoded once
     for piece in session.stream("what happens?"):
         print(piece, end="", flush=True)
-
     """
 
     def __init__(self, plan: "Plan", loaded: "LoadedModel", load_seconds: float = 0.0) -> None:
@@ -120,7 +112,7 @@ class Panda:
         """
         from pandacli.inference.planning.planner import resolve_run
 
-        return cls.from_plan(resolve_run(RunSpec(model, quant, engine, device)), report)
+        return cls.from_plan(resolve_run(spec.RunSpec(model, quant, engine, device)), report)
 
     @classmethod
     def from_plan(cls, plan: "Plan", report: "Report | None" = None) -> Self:
@@ -153,7 +145,7 @@ class Panda:
             UsageError: The number of frames, the range or `PANDA_CACHE_SIZE` is not valid, or the
                 frames exceed the model's context.
         """
-        check_frame_count(num_frames, self.model.config.num_frames)
+        spec.check_frame_count(num_frames, self.model.config.num_frames)
         from pandacli.inference.session import VideoSession
         from pandacli.prefix_cache.clip_cache import ClipCache
         from pandacli.prefix_cache.store import default_budget
@@ -184,9 +176,9 @@ class Panda:
         end: float | None = None,
         num_frames: int = 8,
         system: str | None = None,
-        history: History = (),
-        **options: Unpack[OptionFields],
-    ) -> Answer:
+        history: spec.History = (),
+        **options: Unpack[spec.OptionFields],
+    ) -> spec.Answer:
         """Ask one question, with the arguments of `open` and `VideoSession.ask`."""
         session = self.open(video, start=start, end=end, num_frames=num_frames, system=system)
         return session.ask(question, history=history, **options)
@@ -200,9 +192,9 @@ class Panda:
         end: float | None = None,
         num_frames: int = 8,
         system: str | None = None,
-        history: History = (),
-        **options: Unpack[OptionFields],
-    ) -> AnswerStream:
+        history: spec.History = (),
+        **options: Unpack[spec.OptionFields],
+    ) -> spec.AnswerStream:
         """Ask one question and read the answer as it is decoded."""
         session = self.open(video, start=start, end=end, num_frames=num_frames, system=system)
         return session.stream(question, history=history, **options)

@@ -59,7 +59,6 @@ class SharedPrefix:
         return logits
 
     def decode(self, token: int) -> Tensor:
-        """Append one token of the answer; returns the logits (vocabulary,) of the next."""
         logits = self.sequence.append([token])
         self._held.append(token)
         return logits
@@ -115,7 +114,6 @@ class VideoSession:
 
     @property
     def prefix_tokens(self) -> int:
-        """Tokens of the system prompt and the frames."""
         return len(self._ids) - self._num_frames + self._video_tokens
 
     def with_system(self, system: str | None) -> "VideoSession":
@@ -261,7 +259,6 @@ class VideoSession:
         return RequestState(index, request.question, ids, history, limit, options, ends, text)
 
     def _encode(self, question: str, history: History) -> list[int]:
-        """The ids of earlier turns and a question, after the prefix."""
         turns = [*history, (question, None)]
         if self._prompt[0] != turns:  # a chat measures a prompt before it asks it
             ids = encode_prompt(turns, self.panda.tokenizer, self._system, self._num_frames)
@@ -299,7 +296,6 @@ class VideoSession:
         return self._pixel_values
 
     def _max_answer(self, question_tokens: int) -> int:
-        """How many tokens of answer still fit into the context; a UsageError if not even one."""
         room = self.panda.context - self.prefix_tokens - question_tokens
         if room > 0:
             return room

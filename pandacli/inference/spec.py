@@ -25,8 +25,6 @@ _Item = TypeVar("_Item")
 
 @dataclass(frozen=True)
 class RunSpec:
-    """Which model to run, and how."""
-
     model: str | os.PathLike[str] = DEFAULT_MODEL  # a registered name, or a checkpoint folder
     quant: str = "auto"  # "none", "8bit", "4bit" or "auto"
     backend: str = "auto"  # one of ENGINES
@@ -44,8 +42,6 @@ class OptionFields(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """How an answer is generated."""
-
     max_tokens: int = 1024
     temperature: float = 0.0  # 0 decodes greedily; above, tokens are sampled
     seed: int | None = None  # makes sampling repeatable
@@ -67,8 +63,6 @@ class GenerationOptions:
 
 @dataclass(frozen=True)
 class Request:
-    """A question and the conversation before it."""
-
     question: str
     history: History = ()
     options: GenerationOptions | None = None  # None: the options of the generation
@@ -76,8 +70,6 @@ class Request:
 
 @dataclass(frozen=True)
 class Stats:
-    """Tokens, seconds and memory of one answer."""
-
     frames: int  # without padding
     prefix_tokens: int  # system prompt and frames
     question_tokens: int
@@ -94,15 +86,11 @@ class Stats:
 
     @property
     def total_tokens(self) -> int:
-        """Tokens in the context after the answer."""
-        prompt = self.prefix_tokens + self.history_tokens + self.question_tokens
-        return prompt + self.answer_tokens
+        return self.prefix_tokens + self.history_tokens + self.question_tokens + self.answer_tokens
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer and its statistics."""
-
     text: str  # without space around it
     finish_reason: FinishReason
     stats: Stats
@@ -159,10 +147,7 @@ class AnswerStream(ClosableIterator[str]):
 
 
 def check_frame_count(frames: int, chunk_frames: int = 4) -> None:
-    """Raise a UsageError for a number of frames that STAB cannot cut into equal chunks.
-
-    Chunks have `chunk_frames` frames or slightly more; a single frame is an image.
-    """
+    """Raise a UsageError unless STAB can cut the frames into equal chunks; one is an image."""
 
     def fits(number: int) -> bool:
         chunks = number // chunk_frames

@@ -148,10 +148,7 @@ class CachedPrefix:
         return None
 
     def restore(self, load: Callable[[Path], _Sequence]) -> _Sequence | None:
-        """Load the KV cache; None without an entry, or if it was damaged and is now removed.
-
-        `load` reads the KV file, and raises a ModelError if it is damaged.
-        """
+        """Load the KV cache; None without an entry, or if `load` raises a ModelError: damaged."""
         if self._entry:
             with suppress(ModelError):
                 sequence = load(self._entry.kv)
@@ -167,19 +164,11 @@ class CachedPrefix:
         """
         if self._entry or not self._clip.is_current or not (name := self._name()):
             return
-        clip, model, store = self._clip.clip, self._model, self._clip.store
+        clip, frame_count, store = self._clip.clip, self._clip.num_frames, self._clip.store
         self._entry = store.find(name)
         if self._entry is None:
-            metadata = Metadata(
-                video=self._video,
-                start=clip.start,
-                end=clip.end,
-                frames=self._clip.num_frames,
-                model=model.name,
-                quant=model.quant,
-                engine=model.engine,
-                tokens=length,
-            )
+            model = self._model.name, self._model.quant, self._model.engine
+            metadata = Metadata(self._video, clip.start, clip.end, frame_count, *model, length)
             write = partial(sequence.save, length=length)
             store.add(name, metadata, _frames_to_json(frames), write, sequence.saved_bytes(length))
 

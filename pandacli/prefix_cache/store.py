@@ -97,7 +97,6 @@ class PrefixStore:
         self.folder = folder or prefixes_folder()
 
     def has_clip(self, key: str) -> bool:
-        """Whether there is an entry of a clip, for any model."""
         return any(folder.name.startswith(f"{key}-") for folder in self._folders(_NAME))
 
     def find(self, name: str) -> Entry | None:
@@ -125,7 +124,6 @@ class PrefixStore:
 
     @property
     def bytes(self) -> int:
-        """The size of all entries and partial folders."""
         partial = sum(map(_folder_bytes, self._folders(_PARTIAL)))
         return partial + sum(usage.bytes for usage in self._by_last_use())
 
@@ -172,7 +170,6 @@ class PrefixStore:
             self._evict(0)
 
     def remove(self, folder: Path) -> None:
-        """Remove an entry or a partial folder, if possible."""
         removed = folder.with_name(f"{folder.name}.{os.urandom(4).hex()}.partial")
         with suppress(OSError):  # another process may have removed it
             folder.rename(removed)
