@@ -43,7 +43,6 @@ class LogLines:
         self._write()
 
     def poll(self) -> None:
-        """Write a line if one is due."""
         if self._progress.stopping and not self._stopping_shown:
             self._stopping_shown = True
             self._screen.notice(STOPPING)
@@ -145,7 +144,6 @@ class FailureCounts:
         self._total = 0
 
     def add(self, outcome: Outcome) -> None:
-        """Count a failure."""
         kind = message = shorten(outcome.error or "")
         for name in filter(None, (outcome.video, PurePath(outcome.video).name)):
             kind = kind.replace(name, "VIDEO")

@@ -1,8 +1,4 @@
-"""The screen: answers on stdout, everything else on stderr, and the echo of typed keys.
-
-Colour, spinners and cursor codes are for terminals only, and Rich is imported only when one of them
-is needed. Text is never read as Rich markup, and text from outside is sanitized.
-"""
+"""The screen: answers on stdout, everything else on stderr, and the echo of typed keys."""
 
 import json
 import os
@@ -24,8 +20,7 @@ if TYPE_CHECKING:
 
     from pandacli.video import Frames
 
-GRAPHICS = ("auto", "kitty", "iterm2", "sixel", "blocks", "none")
-"""Values of `--graphics`: how pictures are drawn."""
+GRAPHICS = ("auto", "kitty", "iterm2", "sixel", "blocks", "none")  # of `--graphics`
 
 _DEFAULT_WIDTH = 80
 _PREFIX = "panda: "  # of notices, and of errors in a log
@@ -81,7 +76,6 @@ class Screen:
         return not os.path.lexists(path) or self.confirm(f"{path} exists; replace it?")
 
     def _read_reply(self, question: str) -> str | None:
-        """Return what is typed after a question, in lower case; None for Ctrl-D."""
         self._write_error(_wrap_line(_PREFIX + question, len(_PREFIX)) + " ")
         with _terminal_modes(echo=True):
             try:
@@ -126,10 +120,7 @@ class Screen:
         self._write_error(sanitize_line(text) + "\n")
 
     def error(self, message: str, *hints: str | None, command: str | None = None) -> None:
-        """Print on stderr what went wrong, what to do, and a command to run.
-
-        Sentences are wrapped on a terminal; the command stays on one line, to be copied.
-        """
+        """Print what went wrong, what to do, and a command to copy, which is never wrapped."""
         prefix = "error: " if sys.stderr.isatty() else _PREFIX  # a log needs the program's name
         self._print_message(prefix, message, *hints, command=command)
 
@@ -160,11 +151,7 @@ class Screen:
         on_stdout: bool = False,
         width: int = 0,
     ) -> None:
-        """Print names and values in two columns on stderr.
-
-        A third item of a row is a problem, in red on a terminal. `numbers` says that the names are
-        numbers; `width` is the least width of their column.
-        """
+        """Print names, `width` wide, and values in columns; a third item of a row is a problem."""
         cells = [tuple(map(sanitize_line, row)) for row in rows]
         if not _moves_cursor(sys.stdout if on_stdout else sys.stderr):
             print_line = self.line if on_stdout else self.error_line
@@ -179,12 +166,10 @@ class Screen:
         from rich.text import Text
 
         grid = Table.grid(padding=(0, 2, 0, 0))
-        grid.add_column(
-            no_wrap=True,
-            justify="right" if numbers else "left",
-            style="" if numbers else "dim",
-            min_width=width,
-        )
+        if numbers:
+            grid.add_column(justify="right", no_wrap=True, min_width=width)
+        else:
+            grid.add_column(style="dim", no_wrap=True, min_width=width)
         grid.add_column(overflow="fold")
         for name, value, *problems in cells:
             text = Text(value)
@@ -260,12 +245,8 @@ class Screen:
 
 @contextmanager
 def echo_off() -> Iterator[None]:
-    """Hide typed keys for the block, so that output stays clean; the next reader still gets them.
-
-    Does nothing if stdin, stdout and stderr are not all terminals (a pager may be using it), or in
-    a background job.
-    """
-    # not sys.stdout and sys.stderr, which a spinner replaces
+    """Hide typed keys for the block, in the foreground; the next reader still gets them."""
+    # all three: else a pager may read keys; not sys.stdout and sys.stderr, which a spinner replaces
     streams = sys.stdin, sys.__stdout__, sys.__stderr__
     ours = all(stream is not None and stream.isatty() for stream in streams)
     with _terminal_modes(echo=False) if ours else nullcontext():
@@ -307,7 +288,6 @@ def _terminal_modes(*, echo: bool) -> Iterator[None]:
 
 
 def _wrap_line(text: str, indent: int) -> str:
-    """Sanitize a line; on a terminal, wrap it for the width of stderr, which COLUMNS overrides."""
     text = sanitize_line(text)
     if not sys.stderr.isatty():
         return text
@@ -319,12 +299,10 @@ def _wrap_line(text: str, indent: int) -> str:
 
 
 def _moves_cursor(stream: TextIO) -> bool:
-    """Whether a stream is a terminal that understands cursor codes."""
     return stream.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
 
 
 def can_encode(stream: TextIO, text: str) -> bool:
-    """Whether a stream's encoding has all of `text`."""
     try:
         text.encode(stream.encoding or "utf-8")
     except (LookupError, UnicodeEncodeError):

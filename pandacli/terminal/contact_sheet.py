@@ -23,10 +23,8 @@ _ASPECT = 2.0  # width by height of a sheet
 def check_sheet_path(path: Path, video: Path) -> None:
     """Raise UsageError, before anything slow, if a sheet cannot be written to `path`."""
     if path.suffix.lower() not in _FORMATS:
-        raise UsageError(
-            f"cannot tell from {path} what kind of picture to save",
-            "name it sheet.png, or .jpg, .jpeg or .webp",
-        )
+        hint = "name it sheet.png, or .jpg, .jpeg or .webp"
+        raise UsageError(f"cannot tell from {path} what kind of picture to save", hint)
     try:
         checks = {
             "it is a folder": path.is_dir(),

@@ -1,11 +1,8 @@
 """The frame strip: sampled frames with their times, as terminal graphics or as half-blocks.
 
-Terminal graphics are drawn over lines that were printed for them. Otherwise each character cell
-shows two pixels: the upper one as the background, the lower one as the foreground of `▄`.
-
-    kitty    https://sw.kovidgoyal.net/kitty/graphics-protocol/
-    iTerm2   https://iterm2.com/documentation-images.html
-    sixel    DEC's VT330/VT340 Graphics Programming, chapter 14
+kitty    https://sw.kovidgoyal.net/kitty/graphics-protocol/
+iTerm2   https://iterm2.com/documentation-images.html
+sixel    DEC's VT330/VT340 Graphics Programming, chapter 14
 """
 
 import re
@@ -58,8 +55,7 @@ _RUN = re.compile(rb"(.)\1{3,}", re.DOTALL)
 class FrameStrip:
     """The frames of a clip in rows that fit the terminal, each with its time under it.
 
-    `frames.pixels` are uint8 (T, H, W, 3) RGB. `protocol` is kitty, iterm2, sixel or blocks, `cell`
-    the width and height of a character cell in pixels, if known.
+    `protocol` is kitty, iterm2, sixel or blocks, `cell` the size of a character cell in pixels.
     """
 
     def __init__(
@@ -89,10 +85,7 @@ class FrameStrip:
 
 
 def _layout(max_width: int, count: int, aspect: float, min_width: int) -> tuple[int, Size]:
-    """Return pictures per row and their size in cells: large, in few rows.
-
-    `aspect` is the width by the height of a picture, in cells; captions need `min_width`.
-    """
+    """Return pictures per row and their size in cells: large, in few rows; captions fit."""
     layouts = []
     for rows in range(1, count + 1):
         columns = -(-count // rows)
@@ -126,13 +119,11 @@ def _blocks(pixels: Any, size: Size, pitch: int) -> Iterator[Segment]:
 
 
 def _pictures(pixels: Any, size: Size, pitch: int, protocol: str, cell: Size) -> Iterator[Segment]:
-    """Yield a row of pictures in terminal graphics; `pixels` are uint8 (T, H, W, 3).
-
-    Empty lines are printed first, one more than needed for terminals that leave the cursor under a
-    picture: so nothing scrolls while the cursor returns to its saved place for each picture.
-    """
+    """Yield a row of pictures in terminal graphics; `pixels` are uint8 (T, H, W, 3)."""
     from PIL import Image, ImageOps
 
+    # empty lines first, so that nothing scrolls while the cursor returns to its saved place; one
+    # more than needed, for terminals that leave the cursor under a picture
     lines = size[1] + 1
     # sixels must fill the cells exactly, other pictures are scaled by the terminal
     scale = 1 if protocol == "sixel" else min(1, _MAX_CELL_PIXELS / cell[0])
@@ -152,10 +143,8 @@ def _control(codes: str) -> Segment:
 
 
 def graphics_protocol(variables: Mapping[str, str]) -> str | None:
-    """Return the protocol that a terminal's environment implies: kitty, iTerm2 or sixel.
-
-    The terminal is never queried, as its reply could end up in what the user types.
-    """
+    """Return the protocol that a terminal's environment implies: kitty, iTerm2 or sixel."""
+    # the terminal is never queried, as its reply could end up in what the user types
     for name, pattern, protocol in _PROTOCOLS:
         if name in variables and re.match(pattern, variables[name]):
             return protocol
@@ -182,18 +171,13 @@ def cell_size(stream: TextIO) -> Size | None:
     except (ImportError, OSError, ValueError):  # Windows, no terminal, or not even a file
         return None
     lines, columns, width, height = struct.unpack("HHHH", answer)
-    if not (lines and columns and width >= columns and height >= lines):
-        return None
-    return width // columns, height // lines
+    known = lines and columns and width >= columns and height >= lines
+    return (width // columns, height // lines) if known else None
 
 
 def escape_sequence(protocol: str, picture: "Image", cells: Size) -> str:
-    """Return the kitty, iterm2 or sixel sequence that draws `picture`, RGBA, at the cursor.
-
-    `cells` are the columns and lines to fill; a sixel picture must already have their size in
-    pixels. Raises ValueError for another protocol.
-    """
-    if protocol == "sixel":
+    """Return the kitty, iterm2 or sixel sequence that draws an RGBA picture over some `cells`."""
+    if protocol == "sixel":  # the picture must already have the size of the cells in pixels
         return _sixel(picture)
     file = BytesIO()
     picture.save(file, "PNG")
@@ -223,9 +207,8 @@ def _sixel(picture: "Image") -> str:
         "#{};2;{};{};{}".format(at // 3, *(round(v / 2.55) for v in palette[at : at + 3]))
         for at in range(0, len(palette), 3)
     )
-    bands = "-".join(
-        _sixel_band(indices[top : top + _SIXEL_BAND]) for top in range(0, len(indices), _SIXEL_BAND)
-    )
+    tops = range(0, len(indices), _SIXEL_BAND)
+    bands = "-".join(_sixel_band(indices[top : top + _SIXEL_BAND]) for top in tops)
     # P2=1: pixels without a colour keep what is on the screen
     return f'\x1bP0;1;0q"1;1;{picture.width};{picture.height}{colours}{bands}\x1b\\'
 

@@ -18,12 +18,11 @@ from pandacli.terminal.text import sanitize_line
 from pandacli.units import size
 from pandacli.video.clip import format_time
 
-UNKNOWN_COMMIT = {
+UNKNOWN_COMMIT = {  # by whether its weights are known ones
     True: "unknown to panda, but its weights match the known commit",
     False: "unknown to panda, with different weights; verified against the hub's digests only",
     None: "unknown to panda; files verified against the hub's digests only",
 }
-"""Description of an unknown commit, by whether its weights are known ones."""
 
 _STATES = {"here": "here", "incomplete": "incomplete", "absent": "not on this machine"}
 _MODEL_HEADINGS = ("MODEL", "QUANT", "SIZE", "LICENCE")
@@ -41,15 +40,14 @@ def show_models(models: Sequence[ModelState], screen: Screen) -> None:
 
 
 def _model_rows(model: ModelState) -> Iterator[Row]:
-    """Yield name, quantisation, size, licence and folder of each form, or how to download it."""
     found, known = model.checkpoint, model.known
     if found and model.state == "here":
         yield model.name, "none", size(model.bytes), model.licence, str(found.folder)
     elif known and not model.artifacts:
         here = model.partial_bytes + (model.bytes if found else 0)
         get = f"{size(here)} here, get the rest: " if here else "get it: "
-        place = get + known.download_command
-        yield model.name, "-", size(known.download_bytes), model.licence, place
+        get += known.download_command
+        yield model.name, "-", size(known.download_bytes), model.licence, get
     for copy in model.artifacts:
         yield model.name, copy.quant, size(copy.bytes), model.licence, str(copy.folder)
 
@@ -70,7 +68,6 @@ def _show_rows(headings: Row, rows: Sequence[Row], screen: Screen) -> None:
 
 
 def _align(rows: Sequence[Row]) -> list[str]:
-    """Return rows as lines with aligned columns; the last column is not padded."""
     cells = [[sanitize_line(cell) for cell in row] for row in rows]
     *widths, _ = (max(map(len, column)) for column in zip(*cells, strict=True))
     return [
@@ -80,7 +77,6 @@ def _align(rows: Sequence[Row]) -> list[str]:
 
 
 def _tilde(path: str) -> str:
-    """Return a path with the home folder as `~`."""
     home = str(Path.home())
     return f"~{path[len(home) :]}" if path.startswith(home + "/") else path
 
@@ -244,17 +240,15 @@ def terminal_section() -> Section:
         console = Console(file=sys.__stdout__)
         return "none" if console.no_color else console.color_system or "none"
 
-    return Section(
-        "Terminal",
-        [
-            find("terminals", lambda: [n for n, s in streams.items() if s and s.isatty()]),
-            find("type", lambda: os.environ.get("TERM")),
-            find("width", lambda: shutil.get_terminal_size().columns),
-            find("colours", colours),
-            find("pictures", lambda: graphics_protocol(os.environ) or "half-blocks"),
-            find("encoding", lambda: getattr(sys.__stdout__, "encoding", None)),
-        ],
-    )
+    facts = [
+        find("terminals", lambda: [n for n, s in streams.items() if s and s.isatty()]),
+        find("type", lambda: os.environ.get("TERM")),
+        find("width", lambda: shutil.get_terminal_size().columns),
+        find("colours", colours),
+        find("pictures", lambda: graphics_protocol(os.environ) or "half-blocks"),
+        find("encoding", lambda: getattr(sys.__stdout__, "encoding", None)),
+    ]
+    return Section("Terminal", facts)
 
 
 def show_report(sections: Sequence[Section], screen: Screen) -> None:

@@ -7,7 +7,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Self
 
 from rich import progress as rich_progress
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from pandacli.batch.results import Counters, Outcome
 
 STOPPING = "finishing the answers in flight; Ctrl-C again stops at once"
-
 _QUANTISING = "quantising"
-_WINDOW = 30.0  # seconds that throughput is measured over
+_WINDOW = 30.0  # seconds that throughput is measured over; the model may have loaded for minutes
 _MIN_BATCHES = 4  # kept however old they are: one batch may take longer than the window
 _MERGE = 0.5  # seconds that count as one batch, so that few need to be kept
 _STALLED = 2.0  # seconds without a result after which the current step is shown
@@ -93,8 +92,6 @@ class Bars:
 
 
 class _Amount(rich_progress.DownloadColumn):
-    """Bytes; percent of a conversion."""
-
     def render(self, task: rich_progress.Task) -> Text:
         if task.fields["doing"] == _QUANTISING:
             return Text(f"{int(task.percentage)} %", style="progress.download")
@@ -102,8 +99,6 @@ class _Amount(rich_progress.DownloadColumn):
 
 
 class _Speed(rich_progress.ProgressColumn):
-    """Bytes per second and time left, or whether the digest is verified."""
-
     def render(self, task: rich_progress.Task) -> Text:
         doing = task.fields["doing"]
         if doing == "check":
@@ -115,18 +110,13 @@ class _Speed(rich_progress.ProgressColumn):
 
 
 class Throughput:
-    """Results per second over the last half minute; times are of a monotonic clock.
-
-    Only recent results count, as the model may have been loading for minutes. Results come in
-    batches, so the rate is measured from one batch to another.
-    """
+    """Results per second of the last half minute, which come in batches; clocks are monotonic."""
 
     def __init__(self) -> None:
         self._batches: dict[float, int] = {}  # number of results by the time of the first one
         self._longest_gap = 0.0
 
     def add(self, now: float) -> None:
-        """Count one result."""
         last = next(reversed(self._batches), now)
         if self._batches and now - last < _MERGE:
             self._batches[last] += 1
@@ -160,7 +150,6 @@ class BatchProgress:
         self._answers, self._records = Throughput(), Throughput()
 
     def update(self, outcome: "Outcome") -> None:
-        """Note that a record is done."""
         now = self._updated = self.clock()
         with self._lock:
             if outcome.error is None:
@@ -238,9 +227,7 @@ class BatchPanel:
         self._progress = progress
         self._spinner = Spinner(spinner(sys.stderr), style="dim")
 
-    def __rich_console__(
-        self, console: Console, options: ConsoleOptions
-    ) -> Iterator[RenderableType]:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         progress, width = self._progress, max(1, options.max_width - _ECHO)
         if progress.stopping:  # must be readable in full
             yield _row(self._spinner, Text(STOPPING, style="bold"), width, crop=False)

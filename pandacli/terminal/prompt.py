@@ -28,8 +28,7 @@ _REFRESH = 0.5  # seconds between redraws of the toolbar
 class Prompt:
     """Reads one question or slash command at a time, above the line that `toolbar` returns.
 
-    Enter submits, Alt-Enter begins a new line, Ctrl-C clears the line. The file `history` keeps
-    earlier questions. `failure` returns the error that ends a running `read`, if there is one.
+    `history` is the file of earlier questions; `failure` returns an error that ends a `read`.
     """
 
     def __init__(
@@ -59,11 +58,7 @@ class Prompt:
         self._app.layout = Layout(below, self._session.default_buffer)
 
     def read(self) -> str:
-        """Return what the user typed.
-
-        Raises the error of `failure`, keeping the text so far in the history; on an empty line,
-        EOFError for Ctrl-D and KeyboardInterrupt for Ctrl-C.
-        """
+        """Return what is typed; raises EOFError, KeyboardInterrupt, or the error of `failure`."""
         text = self._session.prompt(pre_run=self._exit_on_failure)
         # typed UTF-8 arrives as surrogates where the locale is not UTF-8
         text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
@@ -122,8 +117,6 @@ class _QuestionHistory(FileHistory):
 
 
 class _CommandCompleter(Completer):
-    """Completes slash commands and their arguments, as `COMMANDS` describes them."""
-
     def get_completions(self, document: Document, event: CompleteEvent) -> Iterable[Completion]:
         text = document.text_before_cursor
         if not text.startswith("/") or "\n" in text:

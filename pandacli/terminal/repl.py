@@ -27,9 +27,7 @@ _DOUBLE_PRESS = 1.0  # seconds after an interrupt in which another Ctrl-C counts
 class Repl:
     """Reads questions and slash commands until the user leaves.
 
-    `sample` takes a clip and `num_frames`. `parsers` has, for each option of `/set` and for
-    "frames", a function that returns its value or raises UsageError. `quant` is what the user
-    asked for.
+    `sample` takes a clip and `num_frames`; `parsers` read the options of `/set`, and "frames".
     """
 
     def __init__(
@@ -57,8 +55,8 @@ class Repl:
         """Run until the user leaves; raises PandaError if the model cannot be loaded."""
         if not self.screen.quiet:
             self.show_clip()
-            model = self.chat.model
-            self.screen.note(f"Loading {model}. Type your question now; /help for commands.")
+            words = "Type your question now; /help for commands."
+            self.screen.note(f"Loading {self.chat.model}. {words}")
         if self.chat.turns:
             self.show_turns()
         running = True
@@ -228,11 +226,7 @@ def _asked(
     quant: str | None,
     remedy: str,
 ) -> "Iterator[AnswerStream]":
-    """Wait for model and clip, ask, and yield the stream of the answer.
-
-    Notices say where the model runs, if `quant` is what the user asked for and not None, and that
-    the answer was cut off, with `remedy`.
-    """
+    """Wait for model and clip, ask, and yield the answer's stream; `remedy` if it is cut off."""
     dropped = chat.dropped
     with watch.measure("model and clip"):
         if not chat.wait(0):
@@ -251,7 +245,6 @@ def _asked(
 
 
 def _save_log(chat: "Chat", screen: "Screen") -> None:
-    """Save the conversation; a failure is a notice."""
     try:
         chat.save_log()
     except PandaError as error:
@@ -266,11 +259,7 @@ def answer_lines(
     stats: bool = False,
     watch: report.Stopwatch | None = None,
 ) -> None:
-    """Answer each line of standard input with one line, as turns of one conversation.
-
-    `watch` measures the wait for the first answer. Raises PandaError if a question cannot be
-    answered; earlier answers have been printed.
-    """
+    """Answer each line of standard input with one line; raises PandaError at the first failure."""
     if sys.stdin is None:
         raise UsageError("standard input is closed")
     if sys.stdin.isatty():

@@ -1,6 +1,6 @@
 """What an answer looked at and cost: lines and rows for people, records for JSON."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from time import perf_counter
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from pandacli.inference.spec import Stats
     from pandacli.video import Frames, VideoInfo
 
+Record = dict[str, Any]  # for JSON
+
 _SHOWN_WAIT = 0.05  # seconds: shorter waits are not listed
 _SPARSE_STEP = 10.0  # seconds between frames from which a notice is due
 
 
-def answers_record(
-    video: str, model: str, frames: "Frames", answers: Sequence["Answer"]
-) -> dict[str, Any]:
+def answers_record(video: str, model: str, frames: "Frames", answers: "list[Answer]") -> Record:
     """Return the sampled frames and every answer, for JSON."""
     records = [
         {
@@ -38,9 +38,7 @@ def answers_record(
     return {"video": video, "model": model, "frames": _frame_records(frames), "answers": records}
 
 
-def frames_record(
-    video: str, clip: Clip, frames: "Frames", canvas: dict[str, int]
-) -> dict[str, Any]:
+def frames_record(video: str, clip: Clip, frames: "Frames", canvas: dict[str, int]) -> Record:
     """Return the file, the range, the canvas in pixels and every frame, for JSON."""
     info = frames.info
     end = info.duration if clip.end is None else min(clip.end, info.duration)
@@ -58,7 +56,7 @@ def frames_record(
     }
 
 
-def _frame_records(frames: "Frames") -> list[dict[str, Any]]:
+def _frame_records(frames: "Frames") -> list[Record]:
     moments = zip(frames.indices, frames.times, strict=True)
     return [{"index": int(index), "time": round(float(time), 6)} for index, time in moments]
 

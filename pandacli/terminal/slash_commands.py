@@ -1,8 +1,4 @@
-"""The slash commands of `panda chat`: one function and one row of `COMMANDS` each.
-
-A function receives the REPL and the text after the command's name. It shows something through
-`repl.screen`, changes `repl.chat`, and raises UsageError for a wrong argument.
-"""
+"""The slash commands of `panda chat`: one function and one row of `COMMANDS` each."""
 
 import os
 import shlex
@@ -22,7 +18,6 @@ if TYPE_CHECKING:
     from pandacli.terminal.repl import Repl
 
 EXIT_WORDS = ("exit", "quit")  # leave without a slash
-
 _SIMILAR = 0.75  # cutoff for get_close_matches: suggests /undo for /udno, nothing for /nope
 _SETTINGS = {"max-tokens": "2048", "temperature": "0.2", "seed": "1"}  # each with an example
 
@@ -73,7 +68,7 @@ def _frames(repl: "Repl", argument: str) -> None:
         raise UsageError("usage: /frames [N | save FILE]")
 
 
-def _set_range(repl: "Repl", argument: str) -> None:
+def _clip(repl: "Repl", argument: str) -> None:
     times = argument.split()
     if len(times) > 2:
         raise UsageError("usage: /clip [FROM [TO]]")
@@ -159,9 +154,7 @@ COMMANDS = (
     Command(
         "/frames", "[N | save FILE]", "show the frames, save them, use N", _frames, "any", ("save",)
     ),
-    Command(
-        "/clip", "[FROM [TO]]", "ask about another part of the video, or all of it", _set_range
-    ),
+    Command("/clip", "[FROM [TO]]", "ask about another part of the video, or all of it", _clip),
     Command("/video", "FILE", "ask about another video", _open_video, "video"),
     Command("/undo", "", "take the last question and its answer back", _undo),
     Command("/retry", "", "ask the last question again", _retry),
@@ -186,9 +179,8 @@ def parse(line: str) -> tuple[Command, str]:
     if (command := _BY_NAME.get(name)) is None:
         near = get_close_matches(name, _BY_NAME, n=1, cutoff=_SIMILAR)
         hint = f"did you mean {near[0]}?" if near else "/help lists them"
-        raise UsageError(
-            f"/{word} is not a command", f"{hint} (a question that begins with / needs a space)"
-        )
+        hint += " (a question that begins with / needs a space)"
+        raise UsageError(f"/{word} is not a command", hint)
     required = bool(command.arguments) and not command.arguments.startswith("[")
     if (argument and not command.arguments) or (required and not argument):
         raise UsageError(f"usage: {command.usage}")

@@ -1,8 +1,4 @@
-r"""Text for a terminal: control characters escaped, lines wrapped between words.
-
-Control characters (C0, C1, DEL) and bidirectional overrides, which can reorder a line, are shown as
-`\x1b` or `\u202e`. Everything else, emoji and right-to-left scripts included, passes unchanged.
-"""
+"""Text for a terminal: control characters escaped, lines wrapped between words."""
 
 import os
 import sys
@@ -11,7 +7,7 @@ from functools import cache
 from typing import Any, TextIO
 
 _CONTROLS = (*range(0x20), *range(0x7F, 0xA0))
-_BIDI = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))  # embeddings, overrides, isolates
+_BIDI = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))  # these reorder a line
 _LINE = {code: f"\\x{code:02x}" for code in _CONTROLS}
 _LINE |= {code: f"\\u{code:04x}" for code in (*_BIDI, *range(0xD800, 0xE000))}
 # Python decodes the bytes of a file name that is not UTF-8 to lone surrogates
@@ -86,9 +82,8 @@ def sanitize_libraries() -> None:
 class WordWrapper:
     """Wraps streamed text between words and never retracts what it has returned.
 
-    A word is returned once it is complete. Double-width characters (Chinese, Japanese) may be
-    separated anywhere. `width` is called for each word, since a window may be resized. Each line
-    begun here is indented by `indent` spaces.
+    Double-width characters (Chinese, Japanese) may be separated anywhere. `width` is called for
+    each word, since a window may be resized; lines begun here are indented by `indent` spaces.
     """
 
     def __init__(self, width: Callable[[], int], indent: int = 0) -> None:
@@ -106,7 +101,6 @@ class WordWrapper:
 
     @property
     def in_line(self) -> bool:
-        """Whether the current line is not empty."""
         return bool(self._column or self._word)
 
     def _add(self, character: str) -> str:
