@@ -1,8 +1,4 @@
-"""Video-Panda on today's transformers.
-
-Importing this package registers its classes, so that `AutoConfig`, `AutoProcessor` and
-`AutoModelForImageTextToText` load checkpoint folders of the authors' layout and of ours.
-"""
+"""Video-Panda on today's transformers; importing it registers its classes with `Auto...`."""
 
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING

@@ -43,15 +43,12 @@ def read_quantised(
     for name in tensors:
         if weight := _weight_of(name):
             quantised.setdefault(weight, {})[name] = tensors[name]
-    plain = dict(tensors)
     check = _check_int8 if bits == 8 else _check_4bit
     for weight, parts in quantised.items():
         if weight not in expected or not checkpoint.is_quantisable(weight, expected[weight]):
             raise ModelError(f"{folder} stores {weight} quantised, which this model does not have")
         if weight in tensors:
             parts[weight] = tensors[weight]
-        for name in parts:
-            del plain[name]
         layer = weight.removesuffix("weight")
         unprefixed = {name.removeprefix(layer): part for name, part in parts.items()}
         try:
@@ -59,6 +56,7 @@ def read_quantised(
         except ValueError as error:
             raise ModelError(f"{weight} in {folder} is damaged: {error}", INCOMPLETE) from error
         checkpoint.check_values(folder, parts)
+    plain = {k: t for k, t in tensors.items() if k not in quantised and not _weight_of(k)}
     unquantised = {name: tensor for name, tensor in expected.items() if name not in quantised}
     checkpoint.check_tensors(folder, plain, unquantised)
     if not quantised:

@@ -40,12 +40,10 @@ _UNUSED_PARTS = (
 )
 _UNUSED_LAYER = ".lmhra2."  # stored, but never called
 _UNUSED_LEAVES = (".rotary_emb.inv_freq", BATCH_COUNTER)
-
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _FLOAT32_MAX = torch.finfo(torch.float32).max
 _MAX_PARAMETERS_PER_BYTE = 2.5  # 4 bits give 2; the rest allows for tied weights
 _SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty", "max_length", "max_new_tokens")
-
 _MAX_PICKLE_BYTES = 1 << 22  # names and shapes; the largest published ones take 1 MB
 _LEGACY_PICKLES = 5  # at the start of a `.bin` file of before torch 1.6; the numbers follow
 _MAX_BUILDS = 16  # a state dict has one, for its metadata
@@ -99,10 +97,9 @@ def read_tokenizer(folder: Path, config: VideoPandaConfig) -> VideoPandaTokenize
     """Read the tokenizer of a folder and check it against the vocabulary of the model."""
     tokenizer = VideoPandaTokenizer.from_pretrained(folder)
     if len(tokenizer) > config.vocab_size:
-        raise ModelError(
-            f"the tokenizer in {folder} has {len(tokenizer)} tokens, the model {config.vocab_size}",
-            "get the tokenizer.model that belongs to the model",
-        )
+        counts = f"{len(tokenizer)} tokens, the model {config.vocab_size}"
+        hint = "get the tokenizer.model that belongs to the model"
+        raise ModelError(f"the tokenizer in {folder} has {counts}", hint)
     return tokenizer
 
 
@@ -186,10 +183,7 @@ def read_tensors(folder: Path, expected: Mapping[str, Tensor]) -> dict[str, Tens
 def stream_tensors(
     folder: Path, expected: Mapping[str, Tensor]
 ) -> tuple[list[str], Iterator[tuple[str, Tensor]]]:
-    """Check as `read_tensors`; return the names and an iterator over (name, tensor), one file open.
-
-    Both are in the order of the files.
-    """
+    """Check as `read_tensors`; return the names, and stream (name, tensor), both in file order."""
     tensors, places = read_stored(folder, expected)
     check_tensors(folder, tensors, expected)
     order = [(path, key, name) for name, (path, key) in places.items() if name in expected]
@@ -311,8 +305,7 @@ def _load_bin(path: Path) -> object:
         _check_pickle(content)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about oddities of files that are refused anyway
-        loaded: object = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    return loaded
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
 
 
 def _check_archive(path: Path) -> None:

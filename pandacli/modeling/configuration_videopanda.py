@@ -30,7 +30,6 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "rope_theta": (1.0, 1e12),
 }
 _MAX_PATCHES = 256  # along a side of the canvas; published models have 32
-
 _DTYPES = ("float64", "float32", "float16", "bfloat16")
 _TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "llama3")
@@ -64,7 +63,6 @@ class VideoPandaConfig(LlamaConfig):
     video_num_heads: int = 8  # of GSTRA, LSD and FSRA
     num_frames: int = 4  # per chunk; STAB encodes chunks independently
     all_num_frames: int = 8  # sampled per clip
-
     max_position_embeddings: int = 4096
     rms_norm_eps: float = 1e-5
     pad_token_id: int | None = 0
@@ -86,10 +84,8 @@ class VideoPandaConfig(LlamaConfig):
     def validate_video_sizes(self) -> None:
         """Refuse sizes that STAB cannot have; called by `strict`."""
         side, patch = self.image_size, self.patch_size
-        _require(
-            patch > 0 and side > 0 and side % (2 * patch) == 0,
-            f"image_size {side} is not a multiple of twice the patch_size {patch}",
-        )
+        fits = patch > 0 and side > 0 and side % (2 * patch) == 0
+        _require(fits, f"image_size {side} is not a multiple of twice the patch_size {patch}")
         _require_multiple(self, "video_hidden_size", "video_num_heads")
 
 
@@ -98,10 +94,8 @@ def check_token_ids(fields: Mapping[str, Any], vocabulary: int) -> None:
     for name in _TOKEN_IDS:
         value = fields.get(name)
         for number in value if isinstance(value, list) and name == "eos_token_id" else [value]:
-            _require(
-                number is None or (type(number) is int and -1 <= number < vocabulary),
-                f"{name} {_short(number)} is not in the vocabulary of {vocabulary}",
-            )
+            valid = number is None or (type(number) is int and -1 <= number < vocabulary)
+            _require(valid, f"{name} {_short(number)} is not in the vocabulary of {vocabulary}")
 
 
 def _from_official(fields: dict[str, Any]) -> dict[str, Any]:
@@ -126,10 +120,8 @@ def _check_fields(fields: dict[str, Any]) -> None:
     for name, (low, high) in _BOUNDS.items():
         value, is_whole = given.get(name, low), isinstance(low, int)
         kind = "whole number" if is_whole else "number"
-        _require(
-            (type(value) is int if is_whole else _is_number(value)) and low <= value <= high,
-            f"{name} {_short(value)} is not a {kind}, {low} to {high}",
-        )
+        valid = (type(value) is int if is_whole else _is_number(value)) and low <= value <= high
+        _require(valid, f"{name} {_short(value)} is not a {kind}, {low} to {high}")
     check_token_ids(fields, fields.get("vocab_size") or VideoPandaConfig.vocab_size)
     for name in ("dtype", "torch_dtype"):
         value = given.get(name, "float32")
@@ -187,10 +179,8 @@ def _check_sizes(config: VideoPandaConfig) -> None:
     """Refuse sizes that contradict each other."""
     _require_multiple(config, "num_attention_heads", "num_key_value_heads")
     _require((config.head_dim or 1) % 2 == 0, f"head_dim {config.head_dim} is not even")
-    _require(
-        config.image_size // config.patch_size <= _MAX_PATCHES,
-        f"image_size {config.image_size} has more than {_MAX_PATCHES} patches along a side",
-    )
+    size, excess = config.image_size, f"more than {_MAX_PATCHES} patches along a side"
+    _require(size // config.patch_size <= _MAX_PATCHES, f"image_size {size} has {excess}")
 
 
 def _require(condition: bool, message: str) -> None:

@@ -22,13 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pandacli.modeling.patches import (
-    Canvas,
-    FrameTokens,
-    PatchBox,
-    group_by_box,
-    split_into_chunks,
-)
+from pandacli.modeling.patches import Canvas, FrameTokens, PatchBox, group_by_box, split_into_chunks
 from pandacli.modeling.stab import LSD, LSTE, STAB, depthwise
 
 _TILE_BYTES = 8 << 20  # of the per-head queries of LSD on a CPU: about the size of its caches
@@ -55,7 +49,6 @@ class FusedLSTE(_FusedWeights):
         w_narrow, w_widen = narrow.weight.flatten(1), widen.weight.flatten(1)
         inner = len(w_narrow)
         lanes = (0, -(inner + 1) % _LANES + 1)  # at least one more, for the channel of ones
-
         self.embedding = embedding.flatten(1)
         self.w_narrow = F.pad((w_narrow * gain) @ self.embedding, (0, 0, *lanes))
         self.b_narrow = F.pad(narrow.bias + w_narrow @ shift, lanes)
@@ -64,7 +57,6 @@ class FusedLSTE(_FusedWeights):
         self.ones[inner] = 1
         self.w_widen = F.pad(w_widen, lanes)
         self.w_widen[:, inner] = widen.bias + w_widen @ along_time.bias
-
         self.conv_bias = conv.bias
         self.conv = conv.weight.clone(memory_format=torch.channels_last_3d)
         self.conv[:, 0, 1, 1, 1] += 1
@@ -178,10 +170,8 @@ class FusedSTAB:
         rgb, spans = split_into_chunks(pixel_values, stab.chunk_frames, stab.patch_size)
         length = rgb.shape[1]
         is_video = pixel_values.shape[1] > 1
-        chunks = [
-            self._encode_chunk(chunk, spans[i * length : (i + 1) * length], is_video)
-            for i, chunk in enumerate(rgb)
-        ]
+        parts = (spans[i : i + length] for i in range(0, len(spans), length))
+        chunks = [self._encode_chunk(*part, is_video) for part in zip(rgb, parts, strict=True)]
         grids, of_frames, of_chunks = zip(*chunks, strict=True)
         # the contexts of all chunks together
         contexts = stab.class_embedding + stab.global_attention.proj(torch.cat(of_frames))
@@ -206,7 +196,6 @@ class FusedSTAB:
             mixed = self._lste.convolve(canvas.to_grid(self._lste.mix_in_time(patches, embedded)))
             counts = canvas.multiplicity(mixed).repeat(len(mixed), 1) if canvas.has_bars else None
             attended = self._gstra(mixed.flatten(0, 2)[None], counts)
-
         grids: list[Tensor] = [embedded] * len(spans)
         contexts = embedded.new_empty(len(spans), embedded.shape[2])
         for box, members in group_by_box(spans, canvas.grid).items():
@@ -249,10 +238,7 @@ def _fuse_fsra(stab: STAB) -> ConstantQueryAttention:
 def _blocks(
     canvas: Canvas, box: PatchBox, members: list[int], embedded: Tensor, mixed: Tensor | None
 ) -> Tensor:
-    """The input of LSD (N, h, w, 4, C) for some frames of a chunk, those with this box.
-
-    It is `embedded` (t, positions, C) plus `mixed` (t, rows, columns, C).
-    """
+    """The input of LSD (N, h, w, 4, C), embedded plus mixed, for a chunk's frames with this box."""
     if box == canvas.box:
         frames = slice(None) if len(members) == len(embedded) else members
         parts = [canvas.content(embedded)[frames]]

@@ -27,9 +27,8 @@ IGNORED_LABEL = -100  # at positions that carry no loss, as everywhere in transf
 class VideoPandaModel(LlamaModel):
     """Llama decoder plus video tower (STAB) and projector.
 
-    For inference the tower is computed with fused weights (`FusedSTAB`), outside the state dict.
-    They are built at the first use, and rebuilt after `train()`, `eval()`, `to()` and changes in
-    place.
+    For inference the tower runs on fused weights (`FusedSTAB`), outside the state dict, which are
+    built at the first use and again after `train()`, `eval()`, `to()` and changes in place.
     """
 
     config_class = VideoPandaConfig
@@ -152,8 +151,7 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
         kwargs |= {"config": config, "state_dict": tensors, "output_loading_info": True}
         loaded: Any = super().from_pretrained(None, *model_args, **kwargs)
         model, details = loaded
-        if left := [*details["missing_keys"], *details["mismatched_keys"]]:
-            # they would stay random
+        if left := [*details["missing_keys"], *details["mismatched_keys"]]:  # would stay random
             raise ModelError(f"{len(left)} tensors in {folder} were not loaded: {left[0]}")
         checkpoint.check_values(folder, model.state_dict())
         model.name_or_path = model.config.name_or_path = str(folder)
@@ -197,10 +195,8 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
         if pixel_values is not None:
             if input_ids is None:
                 raise ValueError("pixel_values need the input_ids that hold their slots")
-            inputs_embeds, attention_mask, labels = self._splice_frames(
-                input_ids, pixel_values, attention_mask, labels
-            )
-            input_ids = None
+            spliced = self._splice_frames(input_ids, pixel_values, attention_mask, labels)
+            input_ids, (inputs_embeds, attention_mask, labels) = None, spliced
             if position_ids is None:
                 position_ids = attention_mask.cumsum(1).sub(1).clamp(min=0)
         outputs = self.model(
@@ -261,11 +257,7 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
         return generated
 
     def _splice_frames(
-        self,
-        input_ids: Tensor,
-        pixel_values: Tensor,
-        attention_mask: Tensor | None,
-        labels: Tensor | None,
+        self, input_ids: Tensor, pixel_values: Tensor, mask: Tensor | None, labels: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Embeddings, mask and labels of the sequence with its frames, padded on the left."""
         slots = input_ids == FRAME_SLOT
@@ -274,7 +266,7 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
             wanted = f"{batch} videos of {frames} frames"
             raise ValueError(f"prompts with {counts} frame slots do not fit {wanted}")
         videos = self.model.encode_frames(pixel_values)
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        mask = torch.ones_like(input_ids) if mask is None else mask
 
         def expand(values: Tensor, filler: int) -> list[Tensor]:
             fillers = [[values.new_full((len(frame),), filler) for frame in v] for v in videos]

@@ -21,12 +21,9 @@ class PatchBox:
 
     def __or__(self, other: "PatchBox") -> "PatchBox":
         """The smallest box that holds both."""
-        return PatchBox(
-            min(self.top, other.top),
-            max(self.bottom, other.bottom),
-            min(self.left, other.left),
-            max(self.right, other.right),
-        )
+        top, bottom = min(self.top, other.top), max(self.bottom, other.bottom)
+        left, right = min(self.left, other.left), max(self.right, other.right)
+        return PatchBox(top, bottom, left, right)
 
 
 def chunk_length(frames: int, preferred: int) -> int:
@@ -121,8 +118,7 @@ def _collapsed(lines: int) -> list[int]:
 class Canvas:
     """A grid of patches with content in a box and bars of one colour around it.
 
-    Its positions are the patches of the content, row by row, followed by one patch of a bar where
-    there are bars.
+    Its positions are the patches of the content, row by row, then one of a bar if there are bars.
     """
 
     box: PatchBox

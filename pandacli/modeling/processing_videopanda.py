@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
@@ -40,9 +39,7 @@ class VideoPandaProcessor(ProcessorMixin):
         num_frames: int = 8,
     ) -> None:
         self.tokenizer = tokenizer
-        self.image_size = image_size
-        self.patch_size = patch_size
-        self.num_frames = num_frames
+        self.image_size, self.patch_size, self.num_frames = image_size, patch_size, num_frames
         self.chat_template = None
 
     def __call__(
@@ -65,8 +62,6 @@ class VideoPandaProcessor(ProcessorMixin):
                 (T, 4, S, S) or (B, T, 4, S, S).
             system: The system prompt; by default that of the training.
             num_frames: Overrides the processor's own for this call; 1 takes the image branch.
-            padding_side: "left" or "right".
-            return_tensors: Only "pt" is supported.
 
         Returns:
             `input_ids` (B, length) with -200 for each frame, `attention_mask` (B, length) and
@@ -85,13 +80,10 @@ class VideoPandaProcessor(ProcessorMixin):
         if (videos is None) == (pixel_values is None):
             raise ValueError("either videos or pixel_values are needed, and not both")
         if pixel_values is None:
-            to_canvas = partial(
-                preprocess,
-                image_size=self.image_size,
-                patch_size=self.patch_size,
-                num_frames=self.num_frames if num_frames is None else num_frames,
-            )
-            pixel_values = torch.stack([to_canvas(np.asarray(v)) for v in _as_list(videos)])
+            frames = self.num_frames if num_frames is None else num_frames
+            sizes = {"image_size": self.image_size, "patch_size": self.patch_size}
+            arrays = map(np.asarray, _as_list(videos))
+            pixel_values = torch.stack([preprocess(a, num_frames=frames, **sizes) for a in arrays])
         elif pixel_values.ndim == 4:
             pixel_values = pixel_values.unsqueeze(0)
         if text is None:
@@ -106,9 +98,8 @@ class VideoPandaProcessor(ProcessorMixin):
         ones = [torch.ones_like(row) for row in rows]
         ids = pad_sequence(rows, True, self.tokenizer.unk_id, padding_side)
         mask = pad_sequence(ones, True, 0, padding_side)
-        return BatchFeature(
-            {"input_ids": ids, "attention_mask": mask, "pixel_values": pixel_values}
-        )
+        tensors = {"input_ids": ids, "attention_mask": mask, "pixel_values": pixel_values}
+        return BatchFeature(tensors)
 
     def decode(self, token_ids: Iterable[int], **_: Any) -> str:
         """Decode generated ids without control ids and frame slots; options have no effect."""
@@ -116,7 +107,6 @@ class VideoPandaProcessor(ProcessorMixin):
         return tokenizer.decode(token_ids)
 
     def batch_decode(self, sequences: Iterable[Iterable[int]], **_: Any) -> list[str]:
-        """Decode several sequences of generated ids, as `decode`."""
         return [self.decode(sequence) for sequence in sequences]
 
     @property

@@ -85,10 +85,8 @@ class _SpatialAttention(nn.Module):
     def attend(self, query: Tensor, memory: Tensor) -> Tensor:
         """Query (N or 1, C) and memory (N, positions, C) -> (N, C), with the residual."""
         heads = self.q(query).unflatten(-1, (self.heads, 1, -1))  # (N, heads, 1, head size)
-        key, value = (
-            half.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (N, heads, positions, head size)
-            for half in self.kv(memory).chunk(2, -1)
-        )
+        halves = self.kv(memory).unflatten(-1, (2, self.heads, -1))
+        key, value = halves.permute(2, 0, 3, 1, 4)  # each (N, heads, positions, head size)
         scale = query.shape[-1] ** -0.5  # not that of one head: the weights were trained so
         weights = (heads * key).sum(-1, keepdim=True).mul(scale).softmax(2)
         attended: Tensor = query + self.proj((weights * value).sum(2).flatten(1))

@@ -10,7 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
-import sentencepiece
+from sentencepiece import SentencePieceProcessor
 
 from pandacli.checkpoint_files import INCOMPLETE, read_json
 from pandacli.errors import ModelError
@@ -18,15 +18,14 @@ from pandacli.file_io import read_bytes
 
 MODEL_FILE = "tokenizer.model"
 CONFIG_FILE = "tokenizer_config.json"
-
 FRAME_SLOT = -200  # placeholder id of a frame; the model replaces it by the frame's tokens
 DEFAULT_SYSTEM = (
     "A chat between a curious human and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the human's questions."
 )
 
+# (question, answer) of each turn; the answer to generate is None
 Turns = Sequence[Sequence[str | Sequence[int] | None]]
-"""(question, answer) of each turn; the answer to generate is None."""
 
 # words, digits, spaces, other scripts and bytes, to try a model out
 _SAMPLE = "A chat: USER: what happens?\n  ASSISTANT: 42, \u00e9\u4e2d\U0001f43c\x00 </s>"
@@ -45,10 +44,7 @@ class VideoPandaTokenizer:
     """
 
     def __init__(
-        self,
-        model: str | PathLike[str] | sentencepiece.SentencePieceProcessor,
-        *,
-        legacy: bool = False,
+        self, model: str | PathLike[str] | SentencePieceProcessor, *, legacy: bool = False
     ) -> None:
         self.legacy = legacy
         self.processor: Any = _load(Path(model)) if isinstance(model, str | PathLike) else model
@@ -187,7 +183,7 @@ def _parts(turns: Turns) -> list[tuple[str, list[int]]]:
 def _load(path: Path) -> Any:
     if not path.is_file():
         raise ModelError(f"no {path.name} in {path.parent}")
-    processor = sentencepiece.SentencePieceProcessor()
+    processor = SentencePieceProcessor()
     try:
         processor.LoadFromSerializedProto(read_bytes(path))
         _try_out(processor)

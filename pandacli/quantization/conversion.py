@@ -17,36 +17,22 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pandacli.checkpoints.artifacts import (
-    GGUF_FILE,
-    Artifact,
-    Form,
-    artifacts_folder,
-    find_artifact,
-    publish_artifact,
-    write_manifest,
-)
+from pandacli.checkpoints import artifacts
+from pandacli.checkpoints.artifacts import GGUF_FILE, Artifact, Form
 from pandacli.checkpoints.registry import cached_commit
 from pandacli.checkpoints.resolve import ResolvedModel, checkpoint_digests
 from pandacli.checkpoints.staging import staging_folder
 from pandacli.errors import ModelError
 from pandacli.file_io import replace_durably
+from pandacli.modeling import checkpoint
 from pandacli.modeling.bitsandbytes_weights import read_quantised
-from pandacli.modeling.checkpoint import (
-    check_values,
-    is_quantisable,
-    read_config,
-    read_tensors,
-    stream_tensors,
-)
 from pandacli.modeling.configuration_videopanda import VideoPandaConfig
 from pandacli.modeling.modeling_videopanda import empty_model
 from pandacli.quantization.gguf import check_gguf, export_gguf
 from pandacli.quantization.int8 import quantize_rows
 from pandacli.units import size
 
-Report = Callable[[int, int], None]
-"""Called with the parameters done and their total."""
+Report = Callable[[int, int], None]  # takes the parameters done and their total
 
 # the modules that compute the embeddings of frames and ids
 _EMBEDDING = ("model.video_tower", "model.video_projector", "model.embed_tokens")
@@ -88,10 +74,10 @@ def convert(source: Source, form: Form, report: Report | None = None) -> Artifac
     """
     try:
         with staging_folder(source.digest, form, source.model) as work:
-            if finished := find_artifact(source.digest, form):
+            if finished := artifacts.find_artifact(source.digest, form):
                 return finished
             _delete_unusable(work)
-            config = read_config(source.folder)
+            config = checkpoint.read_config(source.folder)
             target = work / GGUF_FILE
             if not target.exists():
                 _check_room(config, form, work)
@@ -102,7 +88,7 @@ def convert(source: Source, form: Form, report: Report | None = None) -> Artifac
             _write_weights(source, config, form, work, report)
             _write_config(source.folder, config, form, work)
             _check_made(form, work)
-            made = write_manifest(
+            made = artifacts.write_manifest(
                 work,
                 model=source.model,
                 form=form,
@@ -110,19 +96,18 @@ def convert(source: Source, form: Form, report: Report | None = None) -> Artifac
                 digest=source.digest,
                 source_files=source.files,
             )
-            return publish_artifact(made)
+            return artifacts.publish_artifact(made)
     except OSError as error:
-        raise ModelError(
-            f"cannot write the quantised copy in {artifacts_folder()}: {error.strerror or error}",
-            "make room there, and the same command goes on where it stopped - or set PANDA_HOME to"
-            " a folder elsewhere",
-        ) from error
+        place, reason = artifacts.artifacts_folder(), error.strerror or error
+        hint = "make room there, and the same command goes on where it stopped - or set PANDA_HOME"
+        message = f"cannot write the quantised copy in {place}: {reason}"
+        raise ModelError(message, f"{hint} to a folder elsewhere") from error
 
 
 def copy_bytes(config: VideoPandaConfig, form: Form) -> int:
     """Estimate the size of an artifact on disk."""
     sizes = (
-        tensor.numel() * (_BYTES[form] if is_quantisable(name, tensor) else 2)
+        tensor.numel() * (_BYTES[form] if checkpoint.is_quantisable(name, tensor) else 2)
         for name, tensor in empty_model(config).state_dict().items()
     )
     return int(sum(sizes))
@@ -153,13 +138,13 @@ def _names(file: Path) -> list[str]:
 
 def _check_made(form: Form, work: Path) -> None:
     """Check a new artifact as loading does, and delete its files if some are foreign."""
-    config = read_config(work)
+    config = checkpoint.read_config(work)
     expected = empty_model(config).state_dict()
     try:
         if form in _GGUF_FORMS:
             check_gguf(work / GGUF_FILE, config)
             embedding = {name: t for name, t in expected.items() if name.startswith(_EMBEDDING)}
-            read_tensors(work, embedding)
+            checkpoint.read_tensors(work, embedding)
         else:
             read_quantised(work, expected, 8 if form == "int8" else 4)
     except ModelError as error:
@@ -174,11 +159,9 @@ def _check_room(config: VideoPandaConfig, form: Form, work: Path) -> None:
     needed = copy_bytes(config, form) - sum(file.stat().st_size for file in work.iterdir())
     free = shutil.disk_usage(work).free
     if needed > free:
-        raise ModelError(
-            f"the quantised copy takes {size(needed)} more, and {size(free)} are free in"
-            f" {artifacts_folder()}",
-            "make room there, or set PANDA_HOME to a folder elsewhere",
-        )
+        sizes = f"takes {size(needed)} more, and {size(free)} are free"
+        hint = "make room there, or set PANDA_HOME to a folder elsewhere"
+        raise ModelError(f"the quantised copy {sizes} in {artifacts.artifacts_folder()}", hint)
 
 
 def _write_weights(
@@ -193,7 +176,7 @@ def _write_weights(
     def path() -> Path:
         return work / f"model-{number:05}-of-{count:05}.safetensors"
 
-    _, tensors = stream_tensors(source.folder, expected)
+    _, tensors = checkpoint.stream_tensors(source.folder, expected)
     for name, tensor in tensors:
         if form in _GGUF_FORMS and not name.startswith(_EMBEDDING):
             continue
@@ -201,8 +184,8 @@ def _write_weights(
             _save(pending, path())
             number = done // _FILE_PARAMETERS + 1
         if not path().exists():
-            check_values(source.folder, {name: tensor})
-            if is_quantisable(name, tensor):
+            checkpoint.check_values(source.folder, {name: tensor})
+            if checkpoint.is_quantisable(name, tensor):
                 pending |= _int8(name, tensor) if form == "int8" else _nf4(name, tensor)
             else:
                 pending[name] = _halved(tensor)

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 GgufForm = Literal["f32", "f16", "q8_0", "q4_k_m"]  # of matrices; norms are always float32
 Progress = Callable[[int, int], None]  # takes the bytes written and their total
-
 _CHUNK = 1 << 22  # elements converted at a time
 _ALIGNMENT = 32  # of tensors in bytes; the default of GGUF
 _UNSYNCED = 1 << 26  # bytes between two calls of fsync, unless a tensor is larger
@@ -94,11 +93,7 @@ def _gguf() -> Any:
 
 
 def export_gguf(
-    folder: Path,
-    target: Path,
-    form: GgufForm,
-    threads: int = 1,
-    progress: Progress | None = None,
+    folder: Path, target: Path, form: GgufForm, threads: int = 1, progress: Progress | None = None
 ) -> None:
     """Write the Llama of a checkpoint folder to a GGUF file, atomically and resumably.
 
@@ -129,10 +124,9 @@ def export_gguf(
         partial.unlink(missing_ok=True)
         raise
     except OSError as error:
-        raise ModelError(
-            f"{target} cannot be written: {error.strerror or error}",
-            "make room there; the same command then goes on where it stopped",
-        ) from error
+        hint = "make room there; the same command then goes on where it stopped"
+        message = f"{target} cannot be written: {error.strerror or error}"
+        raise ModelError(message, hint) from error
 
 
 def check_gguf(path: Path, config: VideoPandaConfig) -> None:
@@ -146,7 +140,6 @@ def check_gguf(path: Path, config: VideoPandaConfig) -> None:
     expected = empty_model(config).state_dict()
     wanted = {stored.name: stored.shape for _, stored in _llama_tensors(config, expected, "f32")}
     numbers = _hyperparameters(config)
-    known = _KEYS | {f"llama.{name}" for name in numbers}
     try:
         reader = gguf.GGUFReader(path)
         found = {t.name: tuple(map(int, reversed(t.shape))) for t in reader.tensors}
@@ -154,7 +147,7 @@ def check_gguf(path: Path, config: VideoPandaConfig) -> None:
         is_whole = all(tensor.data_offset + tensor.n_bytes <= size for tensor in reader.tensors)
         kind = reader.fields["general.architecture"].contents()
         stated = {name: float(reader.fields[f"llama.{name}"].contents()) for name in numbers}
-        foreign = reader.fields.keys() - known
+        foreign = reader.fields.keys() - _KEYS - {f"llama.{name}" for name in numbers}
     except Exception as error:  # the reader fails in any way over a damaged file
         raise ModelError(f"{path} cannot be read as a GGUF file", INCOMPLETE) from error
     if not is_whole or found != wanted or kind != "llama" or foreign:
@@ -233,11 +226,10 @@ def _header(
             add(f"llama.{name}", number)
         writer.add_tokenizer_model("no_vocab")
         writer.add_array("videopanda.weights.sha256", digests)
+        uint8 = np.dtype(np.uint8)
         for tensor in stored:
             shape = [*tensor.shape[:-1], tensor.row_bytes]
-            writer.add_tensor_info(
-                tensor.name, shape, np.dtype(np.uint8), tensor.nbytes, raw_dtype=tensor.form
-            )
+            writer.add_tensor_info(tensor.name, shape, uint8, tensor.nbytes, raw_dtype=tensor.form)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
@@ -271,10 +263,7 @@ def _padding(length: int) -> bytes:
 
 
 def _truncate_to_complete(file: BinaryIO, header: bytes, stored: Iterable[_Stored]) -> int:
-    """Truncate a partial file to its complete tensors, and return how many those are.
-
-    A file with another header is started over.
-    """
+    """Truncate a partial file to its complete tensors (none if its header differs); count them."""
     ends = list(accumulate((tensor.padded_bytes for tensor in stored), initial=len(header)))
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -330,8 +319,7 @@ def _bytes_of(tensor: _Stored, source: Tensor, pool: ThreadPoolExecutor) -> NDAr
         rows = matrix[order[start : start + step]]
         data[start : start + step] = _encode(tensor, rows.float())
 
-    for _ in pool.map(convert, range(0, tensor.rows, step)):
-        pass
+    list(pool.map(convert, range(0, tensor.rows, step)))  # raises what `convert` raised
     return data
 
 

@@ -94,9 +94,8 @@ def _pack(weight: Tensor, scale: Tensor) -> torch.ScriptObject:
     with _WARNINGS, warnings.catch_warnings():
         # torch warns that it will drop quantised tensors; nothing else has these kernels
         warnings.filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)
-        quantized = torch._make_per_channel_quantized_tensor(
-            weight, scale.double(), torch.zeros(len(scale), dtype=torch.long), 0
-        )
+        zeros = torch.zeros(len(scale), dtype=torch.long)
+        quantized = torch._make_per_channel_quantized_tensor(weight, scale.double(), zeros, 0)
     packed: torch.ScriptObject = torch.ops.quantized.linear_prepack(quantized, None)
     return packed
 

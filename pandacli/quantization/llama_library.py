@@ -36,11 +36,9 @@ logger = logging.getLogger(__name__)
 PACKAGE, VERSION = "xllamacpp", "2026.10.11549"  # the version whose functions are declared here
 INSTALL = "install it with: pip install 'pandacli[llama]'"
 
+# polled between two nodes of the graph; True aborts the computation
 AbortCallback = CFUNCTYPE(c_bool, c_void_p)
-"""Polled between two nodes of the graph; True aborts the computation."""
-
 _LogCallback = CFUNCTYPE(None, c_int, c_char_p, c_void_p)
-
 _WARNING = 3  # of ggml_log_level; errors are above
 
 
@@ -102,33 +100,30 @@ class ContextParams(Structure):
 
 
 # that llama.cpp reports, to check the struct layout
-_DEFAULTS: dict[type[Structure], dict[str, Any]] = {
-    ModelParams: dict(
-        _fields(
-            (None, "devices kv_overrides"),
-            (-1, "n_gpu_layers load_mode"),
-            (0, "main_gpu"),
-            (1, "split_mode lazy_mode"),
-            (False, "vocab_only check_tensors no_alloc"),
-            (True, "use_extra_bufts"),
-        )
+_DEFAULTS: dict[type[Structure], list[tuple[str, Any]]] = {
+    ModelParams: _fields(
+        (None, "devices kv_overrides"),
+        (-1, "n_gpu_layers load_mode"),
+        (0, "main_gpu"),
+        (1, "split_mode lazy_mode"),
+        (False, "vocab_only check_tensors no_alloc"),
+        (True, "use_extra_bufts"),
     ),
-    ContextParams: dict(
-        _fields(
-            (512, "n_ctx n_ubatch"),
-            (2048, "n_batch"),
-            (4, "n_threads n_threads_batch"),
-            (0, "n_outputs_max n_samplers"),
-            (1, "n_seq_max type_k type_v"),
-            (-1, "rope_scaling_type pooling_type attention_type flash_attn_type"),
-            (-1.0, "yarn_ext_factor defrag_thold"),
-            (None, "abort_callback ctx_other"),
-            (True, "offload_kqv no_perf"),
-            (False, "kv_unified"),
-        )
+    ContextParams: _fields(
+        (512, "n_ctx n_ubatch"),
+        (2048, "n_batch"),
+        (4, "n_threads n_threads_batch"),
+        (0, "n_outputs_max n_samplers"),
+        (1, "n_seq_max type_k type_v"),
+        (-1, "rope_scaling_type pooling_type attention_type flash_attn_type"),
+        (-1.0, "yarn_ext_factor defrag_thold"),
+        (None, "abort_callback ctx_other"),
+        (True, "offload_kqv no_perf"),
+        (False, "kv_unified"),
     ),
 }
 
+_STATE_FILE = [c_void_p, c_char_p, c_int32, c_void_p, c_size_t]  # context, path, sequence, tokens
 _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "ggml_quantize_chunk": (c_size_t, [c_int, *[c_void_p] * 2, *[c_int64] * 3, c_void_p]),
     "llama_context_default_params": (ContextParams, []),
@@ -149,11 +144,8 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "llama_set_abort_callback": (None, [c_void_p, AbortCallback, c_void_p]),
     "llama_state_seq_get_data": (c_size_t, [c_void_p, c_void_p, c_size_t, c_int32]),
     "llama_state_seq_get_size": (c_size_t, [c_void_p, c_int32]),
-    "llama_state_seq_load_file": (
-        c_size_t,
-        [c_void_p, c_char_p, c_int32, c_void_p, c_size_t, POINTER(c_size_t)],
-    ),
-    "llama_state_seq_save_file": (c_size_t, [c_void_p, c_char_p, c_int32, c_void_p, c_size_t]),
+    "llama_state_seq_load_file": (c_size_t, [*_STATE_FILE, POINTER(c_size_t)]),
+    "llama_state_seq_save_file": (c_size_t, _STATE_FILE),
     "llama_state_seq_set_data": (c_size_t, [c_void_p, c_void_p, c_size_t, c_int32]),
     "llama_vocab_n_tokens": (c_int32, [c_void_p]),
 }
@@ -202,7 +194,7 @@ def _check_layout(library: CDLL) -> None:
     for struct, defaults in _DEFAULTS.items():
         kind = "model" if struct is ModelParams else "context"
         reported = getattr(library, f"llama_{kind}_default_params")()
-        if wrong := [name for name, value in defaults.items() if getattr(reported, name) != value]:
+        if wrong := [name for name, value in defaults if getattr(reported, name) != value]:
             settings = f"its settings in another way: {', '.join(wrong)}"
             raise UsageError(f"this build of llama.cpp lays out {settings}", INSTALL)
 

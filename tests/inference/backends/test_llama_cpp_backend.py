@@ -350,7 +350,7 @@ def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_another_layout_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(
-        library_module._DEFAULTS, library_module.ContextParams, {"n_ctx": 512, "n_batch": 7}
+        library_module._DEFAULTS, library_module.ContextParams, [("n_ctx", 512), ("n_batch", 7)]
     )
     with pytest.raises(UsageError, match="settings in another way: n_batch"):
         llama_library.__wrapped__()
