@@ -151,7 +151,7 @@ class Screen:
         on_stdout: bool = False,
         width: int = 0,
     ) -> None:
-        """Print names, `width` wide, and values in columns; a third item of a row is a problem."""
+        """Print names, at least `width` wide, and values; a third item of a row is a problem."""
         cells = [tuple(map(sanitize_line, row)) for row in rows]
         if not _moves_cursor(sys.stdout if on_stdout else sys.stderr):
             print_line = self.line if on_stdout else self.error_line

@@ -176,7 +176,7 @@ def cell_size(stream: TextIO) -> Size | None:
 
 
 def escape_sequence(protocol: str, picture: "Image", cells: Size) -> str:
-    """Return the kitty, iterm2 or sixel sequence that draws an RGBA picture over some `cells`."""
+    """Return the kitty, iterm2 or sixel sequence that draws an RGBA picture over `cells`."""
     if protocol == "sixel":  # the picture must already have the size of the cells in pixels
         return _sixel(picture)
     file = BytesIO()

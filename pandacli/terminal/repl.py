@@ -226,7 +226,7 @@ def _asked(
     quant: str | None,
     remedy: str,
 ) -> "Iterator[AnswerStream]":
-    """Wait for model and clip, ask, and yield the answer's stream; `remedy` if it is cut off."""
+    """Wait for model and clip, ask, and yield the stream; the notice of a cut one has `remedy`."""
     dropped = chat.dropped
     with watch.measure("model and clip"):
         if not chat.wait(0):
