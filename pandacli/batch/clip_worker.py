@@ -47,16 +47,12 @@ class Settings:
 
 
 class ClipWorker:
-    """Answers a batch's questions about one clip, which are iterated more than once.
-
-    Once `stopped` is set, no further question is started.
-    """
+    """Answers the questions on a clip, iterated more than once; starts none once `stopped`."""
 
     def __init__(
         self, panda: "Panda", settings: Settings, group: Iterable[Question], stopped: Event
     ) -> None:
-        self._panda, self._settings = panda, settings
-        self._group, self._stopped = group, stopped
+        self._panda, self._settings, self._group, self._stopped = panda, settings, group, stopped
         self._keys: dict[int, _Key] = {}  # of each request by its number
         # when the question began, and all records that wait for the answer
         self._in_flight: dict[_Key, tuple[float, list[Question]]] = {}

@@ -66,9 +66,7 @@ FORMATS = {
     # answers in another file: {"video_name", "question", "question_id"}; written as {"id",
     # "video_name", "question", "answer", "pred"}, and again "Q" and "A" for its script
     "qa": Format(
-        *(named_fields("video_name", "question"), _is_qa),
-        **as_array(writers.qa_entries, _QA, _PAIRS),
-        extension=".json",
+        named_fields("video_name", "question"), _is_qa, **as_array(writers.qa_entries, _QA, _PAIRS)
     ),
     # `...-lines` are literals of Python, as the scripts of Video-LLaVA and Video-Panda read them
     "qa-lines": Format(
@@ -79,7 +77,6 @@ FORMATS = {
         named_fields("video_name", "Q"),
         lambda fields: "Q" in fields and "question" not in fields,
         **as_array(writers.generic_entries, _GENERIC),
-        extension=".json",
     ),
     "generic-lines": Format(
         **as_literals(writers.generic_entries, _GENERIC), extension=".generic.jsonl"
@@ -89,7 +86,6 @@ FORMATS = {
         named_fields("video_name", *PAIR),
         lambda fields: all(name in fields for name in PAIR),
         **as_array(writers.pair_entries, _PAIRS),
-        extension=".json",
         in_pairs=True,
     ),
     "consistency-lines": Format(
@@ -113,7 +109,6 @@ FORMATS = {
         extension=".openai.jsonl",
     ),
 }
-"""The record formats by name."""
 
 INPUT_FORMATS = tuple(name for name, row in FORMATS.items() if row.read)
 OUTPUT_FORMATS = tuple(FORMATS)

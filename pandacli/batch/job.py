@@ -83,10 +83,9 @@ class Batch:
     def _open_output(self, opened: ExitStack, format: str, references: Path | None) -> None:  # noqa: A002
         job = self.job
         self._format = choose_format(job.output_format, job.output, format)
-        self.output, self.results_path = choose_paths(
-            job.output, job.questions, self._format, job.shard
-        )
-        for path in filter(None, (self.output, self.results_path)):
+        paths = choose_paths(job.output, job.questions, self._format, job.shard)
+        self.output, self.results_path = paths
+        for path in filter(None, paths):
             if not self._piped:
                 refuse_same(path, Path(job.questions), "questions")
             if references:
@@ -139,9 +138,8 @@ class Batch:
     def finish(self, show: Callable[[str], object]) -> list[str]:
         """Write all results to disk or to `show` (line by line), in the format asked for.
 
-        Returns notices for a user who scores the answers, a sentence each. Raises BrokenPipeError
-        if the reader of stdout has closed it, UsageError if another file has taken the output's
-        place meanwhile.
+        Returns notices for a user who scores the answers. Raises BrokenPipeError if stdout is
+        closed, UsageError if another file has taken the output's place meanwhile.
         """
         self._results.sync()
         if self._format == JSONL:
@@ -231,10 +229,7 @@ def refuse_same(path: Path, other: Path, what: str) -> None:
 
 
 def refuse_foreign(path: Path, results: Path, chosen: str) -> None:
-    """Raise UsageError if the output would replace a foreign file, such as a clip.
-
-    An earlier output has a results file, and begins as the chosen format does.
-    """
+    """Raise UsageError if the output would replace a file that is not an earlier output."""
     try:
         with path.open("rb") as file:
             empty = not os.fstat(file.fileno()).st_size

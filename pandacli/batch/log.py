@@ -1,8 +1,7 @@
 """The append-only log under a results file: JSON lines, their index, and a background fsync.
 
-A line is one JSON object in ASCII that begins with the digest of its record. That beginning tells
-our files from other files, which must not be changed by a byte, even where the last line is torn:
-by a kill, or by a power cut, which leaves zeros in place of data.
+A line is a JSON object in ASCII with its digest first, which tells our files from other files. The
+last line may be torn: by a kill, or by a power cut, which leaves zeros in place of data.
 """
 
 import json
@@ -27,15 +26,11 @@ _BLOCK = 1 << 20
 
 
 def encode_line(line: Mapping[str, Any]) -> bytes:
-    """Serialise a line, its `digest` first."""
     return json.dumps({"digest": line["digest"], **line}).encode() + b"\n"
 
 
 class BackgroundSync:
-    """Calls fsync on a growing file at most once a second, in a thread.
-
-    `notify` and `flush` raise the OSError of an earlier fsync.
-    """
+    """Calls fsync at most once a second, in a thread; `notify` and `flush` raise its OSError."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -45,12 +40,10 @@ class BackgroundSync:
         self._thread.start()
 
     def notify(self) -> None:
-        """Schedule an fsync after a write."""
         self._written.set()
         self._raise_failure()
 
     def flush(self) -> None:
-        """Call fsync now."""
         self._raise_failure()
         self._written.clear()
         os.fsync(self._descriptor)
@@ -159,10 +152,8 @@ def _parse(raw: bytes) -> dict[str, Any] | None:
 def _is_torn(raw: bytes) -> bool:
     """Whether it is the beginning of a line, with or without zeros after it."""
     text = raw.rstrip(b"\0")
-    if len(text) <= len(_HEAD):
-        padded = text + _HEAD[len(text) :] + b","
-        return bool(text) and _HEAD_PATTERN.fullmatch(padded) is not None
-    return _HEAD_PATTERN.match(text) is not None
+    padded = text + _HEAD[len(text) :] + b","
+    return bool(text) and _HEAD_PATTERN.match(padded) is not None
 
 
 def _is_joined(raw: bytes) -> bool:

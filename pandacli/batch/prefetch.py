@@ -1,9 +1,8 @@
 """Prefetch: worker processes read the frames of the next clips while one is answered.
 
-A video that crashes or hangs its decoder costs that video only. The process pools of the standard
-library are not used: they hold the write end of their own pipes, so that waiting for a worker that
-was killed while sending never ends; their semaphores are reported as leaked after a signal; and
-they run the main script again in each worker.
+A video that crashes or hangs its decoder costs that video only. With a pool of the standard
+library, waiting for a worker killed while sending never ends, a signal leaks semaphores, and each
+worker runs the main script again.
 """
 
 import os
@@ -51,8 +50,7 @@ class ProcessDiedError(Exception):
 class WorkerProcess:
     """A Python process that runs functions, and ends with this process however that ends.
 
-    Calls go to its stdin and results come from its stdout, as pickles. One thread makes the calls;
-    any thread may kill the `process`, and a call in progress raises ProcessDiedError.
+    One thread makes calls; any may kill the `process`, and a call then raises ProcessDiedError.
     """
 
     def __init__(self) -> None:
@@ -133,10 +131,7 @@ def _program() -> str:
 
 
 def read_fitted(clip: Clip, num_frames: int, image_size: int) -> "Frames":
-    """Sample the frames of a clip and scale them to fit the model's image, as `preprocess` would.
-
-    Any exception of a decoder becomes a PandaError.
-    """
+    """Sample frames and fit them as `preprocess` would; any decoder's exception is a PandaError."""
     from pandacli.video import fit_to_box, sample_frames
 
     try:
@@ -157,16 +152,11 @@ class _Request:
 
 
 class FramePrefetcher:
-    """Reads the frames of clips before they are needed; a context manager."""
+    """Reads frames, fitted to the model's square image, ahead of need; a context manager."""
 
-    def __init__(
-        self,
-        num_frames: int,
-        image_size: int,  # side in pixels of the model's square image; frames arrive fitted
-        workers: int | None = None,  # processes; None for half of the CPU cores, four at most
-    ) -> None:
+    def __init__(self, num_frames: int, image_size: int, workers: int | None = None) -> None:
         self._queue: SimpleQueue[_Request | None] = SimpleQueue()
-        if workers is None:
+        if workers is None:  # half of the CPU cores, four at most
             has_affinity = hasattr(os, "sched_getaffinity")
             cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
             workers = max(1, min(4, cores // 2))
@@ -194,8 +184,7 @@ class FramePrefetcher:
     ) -> "Iterator[tuple[_Item, Frames | PandaError]]":
         """The frames of each clip in order, or its error, with the item that came with it.
 
-        Clips are drawn a few ahead; errors in their place are passed on. Raises DeviceError where
-        no worker process can be started.
+        Clips are drawn a few ahead. Raises DeviceError where no worker process can be started.
         """
         window: deque[tuple[_Item, _Request | PandaError]] = deque()
         for item, clip in clips:
@@ -236,7 +225,7 @@ class _Reader(threading.Thread):
 
     def __init__(self, queue: SimpleQueue[_Request | None], num_frames: int, side: int) -> None:
         super().__init__(name="panda frames", daemon=True)
-        self._queue, self._num_frames, self._side = queue, num_frames, side
+        self._queue, self._fitting = queue, (num_frames, side)
         self._process: WorkerProcess | None = None
         self._lock = threading.Lock()  # on self._process
         self.ended = False  # start no other process
@@ -266,9 +255,7 @@ class _Reader(threading.Thread):
                     if request.timed_out or self.ended:
                         break
                     self._process = process = self._process or WorkerProcess()
-                frames: Frames = process.call(
-                    read_fitted, request.clip, self._num_frames, self._side
-                )
+                frames: Frames = process.call(read_fitted, request.clip, *self._fitting)
                 return frames
             except PandaError:
                 raise
@@ -279,10 +266,9 @@ class _Reader(threading.Thread):
                 self._drop()
                 raise
         if not died.started:
-            raise DeviceError(
-                "the processes that read videos end as soon as they are started",
-                "there may be too little memory, or a limit on processes (ulimit -u)",
-            ) from died
+            message = "the processes that read videos end as soon as they are started"
+            hint = "there may be too little memory, or a limit on processes (ulimit -u)"
+            raise DeviceError(message, hint) from died
         if died.code in _KILLED:
             message = f"the process reading {path} was killed (out of memory?)"
             raise ClipError(message, "free some memory and run the same command again")

@@ -1,7 +1,6 @@
 """A batch on Ray: a pool of actors, each with a model, over the clips of an index.
 
-It uses Ray's public core interface: actors, `ray.wait`, `ray.kill`. Ray Data would hold the whole
-data set, and cannot stop questions that have not started or bound retries.
+Ray Data would hold the whole data set, and cannot stop waiting questions or bound retries.
 """
 
 import logging
@@ -170,15 +169,12 @@ def _numbered(questions: list[Question], results: Iterable[Result]) -> list[tupl
 
 @dataclass(eq=False)
 class RayMap:
-    """Answers clips on a pool of actors; one that dies is replaced, and its chunks are retried.
-
-    All machines must have the videos and the model.
-    """
+    """Answers clips on a pool of actors; one that dies is replaced, and its chunks are retried."""
 
     settings: Settings
-    videos: Path  # their folder
+    videos: Path  # their folder, on all machines
     image_size: int
-    model: checkpoints.ResolvedModel
+    model: checkpoints.ResolvedModel  # on all machines, too
     weights: str | None  # the digest of the model's weights
     address: str | None  # as of `connect`
     workers: int | None
@@ -189,7 +185,6 @@ class RayMap:
     _new_worker: Callable[[], Any] = field(init=False)
 
     def in_flight(self) -> int:
-        """How many questions the workers have."""
         return sum(len(chunk.questions) for _, chunk in list(self._calls.values()) if chunk)
 
     def results(self, run: Runner, load: Load, say: Say) -> Iterator[Result]:
@@ -203,12 +198,11 @@ class RayMap:
             where = self.model.folder.absolute() if self.model.kind == "folder" else spec.model
             settings = replace(self.settings, spec=replace(spec, model=where, device=placed.device))
             clips = settings, self.videos.absolute(), self.image_size
+            loaded = self.model.name, self.weights, placed.threads
             actor = ray.remote(RayWorker).options(
                 num_cpus=placed.cpus, num_gpus=placed.gpus, max_concurrency=_QUEUED + 1
             )
-            self._new_worker = lambda: actor.remote(
-                *clips, self.model.name, self.weights, placed.threads
-            )
+            self._new_worker = lambda: actor.remote(*clips, *loaded)
             rest = chunks(run.index)
             first = list(islice(rest, placed.workers))  # no more workers than chunks
             for _ in first:
@@ -242,11 +236,7 @@ class RayMap:
     def _map(
         self, ray: Any, waiting: Iterator[Chunk], stopped: Event
     ) -> Iterator[tuple[Chunk, Answered]]:
-        """Yield each chunk with its result as it completes.
-
-        Raises a PandaError where a worker cannot answer any chunk, or workers die before they are
-        ready.
-        """
+        """Yield each chunk as it completes; raise PandaError where a worker cannot answer any."""
         retries: deque[Chunk] = deque()
         stopping, ran = False, ""
         while True:
@@ -306,19 +296,15 @@ class RayMap:
         else:
             self._failed_starts += 1
             if self._failed_starts >= ATTEMPTS * (1 + len(self._queues)):
-                raise DeviceError(
-                    "the Ray workers end before the model is loaded",
-                    "panda must be installed on all machines, with memory for the model on each",
-                )
+                hint = "panda must be installed on all machines, with memory for the model on each"
+                raise DeviceError("the Ray workers end before the model is loaded", hint)
         self._start_worker()
         return lost
 
 
 def _failed(chunk: Chunk) -> tuple[Chunk, Answered]:
-    error = DeviceError(
-        f"{ATTEMPTS} workers ended while they answered it",
-        "there may be too little memory: use fewer --workers, or a --batch-size",
-    )
+    hint = "there may be too little memory: use fewer --workers, or a --batch-size"
+    error = DeviceError(f"{ATTEMPTS} workers ended while they answered it", hint)
     return chunk, (_numbered(chunk.questions, error_lines(chunk.questions, error)), {})
 
 

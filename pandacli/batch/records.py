@@ -1,8 +1,6 @@
 """Records: one question about one clip each, their digests, their videos, and which are open.
 
-A digest is 64 bits of a record's content and of the settings that its answer depends on. The
-position in the file is no part of it: lines may move and stay answered, while an edited question,
-another model or another setting is asked again.
+A digest is 64 bits of content and settings, but not of the position: moved lines stay answered.
 """
 
 import json
@@ -84,10 +82,7 @@ class Question:
 
 
 class Spool:
-    """A temporary copy of the file `name` that stays in memory while it is small.
-
-    `write` raises PandaError where the disk is full.
-    """
+    """A temporary copy of the file `name`; `write` raises PandaError where the disk is full."""
 
     def __init__(self, name: str) -> None:
         self.file = SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115
@@ -172,13 +167,10 @@ class Index:
         self.clips = len(self._by_clip)  # with open records
 
     def bad_lines(self) -> Iterator[BadLine]:
-        """The bad lines in their order."""
         return (cast(BadLine, self._records[number]) for number in self._bad)
 
     def groups(self) -> "Iterator[Group]":
-        """The clips, in the order of their first open records."""
-        for numbers in self._by_clip.values():
-            yield Group(self._records, self.digests, numbers)
+        return (Group(self._records, self.digests, numbers) for numbers in self._by_clip.values())
 
 
 @dataclass(frozen=True)

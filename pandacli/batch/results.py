@@ -9,11 +9,8 @@ from typing import Any
 from pandacli.batch.records import BadLine, Question, RecordError
 from pandacli.errors import ClipError, DeviceError, PandaError, UsageError
 
-Line = dict[str, Any]
-"""A line of a results file: the fields of its record, then those of the result."""
-
+Line = dict[str, Any]  # of a results file: the fields of its record, then those of the result
 Result = tuple[Question | BadLine, Line]
-"""A record with its line."""
 
 # A record's own field of such a name moves into `given`, so that a reference answer is never
 # mistaken for the model's.
@@ -21,18 +18,13 @@ _RESULT_FIELDS = frozenset(
     ("answer", "model", "finish_reason", "tokens", "seconds", "line", "error", "digest", "given")
 )
 
-_ERROR_KINDS = (
-    (RecordError, "record"),
-    (ClipError, "clip"),
-    (UsageError, "question"),
-    (DeviceError, "memory"),
-)
+_KINDS = {RecordError: "record", ClipError: "clip", UsageError: "question", DeviceError: "memory"}
 
 
 def error_line(question: Question | BadLine, error: PandaError) -> Line:
     """The line of a record that failed, or of a line that is not a record."""
     message = f"{error.message}; {error.hint}" if error.hint else error.message
-    kind = next((kind for cls, kind in _ERROR_KINDS if isinstance(error, cls)), "other")
+    kind = next((kind for cls, kind in _KINDS.items() if isinstance(error, cls)), "other")
     line = question.line if isinstance(question, BadLine) else question.record.line
     return result_line(question, {"line": line, "error": {"kind": kind, "message": message}})
 
@@ -53,8 +45,7 @@ def result_line(question: Question | BadLine, result: Line) -> Line:
         resolved |= {"video": record.video, "question": record.question}
         # only where the record's fields have other names or values
         result = {k: value for k, value in resolved.items() if fields.get(k) != value} | result
-    clashing = fields.keys() & (_RESULT_FIELDS | result.keys())
-    if clashing:
+    if clashing := fields.keys() & (_RESULT_FIELDS | result.keys()):
         given = {name: value for name, value in fields.items() if name in clashing}
         kept = {name: value for name, value in fields.items() if name not in clashing}
         fields = kept | {"given": given}

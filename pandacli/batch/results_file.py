@@ -92,10 +92,7 @@ class ResultsFile:
             self._sync.flush()
 
     def find(self, digest: int) -> dict[str, Any] | None:
-        """Read a line back, once all are written.
-
-        Further calls with the same digest return the next line with it, in the end the last one.
-        """
+        """Read a line back, once all are written; each further call, the next with its digest."""
         if self._sorted is None or len(self._sorted[0]) != len(self._lines):
             digests = np.array(self._lines.digest, np.uint64)
             order = np.argsort(digests, kind="stable")
@@ -151,10 +148,9 @@ class ResultsFile:
         except OSError as error:
             in_place, cause = False, error
         if not in_place:
-            raise ClipError(
-                f"{self.path} was deleted or replaced while panda was writing it",
-                "run the same command again, and leave the file in its place",
-            ) from cause
+            message = f"{self.path} was deleted or replaced while panda was writing it"
+            hint = "run the same command again, and leave the file in its place"
+            raise ClipError(message, hint) from cause
         if ours.st_size != self._lines.end:
             message = f"{self.path} was changed by another program while panda was writing it"
             raise ClipError(message, "run the same command again to resume")

@@ -1,7 +1,4 @@
-"""The runner: maps the clips of an index to results, writes each, and counts it.
-
-One machine and a Ray cluster differ in the map only: `answer_locally` here, or `RayMap`.
-"""
+"""The runner: maps the clips of an index, here or on Ray, to results; writes and counts each."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -20,18 +17,11 @@ if TYPE_CHECKING:
     from pandacli.inference import Panda
     from pandacli.video import Frames
 
-Load = Callable[[], "Panda"]
-"""Loads the model: called at most once, when the first frames are there, and not on a cluster."""
-
-Say = Callable[[str], None]
-"""Is called with a few words on what is waited for."""
-
-
+Load = Callable[[], "Panda"]  # called at most once, after the first frames, not on a cluster
+Say = Callable[[str], None]  # is called with a few words on what is waited for
+# yields each open record of `run.index` with its line, and counts clips and the time of each stage;
+# once the run is `stopped`, it starts no further question, and ends after those in flight
 ClipMap = Callable[["Runner", Load, Say], Iterator[Result]]
-"""Yields each open record of `run.index` with its line; counts clips and the time of each stage.
-
-Once the run is `stopped`, it starts no further question, and ends after those in flight.
-"""
 
 
 class Runner:
@@ -44,14 +34,10 @@ class Runner:
         self.counters = Counters(records=index.total, earlier=index.earlier, clips=index.clips)
         self.stopped = Event()  # once set, no further question is started
         self.failed_fast = False  # whether a failure stopped it
-        # how many questions are being answered; set by the map
-        self.in_flight: Callable[[], int] = lambda: 0
+        self.in_flight: Callable[[], int] = lambda: 0  # questions being answered, set by the map
 
     def outcomes(self, load: Load, say: Say = lambda _: None) -> Iterator[Outcome]:
-        """The outcome of each record, once its line is written.
-
-        Raises a PandaError where the model cannot be loaded, or the results cannot be written.
-        """
+        """The outcome of each record, once written; raises PandaError for the model or the file."""
         say("starting")
         yield from self._record((bad, error_line(bad, bad.error)) for bad in self.index.bad_lines())
         if self.index.clips and not self.stopped.is_set():
@@ -79,12 +65,7 @@ class Runner:
 
 
 def answer_locally(
-    settings: Settings,
-    videos: Path,
-    image_size: int,  # side in pixels of the model's square image
-    run: Runner,
-    load: Load,
-    say: Say,
+    settings: Settings, videos: Path, image_size: int, run: Runner, load: Load, say: Say
 ) -> Iterator[Result]:
     """A `ClipMap`: answer one clip after another in this process, and prefetch their frames."""
     panda: Panda | None = None

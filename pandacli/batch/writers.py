@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from pandacli.batch.readers.questions import Questions
 
 _IDS = ("question_id", "id", "custom_id", "qid", "vid_id", "q_uid")
-_OF_REQUEST = ("method", "url", "body")
 _REFERENCE = ("answer", "A")
-_LITERALS = (str, int, float)
 _ESCAPED = re.compile("[\ud800-\udfff\x85\u2028\u2029]")  # and what may end a line
 _COLUMNS = ("answer", "model", "finish_reason", "tokens", "seconds", "error")
 
@@ -49,7 +47,6 @@ class Results:
                 yield None if isinstance(record, BadLine) else record, line
 
     def records(self) -> Iterator[Record]:
-        """All valid records, with or without a result."""
         return (record for record in self.questions.records if isinstance(record, Record))
 
     def answers(self) -> Iterator[tuple[Record, list[str]]]:
@@ -74,10 +71,8 @@ def as_array(entries: _ToEntries, *keys: set[str]) -> dict[str, Any]:
 
     def write(results: Results, out: TextIO) -> None:
         out.write("[")
-        separator = "\n"
-        for entry in entries(results):
-            out.write(separator + json.dumps(entry))
-            separator = ",\n"
+        for number, entry in enumerate(entries(results)):
+            out.write((",\n" if number else "\n") + json.dumps(entry))
         out.write("\n]\n")
 
     def is_output(file: BinaryIO) -> bool:
@@ -86,19 +81,18 @@ def as_array(entries: _ToEntries, *keys: set[str]) -> dict[str, Any]:
         first = file.readline(MOST_BYTES).rstrip(b",\n")
         return first == b"]" or has_keys(*keys)(io.BytesIO(first))
 
-    return {"write": write, "is_output": is_output}
+    return {"write": write, "is_output": is_output, "extension": ".json"}
 
 
 def as_literals(entries: _ToEntries, *keys: set[str]) -> dict[str, Any]:
     """The fields that write entries as Python literals, one a line, without null, true and false.
 
-    Unpaired surrogates are escaped, but no other character: Python does not join the pairs by which
-    JSON escapes an emoji.
+    Of characters, only unpaired surrogates are escaped: Python does not join JSON's paired ones.
     """
 
     def write(results: Results, out: TextIO) -> None:
         for entry in entries(results):
-            known = {name: value for name, value in entry.items() if type(value) in _LITERALS}
+            known = {k: v for k, v in entry.items() if type(v) in (str, int, float)}
             text = json.dumps(known, ensure_ascii=False)
             out.write(_ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
 
@@ -143,16 +137,11 @@ def pair_entries(results: Results) -> Iterator[Line]:
 
 
 def qa_or_pair_entries(results: Results) -> Iterator[Line]:
-    """Pairs where the questions are in pairs."""
     return (pair_entries if results.questions.in_pairs else qa_entries)(results)
 
 
 def write_responses(results: Results, out: TextIO) -> None:
-    """Write a response of OpenAI's Batch API a line, or an error.
-
-    Questions share the prompt, whose tokens are not counted, and there is no time in it, so that
-    the same answers make the same file.
-    """
+    """Write a response of OpenAI's Batch API a line, or an error; without times, to be equal."""
     for record, line in results:
         digest, response, error = line["digest"], None, None
         name = line.get("custom_id") if record is None else _record_id(record)
@@ -166,6 +155,7 @@ def write_responses(results: Results, out: TextIO) -> None:
                 **{"id": f"chatcmpl-{digest}", "object": "chat.completion", "created": 0},
                 "model": line["model"],
                 "choices": [choice | {"finish_reason": line["finish_reason"]}],
+                # questions share the prompt, whose tokens are not counted
                 "usage": {"prompt_tokens": 0, "completion_tokens": tokens, "total_tokens": tokens},
             }
             response = {"status_code": 200, "request_id": f"req_{digest}", "body": body}
@@ -175,10 +165,7 @@ def write_responses(results: Results, out: TextIO) -> None:
 
 
 def write_table(results: Results, out: TextIO) -> None:
-    """Write a header, with the columns of the questions first, and a row for each result.
-
-    A result column whose name is taken is renamed, to `pred` for the answer.
-    """
+    """Write a header and a row for each result; a result column whose name is taken is renamed."""
     names = results.questions.columns or (n for r in results.records() for n in _asked(r))
     pair = ("part", "question") if results.questions.in_pairs else ()
     columns = list(dict.fromkeys([*names, *pair]))
@@ -255,8 +242,7 @@ def _referenced(
 def _unique_ids(results: Results) -> Callable[[Record], str]:
     """The function that gives unique ids that can be file names; a shard has those of the whole.
 
-    NExT-QA counts ids within a video: where ids repeat, all get the video as a prefix; where these
-    repeat too, the later ones are numbered.
+    NExT-QA counts ids within a video: ids that repeat get it as a prefix, and then a number.
     """
     numbered: dict[tuple[int, int], str] = {}
     repeated = False
@@ -301,7 +287,7 @@ def _own_fields(record: Record) -> dict[str, Any]:
     """The fields of a record that are written again; of a request, its id only."""
     if not is_request(record.fields):
         return record.fields
-    return {k: v for k, v in record.fields.items() if k not in _OF_REQUEST}
+    return {k: v for k, v in record.fields.items() if k not in ("method", "url", "body")}
 
 
 def _is_scalar(value: Any) -> bool:

@@ -14,12 +14,8 @@ from typing import IO, Any, BinaryIO, Self
 from pandacli.batch.records import RecordError, Spool
 from pandacli.errors import ClipError
 
-Fields = dict[str, Any] | RecordError
-"""The fields of an entry, or why it has none."""
-
-Entry = tuple[int, Fields]
-"""Line of an entry, or its number in an array, from 1."""
-
+Fields = dict[str, Any] | RecordError  # the fields of an entry, or why it has none
+Entry = tuple[int, Fields]  # line of an entry, or its number in an array, from 1
 Entries = Iterable[Entry]
 
 MOST_BYTES = 8 * 1024 * 1024  # longer entries are rejected, not read
@@ -181,14 +177,12 @@ class _ArrayText:
                 return ""
 
     def take(self, wanted: str) -> None:
-        """Skip a character that must come next."""
         found = self.peek()
         if found != wanted:
             raise self.damaged(f"{wanted!r} is missing" if found else "the end is missing")
         self._place += 1
 
     def entry(self) -> Entry:
-        """Parse the next element."""
         self.peek()
         self._entries += 1
         while True:
@@ -233,9 +227,6 @@ def _problem(error: json.JSONDecodeError) -> str:
     return problem[:1].lower() + problem[1:]
 
 
-# An error takes the place of its value, so that the end of the element is found all the same.
-
-
 def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any] | RecordError:
     value = dict(pairs)
     if len(value) != len(pairs):
@@ -257,6 +248,7 @@ def _whole(text: str) -> int | RecordError:
         return RecordError("a number has too many digits")
 
 
+# an error takes the place of its value, so that the end of the element is found all the same
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_unique_fields,
     parse_float=_finite,

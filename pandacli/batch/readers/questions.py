@@ -1,7 +1,4 @@
-"""Read a file of questions: detect its layout and format, and parse each entry once.
-
-Reference answers of a data set are read from a file beside its questions.
-"""
+"""Read a file of questions: detect its layout and format, and parse each entry once."""
 
 import json
 import re
@@ -88,9 +85,8 @@ class Questions:
                 self.records.append(record)
         names = dict.fromkeys(name for fields in examined for name in fields)
         if choices := ", ".join(repr(name) for name in names if _CHOICES.fullmatch(name)):
-            self.notices.append(
-                f"the model is not shown the choices in {choices}: questions are asked alone"
-            )
+            notice = f"the model is not shown the choices in {choices}: questions are asked alone"
+            self.notices.append(notice)
         conversations = filter(is_conversation, examined if self.format == "jsonl" else ())
         if any(count_turns(fields) > 1 for fields in conversations):
             self.notices.append("only the first question of each conversation is asked")
@@ -163,10 +159,9 @@ def _reference_join(path: Path) -> Callable[[dict[str, Any], int], dict[str, Any
         is_array = source.head(_REFERENCES_HEAD).lstrip().startswith(b"[")
         for number, fields in (json_array if is_array else json_lines)(source):
             if isinstance(fields, RecordError):
-                raise ClipError(
-                    f"{source.name} is no file of answers: entry {number}: {fields.message}",
-                    'it holds a list of objects like {"question_id": "1", "answer": "yes"}',
-                )
+                problem = f"entry {number}: {fields.message}"
+                hint = 'it holds a list of objects like {"question_id": "1", "answer": "yes"}'
+                raise ClipError(f"{source.name} is no file of answers: {problem}", hint)
             references.append(fields)
     ids = [str(fields.get("question_id")) for fields in references]
     has_ids = "None" not in ids and len(set(ids)) == len(ids)

@@ -28,18 +28,13 @@ def is_table(source: Source) -> bool:
 
 
 class Table:
-    """The entries under the header of a CSV file; raises ClipError where there is no header.
-
-    A row that cannot be read costs one line: an unclosed quote does not take the following rows.
-    """
+    """The entries of a CSV file, or ClipError without a header; a bad row costs one line only."""
 
     def __init__(self, source: Source) -> None:
         header = _header(source)
         if header is None:
-            raise ClipError(
-                f"{source.name} has no header with a video and a question{_columns(source)}",
-                "the first line of a table names its columns: video,question",
-            )
+            message = f"{source.name} has no header with a video and a question{_columns(source)}"
+            raise ClipError(message, "the first line of a table names its columns: video,question")
         self._source, self._header = source, header
         self.delimiter = header.delimiter
         counts = Counter(header.cells)
@@ -132,10 +127,8 @@ def parquet_rows(source: Source) -> Iterator[Entry]:
         message = f"{source.name} is Parquet, which takes pyarrow to read"
         raise UsageError(message, "install it with: pip install pyarrow") from error
     try:
-        with (
-            os.fdopen(os.dup(source.file.fileno()), "rb") as stream,
-            parquet.ParquetFile(stream) as file,
-        ):
+        stream = os.fdopen(os.dup(source.file.fileno()), "rb")
+        with stream, parquet.ParquetFile(stream) as file:
             rows = chain.from_iterable(b.to_pylist() for b in file.iter_batches(_PARQUET_BATCH))
             for number, row in enumerate(rows, 1):
                 yield number, checked_fields(_json_value(row))
