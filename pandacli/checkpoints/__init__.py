@@ -1,8 +1,7 @@
 """Which models exist, where their files are on this machine, and how they are downloaded.
 
-Nothing here imports torch, so that a missing model is reported at once. Only `hub` and `download`
-use the network. Whatever is missing, damaged or cannot be read or written is a `ModelError`, where
-a docstring does not name another error.
+Nothing here imports torch, and only `hub` and `download` use the network. What is missing, damaged
+or cannot be read or written is a `ModelError`, where a docstring does not name another error.
 """
 
 from pandacli.checkpoints.registry import DEFAULT_MODEL, MODELS, KnownModel

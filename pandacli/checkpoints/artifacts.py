@@ -6,11 +6,9 @@
         model-00001-of-0000N.safetensors  and, in the forms of llama.cpp, model.gguf
 
 A folder is made by `staging` and renamed when it is complete. All artifacts of a known model are of
-one checkpoint: where the checkpoint itself is gone, they alone tell which one the model is.
-
-The digest of a large file is cached with its size, mtime, ctime and inode. A change below the file
-system, as by a failing disk, is not noticed until `panda pull` calls `drop_digests`. The name of a
-file in the Hugging Face cache, which should be its digest, is not trusted.
+one checkpoint: where the checkpoint itself is gone, they alone tell which one the model is. The
+digest of a large file is cached with its size, mtime, ctime and inode; a change below the file
+system, as by a failing disk, is not noticed until `panda pull` calls `drop_digests`.
 """
 
 import hashlib
@@ -28,8 +26,8 @@ from pandacli.file_io import atomic_write_text, read_object, replace_durably
 
 Form = Literal["int8", "nf4", "q8_0", "q4_k_m"]
 
+# the value of `--quant` for each form
 QUANTS: dict[str, str] = {"int8": "8bit", "nf4": "4bit", "q8_0": "8bit", "q4_k_m": "4bit"}
-"""The value of `--quant` for each form."""
 
 FORMAT = 2  # of an artifact's folder; other versions are refused
 MANIFEST = "manifest.json"
@@ -61,7 +59,6 @@ def artifacts_folder() -> Path:
 
 
 def artifact_folder(digest: str, form: str) -> Path:
-    """The folder of the artifact of a checkpoint in a form, existing or not."""
     return artifacts_folder() / f"{digest[:16]}-{form}"
 
 
@@ -133,7 +130,6 @@ def _unusable(folder: Path, why: str = "is damaged") -> ModelError:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest in a folder; empty where it cannot be read."""
     return _read_or_empty(folder / MANIFEST)
 
 
@@ -146,10 +142,7 @@ def write_manifest(
     digest: str,
     source_files: dict[str, str],
 ) -> Artifact:
-    """Write the manifest of an artifact, whose other files are in place; may raise an OSError.
-
-    `source_files` are the sha256 of the checkpoint's files, by name.
-    """
+    """Describe the files in place, and the sha256 of the checkpoint's; may raise an OSError."""
     paths = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
     files = {path.name: {"bytes": path.stat().st_size, "sha256": hash_file(path)} for path in paths}
     fields = {"model": model, "form": form, "commit": commit, "digest": digest}
@@ -172,11 +165,7 @@ def publish_artifact(artifact: Artifact) -> Artifact:
 
 
 def remove_outdated(artifact: Artifact, commit: str | None) -> Artifact:
-    """Delete the artifacts of other checkpoints of a known model; those of a folder stay.
-
-    The newest commit that publishes this checkpoint, if any, is recorded in all its artifacts, and
-    in the returned one.
-    """
+    """Delete artifacts of other checkpoints of a known model, and record the commit in the rest."""
     if artifact.model not in MODELS:
         return artifact
     for other in all_artifacts():
@@ -226,7 +215,6 @@ def file_digest(path: Path) -> str:
 
 
 def hash_file(path: Path) -> str:
-    """The sha256 of a file in hexadecimal; the file is always read."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -240,7 +228,6 @@ def cache_digest(path: Path, digest: str, state: list[int] | None = None) -> Non
 
 
 def drop_digests(folders: Iterable[Path]) -> None:
-    """Drop the cached digests of the files in these folders."""
     paths = (path for folder in folders if folder.is_dir() for path in folder.iterdir())
     dropped = {str(path.resolve()) for path in paths}
     known = _read_or_empty(_digests_file())

@@ -1,8 +1,7 @@
 """Download a model into the cache of Hugging Face: resumable, pinned to a commit, verified.
 
-A file is fetched into a partial file, which an interruption leaves for the next attempt, and enters
-the cache under its digest once its content has that digest. huggingface_hub's own download would
-delete the partial file, name the file by the server's headers, and check nothing but its size.
+A partial file, which an interruption leaves, enters the cache under its digest once its content has
+it. huggingface_hub would delete it, name it by the server's headers, and check only its size.
 """
 
 import os
@@ -37,8 +36,7 @@ _WEIGHTS = (  # the first kind that is published is taken
     re.compile(r"pytorch_model(-\d{5}-of-\d{5})?\.bin|pytorch_model\.bin\.index\.json"),
 )
 
-Advance = Callable[[int], None]
-"""Reports how many bytes more are done."""
+Advance = Callable[[int], None]  # reports how many bytes more are done
 
 
 class Progress(Protocol):
@@ -54,8 +52,6 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class DownloadPlan:
-    """A download that has not begun."""
-
     model: KnownModel
     commit: str
     files: tuple[PublishedFile, ...]  # of the model, small ones first
@@ -76,8 +72,7 @@ class DownloadPlan:
     @property
     def has_known_weights(self) -> bool | None:
         """Whether the weights are those of the known commit; None where those are not known."""
-        digests = {file.name: file.sha256 for file in self.files if file.sha256}
-        return self.model.has_known_weights(digests)
+        return self.model.has_known_weights({f.name: f.sha256 for f in self.files if f.sha256})
 
     def check_space(self) -> None:
         """Check that the download fits on its disk, and the artifact on its own."""
@@ -178,8 +173,7 @@ def _bytes_here(model: KnownModel, commit: str, file: PublishedFile) -> int:
 def download(plan: DownloadPlan, progress: Progress) -> Path:
     """Download the missing files of a plan, and return the checkpoint folder, inside the cache.
 
-    All files are compared with their digests; one that differs is downloaded again. After an error,
-    Ctrl-C or a kill the same call resumes.
+    A file with another digest is downloaded again. After an error or a kill the same call resumes.
     """
     plan.check_space()
     pull = registry.Pull(plan.commit, plan.files)
@@ -212,7 +206,6 @@ def _acquire_lock(plan: DownloadPlan, file: PublishedFile) -> Any:
 
 
 def _ensure_blob(plan: DownloadPlan, file: PublishedFile, progress: Progress) -> None:
-    """Leave the verified content of a file in the cache."""
     blob, partial = registry.blob_path(plan.model, file), registry.partial_path(plan.model, file)
     snapshot = registry.snapshot_path(plan.model, plan.commit, file)
     if here := next((path for path in (snapshot, blob) if path.exists()), None):

@@ -1,8 +1,7 @@
 """Requests to the Hugging Face hub and their errors.
 
 A server is not trusted: no name or path is taken from its headers, and no response is read beyond
-its declared size. Requests raise errors of several libraries, which `hub_errors` turns into
-`ModelError`s.
+its declared size. `hub_errors` turns the errors of several libraries into `ModelError`s.
 """
 
 import errno
@@ -37,7 +36,6 @@ _STATUS = {
 
 
 def is_offline() -> bool:
-    """Whether `HF_HUB_OFFLINE` forbids the network."""
     from huggingface_hub import is_offline_mode
 
     return bool(is_offline_mode())
@@ -64,19 +62,17 @@ class RefusedError(ModelError):
 
 
 def is_temporary(error: Exception) -> bool:
-    """Whether a retry may succeed."""
     if isinstance(error, RefusedError):
         return error.status in _BUSY and error.wait <= _MAX_WAIT
     return bool(_class_names(error) & _BROKEN)
 
 
 def _class_names(error: Exception) -> set[str]:
-    """By name, because versions of huggingface_hub use different HTTP libraries."""
+    # by name, because versions of huggingface_hub use different HTTP libraries
     return {kind.__name__ for kind in type(error).__mro__}
 
 
 def check_settings() -> None:
-    """Check the variables of the hub, the proxies and the token."""
     from huggingface_hub import constants, get_token
 
     if not _is_address(constants.ENDPOINT, ("http", "https")):
@@ -145,10 +141,7 @@ def check_metadata(model: KnownModel, commit: str, file: PublishedFile) -> None:
 def read_file(
     model: KnownModel, commit: str, file: PublishedFile, start: int
 ) -> Iterator[tuple[int, bytes]]:
-    """Fetch a file from the offset `start`, and nothing beyond its size.
-
-    Yields its chunks, each with its offset; the first is 0 where the server cannot resume.
-    """
+    """The chunks of a file from `start` (0 if the server cannot resume), each with its offset."""
     from huggingface_hub import constants, hf_hub_url
 
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})

@@ -47,8 +47,6 @@ class ModelState:
 
 @dataclass(frozen=True)
 class Removal:
-    """What would be deleted of a model."""
-
     model: ModelState
     artifacts: tuple[Artifact, ...]
     leftovers: tuple[Leftover, ...]
@@ -138,13 +136,12 @@ def _state(found: ResolvedModel | None) -> State:
         return "absent"
     try:
         check_files(found)
+        return "here"
     except (ModelError, OSError):
         return "incomplete"
-    return "here"
 
 
 def _folder_bytes(folder: Path) -> int:
-    """The size of the files in a folder, linked ones included; 0 where it cannot be read."""
     try:
         return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
     except OSError:
@@ -167,8 +164,7 @@ def _leftovers(name: str) -> tuple[Leftover, ...]:
 def plan_removal(name: str, quant: str | None = None) -> Removal:
     """Find what can be removed of a model: a name of `MODELS`, or the folder of a checkpoint.
 
-    `quant` limits it to the artifacts of "8bit" or "4bit", or to the download ("none"). A
-    ModelError if nothing is found, a UsageError if it is the user's own folder or a part of panda.
+    `quant` limits it to the artifacts of "8bit" or "4bit", or to the download ("none").
     """
     model = find_model(name)
     copies = tuple(artifact for artifact in model.artifacts if quant in (None, artifact.quant))
@@ -190,7 +186,6 @@ def plan_removal(name: str, quant: str | None = None) -> Removal:
 
 
 def remove(removal: Removal) -> None:
-    """Delete what was planned: artifacts first, then the download."""
     with registry.os_errors("remove", removal.model.name):
         for artifact in removal.artifacts:
             artifacts.remove_folder(artifact.folder)
@@ -234,7 +229,6 @@ def _scan_cache() -> "HFCacheInfo | None":
 
 
 def _cached_files(model: KnownModel, scanned: "HFCacheInfo | None") -> "Iterator[CachedFileInfo]":
-    """The files of a model, at any commit."""
     for repo in scanned.repos if scanned else ():
         if repo.repo_type == "model" and repo.repo_id == model.repo:
             for revision in repo.revisions:

@@ -1,8 +1,7 @@
 """The models that panda knows by name, where their files may be, and which commit was pulled.
 
 The branches in the Hugging Face cache move. So the record of a pull names the commit that was
-taken, and the model stays the same until it is pulled again. The record of an unfinished pull leads
-to its partial files.
+taken; that of an unfinished pull leads to its partial files.
 """
 
 import json
@@ -57,7 +56,6 @@ class KnownModel:
 
     @property
     def known_digests(self) -> dict[str, str]:
-        """The known sha256 of its files, by name."""
         return {file.name: file.sha256 for file in self.known_files if file.sha256}
 
     def has_known_weights(self, digests: Mapping[str, str]) -> bool | None:
@@ -159,7 +157,6 @@ def cached_checkpoint(model: KnownModel, commit: str | None = None) -> Path | No
 
 
 def cached_commit(folder: Path) -> str | None:
-    """The commit of a checkpoint folder in the Hugging Face cache."""
     commits = (path.name for path in (folder, *folder.parents) if path.parent.name == "snapshots")
     return next(commits, None)
 
@@ -194,7 +191,6 @@ def repo_folder(model: KnownModel) -> Path:
 
 
 def blob_path(model: KnownModel, file: PublishedFile) -> Path:
-    """The path of a file's content in the cache, shared by all commits."""
     return repo_folder(model) / "blobs" / file.digest
 
 
@@ -204,7 +200,6 @@ def partial_path(model: KnownModel, file: PublishedFile) -> Path:
 
 
 def snapshot_path(model: KnownModel, commit: str, file: PublishedFile) -> Path:
-    """The path of a file in the cache as part of a commit."""
     return repo_folder(model) / "snapshots" / commit / file.path
 
 
@@ -244,7 +239,6 @@ def record_pull(model: KnownModel, pull: Pull, *, finished: bool) -> None:
 
 
 def remove_pull_records(model: KnownModel) -> None:
-    """Remove the records of the finished and of the unfinished pull."""
     for finished in (True, False):
         _pull_path(model, finished=finished).unlink(missing_ok=True)
 

@@ -1,7 +1,4 @@
-"""From the name of a model to the checked folder that holds it, its sizes and its digest.
-
-Only small files and headers are read, never weights.
-"""
+"""From the name of a model to the checked folder that holds it, its sizes and its digest."""
 
 import math
 import os
@@ -134,10 +131,8 @@ def check_checkpoint(folder: Path, incomplete_hint: str | None = None) -> None:
     config = folder / "config.json"
     if not config.is_file():
         inner = min((child.parent for child in folder.glob("*/config.json")), default=None)
-        suggestion = f"did you mean {inner}?" if inner else None
-        raise ModelError(
-            f"{folder} is not a checkpoint folder: it holds no config.json", suggestion
-        )
+        message = f"{folder} is not a checkpoint folder: it holds no config.json"
+        raise ModelError(message, f"did you mean {inner}?" if inner else None)
     kind = read_json(config).get("model_type")
     if kind not in MODEL_TYPES:
         named = f"of type '{kind}'" if isinstance(kind, str) else "of no named type"
@@ -214,7 +209,6 @@ def read_image_size(folder: Path) -> int:
 
 @contextmanager
 def _damage(what: object) -> Iterator[None]:
-    """Turn the errors of an unreadable or damaged file into a ModelError."""
     try:
         with os_errors("read", what):
             yield
@@ -223,7 +217,6 @@ def _damage(what: object) -> Iterator[None]:
 
 
 def _count_parameters(path: Path) -> int:
-    """By the JSON header at the start of a safetensors file."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > min(path.stat().st_size, _MAX_HEADER_BYTES):

@@ -37,7 +37,6 @@ class Leftover:
 
     @property
     def quant(self) -> str | None:
-        """The value of `--quant` for its form; None for an unknown form."""
         return artifacts.QUANTS.get(self.form)
 
 
@@ -45,8 +44,7 @@ class Leftover:
 def staging_folder(digest: str, form: str, model: str) -> Iterator[Path]:
     """The folder in which an artifact is made, for one process at a time; may raise an OSError.
 
-    After an interruption its content stays, to be continued; that of another version of panda is
-    deleted.
+    After an interruption its content stays, unless another version of panda goes on.
     """
     folder = artifacts.artifact_folder(digest, form)
     staging = folder.with_name(folder.name + _PARTIAL)
@@ -58,8 +56,7 @@ def staging_folder(digest: str, form: str, model: str) -> Iterator[Path]:
             shutil.rmtree(staging)
         os.ftruncate(descriptor, 0)
         os.lseek(descriptor, 0, os.SEEK_SET)
-        note = {"format": artifacts.FORMAT, "model": model}
-        os.write(descriptor, json.dumps(note).encode())
+        os.write(descriptor, json.dumps({"format": artifacts.FORMAT, "model": model}).encode())
 
     with _locked(staging, model, claim):
         staging.mkdir(exist_ok=True)

@@ -1,7 +1,6 @@
 """From a video file to the tensor of frames that the model sees.
 
-The names below are imported on first use, so that this package costs neither numpy nor FFmpeg.
-A file that cannot be used is a `ClipError`.
+They are imported on first use, to cost no numpy or FFmpeg. An unusable file is a `ClipError`.
 """
 
 from importlib import import_module

@@ -30,9 +30,7 @@ _FORMS = "a time is written as seconds (12.5), m:ss (1:02) or h:mm:ss (1:02:03.5
 class Clip:
     """A video file and a time range in it, in seconds; None is the beginning or the end.
 
-    Raises:
-        ClipError: `path` is an address of something other than a local file.
-        UsageError: `start` is not before `end`, or one of them is out of range.
+    ClipError if `path` is an address of another kind, UsageError if the range is not valid.
     """
 
     path: Path  # may be given as a `file://` address
@@ -70,9 +68,8 @@ def local_file(name: str | os.PathLike[str]) -> Path:
 
             return as_on_disk(Path("/" + unquote(path, errors="surrogateescape").lstrip("/")))
     shown = _shorten(f"{scheme}://{rest.lstrip('/')}" if rest else text, _MAX_SHOWN_ADDRESS)
-    raise ClipError(
-        f"{shown} is not a file on this machine", "panda reads files; download it first"
-    )
+    message = f"{shown} is not a file on this machine"
+    raise ClipError(message, "panda reads files; download it first")
 
 
 def as_on_disk(path: Path) -> Path:

@@ -1,8 +1,7 @@
 """Open a video file, refuse anything but a single file with pictures, and index its video stream.
 
-Playlists are refused before FFmpeg opens the files they name; file names are never patterns
-(`img%03d.png`). The timestamp index is read from the packets, without decoding; the decoder checks
-it against decoded frames.
+Playlists are refused before FFmpeg opens the files they name. The timestamp index is read from the
+packets, without decoding; the decoder checks it against decoded frames.
 """
 
 import os
@@ -121,7 +120,6 @@ def _names_other_files(path: Path, start: bytes) -> bool:
 
 
 def open_container(path: Path) -> Any:
-    """Open a file in PyAV, as a context manager."""
     try:
         # FFmpeg cannot take an absolute path for a URL
         return av.open(str(path.absolute()), metadata_errors="replace", options=_options())
@@ -138,7 +136,7 @@ def _options() -> dict[str, str]:
     return {
         "format_whitelist": ",".join(sorted(av.formats_available - _PLAYLIST_FORMATS)),
         "protocol_whitelist": "file",
-        "pattern_type": "none",
+        "pattern_type": "none",  # not `img%03d.png`
         "max_pixels": str(MAX_PIXELS),
     }
 
@@ -147,8 +145,7 @@ def _lacks_index(path: Path) -> bool:
     """Whether an MP4 or QuickTime file has no `moov` box (ISO/IEC 14496-12, 4.2), as if cut off."""
     names: list[bytes] = []
     with suppress(OSError), path.open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        start = 0
+        start, end = 0, file.seek(0, os.SEEK_END)
         while start + 8 <= end and len(names) < _MAX_BOXES:
             file.seek(start)
             header = file.read(16)
@@ -179,7 +176,6 @@ def is_scrambled(path: Path) -> bool:
 
 
 def read_stream(path: str | os.PathLike[str]) -> Stream:
-    """Index the video stream of a file, without decoding."""
     file = Path(path)
     check_file(file)
     with open_container(file) as container:
@@ -279,17 +275,13 @@ def _read_pages(container: Any, codec: Any, path: Path) -> images.Pages | None:
     """The pages of an image that Pillow is to read; None if FFmpeg reads it."""
     if container.metadata.get("major_brand") in ("avif", "avis") and images.reads_avif():
         return images.read_pages(path)
-    if codec.name == "webp":
-        pages = images.read_pages(path)
-        still = codec.width and pages and len(pages.ticks) == 1
-        return None if still else pages
-    return None
+    pages = images.read_pages(path) if codec.name == "webp" else None
+    return None if codec.width and pages and len(pages.ticks) == 1 else pages
 
 
 def _pixel_aspect(container: Any, stream: Any) -> Fraction:
     """Width over height of a pixel; square for images, whose resolution is meant for printing."""
-    name = container.format.name
-    aspect = stream.sample_aspect_ratio
+    name, aspect = container.format.name, stream.sample_aspect_ratio
     if not aspect or name in _IMAGE_FORMATS or name.endswith("_pipe"):
         return Fraction(1)
     square = abs(aspect - 1) <= Fraction(1, 100)
@@ -300,8 +292,7 @@ def _pixel_aspect(container: Any, stream: Any) -> Fraction:
 def _check_size(path: Path, width: int, height: int, pixel_aspect: Fraction = Fraction(1)) -> None:
     """Refuse frames too large to decode, as stored or with square pixels; 0 is unknown."""
     width, height = images.square_size(width, height, pixel_aspect)
-    size = f"{width} x {height}"
-    pixels = width * height
+    size, pixels = f"{width} x {height}", width * height
     if not pixels:  # FFmpeg drops a size that it refuses
         pixels = images.count_pixels(path)
         size = f"{pixels // 1_000_000} million"
@@ -316,8 +307,7 @@ def _read_packets(path: Path, container: Any, stream: Any) -> dict[str, Any]:
     ticks: list[int] = []
     key_ticks: list[int] = []
     last = (-(2**63), 0)  # tick and duration
-    shown = hidden = 0
-    damaged = doubtful = False
+    shown, hidden, damaged, doubtful = 0, 0, False, False
     if stream.codec_context.codec_tag in _ENCRYPTED_TAGS or "enc_key_id" in stream.metadata:
         raise encrypted_error(path)
     try:

@@ -3,9 +3,8 @@
 Three strategies, the fastest first:
 
 * keyframe seeking (`seeking`), for files whose timestamp index is right;
-* for other long videos, seek to a margin before each frame and decode up to it; every frame on the
-  way must be the one that the index announces;
-* decode everything from the first frame on, which is exact by definition.
+* for other long videos, decoding from a margin before each frame, compared with the index;
+* decoding everything from the first frame on, which is exact by definition.
 
 Multithreaded decoding of damaged streams loses or conceals frames differently from run to run. So
 threads stop at the first error, and a single-threaded decoder, which is deterministic, takes over.
@@ -40,8 +39,7 @@ class PyAVSource:
     """Decodes with threads up to the first error, or with one thread that conceals errors."""
 
     def __init__(self, stream: Stream, *, threaded: bool = True) -> None:
-        self._stream = stream
-        self._threaded = threaded
+        self._stream, self._threaded = stream, threaded
         self._frame: Any = None
         self.damaged = False  # other than by a cut-off last frame or missing references
         self.interlaced = False  # a frame of two fields was decoded
@@ -138,11 +136,8 @@ def read_frames(path: str | os.PathLike[str], indices: Sequence[int]) -> NDArray
     """Frames of a video by number, from 0 in presentation order; any order, repeats allowed.
 
     Returns uint8 `(T, H, W, 3)`, RGB, upright, a frame for each index. Indices past the last frame
-    that decodes give that frame, and a warning is logged.
-
-    Raises:
-        ClipError: The file cannot be used, or no frame in it decodes.
-        ValueError: An index is negative, or there are none.
+    that decodes give that frame, and a warning is logged. ClipError if the file cannot be used or
+    no frame decodes, ValueError if an index is negative or there are none.
     """
     wanted = [int(index) for index in indices]
     if not wanted or min(wanted) < 0:
@@ -175,8 +170,7 @@ def decode(
     Without `to_end` decoding stops after the last one wanted, and ticks may be those of the index.
     `trust_index` is False if an earlier result did not match the index.
     """
-    damaged = stream.damaged
-    decoded = None
+    damaged, decoded = stream.damaged, None
     fast, final = sources_for(stream)
     if trust_index:
         try:
@@ -193,11 +187,8 @@ def decode(
         if containers.is_scrambled(stream.path):
             raise containers.encrypted_error(stream.path)
         raise ClipError(f"no frame of {stream.path} can be decoded", "the file may be damaged")
-    return replace(
-        decoded,
-        damaged=damaged or final.damaged,
-        interlaced=stream.interlaced or fast.interlaced or final.interlaced,
-    )
+    interlaced = stream.interlaced or fast.interlaced or final.interlaced
+    return replace(decoded, damaged=damaged or final.damaged, interlaced=interlaced)
 
 
 def _decode_all(

@@ -1,10 +1,8 @@
 """Convert decoded frames to RGB as a player shows them, and read images through Pillow.
 
 Transparency is blended with white, anamorphic video resized to square pixels, and the container's
-display matrix or the EXIF orientation applied, mirroring included.
-
-Pillow reads animated WebP and AVIF: FFmpeg does not animate WebP, and reads one tile of an AVIF
-without its transparency. There a tick is a millisecond.
+display matrix or the EXIF orientation applied. Pillow reads animated WebP and AVIF, with ticks of a
+millisecond: FFmpeg does not animate WebP, and reads one tile of an AVIF without its transparency.
 """
 
 import re

@@ -1,7 +1,6 @@
 """Letterbox preprocessing: frames resized into a square canvas and normalised, with a mask.
 
-The arithmetic is that of Video-Panda's training (arXiv 2412.18609), down to the rounding of every
-resized pixel, but without its random mirroring.
+As in Video-Panda's training (arXiv 2412.18609), to every pixel, but without random mirroring.
 """
 
 from typing import TYPE_CHECKING
@@ -24,10 +23,8 @@ def content_box(
     """The box of a frame on the square canvas, in pixels: (top, bottom, left, right), half-open.
 
     The canvas is a grid of cells of 2x2 patches. The longer side fills it; the shorter side is
-    stretched to whole cells. An odd cell left over goes to the bottom or the right.
-
-    Raises:
-        ValueError: A side is not positive, or the canvas is not a whole number of cells.
+    stretched to whole cells. An odd cell left over goes to the bottom or the right. ValueError if
+    a side is not positive, or the canvas is not a whole number of cells.
     """
     if width < 1 or height < 1:
         raise ValueError(f"a frame cannot be {width} x {height} pixels")
@@ -49,23 +46,19 @@ def preprocess(
 
     Its channels are normalised RGB and the mask, 1 inside the content box. `frames` are uint8
     `(T, H, W, 3)`, RGB; up to `num_frames`, frames of zeros in all four channels are added.
-
-    Raises:
-        ValueError: The frames have another shape or type, or are more than `num_frames`.
+    ValueError if the frames have another shape or type, or are more than `num_frames`.
     """
     import torch  # deferred: decoding frames does not need it
 
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
-        raise ValueError(
-            f"frames must be uint8 (T, H, W, 3), not {frames.dtype} {tuple(frames.shape)}"
-        )
+        given = f"{frames.dtype} {tuple(frames.shape)}"
+        raise ValueError(f"frames must be uint8 (T, H, W, 3), not {given}")
     count, height, width, _ = frames.shape
     if not 1 <= count <= num_frames:
         raise ValueError(f"between 1 and {num_frames} frames can be taken, not {count}")
     canvases = fit_to_canvas(frames, image_size=image_size, patch_size=patch_size)
-    top, bottom, left, right = content_box(
-        width, height, image_size=image_size, patch_size=patch_size
-    )
+    box = content_box(width, height, image_size=image_size, patch_size=patch_size)
+    top, bottom, left, right = box
     mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
     video = torch.zeros(num_frames, 4, image_size, image_size)  # (T, C, S, S)
     video[:count, :3] = (torch.from_numpy(canvases).permute(0, 3, 1, 2).float() / 255 - mean) / std
@@ -78,11 +71,9 @@ def fit_to_canvas(
 ) -> NDArray[np.uint8]:
     """Letterbox uint8 frames `(T, H, W, 3)` to `(T, S, S, 3)`, with bars of the mean colour."""
     count, height, width, _ = frames.shape
-    top, bottom, left, right = content_box(
-        width, height, image_size=image_size, patch_size=patch_size
-    )
-    canvases = np.empty((count, image_size, image_size, 3), np.uint8)
-    canvases[:] = _BAR_COLOUR
+    box = content_box(width, height, image_size=image_size, patch_size=patch_size)
+    top, bottom, left, right = box
+    canvases = np.full((count, image_size, image_size, 3), _BAR_COLOUR, np.uint8)
     content = fit_to_box(frames, image_size=image_size, patch_size=patch_size)
     canvases[:, top:bottom, left:right] = content
     return canvases

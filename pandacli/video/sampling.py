@@ -1,8 +1,7 @@
 """Measure the duration and timestamps of a clip, and sample the frames that the model sees.
 
-Frames are sampled one per second, thinned to a fixed number. The positions are those of
-Video-Panda's training (arXiv 2412.18609), rounding included, except where the original raises an
-exception.
+One frame per second, thinned to a fixed number, at the positions of Video-Panda's training (arXiv
+2412.18609), rounding included, except where the original raises an exception.
 """
 
 import math
@@ -22,9 +21,7 @@ from pandacli.video.clip import Clip, format_time
 from pandacli.video.container import Stream, read_stream
 from pandacli.video.decoder import Decoded, decode, stack
 
-SHORT_VIDEO_FRAMES = 8
-"""A video with fewer one-per-second positions is sampled more densely, as in training."""
-
+SHORT_VIDEO_FRAMES = 8  # with fewer positions a second apart, more are taken, as in training
 _RATE_TOLERANCE = 0.03  # up to which the header's frame rate is used instead of the measured one
 _HALF_WRAP = 2**32 / 90_000  # half the range of MPEG's clock in seconds, more than 13 hours
 _SHOWN_PRECISION = 0.0005  # times are shown in milliseconds, and a time as shown means its frame
@@ -70,16 +67,9 @@ def video_info(stream: Stream, decoded: Decoded) -> VideoInfo:
         duration = times[-1] + median(steps)
     else:
         duration = times[-1] + (1 / stream.fps if stream.fps else 0.0)
-    return VideoInfo(
-        width=width,
-        height=height,
-        fps=_rate(stream, times, duration),
-        frame_count=len(times),
-        duration=duration,
-        codec=stream.codec,
-        constant_rate=not steps or max(steps) - min(steps) <= 1.5 * float(stream.time_base),
-        timestamps=times,
-    )
+    fps, count = _rate(stream, times, duration), len(times)
+    constant_rate = not steps or max(steps) - min(steps) <= 1.5 * float(stream.time_base)
+    return VideoInfo(width, height, fps, count, duration, stream.codec, constant_rate, times)
 
 
 def _rate(stream: Stream, times: Sequence[float], duration: float) -> float:
@@ -143,11 +133,8 @@ def _steps(times: Sequence[Any]) -> list[Any]:
 def sample_indices(fps: float, frame_count: int, num_frames: int = 8) -> list[int]:
     """Positions of the frames to sample, ascending; a short video may give less than `num_frames`.
 
-    Without a usable `fps` (0.5 and below, NaN, infinite), every frame is a candidate.
-
-    Raises:
-        ClipError: There is no frame.
-        UsageError: `num_frames` is less than one.
+    Without a usable `fps` (0.5 and below, NaN, infinite), every frame is a candidate. ClipError if
+    there is no frame, UsageError if `num_frames` is less than one.
     """
     if num_frames < 1:
         raise UsageError(f"cannot look at {num_frames} frames", "ask for at least one")
@@ -177,9 +164,8 @@ def sample_indices(fps: float, frame_count: int, num_frames: int = 8) -> list[in
 def sample_frames(clip: Clip, num_frames: int = 8) -> Frames:
     """Decode the frames of `clip` that the model sees: one per second, thinned to `num_frames`.
 
-    Raises:
-        ClipError: The file cannot be used, or no frame in it decodes.
-        UsageError: The clip's range lies outside the video, or `num_frames` is below one.
+    ClipError if the file cannot be used or no frame decodes, UsageError if the clip's range lies
+    outside the video or `num_frames` is below one.
     """
     stream = read_stream(clip.path)
     expected = timestamps(stream, stream.ticks or [None] * stream.packet_count)
@@ -195,13 +181,10 @@ def sample_frames(clip: Clip, num_frames: int = 8) -> Frames:
             raise _range_error(clip, info)
         if decoded.pictures.keys() >= set(indices):  # or the index was wrong
             break
-    return Frames(
-        pixels=stack([decoded.pictures[index] for index in indices]),
-        indices=tuple(indices),
-        times=tuple(info.timestamps[index] for index in indices),
-        info=info,
-        notices=tuple(_notices(stream, replace(decoded, damaged=damaged))),
-    )
+    pixels = stack([decoded.pictures[index] for index in indices])
+    times = tuple(info.timestamps[index] for index in indices)
+    notices = tuple(_notices(stream, replace(decoded, damaged=damaged)))
+    return Frames(pixels, tuple(indices), times, info, notices)
 
 
 def _choose_indices(
@@ -215,9 +198,8 @@ def _choose_indices(
         first = max(0, bisect_right(times, clip.start + _SHOWN_PRECISION) - 1)
     if clip.end is not None:
         last = bisect_left(times, clip.end)
-    if first >= last:
-        return []
-    return [first + k for k in sample_indices(fps, last - first, num_frames)]
+    positions = sample_indices(fps, last - first, num_frames) if first < last else []
+    return [first + k for k in positions]
 
 
 def _range_error(clip: Clip, info: VideoInfo) -> UsageError:

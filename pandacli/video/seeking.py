@@ -1,16 +1,15 @@
 """Keyframe seeking: decode a few frames from the key frames before them, skipping all others.
 
-Decoding starts at the nearest key frame, stops at the packet that completes the frame, and skips
-non-reference frames where they are marked. It is used for files whose timestamp index is right,
-which is checked on the way:
+Decoding stops at the packet that completes the frame, and skips marked non-reference frames. The
+timestamp index must be right, which is checked on the way:
 
 * nothing hints at damage (`Stream.whole`), and the file starts with a key frame;
 * the first and last frames decode, each with the time of its packet;
 * no frame comes unannounced or out of order, and the first one after a seek is a key frame;
 * no frame is missing, unless some are skipped, and the decoder reports no error.
 
-If a check fails, `decoder` takes a slower path. So it does for H.264 with open GOPs whose leading
-frames refer to each other: skipping them looks like damage.
+Otherwise `decoder` takes a slower path, as it does for H.264 with open GOPs whose leading frames
+refer to each other: skipping them looks like damage.
 """
 
 from bisect import bisect_left, bisect_right
@@ -62,8 +61,7 @@ def seek_frames(
 ) -> dict[int, Picture] | None:
     """Decode frames by keyframe seeking; with `to_end`, the last of the stream are checked too.
 
-    Returns the pictures by frame number; None if the timestamp index cannot be trusted. Raises a
-    DamagedError if the stream itself is damaged on the way.
+    None if the timestamp index cannot be trusted; a DamagedError if the stream itself is damaged.
     """
     count = len(stream.ticks)
     starts_with_key = count > 0 and stream.key_ticks[:1] == stream.ticks[:1]
@@ -109,8 +107,7 @@ class _KeyframeSeeker:
     def __init__(
         self, stream: Stream, container: Any, needed: Collection[int], *, threads: int = 0
     ) -> None:
-        self._stream = stream
-        self._ticks = stream.ticks
+        self._stream, self._ticks = stream, stream.ticks
         self._keys = [bisect_left(self._ticks, tick) for tick in stream.key_ticks]
         self._container = container
         self._video: Any = container.streams[stream.index]
@@ -141,11 +138,15 @@ class _KeyframeSeeker:
     def _decoded(self, key: int, numbers: Sequence[int]) -> Iterator[tuple[int, Any]]:
         """The frames with these ascending numbers, decoded from frame `key` on."""
         remaining = iter(numbers)
-        due = next(remaining)
-        before = key - 1
+        due, before = next(remaining), key - 1
         self._sent.clear()
         for frame in self.frames(key, numbers):
-            number = self._number(frame)
+            if frame.pts not in self._sent:
+                raise _IndexMismatchError
+            self._sent.remove(frame.pts)
+            if not self._stream.marks_nonref and min(self._sent, default=frame.pts) < frame.pts:
+                raise _IndexMismatchError  # an earlier frame did not come
+            number = bisect_left(self._ticks, frame.pts)
             if before < key and not (number == key and (frame.key_frame or key == 0)):
                 raise _IndexMismatchError  # not the key frame
             if frame.is_corrupt:
@@ -159,15 +160,6 @@ class _KeyframeSeeker:
                     return
                 due = next(remaining)
         raise _IndexMismatchError  # frame `due` did not come
-
-    def _number(self, frame: Any) -> int:
-        """The number of a frame, checked against the packets sent."""
-        if frame.pts not in self._sent:
-            raise _IndexMismatchError
-        self._sent.remove(frame.pts)
-        if not self._stream.marks_nonref and min(self._sent, default=frame.pts) < frame.pts:
-            raise _IndexMismatchError  # an earlier frame did not come
-        return bisect_left(self._ticks, frame.pts)
 
     def frames(self, key: int, numbers: Sequence[int]) -> Iterator[Any]:
         """Decode from frame `key` on, until the packets of all these frames have been decoded."""
@@ -202,7 +194,6 @@ class _KeyframeSeeker:
         return (p for p in packets if p.pts is None or p.pts >= self._ticks[key])
 
     def _seek(self, key: int) -> Iterator[Any]:
-        """The packets from that of key frame `key` on, in decoding order."""
         tick = self._ticks[key]
         for margin in _SEEK_MARGINS:
             start = max(self._ticks[0], tick - round(margin / self._stream.time_base))
