@@ -1,8 +1,6 @@
 """The backend protocol, and which backends can be used on this machine.
 
-A `Backend` computes the Llama of a Video-Panda. A `Sequence` is one text with its KV cache, and a
-`SequenceBatch` holds many texts behind a shared prefix. All raise a `DeviceError` if memory runs
-out or the computation fails.
+All of a backend raise a `DeviceError` if memory runs out or the computation fails.
 """
 
 import logging
@@ -45,10 +43,7 @@ class Sequence(Protocol):
         """
 
     def save(self, path: Path, length: int | None = None) -> None:
-        """Write the KV cache of the first `length` positions, or of all, for `Backend.restore`.
-
-        An OSError may leave a part of the file.
-        """
+        """Write the first `length` positions, or all; an OSError may leave a part of the file."""
 
     def saved_bytes(self, length: int) -> int:
         """About how many bytes `save` writes for the first `length` positions."""
@@ -75,7 +70,7 @@ class SequenceBatch(Protocol):
 
 
 class Backend(Protocol):
-    """Computes a Llama."""
+    """Computes the Llama of a Video-Panda."""
 
     def new_sequence(self) -> Sequence:
         """An empty sequence."""

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,6 +29,8 @@ _GROWTH = 256  # positions that a layer of the cache grows by
 _PREFIX, _DEAD = -1, -2  # owners of positions: the prefix, and sequences that were removed
 _MAX_DEAD = 256  # compact the cache once more positions than this are dead
 _OWNERS_GROWTH = 1024
+
+_KeysValues = tuple[Tensor, Tensor]
 
 
 class TorchBackend:
@@ -179,18 +181,14 @@ class TorchSequenceBatch:
 
 
 class GrowingLayer(DynamicLayer):
-    """Keys and values of one layer, (B, heads, length, head size), in buffers that grow in blocks.
+    """Keys and values of a layer, (B, heads, length, head size), in buffers that grow in blocks."""
 
-    transformers' own cache copies all of itself at every token.
-    """
-
+    # transformers' own cache copies all of itself at every token
     keys: Tensor
     values: Tensor
     _buffers: list[Tensor]
 
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *_: object, **__: object
-    ) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> _KeysValues:
         """Append keys and values of new positions; returns all."""
         states = (key_states, value_states)
         if not self.is_initialized:
@@ -229,9 +227,7 @@ class KVCache(Cache):
 
 
 @torch.inference_mode()
-def save_layers(
-    layers: Iterable[tuple[Tensor, Tensor]], path: Path, length: int | None = None
-) -> None:
+def save_layers(layers: Iterable[_KeysValues], path: Path, length: int | None = None) -> None:
     """Write the first positions of each layer's keys and values, (1, heads, n, head size).
 
     The file is safetensors: `k.N` and `v.N` (heads, length, head size) of layer N, in half
@@ -252,11 +248,10 @@ def save_layers(
         raise OSError(number, os.strerror(number), str(path)) from error
 
 
-def load_layers(path: Path, layers: int) -> Iterator[tuple[Tensor, Tensor]]:
+def load_layers(path: Path, layers: int) -> Iterator[_KeysValues]:
     """Load the keys and values of each layer, (1, heads, length, head size), mapped from the file.
 
-    Raises:
-        ModelError: The file is missing or damaged, or has another number of layers.
+    Raises a `ModelError` if it is missing or damaged, or has another number of layers.
     """
     damaged = ModelError(f"{path} cannot be read as a saved KV cache")
     shapes: set[torch.Size] = set()
@@ -286,10 +281,8 @@ def round_to_half(tensor: Tensor) -> None:
 
 def _narrowed(tensor: Tensor) -> Tensor:
     """A contiguous copy on the CPU, in half precision where that is exact."""
-    if tensor.dtype == torch.float32:
-        half = tensor.half()
-        if torch.equal(half.float(), tensor):
-            tensor = half
+    if tensor.dtype == torch.float32 and torch.equal((half := tensor.half()).float(), tensor):
+        tensor = half
     return tensor.cpu().contiguous()
 
 

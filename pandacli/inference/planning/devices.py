@@ -1,7 +1,6 @@
 """Devices, their free memory, the memory that a model needs, and its placement on them.
 
-Control groups (cgroups(7)) of containers and batch jobs limit memory and cores. torch is imported
-inside functions, so that a missing model is reported first.
+torch is imported inside functions, so that a missing model is reported first.
 """
 
 import re
@@ -201,7 +200,7 @@ def core_limit(cgroups: Path = _CGROUPS, mount: Path = _CGROUP_MOUNT) -> float |
 
 
 def _cgroup_folders(controller: str, cgroups: Path, mount: Path) -> Iterator[tuple[int, Path]]:
-    """Yield version and folder of our group and of its parents, whose limits apply too."""
+    """Yield version and folder of our control group and its parents, which limit it too."""
     try:
         lines = cgroups.read_text().splitlines()
     except OSError:
@@ -265,14 +264,9 @@ def sizes_of(config: "VideoPandaConfig") -> Sizes:
             part = "back" if name.startswith(("model.norm.", "lm_head.")) else "front"
         counts[part] += parameter.numel()
     layers = config.num_hidden_layers
-    return Sizes(
-        front=counts["front"],
-        linears=counts["linears"] // layers,
-        norms=counts["norms"] // layers,
-        cache=_cache_width(config) * config.max_position_embeddings,
-        back=counts["back"],
-        layers=layers,
-    )
+    linears, norms = counts["linears"] // layers, counts["norms"] // layers
+    cache = _cache_width(config) * config.max_position_embeddings
+    return Sizes(counts["front"], linears, norms, cache, counts["back"], layers)
 
 
 def bytes_of(sizes: Sizes, quant: "Quant", backend: str, dtype: "torch.dtype") -> Needed:
@@ -280,12 +274,8 @@ def bytes_of(sizes: Sizes, quant: "Quant", backend: str, dtype: "torch.dtype") -
     width = dtype.itemsize
     linear = width if quant == "none" else _LINEAR_BYTES[quant, backend]
     cache, head = (_LLAMA_CACHE_BYTES, _LLAMA_HEAD_BYTES) if backend == "llama" else (width, width)
-    return Needed(
-        front=sizes.front * width,
-        layer=int(sizes.linears * linear) + sizes.norms * width + sizes.cache * cache,
-        back=int(sizes.back * head),
-        layers=sizes.layers,
-    )
+    layer = int(sizes.linears * linear) + sizes.norms * width + sizes.cache * cache
+    return Needed(sizes.front * width, layer, int(sizes.back * head), sizes.layers)
 
 
 def position_bytes(config: "VideoPandaConfig", backend: str, dtype: "torch.dtype") -> int:
@@ -303,8 +293,6 @@ def _cache_width(config: "VideoPandaConfig") -> int:
 @dataclass(frozen=True)
 class Placement:
     """The devices of a model, and how many decoder layers are on each."""
-
-    # not by accelerate, which counts neither the KV cache nor quantised weights, and offloads
 
     devices: "tuple[torch.device, ...]"  # the first holds STAB and embeddings, the last the head
     layers: tuple[int, ...] = ()  # in order; unused with one device
@@ -337,6 +325,7 @@ class Placement:
 
 def place(needed: Needed, free: "Sequence[tuple[torch.device, int]]") -> Placement | None:
     """Place a model on the first device with enough free bytes, or on as few as hold it."""
+    # not by accelerate, which counts neither the KV cache nor quantised weights, and offloads
     for device, room in free:
         if needed.total <= room:
             return Placement((device,))

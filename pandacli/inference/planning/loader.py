@@ -29,8 +29,6 @@ from pandacli.quantization.int8 import Int8Linear, quantize_rows
 if TYPE_CHECKING:
     from pandacli.quantization.conversion import Report
 
-_QUANT_STATE = ".quant_state.bitsandbytes__nf4"
-
 
 class LoadedModel(NamedTuple):
     """A model in memory."""
@@ -43,9 +41,8 @@ class LoadedModel(NamedTuple):
 def load(plan: Plan, report: "Report | None" = None) -> LoadedModel:
     """Load a model as planned, converting its checkpoint first if needed.
 
-    Raises:
-        ModelError: The model is damaged, or its artifact cannot be written.
-        DeviceError: The device has too little memory.
+    Raises a `ModelError` if the model is damaged or its artifact cannot be written, and a
+    `DeviceError` if the device has too little memory.
     """
     tokenizer = checkpoint.read_tokenizer(plan.model.folder, plan.config)
     artifact = _artifact(plan, report)
@@ -194,7 +191,7 @@ def _build_part(name: str, tensors: dict[str, Tensor]) -> tuple[str, nn.Module |
     tensor, layer = tensors[name], name.removesuffix(".weight")
     if f"{layer}.SCB" in tensors:
         return layer, Int8Linear(tensor, tensors[f"{layer}.SCB"] / 127)
-    if name + _QUANT_STATE in tensors:
+    if f"{name}.quant_state.bitsandbytes__nf4" in tensors:
         return layer, Int8Linear(*quantize_rows(_dequantise_nf4(name, tensors)))
     if name.endswith((".SCB", ".weight_format")) or ".weight." in name:  # parts of the others
         return None

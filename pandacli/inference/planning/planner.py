@@ -89,7 +89,6 @@ class Choice(ExecutionForm):
 
     @property
     def dtype(self) -> "torch.dtype":
-        """The dtype to compute in."""
         return pick_dtype(self.placement.devices)
 
     @property
@@ -220,11 +219,7 @@ def choose(
 
 
 def _allowed(
-    quant: str,
-    backend: str,
-    config: "VideoPandaConfig",
-    device: str,
-    stored: Collection[str] | None,
+    quant: str, backend: str, config: "VideoPandaConfig", kind: str, stored: Collection[str] | None
 ) -> list[ExecutionForm]:
     """The forms that the options allow on a type of device, best first."""
     if given := getattr(config, "quantization_config", None):  # saved so by `save_pretrained`
@@ -237,15 +232,12 @@ def _allowed(
         return [ExecutionForm(fixed, "bitsandbytes", None)]
     if backend == "llama":
         require_llama()
-    forms = [
-        form
-        for form in _FORMS[device]
-        if quant in ("auto", form.quant) and backend in ("auto", form.backend)
-    ]
+    forms = [form for form in _FORMS[kind] if quant in ("auto", form.quant)]
+    forms = [form for form in forms if backend in ("auto", form.backend)]
     wide = config.hidden_size >= _WIDE
-    if quant == "auto" and device == "cpu" and wide:  # int8 is twice as fast, nearly as exact
+    if quant == "auto" and kind == "cpu" and wide:  # int8 is twice as fast, nearly as exact
         forms = [form for form in forms if form.quant != "none"]
-    if device == "cpu" and backend == "auto" and not has_int8_kernels():
+    if kind == "cpu" and backend == "auto" and not has_int8_kernels():
         forms.sort(key=lambda form: (_QUANTS.index(form.quant), form.backend != "llama"))
     if stored is not None:
         return [form for form in forms if form.form in stored]
@@ -270,13 +262,10 @@ def _place(
 
 
 def _choice(form: ExecutionForm, sizes: Sizes, free: "Free", placement: Placement) -> Choice:
-    return Choice(
-        **vars(form),
-        placement=placement,
-        needs=_needed(form, sizes, placement.devices).total,
-        free=sum(free[device] for device in placement.devices),
-        hint=_smaller_form_hint(form, sizes, free),
-    )
+    needs = _needed(form, sizes, placement.devices).total
+    room = sum(free[device] for device in placement.devices)
+    hint = _smaller_form_hint(form, sizes, free)
+    return Choice(**vars(form), placement=placement, needs=needs, free=room, hint=hint)
 
 
 def _smaller_form_hint(form: ExecutionForm, sizes: Sizes, free: "Free") -> str:
@@ -314,8 +303,7 @@ def _usable(
     takes a `convertible` checkpoint, or if it does not support the model's widths.
     """
     choice = next((choice for choice in choices if is_usable(choice.backend)), choices[0])
-    in_4_bits = (choice.quant, choice.backend) == ("4bit", "bitsandbytes")
-    if not in_4_bits or not choice.placement.on_cpu:
+    if (choice.quant, choice.backend) != ("4bit", "bitsandbytes") or not choice.placement.on_cpu:
         return choice
     chosen_by_us = backend == "auto" and choice.form is not None and convertible
     if chosen_by_us and config.hidden_size >= _WIDE and not has_4bit_kernel():

@@ -38,9 +38,7 @@ class ContextFullError(Exception):
 class LoadedGguf:
     """The weights of a GGUF file, mapped into memory.
 
-    Raises:
-        UsageError: llama.cpp is not installed.
-        ModelError: The file is missing or damaged; `check_gguf` finds another kind of model.
+    Raises a `ModelError` if it is missing or damaged; `check_gguf` finds another kind of model.
     """
 
     def __init__(self, path: Path) -> None:
@@ -83,8 +81,6 @@ class LoadedGguf:
 def _on_thread(
     method: Callable[Concatenate["LlamaContext", _P], _Result],
 ) -> Callable[Concatenate["LlamaContext", _P], _Result]:
-    """Run a method on the thread of its model."""
-
     @wraps(method)
     def run(context: "LlamaContext", /, *args: _P.args, **kwargs: _P.kwargs) -> _Result:
         return context._model.run(lambda: method(context, *args, **kwargs))
@@ -148,11 +144,7 @@ class LlamaContext:
 
         `sequences` (n,) and `positions` (n,) say where each goes, and `wanted` (n,) whether its
         logits are among those returned, (wanted.sum(), vocabulary); at most one of a sequence.
-        After an error some sequences may be longer.
-
-        Raises:
-            ContextFullError: There is no room.
-            DeviceError: llama.cpp could not compute.
+        Without room raises a `ContextFullError`; after an error some sequences may be longer.
         """
         self._clear_released()
         arrays = (inputs, sequences, positions, wanted)
@@ -199,13 +191,11 @@ class LlamaContext:
 
     @_on_thread
     def truncate(self, sequence: int, length: int) -> None:
-        """Drop all but the first `length` positions of a sequence."""
         self._library.llama_memory_seq_rm(self._memory, sequence, length, -1)
         del self._cells[sequence][length:]
 
     @_on_thread
     def bytes_of(self, sequence: int) -> int:
-        """How many bytes a sequence takes."""
         return int(self._library.llama_state_seq_get_size(self._handle, sequence))
 
     @_on_thread

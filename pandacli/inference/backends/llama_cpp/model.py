@@ -129,28 +129,26 @@ class LlamaCppSequence:
         end = self.length + len(inputs)
         if end > self._model.context:
             raise ValueError(f"{end} positions are more than the context's {self._model.context}")
-        positions = np.arange(self.length, end, dtype=np.int32)
-        logits = np.arange(len(inputs)) >= len(inputs) - wanted
         try:
             try:
-                rows = self._decode(inputs, positions, logits)
+                rows = self._decode(inputs, wanted)
             except ContextFullError:  # filled by forks
                 self._context.truncate(self._sequence, self.length)
                 copy = self._own_copy()
                 self._release()
                 self._move(*copy)
-                rows = self._decode(inputs, positions, logits)
+                rows = self._decode(inputs, wanted)
         except BaseException:
             self._context.truncate(self._sequence, self.length)
             raise
         self.length = end
         return rows
 
-    def _decode(
-        self, inputs: NDArray[Any], positions: NDArray[np.int32], wanted: NDArray[np.bool_]
-    ) -> NDArray[np.float32]:
+    def _decode(self, inputs: NDArray[Any], wanted: int) -> NDArray[np.float32]:
         sequences = np.full(len(inputs), self._sequence, np.int32)
-        return self._context.decode(inputs, sequences, positions, wanted)
+        positions = np.arange(self.length, self.length + len(inputs), dtype=np.int32)
+        logits = np.arange(len(inputs)) >= len(inputs) - wanted
+        return self._context.decode(inputs, sequences, positions, logits)
 
     def _own_copy(self) -> tuple[LlamaContext, int]:
         context, sequence = self._model.open_context()
