@@ -162,9 +162,7 @@ def cpu_flags(cpuinfo: Path = _CPUINFO) -> set[str] | None:
 
 
 class Memory(NamedTuple):
-    """Total and free memory in bytes."""
-
-    total: int
+    total: int  # bytes
     free: int
 
 

@@ -109,10 +109,8 @@ class Plan(Choice):
 def resolve_run(spec: RunSpec, model: checkpoints.ResolvedModel | None = None) -> Plan:
     """Resolve what to run into a plan.
 
-    Raises:
-        ModelError: The model is missing or damaged, or only other quantised artifacts are left.
-        UsageError: An option is unknown, or they do not go together on this machine.
-        DeviceError: The device does not exist or has too little memory.
+    Raises a `ModelError` for a missing or damaged model, or if only other artifacts are left, and
+    the errors of `pick_devices` and `choose`.
     """
     model = model or checkpoints.resolve(spec.model)  # a missing one fails before torch is imported
     devices = pick_devices(spec.device)
@@ -133,7 +131,6 @@ def resolve_run(spec: RunSpec, model: checkpoints.ResolvedModel | None = None) -
 
 
 def missing_artifact(name: str, quant: str) -> ModelError:
-    """Return the error for a model of which only other artifacts are left."""
     message = f"only other quantised copies of {name} are here, and not the original"
     return ModelError(message, "get it with:", command=f"panda pull {name} --quant {quant}")
 
@@ -175,9 +172,8 @@ def choose(
     A quantisation given by name is used whatever the free memory is. `stored` are the forms of the
     artifacts on disk, if the checkpoint itself is not.
 
-    Raises:
-        UsageError: An unknown name, or the options do not go together on these devices.
-        DeviceError: auto, and not even the fewest bits fit into the free memory.
+    Raises a `UsageError` for an unknown name, or options that do not go together on these devices,
+    and a `DeviceError` if with auto not even the fewest bits fit into the free memory.
     """
     if backend not in ENGINES:
         known = f"the engines are {', '.join(ENGINES)}"
@@ -269,7 +265,6 @@ def _choice(form: ExecutionForm, sizes: Sizes, free: "Free", placement: Placemen
 
 
 def _smaller_form_hint(form: ExecutionForm, sizes: Sizes, free: "Free") -> str:
-    """What to do if a form needs more memory than is free."""
     if form.form is None and form.quant != "none":  # of a checkpoint that is stored quantised
         return _LESS_MEMORY
     forms = [other for other in _FORMS[next(iter(free)).type] if other != _WIDENED]

@@ -156,7 +156,6 @@ class LlamaCppSequence:
         return context, sequence
 
     def _larger_context(self, size: int) -> LlamaContext:
-        """A new context of `size` positions, to copy this sequence to."""
         taken = self._context.bytes_of(self._sequence)  # twice while it is copied
         # checked first, because a system that overcommits would kill the process instead
         if taken * size // max(self.length, 1) + taken > usable_memory().free:
@@ -260,7 +259,6 @@ def _check_ids(ids: list[int], vocabulary: int) -> None:
 
 
 def _fingerprint(gguf: Path) -> bytes:
-    """Hash the size, the beginning and the end of a file."""
     size = gguf.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with gguf.open("rb") as file:
@@ -280,7 +278,6 @@ def _is_intact(path: Path, key: bytes) -> bool:
 
 
 def _keyed_digest(file: BinaryIO, size: int, key: bytes) -> bytes:
-    """Hash the next `size` bytes of a file."""
     digest = hashlib.blake2b(key=key, digest_size=_DIGEST)
     while size > 0 and (piece := file.read(min(size, _SAMPLE))):
         digest.update(piece)
