@@ -190,7 +190,7 @@ def test_finished_artifact_leaves_no_leftovers(source: Source, home: Path) -> No
 def test_early_failure_leaves_nothing(
     source: Source, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(converting, "read_config", None)
+    monkeypatch.setattr(converting.checkpoint, "read_config", None)
     with pytest.raises(TypeError):
         convert(source, "int8")
     assert not list((home / "copies").iterdir())
