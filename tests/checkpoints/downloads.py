@@ -17,6 +17,17 @@ from pandacli.errors import ModelError
 MODEL = MODELS["video-panda-7b"]
 SHARD = "pytorch_model-00001-of-00002.bin"
 
+NEEDED = {
+    "config.json",
+    "generation_config.json",
+    "special_tokens_map.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "pytorch_model.bin.index.json",
+    SHARD,
+    "pytorch_model-00002-of-00002.bin",
+}
+
 
 class Log:
     """Records the progress of each file."""

@@ -18,6 +18,7 @@ from pandacli.checkpoints.inventory import find_model
 from pandacli.checkpoints.registry import blob_path, panda_home, partial_path, read_pull
 from tests.checkpoints.downloads import (
     MODEL,
+    NEEDED,
     SHARD,
     Log,
     interrupted_pull,
@@ -34,17 +35,6 @@ from tests.fake_hub import (
 )
 
 pytestmark = pytest.mark.usefixtures("hub")
-
-NEEDED = {
-    "config.json",
-    "generation_config.json",
-    "special_tokens_map.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "pytorch_model.bin.index.json",
-    SHARD,
-    "pytorch_model-00002-of-00002.bin",
-}
 
 
 def test_downloaded_model_is_resolved() -> None:

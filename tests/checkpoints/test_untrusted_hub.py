@@ -11,7 +11,7 @@ from pandacli.checkpoints import MODELS
 from pandacli.checkpoints import hub as hub_module
 from pandacli.checkpoints.download import plan_download
 from pandacli.checkpoints.inventory import find_model, plan_removal, remove
-from tests.checkpoints.downloads import MODEL, SHARD, pull, refusal
+from tests.checkpoints.downloads import MODEL, NEEDED, SHARD, pull, refusal
 from tests.fake_hub import (
     ENDLESS,
     FIRST,
@@ -24,17 +24,6 @@ from tests.fake_hub import (
 from tests.fake_hub import published as published_7b
 
 pytestmark = pytest.mark.usefixtures("hub")
-
-NEEDED = {
-    "config.json",
-    "generation_config.json",
-    "special_tokens_map.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "pytorch_model.bin.index.json",
-    SHARD,
-    "pytorch_model-00002-of-00002.bin",
-}
 
 
 @pytest.mark.parametrize("model", [MODEL, MODELS["video-panda-7b-pretrained"]])

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from pandacli import Panda
+from pandacli.inference.session import VideoSession
+from tests.inference.batches import REQUESTS, ask
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +42,14 @@ def make_clip(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 def clip(make_clip: Callable[..., Path]) -> Path:
     """A clip of nine seconds, 4:3."""
     return make_clip("drift.mp4")
+
+
+@pytest.fixture
+def session(panda: Panda, clip: Path) -> VideoSession:
+    return panda.open(clip)
+
+
+@pytest.fixture
+def single(session: VideoSession) -> list[str]:
+    """The answers to `REQUESTS`, each asked by itself."""
+    return [ask(session, request).text for request in REQUESTS]

@@ -7,6 +7,15 @@ from typing import Any
 
 import pytest
 import sentencepiece
+from torch import Tensor
+
+from benchmarks.official_layout import config_of, write_config
+from pandacli.modeling.checkpoint import tensor_name
+from tests.modeling.official_layout import (
+    SMALL,
+    tensors_of,
+    write_bin_shards,
+)
 
 PARITY = Path(__file__).parent.parent / "data" / "parity"
 
@@ -31,3 +40,24 @@ def sentencepiece_file() -> Path:
 def processor(sentencepiece_file: Path) -> sentencepiece.SentencePieceProcessor:
     """The model of `sentencepiece_file`, loaded."""
     return sentencepiece.SentencePieceProcessor(model_file=str(sentencepiece_file))
+
+
+@pytest.fixture(scope="module")
+def small_tensors() -> dict[str, Tensor]:
+    return tensors_of(config_of(**SMALL))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, small_tensors: dict[str, Tensor]) -> Path:
+    """A small checkpoint in two `.bin` shards."""
+    write_config(tmp_path, config_of(**SMALL))
+    write_bin_shards(tmp_path, small_tensors)
+    return tmp_path
+
+
+@pytest.fixture
+def unshared(tmp_path: Path, small_tensors: dict[str, Tensor]) -> tuple[Path, dict[str, Tensor]]:
+    """A folder without weights, and the weights under our names."""
+    write_config(tmp_path, config_of(**SMALL))
+    needed = {name: t for name, t in small_tensors.items() if tensor_name(name) == name}
+    return tmp_path, needed

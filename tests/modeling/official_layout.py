@@ -4,10 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import BitsAndBytesConfig
 
 from benchmarks.official_layout import layout_of, shard_name, write_index
+from pandacli.inference.backends import quiet_libraries
+from pandacli.modeling import VideoPandaConfig, VideoPandaForConditionalGeneration
 from tests.parity_weights import tensor_for
 
 SMALL = {
@@ -51,3 +54,19 @@ def write_safetensors(folder: Path, tensors: dict[str, Tensor]) -> None:
     """Write `model.safetensors`, which keeps one name of tensors that share their storage."""
     kept = {tensor.data_ptr(): name for name, tensor in tensors.items()}
     save_file({name: tensors[name] for name in kept.values()}, folder / "model.safetensors")
+
+
+load = VideoPandaForConditionalGeneration.from_pretrained
+
+
+def quantised_folder(folder: Path, form: str) -> dict[str, Tensor]:
+    """The tensors of a folder saved from a model quantised by bitsandbytes."""
+    kept = ["model.video_tower", "model.video_projector", "lm_head"]
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1}
+    model = VideoPandaForConditionalGeneration(VideoPandaConfig(**SMALL | sizes))
+    model.save_pretrained(folder)
+    fields = {f"load_in_{form}": True, "llm_int8_skip_modules": kept}
+    with quiet_libraries():
+        model = load(folder, quantization_config=BitsAndBytesConfig(**fields))
+        model.save_pretrained(folder)
+    return load_file(folder / "model.safetensors")
