@@ -127,7 +127,7 @@ class Generation(ClosableIterator[Event]):
                 seconds.prefill += took
                 state.add_prefill(took, perf_counter() - started)
                 while True:
-                    piece = state.add(token, stream=self._stream)
+                    piece = state.add(token, logits, stream=self._stream)
                     if piece and self._stream:
                         yield state.index, piece
                     if state.finish_reason:
@@ -135,7 +135,8 @@ class Generation(ClosableIterator[Event]):
                     if self._session.turn != turn:
                         raise RuntimeError("a newer question on this clip was asked meanwhile")
                     started = perf_counter()
-                    token = state.sample(prefix.decode(token))
+                    logits = prefix.decode(token)
+                    token = state.sample(logits)
                     took = perf_counter() - started
                     state.decode_seconds += took
                     seconds.decode += took
@@ -165,13 +166,13 @@ class Generation(ClosableIterator[Event]):
                 self.seconds.decode += took
             else:
                 self.seconds.prefill += took
-            for state, token in zip(states, tokens, strict=True):
+            for state, token, row in zip(states, tokens, logits, strict=True):
                 state.count_pass(took)
                 if token is None:
                     self._near_ties.append(state)
                     self._remove(state, batch)
                     continue
-                piece = state.add(token, stream=self._stream)
+                piece = state.add(token, row, stream=self._stream)
                 if state.finish_reason:
                     self._remove(state, batch)
                     state.stats = self._session.stats(state)

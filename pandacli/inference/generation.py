@@ -1,14 +1,20 @@
 """Sampler, incremental detokenizer, and the state of a request that is being answered."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from pandacli.inference.spec import Answer, FinishReason, GenerationOptions, Stats
+from pandacli.inference.spec import (
+    Answer,
+    FinishReason,
+    GenerationOptions,
+    Stats,
+    TokenLogprob,
+)
 
 if TYPE_CHECKING:
     from pandacli.modeling.tokenization_videopanda import VideoPandaTokenizer
@@ -58,6 +64,10 @@ class Detokenizer:
             end = unsettled.start() if unsettled else self._returned
         return self._take(end)
 
+    def pieces(self, tokens: Sequence[int]) -> Iterator[str]:
+        """The text of each token by itself, with its space."""
+        return map(self._tokenizer.piece, tokens)
+
     def finish(self) -> str:
         self._decode()
         return self._take(len(self.text))
@@ -92,6 +102,7 @@ class RequestState:
     prefill_seconds: float = 0.0
     first_token_seconds: float = 0.0
     decode_seconds: float = 0.0
+    logprobs: list[float] = field(default_factory=list)  # of `tokens`, where they are wanted
 
     def __post_init__(self) -> None:
         self._generator, seed = torch.Generator(), self.options.seed
@@ -110,9 +121,14 @@ class RequestState:
     def sample(self, logits: Tensor) -> int:
         return sample(logits, self.options.temperature, self._generator)
 
-    def add(self, token: int, *, stream: bool) -> str:
-        """Append a token; returns the text that became final, all of it at the last token."""
+    def add(self, token: int, logits: Tensor, *, stream: bool) -> str:
+        """Append a token, chosen from logits (vocabulary,).
+
+        Returns text that became final, at the last token all of the rest.
+        """
         self.tokens.append(token)
+        if self.options.logprobs:
+            self.logprobs.append(float(logits.double().log_softmax(-1)[token]))
         piece = ""
         if token in self.end_tokens:
             self.finish_reason = "stop"
@@ -131,6 +147,7 @@ class RequestState:
         if self.tokens:
             self.tokens.clear()
             self.text.ids.clear()
+            self.logprobs.clear()
             self.prefilled = 0
             self.prefill_seconds = self.first_token_seconds = self.decode_seconds = 0.0
 
@@ -153,4 +170,6 @@ class RequestState:
         assert self.stats
         # if a stop string cut the text, the ids spell more than it
         ids = () if self.text.stopped else tuple(self.text.ids)
-        return Answer(self.text.text, self.finish_reason, self.stats, self.question, ids)
+        logprobs = tuple(map(TokenLogprob, self.text.pieces(self.tokens), self.logprobs))
+        text = self.text.text
+        return Answer(text, self.finish_reason, self.stats, self.question, ids, logprobs)

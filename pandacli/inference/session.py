@@ -1,6 +1,6 @@
 """A clip that a model is asked about: its frames, their shared prefix, and requests on it."""
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from copy import copy
 from itertools import takewhile
 from operator import eq
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pandacli import video
 from pandacli.errors import PandaError, UsageError
-from pandacli.inference import backends
+from pandacli.inference import backends, likelihood
 from pandacli.inference.continuous_batching import MAX_BATCH_SIZE, Failure, Generation
 from pandacli.inference.generation import Detokenizer, RequestState
 from pandacli.inference.planning import devices
@@ -23,6 +23,8 @@ from pandacli.inference.spec import (
     History,
     OptionFields,
     Request,
+    ScoreRequest,
+    Scores,
     Stats,
 )
 from pandacli.modeling.patches import count_tokens
@@ -68,6 +70,12 @@ class SharedPrefix:
         self._held.clear()
         self.sequence.truncate(self.length)
         return self.sequence.batch(room)
+
+    def tree(self, ids: list[int], parents: list[int], wanted: list[int]) -> Tensor:
+        """Logits in a tree of tokens behind the prefix; see `Sequence.tree`."""
+        self._held.clear()
+        self.sequence.truncate(self.length)
+        return self.sequence.tree(ids, parents, wanted)
 
 
 class VideoSession:
@@ -190,6 +198,32 @@ class VideoSession:
 
         return AnswerStream(pieces(), lambda: state.stats)
 
+    def score(self, question: str, choices: Sequence[str], *, history: History = ()) -> Scores:
+        """How likely each of some answers is; see `pandacli.inference.likelihood`.
+
+        Raises:
+            UsageError: There are no choices, or empty or equal ones, or they are longer than the
+                context.
+            DeviceError: Out of memory.
+        """
+        request = ScoreRequest(question, tuple(choices), history)
+        ((_, scores),) = self.score_all([request])
+        if isinstance(scores, PandaError):
+            raise scores
+        return scores
+
+    def score_all(
+        self, requests: Iterable[ScoreRequest]
+    ) -> Iterator[tuple[int, Scores | PandaError]]:
+        """Score the choices of many questions, in as few passes as memory allows.
+
+        Yields the index of a request with its `Scores`, or why it has none.
+
+        Raises:
+            DeviceError: Out of memory for the prefix.
+        """
+        return likelihood.score(self, requests)
+
     def prepare(self) -> None:
         """Compute the prefix now, not with the first question; a DeviceError if memory runs out."""
         with devices.memory_errors(self.panda.memory_hint):
@@ -209,6 +243,23 @@ class VideoSession:
     def tokens_left(self, question: str, history: History = ()) -> int:
         """How many tokens of answer still fit into the context; 0 or less if not even one."""
         return self.panda.context - self.prefix_tokens - len(self._encode(question, history))
+
+    def encode_choice(self, request: ScoreRequest, choice: str) -> tuple[list[int], list[int]]:
+        """The ids behind the prefix of a request, and those of a choice with its end.
+
+        Raises:
+            UsageError: They are longer than the context.
+        """
+        tokenizer = self.panda.tokenizer
+        prompt = self._encode(request.question, request.history)
+        turns = [*request.history, (request.question, choice)]
+        ids = encode_prompt(turns, tokenizer, self._system, self._num_frames)[len(self._ids) :]
+        if ids[: len(prompt)] != prompt:
+            ids = [*prompt, *tokenizer.encode(choice)]
+        if ids[-1] != tokenizer.eos_id:
+            ids.append(tokenizer.eos_id)
+        self._max_answer(len(ids) - 1)
+        return prompt, ids[len(prompt) :]
 
     def shared_prefix(self) -> tuple[SharedPrefix, int]:
         """The prefix, and how many tokens were computed for it now."""

@@ -1,11 +1,12 @@
 """What inference takes and returns: run specs, requests with their options, and answers."""
 
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
+from math import fsum
 from sys import float_info
-from typing import Any, Literal, Self, TypedDict, TypeVar
+from typing import Any, Literal, NamedTuple, Self, TypedDict, TypeVar
 
 from pandacli.checkpoints.registry import DEFAULT_MODEL
 from pandacli.errors import UsageError
@@ -38,6 +39,7 @@ class OptionFields(TypedDict, total=False):
     temperature: float
     seed: int | None
     stop: tuple[str, ...]
+    logprobs: bool
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class GenerationOptions:
     temperature: float = 0.0  # 0 decodes greedily; above, tokens are sampled
     seed: int | None = None  # makes sampling repeatable
     stop: tuple[str, ...] = ()  # strings that end an answer and are not part of it
+    logprobs: bool = False  # whether `Answer.logprobs` is wanted
 
     def check(self) -> None:
         """Raise a UsageError for a value out of range."""
@@ -66,6 +69,67 @@ class Request:
     question: str
     history: History = ()
     options: GenerationOptions | None = None  # None: the options of the generation
+
+
+def check_choices(texts: Iterable[str], what: str = "the choices") -> tuple[str, ...]:
+    """Check that there are two choices or more, all different and none empty.
+
+    Raises:
+        UsageError: There are not; `what` names them in the message.
+    """
+    texts = tuple(texts)
+    stripped = [text.strip() for text in texts]
+    if not all(stripped):
+        raise UsageError(f"{what}: one is empty")
+    if double := next((text for text in stripped if stripped.count(text) > 1), None):
+        raise UsageError(f"{what}: {double[:80]!r} is given twice")
+    if len(texts) < 2:
+        raise UsageError(f"{what}: only one is given", "give at least two")
+    return texts
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """A question whose possible answers are given, after the turns of `history`."""
+
+    question: str
+    choices: tuple[str, ...]
+    history: History = ()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A possible answer.
+
+    Attributes:
+        text: The answer.
+        logprob: The log-probability of this answer and its end.
+        probability: Its share of the probability of all choices.
+    """
+
+    text: str
+    logprob: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The choices of a question, in the order given.
+
+    Attributes:
+        question: The question.
+        choices: The choices.
+        coverage: The probability of all choices together; near 0 where none fits the question.
+    """
+
+    question: str
+    choices: tuple[Choice, ...]
+    coverage: float
+
+    @property
+    def best(self) -> Choice:
+        """The likeliest choice; of equal ones the first."""
+        return max(self.choices, key=lambda choice: choice.logprob)
 
 
 @dataclass(frozen=True)
@@ -89,6 +153,13 @@ class Stats:
         return self.prefix_tokens + self.history_tokens + self.question_tokens + self.answer_tokens
 
 
+class TokenLogprob(NamedTuple):
+    """A generated token and its log-probability at a temperature of 1."""
+
+    token: str
+    logprob: float
+
+
 @dataclass(frozen=True)
 class Answer:
     text: str  # without space around it
@@ -96,6 +167,16 @@ class Answer:
     stats: Stats
     question: str
     ids: tuple[int, ...] = ()  # without the end token; empty if a stop string ended the text
+    logprobs: tuple[TokenLogprob, ...] = ()  # of all tokens and the end, where they were asked for
+
+    @property
+    def logprobs_record(self) -> dict[str, Any]:
+        """The log-probabilities as they stand in JSON, with their mean."""
+        values = [each.logprob for each in self.logprobs]
+        return {
+            "mean": fsum(values) / len(values),
+            "tokens": [each._asdict() for each in self.logprobs],
+        }
 
     def __str__(self) -> str:
         return self.text

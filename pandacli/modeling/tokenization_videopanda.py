@@ -83,6 +83,10 @@ class VideoPandaTokenizer:
             pieces[:1] = [pieces[0][1:]] if len(pieces[0]) > 1 else []
         return [int(self.processor.piece_to_id(piece)) for piece in pieces]
 
+    def piece(self, token: int) -> str:
+        """The text of one token, with its space; a byte is written `<0xE7>`."""
+        return str(self.processor.id_to_piece(token)).replace(_SPACE, " ")
+
     def decode(self, ids: Iterable[int]) -> str:
         """Decode generated ids for display, without control ids and surrounding space.
 

@@ -42,6 +42,20 @@ class Sequence(Protocol):
         This sequence must not be used until the batch is closed; then it is as it was before.
         """
 
+    def tree(self, ids: list[int], parents: list[int], wanted: list[int]) -> "Tensor":
+        """Compute a tree of tokens behind this sequence, which stays as it is.
+
+        Node i is a token that follows node `parents[i]`, which comes before it, or this sequence
+        where that is -1; it sees the nodes on its way to the root only.
+
+        Returns:
+            (len(wanted), vocabulary) the logits of the token after each wanted node; they ascend.
+
+        Raises:
+            DeviceError: No room for so many nodes.
+        """
+        ...
+
     def save(self, path: Path, length: int | None = None) -> None:
         """Write the first `length` positions, or all; an OSError may leave a part of the file."""
 

@@ -100,6 +100,33 @@ class TorchSequence:
     def batch(self, room: int) -> "TorchSequenceBatch":
         return TorchSequenceBatch(self.backend, self.cache, room)
 
+    @torch.inference_mode()
+    def tree(self, ids: list[int], parents: list[int], wanted: list[int]) -> Tensor:
+        """Compute a tree of tokens behind this sequence; see `Sequence.tree`."""
+        model, start = self.backend.model, self.length
+        seen = torch.eye(len(ids), dtype=torch.bool)
+        depths = torch.full((len(ids),), start)
+        for node, parent in enumerate(parents):
+            if parent >= 0:
+                seen[node] |= seen[parent]
+                depths[node] = depths[parent] + 1
+        mask = torch.zeros(1, 1, len(ids), start + len(ids), dtype=model.dtype)
+        mask[..., start:].masked_fill_(~seen, float("-inf"))
+        try:
+            with residual_for_all():
+                output = model(
+                    input_ids=torch.tensor([ids], device=model.device),
+                    attention_mask=mask.to(model.device),
+                    position_ids=depths[None].to(model.device),
+                    cache=self.cache,
+                    use_cache=True,
+                    logits_to_keep=torch.tensor(wanted, device=model.device),
+                )
+        finally:
+            self.truncate(start)
+        logits: Tensor = output.logits[0]
+        return logits
+
     def save(self, path: Path, length: int | None = None) -> None:
         save_layers([(layer.keys, layer.values) for layer in self.cache.layers], path, length)
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from ctypes import byref, c_int32, c_size_t
 from functools import wraps
-from itertools import count, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from threading import Event
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -147,25 +147,57 @@ class LlamaContext:
         Without room raises a `ContextFullError`; after an error some sequences may be longer.
         """
         self._clear_released()
-        arrays = (inputs, sequences, positions, wanted)
         rows = [np.empty((0, self.vocabulary), np.float32)]
         for start in range(0, len(inputs), SLICE):
-            rows.append(self._decode_slice(*(array[start : start + SLICE] for array in arrays)))
+            piece = slice(start, start + SLICE)
+            members = [[sequence] for sequence in sequences[piece].tolist()]
+            rows.append(self._decode_slice(inputs[piece], members, positions[piece], wanted[piece]))
+        return np.concatenate(rows)
+
+    def decode_shared(
+        self,
+        ids: NDArray[np.int32],
+        members: list[list[int]],
+        positions: NDArray[np.int32],
+        wanted: NDArray[np.bool_],
+    ) -> NDArray[np.float32]:
+        """Append ids that each belong to one or more sequences, where those do not differ before.
+
+        As `decode`, but any id can be wanted.
+        """
+        self._clear_released()
+        rows = [np.empty((0, self.vocabulary), np.float32)]
+        start = 0
+        while start < len(ids):
+            counts = np.cumsum(wanted[start : start + SLICE])
+            end = start + int(np.searchsorted(counts, _SEQUENCES, "right"))
+            piece = slice(start, end)
+            rows.append(
+                self._decode_slice(ids[piece], members[piece], positions[piece], wanted[piece])
+            )
+            start = end
         return np.concatenate(rows)
 
     @_on_thread
-    def _decode_slice(self, *arrays: NDArray[Any]) -> NDArray[np.float32]:
-        inputs, sequences, positions, wanted = arrays
+    def _decode_slice(
+        self,
+        inputs: NDArray[Any],
+        members: list[list[int]],
+        positions: NDArray[np.int32],
+        wanted: NDArray[np.bool_],
+    ) -> NDArray[np.float32]:
         is_ids = inputs.ndim == 1
-        ones, flags = np.ones(len(inputs), np.int32), wanted.astype(np.int8)
-        offsets = np.arange(len(inputs), dtype=np.uintp) * sequences.itemsize
-        pointers = offsets + sequences.ctypes.data
+        flags = wanted.astype(np.int8)
+        counts = np.fromiter(map(len, members), np.int32)
+        sequences = np.fromiter(chain.from_iterable(members), np.int32)
+        starts = np.cumsum(counts, dtype=np.uintp) - counts.astype(np.uintp)
+        pointers = starts * sequences.itemsize + sequences.ctypes.data
         batch = Batch(
             n_tokens=len(inputs),
             token=inputs.ctypes.data if is_ids else None,
             embd=None if is_ids else inputs.ctypes.data,
             pos=positions.ctypes.data,
-            n_seq_id=ones.ctypes.data,
+            n_seq_id=counts.ctypes.data,
             seq_id=pointers.ctypes.data,
             logits=flags.ctypes.data,
         )
@@ -174,8 +206,10 @@ class LlamaContext:
             raise ContextFullError
         if status:
             raise DeviceError(f"llama.cpp could not compute: it gave status {status}")
-        for sequence in sequences.tolist():
-            self._cells[sequence].append(next(self._numbers))
+        for held in members:
+            number = next(self._numbers)  # of a cell, which sequences share
+            for sequence in held:
+                self._cells[sequence].append(number)
         places = np.flatnonzero(wanted).tolist()
         rows = np.empty((len(places), self.vocabulary), np.float32)
         for row, place in zip(rows, places, strict=True):  # copied: the next call overwrites them

@@ -12,6 +12,7 @@ import shutil
 import weakref
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -107,6 +108,29 @@ class LlamaCppSequence:
         else:
             self._context.copy_to(context, self._sequence, taken[0])
         return batch
+
+    def tree(self, ids: list[int], parents: list[int], wanted: list[int]) -> Tensor:
+        """Compute a tree of tokens behind this sequence; see `Sequence.tree`.
+
+        A path from the root to a leaf is a sequence of llama.cpp; those of a pass share the cells
+        of what they have in common.
+        """
+        paths: dict[int, list[int]] = {}
+        for leaf in sorted(set(range(len(ids))) - set(parents)):
+            path = [leaf]
+            while (parent := parents[path[-1]]) >= 0:
+                path.append(parent)
+            paths[leaf] = path[::-1]
+        rows = np.empty((len(wanted), self._model.vocabulary), np.float32)
+        places = {node: row for row, node in enumerate(wanted)}
+        leaves = list(paths)
+        for start in range(0, len(leaves), MAX_TEXTS):
+            part = [paths[leaf] for leaf in leaves[start : start + MAX_TEXTS]]
+            nodes = sorted(set(chain.from_iterable(part)))
+            with closing(self.batch(len(nodes))) as batch:
+                found = batch.compute_paths(ids, part, nodes, [node in places for node in nodes])
+            rows[[places[node] for node in nodes if node in places]] = found
+        return torch.from_numpy(rows)
 
     def save(self, path: Path, length: int | None = None) -> None:
         if length is not None and length < self.length:
@@ -209,6 +233,34 @@ class LlamaCppSequenceBatch:
             raise
         self._lengths = lengths
         return torch.from_numpy(logits)
+
+    def compute_paths(
+        self, ids: list[int], paths: list[list[int]], nodes: list[int], wanted: list[bool]
+    ) -> NDArray[np.float32]:
+        """The logits of the wanted ones of some nodes, which are those of these paths in a tree.
+
+        Raises:
+            DeviceError: No room for them.
+        """
+        context = self._opened()
+        members: dict[int, list[int]] = {node: [] for node in nodes}
+        depths: dict[int, int] = {}
+        for path in paths:
+            sequence = self._unused.pop()
+            context.share(self._prefix, sequence)
+            for depth, node in enumerate(path):
+                members[node].append(sequence)
+                depths[node] = self._shared + depth
+        try:
+            return context.decode_shared(
+                np.array([ids[node] for node in nodes], np.int32),
+                [members[node] for node in nodes],
+                np.array([depths[node] for node in nodes], np.int32),
+                np.array(wanted),
+            )
+        except ContextFullError as error:
+            message = "no room in the KV cache: other sequences have filled it"
+            raise DeviceError(message) from error
 
     def remove(self, text: int) -> None:
         sequence = self._sequences[text]
