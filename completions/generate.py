@@ -21,6 +21,7 @@ from pandacli.cli.help import COMMANDS, OPTIONS
 from pandacli.cli.maintenance import SHELLS
 from pandacli.cli.models import REMOVABLE
 from pandacli.cli.parser import load_command
+from pandacli.evaluation.scoring import PUBLISHED
 from pandacli.inference.spec import ENGINES, RAY
 from pandacli.terminal.console import GRAPHICS
 from pandacli.video.clip import VIDEO_SUFFIXES
@@ -38,13 +39,18 @@ CHOICES = {
     "--output-format": (*OUTPUT_FORMATS, "same"),
     "--batch-size": ("auto",),  # or a number
     "--address": ("auto",),  # or a host
+    "--choose": ("likelihood", "generate"),
+    "--benchmark": tuple(PUBLISHED),
 }
 OWN_CHOICES = {  # where a command takes other values than the rest
     ("rm", "--quant"): REMOVABLE,
     ("batch", "--engine"): (*ENGINES, RAY),
 }
-FILES = ("--load", "--save", "--output", "--answers")
-FOLDERS = ("--video-dir",)
+FILES = (
+    *("--load", "--save", "--output", "--answers", "--questions", "--references", "--compare"),
+    *("--blind", "--judge-prompt", "--judge-replies"),
+)
+FOLDERS = ("--video-dir", "--report")
 
 
 @dataclass(frozen=True)
@@ -130,6 +136,7 @@ def bash(root: Command, commands: Sequence[Command]) -> dict[str, str]:
     arguments = {
         "VIDEO": "_panda_videos",
         "QUESTIONS": "_panda_questions",
+        "ANSWERS...": "_panda_questions",
         "MODEL": "_panda_models",
         "SHELL": "_panda_shells",
     }
@@ -191,6 +198,8 @@ def zsh(root: Command, commands: Sequence[Command]) -> dict[str, str]:
             specs.append("'1:video:_panda_videos'")
         if command.takes == "QUESTIONS":
             specs.append("'1:file of questions:_panda_questions'")
+        if command.takes == "ANSWERS...":
+            specs.append("'*:file of answers:_panda_questions'")
         if command.asks:
             specs.append("'*:question:_panda_question'")
         arguments = " \\\n                ".join(["_arguments -s -S", *specs])
@@ -240,7 +249,7 @@ def fish(root: Command, commands: Sequence[Command]) -> dict[str, str]:
         first = f"'{inside}; and __panda_before_argument'"
         if command.takes == "VIDEO":
             lines.append(f"complete -c panda -n {first} -a '(__panda_videos)'")
-        if command.takes == "QUESTIONS":
+        if command.takes in ("QUESTIONS", "ANSWERS..."):
             lines.append(f"complete -c panda -n {first} -a '(__panda_questions)'")
         if command.takes == "SHELL":
             lines.append(f"complete -c panda -n {first} -a '{' '.join(SHELLS)}'")

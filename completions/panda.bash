@@ -58,16 +58,17 @@ _panda() {
             continue
         fi
         case "${COMP_WORDS[i]}" in
-            --address|--answers|--batch-size|--cache-size|--canvas|--device|--engine|--format|--frames|--from|--graphics|--load|--max-tokens|--model|--output|--output-format|--quant|--save|--seed|--shard|--stop|--system|--temperature|--to|--video-dir|--workers|-m|-o) skip=1 ;;
+            --address|--answers|--batch-size|--benchmark|--blind|--cache-size|--canvas|--choice|--choices|--choose|--compare|--device|--engine|--format|--frames|--from|--graphics|--judge|--judge-jobs|--judge-prompt|--judge-replies|--judge-seed|--judge-temperature|--judge-url|--load|--max-tokens|--model|--output|--output-format|--quant|--questions|--references|--report|--save|--seed|--shard|--stop|--system|--temperature|--to|--video-dir|--workers|-m|-o) skip=1 ;;
             -*) ;;
             *) if [[ -z $command ]]; then command="${COMP_WORDS[i]}"; else (( places++ )); fi ;;
         esac
     done
     case "$command" in
-        "") _panda_words "ask chat batch frames demo models pull info cache rm doctor completions -V --version -h --help"; return ;;
-        ask) words="--from --to --frames -m --model --quant --engine --device --system --max-tokens --temperature --seed --stop --offline --cache-size --full-hash --json --stats --quiet --debug -h --help"; files=_panda_videos ;;
+        "") _panda_words "ask chat batch eval frames demo models pull info cache rm doctor completions -V --version -h --help"; return ;;
+        ask) words="--from --to --frames -m --model --quant --engine --device --system --max-tokens --temperature --seed --stop --offline --choice --choices --cache-size --full-hash --json --logprobs --stats --quiet --debug -h --help"; files=_panda_videos ;;
         chat) words="--continue --load --no-log --from --to --frames -m --model --quant --engine --device --system --max-tokens --temperature --seed --stop --offline --cache-size --full-hash --no-frames --graphics --stats --quiet --debug -h --help"; files=_panda_videos ;;
-        batch) words="-o --output --format --output-format --answers --video-dir --batch-size --fail-fast --shard --workers --address --from --to --frames -m --model --quant --engine --device --system --max-tokens --temperature --seed --stop --offline --json --stats --quiet --debug -h --help"; files=_panda_questions ;;
+        batch) words="-o --output --format --output-format --answers --video-dir --batch-size --choose --fail-fast --shard --workers --address --from --to --frames -m --model --quant --engine --device --system --max-tokens --temperature --seed --stop --offline --json --logprobs --stats --quiet --debug -h --help"; files=_panda_questions ;;
+        eval) words="--questions --references --benchmark --compare --blind --judge --judge-url --judge-prompt --judge-jobs --judge-replies --judge-temperature --judge-seed --report --json --quiet --debug -h --help"; files=_panda_questions ;;
         frames) words="--from --to --frames --canvas --save --json --graphics --quiet --debug -h --help"; files=_panda_videos ;;
         demo) words="--device --stats --graphics --quiet --debug -h --help"; files=: ;;
         models) words="--json --debug -h --help"; files=: ;;
@@ -86,17 +87,26 @@ _panda() {
         *:-m|*:--model) _panda_models; return ;;
         *:--video-dir) _panda_folders; return ;;
         *:--save) _panda_files; return ;;
+        *:--report) _panda_folders; return ;;
+        *:--references) _panda_files; return ;;
+        *:--questions) _panda_files; return ;;
         *:--quant) _panda_words "auto 4bit 8bit none"; return ;;
         *:--output-format) _panda_words "jsonl qa qa-lines generic generic-lines consistency consistency-lines csv openai same"; return ;;
         *:--load) _panda_files; return ;;
+        *:--judge-replies) _panda_files; return ;;
+        *:--judge-prompt) _panda_files; return ;;
         *:--graphics) _panda_words "auto kitty iterm2 sixel blocks none"; return ;;
         *:--format) _panda_words "auto jsonl qa generic consistency csv openai"; return ;;
         *:--engine) _panda_words "auto torch bitsandbytes llama"; return ;;
         *:--device) _panda_words "auto cpu cuda"; return ;;
+        *:--compare) _panda_files; return ;;
+        *:--choose) _panda_words "likelihood generate"; return ;;
+        *:--blind) _panda_files; return ;;
+        *:--benchmark) _panda_words "MSVD-QA MSRVTT-QA TGIF-QA ActivityNet-QA Video-ChatGPT"; return ;;
         *:--batch-size) _panda_words "auto"; return ;;
         *:--answers) _panda_files; return ;;
         *:--address) _panda_words "auto"; return ;;
-        *:--address|*:--answers|*:--batch-size|*:--cache-size|*:--canvas|*:--device|*:--engine|*:--format|*:--frames|*:--from|*:--graphics|*:--load|*:--max-tokens|*:--model|*:--output|*:--output-format|*:--quant|*:--save|*:--seed|*:--shard|*:--stop|*:--system|*:--temperature|*:--to|*:--video-dir|*:--workers|*:-m|*:-o) return ;;
+        *:--address|*:--answers|*:--batch-size|*:--benchmark|*:--blind|*:--cache-size|*:--canvas|*:--choice|*:--choices|*:--choose|*:--compare|*:--device|*:--engine|*:--format|*:--frames|*:--from|*:--graphics|*:--judge|*:--judge-jobs|*:--judge-prompt|*:--judge-replies|*:--judge-seed|*:--judge-temperature|*:--judge-url|*:--load|*:--max-tokens|*:--model|*:--output|*:--output-format|*:--quant|*:--questions|*:--references|*:--report|*:--save|*:--seed|*:--shard|*:--stop|*:--system|*:--temperature|*:--to|*:--video-dir|*:--workers|*:-m|*:-o) return ;;
     esac
     if [[ $current == -* ]]; then
         _panda_words "$words"

@@ -37,6 +37,7 @@ _panda() {
         'ask:Ask one or more questions about a video'
         'chat:Talk about a video'
         'batch:Answer a file of questions'
+        'eval:Score files of answers'
         'frames:Show the frames that a model would look at'
         'demo:Ask the small model tiny about a bundled clip'
         'models:List installed and available models'
@@ -67,9 +68,12 @@ _panda() {
                 '(--seed)--seed=[Makes varying answers repeatable]:value: ' \
                 '(--stop)--stop=[Ends an answer before this text; can be repeated]:value: ' \
                 '(--offline)--offline[Never touch the network]' \
+                '(--choice)--choice=[A possible answer\: they are scored, and the likeliest is the answer; repeat it]:value: ' \
+                '(--choices)--choices=[All of them at once, as yes|no]:value: ' \
                 '(--cache-size)--cache-size=[Disk space for cached clips; 0 for none]:value: ' \
                 '(--full-hash)--full-hash[Hash whole files when looking up the cache]' \
                 '(--json)--json[One JSON object]' \
+                '(--logprobs)--logprobs[In JSON, also the log-probability of each token]' \
                 '(--stats)--stats[What each answer took\: time, tokens, memory]' \
                 '(--quiet)--quiet[No notices; errors still show]' \
                 '(--debug)--debug[Tracebacks for errors]' \
@@ -117,6 +121,7 @@ _panda() {
                 '(--answers)--answers=[Right answers to a qa file, if not beside it]:file:_files' \
                 '(--video-dir)--video-dir=[Where the videos are]:folder:_path_files -/' \
                 '(--batch-size)--batch-size=[Questions answered at a time]:value:(auto)' \
+                '(--choose)--choose=[How choices are answered\: likelihood or generate]:value:(likelihood generate)' \
                 '(--fail-fast)--fail-fast[Stop at the first failure]' \
                 '(--shard)--shard=[Only this part of the clips, as 1/4; for job arrays]:value: ' \
                 '(--workers)--workers=[Workers, with --engine ray]:value: ' \
@@ -136,12 +141,35 @@ _panda() {
                 '(--stop)--stop=[Ends an answer before this text; can be repeated]:value: ' \
                 '(--offline)--offline[Never touch the network]' \
                 '(--json)--json[The answers on stdout, too]' \
+                '(--logprobs)--logprobs[In JSON, also the log-probability of each token]' \
                 '(--stats)--stats[The time that each stage took]' \
                 '(--quiet)--quiet[No notices; errors still show]' \
                 '(--debug)--debug[Tracebacks for errors]' \
                 '(-h --help)-h[Show this message and exit]' \
                 '(-h --help)--help[Show this message and exit]' \
                 '1:file of questions:_panda_questions'
+            ;;
+        (eval)
+            _arguments -s -S \
+                '(--questions)--questions=[All questions; those without an answer count as wrong. One, or one for each file]:file:_files' \
+                '(--references)--references=[Right answers, if they are in a file of their own]:file:_files' \
+                '(--benchmark)--benchmark=[Name of a benchmark of the paper]:value:(MSVD-QA MSRVTT-QA TGIF-QA ActivityNet-QA Video-ChatGPT)' \
+                '(--compare)--compare=[Other answers to the same questions, for the difference]:file:_files' \
+                '(--blind)--blind=[Answers that were given without pixels, for the gain over them]:file:_files' \
+                '(--judge)--judge=[A model that grades the answers]:value: ' \
+                '(--judge-url)--judge-url=[An OpenAI-compatible endpoint; the key is in OPENAI_API_KEY]:value: ' \
+                '(--judge-prompt)--judge-prompt=[Prompts of your own, in TOML]:file:_files' \
+                '(--judge-jobs)--judge-jobs=[Requests at a time]:value: ' \
+                '(--judge-replies)--judge-replies=[Where replies are kept]:file:_files' \
+                '(--judge-temperature)--judge-temperature=[Sampling temperature of the judge]:value: ' \
+                '(--judge-seed)--judge-seed=[Sent to the judge]:value: ' \
+                '(--report)--report=[Write report.md, results.json and plot.png there]:folder:_path_files -/' \
+                '(--json)--json[One JSON object]' \
+                '(--quiet)--quiet[No notices; errors still show]' \
+                '(--debug)--debug[Tracebacks for errors]' \
+                '(-h --help)-h[Show this message and exit]' \
+                '(-h --help)--help[Show this message and exit]' \
+                '*:file of answers:_panda_questions'
             ;;
         (frames)
             _arguments -s -S \

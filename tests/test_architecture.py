@@ -16,6 +16,7 @@ ORDER = (
     "terminal",
     "diagnostics",
     "chat",
+    "evaluation",
     "batch",
     "inference",
     "prefix_cache",

@@ -2,17 +2,19 @@
 
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from os import fspath
 from threading import Event
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from pandacli.batch.readers.choices import Choices, with_letters
 from pandacli.batch.records import Question
-from pandacli.batch.results import Line, Result, error_lines, result_line
+from pandacli.batch.results import Line, Result, error_line, error_lines, result_line
 from pandacli.errors import PandaError
 from pandacli.inference import GenerationOptions, Request
-from pandacli.inference.spec import RunSpec
+from pandacli.inference.spec import RunSpec, ScoreRequest
 
 if TYPE_CHECKING:
     from pandacli.inference import Panda
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 _Key = tuple[str, int, int]  # question, token limit, and a number unless repeats share an answer
 
 _CACHED = 1024  # answers kept for repeated questions on the clip
+_SCORED = 64  # questions with choices that are scored before their lines are written
 _MAX_REPEATS = 1024  # records held while the answer of the same question is computed
 
 
@@ -36,6 +39,7 @@ class Settings:
     end: float | None = None  # seconds; None for the end of the clip
     system: str | None = None  # the system prompt; None for the one of the training
     batch_size: int | None = None  # questions decoded at a time; None for what fits in memory
+    choose: str = "likelihood"  # how choices are answered; or "generate" and look for the letter
 
     def digest_fields(self) -> Line:
         """What an answer depends on besides its record; hashed, so names and values are fixed."""
@@ -43,7 +47,8 @@ class Settings:
         fields: Line = {"model": fspath(spec.model), "quant": spec.quant, "engine": spec.backend}
         fields |= {name: getattr(self, name) for name in ("frames", "start", "end", "system")}
         fields |= {name: getattr(options, name) for name in ("max_tokens", "temperature", "seed")}
-        return fields | ({"stop": options.stop} if options.stop else {})
+        given = {name: getattr(options, name) for name in ("stop", "logprobs")}
+        return fields | {name: value for name, value in given.items() if value}
 
 
 class ClipWorker:
@@ -59,11 +64,12 @@ class ClipWorker:
         self._cache: dict[_Key, Line] = {}
         self._ready: deque[Result] = deque()  # repeats whose answer is in the cache
         self._more = False
+        self._scoring = 0  # questions with choices
         self.seconds: dict[str, float] = defaultdict(float)  # by stage
 
     def in_flight(self) -> int:
         """How many questions are being answered, or their lines being written."""
-        return len(self._in_flight)
+        return len(self._in_flight) + self._scoring
 
     def results(self, frames: "Frames") -> Iterator[Result]:
         """Answer the questions; yield each record with its line as answers complete."""
@@ -75,12 +81,15 @@ class ClipWorker:
         for system in dict.fromkeys(map(self._system, self._group)):
             if self._stopped.is_set():
                 return
-            questions = (q for q in self._group if self._system(q) == system)
+            questions = (
+                q for q in self._group if self._system(q) == system and not self._is_scored(q)
+            )
             try:
                 session = session.with_system(system)  # the frames stay encoded
             except PandaError as error:
                 yield from error_lines(questions, error)
                 continue
+            yield from self._score(session, (q for q in self._group if self._system(q) == system))
             self._more = True
             while self._more:  # more than once where many are repeats
                 yield from self._answer(session, questions)
@@ -114,6 +123,12 @@ class ClipWorker:
                     "tokens": answer.stats.answer_tokens,
                     "seconds": round(perf_counter() - began, 3),
                 }
+                if answer.logprobs:
+                    result["logprobs"] = answer.logprobs_record
+                if choices := waiting[0].record.choices:
+                    found = Choices(choices).find(answer.text)
+                    chosen = answer.text if found is None else choices[found]
+                    result |= {"answer": chosen, "reply": answer.text}
                 self._cache[key] = result
                 if len(self._cache) > _CACHED:
                     del self._cache[next(iter(self._cache))]
@@ -124,6 +139,39 @@ class ClipWorker:
         for stage in ("prefill", "decode", "rerun"):
             self.seconds[stage] += getattr(generation.seconds, stage)
 
+    def _is_scored(self, question: Question) -> bool:
+        return bool(question.record.choices) and self._settings.choose == "likelihood"
+
+    def _score(self, session: "VideoSession", questions: Iterable[Question]) -> Iterator[Result]:
+        """Answer questions with choices by the likeliest, many at a time."""
+        scored = filter(self._is_scored, questions)
+        while group := list(islice(scored, 0 if self._stopped.is_set() else _SCORED)):
+            began = perf_counter()
+            self._scoring = len(group)
+            requests = [ScoreRequest(q.record.question, q.record.choices) for q in group]
+            try:
+                found = dict(session.score_all(requests))
+            except PandaError as error:
+                found = dict.fromkeys(range(len(group)), error)
+            took = perf_counter() - began
+            self.seconds["score"] += took
+            for number, question in enumerate(group):
+                scores = found[number]
+                if isinstance(scores, PandaError):
+                    yield question, error_line(question, scores)
+                else:
+                    result = {
+                        "answer": scores.best.text,
+                        "choices": [asdict(choice) for choice in scores.choices],
+                        "coverage": scores.coverage,
+                        "model": self._panda.name,
+                        "finish_reason": "stop",
+                        "tokens": 0,
+                        "seconds": round(took / len(group), 3),
+                    }
+                    yield question, result_line(question, result)
+            self._scoring = 0
+
     def _requests(self, questions: Iterable[Question]) -> Iterator[Request]:
         """The requests to the session, without repeats where those get the same answer."""
         options = self._settings.options
@@ -132,7 +180,9 @@ class ClipWorker:
         for question in questions:
             if self._stopped.is_set():
                 return
-            text, limit = question.record.question, question.record.max_tokens or options.max_tokens
+            record = question.record
+            text = with_letters(record.question, record.choices)
+            limit = record.max_tokens or options.max_tokens
             key = (text, limit, 0 if repeatable else number)
             if key in self._in_flight:
                 self._in_flight[key][1].append(question)

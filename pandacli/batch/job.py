@@ -125,7 +125,9 @@ class Batch:
         dtype = str(self.run_plan.dtype).removeprefix("torch.") if self.run_plan else None
         say("reading the questions")
         fields = self.settings.digest_fields() | {"weights": weights, "dtype": dtype}
-        index = Index(self._questions.records, fields, self._results.done, job.shard)
+        index = Index(
+            self._questions.records, fields, self._results.done, job.shard, self.settings.choose
+        )
         self._digests = index.digests
         home = Path() if self._piped else Path(job.questions).parent
         how = self.settings, job.video_dir or home, checkpoints.read_image_size(model.folder)

@@ -49,6 +49,7 @@ class Record:
     max_tokens: int | None = None
     part: int = 0  # index of the question in its entry
     parts: int = 1  # number of questions in the entry
+    choices: tuple[str, ...] = ()  # the answers to choose from
 
 
 _values = attrgetter(*Record.__match_args__)  # pickled in a fifth of the time of a record
@@ -141,13 +142,14 @@ class Index:
         settings: Mapping[str, Any],  # all that an answer depends on besides the record
         done: Iterable[int] = (),  # digests of answered records, each as often as it was answered
         shard: tuple[int, int] = (1, 1),  # of the clips: its number, from 1, and how many there are
+        choose: str = "likelihood",  # how choices are answered
     ) -> None:
         self._records = records
         self._bad = array("Q")
         self._by_clip: dict[int, array[int]] = {}  # in the order of their first open record
         self.digests = array("Q")  # of all records and bad lines, in the order of the file
         self.total = self.earlier = 0  # records and bad lines of the shard; those answered already
-        digest_of, answers = record_hash(settings), Counter(map(int, done))
+        digest_of, answers = record_hash(settings, choose), Counter(map(int, done))
         for number, record in enumerate(records):
             if isinstance(record, BadLine):
                 digest = clip = record.digest
@@ -189,14 +191,18 @@ class Group:
             yield Question(cast(Record, self._records[number]), self._digests[number])
 
 
-def record_hash(settings: Mapping[str, Any]) -> Callable[[Record], int]:
-    """The function that gives records their digests under these settings, or raises RecordError."""
+def record_hash(settings: Mapping[str, Any], choose: str = "likelihood") -> Callable[[Record], int]:
+    """The function that gives records their digests under these settings, or raises RecordError.
+
+    How choices are answered is part of the digest of records that have some.
+    """
     begun = blake2b(_CANONICAL.encode(settings).encode(), digest_size=8)
 
     def digest(record: Record) -> int:
         hashed = begun.copy()
         try:
-            text = _CANONICAL.encode([record.fields, record.question, record.part])
+            content = [record.fields, record.question, record.part, choose]
+            text = _CANONICAL.encode(content if record.choices else content[:-1])
         except RecursionError as error:
             raise RecordError(f"line {record.line} is nested too deeply") from error
         hashed.update(text.encode())

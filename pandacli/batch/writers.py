@@ -25,7 +25,7 @@ from pandacli.batch.results import Line
 if TYPE_CHECKING:
     from pandacli.batch.readers.questions import Questions
 
-_IDS = ("question_id", "id", "custom_id", "qid", "vid_id", "q_uid")
+IDS = ("question_id", "id", "custom_id", "qid", "vid_id", "q_uid")
 _REFERENCE = ("answer", "A")
 _ESCAPED = re.compile("[\ud800-\udfff\x85\u2028\u2029]")  # and what may end a line
 _COLUMNS = ("answer", "model", "finish_reason", "tokens", "seconds", "error")
@@ -227,7 +227,7 @@ def _referenced(
     without = 0
     for record, answer in answers:
         fields = record.fields
-        found = next((fields[name] for name in _REFERENCE if _is_scalar(fields.get(name))), None)
+        found = next((fields[name] for name in _REFERENCE if is_scalar(fields.get(name))), None)
         if found is None and is_conversation(fields):
             found = reference_answer(fields)
         without += len(answer) * (found is None)
@@ -270,9 +270,9 @@ def _unique_ids(results: Results) -> Callable[[Record], str]:
 
 def _record_id(record: Record) -> str:
     """The id of a record, under any known name in any case; else its line."""
-    fields = {name: value for name, value in record.fields.items() if _is_scalar(value)}
+    fields = {name: value for name, value in record.fields.items() if is_scalar(value)}
     folded = {name.casefold(): value for name, value in fields.items()}
-    known = (each[name] for each in (fields, folded) for name in _IDS if name in each)
+    known = (each[name] for each in (fields, folded) for name in IDS if name in each)
     found = next(known, record.line)
     return f"{found}_{record.part + 1}" if record.parts > 1 else str(found)
 
@@ -290,6 +290,6 @@ def _own_fields(record: Record) -> dict[str, Any]:
     return {k: v for k, v in record.fields.items() if k not in ("method", "url", "body")}
 
 
-def _is_scalar(value: Any) -> bool:
+def is_scalar(value: Any) -> bool:
     """Whether a value can be an id or an answer: a non-empty string, a number or a boolean."""
     return isinstance(value, str | int | float) and value != ""

@@ -2,15 +2,17 @@
 
 import sys
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pandacli.cli import options, startup
 from pandacli.cli.entry import STARTED
-from pandacli.errors import UsageError
+from pandacli.errors import PandaError, UsageError
 from pandacli.terminal.console import Screen, echo_off
 from pandacli.terminal.report import (
     Stopwatch,
     answers_record,
+    scores_record,
     sparse_sampling_notice,
     stats_rows,
     truncation_notice,
@@ -18,6 +20,7 @@ from pandacli.terminal.report import (
 
 if TYPE_CHECKING:
     from pandacli.inference import Answer
+    from pandacli.inference.session import VideoSession
 
 _QUESTIONS = "One or more; - reads one from standard input."
 _MAX_QUESTION = 100_000  # characters; more than any model here can read
@@ -27,9 +30,12 @@ def ask(
     video: options.Video,
     questions: Annotated[list[str], options.argument("QUESTION...", _QUESTIONS)],
     how: options.Answering,
+    choice: options.Choice = None,
+    choices: options.Choices = None,
     cache_size: options.CacheSize = options.CACHE_SIZE,
     full_hash: options.FullHash = False,
     json: options.Json = False,
+    logprobs: options.Logprobs = False,
     stats: options.Stats = False,
     quiet: options.Quiet = False,
     _debug: options.Debug = False,
@@ -40,14 +46,20 @@ def ask(
     error. Each question is asked on its own. The answers to several questions
     take one line each when the output is not a terminal (line breaks in them
     become spaces); --json keeps them as they are.
+
+    With --choice the likeliest of the given answers is the answer; --json has
+    the probability of each. Write them as the model would: "Yes." is not "yes".
     """
     startup.check_video("ask", video, questions)
     startup.check_questions(video, questions)
+    if logprobs and not json:
+        raise UsageError("--logprobs is for JSON", "give --json as well")
     screen = Screen(quiet=quiet)
     screen.require_stdout()
     watch = Stopwatch(STARTED)
     with watch.paused():
         asked = _read_questions(questions, screen)
+    given = read_choices(choice, choices)
     clip = how.clip(video)
     if how.offline:
         startup.go_offline()
@@ -82,8 +94,11 @@ def ask(
                 screen.table(stats_rows(answer.stats, session.frames, watch))
             watch.end_answer()
 
-        generation: dict[str, Any] = vars(how.generation())
+        generation: dict[str, Any] = vars(replace(how.generation(), logprobs=logprobs))
         with startup.prefix_saved_afterwards(session, screen) if prefixes else nullcontext():
+            if given:
+                _score(session, asked, given, screen, as_json=(video, panda.name) if json else None)
+                return
             if json:
                 watch.start_answer()
                 with screen.status("thinking"):
@@ -100,6 +115,44 @@ def ask(
                     one_line = len(asked) > 1 and not screen.stdout_is_terminal
                     screen.stream(pieces, one_line=one_line)
                 report(pieces.answer)
+
+
+def read_choices(repeated: list[str] | None, joined: str | None) -> tuple[str, ...]:
+    """Return the choices of --choice and --choices; none where neither is given."""
+    texts = [*(repeated or ()), *(joined.split("|") if joined is not None else ())]
+    if not texts:
+        return ()
+    from pandacli.inference.spec import check_choices
+
+    return check_choices(texts)
+
+
+def _score(
+    session: "VideoSession",
+    questions: list[str],
+    choices: tuple[str, ...],
+    screen: Screen,
+    *,
+    as_json: tuple[str, str] | None,
+) -> None:
+    """Answer by the likeliest choice; with `as_json`, a video and a model, as one object."""
+    from pandacli.inference.spec import ScoreRequest
+
+    with screen.status("scoring"):
+        results = dict(session.score_all(ScoreRequest(text, choices) for text in questions))
+    scored = []
+    for number in range(len(questions)):
+        if isinstance(found := results[number], PandaError):
+            raise found
+        scored.append(found)
+    if as_json:
+        screen.json(scores_record(*as_json, session.frames, scored))
+        return
+    for scores in scored:
+        if len(questions) > 1:
+            screen.heading(scores.question)
+        screen.line(scores.best.text)
+        screen.choice_bars(scores)
 
 
 def _read_questions(arguments: list[str], screen: Screen) -> list[str]:

@@ -34,6 +34,7 @@ def batch(
     answers: options.RightAnswers = None,
     video_dir: options.VideoDir = None,
     batch_size: options.BatchSize = None,
+    choose: options.Choose = "likelihood",
     fail_fast: options.FailFast = False,
     shard: options.Shard = (1, 1),
     workers: options.Workers = None,
@@ -41,6 +42,7 @@ def batch(
     *,
     how: options.BatchAnswering,
     json: options.JsonLines = False,
+    logprobs: options.Logprobs = False,
     stats: options.StageStats = False,
     quiet: options.Quiet = False,
     _debug: options.Debug = False,
@@ -76,12 +78,13 @@ def batch(
         how = replace(how, engine="auto")  # of each worker
     settings = Settings(
         how.spec(),
-        how.generation(),
+        replace(how.generation(), logprobs=logprobs),
         frames=how.frames,
         start=how.start,
         end=how.end,
         system=how.system,
         batch_size=batch_size,
+        choose=choose,
     )
     job = Job(
         questions,

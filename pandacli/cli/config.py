@@ -190,6 +190,12 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
     return read
 
 
+def web_address(text: str) -> str:
+    if not re.fullmatch(r"https?://[^/\s]+(/\S*)?", text):
+        raise ValueError(f"{text!r} is not an address like http://localhost:8000/v1")
+    return text
+
+
 def frame_count(text: str) -> int:
     from pandacli.inference.spec import check_frame_count
 

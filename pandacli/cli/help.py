@@ -41,6 +41,13 @@ COMMANDS = {
         "panda batch questions.csv -o answers.csv --video-dir clips",
         "panda batch questions.jsonl --shard 1/4",
     ),
+    "eval": Command(
+        "eval",
+        "Score files of answers.",
+        "panda eval questions.answers.jsonl",
+        "panda eval merge.jsonl --questions test_q.json --report scores",
+        "panda eval merge.jsonl --judge qwen3 --judge-url http://localhost:8000/v1",
+    ),
     "frames": Command(
         "frames",
         "Show the frames that a model would look at.",

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 MODEL = "video-panda-7b"  # `checkpoints.DEFAULT_MODEL`, without the import
 CACHE_SIZE = 4_000_000_000  # bytes
 
-CLIP, FILES, OUTPUT, CACHE = "Clip", "Files", "Output", "Cache"
+CLIP, FILES, OUTPUT, CACHE, CHOICES = "Clip", "Files", "Output", "Cache", "Choices"
+JUDGE = "Judge"
 _MODEL, _SAMPLING, _RUN, _CHAT = "Model", "Sampling", "Run", "Conversation"
 _NUMBERS = (None, "N", "X", "PIXELS", "SIZE", "TIME")  # metavars of values that are not text
 
@@ -93,6 +94,11 @@ Seed = Annotated[int | None, _sampling("--seed N", whole_number(0, 2**63 - 1), _
 _STOP = "Ends an answer before this text; can be repeated."
 Stop = Annotated[list[str] | None, _sampling("--stop TEXT", config.not_empty, _STOP, repeated=True)]
 
+_CHOICE = "A possible answer: they are scored, and the likeliest is the answer; repeat it."
+Choice = Annotated[list[str] | None, plain(CHOICES, "--choice TEXT", _CHOICE)]
+_CHOICES = "All of them at once, as yes|no."
+Choices = Annotated[str | None, plain(CHOICES, "--choices TEXTS", _CHOICES)]
+
 _OUTPUT = "Where the answers go; - writes to standard output. [default: questions.answers.jsonl]"
 Output = Annotated[str | None, plain(FILES, "-o, --output FILE", _OUTPUT)]
 _FORMATS = "auto, jsonl, csv, qa, generic, consistency or openai. [default: auto]"
@@ -123,6 +129,40 @@ Workers = Annotated[
 _ADDRESS = "Ray cluster to join, or auto. [default: this machine]"
 Address = Annotated[str | None, _run("--address HOST", not_blank, _ADDRESS)]
 
+_ALL_QUESTIONS = "All questions; those without an answer count as wrong. One, or one for each file."
+AllQuestions = Annotated[list[str] | None, plain(FILES, "--questions FILE", _ALL_QUESTIONS)]
+_REFERENCES = "Right answers, if they are in a file of their own."
+References = Annotated[str | None, plain(FILES, "--references FILE", _REFERENCES)]
+_BENCHMARK = "Name of a benchmark of the paper. [default: by the name of the file]"
+Benchmark = Annotated[str | None, plain(FILES, "--benchmark NAME", _BENCHMARK)]
+_COMPARE = "Other answers to the same questions, for the difference."
+Compare = Annotated[str | None, plain(FILES, "--compare FILE", _COMPARE)]
+_BLIND = "Answers that were given without pixels, for the gain over them."
+Blind = Annotated[str | None, plain(FILES, "--blind FILE", _BLIND)]
+_REPORT = "Write report.md, results.json and plot.png there."
+Report = Annotated[str | None, plain(OUTPUT, "--report FOLDER", _REPORT)]
+_JUDGE = "A model that grades the answers."
+Judge = Annotated[str | None, option(JUDGE, "--judge MODEL", not_blank, _JUDGE)]
+_JUDGE_URL = "An OpenAI-compatible endpoint; the key is in OPENAI_API_KEY. [default: OpenAI's]"
+JudgeUrl = Annotated[str | None, option(JUDGE, "--judge-url URL", config.web_address, _JUDGE_URL)]
+_JUDGE_PROMPT = "Prompts of your own, in TOML."
+JudgePrompt = Annotated[str | None, plain(JUDGE, "--judge-prompt FILE", _JUDGE_PROMPT)]
+_JUDGE_JOBS = "Requests at a time. [default: 8]"
+JudgeJobs = Annotated[int, option(JUDGE, "--judge-jobs N", whole_number(1, 1000), _JUDGE_JOBS)]
+_JUDGE_REPLIES = "Where replies are kept. [default: beside the answers]"
+JudgeReplies = Annotated[str | None, plain(JUDGE, "--judge-replies FILE", _JUDGE_REPLIES)]
+_JUDGE_TEMPERATURE = "Sampling temperature of the judge. [default: 0]"
+JudgeTemperature = Annotated[
+    float, option(JUDGE, "--judge-temperature X", config.temperature, _JUDGE_TEMPERATURE)
+]
+_JUDGE_SEED = "Sent to the judge."
+JudgeSeed = Annotated[
+    int | None, option(JUDGE, "--judge-seed N", whole_number(0, 2**63 - 1), _JUDGE_SEED)
+]
+
+_CHOOSE = "How choices are answered: likelihood or generate. [default: likelihood]"
+Choose = Annotated[str, _run("--choose HOW", choice("likelihood", "generate"), _CHOOSE)]
+
 Continue = Annotated[bool, plain(_CHAT, "--continue", "Go on with the last conversation.")]
 Load = Annotated[str | None, plain(_CHAT, "--load FILE", "Go on with a saved one.")]
 NoLog = Annotated[bool, _flag(_CHAT, "--no-log/--log", "Keep nothing of this one.")]
@@ -133,6 +173,8 @@ _FULL_HASH = "Hash whole files when looking up the cache."
 FullHash = Annotated[bool, _flag(CACHE, "--full-hash/--no-full-hash", _FULL_HASH)]
 
 Json = Annotated[bool, _flag(OUTPUT, "--json/--no-json", "One JSON object.")]
+_LOGPROBS = "In JSON, also the log-probability of each token."
+Logprobs = Annotated[bool, _flag(OUTPUT, "--logprobs/--no-logprobs", _LOGPROBS)]
 JsonLines = Annotated[bool, _flag(OUTPUT, "--json/--no-json", "The answers on stdout, too.")]
 _STATS = "What each answer took: time, tokens, memory."
 Stats = Annotated[bool, _flag(OUTPUT, "--stats/--no-stats", _STATS)]

@@ -18,11 +18,14 @@ from pandacli.video.clip import format_times
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pandacli.inference.spec import Scores
     from pandacli.video import Frames
 
 GRAPHICS = ("auto", "kitty", "iterm2", "sixel", "blocks", "none")  # of `--graphics`
 
 _DEFAULT_WIDTH = 80
+_BAR = 30  # columns of the bar of a choice, and at most of its text
+_LOW_COVERAGE = 0.01
 _PREFIX = "panda: "  # of notices, and of errors in a log
 
 
@@ -231,6 +234,20 @@ class Screen:
             # the sequences are ASCII, the half-blocks are not
             and (self.graphics in ("kitty", "iterm2", "sixel") or can_encode(sys.stdout, "▄"))
         )
+
+    def choice_bars(self, scores: "Scores") -> None:
+        """Draw a bar for the probability of each choice on stderr, if that is a terminal."""
+        if self.quiet or not sys.stderr.isatty():
+            return
+        block = "█" if can_encode(sys.stderr, "█") else "#"
+        names = [sanitize_line(choice.text) for choice in scores.choices]
+        width = min(max(map(len, names)), _BAR)
+        for name, choice in zip(names, scores.choices, strict=True):
+            name = name if len(name) <= width else name[: width - 3] + "..."
+            bar = block * round(choice.probability * _BAR)
+            self.error_line(f"  {name:<{width}}  {choice.probability:6.1%}  {bar}")
+        if scores.coverage < _LOW_COVERAGE:
+            self.note(f"the probability of all choices together is {scores.coverage:.1g}")
 
     def frames(self, frames: "Frames") -> None:
         """Draw the frames with their times; print only the times if nothing can be drawn."""

@@ -12,7 +12,7 @@ from pandacli.video.clip import Clip, format_time, format_times
 
 if TYPE_CHECKING:
     from pandacli.inference import Answer, Panda
-    from pandacli.inference.spec import Stats
+    from pandacli.inference.spec import Scores, Stats
     from pandacli.video import Frames, VideoInfo
 
 Record = dict[str, Any]  # for JSON
@@ -28,6 +28,7 @@ def answers_record(video: str, model: str, frames: "Frames", answers: "list[Answ
             "question": answer.question,
             "answer": answer.text,
             "finish_reason": answer.finish_reason,
+            **({"logprobs": answer.logprobs_record} if answer.logprobs else {}),
             "stats": {
                 name: round(value, 6) if isinstance(value, float) else value
                 for name, value in asdict(answer.stats).items()
@@ -36,6 +37,20 @@ def answers_record(video: str, model: str, frames: "Frames", answers: "list[Answ
         for answer in answers
     ]
     return {"video": video, "model": model, "frames": _frame_records(frames), "answers": records}
+
+
+def scores_record(video: str, model: str, frames: "Frames", scored: list["Scores"]) -> Record:
+    """Return the sampled frames and the choices of every question, for JSON."""
+    answers = [
+        {
+            "question": scores.question,
+            "answer": scores.best.text,
+            "choices": [asdict(choice) for choice in scores.choices],
+            "coverage": scores.coverage,
+        }
+        for scores in scored
+    ]
+    return {"video": video, "model": model, "frames": _frame_records(frames), "answers": answers}
 
 
 def frames_record(video: str, clip: Clip, frames: "Frames", canvas: dict[str, int]) -> Record:

@@ -126,7 +126,7 @@ def test_unused_choices_are_named_once(
     entry = {"video": "a", "question": "?"} | dict.fromkeys(names, "x")
     with read_questions(written(tmp_path, "q.json", [entry, entry])) as questions:
         said = questions.notices
-    start = f"the model is not shown the choices in {message}:"
+    start = f"no choices can be read from {message}:"
     assert [sentence.startswith(start) for sentence in said] == ([True] if message else [])
 
 

@@ -194,10 +194,10 @@ def test_slow_plan_without_a_terminal_prints_a_notice(monkeypatch, capsys, home)
 
 
 def test_unused_choices_are_named_once(panda, home) -> None:
-    record = {"video": "none.mp4", "question": "Which?", "options": ["a", "b"]}
+    record = {"video": "none.mp4", "question": "Which?", "options": "a"}
     (home / "q.jsonl").write_bytes(as_lines([record, record]))
     done = panda("batch", "q.jsonl", *TINY)
-    assert done.stderr.count(b"the model is not shown the choices in 'options'") == 1
+    assert done.stderr.count(b"no choices can be read from 'options'") == 1
 
 
 REFUSED = {

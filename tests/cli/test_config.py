@@ -9,6 +9,7 @@ from pandacli.errors import UsageError
 COMMANDS = {
     "ask": ["clip.mp4", "why?"],
     "batch": ["questions.jsonl"],
+    "eval": ["answers.jsonl"],
     "chat": ["clip.mp4"],
     "frames": ["clip.mp4"],
 }
@@ -59,6 +60,7 @@ BUILT_IN = {
     "video-dir": None,
     "batch-size": None,
     "fail-fast": False,
+    "choose": "likelihood",
     "shard": (1, 1),
     "workers": None,
     "address": None,
@@ -68,6 +70,12 @@ BUILT_IN = {
     "no-log": False,
     "json": False,
     "stats": False,
+    "logprobs": False,
+    "judge": None,
+    "judge-url": None,
+    "judge-jobs": 8,
+    "judge-temperature": 0.0,
+    "judge-seed": None,
     "graphics": "auto",
     "quiet": False,
     "debug": False,

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pandacli.batch.readers.choices import read_choices
 from pandacli.batch.readers.entries import kind
 from pandacli.batch.records import Record, RecordError
 from pandacli.errors import UsageError
@@ -112,8 +113,11 @@ def build_records(
             Clip(Path(), start, end)
         except UsageError as error:
             raise RecordError(error.message) from None
+    choices = read_choices(fields)
+    texts = choices.texts if choices else ()
+    shared = (start, end, system or None, limit)
     return [
-        Record(line, fields, video, text, start, end, system or None, limit, part, len(questions))
+        Record(line, fields, video, text, *shared, part, len(questions), texts)
         for part, text in enumerate(questions.values())
     ]
 

@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Self
 
 from pandacli.batch.formats import FORMATS, INPUT_FORMATS
+from pandacli.batch.readers.choices import unread_choices
 from pandacli.batch.readers.conversations import count_turns, is_conversation, is_request
 from pandacli.batch.readers.entries import (
     Entries,
@@ -29,7 +30,6 @@ _PARTNERS = (  # parts of the names of files of questions, and of their answers
     (re.compile(r"question", re.IGNORECASE), "answer"),
 )
 _REFERENCES_HEAD = 1 << 16
-_CHOICES = re.compile(r"a\d|option[ _]?\d|candidates|options|choices", re.IGNORECASE)
 _EXAMINED = 64  # entries, to recognize the format and to find fields that are not used
 _HEAD = 1 << 18
 _LINES = (".jsonl", ".ndjson", ".jsonlines")
@@ -83,10 +83,9 @@ class Questions:
             self.in_pairs |= len(found) > 1
             for record in found:
                 self.records.append(record)
-        names = dict.fromkeys(name for fields in examined for name in fields)
-        if choices := ", ".join(repr(name) for name in names if _CHOICES.fullmatch(name)):
-            notice = f"the model is not shown the choices in {choices}: questions are asked alone"
-            self.notices.append(notice)
+        if names := dict.fromkeys(name for fields in examined for name in unread_choices(fields)):
+            shown = ", ".join(map(repr, names))
+            self.notices.append(f"no choices can be read from {shown}: questions are asked alone")
         conversations = filter(is_conversation, examined if self.format == "jsonl" else ())
         if any(count_turns(fields) > 1 for fields in conversations):
             self.notices.append("only the first question of each conversation is asked")

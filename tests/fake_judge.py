@@ -1,0 +1,85 @@
+"""A judge model on the loopback, which can be made to fail in every way that endpoints do."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+FINGERPRINT = "fp-1"
+
+
+@dataclass
+class FakeJudge:
+    """What the judge does, and what it was asked.
+
+    `behave` gets the number of a request, from 1, and returns "ok", "nonsense", "slow", "empty" or
+    a status code.
+    """
+
+    url: str = ""
+    behave: Callable[[int], str | int] = lambda _: "ok"
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def verdict(text: str) -> dict[str, Any]:
+    """Right where prediction and reference are equal without case and full stop."""
+    lines = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
+    said = lines.get("Predicted answer", lines.get("Answer to the first question", ""))
+    match = said.casefold().rstrip(".") == lines["Reference answer"].casefold().rstrip(".")
+    return {"pred": "yes" if match else "no", "score": 5 if match else 1}
+
+
+@contextmanager
+def fake_judge(behave: Callable[[int], str | int] = lambda _: "ok") -> Iterator[FakeJudge]:
+    """Serve a judge."""
+    judge = FakeJudge(behave=behave)
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            with judge.lock:
+                judge.requests.append(body)
+                how = judge.behave(len(judge.requests))
+            if isinstance(how, int):
+                self._send(how, {"error": {"message": "no"}})
+                return
+            if how == "slow":
+                time.sleep(0.2)
+            asked = next(m for m in body["messages"] if m["role"] == "user")["content"]
+            reply = {"nonsense": "I would rather not say.", "empty": ""}.get(
+                how, f"Sure: {verdict(asked)}"
+            )
+            message = {"role": "assistant", "content": reply}
+            choice = {"index": 0, "message": message, "finish_reason": "stop"}
+            completion = {"id": "1", "object": "chat.completion", "created": 0, "model": "judge-1"}
+            completion |= {"system_fingerprint": FINGERPRINT, "choices": [choice]}
+            self._send(200, completion)
+
+        def _send(self, status: int, content: dict[str, Any]) -> None:
+            raw = json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(raw)))
+            self.send_header("retry-after-ms", "1")
+            self.end_headers()
+            self.wfile.write(raw)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=[0.01])
+    thread.start()
+    judge.url = f"http://127.0.0.1:{server.server_port}/v1"
+    try:
+        yield judge
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
