@@ -1,7 +1,8 @@
 """Evaluate `tiny` on held-out clips: `python -m training.evaluate`.
 
-Each clip is rendered, encoded to a file and asked about with `panda ask --json`; follow-ups, which
-need a conversation, use `pandacli.Panda`. The metric is exact match.
+Clips are rendered and encoded to files; `panda batch` answers their questions and `panda eval`
+prints exact match by kind of question. Follow-ups need a conversation, which a record of a batch
+has not: they are asked through `pandacli.Panda`, and scored with the rest.
 """
 
 import argparse
@@ -10,14 +11,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from pandacli import Panda
 from training.drawing import write_clip
@@ -43,66 +44,89 @@ _QUALITIES = {"libx264": (18, 34), "libvpx-vp9": (25, 45), "mpeg4": (3, 12)}
 _HELD_OUT = 2**40  # far from any training seed
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """A question with its expected and actual answer."""
-
-    clip: str
-    kind: str
-    question: str
-    expected: str
-    answer: str
-
-    @property
-    def right(self) -> bool:
-        """Whether the answer matches exactly."""
-        return self.answer == self.expected
+_PANDA = (sys.executable, "-m", "pandacli")
 
 
 def main() -> None:
-    """Parse the command line, evaluate, print the table."""
+    """Parse the command line, render, ask, print the tables of `panda eval`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="tiny", help="name or folder of the model")
     parser.add_argument("--questions", type=int, default=506)
     parser.add_argument("--per-clip", type=int, default=5, help="questions per clip")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="write all verdicts to this file")
+    parser.add_argument("--folder", type=Path, help="keep clips, questions and answers here")
     options = parser.parse_args()
-    verdicts = list(
-        evaluate(options.model, options.questions, options.per_clip, options.seed, show=True)
-    )
-    Console().print(table(verdicts))
-    if options.json:
-        options.json.write_text(json.dumps([asdict(v) for v in verdicts], indent=1) + "\n")
+    kept = nullcontext(options.folder) if options.folder else tempfile.TemporaryDirectory()
+    with kept as name:
+        folder = Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        dialogues = list(render(folder, options.questions, options.per_clip, options.seed))
+        answers = answer(options.model, dialogues, folder)
+        subprocess.run([*_PANDA, "eval", str(answers)], check=True)
 
 
-def evaluate(
-    model: str, questions: int, per_clip: int, seed: int, *, show: bool = False
-) -> Iterator[Verdict]:
-    """Render held-out clips and ask about them.
+def render(
+    folder: Path, questions: int, per_clip: int, seed: int
+) -> Iterator[tuple[Path, Dialogue]]:
+    """Render held-out clips into `folder`; yield each question with its clip.
 
     Args:
-        model: Name or folder of the model.
+        folder: An existing folder.
         questions: Total number of questions, evenly split over the kinds.
         per_clip: Questions per clip.
         seed: Seed of the clips and questions.
-        show: Whether to show a progress bar on stderr.
     """
     kinds = [QUESTION_KINDS[i % len(QUESTION_KINDS)] for i in range(questions)]
     groups = [kinds[i : i + per_clip] for i in range(0, questions, per_clip)]
+    console = Console(stderr=True)
+    shown = track(groups, "rendering", console=console, disable=not console.is_terminal)
+    for number, group in enumerate(shown):
+        rng = np.random.default_rng((_HELD_OUT + seed, number))
+        scene, dialogues = scene_for(rng, group)
+        codec, suffix = CODECS[int(rng.integers(len(CODECS)))]
+        clip = folder / f"{number:03}{suffix}"
+        write_clip(scene, clip, rng, codec=codec, quality=int(rng.integers(*_QUALITIES[codec])))
+        yield from ((clip, dialogue) for dialogue in dialogues)
+
+
+def answer(model: str, dialogues: list[tuple[Path, Dialogue]], folder: Path) -> Path:
+    """Answer the last question of each dialogue.
+
+    Args:
+        model: Name or folder of the model.
+        dialogues: As `render` yields them.
+        folder: Where files are written; what a run before it answered is not asked again.
+
+    Returns:
+        A file of answers for `panda eval`, `type` being the kind of question.
+    """
+    single, answered = folder / "questions.jsonl", folder / "questions.answers.jsonl"
+    _write_lines(single, [_record(*each) for each in dialogues if len(each[1].turns) == 1])
+    batch = [*_PANDA, "batch", str(single), "-o", str(answered), "--model", model]
+    if subprocess.run(batch, check=False).returncode not in (0, 1):  # 1: some have no answer
+        raise SystemExit("panda batch failed")
+    lines = [json.loads(line) for line in answered.read_text().splitlines()]
     panda = Panda.load(model)
-    with tempfile.TemporaryDirectory() as folder:
-        numbered = list(enumerate(groups))
-        console = Console(stderr=True, quiet=not show)
-        for number, group in track(numbered, description="asking", console=console):
-            rng = np.random.default_rng((_HELD_OUT + seed, number))
-            scene, dialogues = scene_for(rng, group)
-            codec, suffix = CODECS[int(rng.integers(len(CODECS)))]
-            clip = Path(folder) / f"{number:03}{suffix}"
-            quality = int(rng.integers(*_QUALITIES[codec]))
-            write_clip(scene, clip, rng, codec=codec, quality=quality)
-            yield from ask(panda, model, clip, dialogues)
-            clip.unlink()
+    for clip, dialogue in dialogues:
+        if len(dialogue.turns) > 1:
+            session = panda.open(clip)
+            turns: list[tuple[str, str]] = []
+            for question, _ in dialogue.turns:
+                turns.append((question, session.ask(question, history=turns).text))
+            lines.append(_record(clip, dialogue) | {"pred": turns[-1][1]})
+    answers = folder / "answers.jsonl"
+    _write_lines(answers, lines)
+    return answers
+
+
+def _record(clip: Path, dialogue: Dialogue) -> dict[str, Any]:
+    asked = " / ".join(question for question, _ in dialogue.turns)
+    right = dialogue.turns[-1][1]
+    return {"video": clip.name, "question": asked, "answer": right, "type": dialogue.kind}
+
+
+def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def scene_for(rng: Generator, kinds: list[str]) -> tuple[Scene, list[Dialogue]]:
@@ -114,39 +138,6 @@ def scene_for(rng: Generator, kinds: list[str]) -> tuple[Scene, list[Dialogue]]:
         dialogues = [random_dialogue(scene, kind, rng) for kind in kinds]
         if [dialogue.kind for dialogue in dialogues] == kinds:
             return scene, dialogues
-
-
-def ask(panda: Panda, model: str, clip: Path, dialogues: list[Dialogue]) -> Iterator[Verdict]:
-    """Ask single questions through the command line, conversations through `Panda`."""
-    single = [dialogue for dialogue in dialogues if len(dialogue.turns) == 1]
-    if single:
-        questions = [dialogue.turns[0][0] for dialogue in single]
-        command = [sys.executable, "-m", "pandacli", "ask", str(clip), *questions]
-        command += ["--model", model, "--json", "--cache-size", "0"]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        answers = json.loads(done.stdout)["answers"]
-        for dialogue, answer in zip(single, answers, strict=True):
-            question, expected = dialogue.turns[0]
-            yield Verdict(clip.name, dialogue.kind, question, expected, answer["answer"])
-    for dialogue in dialogues:
-        if len(dialogue.turns) > 1:
-            loaded = panda.open(clip)
-            history: list[tuple[str, str]] = []
-            for question, _ in dialogue.turns:
-                history.append((question, loaded.ask(question, history=history).text))
-            question, expected = dialogue.turns[-1]
-            asked = " / ".join(question for question, _ in dialogue.turns)
-            yield Verdict(clip.name, dialogue.kind, asked, expected, history[-1][1])
-
-
-def table(verdicts: list[Verdict]) -> Table:
-    """Exact-match accuracy by kind of question and overall."""
-    result = Table("kind", "questions", "right", title="tiny, on held-out clips")
-    for name in (*QUESTION_KINDS, "all"):
-        group = [verdict for verdict in verdicts if name in (verdict.kind, "all")]
-        share = sum(verdict.right for verdict in group) / max(1, len(group))
-        result.add_row(name, str(len(group)), f"{share:.1%}")
-    return result
 
 
 if __name__ == "__main__":
