@@ -70,7 +70,7 @@ class Option:
     @property
     def files(self) -> bool:
         """Whether a file is the value."""
-        return self.names[-1] in FILES
+        return self.takes_value and self.names[-1] in FILES
 
     @property
     def folders(self) -> bool:
@@ -127,8 +127,17 @@ def _plain(text: str) -> str:
 
 
 def _valued(commands: Sequence[Command]) -> list[str]:
-    """Return the names of all options that take a value."""
-    return sorted({n for c in commands for o in c.options if o.takes_value for n in o.names})
+    """Return a pattern of "COMMAND:NAME" for each option that takes a value."""
+    flags = {n for c in commands for o in c.options if not o.takes_value for n in o.names}
+    return sorted(
+        {
+            f"{command.name if name in flags else '*'}:{name}"  # a flag in another command
+            for command in commands
+            for option in command.options
+            if option.takes_value
+            for name in option.names
+        }
+    )
 
 
 def bash(root: Command, commands: Sequence[Command]) -> dict[str, str]:
@@ -145,11 +154,11 @@ def bash(root: Command, commands: Sequence[Command]) -> dict[str, str]:
         names = " ".join(name for option in command.options for name in option.names)
         files = arguments.get(command.takes, ":")
         command_cases.append(f'        {command.name}) words="{names}"; files={files} ;;')
-    value_cases = {}
+    value_cases, valued = {}, _valued(commands)
     for command in commands:
         for option in command.options:
             own = (command.name, option.names[-1]) in OWN_CHOICES
-            place = f"{command.name}:" if own else "*:"
+            place = "*:" if f"*:{option.names[-1]}" in valued and not own else f"{command.name}:"
             if offer := _bash_offer(option):
                 value_cases[place, option.names] = "        {}) {}; return ;;".format(
                     "|".join(place + name for name in option.names), offer
@@ -159,13 +168,12 @@ def bash(root: Command, commands: Sequence[Command]) -> dict[str, str]:
         "QUESTIONS": "|".join(map(_any_case, QUESTIONS.split())),
         "MODELS": " ".join(MODELS),
         "SHELLS": " ".join(SHELLS),
-        "VALUED": "|".join(_valued(commands)),
+        "VALUED": "|".join(valued),
         "COMMANDS": " ".join(command.name for command in commands),
         "OPTIONS": " ".join(name for option in root.options for name in option.names),
         "COMMAND_CASES": "\n".join(command_cases),
         # those of one command first: bash takes the first that fits
         "VALUE_CASES": "\n".join(value_cases[key] for key in sorted(value_cases, reverse=True)),
-        "VALUED_ANYWHERE": "|".join(f"*:{name}" for name in _valued(commands)),
     }
 
 
@@ -259,7 +267,7 @@ def fish(root: Command, commands: Sequence[Command]) -> dict[str, str]:
     return {
         "VIDEOS": VIDEOS.replace(" ", "|"),
         "QUESTIONS": QUESTIONS.replace(" ", "|"),
-        "VALUED": " ".join(_valued(commands)),
+        "VALUED": " ".join(f"'{pattern}'" for pattern in _valued(commands)),
         "COMPLETIONS": "\n".join(lines),
     }
 

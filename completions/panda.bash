@@ -57,9 +57,9 @@ _panda() {
             [[ ${COMP_WORDS[i]} != "=" ]] && skip=""
             continue
         fi
-        case "${COMP_WORDS[i]}" in
-            --address|--answers|--batch-size|--benchmark|--blind|--cache-size|--canvas|--choice|--choices|--choose|--compare|--device|--engine|--format|--frames|--from|--graphics|--judge|--judge-jobs|--judge-prompt|--judge-replies|--judge-seed|--judge-temperature|--judge-url|--load|--max-tokens|--model|--output|--output-format|--quant|--questions|--references|--report|--save|--seed|--shard|--stop|--system|--temperature|--to|--video-dir|--workers|-m|-o) skip=1 ;;
-            -*) ;;
+        case "$command:${COMP_WORDS[i]}" in
+            *:--address|*:--answers|*:--batch-size|*:--benchmark|*:--cache-size|*:--canvas|*:--choice|*:--choices|*:--choose|*:--compare|*:--device|*:--engine|*:--format|*:--frames|*:--from|*:--graphics|*:--judge|*:--judge-jobs|*:--judge-prompt|*:--judge-replies|*:--judge-seed|*:--judge-temperature|*:--judge-url|*:--load|*:--max-tokens|*:--model|*:--output|*:--output-format|*:--quant|*:--questions|*:--references|*:--report|*:--save|*:--seed|*:--shard|*:--stop|*:--system|*:--temperature|*:--to|*:--video-dir|*:--workers|*:-m|*:-o|eval:--blind) skip=1 ;;
+            *:-*) ;;
             *) if [[ -z $command ]]; then command="${COMP_WORDS[i]}"; else (( places++ )); fi ;;
         esac
     done
@@ -67,7 +67,7 @@ _panda() {
         "") _panda_words "ask chat batch eval frames demo models pull info cache rm doctor completions -V --version -h --help"; return ;;
         ask) words="--from --to --frames -m --model --quant --engine --device --system --max-tokens --temperature --seed --stop --offline --choice --choices --cache-size --full-hash --json --logprobs --stats --quiet --debug -h --help"; files=_panda_videos ;;
         chat) words="--continue --load --no-log --from --to --frames -m --model --quant --engine --device --system --max-tokens --temperature --seed --stop --offline --cache-size --full-hash --no-frames --graphics --stats --quiet --debug -h --help"; files=_panda_videos ;;
-        batch) words="-o --output --format --output-format --answers --video-dir --batch-size --choose --fail-fast --shard --workers --address --from --to --frames -m --model --quant --engine --device --system --max-tokens --temperature --seed --stop --offline --json --logprobs --stats --quiet --debug -h --help"; files=_panda_questions ;;
+        batch) words="-o --output --format --output-format --answers --video-dir --batch-size --choose --blind --mirror --fail-fast --shard --workers --address --from --to --frames -m --model --quant --engine --device --system --max-tokens --temperature --seed --stop --offline --json --logprobs --stats --quiet --debug -h --help"; files=_panda_questions ;;
         eval) words="--questions --references --benchmark --compare --blind --judge --judge-url --judge-prompt --judge-jobs --judge-replies --judge-temperature --judge-seed --report --json --quiet --debug -h --help"; files=_panda_questions ;;
         frames) words="--from --to --frames --canvas --save --json --graphics --quiet --debug -h --help"; files=_panda_videos ;;
         demo) words="--device --stats --graphics --quiet --debug -h --help"; files=: ;;
@@ -82,6 +82,7 @@ _panda() {
     esac
     case "$command:$before" in
         rm:--quant) _panda_words "4bit 8bit none"; return ;;
+        eval:--blind) _panda_files; return ;;
         batch:--engine) _panda_words "auto torch bitsandbytes llama ray"; return ;;
         *:-o|*:--output) _panda_files; return ;;
         *:-m|*:--model) _panda_models; return ;;
@@ -101,12 +102,11 @@ _panda() {
         *:--device) _panda_words "auto cpu cuda"; return ;;
         *:--compare) _panda_files; return ;;
         *:--choose) _panda_words "likelihood generate"; return ;;
-        *:--blind) _panda_files; return ;;
         *:--benchmark) _panda_words "MSVD-QA MSRVTT-QA TGIF-QA ActivityNet-QA Video-ChatGPT"; return ;;
         *:--batch-size) _panda_words "auto"; return ;;
         *:--answers) _panda_files; return ;;
         *:--address) _panda_words "auto"; return ;;
-        *:--address|*:--answers|*:--batch-size|*:--benchmark|*:--blind|*:--cache-size|*:--canvas|*:--choice|*:--choices|*:--choose|*:--compare|*:--device|*:--engine|*:--format|*:--frames|*:--from|*:--graphics|*:--judge|*:--judge-jobs|*:--judge-prompt|*:--judge-replies|*:--judge-seed|*:--judge-temperature|*:--judge-url|*:--load|*:--max-tokens|*:--model|*:--output|*:--output-format|*:--quant|*:--questions|*:--references|*:--report|*:--save|*:--seed|*:--shard|*:--stop|*:--system|*:--temperature|*:--to|*:--video-dir|*:--workers|*:-m|*:-o) return ;;
+        *:--address|*:--answers|*:--batch-size|*:--benchmark|*:--cache-size|*:--canvas|*:--choice|*:--choices|*:--choose|*:--compare|*:--device|*:--engine|*:--format|*:--frames|*:--from|*:--graphics|*:--judge|*:--judge-jobs|*:--judge-prompt|*:--judge-replies|*:--judge-seed|*:--judge-temperature|*:--judge-url|*:--load|*:--max-tokens|*:--model|*:--output|*:--output-format|*:--quant|*:--questions|*:--references|*:--report|*:--save|*:--seed|*:--shard|*:--stop|*:--system|*:--temperature|*:--to|*:--video-dir|*:--workers|*:-m|*:-o|eval:--blind) return ;;
     esac
     if [[ $current == -* ]]; then
         _panda_words "$words"

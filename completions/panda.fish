@@ -23,10 +23,10 @@ function __panda_before_argument
             set skip 0
             continue
         end
-        switch $word
-            case --address --answers --batch-size --benchmark --blind --cache-size --canvas --choice --choices --choose --compare --device --engine --format --frames --from --graphics --judge --judge-jobs --judge-prompt --judge-replies --judge-seed --judge-temperature --judge-url --load --max-tokens --model --output --output-format --quant --questions --references --report --save --seed --shard --stop --system --temperature --to --video-dir --workers -m -o
+        switch "$words[2]:$word"
+            case '*:--address' '*:--answers' '*:--batch-size' '*:--benchmark' '*:--cache-size' '*:--canvas' '*:--choice' '*:--choices' '*:--choose' '*:--compare' '*:--device' '*:--engine' '*:--format' '*:--frames' '*:--from' '*:--graphics' '*:--judge' '*:--judge-jobs' '*:--judge-prompt' '*:--judge-replies' '*:--judge-seed' '*:--judge-temperature' '*:--judge-url' '*:--load' '*:--max-tokens' '*:--model' '*:--output' '*:--output-format' '*:--quant' '*:--questions' '*:--references' '*:--report' '*:--save' '*:--seed' '*:--shard' '*:--stop' '*:--system' '*:--temperature' '*:--to' '*:--video-dir' '*:--workers' '*:-m' '*:-o' 'eval:--blind'
                 set skip 1
-            case '-*'
+            case '*:-*'
             case '*'
                 set places (math $places + 1)
         end
@@ -96,6 +96,8 @@ complete -c panda -n '__fish_seen_subcommand_from batch' -l answers -r -F -d 'Ri
 complete -c panda -n '__fish_seen_subcommand_from batch' -l video-dir -x -a '(__fish_complete_directories)' -d 'Where the videos are'
 complete -c panda -n '__fish_seen_subcommand_from batch' -l batch-size -x -a 'auto' -d 'Questions answered at a time'
 complete -c panda -n '__fish_seen_subcommand_from batch' -l choose -x -a 'likelihood generate' -d 'How choices are answered: likelihood or generate'
+complete -c panda -n '__fish_seen_subcommand_from batch' -l blind -d 'Answer from gray frames, to measure what looking adds'
+complete -c panda -n '__fish_seen_subcommand_from batch' -l mirror -d 'Mirror the frames left to right'
 complete -c panda -n '__fish_seen_subcommand_from batch' -l fail-fast -d 'Stop at the first failure'
 complete -c panda -n '__fish_seen_subcommand_from batch' -l shard -x -d 'Only this part of the clips, as 1/4; for job arrays'
 complete -c panda -n '__fish_seen_subcommand_from batch' -l workers -x -d 'Workers, with --engine ray'

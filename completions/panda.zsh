@@ -122,6 +122,8 @@ _panda() {
                 '(--video-dir)--video-dir=[Where the videos are]:folder:_path_files -/' \
                 '(--batch-size)--batch-size=[Questions answered at a time]:value:(auto)' \
                 '(--choose)--choose=[How choices are answered\: likelihood or generate]:value:(likelihood generate)' \
+                '(--blind)--blind[Answer from gray frames, to measure what looking adds]' \
+                '(--mirror)--mirror[Mirror the frames left to right]' \
                 '(--fail-fast)--fail-fast[Stop at the first failure]' \
                 '(--shard)--shard=[Only this part of the clips, as 1/4; for job arrays]:value: ' \
                 '(--workers)--workers=[Workers, with --engine ray]:value: ' \

@@ -57,9 +57,9 @@ _panda() {
             [[ ${COMP_WORDS[i]} != "=" ]] && skip=""
             continue
         fi
-        case "${COMP_WORDS[i]}" in
+        case "$command:${COMP_WORDS[i]}" in
             @VALUED@) skip=1 ;;
-            -*) ;;
+            *:-*) ;;
             *) if [[ -z $command ]]; then command="${COMP_WORDS[i]}"; else (( places++ )); fi ;;
         esac
     done
@@ -70,7 +70,7 @@ _panda() {
     esac
     case "$command:$before" in
 @VALUE_CASES@
-        @VALUED_ANYWHERE@) return ;;
+        @VALUED@) return ;;
     esac
     if [[ $current == -* ]]; then
         _panda_words "$words"

@@ -23,10 +23,10 @@ function __panda_before_argument
             set skip 0
             continue
         end
-        switch $word
+        switch "$words[2]:$word"
             case @VALUED@
                 set skip 1
-            case '-*'
+            case '*:-*'
             case '*'
                 set places (math $places + 1)
         end

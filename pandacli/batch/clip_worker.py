@@ -1,13 +1,16 @@
 """The clip worker: answers the questions about one clip together, a result line for each record."""
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from os import fspath
 from threading import Event
 from time import perf_counter
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pandacli.batch.readers.choices import Choices, with_letters
 from pandacli.batch.records import Question
@@ -20,6 +23,14 @@ if TYPE_CHECKING:
     from pandacli.inference import Panda
     from pandacli.inference.session import VideoSession
     from pandacli.video import Frames
+
+_Pixels = NDArray[np.uint8]  # (T, H, W, 3)
+
+VIEWS: dict[str, Callable[[_Pixels], _Pixels]] = {
+    "blind": lambda pixels: np.full_like(pixels, 128),  # the middle of the range, on every clip
+    "mirror": lambda pixels: pixels[:, :, ::-1],  # left to right
+}
+"""What a model can be shown in place of the frames of a clip; size, number and mask stay."""
 
 _Key = tuple[str, int, int]  # question, token limit, and a number unless repeats share an answer
 
@@ -40,6 +51,7 @@ class Settings:
     system: str | None = None  # the system prompt; None for the one of the training
     batch_size: int | None = None  # questions decoded at a time; None for what fits in memory
     choose: str = "likelihood"  # how choices are answered; or "generate" and look for the letter
+    view: str | None = None  # one of `VIEWS`; None for the frames as they are
 
     def digest_fields(self) -> Line:
         """What an answer depends on besides its record; hashed, so names and values are fixed."""
@@ -48,7 +60,12 @@ class Settings:
         fields |= {name: getattr(self, name) for name in ("frames", "start", "end", "system")}
         fields |= {name: getattr(options, name) for name in ("max_tokens", "temperature", "seed")}
         given = {name: getattr(options, name) for name in ("stop", "logprobs")}
-        return fields | {name: value for name, value in given.items() if value}
+        return fields | {name: value for name, value in given.items() if value} | self.marks
+
+    @property
+    def marks(self) -> Line:
+        """What each result says of the view: {"blind": True}; nothing without one."""
+        return {self.view: True} if self.view else {}
 
 
 class ClipWorker:
@@ -73,6 +90,8 @@ class ClipWorker:
 
     def results(self, frames: "Frames") -> Iterator[Result]:
         """Answer the questions; yield each record with its line as answers complete."""
+        if self._settings.view:
+            frames = replace(frames, pixels=VIEWS[self._settings.view](frames.pixels))
         try:
             session = self._panda.open(frames, num_frames=self._settings.frames)
         except PandaError as error:
@@ -122,6 +141,7 @@ class ClipWorker:
                     "finish_reason": answer.finish_reason,
                     "tokens": answer.stats.answer_tokens,
                     "seconds": round(perf_counter() - began, 3),
+                    **self._settings.marks,
                 }
                 if answer.logprobs:
                     result["logprobs"] = answer.logprobs_record
@@ -168,6 +188,7 @@ class ClipWorker:
                         "finish_reason": "stop",
                         "tokens": 0,
                         "seconds": round(took / len(group), 3),
+                        **self._settings.marks,
                     }
                     yield question, result_line(question, result)
             self._scoring = 0

@@ -83,7 +83,7 @@ class Batch:
     def _open_output(self, opened: ExitStack, format: str, references: Path | None) -> None:  # noqa: A002
         job = self.job
         self._format = choose_format(job.output_format, job.output, format)
-        paths = choose_paths(job.output, job.questions, self._format, job.shard)
+        paths = choose_paths(job.output, job.questions, self._format, job.shard, job.settings.view)
         self.output, self.results_path = paths
         for path in filter(None, paths):
             if not self._piped:
@@ -198,18 +198,25 @@ def choose_format(asked_for: str | None, output: str | None, questions: str) -> 
 
 
 def choose_paths(
-    output: str | None, questions: str, chosen: str, shard: tuple[int, int]
+    output: str | None,
+    questions: str,
+    chosen: str,
+    shard: tuple[int, int],
+    view: str | None = None,
 ) -> tuple[Path | None, Path | None]:
     """The path of the output in the chosen format, and of the results file it is converted from.
 
-    They are equal for JSON lines, None for stdout, and beside the questions without `output`.
+    They are equal for JSON lines, None for stdout, and beside the questions without `output`:
+    there the view and the shard are part of the name.
     """
     if output == STREAM or (output is None and questions == STREAM):
         return None, None
     if output == "":
         raise UsageError("-o is empty", "name a file, or - for stdout")
     path = Path(output or questions)
-    part = f".{shard[0]}-of-{shard[1]}" if output is None and shard[1] > 1 else ""
+    part = ""
+    if output is None:
+        part = (f".{view}" if view else "") + (f".{shard[0]}-of-{shard[1]}" * (shard[1] > 1))
     results = path.parent / f"{path.stem}.answers{part}.jsonl"
     if output is None:
         path = results.with_suffix(FORMATS[chosen].extension)

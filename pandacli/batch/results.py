@@ -15,7 +15,10 @@ Result = tuple[Question | BadLine, Line]
 # A record's own field of such a name moves into `given`, so that a reference answer is never
 # mistaken for the model's.
 _RESULT_FIELDS = frozenset(
-    ("answer", "model", "finish_reason", "tokens", "seconds", "line", "error", "digest", "given")
+    (
+        *("answer", "model", "finish_reason", "tokens", "seconds", "blind", "mirror"),
+        *("line", "error", "digest", "given"),
+    )
 )
 
 _KINDS = {RecordError: "record", ClipError: "clip", UsageError: "question", DeviceError: "memory"}

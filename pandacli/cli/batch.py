@@ -35,6 +35,8 @@ def batch(
     video_dir: options.VideoDir = None,
     batch_size: options.BatchSize = None,
     choose: options.Choose = "likelihood",
+    blind: options.BlindRun = False,
+    mirror: options.Mirror = False,
     fail_fast: options.FailFast = False,
     shard: options.Shard = (1, 1),
     workers: options.Workers = None,
@@ -70,6 +72,8 @@ def batch(
     from pandacli.batch.job import Batch, Job
     from pandacli.inference.spec import RAY
 
+    if blind and mirror:
+        raise UsageError("--mirror changes nothing with --blind", "leave one of them out")
     ray = how.engine == RAY
     for name, value in (("address", address), ("workers", workers)):
         if value is not None and not ray:
@@ -85,6 +89,7 @@ def batch(
         system=how.system,
         batch_size=batch_size,
         choose=choose,
+        view="blind" if blind else "mirror" if mirror else None,
     )
     job = Job(
         questions,

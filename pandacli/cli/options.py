@@ -162,6 +162,11 @@ JudgeSeed = Annotated[
 
 _CHOOSE = "How choices are answered: likelihood or generate. [default: likelihood]"
 Choose = Annotated[str, _run("--choose HOW", choice("likelihood", "generate"), _CHOOSE)]
+# no variables: a forgotten one would change all answers
+_BLIND_RUN = "Answer from gray frames, to measure what looking adds."
+BlindRun = Annotated[bool, plain(_RUN, "--blind", _BLIND_RUN)]
+_MIRROR = "Mirror the frames left to right."
+Mirror = Annotated[bool, plain(_RUN, "--mirror", _MIRROR)]
 
 Continue = Annotated[bool, plain(_CHAT, "--continue", "Go on with the last conversation.")]
 Load = Annotated[str | None, plain(_CHAT, "--load FILE", "Go on with a saved one.")]

@@ -207,6 +207,7 @@ REFUSED = {
     "no such option": (["q.jsonl", "--colour"], 2, "--colour"),
     "no such size": (["q.jsonl", "--batch-size", "0"], 2, "--batch-size: 0 is not between"),
     "no such shard": (["q.jsonl", "--shard", "4/3"], 2, "--shard: '4/3' is not like 1/4"),
+    "two views": (["q.jsonl", "--blind", "--mirror"], 2, "--mirror changes nothing with --blind"),
     "the questions": (["q.jsonl", "-o", "./q.jsonl"], 2, "is the file of the questions"),
     "no folder": (["q.jsonl", "-o", "none/a.jsonl"], 2, "there is no folder none"),
     "a folder": (["q.jsonl", "-o", "."], 2, ". is a folder"),

@@ -64,6 +64,9 @@ CASES = [
     ("panda batch --engine r", ["ray"]),
     ("panda batch --engine b", ["bitsandbytes"]),
     ("panda batch --workers ", []),
+    ("panda batch --blind que", ["questions.jsonl"]),  # a flag, but not in panda eval
+    ("panda eval --blind no", ["notes.txt"]),
+    ("panda eval --blind notes.txt old", ["old.json"]),
     ("panda completions z", ["zsh"]),
 ]
 
