@@ -12,20 +12,6 @@ from typing import Any
 FINGERPRINT = "fp-1"
 
 
-@dataclass
-class FakeJudge:
-    """What the judge does, and what it was asked.
-
-    `behave` gets the number of a request, from 1, and returns "ok", "nonsense", "slow", "empty" or
-    a status code.
-    """
-
-    url: str = ""
-    behave: Callable[[int], str | int] = lambda _: "ok"
-    requests: list[dict[str, Any]] = field(default_factory=list)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-
 def verdict(text: str) -> dict[str, Any]:
     """Right where prediction and reference are equal without case and full stop."""
     lines = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
@@ -34,10 +20,33 @@ def verdict(text: str) -> dict[str, Any]:
     return {"pred": "yes" if match else "no", "score": 5 if match else 1}
 
 
+Messages = list[dict[str, str]]
+
+
+@dataclass
+class FakeJudge:
+    """What the judge does, what it was asked, and the verdicts that it sent.
+
+    `behave` gets the number of a request, from 1, and returns "ok", "nonsense", "slow", "empty",
+    "drop" (the connection, before the reply), "tear" (in the middle of it) or a status code.
+    `grade` gets the user message of a case.
+    """
+
+    url: str = ""
+    behave: Callable[[int], str | int] = lambda _: "ok"
+    grade: Callable[[str], dict[str, Any]] = verdict
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    said: list[tuple[Messages, dict[str, Any]]] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
 @contextmanager
-def fake_judge(behave: Callable[[int], str | int] = lambda _: "ok") -> Iterator[FakeJudge]:
+def fake_judge(
+    behave: Callable[[int], str | int] = lambda _: "ok",
+    grade: Callable[[str], dict[str, Any]] = verdict,
+) -> Iterator[FakeJudge]:
     """Serve a judge."""
-    judge = FakeJudge(behave=behave)
+    judge = FakeJudge(behave=behave, grade=grade)
 
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
@@ -53,24 +62,30 @@ def fake_judge(behave: Callable[[int], str | int] = lambda _: "ok") -> Iterator[
                 return
             if how == "slow":
                 time.sleep(0.2)
+            if how == "drop":
+                self.close_connection = True
+                return
             asked = next(m for m in body["messages"] if m["role"] == "user")["content"]
-            reply = {"nonsense": "I would rather not say.", "empty": ""}.get(
-                how, f"Sure: {verdict(asked)}"
-            )
+            reply = {"nonsense": "I would rather not say.", "empty": ""}.get(how)
+            if reply is None:
+                reply = f"Sure: {(given := judge.grade(asked))}"
+                if how != "tear":
+                    judge.said.append((body["messages"], given))
             message = {"role": "assistant", "content": reply}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}
             completion = {"id": "1", "object": "chat.completion", "created": 0, "model": "judge-1"}
             completion |= {"system_fingerprint": FINGERPRINT, "choices": [choice]}
-            self._send(200, completion)
+            self._send(200, completion, torn=how == "tear")
 
-        def _send(self, status: int, content: dict[str, Any]) -> None:
+        def _send(self, status: int, content: dict[str, Any], torn: bool = False) -> None:
             raw = json.dumps(content).encode()
             self.send_response(status)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(raw)))
             self.send_header("retry-after-ms", "1")
             self.end_headers()
-            self.wfile.write(raw)
+            self.wfile.write(raw[: len(raw) // 2] if torn else raw)
+            self.close_connection = torn
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

@@ -119,7 +119,9 @@ def _item(fields: dict[str, Any]) -> Item:
         data = {name: value for name, value in fields.items() if name != "answer"}
     prediction, error = _prediction(fields)
     choices = find_choices(data)
-    second, layout = None, "generic" if "Q" in fields and "question" not in fields else "qa"
+    # our results name the question again
+    is_generic = "Q" in fields and ("question" not in fields or is_ours)
+    second, layout = None, "generic" if is_generic else "qa"
     question = _text(data, QUESTION)
     if all(name in fields for name in PAIR):
         layout, question = "consistency", str(fields[PAIR[0]])

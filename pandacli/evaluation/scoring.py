@@ -358,7 +358,9 @@ def _run_judge(
         judge = Judge(settings, replies)
         tasks = [
             {
-                number: aspects_of(item, is_temporal="temporal" in scored.name.casefold())
+                number: aspects_of(
+                    item, is_temporal="temporal" in Path(scored.name).name.casefold()
+                )
                 for number, item in enumerate(scored.items)
                 if item.choices is None and item.references
             }
