@@ -195,9 +195,9 @@ def test_scores_are_those_of_the_judge_over_all_questions(
 ) -> None:
     replies = tmp_path / "replies.jsonl"
     with fake_judge(lambda number: TROUBLES.get(number, "ok"), grade) as judge:
-        [file] = panda_eval(judge, replies, answers(name))
-        asked = len(judge.requests)
         questions = ("--questions", LAYOUTS[name].questions)
+        [file] = panda_eval(judge, replies, answers(name), *questions)
+        asked = len(judge.requests)
         [from_official] = panda_eval(judge, replies, official(name), *questions)
     assert len(judge.requests) == asked  # the same cases
     said = [verdict for _, verdict in judge.said]
