@@ -18,6 +18,7 @@ from pandacli.video.clip import Clip
 if TYPE_CHECKING:
     from pandacli.inference import AnswerStream, Panda
     from pandacli.inference.session import VideoSession
+    from pandacli.inference.spec import Scores, ScoringStats
     from pandacli.prefix_cache.clip_cache import ClipCache
     from pandacli.video import Frames
 
@@ -64,6 +65,7 @@ class Chat:
         new_log: Callable[[], Path | None] = lambda: None,  # for another conversation
     ) -> None:
         self.model, self.options, self.log, self._new_log = model, options, log, new_log
+        self.choices: tuple[str, ...] = ()  # the possible answers to the next question, if given
         # called in another thread when `status` or `error` changes
         self.on_change: Callable[[], None] = lambda: None
         self._prefill_lock = Lock()
@@ -128,9 +130,19 @@ class Chat:
 
     def ask(self, question: str) -> "AnswerStream":
         """Ask once ready; the answer becomes a turn, see `Conversation.ask`."""
+        self._wait_for_saving()
+        return self._current_conversation().ask(question, self.options)
+
+    def score(self, question: str) -> "tuple[Scores, ScoringStats]":
+        """Answer by the likeliest of `choices`, and clear them; see `Conversation.score`."""
+        self._wait_for_saving()
+        scored = self._current_conversation().score(question, self.choices)
+        self.choices = ()
+        return scored
+
+    def _wait_for_saving(self) -> None:
         if self._saving:
             self._saving[1].wait()  # llama.cpp cannot save and decode at once
-        return self._current_conversation().ask(question, self.options)
 
     def start_saving_prefix(self) -> None:
         """Save the clip's prefix to the disk cache in the background, once."""

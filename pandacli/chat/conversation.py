@@ -5,8 +5,16 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from pandacli.errors import UsageError
-from pandacli.inference.spec import Answer, AnswerStream, GenerationOptions, History
+from pandacli.errors import PandaError, UsageError
+from pandacli.inference.spec import (
+    Answer,
+    AnswerStream,
+    GenerationOptions,
+    History,
+    ScoreRequest,
+    Scores,
+    ScoringStats,
+)
 
 if TYPE_CHECKING:
     from pandacli.inference.session import VideoSession
@@ -20,6 +28,7 @@ class Turn:
     answer: str  # partial if it was interrupted
     finish_reason: Literal["stop", "length", "interrupted"] = "stop"
     ids: tuple[int, ...] = field(default=(), compare=False, repr=False)  # if generated here
+    scores: Scores | None = field(default=None, compare=False)  # if it is the likeliest of choices
 
 
 class Conversation:
@@ -51,6 +60,22 @@ class Conversation:
             options = replace(options, seed=(options.seed + len(self.turns)) % 2**63)
         stream = self.session.stream(question, history=self.history(), **vars(options))
         return AnswerStream(self._recorded(question, stream), lambda: stream.stats)
+
+    def score(self, question: str, choices: tuple[str, ...]) -> tuple[Scores, ScoringStats]:
+        """Score choices as answers to the next question; the likeliest becomes a turn.
+
+        Errors as of `VideoSession.score`.
+        """
+        alone = ScoreRequest(question, choices)
+        encoded = [self.session.encode_choice(alone, choice) for choice in choices]
+        self._make_room(question, max(len(answer) for _, answer in encoded))
+        scoring = self.session.score_all([replace(alone, history=self.history())])
+        ((_, scores),) = scoring
+        if isinstance(scores, PandaError):
+            raise scores
+        self.turns.append(Turn(question, scores.best.text, scores=scores))
+        self._counted = None
+        return scores, scoring.stats
 
     def undo(self) -> Turn | None:
         turn = self.turns.pop() if self.turns else None

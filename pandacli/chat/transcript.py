@@ -3,16 +3,17 @@
 import json
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import platformdirs
 
 from pandacli.chat.conversation import Turn
 from pandacli.errors import ClipError, UsageError
 from pandacli.file_io import atomic_write_text, read_object
+from pandacli.inference.spec import Choice, Scores
 from pandacli.video.clip import format_time, is_moment
 
 FORMAT = 1  # of the JSON; incremented when older programs cannot read newer files
@@ -37,7 +38,11 @@ class Transcript:
     turns: tuple[Turn, ...]
 
     def to_json(self) -> str:
-        turns = [{key: getattr(turn, key) for key in _TURN_KEYS} for turn in self.turns]
+        turns = [
+            {key: getattr(turn, key) for key in _TURN_KEYS}
+            | (turn.scores.record if turn.scores else {})
+            for turn in self.turns
+        ]
         fields = dict(zip(_KEYS, vars(self).values(), strict=True))
         return json.dumps({"format": FORMAT, **fields, "turns": turns}, indent=2) + "\n"
 
@@ -56,6 +61,9 @@ class Transcript:
             ]
             if turn.finish_reason == "interrupted":
                 lines += ["", "*(interrupted)*"]
+            if turn.scores:
+                lines += [""]
+                lines += [f"- {c.probability:.1%} {c.text}" for c in turn.scores.choices]
         # a file name that is not UTF-8 must not prevent saving
         return "\n".join(lines).encode("utf-8", "backslashreplace").decode() + "\n"
 
@@ -88,15 +96,28 @@ def read_transcript(path: Path) -> Transcript:
             raise ClipError(f"{path} was saved by a newer version of panda", "update panda")
         if not isinstance(turns := record["turns"], list):
             raise TypeError("turns are a list")
-        record["turns"] = tuple(Turn(*(turn[key] for key in _TURN_KEYS)) for turn in turns)
+        record["turns"] = tuple(map(_read_turn, turns))
         transcript = Transcript(*(record[key] for key in _KEYS))
         _check(transcript)
         return transcript
     except OSError as error:
         raise ClipError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         hint = "in a chat, /save talk.json makes one"
         raise ClipError(f"{path} is not a saved conversation, or damaged", hint) from error
+
+
+def _read_turn(record: dict[str, Any]) -> Turn:
+    turn = Turn(*(record[key] for key in _TURN_KEYS))
+    if "choices" not in record:
+        return turn
+    choices = tuple(
+        Choice(str(choice["text"]), float(choice["logprob"]), float(choice["probability"]))
+        for choice in record["choices"]
+    )
+    if not choices or not all(0 <= choice.probability <= 1 for choice in choices):
+        raise ValueError("not the probabilities of choices")
+    return replace(turn, scores=Scores(turn.question, choices, float(record["coverage"])))
 
 
 def _check(read: Transcript) -> None:

@@ -5,6 +5,8 @@ from contextlib import closing, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
 from pandacli.cli import options, startup
 from pandacli.cli.entry import STARTED
 from pandacli.errors import PandaError, UsageError
@@ -13,6 +15,7 @@ from pandacli.terminal.report import (
     Stopwatch,
     answers_record,
     scores_record,
+    scoring_rows,
     sparse_sampling_notice,
     stats_rows,
     truncation_notice,
@@ -21,12 +24,14 @@ from pandacli.terminal.report import (
 if TYPE_CHECKING:
     from pandacli.inference import Answer
     from pandacli.inference.session import VideoSession
+    from pandacli.inference.spec import Scores, ScoringStats
 
 _QUESTIONS = "One or more; - reads one from standard input."
 _MAX_QUESTION = 100_000  # characters; more than any model here can read
 
 
 def ask(
+    context: typer.Context,
     video: options.Video,
     questions: Annotated[list[str], options.argument("QUESTION...", _QUESTIONS)],
     how: options.Answering,
@@ -48,18 +53,19 @@ def ask(
     become spaces); --json keeps them as they are.
 
     With --choice the likeliest of the given answers is the answer; --json has
-    the probability of each. Write them as the model would: "Yes." is not "yes".
+    the probability of each. The log-probability of a choice is the sum of
+    those of its tokens and of the end token. Write them as the model would:
+    "Yes." is not "yes".
     """
     startup.check_video("ask", video, questions)
     startup.check_questions(video, questions)
-    if logprobs and not json:
-        raise UsageError("--logprobs is for JSON", "give --json as well")
+    given = read_choices(choice, choices)
+    _check_effective(context, scored=bool(given), json=json)
     screen = Screen(quiet=quiet)
     screen.require_stdout()
     watch = Stopwatch(STARTED)
     with watch.paused():
         asked = _read_questions(questions, screen)
-    given = read_choices(choice, choices)
     clip = how.clip(video)
     if how.offline:
         startup.go_offline()
@@ -94,10 +100,17 @@ def ask(
                 screen.table(stats_rows(answer.stats, session.frames, watch))
             watch.end_answer()
 
-        generation: dict[str, Any] = vars(replace(how.generation(), logprobs=logprobs))
+        generation: dict[str, Any] = vars(replace(how.generation(), logprobs=logprobs and json))
         with startup.prefix_saved_afterwards(session, screen) if prefixes else nullcontext():
             if given:
-                _score(session, asked, given, screen, as_json=(video, panda.name) if json else None)
+                watch.start_answer()
+                scored, found = _score(session, asked, given, screen)
+                if json:
+                    screen.json(scores_record(video, panda.name, session.frames, scored, found))
+                else:
+                    _show_scores(scored, screen)
+                if stats:
+                    screen.table(scoring_rows(found, session.frames, watch))
                 return
             if json:
                 watch.start_answer()
@@ -124,34 +137,52 @@ def read_choices(repeated: list[str] | None, joined: str | None) -> tuple[str, .
         return ()
     from pandacli.inference.spec import check_choices
 
+    if odd := next(filter(_is_not_utf8, texts), None):
+        raise UsageError(f"the choice is not UTF-8 text: {odd}")
     return check_choices(texts)
 
 
+def _check_effective(context: typer.Context, *, scored: bool, json: bool) -> None:
+    """Refuse options of the command line that would have no effect."""
+    given = {
+        name
+        for name in ("max_tokens", "temperature", "seed", "stop", "logprobs")
+        if context.params[name] is not False
+        and getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    }
+    if scored and "logprobs" in given:
+        hint = "with --json each choice has its log-probability"
+        raise UsageError("--logprobs is for answers that are generated", hint)
+    if scored and given:
+        option = min(given).replace("_", "-")
+        hint = "leave it out, or ask without choices"
+        raise UsageError(f"--{option} has no effect on choices, which are scored", hint)
+    if "logprobs" in given and not json:
+        raise UsageError("--logprobs is for JSON", "give --json as well")
+
+
 def _score(
-    session: "VideoSession",
-    questions: list[str],
-    choices: tuple[str, ...],
-    screen: Screen,
-    *,
-    as_json: tuple[str, str] | None,
-) -> None:
-    """Answer by the likeliest choice; with `as_json`, a video and a model, as one object."""
+    session: "VideoSession", questions: list[str], choices: tuple[str, ...], screen: Screen
+) -> "tuple[list[Scores], ScoringStats]":
     from pandacli.inference.spec import ScoreRequest
 
     with screen.status("scoring"):
-        results = dict(session.score_all(ScoreRequest(text, choices) for text in questions))
+        scoring = session.score_all(ScoreRequest(question, choices) for question in questions)
+        results = dict(scoring)
     scored = []
     for number in range(len(questions)):
         if isinstance(found := results[number], PandaError):
             raise found
         scored.append(found)
-    if as_json:
-        screen.json(scores_record(*as_json, session.frames, scored))
-        return
+    return scored, scoring.stats
+
+
+def _show_scores(scored: list["Scores"], screen: Screen) -> None:
     for scores in scored:
-        if len(questions) > 1:
+        if len(scored) > 1:
             screen.heading(scores.question)
-        screen.line(scores.best.text)
+        one_line = len(scored) > 1 and not screen.stdout_is_terminal
+        screen.stream([scores.best.text], one_line=one_line)
         screen.choice_bars(scores)
 
 
@@ -163,9 +194,14 @@ def _read_questions(arguments: list[str], screen: Screen) -> list[str]:
     for question in questions:
         if not question.strip():
             raise UsageError("the question is empty", "for example:", command=startup.EXAMPLE)
-        if any("\ud800" <= character <= "\udfff" for character in question):
+        if _is_not_utf8(question):
             raise UsageError(f"the question is not UTF-8 text: {question}")
     return questions
+
+
+def _is_not_utf8(text: str) -> bool:
+    """Whether a text has bytes that Python could not decode."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _read_stdin(screen: Screen) -> str:

@@ -11,18 +11,26 @@ The tokens of all questions and choices are the paths of a tree behind the prefi
 are one path, and a forward pass computes as many nodes as there is room for.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from math import exp, fsum, log
+from operator import eq
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from pandacli.errors import DeviceError, PandaError, UsageError
-from pandacli.inference.planning.devices import memory_errors
-from pandacli.inference.spec import Choice, ScoreRequest, Scores
+from pandacli.inference.planning.devices import memory_errors, peak_memory
+from pandacli.inference.spec import (
+    Choice,
+    ClosableIterator,
+    ScoreRequest,
+    Scores,
+    ScoringStats,
+)
 
 if TYPE_CHECKING:
     from pandacli.inference.session import SharedPrefix, VideoSession
@@ -33,12 +41,13 @@ _ROWS = 64  # of logits that are made float64 at a time
 
 @dataclass(frozen=True)
 class _Path:
-    """A choice of a request: the tokens behind the prefix, and how many of them are the prompt."""
+    """A choice of a request: its tokens behind the prefix, and how many of them are the prompt."""
 
     request: int
     choice: int
     ids: tuple[int, ...]
     prompt: int
+    history: int  # of the prompt: earlier turns
 
 
 class TokenTree:
@@ -62,52 +71,94 @@ class TokenTree:
         return nodes
 
 
-def score(
-    session: "VideoSession", requests: Iterable[ScoreRequest]
-) -> Iterator[tuple[int, Scores | PandaError]]:
-    """Score requests; yields the index of each with its `Scores`, or why there are none."""
-    held: dict[int, tuple[ScoreRequest, list[float | None]]] = {}
-    paths: list[_Path] = []
-    for index, request in enumerate(requests):
-        try:
-            paths += _paths(session, index, request)
-            held[index] = request, [None] * len(request.choices)
-        except UsageError as error:
-            yield index, error
-    if not paths:
-        return
-    session.turn += 1  # takes over the session's sequence
-    with memory_errors(session.panda.memory_hint):
-        prefix, _ = session.shared_prefix()
-    room = min(_MAX_NODES, session.batch_positions())
-    while paths:
-        nodes, count = TokenTree(), 0
-        for path in paths:  # sorted, so that the order of choices changes no sum
-            nodes.add(path.ids[:-1])
-            if count and len(nodes.ids) > room:
-                break
-            count += 1
-        chunk = paths[:count]
-        try:
-            with memory_errors(session.panda.memory_hint):
-                logprobs = _score_paths(prefix, chunk)
-        except DeviceError as error:
-            if count > 1:
-                room = max(len(nodes.ids) // 2, 1)
+class Scoring(ClosableIterator[tuple[int, Scores | PandaError]]):
+    """The index of each request with its `Scores`, or why there are none, as they are complete.
+
+    The first `next` starts the work.
+    """
+
+    def __init__(self, session: "VideoSession", requests: Iterable[ScoreRequest]) -> None:
+        super().__init__(self._run(requests))
+        self._session = session
+        self._tokens = self._passes = 0
+        self._prefix_seconds = self._seconds = 0.0
+
+    @property
+    def stats(self) -> ScoringStats:
+        """What all of it took so far."""
+        session = self._session
+        return ScoringStats(
+            frames=len(session.frames.indices),
+            prefix_tokens=session.prefix_tokens,
+            tokens=self._tokens,
+            passes=self._passes,
+            load_seconds=session.panda.load_seconds,
+            frames_seconds=session.frames_seconds,
+            prefix_seconds=self._prefix_seconds,
+            scoring_seconds=self._seconds,
+            peak_memory_bytes=peak_memory(session.panda.devices),
+        )
+
+    def _run(
+        self, requests: Iterable[ScoreRequest]
+    ) -> Generator[tuple[int, Scores | PandaError], None, None]:
+        session = self._session
+        held: dict[int, tuple[ScoreRequest, list[float | None]]] = {}
+        paths: list[_Path] = []
+        for index, request in enumerate(requests):
+            try:
+                paths += _paths(session, index, request)
+                held[index] = request, [None] * len(request.choices)
+            except UsageError as error:
+                yield index, error
+        if not paths:
+            return
+        session.turn = turn = session.turn + 1  # takes over the session's sequence
+        started = perf_counter()
+        with memory_errors(session.panda.memory_hint):
+            prefix, _ = session.shared_prefix()
+        self._prefix_seconds = perf_counter() - started
+        room = min(_MAX_NODES, session.batch_positions())
+        while paths:
+            if session.turn != turn:
+                raise RuntimeError("a newer question on this clip was asked meanwhile")
+            count, nodes = _that_fit(paths, room)
+            chunk = paths[:count]
+            started, before = perf_counter(), prefix.prefilled
+            try:
+                with memory_errors(session.panda.memory_hint):
+                    logprobs = _score_paths(prefix, chunk)
+            except DeviceError as error:
+                if count > 1:
+                    room = max(nodes // 2, 1)
+                    continue
+                failed = chunk[0].request
+                paths = [path for path in paths if path.request != failed]
+                del held[failed]
+                yield failed, error
                 continue
-            failed = chunk[0].request
-            paths = [path for path in paths if path.request != failed]
-            del held[failed]
-            yield failed, error
-            continue
-        for path, logprob in zip(chunk, logprobs, strict=True):
-            held[path.request][1][path.choice] = logprob
-        paths = paths[count:]
-        for index in dict.fromkeys(path.request for path in chunk):
-            request, found = held[index]
-            if None not in found:
-                del held[index]
-                yield index, _scores(request, [each for each in found if each is not None])
+            self._seconds += perf_counter() - started
+            self._tokens += prefix.prefilled - before
+            self._passes += 1
+            for path, logprob in zip(chunk, logprobs, strict=True):
+                held[path.request][1][path.choice] = logprob
+            paths = paths[count:]
+            for index in dict.fromkeys(path.request for path in chunk):
+                request, found = held[index]
+                if None not in found:
+                    del held[index]
+                    yield index, _scores(request, [each for each in found if each is not None])
+
+
+def _that_fit(paths: Sequence[_Path], room: int) -> tuple[int, int]:
+    """How many of the first paths have at most `room` nodes, at least one, and their nodes."""
+    tree, nodes = TokenTree(), 0
+    for count, path in enumerate(paths):
+        tree.add(path.ids[:-1])
+        if count and len(tree.ids) > room:
+            return count, nodes
+        nodes = len(tree.ids)
+    return len(paths), nodes
 
 
 def _paths(session: "VideoSession", index: int, request: ScoreRequest) -> list[_Path]:
@@ -116,22 +167,31 @@ def _paths(session: "VideoSession", index: int, request: ScoreRequest) -> list[_
     found = []
     for number, choice in enumerate(request.choices):
         prompt, answer = session.encode_choice(request, choice)
-        found.append(_Path(index, number, (*prompt, *answer), len(prompt)))
-    for one, other in pairwise(sorted(found, key=lambda path: path.ids)):
+        history = session.history_tokens(prompt)
+        found.append(_Path(index, number, (*prompt, *answer), len(prompt), history))
+    found.sort(key=lambda path: path.ids)  # so that the order of the choices changes no sum
+    for one, other in pairwise(found):
         if one.ids == other.ids:
-            raise UsageError(f"the choice {request.choices[other.choice]!r} is there twice")
-    return sorted(found, key=lambda path: path.ids)
+            raise UsageError(f"the choice {request.choices[other.choice][:80]!r} is there twice")
+    return found
 
 
 def _score_paths(prefix: "SharedPrefix", paths: Sequence[_Path]) -> list[float]:
-    """The log-probability of each path behind its prompt, in one forward pass."""
+    """The log-probability of each path behind its prompt, in one forward pass.
+
+    Earlier turns that all have in common are computed before, and stay in the KV cache for a chat.
+    """
     tree = TokenTree()
+    histories = [path.ids[: path.history] for path in paths]
+    # what the first and the last in order have in common, all have
+    start = sum(takewhile(bool, map(eq, min(histories), max(histories))))
+    history = list(histories[0][:start])
     # the last token, which ends the answer, is predicted and not computed
-    nodes = [tree.add(path.ids[:-1]) for path in paths]
-    answers = [held[path.prompt - 1 :] for path, held in zip(paths, nodes, strict=True)]
+    nodes = [tree.add(path.ids[start:-1]) for path in paths]
+    answers = [held[path.prompt - start - 1 :] for path, held in zip(paths, nodes, strict=True)]
     wanted = sorted(set().union(*answers))
     rows = {node: row for row, node in enumerate(wanted)}
-    logits = prefix.tree(tree.ids, tree.parents, wanted)
+    logits = prefix.tree(tree.ids, tree.parents, wanted, history)
     at = [rows[node] for held in answers for node in held]
     tokens = [token for path in paths for token in path.ids[path.prompt :]]
     owners = [number for number, held in enumerate(answers) for _ in held]

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from pandacli import video
 from pandacli.errors import PandaError, UsageError
-from pandacli.inference import backends, likelihood
+from pandacli.inference import backends
 from pandacli.inference.continuous_batching import MAX_BATCH_SIZE, Failure, Generation
 from pandacli.inference.generation import Detokenizer, RequestState
+from pandacli.inference.likelihood import Scoring
 from pandacli.inference.planning import devices
 from pandacli.inference.spec import (
     Answer,
@@ -52,13 +53,8 @@ class SharedPrefix:
         Of the first `history` ids (earlier turns), those that the cache holds already are kept.
         All others are computed, so that no answer depends on an earlier request.
         """
-        kept = sum(takewhile(bool, map(eq, self._held, ids[:history])))
-        del self._held[kept:]
-        self.sequence.truncate(self.length + kept)
-        logits = self.sequence.append(ids[kept:])
-        self._held += ids[kept:]
-        self.prefilled += len(ids) - kept
-        return logits
+        kept = self._keep(ids[:history])
+        return self._append(ids[kept:])
 
     def decode(self, token: int) -> Tensor:
         logits = self.sequence.append([token])
@@ -71,11 +67,29 @@ class SharedPrefix:
         self.sequence.truncate(self.length)
         return self.sequence.batch(room)
 
-    def tree(self, ids: list[int], parents: list[int], wanted: list[int]) -> Tensor:
-        """Logits in a tree of tokens behind the prefix; see `Sequence.tree`."""
-        self._held.clear()
-        self.sequence.truncate(self.length)
-        return self.sequence.tree(ids, parents, wanted)
+    def tree(
+        self, ids: list[int], parents: list[int], wanted: list[int], history: list[int]
+    ) -> Tensor:
+        """Logits in a tree of tokens behind earlier turns, which stay; see `Sequence.tree`."""
+        kept = self._keep(history)
+        if kept < len(history):
+            self._append(history[kept:])
+        logits = self.sequence.tree(ids, parents, wanted)
+        self.prefilled += len(ids)
+        return logits
+
+    def _keep(self, ids: list[int]) -> int:
+        """Drop what is behind the prefix, but for the beginning of `ids`; returns its length."""
+        kept: int = sum(takewhile(bool, map(eq, self._held, ids)))
+        del self._held[kept:]
+        self.sequence.truncate(self.length + kept)
+        return kept
+
+    def _append(self, ids: list[int]) -> Tensor:
+        logits = self.sequence.append(ids)
+        self._held += ids
+        self.prefilled += len(ids)
+        return logits
 
 
 class VideoSession:
@@ -110,7 +124,7 @@ class VideoSession:
         else:
             self._video_tokens = count_tokens(self._pixels(), panda.model.config.patch_size)
         self._max_answer(0)
-        self._frames_seconds = frames_seconds + perf_counter() - started
+        self.frames_seconds = frames_seconds + perf_counter() - started
 
     def _set_system(self, system: str | None) -> None:
         self._system = system
@@ -199,7 +213,12 @@ class VideoSession:
         return AnswerStream(pieces(), lambda: state.stats)
 
     def score(self, question: str, choices: Sequence[str], *, history: History = ()) -> Scores:
-        """How likely each of some answers is; see `pandacli.inference.likelihood`.
+        """How likely each of some answers is, after the turns of `history`.
+
+        The log-probability of a choice is the sum of those of its tokens and of the end token; its
+        probability is a share of the `coverage`, the probability of all choices together. The texts
+        are scored as they are given, space around them included; the order of the choices changes
+        nothing.
 
         Raises:
             UsageError: There are no choices, or empty or equal ones, or they are longer than the
@@ -212,17 +231,17 @@ class VideoSession:
             raise scores
         return scores
 
-    def score_all(
-        self, requests: Iterable[ScoreRequest]
-    ) -> Iterator[tuple[int, Scores | PandaError]]:
+    def score_all(self, requests: Iterable[ScoreRequest]) -> Scoring:
         """Score the choices of many questions, in as few passes as memory allows.
 
-        Yields the index of a request with its `Scores`, or why it has none.
+        Yields the index of a request with its `Scores`, or why it has none. All requests are read
+        before the first pass.
 
         Raises:
-            DeviceError: Out of memory for the prefix.
+            DeviceError: When the iterator is read: out of memory for the prefix.
+            RuntimeError: When it is read after a newer generation on this session has begun.
         """
-        return likelihood.score(self, requests)
+        return Scoring(self, requests)
 
     def prepare(self) -> None:
         """Compute the prefix now, not with the first question; a DeviceError if memory runs out."""
@@ -258,8 +277,18 @@ class VideoSession:
             ids = [*prompt, *tokenizer.encode(choice)]
         if ids[-1] != tokenizer.eos_id:
             ids.append(tokenizer.eos_id)
-        self._max_answer(len(ids) - 1)
-        return prompt, ids[len(prompt) :]
+        answer, room = ids[len(prompt) :], self._max_answer(len(prompt))
+        if len(answer) > room:
+            what = (
+                f"the choice {choice[:40]!r} has {len(answer)} tokens, and there is room for {room}"
+            )
+            raise UsageError(what, "give shorter choices, or look at fewer frames (--frames 4)")
+        return prompt, answer
+
+    def history_tokens(self, ids: Sequence[int]) -> int:
+        """How many ids of a prompt belong to earlier turns: up to the </s> of the last answer."""
+        end = self.panda.tokenizer.eos_id
+        return max((n for n, token in enumerate(ids, 1) if token == end), default=0)
 
     def shared_prefix(self) -> tuple[SharedPrefix, int]:
         """The prefix, and how many tokens were computed for it now."""
@@ -289,7 +318,7 @@ class VideoSession:
             prefilled_tokens=state.prefilled,
             answer_tokens=count,
             load_seconds=self.panda.load_seconds,
-            frames_seconds=self._frames_seconds,
+            frames_seconds=self.frames_seconds,
             prefill_seconds=state.prefill_seconds,
             first_token_seconds=state.first_token_seconds,
             decode_seconds=seconds,
@@ -304,8 +333,7 @@ class VideoSession:
         tokenizer, ends = self.panda.tokenizer, self.panda.stop_tokens
         text = Detokenizer(tokenizer, options.stop)
         ids = self._encode(request.question, request.history)
-        # earlier turns end with the </s> of the last answer
-        history = max((n for n, token in enumerate(ids, 1) if token == tokenizer.eos_id), default=0)
+        history = self.history_tokens(ids)
         limit = min(options.max_tokens, self._max_answer(len(ids)))
         return RequestState(index, request.question, ids, history, limit, options, ends, text)
 

@@ -1,6 +1,7 @@
 """What inference takes and returns: run specs, requests with their options, and answers."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -72,16 +73,15 @@ class Request:
 
 
 def check_choices(texts: Iterable[str], what: str = "the choices") -> tuple[str, ...]:
-    """Check that there are two choices or more, all different and none empty.
+    """The choices without space around them: two or more, all different and none empty.
 
     Raises:
-        UsageError: There are not; `what` names them in the message.
+        UsageError: They are not; `what` names them in the message.
     """
-    texts = tuple(texts)
-    stripped = [text.strip() for text in texts]
-    if not all(stripped):
+    texts = tuple(text.strip() for text in texts)  # as the text of an answer is
+    if not all(texts):
         raise UsageError(f"{what}: one is empty")
-    if double := next((text for text in stripped if stripped.count(text) > 1), None):
+    if double := next((text for text, times in Counter(texts).items() if times > 1), None):
         raise UsageError(f"{what}: {double[:80]!r} is given twice")
     if len(texts) < 2:
         raise UsageError(f"{what}: only one is given", "give at least two")
@@ -130,6 +130,24 @@ class Scores:
     def best(self) -> Choice:
         """The likeliest choice; of equal ones the first."""
         return max(self.choices, key=lambda choice: choice.logprob)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The choices and their coverage as they stand in JSON."""
+        return {"choices": [vars(choice) for choice in self.choices], "coverage": self.coverage}
+
+
+@dataclass(frozen=True)
+class ScoringStats:
+    frames: int  # without padding
+    prefix_tokens: int  # system prompt and frames
+    tokens: int  # computed behind the prefix: questions and choices, common beginnings once
+    passes: int  # that computed them
+    load_seconds: float  # of the model
+    frames_seconds: float  # sampling and preprocessing
+    prefix_seconds: float  # 0 where it was computed before
+    scoring_seconds: float
+    peak_memory_bytes: int  # so far; of the process on the CPU, of torch on CUDA
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,9 @@ class VideoPandaTokenizer:
         return [int(self.processor.piece_to_id(piece)) for piece in pieces]
 
     def piece(self, token: int) -> str:
-        """The text of one token, with its space; a byte is written `<0xE7>`."""
+        """The text of one token, with its space; a byte is written `<0xE7>`, an unknown id ""."""
+        if token >= len(self):  # a model may have more ids than its tokenizer
+            return ""
         return str(self.processor.id_to_piece(token)).replace(_SPACE, " ")
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pandacli.errors import PandaError
-from pandacli.terminal.text import colour, sanitize, sanitize_json, sanitize_line, wrap
+from pandacli.terminal.text import (
+    cells,
+    colour,
+    fit,
+    sanitize,
+    sanitize_json,
+    sanitize_line,
+    wrap,
+)
 from pandacli.video.clip import format_times
 
 if TYPE_CHECKING:
@@ -24,7 +32,8 @@ if TYPE_CHECKING:
 GRAPHICS = ("auto", "kitty", "iterm2", "sixel", "blocks", "none")  # of `--graphics`
 
 _DEFAULT_WIDTH = 80
-_BAR = 30  # columns of the bar of a choice, and at most of its text
+_MAX_BARS = 80  # columns of a choice with its bar
+_PERCENT = 12  # columns of its probability and the space around it
 _LOW_COVERAGE = 0.01
 _PREFIX = "panda: "  # of notices, and of errors in a log
 
@@ -240,12 +249,13 @@ class Screen:
         if self.quiet or not sys.stderr.isatty():
             return
         block = "█" if can_encode(sys.stderr, "█") else "#"
+        columns = min(_stderr_columns(), _MAX_BARS)
         names = [sanitize_line(choice.text) for choice in scores.choices]
-        width = min(max(map(len, names)), _BAR)
+        width = min(max(map(cells, names)), max((columns - _PERCENT) // 2, 0))
+        room = max(columns - width - _PERCENT - 1, 0)  # a full line may wrap
         for name, choice in zip(names, scores.choices, strict=True):
-            name = name if len(name) <= width else name[: width - 3] + "..."
-            bar = block * round(choice.probability * _BAR)
-            self.error_line(f"  {name:<{width}}  {choice.probability:6.1%}  {bar}")
+            bar = block * round(choice.probability * room)
+            self.error_line(f"  {fit(name, width)}  {choice.probability:6.1%}  {bar}".rstrip())
         if scores.coverage < _LOW_COVERAGE:
             self.note(f"the probability of all choices together is {scores.coverage:.1g}")
 
@@ -306,13 +316,15 @@ def _terminal_modes(*, echo: bool) -> Iterator[None]:
 
 def _wrap_line(text: str, indent: int) -> str:
     text = sanitize_line(text)
-    if not sys.stderr.isatty():
-        return text
+    return wrap(text, _stderr_columns(), indent) if sys.stderr.isatty() else text
+
+
+def _stderr_columns() -> int:
     columns = os.environ.get("COLUMNS", "")
     width = int(columns) if columns.isdecimal() else 0
     with suppress(OSError, ValueError):  # ValueError: not even a file
         width = width or os.get_terminal_size(sys.stderr.fileno()).columns
-    return wrap(text, width or _DEFAULT_WIDTH, indent)
+    return width or _DEFAULT_WIDTH
 
 
 def _moves_cursor(stream: TextIO) -> bool:

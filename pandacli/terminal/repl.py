@@ -3,7 +3,7 @@
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -11,15 +11,15 @@ from pandacli.chat.chat import count_turns, dropped_turns_notice
 from pandacli.errors import PandaError, UsageError
 from pandacli.terminal import report
 from pandacli.terminal.console import can_encode
-from pandacli.terminal.slash_commands import EXIT_WORDS, parse
+from pandacli.terminal.slash_commands import EXIT_WORDS, parse, split_choices
 from pandacli.terminal.text import ASCII, WordWrapper, sanitize, sanitize_line
 
 if TYPE_CHECKING:
     from pandacli.chat.chat import Chat, SampledClip
-    from pandacli.inference.spec import AnswerStream, Stats
+    from pandacli.inference.spec import AnswerStream, Scores, ScoringStats
     from pandacli.terminal.console import Screen
     from pandacli.terminal.prompt import Prompt
-    from pandacli.video import Clip, Frames
+    from pandacli.video import Clip
 
 _DOUBLE_PRESS = 1.0  # seconds after an interrupt in which another Ctrl-C counts as the same
 
@@ -46,7 +46,7 @@ class Repl:
         self._prompt = prompt
         self._quant: str | None = quant  # None once the placement is announced
         self._pictures, self._stats = pictures, stats
-        self._last: tuple[Stats, Frames, report.Stopwatch] | None = None
+        self._last: list[tuple[str, str]] = []  # the stats of the last answer
         self._interrupted = -_DOUBLE_PRESS
         self._answering = self._leaving = False
         chat.on_change = prompt.refresh
@@ -118,18 +118,25 @@ class Repl:
         self.screen.error(error.message, hint, command=error.command)
 
     def ask(self, question: str) -> None:
-        """Ask a question and stream its answer."""
+        """Ask a question and stream its answer, or score the choices that are set."""
         self._answering = True  # the terminal echoes no ^C now
         chat, watch, stream = self.chat, report.Stopwatch(), None
         remedy = "see /set max-tokens"
         try:
-            with _asked(chat, self.screen, question, watch, self._quant, remedy) as stream:
-                self._quant = None
-                self._stream(stream)
+            if chat.choices:
+                scores, stats = _score(chat, self.screen, question, watch, self._quant)
+                self._last = report.scoring_rows(stats, chat.clip.frames, watch)
+                self._stream([scores.best.text])
+                self.screen.choice_bars(scores)
+            else:
+                with _asked(chat, self.screen, question, watch, self._quant, remedy) as stream:
+                    self._quant = None
+                    self._stream(stream)
+            self._quant = None
             chat.start_saving_prefix()
         finally:
             if stream is not None and stream.stats is not None:
-                self._last = stream.stats, chat.clip.frames, watch
+                self._last = report.stats_rows(stream.stats, chat.clip.frames, watch)
         if self._stats:
             self.show_stats()
 
@@ -180,15 +187,17 @@ class Repl:
         for turn in turns[-2:]:
             self.screen.question(turn.question)
             self._stream([turn.answer])
+            if turn.scores:
+                self.screen.choice_bars(turn.scores)
             if turn.finish_reason == "interrupted":
                 self.screen.note("(interrupted)")
 
     def show_stats(self) -> None:
         """Show the stats of the last answer and how full the context is."""
-        if self._last is None:
+        if not self._last:
             self.screen.note("no answer yet")
             return
-        self.screen.table(report.stats_rows(*self._last))
+        self.screen.table(self._last)
         if tokens := self.chat.tokens():
             self.screen.note(f"the context holds {tokens[0]:,} of {tokens[1]:,} tokens")
 
@@ -206,6 +215,8 @@ def _sigint_ignored() -> Iterator[None]:
 def toolbar(chat: "Chat") -> str:
     """Return the line under the prompt: the model, and how full its context is."""
     parts = [chat.model]
+    if chat.choices:
+        parts.append(f"{len(chat.choices)} choices")
     if chat.status:
         parts.append(f"{chat.status}…")
     elif tokens := chat.tokens():
@@ -228,20 +239,41 @@ def _asked(
 ) -> "Iterator[AnswerStream]":
     """Wait for model and clip, ask, and yield the stream; the notice of a cut one has `remedy`."""
     dropped = chat.dropped
+    _wait(chat, screen, watch)
+    with closing(chat.ask(question)) as stream:
+        _announce(chat, screen, quant, dropped)
+        yield stream
+    if cut := report.truncation_notice(stream.answer, chat.options.max_tokens, remedy):
+        screen.notice(cut)
+
+
+def _score(
+    chat: "Chat", screen: "Screen", question: str, watch: report.Stopwatch, quant: str | None
+) -> "tuple[Scores, ScoringStats]":
+    """Wait for model and clip, and answer by the likeliest of the choices that are set."""
+    dropped = chat.dropped
+    _wait(chat, screen, watch)
+    with screen.status("scoring"):
+        scored = chat.score(question)
+    _announce(chat, screen, quant, dropped)
+    return scored
+
+
+def _wait(chat: "Chat", screen: "Screen", watch: report.Stopwatch) -> None:
     with watch.measure("model and clip"):
         if not chat.wait(0):
             with screen.status(chat.status) as say:
                 while not chat.wait(0.2):
                     say(chat.status)
     watch.start_answer()
-    with closing(chat.ask(question)) as stream:
-        if quant is not None and (chosen := report.placement_notice(chat.panda.result(), quant)):
-            screen.notice(f"{chat.model} runs {chosen}")
-        if chat.dropped > dropped:
-            screen.notice(dropped_turns_notice(chat.dropped))
-        yield stream
-    if cut := report.truncation_notice(stream.answer, chat.options.max_tokens, remedy):
-        screen.notice(cut)
+
+
+def _announce(chat: "Chat", screen: "Screen", quant: str | None, dropped: int) -> None:
+    """Print what was chosen for the user, who asked for `quant`, and what was forgotten."""
+    if quant is not None and (chosen := report.placement_notice(chat.panda.result(), quant)):
+        screen.notice(f"{chat.model} runs {chosen}")
+    if chat.dropped > dropped:
+        screen.notice(dropped_turns_notice(chat.dropped))
 
 
 def _save_log(chat: "Chat", screen: "Screen") -> None:
@@ -265,37 +297,59 @@ def answer_lines(
     if sys.stdin.isatty():
         screen.notice("type a question a line; Ctrl-D ends")
     watch = watch or report.Stopwatch()
-    questions = _read_questions(sys.stdin.buffer)
+    questions = _read_questions(sys.stdin.buffer, chat)
     while True:
         with watch.paused():
             question = next(questions, None)
         if question is None:
             return
         try:
-            with _asked(chat, screen, question, watch, quant, "raise --max-tokens") as stream:
-                screen.stream(stream, one_line=True)
+            if chat.choices:
+                scores, scoring = _score(chat, screen, question, watch, quant)
+                screen.stream([scores.best.text], one_line=True)
+                screen.choice_bars(scores)
+                rows = report.scoring_rows(scoring, chat.clip.frames, watch)
+            else:
+                with _asked(chat, screen, question, watch, quant, "raise --max-tokens") as stream:
+                    screen.stream(stream, one_line=True)
+                rows = report.stats_rows(stream.answer.stats, chat.clip.frames, watch)
         finally:
             _save_log(chat, screen)
         quant = None
         if stats:
-            screen.table(report.stats_rows(stream.answer.stats, chat.clip.frames, watch))
+            screen.table(rows)
         watch.end_answer()
 
 
-def _read_questions(lines: BinaryIO) -> Iterator[str]:
-    """Yield the questions of standard input, up to an exit word; a slash command is an error."""
+def _read_questions(lines: BinaryIO, chat: "Chat") -> Iterator[str]:
+    """Yield the questions of standard input, up to an exit word; `/choices` sets those of `chat`.
+
+    Any other slash command is an error.
+    """
     for number, line in enumerate(lines, 1):
         try:
             text = line.decode()
         except UnicodeDecodeError as error:
             raise UsageError("a question on standard input is not UTF-8 text") from error
         if text.startswith("/") or text.strip().lower() in EXIT_WORDS:
-            with suppress(UsageError):
-                if parse(text)[0].name == "/exit":
-                    return
+            name, argument = _parse(text)
+            if name == "/exit":
+                return
+            if name == "/choices":
+                chat.choices = split_choices(argument, f"line {number}: the choices")
+                continue
             raise UsageError(
                 f"line {number}: {text.strip()} works only where input and output are a terminal",
                 "a question that begins with / needs a space in front",
             )
         if question := text.strip():
             yield question
+
+
+def _parse(line: str) -> tuple[str, str]:
+    """The name of a slash command and what follows it; empty for a wrong one."""
+    try:
+        command, argument = parse(line)
+    except UsageError:
+        return "", ""
+    return command.name, argument

@@ -12,7 +12,7 @@ from pandacli.video.clip import Clip, format_time, format_times
 
 if TYPE_CHECKING:
     from pandacli.inference import Answer, Panda
-    from pandacli.inference.spec import Scores, Stats
+    from pandacli.inference.spec import Scores, ScoringStats, Stats
     from pandacli.video import Frames, VideoInfo
 
 Record = dict[str, Any]  # for JSON
@@ -29,28 +29,35 @@ def answers_record(video: str, model: str, frames: "Frames", answers: "list[Answ
             "answer": answer.text,
             "finish_reason": answer.finish_reason,
             **({"logprobs": answer.logprobs_record} if answer.logprobs else {}),
-            "stats": {
-                name: round(value, 6) if isinstance(value, float) else value
-                for name, value in asdict(answer.stats).items()
-            },
+            "stats": _stats_record(answer.stats),
         }
         for answer in answers
     ]
     return {"video": video, "model": model, "frames": _frame_records(frames), "answers": records}
 
 
-def scores_record(video: str, model: str, frames: "Frames", scored: list["Scores"]) -> Record:
-    """Return the sampled frames and the choices of every question, for JSON."""
+def scores_record(
+    video: str, model: str, frames: "Frames", scored: list["Scores"], stats: "ScoringStats"
+) -> Record:
+    """Return the sampled frames, the choices of every question, and statistics, for JSON."""
     answers = [
-        {
-            "question": scores.question,
-            "answer": scores.best.text,
-            "choices": [asdict(choice) for choice in scores.choices],
-            "coverage": scores.coverage,
-        }
+        {"question": scores.question, "answer": scores.best.text, **scores.record}
         for scores in scored
     ]
-    return {"video": video, "model": model, "frames": _frame_records(frames), "answers": answers}
+    return {
+        "video": video,
+        "model": model,
+        "frames": _frame_records(frames),
+        "answers": answers,
+        "stats": _stats_record(stats),
+    }
+
+
+def _stats_record(stats: "Stats | ScoringStats") -> Record:
+    return {
+        name: round(value, 6) if isinstance(value, float) else value
+        for name, value in asdict(stats).items()
+    }
 
 
 def frames_record(video: str, clip: Clip, frames: "Frames", canvas: dict[str, int]) -> Record:
@@ -120,10 +127,10 @@ class Stopwatch:
         """Reset, so that the next answer is not charged for earlier waits."""
         self._since, self._before, self._parts = perf_counter(), 0.0, {}
 
-    def first_token(self, stats: "Stats") -> str:
-        """Return the time to the first token and its causes."""
-        whole = self._before + stats.first_token_seconds
-        parts = self._parts | {"prefill": stats.first_token_seconds}
+    def waited(self, own: dict[str, float]) -> str:
+        """Return the time waited and its causes, with those of the answer itself."""
+        whole = self._before + sum(own.values())
+        parts = self._parts | own
         rest = whole - sum(parts.values())
         parts |= {"other": rest} if rest >= _SHOWN_WAIT else {}
         shown = [f"{seconds:.2f} s {cause}" for cause, seconds in parts.items() if seconds >= 0.005]
@@ -140,12 +147,31 @@ def stats_rows(stats: "Stats", frames: "Frames", watch: Stopwatch) -> list[tuple
         f" {stats.answer_tokens} answer; {new} new, {prompt - new} reused"
     )
     return [
-        ("frames", f"{len(frames.times)} at {', '.join(format_times(frames.times))}"),
+        ("frames", _moments(frames)),
         ("tokens", tokens),
-        ("first token", watch.first_token(stats)),
+        ("first token", watch.waited({"prefill": stats.first_token_seconds})),
         ("decode", f"{stats.decode_seconds:.2f} s, {stats.tokens_per_second:.1f} tokens/s"),
         ("memory", size(stats.peak_memory_bytes)),
     ]
+
+
+def scoring_rows(
+    stats: "ScoringStats", frames: "Frames", watch: Stopwatch
+) -> list[tuple[str, str]]:
+    """Return the named values of `--stats` for choices that were scored together."""
+    passes = f"{stats.passes} {'pass' if stats.passes == 1 else 'passes'}"
+    tokens = f"{stats.tokens} questions and choices, in {passes}"
+    own = {"prefill": stats.prefix_seconds, "scoring": stats.scoring_seconds}
+    return [
+        ("frames", _moments(frames)),
+        ("tokens", f"{stats.prefix_tokens} prefix, {tokens}"),
+        ("scores", watch.waited(own)),
+        ("memory", size(stats.peak_memory_bytes)),
+    ]
+
+
+def _moments(frames: "Frames") -> str:
+    return f"{len(frames.times)} at {', '.join(format_times(frames.times))}"
 
 
 def truncation_notice(answer: "Answer", max_tokens: int, remedy: str) -> str | None:

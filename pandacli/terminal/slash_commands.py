@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from pandacli.chat.chat import count_turns
 from pandacli.chat.transcript import check_transcript_path, read_transcript, write_transcript
 from pandacli.errors import UsageError
+from pandacli.inference.spec import check_choices
 from pandacli.video.clip import Clip, parse_time
 
 if TYPE_CHECKING:
@@ -90,15 +91,37 @@ def _retry(repl: "Repl", _: str) -> None:
     if turn is None:
         repl.screen.note("nothing to ask again")
         return
-    count = len(chat.turns)
+    count, choices = len(chat.turns), chat.choices
+    if turn.scores and not choices:
+        chat.choices = tuple(choice.text for choice in turn.scores.choices)
     repl.screen.question(turn.question)
     try:
         repl.ask(turn.question)
     finally:
         if len(chat.turns) == count:  # interrupted before the first word
             chat.turns.append(turn)
-    if chat.turns[-1] == turn and chat.options.temperature == 0:
+            chat.choices = choices
+    new = chat.turns[-1]
+    if turn.scores and new.scores and not choices:
+        repl.screen.note("scores are always the same: /choices sets other choices")
+    elif new == turn and not new.scores and chat.options.temperature == 0:
         repl.screen.note("at temperature 0 it is always the same: /set temperature 0.7")
+
+
+def _choices(repl: "Repl", argument: str) -> None:
+    chat = repl.chat
+    before, chat.choices = chat.choices, split_choices(argument)
+    if chat.choices:
+        repl.screen.note(f"the next answer is one of: {' | '.join(chat.choices)}")
+    elif before:
+        repl.screen.note(f"cleared: {' | '.join(before)}")
+    else:
+        repl.screen.note("no choices are set; to answer the next question by one: /choices yes|no")
+
+
+def split_choices(argument: str, what: str = "the choices") -> tuple[str, ...]:
+    """Return the choices in text like yes|no, none in ""; a UsageError names them as `what`."""
+    return check_choices(argument.split("|"), what) if argument else ()
 
 
 def _reset(repl: "Repl", _: str) -> None:
@@ -158,6 +181,9 @@ COMMANDS = (
     Command("/video", "FILE", "ask about another video", _open_video, "video"),
     Command("/undo", "", "take the last question and its answer back", _undo),
     Command("/retry", "", "ask the last question again", _retry),
+    Command(
+        "/choices", "[YES|NO]", "possible answers to the next question; alone, clear them", _choices
+    ),
     Command("/reset", "", "forget what was said", _reset),
     Command(
         "/set", "[NAME VALUE]", "show or set temperature, max-tokens, seed", _set, words=_SETTINGS

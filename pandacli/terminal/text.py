@@ -104,7 +104,7 @@ class WordWrapper:
         return bool(self._column or self._word)
 
     def _add(self, character: str) -> str:
-        if not character.isspace() and _cells(character) < 2:
+        if not character.isspace() and cells(character) < 2:
             self._word += character
             return ""
         shown = self.flush()
@@ -121,7 +121,7 @@ class WordWrapper:
         """Return the word so far, with the space or line break before it."""
         if not self._word:
             return ""
-        size, width = _cells(self._word), max(1, self._width())
+        size, width = cells(self._word), max(1, self._width())
         if self._column and self._column + len(self._space) + size > width:
             # a word too long for any indented line starts at the margin
             self._column = self._indent if self._indent + size <= width else 0
@@ -140,12 +140,22 @@ def wrap(text: str, width: int, indent: int = 0) -> str:
     return "".join(WordWrapper(lambda: width, indent).lines([text]))
 
 
-def _cells(text: str) -> int:
+def cells(text: str) -> int:
+    """The columns that text without control characters takes."""
     if text.isascii():  # saves importing Rich
         return len(text)
     from rich.cells import cell_len
 
     return cell_len(text)
+
+
+def fit(text: str, width: int) -> str:
+    """Pad text without control characters to `width` cells, or cut it, with "..." at its end."""
+    if (free := width - cells(text)) >= 0:
+        return text + " " * free
+    from rich.cells import set_cell_size
+
+    return set_cell_size(text, max(width - 3, 0)) + "..."[:width]
 
 
 def colour(text: str, style: str, stream: TextIO) -> str:

@@ -52,6 +52,7 @@ def test_every_option_reaches_the_engine(fake_engine, home):
         "temperature": 0.5,
         "seed": 7,
         "stop": ["END", "##"],
+        "logprobs": False,
     }
 
 

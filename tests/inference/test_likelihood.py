@@ -102,9 +102,11 @@ def test_all_questions_take_one_pass_where_there_is_room(
     passes = []
     original = session.shared_prefix()[0].tree
 
-    def counted(ids: list[int], parents: list[int], wanted: list[int]) -> torch.Tensor:
+    def counted(
+        ids: list[int], parents: list[int], wanted: list[int], history: list[int]
+    ) -> torch.Tensor:
         passes.append(len(ids))
-        return original(ids, parents, wanted)
+        return original(ids, parents, wanted, history)
 
     monkeypatch.setattr(session.shared_prefix()[0], "tree", counted)
     requests = [ScoreRequest(f"Is there a {n}?", ("yes", "no", "maybe")) for n in range(9)]
@@ -121,10 +123,12 @@ def test_out_of_memory_makes_the_passes_smaller(
     prefix = session.shared_prefix()[0]
     original = prefix.tree
 
-    def limited(ids: list[int], parents: list[int], wanted: list[int]) -> torch.Tensor:
+    def limited(
+        ids: list[int], parents: list[int], wanted: list[int], history: list[int]
+    ) -> torch.Tensor:
         if len(ids) > 60:
             raise DeviceError("out of memory")
-        return original(ids, parents, wanted)
+        return original(ids, parents, wanted, history)
 
     monkeypatch.setattr(prefix, "tree", limited)
     requests = [ScoreRequest("Is there?", ("yes", "no")), ScoreRequest("x " * 80, ("yes", "no"))]

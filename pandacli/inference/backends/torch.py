@@ -120,7 +120,9 @@ class TorchSequence:
                     position_ids=depths[None].to(model.device),
                     cache=self.cache,
                     use_cache=True,
-                    logits_to_keep=torch.tensor(wanted, device=model.device),
+                    logits_to_keep=torch.tensor(
+                        wanted
+                    ),  # on the CPU: the last layer may be elsewhere
                 )
         finally:
             self.truncate(start)
