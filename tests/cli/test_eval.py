@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pandacli.batch.readers.choices import Choices
 from pandacli.cli.frames import CLIP
 from tests.fake_judge import fake_judge
 
@@ -158,4 +159,5 @@ def test_generated_choices_are_another_answer_of_the_same_record(module_panda, t
         assert module_panda("batch", str(path), *TINY, *options).returncode == 0
     scored, generated = map(json.loads, answers.read_text().splitlines())
     assert "reply" not in scored
-    assert generated["answer"] in ("No.", "Yes.") or generated["answer"] == generated["reply"]
+    found = Choices(("No.", "Yes.")).find(generated["reply"])
+    assert generated["answer"] == (generated["reply"] if found is None else ("No.", "Yes.")[found])

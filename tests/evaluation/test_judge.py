@@ -76,7 +76,7 @@ def test_every_case_has_its_own_verdict(tmp_path: Path) -> None:
 
 
 def test_failing_requests_and_unreadable_replies_are_tried_again(tmp_path: Path) -> None:
-    troubles = {1: 429, 2: 500, 3: "nonsense", 4: "slow", 5: 503, 6: "empty"}
+    troubles = {1: 429, 2: 500, 3: "nonsense", 4: "slow", 5: 503, 6: "empty", 7: "drop", 8: "tear"}
     with fake_judge(lambda n: troubles.get(n, "ok")) as judge:
         verdicts = ask(tmp_path / "replies.jsonl", judge.url)
     assert all(isinstance(verdict, Verdict) for verdict in verdicts.values())
