@@ -72,6 +72,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make_set(name, folder, clips)
         command = ["batch", layout.questions, "--video-dir", layout.videos, "--model", "tiny"]
         commands.append([*command, "--output-format", layout.output])
+    commands += [[*commands[0], "--shard", shard] for shard in ("1/2", "2/2")]
     done = subprocess.run(
         [sys.executable, "-c", ALL_COMMANDS, json.dumps(commands)],
         capture_output=True,
@@ -80,7 +81,9 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cwd=folder,
         env=environment(),
     )
-    assert json.loads(done.stdout) == [1] * len(commands)  # some clips cannot be looked at
+    *codes, first, second = json.loads(done.stdout)
+    assert codes == [1] * len(LAYOUTS)  # some clips cannot be looked at
+    assert max(first, second) == 1
     for name, layout in LAYOUTS.items():
         for number in (MISSING, DAMAGED):
             assert layout.video_name.format(number) in done.stderr, name
@@ -175,6 +178,17 @@ def test_official_scripts_read_the_answers_as_literals(sets: Path, name: str) ->
         assert [(entry["video_name"], entry[field]) for entry in entries] == expected
     wanted = ("question", "answer") if name in ZERO_SHOT else (*layout.fields, "A")
     assert all(isinstance(entry[field], str) for entry in entries for field in wanted)
+
+
+def test_joined_shards_are_the_answers_of_the_whole(sets: Path) -> None:
+    for path in (sets / answers("MSVD-QA"), sets / official("MSVD-QA")):
+        suffix = path.name.removeprefix("test_q.answers")
+        parts = [path.with_name(f"test_q.answers.{n}-of-2{suffix}") for n in (1, 2)]
+        joined = [json.loads(line) for part in parts for line in part.read_text().splitlines()]
+        whole = [json.loads(line) for line in path.read_text().splitlines()]
+        for entry in (*joined, *whole):
+            entry.pop("seconds", None)
+        assert sorted(map(str, joined)) == sorted(map(str, whole))
 
 
 def official_count(path: Path, folder: Path) -> tuple[int, int, int]:
