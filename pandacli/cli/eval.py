@@ -10,11 +10,12 @@ from pandacli.cli import options
 from pandacli.errors import UsageError
 from pandacli.terminal.console import Screen
 
-_NOT_JUDGED = 1  # the exit code
+_INCOMPLETE = 1  # the exit code where a question has no answer or no verdict
 
 
 def eval(  # noqa: A001  (the name of the command)
     answers: Annotated[list[str], options.argument("ANSWERS...", "Files of answers, of any tool.")],
+    join: options.Join = False,
     questions: options.AllQuestions = None,
     references: options.References = None,
     benchmark: options.Benchmark = None,
@@ -49,25 +50,35 @@ def eval(  # noqa: A001  (the name of the command)
 
         prompts = load_prompts(Path(judge_prompt) if judge_prompt else None)
         settings = JudgeSettings(
-            judge, judge_url, None, judge_jobs, judge_temperature, judge_seed, prompts
+            judge, judge_url, judge_jobs, judge_temperature, judge_seed, prompts
         )
-    elif judge_url is not None or judge_prompt is not None:
+    elif judge_url is not None or judge_prompt is not None or judge_replies is not None:
         raise UsageError("no judge is named", "name its model with --judge")
-    from pandacli.evaluation.report import write_report
-    from pandacli.evaluation.scoring import Job, run
+    from pandacli.evaluation.job import Job, run
+    from pandacli.evaluation.report import check_report, write_report
 
     job = Job(
         tuple(map(Path, answers)),
-        tuple(map(Path, questions or ())),
+        questions=tuple(map(Path, questions or ())),
         references=Path(references) if references else None,
         benchmark=benchmark,
         against=Path(compare) if compare else None,
         blind=Path(blind) if blind else None,
         judge=settings,
         replies=Path(judge_replies) if judge_replies else None,
+        join=join,
     )
+    job.check()
+    if report is not None:
+        check_report(Path(report))
     with screen.status("scoring") as say:
-        results = run(job, lambda done, cases: say(f"judging: {done:,} of {cases:,}"))
+
+        def progress(done: int, cases: int) -> None:
+            say(f"judging: {done:,} of {cases:,}")
+            if not done and not screen.animates:
+                screen.notice(f"judging {cases:,} answers")
+
+        results = run(job, progress)
     if report is not None:
         write_report(Path(report), results, dumps(results, indent=2))
     if json:
@@ -78,5 +89,6 @@ def eval(  # noqa: A001  (the name of the command)
         print_results(results, screen)
     if report is not None:
         screen.notice(f"wrote {report}: report.md, results.json and plot.png")
-    if any(scored["not_judged"] for scored in results["files"]):
-        raise typer.Exit(_NOT_JUDGED)
+    scored = [*results["files"], results["comparison"], results["blind"]]
+    if any(each["unanswered"] or each["not_judged"] for each in scored if each):
+        raise typer.Exit(_INCOMPLETE)

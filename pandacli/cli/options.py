@@ -131,6 +131,8 @@ Address = Annotated[str | None, _run("--address HOST", not_blank, _ADDRESS)]
 
 _ALL_QUESTIONS = "All questions; those without an answer count as wrong. One, or one for each file."
 AllQuestions = Annotated[list[str] | None, plain(FILES, "--questions FILE", _ALL_QUESTIONS)]
+_JOIN = "Take the files as shards of one run, rather than a run each."
+Join = Annotated[bool, plain(FILES, "--join", _JOIN)]
 _REFERENCES = "Right answers, if they are in a file of their own."
 References = Annotated[str | None, plain(FILES, "--references FILE", _REFERENCES)]
 _BENCHMARK = "Name of a benchmark of the paper. [default: by the name of the file]"

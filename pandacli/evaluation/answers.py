@@ -4,17 +4,19 @@ Files are read as `panda batch` reads questions, so every layout that it reads o
 prediction is the `answer` of our own results and the `pred` (`pred1`, `pred2`) of others.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+import json
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from pandacli.batch.readers.choices import Choices, find_choices
 from pandacli.batch.readers.conversations import is_conversation, reference_answer
 from pandacli.batch.readers.fields import PAIR, QUESTION, VIDEO
 from pandacli.batch.readers.questions import read_questions
-from pandacli.batch.records import BadLine, Record
+from pandacli.batch.records import EXTENSIONS, BadLine, Record
 from pandacli.batch.writers import IDS, is_scalar
 from pandacli.errors import ClipError
 
@@ -28,6 +30,11 @@ TYPES = ("type", "question_type", "task_type", "category")
 NO_ANSWER = "there is no answer in the file"
 
 _FIRST_WORDS = ("what", "who", "how", "when", "where", "why", "which")
+_RESULT = ("digest", "model", "finish_reason", "tokens", "seconds", "error", "coverage", "logprobs")
+_TABLE = {"finish_reason", "tokens", "seconds"}  # columns of our results in a table
+_RESPONSE = {"custom_id", "response", "error"}  # of OpenAI's Batch API
+_TABLE_ANSWERS = ("panda_answer", "pred", "answer")  # the first is it, others are of the questions
+_HINT = 'a line of it is like {"id": "1", "question": "...", "answer": "right", "pred": "given"}'
 
 
 @dataclass(frozen=True)
@@ -35,8 +42,8 @@ class Item:
     """A question that was to be answered.
 
     Attributes:
-        id: The id of the question, or its number in the file.
-        video: Name of the video, without folder and suffix; "" where the file does not say.
+        id: The id of the question, or else its number in the file.
+        video: Path of the video as the file has it, without suffix; "" where it does not say.
         question: The question.
         references: The right answers; any of them will do.
         prediction: The answer that was given; None where there is none.
@@ -47,6 +54,9 @@ class Item:
         chosen: Index of the choice that was answered; None for no choice at all.
         probabilities: Of the choices; empty where they were not scored.
         layout: "qa", "generic" or "consistency".
+        span: Start and end of the clip in the video, in seconds, where the file says.
+        has_id: Whether `id` is an id.
+        coverage: The probability of all choices together, where they were scored.
     """
 
     id: str
@@ -61,102 +71,142 @@ class Item:
     chosen: int | None = None
     probabilities: tuple[float, ...] = ()
     layout: str = "qa"
+    span: tuple[float | None, float | None] = (None, None)
+    has_id: bool = True
+    coverage: float | None = None
 
 
-def read_items(path: Path, references: Path | None = None) -> list[Item]:
+def read_items(source: Path | BinaryIO, references: Path | None = None) -> list[Item]:
     """The items of a file of answers, or of questions: those have no prediction.
 
     Args:
-        path: The file.
+        source: The file, or a stream.
         references: For the layout "qa", the file of right answers.
 
     Raises:
         ClipError: The file cannot be read, or has no questions in it.
     """
-    with read_questions(path, answers=references) as questions:
-        entries = list(_entries(questions.records))
+    try:
+        with read_questions(source, answers=references) as questions:
+            name, entries = questions.name, list(_entries(questions.records))
+    except ClipError as error:
+        is_foreign = error.hint is not None and "{" in error.hint
+        raise ClipError(error.message, _HINT if is_foreign else error.hint) from error
     items = list(_joined(entries))
     if not items:
-        raise ClipError(f"{path} has no answers in it")
+        raise ClipError(f"{name} has no answers in it", _HINT)
     return items
 
 
-def _entries(records: Iterable[Record | BadLine]) -> Iterator[dict[str, Any]]:
-    """The fields of each entry once, also of those without a video."""
+@dataclass(frozen=True)
+class _Entry:
+    """An entry of a file: what was asked, and what was answered."""
+
+    asked: Mapping[str, Any]
+    prediction: str | None
+    error: str | None
+    fields: Mapping[str, Any]
+    record: Record | None
+    line: int
+
+
+def _entries(records: Iterable[Record | BadLine]) -> Iterator[_Entry]:
+    """Each entry once, also those without a video."""
     last = -1
     for record in records:
-        fields = record.error.fields if isinstance(record, BadLine) else record.fields
         if record.line != last:
-            video = {} if isinstance(record, BadLine) else {"panda_video": record.video}
-            yield {**(fields or {}), **video, "panda_line": record.line}
-        last = record.line
+            last = record.line
+            whole = None if isinstance(record, BadLine) else record
+            fields = record.error.fields or {} if isinstance(record, BadLine) else record.fields
+            yield _Entry(*_split(fields), fields, whole, last)
 
 
-def _joined(entries: list[dict[str, Any]]) -> Iterator[Item]:
+def _split(fields: dict[str, Any]) -> tuple[dict[str, Any], str | None, str | None]:
+    """What was asked, what was answered, and why nothing was."""
+    asked, name = fields, None
+    if fields.keys() >= _RESPONSE:
+        asked, name = {"id": fields["custom_id"]}, "content"
+        fields = {"content": _content(fields["response"]), "error": fields["error"]}
+    elif "digest" in fields:
+        name = "answer"
+    elif fields.keys() >= _TABLE:
+        name = next((name for name in _TABLE_ANSWERS if name in fields), None)
+    if name is not None:
+        own = (name, *_RESULT, *(["choices"] if _scored(fields) else []))
+        asked = {key: value for key, value in asked.items() if key not in own}
+        given = fields.get("given")
+        asked |= given if isinstance(given, dict) else {}
+    else:
+        name = next((name for name in PREDICTED if isinstance(fields.get(name), _TEXTS)), None)
+    failed = fields.get("error")
+    if failed:
+        return asked, None, str(failed.get("message") if isinstance(failed, dict) else failed)
+    value = fields.get(name) if name else None
+    return (asked, str(value), None) if isinstance(value, _TEXTS) else (asked, None, NO_ANSWER)
+
+
+_TEXTS = (str, int, float)
+
+
+def _content(response: Any) -> str | None:
+    """The answer in a response of OpenAI's Batch API."""
+    try:
+        content = response["body"]["choices"][0]["message"]["content"]
+    except (KeyError, IndexError, TypeError):
+        return None
+    return content if isinstance(content, str) else None
+
+
+def _joined(entries: list[_Entry]) -> Iterator[Item]:
     """An item for each entry; the two results of a consistency question make one."""
-    halves: dict[tuple[str, ...], dict[int, dict[str, Any]]] = {}
-    for fields in entries:
-        if "digest" in fields and all(name in fields for name in PAIR) and "part" in fields:
-            key = tuple(str(fields.get(name)) for name in ("panda_video", *PAIR, *IDS))
-            halves.setdefault(key, {})[fields["part"]] = fields
+    halves: dict[tuple[str, ...], dict[str, _Entry]] = {}
+    for entry in entries:
+        if "part" in entry.asked and all(name in entry.asked for name in PAIR):
+            key = (_video(entry), *(str(entry.asked.get(name)) for name in (*PAIR, *IDS)))
+            halves.setdefault(key, {})[str(entry.asked["part"])] = entry
             continue
-        yield _item(fields)
+        yield _item(entry)
     for parts in halves.values():
-        first = parts.get(0) or parts.get(1) or {}
-        answers = [_prediction(parts[number])[0] if number in parts else None for number in (0, 1)]
-        predicted = {f"pred{n}": text for n, text in enumerate(answers, 1) if text is not None}
-        errors = [_prediction(part)[1] for part in parts.values()]
-        error = next(filter(None, errors), None)
-        given = {name: value for name, value in first.items() if name not in ("digest", "answer")}
-        yield replace(_item(given | predicted), error=None if len(predicted) == 2 else error)
+        given = [parts[each].prediction if each in parts else None for each in "01"]
+        error = next((part.error for part in parts.values() if part.error), NO_ANSWER)
+        first = next(iter(parts.values()))
+        pair = {f"pred{n}": text for n, text in enumerate(given, 1) if text is not None}
+        yield _item(replace(first, fields={**first.asked, **pair}, error=error))
 
 
-def _item(fields: dict[str, Any]) -> Item:
-    given = fields.get("given")
-    data = fields | given if isinstance(given, dict) else fields
-    is_ours = "digest" in fields
-    if is_ours and not isinstance(given, dict):
-        data = {name: value for name, value in fields.items() if name != "answer"}
-    prediction, error = _prediction(fields)
-    choices = find_choices(data)
+def _item(entry: _Entry) -> Item:
+    asked, record, fields = entry.asked, entry.record, entry.fields
+    prediction, error = entry.prediction, entry.error
+    choices, second, coverage = find_choices(asked), None, fields.get("coverage")
+    question = record.question if record else _text(asked, QUESTION)
     # our results name the question again
-    is_generic = "Q" in fields and ("question" not in fields or is_ours)
-    second, layout = None, "generic" if is_generic else "qa"
-    question = _text(data, QUESTION)
-    if all(name in fields for name in PAIR):
-        layout, question = "consistency", str(fields[PAIR[0]])
+    is_generic = "Q" in asked and ("question" not in asked or "digest" in fields)
+    layout = "generic" if is_generic else "qa"
+    if all(name in asked for name in PAIR):
+        layout, question = "consistency", str(asked[PAIR[0]])
         predicted = [fields.get(f"pred{number}") for number in (1, 2)]
         if all(isinstance(each, str) for each in predicted):
-            prediction, second = predicted[0], (str(fields[PAIR[1]]), str(predicted[1]))
+            prediction, second = predicted[0], (str(asked[PAIR[1]]), str(predicted[1]))
             error = None
         else:
             prediction, error = None, error or NO_ANSWER
     return Item(
-        id=_text(data, IDS) or str(fields["panda_line"]),
-        video=_video(data),
+        id=_text(asked, IDS) or str(entry.line),
+        video=_video(entry),
         question=question,
-        references=_references(data, choices),
+        references=_references(asked, choices),
         prediction=prediction,
         error=error,
-        type=_text(data, TYPES) or None,
+        type=_text(asked, TYPES) or None,
         second=second,
         choices=choices,
         chosen=choices.find(prediction) if choices and prediction is not None else None,
         probabilities=_probabilities(fields, choices) if choices else (),
         layout=layout,
+        span=(record.start, record.end) if record else (None, None),
+        has_id=bool(_text(asked, IDS)),
+        coverage=coverage if isinstance(coverage, float | int) else None,
     )
-
-
-def _prediction(fields: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """The prediction in an entry; or None and why there is none."""
-    failed = fields.get("error")
-    if failed:
-        return None, failed.get("message") if isinstance(failed, dict) else str(failed)
-    named = [name for name in PREDICTED if is_scalar(fields.get(name))]
-    if not named and ("digest" in fields or {"finish_reason", "tokens"} <= fields.keys()):
-        named = ["answer"]
-    value = fields.get(named[0]) if named else None
-    return (str(value), None) if isinstance(value, str | int | float) else (None, NO_ANSWER)
 
 
 def _references(fields: Mapping[str, Any], choices: Choices | None) -> tuple[str, ...]:
@@ -174,18 +224,27 @@ def _references(fields: Mapping[str, Any], choices: Choices | None) -> tuple[str
     return tuple(dict.fromkeys(found))
 
 
+def _scored(fields: Mapping[str, Any]) -> tuple[float, ...]:
+    """The probabilities of choices in one of our results."""
+    value = fields.get("choices")
+    with suppress(ValueError):  # a cell of a table
+        value = json.loads(value) if isinstance(value, str) else value
+    held = value if isinstance(value, list) else []
+    found = [each.get("probability") for each in held if isinstance(each, dict)]
+    known = tuple(each for each in found if isinstance(each, float | int))
+    return known if len(known) == len(held) else ()
+
+
 def _probabilities(fields: Mapping[str, Any], choices: Choices) -> tuple[float, ...]:
-    scored = fields.get("choices")
-    if not isinstance(scored, list) or len(scored) != len(choices.texts):
-        return ()
-    held = [each.get("probability") for each in scored if isinstance(each, dict)]
-    found = tuple(each for each in held if isinstance(each, float | int))
-    return found if len(found) == len(scored) else ()
+    found = _scored(fields)
+    return found if len(found) == len(choices.texts) else ()
 
 
-def _video(fields: Mapping[str, Any]) -> str:
-    named = fields.get("panda_video") or _text(fields, VIDEO)
-    return PurePosixPath(named).stem if named else ""
+def _video(entry: _Entry) -> str:
+    named = entry.record.video if entry.record else _text(entry.asked, VIDEO)
+    path = PurePosixPath(named) if named else None
+    is_file = path is not None and path.suffix.lower() in EXTENSIONS
+    return str(path.with_suffix("") if path and is_file else path or "")
 
 
 def _text(fields: Mapping[str, Any], names: Iterable[str]) -> str:
@@ -193,55 +252,93 @@ def _text(fields: Mapping[str, Any], names: Iterable[str]) -> str:
     return str(found)
 
 
-def add_missing(items: list[Item], questions: list[Item]) -> list[Item]:
+@dataclass(frozen=True)
+class Ignored:
+    """An answer that does not count."""
+
+    item: Item
+    reason: str
+
+
+def without_repeats(items: list[Item]) -> tuple[list[Item], list[Ignored]]:
+    """Each question with an id once: with its last answer, as in the official scripts."""
+    last: dict[Hashable, int] = {}
+    for number, item in enumerate(items):
+        key = _exact(item) if item.has_id else number
+        if item.prediction is not None or key not in last:
+            last[key] = number
+    kept = set(last.values())
+    repeated = [Ignored(item, "answered again") for n, item in enumerate(items) if n not in kept]
+    return [item for n, item in enumerate(items) if n in kept], repeated
+
+
+def match(items: list[Item], questions: list[Item]) -> tuple[list[Item], list[Ignored]]:
     """An item for every question: the answer to it, or one that says that it is missing.
 
-    Answers are found by video and question; where a file of answers names no videos, by id and
-    question, or by id. Right answers and types that the answers lack come from the questions.
+    An answer belongs to the question with the same id, video and text; else with the same video and
+    text, then the same id and text where one of the files names no videos, then the same id where
+    the answers have no questions. Right answers and types that the answers lack come from the
+    questions.
+
+    Returns:
+        The items in the order of the questions, and the answers that belong to none.
     """
-    found: dict[tuple[str, ...], list[Item]] = {}
-    for item in items:
-        for key in _keys(item):
-            found.setdefault(key, []).append(item)
-    used: set[int] = set()
-    complete = []
-    for question in questions:
-        keys = [*_keys(question), ("id", question.id)]
-        free = (item for key in keys for item in found.get(key, []) if id(item) not in used)
-        answered = next(free, None)
-        if answered is None:
-            complete.append(replace(question, prediction=None, error=NO_ANSWER, second=None))
-            continue
-        used.add(id(answered))
-        complete.append(
-            replace(
-                answered,
-                id=question.id,
-                video=answered.video or question.video,
-                references=answered.references or question.references,
-                type=answered.type or question.type,
-                choices=answered.choices or question.choices,
-            )
-        )
-    return complete
+    free = dict(enumerate(items))
+    found: dict[int, Item] = {}
+    named = all(question.video for question in questions)
+    keys: list[Callable[[Item, bool], Hashable]] = [
+        lambda item, _: _exact(item) if item.has_id and item.video else None,
+        lambda item, _: (item.video, item.span, item.question) if item.video else None,
+        lambda item, _: (PurePosixPath(item.video).name, item.question) if item.video else None,
+        lambda item, asked: (
+            (item.id, item.question) if asked or not (item.video and named) else None
+        ),
+        lambda item, asked: item.id if asked or not item.question else None,
+    ]
+    for key in keys:
+        held = defaultdict(list)
+        for number in reversed(free):
+            held[key(free[number], False)].append(number)
+        held.pop(None, None)
+        for place, question in enumerate(questions):
+            numbers = held.get(key(question, True)) if place not in found else None
+            if numbers:
+                found[place] = free.pop(numbers.pop())
+    complete = [
+        _completed(found[place], question)
+        if place in found
+        else replace(question, prediction=None, error=NO_ANSWER, second=None, chosen=None)
+        for place, question in enumerate(questions)
+    ]
+    return complete, [Ignored(item, "there is no such question") for item in free.values()]
 
 
-def _keys(item: Item) -> Iterator[tuple[str, ...]]:
-    if item.video:
-        yield "video", item.video, item.question
-    yield "both", item.id, item.question
-    if not item.question:
-        yield "id", item.id
+def _exact(item: Item) -> Hashable:
+    return item.id, item.video, item.span, item.question
 
 
-def question_type(item: Item, typed: bool) -> str:
-    """The type of a question: that of the data set, or else its first word, as MSVD-QA has it."""
-    if typed:
-        return item.type or "other"
-    word = next(iter(item.question.casefold().split()), "")
-    return word if word in _FIRST_WORDS else "other"
+def _completed(item: Item, question: Item) -> Item:
+    is_known = item.choices is not None and item.choices.correct is not None
+    choices = item.choices if is_known else question.choices or item.choices
+    if choices and (item.choices is None or item.choices.texts != choices.texts):
+        chosen = None if item.prediction is None else choices.find(item.prediction)
+        item = replace(item, chosen=chosen, probabilities=())
+    return replace(
+        item,
+        id=question.id,
+        video=question.video or item.video,
+        question=question.question or item.question,
+        references=question.references or item.references,
+        type=question.type or item.type,
+        choices=choices,
+        layout=question.layout if item.layout == "qa" else item.layout,
+    )
 
 
-def repeated_ids(items: Iterable[Item]) -> list[str]:
-    """Ids that several items have."""
-    return [each for each, count in Counter(item.id for item in items).items() if count > 1]
+def question_types(items: Iterable[Item]) -> list[str]:
+    """The type of each question: as the data set has it, or else its first word, as in MSVD-QA."""
+    items = list(items)
+    if len({item.type for item in items} - {None}) > 1:
+        return [item.type or "other" for item in items]
+    words = [next(iter(item.question.casefold().split()), "") for item in items]
+    return [word if word in _FIRST_WORDS else "other" for word in words]

@@ -4,12 +4,8 @@ The protocol is that of Video-ChatGPT (arXiv 2306.05424), which the paper used: 
 the judge says whether question, right answer and prediction match ("yes" or "no") and gives a score
 from 0 to 5; for long answers it gives a score from 0 to 5 for one aspect at a time. The wording of
 the prompts is ours; `load_prompts` reads another.
-
-Every reply is kept in a file of JSON lines before it counts, so that a run can be resumed after
-anything; it is found again by the digest of the model, the messages and the sampling settings.
 """
 
-import ast
 import asyncio
 import json
 import os
@@ -18,27 +14,24 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
+from operator import attrgetter
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
 
-from filelock import FileLock, Timeout
-
-from pandacli.errors import ModelError, PandaError, UsageError
+from pandacli.errors import ModelError, UsageError
+from pandacli.evaluation.replies import TASKS, Replies, Reply, Verdict, read_reply
 from pandacli.file_io import read_bytes
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-MATCH = "match"
-ASPECTS = ("correctness", "detail", "context", "temporal", "consistency")
-TASKS = (MATCH, *ASPECTS)
-
-HIGHEST = 5
-"""The best score of a judge; the lowest is 0."""
-
 _ATTEMPTS = 3  # for a reply that can be read
 _RETRIES = 8  # of a request that fails: 429, 5xx, a connection, a time-out
+_FIRST_RETRIES = 2  # while there was no answer yet: the address may be wrong
+_GIVE_UP = 10  # failures in a row, each after its retries
+_SHOWN = 200  # characters of what an endpoint says
 _TIMEOUT = 120.0  # seconds
 _AGAIN = "That could not be read. Reply with the JSON object only."
 
@@ -49,6 +42,8 @@ Prompts = Mapping[str, tuple[str, str]]
 def load_prompts(path: Path | None = None) -> Prompts:
     """Read the prompts of all tasks: ours, or a file of the form of `judge_prompts.toml`.
 
+    Tasks of which a file says nothing keep our wording.
+
     Raises:
         UsageError: It cannot be read, or lacks what a prompt needs.
     """
@@ -57,13 +52,18 @@ def load_prompts(path: Path | None = None) -> Prompts:
         table = tomllib.loads(read_bytes(path or ours).decode())
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"cannot read the judge prompts in {path}: {reason}") from error
+        raise UsageError(
+            f"cannot read the judge prompts in {path}: {reason}",
+            "it is TOML: see docs/evaluation.md",
+        ) from error
     shared = {name: value for name, value in table.items() if not isinstance(value, dict)}
     if unknown := table.keys() - {"system", "user", *TASKS}:
         message = f"{path} has {min(unknown)!r}, which is no judge prompt"
         raise UsageError(message, f"tables are {', '.join(TASKS)}")
-    prompts = {}
+    prompts = dict(load_prompts()) if path else {}
     for task in TASKS:
+        if not shared and task not in table:
+            continue
         held = shared | table.get(task, {})
         system, user = held.get("system", ""), held.get("user")
         if not isinstance(system, str) or not isinstance(user, str):
@@ -96,26 +96,12 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """A reply that could be read.
-
-    Attributes:
-        score: From 0 to 5.
-        match: Whether the prediction is right; None for an aspect.
-    """
-
-    score: int
-    match: bool | None = None
-
-
-@dataclass(frozen=True)
 class JudgeSettings:
     """Which judge, and how it is asked.
 
     Attributes:
         model: Its name at the endpoint.
-        url: The base URL of the endpoint; None for that of OpenAI.
-        key: The API key; None for one from the environment.
+        url: The base URL of the endpoint; None for that of OPENAI_BASE_URL, or OpenAI.
         jobs: Requests at a time.
         temperature: 0 for the likeliest reply.
         seed: Sent where the endpoint knows one; None to send none.
@@ -124,11 +110,22 @@ class JudgeSettings:
 
     model: str
     url: str | None = None
-    key: str | None = None
     jobs: int = 8
     temperature: float = 0.0
     seed: int | None = None
     prompts: Prompts = field(default_factory=load_prompts)
+
+    @property
+    def endpoint(self) -> str | None:
+        """The base URL: that of the settings, or of the variable that the package openai reads."""
+        return self.url or os.environ.get("OPENAI_BASE_URL") or None
+
+    @property
+    def shown_url(self) -> str:
+        """The base URL without what may be a secret in it."""
+        parts = urlsplit(self.endpoint or "https://api.openai.com/v1")
+        host = parts.netloc.rpartition("@")[2]
+        return urlunsplit((parts.scheme, host, parts.path, "", ""))
 
     def prompt_digest(self, tasks: Iterable[str]) -> str:
         """Twelve hex digits that identify the wording of these tasks."""
@@ -136,135 +133,24 @@ class JudgeSettings:
         return sha256(text.encode()).hexdigest()[:12]
 
 
-def read_reply(text: str, task: str) -> Verdict | None:
-    """The verdict in a reply; None where it cannot be read.
-
-    A dictionary of JSON or Python is looked for anywhere in it, then `pred: yes, score: 4` in
-    plain text.
-    """
-    found: dict[str, Any] = {}
-    for candidate in re.findall(r"\{[^{}]*\}", text):
-        for parse in (json.loads, ast.literal_eval):
-            try:
-                value = parse(candidate)
-            except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
-                continue
-            if isinstance(value, dict) and "score" in value:
-                found = value
-    if not found:
-        pairs = re.findall(r"\b(pred|score)\b\W{1,6}(yes|no|\d+(?:\.\d+)?)\b", text.casefold())
-        found = dict(pairs)
-    try:
-        score = int(float(found["score"]))
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return None
-    if not 0 <= score <= HIGHEST:
-        return None
-    if task != MATCH:
-        return Verdict(score)
-    said = str(found.get("pred", "")).casefold()
-    if "yes" not in said and "no" not in said:
-        return None
-    return Verdict(score, "yes" in said)
-
-
-class Replies:
-    """The replies of judges in a file of JSON lines; a context manager that holds its lock.
-
-    Args:
-        path: The file; it is created.
-
-    Attributes:
-        models: Models that the endpoint reported, with fingerprints where it has them.
+def require_endpoint(settings: JudgeSettings) -> tuple[ModuleType, str]:
+    """The package that talks to a judge, and the key.
 
     Raises:
-        UsageError: Another run writes it, or it is another kind of file.
+        UsageError: The package is not installed, or there is no usable key.
     """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.models: dict[str, None] = {}
-        self._lines: dict[str, list[str]] = {}
-        self._lock = FileLock(path.with_name(path.name + ".lock"), timeout=0)
-
-    def __enter__(self) -> Self:
-        try:
-            self._lock.acquire()
-        except Timeout as error:
-            raise UsageError(f"{self.path} is being written by another run of panda") from error
-        except OSError as error:
-            raise self._failed(error) from error
-        try:
-            self._open()
-        except BaseException:
-            self._lock.release()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._file.close()
-        Path(self._lock.lock_file).unlink(missing_ok=True)
-        self._lock.release()
-
-    def of(self, digest: str) -> list[str]:
-        """The replies to a request, in order."""
-        return self._lines.get(digest, [])
-
-    def add(self, digest: str, task: str, reply: str, model: str) -> None:
-        """Write a reply; it is on the disk when this returns.
-
-        Raises:
-            PandaError: It cannot be written.
-        """
-        self._remember(line := {"digest": digest, "task": task, "reply": reply, "model": model})
-        try:
-            self._file.write(json.dumps(line) + "\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise self._failed(error) from error
-
-    def _open(self) -> None:
-        whole = 0
-        try:
-            content = self.path.read_bytes() if self.path.exists() else b""
-            for raw in content.splitlines(keepends=True):
-                line = _parsed(raw)
-                if line is None and raw.endswith(b"\n"):
-                    raise UsageError(
-                        f"{self.path} is not a file of judge replies",
-                        "name another: --judge-replies",
-                    )
-                if line is None or not raw.endswith(b"\n"):  # torn by a kill
-                    break
-                self._remember(line)
-                whole += len(raw)
-            self._file = self.path.open("a", encoding="utf-8")
-            self._file.truncate(whole)
-        except OSError as error:
-            raise self._failed(error) from error
-
-    def _remember(self, line: dict[str, str]) -> None:
-        self._lines.setdefault(line["digest"], []).append(line["reply"])
-        self.models.setdefault(line["model"])
-
-    def _failed(self, error: OSError) -> PandaError:
-        return PandaError(f"cannot write the judge's replies to {self.path}: {error.strerror}")
-
-
-def _parsed(raw: bytes) -> dict[str, str] | None:
     try:
-        line = json.loads(raw)
-    except ValueError:
-        return None
-    names = ("digest", "task", "reply", "model")
-    held = isinstance(line, dict) and all(isinstance(line.get(name), str) for name in names)
-    return line if held else None
+        import openai
+    except ImportError as error:
+        raise UsageError(
+            "a judge needs the package openai", command="pip install 'pandacli[eval]'"
+        ) from error
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    if not key and settings.endpoint is None:
+        raise UsageError("there is no key for the judge", "set OPENAI_API_KEY")
+    if not (key.isascii() and key.isprintable()):
+        raise UsageError("the key in OPENAI_API_KEY cannot be one", "it is one line of ASCII")
+    return openai, key or "none"  # a local endpoint may ask for no key
 
 
 class Judge:
@@ -274,25 +160,20 @@ class Judge:
         settings: Which model, and how.
         replies: Where its replies are kept.
 
+    Attributes:
+        models: What the endpoint reported as the model of the replies that count, with fingerprints
+            where it has them.
+
     Raises:
         UsageError: The package `openai` is not installed, or there is no key.
     """
 
     def __init__(self, settings: JudgeSettings, replies: Replies) -> None:
-        try:
-            import openai
-        except ImportError as error:
-            raise UsageError(
-                "a judge needs the package openai", command="pip install 'pandacli[eval]'"
-            ) from error
-        self._openai = openai
+        self._openai, self._key = require_endpoint(settings)
         self._settings, self._replies = settings, replies
-        self.key = settings.key or os.environ.get("OPENAI_API_KEY") or ""
-        if not self.key:
-            if settings.url is None:
-                raise UsageError("there is no key for the judge", "set OPENAI_API_KEY")
-            self.key = "none"  # a local endpoint that asks for no key
+        self.models: dict[str, None] = {}
         self._answered = False
+        self._failures = 0  # since the last answer
 
     def verdicts(
         self, cases: Iterable[Case], done: Callable[[], None] = lambda: None
@@ -304,8 +185,9 @@ class Judge:
             done: Called after each case.
 
         Raises:
-            ModelError: The endpoint cannot be reached, or refuses the key or the model.
-            PandaError: The file of replies cannot be written.
+            ModelError: The endpoint cannot be reached, refuses the key or the model, or keeps
+                failing.
+            UsageError: The file of replies cannot be written.
         """
         verdicts: dict[Case, Verdict | str] = {}
 
@@ -315,11 +197,9 @@ class Judge:
                 done()
 
         async def run() -> None:
-            options = {"api_key": self.key, "base_url": self._settings.url}
+            options = {"api_key": self._key, "base_url": self._settings.endpoint}
             async with (
-                self._openai.AsyncOpenAI(
-                    **options, timeout=_TIMEOUT, max_retries=_RETRIES
-                ) as client,
+                self._openai.AsyncOpenAI(**options, timeout=_TIMEOUT, max_retries=0) as client,
                 asyncio.TaskGroup() as group,
             ):
                 queue = iter(dict.fromkeys(cases))
@@ -340,19 +220,21 @@ class Judge:
         replies = list(self._replies.of(digest))
         while True:
             for reply in replies:
-                if verdict := read_reply(reply, case.task):
+                if verdict := read_reply(reply.reply, case.task):
+                    self.models.setdefault(reply.model)
                     return verdict
             if len(replies) >= _ATTEMPTS:
-                return f"no readable reply in {_ATTEMPTS} attempts: {replies[-1][:60]!r}"
+                said = replies[-1].reply[:60]
+                return f"no readable reply in {_ATTEMPTS} attempts: {said!r}"
             asked = list(messages)
-            for reply in replies:
-                asked += [_message("assistant", reply), _message("user", _AGAIN)]
+            for reply in filter(attrgetter("reply"), replies):
+                asked += [_message("assistant", reply.reply), _message("user", _AGAIN)]
             try:
-                reply, model = await self._ask(client, asked)
+                reply = await self._ask(client, asked)
             except self._openai.OpenAIError as error:
                 return self._failure(error)
-            self._answered = True
-            self._replies.add(digest, case.task, reply, model)
+            self._answered, self._failures = True, 0
+            self._replies.add(digest, case.task, reply)
             replies.append(reply)
 
     def _messages(self, case: Case) -> list[dict[str, str]]:
@@ -364,16 +246,26 @@ class Judge:
         )
         return [*([_message("system", system)] if system else []), _message("user", user)]
 
-    async def _ask(self, client: "AsyncOpenAI", messages: list[dict[str, str]]) -> tuple[str, str]:
-        settings = self._settings
+    async def _ask(self, client: "AsyncOpenAI", messages: list[dict[str, str]]) -> Reply:
+        """A reply; 429, 5xx and broken connections are tried again, a first connection less long.
+
+        Raises:
+            openai.OpenAIError: There is none.
+        """
+        settings, openai = self._settings, self._openai
         options: dict[str, Any] = {"messages": messages, "temperature": settings.temperature}
         if settings.seed is not None:
             options["seed"] = settings.seed
-        completion = await client.chat.completions.create(model=settings.model, **options)
-        choices = completion.choices or []
-        reply = (choices[0].message.content if choices else None) or ""
-        fingerprint = completion.system_fingerprint
-        return reply, f"{completion.model} ({fingerprint})" if fingerprint else completion.model
+        for retries in (_RETRIES,) if self._answered else (_FIRST_RETRIES, _RETRIES):
+            create = client.with_options(max_retries=retries).chat.completions.create
+            try:
+                return _reply(await create(model=settings.model, **options))
+            except (openai.RateLimitError, openai.InternalServerError):
+                if retries == _RETRIES:
+                    raise
+            except ValueError:  # not JSON
+                break
+        return Reply("", "")
 
     def _failure(self, error: Exception) -> str:
         """Why a request failed for good.
@@ -381,18 +273,38 @@ class Judge:
         Raises:
             ModelError: All others would fail in the same way.
         """
-        openai, where = self._openai, self._settings.url or "api.openai.com"
+        openai, where = self._openai, self._settings.shown_url
         if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
             raise ModelError(f"{where} refuses the key", "set OPENAI_API_KEY") from error
         if isinstance(error, openai.NotFoundError):
             raise ModelError(
-                f"{where} has no model {self._settings.model!r}", "see --judge and --judge-url"
+                f"{where} has no model {self._settings.model!r}",
+                "see --judge and --judge-url, which mostly ends in /v1",
             ) from error
         if isinstance(error, openai.APIConnectionError) and not self._answered:
             raise ModelError(f"no judge answers at {where}", "see --judge-url") from error
+        reason = type(error).__name__
         if isinstance(error, openai.APIStatusError):
-            return f"the judge failed with status {error.status_code}"
-        return f"the judge failed: {type(error).__name__}"
+            body = error.body if isinstance(error.body, dict) else {}
+            said = str(body.get("message") or "no reason is given").replace(self._key, "***")
+            reason = f"status {error.status_code}: {' '.join(said.split())[:_SHOWN]}"
+        self._failures += 1
+        if self._failures >= _GIVE_UP:
+            raise ModelError(
+                f"{where} failed {_GIVE_UP} times in a row, last with {reason}",
+                "replies are kept: the same command resumes",
+            ) from error
+        return f"the judge failed with {reason}"
+
+
+def _reply(completion: Any) -> Reply:
+    """The reply in a completion, whose fields an endpoint may leave out."""
+    choices = getattr(completion, "choices", None) or [None]
+    content = getattr(getattr(choices[0], "message", None), "content", None)
+    model = str(getattr(completion, "model", None) or "")
+    fingerprint = getattr(completion, "system_fingerprint", None)
+    model += f" ({fingerprint})" if fingerprint else ""
+    return Reply(content if isinstance(content, str) else "", model)
 
 
 def _message(role: str, content: str) -> dict[str, str]:

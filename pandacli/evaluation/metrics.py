@@ -7,7 +7,7 @@ punctuation, no articles, number words as digits.
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,8 @@ RESAMPLES = 10_000
 BINS = 10
 """Bins of equal width of a calibration table."""
 
+_SEED = 0  # of the resampling
+
 _ARTICLES = {"a", "an", "the"}
 _UNITS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
@@ -29,8 +31,18 @@ _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ni
 _NUMBERS = {word: number for number, word in enumerate(_UNITS)} | {
     word: 10 * number for number, word in enumerate(_TENS, 2)
 }
+_SMALL = "(?:(?:{})(?: (?:{}))?|{})".format(*map("|".join, (_TENS, _UNITS[1:10], _UNITS)))
+_BELOW_1000 = f"(?:(?:(?:{'|'.join(_UNITS[1:10])}) )?hundred(?: (?:and )?{_SMALL})?|{_SMALL})"
+_NUMBER = re.compile(
+    rf"(?<!\S)(?:(?:{_BELOW_1000} )?thousand(?: (?:and )?{_BELOW_1000})?|{_BELOW_1000})(?!\S)"
+)
 _POINT = re.compile(r"(?<=\d)\.(?=\d)")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
+
+# scripts without spaces between words: Thai, Lao, Burmese, Khmer, kana, Han
+_UNSPACED = re.compile(
+    "([\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff])"
+)
 
 
 def normalize(text: str) -> list[str]:
@@ -38,29 +50,32 @@ def normalize(text: str) -> list[str]:
 
     NFKC and case folding; apostrophes vanish, other punctuation and symbols separate words, except
     the point of a decimal number; "a", "an" and "the" are dropped, unless nothing else is there;
-    number words up to ninety-nine become digits.
+    numbers in words become digits. Characters of scripts without spaces are words of their own.
+    What has only punctuation and symbols stays as it is.
     """
     folded = unicodedata.normalize("NFKC", text).casefold()
     folded = re.sub("['\u2019]", "", _THOUSANDS.sub("", folded))
     points = {match.start() for match in _POINT.finditer(folded)}
-    words = "".join(
+    spaced = "".join(
         " " if unicodedata.category(character)[0] in "PSZC" and place not in points else character
         for place, character in enumerate(folded)
-    ).split()
-    return _digits([word for word in words if word not in _ARTICLES] or words)
+    )
+    words = _UNSPACED.sub(r" \1 ", spaced).split()
+    kept = " ".join([word for word in words if word not in _ARTICLES] or words)
+    return _NUMBER.sub(_digits, kept).split() or folded.split()
 
 
-def _digits(words: list[str]) -> list[str]:
-    written: list[str] = []
-    tens = 0
-    for word in words:
-        number = _NUMBERS.get(word)
-        if number is not None and tens and 0 < number < 10:
-            written[-1], tens = str(tens + number), 0
-            continue
-        tens = number if number is not None and number >= 20 else 0
-        written.append(word if number is None else str(number))
-    return written
+def _digits(words: re.Match[str]) -> str:
+    """The digits of a number in words: those of 205 for "two hundred and five"."""
+    thousands = part = 0
+    for word in words[0].split():
+        if word == "thousand":
+            thousands, part = 1000 * (part or 1), 0
+        elif word == "hundred":
+            part = 100 * (part or 1)
+        elif word != "and":
+            part += _NUMBERS[word]
+    return str(thousands + part)
 
 
 def exact_match(prediction: str, references: Iterable[str]) -> float:
@@ -152,38 +167,51 @@ class Mean:
     interval: tuple[float, float] | None
 
 
-def mean(values: Sequence[float], videos: Sequence[str], *, seed: int = 0) -> Mean:
-    """The mean of a score, with the percentile interval of a cluster bootstrap.
+def means(columns: Mapping[str, Sequence[float | None]], videos: Sequence[str]) -> dict[str, Mean]:
+    """The mean of each column, with the percentile interval of a cluster bootstrap.
 
     Questions on one video are not independent, so whole videos are drawn with replacement. The mean
     of a resample is over its questions, so videos with more questions weigh more, as in the mean.
 
     Args:
-        values: The score of each question.
+        columns: The scores of the questions; None for a question that a column leaves out.
         videos: The video of each question.
-        seed: Of the resampling.
+
+    Returns:
+        The columns that have any score, in their order.
     """
-    scores = np.asarray(values, np.float64)
-    _, numbers = np.unique(np.asarray(videos), return_inverse=True)
-    sums = np.bincount(numbers, scores).astype(np.float64)
-    counts = np.bincount(numbers).astype(np.float64)
-    interval = None
-    if len(sums) > 1:
-        low, high = np.percentile(_resampled(sums, counts, seed), (2.5, 97.5))
-        interval = float(low), float(high)
-    return Mean(float(scores.mean()), len(scores), interval)
+    alike: dict[bytes, list[str]] = {}  # columns of the same questions share their resamples
+    for name, scores in columns.items():
+        alike.setdefault(bytes(score is not None for score in scores), []).append(name)
+    found: dict[str, Mean] = {}
+    for mask, names in alike.items():
+        if not any(mask):
+            continue
+        kept = np.frombuffer(mask, np.bool_)
+        values = np.array([columns[name] for name in names], np.float64)[:, kept]  # (columns, n)
+        _, numbers = np.unique(np.asarray(videos)[kept], return_inverse=True)
+        rows = [*values, np.ones(values.shape[1])]
+        sums = np.stack([np.bincount(numbers, row).astype(np.float64) for row in rows])
+        intervals: list[tuple[float, float] | None] = [None] * len(names)
+        if sums.shape[1] > 1:
+            low, high = np.percentile(_resampled(sums), (2.5, 97.5), axis=0).tolist()
+            intervals = list(zip(low, high, strict=True))
+        for name, row, interval in zip(names, values, intervals, strict=True):
+            found[name] = Mean(float(row.mean()), len(row), interval)
+    return {name: found[name] for name in columns if name in found}
 
 
-def _resampled(
-    sums: NDArray[np.float64], counts: NDArray[np.float64], seed: int
-) -> NDArray[np.float64]:
-    """(RESAMPLES,) means of resampled videos, a block at a time to bound the memory."""
-    rng = np.random.default_rng(seed)
-    videos = len(sums)
-    block = max(1, (1 << 22) // videos)
-    means = []
+def _resampled(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(RESAMPLES, columns) means of resampled videos, from sums and, in the last row, counts."""
+    rng = np.random.default_rng(_SEED)
+    videos = sums.shape[1]
+    block = max(1, (1 << 19) // videos)  # to bound the memory
+    resampled = []
     for start in range(0, RESAMPLES, block):
         size = min(block, RESAMPLES - start)
-        drawn = rng.multinomial(videos, np.full(videos, 1 / videos), size=size)
-        means.append((drawn @ sums) / (drawn @ counts))
-    return np.concatenate(means)
+        drawn = rng.integers(videos, size=(size, videos))
+        drawn += np.arange(size)[:, None] * videos
+        times = np.bincount(drawn.ravel(), minlength=size * videos).reshape(size, videos)
+        totals = times.astype(np.float64) @ sums.T
+        resampled.append(totals[:, :-1] / totals[:, -1:])
+    return np.concatenate(resampled)

@@ -1,166 +1,273 @@
-"""The report of an evaluation: Markdown, the JSON object, and a plot."""
+"""The report of an evaluation: tables and notes, a page of Markdown, and a plot."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pandacli.errors import PandaError, UsageError
-from pandacli.evaluation.judge import ASPECTS, HIGHEST
+from pandacli.evaluation.replies import ASPECTS, HIGHEST
 from pandacli.evaluation.scoring import BRIER, JUDGE_SCORE
-from pandacli.file_io import atomic_write_text
+from pandacli.file_io import atomic_write_text, read_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+NAMES = ("report.md", "results.json", "plot.png")
+"""The files of a report."""
+
+_HEADING = "# Evaluation"
+_SCORES = (JUDGE_SCORE, *ASPECTS)  # from 0 to 5; others are shares
+_MARKDOWN = re.compile(r"([\\`*_\[\]<>|#~!])")
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
 
 
-def shown(measure: str, value: float) -> str:
+@dataclass(frozen=True)
+class Table:
+    """A table of a report; its texts may be from outside."""
+
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def tables(results: Mapping[str, Any], most: int | None = None) -> Iterator[Table]:
+    """The tables of an evaluation.
+
+    Args:
+        results: What `pandacli.evaluation.job.run` returns.
+        most: How many types of questions, and questions that two runs answer differently, are
+            shown; None for all.
+    """
+    for scored in results["files"]:
+        yield from _tables_of(scored, most)
+    for name in ("comparison", "blind"):
+        if results[name]:
+            yield from _comparison(results[name], name, most)
+
+
+def _tables_of(scored: Mapping[str, Any], most: int | None) -> Iterator[Table]:
+    measures, published = scored["measures"], _published(scored)
+    rows = [
+        [measure, _shown(measure, value["mean"]), _interval(measure, value), f"{value['count']:,}"]
+        + [published.get(measure, "")] * bool(published)
+        for measure, value in measures.items()
+    ]
+    headings = ["", "mean", "95 % interval", "questions", *["published"] * bool(published)]
+    counts = f"{scored['answered']:,} of {scored['questions']:,} answered"
+    yield Table(f"{scored['file']}: {counts}", headings, rows)
+    if scored["by_type"] and len(scored["by_type"]) <= (most or len(scored["by_type"])):
+        rows = [
+            [name, f"{max(value['count'] for value in row.values()):,}"]
+            + [_shown(m, row[m]["mean"]) if m in row else "" for m in measures]
+            for name, row in scored["by_type"].items()
+            if row
+        ]
+        yield Table("by type of question", ["", "questions", *measures], rows)
+    if scored["calibration"]:
+        rows = [
+            [f"{each['low']:.1f} to {each['high']:.1f}", f"{each['count']:,}"]
+            + [f"{100 * each[side]:.1f}" for side in ("confidence", "accuracy")]
+            for each in scored["calibration"]
+        ]
+        title = f"calibration, expected error {scored['calibration_error']:.3f}"
+        yield Table(title, ["probability", "questions", "mean, %", "right, %"], rows)
+
+
+def _comparison(compared: Mapping[str, Any], name: str, most: int | None) -> Iterator[Table]:
+    rows = [
+        [measure, _shown(measure, value["mean"], "+"), _interval(measure, value, "+")]
+        for measure, value in compared["differences"].items()
+    ]
+    title = "gain over the blind answers of" if name == "blind" else "difference from"
+    yield Table(f"{title} {compared['with']}", ["", "mean", "95 % interval"], rows)
+    if changed := compared["questions"]:
+        rows = [
+            [
+                q["better"],
+                q["question"],
+                " / ".join(q["right"]),
+                q["first"] or "",
+                q["second"] or "",
+            ]
+            for q in changed[:most]
+        ]
+        shown = f"{len(rows):,} of {len(changed):,}" if len(rows) < len(changed) else "all"
+        title = f"answered better or worse than in {compared['with']}, the second ({shown})"
+        yield Table(title, ["better", "question", "right", "first", "second"], rows)
+
+
+def notes(results: Mapping[str, Any], most: int | None = None) -> Iterator[str]:
+    """Sentences on what the tables leave out; of ids, the first `most` are named."""
+    for scored in (*results["files"], results["comparison"], results["blind"]):
+        yield from _notes_of(scored, most) if scored else ()
+    if judge := results["judge"]:
+        reported = ", ".join(judge["reported"]) or "no model"
+        yield (
+            f"judged by {judge['model']} at {judge['url']}, which reports {reported}; prompts"
+            f" {judge['prompts']}, temperature {judge['temperature']:g}, seed {judge['seed']};"
+            f" replies are in {judge['replies']}"
+        )
+
+
+def _notes_of(scored: Mapping[str, Any], most: int | None) -> Iterator[str]:
+    if _published(scored):
+        yield (
+            f"published: {scored['benchmark']} in the paper, judged by the gpt-3.5-turbo of its"
+            " day, not measured here"
+        )
+    groups = {"without an answer, which count as wrong": scored["unanswered"]}
+    groups["not judged, which count as wrong"] = scored["not_judged"]
+    for each in scored["ignored"]:
+        groups.setdefault(f"answers do not count, {each['reason']}", []).append(each)
+    where = f" in {scored['with']}" if "with" in scored else ""
+    for said, entries in groups.items():
+        if entries:
+            named = [str(each["id"]) for each in entries]
+            more = ["..."] if len(named) > (most or len(named)) else []
+            yield f"{len(named):,}{where} {said}: {', '.join(named[:most] + more)}"
+    if without := scored.get("without_reference"):
+        yield f"{without:,} have no right answer and are not scored"
+    if scored.get("clustered_by") == "question":
+        yield "no videos are named, so intervals take questions as independent; see --questions"
+
+
+def _published(scored: Mapping[str, Any]) -> dict[str, str]:
+    """The results of the paper for the measures that there are."""
+    return {
+        measure: f"{value:g}" if measure in _SCORES else _shown(measure, value)
+        for measure, value in (scored.get("published") or {}).items()
+        if measure in scored["measures"]
+    }
+
+
+def _shown(measure: str, value: float, sign: str = "") -> str:
     """A mean as people write it: shares in percent, scores of a judge and Brier scores as such."""
-    if measure in (JUDGE_SCORE, *ASPECTS):
-        return f"{value:.2f}"
-    return f"{value:.3f}" if measure == BRIER else f"{100 * value:.1f}"
+    if measure in _SCORES:
+        return f"{value:{sign}.2f}"
+    return f"{value:{sign}.3f}" if measure == BRIER else f"{100 * value:{sign}.1f}"
+
+
+def _interval(measure: str, value: Mapping[str, Any], sign: str = "") -> str:
+    """The 95 % interval of a mean; empty where there is none."""
+    return " to ".join(_shown(measure, end, sign) for end in value["interval"] or ())
 
 
 def as_markdown(results: Mapping[str, Any]) -> str:
     """The whole report."""
-    lines = ["# Evaluation", ""]
-    for scored in results["files"]:
-        lines += [f"## {scored['file']}", ""]
-        lines += [f"{scored['answered']:,} of {scored['questions']:,} questions answered.", ""]
-        lines += _markdown_table(scored)
-        if scored["by_type"]:
-            lines += ["", "### By type of question", ""]
-            measures = list(scored["measures"])
-            lines += _rows(
-                ["type", "questions", *measures],
-                [
-                    [name, max(m["count"] for m in row.values())]
-                    + [shown(m, row[m]["mean"]) if m in row else "" for m in measures]
-                    for name, row in scored["by_type"].items()
-                    if row
-                ],
-            )
-        if "calibration" in scored:
-            lines += ["", "### Calibration", ""]
-            header = ["probability", "questions", "mean probability", "right"]
-            rows = [
-                [
-                    f"{b['low']:.1f} to {b['high']:.1f}",
-                    b["count"],
-                    f"{b['confidence']:.3f}",
-                    f"{b['accuracy']:.3f}",
-                ]
-                for b in scored["calibration"]
-            ]
-            lines += _rows(header, rows)
-            lines += ["", f"Expected calibration error: {scored['calibration_error']:.3f}."]
-        for title, name in (("Without an answer", "unanswered"), ("Not judged", "not_judged")):
-            if scored[name]:
-                lines += ["", f"### {title}", ""]
-                lines += [
-                    f"- {_plain(each['id'])}: {_plain(each['reason'])}" for each in scored[name]
-                ]
-        lines.append("")
-    for title, name in (("Comparison", "comparison"), ("Blind", "blind")):
-        if each := results.get(name):
-            lines += [f"## {title}: difference from {each['with']}", ""]
-            lines += _rows(
-                ["measure", "difference", "95 % interval"],
-                [[m, shown(m, d["mean"]), interval(m, d)] for m, d in each["differences"].items()],
-            )
-            lines += [""]
-            lines += [
-                f"- {q['better']}: {_plain(q['question'])} ({_plain(q['id'])}): "
-                f"{_plain(q['first'])} / {_plain(q['second'])}"
-                for q in each["questions"]
-            ]
-            lines.append("")
-    if judge := results.get("judge"):
-        lines += ["## Judge", "", *[f"- {name}: {value}" for name, value in judge.items()], ""]
-    return "\n".join(lines)
+    lines = [_HEADING]
+    for table in tables(results):
+        rows = [table.headings, ["---"] * len(table.headings), *table.rows]
+        lines += ["", f"## {_plain(table.title)}", ""]
+        lines += ["| " + " | ".join(map(_plain, row)) + " |" for row in rows]
+    if said := list(notes(results)):
+        lines += ["", "## Notes", "", *(f"- {_plain(note)}" for note in said)]
+    reasons = {
+        (each["id"], each["reason"])
+        for scored in results["files"]
+        for each in (*scored["unanswered"], *scored["not_judged"])
+    }
+    if reasons:
+        lines += ["", "## Failures", ""]
+        lines += [f"- {_plain(name)}: {_plain(reason)}" for name, reason in sorted(reasons)]
+    return "\n".join(lines) + "\n"
 
 
-def _markdown_table(scored: Mapping[str, Any]) -> list[str]:
-    rows = []
-    published = scored.get("published", {})
-    for measure, value in scored["measures"].items():
-        row = [measure, shown(measure, value["mean"]), interval(measure, value), value["count"]]
-        if published:
-            row.append(shown(measure, published[measure]) if measure in published else "")
-        rows.append(row)
-    header = ["measure", "mean", "95 % interval", "questions"]
-    return _rows(header + ["published, not measured"] * bool(published), rows)
+def _plain(text: str) -> str:
+    """Text from outside on one line of Markdown, without markup and control characters."""
+    text = _CONTROLS.sub(" ", text)
+    return text if set(text) <= {"-"} else _MARKDOWN.sub(r"\\\1", text)
 
 
-def interval(measure: str, value: Mapping[str, Any]) -> str:
-    """The 95 % interval of a mean; empty where there is none."""
-    if value["interval"] is None:
-        return ""
-    return " to ".join(shown(measure, end) for end in value["interval"])
+def check_report(folder: Path) -> None:
+    """Make the folder of a report, before anything slow.
+
+    Raises:
+        UsageError: matplotlib is not installed, the folder cannot be written, or a file of another
+            is there under the name of one of ours.
+    """
+    try:
+        import matplotlib as _  # noqa: F401
+    except ImportError as error:
+        raise UsageError(
+            "a report needs matplotlib", command="pip install 'pandacli[eval]'"
+        ) from error
+    held = [name for name in NAMES if os.path.lexists(folder / name)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        begin = read_bytes(folder / NAMES[0]) if NAMES[0] in held else b""
+    except OSError as error:
+        raise _failed(folder, error) from error
+    if held and not begin.startswith(_HEADING.encode()):
+        raise UsageError(
+            f"{folder} has another {held[0]}, which is not replaced", "name a new folder"
+        )
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"cannot write the report to {folder}: Permission denied")
 
 
-def _rows(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
-    lines = [header, ["---"] * len(header), *rows]
-    return ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines]
-
-
-def _plain(text: object) -> str:
-    """Text from outside on one line of Markdown."""
-    return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;")
+def _failed(folder: Path, error: OSError) -> PandaError:
+    return UsageError(f"cannot write the report to {folder}: {error.strerror}")
 
 
 def write_report(folder: Path, results: Mapping[str, Any], results_json: str) -> None:
     """Write report.md, results.json and plot.png.
 
     Raises:
-        UsageError: matplotlib is not installed.
-        PandaError: A file cannot be written.
+        UsageError: As of `check_report`.
     """
+    check_report(folder)
     try:
-        import matplotlib as mpl
-    except ImportError as error:
-        raise UsageError(
-            "a report needs matplotlib", command="pip install 'pandacli[eval]'"
-        ) from error
-    mpl.use("Agg")
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it may build a cache
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
         atomic_write_text(folder / "report.md", as_markdown(results))
         atomic_write_text(folder / "results.json", results_json)
-        _plot(results, folder / "plot.png")
+        _plot(results["files"], folder / "plot.png")
     except OSError as error:
-        raise PandaError(f"cannot write the report to {folder}: {error.strerror}") from error
+        raise _failed(folder, error) from error
 
 
-def _plot(results: Mapping[str, Any], path: Path) -> None:
+def _plot(files: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Bars with intervals: shares in percent on the left, scores of a judge on the right."""
+    import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    files = results["files"]
-    scores = (JUDGE_SCORE, *ASPECTS)
+    mpl.use("Agg")
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it may build a cache of fonts
     measures = list(dict.fromkeys(m for each in files for m in each["measures"] if m != BRIER))
-    panels = [[m for m in measures if m not in scores], [m for m in measures if m in scores]]
+    panels = [[m for m in measures if (m in _SCORES) == is_score] for is_score in (False, True)]
     panels = [panel for panel in panels if panel]
-    figure = Figure(figsize=(6 * len(panels), 4), layout="constrained")
-    for number, panel in enumerate(panels, 1):
-        axes = figure.add_subplot(1, len(panels), number)
-        is_share = panel[0] not in scores
-        width = 0.8 / len(files)
-        for place, each in enumerate(files):
-            held = [
-                (at, each["measures"][m]) for at, m in enumerate(panel) if m in each["measures"]
-            ]
-            scale = 100 if is_share else 1
-            heights = [scale * value["mean"] for _, value in held]
-            ends = [value["interval"] or [value["mean"]] * 2 for _, value in held]
-            low, high = ([scale * end for end in side] for side in zip(*ends, strict=True))
-            # rounding can put a mean a little outside of its interval
-            errors = [
-                [max(height - end, 0) for height, end in zip(heights, low, strict=True)],
-                [max(end - height, 0) for height, end in zip(heights, high, strict=True)],
-            ]
-            xs = [at + (place - (len(files) - 1) / 2) * width for at, _ in held]
-            axes.bar(xs, heights, width, yerr=errors, capsize=3, label=Path(each["file"]).name)
-        axes.set_xticks(range(len(panel)), panel)
-        axes.set_ylim(0, 100 if is_share else HIGHEST)
-        axes.set_ylabel("percent" if is_share else "score, 0 to 5")
-        axes.legend(fontsize="small")
-    figure.savefig(path, dpi=120)
+    sizes = [1 + 0.6 * len(panel) * (1 + len(files)) for panel in panels]
+    figure = Figure(figsize=(max(4, sum(sizes)), 4), layout="constrained")
+    grid = figure.subplots(1, len(panels), squeeze=False, width_ratios=sizes)
+    for panel, axes in zip(panels, grid[0], strict=True):
+        _bars(axes, panel, files)
+    if len(files) > 1:
+        legend = figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside upper center")
+        for text in legend.get_texts():
+            text.set_parse_math(False)  # a name may have $ in it
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of characters that the font does not have
+        figure.savefig(path, dpi=120)
+
+
+def _bars(axes: "Axes", panel: Sequence[str], files: Sequence[Mapping[str, Any]]) -> None:
+    """A group of bars for each measure, with a bar for each file that has it."""
+    scale, highest = (1, HIGHEST) if panel[0] in _SCORES else (100, 100)
+    width = 0.8 / len(files)
+    for place, each in enumerate(files):
+        found = [each["measures"].get(measure) for measure in panel]
+        means = [scale * value["mean"] if value else 0 for value in found]
+        ends = [(value and value["interval"]) or (0, 0) for value in found]
+        # a file without an interval has no error bar, and rounding can put a mean outside of it
+        low = [max(m - scale * e[0], 0) if any(e) else 0 for m, e in zip(means, ends, strict=True)]
+        high = [max(scale * e[1] - m, 0) for m, e in zip(means, ends, strict=True)]
+        xs = [number + (place - (len(files) - 1) / 2) * width for number in range(len(panel))]
+        name = _CONTROLS.sub(" ", Path(each["file"]).name).lstrip("_")  # those are hidden
+        axes.bar(xs, means, width, yerr=[low, high], capsize=3, label=name)
+    axes.set_xticks(range(len(panel)), panel)
+    axes.set_ylim(0, highest)
+    axes.set_ylabel("percent" if scale == 100 else f"score, 0 to {HIGHEST}")
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,104 +1,43 @@
 """The results of `panda eval` as tables."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from pandacli.evaluation.report import interval, shown
-from pandacli.evaluation.scoring import BRIER
+from pandacli.evaluation.report import Table, notes, tables
 from pandacli.terminal.console import Screen
 from pandacli.terminal.text import sanitize_line
 
-_TYPES = 12  # the most types of questions in a table
-_NAMED = 10  # unanswered questions that are named
-_CHANGED = 20  # questions that two runs answer differently
+_MOST = 20  # types of questions, and questions that two runs answer differently
+_NAMED = 10  # ids in a note
+_PIPE_WIDTH = 10_000
 
 
 def print_results(results: Mapping[str, Any], screen: Screen) -> None:
     """Print tables on stdout, and on stderr what is missing from them."""
-    for scored in results["files"]:
-        _print_file(scored, screen)
-    for name in ("comparison", "blind"):
-        if name in results:
-            _print_comparison(results[name], screen)
-    if judge := results.get("judge"):
-        reported = ", ".join(judge["reported"])
-        screen.notice(
-            f"judged by {judge['model']} (reported as {reported}), prompts {judge['prompts']}, "
-            f"temperature {judge['temperature']:g}; replies in {judge['replies']}"
-        )
+    for number, table in enumerate(tables(results, _MOST)):
+        if number:
+            screen.line("")
+        _print_table(table, screen)
+    for note in notes(results, _NAMED):
+        screen.notice(note)
+    hidden = max((len(scored["by_type"]) for scored in results["files"]), default=0)
+    if hidden > _MOST:
+        screen.notice(f"there are {hidden:,} types of questions: see --json or --report")
 
 
-def _print_file(scored: Mapping[str, Any], screen: Screen) -> None:
-    published = scored.get("published", {})
-    title = (
-        f"{Path(scored['file']).name}: {scored['answered']:,} of {scored['questions']:,} answered"
-    )
-    headings = ["", "mean", "95 % interval", "questions"]
-    if published:
-        headings.append("published")
-    rows = []
-    for measure, value in scored["measures"].items():
-        row = [measure, shown(measure, value["mean"]), interval(measure, value)]
-        row.append(f"{value['count']:,}")
-        if published:
-            row.append(shown(measure, published[measure]) if measure in published else "")
-        rows.append(row)
-    _print_table(title, headings, rows, screen)
-    if published:
-        judged = "judged by the gpt-3.5-turbo of its day, not measured here"
-        screen.notice(f"published: {scored['benchmark']} in the paper, {judged}")
-    if 1 < len(scored["by_type"]) <= _TYPES:
-        measures = [measure for measure in scored["measures"] if measure != BRIER][:4]
-        rows = [
-            [name, f"{max(value['count'] for value in row.values()):,}"]
-            + [shown(m, row[m]["mean"]) if m in row else "" for m in measures]
-            for name, row in scored["by_type"].items()
-            if row
-        ]
-        _print_table("by type of question", ["", "questions", *measures], rows, screen)
-    if "calibration" in scored:
-        rows = [
-            [
-                f"{each['low']:.1f} to {each['high']:.1f}",
-                f"{each['count']:,}",
-                f"{100 * each['confidence']:.1f}",
-                f"{100 * each['accuracy']:.1f}",
-            ]
-            for each in scored["calibration"]
-        ]
-        title = f"calibration, expected error {scored['calibration_error']:.3f}"
-        headings = ["probability", "questions", "mean, %", "right, %"]
-        _print_table(title, headings, rows, screen)
-    for name, what in (("unanswered", "without an answer"), ("not_judged", "not judged")):
-        if held := scored[name]:
-            named = ", ".join(str(each["id"]) for each in held[:_NAMED])
-            more = ", ..." if len(held) > _NAMED else ""
-            screen.notice(f"{len(held):,} {what}, which count as wrong: {named}{more}")
-
-
-def _print_comparison(comparison: Mapping[str, Any], screen: Screen) -> None:
-    rows = [
-        [measure, shown(measure, value["mean"]), interval(measure, value)]
-        for measure, value in comparison["differences"].items()
-    ]
-    title = f"difference from {Path(comparison['with']).name}"
-    _print_table(title, ["", "mean", "95 % interval"], rows, screen)
-    changed = comparison["questions"]
-    for question in changed[:_CHANGED]:
-        answers = f"{question['first'] or '-'} / {question['second'] or '-'}"
-        screen.line(sanitize_line(f"{question['better']}: {question['question']}: {answers}"))
-    if len(changed) > _CHANGED:
-        screen.notice(f"{len(changed) - _CHANGED:,} more questions differ; see --json or --report")
-
-
-def _print_table(title: str, headings: list[str], rows: list[list[str]], screen: Screen) -> None:
-    from rich.table import Table
+def _print_table(table: Table, screen: Screen) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table as RichTable
     from rich.text import Text
 
-    table = Table(title=Text(sanitize_line(title)), title_justify="left", box=None, padding=(0, 1))
-    for number, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if number else "left", no_wrap=number > 0)
-    for row in rows:
-        table.add_row(*(Text(sanitize_line(cell)) for cell in row))
-    screen.out.print(table)
+    screen.line(sanitize_line(table.title), "bold")
+    grid = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
+    for number, heading in enumerate(table.headings):
+        is_text = number == 0 or any(row[number][:1].isalpha() for row in table.rows)
+        grid.add_column(
+            Text(sanitize_line(heading)), justify="left" if is_text else "right", overflow="fold"
+        )
+    for row in table.rows:
+        grid.add_row(*(Text(sanitize_line(cell)) for cell in row))
+    # a table in a pipe is as wide as it has to be: nothing is cut or wrapped
+    screen.out.print(grid, width=None if screen.stdout_is_terminal else _PIPE_WIDTH)

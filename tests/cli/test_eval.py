@@ -33,7 +33,7 @@ def test_scores_go_to_stdout_and_what_is_missing_to_stderr(panda, home):
     with (home / "a.jsonl").open("a") as file:
         file.write('{"id": "last", "video_name": "v", "question": "who?", "answer": "dog"}\n')
     done = panda("eval", "a.jsonl")
-    assert done.returncode == 0
+    assert done.returncode == 1
     (row,) = [line for line in done.stdout.decode().splitlines() if "exact match" in line][:1]
     assert row.split()[2] == "50.0"
     assert done.stderr.decode() == "panda: 1 without an answer, which count as wrong: last\n"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pandacli.errors import ClipError
-from pandacli.evaluation.answers import NO_ANSWER, Item, add_missing, read_items
+from pandacli.evaluation.answers import NO_ANSWER, Item, match, read_items
 
 
 def lines(path: Path, *entries: dict[str, Any]) -> Path:
@@ -25,7 +25,7 @@ def test_reads_the_answer_of_our_results_and_the_right_one_that_was_given(tmp_pa
         ours(3, video="c.mp4", question="How?", A="so", error={"kind": "clip", "message": "bad"}),
     )
     first, second, failed = read_items(path)
-    assert (first.video, first.prediction, first.references) == ("clip", "A dog.", ("dog",))
+    assert (first.video, first.prediction, first.references) == ("x/clip", "A dog.", ("dog",))
     assert (second.prediction, second.references) == ("Dog.", ("cat",))
     assert (failed.prediction, failed.error) == (None, "bad")
 
@@ -92,7 +92,7 @@ def test_every_question_has_an_item_and_missing_ones_say_so() -> None:
         Item("1", "", "what 1?", (), "cat"),  # by id and question
         Item("3", "", "", (), "bird"),  # by id
     ]
-    found = add_missing(answers, questions)
+    found, _ignored = match(answers, questions)
     assert [item.prediction for item in found] == [None, "cat", None, "bird", "dog", None]
     assert [item.error for item in found if item.prediction is None] == [NO_ANSWER] * 3
     assert all(item.references == ("dog",) and item.type == "a" for item in found)
@@ -101,7 +101,7 @@ def test_every_question_has_an_item_and_missing_ones_say_so() -> None:
 def test_equal_questions_on_one_video_have_an_answer_each() -> None:
     questions = [Item(str(n), "v", "what?", ("dog",), None) for n in range(3)]
     answers = [Item(str(n), "v", "what?", (), text) for n, text in enumerate("ab")]
-    found = add_missing(answers, questions)
+    found, _ignored = match(answers, questions)
     assert [item.prediction for item in found] == ["a", "b", None]
 
 

@@ -11,17 +11,8 @@ import pytest
 pytest.importorskip("openai")
 
 from pandacli.errors import ModelError, UsageError
-from pandacli.evaluation.judge import (
-    MATCH,
-    TASKS,
-    Case,
-    Judge,
-    JudgeSettings,
-    Replies,
-    Verdict,
-    load_prompts,
-    read_reply,
-)
+from pandacli.evaluation.judge import Case, Judge, JudgeSettings, load_prompts
+from pandacli.evaluation.replies import MATCH, TASKS, Replies, Verdict, read_reply
 from tests.fake_judge import FINGERPRINT, fake_judge
 
 CASES = [
@@ -101,8 +92,16 @@ def test_kept_replies_are_not_asked_for_again(tmp_path: Path) -> None:
         assert ask(path, judge.url)
         assert len(judge.requests) == len(CASES)
     assert len(first) == 5
-    with Replies(path) as replies:
-        assert list(replies.models) == [f"judge-1 ({FINGERPRINT})"]
+
+
+def test_models_are_those_of_the_replies_that_count(tmp_path: Path) -> None:
+    path = tmp_path / "replies.jsonl"
+    with fake_judge() as endpoint, Replies(path) as replies:
+        Judge(JudgeSettings("other", endpoint.url), replies).verdicts(CASES[:1])
+        judge = Judge(JudgeSettings("judge", endpoint.url), replies)
+        assert not judge.models
+        judge.verdicts(CASES[:1])
+    assert list(judge.models) == [f"judge-1 ({FINGERPRINT})"]
 
 
 @pytest.mark.parametrize("cut", [1, 5, 40])
@@ -145,7 +144,7 @@ def test_a_request_that_is_refused_alone_is_a_failure_of_its_case(tmp_path: Path
     with fake_judge(lambda n: 400 if n == 2 else "ok") as judge:
         verdicts = ask(tmp_path / "replies.jsonl", judge.url, jobs=1)
     assert [v for v in verdicts.values() if isinstance(v, str)] == [
-        "the judge failed with status 400"
+        "the judge failed with status 400: no"
     ]
 
 
@@ -165,9 +164,8 @@ def test_user_text_with_braces_is_not_a_placeholder(tmp_path: Path) -> None:
 
 def test_prompts_of_a_file_take_the_place_of_ours(tmp_path: Path) -> None:
     path = tmp_path / "prompts.toml"
-    path.write_text('[match]\nuser = "Grade {prediction}"\n[detail]\nuser = "{prediction}?"\n')
-    with pytest.raises(UsageError, match="no text 'user'"):
-        load_prompts(path)
+    path.write_text('[match]\nuser = "Grade {prediction}"\n')
+    assert load_prompts(path) == {**load_prompts(), MATCH: ("", "Grade {prediction}")}
     path.write_text('user = "Grade {prediction}"\n[detail]\nsystem = "Be strict."\n')
     prompts = load_prompts(path)
     assert prompts == {

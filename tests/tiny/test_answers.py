@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pandacli.evaluation.scoring import Job, run
+from pandacli.evaluation.job import Job, run
 from tests.tiny.clear_videos import VIDEOS
 from tests.tiny.renderers import all_times, draw, save
 from tests.tiny.video_questions import describe
