@@ -175,7 +175,10 @@ def _run_judge(
     """Judge all items; returns what the report says of the judge."""
     path = job.replies or job.answers[0].with_suffix(".judge.jsonl")
     tasks = [
-        [tasks_of(item, is_temporal="temporal" in Path(scored.name).name.casefold()) for item in scored.items]
+        [
+            tasks_of(item, is_temporal="temporal" in Path(scored.name).name.casefold())
+            for item in scored.items
+        ]
         for scored in evaluations
     ]
     asked = [cases(*pair) for pair in zip(evaluations, tasks, strict=True)]

@@ -92,7 +92,9 @@ def evaluate(
     for measure, score in _TEXT.items():
         scored.scores[measure] = [
             _text_score(score, item)
-            if item.references and item.choices is None and (item.layout == "qa" or (measure == F1 and not is_judged))
+            if item.references
+            and item.choices is None
+            and (item.layout == "qa" or (measure == F1 and not is_judged))
             else None
             for item in items
         ]
