@@ -120,6 +120,7 @@ _panda() {
                 '(--output-format)--output-format=[jsonl, csv, qa, generic, consistency (each of the three also as NAME-lines), openai or same]:value:(jsonl qa qa-lines generic generic-lines consistency consistency-lines csv openai same)' \
                 '(--answers)--answers=[Right answers to a qa file, if not beside it]:file:_files' \
                 '(--video-dir)--video-dir=[Where the videos are]:folder:_path_files -/' \
+                '(--check)--check[Only list what cannot be read\: lines, and clips that are missing or damaged]' \
                 '(--batch-size)--batch-size=[Questions answered at a time]:value:(auto)' \
                 '(--choose)--choose=[How choices are answered\: likelihood or generate]:value:(likelihood generate)' \
                 '(--blind)--blind[Answer from gray frames, to measure what looking adds]' \

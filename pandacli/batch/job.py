@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, TextIO
 
 from pandacli import checkpoints
 from pandacli.batch.clip_worker import Settings
@@ -45,6 +45,25 @@ class Job:
     address: str | None = None  # of the cluster; None starts Ray on this machine
     workers: int | None = None  # each with a model; None for one a GPU, or one a machine
 
+    @property
+    def piped(self) -> bool:
+        """Whether the questions come from stdin."""
+        return self.questions == STREAM
+
+    @property
+    def source(self) -> Path | BinaryIO:
+        """Where the questions are read; a UsageError if that is stdin, and it is closed."""
+        if not self.piped:
+            return Path(self.questions)
+        if sys.stdin is None:
+            raise UsageError("standard input is closed")
+        return sys.stdin.buffer
+
+    @property
+    def videos(self) -> Path:
+        """The folder of the videos."""
+        return self.video_dir or (Path() if self.piped else Path(self.questions).parent)
+
 
 class Batch:
     """A job with its files open and its results file locked; a context manager that closes them.
@@ -61,14 +80,10 @@ class Batch:
 
     def __init__(self, job: Job, confirm: Callable[[str], bool] = lambda _: False) -> None:
         self.job, self._confirm = job, confirm
-        self._piped = job.questions == STREAM
-        if self._piped and sys.stdin is None:
-            raise UsageError("standard input is closed")
-        source = sys.stdin.buffer if self._piped else Path(job.questions)
         with ExitStack() as opened:
             # the output is checked before the questions are parsed, which takes long for many
             open_output = partial(self._open_output, opened)
-            questions = read_questions(source, job.format, job.right_answers, open_output)
+            questions = read_questions(job.source, job.format, job.right_answers, open_output)
             self._questions = opened.enter_context(questions)
             check_output(self._questions, self._format)
             self._opened = opened.pop_all()
@@ -81,18 +96,9 @@ class Batch:
         self._opened.__exit__(*failure)
 
     def _open_output(self, opened: ExitStack, format: str, references: Path | None) -> None:  # noqa: A002
-        job = self.job
-        self._format = choose_format(job.output_format, job.output, format)
-        paths = choose_paths(job.output, job.questions, self._format, job.shard, job.settings.view)
-        self.output, self.results_path = paths
-        for path in filter(None, paths):
-            if not self._piped:
-                refuse_same(path, Path(job.questions), "questions")
-            if references:
-                refuse_same(path, references, "right answers")
+        self._format, self.output, self.results_path = choose_output(self.job, format, references)
         # replaced behind a symbolic link, which stays one
         self._converted = writable_file(self.output) if self.output else None
-        self._refuse_foreign()
         self._results: ResultsFile | ResultsStream
         if self.results_path:
             self._results = opened.enter_context(ResultsFile(self.results_path, self._may_drop))
@@ -101,10 +107,6 @@ class Batch:
         else:
             folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
             self._results = opened.enter_context(ResultsFile(folder / "answers.jsonl"))
-
-    def _refuse_foreign(self) -> None:
-        if self._format != JSONL and self.output and self.results_path:
-            refuse_foreign(self.output, self.results_path, self._format)
 
     def _may_drop(self, line: int) -> bool:
         where = f"line {line} of {self.results_path}"
@@ -129,8 +131,7 @@ class Batch:
             self._questions.records, fields, self._results.done, job.shard, self.settings.choose
         )
         self._digests = index.digests
-        home = Path() if self._piped else Path(job.questions).parent
-        how = self.settings, job.video_dir or home, checkpoints.read_image_size(model.folder)
+        how = self.settings, job.videos, checkpoints.read_image_size(model.folder)
         clips: ClipMap = partial(answer_locally, *how)
         if job.ray:
             clips = RayMap(*how, model, weights, job.address, job.workers).results
@@ -146,7 +147,8 @@ class Batch:
         self._results.sync()
         if self._format == JSONL:
             return []
-        self._refuse_foreign()
+        if self.output and self.results_path:
+            refuse_foreign(self.output, self.results_path, self._format)
         try:
             return self._write(self._converted) if self._converted else self._show(show)
         except BrokenPipeError:
@@ -179,6 +181,27 @@ class Batch:
         tabs = self.output is not None and self.output.suffix.lower() == ".tsv"
         how = self._questions, self._format, self._digests, self._results.find, file
         return write_results(*how, delimiter="\t" if tabs else None)
+
+
+def choose_output(
+    job: Job, questions: str, references: Path | None
+) -> tuple[str, Path | None, Path | None]:
+    """The format of the output, and its paths as of `choose_paths`, for questions in a format.
+
+    Raises UsageError where it would go into a file that is not an earlier output.
+    """
+    chosen = choose_format(job.output_format, job.output, questions)
+    output, results = choose_paths(job.output, job.questions, chosen, job.shard, job.settings.view)
+    for path in filter(None, (output, results)):
+        if not job.piped:
+            refuse_same(path, Path(job.questions), "questions")
+        if references:
+            refuse_same(path, references, "right answers")
+    if output and results:
+        writable_file(output)
+        if chosen != JSONL:
+            refuse_foreign(output, results, chosen)
+    return chosen, output, results
 
 
 def choose_format(asked_for: str | None, output: str | None, questions: str) -> str:

@@ -130,6 +130,12 @@ def _program() -> str:
     return f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve()"
 
 
+def available_cores() -> int:
+    """How many CPU cores this process may use."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+
+
 def read_fitted(clip: Clip, num_frames: int, image_size: int) -> "Frames":
     """Sample frames and fit them as `preprocess` would; any decoder's exception is a PandaError."""
     from pandacli.video import fit_to_box, sample_frames
@@ -152,14 +158,22 @@ class _Request:
 
 
 class FramePrefetcher:
-    """Reads frames, fitted to the model's square image, ahead of need; a context manager."""
+    """Reads frames, fitted to the model's square image, ahead of need; a context manager.
 
-    def __init__(self, num_frames: int, image_size: int, workers: int | None = None) -> None:
+    Of `workers` processes there are half as many as CPU cores by default, and four at most. They
+    read `ahead` clips, by default one each.
+    """
+
+    def __init__(
+        self,
+        num_frames: int,
+        image_size: int,
+        workers: int | None = None,
+        ahead: int | None = None,
+    ) -> None:
         self._queue: SimpleQueue[_Request | None] = SimpleQueue()
-        if workers is None:  # half of the CPU cores, four at most
-            has_affinity = hasattr(os, "sched_getaffinity")
-            cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-            workers = max(1, min(4, cores // 2))
+        workers = workers or max(1, min(4, available_cores() // 2))
+        self._ahead = ahead or workers
         self._readers = [_Reader(self._queue, num_frames, image_size) for _ in range(workers)]
         for reader in self._readers:
             reader.start()
@@ -184,12 +198,12 @@ class FramePrefetcher:
     ) -> "Iterator[tuple[_Item, Frames | PandaError]]":
         """The frames of each clip in order, or its error, with the item that came with it.
 
-        Clips are drawn a few ahead. Raises DeviceError where no worker process can be started.
+        Clips are drawn ahead, too. Raises DeviceError where no worker process can be started.
         """
         window: deque[tuple[_Item, _Request | PandaError]] = deque()
         for item, clip in clips:
             window.append((item, clip if isinstance(clip, PandaError) else self._submit(clip)))
-            if len(window) > len(self._readers):
+            if len(window) > self._ahead:
                 item, request = window.popleft()
                 yield item, _wait(request)
         for item, request in window:

@@ -26,10 +26,15 @@ _KINDS = {RecordError: "record", ClipError: "clip", UsageError: "question", Devi
 
 def error_line(question: Question | BadLine, error: PandaError) -> Line:
     """The line of a record that failed, or of a line that is not a record."""
+    line = question.line if isinstance(question, BadLine) else question.record.line
+    return result_line(question, {"line": line, "error": error_fields(error)})
+
+
+def error_fields(error: PandaError) -> Line:
+    """The kind and the message of an error, for JSON."""
     message = f"{error.message}; {error.hint}" if error.hint else error.message
     kind = next((kind for cls, kind in _KINDS.items() if isinstance(error, cls)), "other")
-    line = question.line if isinstance(question, BadLine) else question.record.line
-    return result_line(question, {"line": line, "error": {"kind": kind, "message": message}})
+    return {"kind": kind, "message": message}
 
 
 def error_lines(questions: Iterable[Question], error: PandaError) -> Iterator[Result]:

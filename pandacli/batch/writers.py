@@ -239,6 +239,12 @@ def _referenced(
         )
 
 
+def ids_repeat(records: Iterable[Record]) -> bool:
+    """Whether two questions have the same id."""
+    found = Counter(map(_record_id, records))
+    return len(found) < found.total()
+
+
 def _unique_ids(results: Results) -> Callable[[Record], str]:
     """The function that gives unique ids that can be file names; a shard has those of the whole.
 

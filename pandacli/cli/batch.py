@@ -3,7 +3,7 @@
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from threading import Timer
@@ -16,10 +16,11 @@ from pandacli.cli import options, signals
 from pandacli.cli.startup import Loading, go_offline, load_model, offer_download
 from pandacli.errors import UsageError
 from pandacli.terminal.console import Screen, echo_off
+from pandacli.terminal.text import sanitize_line
 
 if TYPE_CHECKING:
     from pandacli import Panda
-    from pandacli.batch.job import Batch
+    from pandacli.batch.job import Batch, Job
     from pandacli.terminal.batch_display import BatchDisplay
 
 _QUESTIONS = "A file of questions; - reads standard input."
@@ -33,6 +34,7 @@ def batch(
     output_format: options.OutputFormat = None,
     answers: options.RightAnswers = None,
     video_dir: options.VideoDir = None,
+    check: options.Check = False,
     batch_size: options.BatchSize = None,
     choose: options.Choose = "likelihood",
     blind: options.BlindRun = False,
@@ -64,7 +66,7 @@ def batch(
         example = "panda batch questions.jsonl"
         raise UsageError("QUESTIONS is empty", "for example:", command=example)
     screen = Screen(quiet=quiet)
-    if output == "-" or (output is None and questions == "-") or json:
+    if output == "-" or (output is None and questions == "-") or json or check:
         screen.require_stdout()
     if how.offline:
         go_offline()
@@ -108,6 +110,9 @@ def batch(
     source = "standard input" if questions == "-" else questions
     if questions == "-" and screen.is_interactive:
         screen.notice("type the questions, a JSON object a line; end with Ctrl-D")
+    if check:
+        _check(job, screen, json=json)
+        return
     confirm = screen.confirm if screen.is_interactive else lambda _: False
     with (
         _notice_if_slow(screen, f"reading {source}") as slow,
@@ -121,7 +126,7 @@ def batch(
         for sentence in opened.notices:
             screen.notice(sentence)
         if not run.counters.left:
-            screen.notice(_nothing_left(opened, source))
+            screen.notice(_nothing_left(opened))
             for sentence in opened.finish(screen.write):
                 screen.notice(sentence)
             return
@@ -153,11 +158,48 @@ def batch(
             raise typer.Exit(1)
 
 
-def _nothing_left(opened: "Batch", source: str) -> str:
+def _check(job: "Job", screen: Screen, *, json: bool) -> None:
+    """Print each problem on stdout, in a line of its own; exit with 1 if there is one."""
+    from pandacli.batch.check import Check
+    from pandacli.terminal.batch_display import CheckDisplay
+
+    with ExitStack() as opened:
+        reading = "reading the questions"
+        with (
+            _notice_if_slow(screen, reading),
+            nullcontext() if job.piped else screen.status(reading),
+        ):
+            check = opened.enter_context(Check(job))
+        if not check.counts.questions:
+            screen.notice(_no_questions(job))
+            return
+        opened.enter_context(nullcontext() if job.piped else echo_off())
+        with CheckDisplay(screen, check.counts) as display:
+            for problem in check.problems():
+                with display.paused():
+                    if json:
+                        screen.json(problem.record, one_line=True)
+                    else:
+                        screen.line(sanitize_line(problem.sentence))
+                if job.fail_fast:
+                    raise typer.Exit(1)
+    for sentence in check.notices:
+        screen.notice(sentence)
+    screen.notice(check.counts.summary)
+    if check.counts.unanswerable:
+        raise typer.Exit(1)
+
+
+def _no_questions(job: "Job") -> str:
+    source = "standard input" if job.piped else job.questions
+    return f"there are no questions in {'this shard' if job.shard[1] > 1 else source}"
+
+
+def _nothing_left(opened: "Batch") -> str:
     """Say why there is no question to answer."""
     count = opened.run.counters.records
     if not count:
-        return f"there are no questions in {'this shard' if opened.job.shard[1] > 1 else source}"
+        return _no_questions(opened.job)
     where = f", in {opened.output}" if opened.output else ""
     return (
         f"{'the only question is' if count == 1 else f'all {count:,} are'} answered already{where}"

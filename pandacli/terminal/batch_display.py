@@ -4,16 +4,27 @@ import re
 import shlex
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import PurePath
 from threading import Event, Thread
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pandacli.batch.results import Counters, Outcome
 from pandacli.terminal.console import Screen
-from pandacli.terminal.progress import STOPPING, BatchProgress, live_view, per_second, shorten
+from pandacli.terminal.progress import (
+    STOPPING,
+    BatchPanel,
+    BatchProgress,
+    CheckProgress,
+    live_view,
+    per_second,
+    shorten,
+)
 from pandacli.video.clip import format_time
+
+if TYPE_CHECKING:
+    from pandacli.batch.check import Counts
 
 Row = tuple[str, str]
 
@@ -26,7 +37,7 @@ _SHOWN_KINDS = 5
 class LogLines:
     """Writes a progress line every ten seconds, from a thread: a signal handler must not write."""
 
-    def __init__(self, screen: Screen, progress: BatchProgress) -> None:
+    def __init__(self, screen: Screen, progress: BatchProgress | CheckProgress) -> None:
         self._screen, self._progress = screen, progress
         self._due = progress.clock() + _INTERVAL
         self._last = ""
@@ -87,7 +98,7 @@ class BatchDisplay:
         self._failures = FailureCounts()
         self._view: AbstractContextManager[Any] = nullcontext()
         if screen.animates and not (lines_to_stdout and screen.stdout_is_terminal):
-            self._view = live_view(screen, self._progress)
+            self._view = live_view(screen, BatchPanel(self._progress))
         elif not screen.quiet:
             self._view = LogLines(screen, self._progress)
 
@@ -133,6 +144,39 @@ class BatchDisplay:
         if left > 0:
             sentence = f"{left} of {records} questions are left; resume with:"
             self._screen.notice(sentence, shlex.join(command))
+
+
+class CheckDisplay:
+    """Shows how far a check is: a bar on a terminal, elsewhere a line every ten seconds."""
+
+    def __init__(
+        self, screen: Screen, counts: "Counts", clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._screen, self._progress = screen, CheckProgress(counts, clock)
+        self._view: AbstractContextManager[Any] = nullcontext()
+
+    def __enter__(self) -> Self:
+        if self._screen.animates:
+            self._view = live_view(self._screen, self._progress)
+        elif not self._screen.quiet:
+            self._view = LogLines(self._screen, self._progress)
+        self._view.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._view.__exit__(*error)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Draw nothing in the block, which may write on the same terminal."""
+        if not (self._screen.animates and self._screen.stdout_is_terminal):
+            yield
+            return
+        self.__exit__(None, None, None)
+        try:
+            yield
+        finally:
+            self.__enter__()
 
 
 class FailureCounts:

@@ -20,6 +20,7 @@ from pandacli.units import size
 from pandacli.video.clip import format_time
 
 if TYPE_CHECKING:
+    from pandacli.batch.check import Counts
     from pandacli.batch.results import Counters, Outcome
 
 STOPPING = "finishing the answers in flight; Ctrl-C again stops at once"
@@ -199,10 +200,10 @@ def shorten(message: str) -> str:
 
 
 @contextmanager
-def live_view(screen: Screen, progress: BatchProgress) -> Iterator[None]:
-    """Draw a batch on stderr for the block, and leave nothing behind."""
+def live_view(screen: Screen, panel: RenderableType) -> Iterator[None]:
+    """Draw a panel on stderr for the block, and leave nothing behind."""
     live = Live(
-        BatchPanel(progress),
+        panel,
         console=screen.err,
         refresh_per_second=_FPS,
         transient=True,
@@ -235,14 +236,7 @@ class BatchPanel:
             step = sanitize_line(progress.step or "answering")
             yield _row(self._spinner, Text(f"{step}…", style="dim"), width)
         if total := progress.counters.records:
-            done = total - max(0, progress.counters.left)
-            bar = ProgressBar(
-                total, done, style="bright_black", complete_style="green", finished_style="green"
-            )
-            grid = Table.grid(Column(ratio=1), Column(no_wrap=True), padding=(0, 1), expand=True)
-            grid.width = min(width, _MAX_BAR)
-            grid.add_row(bar, f"{done}/{total} {100 * done // total:>3}%")
-            yield grid
+            yield _bar(total - max(0, progress.counters.left), total, width)
             yield from self._counts(width)
         texts: dict[str, str] = {}
         if latest := progress.latest:
@@ -269,6 +263,41 @@ class BatchPanel:
             line = Text.assemble(line, ", ", part) if line else part
         if line:
             yield line
+
+
+class CheckProgress:
+    """Rich renderable of a check, and its progress in one line for a log."""
+
+    stopping = False
+
+    def __init__(self, counts: "Counts", clock: Callable[[], float]) -> None:
+        self._counts, self.clock = counts, clock
+        self._spinner = Spinner(spinner(sys.stderr), style="dim")
+
+    def line(self) -> str:
+        """Return the progress in one line; "" once all clips are checked."""
+        counts = self._counts
+        if counts.checked == counts.clips:
+            return ""
+        failed = f", {counts.bad_clips} cannot be used" if counts.bad_clips else ""
+        return f"{counts.checked} of {counts.clips} clips are checked{failed}"
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        counts, width = self._counts, max(1, options.max_width - _ECHO)
+        yield _row(self._spinner, Text("checking the clips…", style="dim"), width)
+        yield _bar(counts.checked, max(1, counts.clips), width)
+        if counts.bad_clips:
+            yield Text(f"{counts.bad_clips} cannot be used", style="red")
+
+
+def _bar(done: int, total: int, width: int) -> Table:
+    bar = ProgressBar(
+        total, done, style="bright_black", complete_style="green", finished_style="green"
+    )
+    grid = Table.grid(Column(ratio=1), Column(no_wrap=True), padding=(0, 1), expand=True)
+    grid.width = min(width, _MAX_BAR)
+    grid.add_row(bar, f"{done}/{total} {100 * done // total:>3}%")
+    return grid
 
 
 def _row(mark: RenderableType, text: Text, width: int, *, crop: bool = True) -> Table:

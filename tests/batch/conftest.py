@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pandacli import Panda
-from pandacli.batch import runner
+from pandacli.batch import check, runner
 from pandacli.batch.clip_worker import Settings
 from pandacli.batch.job import Batch, Job
 from pandacli.batch.prefetch import read_fitted
@@ -49,7 +49,7 @@ class InProcessPrefetcher:
 
     read_clips: list[Clip]  # in order
 
-    def __init__(self, num_frames: int, image_size: int) -> None:
+    def __init__(self, num_frames: int, image_size: int, *_: int) -> None:
         self._how = num_frames, image_size
 
     def __enter__(self) -> "InProcessPrefetcher":
@@ -74,9 +74,10 @@ class InProcessPrefetcher:
 
 @pytest.fixture
 def read_clips(monkeypatch: pytest.MonkeyPatch) -> list[Clip]:
-    """The clips that batches read, in this process."""
+    """The clips that batches and checks read, in this process."""
     monkeypatch.setattr(InProcessPrefetcher, "read_clips", [], raising=False)
     monkeypatch.setattr(runner, "FramePrefetcher", InProcessPrefetcher)
+    monkeypatch.setattr(check, "FramePrefetcher", InProcessPrefetcher)
     return InProcessPrefetcher.read_clips
 
 

@@ -10,10 +10,11 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from pandacli.batch.check import Counts
 from pandacli.batch.results import Counters
 from pandacli.terminal.batch_display import BatchDisplay, LogLines
 from pandacli.terminal.console import Screen
-from pandacli.terminal.progress import BatchPanel, BatchProgress
+from pandacli.terminal.progress import BatchPanel, BatchProgress, CheckProgress
 from tests.terminal.batch_outcomes import answer, failure, feed, plain
 
 
@@ -168,6 +169,18 @@ def test_no_live_view_when_answers_go_to_the_same_terminal(clock, tty, monkeypat
     with BatchDisplay(Screen(), counters, answers=answers, lines_to_stdout=True, clock=clock):
         print('{"answer": "red"}')
     assert terminal.getvalue() == '{"answer": "red"}\npanda: 4 of 9 answered\n'
+
+
+def test_check_without_a_terminal_has_a_line_every_ten_seconds(clock, capsys):
+    counts = Counts(questions=9, clips=3)
+    lines = LogLines(Screen(), CheckProgress(counts, clock))
+    for counts.checked, counts.bad_clips in ((1, 0), (2, 1), (3, 1)):
+        clock.now += 5.1
+        lines.poll()
+        lines.poll()
+    clock.now += 11
+    lines.poll()
+    assert capsys.readouterr().err == "panda: 2 of 3 clips are checked, 1 cannot be used\n"
 
 
 # --- the live view
