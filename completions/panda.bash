@@ -68,7 +68,7 @@ _panda() {
         ask) words="--from --to --frames -m --model --quant --engine --device --system --max-tokens --temperature --seed --stop --offline --choice --choices --cache-size --full-hash --json --logprobs --stats --quiet --debug -h --help"; files=_panda_videos ;;
         chat) words="--continue --load --no-log --from --to --frames -m --model --quant --engine --device --system --max-tokens --temperature --seed --stop --offline --cache-size --full-hash --no-frames --graphics --stats --quiet --debug -h --help"; files=_panda_videos ;;
         batch) words="-o --output --format --output-format --answers --video-dir --check --batch-size --choose --blind --mirror --fail-fast --shard --workers --address --from --to --frames -m --model --quant --engine --device --system --max-tokens --temperature --seed --stop --offline --json --logprobs --stats --quiet --debug -h --help"; files=_panda_questions ;;
-        eval) words="--questions --references --benchmark --compare --blind --judge --judge-url --judge-prompt --judge-jobs --judge-replies --judge-temperature --judge-seed --report --json --quiet --debug -h --help"; files=_panda_questions ;;
+        eval) words="--join --questions --references --benchmark --compare --blind --judge --judge-url --judge-prompt --judge-jobs --judge-replies --judge-temperature --judge-seed --report --json --quiet --debug -h --help"; files=_panda_questions ;;
         frames) words="--from --to --frames --canvas --save --json --graphics --quiet --debug -h --help"; files=_panda_videos ;;
         demo) words="--device --stats --graphics --quiet --debug -h --help"; files=: ;;
         models) words="--json --debug -h --help"; files=: ;;
@@ -92,7 +92,7 @@ _panda() {
         *:--references) _panda_files; return ;;
         *:--questions) _panda_files; return ;;
         *:--quant) _panda_words "auto 4bit 8bit none"; return ;;
-        *:--output-format) _panda_words "jsonl qa qa-lines generic generic-lines consistency consistency-lines csv openai same"; return ;;
+        *:--output-format) _panda_words "jsonl qa qa-lines generic generic-lines consistency consistency-lines csv openai nextqa indices video-mme perception-test letters same"; return ;;
         *:--load) _panda_files; return ;;
         *:--judge-replies) _panda_files; return ;;
         *:--judge-prompt) _panda_files; return ;;

@@ -117,8 +117,8 @@ _panda() {
                 '(-o --output)-o[Where the answers go; - writes to standard output]:file:_files' \
                 '(-o --output)--output=[Where the answers go; - writes to standard output]:file:_files' \
                 '(--format)--format=[auto, jsonl, csv, qa, generic, consistency or openai]:value:(auto jsonl qa generic consistency csv openai)' \
-                '(--output-format)--output-format=[jsonl, csv, qa, generic, consistency (each of the three also as NAME-lines), openai or same]:value:(jsonl qa qa-lines generic generic-lines consistency consistency-lines csv openai same)' \
-                '(--answers)--answers=[Right answers to a qa file, if not beside it]:file:_files' \
+                '(--output-format)--output-format=[jsonl, csv, qa, generic, consistency (each of the three also as NAME-lines), openai, for choices nextqa, indices, video-mme, perception-test or letters; or same]:value:(jsonl qa qa-lines generic generic-lines consistency consistency-lines csv openai nextqa indices video-mme perception-test letters same)' \
+                '(--answers)--answers=[Right answers, if not beside a qa file]:file:_files' \
                 '(--video-dir)--video-dir=[Where the videos are]:folder:_path_files -/' \
                 '(--check)--check[Only list what cannot be read\: lines, and clips that are missing or damaged]' \
                 '(--batch-size)--batch-size=[Questions answered at a time]:value:(auto)' \
@@ -154,6 +154,7 @@ _panda() {
             ;;
         (eval)
             _arguments -s -S \
+                '(--join)--join[Take the files as shards of one run, rather than a run each]' \
                 '(--questions)--questions=[All questions; those without an answer count as wrong. One, or one for each file]:file:_files' \
                 '(--references)--references=[Right answers, if they are in a file of their own]:file:_files' \
                 '(--benchmark)--benchmark=[Name of a benchmark of the paper]:value:(MSVD-QA MSRVTT-QA TGIF-QA ActivityNet-QA Video-ChatGPT)' \

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
-from pandacli.batch import writers
+from pandacli.batch import choice_writers, writers
+from pandacli.batch.choice_writers import as_object
 from pandacli.batch.readers import conversations
 from pandacli.batch.readers.entries import Entries, Source
 from pandacli.batch.readers.fields import PAIR, named_fields, read_row
@@ -29,7 +30,8 @@ class Format:
 
     # the records of an entry, from its fields and its line; raises RecordError; None: only written
     read: Callable[[dict[str, Any], int], list[Record]] | None = None
-    # whether the fields of the first entry are of this format, for `--format auto`
+    # whether the fields of the first entry are of this format, for `--format auto`; or of the data
+    # set whose scoring reads it, for `--output-format same`
     recognize: Callable[[dict[str, Any]], bool] = lambda _: False
     # the entries of a file that is not JSON or Parquet
     entries: Callable[[Source], Entries] | None = None
@@ -41,6 +43,7 @@ class Format:
     is_output: Callable[[BinaryIO], bool] = lambda _: False
     extension: str = ".jsonl"  # of the name of an output file
     in_pairs: bool = False  # whether it needs entries with two questions
+    of_choices: bool = False  # whether it needs questions with choices
 
 
 def _read_own(fields: dict[str, Any], line: int) -> list[Record]:
@@ -58,6 +61,24 @@ _read_fields = named_fields("video", "question")
 _QA = {"id", "video_name", "question", "Q", "pred"}
 _GENERIC = {"video_name", "Q", "pred"}
 _PAIRS = {"video_name", "pred1", "pred2"}
+
+
+def _has(*names: str) -> Callable[[dict[str, Any]], bool]:
+    return lambda fields: fields.keys() >= {*names}
+
+
+def _is_index(entry: Any) -> bool:
+    return type(entry) is int
+
+
+def _is_prediction(entry: Any) -> bool:
+    return isinstance(entry, dict) and {"prediction", "answer"} <= entry.keys()
+
+
+def _are_answers(entry: Any) -> bool:
+    answers = {"id", "answer_id", "answer"}
+    return isinstance(entry, list) and all(e.keys() == answers for e in entry)
+
 
 FORMATS = {
     # ours: {"video", "question", ...}, or a conversation, of which the first turn is asked
@@ -108,6 +129,34 @@ FORMATS = {
         is_output=writers.has_keys({"id", "custom_id", "response", "error"}),
         extension=".openai.jsonl",
     ),
+    # NExT-QA: {"video_qid": {"prediction": 0, "answer": 3}}
+    "nextqa": Format(
+        recognize=_has("video", "qid", "type", "a0"),
+        **as_object(choice_writers.nextqa_entries, _is_prediction),
+    ),
+    # EgoSchema and TVQA: {"id": 3}
+    "indices": Format(
+        recognize=lambda fields: _has("q_uid")(fields) or _has("vid_name", "qid", "a0")(fields),
+        **as_object(choice_writers.indices, _is_index),
+    ),
+    # Video-MME: [{"video_id", ..., "questions": [{"question_id", ..., "response": "C"}]}]
+    "video-mme": Format(
+        recognize=_has("video_id", "question_id", "task_type", "question"),
+        **as_array(choice_writers.video_mme_entries, {"missing", "questions"}),
+        of_choices=True,
+    ),
+    # the Perception Test: {"video": [{"id", "answer_id": 1, "answer": "2"}]}
+    "perception-test": Format(
+        recognize=_has("options", "area", "reasoning"),
+        **as_object(choice_writers.perception_test_entries, _are_answers),
+    ),
+    # MVBench and others: {"id", "task_type", "question", "pred": "C", "gt": "B"}, one a line
+    "letters": Format(
+        recognize=_has("candidates"),
+        **as_literals(choice_writers.letter_entries, {"id", "task_type", "pred"}),
+        extension=".letters.jsonl",
+        of_choices=True,
+    ),
 }
 
 INPUT_FORMATS = tuple(name for name, row in FORMATS.items() if row.read)
@@ -115,9 +164,11 @@ OUTPUT_FORMATS = tuple(FORMATS)
 
 
 def check_output(questions: "Questions", name: str) -> None:
-    """Raise UsageError if results in this format need two questions an entry."""
+    """Raise UsageError if results in this format need two questions an entry, or choices."""
     if FORMATS[name].in_pairs and not questions.in_pairs:
         raise UsageError(f"{questions.name} does not have two questions an entry: Q1 and Q2")
+    if FORMATS[name].of_choices and not questions.has_choices:
+        raise UsageError(f"{questions.name} has no choices", f"the format {name} is for choices")
 
 
 def write_results(

@@ -16,8 +16,10 @@ from itertools import chain, count, groupby
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
+from pandacli.batch.readers.choices import find_choices
 from pandacli.batch.readers.conversations import is_conversation, is_request, reference_answer
 from pandacli.batch.readers.entries import MOST_BYTES
+from pandacli.batch.readers.fields import id_in, is_scalar
 from pandacli.batch.readers.tables import DELIMITERS
 from pandacli.batch.records import BadLine, Record
 from pandacli.batch.results import Line
@@ -25,7 +27,6 @@ from pandacli.batch.results import Line
 if TYPE_CHECKING:
     from pandacli.batch.readers.questions import Questions
 
-IDS = ("question_id", "id", "custom_id", "qid", "vid_id", "q_uid")
 _REFERENCE = ("answer", "A")
 _ESCAPED = re.compile("[\ud800-\udfff\x85\u2028\u2029]")  # and what may end a line
 _COLUMNS = ("answer", "model", "finish_reason", "tokens", "seconds", "error")
@@ -92,11 +93,16 @@ def as_literals(entries: _ToEntries, *keys: set[str]) -> dict[str, Any]:
 
     def write(results: Results, out: TextIO) -> None:
         for entry in entries(results):
-            known = {k: v for k, v in entry.items() if type(v) in (str, int, float)}
+            known = {name: value for name, value in entry.items() if _is_literal(value)}
             text = json.dumps(known, ensure_ascii=False)
             out.write(_ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
 
     return {"write": write, "is_output": has_keys(*keys)}
+
+
+def _is_literal(value: Any) -> bool:
+    texts = isinstance(value, list) and all(isinstance(each, str) for each in value)
+    return texts or type(value) in (str, int, float)
 
 
 def has_keys(*keys: set[str]) -> Callable[[BinaryIO], bool]:
@@ -114,9 +120,9 @@ def has_keys(*keys: set[str]) -> Callable[[BinaryIO], bool]:
 
 def qa_entries(results: Results) -> Iterator[Line]:
     """Entries of {"id", "video_name", "question", "Q", "answer", "A", "pred"}."""
-    id_of = _unique_ids(results)
+    id_of = unique_ids(results)
     for record, [answer], reference in _referenced(results, results.answers()):
-        ours = {"id": id_of(record), "video_name": _video_name(record)}
+        ours = {"id": id_of(record), "video_name": video_name(record)}
         asked = {"question": record.question, "Q": record.question}
         yield _own_fields(record) | ours | asked | reference | {"pred": answer}
 
@@ -125,7 +131,7 @@ def generic_entries(results: Results) -> Iterator[Line]:
     """Entries of {"video_name", "Q", "A", "pred"}."""
     for record, [answer], reference in _referenced(results, results.answers()):
         right = {"A": reference["A"]} if reference else {}
-        asked = {"video_name": _video_name(record), "Q": record.question}
+        asked = {"video_name": video_name(record), "Q": record.question}
         yield _own_fields(record) | asked | right | {"pred": answer}
 
 
@@ -133,7 +139,7 @@ def pair_entries(results: Results) -> Iterator[Line]:
     """Entries of {"video_name", "Q1", "Q2", "A", "pred1", "pred2"}, where both are answered."""
     for record, answers, _ in _referenced(results, results.pairs()):
         predicted = {f"pred{number}": answer for number, answer in enumerate(answers, 1)}
-        yield _own_fields(record) | {"video_name": _video_name(record)} | predicted
+        yield _own_fields(record) | {"video_name": video_name(record)} | predicted
 
 
 def qa_or_pair_entries(results: Results) -> Iterator[Line]:
@@ -230,6 +236,8 @@ def _referenced(
         found = next((fields[name] for name in _REFERENCE if is_scalar(fields.get(name))), None)
         if found is None and is_conversation(fields):
             found = reference_answer(fields)
+        if record.choices and (read := find_choices(fields)) and read.correct is not None:
+            found = read.texts[read.correct]  # which data sets give by its index or letter
         without += len(answer) * (found is None)
         yield record, answer, {} if found is None else {"answer": found, "A": found}
     if without:
@@ -245,22 +253,22 @@ def ids_repeat(records: Iterable[Record]) -> bool:
     return len(found) < found.total()
 
 
-def _unique_ids(results: Results) -> Callable[[Record], str]:
+def unique_ids(results: Results, *, by_video: bool = False) -> Callable[[Record], str]:
     """The function that gives unique ids that can be file names; a shard has those of the whole.
 
     NExT-QA counts ids within a video: ids that repeat get it as a prefix, and then a number.
     """
     numbered: dict[tuple[int, int], str] = {}
-    repeated = False
+    prefixed = by_video
 
     def id_of(record: Record) -> str:
-        name = f"{_video_name(record)}_" * repeated + _record_id(record)
+        name = f"{video_name(record)}_" * prefixed + _record_id(record)
         return numbered.get((record.line, record.part), re.sub("[/\0]", "_", name))
 
     plain = Counter(map(id_of, results.records()))
     if len(plain) == plain.total():
         return id_of
-    repeated = True
+    prefixed = True
     results.notices.append('the ids of the questions repeat: "id" is the video with the id')
     taken: Counter[str] = Counter()
     for record in results.records():
@@ -276,14 +284,11 @@ def _unique_ids(results: Results) -> Callable[[Record], str]:
 
 def _record_id(record: Record) -> str:
     """The id of a record, under any known name in any case; else its line."""
-    fields = {name: value for name, value in record.fields.items() if is_scalar(value)}
-    folded = {name.casefold(): value for name, value in fields.items()}
-    known = (each[name] for each in (fields, folded) for name in IDS if name in each)
-    found = next(known, record.line)
+    found = record.line if (held := id_in(record.fields)) is None else held
     return f"{found}_{record.part + 1}" if record.parts > 1 else str(found)
 
 
-def _video_name(record: Record) -> str:
+def video_name(record: Record) -> str:
     """The `video_name` of the entry, else the stem of the file: scripts name files after it."""
     name = record.fields.get("video_name")
     return name if isinstance(name, str) and name else PurePosixPath(record.video).stem
@@ -294,8 +299,3 @@ def _own_fields(record: Record) -> dict[str, Any]:
     if not is_request(record.fields):
         return record.fields
     return {k: v for k, v in record.fields.items() if k not in ("method", "url", "body")}
-
-
-def is_scalar(value: Any) -> bool:
-    """Whether a value can be an id or an answer: a non-empty string, a number or a boolean."""
-    return isinstance(value, str | int | float) and value != ""

@@ -104,14 +104,15 @@ Output = Annotated[str | None, plain(FILES, "-o, --output FILE", _OUTPUT)]
 _FORMATS = "auto, jsonl, csv, qa, generic, consistency or openai. [default: auto]"
 Format = Annotated[str, _file("--format NAME", config.input_format, _FORMATS)]
 _OUTPUT_FORMATS = (
-    "jsonl, csv, qa, generic, consistency (each of the three also as NAME-lines), openai "
-    "or same. [default: by the suffix of -o, or jsonl]"
+    "jsonl, csv, qa, generic, consistency (each of the three also as NAME-lines), openai, "
+    "for choices nextqa, indices, video-mme, perception-test or letters; or same. "
+    "[default: by the suffix of -o, or jsonl]"
 )
 OutputFormat = Annotated[
     str | None, _file("--output-format NAME", config.output_format, _OUTPUT_FORMATS)
 ]
 RightAnswers = Annotated[
-    str | None, plain(FILES, "--answers FILE", "Right answers to a qa file, if not beside it.")
+    str | None, plain(FILES, "--answers FILE", "Right answers, if not beside a qa file.")
 ]
 _VIDEO_DIR = "Where the videos are. [default: beside the questions]"
 VideoDir = Annotated[str | None, _file("--video-dir FOLDER", not_blank, _VIDEO_DIR)]

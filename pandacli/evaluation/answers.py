@@ -1,7 +1,8 @@
 """Answer files as items to be scored: a question, its right answers, and what was answered.
 
 Files are read as `panda batch` reads questions, so every layout that it reads or writes is known: a
-prediction is the `answer` of our own results and the `pred` (`pred1`, `pred2`) of others.
+prediction is the `answer` of our own results and the `pred` (`pred1`, `pred2`) of others. Objects
+without questions, which have the index of a choice by id, are read here.
 """
 
 import json
@@ -10,14 +11,14 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
-from pandacli.batch.readers.choices import Choices, find_choices
+from pandacli.batch.readers.choices import Choices, find_choices, letter
 from pandacli.batch.readers.conversations import is_conversation, reference_answer
-from pandacli.batch.readers.fields import PAIR, QUESTION, VIDEO
-from pandacli.batch.readers.questions import read_questions
+from pandacli.batch.readers.entries import Source, opened
+from pandacli.batch.readers.fields import IDS, PAIR, QUESTION, VIDEO, id_in, is_scalar
+from pandacli.batch.readers.questions import one_object, read_questions
 from pandacli.batch.records import EXTENSIONS, BadLine, Record
-from pandacli.batch.writers import IDS, is_scalar
 from pandacli.errors import ClipError
 
 PREDICTED = ("pred", "prediction", "predicted_answer", "response", "output")
@@ -29,6 +30,7 @@ TYPES = ("type", "question_type", "task_type", "category")
 
 NO_ANSWER = "there is no answer in the file"
 
+_TEXTS = (str, int, float)
 _FIRST_WORDS = ("what", "who", "how", "when", "where", "why", "which")
 _RESULT = ("digest", "model", "finish_reason", "tokens", "seconds", "error", "coverage", "logprobs")
 _TABLE = {"finish_reason", "tokens", "seconds"}  # columns of our results in a table
@@ -51,6 +53,7 @@ class Item:
         type: The type of the question, where the data set has types.
         second: For consistency, the other phrasing and the answer to it.
         choices: The choices and the right one; None for an open question.
+        by_index: Whether the texts of the choices are not known, only their order.
         chosen: Index of the choice that was answered; None for no choice at all.
         probabilities: Of the choices; empty where they were not scored.
         layout: "qa", "generic" or "consistency".
@@ -68,6 +71,7 @@ class Item:
     type: str | None = None
     second: tuple[str, str] | None = None
     choices: Choices | None = None
+    by_index: bool = False
     chosen: int | None = None
     probabilities: tuple[float, ...] = ()
     layout: str = "qa"
@@ -87,8 +91,13 @@ def read_items(source: Path | BinaryIO, references: Path | None = None) -> list[
         ClipError: The file cannot be read, or has no questions in it.
     """
     try:
-        with read_questions(source, answers=references) as questions:
-            name, entries = questions.name, list(_entries(questions.records))
+        with opened(source) as file:
+            if items := _items_by_index(file):
+                return items
+            file.file.seek(0)  # the copy of a stream
+            again = source if isinstance(source, Path) else cast(BinaryIO, file.file)
+            with read_questions(again, answers=references) as questions:
+                name, entries = questions.name, list(_entries(questions.records))
     except ClipError as error:
         is_foreign = error.hint is not None and "{" in error.hint
         raise ClipError(error.message, _HINT if is_foreign else error.hint) from error
@@ -98,12 +107,42 @@ def read_items(source: Path | BinaryIO, references: Path | None = None) -> list[
     return items
 
 
+def _items_by_index(file: Source) -> list[Item]:
+    """The items of an object of indices; empty for another file, and where it has questions.
+
+    By id: an index (EgoSchema, TVQA), or {"prediction", "answer"} (NExT-QA). By video: a list of
+    {"id", "answer_id"} (the Perception Test).
+    """
+    found: list[tuple[str, int, Any]] = []  # id, index, index of the right choice
+    value = one_object(file)
+    for name, held in value.items() if value.keys().isdisjoint((*IDS, *PREDICTED)) else ():
+        for entry in held if isinstance(held, list) else [held]:
+            fields = entry if isinstance(entry, dict) else {"prediction": entry}
+            index = fields.get("prediction", fields.get("answer_id"))
+            if type(index) is not int or any(each in fields for each in QUESTION):
+                return []
+            if "prediction" in fields:
+                found.append((name, index, fields.get("answer")))
+            else:
+                found.append((f"{name}_{id_in(fields)}", index, None))
+    most = max((index for _, *both in found for index in both if type(index) is int), default=0)
+    texts = {number: f"({letter(number)})" for number in range(max(2, most + 1))}
+    items = []
+    for name, index, right in found:
+        references = (texts[right],) if type(right) is int and right in texts else ()
+        item = Item(name, "", "", references, texts.get(index), by_index=True)
+        choices = Choices(tuple(texts.values()), right if references else None)
+        chosen, error = (index, None) if item.prediction else (None, NO_ANSWER)
+        items.append(replace(item, choices=choices, chosen=chosen, error=error))
+    return items
+
+
 @dataclass(frozen=True)
 class _Entry:
     """An entry of a file: what was asked, and what was answered."""
 
     asked: Mapping[str, Any]
-    prediction: str | None
+    prediction: str | int | None
     error: str | None
     fields: Mapping[str, Any]
     record: Record | None
@@ -121,7 +160,7 @@ def _entries(records: Iterable[Record | BadLine]) -> Iterator[_Entry]:
             yield _Entry(*_split(fields), fields, whole, last)
 
 
-def _split(fields: dict[str, Any]) -> tuple[dict[str, Any], str | None, str | None]:
+def _split(fields: dict[str, Any]) -> tuple[dict[str, Any], str | int | None, str | None]:
     """What was asked, what was answered, and why nothing was."""
     asked, name = fields, None
     if fields.keys() >= _RESPONSE:
@@ -142,10 +181,9 @@ def _split(fields: dict[str, Any]) -> tuple[dict[str, Any], str | None, str | No
     if failed:
         return asked, None, str(failed.get("message") if isinstance(failed, dict) else failed)
     value = fields.get(name) if name else None
-    return (asked, str(value), None) if isinstance(value, _TEXTS) else (asked, None, NO_ANSWER)
-
-
-_TEXTS = (str, int, float)
+    if not isinstance(value, _TEXTS):
+        return asked, None, NO_ANSWER
+    return asked, value if type(value) is int else str(value), None
 
 
 def _content(response: Any) -> str | None:
@@ -176,8 +214,8 @@ def _joined(entries: list[_Entry]) -> Iterator[Item]:
 
 def _item(entry: _Entry) -> Item:
     asked, record, fields = entry.asked, entry.record, entry.fields
-    prediction, error = entry.prediction, entry.error
     choices, second, coverage = find_choices(asked), None, fields.get("coverage")
+    prediction, error = _prediction(entry, choices)
     question = record.question if record else _text(asked, QUESTION)
     # our results name the question again
     is_generic = "Q" in asked and ("question" not in asked or "digest" in fields)
@@ -191,7 +229,7 @@ def _item(entry: _Entry) -> Item:
         else:
             prediction, error = None, error or NO_ANSWER
     return Item(
-        id=_text(asked, IDS) or str(entry.line),
+        id=str(entry.line if id_in(asked) is None else id_in(asked)),
         video=_video(entry),
         question=question,
         references=_references(asked, choices),
@@ -204,9 +242,19 @@ def _item(entry: _Entry) -> Item:
         probabilities=_probabilities(fields, choices) if choices else (),
         layout=layout,
         span=(record.start, record.end) if record else (None, None),
-        has_id=bool(_text(asked, IDS)),
+        has_id=id_in(asked) is not None,
         coverage=coverage if isinstance(coverage, float | int) else None,
     )
+
+
+def _prediction(entry: _Entry, choices: Choices | None) -> tuple[str | None, str | None]:
+    """The prediction in an entry, also as the index of a choice; or None and why there is none."""
+    given = entry.prediction
+    if choices and type(given) is int:
+        given = choices.texts[given] if 0 <= given < len(choices.texts) else None
+    if given is None or (choices and given == ""):
+        return None, entry.error or NO_ANSWER
+    return str(given), entry.error
 
 
 def _references(fields: Mapping[str, Any], choices: Choices | None) -> tuple[str, ...]:
@@ -293,6 +341,7 @@ def match(items: list[Item], questions: list[Item]) -> tuple[list[Item], list[Ig
         lambda item, asked: (
             (item.id, item.question) if asked or not (item.video and named) else None
         ),
+        lambda item, asked: _in_video(item) if asked else item.id if item.by_index else None,
         lambda item, asked: item.id if asked or not item.question else None,
     ]
     for key in keys:
@@ -313,11 +362,19 @@ def match(items: list[Item], questions: list[Item]) -> tuple[list[Item], list[Ig
     return complete, [Ignored(item, "there is no such question") for item in free.values()]
 
 
+def _in_video(item: Item) -> str:
+    return f"{PurePosixPath(item.video).name}_{item.id}"
+
+
 def _exact(item: Item) -> Hashable:
     return item.id, item.video, item.span, item.question
 
 
 def _completed(item: Item, question: Item) -> Item:
+    if item.by_index and question.choices:
+        texts = dict(enumerate(question.choices.texts))
+        said = None if item.chosen is None else texts.get(item.chosen, item.prediction)
+        item = replace(item, choices=question.choices, prediction=said, by_index=False)
     is_known = item.choices is not None and item.choices.correct is not None
     choices = item.choices if is_known else question.choices or item.choices
     if choices and (item.choices is None or item.choices.texts != choices.texts):

@@ -3,14 +3,23 @@
 import json
 import random
 import string
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from pandacli import Panda
+from pandacli.batch.clip_worker import ClipWorker
 from pandacli.batch.readers.choices import Choices, find_choices, read_choices, with_letters
 from pandacli.batch.readers.questions import read_questions
-from pandacli.batch.records import BadLine, Record, RecordError, record_hash
+from pandacli.batch.records import BadLine, Question, Record, RecordError, record_hash
+from pandacli.evaluation.job import Job, run
+from pandacli.inference.session import VideoSession
+from pandacli.video import Clip, sample_frames
+from tests.batch.conftest import settings_of
 
 OBJECT = {"A": "dog", "B": "cat"}
 
@@ -30,6 +39,17 @@ OBJECT = {"A": "dog", "B": "cat"}
         ({"option_1": "dog", "option_2": "cat", "answer": "cat"}, "dog cat", 1),
         ({"choices": ["1", "2", "3"], "answer": "3"}, "1 2 3", 2),  # the text, not an index
         ({"a0": "1", "a1": "2", "a2": "3", "answer": "1"}, "1 2 3", 1),  # the index
+        ({"A": "dog", "B": "cat", "C": "cow", "answer": "C"}, "dog cat cow", 2),
+        ({"option_a": "dog", "option_b": "cat", "answer": "a"}, "dog cat", 0),
+        ({"option": ["A. dog", "B. cat"], "answer": "1"}, "dog cat", None),
+        ({"candidates": "['dog', 'cat']", "answer": "dog"}, "dog cat", 0),  # pandas
+        ({"choices": [{"choice_id": 0, "choice": "dog"}, {"choice": "cat"}]}, "dog cat", None),
+        (
+            {"a1": "dog", "a2": "cat", "answer": 1},
+            "dog cat",
+            1,
+        ),  # TGIF-QA counts from 0 all the same
+        ({"Q": "?", "A": "dog", "candidates": ["dog", "cat"]}, "dog cat", 0),
         ({"choices": ["dog", "cat"], "answer": "horse"}, "dog cat", None),
         ({"choices": ["dog", "cat"], "answer": 7}, "dog cat", None),
     ],
@@ -42,7 +62,10 @@ def test_reads_choices_and_the_right_one(
 
 @pytest.mark.parametrize(
     "fields",
-    [{}, {"a0": "dog"}, {"a0": "dog", "a2": "cat"}, {"options": "x"}, {"choices": ""}, {"a1b": 1}],
+    [
+        *({}, {"a0": "dog"}, {"a0": "dog", "a2": "cat"}, {"options": "x"}, {"choices": ""}),
+        *({"a1b": 1}, {"Q": "who?", "A": "dog"}, {"A": "dog", "C": "cat"}, {"a2": "x", "a3": "y"}),
+    ],
 )
 def test_entries_without_choices_are_open_questions(fields: dict[str, Any]) -> None:
     assert read_choices(fields) is None
@@ -80,6 +103,14 @@ def test_choices_that_cannot_be_scored_are_refused(choices: Any, said: str) -> N
         ("I do not know", None),
         ("", None),
         ("Z", None),
+        ("The answer is a dog.", 2),
+        ("Answer: A cat.", 3),
+        ("The answer is A because of it", 0),
+        ("I see a cat.", 3),
+        ("**B**", 1),
+        ("[c]", 2),
+        ("The correct option is: (D) a dog", 3),
+        ("Answer: c", 2),
     ],
 )
 def test_finds_the_choice_that_an_answer_names(answer: str, index: int | None) -> None:
@@ -105,6 +136,59 @@ def test_a_question_lists_its_choices_with_letters() -> None:
     assert text.splitlines()[:3] == ["What?", "(A) dog", "(B) cat"]
     many = with_letters("What?", [str(n) for n in range(30)])
     assert "(Z) 25\n(27) 26\n" in many
+
+
+def replies(choices: tuple[str, ...], rng: random.Random) -> Iterator[tuple[str, int | None]]:
+    """Drawn replies, and the index of the choice that each names."""
+    for number, text in enumerate(choices):
+        letter = string.ascii_uppercase[number]
+        form = rng.choice(
+            ["{}", "({})", "{}.", "{}: x", "**{}**", "Answer: {}", "The answer is {}."]
+        )
+        yield form.format(rng.choice([letter, letter.lower()])), number
+        yield rng.choice(["{}", "It is {}.", "I think that it is {}!"]).format(text), number
+    yield (
+        rng.choice(["I cannot tell.", "", "neither", "a or b", "Y", "The answer is an owl."]),
+        None,
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_generated_replies_are_kept_and_those_without_a_choice_are_wrong(
+    monkeypatch, panda: Panda, clips: Path, tmp_path: Path, seed: int
+) -> None:
+    rng = random.Random(seed)
+    choices = (*rng.sample(["red", "dark blue", "green", "a dog", "12"], 4),)
+    said = list(replies(choices, rng))
+    right = [rng.randrange(len(choices)) for _ in said]
+
+    def generate(_: Any, requests: Any, **__: Any) -> Any:
+        asked = [request.question for request in requests]
+        assert all(f"(B) {choices[1]}" in question for question in asked)
+        stats = SimpleNamespace(answer_tokens=1)
+        answers = [
+            SimpleNamespace(text=text, finish_reason="stop", stats=stats, logprobs=None)
+            for text, _ in said
+        ]
+        seconds = SimpleNamespace(prefill=0.0, decode=0.0, rerun=0.0)
+        return SimpleNamespace(results=lambda: enumerate(answers), seconds=seconds)
+
+    monkeypatch.setattr(VideoSession, "generate", generate)
+    group = [
+        Question(Record(n, {"answer": r, "choices": [*choices]}, "v", f"{n}?", choices=choices), n)
+        for n, r in enumerate(right)
+    ]
+    settings = settings_of(choose="generate")
+    frames = sample_frames(Clip(clips / "wide.avi"), 8)
+    lines = [line for _, line in ClipWorker(panda, settings, group, Event()).results(frames)]
+    for line, (text, index) in zip(lines, said, strict=True):
+        assert (line["reply"], line["answer"]) == (text, text if index is None else choices[index])
+    results = tmp_path / "r.jsonl"
+    results.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = run(Job((results,)))["files"][0]["measures"]["choice accuracy"]
+    hits = sum(index == r for (_, index), r in zip(said, right, strict=True))
+    assert found["count"] == len(said)
+    assert found["mean"] == pytest.approx(hits / len(said), abs=1e-6)
 
 
 def test_records_of_all_layouts_have_their_choices(tmp_path: Path) -> None:

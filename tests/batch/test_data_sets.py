@@ -3,6 +3,8 @@
 import builtins
 import io
 import json
+import random
+import string
 from pathlib import Path
 from typing import Any
 
@@ -110,24 +112,72 @@ def test_start_and_end_stand_in_for_from_and_to(tmp_path: Path) -> None:
     assert message == "the field 'start' is not a time: 'soon'"
 
 
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        (["a0", "a1"], "'a0', 'a1'"),
-        (["option 0", "option_1"], "'option 0', 'option_1'"),
-        (["candidates"], "'candidates'"),
-        (["options"], "'options'"),
-        (["answer", "category", "id"], None),
-    ],
-)
-def test_unused_choices_are_named_once(
-    tmp_path: Path, names: list[str], message: str | None
+def fields_like(rng: random.Random) -> dict[str, dict[str, Any]]:
+    """Drawn fields that look like choices or times and are not used, and others."""
+    word = "".join(rng.choices(string.ascii_lowercase, k=5))
+    texts = [f"{word} {n}" for n in range(rng.randint(2, 5))]
+    choices: dict[str, Any] = {
+        "distractor_options": texts,
+        f"{word}_choices": texts,
+        "a7": word,
+        "option_2": word,
+        "candidate": word,
+        "optionTexts": "|".join(texts),
+    }
+    seconds = round(rng.uniform(0, 90), 2)
+    times: dict[str, Any] = {
+        "ts": f"{seconds}-{seconds + 1}",
+        "accurate_start": seconds,
+        "accurate_end": f"1:{rng.randint(10, 59)}",
+        "startTime": str(seconds),
+        f"{word}_timestamps": [[0, seconds], [1, 2.5]],
+        "END": seconds,
+    }
+    others: dict[str, Any] = {
+        **{"from": seconds, "to": seconds + 1, "candidates": texts, "id": 4},
+        **{"answer": texts[0], "category": word, "A": word, "time": word, "how_to": word},
+        **{"end_time": None, "option 0": "", "duration": "short", "correct_choice": 1},
+    }
+
+    def some(fields: dict[str, Any]) -> dict[str, Any]:
+        names = rng.sample(sorted(fields), rng.randint(0, len(fields)))
+        return {name: fields[name] for name in fields if name in names}
+
+    return {"choices": some(choices), "times": some(times), "neither": some(others)}
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_fields_like_choices_or_times_that_are_not_used_are_named_once(
+    tmp_path: Path, seed: int
 ) -> None:
-    entry = {"video": "a", "question": "?"} | dict.fromkeys(names, "x")
-    with read_questions(written(tmp_path, "q.json", [entry, entry])) as questions:
+    rng = random.Random(seed)
+    plain = {"video": "a", "question": "?"}
+    entries = [plain for _ in range(rng.randint(0, 100))]
+    named: dict[str, list[str]] = {"choices": [], "times": []}
+    for _ in range(2):  # the second has the same fields and more
+        like = fields_like(rng)
+        entries += [plain | like["neither"] | like["choices"] | like["times"]] * 2
+        for kind, names in named.items():
+            names += [name for name in like[kind] if name not in names]
+    with read_questions(written(tmp_path, "q.json", entries)) as questions:
         said = questions.notices
-    start = f"no choices can be read from {message}:"
-    assert [sentence.startswith(start) for sentence in said] == ([True] if message else [])
+    wanted = [
+        f"not used, though named like {kind}: "
+        + ", ".join(map(repr, names[:10]))
+        + ", ..." * (len(names) > 10)
+        + " ("
+        for kind, names in named.items()
+        if names
+    ]
+    assert [sentence[: len(start)] for sentence, start in zip(said, wanted, strict=True)] == wanted
+
+
+def test_a_field_that_is_named_is_used_once_it_has_its_name(tmp_path: Path) -> None:
+    entry = {"video": "a", "question": "?", "ts": 3, "choice_texts": ["x", "y"]}
+    renamed = {"video": "a", "question": "?", "from": 3, "choices": ["x", "y"]}
+    first, second = records(written(tmp_path, "q.json", [entry, renamed]))
+    assert (first.start, first.choices) == (None, ())
+    assert (second.start, second.choices) == (3.0, ("x", "y"))
 
 
 @pytest.mark.parametrize(
@@ -141,6 +191,25 @@ def test_unused_choices_are_named_once(
 )
 def test_missing_field_error_names_the_most_similar(entry: dict[str, str], message: str) -> None:
     assert message in problem(json.dumps(entry))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_misspelled_field_is_named_beside_the_one_that_was_looked_for(seed: int) -> None:
+    rng = random.Random(seed)
+    wanted = rng.choice(["video", "question"])
+    place = rng.randrange(1, len(wanted) - 1)
+    near = rng.choice(
+        [
+            wanted[:place] + wanted[place + 1 :],
+            wanted[:place] + rng.choice("xyz") + wanted[place:],
+            f"{wanted}_{rng.choice(['file', 'text'])}",
+            wanted.capitalize() + "s",
+        ]
+    )
+    entry = {"video": "a.mp4", "question": "What?", "other": 1}
+    entry[near] = entry.pop(wanted)
+    found = f"the field {wanted!r} is missing; the nearest is {near!r}"
+    assert found in problem(json.dumps(dict(rng.sample([*entry.items()], len(entry)))))
 
 
 def test_table_error_names_its_columns(tmp_path: Path) -> None:
@@ -184,7 +253,7 @@ def test_parquet_without_pyarrow_says_how_to_install_it(tmp_path: Path, monkeypa
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(UsageError) as caught:
         read_questions(written(tmp_path, "q.parquet", b"PAR1" + b"\0" * 40))
-    assert caught.value.hint == "install it with: pip install pyarrow"
+    assert caught.value.hint == "install it with: pip install 'pandacli[eval]'"
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_name_that_is_not_utf8_keeps_its_bytes(tmp_path: Path) -> None:
         (b"\x00\x01\x02", "not JSON"),
         ("{}", "the field 'video' is missing"),
         ('{"video": "a"}', "the field 'question' is missing"),
-        (ours(video=3), "the field 'video' is a number, not a string"),
+        (ours(video=3.5), "the field 'video' is a number, not a string"),
         (ours(video=" "), "the name of the video is empty"),
         (ours(video="a\0b"), "NUL"),
         (ours(video="\ud800"), "an unpaired surrogate"),

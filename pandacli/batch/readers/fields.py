@@ -1,6 +1,7 @@
 """The records of an entry, from its fields."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from difflib import get_close_matches
@@ -8,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pandacli.batch.readers.choices import read_choices
+from pandacli.batch.readers.choices import read_choices, unused_choices
 from pandacli.batch.readers.entries import kind
 from pandacli.batch.records import Record, RecordError
 from pandacli.errors import UsageError
@@ -18,13 +19,20 @@ MAX_TOKENS = 1_000_000  # the largest `max_tokens` that a record can ask for
 
 VIDEO = (
     *("video", "video_name", "video_path", "videoID"),  # videoID before the video_id of Video-MME
-    *("vid_name", "gif_name", "q_uid", "video_id"),  # TVQA, TGIF-QA, EgoSchema, MSRVTT-QA
+    *("gif_name", "vid_name", "q_uid", "video_idx", "video_id"),  # TGIF-QA, TVQA, EgoSchema, MSRVTT
 )
 """Names of the field of the video in known data sets; the first one present is used."""
+
+IDS = ("question_id", "id", "custom_id", "qid", "vid_id", "q_uid")
+"""Names of the field of the id; the first one present is used, in any case."""
 
 QUESTION = ("question", "Q", "prompt")
 PAIR = ("Q1", "Q2")
 
+_TIMES = (("from", "start"), ("to", "end"))  # the second name is that of MVBench
+_TIME_WORDS = {"start", "end", "begin", "from", "to", "ts", "timestamp", "segment", "span"}
+_TIME_WORDS |= {"time", "times", "timestamps", "segments", "range", "interval"}
+_WORDS = re.compile("[A-Z]?[a-z]+|[A-Z]+")
 _NUMBERED = "video_id"  # a number in MSRVTT-QA: 6513 is video6513.mp4
 _MAX_SHOWN = 80  # characters
 _MAX_NAMES = 5  # names of fields in a message
@@ -77,8 +85,8 @@ def read_row(fields: dict[str, Any], line: int) -> list[Record]:
 
 def _read(fields: dict[str, Any], line: int, names: Names) -> list[Record]:
     video = fields.get(names.video)
-    if names.video.casefold() == _NUMBERED and type(video) is int:
-        video = f"video{video}"
+    if type(video) is int:
+        video = f"video{video}" if names.video.casefold() == _NUMBERED else str(video)
     video = path_in(video) or member(fields, names.video, str)
     questions = {name: member(fields, name, str) for name in names.questions}
     system = "" if fields.get("system") is None else member(fields, "system", str)
@@ -107,7 +115,7 @@ def build_records(
             raise RecordError(f"the field {name!r} is empty")
         _check_unicode(question, f"field {name!r}")
     _check_unicode(system, "field 'system'")
-    start, end = _time(fields, "from", "start"), _time(fields, "to", "end")
+    start, end = (_time(fields, _time_name(fields, names)) for names in _TIMES)
     if end is not None and end <= (start or 0.0):
         try:
             Clip(Path(), start, end)
@@ -132,6 +140,41 @@ def max_tokens(fields: dict[str, Any], name: str) -> int | None:
     if type(value) is not int or not 1 <= value <= MAX_TOKENS:
         raise RecordError(f"the field {name!r} is not a whole number from 1 to {MAX_TOKENS}")
     return value
+
+
+def unused_fields(fields: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """The names of fields that look like choices, and like times, and are not used as such."""
+    used = {_time_name(fields, names) for names in _TIMES}
+    times = [name for name in _named_like_times(tuple(fields)) if name not in used]
+    return unused_choices(fields), [name for name in times if _is_like_time(fields[name])]
+
+
+@lru_cache(8)
+def _named_like_times(names: tuple[str, ...]) -> list[str]:
+    return [n for n in names if not _TIME_WORDS.isdisjoint(map(str.lower, _WORDS.findall(n)))]
+
+
+def _is_like_time(value: Any) -> bool:
+    """Whether a value is a time, or like 76.01-84.2 of TVQA, or a list of these."""
+    if isinstance(value, list):
+        return bool(value) and all(map(_is_like_time, value))
+    if isinstance(value, str):
+        with suppress(UsageError):
+            return all(is_moment(parse_time(part)) for part in value.split("-"))
+        return False
+    return type(value) in (int, float) and is_moment(value)
+
+
+def is_scalar(value: Any) -> bool:
+    """Whether a value can be an id or an answer: a non-empty string, a number or a boolean."""
+    return isinstance(value, str | int | float) and value != ""
+
+
+def id_in(fields: Mapping[str, Any]) -> Any:
+    """The id among the fields of an entry, under any known name in any case; None without one."""
+    held = {name: value for name, value in fields.items() if is_scalar(value)}
+    folded = {name.casefold(): value for name, value in held.items()}
+    return next((each[name] for each in (held, folded) for name in IDS if name in each), None)
 
 
 def path_in(value: Any) -> str | None:
@@ -164,8 +207,11 @@ def _check_unicode(text: str, where: str, errors: str = "strict") -> None:
         raise RecordError(f"the {where} contains an unpaired surrogate") from None
 
 
-def _time(fields: dict[str, Any], name: str, mvbench: str) -> float | None:
-    name = name if name in fields else mvbench
+def _time_name(fields: Mapping[str, Any], names: tuple[str, str]) -> str:
+    return next((name for name in names if name in fields), names[0])
+
+
+def _time(fields: dict[str, Any], name: str) -> float | None:
     value = fields.get(name)
     if value is None or value == "":
         return None

@@ -2,14 +2,13 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from itertools import chain, islice
+from itertools import chain, count, islice
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Self
 
 from pandacli.batch.formats import FORMATS, INPUT_FORMATS
-from pandacli.batch.readers.choices import unread_choices
 from pandacli.batch.readers.conversations import count_turns, is_conversation, is_request
 from pandacli.batch.readers.entries import (
     Entries,
@@ -20,7 +19,7 @@ from pandacli.batch.readers.entries import (
     json_lines,
     opened,
 )
-from pandacli.batch.readers.fields import QUESTION, names_in
+from pandacli.batch.readers.fields import QUESTION, id_in, is_scalar, names_in, unused_fields
 from pandacli.batch.readers.tables import PARQUET_MAGIC, Table, parquet_rows
 from pandacli.batch.records import BadLine, RecordError, RecordStore
 from pandacli.errors import ClipError, UsageError
@@ -30,11 +29,18 @@ _PARTNERS = (  # parts of the names of files of questions, and of their answers
     (re.compile(r"question", re.IGNORECASE), "answer"),
 )
 _REFERENCES_HEAD = 1 << 16
-_EXAMINED = 64  # entries, to recognize the format and to find fields that are not used
+_EXAMINED = 64  # entries, to recognize the format
 _HEAD = 1 << 18
+_MAX_NAMES = 10  # names of fields in a notice
+_UNUSED = (
+    "not used, though named like choices: {} (a list of choices is 'choices')",
+    "not used, though named like times: {} (times are 'from' and 'to', or 'start' and 'end')",
+)
 _LINES = (".jsonl", ".ndjson", ".jsonlines")
 _HINT = 'a line of it is like {"video": "clip.mp4", "question": "..."}; see --format'
-_MAX_BY_VIDEO = 256 * 2**20  # bytes; this layout is parsed in one piece
+_MAX_OBJECT = 256 * 2**20  # bytes; a file that is one object is parsed in one piece
+_YOUTUBE = re.compile(r"[?&]v=([\w-]+)")
+_VIDEO_OF_MANY = "questions"  # field of an entry that is a video with its questions; Video-MME
 _MULTIPLE_CHOICE = "mc_question"  # the Perception Test also has tasks with boxes and moments
 
 
@@ -45,6 +51,7 @@ class Questions:
         self.name = name  # of the file, in messages
         self.format = layout  # one of `INPUT_FORMATS`
         self.in_pairs = layout == "consistency"  # whether an entry has two questions
+        self.has_choices = False
         self.columns = entries.columns if isinstance(entries, Table) else ()
         self.delimiter = entries.delimiter if isinstance(entries, Table) else ","
         self.notices: list[str] = []  # what the first entries have that is not used
@@ -65,13 +72,12 @@ class Questions:
         read = FORMATS[self.format].read
         assert read is not None, "checked by `read_questions`"
         join = _reference_join(references) if references else None
-        examined: list[dict[str, Any]] = []
+        unused: tuple[dict[str, None], dict[str, None]] = {}, {}  # names, in the order of _UNUSED
+        has_turns = False
         for position, (line, fields) in enumerate(entries):
             if isinstance(fields, RecordError):
                 self.records.append(BadLine(line, fields))
                 continue
-            if len(examined) < _EXAMINED:
-                examined.append(fields)
             if join:
                 fields = join(fields, position)
             try:
@@ -83,11 +89,16 @@ class Questions:
             self.in_pairs |= len(found) > 1
             for record in found:
                 self.records.append(record)
-        if names := dict.fromkeys(name for fields in examined for name in unread_choices(fields)):
-            shown = ", ".join(map(repr, names))
-            self.notices.append(f"no choices can be read from {shown}: questions are asked alone")
-        conversations = filter(is_conversation, examined if self.format == "jsonl" else ())
-        if any(count_turns(fields) > 1 for fields in conversations):
+                self.has_choices |= bool(record.choices)
+            for names, more in zip(unused, unused_fields(fields), strict=True):
+                names.update(dict.fromkeys(more))
+            if self.format == "jsonl" and not has_turns and is_conversation(fields):
+                has_turns = count_turns(fields) > 1
+        for names, sentence in zip(unused, _UNUSED, strict=True):
+            if names:
+                shown = ", ".join(map(repr, islice(names, _MAX_NAMES)))
+                self.notices.append(sentence.format(shown + ", ..." * (len(names) > _MAX_NAMES)))
+        if has_turns:
             self.notices.append("only the first question of each conversation is asked")
 
 
@@ -99,8 +110,9 @@ def read_questions(
 ) -> Questions:
     """Read a file of questions, or a stream, in one of `INPUT_FORMATS`, or in one it recognizes.
 
-    `answers` is the file of reference answers for "qa"; None looks for one beside the questions.
-    `detected` is called with the format and that file before entries are parsed.
+    `answers` is the file of reference answers for "qa", or of the answer to each id; None looks for
+    one beside the questions of "qa". `detected` is called, before entries are parsed, with the
+    format that "same" stands for in `--output-format`, and with that file.
     """
     if wanted not in ("auto", *INPUT_FORMATS):
         names = ", ".join(INPUT_FORMATS)
@@ -108,18 +120,25 @@ def read_questions(
     with opened(source) as file:
         try:
             name, entries = _detected(file, wanted)
-            if name == "auto":
+            rest = iter(entries)
+            first = list(islice(rest, _EXAMINED))
+            if _VIDEO_OF_MANY in next((f for _, f in first if isinstance(f, dict)), {}):
+                entries = _each_question(chain(first, rest))
                 rest = iter(entries)
                 first = list(islice(rest, _EXAMINED))
-                fields = next((f for _, f in first if isinstance(f, dict)), {})
-                rows = reversed(FORMATS.items())  # the last that recognizes it, else our own
-                name = next((name for name, row in rows if row.recognize(fields)), "jsonl")
+            if not isinstance(entries, Table):  # which begins again
                 entries = chain(first, rest)
-            if name != "qa" and answers is not None:
-                raise UsageError("a file of right answers goes with the format qa only")
+            fields = next((f for _, f in first if isinstance(f, dict)), {})
+            recognized = [each for each, row in FORMATS.items() if row.recognize(fields)]
+            if name == "auto":  # the last that recognizes it, else our own
+                name = [each for each in ("jsonl", *recognized) if FORMATS[each].read][-1]
+            if name != "qa" and answers is not None and not _by_id(answers):
+                hint = "others can have an object with an answer for each id"
+                raise UsageError("a list of right answers goes with the format qa only", hint)
             if name == "qa" and answers is None and isinstance(source, Path):
                 answers = find_references(source)
-            detected(name, answers)
+            shapes = [each for each in recognized if not FORMATS[each].read]
+            detected(shapes[0] if shapes else name, answers)
             return Questions(file.name, name, entries, answers)
         except OSError as error:
             raise ClipError(f"{file.name} cannot be read: {error.strerror}") from error
@@ -151,12 +170,16 @@ def _is_predicted(answers: Path) -> bool:
 def _reference_join(path: Path) -> Callable[[dict[str, Any], int], dict[str, Any]]:
     """A function that adds the fields of its reference to an entry with this position in the file.
 
-    They are joined by `question_id`, or by position where ids are missing or repeat.
+    They are joined by `question_id`, or by position where ids are missing or repeat; answers of an
+    object by any id.
     """
+    answer_to = _by_id(path)
     references = []
     with opened(path) as source:
         is_array = source.head(_REFERENCES_HEAD).lstrip().startswith(b"[")
-        for number, fields in (json_array if is_array else json_lines)(source):
+        for number, fields in (
+            (json_array if is_array else json_lines)(source) if not answer_to else ()
+        ):
             if isinstance(fields, RecordError):
                 problem = f"entry {number}: {fields.message}"
                 hint = 'it holds a list of objects like {"question_id": "1", "answer": "yes"}'
@@ -167,10 +190,20 @@ def _reference_join(path: Path) -> Callable[[dict[str, Any], int], dict[str, Any
     by_key = dict(zip(ids if has_ids else range(len(ids)), references, strict=True))
 
     def join(fields: dict[str, Any], position: int) -> dict[str, Any]:
+        if answer_to:
+            found = answer_to.get(str(id_in(fields)))
+            return fields if found is None or "answer" in fields else fields | {"answer": found}
         key = str(fields.get("question_id")) if has_ids else position
         return fields | by_key.get(key, {}) | fields  # its own fields win, and come first
 
     return join
+
+
+def _by_id(path: Path) -> dict[str, Any]:
+    """The answers of one object with an id for each, as of EgoSchema; empty for other files."""
+    with opened(path) as source:
+        value = one_object(source)
+    return value if "answer" not in value and all(map(is_scalar, value.values())) else {}
 
 
 def _detected(source: Source, wanted: str) -> tuple[str, Entries]:
@@ -216,7 +249,10 @@ def _is_array(begin: bytes, suffix: str) -> bool:
 def _is_entry(line: bytes) -> bool:
     fields = _parsed(line)
     return isinstance(fields, dict) and bool(
-        names_in(tuple(fields)) or is_request(fields) or is_conversation(fields)
+        names_in(tuple(fields))
+        or is_request(fields)
+        or is_conversation(fields)
+        or _VIDEO_OF_MANY in fields
     )
 
 
@@ -227,12 +263,21 @@ def _parsed(line: bytes) -> Any:
         return None
 
 
+def one_object(source: Source) -> dict[str, Any]:
+    """A file that is one JSON object, parsed in one piece; empty where it is something else."""
+    is_object = source.head(_HEAD).lstrip().startswith(b"{")
+    raw = source.head(_MAX_OBJECT + 1) if is_object else b""
+    value = _parsed(raw) if len(raw) <= _MAX_OBJECT else None
+    return value if isinstance(value, dict) else {}
+
+
 def _by_video(source: Source) -> list[Entry]:
     """The questions of one object with a key for each video; empty where it is something else."""
-    raw = source.head(_MAX_BY_VIDEO + 1)
-    value = _parsed(raw) if len(raw) <= _MAX_BY_VIDEO else None
+    value = one_object(source)
+    if value.get(_VIDEO_OF_MANY):
+        return [(1, checked_fields(value))]
     found: list[dict[str, Any]] = []
-    for video, held in value.items() if isinstance(value, dict) else ():
+    for video, held in value.items():
         lists = [held]
         if isinstance(held, dict):
             lists = [[held], held.get(_MULTIPLE_CHOICE), *held.values()]
@@ -241,5 +286,22 @@ def _by_video(source: Source) -> list[Entry]:
     return [(number, checked_fields(fields)) for number, fields in enumerate(found, 1)]
 
 
+def _each_question(entries: Entries) -> Iterator[Entry]:
+    """The questions of entries that are a video with a list of them, numbered from 1."""
+    numbers = count(1)
+    for _, entry in entries:
+        asked = entry.get(_VIDEO_OF_MANY) if isinstance(entry, dict) else None
+        if isinstance(entry, RecordError) or not isinstance(asked, list):
+            yield next(numbers), entry
+            continue
+        video = {name: value for name, value in entry.items() if name != _VIDEO_OF_MANY}
+        if named := _YOUTUBE.search(str(video.get("url"))):  # what the files are named after
+            video = {"videoID": named[1]} | video
+        for each in asked:
+            yield next(numbers), video | each if isinstance(each, dict) else checked_fields(each)
+
+
 def _is_question(entry: Any) -> bool:
-    return isinstance(entry, dict) and any(isinstance(entry.get(name), str) for name in QUESTION)
+    wanted = {name.casefold() for name in QUESTION}
+    fields = entry.items() if isinstance(entry, dict) else ()
+    return any(name.casefold() in wanted and isinstance(value, str) for name, value in fields)

@@ -125,7 +125,7 @@ def parquet_rows(source: Source) -> Iterator[Entry]:
         from pyarrow import ArrowException, parquet
     except ImportError as error:
         message = f"{source.name} is Parquet, which takes pyarrow to read"
-        raise UsageError(message, "install it with: pip install pyarrow") from error
+        raise UsageError(message, "install it with: pip install 'pandacli[eval]'") from error
     try:
         stream = os.fdopen(os.dup(source.file.fileno()), "rb")
         with stream, parquet.ParquetFile(stream) as file:
