@@ -204,7 +204,8 @@ def test_exit_leaves_no_process(clips) -> None:
     assert not any(process.is_running() for process in started)
 
 
-def test_clips_are_drawn_only_as_far_as_prefetched(clips) -> None:
+@pytest.mark.parametrize("ahead_of_need", [None, 5])
+def test_clips_are_drawn_only_as_far_as_prefetched(clips, ahead_of_need) -> None:
     drawn = []
 
     def many() -> Iterator[tuple[int, Clip]]:
@@ -212,9 +213,9 @@ def test_clips_are_drawn_only_as_far_as_prefetched(clips) -> None:
             drawn.append(number)
             yield number, Clip(clips / "wide.avi")
 
-    with FramePrefetcher(8, SIDE, workers=1) as ahead:
+    with FramePrefetcher(8, SIDE, workers=1, ahead=ahead_of_need) as ahead:
         next(ahead.read(many()))
-    assert len(drawn) == 2
+    assert len(drawn) == 1 + (ahead_of_need or 1)
 
 
 @pytest.mark.parametrize(

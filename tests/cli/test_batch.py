@@ -117,6 +117,15 @@ def test_questions_from_a_pipe_are_answered_into_a_pipe(module_panda, clip):
     assert {row["model"] for row in rows} == {"tiny"}
 
 
+@pytest.mark.parametrize("view", ["blind", "mirror"])
+def test_view_has_a_file_of_its_own(module_panda, folder, clip, view):
+    (folder / "seen.jsonl").write_bytes(as_lines([{"video": str(clip), "question": "Why?"}]))
+    assert module_panda("batch", str(folder / "seen.jsonl"), *TINY, f"--{view}").returncode == 0
+    [line] = parsed((folder / f"seen.answers.{view}.jsonl").read_bytes())
+    assert line[view] is True
+    assert not (folder / "seen.answers.jsonl").exists()
+
+
 def test_file_without_questions_prints_a_notice(panda, home):
     (home / "q.jsonl").touch()
     done = panda("batch", "q.jsonl", *TINY)
