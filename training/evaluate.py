@@ -62,7 +62,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         dialogues = list(render(folder, options.questions, options.per_clip, options.seed))
         answers = answer(options.model, dialogues, folder)
-        subprocess.run([*_PANDA, "eval", str(answers)], check=True)
+        raise SystemExit(subprocess.run([*_PANDA, "eval", str(answers)], check=False).returncode)
 
 
 def render(

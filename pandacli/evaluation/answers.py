@@ -6,7 +6,7 @@ without questions, which have the index of a choice by id, are read here.
 """
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -198,10 +198,13 @@ def _content(response: Any) -> str | None:
 def _joined(entries: list[_Entry]) -> Iterator[Item]:
     """An item for each entry; the two results of a consistency question make one."""
     halves: dict[tuple[str, ...], dict[str, _Entry]] = {}
+    repeats: Counter[tuple[str, ...]] = Counter()  # of the same half of equal questions
     for entry in entries:
         if "part" in entry.asked and all(name in entry.asked for name in PAIR):
             key = (_video(entry), *(str(entry.asked.get(name)) for name in (*PAIR, *IDS)))
-            halves.setdefault(key, {})[str(entry.asked["part"])] = entry
+            part = str(entry.asked["part"])
+            halves.setdefault((*key, str(repeats[*key, part])), {})[part] = entry
+            repeats[*key, part] += 1
             continue
         yield _item(entry)
     for parts in halves.values():

@@ -68,6 +68,13 @@ def test_the_two_results_of_a_consistency_question_are_one_item(tmp_path: Path) 
     assert (item.prediction, item.second) == ("first", ("Which?", "second"))
 
 
+def test_equal_consistency_questions_are_an_item_each(tmp_path: Path) -> None:
+    pair = {"video": "v.mp4", "video_name": "v", "Q1": "What?", "Q2": "Which?", "A": "x"}
+    halves = [ours(part, **pair, part=part, answer=str(part)) for part in (0, 1)]
+    items = read_items(lines(tmp_path / "r.jsonl", *halves, *halves))
+    assert [(item.prediction, item.second) for item in items] == [("0", ("Which?", "1"))] * 2
+
+
 def test_choices_keep_their_probabilities_and_the_right_one(tmp_path: Path) -> None:
     scored = [
         {"text": "cat", "logprob": -2.0, "probability": 0.2},

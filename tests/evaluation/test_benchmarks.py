@@ -64,29 +64,34 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a set in each layout, answered by `tiny`."""
+    """A folder with a set in each layout, checked, and answered by `tiny`."""
     folder = tmp_path_factory.mktemp("sets")
     clips = draw_clips(tmp_path_factory.mktemp("clips"))
-    commands = []
+    checks, runs = [], []
     for name, layout in LAYOUTS.items():
         make_set(name, folder, clips)
-        command = ["batch", layout.questions, "--video-dir", layout.videos, "--model", "tiny"]
-        commands.append([*command, "--output-format", layout.output])
-    commands += [[*commands[0], "--shard", shard] for shard in ("1/2", "2/2")]
+        command = ["batch", layout.questions, "--video-dir", layout.videos]
+        checks.append([*command, "--check", "--json"])
+        runs.append([*command, "--model", "tiny", "--output-format", layout.output])
+    runs += [[*runs[0], "--shard", shard] for shard in ("1/2", "2/2")]
     done = subprocess.run(
-        [sys.executable, "-c", ALL_COMMANDS, json.dumps(commands)],
+        [sys.executable, "-c", ALL_COMMANDS, json.dumps([*checks, *runs])],
         capture_output=True,
         text=True,
         check=True,
         cwd=folder,
         env=environment(),
     )
-    *codes, first, second = json.loads(done.stdout)
-    assert codes == [1] * len(LAYOUTS)  # some clips cannot be looked at
-    assert max(first, second) == 1
-    for name, layout in LAYOUTS.items():
-        for number in (MISSING, DAMAGED):
-            assert layout.video_name.format(number) in done.stderr, name
+    *problems, codes = map(json.loads, done.stdout.splitlines())
+    assert codes[: 2 * len(LAYOUTS)] == [1] * 2 * len(LAYOUTS)  # some clips cannot be used
+    assert max(codes[2 * len(LAYOUTS) :]) == 1
+    unusable = [
+        layout.video_name.format(number)
+        for layout in LAYOUTS.values()
+        for number in (MISSING, DAMAGED)
+    ]
+    assert [problem["video"] for problem in problems] == unusable
+    assert all(name in done.stderr for name in unusable)
     return folder
 
 
