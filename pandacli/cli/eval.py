@@ -71,14 +71,19 @@ def eval(  # noqa: A001  (the name of the command)
     job.check()
     if report is not None:
         check_report(Path(report))
-    with screen.status("scoring") as say:
+    try:
+        with screen.status("scoring") as say:
 
-        def progress(done: int, cases: int) -> None:
-            say(f"judging: {done:,} of {cases:,}")
-            if not done and not screen.animates:
-                screen.notice(f"judging {cases:,} answers")
+            def progress(done: int, cases: int) -> None:
+                say(f"judging: {done:,} of {cases:,}")
+                if not done and not screen.animates:
+                    screen.notice(f"judging {cases:,} answers")
 
-        results = run(job, progress)
+            results = run(job, progress)
+    except KeyboardInterrupt:
+        if judge is not None:
+            screen.notice("the replies of the judge are kept: the same command resumes")
+        raise
     if report is not None:
         write_report(Path(report), results, dumps(results, indent=2))
     if json:

@@ -231,7 +231,7 @@ class Judge:
                 asked += [_message("assistant", reply.reply), _message("user", _AGAIN)]
             try:
                 reply = await self._ask(client, asked)
-            except self._openai.OpenAIError as error:
+            except (self._openai.OpenAIError, ValueError) as error:
                 return self._failure(error)
             self._answered, self._failures = True, 0
             self._replies.add(digest, case.task, reply)
@@ -251,6 +251,7 @@ class Judge:
 
         Raises:
             openai.OpenAIError: There is none.
+            ValueError: What came is no completion.
         """
         settings, openai = self._settings, self._openai
         options: dict[str, Any] = {"messages": messages, "temperature": settings.temperature}
@@ -263,9 +264,7 @@ class Judge:
             except (openai.RateLimitError, openai.InternalServerError):
                 if retries == _RETRIES:
                     raise
-            except ValueError:  # not JSON
-                break
-        return Reply("", "")
+        raise AssertionError("the last attempt returns or raises")
 
     def _failure(self, error: Exception) -> str:
         """Why a request failed for good.
@@ -283,7 +282,7 @@ class Judge:
             ) from error
         if isinstance(error, openai.APIConnectionError) and not self._answered:
             raise ModelError(f"no judge answers at {where}", "see --judge-url") from error
-        reason = type(error).__name__
+        reason = "no chat completion" if isinstance(error, ValueError) else type(error).__name__
         if isinstance(error, openai.APIStatusError):
             body = error.body if isinstance(error.body, dict) else {}
             said = str(body.get("message") or "no reason is given").replace(self._key, "***")
@@ -298,11 +297,13 @@ class Judge:
 
 
 def _reply(completion: Any) -> Reply:
-    """The reply in a completion, whose fields an endpoint may leave out."""
-    choices = getattr(completion, "choices", None) or [None]
+    """The reply in a completion, any field of which may be missing; ValueError without choices."""
+    choices = getattr(completion, "choices", None)
+    if not choices or not isinstance(choices, list):
+        raise ValueError
     content = getattr(getattr(choices[0], "message", None), "content", None)
-    model = str(getattr(completion, "model", None) or "")
-    fingerprint = getattr(completion, "system_fingerprint", None)
+    names = (getattr(completion, name, None) for name in ("model", "system_fingerprint"))
+    model, fingerprint = (str(name or "") for name in names)
     model += f" ({fingerprint})" if fingerprint else ""
     return Reply(content if isinstance(content, str) else "", model)
 

@@ -9,6 +9,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +46,8 @@ _UNSPACED = re.compile(
 )
 
 
-def normalize(text: str) -> list[str]:
+@lru_cache(1 << 16)  # each measure needs them, and many questions have the same answer
+def normalize(text: str) -> tuple[str, ...]:
     """The words that answers are compared by.
 
     NFKC and case folding; apostrophes vanish, other punctuation and symbols separate words, except
@@ -62,7 +64,7 @@ def normalize(text: str) -> list[str]:
     )
     words = _UNSPACED.sub(r" \1 ", spaced).split()
     kept = " ".join([word for word in words if word not in _ARTICLES] or words)
-    return _NUMBER.sub(_digits, kept).split() or folded.split()
+    return tuple(_NUMBER.sub(_digits, kept).split() or folded.split())
 
 
 def _digits(words: re.Match[str]) -> str:
@@ -89,7 +91,7 @@ def token_f1(prediction: str, references: Iterable[str]) -> float:
     return max((_f1(normalize(prediction), normalize(each)) for each in references), default=0.0)
 
 
-def _f1(predicted: list[str], wanted: list[str]) -> float:
+def _f1(predicted: tuple[str, ...], wanted: tuple[str, ...]) -> float:
     shared = sum((Counter(predicted) & Counter(wanted)).values())
     return 2 * shared / (len(predicted) + len(wanted)) if shared else float(predicted == wanted)
 

@@ -107,10 +107,11 @@ def notes(results: Mapping[str, Any], most: int | None = None) -> Iterator[str]:
         yield from _notes_of(scored, most) if scored else ()
     if judge := results["judge"]:
         reported = ", ".join(judge["reported"]) or "no model"
+        seed = "" if judge["seed"] is None else f", seed {judge['seed']}"
         yield (
             f"judged by {judge['model']} at {judge['url']}, which reports {reported}; prompts"
-            f" {judge['prompts']}, temperature {judge['temperature']:g}, seed {judge['seed']};"
-            f" replies are in {judge['replies']}"
+            f" {judge['prompts']}, temperature {judge['temperature']:g}{seed}; replies are in"
+            f" {judge['replies']}"
         )
 
 

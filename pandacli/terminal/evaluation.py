@@ -14,6 +14,8 @@ _PIPE_WIDTH = 10_000
 
 def print_results(results: Mapping[str, Any], screen: Screen) -> None:
     """Print tables on stdout, and on stderr what is missing from them."""
+    if not screen.stdout_is_terminal:
+        screen.out.width = _PIPE_WIDTH  # tables are as wide as they have to be
     for number, table in enumerate(tables(results, _MOST)):
         if number:
             screen.line("")
@@ -39,5 +41,4 @@ def _print_table(table: Table, screen: Screen) -> None:
         )
     for row in table.rows:
         grid.add_row(*(Text(sanitize_line(cell)) for cell in row))
-    # a table in a pipe is as wide as it has to be: nothing is cut or wrapped
-    screen.out.print(grid, width=None if screen.stdout_is_terminal else _PIPE_WIDTH)
+    screen.out.print(grid)
