@@ -28,7 +28,8 @@ class FakeJudge:
     """What the judge does, what it was asked, and the verdicts that it sent.
 
     `behave` gets the number of a request, from 1, and returns "ok", "nonsense", "slow", "empty",
-    "drop" (the connection, before the reply), "tear" (in the middle of it) or a status code.
+    "drop" (the connection, before the reply), "tear" (in the middle of it), "page" (JSON that is no
+    completion) or a status code.
     `grade` gets the user message of a case.
     """
 
@@ -58,10 +59,14 @@ def fake_judge(
                 judge.requests.append(body)
                 how = judge.behave(len(judge.requests))
             if isinstance(how, int):
-                self._send(how, {"error": {"message": "no"}})
+                said = f"no to {self.headers['authorization']}"  # as some endpoints do
+                self._send(how, {"error": {"message": said}})
                 return
             if how == "slow":
                 time.sleep(0.2)
+            if how == "page":
+                self._send(200, {"about": "not a chat endpoint"})
+                return
             if how == "drop":
                 self.close_connection = True
                 return

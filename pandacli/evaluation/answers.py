@@ -19,7 +19,7 @@ from pandacli.batch.readers.entries import Source, opened
 from pandacli.batch.readers.fields import IDS, PAIR, QUESTION, VIDEO, id_in, is_scalar
 from pandacli.batch.readers.questions import one_object, read_questions
 from pandacli.batch.records import EXTENSIONS, BadLine, Record
-from pandacli.errors import ClipError
+from pandacli.errors import ClipError, UsageError
 
 PREDICTED = ("pred", "prediction", "predicted_answer", "response", "output")
 """Fields of a prediction in the files of others."""
@@ -89,6 +89,7 @@ def read_items(source: Path | BinaryIO, references: Path | None = None) -> list[
 
     Raises:
         ClipError: The file cannot be read, or has no questions in it.
+        UsageError: The right answers cannot be joined with it.
     """
     try:
         with opened(source) as file:
@@ -98,9 +99,12 @@ def read_items(source: Path | BinaryIO, references: Path | None = None) -> list[
             again = source if isinstance(source, Path) else cast(BinaryIO, file.file)
             with read_questions(again, answers=references) as questions:
                 name, entries = questions.name, list(_entries(questions.records))
+    except UsageError as error:
+        raise UsageError(error.message, "name the questions too: --questions") from error
     except ClipError as error:
-        is_foreign = error.hint is not None and "{" in error.hint
-        raise ClipError(error.message, _HINT if is_foreign else error.hint) from error
+        if error.hint and "{" in error.hint:  # like our files of questions
+            raise ClipError(f"{source} is no file of questions or answers", _HINT) from error
+        raise
     items = list(_joined(entries))
     if not items:
         raise ClipError(f"{name} has no answers in it", _HINT)

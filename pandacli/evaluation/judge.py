@@ -33,6 +33,7 @@ _FIRST_RETRIES = 2  # while there was no answer yet: the address may be wrong
 _GIVE_UP = 10  # failures in a row, each after its retries
 _SHOWN = 200  # characters of what an endpoint says
 _TIMEOUT = 120.0  # seconds
+_CREDENTIALS = re.compile(r"(?i)\b(bearer|basic)\s+\S+")  # of a header that an endpoint repeats
 _AGAIN = "That could not be read. Reply with the JSON object only."
 
 Prompts = Mapping[str, tuple[str, str]]
@@ -239,7 +240,11 @@ class Judge:
 
     def _messages(self, case: Case) -> list[dict[str, str]]:
         system, user = self._settings.prompts[case.task]
-        fields = {name: value for name, value in vars(case).items() if name != "task"}
+        fields = {
+            name: text.encode(errors="replace").decode()  # unpaired surrogates cannot be sent
+            for name, text in vars(case).items()
+            if name != "task"
+        }
         pattern = re.compile("{(" + "|".join(fields) + ")}")
         system, user = (
             pattern.sub(lambda found: fields[found[1]], text) for text in (system, user)
@@ -286,6 +291,7 @@ class Judge:
         if isinstance(error, openai.APIStatusError):
             body = error.body if isinstance(error.body, dict) else {}
             said = str(body.get("message") or "no reason is given").replace(self._key, "***")
+            said = _CREDENTIALS.sub(r"\1 ***", said)
             reason = f"status {error.status_code}: {' '.join(said.split())[:_SHOWN]}"
         self._failures += 1
         if self._failures >= _GIVE_UP:

@@ -26,7 +26,7 @@ HIGHEST = 5
 """The best score of a judge; the lowest is 0."""
 
 _BEGIN = b'{"digest": "'  # of a line in the file
-_PAIR = re.compile(r"\b(pred|score)\b\W{1,6}(yes|no|\d+(?:\.\d+)?)\b")
+_PAIR = re.compile(r"\b(pred|score)\b\W{1,6}(yes|no|true|false|\d+(?:\.\d+)?)\b")
 _NUMBER = re.compile(r"\s*(\d{1,3}(?:\.\d*)?)\s*(?:(?:/|out of)\s*5)?\s*")
 
 

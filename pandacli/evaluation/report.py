@@ -1,6 +1,7 @@
 """The report of an evaluation: tables and notes, a page of Markdown, and a plot."""
 
 import logging
+import math
 import os
 import re
 import warnings
@@ -33,6 +34,7 @@ class Table:
     title: str
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
+    has_numbers: bool = True  # in all columns but the first
 
 
 def tables(results: Mapping[str, Any], most: int | None = None) -> Iterator[Table]:
@@ -75,6 +77,8 @@ def _tables_of(scored: Mapping[str, Any], most: int | None) -> Iterator[Table]:
             for each in scored["calibration"]
         ]
         title = f"calibration, expected error {scored['calibration_error']:.3f}"
+        if scored["coverage"] is not None:
+            title += f", mean coverage {scored['coverage']:.3f}"
         yield Table(title, ["probability", "questions", "mean, %", "right, %"], rows)
 
 
@@ -98,7 +102,7 @@ def _comparison(compared: Mapping[str, Any], name: str, most: int | None) -> Ite
         ]
         shown = f"{len(rows):,} of {len(changed):,}" if len(rows) < len(changed) else "all"
         title = f"answered better or worse than in {compared['with']}, the second ({shown})"
-        yield Table(title, ["better", "question", "right", "first", "second"], rows)
+        yield Table(title, ["better", "question", "right", "first", "second"], rows, False)
 
 
 def notes(results: Mapping[str, Any], most: int | None = None) -> Iterator[str]:
@@ -121,16 +125,18 @@ def _notes_of(scored: Mapping[str, Any], most: int | None) -> Iterator[str]:
             f"published: {scored['benchmark']} in the paper, judged by the gpt-3.5-turbo of its"
             " day, not measured here"
         )
-    groups = {"without an answer, which count as wrong": scored["unanswered"]}
-    groups["not judged, which count as wrong"] = scored["not_judged"]
-    for each in scored["ignored"]:
-        groups.setdefault(f"answers do not count, {each['reason']}", []).append(each)
     where = f" in {scored['with']}" if "with" in scored else ""
+    groups = {
+        f"without an answer{where}, which count as wrong": scored["unanswered"],
+        f"not judged{where}, which count as wrong": scored["not_judged"],
+    }
+    for each in scored["ignored"]:
+        groups.setdefault(f"answers{where} do not count, {each['reason']}", []).append(each)
     for said, entries in groups.items():
         if entries:
             named = [str(each["id"]) for each in entries]
             more = ["..."] if len(named) > (most or len(named)) else []
-            yield f"{len(named):,}{where} {said}: {', '.join(named[:most] + more)}"
+            yield f"{len(named):,} {said}: {', '.join(named[:most] + more)}"
     if without := scored.get("without_reference"):
         yield f"{without:,} have no right answer and are not scored"
     if scored.get("clustered_by") == "question":
@@ -245,10 +251,13 @@ def _plot(files: Sequence[Mapping[str, Any]], path: Path) -> None:
     grid = figure.subplots(1, len(panels), squeeze=False, width_ratios=sizes)
     for panel, axes in zip(panels, grid[0], strict=True):
         _bars(axes, panel, files)
-    if len(files) > 1:
-        legend = figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside upper center")
-        for text in legend.get_texts():
-            text.set_parse_math(False)  # a name may have $ in it
+    labelled = dict[str, Any]()  # once each; both panels have the same files
+    for axes in grid[0]:
+        labelled |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    handles, names = labelled.values(), labelled.keys()
+    legend = figure.legend(handles, names, loc="outside upper center", ncols=2)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a name may have $ in it
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of characters that the font does not have
         figure.savefig(path, dpi=120)
@@ -257,10 +266,10 @@ def _plot(files: Sequence[Mapping[str, Any]], path: Path) -> None:
 def _bars(axes: "Axes", panel: Sequence[str], files: Sequence[Mapping[str, Any]]) -> None:
     """A group of bars for each measure, with a bar for each file that has it."""
     scale, highest = (1, HIGHEST) if panel[0] in _SCORES else (100, 100)
-    width = 0.8 / len(files)
+    width = 0.7 / len(files)
     for place, each in enumerate(files):
         found = [each["measures"].get(measure) for measure in panel]
-        means = [scale * value["mean"] if value else 0 for value in found]
+        means = [scale * value["mean"] if value else math.nan for value in found]
         ends = [(value and value["interval"]) or (0, 0) for value in found]
         # a file without an interval has no error bar, and rounding can put a mean outside of it
         low = [max(m - scale * e[0], 0) if any(e) else 0 for m, e in zip(means, ends, strict=True)]
@@ -268,7 +277,13 @@ def _bars(axes: "Axes", panel: Sequence[str], files: Sequence[Mapping[str, Any]]
         xs = [number + (place - (len(files) - 1) / 2) * width for number in range(len(panel))]
         name = _CONTROLS.sub(" ", Path(each["file"]).name).lstrip("_")  # those are hidden
         axes.bar(xs, means, width, yerr=[low, high], capsize=3, label=name)
+        known = each["published"] if each["measures"].keys() & each["published"] else {}
+        published = [scale * known.get(measure, math.nan) for measure in panel]
+        if any(measure in known for measure in panel):
+            label = f"{each['benchmark']} as published, not measured"
+            axes.plot(xs, published, "D", color="black", label=label)
     axes.set_xticks(range(len(panel)), panel)
+    axes.set_xlim(-0.6, len(panel) - 0.4)
     axes.set_ylim(0, highest)
     axes.set_ylabel("percent" if scale == 100 else f"score, 0 to {HIGHEST}")
     axes.spines[["top", "right"]].set_visible(False)

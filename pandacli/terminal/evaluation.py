@@ -1,7 +1,7 @@
 """The results of `panda eval` as tables."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pandacli.evaluation.report import Table, notes, tables
 from pandacli.terminal.console import Screen
@@ -35,10 +35,8 @@ def _print_table(table: Table, screen: Screen) -> None:
     screen.line(sanitize_line(table.title), "bold")
     grid = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
     for number, heading in enumerate(table.headings):
-        is_text = number == 0 or any(row[number][:1].isalpha() for row in table.rows)
-        grid.add_column(
-            Text(sanitize_line(heading)), justify="left" if is_text else "right", overflow="fold"
-        )
+        side: Literal["left", "right"] = "right" if number and table.has_numbers else "left"
+        grid.add_column(Text(sanitize_line(heading)), justify=side, overflow="fold")
     for row in table.rows:
         grid.add_row(*(Text(sanitize_line(cell)) for cell in row))
     screen.out.print(grid)

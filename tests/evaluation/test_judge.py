@@ -1,5 +1,6 @@
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -40,7 +41,17 @@ def ask(path: Path, url: str, cases: list[Case] = CASES, jobs: int = 4) -> dict[
         ("pred: yes, score: 3", Verdict(3, True)),
         ("Pred = no; Score = 0", Verdict(0, False)),
         ("I think {so} {'pred': 'yes', 'score': 5}.", Verdict(5, True)),
+        ('{"pred": "Yes.", "score": "4/5"}', Verdict(4, True)),
+        ('{"pred": false, "score": 4.5, "why": {"a": {}}}', Verdict(4, False)),
+        ('{"Pred": "no", "Score": "3 out of 5", "why": {"score": 5}}', Verdict(3, False)),
+        ('"{score: 5}" is wrong: {"pred": "no", "score": 1}', Verdict(1, False)),
+        ('{"pred": "yes", "score": 1} or rather {"pred": "no", "score": 2}', Verdict(2, False)),
         ('{"pred": "yes", "score": 9}', None),
+        ('{"pred": "yes", "score": 5.5}', None),
+        ('{"pred": "yes", "score": -0.5}', None),
+        ('{"pred": "yes", "score": true}', None),
+        ('{"pred": "yes", "score": NaN}', None),
+        ('{"pred": "unknown", "score": 3}', None),
         ('{"pred": "maybe", "score": 3}', None),
         ('{"score": 3}', None),
         ("yes", None),
@@ -124,6 +135,15 @@ def test_a_file_that_is_something_else_is_refused_and_stays(tmp_path: Path) -> N
     assert path.read_text() == "my notes\nmore\n"
 
 
+@pytest.mark.parametrize("text", ["my notes", '{"id": "1", "pred": "x"}', "\n"])
+def test_a_foreign_file_without_a_last_newline_stays_as_it_is(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text(text)
+    with pytest.raises(UsageError, match="not a file of judge replies"), Replies(path):
+        pass
+    assert path.read_text() == text
+
+
 def test_two_runs_cannot_write_one_file_of_replies(tmp_path: Path) -> None:
     path = tmp_path / "replies.jsonl"
     with (
@@ -144,8 +164,41 @@ def test_a_request_that_is_refused_alone_is_a_failure_of_its_case(tmp_path: Path
     with fake_judge(lambda n: 400 if n == 2 else "ok") as judge:
         verdicts = ask(tmp_path / "replies.jsonl", judge.url, jobs=1)
     assert [v for v in verdicts.values() if isinstance(v, str)] == [
-        "the judge failed with status 400: no"
+        "the judge failed with status 400: no to Bearer ***"
     ]
+
+
+@pytest.mark.parametrize(
+    ("how", "said"), [(400, "status 400"), (503, "status 503"), ("page", "no chat completion")]
+)
+def test_an_endpoint_that_keeps_failing_ends_the_run(
+    tmp_path: Path, how: str | int, said: str
+) -> None:
+    with fake_judge(lambda n: "ok" if n <= 2 else how) as judge:
+        with pytest.raises(
+            ModelError, match=f"failed 10 times in a row, last with {said}"
+        ) as raised:
+            ask(tmp_path / "replies.jsonl", judge.url, jobs=1)
+        judge.behave = lambda _: "ok"
+        ask(tmp_path / "replies.jsonl", judge.url)
+    assert "resumes" in str(raised.value.hint)
+    whole = [r for r in judge.requests if r["messages"] == judge.requests[0]["messages"]]
+    assert len(whole) == 1  # what was kept
+
+
+def test_the_key_is_neither_shown_nor_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = f"sk-{random.randrange(10**20)}"
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with fake_judge(lambda n: 400 if n % 2 else "ok") as judge:
+        url = judge.url.replace("http://", "http://user:secret@") + f"?key={key}"
+        settings = JudgeSettings("judge", url, jobs=1)
+        with Replies(tmp_path / "replies.jsonl") as replies:
+            verdicts = Judge(settings, replies).verdicts(CASES)
+    failures = [verdict for verdict in verdicts.values() if isinstance(verdict, str)]
+    assert failures
+    assert set(failures) == {"the judge failed with status 400: no to Basic ***"}
+    assert settings.shown_url == judge.url
+    assert key not in (tmp_path / "replies.jsonl").read_text()
 
 
 def test_openai_itself_needs_a_key(tmp_path: Path) -> None:
@@ -154,12 +207,12 @@ def test_openai_itself_needs_a_key(tmp_path: Path) -> None:
 
 
 def test_user_text_with_braces_is_not_a_placeholder(tmp_path: Path) -> None:
-    case = Case(MATCH, "What is {answer}?", "dog", "{question}")
+    case = Case(MATCH, "What is {answer}?", "dog", "{question} \ud800\x1b")
     with fake_judge() as judge:
         ask(tmp_path / "replies.jsonl", judge.url, [case])
     content = judge.requests[0]["messages"][1]["content"]
     assert "Question: What is {answer}?" in content
-    assert "Predicted answer: {question}" in content
+    assert "Predicted answer: {question} ?\x1b" in content
 
 
 def test_prompts_of_a_file_take_the_place_of_ours(tmp_path: Path) -> None:

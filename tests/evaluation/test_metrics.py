@@ -2,6 +2,7 @@ import math
 import random
 import statistics
 
+import numpy as np
 import pytest
 
 from pandacli.evaluation.metrics import (
@@ -28,6 +29,13 @@ from pandacli.evaluation.metrics import (
         ("twenty zero", ["20", "0"]),
         ("", []),
         ("ﬁve", ["5"]),
+        ("a hundred", ["100"]),
+        ("one and two hundred and dogs", ["1", "and", "200", "and", "dogs"]),
+        ("hundreds", ["hundreds"]),
+        ("一只猫", ["一", "只", "猫"]),
+        ("...", ["..."]),
+        ("😀", ["😀"]),
+        ("नमस्ते दुनिया", ["नमस्ते", "दुनिया"]),
         ("«Ein Haus», 猫。", ["ein", "haus", "猫"]),
         ("red/blue", ["red", "blue"]),
     ],
@@ -36,13 +44,27 @@ def test_normalizes_case_punctuation_articles_and_numbers(text: str, words: list
     assert list(normalize(text)) == words
 
 
-def test_every_number_word_up_to_ninety_nine_becomes_its_digits() -> None:
-    units = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-    for number in range(20, 100):
-        tens = {2: "twenty", 3: "thirty", 4: "forty", 5: "fifty", 6: "sixty", 7: "seventy"}
-        tens |= {8: "eighty", 9: "ninety"}
-        word = tens[number // 10] + (f"-{units[number % 10]}" if number % 10 else "")
-        assert normalize(f"It is {word}.") == ("it", "is", str(number))
+UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
+UNITS += " fifteen sixteen seventeen eighteen nineteen"
+TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+
+
+def in_words(number: int, joint: str) -> str:
+    """A number below a million in English, with `joint` after hundreds and thousands."""
+    for size, name in ((1000, "thousand"), (100, "hundred")):
+        if number >= size:
+            rest = joint + in_words(number % size, joint) if number % size else ""
+            return f"{in_words(number // size, joint)} {name}{rest}"
+    if number < 20:
+        return UNITS.split()[number]
+    return TENS.split()[number // 10 - 2] + (f"-{UNITS.split()[number % 10]}" * (number % 10 > 0))
+
+
+@pytest.mark.parametrize("joint", [" ", " and "])
+def test_numbers_in_words_become_their_digits(joint: str) -> None:
+    rng = random.Random(joint)
+    for number in [*range(130), *(rng.randrange(10 ** rng.randint(3, 6)) for _ in range(300))]:
+        assert normalize(f"It is {in_words(number, joint)}.") == ("it", "is", str(number))
 
 
 def test_exact_match_takes_any_of_the_references() -> None:
@@ -63,6 +85,14 @@ def test_contains_needs_the_words_side_by_side() -> None:
     assert contains("There are red, two dogs.", ["red dogs"]) == 0
     assert contains("a reddish dog", ["red"]) == 0
     assert contains("a dog", ["..."]) == 0
+    assert contains("the category", ["cat"]) == 0
+    assert contains("这是一只猫。", ["猫"]) == 1
+
+
+def test_what_has_only_symbols_equals_nothing_else() -> None:
+    assert exact_match("😀", ["😢"]) == token_f1("😀", ["😢"]) == 0
+    assert exact_match("", ["?"]) == exact_match("", ["a"]) == 0
+    assert exact_match("😀", ["😀"]) == 1
 
 
 def test_brier_score_is_zero_for_certainty_and_two_for_the_opposite() -> None:
@@ -81,6 +111,19 @@ def test_calibration_counts_every_question_once() -> None:
     assert sum(each.count * each.confidence for each in bins) == pytest.approx(sum(confidences))
     assert calibration_error(bins) < 0.1
     assert calibration_error(calibration([0.9] * 10, [False] * 10)) == pytest.approx(0.9)
+
+
+def test_calibration_error_agrees_with_numpy() -> None:
+    rng = np.random.default_rng(8)
+    confidences, right = rng.random(700), rng.random(700) < 0.6
+    places = np.digitize(confidences, np.linspace(0, 1, 11)[1:-1])
+    gaps = [
+        abs(confidences[places == place].mean() - right[places == place].mean())
+        * (places == place).mean()
+        for place in np.unique(places)
+    ]
+    bins = calibration(confidences.tolist(), right.tolist())
+    assert calibration_error(bins) == pytest.approx(sum(gaps))
 
 
 def _independent_interval(values: list[float], videos: list[str]) -> tuple[float, float]:
@@ -127,5 +170,31 @@ def test_interval_is_wider_when_questions_share_videos() -> None:
     assert shared[1] - shared[0] > 2 * (apart[1] - apart[0])
 
 
+@pytest.mark.parametrize("sizes", [[1] * 50, [200, *[1] * 50], [3, 500, 40, 1]])
+def test_interval_agrees_for_clusters_of_any_size(sizes: list[int]) -> None:
+    rng = random.Random(len(sizes))
+    videos = [f"v{number}" for number, size in enumerate(sizes) for _ in range(size)]
+    values = [rng.random() * (1 + int(video[1:]) % 3) / 3 for video in videos]
+    found, expected = interval(values, videos), _independent_interval(values, videos)
+    assert found == pytest.approx(expected, abs=0.03)
+
+
 def test_there_is_no_interval_for_a_single_video() -> None:
     assert interval([1.0, 0.0], ["a", "a"]) is None
+
+
+def test_interval_of_equal_scores_is_a_point() -> None:
+    assert interval([1.0] * 30, [f"{n // 3}" for n in range(30)]) == (1, 1)
+
+
+def test_a_column_is_resampled_over_its_own_videos() -> None:
+    rng = random.Random(9)
+    videos = [f"v{n // 4}" for n in range(120)]
+    scores = [rng.random() for _ in videos]
+    some: list[float | None] = [s if n % 3 else None for n, s in enumerate(scores)]
+    found = means({"all": scores, "some": some, "none": [None] * 120}, videos)
+    kept = [n for n in range(120) if n % 3]
+    alone = means({"": [scores[n] for n in kept]}, [videos[n] for n in kept])
+    assert list(found) == ["all", "some"]
+    assert found["some"] == alone[""]
+    assert found["all"] == means({"": scores}, videos)[""]
