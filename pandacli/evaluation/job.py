@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pandacli.errors import UsageError
-from pandacli.evaluation.answers import Ignored, Item, match, read_items, without_repeats
+from pandacli.evaluation.answers import Item, read_items
 from pandacli.evaluation.judge import Judge, JudgeSettings, require_endpoint
+from pandacli.evaluation.matching import Ignored, match, without_repeats
 from pandacli.evaluation.replies import Replies
 from pandacli.evaluation.scoring import (
     PUBLISHED,

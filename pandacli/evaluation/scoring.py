@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pandacli.errors import ClipError, UsageError
-from pandacli.evaluation.answers import NO_ANSWER, Ignored, Item, question_types
+from pandacli.evaluation.answers import NO_ANSWER, Item, question_types
 from pandacli.evaluation.judge import Case
+from pandacli.evaluation.matching import Ignored
 from pandacli.evaluation.metrics import (
     Mean,
     brier,

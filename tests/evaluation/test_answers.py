@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from pandacli.errors import ClipError
-from pandacli.evaluation.answers import NO_ANSWER, Item, match, read_items
+from pandacli.evaluation.answers import NO_ANSWER, Item, read_items
+from pandacli.evaluation.matching import match
 
 
 def lines(path: Path, *entries: dict[str, Any]) -> Path:

@@ -13,7 +13,8 @@ from pandacli.batch.readers.questions import Questions, read_questions
 from pandacli.batch.records import BadLine, Question, record_hash
 from pandacli.batch.results import error_line, result_line
 from pandacli.errors import ClipError
-from pandacli.evaluation.answers import Item, match, read_items, without_repeats
+from pandacli.evaluation.answers import Item, read_items
+from pandacli.evaluation.matching import match, without_repeats
 
 WORDS = ("dog", "cat", "Yes.", "a, b", 'say "no"', "zwölf", "猫", "two\nlines", "{x}", "3", "0")
 LAYOUTS = ("jsonl", "without ids", "clips", "qa", "generic", "consistency")
@@ -77,7 +78,8 @@ def write(questions: Questions, name: str, path: Path, rng: random.Random) -> di
         (layout, name)
         for layout in LAYOUTS
         for name in OUTPUT_FORMATS
-        if FORMATS[name].in_pairs == (layout == "consistency") or name in ("jsonl", "csv")
+        if not FORMATS[name].of_choices
+        and (FORMATS[name].in_pairs == (layout == "consistency") or name in ("jsonl", "csv"))
     ],
 )
 def test_every_answer_that_batch_writes_is_found(layout: str, name: str, tmp_path: Path) -> None:
