@@ -94,7 +94,7 @@ complete -c panda -n '__fish_seen_subcommand_from batch' -l format -x -a 'auto j
 complete -c panda -n '__fish_seen_subcommand_from batch' -l output-format -x -a 'jsonl qa qa-lines generic generic-lines consistency consistency-lines csv openai nextqa indices video-mme perception-test letters same' -d 'jsonl, csv, qa, generic, consistency (each of the three also as NAME-lines), openai, for choices nextqa, indices, video-mme, perception-test or letters; or same'
 complete -c panda -n '__fish_seen_subcommand_from batch' -l answers -r -F -d 'Right answers, if not beside a qa file'
 complete -c panda -n '__fish_seen_subcommand_from batch' -l video-dir -x -a '(__fish_complete_directories)' -d 'Where the videos are'
-complete -c panda -n '__fish_seen_subcommand_from batch' -l check -d 'Only list what cannot be read: lines, and clips that are missing or damaged'
+complete -c panda -n '__fish_seen_subcommand_from batch' -l check -d 'Only list lines that cannot be read, and clips that are missing or do not decode'
 complete -c panda -n '__fish_seen_subcommand_from batch' -l batch-size -x -a 'auto' -d 'Questions answered at a time'
 complete -c panda -n '__fish_seen_subcommand_from batch' -l choose -x -a 'likelihood generate' -d 'How choices are answered: likelihood or generate'
 complete -c panda -n '__fish_seen_subcommand_from batch' -l blind -d 'Answer from gray frames, to measure what looking adds'

@@ -120,7 +120,7 @@ _panda() {
                 '(--output-format)--output-format=[jsonl, csv, qa, generic, consistency (each of the three also as NAME-lines), openai, for choices nextqa, indices, video-mme, perception-test or letters; or same]:value:(jsonl qa qa-lines generic generic-lines consistency consistency-lines csv openai nextqa indices video-mme perception-test letters same)' \
                 '(--answers)--answers=[Right answers, if not beside a qa file]:file:_files' \
                 '(--video-dir)--video-dir=[Where the videos are]:folder:_path_files -/' \
-                '(--check)--check[Only list what cannot be read\: lines, and clips that are missing or damaged]' \
+                '(--check)--check[Only list lines that cannot be read, and clips that are missing or do not decode]' \
                 '(--batch-size)--batch-size=[Questions answered at a time]:value:(auto)' \
                 '(--choose)--choose=[How choices are answered\: likelihood or generate]:value:(likelihood generate)' \
                 '(--blind)--blind[Answer from gray frames, to measure what looking adds]' \

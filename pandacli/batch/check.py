@@ -14,7 +14,7 @@ from pandacli.batch.formats import check_output
 from pandacli.batch.job import Job, choose_output
 from pandacli.batch.prefetch import FramePrefetcher, available_cores
 from pandacli.batch.readers.questions import read_questions
-from pandacli.batch.records import Index, Record
+from pandacli.batch.records import Index, Record, shown_name
 from pandacli.batch.results import Line, error_fields
 from pandacli.batch.runner import find_clip
 from pandacli.batch.writers import ids_repeat
@@ -93,7 +93,7 @@ class _Asked:
     questions: int = 0
 
     def problem(self, error: PandaError) -> Problem:
-        where = self.video if self.path is None else str(self.path)
+        where = shown_name(self.video) if self.path is None else str(self.path)
         return Problem(error, where, self.line, self.questions, self.video, self.path)
 
 
@@ -114,14 +114,17 @@ class Check:
             opened.enter_context(questions)
             check_output(questions, self._format)
             self._index = Index(questions.records, {}, shard=job.shard)
+            self._name = questions.name
+            self.notices = [*questions.notices]  # of damaged clips, too, once they are checked
+            if ids_repeat(r for r in questions.records if isinstance(r, Record)):
+                repeat = "ids of questions repeat: the format qa puts the video before them"
+                self.notices.append(repeat)
+            self._files: dict[Path, dict[Clip, _Asked]] = {}
+            self._missing: dict[str, _Problems] = {}  # by the name of the video
+            self._find_clips()
+            if self._missing and job.video_dir is None:
+                self.notices.append("if the videos are in another folder, name it with --video-dir")
             self._opened = opened.pop_all()
-        self._name = questions.name
-        self.notices = [*questions.notices]  # of damaged clips, too, once they are checked
-        if ids_repeat(r for r in questions.records if isinstance(r, Record)):
-            self.notices.append("ids of questions repeat: the format qa puts the video before them")
-        self._files: dict[Path, dict[Clip, _Asked]] = {}
-        self._missing: dict[str, _Problems] = {}  # by the name of the video
-        self._find_clips()
         found = sum(map(len, self._files.values()))
         clips = found + sum(map(len, self._missing.values()))
         self.counts = Counts(self._index.total, clips)

@@ -238,11 +238,16 @@ def find_video(folder: Path, name: str) -> Path:
         with suppress(OSError, ValueError):  # a name that is too long or impossible
             if candidate.is_file():
                 return candidate
-    shown = name if len(name) <= _MAX_SHOWN else name[:_MAX_SHOWN] + "..."
+    shown = shown_name(name)
     if Path(wanted).is_absolute():
         raise ClipError(f"there is no file {shown}", "check the path")
     folder = folder if folder.parts else folder.absolute()  # not "in ."
     raise ClipError(f"no file {shown} in {folder}", "name its folder with --video-dir")
+
+
+def shown_name(name: str) -> str:
+    """The name of a video as it is in messages."""
+    return name if len(name) <= _MAX_SHOWN else name[:_MAX_SHOWN] + "..."
 
 
 def _candidates(path: Path) -> Iterator[Path]:

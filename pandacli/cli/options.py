@@ -165,7 +165,7 @@ JudgeSeed = Annotated[
 
 _CHOOSE = "How choices are answered: likelihood or generate. [default: likelihood]"
 Choose = Annotated[str, _run("--choose HOW", choice("likelihood", "generate"), _CHOOSE)]
-_CHECK = "Only list what cannot be read: lines, and clips that are missing or damaged."
+_CHECK = "Only list lines that cannot be read, and clips that are missing or do not decode."
 Check = Annotated[bool, plain(_RUN, "--check", _CHECK)]
 # no variables: a forgotten one would change all answers
 _BLIND_RUN = "Answer from gray frames, to measure what looking adds."

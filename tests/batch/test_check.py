@@ -88,6 +88,13 @@ def test_each_clip_is_one_problem_with_its_questions(checked, folder) -> None:
     assert [problem.record["line"] for problem in problems] == [1, 7, 3, 4]
 
 
+@pytest.mark.usefixtures("read_clips")
+def test_long_names_are_shortened(checked, folder) -> None:
+    problems, _ = checked([ask(1, "a" * 10_000)])
+    assert sentences(problems, folder) == [f"{'a' * 200}...: no such file in HERE (1 question)"]
+    assert problems[0].record["video"] == "a" * 10_000
+
+
 def test_clip_with_several_names_is_decoded_once(checked, read_clips, folder) -> None:
     names = ["wide.avi", "./wide.avi", "wide", str(folder / "wide.avi")]
     checked([ask(n, name) for n, name in enumerate(names)])

@@ -17,6 +17,7 @@ SAID = [
     r"\x1b[31m\n.mp4: no such file in HERE (1 question)",
     "clip.mp4: the range starts at 1:00, past the end (the clip is 0:02 long) (1 question)",
 ]
+HINT = "if the videos are in another folder, name it with --video-dir"
 SUMMARY = "3 of 4 questions cannot be answered: 1 line cannot be read, 2 of 3 clips cannot be used"
 
 
@@ -35,7 +36,7 @@ def write(home, clip):
 def test_problems_are_lines_of_stdout(panda, home, write):
     done = panda("batch", write(BAD), "--check")
     assert done.stdout.decode().replace(str(home), "HERE").splitlines() == SAID
-    assert done.stderr.decode() == f"panda: {SUMMARY}\n"
+    assert done.stderr.decode().splitlines() == [f"panda: {HINT}", f"panda: {SUMMARY}"]
     assert done.returncode == 1
 
 
@@ -115,7 +116,9 @@ def test_bar_and_problems_share_a_terminal(environment, home, write):
     assert terminal.end() == 1
     shown = "".join(line.ljust(80) for line in terminal.text().splitlines()).split()
     problems = " ".join(SAID).replace("q.jsonl", f"{home}/q.jsonl").replace("HERE", str(home))
-    said = f"{problems} panda: {SUMMARY}".replace("clip.mp4: the", f"{home}/clip.mp4: the")
+    said = f"{problems} panda: {HINT} panda: {SUMMARY}".replace(
+        "clip.mp4: the", f"{home}/clip.mp4: the"
+    )
     assert "".join(shown) == "".join(said.split())  # nothing of the bar is left
     assert b"checking the clips" in terminal.sent
 
