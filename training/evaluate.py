@@ -1,8 +1,8 @@
 """Evaluate `tiny` on held-out clips: `python -m training.evaluate`.
 
 Clips are rendered and encoded to files; `panda batch` answers their questions and `panda eval`
-prints exact match by kind of question. Follow-ups need a conversation, which a record of a batch
-has not: they are asked through `pandacli.Panda`, and scored with the rest.
+prints exact match by kind of question. A record of a batch is one question without earlier turns,
+so follow-ups are asked through `pandacli.Panda`; they are scored with the rest.
 """
 
 import argparse
@@ -95,13 +95,14 @@ def answer(model: str, dialogues: list[tuple[Path, Dialogue]], folder: Path) -> 
     Args:
         model: Name or folder of the model.
         dialogues: As `render` yields them.
-        folder: Where files are written; what a run before it answered is not asked again.
+        folder: Where files are written; those of an earlier run are replaced.
 
     Returns:
         A file of answers for `panda eval`, `type` being the kind of question.
     """
     single, answered = folder / "questions.jsonl", folder / "questions.answers.jsonl"
     _write_lines(single, [_record(*each) for each in dialogues if len(each[1].turns) == 1])
+    answered.unlink(missing_ok=True)  # it may have other questions, or answers of another model
     batch = [*_PANDA, "batch", str(single), "-o", str(answered), "--model", model]
     if subprocess.run(batch, check=False).returncode not in (0, 1):  # 1: some have no answer
         raise SystemExit("panda batch failed")

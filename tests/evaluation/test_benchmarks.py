@@ -1,4 +1,4 @@
-"""The road of `docs/benchmarks.md`: `panda batch` and `panda eval` on a made set in each layout."""
+"""The commands of `docs/benchmarks.md` on a made set in each layout: check, answer, score."""
 
 import ast
 import json
@@ -46,7 +46,7 @@ ASPECTS = {
     "consistency": ("consistency",),
 }
 
-# `panda` for each list of arguments, in one process: it starts once
+# runs `panda` with each list of arguments, in one process, because imports take longest
 ALL_COMMANDS = """
 import json, sys
 from pandacli.cli.entry import run
