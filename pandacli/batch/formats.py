@@ -136,7 +136,10 @@ FORMATS = {
     ),
     # EgoSchema and TVQA: {"id": 3}
     "indices": Format(
-        recognize=lambda fields: _has("q_uid")(fields) or _has("vid_name", "qid", "a0")(fields),
+        recognize=lambda fields: any(
+            fields.keys() >= {*names}
+            for names in (("q_uid",), ("video_idx", "option"), ("vid_name", "qid", "a0"))
+        ),
         **as_object(choice_writers.indices, _is_index),
     ),
     # Video-MME: [{"video_id", ..., "questions": [{"question_id", ..., "response": "C"}]}]

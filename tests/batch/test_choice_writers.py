@@ -65,6 +65,12 @@ def egoschema(q: Drawn) -> dict[str, Any]:
     return fields | {f"option {n}": text for n, text in enumerate(q.choices)}
 
 
+def egoschema_by_index(q: Drawn) -> dict[str, Any]:
+    """A row of Hugging Face, which has the answers of some as text."""
+    option = [f"{letter}. {text}" for letter, text in zip(LETTERS, q.choices, strict=True)]
+    return {"question": q.question, "video_idx": f"{q.video}-{q.number}", "option": option}
+
+
 def tvqa(q: Drawn) -> dict[str, Any]:
     fields = {"vid_name": q.video, "qid": int(f"{q.video}{q.number}"), "q": q.question}
     return fields | {"answer_idx": q.right} | {f"a{n}": text for n, text in enumerate(q.choices)}
@@ -116,6 +122,10 @@ FILES: dict[str, tuple[str, int, str, Callable[[list[Drawn]], Any]]] = {
     "NExT-QA": ("val.csv", 5, "nextqa", table),
     "NExT-QA of Hugging Face": ("q.json", 5, "nextqa", lambda qs: [nextqa(q) for q in qs]),
     "EgoSchema": ("questions.json", 5, "indices", lambda qs: [egoschema(q) for q in qs]),
+    "EgoSchema of Hugging Face": (
+        *("q.json", 5, "indices"),
+        lambda qs: [egoschema_by_index(q) for q in qs],
+    ),
     "TVQA": ("v.jsonl", 5, "indices", lambda qs: "\n".join(json.dumps(tvqa(q)) for q in qs)),
     "MVBench": ("fine_grained_pose.json", 3, "letters", lambda qs: [mvbench(q) for q in qs]),
     "Video-MME": ("q.json", 4, "video-mme", lambda qs: [video_mme(q) for q in qs]),
@@ -169,7 +179,7 @@ def test_drawn_answers_have_the_same_score_in_the_layout_of_their_data_set(
 
     output = written(tmp_path, f"answers{FORMATS[shape].extension}", text)
     right = written(tmp_path, "r.json", {f"{q.video}-{q.number}": q.right for q in questions})
-    references = right if data_set == "EgoSchema" else None
+    references = right if data_set.startswith("EgoSchema") else None
     expected = pytest.approx(sum(scores) / len(scores), abs=1e-6)
     given = sum(question.given is not None for question in questions)
     assert accuracy(output, path, references=references) == (expected, given)

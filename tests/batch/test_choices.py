@@ -41,7 +41,8 @@ OBJECT = {"A": "dog", "B": "cat"}
         ({"a0": "1", "a1": "2", "a2": "3", "answer": "1"}, "1 2 3", 1),  # the index
         ({"A": "dog", "B": "cat", "C": "cow", "answer": "C"}, "dog cat cow", 2),
         ({"option_a": "dog", "option_b": "cat", "answer": "a"}, "dog cat", 0),
-        ({"option": ["A. dog", "B. cat"], "answer": "1"}, "dog cat", None),
+        ({"option": ["A. dog", "B. cat"], "answer": "1"}, "dog cat", 1),
+        ({"choices": ["1", "2", "3"], "answer": "0"}, "1 2 3", None),
         ({"candidates": "['dog', 'cat']", "answer": "dog"}, "dog cat", 0),  # pandas
         ({"choices": [{"choice_id": 0, "choice": "dog"}, {"choice": "cat"}]}, "dog cat", None),
         (

@@ -83,7 +83,8 @@ def test_only_first_turn_is_asked_with_a_notice(
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"conversations": [HUMAN]}, "have no videos, not one"),
+        ({"conversations": [HUMAN], "vidoe": "a"}, "'video' is missing; the nearest is 'vidoe'"),
+        ({"id": "7", "messages": [USER]}, "have no video, and the field 'video' is missing"),
         ({"videos": ["a", "b"], "messages": [USER]}, "have 2 videos, not one"),
         ({"videos": [3], "messages": [USER]}, "not a list of files"),
         ({"video": "a", "messages": []}, "have no turn of a user"),

@@ -9,8 +9,9 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from string import ascii_uppercase as _LETTERS
-from typing import Any
+from typing import Any, NamedTuple
 
 from pandacli.batch.readers.entries import kind
 from pandacli.batch.records import RecordError
@@ -93,11 +94,13 @@ def with_letters(question: str, choices: Sequence[str]) -> str:
 
 def unused_choices(fields: Mapping[str, Any]) -> list[str]:
     """The names of fields that look like choices and are not read as such."""
-    named = [name for name in fields if _looks_like_choices(name) and _has_text(fields[name])]
-    if not named:
-        return []
-    used, _ = _found(fields)
-    return [name for name in named if name not in used]
+    named = _named(tuple(fields)).alike
+    used, _ = _found(fields) if named else ([], [])
+    return [
+        name
+        for name in named
+        if name not in used and fields[name] and isinstance(fields[name], str | list | dict)
+    ]
 
 
 def find_choices(fields: Mapping[str, Any]) -> Choices | None:
@@ -121,56 +124,67 @@ def read_choices(fields: Mapping[str, Any]) -> Choices | None:
         checked = check_choices(_without_labels(texts), f"the field {names[0]!r}")
     except UsageError as error:
         raise RecordError(error.message) from None
-    return Choices(checked, _correct(fields, checked, names, by_index=bool(_numbered(fields))))
+    by_index = bool(_named(tuple(fields)).series)
+    return Choices(checked, _correct(fields, checked, names, by_index=by_index))
+
+
+class _Named(NamedTuple):
+    lists: tuple[str, ...]  # of choices
+    series: tuple[tuple[str, ...], ...]  # a0, a1, ..., from 0 or 1 on, or A, B, ...; no gap
+    alike: tuple[str, ...]  # all that look like choices
+
+
+@lru_cache(8)  # most entries of a file have the same fields
+def _named(fields: tuple[str, ...]) -> _Named:
+    """The names of fields that may hold choices."""
+    found: dict[str, dict[int, str]] = {}
+    for name in fields:
+        if m := _NUMBERED.fullmatch(name):
+            found.setdefault(m[1].casefold(), {})[int(m[2])] = name
+        elif m := _LETTERED.fullmatch(name):
+            stem, one = (m[1], m[2]) if m[2] else (m[3], m[4].upper())
+            found.setdefault(f"{stem.casefold()} letter", {})[_LETTERS.index(one)] = name
+    series = []
+    for stem, names in found.items():
+        first = min(names)
+        whole = sorted(names) == list(range(first, first + len(names)))
+        if whole and len(names) > 1 and first <= (not stem.endswith("letter")):
+            series.append(tuple(names[number] for number in sorted(names)))
+    numbered = {name for names in found.values() for name in names.values()}
+    return _Named(
+        tuple(name for name in fields if name.casefold() in _LISTS),
+        tuple(series),
+        tuple(
+            name
+            for name in fields
+            if (name in numbered or _CHOICE_WORDS & {*map(str.casefold, _WORDS.findall(name))})
+            and name not in _CORRECT
+        ),
+    )
 
 
 def _found(fields: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """The names of the fields of the choices, and the texts; both empty where there are none."""
-    for name, value in fields.items():
-        if name.casefold() in _LISTS and _is_list(value):
+    named = _named(tuple(fields))
+    for name in named.lists:
+        value = fields[name]
+        if _is_list(value):
             return [name], _texts(value, name)
         if name == "choices" and value:
             raise RecordError("the field 'choices' is not a list of choices, nor like yes|no")
-    numbered = _numbered(fields)
-    return [name for name, _ in numbered], [text for _, text in numbered]
-
-
-def _looks_like_choices(name: str) -> bool:
-    words = set(map(str.casefold, _WORDS.findall(name)))
-    known = _NUMBERED.fullmatch(name) or _LETTERED.fullmatch(name) or words & _CHOICE_WORDS
-    return bool(known) and name not in _CORRECT
-
-
-def _has_text(value: Any) -> bool:
-    return isinstance(value, str | list | dict) and bool(value)
+    for series in named.series:
+        names = [*series]
+        while names and fields[names[-1]] in (None, ""):  # a row of a table with fewer choices
+            names.pop()
+        if names:
+            return names, [_text(fields[name], name) for name in names]
+    return [], []
 
 
 def _is_list(value: Any) -> bool:
     """Whether a value is a list or an object of choices, or the cell of a table with one."""
     is_cell = isinstance(value, str) and ("|" in value or value.lstrip()[:1] in ("[", "{"))
     return is_cell or isinstance(value, list | dict)
-
-
-def _numbered(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Name and text of the fields `a0`, `a1`, ..., from 0 or 1 on, or `A`, `B`, ...; no gap."""
-    found = []
-    for name in fields:
-        if m := _NUMBERED.fullmatch(name):
-            found.append((m[1].casefold(), int(m[2]), name))
-        elif m := _LETTERED.fullmatch(name):
-            stem, one = (m[1], m[2]) if m[2] else (m[3], m[4].upper())
-            found.append((f"{stem.casefold()} letter", _LETTERS.index(one), name))
-    for stem in dict.fromkeys(stem for stem, _, _ in found):
-        held = sorted((number, name) for other, number, name in found if other == stem)
-        first = held[0][0]
-        whole = [number for number, _ in held] == list(range(first, first + len(held)))
-        if len(held) < 2 or first > (0 if stem.endswith("letter") else 1) or not whole:
-            continue
-        pairs = [(name, fields[name]) for _, name in held]
-        while pairs and pairs[-1][1] in (None, ""):  # a table whose questions have fewer choices
-            pairs.pop()
-        return [(name, value if isinstance(value, str) else str(value)) for name, value in pairs]
-    return []
 
 
 def _texts(value: Any, name: str) -> list[str]:
@@ -182,11 +196,16 @@ def _texts(value: Any, name: str) -> list[str]:
         value = list(value.values())
     if not isinstance(value, list):
         raise RecordError(f"the field {name!r} is {kind(value)}, not a list of choices")
-    texts = [_text_in(each) if isinstance(each, dict) else each for each in value]
-    for each in texts:
-        if isinstance(each, bool) or not isinstance(each, str | int | float):
-            raise RecordError(f"the field {name!r} has {kind(each)} among its choices")
-    return list(map(str, texts))
+    return [_text(each, name) for each in value]
+
+
+def _text(value: Any, name: str) -> str:
+    """The text of a choice in the field `name`."""
+    if isinstance(value, dict):
+        value = next((value[name] for name in _TEXTS if name in value), None)
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise RecordError(f"the field {name!r} has {kind(value)} among its choices")
+    return str(value)
 
 
 def _parsed_cell(text: str) -> Any:
@@ -196,10 +215,6 @@ def _parsed_cell(text: str) -> Any:
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             continue
     return None
-
-
-def _text_in(choice: dict[str, Any]) -> Any:
-    return next((choice[name] for name in _TEXTS if name in choice), None)
 
 
 def _without_labels(texts: list[str]) -> list[str]:
@@ -216,8 +231,10 @@ def _correct(
     """The index of the right choice.
 
     The right answer is an index (from 0), a letter or the text itself. A text that reads as a
-    number is an index only beside numbered fields, where data sets have nothing else.
+    number is an index beside numbered fields, where data sets have nothing else, and where no
+    choice is a number.
     """
+    by_index = by_index or not any(text.strip().isdigit() for text in texts)
     for name in _CORRECT:
         value = fields.get(name)
         if name in names or isinstance(value, bool) or not isinstance(value, str | int):

@@ -13,7 +13,14 @@ from itertools import dropwhile, islice
 from typing import Any, NamedTuple
 
 from pandacli.batch.readers.entries import kind
-from pandacli.batch.readers.fields import VIDEO, build_records, max_tokens, member, path_in
+from pandacli.batch.readers.fields import (
+    VIDEO,
+    build_records,
+    max_tokens,
+    member,
+    near_field,
+    path_in,
+)
 from pandacli.batch.records import Record, RecordError
 from pandacli.errors import ClipError
 from pandacli.video.clip import local_file
@@ -80,6 +87,9 @@ def read_conversation(fields: dict[str, Any], line: int) -> list[Record]:
     if None in videos:
         raise RecordError("the videos beside the messages are not a list of files")
     videos += [video for message in messages for video in message.videos]
+    if not videos:
+        near = near_field({name: value for name, value in fields.items() if name != where}, "video")
+        raise RecordError(f"the {where} have no video, and the field 'video' is missing{near}")
     video = _only_video(list(dict.fromkeys(videos)), where)
     questions = {where: _VIDEO_TAG.sub("\n", question).strip()}
     system = [fields.get("system"), *(m.text for m in messages if m.role == "system")][-1]

@@ -23,7 +23,7 @@ VIDEO = (
 )
 """Names of the field of the video in known data sets; the first one present is used."""
 
-IDS = ("question_id", "id", "custom_id", "qid", "vid_id", "q_uid")
+IDS = ("question_id", "id", "custom_id", "qid", "vid_id", "q_uid", "video_idx")
 """Names of the field of the id; the first one present is used, in any case."""
 
 QUESTION = ("question", "Q", "prompt")
@@ -144,14 +144,16 @@ def max_tokens(fields: dict[str, Any], name: str) -> int | None:
 
 def unused_fields(fields: dict[str, Any]) -> tuple[list[str], list[str]]:
     """The names of fields that look like choices, and like times, and are not used as such."""
-    used = {_time_name(fields, names) for names in _TIMES}
-    times = [name for name in _named_like_times(tuple(fields)) if name not in used]
-    return unused_choices(fields), [name for name in times if _is_like_time(fields[name])]
+    times = [name for name in _unused_times(tuple(fields)) if _is_like_time(fields[name])]
+    return unused_choices(fields), times
 
 
 @lru_cache(8)
-def _named_like_times(names: tuple[str, ...]) -> list[str]:
-    return [n for n in names if not _TIME_WORDS.isdisjoint(map(str.lower, _WORDS.findall(n)))]
+def _unused_times(names: tuple[str, ...]) -> list[str]:
+    """The names of fields that look like times and are not used, whatever is in them."""
+    used = {next((name for name in pair if name in names), None) for pair in _TIMES}
+    alike = (n for n in names if not _TIME_WORDS.isdisjoint(map(str.lower, _WORDS.findall(n))))
+    return [name for name in alike if name not in used]
 
 
 def _is_like_time(value: Any) -> bool:
@@ -190,14 +192,16 @@ def member(fields: dict[str, Any], name: str, wanted: type) -> Any:
         if isinstance(fields[name], wanted):
             return fields[name]
         raise RecordError(f"the field {name!r} is {kind(fields[name])}, not {kind(wanted())}")
+    raise RecordError(f"the field {name!r} is missing{near_field(fields, name)}")
+
+
+def near_field(fields: Mapping[str, Any], name: str) -> str:
+    """The most similar field, or else the first ones, for the end of a message."""
     folded = {other.casefold(): other for other in fields}
-    shown = ", ".join(repr(other[:_MAX_SHOWN]) for other in [*fields][:_MAX_NAMES])
-    there = f"; there are {shown}" if fields else ""
     if near := get_close_matches(name.casefold(), folded, n=1, cutoff=0.5):
-        there = f"; the nearest is {folded[near[0]][:_MAX_SHOWN]!r}"
-    elif len(fields) > _MAX_NAMES:
-        there += ", ..."
-    raise RecordError(f"the field {name!r} is missing{there}")
+        return f"; the nearest is {folded[near[0]][:_MAX_SHOWN]!r}"
+    shown = ", ".join(repr(other[:_MAX_SHOWN]) for other in [*fields][:_MAX_NAMES])
+    return f"; there are {shown}" * bool(fields) + ", ..." * (len(fields) > _MAX_NAMES)
 
 
 def _check_unicode(text: str, where: str, errors: str = "strict") -> None:

@@ -91,7 +91,8 @@ class Questions:
                 self.records.append(record)
                 self.has_choices |= bool(record.choices)
             for names, more in zip(unused, unused_fields(fields), strict=True):
-                names.update(dict.fromkeys(more))
+                if more:
+                    names.update(dict.fromkeys(more))
             if self.format == "jsonl" and not has_turns and is_conversation(fields):
                 has_turns = count_turns(fields) > 1
         for names, sentence in zip(unused, _UNUSED, strict=True):
