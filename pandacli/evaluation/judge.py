@@ -269,6 +269,9 @@ class Judge:
             except (openai.RateLimitError, openai.InternalServerError):
                 if retries == _RETRIES:
                     raise
+            except openai.APIConnectionError:
+                if retries == _RETRIES or not self._answered:
+                    raise
         raise AssertionError("the last attempt returns or raises")
 
     def _failure(self, error: Exception) -> str:

@@ -87,6 +87,18 @@ def test_failing_requests_and_unreadable_replies_are_tried_again(tmp_path: Path)
     assert all(r["messages"][-2]["role"] == "assistant" for r in again)
 
 
+def test_a_first_request_that_keeps_failing_is_retried_once_others_are_answered(
+    tmp_path: Path,
+) -> None:
+    def behave(_: int) -> str:
+        asked = [request["messages"][1] for request in judge.requests]
+        return "drop" if asked[-1] == asked[0] and asked.count(asked[0]) < 5 else "ok"
+
+    with fake_judge(behave) as judge:
+        verdicts = ask(tmp_path / "replies.jsonl", judge.url)
+    assert all(isinstance(verdict, Verdict) for verdict in verdicts.values())
+
+
 def test_a_judge_that_never_makes_sense_is_a_failure_after_three_replies(tmp_path: Path) -> None:
     with fake_judge(lambda _: "nonsense") as judge:
         verdicts = ask(tmp_path / "replies.jsonl", judge.url, CASES[:2])
