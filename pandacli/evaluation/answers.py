@@ -56,7 +56,7 @@ class Item:
         by_index: Whether the texts of the choices are not known, only their order.
         chosen: Index of the choice that was answered; None for no choice at all.
         probabilities: Of the choices; empty where they were not scored.
-        layout: "qa", "generic" or "consistency".
+        layout: "qa", "generic", "temporal" or "consistency"; no file says "temporal" of itself.
         span: Start and end of the clip in the video, in seconds, where the file says.
         has_id: Whether `id` is an id.
         coverage: The probability of all choices together, where they were scored.

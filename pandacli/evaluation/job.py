@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -90,6 +90,13 @@ def guess_benchmark(path: Path) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
+def _is_temporal(*paths: Path) -> bool:
+    """Whether the first name, or folder of the answers, that says a topic says "temporal"."""
+    names = [path.name.casefold() for path in paths] + [paths[-1].parent.name.casefold()]
+    topics = ("temporal", "generic", "consistency")
+    return "temporal" in next((name for name in names if any(t in name for t in topics)), "")
+
+
 def run(
     job: Job, progress: Callable[[int, int], None] = lambda _done, _all: None
 ) -> dict[str, Any]:
@@ -117,11 +124,8 @@ def run(
     judge = None
     if job.judge is not None:
         judge = _run_judge(job, job.judge, [*evaluations, *others.values()], progress)
-    named = job.benchmark and known_benchmark(job.benchmark)
     return {
-        "files": [
-            as_fields(scored, named or guess_benchmark(Path(scored.name))) for scored in evaluations
-        ],
+        "files": [as_fields(scored) for scored in evaluations],
         "comparison": None,
         "blind": None,
         "judge": judge,
@@ -135,12 +139,19 @@ def _evaluations(job: Job) -> Iterator[Evaluation]:
         references = None if asked else job.references
         items = list(chain.from_iterable(read_items(_source(p), references) for p in paths))
         items, ignored = without_repeats(items)
-        name = ", ".join(map(str, paths))
+        name, known_by = ", ".join(map(str, paths)), paths
         if asked:
             of_run = min(number, len(asked) - 1)  # one may be for all
-            items, unknown = _matched(items, asked[of_run], name, str(job.questions[of_run]))
+            known_by = (job.questions[of_run], *paths)
+            items, unknown = _matched(items, asked[of_run], name, str(known_by[0]))
             ignored += unknown
-        yield evaluate(name, items, ignored, is_judged=job.judge is not None)
+        if _is_temporal(*known_by):
+            items = [replace(i, layout="temporal") if i.layout == "generic" else i for i in items]
+        scored = evaluate(name, items, ignored, is_judged=job.judge is not None)
+        guesses = map(guess_benchmark, reversed(known_by))
+        named = job.benchmark and known_benchmark(job.benchmark)
+        scored.benchmark = named or next(filter(None, guesses), None)
+        yield scored
 
 
 def _other(job: Job, path: Path, first: Evaluation) -> Evaluation:
@@ -175,13 +186,7 @@ def _run_judge(
 ) -> dict[str, Any]:
     """Judge all items; returns what the report says of the judge."""
     path = job.replies or job.answers[0].with_suffix(".judge.jsonl")
-    tasks = [
-        [
-            tasks_of(item, is_temporal="temporal" in Path(scored.name).name.casefold())
-            for item in scored.items
-        ]
-        for scored in evaluations
-    ]
+    tasks = [[tasks_of(item) for item in scored.items] for scored in evaluations]
     asked = [cases(*pair) for pair in zip(evaluations, tasks, strict=True)]
     every = list(dict.fromkeys(case for each in asked for case in each.values()))
     if not every:

@@ -96,5 +96,5 @@ def _completed(item: Item, question: Item) -> Item:
         references=question.references or item.references,
         type=question.type or item.type,
         choices=choices,
-        layout=question.layout if item.layout == "qa" else item.layout,
+        layout=question.layout,
     )

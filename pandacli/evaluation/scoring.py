@@ -34,6 +34,12 @@ PUBLISHED: dict[str, dict[str, float]] = {
 """Results in Table 1 and 2 of the paper (arXiv 2412.18609), judged by the gpt-3.5-turbo of 2024."""
 
 _TEXT = {EXACT: exact_match, F1: token_f1, CONTAINED: contains}
+_TASKS = {
+    "qa": (MATCH,),
+    "generic": ("correctness", "detail", "context"),
+    "temporal": ("temporal",),
+    "consistency": ("consistency",),
+}
 _DECISIVE = (CHOICE_ACCURACY, JUDGED, *ASPECTS, EXACT, F1)
 """By which of its scores a question is said to be answered differently: the first that it has."""
 
@@ -48,6 +54,7 @@ class Evaluation:
         ignored: Answers that do not count.
         scores: Of each measure, the score of each item; None where the measure does not apply.
         problems: Why the judge gave no score, by measure and index of the item.
+        benchmark: The benchmark of the paper that the file answers.
     """
 
     name: str
@@ -55,6 +62,7 @@ class Evaluation:
     ignored: list[Ignored] = field(default_factory=list)
     scores: dict[str, list[float | None]] = field(default_factory=dict)
     problems: dict[str, dict[int, str]] = field(default_factory=dict)
+    benchmark: str | None = None
 
     @property
     def videos(self) -> list[str]:
@@ -120,15 +128,9 @@ def _text_score(score: Callable[[str, Iterable[str]], float], item: Item) -> flo
     return sum(score(answer, item.references) for answer in answers) / len(answers)
 
 
-def tasks_of(item: Item, is_temporal: bool) -> tuple[str, ...]:
+def tasks_of(item: Item) -> tuple[str, ...]:
     """The tasks that a judge is given for an item."""
-    if item.choices is not None or not item.references:
-        return ()
-    if item.layout == "consistency":
-        return ("consistency",)
-    if item.layout == "generic":
-        return ("temporal",) if is_temporal else ("correctness", "detail", "context")
-    return (MATCH,)
+    return () if item.choices is not None or not item.references else _TASKS[item.layout]
 
 
 def cases(scored: Evaluation, tasks: Iterable[Iterable[str]]) -> dict[tuple[int, str], Case]:
@@ -201,7 +203,7 @@ def compare(first: Evaluation, second: Evaluation) -> dict[str, Any]:
     }
 
 
-def as_fields(scored: Evaluation, benchmark: str | None) -> dict[str, Any]:
+def as_fields(scored: Evaluation) -> dict[str, Any]:
     """An evaluation as a JSON object."""
     by_type: dict[str, list[int]] = {}
     for number, name in enumerate(question_types(scored.items)):
@@ -228,8 +230,8 @@ def as_fields(scored: Evaluation, benchmark: str | None) -> dict[str, Any]:
         "calibration": [asdict(each) for each in bins],
         "calibration_error": calibration_error(bins) if bins else None,
         "coverage": sum(coverages) / len(coverages) if coverages else None,
-        "benchmark": benchmark,
-        "published": PUBLISHED[benchmark] if benchmark else {},
+        "benchmark": scored.benchmark,
+        "published": PUBLISHED[scored.benchmark] if scored.benchmark else {},
         **_left_out(scored),
     }
 

@@ -1,15 +1,17 @@
 import json
 import random
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pandacli.errors import UsageError
+from pandacli.errors import ClipError, UsageError
 from pandacli.evaluation.job import Job, guess_benchmark, run
 from pandacli.evaluation.judge import JudgeSettings
 from pandacli.evaluation.replies import ASPECTS
-from pandacli.evaluation.report import as_markdown, write_report
+from pandacli.evaluation.report import NAMES, as_markdown, check_report, notes, write_report
 from pandacli.evaluation.scoring import (
     BRIER,
     CHOICE_ACCURACY,
@@ -188,6 +190,133 @@ def test_report_names_what_was_published_and_what_was_measured(tmp_path: Path) -
     assert "x\\|y" in text
     assert json.loads((folder / "results.json").read_text()) == results
     assert (folder / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("folder", "answers", "questions", "is_temporal"),
+    [
+        ("runs", "merge.jsonl", "temporal_qa.json", True),
+        ("temporal", "merge.jsonl", "q.json", True),
+        ("temporal", "generic.jsonl", "q.json", False),
+        ("runs", "temporal.jsonl", "generic_qa.json", False),
+        ("runs", "merge.jsonl", "q.json", False),
+    ],
+)
+def test_temporal_questions_are_known_by_the_names_of_files(
+    tmp_path: Path, folder: str, answers: str, questions: str, is_temporal: bool
+) -> None:
+    pytest.importorskip("openai")
+    (tmp_path / folder).mkdir()
+    asked = {"video_name": "v", "Q": "q?", "A": "dog"}
+    (tmp_path / questions).write_text(json.dumps([asked]))
+    path = tmp_path / folder / answers
+    path.write_text(json.dumps(asked | {"pred": "dog"}) + "\n")
+    with fake_judge() as judge:
+        settings = JudgeSettings("judge", judge.url)
+        (scored,) = run(Job((path,), (tmp_path / questions,), judge=settings))["files"]
+    expected = ["temporal"] if is_temporal else ["correctness", "detail", "context"]
+    assert list(scored["measures"]) == expected
+
+
+def test_shards_are_joined_and_runs_stand_side_by_side(tmp_path: Path) -> None:
+    whole = msvd(tmp_path / "whole.jsonl")
+    lines = whole.read_text().splitlines(keepends=True)
+    paths = []
+    for number in range(3):
+        paths.append(tmp_path / f"shard{number}.jsonl")
+        paths[-1].write_text("".join(lines[number::3]))
+    (expected,) = run(Job((whole,)))["files"]
+    (joined,) = run(Job(tuple(paths), join=True))["files"]
+    assert {**joined, "file": ""} == {**expected, "file": ""}
+    apart = run(Job(tuple(paths)))["files"]
+    assert [scored["questions"] for scored in apart] == [17, 17, 16]
+
+
+def test_intervals_of_a_file_without_videos_say_so(tmp_path: Path) -> None:
+    path = msvd(tmp_path / "merge.jsonl")
+    bare = [json.loads(line) for line in path.read_text().splitlines()]
+    for entry in bare:
+        del entry["video_name"]
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in bare))
+    results = run(Job((path,)))
+    assert results["files"][0]["clustered_by"] == "question"
+    assert any("no videos are named" in note for note in notes(results))
+
+
+def test_the_types_of_a_data_set_go_before_first_words(tmp_path: Path) -> None:
+    path = msvd(tmp_path / "merge.jsonl")
+    typed = [json.loads(line) for line in path.read_text().splitlines()]
+    for entry in typed:
+        entry["type"] = 3  # one type says nothing
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in typed))
+    assert set(run(Job((path,)))["files"][0]["by_type"]) == {"what", "who"}
+    for number, entry in enumerate(typed):
+        entry["type"] = number % 3
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in typed))
+    by_type = run(Job((path,)))["files"][0]["by_type"]
+    assert {name: row["exact match"]["count"] for name, row in by_type.items()} == {
+        "0": 17,
+        "1": 17,
+        "2": 16,
+    }
+
+
+def test_what_only_one_of_two_runs_has_is_named(tmp_path: Path) -> None:
+    first = msvd(tmp_path / "first.jsonl", right=40, missing=3)
+    second = msvd(tmp_path / "second.jsonl", right=40)
+    lines = second.read_text().splitlines(keepends=True)
+    second.write_text("".join(lines[2:]))
+    comparison = run(Job((first,), against=second))["comparison"]
+    assert comparison["differences"]["exact match"]["count"] == 47
+    assert [each["id"] for each in comparison["unanswered"]] == ["0", "1"]
+    assert [each["id"] for each in comparison["ignored"]] == ["47", "48", "49"]
+    assert [q["id"] for q in comparison["questions"]] == ["0", "1"]
+
+
+def test_answers_to_other_questions_are_refused(tmp_path: Path) -> None:
+    first, other = msvd(tmp_path / "first.jsonl"), tmp_path / "other.jsonl"
+    other.write_text('{"id": "z", "video": "z.mp4", "question": "z?", "pred": "x"}\n')
+    with pytest.raises(UsageError, match=r"no answer in .*other.* belongs to a question in"):
+        run(Job((first,), against=other))
+
+
+def test_a_file_of_questions_has_no_answers(tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    path.write_text('{"id": "z", "video": "z.mp4", "question": "z?", "answer": "x"}\n')
+    with pytest.raises(ClipError, match="has no answers in it"):
+        run(Job((path,)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_report_replaces_only_a_report(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("matplotlib")
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UsageError, match=f"has another {name}"):
+        check_report(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_hostile_texts_are_text_in_a_report(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    hostile = "\x1b[31m<b>|`*![x](http://x)\u202e\ud800"
+    paths = []
+    for name in ("_$a$\\frac{.jsonl", "猫|b.jsonl"):
+        paths.append(msvd(tmp_path / name, right=10 + len(paths)))
+        entries = [json.loads(line) for line in paths[-1].read_text().splitlines()]
+        for entry in entries:
+            entry |= {"question": hostile + entry["question"], "type": hostile * (len(paths))}
+            entry["pred"] += hostile * (entry["pred"] == "the big cat")
+        paths[-1].write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    results = run(Job((paths[0],), against=paths[1]))
+    results["files"] += run(Job((paths[1],)))["files"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_report(tmp_path / "report", results, json.dumps(results))
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\u202e]|(?<!\\)([<`*!]|\]\()", text)
+    table = [line for line in text.splitlines() if line.startswith("| second")]
+    assert len(table) == 1
+    assert len(re.findall(r"(?<!\\)\|", table[0])) == 6
 
 
 @pytest.mark.parametrize(
