@@ -6,6 +6,7 @@ without questions, which have the index of a choice by id, are read here.
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -159,9 +160,12 @@ def _entries(records: Iterable[Record | BadLine]) -> Iterator[_Entry]:
     for record in records:
         if record.line != last:
             last = record.line
-            whole = None if isinstance(record, BadLine) else record
-            fields = record.error.fields or {} if isinstance(record, BadLine) else record.fields
-            yield _Entry(*_split(fields), fields, whole, last)
+            if isinstance(record, Record):
+                yield _Entry(*_split(record.fields), record.fields, record, last)
+            elif fields := record.error.fields:
+                yield _Entry(*_split(fields), fields, None, last)
+            else:
+                yield _Entry({}, None, record.error.message, {}, None, last)
 
 
 def _split(fields: dict[str, Any]) -> tuple[dict[str, Any], str | int | None, str | None]:
@@ -221,7 +225,7 @@ def _joined(entries: list[_Entry]) -> Iterator[Item]:
 
 def _item(entry: _Entry) -> Item:
     asked, record, fields = entry.asked, entry.record, entry.fields
-    choices, second, coverage = find_choices(asked), None, fields.get("coverage")
+    choices, second = find_choices(asked), None
     prediction, error = _prediction(entry, choices)
     question = record.question if record else _text(asked, QUESTION)
     # our results name the question again
@@ -250,7 +254,7 @@ def _item(entry: _Entry) -> Item:
         layout=layout,
         span=(record.start, record.end) if record else (None, None),
         has_id=id_in(asked) is not None,
-        coverage=coverage if isinstance(coverage, float | int) else None,
+        coverage=_probability(fields.get("coverage")),
     )
 
 
@@ -285,9 +289,13 @@ def _scored(fields: Mapping[str, Any]) -> tuple[float, ...]:
     with suppress(ValueError):  # a cell of a table
         value = json.loads(value) if isinstance(value, str) else value
     held = value if isinstance(value, list) else []
-    found = [each.get("probability") for each in held if isinstance(each, dict)]
-    known = tuple(each for each in found if isinstance(each, float | int))
+    found = [_probability(each.get("probability")) for each in held if isinstance(each, dict)]
+    known = tuple(each for each in found if each is not None)
     return known if len(known) == len(held) else ()
+
+
+def _probability(value: Any) -> float | None:
+    return value if type(value) in (float, int) and 0 <= value <= 1 else None
 
 
 def _probabilities(fields: Mapping[str, Any], choices: Choices) -> tuple[float, ...]:
@@ -312,5 +320,5 @@ def question_types(items: Iterable[Item]) -> list[str]:
     items = list(items)
     if len({item.type for item in items} - {None}) > 1:
         return [item.type or "other" for item in items]
-    words = [next(iter(item.question.casefold().split()), "") for item in items]
-    return [word if word in _FIRST_WORDS else "other" for word in words]
+    words = [re.match(r"\W*(\w*)", item.question.casefold()) for item in items]
+    return [word[1] if word and word[1] in _FIRST_WORDS else "other" for word in words]

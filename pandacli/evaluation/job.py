@@ -189,7 +189,7 @@ def _run_judge(
     tasks = [[tasks_of(item) for item in scored.items] for scored in evaluations]
     asked = [cases(*pair) for pair in zip(evaluations, tasks, strict=True)]
     every = list(dict.fromkeys(case for each in asked for case in each.values()))
-    if not every:
+    if not any(chain.from_iterable(tasks)):
         raise UsageError("there is nothing to judge: choices are scored without a judge")
     progress(0, len(every))
     done = count(1)

@@ -32,7 +32,7 @@ _RETRIES = 8  # of a request that fails: 429, 5xx, a connection, a time-out
 _FIRST_RETRIES = 2  # while there was no answer yet: the address may be wrong
 _GIVE_UP = 10  # failures in a row, each after its retries
 _SHOWN = 200  # characters of what an endpoint says
-_TIMEOUT = 120.0  # seconds
+_TIMEOUT = 300.0  # seconds; local models are slow, and have a queue
 _CREDENTIALS = re.compile(r"(?i)\b(bearer|basic)\s+\S+")  # of a header that an endpoint repeats
 _AGAIN = "That could not be read. Reply with the JSON object only."
 

@@ -50,7 +50,7 @@ def match(items: list[Item], questions: list[Item]) -> tuple[list[Item], list[Ig
             (item.id, item.question) if asked or not (item.video and named) else None
         ),
         lambda item, asked: _in_video(item) if asked else item.id if item.by_index else None,
-        lambda item, asked: item.id if asked or not item.question else None,
+        lambda item, asked: item.id if asked or (item.has_id and not item.question) else None,
     ]
     for key in keys:
         held = defaultdict(list)

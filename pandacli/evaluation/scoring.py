@@ -137,7 +137,7 @@ def cases(scored: Evaluation, tasks: Iterable[Iterable[str]]) -> dict[tuple[int,
     """What a judge is to be asked, by index of the item and task; only what has an answer."""
     return {
         (number, task): Case(
-            *(task, item.question, item.references[0], item.prediction),
+            *(task, item.question, " / ".join(item.references), item.prediction),
             *(item.second or ("", "")),
         )
         for number, (item, names) in enumerate(zip(scored.items, tasks, strict=True))

@@ -1,6 +1,7 @@
 """Answers in every layout that `panda batch` writes are found again by `panda eval`."""
 
 import json
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -157,3 +158,29 @@ def test_the_last_answer_to_a_question_counts_and_answers_to_no_question_are_nam
     assert [each.item.prediction for each in repeated] == ["1", None]
     _, ignored = match(kept, [answer("a", None)])
     assert [each.item.id for each in ignored] == ["b"]
+
+
+@pytest.mark.parametrize("bad", [1.5, -0.1, True, "0.5", None, math.inf])
+def test_what_is_no_probability_is_not_scored(tmp_path: Path, bad: object) -> None:
+    scored = [{"text": t, "logprob": -1.0, "probability": p} for t, p in (("a", 0.5), ("b", bad))]
+    line = {"digest": "0" * 16, "video": "v.mp4", "question": "?", "answer": "a", "coverage": bad}
+    line |= {"given": {"choices": ["a", "b"], "answer": "a"}, "choices": scored}
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(line) + "\n")
+    (item,) = read_items(path)
+    if bad != math.inf:  # which is not JSON
+        assert item.choices is not None
+        assert item.chosen == item.choices.correct == 0
+    assert (item.probabilities, item.coverage) == ((), None)
+
+
+def test_a_damaged_line_says_why_and_is_the_answer_to_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    good = {"id": "x", "video": "v.mp4", "question": "what?", "answer": "a", "pred": "b"}
+    path.write_text(json.dumps(good) + '\n{"id": "2", "vid\n')
+    read = read_items(path)
+    assert "JSON" in str(read[1].error)
+    questions = [Item("x", "v", "what?", ("a",), None), Item("2", "v", "who?", ("a",), None)]
+    found, ignored = match(read, questions)
+    assert [item.prediction for item in found] == ["b", None]
+    assert len(ignored) == 1
