@@ -135,7 +135,7 @@ def _chosen(results: Results, *, scored: bool = False) -> Iterator[_Chosen]:
     if left_out:
         results.notices.append(f"{left_out:,} lines without choices are left out")
     if failed:
-        results.notices.append(f"{failed:,} questions have no choice for an answer: they are wrong")
+        results.notices.append(f"{failed:,} questions are written without a choice, as wrong")
     if without and scored:
         results.notices.append(f"{without:,} questions have no right answer beside them")
 

@@ -31,7 +31,8 @@ EXTENSIONS = (
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 _NUMBERED = re.compile(r"(video|vid|)(\d+)")  # MSRVTT-QA, MSVD-QA; some have only the number
-_MAPPING = "youtube_mapping.txt"  # of MSVD: lines of a file's name and its "vid1"
+_MSVD = "youtube_mapping.txt"  # lines of a file's name and its number, as "vid1"
+_NEXT_QA = "map_vid_vidorID.json"  # an object of files by number, such as "1164/2399296074"
 _PREFIX = "v_"  # in the file names of ActivityNet, but not in ActivityNet-QA
 _MAX_SHOWN = 200  # characters of a name in an error
 
@@ -229,9 +230,9 @@ def find_video(folder: Path, name: str) -> Path:
     """The file of a video, from its name in a record: a path in the folder, or a `file://` address.
 
     A name without a file is tried with the usual extensions, with and without the `v_` of
-    ActivityNet, and for a number with the `video` or `vid` of MSRVTT-QA and MSVD-QA, or as MSVD's
-    mapping calls it, in the folder of the video or the one above; accents may be in either Unicode
-    form. The folder may hold many clips, so it is never listed.
+    ActivityNet, and for a number with the `video` or `vid` of MSRVTT-QA and MSVD-QA, or as it is
+    called in a mapping of MSVD or NExT-QA in the folder or the one above; accents may be in either
+    Unicode form. The folder may hold many clips, so it is never listed.
     """
     wanted = str(local_file(name)) if ":" in name else name
     for candidate in map(as_on_disk, _candidates(folder / wanted)):
@@ -262,15 +263,17 @@ def _candidates(path: Path) -> Iterator[Path]:
     yield path
     for names in (own, alternatives):  # the record's own name with any extension comes first
         yield from (path.parent / (n + extension) for extension in extensions for n in names)
-    if numbered and (name := _mapped_name(path.parent, f"vid{numbered[2]}")):
+    for name in _mapped_names(path.parent, numbered[2]) if numbered else ():
         yield from (path.parent / (name + extension) for extension in extensions)
 
 
-def _mapped_name(folder: Path, wanted: str) -> str | None:
-    """The name of a file of MSVD, whose videos are numbered in a mapping only."""
+def _mapped_names(folder: Path, number: str) -> Iterator[str]:
+    """The files of a number in data sets that have them in a mapping only."""
     for home in (folder, folder.parent):
         with suppress(OSError, ValueError):
-            lines = (home / _MAPPING).read_text("utf-8").splitlines()
-            names = (line.split() for line in lines)
-            return next((name[0] for name in names if name[1:] == [wanted]), None)
-    return None
+            lines = map(str.split, (home / _MSVD).read_text("utf-8").splitlines())
+            yield from (line[0] for line in lines if line[1:] == [f"vid{number}"])
+        with suppress(OSError, ValueError):
+            files = json.loads((home / _NEXT_QA).read_text("utf-8"))
+            if isinstance(files, dict) and isinstance(files.get(number), str):
+                yield files[number]

@@ -275,7 +275,13 @@ def test_refused_lines_and_open_questions_are_counted_and_wrong(tmp_path: Path) 
         notices = write_results(questions, "nextqa", range(4), lines.__getitem__, out)
     found = json.loads(out.getvalue())
     assert {name: each["prediction"] for name, each in found.items()} == {"v_0": 1, "v_1": -1}
-    assert [notice.split()[0] for notice in notices] == ["2", "1", "1"]
+    assert {name: each["answer"] for name, each in found.items()} == {"v_0": 1, "v_1": 1}
+    assert notices == [
+        "2 lines without choices are left out",
+        "1 questions are written without a choice, as wrong",
+    ]
+    scored = run(Job((written(tmp_path, "out.json", out.getvalue()),)))["files"][0]
+    assert (scored["questions"], scored["measures"]["choice accuracy"]["mean"]) == (2, 0.5)
 
 
 @pytest.mark.parametrize("shape", [name for name, row in FORMATS.items() if row.of_choices])

@@ -87,7 +87,12 @@ def test_entries_without_choices_are_open_questions(fields: dict[str, Any]) -> N
 def test_choices_that_cannot_be_scored_are_refused(choices: Any, said: str) -> None:
     with pytest.raises(RecordError, match=said):
         read_choices({"choices": choices})
-    assert find_choices({"choices": choices}) is None
+
+
+def test_choices_that_cannot_be_scored_still_have_a_right_one() -> None:
+    fields = {"a0": "dog", "a1": "dog", "a2": "", "a3": "cat", "answer": 3}
+    assert find_choices(fields) == Choices(("dog", "dog", "", "cat"), 3)
+    assert find_choices({"choices": ["dog", None]}) is None
 
 
 @pytest.mark.parametrize(

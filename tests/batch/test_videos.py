@@ -58,6 +58,26 @@ def test_own_name_is_tried_before_alternatives(
     assert find_video(tmp_path, asked) == file
 
 
+@pytest.mark.parametrize("above", [False, True])
+def test_numbers_are_looked_up_in_the_mappings_of_data_sets(tmp_path: Path, above: bool) -> None:
+    videos = tmp_path / "videos"
+    msvd, next_qa = touched(videos / "-4wsuPCjDBc_5_15.avi"), videos / "1164" / "2399296074.mp4"
+    home = tmp_path if above else videos
+    (home / "youtube_mapping.txt").write_text("\nother vid12\n-4wsuPCjDBc_5_15 vid1\nlast\n")
+    (home / "map_vid_vidorID.json").write_text('{"23": 4, "2399296074": "1164/2399296074"}')
+    touched(next_qa)
+    assert find_video(videos, "video1") == find_video(videos, "1") == msvd
+    assert find_video(videos, "2399296074") == next_qa
+    for name in ("vid12", "23", "2"):
+        with pytest.raises(ClipError, match="no file"):
+            find_video(videos, name)
+    (home / "youtube_mapping.txt").write_bytes(b"\xff")
+    (home / "map_vid_vidorID.json").write_text("[]")
+    for name in ("1", "2399296074"):
+        with pytest.raises(ClipError, match="no file"):
+            find_video(videos, name)
+
+
 def test_host_of_an_address_is_case_insensitive(tmp_path: Path) -> None:
     file = touched(tmp_path / "a.mp4")
     assert find_video(Path("nowhere"), f"file://LOCALHOST{file}") == file

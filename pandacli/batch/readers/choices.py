@@ -104,9 +104,9 @@ def unused_choices(fields: Mapping[str, Any]) -> list[str]:
 
 
 def find_choices(fields: Mapping[str, Any]) -> Choices | None:
-    """The choices of an entry; None where it has none that can be read."""
+    """The choices of an entry, also such as cannot be scored; None where none can be read."""
     try:
-        return read_choices(fields)
+        return _read(fields)[1]
     except RecordError:
         return None
 
@@ -117,15 +117,23 @@ def read_choices(fields: Mapping[str, Any]) -> Choices | None:
     Raises:
         RecordError: They are not two or more different texts.
     """
-    names, texts = _found(fields)
+    name, choices = _read(fields)
+    if choices is not None:
+        try:
+            check_choices(choices.texts, f"the field {name!r}")
+        except UsageError as error:
+            raise RecordError(error.message) from None
+    return choices
+
+
+def _read(fields: Mapping[str, Any]) -> tuple[str, Choices | None]:
+    """The choices and the first field that they are in."""
+    names, found = _found(fields)
     if not names:
-        return None
-    try:
-        checked = check_choices(_without_labels(texts), f"the field {names[0]!r}")
-    except UsageError as error:
-        raise RecordError(error.message) from None
+        return "", None
+    texts = tuple(_without_labels(found))
     by_index = bool(_named(tuple(fields)).series)
-    return Choices(checked, _correct(fields, checked, names, by_index=by_index))
+    return names[0], Choices(texts, _correct(fields, texts, names, by_index=by_index))
 
 
 class _Named(NamedTuple):
