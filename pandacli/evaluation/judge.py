@@ -57,15 +57,18 @@ def load_prompts(path: Path | None = None) -> Prompts:
             f"cannot read the judge prompts in {path}: {reason}",
             "it is TOML: see docs/evaluation.md",
         ) from error
-    shared = {name: value for name, value in table.items() if not isinstance(value, dict)}
-    if unknown := table.keys() - {"system", "user", *TASKS}:
-        message = f"{path} has {min(unknown)!r}, which is no judge prompt"
-        raise UsageError(message, f"tables are {', '.join(TASKS)}")
+    tables = {name: value for name, value in table.items() if isinstance(value, dict)}
+    shared = {name: value for name, value in table.items() if name not in tables}
+    if unknown := (shared.keys() - {"system", "user"}) | (tables.keys() - set(TASKS)):
+        raise UsageError(
+            f"{path} has {min(unknown)!r}, which is no table of a judge prompt",
+            f"tables are {', '.join(f'[{task}]' for task in TASKS)}",
+        )
     prompts = dict(load_prompts()) if path else {}
     for task in TASKS:
-        if not shared and task not in table:
+        if not shared and task not in tables:
             continue
-        held = shared | table.get(task, {})
+        held = shared | tables.get(task, {})
         system, user = held.get("system", ""), held.get("user")
         if not isinstance(system, str) or not isinstance(user, str):
             raise UsageError(f"{path} has no text 'user' for the task {task}")

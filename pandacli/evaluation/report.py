@@ -91,17 +91,14 @@ def _comparison(compared: Mapping[str, Any], name: str, most: int | None) -> Ite
     yield Table(f"{title} {compared['with']}", ["", "mean", "95 % interval"], rows)
     if changed := compared["questions"]:
         rows = [
-            [
-                q["better"],
-                q["question"],
-                " / ".join(q["right"]),
-                q["first"] or "",
-                q["second"] or "",
-            ]
+            [q["better"], q["question"], " / ".join(q["right"])]
+            + ["-" if q[name] is None else q[name] for name in ("first", "second")]
             for q in changed[:most]
         ]
-        shown = f"{len(rows):,} of {len(changed):,}" if len(rows) < len(changed) else "all"
-        title = f"answered better or worse than in {compared['with']}, the second ({shown})"
+        title = (
+            f"answered better by this run (first) or by {compared['with']} (second):"
+            f" {len(rows):,} of {len(changed):,}"
+        )
         yield Table(title, ["better", "question", "right", "first", "second"], rows, False)
 
 

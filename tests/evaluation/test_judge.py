@@ -243,7 +243,9 @@ def test_prompts_of_a_file_take_the_place_of_ours(tmp_path: Path) -> None:
     [
         ('user = "no placeholder"', "does not have"),
         ("user = 3", "no text"),
-        ('[style]\nuser = "{prediction}"', "no judge prompt"),
+        ('[style]\nuser = "{prediction}"', "'style', which is no table"),
+        ('match = "Grade {prediction}"', "'match', which is no table"),
+        ("Grade {prediction}", "cannot read"),
         ("user =", "cannot read"),
     ],
 )
