@@ -93,7 +93,7 @@ def evaluate(
         raise ClipError(
             f"{name} has no answers in it", "name a file that panda batch or another tool wrote"
         )
-    if not any(item.references for item in items):
+    if not any(item.references for item in items):  # of choices too
         raise UsageError(
             f"no answer in {name} has a right answer beside it",
             "name the file that has them: --questions, or --references",
@@ -108,7 +108,9 @@ def evaluate(
             for item in items
         ]
     scored.scores[CHOICE_ACCURACY] = [
-        float(item.chosen == item.choices.correct) if item.choices and item.references else None
+        float(item.chosen == item.choices.correct)
+        if item.choices and item.choices.correct is not None
+        else None
         for item in items
     ]
     scored.scores[BRIER] = [
@@ -197,7 +199,8 @@ def compare(first: Evaluation, second: Evaluation) -> dict[str, Any]:
             )
     return {
         "with": second.name,
-        "differences": _measure_fields(means(gaps, first.videos)),
+        # the second has the videos of the first, and its own where the first names none
+        "differences": _measure_fields(means(gaps, second.videos)),
         "questions": changed,
         **_left_out(second),
     }

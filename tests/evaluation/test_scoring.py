@@ -128,6 +128,18 @@ def test_choices_have_accuracy_brier_score_and_calibration(tmp_path: Path) -> No
     assert sum(each["count"] for each in result["calibration"]) == 40
 
 
+def test_a_choice_that_nothing_calls_right_is_not_scored(tmp_path: Path) -> None:
+    asked, path = tmp_path / "q.json", msvd(tmp_path / "a.jsonl", count=10)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    asked.write_text(json.dumps(lines[:5]))
+    for line in lines:
+        line |= {"choices": ["the big dog", "two men"], "pred": "no idea"}
+        del line["answer"]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (scored,) = run(Job((path,), (asked,)))["files"]
+    assert CHOICE_ACCURACY not in scored["measures"]
+
+
 def test_judged_scores_count_every_question(tmp_path: Path) -> None:
     pytest.importorskip("openai")
     path = msvd(tmp_path / "merge.jsonl", missing=5)
