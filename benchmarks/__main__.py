@@ -94,6 +94,18 @@ def batch_rows(found: dict[str, Any]) -> Iterator[Row]:
     yield Row("batch", name, rates["batch"], "answers/s", "one by one", rates["one by one"], 8.0)
 
 
+def choices_rows(found: dict[str, Any]) -> Iterator[Row]:
+    """Scoring choices together beside one by one, and beside plain passes."""
+    rates, name = found["choices_per_second"], f"{found['model']} {found['engine']}"
+    ours, theirs = rates["together"], rates["one_by_one"]
+    yield Row("choices", name, ours, "choices/s", "one by one", theirs, 8.0)
+    if "plain" in rates:
+        with_prefix = f"{name}, prefix counted"
+        yield Row(
+            "choices", with_prefix, rates["with_prefix"], "choices/s", "plain", rates["plain"]
+        )
+
+
 def forms_rows(found: dict[str, Any]) -> Iterator[Row]:
     """Tokens a second of each form, beside llama.cpp in as many bits or the unquantised model."""
     forms = {(form["quant"], form["engine"]): form for form in found["forms"] if form["runs"]}
@@ -128,6 +140,7 @@ def parts(cuda: bool, repeats: int) -> list[Part]:
         Part("frames", ("--repeats", str(2 * repeats + 1)), frames_rows),  # they are short
         Part("stab", times, stab_rows),
         Part("batch", ("tiny", "--device", "cpu", *times), batch_rows),
+        Part("choices", ("tiny", "--device", "cpu", *times), choices_rows),
         Part("prefix", quantised, prefix_rows),
         Part("turns", quantised, turns_rows),
         Part("forms", ("WIDE", "--device", "cpu", *times), forms_rows),
@@ -136,6 +149,7 @@ def parts(cuda: bool, repeats: int) -> list[Part]:
         card = ("WIDE", "--quant", "none", "--device", "cuda", *times)
         found += [
             Part("batch", ("tiny", "--device", "cuda", *times), batch_rows, "CUDA"),
+            Part("choices", ("tiny", "--device", "cuda", *times), choices_rows, "CUDA"),
             Part("prefix", card, prefix_rows, "CUDA"),
             Part("turns", card, turns_rows, "CUDA"),
             Part("forms", ("WIDE", "--device", "cuda", *times), forms_rows, "CUDA"),

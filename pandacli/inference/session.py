@@ -29,7 +29,7 @@ from pandacli.inference.spec import (
     Stats,
 )
 from pandacli.modeling.patches import count_tokens
-from pandacli.modeling.tokenization_videopanda import encode_prefix, encode_prompt
+from pandacli.modeling.tokenization_videopanda import encode_prefix, encode_turns
 from pandacli.prefix_cache.clip_cache import CachedPrefix
 
 if TYPE_CHECKING:
@@ -127,7 +127,6 @@ class VideoSession:
         self.frames_seconds = frames_seconds + perf_counter() - started
 
     def _set_system(self, system: str | None) -> None:
-        self._system = system
         self._ids = encode_prefix(self.panda.tokenizer, system, self._num_frames)
         self._prefix: SharedPrefix | None = None
         self._prompt: tuple[object, list[int]] = None, []
@@ -272,7 +271,7 @@ class VideoSession:
         tokenizer = self.panda.tokenizer
         prompt = self._encode(request.question, request.history)
         turns = [*request.history, (request.question, choice)]
-        ids = encode_prompt(turns, tokenizer, self._system, self._num_frames)[len(self._ids) :]
+        ids = encode_turns(turns, tokenizer)
         if ids[: len(prompt)] != prompt:
             ids = [*prompt, *tokenizer.encode(choice)]
         if ids[-1] != tokenizer.eos_id:
@@ -340,8 +339,7 @@ class VideoSession:
     def _encode(self, question: str, history: History) -> list[int]:
         turns = [*history, (question, None)]
         if self._prompt[0] != turns:  # a chat measures a prompt before it asks it
-            ids = encode_prompt(turns, self.panda.tokenizer, self._system, self._num_frames)
-            self._prompt = turns, ids[len(self._ids) :]
+            self._prompt = turns, encode_turns(turns, self.panda.tokenizer)
         return [*self._prompt[1]]
 
     def _compute_prefix(self) -> backends.Sequence:

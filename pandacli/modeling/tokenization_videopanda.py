@@ -143,7 +143,12 @@ def encode_prompt(
         ValueError: There is no turn, or no frame.
     """
     tokenizer = as_tokenizer(tokenizer, legacy)
-    ids = encode_prefix(tokenizer, system, num_frames)
+    return encode_prefix(tokenizer, system, num_frames) + encode_turns(turns, tokenizer)
+
+
+def encode_turns(turns: Turns, tokenizer: VideoPandaTokenizer) -> list[int]:
+    """Encode what follows the prefix in `encode_prompt`; a ValueError if there is no turn."""
+    ids: list[int] = []
     for number, (text, answer) in enumerate(_parts(turns)):
         if number:
             ids.append(tokenizer.eos_id)

@@ -11,6 +11,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -104,14 +105,13 @@ class TorchSequence:
     def tree(self, ids: list[int], parents: list[int], wanted: list[int]) -> Tensor:
         """Compute a tree of tokens behind this sequence; see `Sequence.tree`."""
         model, start = self.backend.model, self.length
-        seen = torch.eye(len(ids), dtype=torch.bool)
-        depths = torch.full((len(ids),), start)
+        seen = np.eye(len(ids), dtype=np.bool_)  # numpy: small operations are faster than torch's
         for node, parent in enumerate(parents):
             if parent >= 0:
                 seen[node] |= seen[parent]
-                depths[node] = depths[parent] + 1
+        depths = torch.from_numpy(start + seen.sum(1) - 1)
         mask = torch.zeros(1, 1, len(ids), start + len(ids), dtype=model.dtype)
-        mask[..., start:].masked_fill_(~seen, float("-inf"))
+        mask[..., start:].masked_fill_(torch.from_numpy(~seen), float("-inf"))
         try:
             with residual_for_all():
                 output = model(
