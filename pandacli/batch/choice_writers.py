@@ -110,9 +110,11 @@ def letter_entries(results: Results) -> Iterator[Line]:
     task = task.replace("Fine Grained", "Fine-grained")
     for chosen in _chosen(results, scored=True):
         record = chosen.record
+        own = record.fields.get("task_type")
         ours = {"id": id_of(record), "video_name": video_name(record), "question": record.question}
+        ours["task_type"] = own if isinstance(own, str) else task
         right = {} if chosen.right is None else {"gt": letter(chosen.right)}
-        yield {"task_type": task} | record.fields | ours | {"pred": chosen.letter} | right
+        yield record.fields | ours | {"pred": chosen.letter} | right
 
 
 def _chosen(results: Results, *, scored: bool = False) -> Iterator[_Chosen]:

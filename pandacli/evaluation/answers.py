@@ -32,6 +32,7 @@ TYPES = ("type", "question_type", "task_type", "category")
 NO_ANSWER = "there is no answer in the file"
 
 _TEXTS = (str, int, float)
+_MOST = 25  # the largest index of a choice in an object of indices
 _FIRST_WORDS = ("what", "who", "how", "when", "where", "why", "which")
 _RESULT = ("digest", "model", "finish_reason", "tokens", "seconds", "error", "coverage", "logprobs")
 _TABLE = {"finish_reason", "tokens", "seconds"}  # columns of our results in a table
@@ -124,14 +125,13 @@ def _items_by_index(file: Source) -> list[Item]:
         for entry in held if isinstance(held, list) else [held]:
             fields = entry if isinstance(entry, dict) else {"prediction": entry}
             index = fields.get("prediction", fields.get("answer_id"))
-            if type(index) is not int or any(each in fields for each in QUESTION):
+            if type(index) is not int or index > _MOST or any(each in fields for each in QUESTION):
                 return []
             if "prediction" in fields:
                 found.append((name, index, fields.get("answer")))
             else:
                 found.append((f"{name}_{id_in(fields)}", index, None))
-    most = max((index for _, *both in found for index in both if type(index) is int), default=0)
-    texts = {number: f"({letter(number)})" for number in range(max(2, most + 1))}
+    texts = {number: f"({letter(number)})" for number in range(_MOST + 1)}
     items = []
     for name, index, right in found:
         references = (texts[right],) if type(right) is int and right in texts else ()

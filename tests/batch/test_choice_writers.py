@@ -262,6 +262,15 @@ def test_predictions_of_others_without_questions_are_scored(tmp_path: Path) -> N
     )
 
 
+@pytest.mark.parametrize(
+    "content",
+    [{"a": 10**20}, {"a": 1, "b": "two"}, {"a": [1, {"id": 2}]}, {"id": 1, "pred": 2}, {}],
+)
+def test_another_object_is_no_file_of_answers(tmp_path: Path, content: dict[str, Any]) -> None:
+    with pytest.raises((ClipError, UsageError)):
+        run(Job((written(tmp_path, "a.json", content),)))
+
+
 def test_refused_lines_and_open_questions_are_counted_and_wrong(tmp_path: Path) -> None:
     entries = [
         {"video": "v", "qid": 0, "type": "CW", "question": "?", "a0": "x", "a1": "y", "answer": 1},
