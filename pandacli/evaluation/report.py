@@ -104,8 +104,13 @@ def _comparison(compared: Mapping[str, Any], name: str, most: int | None) -> Ite
 
 def notes(results: Mapping[str, Any], most: int | None = None) -> Iterator[str]:
     """Sentences on what the tables leave out; of ids, the first `most` are named."""
-    for scored in (*results["files"], results["comparison"], results["blind"]):
-        yield from _notes_of(scored, most) if scored else ()
+    several = len(results["files"]) > 1
+    found: dict[str, None] = {}  # of several files, some say the same
+    for scored in results["files"]:
+        found |= dict.fromkeys(_notes_of(scored, scored["file"] if several else "", most))
+    for compared in filter(None, (results["comparison"], results["blind"])):
+        found |= dict.fromkeys(_notes_of(compared, compared["with"], most))
+    yield from found
     if judge := results["judge"]:
         reported = ", ".join(judge["reported"]) or "no model"
         seed = "" if judge["seed"] is None else f", seed {judge['seed']}"
@@ -116,13 +121,13 @@ def notes(results: Mapping[str, Any], most: int | None = None) -> Iterator[str]:
         )
 
 
-def _notes_of(scored: Mapping[str, Any], most: int | None) -> Iterator[str]:
+def _notes_of(scored: Mapping[str, Any], name: str, most: int | None) -> Iterator[str]:
     if _published(scored):
         yield (
             f"published: {scored['benchmark']} in the paper, judged by the gpt-3.5-turbo of its"
             " day, not measured here"
         )
-    where = f" in {scored['with']}" if "with" in scored else ""
+    where = f" in {name}" if name else ""
     groups = {
         f"without an answer{where}, which count as wrong": scored["unanswered"],
         f"not judged{where}, which count as wrong": scored["not_judged"],

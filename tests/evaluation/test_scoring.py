@@ -244,6 +244,17 @@ def test_shards_are_joined_and_runs_stand_side_by_side(tmp_path: Path) -> None:
     assert [scored["questions"] for scored in apart] == [17, 17, 16]
 
 
+def test_notes_name_the_file_where_there_are_several(tmp_path: Path) -> None:
+    paths, bad = [msvd(tmp_path / name) for name in ("a.jsonl", "b.jsonl")], '"error": "damaged"}'
+    for path in paths:
+        path.write_text(path.read_text().replace('"pred": "A dog."}', bad, 1))
+    (alone,) = notes(run(Job((paths[0],))))
+    assert alone == "1 without an answer, which count as wrong: 0"
+    assert list(notes(run(Job(tuple(paths))))) == [
+        f"1 without an answer in {path}, which count as wrong: 0" for path in paths
+    ]
+
+
 def test_intervals_of_a_file_without_videos_say_so(tmp_path: Path) -> None:
     path = msvd(tmp_path / "merge.jsonl")
     bare = [json.loads(line) for line in path.read_text().splitlines()]
