@@ -63,8 +63,9 @@ _GENERIC = {"video_name", "Q", "pred"}
 _PAIRS = {"video_name", "pred1", "pred2"}
 
 
-def _has(*names: str) -> Callable[[dict[str, Any]], bool]:
-    return lambda fields: fields.keys() >= {*names}
+def _has(*names: set[str]) -> Callable[[dict[str, Any]], bool]:
+    """A check that an entry has one of these sets of fields."""
+    return lambda fields: any(each <= fields.keys() for each in names)
 
 
 def _is_index(entry: Any) -> bool:
@@ -131,31 +132,28 @@ FORMATS = {
     ),
     # NExT-QA: {"video_qid": {"prediction": 0, "answer": 3}}
     "nextqa": Format(
-        recognize=_has("video", "qid", "type", "a0"),
+        recognize=_has({"video", "qid", "type", "a0"}),
         **as_object(choice_writers.nextqa_entries, _is_prediction),
     ),
     # EgoSchema and TVQA: {"id": 3}
     "indices": Format(
-        recognize=lambda fields: any(
-            fields.keys() >= {*names}
-            for names in (("q_uid",), ("video_idx", "option"), ("vid_name", "qid", "a0"))
-        ),
+        recognize=_has({"q_uid"}, {"video_idx", "option"}, {"vid_name", "qid", "a0"}),
         **as_object(choice_writers.indices, _is_index),
     ),
     # Video-MME: [{"video_id", ..., "questions": [{"question_id", ..., "response": "C"}]}]
     "video-mme": Format(
-        recognize=_has("video_id", "question_id", "task_type", "question"),
+        recognize=_has({"video_id", "question_id", "task_type", "question"}),
         **as_array(choice_writers.video_mme_entries, {"missing", "questions"}),
         of_choices=True,
     ),
     # the Perception Test: {"video": [{"id", "answer_id": 1, "answer": "2"}]}
     "perception-test": Format(
-        recognize=_has("options", "area", "reasoning"),
+        recognize=_has({"options", "area", "reasoning"}),
         **as_object(choice_writers.perception_test_entries, _are_answers),
     ),
     # MVBench and others: {"id", "task_type", "question", "pred": "C", "gt": "B"}, one a line
     "letters": Format(
-        recognize=_has("candidates"),
+        recognize=_has({"candidates"}),
         **as_literals(choice_writers.letter_entries, {"id", "task_type", "pred"}),
         extension=".letters.jsonl",
         of_choices=True,
@@ -185,7 +183,8 @@ def write_results(
 ) -> list[str]:
     """Write all results in the order of the questions; return notices for a user who scores them.
 
-    What has no answer is left out, as scoring scripts expect; only csv and openai hold errors.
+    What has no answer is left out, as scoring scripts expect; only csv and openai hold errors, and
+    formats for choices hold failed questions without a choice.
     """
     check_output(questions, name)
     write = FORMATS[name].write

@@ -121,15 +121,9 @@ def read_questions(
     with opened(source) as file:
         try:
             name, entries = _detected(file, wanted)
-            rest = iter(entries)
-            first = list(islice(rest, _EXAMINED))
-            if _VIDEO_OF_MANY in next((f for _, f in first if isinstance(f, dict)), {}):
-                entries = _each_question(chain(first, rest))
-                rest = iter(entries)
-                first = list(islice(rest, _EXAMINED))
-            if not isinstance(entries, Table):  # which begins again
-                entries = chain(first, rest)
-            fields = next((f for _, f in first if isinstance(f, dict)), {})
+            fields, entries = _peeked(entries)
+            if _VIDEO_OF_MANY in fields:
+                fields, entries = _peeked(_each_question(entries))
             recognized = [each for each, row in FORMATS.items() if row.recognize(fields)]
             if name == "auto":  # the last that recognizes it, else our own
                 name = [each for each in ("jsonl", *recognized) if FORMATS[each].read][-1]
@@ -143,6 +137,14 @@ def read_questions(
             return Questions(file.name, name, entries, answers)
         except OSError as error:
             raise ClipError(f"{file.name} cannot be read: {error.strerror}") from error
+
+
+def _peeked(entries: Entries) -> tuple[dict[str, Any], Entries]:
+    """The fields of the first entry that has some, and all the entries."""
+    rest = iter(entries)
+    first = list(islice(rest, _EXAMINED))
+    fields = next((fields for _, fields in first if isinstance(fields, dict)), {})
+    return fields, entries if isinstance(entries, Table) else chain(first, rest)  # a table restarts
 
 
 def find_references(questions: Path) -> Path | None:
