@@ -12,7 +12,7 @@ are one path, and a forward pass computes as many nodes as there is room for.
 """
 
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, takewhile
 from math import exp, fsum, log
 from operator import eq
@@ -113,6 +113,7 @@ class Scoring(ClosableIterator[tuple[int, Scores | PandaError]]):
                 yield index, error
         if not paths:
             return
+        history, paths = _behind_history(paths)
         session.turn = turn = session.turn + 1  # takes over the session's sequence
         started = perf_counter()
         with memory_errors(session.panda.memory_hint):
@@ -127,7 +128,7 @@ class Scoring(ClosableIterator[tuple[int, Scores | PandaError]]):
             started, before = perf_counter(), prefix.prefilled
             try:
                 with memory_errors(session.panda.memory_hint):
-                    logprobs = _score_paths(prefix, chunk)
+                    logprobs = _score_paths(prefix, history, chunk)
             except DeviceError as error:
                 if count > 1:
                     room = max(nodes // 2, 1)
@@ -148,6 +149,18 @@ class Scoring(ClosableIterator[tuple[int, Scores | PandaError]]):
                 if None not in found:
                     del held[index]
                     yield index, _scores(request, [each for each in found if each is not None])
+
+
+def _behind_history(paths: Sequence[_Path]) -> tuple[list[int], list[_Path]]:
+    """The earlier turns that all paths begin with, and the paths without them.
+
+    They are computed before, and stay in the KV cache for the next turn of a chat.
+    """
+    histories = [path.ids[: path.history] for path in paths]
+    # what the first and the last in order have in common, all have
+    start = sum(takewhile(bool, map(eq, min(histories), max(histories))))
+    behind = [replace(p, ids=p.ids[start:], prompt=p.prompt - start) for p in paths]
+    return list(histories[0][:start]), behind
 
 
 def _that_fit(paths: Sequence[_Path], room: int) -> tuple[int, int]:
@@ -176,19 +189,12 @@ def _paths(session: "VideoSession", index: int, request: ScoreRequest) -> list[_
     return found
 
 
-def _score_paths(prefix: "SharedPrefix", paths: Sequence[_Path]) -> list[float]:
-    """The log-probability of each path behind its prompt, in one forward pass.
-
-    Earlier turns that all have in common are computed before, and stay in the KV cache for a chat.
-    """
+def _score_paths(prefix: "SharedPrefix", history: list[int], paths: Sequence[_Path]) -> list[float]:
+    """The log-probability of each path behind its prompt, in one forward pass."""
     tree = TokenTree()
-    histories = [path.ids[: path.history] for path in paths]
-    # what the first and the last in order have in common, all have
-    start = sum(takewhile(bool, map(eq, min(histories), max(histories))))
-    history = list(histories[0][:start])
     # the last token, which ends the answer, is predicted and not computed
-    nodes = [tree.add(path.ids[start:-1]) for path in paths]
-    answers = [held[path.prompt - start - 1 :] for path, held in zip(paths, nodes, strict=True)]
+    nodes = [tree.add(path.ids[:-1]) for path in paths]
+    answers = [held[path.prompt - 1 :] for path, held in zip(paths, nodes, strict=True)]
     wanted = sorted(set().union(*answers))
     rows = {node: row for row, node in enumerate(wanted)}
     logits = prefix.tree(tree.ids, tree.parents, wanted, history)

@@ -187,6 +187,24 @@ def test_all_questions_take_one_pass_where_there_is_room(
     assert passes[0] < apart / 3
 
 
+def test_earlier_turns_leave_room_for_all_choices_in_a_pass(
+    session: VideoSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = TURNS * 4
+    expected = session.score("And?", CHOICES[:5], history=history)
+    monkeypatch.setattr(likelihood, "_MAX_NODES", 60)
+    scoring = session.score_all([ScoreRequest("And?", tuple(CHOICES[:5]), history)])
+    assert dict(scoring) == {0: expected}
+    assert scoring.stats.passes == 1
+    # other histories that begin with the same turn
+    requests = [ScoreRequest("So?", ("a", "b"), TURNS[: n + 1]) for n in (0, 1, 0)]
+    for index, scores in session.score_all(requests):
+        alone = session.score("So?", ("a", "b"), history=requests[index].history)
+        assert isinstance(scores, Scores)
+        for one, other in zip(scores.choices, alone.choices, strict=True):
+            assert one.logprob == pytest.approx(other.logprob, abs=1e-4)
+
+
 def test_out_of_memory_makes_the_passes_smaller(
     session: VideoSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
