@@ -53,7 +53,7 @@ class Item:
         prediction: The answer that was given; None where there is none.
         error: Why there is none.
         type: The type of the question, where the data set has types.
-        second: For consistency, the other phrasing and the answer to it.
+        second: For consistency, the other phrasing and the answer to it, "" where there is none.
         choices: The choices and the right one; None for an open question.
         by_index: Whether the texts of the choices are not known, only their order.
         chosen: Index of the choice that was answered; None for no choice at all.
@@ -233,12 +233,11 @@ def _item(entry: _Entry) -> Item:
     layout = "generic" if is_generic else "qa"
     if all(name in asked for name in PAIR):
         layout, question = "consistency", str(asked[PAIR[0]])
-        predicted = [fields.get(f"pred{number}") for number in (1, 2)]
-        if all(isinstance(each, str) for each in predicted):
-            prediction, second = predicted[0], (str(asked[PAIR[1]]), str(predicted[1]))
-            error = None
+        one, two = (fields.get(f"pred{number}") for number in (1, 2))
+        if isinstance(one, str) and isinstance(two, str):
+            prediction, second, error = one, (str(asked[PAIR[1]]), two), None
         else:
-            prediction, error = None, error or NO_ANSWER
+            prediction, second, error = None, (str(asked[PAIR[1]]), ""), error or NO_ANSWER
     return Item(
         id=str(entry.line if id_in(asked) is None else id_in(asked)),
         video=_video(entry),

@@ -39,7 +39,7 @@ def match(items: list[Item], questions: list[Item]) -> tuple[list[Item], list[Ig
     Returns:
         The items in the order of the questions, and the answers that belong to none.
     """
-    free = dict(enumerate(items))
+    free = dict(enumerate(_pairs(items, questions)))
     found: dict[int, Item] = {}
     named = all(question.video for question in questions)
     keys: list[Callable[[Item, bool], Hashable]] = [
@@ -64,10 +64,27 @@ def match(items: list[Item], questions: list[Item]) -> tuple[list[Item], list[Ig
     complete = [
         _completed(found[place], question)
         if place in found
-        else replace(question, prediction=None, error=NO_ANSWER, second=None, chosen=None)
+        else replace(question, prediction=None, error=NO_ANSWER, chosen=None)
         for place, question in enumerate(questions)
     ]
     return complete, [Ignored(item, "there is no such question") for item in free.values()]
+
+
+def _pairs(items: list[Item], questions: list[Item]) -> list[Item]:
+    """The answers; two without questions, with the ids X_1 and X_2 of a pair X, become one."""
+    if not any(question.second for question in questions):
+        return items
+    held = {item.id: item for item in items if item.has_id and not item.question}
+    for question in questions:
+        one, two = held.get(f"{question.id}_1"), held.get(f"{question.id}_2")
+        if question.second and one and two:
+            del held[one.id], held[two.id]
+            both = replace(one, id=question.id, error=one.error or two.error)
+            if one.prediction is None or two.prediction is None:
+                held[question.id] = replace(both, prediction=None)
+            else:
+                held[question.id] = replace(both, second=(question.second[0], two.prediction))
+    return [item for item in items if item.question or not item.has_id] + list(held.values())
 
 
 def _in_video(item: Item) -> str:

@@ -80,7 +80,10 @@ def write(questions: Questions, name: str, path: Path, rng: random.Random) -> di
         for layout in LAYOUTS
         for name in OUTPUT_FORMATS
         if not FORMATS[name].of_choices
-        and (FORMATS[name].in_pairs == (layout == "consistency") or name in ("jsonl", "csv"))
+        and (
+            FORMATS[name].in_pairs == (layout == "consistency")
+            or name in ("jsonl", "csv", "openai")
+        )
     ],
 )
 def test_every_answer_that_batch_writes_is_found(layout: str, name: str, tmp_path: Path) -> None:
@@ -100,8 +103,8 @@ def test_every_answer_that_batch_writes_is_found(layout: str, name: str, tmp_pat
             assert item.prediction is None
             assert item.error
         else:
-            second = [item.second[1]] if item.second else []
-            assert [item.prediction, *second] == answers
+            assert item.prediction == answers[0]
+            assert item.second == ((entry["Q2"], answers[1]) if in_pairs else None)
         assert item.references == (entry.get("answer", entry.get("A")),)
         assert item.layout == {"generic": "generic", "consistency": "consistency"}.get(layout, "qa")
 
