@@ -47,13 +47,20 @@ _MULTIPLE_CHOICE = "mc_question"  # the Perception Test also has tasks with boxe
 class Questions:
     """The records of a file; a context manager that deletes their temporary file."""
 
-    def __init__(self, name: str, layout: str, entries: Entries, references: Path | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        layout: str,
+        entries: Entries,
+        references: Path | None = None,
+        table: Table | None = None,  # of the entries
+    ) -> None:
         self.name = name  # of the file, in messages
         self.format = layout  # one of `INPUT_FORMATS`
         self.in_pairs = layout == "consistency"  # whether an entry has two questions
         self.has_choices = False
-        self.columns = entries.columns if isinstance(entries, Table) else ()
-        self.delimiter = entries.delimiter if isinstance(entries, Table) else ","
+        self.columns = table.columns if table else ()
+        self.delimiter = table.delimiter if table else ","
         self.notices: list[str] = []  # what the first entries have that is not used
         self.records = RecordStore(name)  # all records and bad lines, in order
         try:
@@ -121,6 +128,7 @@ def read_questions(
     with opened(source) as file:
         try:
             name, entries = _detected(file, wanted)
+            table = entries if isinstance(entries, Table) else None
             fields, entries = _peeked(entries)
             if _VIDEO_OF_MANY in fields:
                 fields, entries = _peeked(_each_question(entries))
@@ -134,17 +142,17 @@ def read_questions(
                 answers = find_references(source)
             shapes = [each for each in recognized if not FORMATS[each].read]
             detected(shapes[0] if shapes else name, answers)
-            return Questions(file.name, name, entries, answers)
+            return Questions(file.name, name, entries, answers, table)
         except OSError as error:
             raise ClipError(f"{file.name} cannot be read: {error.strerror}") from error
 
 
 def _peeked(entries: Entries) -> tuple[dict[str, Any], Entries]:
-    """The fields of the first entry that has some, and all the entries."""
+    """The fields of the first entry that has some, and all entries."""
     rest = iter(entries)
     first = list(islice(rest, _EXAMINED))
     fields = next((fields for _, fields in first if isinstance(fields, dict)), {})
-    return fields, entries if isinstance(entries, Table) else chain(first, rest)  # a table restarts
+    return fields, chain(first, rest)
 
 
 def find_references(questions: Path) -> Path | None:
