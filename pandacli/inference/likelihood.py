@@ -185,7 +185,7 @@ def _paths(session: "VideoSession", index: int, request: ScoreRequest) -> list[_
     found.sort(key=lambda path: path.ids)  # so that the order of the choices changes no sum
     for one, other in pairwise(found):
         if one.ids == other.ids:
-            raise UsageError(f"the choice {request.choices[other.choice][:80]!r} is there twice")
+            raise UsageError(f"the choice {request.choices[other.choice][:80]!r} is given twice")
     return found
 
 

@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import count
 from math import fsum
 from sys import float_info
@@ -134,7 +134,7 @@ class Scores:
     @property
     def record(self) -> dict[str, Any]:
         """The choices and their coverage as they stand in JSON."""
-        return {"choices": [vars(choice) for choice in self.choices], "coverage": self.coverage}
+        return {"choices": [asdict(choice) for choice in self.choices], "coverage": self.coverage}
 
 
 @dataclass(frozen=True)
