@@ -27,6 +27,7 @@ from pandacli.video.preprocessing import content_box, fit_to_canvas
 from training.drawing import degrade, draw_frames, outline_of
 from training.questions import QUESTION_KINDS, Dialogue, random_dialogue
 from training.scenes import COLOURS, KINDS, MOTIONS, Scene, random_scene
+from training.spellings import other_spelling
 
 IGNORED = -100
 
@@ -56,6 +57,9 @@ _KIND_WEIGHTS = {
 _CONVERSATIONS = 0.6
 """Share of clips whose dialogues are joined into conversations."""
 
+_OTHER_SPELLINGS = 0.5
+"""Share of answers that are spelled otherwise."""
+
 
 @dataclass
 class Batch:
@@ -73,6 +77,9 @@ class Batch:
     """(B, L) position within the dialogue."""
     target: Tensor
     """(B, L) the id to predict next, or `IGNORED`."""
+    usual: Tensor
+    """(B, L) the id of the usual spelling where `target` is the first that deviates from it, else
+    `IGNORED`."""
     shapes: Tensor
     """(B, T, 15, 4) cells covered by shapes: cell, colour, kind and motion; -1 where unused."""
     mask: Tensor
@@ -150,7 +157,7 @@ class TrainingData(IterableDataset[Batch]):
         nothing = torch.zeros(self.batch_size, 0, dtype=torch.long)
         pictures = torch.from_numpy(np.stack(frames)).unflatten(0, (self.batch_size, _FRAMES))
         mask = torch.from_numpy(np.stack(masks)).unflatten(0, (self.batch_size, _FRAMES))
-        return Batch(pictures, box, nothing, nothing, nothing, nothing, seen, mask)
+        return Batch(pictures, box, nothing, nothing, nothing, nothing, nothing, seen, mask)
 
     def draw(self, rng: Generator) -> Batch:
         """One batch of clips and dialogues."""
@@ -167,13 +174,13 @@ class TrainingData(IterableDataset[Batch]):
             drawn = drawn if self.easy else degrade(drawn, rng)
             frames.append(fit_to_canvas(drawn, image_size=self.image_size))
             asked = [self._ask(scene, rng) for _ in range(self.dialogues)]
-            texts.append(self._tokenise(join_some(asked, rng)))
+            texts.append(self._tokenise(join_some(asked, rng), rng))
             shapes.append(_visible_shapes(scene, times, box))
             masks.append(_masks(scene, times, box))
         length = max(len(rows[0]) for rows in texts)
-        text, dialogue, offset, target = (
+        text, dialogue, offset, target, usual = (
             torch.from_numpy(np.stack([_padded(rows[i], length, filler) for rows in texts]))
-            for i, filler in enumerate((0, 0, 0, IGNORED))
+            for i, filler in enumerate((0, 0, 0, IGNORED, IGNORED))
         )
         return Batch(
             torch.from_numpy(np.stack(frames)),
@@ -182,6 +189,7 @@ class TrainingData(IterableDataset[Batch]):
             dialogue,
             offset,
             target,
+            usual,
             torch.from_numpy(np.stack(shapes)),
             torch.from_numpy(np.stack(masks)),
         )
@@ -191,27 +199,35 @@ class TrainingData(IterableDataset[Batch]):
         kind = str(rng.choice(QUESTION_KINDS, p=weights / weights.sum()))
         return random_dialogue(scene, kind, rng)
 
-    def _tokenise(self, dialogues: list[Dialogue]) -> tuple[NDArray[np.int64], ...]:
-        """Ids, dialogue numbers, offsets and targets of packed dialogues."""
-        columns: tuple[list[int], ...] = ([], [], [], [])
+    def _tokenise(self, dialogues: list[Dialogue], rng: Generator) -> tuple[NDArray[np.int64], ...]:
+        """Ids, dialogue numbers, offsets, targets and usual spellings of packed dialogues."""
+        columns: tuple[list[int], ...] = ([], [], [], [], [])
         for number, dialogue in enumerate(dialogues, 1):
-            ids, target = self._tokenise_one(dialogue)
-            for column, values in zip(
-                columns, (ids, [number] * len(ids), range(len(ids)), target), strict=True
-            ):
+            ids, target, usual = self._tokenise_one(dialogue, rng)
+            rows = (ids, [number] * len(ids), range(len(ids)), target, usual)
+            for column, values in zip(columns, rows, strict=True):
                 column.extend(values)
         return tuple(np.array(column, np.int64) for column in columns)
 
-    def _tokenise_one(self, dialogue: Dialogue) -> tuple[list[int], list[int]]:
-        turns = dialogue.turns
+    def _tokenise_one(self, dialogue: Dialogue, rng: Generator) -> tuple[list[int], ...]:
+        """Ids, targets and usual spellings of a dialogue, some answers spelled otherwise."""
+        turns = [
+            (question, other_spelling(answer, rng) if rng.random() < _OTHER_SPELLINGS else answer)
+            for question, answer in dialogue.turns
+        ]
         ids = encode_prompt(turns, self.tokenizer)[self.prefix_length :]
-        target = [IGNORED] * len(ids)
-        for number in range(len(turns)):
-            asked = [*turns[:number], (turns[number][0], None)]
+        target, usual = [IGNORED] * len(ids), [IGNORED] * len(ids)
+        for number, (question, answer) in enumerate(dialogue.turns):
+            asked = [*turns[:number], (question, None)]
             start = len(encode_prompt(asked, self.tokenizer)) - self.prefix_length
             end = ids.index(self.tokenizer.eos_id, start)
             target[start - 1 : end] = ids[start : end + 1]
-        return ids, target
+            expected = [*self.tokenizer.encode(answer), self.tokenizer.eos_id]
+            for place, token in enumerate(expected, start - 1):
+                if target[place] != token:
+                    usual[place] = token
+                    break
+        return ids, target, usual
 
 
 def join_some(dialogues: list[Dialogue], rng: Generator) -> list[Dialogue]:

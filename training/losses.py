@@ -19,6 +19,9 @@ from pandacli.video.preprocessing import MEAN, STD
 from training.data import IGNORED, Batch
 from training.scenes import COLOURS, KINDS, MOTIONS
 
+DEVIATION_WEIGHT = 0.11
+"""The model gives other spellings about 10 % together, so that none becomes the greedy answer."""
+
 _FIRST_MOTION_FRAME = 3  # earlier frames show too little of a motion
 
 
@@ -90,7 +93,9 @@ class ModelWithHeads(nn.Module):
         final = outputs.last_hidden_state
         asked = batch.target != IGNORED
         logits = self.model.lm_head(final[:, prefix_length:][asked]).float()
-        answer = F.cross_entropy(logits, batch.target[asked]) if len(logits) else logits.sum()
+        target, usual = batch.target[asked], batch.usual[asked]
+        answer = answer_losses(logits, target, usual).sum() / max(1, len(target))
+        usual = torch.where(usual == IGNORED, target, usual)
 
         def cells(states: Tensor) -> Tensor:
             """Hidden states of the 2x2-patch cells: (B, T, rows * columns, hidden)."""
@@ -117,7 +122,7 @@ class ModelWithHeads(nn.Module):
         return Losses(
             answer + auxiliary_weight * auxiliary,
             answer.detach(),
-            _share(logits.argmax(-1) == batch.target[asked]),
+            _share(logits.argmax(-1) == usual),
             appearance[1][1],
             motion_accuracy,
             len(logits) > 0,
@@ -163,6 +168,20 @@ class ModelWithHeads(nn.Module):
         logits = self.motion(states).float()
         right = (logits.argmax(-1) == truth[:, 3]).float().mean()
         return F.cross_entropy(logits, truth[:, 3]), right
+
+
+def answer_losses(logits: Tensor, target: Tensor, usual: Tensor) -> Tensor:
+    """The losses (n,) of tokens of answers, from logits (n, vocabulary).
+
+    Where a target deviates from the usual spelling, its loss is the sum of how likely it is among
+    the tokens that deviate, and with a small weight, how likely a deviation is at all.
+    """
+    losses = F.cross_entropy(logits, target, reduction="none")
+    deviates = usual != IGNORED
+    others = logits[deviates].scatter(1, usual[deviates, None], -torch.inf)
+    among = F.cross_entropy(others, target[deviates], reduction="none")
+    at_all = losses[deviates] - among
+    return losses.index_put((deviates,), among + DEVIATION_WEIGHT * at_all)
 
 
 def at_shapes(cells: Tensor, shapes: Tensor) -> tuple[Tensor, Tensor]:

@@ -38,6 +38,8 @@ model uses one set of statistics for all of them."""
 IMAGE_PART = 0.45
 """First part of the training, in which three of four batches are single images: recognising shapes
 takes longest to learn, and a batch of images shows eight times as many as one of clips."""
+HEAD_SCALE = 4.0
+"""Factor of the head's learning rate in fine-tuning, which teaches words rather than facts."""
 COOL_DOWN = 0.45
 """Last part of the training, in which the learning rate decays to zero."""
 
@@ -58,7 +60,7 @@ def main() -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, default=Path("runs/tiny"), help="folder of the run")
-    parser.add_argument("--init", type=Path, help="model to start from (default: random weights)")
+    parser.add_argument("--init", type=Path, help="model to fine-tune: its STAB is frozen")
     parser.add_argument("--steps", type=int, default=6600, help="length of the whole training")
     parser.add_argument("--batch-size", type=int, default=12, help="clips a step and process")
     parser.add_argument("--dialogues", type=int, default=12, help="dialogues a clip")
@@ -105,9 +107,13 @@ def train(rank: int, options: argparse.Namespace, rendezvous: str) -> None:
     if options.init:
         start = VideoPandaForConditionalGeneration.from_pretrained(options.init)
         base.load_state_dict({name: value.float() for name, value in start.state_dict().items()})
+        base.model.video_tower.requires_grad_(requires_grad=False)
+        base.model.video_projector.requires_grad_(requires_grad=False)
     model = ModelWithHeads(base, tokenizer).to(options.device)
-    average = AveragedModel(base, multi_avg_fn=get_ema_multi_avg_fn(0.995), use_buffers=True)
-    optimizers = build_optimizers(model, options.learning_rate)
+    decay = min(0.995, 1 - 20 / options.steps)  # averages a small part of a short training
+    average = AveragedModel(base, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    head_scale = HEAD_SCALE if options.init else 1.0
+    optimizers = build_optimizers(model, options.learning_rate, head_scale)
     history, step = History(), 0
     state_file = options.run / "state.pt"
     if state_file.exists():
@@ -134,13 +140,14 @@ def train(rank: int, options: argparse.Namespace, rendezvous: str) -> None:
         while step < options.steps:
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
-                    group["lr"] = options.learning_rate * schedule(step / options.steps, step)
+                    rate = options.learning_rate * group["scale"]
+                    group["lr"] = rate * schedule(step / options.steps, step)
             losses = take_step(
                 model,
                 batches.next(step),
                 optimizers,
-                auxiliary_weight_at(step / options.steps),
-                step,
+                0.0 if options.init else auxiliary_weight_at(step / options.steps),
+                frozen_norm=bool(options.init) or step >= NORM_STEPS,
             )
             average.update_parameters(base)
             window.append(losses)
@@ -190,19 +197,34 @@ def new_model(vocabulary_size: int) -> VideoPandaForConditionalGeneration:
     return VideoPandaForConditionalGeneration(config)
 
 
-def build_optimizers(model: ModelWithHeads, learning_rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices between layers, AdamW for everything else."""
+def build_optimizers(
+    model: ModelWithHeads, learning_rate: float, head_scale: float
+) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices between layers, AdamW for everything else.
+
+    `head_scale` multiplies the learning rate of the language head.
+    """
     matrices: list[torch.nn.Parameter] = []
     others: list[torch.nn.Parameter] = []
+    head = [*model.model.lm_head.parameters()]
     outer = ("embed_tokens", "lm_head", "appearance", "presence", "mask", "place", "motion")
     for name, parameter in model.named_parameters():
         inner = parameter.ndim == 2 and not any(part in name for part in outer)
-        (matrices if inner else others).append(parameter)
+        if "lm_head" not in name:
+            (matrices if inner else others).append(parameter)
     return [
         torch.optim.Muon(
-            matrices, lr=learning_rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"
+            [{"params": matrices, "scale": 1.0}],
+            lr=learning_rate,
+            weight_decay=0.02,
+            adjust_lr_fn="match_rms_adamw",
         ),
-        torch.optim.AdamW(others, lr=learning_rate, weight_decay=0.01, betas=(0.9, 0.98)),
+        torch.optim.AdamW(
+            [{"params": others, "scale": 1.0}, {"params": head, "scale": head_scale}],
+            lr=learning_rate,
+            weight_decay=0.01,
+            betas=(0.9, 0.98),
+        ),
     ]
 
 
@@ -221,11 +243,12 @@ def take_step(
     batch: Batch,
     optimizers: list[torch.optim.Optimizer],
     auxiliary_weight: float,
-    step: int,
+    *,
+    frozen_norm: bool,
 ) -> Losses:
     """One step of all optimizers on one batch."""
     model.train()
-    if step >= NORM_STEPS:
+    if frozen_norm:
         model.model.model.video_tower.lmhra1.eval()
     device = model.prefix_ids.device
     with torch.autocast(device.type, torch.bfloat16):
@@ -266,9 +289,9 @@ class Batches:
 
     def next(self, step: int) -> Batch:
         """The batch of a step."""
-        easy = step < EASY_STEPS
+        easy = step < EASY_STEPS and not self.options.init
         early = step < IMAGE_PART * self.options.steps
-        image_share = 0.75 if early else 0.2
+        image_share = 0.0 if self.options.init else 0.75 if early else 0.2
         if (easy, image_share) != self.stage:
             self.stage = (easy, image_share)
             dataset = TrainingData(

@@ -49,7 +49,6 @@ class FakeAnswer:
     question: str
     text: str
     finish_reason: str = "stop"
-    logprobs: tuple = ()
     stats: FakeStats = field(default_factory=FakeStats)
 
 

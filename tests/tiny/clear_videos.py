@@ -34,10 +34,10 @@ VIDEOS = tuple(
 )
 
 
-def frames_of(video: SyntheticVideo) -> Frames:
+def frames_of(video: SyntheticVideo, renderer: str = "pillow smooth") -> Frames:
     """Eight evenly spaced frames, from the first to the last."""
     times = np.linspace(0, 1, _FRAMES)
-    pixels = np.stack(list(draw(video, "pillow smooth", times, np.random.default_rng(0))))
+    pixels = np.stack(list(draw(video, renderer, times, np.random.default_rng(0))))
     count = video.frame_count
     indices = tuple(round(float(time) * (count - 1)) for time in times)
     timestamps = tuple(number / video.fps for number in range(count))
