@@ -4,8 +4,8 @@ Taken from what these read: `eval_mc.py` of doc-doc/NExT-QA, `eval_your_results.
 BradyFU/Video-MME, the validation servers of EgoSchema and TVQA, the multiple-choice baseline of
 google-deepmind/perception_test, and scripts for MVBench, which compare two fields of each line.
 
-They look up every question and compare, so one that has failed is there, with no choice (-1, or an
-empty letter), which is wrong; only Video-MME's script leaves it out of the denominator.
+They look up every question, or count the lines, so one that has failed is there, without a choice
+(-1, or an empty letter), which is wrong; only Video-MME's script leaves it out of the denominator.
 """
 
 import json

@@ -162,11 +162,12 @@ def test_fields_like_choices_or_times_that_are_not_used_are_named_once(
             names += [name for name in like[kind] if name not in names]
     with read_questions(written(tmp_path, "q.json", entries)) as questions:
         said = questions.notices
+    verb = {"choices": "can be", "times": "are"}
     wanted = [
-        f"not used, though named like {kind}: "
+        f"no {kind} {verb[kind]} read from "
         + ", ".join(map(repr, names[:10]))
         + ", ..." * (len(names) > 10)
-        + " ("
+        + ": "
         for kind, names in named.items()
         if names
     ]

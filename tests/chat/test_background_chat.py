@@ -13,7 +13,7 @@ from pandacli.background import Say
 from pandacli.chat.conversation import Turn
 from pandacli.chat.transcript import read_transcript
 from pandacli.errors import ModelError, UsageError
-from pandacli.modeling import encode_prompt
+from pandacli.modeling.tokenization_videopanda import encode_turns
 from pandacli.video import Clip
 from tests.chat.conftest import OTHER, QUESTION, StartChat, answer, sampled_clip
 
@@ -224,9 +224,9 @@ def test_history_is_tokenised_once_per_turn(
 
     def encode(turns: list[object], *arguments: object) -> list[int]:
         prompts.append(len(turns))
-        return encode_prompt(turns, *arguments)
+        return encode_turns(turns, *arguments)
 
-    monkeypatch.setattr("pandacli.inference.session.encode_prompt", encode)
+    monkeypatch.setattr("pandacli.inference.session.encode_turns", encode)
     answer(chat, OTHER)
     assert chat.tokens() == chat.tokens()
     assert prompts == [2]

@@ -49,6 +49,7 @@ class FakeAnswer:
     question: str
     text: str
     finish_reason: str = "stop"
+    logprobs: tuple = ()
     stats: FakeStats = field(default_factory=FakeStats)
 
 

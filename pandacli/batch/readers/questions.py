@@ -33,8 +33,8 @@ _EXAMINED = 64  # entries, to recognize the format
 _HEAD = 1 << 18
 _MAX_NAMES = 10  # names of fields in a notice
 _UNUSED = (
-    "not used, though named like choices: {} (a list of choices is 'choices')",
-    "not used, though named like times: {} (times are 'from' and 'to', or 'start' and 'end')",
+    "no choices can be read from {}: choices is a list of texts",
+    "no times are read from {}: times are from and to, or start and end",
 )
 _LINES = (".jsonl", ".ndjson", ".jsonlines")
 _HINT = 'a line of it is like {"video": "clip.mp4", "question": "..."}; see --format'
