@@ -113,7 +113,9 @@ def score_clip(
 ) -> dict[str, tuple[float, list[float]]]:
     """Seconds and log-probabilities of each way; plainly every `step`th choice, 0 for none."""
     session = panda.open(frames)
-    prefix, _ = timed(lambda: session.prepare() or [])
+    started = perf_counter()
+    session.prepare()
+    prefix = perf_counter() - started
     found = {way.__name__: timed(way, session, requests) for way in (together, one_by_one)}
     if step:
         seconds, scores = found["together"]

@@ -80,6 +80,8 @@ class Batch:
     usual: Tensor
     """(B, L) the id of the usual spelling where `target` is the first that deviates from it, else
     `IGNORED`."""
+    deviates: Tensor
+    """(B, L) bool: whether `target` is in an answer that is spelled otherwise."""
     shapes: Tensor
     """(B, T, 15, 4) cells covered by shapes: cell, colour, kind and motion; -1 where unused."""
     mask: Tensor
@@ -157,7 +159,8 @@ class TrainingData(IterableDataset[Batch]):
         nothing = torch.zeros(self.batch_size, 0, dtype=torch.long)
         pictures = torch.from_numpy(np.stack(frames)).unflatten(0, (self.batch_size, _FRAMES))
         mask = torch.from_numpy(np.stack(masks)).unflatten(0, (self.batch_size, _FRAMES))
-        return Batch(pictures, box, nothing, nothing, nothing, nothing, nothing, seen, mask)
+        rows = nothing, nothing, nothing, nothing, nothing, nothing
+        return Batch(pictures, box, *rows, seen, mask)
 
     def draw(self, rng: Generator) -> Batch:
         """One batch of clips and dialogues."""
@@ -178,9 +181,9 @@ class TrainingData(IterableDataset[Batch]):
             shapes.append(_visible_shapes(scene, times, box))
             masks.append(_masks(scene, times, box))
         length = max(len(rows[0]) for rows in texts)
-        text, dialogue, offset, target, usual = (
+        text, dialogue, offset, target, usual, deviates = (
             torch.from_numpy(np.stack([_padded(rows[i], length, filler) for rows in texts]))
-            for i, filler in enumerate((0, 0, 0, IGNORED, IGNORED))
+            for i, filler in enumerate((0, 0, 0, IGNORED, IGNORED, 0))
         )
         return Batch(
             torch.from_numpy(np.stack(frames)),
@@ -190,6 +193,7 @@ class TrainingData(IterableDataset[Batch]):
             offset,
             target,
             usual,
+            deviates.bool(),
             torch.from_numpy(np.stack(shapes)),
             torch.from_numpy(np.stack(masks)),
         )
@@ -200,23 +204,23 @@ class TrainingData(IterableDataset[Batch]):
         return random_dialogue(scene, kind, rng)
 
     def _tokenise(self, dialogues: list[Dialogue], rng: Generator) -> tuple[NDArray[np.int64], ...]:
-        """Ids, dialogue numbers, offsets, targets and usual spellings of packed dialogues."""
-        columns: tuple[list[int], ...] = ([], [], [], [], [])
+        """The columns of `Batch` from `text` to `deviates` of packed dialogues."""
+        columns: tuple[list[int], ...] = ([], [], [], [], [], [])
         for number, dialogue in enumerate(dialogues, 1):
-            ids, target, usual = self._tokenise_one(dialogue, rng)
-            rows = (ids, [number] * len(ids), range(len(ids)), target, usual)
+            ids, *targets = self._tokenise_one(dialogue, rng)
+            rows = (ids, [number] * len(ids), range(len(ids)), *targets)
             for column, values in zip(columns, rows, strict=True):
                 column.extend(values)
         return tuple(np.array(column, np.int64) for column in columns)
 
     def _tokenise_one(self, dialogue: Dialogue, rng: Generator) -> tuple[list[int], ...]:
-        """Ids, targets and usual spellings of a dialogue, some answers spelled otherwise."""
+        """The ids of a dialogue, some answers spelled otherwise, and `target` to `deviates`."""
         turns = [
             (question, other_spelling(answer, rng) if rng.random() < _OTHER_SPELLINGS else answer)
             for question, answer in dialogue.turns
         ]
         ids = encode_prompt(turns, self.tokenizer)[self.prefix_length :]
-        target, usual = [IGNORED] * len(ids), [IGNORED] * len(ids)
+        target, usual, deviates = [IGNORED] * len(ids), [IGNORED] * len(ids), [0] * len(ids)
         for number, (question, answer) in enumerate(dialogue.turns):
             asked = [*turns[:number], (question, None)]
             start = len(encode_prompt(asked, self.tokenizer)) - self.prefix_length
@@ -226,8 +230,9 @@ class TrainingData(IterableDataset[Batch]):
             for place, token in enumerate(expected, start - 1):
                 if target[place] != token:
                     usual[place] = token
+                    deviates[start - 1 : end] = [1] * (end - start + 1)
                     break
-        return ids, target, usual
+        return ids, target, usual, deviates
 
 
 def join_some(dialogues: list[Dialogue], rng: Generator) -> list[Dialogue]:

@@ -68,44 +68,47 @@ class ModelWithHeads(nn.Module):
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
 
-    def forward(self, batch: Batch, auxiliary_weight: float) -> Losses:
+    def forward(
+        self,
+        batch: Batch,
+        auxiliary_weight: float,
+        teacher: VideoPandaForConditionalGeneration | None = None,
+    ) -> Losses:
         """The losses of a batch.
 
         Args:
             batch: Clips and dialogues.
             auxiliary_weight: Weight of the auxiliary losses relative to that of the answers.
+            teacher: A model with the same STAB; its probabilities are half of the target of
+                answers that are spelled as usual, so that they stay as they are.
         """
         llama = self.model.model
         top, bottom, left, right = batch.box
         rows, columns = (bottom - top) // 28, (right - left) // 28
         videos = torch.stack([torch.cat(v) for v in llama.encode_frames(self._pixels(batch))])
-        count = videos.shape[0]
-        head = llama.embed_tokens(self.prefix_ids).expand(count, -1, -1)
-        inputs = torch.cat((head, videos.to(head.dtype), llama.embed_tokens(batch.text)), 1)
-        prefix_length = head.shape[1] + videos.shape[1]
-        outputs = llama(
-            inputs_embeds=inputs,
-            attention_mask=branching_mask(batch.dialogue, prefix_length),
-            position_ids=branching_positions(batch.offset, prefix_length),
-            output_hidden_states=True,
-            use_cache=False,
-        )
-        final = outputs.last_hidden_state
+        prefix_length = len(self.prefix_ids) + videos.shape[1]
+        layers = self._run(self.model, videos, batch)
         asked = batch.target != IGNORED
-        logits = self.model.lm_head(final[:, prefix_length:][asked]).float()
+        logits = self.model.lm_head(layers[-1][:, prefix_length:][asked]).float()
         target, usual = batch.target[asked], batch.usual[asked]
-        answer = answer_losses(logits, target, usual).sum() / max(1, len(target))
+        losses = answer_losses(logits, target, usual)
+        if teacher:
+            with torch.no_grad():
+                states = self._run(teacher, videos, batch)[-1]
+                known = teacher.lm_head(states[:, prefix_length:][asked]).float().softmax(-1)
+            kept = F.cross_entropy(logits, known, reduction="none")
+            losses = torch.where(batch.deviates[asked], losses, (losses + kept) / 2)
+        answer = losses.sum() / max(1, len(target))
         usual = torch.where(usual == IGNORED, target, usual)
 
         def cells(states: Tensor) -> Tensor:
             """Hidden states of the 2x2-patch cells: (B, T, rows * columns, hidden)."""
-            frames = states[:, head.shape[1] : prefix_length].unflatten(
+            frames = states[:, len(self.prefix_ids) : prefix_length].unflatten(
                 1, (batch.shapes.shape[1], -1)
             )
             grid: Tensor = frames[:, :, 1:].unflatten(2, (rows, columns + 1))[:, :, :, :-1]
             return grid.flatten(2, 3)
 
-        layers = outputs.hidden_states
         early, middle, late = (cells(layers[i]) for i in (0, len(layers) // 2, -1))
         presence = self._presence_loss(early, batch.shapes)
         appearance = [
@@ -128,6 +131,24 @@ class ModelWithHeads(nn.Module):
             len(logits) > 0,
             mask.detach(),
         )
+
+    def _run(
+        self, model: VideoPandaForConditionalGeneration, videos: Tensor, batch: Batch
+    ) -> tuple[Tensor, ...]:
+        """The hidden states before each layer and after the last, each (B, positions, hidden)."""
+        llama = model.model
+        head = llama.embed_tokens(self.prefix_ids).expand(len(videos), -1, -1)
+        length = head.shape[1] + videos.shape[1]
+        inputs = torch.cat((head, videos.to(head.dtype), llama.embed_tokens(batch.text)), 1)
+        outputs = llama(
+            inputs_embeds=inputs,
+            attention_mask=branching_mask(batch.dialogue, length),
+            position_ids=branching_positions(batch.offset, length),
+            output_hidden_states=True,
+            use_cache=False,
+        )
+        layers: tuple[Tensor, ...] = outputs.hidden_states
+        return layers
 
     def _pixels(self, batch: Batch) -> Tensor:
         """(B, T, 4, S, S): normalised RGB and the mask."""

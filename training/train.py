@@ -61,6 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, default=Path("runs/tiny"), help="folder of the run")
     parser.add_argument("--init", type=Path, help="model to fine-tune: its STAB is frozen")
+    parser.add_argument("--teacher", type=Path, help="model whose usual answers --init learns")
     parser.add_argument("--steps", type=int, default=6600, help="length of the whole training")
     parser.add_argument("--batch-size", type=int, default=12, help="clips a step and process")
     parser.add_argument("--dialogues", type=int, default=12, help="dialogues a clip")
@@ -103,12 +104,14 @@ def train(rank: int, options: argparse.Namespace, rendezvous: str) -> None:
     torch.manual_seed(options.seed)
     transformers_logging.disable_progress_bar()
     tokenizer = load_vocabulary(options)
-    base = new_model(len(tokenizer))
+    base, teacher = new_model(len(tokenizer)), None
     if options.init:
-        start = VideoPandaForConditionalGeneration.from_pretrained(options.init)
-        base.load_state_dict({name: value.float() for name, value in start.state_dict().items()})
+        base.load_state_dict(load_model(options.init).state_dict())
         base.model.video_tower.requires_grad_(requires_grad=False)
         base.model.video_projector.requires_grad_(requires_grad=False)
+    if options.teacher:
+        teacher = load_model(options.teacher).to(options.device).eval()
+        teacher.set_attn_implementation("branching")
     model = ModelWithHeads(base, tokenizer).to(options.device)
     decay = min(0.995, 1 - 20 / options.steps)  # averages a small part of a short training
     average = AveragedModel(base, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
@@ -147,6 +150,7 @@ def train(rank: int, options: argparse.Namespace, rendezvous: str) -> None:
                 batches.next(step),
                 optimizers,
                 0.0 if options.init else auxiliary_weight_at(step / options.steps),
+                teacher=teacher,
                 frozen_norm=bool(options.init) or step >= NORM_STEPS,
             )
             average.update_parameters(base)
@@ -177,6 +181,13 @@ def load_vocabulary(options: argparse.Namespace) -> VideoPandaTokenizer:
     if not file.exists():
         train_vocabulary(options.run, options.seed)
     return VideoPandaTokenizer(file, legacy=True)
+
+
+def load_model(folder: Path) -> VideoPandaForConditionalGeneration:
+    """A model in single precision."""
+    model: VideoPandaForConditionalGeneration
+    model = VideoPandaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    return model
 
 
 def new_model(vocabulary_size: int) -> VideoPandaForConditionalGeneration:
@@ -244,6 +255,7 @@ def take_step(
     optimizers: list[torch.optim.Optimizer],
     auxiliary_weight: float,
     *,
+    teacher: VideoPandaForConditionalGeneration | None,
     frozen_norm: bool,
 ) -> Losses:
     """One step of all optimizers on one batch."""
@@ -252,7 +264,7 @@ def take_step(
         model.model.model.video_tower.lmhra1.eval()
     device = model.prefix_ids.device
     with torch.autocast(device.type, torch.bfloat16):
-        losses: Losses = model(batch.to(device), auxiliary_weight)
+        losses: Losses = model(batch.to(device), auxiliary_weight, teacher)
     losses.total.backward()
     losses.total = losses.total.detach()  # the history must not keep the graph alive
     average_gradients(model)

@@ -92,7 +92,7 @@ def test_broken_lines_are_reported_and_the_rest_answered(batch) -> None:
     failed = {line["line"]: line["error"] for line in ran.lines if "error" in line}
     assert sorted(failed) == [2 * n + 1 for n in range(len(BROKEN))]
     assert all(error["message"] and "\n" not in error["message"] for error in failed.values())
-    kinds = {"record": 9, "clip": 2, "question": 2}
+    kinds = {"record": 8, "clip": 3, "question": 2}  # a number may be the name of a video
     assert Counter(error["kind"] for error in failed.values()) == kinds
     assert {n for n, answer in ran.answers.items() if answer} == set(range(len(BROKEN)))
     assert (ran.counters.failed, ran.counters.answered, ran.counters.left) == (13, 13, 0)

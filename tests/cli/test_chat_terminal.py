@@ -58,7 +58,7 @@ def test_whole_conversation_in_a_terminal(chat, home):
     terminal.ask("/choices Yes.|No.")
     terminal.until("tiny · 2 choices")
     terminal.ask("Is there a star?")
-    terminal.until(r"^> Is there a star\?\nYes\.\n +Yes\. +\d\d\.\d% +█+\n +No\. +\d\.\d% +█+$")
+    terminal.until(r"^> Is there a star\?\nYes\.\n +Yes\. +\d+\.\d% +█+\n +No\. +\d\.\d%.*$")
     terminal.ask("/undo")
     terminal.until("took back: Is there a star")
     terminal.ask("/undno")

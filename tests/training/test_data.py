@@ -49,11 +49,13 @@ def test_first_token_of_another_spelling_is_marked_with_the_usual_one(
     tokenizer = VideoPandaTokenizer("pandacli/assets/tiny/tokenizer.model", legacy=True)
     drawn = TrainingData(tokenizer, image_size=56, batch_size=1, dialogues=1, seed=0)
     dialogue = Dialogue("motion", (("What happens?", answer), ("And then?", "Yes.")))
-    _, target, usual = drawn._tokenise_one(dialogue, np.random.default_rng(0))
+    _, target, usual, deviates = drawn._tokenise_one(dialogue, np.random.default_rng(0))
     start = next(n for n, token in enumerate(target) if token != IGNORED)
     end = target.index(tokenizer.eos_id)
     assert tokenizer.decode(target[start:end]) == spelled
     marked = [n for n in range(end + 1) if usual[n] != IGNORED]
+    in_answer = [int(target[n] != IGNORED and answer != spelled) for n in range(end + 1)]
+    assert deviates[: end + 1] == in_answer
     if before is None:
         assert not marked
     else:

@@ -1,5 +1,6 @@
 """Training computes the same logits as inference."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -123,3 +124,18 @@ def test_image_batch_has_auxiliary_loss_only(model: ModelWithHeads, data: Traini
         losses = model(data.draw_images(np.random.default_rng(0)), auxiliary_weight=1.0)
     assert not losses.asked
     assert losses.total.item() > 0
+
+
+def test_teacher_is_followed_in_usual_answers_only(model: ModelWithHeads, batch: Batch) -> None:
+    torch.manual_seed(1)
+    teacher = VideoPandaForConditionalGeneration(model.model.config).eval()
+    teacher.set_attn_implementation("branching")
+    usual = replace(batch, deviates=torch.zeros_like(batch.deviates))
+    spelled = replace(batch, deviates=torch.ones_like(batch.deviates))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):  # as in training
+        alone = model(batch, 0.0).answer
+        assert model(spelled, 0.0, teacher).answer == alone
+        other, itself = (model(usual, 0.0, each).answer for each in (teacher, model.model))
+    assert other != pytest.approx(alone.item(), rel=1e-3)
+    # the cross-entropy of a distribution with itself is the lowest
+    assert itself < other

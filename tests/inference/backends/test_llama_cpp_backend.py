@@ -360,7 +360,7 @@ def test_the_extra_pins_the_accepted_version() -> None:
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())
     extras = project["project"]["optional-dependencies"]
     assert f"xllamacpp=={VERSION}" in extras["llama"]
-    assert "pandacli[llama,ray]" in extras["dev"]
+    assert "pandacli[eval,llama,ray]" in extras["dev"]
 
 
 @pytest.mark.slow
