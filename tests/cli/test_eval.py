@@ -1,17 +1,11 @@
-"""`panda eval` and `--choice`, in processes of their own."""
+"""`panda eval`, in processes of its own."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pandacli.batch.readers.choices import Choices
-from pandacli.cli.frames import CLIP
 from tests.fake_judge import fake_judge
-
-TINY = ("--model", "tiny")
-STAR = "Is there a star?"
 
 
 def predictions(path: Path, right: int = 3, count: int = 5) -> None:
@@ -86,78 +80,3 @@ def test_wrong_arguments_are_one_clear_line(panda, home, arguments, code, said):
     done = panda("eval", *arguments)
     assert (done.returncode, done.stdout) == (code, b"")
     assert said in done.stderr.decode()
-
-
-def test_the_likeliest_choice_is_the_answer(module_panda):
-    asked = ("ask", str(CLIP), STAR, "Which way does the red circle move?", *TINY)
-    done = module_panda(*asked, "--choice", "No.", "--choices", "Yes.|Right.|Left.")
-    assert done.stdout.decode().splitlines() == ["Yes.", "Right."]
-    assert done.stderr == b""
-
-
-def test_json_has_the_probability_of_every_choice(module_panda):
-    done = module_panda("ask", str(CLIP), STAR, *TINY, "--choices", "No.|Yes.", "--json")
-    (answer,) = json.loads(done.stdout)["answers"]
-    assert answer["answer"] == "Yes."
-    assert [choice["text"] for choice in answer["choices"]] == ["No.", "Yes."]
-    assert sum(choice["probability"] for choice in answer["choices"]) == pytest.approx(1)
-    assert 0.9 < answer["coverage"] <= 1
-
-
-def test_logprobs_of_an_answer_sum_to_the_score_of_the_same_choice(module_panda):
-    asked = ("ask", str(CLIP), STAR, *TINY, "--json")
-    (answer,) = json.loads(module_panda(*asked, "--logprobs").stdout)["answers"]
-    tokens = answer["logprobs"]["tokens"]
-    total = sum(token["logprob"] for token in tokens)
-    assert "".join(token["token"] for token in tokens) == f" {answer['answer']}</s>"
-    assert answer["logprobs"]["mean"] == pytest.approx(total / len(tokens))
-    scored = json.loads(module_panda(*asked, "--choices", "No.|Yes.").stdout)["answers"][0]
-    assert scored["choices"][1]["logprob"] == pytest.approx(total, abs=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--choice", "yes"], "only one is given"),
-        (["--choice", "yes", "--choice", "yes"], "'yes' is given twice"),
-        (["--choices", "yes||no"], "one is empty"),
-        (["--logprobs"], "--logprobs is for JSON"),
-    ],
-)
-def test_choices_that_cannot_be_scored_are_refused_at_once(module_panda, options, said):
-    done = module_panda("ask", str(CLIP), STAR, *options)  # of a model that is not there
-    assert done.returncode == 2
-    assert said in done.stderr.decode()
-
-
-def test_batch_answers_choices_and_eval_scores_them(module_panda, tmp_path):
-    def entry(question: str, choices: list[str], answer: str) -> dict[str, Any]:
-        return {"video": str(CLIP), "question": question, "candidates": choices, "answer": answer}
-
-    entries = [
-        entry(STAR, ["No.", "Yes."], "Yes."),
-        entry("Which way does the red circle move?", ["Left.", "Right.", "Up."], "Right."),
-        {"video": str(CLIP), "question": STAR, "answer": "Yes."},
-    ]
-    path, answers = tmp_path / "q.jsonl", tmp_path / "q.answers.jsonl"
-    path.write_text("".join(json.dumps(each) + "\n" for each in entries))
-    assert module_panda("batch", str(path), *TINY).returncode == 0
-    lines = [json.loads(line) for line in answers.read_text().splitlines()]
-    assert [len(line.get("choices", [])) for line in lines] == [2, 3, 0]
-    assert [line["answer"] for line in lines] == ["Yes.", "Right.", "Yes."]
-    scored = json.loads(module_panda("eval", str(answers), "--json").stdout)["files"][0]
-    assert scored["measures"]["choice accuracy"]["mean"] == 1
-    assert scored["measures"]["exact match"] == {"mean": 1, "count": 1, "interval": None}
-    assert scored["calibration_error"] < 0.05
-
-
-def test_generated_choices_are_another_answer_of_the_same_record(module_panda, tmp_path):
-    path, answers = tmp_path / "q.jsonl", tmp_path / "q.answers.jsonl"
-    entry = {"video": str(CLIP), "question": STAR, "choices": ["No.", "Yes."]}
-    path.write_text(json.dumps(entry) + "\n")
-    for options in ((), ("--choose", "generate")):
-        assert module_panda("batch", str(path), *TINY, *options).returncode == 0
-    scored, generated = map(json.loads, answers.read_text().splitlines())
-    assert "reply" not in scored
-    found = Choices(("No.", "Yes.")).find(generated["reply"])
-    assert generated["answer"] == (generated["reply"] if found is None else ("No.", "Yes.")[found])

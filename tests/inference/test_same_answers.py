@@ -43,7 +43,7 @@ def _form(quant: str, engine: str, *, slow: bool = False) -> Any:
 FORMS = [
     _form("none", "torch"),
     _form("8bit", "torch"),
-    _form("8bit", "bitsandbytes"),
+    _form("8bit", "bitsandbytes", slow=True),
     _form("8bit", "llama"),
     _form("4bit", "torch", slow=True),
     _form("4bit", "bitsandbytes", slow=True),

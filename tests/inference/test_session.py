@@ -72,16 +72,14 @@ def test_answers_on_a_shared_prefix_equal_those_of_a_full_prefill(
 ) -> None:
     for history in ([], HISTORY, HISTORY[:1]):
         for question in QUESTIONS:
-            answer = session.ask(question, history=history, max_tokens=12)
-            assert answer.text == full_answer(panda, session, question, history, 12)
+            answer = session.ask(question, history=history, max_tokens=6)
+            assert answer.text == full_answer(panda, session, question, history, 6)
 
 
 def test_the_questions_above_have_different_answers(session: VideoSession) -> None:
     """Or the test above would prove nothing."""
-    answers = {session.ask(question, max_tokens=12).text for question in QUESTIONS}
-    followed = {
-        session.ask(question, history=HISTORY, max_tokens=12).text for question in QUESTIONS
-    }
+    answers = {session.ask(question, max_tokens=6).text for question in QUESTIONS}
+    followed = {session.ask(question, history=HISTORY, max_tokens=6).text for question in QUESTIONS}
     assert len(answers | followed) == 8
 
 
