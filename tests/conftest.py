@@ -1,11 +1,15 @@
 """What all tests stand on: a home of their own for what panda keeps, and a small random model."""
 
 import io
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # a worker for each core: more threads would only wait
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SENTENCES = [
     "A red circle moves left and a blue square stays still.",
