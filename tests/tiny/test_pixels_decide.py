@@ -97,21 +97,23 @@ def test_rolled_frames_swap_appearing_and_disappearing(tiny):
     assert not mistakes(seen, swapped(coming, appears="disappears"))
 
 
-@pytest.mark.parametrize("order", _SHUFFLES)
-def test_shuffled_frames_lose_motion_and_keep_shape(tiny, order):
-    def shuffled(pixels: np.ndarray) -> np.ndarray:
-        return pixels[list(order)]
+def test_shuffled_frames_lose_motion_and_keep_shape(tiny):
+    wrong = 0
+    for order in _SHUFFLES:
 
-    motion = answers(tiny, _MOVING, shuffled, "What does the shape do?")
-    kept = [f"It moves {video.actors[0].action}." for video in _MOVING]
+        def shuffled(pixels: np.ndarray, order: tuple[int, ...] = order) -> np.ndarray:
+            return pixels[list(order)]
+
+        motion = answers(tiny, _MOVING, shuffled, "What does the shape do?")
+        wrong += len(mistakes(motion, [f"It moves {v.actors[0].action}." for v in _MOVING]))
+
+        actors = [video.actors[0] for video in _MOVING]
+        shapes = answers(tiny, _MOVING, shuffled, "What shape is it?")
+        assert len(mistakes(shapes, [f"A {actor.kind}." for actor in actors])) <= 1
+        colours = answers(tiny, _MOVING, shuffled, "What colour is it?")
+        assert len(mistakes(colours, [f"{a.colour.capitalize()}." for a in actors])) <= 1
     # a guess is right for one of two opposite directions
-    assert len(mistakes(motion, kept)) >= len(_MOVING) // 2
-
-    actors = [video.actors[0] for video in _MOVING]
-    shapes = answers(tiny, _MOVING, shuffled, "What shape is it?")
-    assert len(mistakes(shapes, [f"A {actor.kind}." for actor in actors])) <= 1
-    colours = answers(tiny, _MOVING, shuffled, "What colour is it?")
-    assert len(mistakes(colours, [f"{actor.colour.capitalize()}." for actor in actors])) <= 1
+    assert wrong >= len(_SHUFFLES) * len(_MOVING) // 2
 
 
 @pytest.mark.parametrize("shade", [0, 128, 255])
