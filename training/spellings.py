@@ -1,7 +1,7 @@
-"""Other spellings of the answers, as people write choices: "yes", "moves left", "2".
+"""Alternative spellings of the answers, as users write choices: "yes", "moves left", "2".
 
-Training gives them a small probability, so that choices are told apart by likelihood however they
-are spelled; the likeliest spelling stays that of `training.questions`.
+Training gives them a small probability, so that likelihood ranks choices correctly in every
+spelling. Greedy decoding keeps the spelling of `training.questions`.
 """
 
 from numpy.random import Generator
