@@ -18,6 +18,7 @@ ORDER = (
     "chat",
     "evaluation",
     "batch",
+    "timeline",
     "inference",
     "prefix_cache",
     "quantization",

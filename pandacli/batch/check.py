@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pandacli.batch.formats import check_output
 from pandacli.batch.job import Job, choose_output
-from pandacli.batch.prefetch import FramePrefetcher, available_cores
 from pandacli.batch.readers.questions import read_questions
 from pandacli.batch.records import Index, Record, shown_name
 from pandacli.batch.results import Line, error_fields
@@ -20,6 +19,7 @@ from pandacli.batch.runner import find_clip
 from pandacli.batch.writers import ids_repeat
 from pandacli.errors import PandaError
 from pandacli.video.clip import Clip
+from pandacli.video.prefetch import FramePrefetcher, available_cores
 
 if TYPE_CHECKING:
     from pandacli.video import Frames

@@ -21,11 +21,11 @@ from typing import Any, NamedTuple, TextIO, cast
 
 from pandacli import checkpoints
 from pandacli.batch.clip_worker import ClipWorker, Settings
-from pandacli.batch.prefetch import FramePrefetcher
 from pandacli.batch.records import Index, Question
 from pandacli.batch.results import Line, Result, error_lines
 from pandacli.batch.runner import Load, Runner, Say, find_clip
 from pandacli.errors import DeviceError, ModelError, PandaError, UsageError
+from pandacli.video.prefetch import FramePrefetcher
 
 DEFAULT_PORT = 6379
 ATTEMPTS = 3  # workers that may die on a chunk of questions before it fails

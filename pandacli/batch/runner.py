@@ -6,12 +6,12 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from pandacli.batch.clip_worker import ClipWorker, Settings
-from pandacli.batch.prefetch import FramePrefetcher
 from pandacli.batch.records import BadLine, Index, Question, find_video
 from pandacli.batch.results import Counters, Outcome, Result, error_line, error_lines
 from pandacli.batch.results_file import ResultsFile, ResultsStream
 from pandacli.errors import PandaError
 from pandacli.video.clip import Clip
+from pandacli.video.prefetch import FramePrefetcher
 
 if TYPE_CHECKING:
     from pandacli.inference import Panda

@@ -15,11 +15,11 @@ from pandacli import Panda
 from pandacli.batch import check, runner
 from pandacli.batch.clip_worker import Settings
 from pandacli.batch.job import Batch, Job
-from pandacli.batch.prefetch import read_fitted
 from pandacli.batch.results import Counters, Outcome
 from pandacli.errors import PandaError
 from pandacli.inference.spec import GenerationOptions, RunSpec
 from pandacli.video import Clip, Frames
+from pandacli.video.prefetch import read_fitted
 
 SIZES = {"wide.avi": (64, 48), "tall.avi": (48, 70), "odd.avi": (131, 77)}
 

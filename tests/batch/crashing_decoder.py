@@ -5,8 +5,7 @@ import signal
 import time
 from typing import cast
 
-from pandacli.batch import prefetch
-from pandacli.video import Clip, Frames
+from pandacli.video import Clip, Frames, prefetch
 
 CRASHING = "crashing.mp4"
 ENDLESS = "endless.mp4"

@@ -9,11 +9,11 @@ from unittest.mock import Mock
 
 import pytest
 
-from pandacli.batch import check, prefetch
+from pandacli.batch import check
 from pandacli.batch.check import Check, Problem
 from pandacli.batch.job import Job
 from pandacli.errors import ClipError, UsageError
-from pandacli.video import Clip
+from pandacli.video import Clip, prefetch
 from tests.batch import crashing_decoder
 from tests.batch.conftest import as_line, ask, settings_of
 

@@ -13,10 +13,9 @@ import numpy as np
 import psutil
 import pytest
 
-from pandacli.batch import prefetch
-from pandacli.batch.prefetch import FramePrefetcher, WorkerProcess, read_fitted
 from pandacli.errors import ClipError, DeviceError, PandaError
-from pandacli.video import Clip, Frames, preprocess, sample_frames
+from pandacli.video import Clip, Frames, prefetch, preprocess, sample_frames
+from pandacli.video.prefetch import FramePrefetcher, WorkerProcess, read_fitted
 from tests.batch import crashing_decoder
 from tests.batch.conftest import SIZES
 
@@ -39,7 +38,7 @@ def read(
 def workers() -> list[psutil.Process]:
     children = psutil.Process().children(recursive=True)
     children = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
-    return [child for child in children if "batch.prefetch" in " ".join(child.cmdline())]
+    return [child for child in children if "video.prefetch" in " ".join(child.cmdline())]
 
 
 def test_frames_equal_those_read_in_process(ahead, clips) -> None:
@@ -111,7 +110,7 @@ def test_unstartable_worker_is_a_device_error(monkeypatch, clips) -> None:
 
 SCRIPT = """
 import sys
-from pandacli.batch.prefetch import FramePrefetcher
+from pandacli.video.prefetch import FramePrefetcher
 from pandacli.video import Clip
 print("begun")
 clips = enumerate(map(Clip, sys.argv[1:]))

@@ -75,11 +75,11 @@ def _blocks():
 
 def run():
     if blocked := os.environ.get("BLOCKED"):
-        import pandacli.batch.prefetch
         import pandacli.video
+        import pandacli.video.prefetch
 
         pandacli.video.sample_frames = globals()[blocked]
-        pandacli.batch.prefetch.read_fitted = globals()[blocked]
+        pandacli.video.prefetch.read_fitted = globals()[blocked]
     main()
 
 

@@ -1,0 +1,77 @@
+"""Look at many clips: frames that are read ahead are grouped, asked about together, in order."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from math import exp, fsum
+from typing import TYPE_CHECKING, TypeVar
+
+from pandacli.errors import PandaError
+from pandacli.inference.spec import Answer, GenerationOptions, Scores
+from pandacli.inference.windows import WindowBatch, windows_at_once
+
+if TYPE_CHECKING:
+    from pandacli.inference.panda import Panda
+    from pandacli.video import Frames
+
+_Item = TypeVar("_Item")
+Looks = Iterable[tuple[_Item, "Frames | PandaError"]]
+"""Frames with what they belong to, as of `FilmReader.read` and `FramePrefetcher.read`."""
+
+YES = ("Yes.", "Yes", "yes.", "yes")
+NO = ("No.", "No", "no.", "no")
+
+
+def answers(
+    panda: "Panda",
+    looks: "Looks[_Item]",
+    questions: Sequence[str],
+    options: GenerationOptions | None = None,
+    *,
+    num_frames: int = 8,
+    system: str | None = None,
+) -> "Iterator[tuple[_Item, Frames | None, list[Answer | PandaError]]]":
+    """The answers to all questions about each clip, in order, with its frames."""
+    for items, batch in _batches(panda, looks, num_frames, system):
+        found = iter(batch.ask(questions, options))
+        for item, frames in items:
+            if isinstance(frames, PandaError):
+                yield item, None, [frames for _ in questions]
+            else:
+                yield item, frames, next(found)
+
+
+def scores(
+    panda: "Panda",
+    looks: "Looks[_Item]",
+    question: str,
+    choices: Sequence[str],
+    *,
+    num_frames: int = 8,
+    system: str | None = None,
+) -> "Iterator[tuple[_Item, Frames | None, Scores | PandaError]]":
+    """The scores of the choices for each clip, in order, with its frames."""
+    for items, batch in _batches(panda, looks, num_frames, system):
+        found = iter(batch.score(question, choices))
+        for item, frames in items:
+            if isinstance(frames, PandaError):
+                yield item, None, frames
+            else:
+                yield item, frames, next(found)
+
+
+def _batches(
+    panda: "Panda", looks: "Looks[_Item]", num_frames: int, system: str | None
+) -> "Iterator[tuple[list[tuple[_Item, Frames | PandaError]], WindowBatch]]":
+    """Groups of clips that are looked at together."""
+    remaining = iter(looks)
+    size = windows_at_once(panda)
+    while items := list(islice(remaining, size)):
+        usable = [frames for _, frames in items if not isinstance(frames, PandaError)]
+        yield items, WindowBatch(panda, usable, num_frames, system)
+
+
+def probability_of_yes(scores: Scores) -> float:
+    """The share of yes, in all its spellings, where the choices are `(*YES, *NO)`."""
+    highest = max(choice.logprob for choice in scores.choices)
+    weights = {choice.text: exp(choice.logprob - highest) for choice in scores.choices}
+    return fsum(weights[text] for text in YES) / fsum(weights.values())
