@@ -24,7 +24,7 @@ PARAMETERS = {
         "stop",
     ),
     "pandacli.Panda.open": ("video", "start", "end", "num_frames", "system"),
-    "pandacli.video.Clip": ("path", "start", "end"),
+    "pandacli.video.Clip": ("path", "start", "end", "at"),
     "pandacli.video.sample_frames": ("clip", "num_frames"),
     "pandacli.video.sample_indices": ("fps", "frame_count", "num_frames"),
     "pandacli.video.read_frames": ("path", "indices"),

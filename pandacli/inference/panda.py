@@ -1,6 +1,7 @@
 """The Python interface of panda, which the command line uses too."""
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
 from time import perf_counter
@@ -129,6 +130,7 @@ class Panda:
         *,
         start: float | None = None,  # of a path, in seconds
         end: float | None = None,
+        at: Sequence[float] = (),  # instead of a range, times to look at
         num_frames: int = 8,  # a shorter clip is padded
         system: str | None = None,  # None for the system prompt of training
         frames_seconds: float = 0.0,  # that sampling `Frames` took, for the statistics
@@ -153,9 +155,9 @@ class Panda:
         from pandacli.video.clip import local_file
 
         if not isinstance(video, Clip | Frames):
-            video = Clip(local_file(video), start, end)
-        elif not (start is None and end is None):
-            raise TypeError("start and end belong to a path; a Clip has its own, Frames are read")
+            video = Clip(local_file(video), start, end, at=tuple(at))
+        elif at or not (start is None and end is None):
+            raise TypeError("start, end and at belong to a path; a Clip has them, Frames are read")
         clip_cache = None if isinstance(cache, bool) else cache
         if cache is True:
             if isinstance(video, Frames):

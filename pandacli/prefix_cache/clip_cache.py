@@ -78,7 +78,8 @@ class ClipCache:
         self._state = _file_state(clip.path)  # before hashing: a later change must show
         digest = clip_digest(clip.path, whole=whole)
         fields = {"clip": digest, "start": clip.start, "end": clip.end, "frames": num_frames}
-        self.key = _digest(fields)[:16]  # the first part of the names of its entries
+        at = {"at": clip.at} if clip.at else {}  # keys of clips without times stay valid
+        self.key = _digest(fields | at)[:16]  # the first part of the names of its entries
 
     @property
     def is_empty(self) -> bool:
@@ -168,7 +169,7 @@ class CachedPrefix:
         self._entry = store.find(name)
         if self._entry is None:
             model = self._model.name, self._model.quant, self._model.engine
-            metadata = Metadata(self._video, clip.start, clip.end, frame_count, *model, length)
+            metadata = Metadata(self._video, *clip.extent, frame_count, *model, length)
             write = partial(sequence.save, length=length)
             store.add(name, metadata, _frames_to_json(frames), write, sequence.saved_bytes(length))
 

@@ -7,13 +7,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pandacli.video.clip import Clip, format_time, parse_time
+    from pandacli.video.clip import Clip, format_time, parse_time, parse_times
     from pandacli.video.decoder import read_frames
     from pandacli.video.preprocessing import content_box, fit_to_box, preprocess
     from pandacli.video.sampling import Frames, VideoInfo, probe, sample_frames, sample_indices
 
 _MODULES = {
-    **dict.fromkeys(("Clip", "format_time", "parse_time"), "clip"),
+    **dict.fromkeys(("Clip", "format_time", "parse_time", "parse_times"), "clip"),
     **dict.fromkeys(("content_box", "fit_to_box", "preprocess"), "preprocessing"),
     **dict.fromkeys(("Frames", "VideoInfo", "probe"), "sampling"),
     **dict.fromkeys(("sample_frames", "sample_indices"), "sampling"),
@@ -28,6 +28,7 @@ __all__ = [
     "fit_to_box",
     "format_time",
     "parse_time",
+    "parse_times",
     "preprocess",
     "probe",
     "read_frames",

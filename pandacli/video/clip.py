@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pandacli.errors import ClipError, UsageError
@@ -28,25 +28,36 @@ _FORMS = "a time is written as seconds (12.5), m:ss (1:02) or h:mm:ss (1:02:03.5
 
 @dataclass(frozen=True)
 class Clip:
-    """A video file and a time range in it, in seconds; None is the beginning or the end.
+    """A video file and a time range in it, or times to look at, in seconds.
 
-    ClipError if `path` is an address of another kind, UsageError if the range is not valid.
+    ClipError if `path` is an address of another kind, UsageError if the times are not valid.
     """
 
     path: Path  # may be given as a `file://` address
-    start: float | None = None
-    end: float | None = None
+    start: float | None = None  # None is the beginning
+    end: float | None = None  # None is the end
+    # instead of a range, ascending times, for the frames shown then
+    at: tuple[float, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", local_file(self.path))
-        for moment in (self.start, self.end):
+        object.__setattr__(self, "at", tuple(sorted(set(self.at))))
+        for moment in (self.start, self.end, *self.at):
             if moment is not None and not is_moment(moment):
-                raise UsageError("a clip starts and ends between 0 and 1e9 seconds", _FORMS)
+                raise UsageError("times in a clip are between 0 and 1e9 seconds", _FORMS)
+        if self.at and not (self.start is None and self.end is None):
+            message = "a clip has a range or single times to look at, not both"
+            raise UsageError(message, "give --at without --from and --to")
         start = self.start or 0.0
         if self.end is not None and self.end <= start:
             ends, starts = format_time(self.end), format_time(start)
             message = f"the range ends at {ends}, which is not after its start at {starts}"
             raise UsageError(message, "give --from a time before --to")
+
+    @property
+    def extent(self) -> tuple[float | None, float | None]:
+        """The first and last time that is looked at; None is the beginning or the end."""
+        return (self.at[0], self.at[-1]) if self.at else (self.start, self.end)
 
 
 def is_moment(seconds: float) -> bool:
@@ -106,6 +117,11 @@ def parse_time(text: str) -> float:
     if not is_moment(total):
         raise UsageError(f"{wrong}: no video is so long", _FORMS)
     return total
+
+
+def parse_times(text: str) -> tuple[float, ...]:
+    """Parse times with commas between them, such as "3,7.5,0:12", or raise a UsageError."""
+    return tuple(map(parse_time, text.split(",")))
 
 
 def format_time(seconds: float) -> str:

@@ -164,9 +164,14 @@ def sample_indices(fps: float, frame_count: int, num_frames: int = 8) -> list[in
 def sample_frames(clip: Clip, num_frames: int = 8) -> Frames:
     """Decode the frames of `clip` that the model sees: one per second, thinned to `num_frames`.
 
+    With `clip.at`, they are the frames shown at these times, each once.
+
     ClipError if the file cannot be used or no frame decodes, UsageError if the clip's range lies
-    outside the video or `num_frames` is below one.
+    outside the video, a time past its end, or `num_frames` is below one or the number of times.
     """
+    if len(clip.at) > num_frames:
+        message = f"the model looks at {num_frames} frames, and {len(clip.at)} times are given"
+        raise UsageError(message, f"give up to {num_frames} times, or ask for more frames")
     stream = read_stream(clip.path)
     expected = timestamps(stream, stream.ticks or [None] * stream.packet_count)
     indices = _choose_indices(clip, expected, stream.fps, num_frames)
@@ -191,6 +196,9 @@ def _choose_indices(
     clip: Clip, times: Sequence[float], fps: float, num_frames: int, duration: float = math.inf
 ) -> list[int]:
     """Sample among the frames shown in the range of a clip, each until the next; may be empty."""
+    if clip.at:
+        shown = {max(0, bisect_right(times, at + _SHOWN_PRECISION) - 1) for at in clip.at}
+        return sorted(shown) if clip.at[-1] < duration else []
     first, last = 0, len(times)
     if clip.start is not None:
         if clip.start >= duration:
@@ -203,12 +211,14 @@ def _choose_indices(
 
 
 def _range_error(clip: Clip, info: VideoInfo) -> UsageError:
-    first = info.timestamps[0]
+    first, length = info.timestamps[0], f"the clip is {format_time(info.duration)} long"
+    if clip.at:
+        return UsageError(f"the time {format_time(clip.at[-1])} is past the end ({length})")
     if clip.end is not None and clip.end <= first:
         what = f"ends at {format_time(clip.end)}, before the first frame"
         return UsageError(f"the range {what} (the clip begins at {format_time(first)})")
     what = f"starts at {format_time(clip.start or 0.0)}, past the end"
-    return UsageError(f"the range {what} (the clip is {format_time(info.duration)} long)")
+    return UsageError(f"the range {what} ({length})")
 
 
 def _notices(stream: Stream, decoded: Decoded) -> Iterator[str]:

@@ -53,8 +53,15 @@ def test_path_clip_and_frames_give_the_same_answer(panda: Panda, clip: Path) -> 
 
 
 def test_a_range_beside_a_clip_is_a_type_error(panda: Panda, clip: Path) -> None:
-    with pytest.raises(TypeError, match="start and end belong to a path"):
-        panda.open(Clip(clip), start=1.0)
+    for given in ({"start": 1.0}, {"at": (1.0,)}):
+        with pytest.raises(TypeError, match="start, end and at belong to a path"):
+            panda.open(Clip(clip), **given)  # type: ignore[arg-type]
+
+
+def test_single_times_give_the_frames_shown_then(panda: Panda, clip: Path) -> None:
+    session = panda.open(clip, at=(4.0, 1.5))
+    assert session.frames.times == sample_frames(Clip(clip, at=(1.5, 4.0))).times
+    assert session.frames.times[0] <= 1.5 < 4.0 >= session.frames.times[1]
 
 
 def test_a_clip_that_cannot_be_read_is_a_clip_error(panda: Panda, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from unicodedata import normalize
 import pytest
 
 from pandacli.errors import ClipError, UsageError
-from pandacli.video.clip import Clip, format_time, format_times, parse_time
+from pandacli.video.clip import Clip, format_time, format_times, parse_time, parse_times
 
 
 @pytest.mark.parametrize(
@@ -106,6 +106,27 @@ def test_times_of_a_list_have_equal_decimals(moments, shown):
     assert format_times(moments) == shown
 
 
+def test_list_of_times_is_parsed_in_every_form():
+    assert parse_times("3,7.5, 0:12") == (3.0, 7.5, 12.0)
+
+
+@pytest.mark.parametrize("text", ["", "1,", "1,,2", "1;2", "1 2", "1,x"])
+def test_invalid_list_of_times_is_refused(text):
+    with pytest.raises(UsageError, match="not a time"):
+        parse_times(text)
+
+
+def test_times_of_a_clip_are_ascending_without_duplicates():
+    clip = Clip("film.mp4", at=(7.5, 3.0, 7.5))
+    assert (clip.at, clip.extent) == ((3.0, 7.5), (3.0, 7.5))
+
+
+@pytest.mark.parametrize("more", [{"start": 0.0}, {"end": 9.0}])
+def test_times_with_a_range_are_refused(more):
+    with pytest.raises(UsageError, match="not both"):
+        Clip("film.mp4", at=(1.0,), **more)
+
+
 def test_clip_accepts_path_as_text():
     assert Clip("film.mp4").path == Path("film.mp4")
 
@@ -120,8 +141,9 @@ def test_range_ending_before_start_is_refused(start, end):
     "moment", [-1.0, math.nan, math.inf, 1e308, 10**400, 10**5000, -(10**5000)], ids=lambda _: ""
 )
 def test_out_of_range_start_or_end_is_refused(moment):
-    with pytest.raises(UsageError):
-        Clip(Path("film.mp4"), start=moment)
+    for given in ({"start": moment}, {"at": (1.0, moment)}):
+        with pytest.raises(UsageError):
+            Clip(Path("film.mp4"), **given)
 
 
 def test_clip_and_parse_time_import_nothing_heavy():

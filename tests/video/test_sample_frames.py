@@ -78,6 +78,24 @@ def test_range_includes_frame_shown_at_start(tmp_path, start, end, shown):
     assert sample_frames(Clip(path, start, end)).indices == shown
 
 
+def test_times_give_the_frames_shown_then(tmp_path):
+    path = write_clip(tmp_path / "clip.mp4", 6, rate=1, ticks=WITH_A_GAP, options={"bf": "2"})
+    frames = sample_frames(Clip(path, at=(34.9996, 10.0, 0.0, 20.0, 32.99)))
+    assert frames.indices == (0, 2, 5)
+    assert numbers_in(frames.pixels) == [0, 2, 5]
+
+
+def test_time_past_end_error_names_duration(four_seconds):
+    with pytest.raises(UsageError, match=r"time 0:04 is past the end \(the clip is 0:04 long"):
+        sample_frames(Clip(four_seconds, at=(1.0, 4.0)))
+
+
+def test_more_times_than_frames_are_refused(four_seconds):
+    assert len(sample_frames(Clip(four_seconds, at=(0, 1, 2)), 3).indices) == 3
+    with pytest.raises(UsageError, match="2 frames, and 3 times"):
+        sample_frames(Clip(four_seconds, at=(0, 1, 2)), 2)
+
+
 def test_range_before_first_frame_error_names_its_time(tmp_path):
     path = tmp_path / "clip.mkv"
     with av.open(str(path), "w") as container:
