@@ -10,6 +10,7 @@ from pandacli.errors import ClipError, UsageError
 
 _CLOCK = re.compile(r"(?:(?P<hours>\d+):)?(?P<minutes>\d+):(?P<seconds>\d+(?:\.\d*)?)", re.ASCII)
 _SECONDS = re.compile(r"\d+(?:\.\d*)?|\.\d+", re.ASCII)
+MIN_LENGTH = 0.1  # seconds of a window; a shorter one is a slip, and would make very many
 _MAX_SECONDS = 1e9  # 31 years, past the range of decoders
 _MAX_SHOWN = 40  # characters of a text in an error
 _MAX_SHOWN_ADDRESS = 200
@@ -122,6 +123,21 @@ def parse_time(text: str) -> float:
 def parse_times(text: str) -> tuple[float, ...]:
     """Parse times with commas between them, such as "3,7.5,0:12", or raise a UsageError."""
     return tuple(map(parse_time, text.split(",")))
+
+
+def parse_length(text: str) -> float:
+    """Parse a length of time above zero: "90", "90s" and "1:30" are 90 seconds; or a UsageError."""
+    hint = "a length is written as seconds (10 or 10s), m:ss (1:30) or h:mm:ss"
+    try:
+        seconds = parse_time(re.sub(r"(?<=[\d.])\s?s$", "", text.strip()))
+    except UsageError:
+        raise UsageError(f"{_shorten(text, _MAX_SHOWN)!r} is not a length of time", hint) from None
+    if seconds < MIN_LENGTH:
+        message = (
+            f"{_shorten(text, _MAX_SHOWN)!r} is too short: windows last {MIN_LENGTH} s or more"
+        )
+        raise UsageError(message, hint)
+    return seconds
 
 
 def format_time(seconds: float) -> str:

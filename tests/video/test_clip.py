@@ -9,7 +9,14 @@ from unicodedata import normalize
 import pytest
 
 from pandacli.errors import ClipError, UsageError
-from pandacli.video.clip import Clip, format_time, format_times, parse_time, parse_times
+from pandacli.video.clip import (
+    Clip,
+    format_time,
+    format_times,
+    parse_length,
+    parse_time,
+    parse_times,
+)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +115,23 @@ def test_times_of_a_list_have_equal_decimals(moments, shown):
 
 def test_list_of_times_is_parsed_in_every_form():
     assert parse_times("3,7.5, 0:12") == (3.0, 7.5, 12.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("10", 10), ("10s", 10), (" 2.5 s ", 2.5), ("1:30", 90), ("1:00:00", 3600)],
+)
+def test_length_of_time_is_parsed_in_every_form(text, seconds):
+    assert parse_length(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "s", "0", "0s", "0:00", "-1", "1e3", "10m", "10ss", "1:30s:", "inf"]
+)
+def test_invalid_length_of_time_is_refused(text):
+    with pytest.raises(UsageError, match=r"not a length of time|too short") as refused:
+        parse_length(text)
+    assert "10s" in str(refused.value.hint)
 
 
 @pytest.mark.parametrize("text", ["", "1,", "1,,2", "1;2", "1 2", "1,x"])
