@@ -92,12 +92,12 @@ _panda() {
         *:--references) _panda_files; return ;;
         *:--questions) _panda_files; return ;;
         *:--quant) _panda_words "auto 4bit 8bit none"; return ;;
-        *:--output-format) _panda_words "jsonl qa qa-lines generic generic-lines consistency consistency-lines csv openai nextqa indices video-mme perception-test letters same"; return ;;
+        *:--output-format) _panda_words "jsonl qa qa-lines generic generic-lines consistency consistency-lines csv openai charades-sta qvhighlights nextqa indices video-mme perception-test letters same"; return ;;
         *:--load) _panda_files; return ;;
         *:--judge-replies) _panda_files; return ;;
         *:--judge-prompt) _panda_files; return ;;
         *:--graphics) _panda_words "auto kitty iterm2 sixel blocks none"; return ;;
-        *:--format) _panda_words "auto jsonl qa generic consistency csv openai"; return ;;
+        *:--format) _panda_words "auto jsonl qa generic consistency csv openai charades-sta qvhighlights"; return ;;
         *:--engine) _panda_words "auto torch bitsandbytes llama"; return ;;
         *:--device) _panda_words "auto cpu cuda"; return ;;
         *:--compare) _panda_files; return ;;

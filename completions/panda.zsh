@@ -116,8 +116,8 @@ _panda() {
             _arguments -s -S \
                 '(-o --output)-o[Where the answers go; - writes to standard output]:file:_files' \
                 '(-o --output)--output=[Where the answers go; - writes to standard output]:file:_files' \
-                '(--format)--format=[auto, jsonl, csv, qa, generic, consistency or openai]:value:(auto jsonl qa generic consistency csv openai)' \
-                '(--output-format)--output-format=[jsonl, csv, qa, generic, consistency (each of the three also as NAME-lines), openai, for choices nextqa, indices, video-mme, perception-test or letters; or same]:value:(jsonl qa qa-lines generic generic-lines consistency consistency-lines csv openai nextqa indices video-mme perception-test letters same)' \
+                '(--format)--format=[auto, jsonl, csv, qa, generic, consistency, openai, charades-sta or qvhighlights]:value:(auto jsonl qa generic consistency csv openai charades-sta qvhighlights)' \
+                '(--output-format)--output-format=[jsonl, csv, qa, generic, consistency (each of the three also as NAME-lines), openai, for choices nextqa, indices, video-mme, perception-test or letters, for segments charades-sta or qvhighlights; or same]:value:(jsonl qa qa-lines generic generic-lines consistency consistency-lines csv openai charades-sta qvhighlights nextqa indices video-mme perception-test letters same)' \
                 '(--answers)--answers=[Right answers, if not beside a qa file]:file:_files' \
                 '(--video-dir)--video-dir=[Where the videos are]:folder:_path_files -/' \
                 '(--check)--check[Only list lines that cannot be read, and clips that are missing or do not decode]' \

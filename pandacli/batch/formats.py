@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
-from pandacli.batch import choice_writers, writers
+from pandacli.batch import choice_writers, moment_writers, writers
 from pandacli.batch.choice_writers import as_object
 from pandacli.batch.readers import conversations
 from pandacli.batch.readers.entries import Entries, Source
 from pandacli.batch.readers.fields import PAIR, named_fields, read_row
+from pandacli.batch.readers.moments import charades_entries, is_charades, read_highlights
 from pandacli.batch.readers.tables import Table, is_table
 from pandacli.batch.records import Record
 from pandacli.batch.results import Line
@@ -44,6 +45,7 @@ class Format:
     extension: str = ".jsonl"  # of the name of an output file
     in_pairs: bool = False  # whether it needs entries with two questions
     of_choices: bool = False  # whether it needs questions with choices
+    of_moments: bool = False  # whether it needs questions that ask for segments
 
 
 def _read_own(fields: dict[str, Any], line: int) -> list[Record]:
@@ -130,6 +132,26 @@ FORMATS = {
         is_output=writers.has_keys({"id", "custom_id", "response", "error"}),
         extension=".openai.jsonl",
     ),
+    # Charades-STA: VIDEO START END##sentence, one a line
+    "charades-sta": Format(
+        _read_fields,
+        entries=charades_entries,
+        detect=is_charades,
+        write=moment_writers.write_charades,
+        is_output=moment_writers.is_charades_output,
+        extension=".txt",
+        of_moments=True,
+    ),
+    # QVHighlights: {"qid", "query", "vid", ...}; written as {"qid", "query", "vid",
+    # "pred_relevant_windows": [[start, end, score]], "pred_saliency_scores": [...]}, one a line
+    "qvhighlights": Format(
+        read_highlights,
+        _has({"qid", "query", "vid"}),
+        write=moment_writers.write_highlights,
+        is_output=writers.has_keys({"qid", "vid", "pred_relevant_windows"}),
+        extension=".submission.jsonl",
+        of_moments=True,
+    ),
     # NExT-QA: {"video_qid": {"prediction": 0, "answer": 3}}
     "nextqa": Format(
         recognize=_has({"video", "qid", "type", "a0"}),
@@ -165,11 +187,14 @@ OUTPUT_FORMATS = tuple(FORMATS)
 
 
 def check_output(questions: "Questions", name: str) -> None:
-    """Raise UsageError if results in this format need two questions an entry, or choices."""
+    """Raise UsageError if this format is for other questions: pairs, choices, or segments."""
     if FORMATS[name].in_pairs and not questions.in_pairs:
         raise UsageError(f"{questions.name} does not have two questions an entry: Q1 and Q2")
     if FORMATS[name].of_choices and not questions.has_choices:
         raise UsageError(f"{questions.name} has no choices", f"the format {name} is for choices")
+    if FORMATS[name].of_moments and not questions.has_moments:
+        hint = f'the format {name} is for records with "when": true'
+        raise UsageError(f"{questions.name} has no questions that ask for segments", hint)
 
 
 def write_results(

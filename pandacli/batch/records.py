@@ -52,6 +52,15 @@ class Record:
     part: int = 0  # index of the question in its entry
     parts: int = 1  # number of questions in the entry
     choices: tuple[str, ...] = ()  # the answers to choose from
+    every: float | None = None  # seconds: the length of the windows that the range is cut into
+    at: tuple[float, ...] = ()  # seconds: times to look at, in place of a range
+    when: bool = False  # whether it asks for the segments in which the answer is yes
+
+    @property
+    def looks(self) -> dict[str, Any]:
+        """How the clip is looked at, where that is not through its range as one."""
+        named = {"every": self.every, "at": self.at, "when": self.when}
+        return {name: value for name, value in named.items() if value}
 
 
 _values = attrgetter(*Record.__match_args__)  # pickled in a fifth of the time of a record
@@ -203,8 +212,9 @@ def record_hash(settings: Mapping[str, Any], choose: str = "likelihood") -> Call
     def digest(record: Record) -> int:
         hashed = begun.copy()
         try:
-            content = [record.fields, record.question, record.part, choose]
-            text = _CANONICAL.encode(content if record.choices else content[:-1])
+            content = [record.fields, record.question, record.part]
+            content += [choose] * bool(record.choices) + [record.looks] * bool(record.looks)
+            text = _CANONICAL.encode(content)
         except RecursionError as error:
             raise RecordError(f"line {record.line} is nested too deeply") from error
         hashed.update(text.encode())
@@ -219,7 +229,8 @@ def clip_digest(record: Record) -> int:
     parts = [part for part in record.video.split("/") if part not in ("", ".")]
     video = json.dumps("/" * record.video.startswith("/") + "/".join(parts))
     start, end = (None if time is None else float(time) for time in (record.start, record.end))
-    return _digest(f"{video} {start} {end}".encode(), b"clip")
+    looks = [f" {_CANONICAL.encode(record.looks)}"] * bool(record.looks)
+    return _digest("".join([f"{video} {start} {end}", *looks]).encode(), b"clip")
 
 
 def _digest(data: bytes, person: bytes) -> int:

@@ -101,11 +101,15 @@ Choices = Annotated[str | None, plain(CHOICES, "--choices TEXTS", _CHOICES)]
 
 _OUTPUT = "Where the answers go; - writes to standard output. [default: questions.answers.jsonl]"
 Output = Annotated[str | None, plain(FILES, "-o, --output FILE", _OUTPUT)]
-_FORMATS = "auto, jsonl, csv, qa, generic, consistency or openai. [default: auto]"
+_FORMATS = (
+    "auto, jsonl, csv, qa, generic, consistency, openai, charades-sta or qvhighlights. "
+    "[default: auto]"
+)
 Format = Annotated[str, _file("--format NAME", config.input_format, _FORMATS)]
 _OUTPUT_FORMATS = (
     "jsonl, csv, qa, generic, consistency (each of the three also as NAME-lines), openai, "
-    "for choices nextqa, indices, video-mme, perception-test or letters; or same. "
+    "for choices nextqa, indices, video-mme, perception-test or letters, for segments "
+    "charades-sta or qvhighlights; or same. "
     "[default: by the suffix of -o, or jsonl]"
 )
 OutputFormat = Annotated[

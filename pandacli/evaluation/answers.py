@@ -18,9 +18,12 @@ from pandacli.batch.readers.choices import Choices, find_choices, letter
 from pandacli.batch.readers.conversations import is_conversation, reference_answer
 from pandacli.batch.readers.entries import Source, opened
 from pandacli.batch.readers.fields import IDS, PAIR, QUESTION, VIDEO, id_in, is_scalar
+from pandacli.batch.readers.moments import Retrieved, retrieved_segments, right_segments
 from pandacli.batch.readers.questions import one_object, read_questions
 from pandacli.batch.records import EXTENSIONS, BadLine, Record
 from pandacli.errors import ClipError, UsageError
+from pandacli.evaluation.segments import shown
+from pandacli.video.windows import Span
 
 PREDICTED = ("pred", "prediction", "predicted_answer", "response", "output")
 """Fields of a prediction in the files of others."""
@@ -31,10 +34,16 @@ TYPES = ("type", "question_type", "task_type", "category")
 
 NO_ANSWER = "there is no answer in the file"
 
+MOMENTS = "moments"
+"""The layout of questions that are answered with segments."""
+
 _TEXTS = (str, int, float)
 _MOST = 25  # the largest index of a choice in an object of indices
 _FIRST_WORDS = ("what", "who", "how", "when", "where", "why", "which")
-_RESULT = ("digest", "model", "finish_reason", "tokens", "seconds", "error", "coverage", "logprobs")
+_RESULT = (
+    *("digest", "model", "finish_reason", "tokens", "seconds", "error", "coverage", "logprobs"),
+    *("segments", "windows"),
+)
 _TABLE = {"finish_reason", "tokens", "seconds"}  # columns of our results in a table
 _RESPONSE = {"custom_id", "response", "error"}  # of OpenAI's Batch API
 _TABLE_ANSWERS = ("panda_answer", "pred", "answer")  # the first is it, others are of the questions
@@ -58,10 +67,13 @@ class Item:
         by_index: Whether the texts of the choices are not known, only their order.
         chosen: Index of the choice that was answered; None for no choice at all.
         probabilities: Of the choices; empty where they were not scored.
-        layout: "qa", "generic", "temporal" or "consistency"; no file says "temporal" of itself.
+        layout: "qa", "generic", "temporal", "consistency" or `MOMENTS`; no file says "temporal" of
+            itself.
         span: Start and end of the clip in the video, in seconds, where the file says.
         has_id: Whether `id` is an id.
         coverage: The probability of all choices together, where they were scored.
+        segments: The segments that were answered, best first.
+        moments: The right segments, any of which will do.
     """
 
     id: str
@@ -80,14 +92,20 @@ class Item:
     span: tuple[float | None, float | None] = (None, None)
     has_id: bool = True
     coverage: float | None = None
+    segments: tuple[Retrieved, ...] = ()
+    moments: tuple[Span, ...] = ()
 
 
-def read_items(source: Path | BinaryIO, references: Path | None = None) -> list[Item]:
+def read_items(
+    source: Path | BinaryIO, references: Path | None = None, *, are_answers: bool = False
+) -> list[Item]:
     """The items of a file of answers, or of questions: those have no prediction.
 
     Args:
         source: The file, or a stream.
         references: For the layout "qa", the file of right answers.
+        are_answers: Whether the segments of a file of Charades-STA, which does not say, are answers
+            rather than right ones.
 
     Raises:
         ClipError: The file cannot be read, or has no questions in it.
@@ -101,6 +119,7 @@ def read_items(source: Path | BinaryIO, references: Path | None = None) -> list[
             again = source if isinstance(source, Path) else cast(BinaryIO, file.file)
             with read_questions(again, answers=references) as questions:
                 name, entries = questions.name, list(_entries(questions.records))
+                swaps = are_answers and questions.format == "charades-sta"
     except UsageError as error:
         raise UsageError(error.message, "name the questions too: --questions") from error
     except ClipError as error:
@@ -108,6 +127,8 @@ def read_items(source: Path | BinaryIO, references: Path | None = None) -> list[
             raise ClipError(f"{source} is no file of questions or answers", _HINT) from error
         raise
     items = list(_joined(entries))
+    if swaps:
+        items = [_as_answer(item) for item in items]
     if not items:
         raise ClipError(f"{name} has no answers in it", _HINT)
     return items
@@ -238,7 +259,7 @@ def _item(entry: _Entry) -> Item:
             prediction, second, error = one, (str(asked[PAIR[1]]), two), None
         else:
             prediction, second, error = None, (str(asked[PAIR[1]]), ""), error or NO_ANSWER
-    return Item(
+    item = Item(
         id=str(entry.line if id_in(asked) is None else id_in(asked)),
         video=_video(entry),
         question=question,
@@ -255,6 +276,31 @@ def _item(entry: _Entry) -> Item:
         has_id=id_in(asked) is not None,
         coverage=_probability(fields.get("coverage")),
     )
+    return replace(item, **_answered_with(entry))
+
+
+def _answered_with(entry: _Entry) -> dict[str, Any]:
+    """The fields of an item that is answered with segments; empty for another."""
+    found, right = retrieved_segments(entry.fields), right_segments(entry.asked)
+    if found is None and not right and not (entry.record and entry.record.when):
+        return {}
+    fields: dict[str, Any] = {"layout": MOMENTS, "moments": right}
+    fields["references"] = tuple(map(shown, right))
+    if found is None or (entry.error and entry.error != NO_ANSWER):
+        return fields | {"prediction": None, "error": entry.error or NO_ANSWER}
+    return fields | {"segments": found, "prediction": _text_of(found), "error": None}
+
+
+def _text_of(found: tuple[Retrieved, ...]) -> str:
+    return shown(found[0][:2]) if found else ""
+
+
+def _as_answer(item: Item) -> Item:
+    """A line of Charades-STA with the segment as the answer."""
+    found = tuple(Retrieved(*moment, 0.0) for moment in item.moments)
+    prediction = _text_of(found) if found else None
+    item = replace(item, segments=found, moments=(), references=(), prediction=prediction)
+    return item if prediction is None else replace(item, error=None)
 
 
 def _prediction(entry: _Entry, choices: Choices | None) -> tuple[str | None, str | None]:

@@ -2,12 +2,13 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
-from pandacli.errors import UsageError
+from pandacli.errors import PandaError, UsageError
 from pandacli.evaluation.answers import Item, read_items
 from pandacli.evaluation.judge import Judge, JudgeSettings, require_endpoint
 from pandacli.evaluation.matching import Ignored, match, without_repeats
@@ -134,16 +135,16 @@ def run(
 
 def _evaluations(job: Job) -> Iterator[Evaluation]:
     runs = [job.answers] if job.join else [(path,) for path in job.answers]
-    asked = [read_items(path, job.references) for path in job.questions]
+    asked, references = _questions(job)
     for number, paths in enumerate(runs):
-        references = None if asked else job.references
-        items = list(chain.from_iterable(read_items(_source(p), references) for p in paths))
+        read = (read_items(_source(path), references, are_answers=True) for path in paths)
+        items = list(chain.from_iterable(read))
         items, ignored = without_repeats(items)
         name, known_by = ", ".join(map(str, paths)), paths
         if asked:
-            of_run = min(number, len(asked) - 1)  # one may be for all
-            known_by = (job.questions[of_run], *paths)
-            items, unknown = _matched(items, asked[of_run], name, str(known_by[0]))
+            source, questions = asked[min(number, len(asked) - 1)]  # one may be for all
+            known_by = (source, *paths)
+            items, unknown = _matched(items, questions, name, str(source))
             ignored += unknown
         if _is_temporal(*known_by):
             items = [replace(i, layout="temporal") if i.layout == "generic" else i for i in items]
@@ -154,10 +155,31 @@ def _evaluations(job: Job) -> Iterator[Evaluation]:
         yield scored
 
 
+def _questions(job: Job) -> tuple[list[tuple[Path, list[Item]]], Path | None]:
+    """The files of questions, and that of right answers where it is to be joined with the answers.
+
+    A file of right segments has the questions, too.
+    """
+    right = _right_segments(job.references) if job.references else []
+    if not right:
+        asked = [(path, read_items(path, job.references)) for path in job.questions]
+        return asked, None if asked else job.references
+    asked = [(path, match(right, read_items(path))[0]) for path in job.questions]
+    return asked or [(cast(Path, job.references), right)], None
+
+
+def _right_segments(path: Path) -> list[Item]:
+    """The questions of a file that has right segments; none for another."""
+    with suppress(PandaError):  # an object of answers by id
+        items = read_items(path)
+        return items if any(item.moments for item in items) else []
+    return []
+
+
 def _other(job: Job, path: Path, first: Evaluation) -> Evaluation:
     """The answers of another file to the questions of the first."""
-    references = None if job.questions else job.references
-    items, ignored = without_repeats(read_items(path, references))
+    references = None if job.questions or first.has_moments else job.references
+    items, ignored = without_repeats(read_items(path, references, are_answers=True))
     items, unknown = _matched(items, first.items, str(path), first.name)
     return evaluate(str(path), items, ignored + unknown, is_judged=job.judge is not None)
 
@@ -190,7 +212,7 @@ def _run_judge(
     asked = [cases(*pair) for pair in zip(evaluations, tasks, strict=True)]
     every = list(dict.fromkeys(case for each in asked for case in each.values()))
     if not any(chain.from_iterable(tasks)):
-        raise UsageError("there is nothing to judge: choices are scored without a judge")
+        raise UsageError("there is nothing to judge: choices and segments need no judge")
     progress(0, len(every))
     done = count(1)
     with Replies(path) as replies:

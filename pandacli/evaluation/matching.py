@@ -64,7 +64,7 @@ def match(items: list[Item], questions: list[Item]) -> tuple[list[Item], list[Ig
     complete = [
         _completed(found[place], question)
         if place in found
-        else replace(question, prediction=None, error=NO_ANSWER, chosen=None)
+        else replace(question, prediction=None, error=NO_ANSWER, chosen=None, segments=())
         for place, question in enumerate(questions)
     ]
     return complete, [Ignored(item, "there is no such question") for item in free.values()]
@@ -114,4 +114,5 @@ def _completed(item: Item, question: Item) -> Item:
         type=question.type or item.type,
         choices=choices,
         layout=question.layout,
+        moments=question.moments or item.moments,
     )

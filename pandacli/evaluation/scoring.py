@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pandacli.errors import ClipError, UsageError
-from pandacli.evaluation.answers import NO_ANSWER, Item, question_types
+from pandacli.evaluation.answers import MOMENTS, NO_ANSWER, Item, question_types
 from pandacli.evaluation.judge import Case
 from pandacli.evaluation.matching import Ignored
 from pandacli.evaluation.metrics import (
@@ -19,6 +19,7 @@ from pandacli.evaluation.metrics import (
     token_f1,
 )
 from pandacli.evaluation.replies import ASPECTS, MATCH, Verdict
+from pandacli.evaluation.segments import MEAN_AP, SCORES
 
 EXACT, F1, CONTAINED = "exact match", "token F1", "contained"
 JUDGED, JUDGE_SCORE = "judged right", "judge score"
@@ -39,8 +40,9 @@ _TASKS = {
     "generic": ("correctness", "detail", "context"),
     "temporal": ("temporal",),
     "consistency": ("consistency",),
+    MOMENTS: (),
 }
-_DECISIVE = (CHOICE_ACCURACY, JUDGED, *ASPECTS, EXACT, F1)
+_DECISIVE = (CHOICE_ACCURACY, JUDGED, *ASPECTS, "R1@0.5", EXACT, F1)
 """By which of its scores a question is said to be answered differently: the first that it has."""
 
 
@@ -68,6 +70,11 @@ class Evaluation:
     def videos(self) -> list[str]:
         """What questions are clustered by: their videos, or themselves if a file names none."""
         return [item.video or f"\0{number}" for number, item in enumerate(self.items)]
+
+    @property
+    def has_moments(self) -> bool:
+        """Whether questions have right segments."""
+        return any(item.moments for item in self.items)
 
     def means(self, numbers: Iterable[int] | None = None) -> dict[str, Mean]:
         """The mean of each measure over the items that it applies to, or those of these numbers."""
@@ -103,6 +110,7 @@ def evaluate(
             _text_score(score, item)
             if item.references
             and item.choices is None
+            and item.layout != MOMENTS
             and (item.layout == "qa" or (measure == F1 and not is_judged))
             else None
             for item in items
@@ -119,6 +127,12 @@ def evaluate(
         else None
         for item in items
     ]
+    several = any(len(item.moments) > 1 for item in items)
+    for measure, of_segments in SCORES.items():
+        if measure != MEAN_AP or several:
+            scored.scores[measure] = [
+                of_segments(item.segments, item.moments) if item.moments else None for item in items
+            ]
     return scored
 
 

@@ -334,7 +334,8 @@ def test_bad_line_of_another_shard_is_not_written(tmp_path: Path, shape: str) ->
 def test_every_input_format_is_written_in_every_output_format(
     tmp_path: Path, entries: list[Any], shape: str
 ) -> None:
-    if FORMATS[shape].of_choices or (FORMATS[shape].in_pairs and entries is not PAIRS):
+    row = FORMATS[shape]
+    if row.of_choices or row.of_moments or (row.in_pairs and entries is not PAIRS):
         with pytest.raises(UsageError):
             written_as(tmp_path, entries, shape)
     else:

@@ -79,7 +79,7 @@ def write(questions: Questions, name: str, path: Path, rng: random.Random) -> di
         (layout, name)
         for layout in LAYOUTS
         for name in OUTPUT_FORMATS
-        if not FORMATS[name].of_choices
+        if not (FORMATS[name].of_choices or FORMATS[name].of_moments)
         and (
             FORMATS[name].in_pairs == (layout == "consistency")
             or name in ("jsonl", "csv", "openai")

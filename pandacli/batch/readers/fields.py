@@ -1,19 +1,14 @@
 """The records of an entry, from its fields."""
 
-import math
-import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from difflib import get_close_matches
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from pandacli.batch.readers.choices import read_choices, unused_choices
+from pandacli.batch.readers.choices import read_choices
 from pandacli.batch.readers.entries import kind
+from pandacli.batch.readers.times import read_times
 from pandacli.batch.records import Record, RecordError
-from pandacli.errors import UsageError
-from pandacli.video.clip import Clip, is_moment, parse_time
 
 MAX_TOKENS = 1_000_000  # the largest `max_tokens` that a record can ask for
 
@@ -29,10 +24,6 @@ IDS = ("question_id", "id", "custom_id", "qid", "vid_id", "q_uid", "video_idx")
 QUESTION = ("question", "Q", "prompt")
 PAIR = ("Q1", "Q2")
 
-_TIMES = (("from", "start"), ("to", "end"))  # the second name is that of MVBench
-_TIME_WORDS = {"start", "end", "begin", "from", "to", "ts", "timestamp", "segment", "span"}
-_TIME_WORDS |= {"time", "times", "timestamps", "segments", "range", "interval"}
-_WORDS = re.compile("[A-Z]?[a-z]+|[A-Z]+")
 _NUMBERED = "video_id"  # a number in MSRVTT-QA: 6513 is video6513.mp4
 _MAX_SHOWN = 80  # characters
 _MAX_NAMES = 5  # names of fields in a message
@@ -115,17 +106,13 @@ def build_records(
             raise RecordError(f"the field {name!r} is empty")
         _check_unicode(question, f"field {name!r}")
     _check_unicode(system, "field 'system'")
-    start, end = (_time(fields, _time_name(fields, names)) for names in _TIMES)
-    if end is not None and end <= (start or 0.0):
-        try:
-            Clip(Path(), start, end)
-        except UsageError as error:
-            raise RecordError(error.message) from None
-    choices = read_choices(fields)
+    times, choices = read_times(fields), read_choices(fields)
+    if times.when and choices:
+        raise RecordError("a record with 'when' is answered with segments, not with choices")
+    shared = (times.start, times.end, system or None, limit)
     texts = choices.texts if choices else ()
-    shared = (start, end, system or None, limit)
     return [
-        Record(line, fields, video, text, *shared, part, len(questions), texts)
+        Record(line, fields, video, text, *shared, part, len(questions), texts, *times[2:])
         for part, text in enumerate(questions.values())
     ]
 
@@ -140,31 +127,6 @@ def max_tokens(fields: dict[str, Any], name: str) -> int | None:
     if type(value) is not int or not 1 <= value <= MAX_TOKENS:
         raise RecordError(f"the field {name!r} is not a whole number from 1 to {MAX_TOKENS}")
     return value
-
-
-def unused_fields(fields: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """The names of fields that look like choices, and like times, and are not used as such."""
-    times = [name for name in _unused_times(tuple(fields)) if _is_like_time(fields[name])]
-    return unused_choices(fields), times
-
-
-@lru_cache(8)
-def _unused_times(names: tuple[str, ...]) -> list[str]:
-    """The names of fields that look like times and are not used, whatever is in them."""
-    used = {next((name for name in pair if name in names), None) for pair in _TIMES}
-    alike = (n for n in names if not _TIME_WORDS.isdisjoint(map(str.lower, _WORDS.findall(n))))
-    return [name for name in alike if name not in used]
-
-
-def _is_like_time(value: Any) -> bool:
-    """Whether a value is a time, or like 76.01-84.2 of TVQA, or a list of these."""
-    if isinstance(value, list):
-        return bool(value) and all(map(_is_like_time, value))
-    if isinstance(value, str):
-        with suppress(UsageError):
-            return all(is_moment(parse_time(part)) for part in value.split("-"))
-        return False
-    return type(value) in (int, float) and is_moment(value)
 
 
 def is_scalar(value: Any) -> bool:
@@ -209,23 +171,3 @@ def _check_unicode(text: str, where: str, errors: str = "strict") -> None:
         text.encode("utf-8", errors)
     except UnicodeEncodeError:  # tokenizers reject them
         raise RecordError(f"the {where} contains an unpaired surrogate") from None
-
-
-def _time_name(fields: Mapping[str, Any], names: tuple[str, str]) -> str:
-    return next((name for name in names if name in fields), names[0])
-
-
-def _time(fields: dict[str, Any], name: str) -> float | None:
-    value = fields.get(name)
-    if value is None or value == "":
-        return None
-    seconds = math.nan
-    with suppress(UsageError, OverflowError):
-        if isinstance(value, str):
-            seconds = parse_time(value)
-        elif type(value) in (int, float):
-            seconds = float(value)
-    if not is_moment(seconds):
-        shown = kind(value) if isinstance(value, list | dict) else repr(value)[:_MAX_SHOWN]
-        raise RecordError(f"the field {name!r} is not a time: {shown}")
-    return seconds

@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Self
 
 from pandacli.batch.formats import FORMATS, INPUT_FORMATS
+from pandacli.batch.readers.choices import unused_choices
 from pandacli.batch.readers.conversations import count_turns, is_conversation, is_request
 from pandacli.batch.readers.entries import (
     Entries,
@@ -19,8 +20,9 @@ from pandacli.batch.readers.entries import (
     json_lines,
     opened,
 )
-from pandacli.batch.readers.fields import QUESTION, id_in, is_scalar, names_in, unused_fields
+from pandacli.batch.readers.fields import QUESTION, id_in, is_scalar, names_in
 from pandacli.batch.readers.tables import PARQUET_MAGIC, Table, parquet_rows
+from pandacli.batch.readers.times import unused_times
 from pandacli.batch.records import BadLine, RecordError, RecordStore
 from pandacli.errors import ClipError, UsageError
 
@@ -59,6 +61,7 @@ class Questions:
         self.format = layout  # one of `INPUT_FORMATS`
         self.in_pairs = layout == "consistency"  # whether an entry has two questions
         self.has_choices = False
+        self.has_moments = False  # whether segments are asked for
         self.columns = table.columns if table else ()
         self.delimiter = table.delimiter if table else ","
         self.notices: list[str] = []  # what the first entries have that is not used
@@ -97,8 +100,9 @@ class Questions:
             for record in found:
                 self.records.append(record)
                 self.has_choices |= bool(record.choices)
-            for names, more in zip(unused, unused_fields(fields), strict=True):
-                if more:
+                self.has_moments |= record.when
+            for names, look in zip(unused, (unused_choices, unused_times), strict=True):
+                if more := look(fields):
                     names.update(dict.fromkeys(more))
             if self.format == "jsonl" and not has_turns and is_conversation(fields):
                 has_turns = count_turns(fields) > 1
