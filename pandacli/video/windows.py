@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from pandacli.errors import ClipError, PandaError, UsageError
-from pandacli.video.clip import Clip
+from pandacli.video.clip import Clip, format_time
 
 if TYPE_CHECKING:
     from pandacli.video import Frames, VideoInfo
@@ -17,6 +17,15 @@ class Span(NamedTuple):
 
     start: float
     end: float
+
+
+def span_of(clip: Clip, duration: float) -> Span:
+    """The range of a clip in a film of this duration; UsageError if it starts past the end."""
+    start = clip.start or 0.0
+    if start >= duration:
+        length = f"the clip is {format_time(duration)} long"
+        raise UsageError(f"the range starts at {format_time(start)}, past the end ({length})")
+    return Span(start, duration if clip.end is None else min(clip.end, duration))
 
 
 def cut_windows(span: Span, length: float, stride: float | None = None) -> list[Span]:
