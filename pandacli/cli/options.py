@@ -203,8 +203,8 @@ Debug = Annotated[bool, _flag(OUTPUT, "--debug/--no-debug", "Tracebacks for erro
 
 
 @dataclass(frozen=True)
-class Answering:
-    """The options of `ask` and `chat` about the clip, the model and its answers."""
+class Looking:
+    """The options of commands that score clips: about the clip and the model."""
 
     start: From = None
     end: To = None
@@ -214,10 +214,6 @@ class Answering:
     engine: Engine = "auto"
     device: Device = "auto"
     system: System = None
-    max_tokens: MaxTokens = 1024
-    temperature: Temperature = 0.0
-    seed: Seed = None
-    stop: Stop = None
     offline: Offline = False
 
     def clip(self, video: str) -> Clip:
@@ -227,6 +223,16 @@ class Answering:
         from pandacli.inference.spec import RunSpec
 
         return RunSpec(self.model, self.quant, self.engine, self.device)
+
+
+@dataclass(frozen=True)
+class Answering(Looking):
+    """The options of `ask` and `chat` about the clip, the model and its answers."""
+
+    max_tokens: MaxTokens = 1024
+    temperature: Temperature = 0.0
+    seed: Seed = None
+    stop: Stop = None
 
     def generation(self) -> "GenerationOptions":
         from pandacli.inference.spec import GenerationOptions

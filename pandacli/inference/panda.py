@@ -48,36 +48,9 @@ class Panda:
     @property
     def numerics(self) -> dict[str, Any]:
         """All that affects the rounding of keys and values, besides the weights."""
-        from importlib.metadata import version
+        from pandacli.inference.planning.devices import numerics
 
-        import torch
-
-        from pandacli.inference.planning.devices import cpu_flags
-        from pandacli.quantization.int8 import input_steps
-
-        facts: dict[str, Any] = {
-            "quant": self.quant,
-            "engine": self.engine,
-            "dtype": self.dtype,
-            "device": self.device.partition(":")[0],
-            "torch": torch.__version__,
-            "cpu": torch.backends.cpu.get_cpu_capability(),
-            "versions": {name: version(name) for name in ("transformers", "av", "pillow")},
-        }
-        if self.device.startswith("cuda") and torch.cuda.is_available():
-            cards = (device for device in self.devices if device.startswith("cuda"))
-            facts["cards"] = sorted({torch.cuda.get_device_name(card) for card in cards})
-        if self.engine == "torch" and self.quant != "none":
-            facts["input_steps"] = input_steps()
-        if self.engine != "torch":  # these choose their kernels by the instructions of the CPU
-            facts["instructions"] = sorted(cpu_flags() or ())
-        if self.engine == "bitsandbytes":
-            facts["bitsandbytes"] = version("bitsandbytes")
-        if self.engine == "llama":
-            from pandacli.quantization.llama_library import VERSION
-
-            facts["llama"] = VERSION
-        return facts
+        return numerics(self.quant, self.engine, self.dtype, self.devices)
 
     @property
     def context(self) -> int:

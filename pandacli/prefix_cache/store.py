@@ -83,10 +83,14 @@ def default_budget() -> int:
         raise UsageError(f"{VARIABLE}: {error}") from error
 
 
+def cache_folder() -> Path:
+    """Where caches are by default: in `PANDA_HOME`, or in the user's cache."""
+    return panda_home() if os.environ.get("PANDA_HOME") else platformdirs.user_cache_path("panda")
+
+
 def prefixes_folder() -> Path:
-    """The default folder of a `PrefixStore`: in `PANDA_HOME`, or in the user's cache."""
-    home = panda_home() if os.environ.get("PANDA_HOME") else platformdirs.user_cache_path("panda")
-    return home / "prefixes"
+    """The default folder of a `PrefixStore`."""
+    return cache_folder() / "prefixes"
 
 
 class PrefixStore:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psutil  # type: ignore[import-untyped]
 
@@ -111,6 +111,39 @@ def pick_dtype(devices: "Sequence[torch.device]") -> "torch.dtype":
     # GPUs before Ampere (8.0) emulate bfloat16
     native = all(torch.cuda.get_device_capability(device) >= (8, 0) for device in devices)
     return torch.bfloat16 if native else torch.float16
+
+
+def numerics(quant: str, engine: str, dtype: str, devices: Sequence[str]) -> dict[str, Any]:
+    """All that affects the rounding of keys and values, besides the weights, for JSON."""
+    from importlib.metadata import version
+
+    import torch
+
+    from pandacli.quantization.int8 import input_steps
+
+    facts: dict[str, Any] = {
+        "quant": quant,
+        "engine": engine,
+        "dtype": dtype,
+        "device": devices[0].partition(":")[0],
+        "torch": torch.__version__,
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "versions": {name: version(name) for name in ("transformers", "av", "pillow")},
+    }
+    if devices[0].startswith("cuda") and torch.cuda.is_available():
+        cards = (device for device in devices if device.startswith("cuda"))
+        facts["cards"] = sorted({torch.cuda.get_device_name(card) for card in cards})
+    if engine == "torch" and quant != "none":
+        facts["input_steps"] = input_steps()
+    if engine != "torch":  # these choose their kernels by the instructions of the CPU
+        facts["instructions"] = sorted(cpu_flags() or ())
+    if engine == "bitsandbytes":
+        facts["bitsandbytes"] = version("bitsandbytes")
+    if engine == "llama":
+        from pandacli.quantization.llama_library import VERSION
+
+        facts["llama"] = VERSION
+    return facts
 
 
 def has_int8_cores(device: "torch.device") -> bool:

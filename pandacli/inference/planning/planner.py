@@ -8,7 +8,7 @@ backend is the first in the tables below that can be used.
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from pandacli import checkpoints
 from pandacli.checkpoints.artifacts import artifacts_of
@@ -22,6 +22,7 @@ from pandacli.inference.planning.devices import (
     free_memory,
     has_int8_cores,
     memory_errors,
+    numerics,
     pick_devices,
     pick_dtype,
     place,
@@ -104,6 +105,12 @@ class Plan(Choice):
 
     model: checkpoints.ResolvedModel
     config: "VideoPandaConfig"  # not quantised where `form` is set
+
+    @property
+    def numerics(self) -> dict[str, Any]:
+        """`Panda.numerics` of the model that this loads."""
+        devices = list(map(str, self.placement.devices))
+        return numerics(self.quant, self.backend, str(self.dtype).removeprefix("torch."), devices)
 
 
 def resolve_run(spec: RunSpec, model: checkpoints.ResolvedModel | None = None) -> Plan:
