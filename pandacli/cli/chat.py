@@ -113,7 +113,7 @@ def chat(
             with signals.interrupts_do_not_end():
                 repl.run()
         else:
-            from pandacli.terminal.repl import answer_lines
+            from pandacli.terminal.piped_chat import answer_lines
 
             try:
                 answer_lines(chat, screen, quant=how.quant, stats=stats, watch=watch)

@@ -1,22 +1,22 @@
-"""The loop of `panda chat`: on a terminal (`Repl`), and line by line over a pipe."""
+"""The loop of `panda chat` on a terminal."""
 
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from time import monotonic
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
-from pandacli.chat.chat import count_turns, dropped_turns_notice
-from pandacli.errors import PandaError, UsageError
+from pandacli.chat.chat import count_turns
+from pandacli.errors import PandaError
 from pandacli.terminal import report
+from pandacli.terminal.answering import asked, save_log, score
 from pandacli.terminal.console import can_encode
-from pandacli.terminal.slash_commands import EXIT_WORDS, parse, split_choices
+from pandacli.terminal.slash_commands import EXIT_WORDS, parse
 from pandacli.terminal.text import ASCII, WordWrapper, sanitize, sanitize_line
 
 if TYPE_CHECKING:
     from pandacli.chat.chat import Chat, SampledClip
-    from pandacli.inference.spec import AnswerStream, Scores, ScoringStats
     from pandacli.terminal.console import Screen
     from pandacli.terminal.prompt import Prompt
     from pandacli.video import Clip
@@ -73,7 +73,7 @@ class Repl:
                 if error is not self.chat.error:
                     self._show_error(error)
             with _sigint_ignored():
-                _save_log(self.chat, self.screen)
+                save_log(self.chat, self.screen)
             if running and (failure := self.chat.error) is not None:
                 self._recover(failure)
 
@@ -124,12 +124,12 @@ class Repl:
         remedy = "see /set max-tokens"
         try:
             if chat.choices:
-                scores, stats = _score(chat, self.screen, question, watch, self._quant)
+                scores, stats = score(chat, self.screen, question, watch, self._quant)
                 self._last = report.scoring_rows(stats, chat.clip.frames, watch)
                 self._stream([scores.best.text])
                 self.screen.choice_bars(scores)
             else:
-                with _asked(chat, self.screen, question, watch, self._quant, remedy) as stream:
+                with asked(chat, self.screen, question, watch, self._quant, remedy) as stream:
                     self._quant = None
                     self._stream(stream)
             self._quant = None
@@ -226,130 +226,3 @@ def toolbar(chat: "Chat") -> str:
         parts.append(f"{tokens[0]:,} of {tokens[1]:,} tokens")
     text = " " + sanitize_line(" · ".join(parts))
     return text if can_encode(sys.stdout, text) else text.translate(ASCII)
-
-
-@contextmanager
-def _asked(
-    chat: "Chat",
-    screen: "Screen",
-    question: str,
-    watch: report.Stopwatch,
-    quant: str | None,
-    remedy: str,
-) -> "Iterator[AnswerStream]":
-    """Wait for model and clip, ask, and yield the stream; the notice of a cut one has `remedy`."""
-    dropped = chat.dropped
-    _wait(chat, screen, watch)
-    with closing(chat.ask(question)) as stream:
-        _announce(chat, screen, quant, dropped)
-        yield stream
-    if cut := report.truncation_notice(stream.answer, chat.options.max_tokens, remedy):
-        screen.notice(cut)
-
-
-def _score(
-    chat: "Chat", screen: "Screen", question: str, watch: report.Stopwatch, quant: str | None
-) -> "tuple[Scores, ScoringStats]":
-    """Wait for model and clip, and answer by the likeliest of the choices that are set."""
-    dropped = chat.dropped
-    _wait(chat, screen, watch)
-    with screen.status("scoring"):
-        scored = chat.score(question)
-    _announce(chat, screen, quant, dropped)
-    return scored
-
-
-def _wait(chat: "Chat", screen: "Screen", watch: report.Stopwatch) -> None:
-    with watch.measure("model and clip"):
-        if not chat.wait(0):
-            with screen.status(chat.status) as say:
-                while not chat.wait(0.2):
-                    say(chat.status)
-    watch.start_answer()
-
-
-def _announce(chat: "Chat", screen: "Screen", quant: str | None, dropped: int) -> None:
-    """Print what was chosen for the user, who asked for `quant`, and what was forgotten."""
-    if quant is not None and (chosen := report.placement_notice(chat.panda.result(), quant)):
-        screen.notice(f"{chat.model} runs {chosen}")
-    if chat.dropped > dropped:
-        screen.notice(dropped_turns_notice(chat.dropped))
-
-
-def _save_log(chat: "Chat", screen: "Screen") -> None:
-    try:
-        chat.save_log()
-    except PandaError as error:
-        screen.notice(f"the conversation is not kept: {error.message}")
-
-
-def answer_lines(
-    chat: "Chat",
-    screen: "Screen",
-    *,
-    quant: str | None = "auto",
-    stats: bool = False,
-    watch: report.Stopwatch | None = None,
-) -> None:
-    """Answer each line of standard input with one line; raises PandaError at the first failure."""
-    if sys.stdin is None:
-        raise UsageError("standard input is closed")
-    if sys.stdin.isatty():
-        screen.notice("type a question a line; Ctrl-D ends")
-    watch = watch or report.Stopwatch()
-    questions = _read_questions(sys.stdin.buffer, chat)
-    while True:
-        with watch.paused():
-            question = next(questions, None)
-        if question is None:
-            return
-        try:
-            if chat.choices:
-                scores, scoring = _score(chat, screen, question, watch, quant)
-                screen.stream([scores.best.text], one_line=True)
-                screen.choice_bars(scores)
-                rows = report.scoring_rows(scoring, chat.clip.frames, watch)
-            else:
-                with _asked(chat, screen, question, watch, quant, "raise --max-tokens") as stream:
-                    screen.stream(stream, one_line=True)
-                rows = report.stats_rows(stream.answer.stats, chat.clip.frames, watch)
-        finally:
-            _save_log(chat, screen)
-        quant = None
-        if stats:
-            screen.table(rows)
-        watch.end_answer()
-
-
-def _read_questions(lines: BinaryIO, chat: "Chat") -> Iterator[str]:
-    """Yield the questions of standard input, up to an exit word; `/choices` sets those of `chat`.
-
-    Any other slash command is an error.
-    """
-    for number, line in enumerate(lines, 1):
-        try:
-            text = line.decode()
-        except UnicodeDecodeError as error:
-            raise UsageError("a question on standard input is not UTF-8 text") from error
-        if text.startswith("/") or text.strip().lower() in EXIT_WORDS:
-            name, argument = _parse(text)
-            if name == "/exit":
-                return
-            if name == "/choices":
-                chat.choices = split_choices(argument, f"line {number}: the choices")
-                continue
-            raise UsageError(
-                f"line {number}: {text.strip()} works only where input and output are a terminal",
-                "a question that begins with / needs a space in front",
-            )
-        if question := text.strip():
-            yield question
-
-
-def _parse(line: str) -> tuple[str, str]:
-    """The name of a slash command and what follows it; empty for a wrong one."""
-    try:
-        command, argument = parse(line)
-    except UsageError:
-        return "", ""
-    return command.name, argument

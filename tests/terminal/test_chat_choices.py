@@ -9,7 +9,8 @@ from pandacli.chat.transcript import read_transcript
 from pandacli.errors import UsageError
 from pandacli.inference.session import SharedPrefix
 from pandacli.terminal.console import Screen
-from pandacli.terminal.repl import answer_lines, toolbar
+from pandacli.terminal.piped_chat import answer_lines
+from pandacli.terminal.repl import toolbar
 from tests.chat.conftest import OTHER, QUESTION, StartChat, questions
 from tests.terminal.conftest import Capture, RunRepl
 

@@ -12,7 +12,7 @@ from pandacli.chat.conversation import Turn
 from pandacli.chat.transcript import read_transcript
 from pandacli.errors import DeviceError, ModelError, UsageError
 from pandacli.terminal.console import Screen
-from pandacli.terminal.repl import answer_lines
+from pandacli.terminal.piped_chat import answer_lines
 from pandacli.terminal.text import sanitize
 from tests.chat.conftest import OTHER, QUESTION, StartChat
 
