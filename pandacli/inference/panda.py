@@ -50,7 +50,8 @@ class Panda:
         """All that affects the rounding of keys and values, besides the weights."""
         from pandacli.inference.planning.devices import numerics
 
-        return numerics(self.quant, self.engine, self.dtype, self.devices)
+        devices = (self.device, *self.devices[1:])
+        return numerics(self.quant, self.engine, self.dtype, devices)
 
     @property
     def context(self) -> int:
