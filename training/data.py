@@ -5,7 +5,7 @@ text is padded. Each clip has several dialogues packed behind its prefix; the at
 separates them (`training.losses`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
@@ -28,6 +28,7 @@ from training.drawing import degrade, draw_frames, outline_of
 from training.questions import QUESTION_KINDS, Dialogue, random_dialogue
 from training.scenes import COLOURS, KINDS, MOTIONS, Scene, random_scene
 from training.spellings import other_spelling
+from training.windows import random_window
 
 IGNORED = -100
 
@@ -51,11 +52,15 @@ _KIND_WEIGHTS = {
     "position": 3.0,
     "first": 0.8,
     "yes/no": 5.0,
+    "presence": 5.0,
     "follow-up": 1.2,
 }
 
 _CONVERSATIONS = 0.6
 """Share of clips whose dialogues are joined into conversations."""
+
+_WINDOWS = 0.25
+"""Share of clips that are windows of longer ones, with questions of presence only."""
 
 _OTHER_SPELLINGS = 0.5
 """Share of answers that are spelled otherwise."""
@@ -168,15 +173,20 @@ class TrainingData(IterableDataset[Batch]):
         box = content_box(*sizes[0], image_size=self.image_size)
         frames, texts, shapes, masks = [], [], [], []
         for width, height in sizes:
-            shapes_shown = int(rng.integers(1, 3)) if self.easy else None
-            scene = random_scene(
-                rng, width=width, height=height, shapes=shapes_shown, easy=self.easy
-            )
+            window = not self.easy and rng.random() < _WINDOWS
+            if window:
+                scene = random_window(rng, width=width, height=height)
+            else:
+                shapes_shown = int(rng.integers(1, 3)) if self.easy else None
+                scene = random_scene(
+                    rng, width=width, height=height, shapes=shapes_shown, easy=self.easy
+                )
             times = scene.times(sample_indices(scene.fps, scene.frame_count))
             drawn = draw_frames(scene, times, rng)
             drawn = drawn if self.easy else degrade(drawn, rng)
             frames.append(fit_to_canvas(drawn, image_size=self.image_size))
-            asked = [self._ask(scene, rng) for _ in range(self.dialogues)]
+            kinds = ("presence",) if window else QUESTION_KINDS
+            asked = [self._ask(scene, kinds, rng) for _ in range(self.dialogues)]
             texts.append(self._tokenise(join_some(asked, rng), rng))
             shapes.append(_visible_shapes(scene, times, box))
             masks.append(_masks(scene, times, box))
@@ -198,9 +208,9 @@ class TrainingData(IterableDataset[Batch]):
             torch.from_numpy(np.stack(masks)),
         )
 
-    def _ask(self, scene: Scene, rng: Generator) -> Dialogue:
-        weights = np.array([_KIND_WEIGHTS[kind] for kind in QUESTION_KINDS])
-        kind = str(rng.choice(QUESTION_KINDS, p=weights / weights.sum()))
+    def _ask(self, scene: Scene, kinds: Sequence[str], rng: Generator) -> Dialogue:
+        weights = np.array([_KIND_WEIGHTS[kind] for kind in kinds])
+        kind = str(rng.choice(kinds, p=weights / weights.sum()))
         return random_dialogue(scene, kind, rng)
 
     def _tokenise(self, dialogues: list[Dialogue], rng: Generator) -> tuple[NDArray[np.int64], ...]:

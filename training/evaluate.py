@@ -51,7 +51,7 @@ def main() -> None:
     """Parse the command line, render, ask, print the tables of `panda eval`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="tiny", help="name or folder of the model")
-    parser.add_argument("--questions", type=int, default=506)
+    parser.add_argument("--questions", type=int, default=552)
     parser.add_argument("--per-clip", type=int, default=5, help="questions per clip")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="keep clips, questions and answers here")

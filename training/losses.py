@@ -80,7 +80,8 @@ class ModelWithHeads(nn.Module):
             batch: Clips and dialogues.
             auxiliary_weight: Weight of the auxiliary losses relative to that of the answers.
             teacher: A model with the same STAB; its probabilities are half of the target of
-                answers that are spelled as usual, so that they stay as they are.
+                answers that are spelled as usual, so that they stay as they are. What it gets
+                wrong is not learned from it.
         """
         llama = self.model.model
         top, bottom, left, right = batch.box
@@ -97,7 +98,8 @@ class ModelWithHeads(nn.Module):
                 states = self._run(teacher, videos, batch)[-1]
                 known = teacher.lm_head(states[:, prefix_length:][asked]).float().softmax(-1)
             kept = F.cross_entropy(logits, known, reduction="none")
-            losses = torch.where(batch.deviates[asked], losses, (losses + kept) / 2)
+            follow = (known.argmax(-1) == target) & ~batch.deviates[asked]
+            losses = torch.where(follow, (losses + kept) / 2, losses)
         answer = losses.sum() / max(1, len(target))
         usual = torch.where(usual == IGNORED, target, usual)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from numpy.random import Generator
 
+from training.presence import random_presence_question
 from training.references import as_sentence, pick, references_to, relation, with_article
 from training.scenes import (
     COLOURS,
@@ -45,6 +46,7 @@ QUESTION_KINDS = (
     "position",
     "first",
     "yes/no",
+    "presence",
     "follow-up",
 )
 
@@ -196,6 +198,11 @@ def _yes_no(scene: Scene, rng: Generator) -> Turns:
     return [(question, "Yes." if truth else "No.")]
 
 
+def _presence(scene: Scene, rng: Generator) -> Turns:
+    question, truth = random_presence_question(scene, rng)
+    return [(question, "Yes." if truth else "No.")]
+
+
 def _follow_up(scene: Scene, rng: Generator) -> Turns:
     shape = pick(rng, scene.shapes)
     turns = _opening(scene, shape, rng)
@@ -249,6 +256,7 @@ _ASKERS: dict[str, Callable[[Scene, Generator], Turns]] = {
     "position": _position,
     "first": _first,
     "yes/no": _yes_no,
+    "presence": _presence,
     "follow-up": _follow_up,
 }
 

@@ -57,7 +57,7 @@ def relation(scene: Scene, one: Shape, other: Shape) -> tuple[str, str]:
 
 def with_article(name: str) -> str:
     """The name with "a" or "an" in front."""
-    return f"{'an' if name.startswith('orange') else 'a'} {name}"
+    return f"{'an' if name.startswith(('orange', 'object')) else 'a'} {name}"
 
 
 def as_sentence(word: str) -> str:

@@ -2,6 +2,9 @@
 
 from training.scenes import DIRECTIONS
 
+ANY_WAY = "any way"
+"""In place of a motion: moving, whichever way."""
+
 NUMBERS = ("Zero", "One", "Two", "Three")
 
 VERBS = {
@@ -154,6 +157,24 @@ ACTIVE_VERBS = {
     "shrinks": ("shrinks", "is shrinking", "gets smaller", "becomes smaller"),
     "appears": ("appears", "shows up", "is appearing"),
     "disappears": ("disappears", "vanishes", "goes away", "is disappearing"),
+    ANY_WAY: ("moves", "is moving"),
+}
+
+PARTICIPLES = {
+    **{
+        way: (f"moving {way}", f"moving {way}", f"going {way}", f"moving to the {way}")
+        for way in ("left", "right")
+    },
+    **{
+        way: (f"moving {way}", f"moving {way}", f"going {way}", f"moving {way}wards")
+        for way in ("up", "down")
+    },
+    "still": ("staying still", "staying still", "standing still", "not moving"),
+    "grows": ("growing", "growing", "getting bigger"),
+    "shrinks": ("shrinking", "shrinking", "getting smaller"),
+    "appears": ("appearing",),
+    "disappears": ("disappearing", "disappearing", "vanishing"),
+    ANY_WAY: ("moving",),
 }
 
 YES_NO_MOTION_FORMS = {
@@ -166,6 +187,16 @@ YES_NO_MOTION_FORMS = {
     "shrinks": ("Does {it} shrink?", "Is {it} shrinking?", "Does {it} get smaller?"),
     "appears": ("Does {it} appear?", "Does {it} show up?"),
     "disappears": ("Does {it} disappear?", "Does {it} vanish?", "Does {it} go away?"),
+    ANY_WAY: ("Does {it} move?", "Is {it} moving?"),
 }
+
+PRESENCE_FORMS = (
+    "Is there {}?",
+    "Is there {}?",
+    "Is there {} in the video?",
+    "Do you see {}?",
+    "Can you see {}?",
+    "Does the video show {}?",
+)
 
 OPENINGS = ("In the video, ", "In this clip, ", "Please tell me: ", "Please, ", "Now, ", "So, ")

@@ -6,7 +6,7 @@ from numpy.random import Generator
 
 from training.references import pick, references_to, relation
 from training.scenes import BACKGROUND_COLOURS, COLOURS, DIRECTIONS, KINDS, MOTIONS, Scene
-from training.templates import NUMBERS, YES_NO_MOTION_FORMS
+from training.templates import ANY_WAY, NUMBERS, YES_NO_MOTION_FORMS
 
 
 def random_yes_no_question(scene: Scene, rng: Generator) -> tuple[str, bool]:
@@ -36,8 +36,7 @@ def _ask_motion(scene: Scene, rng: Generator) -> tuple[str, bool]:
     shape = pick(rng, scene.shapes)
     it = pick(rng, references_to(scene, shape, rng, without="motion"))
     if rng.random() < 0.2:
-        form = pick(rng, ("Does {it} move?", "Is {it} moving?"))
-        return form.format(it=it), shape.motion in DIRECTIONS
+        return pick(rng, YES_NO_MOTION_FORMS[ANY_WAY]).format(it=it), shape.motion in DIRECTIONS
     motion = _actual_or_other(shape.motion, MOTIONS, [s.motion for s in scene.shapes], rng)
     return pick(rng, YES_NO_MOTION_FORMS[motion]).format(it=it), motion == shape.motion
 
