@@ -17,7 +17,7 @@ from pandacli.batch.records import Question
 from pandacli.batch.results import Line, Result, error_line, error_lines, result_line
 from pandacli.errors import PandaError
 from pandacli.inference import GenerationOptions, Request
-from pandacli.inference.spec import RunSpec, ScoreRequest
+from pandacli.inference.spec import RunSpec, ScoreRequest, Scores
 
 if TYPE_CHECKING:
     from pandacli.inference import Panda
@@ -31,6 +31,12 @@ VIEWS: dict[str, Callable[[_Pixels], _Pixels]] = {
     "mirror": lambda pixels: pixels[:, :, ::-1],  # left to right
 }
 """What a model can be shown in place of the frames of a clip; size, number and mask stay."""
+
+
+def viewed(frames: "Frames", view: str | None) -> "Frames":
+    """What the model is shown in place of frames."""
+    return replace(frames, pixels=VIEWS[view](frames.pixels)) if view else frames
+
 
 _Key = tuple[str, int, int]  # question, token limit, and a number unless repeats share an answer
 
@@ -90,8 +96,7 @@ class ClipWorker:
 
     def results(self, frames: "Frames") -> Iterator[Result]:
         """Answer the questions; yield each record with its line as answers complete."""
-        if self._settings.view:
-            frames = replace(frames, pixels=VIEWS[self._settings.view](frames.pixels))
+        frames = viewed(frames, self._settings.view)
         try:
             session = self._panda.open(frames, num_frames=self._settings.frames)
         except PandaError as error:
@@ -136,7 +141,7 @@ class ClipWorker:
                 yield from error_lines(waiting, answer)
             else:
                 result = {
-                    "answer": answer.text,
+                    **choice_fields(answer.text, waiting[0].record.choices),
                     "model": self._panda.name,
                     "finish_reason": answer.finish_reason,
                     "tokens": answer.stats.answer_tokens,
@@ -145,10 +150,6 @@ class ClipWorker:
                 }
                 if answer.logprobs:
                     result["logprobs"] = answer.logprobs_record
-                if choices := waiting[0].record.choices:
-                    found = Choices(choices).find(answer.text)
-                    chosen = answer.text if found is None else choices[found]
-                    result |= {"answer": chosen, "reply": answer.text}
                 self._cache[key] = result
                 if len(self._cache) > _CACHED:
                     del self._cache[next(iter(self._cache))]
@@ -181,9 +182,7 @@ class ClipWorker:
                     yield question, error_line(question, scores)
                 else:
                     result = {
-                        "answer": scores.best.text,
-                        "choices": [asdict(choice) for choice in scores.choices],
-                        "coverage": scores.coverage,
+                        **score_fields(scores),
                         "model": self._panda.name,
                         "finish_reason": "stop",
                         "tokens": 0,
@@ -223,3 +222,17 @@ class ClipWorker:
     def _take_ready(self) -> Iterator[Result]:
         while self._ready:
             yield self._ready.popleft()
+
+
+def choice_fields(reply: str, choices: tuple[str, ...]) -> Line:
+    """The answer to a question that listed these choices, which is one of them if it is named."""
+    if not choices:
+        return {"answer": reply}
+    found = Choices(choices).find(reply)
+    return {"answer": reply if found is None else choices[found], "reply": reply}
+
+
+def score_fields(scores: Scores) -> Line:
+    """The likeliest choice, and what all of them scored."""
+    choices = [asdict(choice) for choice in scores.choices]
+    return {"answer": scores.best.text, "choices": choices, "coverage": scores.coverage}

@@ -21,11 +21,14 @@ from typing import Any, NamedTuple, TextIO, cast
 
 from pandacli import checkpoints
 from pandacli.batch.clip_worker import ClipWorker, Settings
+from pandacli.batch.film_worker import FilmWorker
 from pandacli.batch.records import Index, Question
 from pandacli.batch.results import Line, Result, error_lines
 from pandacli.batch.runner import Load, Runner, Say, find_clip
 from pandacli.errors import DeviceError, ModelError, PandaError, UsageError
+from pandacli.video.clip import Clip
 from pandacli.video.prefetch import FramePrefetcher
+from pandacli.video.windows import FilmReader
 
 DEFAULT_PORT = 6379
 ATTEMPTS = 3  # workers that may die on a chunk of questions before it fails
@@ -113,7 +116,7 @@ class RayWorker:
         from pandacli import Panda
         from pandacli.inference.planning.planner import resolve_run
 
-        self._settings, self._videos = settings, videos
+        self._settings, self._videos, self._image_size = settings, videos, image_size
         self._prefetcher = FramePrefetcher(settings.frames, image_size, workers=1)
         self._reading, self._answering, self._stopped = Lock(), Lock(), Event()
         self._error: PandaError | None = None
@@ -137,9 +140,11 @@ class RayWorker:
     def answer(self, questions: list[Question]) -> Answered | PandaError:
         """Answer a chunk; an error means that this worker cannot answer any."""
         called = perf_counter()
+        clip = find_clip(questions, self._videos, self._settings)
+        if questions[0].record.has_windows and isinstance(clip, Clip):
+            return self._answer_film(questions, clip)
         try:
             with self._reading:
-                clip = find_clip(questions, self._videos, self._settings)
                 ((_, frames),) = self._prefetcher.read([(None, clip)])
         except PandaError as error:  # no process can be started to read frames
             return error
@@ -153,6 +158,19 @@ class RayWorker:
                 return _numbered(questions, error_lines(questions, frames)), seconds
             worker = ClipWorker(self._panda, self._settings, questions, self._stopped)
             lines = _numbered(questions, worker.results(frames))
+            self._free_since = perf_counter()
+        return lines, seconds | worker.seconds
+
+    def _answer_film(self, questions: list[Question], clip: Clip) -> Answered | PandaError:
+        with self._answering:
+            seconds = {"load": self._load_seconds}
+            self._load_seconds = 0.0
+            worker = FilmWorker(lambda: self._panda, self._settings, questions, self._stopped)
+            try:
+                with FilmReader(clip.path, self._settings.frames, self._image_size) as reader:
+                    lines = _numbered(questions, worker.results(reader, clip))
+            except PandaError as error:  # no process can be started to read frames
+                return error
             self._free_since = perf_counter()
         return lines, seconds | worker.seconds
 

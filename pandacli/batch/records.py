@@ -57,6 +57,11 @@ class Record:
     when: bool = False  # whether it asks for the segments in which the answer is yes
 
     @property
+    def has_windows(self) -> bool:
+        """Whether the clip is looked at through windows."""
+        return self.every is not None or self.when
+
+    @property
     def looks(self) -> dict[str, Any]:
         """How the clip is looked at, where that is not through its range as one."""
         named = {"every": self.every, "at": self.at, "when": self.when}
@@ -158,6 +163,7 @@ class Index:
         self._records = records
         self._bad = array("Q")
         self._by_clip: dict[int, array[int]] = {}  # in the order of their first open record
+        self._films = array("Q")  # the clips that are looked at through windows
         self.digests = array("Q")  # of all records and bad lines, in the order of the file
         self.total = self.earlier = 0  # records and bad lines of the shard; those answered already
         digest_of, answers = record_hash(settings, choose), Counter(map(int, done))
@@ -176,14 +182,20 @@ class Index:
                 answers[digest] -= 1
                 self.earlier += 1
             else:
+                if clip not in self._by_clip and record.has_windows:
+                    self._films.append(clip)
                 self._by_clip.setdefault(clip, array("Q")).append(number)
         self.clips = len(self._by_clip)  # with open records
 
     def bad_lines(self) -> Iterator[BadLine]:
         return (cast(BadLine, self._records[number]) for number in self._bad)
 
-    def groups(self) -> "Iterator[Group]":
-        return (Group(self._records, self.digests, numbers) for numbers in self._by_clip.values())
+    def groups(self, *, films: bool | None = None) -> "Iterator[Group]":
+        """The records of each clip; only, or but, those looked at through windows if asked for."""
+        windowed = set(self._films)
+        for clip, numbers in self._by_clip.items():
+            if films is None or films == (clip in windowed):
+                yield Group(self._records, self.digests, numbers)
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,23 @@
 """The runner: maps the clips of an index, here or on Ray, to results; writes and counts each."""
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
 from pandacli.batch.clip_worker import ClipWorker, Settings
+from pandacli.batch.film_worker import FilmWorker
 from pandacli.batch.records import BadLine, Index, Question, find_video
 from pandacli.batch.results import Counters, Outcome, Result, error_line, error_lines
 from pandacli.batch.results_file import ResultsFile, ResultsStream
 from pandacli.errors import PandaError
 from pandacli.video.clip import Clip
 from pandacli.video.prefetch import FramePrefetcher
+from pandacli.video.windows import FilmReader
 
 if TYPE_CHECKING:
     from pandacli.inference import Panda
-    from pandacli.video import Frames
 
 Load = Callable[[], "Panda"]  # called at most once, after the first frames, not on a cluster
 Say = Callable[[str], None]  # is called with a few words on what is waited for
@@ -67,12 +69,25 @@ class Runner:
 def answer_locally(
     settings: Settings, videos: Path, image_size: int, run: Runner, load: Load, say: Say
 ) -> Iterator[Result]:
-    """A `ClipMap`: answer one clip after another in this process, and prefetch their frames."""
-    panda: Panda | None = None
-    clips = ((group, find_clip(group, videos, settings)) for group in run.index.groups())
+    """A `ClipMap`: answer one clip after another in this process, and read frames ahead."""
+
+    @cache
+    def panda() -> "Panda":
+        with run.counters.timed("load"):
+            return load()
+
+    yield from _answer_clips(settings, videos, image_size, run, panda, say)
+    yield from _answer_films(settings, videos, image_size, run, panda, say)
+
+
+def _answer_clips(
+    settings: Settings, videos: Path, image_size: int, run: Runner, panda: Load, say: Say
+) -> Iterator[Result]:
+    groups = run.index.groups(films=False)
+    clips = ((group, find_clip(group, videos, settings)) for group in groups)
     with FramePrefetcher(settings.frames, image_size) as prefetcher:
         prefetched = prefetcher.read(clips)
-        while True:
+        while not run.stopped.is_set():
             say("reading frames")
             with run.counters.timed("frames"):
                 clip = next(prefetched, None)
@@ -82,20 +97,38 @@ def answer_locally(
             if isinstance(frames, PandaError):
                 yield from error_lines(group, frames)
             else:
-                if panda is None:
-                    with run.counters.timed("load"):
-                        panda = load()
+                worker = ClipWorker(panda(), settings, group, run.stopped)
                 say("answering")
-                yield from _answer(ClipWorker(panda, settings, group, run.stopped), frames, run)
-            if run.stopped.is_set():
-                return
-            run.counters.clips_done += 1
+                yield from _answer(worker, worker.results(frames), run)
+            run.counters.clips_done += not run.stopped.is_set()
 
 
-def _answer(worker: ClipWorker, frames: "Frames", run: Runner) -> Iterator[Result]:
+def _answer_films(
+    settings: Settings, videos: Path, image_size: int, run: Runner, panda: Load, say: Say
+) -> Iterator[Result]:
+    def progress(done: int, known: int) -> None:
+        say(f"answering, window {done:,} of {known:,}")
+
+    for group in run.index.groups(films=True):
+        if run.stopped.is_set():
+            return
+        say("reading frames")
+        clip = find_clip(group, videos, settings)
+        if isinstance(clip, PandaError):
+            yield from error_lines(group, clip)
+        else:
+            with FilmReader(clip.path, settings.frames, image_size) as reader:
+                worker = FilmWorker(panda, settings, group, run.stopped, progress)
+                yield from _answer(worker, worker.results(reader, clip), run)
+        run.counters.clips_done += not run.stopped.is_set()
+
+
+def _answer(
+    worker: ClipWorker | FilmWorker, results: Iterator[Result], run: Runner
+) -> Iterator[Result]:
     run.in_flight = worker.in_flight
     try:
-        yield from worker.results(frames)
+        yield from results
     finally:
         run.in_flight = lambda: 0
         for stage, seconds in worker.seconds.items():
@@ -108,6 +141,7 @@ def find_clip(group: Iterable[Question], videos: Path, settings: Settings) -> Cl
     start = settings.start if record.start is None else record.start
     end = settings.end if record.end is None else record.end
     try:
-        return Clip(find_video(videos, record.video), start, end)
+        path = find_video(videos, record.video)
+        return Clip(path, at=record.at) if record.at else Clip(path, start, end)
     except PandaError as error:
         return error

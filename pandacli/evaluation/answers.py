@@ -18,7 +18,12 @@ from pandacli.batch.readers.choices import Choices, find_choices, letter
 from pandacli.batch.readers.conversations import is_conversation, reference_answer
 from pandacli.batch.readers.entries import Source, opened
 from pandacli.batch.readers.fields import IDS, PAIR, QUESTION, VIDEO, id_in, is_scalar
-from pandacli.batch.readers.moments import Retrieved, retrieved_segments, right_segments
+from pandacli.batch.readers.moments import (
+    Retrieved,
+    listed_segments,
+    retrieved_segments,
+    right_segments,
+)
 from pandacli.batch.readers.questions import one_object, read_questions
 from pandacli.batch.records import EXTENSIONS, BadLine, Record
 from pandacli.errors import ClipError, UsageError
@@ -282,7 +287,10 @@ def _item(entry: _Entry) -> Item:
 def _answered_with(entry: _Entry) -> dict[str, Any]:
     """The fields of an item that is answered with segments; empty for another."""
     found, right = retrieved_segments(entry.fields), right_segments(entry.asked)
-    if found is None and not right and not (entry.record and entry.record.when):
+    asks_when = entry.record is not None and entry.record.when
+    if found is None and asks_when and isinstance(entry.prediction, str):
+        found = listed_segments(entry.prediction)
+    if found is None and not right and not asks_when:
         return {}
     fields: dict[str, Any] = {"layout": MOMENTS, "moments": right}
     fields["references"] = tuple(map(shown, right))

@@ -10,7 +10,7 @@ by bisection, with short windows. An end is found in the same way, backwards.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from pandacli.errors import PandaError, UsageError
 from pandacli.timeline.looking import NO, YES, probability_of_yes, scores
@@ -18,12 +18,18 @@ from pandacli.video.windows import Span, cut_windows
 
 if TYPE_CHECKING:
     from pandacli.inference.panda import Panda
-    from pandacli.video.windows import FilmReader
+    from pandacli.video import Frames
 
 Progress = Callable[[int, int], None]
 """Called with the number of windows scored and of all that are known to be needed."""
 
 _LEAVE = 0.6  # of the threshold: below it a segment ends
+
+
+class WindowReader(Protocol):
+    """Reads the frames of windows, as a `FilmReader` does."""
+
+    def read(self, spans: Iterable[Span]) -> "Iterator[tuple[Span, Frames | PandaError]]": ...
 
 
 class Segment(NamedTuple):
@@ -86,7 +92,7 @@ class Segments:
 
 def find_segments(
     panda: "Panda",
-    reader: "FilmReader",
+    reader: WindowReader,
     span: Span,
     question: str,
     options: SegmentOptions | None = None,
@@ -110,7 +116,7 @@ class SegmentSearch:
     def __init__(
         self,
         panda: "Panda",
-        reader: "FilmReader",
+        reader: WindowReader,
         span: Span,
         question: str,
         options: SegmentOptions | None = None,

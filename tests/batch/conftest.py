@@ -18,8 +18,9 @@ from pandacli.batch.job import Batch, Job
 from pandacli.batch.results import Counters, Outcome
 from pandacli.errors import PandaError
 from pandacli.inference.spec import GenerationOptions, RunSpec
-from pandacli.video import Clip, Frames
+from pandacli.video import Clip, Frames, VideoInfo, probe
 from pandacli.video.prefetch import read_fitted
+from pandacli.video.windows import Span
 
 SIZES = {"wide.avi": (64, 48), "tall.avi": (48, 70), "odd.avi": (131, 77)}
 
@@ -72,6 +73,41 @@ class InProcessPrefetcher:
                 yield item, error
 
 
+class InProcessFilm:
+    """A `FilmReader` that reads in this process."""
+
+    walks: list[list[Span]]  # the windows of each walk through a film
+
+    def __init__(self, path: Path, num_frames: int, image_size: int) -> None:
+        self._path, self._how = path, (num_frames, image_size)
+
+    def __enter__(self) -> "InProcessFilm":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def info(self) -> VideoInfo:
+        return probe(self._path)
+
+    def read(self, spans: Iterable[Span]) -> Iterator[tuple[Span, Frames | PandaError]]:
+        spans = list(spans)
+        self.walks.append(spans)
+        for span in spans:
+            try:
+                yield span, read_fitted(Clip(self._path, *span), *self._how)
+            except PandaError as error:
+                yield span, error
+
+
+@pytest.fixture
+def walks(monkeypatch: pytest.MonkeyPatch) -> list[list[Span]]:
+    """The windows that each walk through a film reads, in this process."""
+    monkeypatch.setattr(InProcessFilm, "walks", [], raising=False)
+    monkeypatch.setattr(runner, "FilmReader", InProcessFilm)
+    return InProcessFilm.walks
+
+
 @pytest.fixture
 def read_clips(monkeypatch: pytest.MonkeyPatch) -> list[Clip]:
     """The clips that batches and checks read, in this process."""
@@ -108,6 +144,7 @@ def batch(
     checkpoint: Path,
     tmp_path: Path,
     read_clips: list[Clip],  # noqa: ARG001  (frames are read here)
+    walks: list[list[Span]],  # noqa: ARG001  (as are those of films)
 ) -> Callable[..., Ran]:
     """Runs a batch: `batch(records, max_tokens=…, fail_fast=…)`, always with the same files.
 

@@ -5,9 +5,11 @@ Charades-STA (jiyanggao/TALL) has lines of `VIDEO START END##sentence`. QVHighli
 its test split "relevant_windows"; predictions have "pred_relevant_windows" instead.
 """
 
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple
@@ -15,6 +17,8 @@ from typing import Any, NamedTuple
 from pandacli.batch.readers.entries import MOST_BYTES, TOO_LONG, Entry, Source, checked_fields
 from pandacli.batch.readers.fields import named_fields
 from pandacli.batch.records import Record, RecordError
+from pandacli.errors import UsageError
+from pandacli.video.clip import parse_time
 from pandacli.video.windows import Span
 
 RIGHT = "relevant_windows"
@@ -24,6 +28,7 @@ RETRIEVED = "pred_relevant_windows"
 """The field of predicted segments in the files of others, a list of [start, end, score]."""
 
 _SENTENCE = re.compile(r"(\S.*?)\s+(\d+(?:\.\d*)?)\s+(\d+(?:\.\d*)?)\s*##(.*)")
+_LISTED = re.compile(r"([\d:.]+) - ([\d:.]+)  (\d\.\d+)")
 _EXAMINED = 64  # lines
 
 
@@ -95,8 +100,25 @@ def retrieved_segments(fields: Mapping[str, Any]) -> tuple[Retrieved, ...] | Non
     return tuple(Retrieved(s, e, *(rest or [-float(n)])) for n, (s, e, *rest) in enumerate(read))
 
 
+def listed_segments(answer: str) -> tuple[Retrieved, ...] | None:
+    """The segments in the text of an answer of ours, one a line; None for another text."""
+    found = [_LISTED.fullmatch(line) for line in answer.splitlines()]
+    if not all(found):
+        return None
+    with suppress(UsageError):  # a time that is none
+        return tuple(
+            Retrieved(parse_time(line[1]), parse_time(line[2]), float(line[3]))
+            for line in found
+            if line
+        )
+    return None
+
+
 def _segments(value: Any) -> list[list[float]] | None:
     """Lists of a start, an end and perhaps a score; None where it is something else."""
+    if isinstance(value, str):  # a cell of a table
+        with suppress(ValueError):
+            value = json.loads(value)
     if not isinstance(value, list):
         return None
     return value if all(map(_is_segment, value)) else None

@@ -27,7 +27,7 @@ class Times(NamedTuple):
     start: float | None
     end: float | None
     every: float | None  # the length of windows
-    at: tuple[float, ...]  # times to look at
+    at: tuple[float, ...]  # times to look at, ascending
     when: bool  # whether segments are asked for
 
 
@@ -39,7 +39,7 @@ def read_times(fields: Mapping[str, Any]) -> Times:
     if len(used) > 1:
         raise RecordError(f"the fields {used[0]!r} and {used[1]!r} do not go together")
     try:
-        Clip(Path(), start, end, at=at)
+        at = Clip(Path(), start, end, at=at).at
     except UsageError as error:
         raise RecordError(error.message) from None
     return Times(start, end, every, at, when)
