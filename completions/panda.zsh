@@ -54,6 +54,11 @@ _panda() {
         case $words[1] in
         (ask)
             _arguments -s -S \
+                '(-q --question)-q[A question; all other words are videos, folders or patterns. Repeat it]:value: ' \
+                '(-q --question)--question=[A question; all other words are videos, folders or patterns. Repeat it]:value: ' \
+                '(--recursive)--recursive[Look into the folders of a folder, too]' \
+                '(--every)--every=[Cut the range into windows of this length, and ask about each]:value: ' \
+                '(--at)--at=[Times to look at instead of a range, as 3,7.5,0\:12]:value: ' \
                 '(--from)--from=[Start time\: seconds, m\:ss or h\:mm\:ss]:value: ' \
                 '(--to)--to=[End time]:value: ' \
                 '(--frames)--frames=[Frames to sample\: 1, or a multiple of 4]:value: ' \
@@ -63,16 +68,17 @@ _panda() {
                 '(--engine)--engine=[auto, torch, bitsandbytes or llama]:value:(auto torch bitsandbytes llama)' \
                 '(--device)--device=[auto, cpu, cuda or cuda\:N]:value:(auto cpu cuda)' \
                 '(--system)--system=[Replaces the system prompt]:value: ' \
+                '(--offline)--offline[Never touch the network]' \
                 '(--max-tokens)--max-tokens=[Maximum tokens to generate]:value: ' \
                 '(--temperature)--temperature=[Above 0, answers vary]:value: ' \
                 '(--seed)--seed=[Makes varying answers repeatable]:value: ' \
                 '(--stop)--stop=[Ends an answer before this text; can be repeated]:value: ' \
-                '(--offline)--offline[Never touch the network]' \
                 '(--choice)--choice=[A possible answer\: they are scored, and the likeliest is the answer; repeat it]:value: ' \
                 '(--choices)--choices=[All of them at once, as yes|no]:value: ' \
                 '(--cache-size)--cache-size=[Disk space for cached clips; 0 for none]:value: ' \
                 '(--full-hash)--full-hash[Hash whole files when looking up the cache]' \
                 '(--json)--json[One JSON object]' \
+                '(--format)--format=[Windows as srt, vtt or csv]:value:(auto jsonl qa generic consistency csv openai charades-sta qvhighlights)' \
                 '(--logprobs)--logprobs[In JSON, also the log-probability of each token]' \
                 '(--stats)--stats[What each answer took\: time, tokens, memory]' \
                 '(--quiet)--quiet[No notices; errors still show]' \
@@ -96,11 +102,11 @@ _panda() {
                 '(--engine)--engine=[auto, torch, bitsandbytes or llama]:value:(auto torch bitsandbytes llama)' \
                 '(--device)--device=[auto, cpu, cuda or cuda\:N]:value:(auto cpu cuda)' \
                 '(--system)--system=[Replaces the system prompt]:value: ' \
+                '(--offline)--offline[Never touch the network]' \
                 '(--max-tokens)--max-tokens=[Maximum tokens to generate]:value: ' \
                 '(--temperature)--temperature=[Above 0, answers vary]:value: ' \
                 '(--seed)--seed=[Makes varying answers repeatable]:value: ' \
                 '(--stop)--stop=[Ends an answer before this text; can be repeated]:value: ' \
-                '(--offline)--offline[Never touch the network]' \
                 '(--cache-size)--cache-size=[Disk space for cached clips; 0 for none]:value: ' \
                 '(--full-hash)--full-hash[Hash whole files when looking up the cache]' \
                 '(--no-frames)--no-frames[Draw no frames]' \
@@ -138,11 +144,11 @@ _panda() {
                 '(--engine)--engine=[auto, torch, bitsandbytes, llama or ray (many GPUs)]:value:(auto torch bitsandbytes llama ray)' \
                 '(--device)--device=[auto, cpu, cuda or cuda\:N]:value:(auto cpu cuda)' \
                 '(--system)--system=[Replaces the system prompt]:value: ' \
+                '(--offline)--offline[Never touch the network]' \
                 '(--max-tokens)--max-tokens=[Maximum tokens to generate]:value: ' \
                 '(--temperature)--temperature=[Above 0, answers vary]:value: ' \
                 '(--seed)--seed=[Makes varying answers repeatable]:value: ' \
                 '(--stop)--stop=[Ends an answer before this text; can be repeated]:value: ' \
-                '(--offline)--offline[Never touch the network]' \
                 '(--json)--json[The answers on stdout, too]' \
                 '(--logprobs)--logprobs[In JSON, also the log-probability of each token]' \
                 '(--stats)--stats[The time that each stage took]' \

@@ -33,43 +33,83 @@ _MAX_QUESTION = 100_000  # characters; more than any model here can read
 def ask(
     context: typer.Context,
     video: options.Video,
-    questions: Annotated[list[str], options.argument("QUESTION...", _QUESTIONS)],
+    questions: Annotated[list[str] | None, options.argument("QUESTION...", _QUESTIONS)] = None,
+    question: options.Question = None,
+    recursive: options.Recursive = False,
+    every: options.Every = None,
+    at: options.At = None,
+    *,
     how: options.Answering,
     choice: options.Choice = None,
     choices: options.Choices = None,
     cache_size: options.CacheSize = options.CACHE_SIZE,
     full_hash: options.FullHash = False,
     json: options.Json = False,
+    format: options.CaptionFormat = None,  # noqa: A002  (the name of the option)
     logprobs: options.Logprobs = False,
     stats: options.Stats = False,
     quiet: options.Quiet = False,
     _debug: options.Debug = False,
 ) -> None:
-    """Ask one or more questions about a video.
+    """Ask one or more questions about a video, or about many.
 
     The answer streams to standard output, everything else goes to standard
     error. Each question is asked on its own. The answers to several questions
     take one line each when the output is not a terminal (line breaks in them
     become spaces); --json keeps them as they are.
 
+    With -q all other words are videos, folders or patterns, and each answer
+    is a line "clip: answer". With --every a film is cut into windows, and
+    each answer is a line with its times. --json writes an object a line
+    then. The exit code is 1 if some could not be answered. These answers
+    do not use the cache.
+
     With --choice the likeliest of the given answers is the answer; --json has
     the probability of each. The log-probability of a choice is the sum of
     those of its tokens and of the end token. Write them as the model would:
     "Yes." is not "yes".
     """
-    startup.check_video("ask", video, questions)
-    startup.check_questions(video, questions)
+    places = [video, *(questions or ())] if question else [video]
+    words = question or questions or []
+    startup.check_video("ask", video, () if question else words)
+    if question:
+        startup.check_places(places, question)
+    else:
+        startup.check_questions(video, words)
     given = read_choices(choice, choices)
-    _check_effective(context, scored=bool(given), json=json)
+    many = every is not None or (bool(question) and not startup.is_one_file(places))
+    _check_effective(context, scored=bool(given), json=json, many=many)
+    if recursive and not question:
+        raise UsageError("--recursive is for folders", "give the question with -q")
     screen = Screen(quiet=quiet)
     screen.require_stdout()
     watch = Stopwatch(STARTED)
     with watch.paused():
-        asked = _read_questions(questions, screen)
-    clip = how.clip(video)
+        asked = _read_questions(words, screen)
+    _check_windows(every, format, json=json, questions=len(asked))
+    _check_times(at, every, how.frames)
+    clip = how.clip(video, at or ())
     if how.offline:
         startup.go_offline()
     loading = startup.Loading(how.spec())
+    generation = replace(how.generation(), logprobs=logprobs and json)
+    if many:
+        from pandacli.cli.ask_many import ask_many
+        from pandacli.timeline.asking import Asked
+        from pandacli.timeline.places import find_videos
+
+        paths = find_videos(places, recursive) if question else [clip.path]
+        ask_many(
+            [replace(clip, path=path) for path in paths],
+            Asked(asked, generation, given, how.frames, how.system),
+            loading,
+            screen,
+            every=every,
+            json=json,
+            file_format=format,
+            stats=stats,
+        )
+        return
     with echo_off():
         with watch.measure("frames"):
             prefixes = startup.cached_prefixes(clip, how.frames, cache_size, full_hash, screen)
@@ -90,7 +130,7 @@ def ask(
             )
         for sentence in () if sampled else session.frames.notices:
             screen.notice(sentence)
-        if sparse := sparse_sampling_notice(session.frames, "--from and --to look closer"):
+        if not at and (sparse := sparse_sampling_notice(session.frames, startup.LOOKS_CLOSER)):
             screen.notice(sparse)
 
         def report(answer: "Answer") -> None:
@@ -100,7 +140,7 @@ def ask(
                 screen.table(stats_rows(answer.stats, session.frames, watch))
             watch.end_answer()
 
-        generation: dict[str, Any] = vars(replace(how.generation(), logprobs=logprobs and json))
+        fields: dict[str, Any] = vars(generation)
         with startup.prefix_saved_afterwards(session, screen) if prefixes else nullcontext():
             if given:
                 watch.start_answer()
@@ -115,16 +155,16 @@ def ask(
             if json:
                 watch.start_answer()
                 with screen.status("thinking"):
-                    answers = [session.ask(question, **generation) for question in asked]
+                    answers = [session.ask(question, **fields) for question in asked]
                 screen.json(answers_record(video, panda.name, session.frames, answers))
                 for answer in answers:
                     report(answer)
                 return
-            for question in asked:
+            for each in asked:
                 if len(asked) > 1:
-                    screen.heading(question)
+                    screen.heading(each)
                 watch.start_answer()
-                with closing(session.stream(question, **generation)) as pieces:
+                with closing(session.stream(each, **fields)) as pieces:
                     one_line = len(asked) > 1 and not screen.stdout_is_terminal
                     screen.stream(pieces, one_line=one_line)
                 report(pieces.answer)
@@ -142,14 +182,39 @@ def read_choices(repeated: list[str] | None, joined: str | None) -> tuple[str, .
     return check_choices(texts)
 
 
-def _check_effective(context: typer.Context, *, scored: bool, json: bool) -> None:
+def _check_windows(
+    every: float | None, file_format: str | None, *, json: bool, questions: int
+) -> None:
+    """Refuse a format of windows where there are none, or that cannot hold all answers."""
+    if file_format and every is None:
+        raise UsageError("--format is for windows", "give --every as well")
+    if file_format and json:
+        raise UsageError("--format and --json are two forms of output", "leave one of them out")
+    if file_format and questions > 1:
+        raise UsageError("--format is for one question", "--json takes several")
+
+
+def _check_times(at: tuple[float, ...] | None, every: float | None, frames: int) -> None:
+    """Refuse times to look at that are too many, or given for windows."""
+    if at and every is not None:
+        raise UsageError("--at is for single times, --every for windows", "leave one of them out")
+    if at and len(set(at)) > frames:
+        hint = f"give up to {frames} times, or raise --frames"
+        raise UsageError(f"--at: {len(set(at))} times are given for {frames} frames", hint)
+
+
+def _check_effective(context: typer.Context, *, scored: bool, json: bool, many: bool) -> None:
     """Refuse options of the command line that would have no effect."""
-    given = {
-        name
-        for name in ("max_tokens", "temperature", "seed", "stop", "logprobs")
-        if context.params[name] is not False
-        and getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
-    }
+
+    def among(*names: str) -> set[str]:
+        return {
+            name
+            for name in names
+            if context.params[name] is not False
+            and getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+        }
+
+    given = among("max_tokens", "temperature", "seed", "stop", "logprobs")
     if scored and "logprobs" in given:
         hint = "with --json each choice has its log-probability"
         raise UsageError("--logprobs is for answers that are generated", hint)
@@ -159,6 +224,11 @@ def _check_effective(context: typer.Context, *, scored: bool, json: bool) -> Non
         raise UsageError(f"--{option} has no effect on choices, which are scored", hint)
     if "logprobs" in given and not json:
         raise UsageError("--logprobs is for JSON", "give --json as well")
+    if many and (
+        cache := [name for name in among("cache_size", "full_hash") if context.params[name]]
+    ):
+        option = cache[0].replace("_", "-")
+        raise UsageError(f"--{option} has no effect: windows and many clips are not cached")
 
 
 def _score(

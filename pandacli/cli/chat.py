@@ -48,7 +48,6 @@ def chat(
     """
     from pandacli.chat.chat import Chat, SampledClip
     from pandacli.chat.transcript import new_conversation, state_folder
-    from pandacli.checkpoints import read_image_size
 
     earlier, log = _earlier(go_on, load)
     if earlier is not None:
@@ -79,7 +78,7 @@ def chat(
             with watch.paused():
                 startup.offer_download(ahead, screen)
         # here, so that a missing model is an error before the prompt
-        side = read_image_size(loading.resolve().folder)
+        side = startup.image_size(loading)
         return SampledClip(clip, read, seconds, side, num_frames, how.system, prefixes)
 
     new_log = partial(_unless_unwritable, new_conversation, "the conversation is", screen)

@@ -65,6 +65,15 @@ def callback(name: str, read: Reader) -> Callable[[Any, Any, Any], Any]:
     return value_of
 
 
+def parsed(name: str, read: Reader) -> Callable[[Any, Any, Any], Any]:
+    """Return the Click callback that reads the text of an option of the command line only."""
+
+    def value_of(context: Any, parameter: Any, value: Any) -> Any:  # noqa: ARG001
+        return value if value is None else _read(read, value, f"--{name}")
+
+    return value_of
+
+
 def configured(name: str) -> Any:
     """Return the value that a variable or the configuration file gives an option, or None."""
     text, where = _setting(name)

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, wraps
+from os import PathLike
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,8 +12,9 @@ import typer
 from pandacli.cli import config
 from pandacli.cli.config import choice, not_blank, whole_number
 from pandacli.terminal.console import GRAPHICS
+from pandacli.timeline.formats import CAPTION_FORMATS
 from pandacli.units import byte_count
-from pandacli.video.clip import Clip, local_file, parse_time
+from pandacli.video.clip import Clip, local_file, parse_length, parse_time, parse_times
 
 if TYPE_CHECKING:
     from pandacli.inference.spec import GenerationOptions, RunSpec
@@ -35,6 +37,14 @@ def plain(panel: str, declaration: str, text: str) -> Any:
     names = declaration.replace(",", "").split()
     metavar = None if names[-1].startswith("-") else names.pop()
     return typer.Option(*names, metavar=metavar, help=text, rich_help_panel=panel)
+
+
+def _parsed(panel: str, declaration: str, read: config.Reader, text: str) -> Any:
+    """Declare an option that only the command line sets, and whose text is read."""
+    declared = plain(panel, declaration, text)
+    declared.parser = lambda value: value
+    declared.callback = config.parsed(declaration.split()[0].lstrip("-"), read)
+    return declared
 
 
 def option(
@@ -65,6 +75,12 @@ From = Annotated[
     float | None, _clip("--from TIME", parse_time, "Start time: seconds, m:ss or h:mm:ss.")
 ]
 To = Annotated[float | None, _clip("--to TIME", parse_time, "End time.")]
+_AT = "Times to look at instead of a range, as 3,7.5,0:12."
+At = Annotated[tuple[float, ...] | None, _parsed(CLIP, "--at TIMES", parse_times, _AT)]
+_EVERY = "Cut the range into windows of this length, and ask about each."
+Every = Annotated[float | None, _clip("--every TIME", parse_length, _EVERY)]
+_RECURSIVE = "Look into the folders of a folder, too."
+Recursive = Annotated[bool, plain(CLIP, "--recursive", _RECURSIVE)]
 _FRAMES = "Frames to sample: 1, or a multiple of 4. [default: 8]"
 Frames = Annotated[int, _clip("--frames N", config.frame_count, _FRAMES)]
 _CANVAS = "Side of the model canvas; tiny has 168. [default: 448]"
@@ -94,6 +110,8 @@ Seed = Annotated[int | None, _sampling("--seed N", whole_number(0, 2**63 - 1), _
 _STOP = "Ends an answer before this text; can be repeated."
 Stop = Annotated[list[str] | None, _sampling("--stop TEXT", config.not_empty, _STOP, repeated=True)]
 
+_QUESTION = "A question; all other words are videos, folders or patterns. Repeat it."
+Question = Annotated[list[str] | None, plain(CLIP, "-q, --question TEXT", _QUESTION)]
 _CHOICE = "A possible answer: they are scored, and the likeliest is the answer; repeat it."
 Choice = Annotated[list[str] | None, plain(CHOICES, "--choice TEXT", _CHOICE)]
 _CHOICES = "All of them at once, as yes|no."
@@ -198,6 +216,10 @@ Graphics = Annotated[str, option(OUTPUT, "--graphics KIND", choice(*GRAPHICS), _
 NoFrames = Annotated[bool, _flag(OUTPUT, "--no-frames/--show-frames", "Draw no frames.")]
 _SAVE = "Also as one picture: PNG, JPEG or WebP."
 Save = Annotated[str | None, plain(OUTPUT, "--save FILE", _SAVE)]
+_CAPTIONS = "Windows as srt, vtt or csv."
+CaptionFormat = Annotated[
+    str | None, _parsed(OUTPUT, "--format NAME", choice(*CAPTION_FORMATS), _CAPTIONS)
+]
 Quiet = Annotated[bool, _flag(OUTPUT, "--quiet/--no-quiet", "No notices; errors still show.")]
 Debug = Annotated[bool, _flag(OUTPUT, "--debug/--no-debug", "Tracebacks for errors.")]
 
@@ -216,8 +238,8 @@ class Looking:
     system: System = None
     offline: Offline = False
 
-    def clip(self, video: str) -> Clip:
-        return Clip(local_file(video), self.start, self.end)
+    def clip(self, video: str | PathLike[str], at: tuple[float, ...] = ()) -> Clip:
+        return Clip(local_file(video), self.start, self.end, at=at)
 
     def spec(self) -> "RunSpec":
         from pandacli.inference.spec import RunSpec

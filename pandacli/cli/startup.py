@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pandacli.prefix_cache.clip_cache import ClipCache
     from pandacli.video import Frames
 
+LOOKS_CLOSER = "--every or --from/--to"  # than eight frames of a long film
 EXAMPLE = 'panda ask clip.mp4 "what happens?"'
 
 
@@ -43,12 +44,15 @@ def check_video(command: str, video: str, others: Sequence[str] = ()) -> None:
     videos = [word for word in others if _names_video(word)]
     if videos and not _names_video(video):
         questions = [video, *(word for word in others if word not in videos)]
-        corrected = join(["panda", command, videos[0], *questions])
+        asked = questions if len(videos) == 1 else _with_q(questions)
+        corrected = join(["panda", command, *videos, *asked])
         raise UsageError("the video comes first, then the questions", command=corrected)
 
 
 def check_questions(video: str, questions: Sequence[str]) -> None:
-    """Refuse a file, or the name of a video, among the questions of `panda ask`."""
+    """Refuse no question, and a file or the name of a video among those of `panda ask`."""
+    if not questions:
+        raise UsageError("QUESTION is missing", "usage: panda ask VIDEO QUESTION...")
     videos = [word for word in questions if _names_video(word)]
     if videos:
         kind = "a directory" if os.path.isdir(videos[0]) else "a file"  # noqa: PTH112
@@ -57,9 +61,37 @@ def check_questions(video: str, questions: Sequence[str]) -> None:
         asked = [word for word in questions if word not in videos] or ["What happens?"]
         raise UsageError(
             f"{videos[0]} is {kind}, not a question",
-            "panda ask takes one video at a time:",
-            command=join(["panda", "ask", video, *asked]),
+            "to ask about several videos:",
+            command=join(["panda", "ask", video, *videos, *_with_q(asked)]),
         )
+
+
+def check_places(places: Sequence[str], questions: Sequence[str]) -> None:
+    """Refuse a question among the videos of `panda ask -q`."""
+    if misplaced := [word for word in places if _is_sentence(word)]:
+        videos = [word for word in places if word not in misplaced] or ["clip.mp4"]
+        raise UsageError(
+            f"{misplaced[0]} is not a video: with -q, all other words are",
+            "to ask it, too:",
+            command=join(["panda", "ask", *videos, *_with_q([*questions, *misplaced])]),
+        )
+
+
+def is_one_file(places: Sequence[str]) -> bool:
+    """Whether a single file is named, and neither a folder nor a pattern."""
+    (place, *others) = places
+    if others or os.path.isdir(place):  # noqa: PTH112
+        return False
+    return os.path.lexists(place) or not (place.startswith("~") or set(place) & set("*?["))
+
+
+def _with_q(questions: Sequence[str]) -> list[str]:
+    return [word for question in questions for word in ("-q", question)]
+
+
+def _is_sentence(word: str) -> bool:
+    is_path = "/" in word or word.lower().endswith(VIDEO_SUFFIXES)
+    return any(map(str.isspace, word)) and not is_path and not os.path.exists(word)  # noqa: PTH110
 
 
 def _names_video(word: str) -> bool:
@@ -158,6 +190,22 @@ def offer_download(loading: Loading, screen: Screen) -> None:
         install(loading, screen)
 
 
+def check_opens(clip: Clip) -> None:
+    """Raise a ClipError for a file that is no video; quick, frames are not decoded."""
+    from pandacli.video.container import check_file, open_container
+
+    check_file(clip.path)
+    with open_container(clip.path):
+        pass
+
+
+def image_size(loading: Loading) -> int:
+    """Return the side of the model's input in pixels; raises `ModelError`."""
+    from pandacli.checkpoints import read_image_size
+
+    return read_image_size(loading.resolve().folder)
+
+
 def read_clip(
     clip: Clip,
     num_frames: int,
@@ -172,12 +220,9 @@ def read_clip(
         from pandacli.video import sample_frames  # its imports take a tenth of a second
 
         if loading:
-            from pandacli.video.container import check_file, open_container
-
             with suppress(PandaError):  # reading the frames reports what is wrong with the file
-                check_file(clip.path)
-                with open_container(clip.path):
-                    loading.begin()
+                check_opens(clip)
+                loading.begin()
         frames = sample_frames(clip, num_frames)
     seconds = perf_counter() - started
     for sentence in frames.notices if notices else ():

@@ -265,6 +265,30 @@ class BatchPanel:
             yield line
 
 
+class RunProgress:
+    """Rich renderable of a run over clips or windows: its step, a bar and the time left."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.step = "reading frames"
+        self.share = 0.0  # of the run that is done
+        self.total = 0  # clips or windows; 0 until it is known
+        self._clock, self._began = clock, clock()
+        self._spinner = Spinner(spinner(sys.stderr), style="dim")
+
+    def begin(self) -> None:
+        """Measure the time left from now on."""
+        self._began = self._clock()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width, words = max(1, options.max_width - _ECHO), f"{sanitize_line(self.step)}…"
+        if self.share:
+            left = (self._clock() - self._began) * (1 - self.share) / self.share
+            words = f"{words} {format_time(round(left))} left"
+        yield _row(self._spinner, Text(words, style="dim"), width)
+        if self.total:
+            yield _bar(int(self.share * self.total + 1e-6), self.total, width)
+
+
 class CheckProgress:
     """Rich renderable of a check, and its progress in one line for a log."""
 

@@ -173,7 +173,7 @@ class Repl:
         """Show what clip is open, with its frames."""
         clip = self.chat.clip
         self.screen.note(report.clip_line(clip.source, clip.frames.info))
-        sparse = report.sparse_sampling_notice(clip.frames, "/clip FROM TO looks closer")
+        sparse = report.sparse_sampling_notice(clip.frames, "/every, /when or /clip FROM TO")
         for sentence in filter(None, (*clip.frames.notices, sparse)):
             self.screen.notice(sentence)
         if self._pictures:

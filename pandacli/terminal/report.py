@@ -37,7 +37,11 @@ def answers_record(video: str, model: str, frames: "Frames", answers: "list[Answ
 
 
 def scores_record(
-    video: str, model: str, frames: "Frames", scored: list["Scores"], stats: "ScoringStats"
+    video: str,
+    model: str,
+    frames: "Frames",
+    scored: list["Scores"],
+    stats: "ScoringStats | None" = None,
 ) -> Record:
     """Return the sampled frames, the choices of every question, and statistics, for JSON."""
     answers = [
@@ -49,7 +53,7 @@ def scores_record(
         "model": model,
         "frames": _frame_records(frames),
         "answers": answers,
-        "stats": _stats_record(stats),
+        **({"stats": _stats_record(stats)} if stats else {}),
     }
 
 
@@ -184,13 +188,13 @@ def truncation_notice(answer: "Answer", max_tokens: int, remedy: str) -> str | N
 
 
 def sparse_sampling_notice(frames: "Frames", remedy: str) -> str | None:
-    """Return the notice for frames that lie far apart; else None."""
+    """Return the notice for frames that lie far apart, with what to do about it; else None."""
     count, length = len(frames.times), frames.times[-1] - frames.times[0]
     step = length / (count - 1) if count > 1 else 0.0
     if step < _SPARSE_STEP:
         return None
     whole = format_time(round(length + step))
-    return f"{count} frames sampled from {whole} (one every {step:.0f} s); {remedy}"
+    return f"{count} frames from {whole}, one frame each {step:.0f} s; {remedy} looks closer"
 
 
 def placement_notice(panda: "Panda", quant: str) -> str | None:

@@ -10,6 +10,7 @@ import csv
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import StringIO
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +32,7 @@ class Caption(NamedTuple):
     end: float
     text: str
     probability: float | None = None
+    video: str | None = None  # a column of tables about several films
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,13 @@ def _csv(captions: Iterable[Caption]) -> Iterator[str]:
         csv.writer(line, lineterminator="\n").writerow(values)
         return line.getvalue()
 
-    yield row("start", "end", "text", "probability")
-    for start, end, text, probability in captions:
+    remaining = iter(captions)
+    first = list(islice(remaining, 1))
+    several = any(caption.video is not None for caption in first)
+    yield row(*(["video"] * several), "start", "end", "text", "probability")
+    for start, end, text, probability, video in chain(first, remaining):
         share = "" if probability is None else f"{probability:.4f}"
-        yield row(f"{start:.3f}", f"{end:.3f}", text, share)
+        yield row(*([video or ""] * several), f"{start:.3f}", f"{end:.3f}", text, share)
 
 
 def _edl(captions: Iterable[Caption], source: Source) -> Iterator[str]:

@@ -50,13 +50,28 @@ def scores(
     system: str | None = None,
 ) -> "Iterator[tuple[_Item, Frames | None, Scores | PandaError]]":
     """The scores of the choices for each clip, in order, with its frames."""
+    found = scores_of_all(panda, looks, [question], choices, num_frames=num_frames, system=system)
+    for item, frames, (scored,) in found:
+        yield item, frames, scored
+
+
+def scores_of_all(
+    panda: "Panda",
+    looks: "Looks[_Item]",
+    questions: Sequence[str],
+    choices: Sequence[str],
+    *,
+    num_frames: int = 8,
+    system: str | None = None,
+) -> "Iterator[tuple[_Item, Frames | None, list[Scores | PandaError]]]":
+    """As `scores`, for each of several questions with the same choices."""
     for items, batch in _batches(panda, looks, num_frames, system):
-        found = iter(batch.score(question, choices))
+        found = zip(*(batch.score(question, choices) for question in questions), strict=True)
         for item, frames in items:
             if isinstance(frames, PandaError):
-                yield item, None, frames
+                yield item, None, [frames for _ in questions]
             else:
-                yield item, frames, next(found)
+                yield item, frames, list(next(found))
 
 
 def _batches(

@@ -126,11 +126,11 @@ def test_output_of_a_library_goes_to_stderr(fake_engine):
     assert done.stderr == b"[ INFO:0] loaded\n"
 
 
-@pytest.mark.parametrize(("step", "sampled"), [("9.9", None), ("13", "1:44 (one every 13 s)")])
+@pytest.mark.parametrize(("step", "sampled"), [("9.9", None), ("13", "1:44, one frame each 13 s")])
 def test_sparse_sampling_of_a_long_video_prints_a_notice(fake_engine, step, sampled):
     said = fake_engine("ask", "x.mp4", "why?", FAKE_STEP=step).stderr.decode()
     expected = (
-        f"panda: 8 frames sampled from {sampled}; --from and --to look closer\n" if sampled else ""
+        f"panda: 8 frames from {sampled}; --every or --from/--to looks closer\n" if sampled else ""
     )
     assert said == expected
 

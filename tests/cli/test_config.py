@@ -26,13 +26,16 @@ def config(tmp_path, monkeypatch):
 
 
 def values(*words, command="ask"):
-    """The parameters that a command is called with, by the names of the options."""
+    """The parameters that a command is called with, by the names of the options.
+
+    Of `batch`, `--format` is a setting; of other commands it is an option of another kind.
+    """
     parser = load_command(command)
     with parser.make_context(command, [*COMMANDS[command], *words]) as context:
         return {
             max(p.opts, key=len).lstrip("-"): context.params[p.name]
             for p in parser.params
-            if p.name in context.params
+            if p.name in context.params and (p.name != "format" or command == "batch")
         }
 
 
@@ -47,6 +50,7 @@ BUILT_IN = {
     "device": "auto",
     "from": None,
     "to": None,
+    "every": None,
     "frames": 8,
     "canvas": 448,
     "max-tokens": 1024,

@@ -81,16 +81,32 @@ def test_reversed_range_is_refused_before_the_video_is_opened(panda):
 @pytest.mark.parametrize(
     ("words", "message", "command"),
     [
-        (["a.mp4", "b.mp4", "why?"], "b.mp4 is a file, not a question", "ask a.mp4 'why?'"),
-        (["a.mp4", "b.mp4"], "b.mp4 is a file, not a question", "ask a.mp4 'What happens?'"),
-        (["a.mp4", "why?", "clips"], "clips is a directory, not a question", "ask a.mp4 'why?'"),
+        (
+            ["a.mp4", "b.mp4", "why?"],
+            "b.mp4 is a file, not a question",
+            "ask a.mp4 b.mp4 -q 'why?'",
+        ),
+        (
+            ["a.mp4", "b.mp4"],
+            "b.mp4 is a file, not a question",
+            "ask a.mp4 b.mp4 -q 'What happens?'",
+        ),
+        (
+            ["a.mp4", "why?", "clips"],
+            "clips is a directory, not a question",
+            "ask a.mp4 clips -q 'why?'",
+        ),
         (
             ["a.mp4", "gone.mp4", "why?"],
             "gone.mp4 is the name of a video, not a question",
-            "ask a.mp4 'why?'",
+            "ask a.mp4 gone.mp4 -q 'why?'",
         ),
         (["why?", "a.mp4"], "the video comes first, then the questions", "ask a.mp4 'why?'"),
-        (["why?", "and?", "a.mp4", "b.mp4"], "the video comes first", "ask a.mp4 'why?' 'and?'"),
+        (
+            ["why?", "and?", "a.mp4", "b.mp4"],
+            "the video comes first",
+            "ask a.mp4 b.mp4 -q 'why?' -q 'and?'",
+        ),
     ],
 )
 def test_video_in_place_of_a_question_is_refused_with_the_right_command(
