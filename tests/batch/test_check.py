@@ -73,6 +73,19 @@ def test_lines_that_cannot_be_read_are_problems(checked, folder) -> None:
 
 
 @pytest.mark.usefixtures("read_clips")
+def test_windows_times_and_segments_are_checked(checked, folder) -> None:
+    looks = [{"every": 1}, {"at": "0:01"}, {"when": True}, {"at": [1, 60]}, {"every": "soon"}]
+    gone = ask(6, "gone.mp4", every=1)
+    problems, check = checked([*(ask(n, **look) for n, look in enumerate(looks)), gone])
+    assert sentences(problems, folder) == [
+        "HERE/q.jsonl:5: the field 'every': 'soon' is not a length of time",
+        "gone.mp4: no such file in HERE (1 question)",
+        "HERE/wide.avi: the time 1:00 is past the end (the clip is 0:02 long) (1 question)",
+    ]
+    assert check.counts.clips == 4  # windows and segments look at the same range
+
+
+@pytest.mark.usefixtures("read_clips")
 def test_each_clip_is_one_problem_with_its_questions(checked, folder) -> None:
     videos = ["gone.mp4", "wide.avi", "text.mp4", "empty.mp4", "gone.mp4", "text", "http://a/b.mp4"]
     problems, check = checked([ask(n, video) for n, video in enumerate(videos)])

@@ -1,5 +1,6 @@
 """Records with windows, single times and segments, answered by a batch."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -10,13 +11,15 @@ import numpy as np
 import pytest
 
 from pandacli.batch import film_worker, runner
+from pandacli.batch.job import Batch, Job
 from pandacli.errors import ClipError
 from pandacli.inference.spec import GenerationOptions
+from pandacli.inference.windows import windows_at_once
 from pandacli.timeline.questions import as_question
 from pandacli.timeline.segments import Segment, Segments, WindowScore
 from pandacli.video import Clip, sample_frames
 from pandacli.video.windows import Span, cut_windows
-from tests.batch.conftest import Ran, ask
+from tests.batch.conftest import Ran, as_line, ask, settings_of
 
 FILM = "film.avi"
 SECONDS = 8
@@ -248,3 +251,50 @@ def test_sampled_answers_differ_between_repeats_but_not_with_a_seed(batch) -> No
     seeded = batch(records, temperature=9.0, max_tokens=12, seed=3, output="seeded.jsonl").answers
     assert free[0] != free[1]
     assert seeded[0] == seeded[1]
+
+
+def test_a_stopped_run_is_resumed_film_by_film(
+    clips, checkpoint, panda, tmp_path, walks, read_clips, monkeypatch
+) -> None:
+    given_segments(monkeypatch, Random(1))
+    questions = tmp_path / "q.jsonl"
+    records = [windowed(n, f"Why {n}?", every=every) for n, every in enumerate([2, 4, 2, 4])]
+    records += [ask(4, FILM, "Is it red?", when=True), ask(5, FILM)]
+    questions.write_bytes(b"".join(map(as_line, records)))
+    job = Job(str(questions), settings_of(checkpoint), video_dir=clips)
+    seen: list[int] = []
+    for _ in range(len(records) + 1):
+        with Batch(job) as opened:
+            run = opened.plan()
+            outcome = next(run.outcomes(lambda: panda), None)  # the rest is dropped, as by a kill
+            seen += [outcome.line] if outcome else []
+    assert sorted(seen) == [1, 2, 3, 4, 5, 6]
+    assert len(read_clips) == 1
+    # a film again for each of its questions
+    assert sorted(len(windows) for windows in walks) == [2, 2, 4, 4, 7]
+    lines = [json.loads(line) for line in (tmp_path / "q.answers.jsonl").read_bytes().splitlines()]
+    assert len({line["digest"] for line in lines}) == len(lines) == 6
+
+
+@pytest.mark.usefixtures("walks", "read_clips")
+def test_no_window_is_begun_once_a_run_is_stopped(
+    clips, checkpoint, panda, tmp_path, monkeypatch
+) -> None:
+    questions = tmp_path / "q.jsonl"
+    looks = [{"every": 0.25}, {"when": True}]
+    questions.write_bytes(b"".join(as_line(ask(n, FILM, **look)) for n, look in enumerate(looks)))
+    job = Job(str(questions), settings_of(checkpoint), video_dir=clips)
+    read = runner.FilmReader.read
+    with Batch(job) as opened:
+        run, begun = opened.plan(), []
+
+        def reading(self: Any, spans: Any) -> Any:
+            for number, window in enumerate(read(self, spans)):
+                begun.append(number)
+                run.stopped.set()
+                yield window
+
+        monkeypatch.setattr(runner.FilmReader, "read", reading)
+        assert list(run.outcomes(lambda: panda)) == []
+    assert len(begun) <= windows_at_once(panda) < 8 / 0.25
+    assert (run.counters.left, run.counters.clips_done, run.in_flight()) == (2, 0, 0)

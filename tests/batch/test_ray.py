@@ -173,6 +173,21 @@ def test_stopped_worker_answers_nothing() -> None:
     assert started.answer(QUESTIONS) == ([], {})
 
 
+@pytest.mark.parametrize("stopped", [False, True])
+def test_worker_looks_at_a_film_through_windows(*, stopped: bool) -> None:
+    started = worker()
+    if stopped:
+        started.stop()
+    records = [
+        Record(1, {}, str(DEMO), "Is there a circle?", every=4.0),
+        Record(2, {}, str(DEMO), "How many shapes are there?", every=4.0),
+    ]
+    answered = started.answer([Question(record, n) for n, record in enumerate(records)])
+    assert isinstance(answered, tuple)
+    found = {at: [each["answer"] for each in line["windows"]] for at, line in answered[0]}
+    assert found == ({} if stopped else {0: ["Yes.", "Yes."], 1: ["Two.", "Three."]})
+
+
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
