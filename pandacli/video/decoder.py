@@ -12,7 +12,7 @@ threads stop at the first error, and a single-threaded decoder, which is determi
 
 import logging
 import os
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
@@ -130,6 +130,7 @@ class Decoded:
     matches_index: bool = True  # the frames are those of the index, numbered alike
     damaged: bool = False  # pictures may look wrong
     interlaced: bool = False  # frames are known to be stored as two fields
+    seekable: bool = False  # they were decoded by keyframe seeking
 
 
 def read_frames(path: str | os.PathLike[str], indices: Sequence[int]) -> NDArray[np.uint8]:
@@ -176,7 +177,7 @@ def decode(
         try:
             pictures = seek_frames(stream, wanted, to_end=to_end)
             if pictures is not None:
-                return Decoded(stream.ticks, pictures)
+                return Decoded(stream.ticks, pictures, seekable=True)
             decoded = _decode_by_seeking(stream, final, wanted, to_end=to_end)
             decoded = decoded or _decode_all(stream, fast, wanted, to_end=to_end, trust_index=True)
         except DamagedError as error:
@@ -229,37 +230,71 @@ def _decode_by_seeking(
         return None
     if to_end or max(wanted, default=0) >= len(ticks):
         ticks = ticks[: _count_frames(stream, source)]
-    pictures: dict[int, Picture] = {}
-    numbers: Iterator[int | None] = iter(())
+    existing = [number for number in wanted if number < len(ticks)]
+    pictures = dict(walk_by_seeking(stream, source, existing))
+    return Decoded(ticks, pictures) if ticks and len(pictures) == len(existing) else None
+
+
+def walk_by_seeking(
+    stream: Stream, source: Source, wanted: Collection[int]
+) -> Iterator[tuple[int, Picture]]:
+    """Decode frames in ascending order, from a margin before each where that saves decoding.
+
+    They end early at one that does not match the index, or cannot be converted.
+    """
+    walk: Iterator[int | None] = iter(())
     current = 0
-    for number in sorted(number for number in wanted if number < len(ticks)):
+    for number in sorted(wanted):
         starts = (_numbers(stream, source, number, margin) for margin in _SEEK_MARGINS)
-        tried = chain([numbers], starts) if number - current <= _CHECKED_HEAD else starts
+        goes_on = min(number - _CHECKED_HEAD, _start_of_seek(stream, number)) <= current
+        tried = chain([walk], starts) if goes_on else starts
         reached = next((walk for walk in tried if _step_to(walk, number)), None)
         if reached is None:
-            return None
-        numbers, current = reached, number
+            return
+        walk, current = reached, number
         try:
-            pictures[number] = source.picture()
+            yield number, source.picture()
         except ConversionError:
-            return None
-    return Decoded(ticks, pictures) if ticks else None
+            return
+
+
+def walk_sequentially(source: Source, wanted: Collection[int]) -> Iterator[tuple[int, Picture]]:
+    """Decode frames from the first one on; they end at a wanted one that cannot be converted.
+
+    Numbers past the last frame given may be added to `wanted`.
+    """
+    for number, _ in enumerate(source.ticks()):
+        if number in wanted:
+            try:
+                yield number, source.picture()
+            except ConversionError:
+                return
+
+
+def is_long(stream: Stream, count: int) -> bool:
+    """Whether decoding `count` frames takes so long that a doubtful index is tried first."""
+    return count * stream.frame_pixels > _SEQUENTIAL_PIXELS
 
 
 def _is_seeking_faster(stream: Stream, wanted: Collection[int], *, to_end: bool) -> bool:
     """Whether sequential decoding takes long, and seeking decodes less than half the frames."""
     count = len(stream.ticks)
     sequential = count if to_end else min(count, max(wanted, default=0) + 1)
-    if sequential * stream.frame_pixels <= _SEQUENTIAL_PIXELS:
+    if not is_long(stream, sequential):
         return False
     by_seeking = _CHECKED_HEAD
     for number in {*wanted, count - 1} if to_end else wanted:
         number = min(number, count - 1)
-        start = _start_tick(stream, number, _SEEK_MARGINS[0])
-        keys_before = 0 if start is None else bisect_right(stream.key_ticks, start)
-        key = stream.key_ticks[keys_before - 1] if keys_before else stream.ticks[0]
-        by_seeking += number - bisect_right(stream.ticks, key) + 2
+        by_seeking += number - _start_of_seek(stream, number) + 1
     return 2 * by_seeking < sequential
+
+
+def _start_of_seek(stream: Stream, number: int) -> int:
+    """The key frame at which decoding starts where it seeks to the margin before a frame."""
+    start = _start_tick(stream, number, _SEEK_MARGINS[0])
+    keys_before = 0 if start is None else bisect_right(stream.key_ticks, start)
+    key = stream.key_ticks[keys_before - 1] if keys_before else stream.ticks[0]
+    return bisect_left(stream.ticks, key)
 
 
 def _count_frames(stream: Stream, source: Source) -> int:

@@ -12,10 +12,11 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -140,21 +141,49 @@ def read_fitted(clip: Clip, num_frames: int, image_size: int) -> "Frames":
     """Sample frames and fit them as `preprocess` would; any decoder's exception is a PandaError."""
     from pandacli.video import fit_to_box, sample_frames
 
-    try:
+    with as_clip_errors(clip.path):
         frames = sample_frames(clip, num_frames)
         return replace(frames, pixels=fit_to_box(frames.pixels, image_size=image_size))
+
+
+@contextmanager
+def as_clip_errors(path: Path) -> Iterator[None]:
+    """Raise any exception but a PandaError as a ClipError about this file."""
+    try:
+        yield
     except PandaError:
         raise
     except Exception as error:
-        raise ClipError(f"{clip.path} cannot be read: {type(error).__name__}: {error}") from error
+        raise ClipError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
 
 
 @dataclass(eq=False)
-class _Request:
-    clip: Clip
-    frames: "Future[Frames]" = field(default_factory=Future)
-    reader: "_Reader | None" = None  # the thread that reads it, once it has begun
-    timed_out: bool = False  # the result is no longer wanted
+class Request:
+    """A call in a worker process that reads a video file."""
+
+    path: Path
+    function: Callable[..., Any]
+    arguments: tuple[object, ...]
+    result: "Future[Any]" = field(default_factory=Future)
+    reader: "Reader | None" = None  # the thread that reads it, once it has begun
+    unwanted: bool = False  # the result is no longer waited for
+
+    def wait(self) -> Any:
+        """The result, or the PandaError of this file; DeviceError if no process can be started."""
+        timeout = TIMEOUT
+        with suppress(OSError):  # the reader reports it
+            timeout += self.path.stat().st_size / _BYTES_PER_SECOND
+        try:
+            return self.result.result(timeout)
+        except DeviceError:
+            raise
+        except PandaError as error:
+            return error
+        except TimeoutError:  # it began before the requests after it, so it has had its time
+            self.unwanted = True
+            if self.reader is not None:
+                self.reader.kill()
+            return ClipError(f"the video decoder does not finish reading {self.path}")
 
 
 class FramePrefetcher:
@@ -171,10 +200,11 @@ class FramePrefetcher:
         workers: int | None = None,
         ahead: int | None = None,
     ) -> None:
-        self._queue: SimpleQueue[_Request | None] = SimpleQueue()
+        self._queue: SimpleQueue[Request | None] = SimpleQueue()
+        self._fitting = num_frames, image_size
         workers = workers or max(1, min(4, available_cores() // 2))
         self._ahead = ahead or workers
-        self._readers = [_Reader(self._queue, num_frames, image_size) for _ in range(workers)]
+        self._readers = [Reader(self._queue) for _ in range(workers)]
         for reader in self._readers:
             reader.start()
 
@@ -182,16 +212,7 @@ class FramePrefetcher:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(Empty):
-            while True:
-                self._queue.get_nowait()
-        for reader in self._readers:
-            self._queue.put(None)
-            reader.ended = True
-            reader.kill()
-        deadline = monotonic() + _EXIT_TIMEOUT
-        for reader in self._readers:
-            reader.join(max(0.0, deadline - monotonic()))
+        end_readers(self._readers, self._queue)
 
     def read(
         self, clips: Iterable[tuple[_Item, Clip | PandaError]]
@@ -200,58 +221,42 @@ class FramePrefetcher:
 
         Clips are drawn ahead, too. Raises DeviceError where no worker process can be started.
         """
-        window: deque[tuple[_Item, _Request | PandaError]] = deque()
+        window: deque[tuple[_Item, Request | PandaError]] = deque()
         for item, clip in clips:
             window.append((item, clip if isinstance(clip, PandaError) else self._submit(clip)))
             if len(window) > self._ahead:
                 item, request = window.popleft()
-                yield item, _wait(request)
+                yield item, request if isinstance(request, PandaError) else request.wait()
         for item, request in window:
-            yield item, _wait(request)
+            yield item, request if isinstance(request, PandaError) else request.wait()
 
-    def _submit(self, clip: Clip) -> _Request:
-        request = _Request(clip)
+    def _submit(self, clip: Clip) -> Request:
+        request = Request(clip.path, read_fitted, (clip, *self._fitting))
         self._queue.put(request)
         return request
 
 
-def _wait(request: _Request | PandaError) -> "Frames | PandaError":
-    if isinstance(request, PandaError):
-        return request
-    timeout = TIMEOUT
-    with suppress(OSError):  # the reader reports it
-        timeout += request.clip.path.stat().st_size / _BYTES_PER_SECOND
-    try:
-        return request.frames.result(timeout)
-    except DeviceError:  # no process can be started
-        raise
-    except PandaError as error:
-        return error
-    except TimeoutError:  # it was started before the others of the window, so it has had its time
-        request.timed_out = True
-        if request.reader is not None:
-            request.reader.kill()
-        return ClipError(f"the video decoder does not finish reading {request.clip.path}")
+class Reader(threading.Thread):
+    """A thread with a worker process for one request after another; a dead one is replaced."""
 
-
-class _Reader(threading.Thread):
-    """A thread with a worker process that reads one clip after another; a dead one is replaced."""
-
-    def __init__(self, queue: SimpleQueue[_Request | None], num_frames: int, side: int) -> None:
+    def __init__(self, queue: "SimpleQueue[Request | None]") -> None:
         super().__init__(name="panda frames", daemon=True)
-        self._queue, self._fitting = queue, (num_frames, side)
+        self._queue = queue
         self._process: WorkerProcess | None = None
         self._lock = threading.Lock()  # on self._process
+        self.deaths = 0  # of processes, since the last result
         self.ended = False  # start no other process
 
     def run(self) -> None:
         try:
             while (request := self._queue.get()) is not None:
+                if request.unwanted:
+                    continue
                 request.reader = self
                 try:
-                    request.frames.set_result(self._read(request))
+                    request.result.set_result(self._read(request))
                 except BaseException as error:
-                    request.frames.set_exception(error)
+                    request.result.set_exception(error)
         finally:
             self._drop()
 
@@ -261,20 +266,23 @@ class _Reader(threading.Thread):
             if self._process is not None:
                 self._process.process.kill()
 
-    def _read(self, request: _Request) -> "Frames":
-        path, died = request.clip.path, ProcessDiedError(None, started=True)
+    def _read(self, request: Request) -> Any:
+        path, died = request.path, ProcessDiedError(None, started=True)
         for _ in range(_ATTEMPTS):
             try:
                 with self._lock:
-                    if request.timed_out or self.ended:
+                    if request.unwanted or self.ended:
                         break
                     self._process = process = self._process or WorkerProcess()
-                frames: Frames = process.call(read_fitted, request.clip, *self._fitting)
-                return frames
+                result = process.call(request.function, *request.arguments)
+                self.deaths = 0
+                return result
             except PandaError:
+                self.deaths = 0
                 raise
             except ProcessDiedError as error:
                 died = error
+                self.deaths += 1
                 self._drop()
             except BaseException:  # the result of this call may still be in the pipe
                 self._drop()
@@ -293,3 +301,17 @@ class _Reader(threading.Thread):
             process, self._process = self._process, None
         if process is not None:
             process.close()
+
+
+def end_readers(readers: "Sequence[Reader]", queue: "SimpleQueue[Request | None]") -> None:
+    """End reader threads and kill their processes; requests in the queue are dropped."""
+    with suppress(Empty):
+        while True:
+            queue.get_nowait()
+    for reader in readers:
+        queue.put(None)
+        reader.ended = True
+        reader.kill()
+    deadline = monotonic() + _EXIT_TIMEOUT
+    for reader in readers:
+        reader.join(max(0.0, deadline - monotonic()))

@@ -174,25 +174,25 @@ def sample_frames(clip: Clip, num_frames: int = 8) -> Frames:
         raise UsageError(message, f"give up to {num_frames} times, or ask for more frames")
     stream = read_stream(clip.path)
     expected = timestamps(stream, stream.ticks or [None] * stream.packet_count)
-    indices = _choose_indices(clip, expected, stream.fps, num_frames)
+    indices = choose_indices(clip, expected, stream.fps, num_frames)
     wanted, trust_index, damaged = {0}, True, False
     while True:
         wanted |= {*indices}  # keeps a frame that cannot be converted, which ends the video
         decoded = decode(stream, wanted, to_end=True, trust_index=trust_index)
         trust_index, damaged = decoded.matches_index, damaged or decoded.damaged
         info = video_info(stream, decoded)
-        indices = _choose_indices(clip, info.timestamps, info.fps, num_frames, info.duration)
+        indices = choose_indices(clip, info.timestamps, info.fps, num_frames, info.duration)
         if not indices:
-            raise _range_error(clip, info)
+            raise range_error(clip, info)
         if decoded.pictures.keys() >= set(indices):  # or the index was wrong
             break
     pixels = stack([decoded.pictures[index] for index in indices])
     times = tuple(info.timestamps[index] for index in indices)
-    notices = tuple(_notices(stream, replace(decoded, damaged=damaged)))
-    return Frames(pixels, tuple(indices), times, info, notices)
+    warnings = tuple(notices(stream, replace(decoded, damaged=damaged)))
+    return Frames(pixels, tuple(indices), times, info, warnings)
 
 
-def _choose_indices(
+def choose_indices(
     clip: Clip, times: Sequence[float], fps: float, num_frames: int, duration: float = math.inf
 ) -> list[int]:
     """Sample among the frames shown in the range of a clip, each until the next; may be empty."""
@@ -210,7 +210,8 @@ def _choose_indices(
     return [first + k for k in positions]
 
 
-def _range_error(clip: Clip, info: VideoInfo) -> UsageError:
+def range_error(clip: Clip, info: VideoInfo) -> UsageError:
+    """Why no frame of a video is in a clip of it."""
     first, length = info.timestamps[0], f"the clip is {format_time(info.duration)} long"
     if clip.at:
         return UsageError(f"the time {format_time(clip.at[-1])} is past the end ({length})")
@@ -221,7 +222,8 @@ def _range_error(clip: Clip, info: VideoInfo) -> UsageError:
     return UsageError(f"the range {what} ({length})")
 
 
-def _notices(stream: Stream, decoded: Decoded) -> Iterator[str]:
+def notices(stream: Stream, decoded: Decoded) -> Iterator[str]:
+    """Warnings for the user about a stream that was decoded to the end."""
     count, path = len(decoded.ticks), stream.path
     packets = stream.packet_count - (_second_fields(stream, decoded) if decoded.interlaced else 0)
     promised = max(stream.claimed_count, packets)

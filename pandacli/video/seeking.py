@@ -14,9 +14,10 @@ refer to each other: skipping them looks like damage.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import av
 
@@ -72,8 +73,8 @@ def seek_frames(
     if to_end:
         needed.update(range(max(0, count - _CHECKED_ENDS), count))
     try:
-        with open_container(stream.path) as container:
-            return _KeyframeSeeker(stream, container, needed).pictures(wanted)
+        with KeyframeSeeker(stream) as seeker:
+            return dict(seeker.pictures(wanted, needed))
     except _DecoderError as error:
         if _is_damage(stream, error.key, error.numbers):
             at_end = error.tick is None or error.tick in stream.tail
@@ -91,9 +92,7 @@ def _is_damage(stream: Stream, key: int, numbers: Sequence[int]) -> bool:
     earlier = max(0, bisect_left(stream.key_ticks, tick) - 2)
     start = bisect_left(stream.ticks, stream.key_ticks[earlier])
     try:
-        with open_container(stream.path) as container:
-            every_frame = replace(stream, marks_nonref=False)
-            seeker = _KeyframeSeeker(every_frame, container, numbers, threads=1)
+        with KeyframeSeeker(replace(stream, marks_nonref=False), threads=1) as seeker:
             for _ in seeker.frames(start, numbers):
                 pass
     except _DecoderError as error:
@@ -103,37 +102,55 @@ def _is_damage(stream: Stream, key: int, numbers: Sequence[int]) -> bool:
     return False
 
 
-class _KeyframeSeeker:
-    def __init__(
-        self, stream: Stream, container: Any, needed: Collection[int], *, threads: int = 0
-    ) -> None:
-        self._stream, self._ticks = stream, stream.ticks
+class KeyframeSeeker:
+    """Decodes frames of a stream whose index is right; a context manager that holds the file."""
+
+    def __init__(self, stream: Stream, *, threads: int = 0) -> None:
+        self._stream, self._ticks, self._threads = stream, stream.ticks, threads
         self._keys = [bisect_left(self._ticks, tick) for tick in stream.key_ticks]
-        self._container = container
-        self._video: Any = container.streams[stream.index]
-        stop_at_errors(self._video, threads=threads)  # concealment depends on where one starts
+        self._container: Any = None  # opened with the first frame
+        self._video: Any = None
         self._sent: set[int] = set()  # ticks of packets whose frames have not come
-        self._needed = sorted(needed)
+        self._needed_ticks: set[int] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._container is not None:
+            self._container.close()
+
+    def walk(self, wanted: Collection[int]) -> Iterator[tuple[int, Picture]]:
+        """The wanted frames in ascending order; they end early where seeking fails."""
+        errors = _IndexMismatchError, _DecoderError, ConversionError, av.error.FFmpegError, OSError
+        with suppress(*errors):
+            yield from self.pictures(wanted)
+
+    def pictures(
+        self, wanted: Collection[int], checked: Collection[int] = ()
+    ) -> Iterator[tuple[int, Picture]]:
+        """The wanted frames in ascending order; those to be checked are decoded, too."""
+        needed = sorted({*wanted, *checked})
         self._needed_ticks = {self._ticks[number] for number in needed}
+        for key, numbers in self._runs(needed):
+            for number, frame in self._decoded(key, numbers):
+                if number in wanted:
+                    picture = frame_to_rgb(frame, self._stream.path, self._stream.pixel_aspect)
+                    yield number, picture
 
-    def pictures(self, wanted: Collection[int]) -> dict[int, Picture]:
-        return {
-            number: frame_to_rgb(frame, self._stream.path, self._stream.pixel_aspect)
-            for key, numbers in self._runs()
-            for number, frame in self._decoded(key, numbers)
-            if number in wanted
-        }
-
-    def _runs(self) -> Iterator[tuple[int, list[int]]]:
+    def _runs(self, needed: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
         """Groups of needed frames to decode in one go, each with the key frame before it."""
-        key, numbers = 0, [self._needed[0]]
-        for before, number in pairwise(self._needed):
-            next_key = self._keys[bisect_right(self._keys, number) - 1]
+        key, numbers = self._key_before(needed[0]), [needed[0]]
+        for before, number in pairwise(needed):
+            next_key = self._key_before(number)
             if next_key - before > _MIN_SKIPPED:
                 yield key, numbers
                 key, numbers = next_key, []
             numbers.append(number)
         yield key, numbers
+
+    def _key_before(self, number: int) -> int:
+        return self._keys[bisect_right(self._keys, number) - 1]
 
     def _decoded(self, key: int, numbers: Sequence[int]) -> Iterator[tuple[int, Any]]:
         """The frames with these ascending numbers, decoded from frame `key` on."""
@@ -164,11 +181,11 @@ class _KeyframeSeeker:
     def frames(self, key: int, numbers: Sequence[int]) -> Iterator[Any]:
         """Decode from frame `key` on, until the packets of all these frames have been decoded."""
         remaining = {self._ticks[number] for number in numbers}
-        codec = self._video.codec_context
         tick: int | None = None
         for packet in self._packets_from(key):
             if self._stream.marks_nonref:
-                codec.skip_frame = "DEFAULT" if packet.pts in self._needed_ticks else "NONREF"
+                skipped = "DEFAULT" if packet.pts in self._needed_ticks else "NONREF"
+                self._video.codec_context.skip_frame = skipped
             if packet.pts is not None:
                 self._sent.add(packet.pts)
             try:
@@ -182,7 +199,7 @@ class _KeyframeSeeker:
             if not remaining:
                 break
         try:
-            yield from codec.decode(None)
+            yield from self._video.codec_context.decode(None)
         except av.error.EOFError:
             pass  # already flushed at the end of the file
         except (av.error.FFmpegError, OSError):
@@ -190,8 +207,18 @@ class _KeyframeSeeker:
 
     def _packets_from(self, key: int) -> Iterator[Any]:
         """The packets from that of frame `key` on, without those of frames shown before it."""
+        if not key or self._container is None:
+            self._open()
         packets = self._seek(key) if key else self._container.demux(self._video)
         return (p for p in packets if p.pts is None or p.pts >= self._ticks[key])
+
+    def _open(self) -> None:
+        if self._container is not None:
+            self._container.close()
+        self._container = open_container(self._stream.path)
+        self._video = self._container.streams[self._stream.index]
+        # concealment depends on where one starts
+        stop_at_errors(self._video, threads=self._threads)
 
     def _seek(self, key: int) -> Iterator[Any]:
         tick = self._ticks[key]

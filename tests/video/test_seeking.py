@@ -50,7 +50,7 @@ def test_pictures_are_bit_equal_to_sequential_decoding(tmp_path, monkeypatch, na
 @pytest.mark.parametrize("name", ["h264.mp4", "hevc.mp4"])
 def test_non_reference_frames_are_skipped(tmp_path, monkeypatch, name):
     stream = read_stream(write_clip(tmp_path / name, 300, **FORMS[name]))
-    frames = seeking._KeyframeSeeker.frames
+    frames = seeking.KeyframeSeeker.frames
 
     def decoded(stream):
         count = 0
@@ -61,7 +61,7 @@ def test_non_reference_frames_are_skipped(tmp_path, monkeypatch, name):
                 count += 1
                 yield frame
 
-        monkeypatch.setattr(seeking._KeyframeSeeker, "frames", counting)
+        monkeypatch.setattr(seeking.KeyframeSeeker, "frames", counting)
         assert seek_frames(stream, WANTED, to_end=False) is not None
         return count
 
@@ -87,14 +87,14 @@ def test_skipped_open_gop_frames_fall_back(tmp_path):
 def test_few_packets_are_decoded(tmp_path, monkeypatch):
     stream = read_stream(write_clip(tmp_path / "clip.mp4", 300, options=B_FRAMES))
     read = []
-    packets_from = seeking._KeyframeSeeker._packets_from
+    packets_from = seeking.KeyframeSeeker._packets_from
 
     def noting(self, key):
         for packet in packets_from(self, key):
             read.append(packet)
             yield packet
 
-    monkeypatch.setattr(seeking._KeyframeSeeker, "_packets_from", noting)
+    monkeypatch.setattr(seeking.KeyframeSeeker, "_packets_from", noting)
     assert seek_frames(stream, [0, 121, 242], to_end=False) is not None
     assert len(read) < 40
 
