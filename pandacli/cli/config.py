@@ -237,6 +237,13 @@ def temperature(text: str) -> float:
     return number
 
 
+def probability(text: str) -> float:
+    number = temperature(text)
+    if not 0 < number < 1:
+        raise ValueError(f"{text} is not between 0 and 1")
+    return number
+
+
 def engine(text: str) -> str:
     from pandacli.inference.spec import ENGINES, RAY
 

@@ -34,6 +34,13 @@ COMMANDS = {
         "panda chat clip.mp4 --from 1:00 --frames 16",
         "panda chat --continue",
     ),
+    "when": Command(
+        "when",
+        "Find when the answer to a question is yes.",
+        'panda when film.mp4 "Is there a star?"',
+        'panda when film.mp4 "a dog runs" --from 10:00 --window 4s',
+        'panda when film.mp4 "Is it raining?" --format edl > rain.edl',
+    ),
     "batch": Command(
         "batch",
         "Answer a file of questions.",

@@ -12,7 +12,7 @@ import typer
 from pandacli.cli import config
 from pandacli.cli.config import choice, not_blank, whole_number
 from pandacli.terminal.console import GRAPHICS
-from pandacli.timeline.formats import CAPTION_FORMATS
+from pandacli.timeline.formats import CAPTION_FORMATS, CUT_FORMATS
 from pandacli.units import byte_count
 from pandacli.video.clip import Clip, local_file, parse_length, parse_time, parse_times
 
@@ -23,9 +23,9 @@ MODEL = "video-panda-7b"  # `checkpoints.DEFAULT_MODEL`, without the import
 CACHE_SIZE = 4_000_000_000  # bytes
 
 CLIP, FILES, OUTPUT, CACHE, CHOICES = "Clip", "Files", "Output", "Cache", "Choices"
-JUDGE = "Judge"
+JUDGE, SEARCH = "Judge", "Search"
 _MODEL, _SAMPLING, _RUN, _CHAT = "Model", "Sampling", "Run", "Conversation"
-_NUMBERS = (None, "N", "X", "PIXELS", "SIZE", "TIME")  # metavars of values that are not text
+_NUMBERS = (None, "N", "X", "P", "PIXELS", "SIZE", "TIME")  # metavars of values that are not text
 
 
 def argument(metavar: str, text: str) -> Any:
@@ -85,6 +85,16 @@ _FRAMES = "Frames to sample: 1, or a multiple of 4. [default: 8]"
 Frames = Annotated[int, _clip("--frames N", config.frame_count, _FRAMES)]
 _CANVAS = "Side of the model canvas; tiny has 168. [default: 448]"
 Canvas = Annotated[int, _clip("--canvas PIXELS", config.canvas, _CANVAS)]
+
+_search = partial(option, SEARCH)
+_WINDOW = "Length of the windows that are looked at. [default: 2]"
+Window = Annotated[float, _search("--window TIME", parse_length, _WINDOW)]
+_STRIDE = "Time from one window to the next. [default: half a window]"
+Stride = Annotated[float | None, _search("--stride TIME", parse_length, _STRIDE)]
+_THRESHOLD = "Probability of yes with which a segment begins. [default: 0.5]"
+Threshold = Annotated[float, _search("--threshold P", config.probability, _THRESHOLD)]
+_PRECISION = "To which the boundaries are found. [default: 0.5]"
+Precision = Annotated[float, _search("--precision TIME", parse_length, _PRECISION)]
 
 ModelArgument = Annotated[str, argument("MODEL", "A name, or a checkpoint folder.")]
 Model = Annotated[
@@ -219,6 +229,11 @@ Save = Annotated[str | None, plain(OUTPUT, "--save FILE", _SAVE)]
 _CAPTIONS = "Windows as srt, vtt or csv."
 CaptionFormat = Annotated[
     str | None, _parsed(OUTPUT, "--format NAME", choice(*CAPTION_FORMATS), _CAPTIONS)
+]
+_SEGMENTS = "srt, vtt, csv, edl or ffconcat, in place of lines."
+SegmentFormat = Annotated[
+    str | None,
+    _parsed(OUTPUT, "--format NAME", choice(*CAPTION_FORMATS, *CUT_FORMATS), _SEGMENTS),
 ]
 Quiet = Annotated[bool, _flag(OUTPUT, "--quiet/--no-quiet", "No notices; errors still show.")]
 Debug = Annotated[bool, _flag(OUTPUT, "--debug/--no-debug", "Tracebacks for errors.")]

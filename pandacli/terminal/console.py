@@ -259,6 +259,12 @@ class Screen:
         if scores.coverage < _LOW_COVERAGE:
             self.note(f"the probability of all choices together is {scores.coverage:.1g}")
 
+    def chart(self, lines: Callable[[int, bool], Iterable[str]]) -> None:
+        """Draw on stderr, if that is a terminal; `lines` gets the columns, and if it has blocks."""
+        if not self.quiet and sys.stderr.isatty():
+            for line in lines(_stderr_columns() - 1, can_encode(sys.stderr, "█")):
+                self.error_line(line)
+
     def frames(self, frames: "Frames") -> None:
         """Draw the frames with their times; print only the times if nothing can be drawn."""
         if not self.shows_pictures:

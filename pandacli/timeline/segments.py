@@ -54,12 +54,12 @@ class SegmentOptions:
     """How a film is searched; times in seconds. UsageError for a value out of range."""
 
     window: float = 2.0
-    stride: float = 1.0
+    stride: float | None = None  # from one window to the next; None for half a window
     threshold: float = 0.5  # P(yes) with which a segment begins
     precision: float = 0.5  # of boundaries; also the shortest gap and the shortest segment
 
     def __post_init__(self) -> None:
-        if not (self.window > 0 and self.stride > 0 and self.precision > 0):
+        if not (self.window > 0 and (self.stride or 1) > 0 and self.precision > 0):
             raise UsageError("window, stride and precision are longer than 0 seconds")
         if not 0 < self.threshold < 1:
             raise UsageError(f"a threshold cannot be {self.threshold:g}", "0.5 is even odds")
@@ -77,13 +77,16 @@ class Segments:
     Attributes:
         segments: In order; none touches another.
         windows: Every window that was scored, in order.
-        searched_to: Seconds up to which windows were scored: less than the range's end where the
-            search was interrupted.
+        searched_to: Seconds up to which windows were scored.
+        complete: Whether the search was not interrupted, so that all boundaries are refined.
+        notices: Warnings about the film, such as of damage.
     """
 
     segments: tuple[Segment, ...]
     windows: tuple[WindowScore, ...]
     searched_to: float
+    complete: bool = True
+    notices: tuple[str, ...] = ()
 
     @property
     def failures(self) -> list[WindowScore]:
@@ -105,7 +108,9 @@ def find_segments(
 
     A PandaError is raised only where no window at all could be scored.
     """
-    search = SegmentSearch(panda, reader, span, question, options, num_frames, system)
+    search = SegmentSearch(
+        panda, reader, span, question, options, num_frames=num_frames, system=system
+    )
     search.run(progress)
     return search.result()
 
@@ -120,20 +125,23 @@ class SegmentSearch:
         span: Span,
         question: str,
         options: SegmentOptions | None = None,
+        *,
         num_frames: int = 8,
         system: str | None = None,
     ) -> None:
-        self._panda, self._reader, self._question = panda, reader, question
-        self._span, self._options = span, options or SegmentOptions()
-        self._num_frames, self._system = num_frames, system
+        self.panda, self.span, self.question = panda, span, question
+        self.options = options or SegmentOptions()
+        self._reader, self._num_frames, self._system = reader, num_frames, system
         self._looks: list[_Look] = []
         self._runs: list[_Run] | None = None  # once all windows are scored
-        self._done = 0
+        self._notices: dict[str, None] = {}  # in the order in which they came
+        self._done, self._complete = 0, False
 
     def run(self, progress: Progress | None = None) -> None:
         """Score all windows, then refine the boundaries."""
         report = progress or (lambda _done, _total: None)
-        spans = cut_windows(self._span, self._options.window, self._options.stride)
+        stride = self.options.stride or self.options.window / 2
+        spans = cut_windows(self.span, self.options.window, stride)
         for look in self._look(spans, report):
             self._looks.append(look)
         failures = [look.error for look in self._looks if look.error is not None]
@@ -144,8 +152,9 @@ class SegmentSearch:
             edges.sort(key=lambda edge: edge.next_look.start)
             looks = self._look([edge.next_look for edge in edges], report)
             for edge, look in zip(edges, looks, strict=True):
-                edge.narrow(look, yes=(look.probability or 0) >= self._options.leave)
+                edge.narrow(look, yes=(look.probability or 0) >= self.options.leave)
         self._judge_short_runs(report)
+        self._complete = True
 
     def result(self) -> Segments:
         """The segments by what has been looked at; boundaries may not be refined yet."""
@@ -154,8 +163,14 @@ class SegmentSearch:
             WindowScore(look.span.start, look.span.end, look.probability, look.error)
             for look in self._looks
         ]
-        reached = self._looks[-1].span.end if self._looks else self._span.start
-        return Segments(tuple(self._merged(runs)), tuple(windows), reached)
+        reached = self._looks[-1].span.end if self._looks else self.span.start
+        return Segments(
+            tuple(self._merged(runs)),
+            tuple(windows),
+            reached,
+            self._complete,
+            tuple(self._notices),
+        )
 
     def _look(self, spans: list[Span], report: Progress) -> "Iterator[_Look]":
         """Score windows; they are read in one walk, and asked about in batches."""
@@ -164,9 +179,9 @@ class SegmentSearch:
         total = self._done + len(spans)
         report(self._done, total)
         for span, frames, found in scores(
-            self._panda,
+            self.panda,
             self._reader.read(spans),
-            self._question,
+            self.question,
             (*YES, *NO),
             num_frames=self._num_frames,
             system=self._system,
@@ -177,17 +192,18 @@ class SegmentSearch:
                 error = found if isinstance(found, PandaError) else None
                 yield _Look(span, error=error)
             else:
+                self._notices |= dict.fromkeys(frames.notices)
                 yield _Look(span, probability_of_yes(found), frames.times[0], frames.times[-1])
 
     def _is_yes(self, look: "_Look") -> bool:
-        return look.probability is not None and look.probability >= self._options.threshold
+        return look.probability is not None and look.probability >= self.options.threshold
 
     def _is_wide(self, edge: "_Edge") -> bool:
-        return not edge.stuck and edge.width > self._options.precision
+        return not edge.stuck and edge.width > self.options.precision
 
     def _find_runs(self) -> "list[_Run]":
         """Runs of windows by hysteresis, with what is known of their boundaries."""
-        leave = self._options.leave
+        leave = self.options.leave
         runs = []
         numbered = enumerate(self._looks)
         for is_in, group in groupby(numbered, lambda item: (item[1].probability or 0) >= leave):
@@ -210,13 +226,13 @@ class SegmentSearch:
     def _judge_short_runs(self, report: Progress) -> None:
         """Drop what is shorter than the precision, unless a window of that length shows it too."""
         assert self._runs is not None
-        least = self._options.precision
+        least = self.options.precision
         short = [run for run in self._runs if run.segment.end - run.segment.start < least]
         spans = []
         for run in short:
             middle = (run.segment.start + run.segment.end) / 2
-            start = min(max(self._span.start, middle - least / 2), self._span.end - least)
-            spans.append(Span(max(self._span.start, start), min(start + least, self._span.end)))
+            start = min(max(self.span.start, middle - least / 2), self.span.end - least)
+            spans.append(Span(max(self.span.start, start), min(start + least, self.span.end)))
         for run, look in zip(short, self._look(spans, report), strict=True):
             run.dropped = not self._is_yes(look)
 
@@ -226,7 +242,7 @@ class SegmentSearch:
         for segment in (run.segment for run in runs if not run.dropped):
             if current is None:
                 current = segment
-            elif segment.start - current.end <= self._options.precision:
+            elif segment.start - current.end <= self.options.precision:
                 highest = max(current.probability, segment.probability)
                 current = Segment(current.start, max(current.end, segment.end), highest)
             else:

@@ -160,6 +160,12 @@ def _lacks_index(path: Path) -> bool:
     return False
 
 
+def clock_start(path: Path) -> float:
+    """The time of a file's own clock, in seconds, where its times as of `Stream.zero` start."""
+    with open_container(path) as container:
+        return float(container.start_time or 0) / av.time_base
+
+
 def encrypted_error(path: Path) -> ClipError:
     return ClipError(f"{path} is encrypted", "give a copy without copy protection")
 

@@ -12,6 +12,7 @@ COMMANDS = {
     "eval": ["answers.jsonl"],
     "chat": ["clip.mp4"],
     "frames": ["clip.mp4"],
+    "when": ["clip.mp4", "why?"],
 }
 
 
@@ -80,6 +81,10 @@ BUILT_IN = {
     "judge-jobs": 8,
     "judge-temperature": 0.0,
     "judge-seed": None,
+    "threshold": 0.5,
+    "window": 2.0,
+    "stride": None,
+    "precision": 0.5,
     "graphics": "auto",
     "quiet": False,
     "debug": False,

@@ -81,7 +81,7 @@ def test_help_fits_80_columns_and_goes_to_stdout(panda, arguments):
 
 
 def test_every_option_is_in_the_help_of_a_command(panda):
-    commands = ("ask", "batch", "chat", "eval", "frames")
+    commands = ("ask", "batch", "chat", "eval", "frames", "when")
     text = b"".join(panda(command, "--help").stdout for command in commands).decode()
     assert [name for name in READERS if f"--{name}" not in text] == []
 

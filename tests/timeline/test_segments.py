@@ -42,7 +42,7 @@ class Film:
             numbers = np.linspace(first, max(first, last), 8).astype(int)
             times = tuple(float(number) / FPS for number in numbers)
             if any(not any(a <= time < b for a, b in self.damaged) for time in times):
-                yield span, SimpleNamespace(times=times)
+                yield span, SimpleNamespace(times=times, notices=())
             else:
                 yield span, ClipError("these frames are damaged")
 
