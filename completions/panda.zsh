@@ -36,6 +36,7 @@ _panda() {
         menu=(
         'ask:Ask one or more questions about a video'
         'chat:Talk about a video'
+        'when:Find when the answer to a question is yes'
         'batch:Answer a file of questions'
         'eval:Score files of answers'
         'frames:Show the frames that a model would look at'
@@ -110,6 +111,32 @@ _panda() {
                 '(--cache-size)--cache-size=[Disk space for cached clips; 0 for none]:value: ' \
                 '(--full-hash)--full-hash[Hash whole files when looking up the cache]' \
                 '(--no-frames)--no-frames[Draw no frames]' \
+                '(--graphics)--graphics=[auto, kitty, iterm2, sixel, blocks or none]:value:(auto kitty iterm2 sixel blocks none)' \
+                '(--stats)--stats[What each answer took\: time, tokens, memory]' \
+                '(--quiet)--quiet[No notices; errors still show]' \
+                '(--debug)--debug[Tracebacks for errors]' \
+                '(-h --help)-h[Show this message and exit]' \
+                '(-h --help)--help[Show this message and exit]' \
+                '1:video:_panda_videos'
+            ;;
+        (when)
+            _arguments -s -S \
+                '(--from)--from=[Start time\: seconds, m\:ss or h\:mm\:ss]:value: ' \
+                '(--to)--to=[End time]:value: ' \
+                '(--frames)--frames=[Frames to sample\: 1, or a multiple of 4]:value: ' \
+                '(-m --model)-m[A name or a folder]:value:_panda_models video-panda-7b video-panda-7b-pretrained tiny' \
+                '(-m --model)--model=[A name or a folder]:value:_panda_models video-panda-7b video-panda-7b-pretrained tiny' \
+                '(--quant)--quant=[auto, 4bit, 8bit or none]:value:(auto 4bit 8bit none)' \
+                '(--engine)--engine=[auto, torch, bitsandbytes or llama]:value:(auto torch bitsandbytes llama)' \
+                '(--device)--device=[auto, cpu, cuda or cuda\:N]:value:(auto cpu cuda)' \
+                '(--system)--system=[Replaces the system prompt]:value: ' \
+                '(--offline)--offline[Never touch the network]' \
+                '(--threshold)--threshold=[Probability of yes with which a segment begins]:value: ' \
+                '(--window)--window=[Length of the windows that are looked at]:value: ' \
+                '(--stride)--stride=[Time from one window to the next]:value: ' \
+                '(--precision)--precision=[To which the boundaries are found]:value: ' \
+                '(--json)--json[One JSON object]' \
+                '(--format)--format=[srt, vtt, csv, edl or ffconcat, in place of lines]:value:(auto jsonl qa generic consistency csv openai charades-sta qvhighlights)' \
                 '(--graphics)--graphics=[auto, kitty, iterm2, sixel, blocks or none]:value:(auto kitty iterm2 sixel blocks none)' \
                 '(--stats)--stats[What each answer took\: time, tokens, memory]' \
                 '(--quiet)--quiet[No notices; errors still show]' \
