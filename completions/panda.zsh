@@ -37,6 +37,7 @@ _panda() {
         'ask:Ask one or more questions about a video'
         'chat:Talk about a video'
         'when:Find when the answer to a question is yes'
+        'find:Find the clips that show something'
         'batch:Answer a file of questions'
         'eval:Score files of answers'
         'frames:Show the frames that a model would look at'
@@ -44,7 +45,7 @@ _panda() {
         'models:List installed and available models'
         'pull:Download a model and quantise it, once'
         'info:Show one model\: sizes, files, copies'
-        'cache:Show or clear cached clips'
+        'cache:Show or clear cached clips and scores'
         'rm:Remove a model from this machine'
         'doctor:Check this installation'
         'completions:Print the completion file of a shell'
@@ -144,6 +145,32 @@ _panda() {
                 '(-h --help)-h[Show this message and exit]' \
                 '(-h --help)--help[Show this message and exit]' \
                 '1:video:_panda_videos'
+            ;;
+        (find)
+            _arguments -s -S \
+                '(--from)--from=[Start time\: seconds, m\:ss or h\:mm\:ss]:value: ' \
+                '(--to)--to=[End time]:value: ' \
+                '(--frames)--frames=[Frames to sample\: 1, or a multiple of 4]:value: ' \
+                '(-m --model)-m[A name or a folder]:value:_panda_models video-panda-7b video-panda-7b-pretrained tiny' \
+                '(-m --model)--model=[A name or a folder]:value:_panda_models video-panda-7b video-panda-7b-pretrained tiny' \
+                '(--quant)--quant=[auto, 4bit, 8bit or none]:value:(auto 4bit 8bit none)' \
+                '(--engine)--engine=[auto, torch, bitsandbytes or llama]:value:(auto torch bitsandbytes llama)' \
+                '(--device)--device=[auto, cpu, cuda or cuda\:N]:value:(auto cpu cuda)' \
+                '(--system)--system=[Replaces the system prompt]:value: ' \
+                '(--offline)--offline[Never touch the network]' \
+                '(--every)--every=[Cut the range into windows of this length, and ask about each]:value: ' \
+                '(--recursive)--recursive[Look into the folders of a folder, too]' \
+                '(--top)--top=[How many of the best are shown]:value: ' \
+                '(--cache-size)--cache-size=[Disk space for cached clips; 0 for none]:value: ' \
+                '(--full-hash)--full-hash[Hash whole files when looking up the cache]' \
+                '(--json)--json[A JSON object for each line]' \
+                '(--format)--format=[csv\: a table]:value:(auto jsonl qa generic consistency csv openai charades-sta qvhighlights)' \
+                '(--graphics)--graphics=[auto, kitty, iterm2, sixel, blocks or none]:value:(auto kitty iterm2 sixel blocks none)' \
+                '(--no-frames)--no-frames[Draw no frames]' \
+                '(--quiet)--quiet[No notices; errors still show]' \
+                '(--debug)--debug[Tracebacks for errors]' \
+                '(-h --help)-h[Show this message and exit]' \
+                '(-h --help)--help[Show this message and exit]'
             ;;
         (batch)
             _arguments -s -S \

@@ -41,6 +41,13 @@ COMMANDS = {
         'panda when film.mp4 "a dog runs" --from 10:00 --window 4s',
         'panda when film.mp4 "Is it raining?" --format edl > rain.edl',
     ),
+    "find": Command(
+        "find",
+        "Find the clips that show something.",
+        'panda find clips "a red circle moves right"',
+        'panda find film.mp4 "a red circle moves right" --every 10s',
+        'panda find clips --recursive "is there a star?" --top 3 --json',
+    ),
     "batch": Command(
         "batch",
         "Answer a file of questions.",
@@ -83,7 +90,10 @@ COMMANDS = {
         "panda info ./checkpoint --json",
     ),
     "cache": Command(
-        "maintenance", "Show or clear cached clips.", "panda cache", "panda cache --clear"
+        "maintenance",
+        "Show or clear cached clips and scores.",
+        "panda cache",
+        "panda cache --clear",
     ),
     "rm": Command(
         "models",

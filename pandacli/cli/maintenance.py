@@ -21,28 +21,39 @@ def cache(
     json: options.Json = False,
     _debug: options.Debug = False,
 ) -> None:
-    """Show or clear cached clips.
+    """Show or clear cached clips and scores.
 
     What the model has read of a clip is kept after panda ask and panda chat,
     and the next question about it is answered sooner. PANDA_CACHE_SIZE=8GB
     keeps more of it, PANDA_CACHE_SIZE=0 nothing. Piped, there are tabs between
-    size, time of the last use, model, range and clip.
+    size, time of the last use, model, range and clip. The scores of panda find
+    are kept as well, up to 100 MB of them.
     """
     from pandacli.prefix_cache.store import PrefixStore
-    from pandacli.terminal.listings import prefixes_record, show_prefixes
+    from pandacli.terminal.listings import (
+        prefixes_record,
+        scores_record,
+        show_prefixes,
+        show_scores,
+    )
+    from pandacli.timeline.scores import ScoreStore
 
     screen = Screen()
     budget = config.configured("cache-size")
     prefixes = PrefixStore(options.CACHE_SIZE if budget is None else budget)
-    if clear:
-        freed = prefixes.bytes
-        if not prefixes.clear():
-            raise PandaError(f"cannot delete all of {prefixes.folder}")
-        screen.notice(f"removed {size(freed)}")
-    if json:
-        screen.json(prefixes_record(prefixes))
-    elif not clear:
-        show_prefixes(prefixes, screen)
+    with ScoreStore(prefixes.budget, notice=screen.notice) as scores:
+        if clear:
+            freed, count = prefixes.bytes, scores.count
+            if not prefixes.clear():
+                raise PandaError(f"cannot delete all of {prefixes.folder}")
+            if not scores.clear():
+                raise PandaError(f"cannot delete {scores.path}")
+            screen.notice(f"removed {size(freed)}" + (f" and {count:,} scores" if count else ""))
+        if json:
+            screen.json(prefixes_record(prefixes) | {"scores": scores_record(scores)})
+        elif not clear:
+            show_prefixes(prefixes, screen)
+            show_scores(scores, screen)
 
 
 # without defaults from variables and the file, which doctor reports even if they are not valid

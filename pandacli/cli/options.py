@@ -215,6 +215,11 @@ _FULL_HASH = "Hash whole files when looking up the cache."
 FullHash = Annotated[bool, _flag(CACHE, "--full-hash/--no-full-hash", _FULL_HASH)]
 
 Json = Annotated[bool, _flag(OUTPUT, "--json/--no-json", "One JSON object.")]
+JsonRanking = Annotated[bool, _flag(OUTPUT, "--json/--no-json", "A JSON object for each line.")]
+_TOP = "How many of the best are shown. [default: 10]"
+Top = Annotated[int, option(OUTPUT, "--top N", whole_number(1, 1_000_000), _TOP)]
+_TABLE = "csv: a table."
+RankingFormat = Annotated[str | None, _parsed(OUTPUT, "--format NAME", choice("csv"), _TABLE)]
 _LOGPROBS = "In JSON, also the log-probability of each token."
 Logprobs = Annotated[bool, _flag(OUTPUT, "--logprobs/--no-logprobs", _LOGPROBS)]
 JsonLines = Annotated[bool, _flag(OUTPUT, "--json/--no-json", "The answers on stdout, too.")]

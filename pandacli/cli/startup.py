@@ -41,8 +41,8 @@ def check_video(command: str, video: str, others: Sequence[str] = ()) -> None:
     if video == "-":
         hint = "save it to a file, and name the file"
         raise UsageError("a video cannot be read from standard input", hint)
-    videos = [word for word in others if _names_video(word)]
-    if videos and not _names_video(video):
+    videos = [word for word in others if names_video(word)]
+    if videos and not names_video(video):
         questions = [video, *(word for word in others if word not in videos)]
         asked = questions if len(videos) == 1 else _with_q(questions)
         corrected = join(["panda", command, *videos, *asked])
@@ -53,7 +53,7 @@ def check_questions(video: str, questions: Sequence[str]) -> None:
     """Refuse no question, and a file or the name of a video among those of `panda ask`."""
     if not questions:
         raise UsageError("QUESTION is missing", "usage: panda ask VIDEO QUESTION...")
-    videos = [word for word in questions if _names_video(word)]
+    videos = [word for word in questions if names_video(word)]
     if videos:
         kind = "a directory" if os.path.isdir(videos[0]) else "a file"  # noqa: PTH112
         if not os.path.exists(videos[0]):  # noqa: PTH110
@@ -94,7 +94,8 @@ def _is_sentence(word: str) -> bool:
     return any(map(str.isspace, word)) and not is_path and not os.path.exists(word)  # noqa: PTH110
 
 
-def _names_video(word: str) -> bool:
+def names_video(word: str) -> bool:
+    """Whether a word is a file, a folder or the name of a video."""
     is_name = word.lower().endswith(VIDEO_SUFFIXES) and not any(map(str.isspace, word))
     return word != "-" and (is_name or os.path.exists(word))  # noqa: PTH110
 

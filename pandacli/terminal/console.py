@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property
 from itertools import chain
@@ -265,15 +265,19 @@ class Screen:
             for line in lines(_stderr_columns() - 1, can_encode(sys.stderr, "█")):
                 self.error_line(line)
 
-    def frames(self, frames: "Frames") -> None:
-        """Draw the frames with their times; print only the times if nothing can be drawn."""
+    def frames(self, frames: "Frames", captions: Sequence[str] = ()) -> None:
+        """Draw the frames with their times; print only the times if nothing can be drawn.
+
+        `captions` stand under them instead of the times.
+        """
         if not self.shows_pictures:
             self.line(f"frames at {', '.join(format_times(frames.times))}")
             return
         from pandacli.terminal.frame_strip import FrameStrip, cell_size, choose_protocol
 
         cell = cell_size(sys.stdout)
-        self.out.print(FrameStrip(frames, choose_protocol(self.graphics, os.environ, cell), cell))
+        protocol = choose_protocol(self.graphics, os.environ, cell)
+        self.out.print(FrameStrip(frames, protocol, cell, captions))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ sixel    DEC's VT330/VT340 Graphics Programming, chapter 14
 
 import re
 from base64 import standard_b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -53,34 +53,40 @@ _RUN = re.compile(rb"(.)\1{3,}", re.DOTALL)
 
 
 class FrameStrip:
-    """The frames of a clip in rows that fit the terminal, each with its time under it.
+    """Frames in rows that fit the terminal, each with its time or a caption under it.
 
     `protocol` is kitty, iterm2, sixel or blocks, `cell` the size of a character cell in pixels.
     """
 
     def __init__(
-        self, frames: "Frames", protocol: str = "blocks", cell: Size | None = None
+        self,
+        frames: "Frames",
+        protocol: str = "blocks",
+        cell: Size | None = None,
+        captions: Sequence[str] = (),
     ) -> None:
         self.frames, self.protocol, self.cell = frames, protocol, cell or _DEFAULT_CELL
+        self.captions = captions
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        pixels, times = self.frames.pixels, format_times(self.frames.times)
+        pixels = self.frames.pixels
+        captions = self.captions or format_times(self.frames.times)
         height, width = pixels.shape[1:3]
-        caption = max(map(len, times))
+        widest = max(map(len, captions))
         # a picture is drawn upwards from the line under it: all of it must be on the screen
         protocol = self.protocol if console.height > _MAX_LINES else "blocks"
         cell = _DEFAULT_CELL if protocol == "blocks" else self.cell
         aspect = width / height * cell[1] / cell[0]
-        columns, size = _layout(options.max_width, len(times), aspect, caption)
-        pitch = max(caption, size[0]) + _GAP
-        for start in range(0, len(times), columns):
+        columns, size = _layout(options.max_width, len(captions), aspect, widest)
+        pitch = max(widest, size[0]) + _GAP
+        for start in range(0, len(captions), columns):
             row = slice(start, start + columns)
             if protocol == "blocks":
                 yield from _blocks(pixels[row], size, pitch)
             else:
                 yield from _pictures(pixels[row], size, pitch, protocol, cell)
-            captions = "".join(time.center(size[0]).ljust(pitch) for time in times[row])
-            yield Segment(captions.rstrip(), Style(dim=True))
+            below = "".join(text.center(size[0]).ljust(pitch) for text in captions[row])
+            yield Segment(below.rstrip(), Style(dim=True))
             yield Segment.line()
 
 

@@ -15,6 +15,7 @@ from pandacli.diagnostics import Bytes, Fact, Section, Value, find
 from pandacli.prefix_cache.store import Entry, PrefixStore
 from pandacli.terminal.console import Screen
 from pandacli.terminal.text import sanitize_line
+from pandacli.timeline.scores import ScoreStore
 from pandacli.units import size
 from pandacli.video.clip import format_time
 
@@ -221,6 +222,20 @@ def prefixes_record(prefixes: PrefixStore) -> dict[str, Any]:
     ]
     whole = {"path": str(prefixes.folder), "bytes": prefixes.bytes, "budget_bytes": prefixes.budget}
     return whole | {"clips": clips}
+
+
+def show_scores(scores: ScoreStore, screen: Screen) -> None:
+    """Print on stderr how many scores there are, if any."""
+    if count := scores.count:
+        budget = f"at most {size(scores.budget)}" if scores.budget else "switched off"
+        total = f"{count:,} {'score' if count == 1 else 'scores'}, {size(scores.total_bytes)}"
+        screen.notice(f"{total} ({budget}) in {scores.path}")
+
+
+def scores_record(scores: ScoreStore) -> dict[str, Any]:
+    """Return how many scores there are, for JSON; sizes are in bytes."""
+    whole = {"path": str(scores.path), "bytes": scores.total_bytes, "budget_bytes": scores.budget}
+    return whole | {"count": scores.count}
 
 
 def _last_used(entry: Entry) -> datetime:

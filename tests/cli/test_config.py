@@ -11,6 +11,7 @@ COMMANDS = {
     "batch": ["questions.jsonl"],
     "eval": ["answers.jsonl"],
     "chat": ["clip.mp4"],
+    "find": ["clips", "a star"],
     "frames": ["clip.mp4"],
     "when": ["clip.mp4", "why?"],
 }
@@ -85,6 +86,7 @@ BUILT_IN = {
     "window": 2.0,
     "stride": None,
     "precision": 0.5,
+    "top": 10,
     "graphics": "auto",
     "quiet": False,
     "debug": False,
