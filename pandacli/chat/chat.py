@@ -66,6 +66,7 @@ class Chat:
     ) -> None:
         self.model, self.options, self.log, self._new_log = model, options, log, new_log
         self.choices: tuple[str, ...] = ()  # the possible answers to the next question, if given
+        self.moments: list[Clip] = []  # what was found last, see `film`
         # called in another thread when `status` or `error` changes
         self.on_change: Callable[[], None] = lambda: None
         self._prefill_lock = Lock()
@@ -139,6 +140,12 @@ class Chat:
         scored = self._current_conversation().score(question, self.choices)
         self.choices = ()
         return scored
+
+    def idle_model(self) -> "Panda":
+        """The model, once it computes nothing else; raises the errors of model and clip."""
+        self._session.result()
+        self._wait_for_saving()
+        return self.panda.result()
 
     def _wait_for_saving(self) -> None:
         if self._saving:

@@ -112,10 +112,11 @@ def chat(
             with signals.interrupts_do_not_end():
                 repl.run()
         else:
-            from pandacli.terminal.piped_chat import answer_lines
+            from pandacli.terminal.piped_chat import PipedChat
 
+            pipe = PipedChat(chat, screen, sample_clip, quant=how.quant, stats=stats, watch=watch)
             try:
-                answer_lines(chat, screen, quant=how.quant, stats=stats, watch=watch)
+                pipe.run()
             except PandaError:
                 chat.start_saving_prefix()
                 chat.finish_saving_prefix()

@@ -1,17 +1,27 @@
-"""A question of a chat on the screen, at its prompt and over a pipe alike."""
+"""A question of a chat on the screen, at its prompt and over a pipe alike.
+
+It is a turn about the clip, or is asked about the windows of the clip, which are listed with a
+number each.
+"""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from pandacli.chat.chat import dropped_turns_notice
+from pandacli.chat.film import keep_segments, range_in_view, segment_search
 from pandacli.errors import PandaError
 from pandacli.terminal import report
+from pandacli.video.clip import format_time, format_times
 
 if TYPE_CHECKING:
-    from pandacli.chat.chat import Chat
+    from pandacli.chat.chat import Chat, SampledClip
     from pandacli.inference.spec import AnswerStream, Scores, ScoringStats
     from pandacli.terminal.console import Screen
+    from pandacli.timeline.segments import Segments
+    from pandacli.video import Clip
+
+_CLOSER = "/when or /clip FROM TO"
 
 
 @contextmanager
@@ -60,6 +70,46 @@ def announce(chat: "Chat", screen: "Screen", quant: str | None, dropped: int) ->
         screen.notice(f"{chat.model} runs {chosen}")
     if chat.dropped > dropped:
         screen.notice(dropped_turns_notice(chat.dropped))
+
+
+def show_segments(chat: "Chat", screen: "Screen", question: str) -> None:
+    """List the segments where the answer is yes, numbered; after Ctrl-C those found so far."""
+    with segment_search(chat, question) as search:
+        try:
+            with screen.status("looking at the film") as say:
+                search.run(lambda done, total: say(f"{done} of {total} windows"))
+        except KeyboardInterrupt:
+            found = search.result()
+            _list_segments(chat, screen, found)
+            end = range_in_view(chat).end
+            screen.notice(f"searched up to {format_time(found.searched_to)} of {format_time(end)}")
+            raise
+        _list_segments(chat, screen, search.result())
+
+
+def _list_segments(chat: "Chat", screen: "Screen", found: "Segments") -> None:
+    if failures := found.failures:
+        first = failures[0].error
+        assert first is not None
+        many = f"{len(failures)} of {len(found.windows)} windows"
+        screen.notice(f"{many} cannot be used: {first.message}")
+    if not found.segments:
+        screen.notice("the answer is yes nowhere")
+        return
+    keep_segments(chat, found.segments)
+    for number, (start, end, probability) in enumerate(found.segments, 1):
+        times = " - ".join(format_times([round(start, 1), round(end, 1)]))
+        screen.line(f"#{number}  {times}  {probability:.2f}")
+
+
+def show_notices(clip: "SampledClip", screen: "Screen", said: "set[Clip]") -> None:
+    """Print what is to be known of a clip; that its frames lie far apart once, as `said` keeps."""
+    sparse = report.sparse_sampling_notice(clip.frames, _CLOSER)
+    for sentence in clip.frames.notices:
+        screen.notice(sentence)
+    if sparse and clip.source not in said:
+        said.add(clip.source)
+        screen.notice(sparse)
 
 
 def save_log(chat: "Chat", screen: "Screen") -> None:

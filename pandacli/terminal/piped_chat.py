@@ -1,86 +1,130 @@
 """`panda chat` over a pipe: each line of the input is a question, each of the output its answer."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
-from pandacli.errors import UsageError
+from pandacli.errors import PandaError, UsageError
 from pandacli.terminal import report
-from pandacli.terminal.answering import asked, save_log, score
-from pandacli.terminal.slash_commands import EXIT_WORDS, parse, split_choices
+from pandacli.terminal.answering import (
+    announce,
+    asked,
+    save_log,
+    score,
+    show_notices,
+    show_segments,
+    wait,
+)
+from pandacli.terminal.slash_commands import (
+    EXIT_WORDS,
+    Command,
+    clip_of,
+    parse,
+    split_choices,
+)
 
 if TYPE_CHECKING:
-    from pandacli.chat.chat import Chat
+    from pandacli.chat.chat import Chat, SampledClip
     from pandacli.terminal.console import Screen
+    from pandacli.video import Clip
 
 
-def answer_lines(
-    chat: "Chat",
-    screen: "Screen",
-    *,
-    quant: str | None = "auto",
-    stats: bool = False,
-    watch: report.Stopwatch | None = None,
-) -> None:
-    """Answer each line of standard input with one line; raises PandaError at the first failure."""
-    if sys.stdin is None:
-        raise UsageError("standard input is closed")
-    if sys.stdin.isatty():
-        screen.notice("type a question a line; Ctrl-D ends")
-    watch = watch or report.Stopwatch()
-    questions = _read_questions(sys.stdin.buffer, chat)
-    while True:
-        with watch.paused():
-            question = next(questions, None)
-        if question is None:
-            return
+class PipedChat:
+    """Answers the lines of standard input.
+
+    Of the slash commands `/choices`, `/clip`, `/when` and `/every` work; the lines that the last
+    two list end with an empty one. `sample` takes a clip and `num_frames`.
+    """
+
+    def __init__(
+        self,
+        chat: "Chat",
+        screen: "Screen",
+        sample: "Callable[..., SampledClip]",
+        *,
+        quant: str = "auto",
+        stats: bool = False,
+        watch: report.Stopwatch | None = None,
+    ) -> None:
+        self.chat, self.screen, self._sample = chat, screen, sample
+        self._quant: str | None = quant  # None once the placement is announced
+        self._stats, self._watch = stats, watch or report.Stopwatch()
+        self._sparse: set[Clip] = set()  # clips that are known to be sampled sparsely
+
+    def run(self) -> None:
+        """Answer all lines; raises PandaError at the first failure."""
+        if sys.stdin is None:
+            raise UsageError("standard input is closed")
+        if sys.stdin.isatty():
+            self.screen.notice("type a question a line; Ctrl-D ends")
+        self._show_notices()
+        lines = _read_lines(sys.stdin.buffer)
+        while True:
+            with self._watch.paused():
+                number, line = next(lines, (0, "/exit"))
+            if line.startswith("/") or line.strip().lower() in EXIT_WORDS:
+                try:
+                    command, argument = parse(line)
+                    if command.name == "/exit":
+                        return
+                    self._run(command, argument)
+                except PandaError as error:
+                    message = f"line {number}: {error.message}"
+                    raise type(error)(message, error.hint, command=error.command) from error
+            elif question := line.strip():
+                self._answer(question)
+
+    def _answer(self, question: str) -> None:
+        """Answer a question with one line."""
+        chat, screen, watch = self.chat, self.screen, self._watch
         try:
             if chat.choices:
-                scores, scoring = score(chat, screen, question, watch, quant)
+                scores, scoring = score(chat, screen, question, watch, self._quant)
                 screen.stream([scores.best.text], one_line=True)
                 screen.choice_bars(scores)
                 rows = report.scoring_rows(scoring, chat.clip.frames, watch)
             else:
-                with asked(chat, screen, question, watch, quant, "raise --max-tokens") as stream:
+                cut = "raise --max-tokens"
+                with asked(chat, screen, question, watch, self._quant, cut) as stream:
                     screen.stream(stream, one_line=True)
                 rows = report.stats_rows(stream.answer.stats, chat.clip.frames, watch)
         finally:
             save_log(chat, screen)
-        quant = None
-        if stats:
+        self._quant = None
+        if self._stats:
             screen.table(rows)
         watch.end_answer()
 
-
-def _read_questions(lines: BinaryIO, chat: "Chat") -> Iterator[str]:
-    """Yield the questions of standard input, up to an exit word; `/choices` sets those of `chat`.
-
-    Any other slash command is an error.
-    """
-    for number, line in enumerate(lines, 1):
-        try:
-            text = line.decode()
-        except UnicodeDecodeError as error:
-            raise UsageError("a question on standard input is not UTF-8 text") from error
-        if text.startswith("/") or text.strip().lower() in EXIT_WORDS:
-            name, argument = _parse(text)
-            if name == "/exit":
-                return
-            if name == "/choices":
-                chat.choices = split_choices(argument, f"line {number}: the choices")
-                continue
+    def _run(self, command: Command, argument: str) -> None:
+        chat = self.chat
+        if command.name == "/choices":
+            chat.choices = split_choices(argument)
+        elif command.name == "/clip":
+            chat.open_clip(self._sample(clip_of(chat, argument), num_frames=chat.clip.num_frames))
+            self._show_notices()
+        elif command.name == "/when":
+            self._list(lambda: show_segments(chat, self.screen, argument))
+        else:
             raise UsageError(
-                f"line {number}: {text.strip()} works only where input and output are a terminal",
+                f"{command.name} works only where input and output are a terminal",
                 "a question that begins with / needs a space in front",
             )
-        if question := text.strip():
-            yield question
+
+    def _list(self, show: Callable[[], None]) -> None:
+        wait(self.chat, self.screen, self._watch)
+        announce(self.chat, self.screen, self._quant, self.chat.dropped)
+        self._quant = None
+        show()
+        self.screen.line("")
+        self._watch.end_answer()
+
+    def _show_notices(self) -> None:
+        show_notices(self.chat.clip, self.screen, self._sparse)
 
 
-def _parse(line: str) -> tuple[str, str]:
-    """The name of a slash command and what follows it; empty for a wrong one."""
-    try:
-        command, argument = parse(line)
-    except UsageError:
-        return "", ""
-    return command.name, argument
+def _read_lines(lines: BinaryIO) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(lines, 1):
+        try:
+            yield number, line.decode()
+        except UnicodeDecodeError as error:
+            raise UsageError("a question on standard input is not UTF-8 text") from error

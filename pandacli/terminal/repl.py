@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pandacli.chat.chat import count_turns
 from pandacli.errors import PandaError
 from pandacli.terminal import report
-from pandacli.terminal.answering import asked, save_log, score
+from pandacli.terminal.answering import announce, asked, save_log, score, show_notices, wait
 from pandacli.terminal.console import can_encode
 from pandacli.terminal.slash_commands import EXIT_WORDS, parse
 from pandacli.terminal.text import ASCII, WordWrapper, sanitize, sanitize_line
@@ -47,8 +47,9 @@ class Repl:
         self._quant: str | None = quant  # None once the placement is announced
         self._pictures, self._stats = pictures, stats
         self._last: list[tuple[str, str]] = []  # the stats of the last answer
+        self._sparse: set[Clip] = set()  # clips that are known to be sampled sparsely
         self._interrupted = -_DOUBLE_PRESS
-        self._answering = self._leaving = False
+        self._answering = self._leaving = self._explained = False
         chat.on_change = prompt.refresh
 
     def run(self) -> None:
@@ -140,6 +141,19 @@ class Repl:
         if self._stats:
             self.show_stats()
 
+    def look(self, show: Callable[[], None]) -> None:
+        """Run one of the commands that list parts of the video; once, say how they are opened."""
+        self._answering, chat = True, self.chat
+        wait(chat, self.screen, report.Stopwatch())
+        announce(chat, self.screen, self._quant, chat.dropped)
+        self._quant = None
+        try:
+            show()
+        finally:
+            if chat.moments and not self._explained:
+                self._explained = True
+                self.screen.note("/clip #1 opens the first of these; /clip alone, the whole video")
+
     def _stream(self, pieces: Iterable[str]) -> None:
         """Show an answer; an interrupted one ends its line with the unfinished word."""
         words = WordWrapper(lambda: self.screen.out.width)
@@ -173,9 +187,7 @@ class Repl:
         """Show what clip is open, with its frames."""
         clip = self.chat.clip
         self.screen.note(report.clip_line(clip.source, clip.frames.info))
-        sparse = report.sparse_sampling_notice(clip.frames, "/every, /when or /clip FROM TO")
-        for sentence in filter(None, (*clip.frames.notices, sparse)):
-            self.screen.notice(sentence)
+        show_notices(clip, self.screen, self._sparse)
         if self._pictures:
             self.screen.frames(clip.model_frames)
 

@@ -1,6 +1,7 @@
 """The slash commands of `panda chat`: one function and one row of `COMMANDS` each."""
 
 import os
+import re
 import shlex
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -10,12 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pandacli.chat.chat import count_turns
+from pandacli.chat.film import moment
 from pandacli.chat.transcript import check_transcript_path, read_transcript, write_transcript
 from pandacli.errors import UsageError
 from pandacli.inference.spec import check_choices
+from pandacli.terminal.answering import show_segments
 from pandacli.video.clip import Clip, parse_time
 
 if TYPE_CHECKING:
+    from pandacli.chat.chat import Chat
     from pandacli.terminal.repl import Repl
 
 EXIT_WORDS = ("exit", "quit")  # leave without a slash
@@ -70,10 +74,21 @@ def _frames(repl: "Repl", argument: str) -> None:
 
 
 def _clip(repl: "Repl", argument: str) -> None:
+    repl.switch_clip(clip_of(repl.chat, argument))
+
+
+def clip_of(chat: "Chat", argument: str) -> Clip:
+    """Return the clip that the argument of `/clip` names: a range, or #N of what is listed."""
+    if number := re.fullmatch(r"#\s?(\d{1,9})", argument, re.ASCII):
+        return moment(chat, int(number[1]))
     times = argument.split()
-    if len(times) > 2:
-        raise UsageError("usage: /clip [FROM [TO]]")
-    repl.switch_clip(Clip(repl.chat.clip.source.path, *map(parse_time, times)))
+    if len(times) > 2 or "#" in argument:
+        raise UsageError("usage: /clip [FROM [TO] | #N]")
+    return Clip(chat.clip.source.path, *map(parse_time, times))
+
+
+def _when(repl: "Repl", argument: str) -> None:
+    repl.look(lambda: show_segments(repl.chat, repl.screen, argument))
 
 
 def _open_video(repl: "Repl", argument: str) -> None:
@@ -177,7 +192,8 @@ COMMANDS = (
     Command(
         "/frames", "[N | save FILE]", "show the frames, save them, use N", _frames, "any", ("save",)
     ),
-    Command("/clip", "[FROM [TO]]", "ask about another part of the video, or all of it", _clip),
+    Command("/clip", "[FROM [TO] | #N]", "ask about another part, all, or a listed part", _clip),
+    Command("/when", "QUESTION", "list the parts of the clip where the answer is yes", _when),
     Command("/video", "FILE", "ask about another video", _open_video, "video"),
     Command("/undo", "", "take the last question and its answer back", _undo),
     Command("/retry", "", "ask the last question again", _retry),

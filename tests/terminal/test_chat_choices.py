@@ -9,9 +9,9 @@ from pandacli.chat.transcript import read_transcript
 from pandacli.errors import UsageError
 from pandacli.inference.session import SharedPrefix
 from pandacli.terminal.console import Screen
-from pandacli.terminal.piped_chat import answer_lines
+from pandacli.terminal.piped_chat import PipedChat
 from pandacli.terminal.repl import toolbar
-from tests.chat.conftest import OTHER, QUESTION, StartChat, questions
+from tests.chat.conftest import OTHER, QUESTION, StartChat, questions, sampled_clip
 from tests.terminal.conftest import Capture, RunRepl
 
 SET = "/choices yes |no|a red circle"
@@ -112,7 +112,7 @@ def test_a_pipe_sets_choices_for_one_question(
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
     chat = start_chat()
     with pytest.raises(UsageError, match="line 7: the choices: 'a' is given twice"):
-        answer_lines(chat, Screen(), stats=True)
+        PipedChat(chat, Screen(), sampled_clip, stats=True).run()
     assert [turn.scores is not None for turn in chat.turns] == [True, False, False]
     assert len(read_transcript(tmp_path / "log.json").turns) == 3
     printed = capsys.readouterr()

@@ -12,9 +12,9 @@ from pandacli.chat.conversation import Turn
 from pandacli.chat.transcript import read_transcript
 from pandacli.errors import DeviceError, ModelError, UsageError
 from pandacli.terminal.console import Screen
-from pandacli.terminal.piped_chat import answer_lines
+from pandacli.terminal.piped_chat import PipedChat
 from pandacli.terminal.text import sanitize
-from tests.chat.conftest import OTHER, QUESTION, StartChat
+from tests.chat.conftest import OTHER, QUESTION, StartChat, sampled_clip
 
 Pipe = Callable[..., Chat]
 Capture = pytest.CaptureFixture[str]
@@ -27,7 +27,7 @@ def pipe(start_chat: StartChat, monkeypatch: pytest.MonkeyPatch) -> Pipe:
     def pipe(sent: bytes, *, stats: bool = False, quant: str = "auto", **more: object) -> Chat:
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(sent)))
         chat = start_chat(**more)
-        answer_lines(chat, Screen(), stats=stats, quant=quant)
+        PipedChat(chat, Screen(), sampled_clip, stats=stats, quant=quant).run()
         return chat
 
     return pipe
@@ -117,7 +117,7 @@ def test_notices_go_to_stderr(
 def test_closed_stdin_is_an_error(start_chat: StartChat, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", None)
     with pytest.raises(UsageError, match="closed"):
-        answer_lines(start_chat(), Screen())
+        PipedChat(start_chat(), Screen(), sampled_clip).run()
 
 
 def test_slash_command_in_a_pipe_is_an_error(pipe: Pipe, capsys: Capture) -> None:
@@ -125,7 +125,7 @@ def test_slash_command_in_a_pipe_is_an_error(pipe: Pipe, capsys: Capture) -> Non
         pipe(f"{QUESTION}\n/stats\n{OTHER}\n".encode())
     assert raised.value.hint
     assert capsys.readouterr().out.count("\n") == 1
-    with pytest.raises(UsageError, match="line 1: /nope works only where"):
+    with pytest.raises(UsageError, match="line 1: /nope is not a command"):
         pipe(b"/nope\n")
 
 
