@@ -5,9 +5,11 @@ leaves it with its last token. A batch sums in another order than a single seque
 near-ties: where logits are otherwise exact, a request with a near-tie is run again alone.
 """
 
+import sys
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from copy import copy
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -17,10 +19,10 @@ from torch import Tensor
 from pandacli.errors import DeviceError, PandaError
 from pandacli.inference.generation import RequestState
 from pandacli.inference.planning.devices import memory_errors
-from pandacli.inference.spec import Answer, ClosableIterator
+from pandacli.inference.spec import Answer, ClosableIterator, Stats
 
 if TYPE_CHECKING:
-    from pandacli.inference.backends import SequenceBatch
+    from pandacli.inference.backends import Rows, SequenceBatch
     from pandacli.inference.panda import Panda
     from pandacli.inference.session import SharedPrefix, VideoSession
 
@@ -145,7 +147,7 @@ class Generation(ClosableIterator[Event]):
             return
         finally:
             if state.tokens:
-                state.stats = self._session.stats(state)
+                state.stats = self._stats(state)
         yield state.index, state.answer()
 
     def _run_batch(self, batch: "SequenceBatch") -> Iterator[Event]:
@@ -175,11 +177,14 @@ class Generation(ClosableIterator[Event]):
                 piece = state.add(token, row, stream=self._stream)
                 if state.finish_reason:
                     self._remove(state, batch)
-                    state.stats = self._session.stats(state)
+                    state.stats = self._stats(state)
                 if piece and self._stream:
                     yield state.index, piece
                 if state.finish_reason:
                     yield state.index, state.answer()
+
+    def _stats(self, state: RequestState) -> Stats:
+        return self._session.stats(state)
 
     def _fetch(self, wanted: int = 1) -> bool:
         """Fill the queue up to `wanted` requests; whether there are as many."""
@@ -251,3 +256,31 @@ class Generation(ClosableIterator[Event]):
             state.sample(row) if state.options.temperature else None if tie else token
             for state, row, token, tie in zip(states, logits, greedy, ties, strict=True)
         ]
+
+
+class RowGeneration(Generation):
+    """Events of one request about each of several clips, the rows of one batch.
+
+    All prompts are of one length. Raises a `DeviceError` if memory runs out.
+    """
+
+    def __init__(
+        self, sessions: "Sequence[VideoSession]", rows: "Rows", states: Sequence[RequestState]
+    ) -> None:
+        super().__init__(sessions[0], (), batch_size=len(sessions), stream=False)
+        self._sessions, self._rows = sessions, rows
+        self._running = {state.index: state for state in states}  # no other may join them
+        self._room = sys.maxsize  # rows have their memory already, but for answers
+
+    def _run(self) -> Generator[Event, None, None]:
+        with memory_errors(self._hint), closing(self._rows.batch()) as batch:
+            yield from self._run_batch(batch)
+        for state in self._near_ties:
+            # the prefix of a copy is released with it
+            session = copy(self._sessions[state.index])
+            alone = Generation(session, [state], batch_size=1, stream=False)
+            yield from alone
+            self.seconds.rerun += alone.seconds.prefill + alone.seconds.decode
+
+    def _stats(self, state: RequestState) -> Stats:
+        return self._sessions[state.index].stats(state)

@@ -11,8 +11,9 @@ The tokens of all questions and choices are the paths of a tree behind the prefi
 are one path, and a forward pass computes as many nodes as there is room for.
 """
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise, takewhile
 from math import exp, fsum, log
 from operator import eq
@@ -33,7 +34,10 @@ from pandacli.inference.spec import (
 )
 
 if TYPE_CHECKING:
-    from pandacli.inference.session import SharedPrefix, VideoSession
+    from pandacli.inference.backends import Rows
+    from pandacli.inference.session import VideoSession
+
+_Tree = Callable[[list[int], list[int], list[int]], Tensor]  # `Sequence.tree` or `Rows.tree`
 
 _MAX_NODES = 1024  # of a pass: its mask grows with the square
 _ROWS = 64  # of logits that are made float64 at a time
@@ -128,7 +132,7 @@ class Scoring(ClosableIterator[tuple[int, Scores | PandaError]]):
             started, before = perf_counter(), prefix.prefilled
             try:
                 with memory_errors(session.panda.memory_hint):
-                    logprobs = _score_paths(prefix, history, chunk)
+                    logprobs = _score_paths(partial(prefix.tree, history=history), chunk)[0]
             except DeviceError as error:
                 if count > 1:
                     room = max(nodes // 2, 1)
@@ -189,21 +193,45 @@ def _paths(session: "VideoSession", index: int, request: ScoreRequest) -> list[_
     return found
 
 
-def _score_paths(prefix: "SharedPrefix", history: list[int], paths: Sequence[_Path]) -> list[float]:
-    """The log-probability of each path behind its prompt, in one forward pass."""
+def score_rows(
+    sessions: Sequence["VideoSession"], rows: "Rows", request: ScoreRequest
+) -> list[Scores | PandaError]:
+    """Score the choices of a request, without earlier turns, behind each row of a batch.
+
+    The sessions are those of the rows. Raises a DeviceError if memory runs out.
+    """
+    try:
+        paths = _paths(sessions[0], 0, request)
+    except UsageError as error:
+        return [error for _ in sessions]
+    found = [[0.0] * len(request.choices) for _ in sessions]
+    with memory_errors(sessions[0].panda.memory_hint):
+        while paths:
+            count, _ = _that_fit(paths, _MAX_NODES)
+            chunk, paths = paths[:count], paths[count:]
+            for held, logprobs in zip(found, _score_paths(rows.tree, chunk), strict=True):
+                for path, logprob in zip(chunk, logprobs, strict=True):
+                    held[path.choice] = logprob
+    return [_scores(request, logprobs) for logprobs in found]
+
+
+def _score_paths(compute: _Tree, paths: Sequence[_Path]) -> list[list[float]]:
+    """The log-probability of each path behind its prompt, for each row, in one forward pass."""
     tree = TokenTree()
     # the last token, which ends the answer, is predicted and not computed
     nodes = [tree.add(path.ids[:-1]) for path in paths]
     answers = [held[path.prompt - 1 :] for path, held in zip(paths, nodes, strict=True)]
     wanted = sorted(set().union(*answers))
     rows = {node: row for row, node in enumerate(wanted)}
-    logits = prefix.tree(tree.ids, tree.parents, wanted, history)
-    at = [rows[node] for held in answers for node in held]
-    tokens = [token for path in paths for token in path.ids[path.prompt :]]
-    owners = [number for number, held in enumerate(answers) for _ in held]
-    picked = token_logprobs(logits, torch.tensor(at), torch.tensor(tokens))
+    logits = compute(tree.ids, tree.parents, wanted)
+    at = torch.tensor([rows[node] for held in answers for node in held])
+    tokens = torch.tensor([token for path in paths for token in path.ids[path.prompt :]])
+    owners = torch.tensor([number for number, held in enumerate(answers) for _ in held])
     sums = torch.zeros(len(paths), dtype=torch.float64)
-    return sums.index_add_(0, torch.tensor(owners), picked).tolist()
+    return [
+        sums.index_add(0, owners, token_logprobs(row, at, tokens)).tolist()
+        for row in logits.view(-1, len(wanted), logits.shape[-1])
+    ]
 
 
 @torch.inference_mode()

@@ -174,7 +174,7 @@ class VideoSession:
         def states() -> Iterator[RequestState | Failure]:
             for index, request in enumerate(requests):
                 try:
-                    yield self._state(index, request, options)
+                    yield self.request_state(index, request, options)
                 except UsageError as error:
                     yield index, error
 
@@ -198,7 +198,7 @@ class VideoSession:
             UsageError: An option is out of range, or the question is longer than the context.
             DeviceError: Out of memory, while reading from the stream.
         """
-        state = self._state(0, Request(question, history), GenerationOptions(**options))
+        state = self.request_state(0, Request(question, history), GenerationOptions(**options))
 
         def pieces() -> Generator[str, None, Answer]:
             with Generation(self, [state], batch_size=1, stream=True) as generation:
@@ -246,6 +246,18 @@ class VideoSession:
         """Compute the prefix now, not with the first question; a DeviceError if memory runs out."""
         with devices.memory_errors(self.panda.memory_hint):
             self.shared_prefix()
+
+    @torch.inference_mode()
+    def embed(self) -> Tensor:
+        """The prefix as the Llama reads it, (prefix_tokens, hidden_size)."""
+        if self._encoded is None:
+            encode_together([self])
+        assert self._encoded is not None
+        model = self.panda.model
+        ids = torch.tensor([self._ids], device=model.device)
+        embedded: Tensor
+        (embedded,) = model.embed_frames(ids, [self._encoded])
+        return embedded
 
     def keep(self) -> None:
         """Write the prefix to the cache, if it was opened with one; a PandaError if that fails."""
@@ -326,7 +338,9 @@ class VideoSession:
             history_tokens=state.history,
         )
 
-    def _state(self, index: int, request: Request, options: GenerationOptions) -> RequestState:
+    def request_state(
+        self, index: int, request: Request, options: GenerationOptions
+    ) -> RequestState:
         options = request.options or options
         options.check()
         tokenizer, ends = self.panda.tokenizer, self.panda.stop_tokens
@@ -343,15 +357,8 @@ class VideoSession:
         return [*self._prompt[1]]
 
     def _compute_prefix(self) -> backends.Sequence:
-        model = self.panda.model
-        ids = torch.tensor([self._ids], device=model.device)
         sequence = self.panda.backend.new_sequence()
-        with torch.inference_mode():
-            if self._encoded is None:
-                pixel_values = self._pixels()[None].to(model.device)
-                (self._encoded,) = model.model.encode_frames(pixel_values)
-            (embedded,) = model.embed_frames(ids, [self._encoded])
-        sequence.prefill(embedded)
+        sequence.prefill(self.embed())
         return sequence
 
     def _sample(self) -> "Frames":
@@ -381,3 +388,13 @@ class VideoSession:
             what += f", the question and the turns before it {question_tokens}"
         hint = "ask a shorter question, or look at fewer frames (--frames 4)"
         raise UsageError(f"{what}: the model can hold {self.panda.context}", hint)
+
+
+@torch.inference_mode()
+def encode_together(sessions: Sequence[VideoSession]) -> None:
+    """Encode the frames of sessions on one model, as many of each, in one pass through STAB."""
+    model = sessions[0].panda.model
+    pixel_values = torch.stack([session._pixels() for session in sessions]).to(model.device)
+    encoded = model.model.encode_frames(pixel_values)
+    for session, frames in zip(sessions, encoded, strict=True):
+        session._encoded = frames

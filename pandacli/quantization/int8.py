@@ -16,7 +16,7 @@ from threading import Lock
 import torch
 from torch import Tensor, nn
 
-_FEW = 64  # up to this many tokens, always add the residual pass
+_FEW = 64  # up to this many tokens of a text, always add the residual pass
 _OUTLIER = 8.0  # peak over root mean square from which a token gets the residual pass
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -53,11 +53,11 @@ class Int8Linear(nn.Module):
         self._packed = _pack(weight, scale)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(..., in) float32 to (..., out) float32."""
+        """(..., n, in) float32 to (..., n, out) float32, of n tokens of each text."""
         tokens = inputs.reshape(-1, self.in_features)
         count = len(tokens)
         peak = tokens.abs().amax(1, keepdim=True).clamp_min(_TINY)
-        chosen, added = _residual_tokens(tokens, peak)
+        chosen, added = _residual_tokens(tokens, peak, few=inputs.shape[-2] <= _FEW)
         steps = input_steps()
         rows = tokens.new_empty(count + added + 1, self.in_features)
         scaled = torch.div(tokens, peak, out=rows[:count])
@@ -81,9 +81,9 @@ class Int8Linear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}"
 
 
-def _residual_tokens(tokens: Tensor, peak: Tensor) -> tuple[slice | Tensor, int]:
+def _residual_tokens(tokens: Tensor, peak: Tensor, *, few: bool) -> tuple[slice | Tensor, int]:
     """Select the tokens (n, in) for the residual pass, and count them."""
-    if len(tokens) <= _FEW or _residual_for_all.get():
+    if few or _residual_for_all.get():
         return slice(None), len(tokens)
     usual = tokens.square().mean(1, keepdim=True).sqrt()
     chosen = (peak > _OUTLIER * usual).flatten().nonzero().flatten()

@@ -30,8 +30,11 @@ def answers(
     num_frames: int = 8,
     system: str | None = None,
 ) -> "Iterator[tuple[_Item, Frames | None, list[Answer | PandaError]]]":
-    """The answers to all questions about each clip, in order, with its frames."""
-    for items, batch in _batches(panda, looks, num_frames, system):
+    """The answers to all questions about each clip, in order, with its frames.
+
+    The first clip is answered alone, so that its answer is not waited for.
+    """
+    for items, batch in _batches(panda, looks, num_frames, system, first=1):
         found = iter(batch.ask(questions, options))
         for item, frames in items:
             if isinstance(frames, PandaError):
@@ -75,12 +78,17 @@ def scores_of_all(
 
 
 def _batches(
-    panda: "Panda", looks: "Looks[_Item]", num_frames: int, system: str | None
+    panda: "Panda",
+    looks: "Looks[_Item]",
+    num_frames: int,
+    system: str | None,
+    first: int | None = None,
 ) -> "Iterator[tuple[list[tuple[_Item, Frames | PandaError]], WindowBatch]]":
-    """Groups of clips that are looked at together."""
+    """Groups of clips that are looked at together, the first of another size if that is given."""
     remaining = iter(looks)
     size = windows_at_once(panda)
-    while items := list(islice(remaining, size)):
+    while items := list(islice(remaining, first or size)):
+        first = None
         usable = [frames for _, frames in items if not isinstance(frames, PandaError)]
         yield items, WindowBatch(panda, usable, num_frames, system)
 

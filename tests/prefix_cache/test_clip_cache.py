@@ -362,13 +362,13 @@ def test_disk_filling_up_leaves_nothing(
 ) -> None:
     from safetensors import SafetensorError
 
-    from pandacli.inference.backends import torch as torch_backend
+    from pandacli.inference.backends import kv_cache
 
     def fail(_: object, path: Path, __: object) -> None:
         path.write_bytes(b"half")
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(torch_backend, "save_file", fail)
+    monkeypatch.setattr(kv_cache, "save_file", fail)
     opened = panda.open(video, cache=True)
     opened.prepare()
     with pytest.raises(PandaError, match="No space left on device"):

@@ -83,6 +83,23 @@ class SequenceBatch(Protocol):
         """Drop all sequences and release the prefix; also after an interrupted `append`."""
 
 
+class Rows(Protocol):
+    """Texts of one length, each with its own KV cache, computed as the rows of one batch."""
+
+    def batch(self) -> SequenceBatch:
+        """Texts that go on from rows 0, 1, ..., until it is closed.
+
+        Each call of `append` names all that have not been removed, with as many ids for each.
+        """
+
+    def tree(self, ids: list[int], parents: list[int], wanted: list[int]) -> "Tensor":
+        """Compute a tree of tokens behind each row: (rows, len(wanted), vocabulary).
+
+        See `Sequence.tree`.
+        """
+        ...
+
+
 class Backend(Protocol):
     """Computes the Llama of a Video-Panda."""
 
@@ -91,6 +108,9 @@ class Backend(Protocol):
 
     def restore(self, path: Path) -> Sequence:
         """Load a saved sequence; a `ModelError` if it is damaged, or of another model."""
+
+    def rows(self, embeddings: "Tensor") -> Rows | None:
+        """Prefill embeddings (rows, n, hidden_size); None where texts are computed one by one."""
 
 
 def is_usable(backend: str) -> bool:

@@ -1,37 +1,28 @@
 """The torch backend: transformers' Llama, whole or quantised, on the CPU or on CUDA devices."""
 
-import errno
-import json
-import os
-import re
-import zlib
+import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import pad
-from transformers.cache_utils import Cache, DynamicLayer
 
 from pandacli.errors import ModelError
+from pandacli.inference.backends.kv_cache import KVCache, load_layers, round_to_half, save_layers
 from pandacli.inference.planning.devices import position_bytes
 from pandacli.quantization.int8 import residual_for_all
 
 if TYPE_CHECKING:
     from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
 
-_GROWTH = 256  # positions that a layer of the cache grows by
 _PREFIX, _DEAD = -1, -2  # owners of positions: the prefix, and sequences that were removed
 _MAX_DEAD = 256  # compact the cache once more positions than this are dead
 _OWNERS_GROWTH = 1024
-
-_KeysValues = tuple[Tensor, Tensor]
 
 
 class TorchBackend:
@@ -62,6 +53,65 @@ class TorchBackend:
             sequence.cache.update(keys.to(weight), values.to(weight), number)
         return sequence
 
+    def rows(self, embeddings: Tensor) -> "TorchRows":
+        cache = KVCache(len(self.model.model.layers))
+        self.prefill(cache, embeddings)
+        return TorchRows(self, cache)
+
+    @torch.inference_mode()
+    def prefill(self, cache: KVCache, embeddings: Tensor) -> None:
+        """Append embeddings (B, n, hidden_size) to the rows of a cache."""
+        before, model = int(cache.get_seq_length()), self.model
+        # without logits
+        model.model(inputs_embeds=embeddings.to(model.device), cache=cache, use_cache=True)
+        if self.half_prefix:
+            for layer in cache.layers:
+                round_to_half(layer.keys[..., before:, :])
+                round_to_half(layer.values[..., before:, :])
+
+    @torch.inference_mode()
+    def append(self, cache: KVCache, ids: list[list[int]]) -> Tensor:
+        """Append as many ids to each row of a cache; returns the next logits (B, vocabulary)."""
+        with residual_for_all():
+            output = self.model(
+                input_ids=torch.tensor(ids, device=self.model.device),
+                cache=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        logits: Tensor = output.logits[:, -1]
+        return logits
+
+    @torch.inference_mode()
+    def tree(self, cache: KVCache, ids: list[int], parents: list[int], wanted: list[int]) -> Tensor:
+        """Compute a tree of tokens behind each row: (B, len(wanted), vocabulary).
+
+        See `Sequence.tree`.
+        """
+        model, start, rows = self.model, int(cache.get_seq_length()), len(cache.layers[0].keys)
+        seen = np.eye(len(ids), dtype=np.bool_)  # numpy: small operations are faster than torch's
+        for node, parent in enumerate(parents):
+            if parent >= 0:
+                seen[node] |= seen[parent]
+        depths = torch.from_numpy(start + seen.sum(1) - 1)
+        mask = torch.zeros(1, 1, len(ids), start + len(ids), dtype=model.dtype)
+        mask[..., start:].masked_fill_(torch.from_numpy(~seen), float("-inf"))
+        try:
+            with residual_for_all():
+                output = model(
+                    input_ids=torch.tensor([ids], device=model.device).expand(rows, -1),
+                    attention_mask=mask.to(model.device),
+                    position_ids=depths[None].to(model.device),
+                    cache=cache,
+                    use_cache=True,
+                    # on the CPU: the last layer may be elsewhere
+                    logits_to_keep=torch.tensor(wanted),
+                )
+        finally:
+            cache.truncate(start)
+        logits: Tensor = output.logits
+        return logits
+
 
 class TorchSequence:
     """A text with its KV cache (`Sequence`)."""
@@ -73,24 +123,11 @@ class TorchSequence:
     def length(self) -> int:
         return int(self.cache.get_seq_length())
 
-    @torch.inference_mode()
     def prefill(self, embeddings: Tensor) -> None:
-        before, model = self.length, self.backend.model
-        inputs = embeddings[None].to(model.device)
-        model.model(inputs_embeds=inputs, cache=self.cache, use_cache=True)  # without logits
-        if self.backend.half_prefix:
-            for layer in self.cache.layers:
-                round_to_half(layer.keys[..., before:, :])
-                round_to_half(layer.values[..., before:, :])
+        self.backend.prefill(self.cache, embeddings[None])
 
-    @torch.inference_mode()
     def append(self, ids: list[int]) -> Tensor:
-        model = self.backend.model
-        inputs = torch.tensor([ids], device=model.device)
-        with residual_for_all():
-            output = model(input_ids=inputs, cache=self.cache, use_cache=True, logits_to_keep=1)
-        logits: Tensor = output.logits[0, -1]
-        return logits
+        return self.backend.append(self.cache, [ids])[0]
 
     def truncate(self, length: int) -> None:
         self.cache.truncate(length)
@@ -101,33 +138,9 @@ class TorchSequence:
     def batch(self, room: int) -> "TorchSequenceBatch":
         return TorchSequenceBatch(self.backend, self.cache, room)
 
-    @torch.inference_mode()
     def tree(self, ids: list[int], parents: list[int], wanted: list[int]) -> Tensor:
         """Compute a tree of tokens behind this sequence; see `Sequence.tree`."""
-        model, start = self.backend.model, self.length
-        seen = np.eye(len(ids), dtype=np.bool_)  # numpy: small operations are faster than torch's
-        for node, parent in enumerate(parents):
-            if parent >= 0:
-                seen[node] |= seen[parent]
-        depths = torch.from_numpy(start + seen.sum(1) - 1)
-        mask = torch.zeros(1, 1, len(ids), start + len(ids), dtype=model.dtype)
-        mask[..., start:].masked_fill_(torch.from_numpy(~seen), float("-inf"))
-        try:
-            with residual_for_all():
-                output = model(
-                    input_ids=torch.tensor([ids], device=model.device),
-                    attention_mask=mask.to(model.device),
-                    position_ids=depths[None].to(model.device),
-                    cache=self.cache,
-                    use_cache=True,
-                    logits_to_keep=torch.tensor(
-                        wanted
-                    ),  # on the CPU: the last layer may be elsewhere
-                )
-        finally:
-            self.truncate(start)
-        logits: Tensor = output.logits[0]
-        return logits
+        return self.backend.tree(self.cache, ids, parents, wanted)[0]
 
     def save(self, path: Path, length: int | None = None) -> None:
         save_layers([(layer.keys, layer.values) for layer in self.cache.layers], path, length)
@@ -209,114 +222,47 @@ class TorchSequenceBatch:
         return mask.masked_fill_(hidden, float("-inf"))[None, None]
 
 
-class GrowingLayer(DynamicLayer):
-    """Keys and values of a layer, (B, heads, length, head size), in buffers that grow in blocks."""
+class TorchRows:
+    """Texts of one length, the rows of a batch (`Rows`)."""
 
-    # transformers' own cache copies all of itself at every token
-    keys: Tensor
-    values: Tensor
-    _buffers: list[Tensor]
+    def __init__(self, backend: TorchBackend, cache: KVCache) -> None:
+        self._backend, self._cache = backend, cache
 
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> _KeysValues:
-        """Append keys and values of new positions; returns all."""
-        states = (key_states, value_states)
-        if not self.is_initialized:
-            self.lazy_initialization(*states)
-            self._buffers = [new[..., :0, :] for new in states]
-        start = self.get_seq_length()
-        end = start + key_states.shape[-2]
-        if end > self._buffers[0].shape[-2]:
-            free = -(-end // _GROWTH) * _GROWTH - start
-            self._buffers = [pad(old[..., :start, :], (0, 0, 0, free)) for old in self._buffers]
-        for buffer, new in zip(self._buffers, states, strict=True):
-            buffer[..., start:end, :] = new
-        self.keys, self.values = (buffer[..., :end, :] for buffer in self._buffers)
-        return self.keys, self.values
+    def batch(self) -> "TorchRowBatch":
+        return TorchRowBatch(self._backend, self._cache)
 
-    def keep(self, positions: Tensor) -> None:
-        """Drop all but the given positions, (n,) and ascending."""
-        for buffer in self._buffers:
-            buffer[..., : len(positions), :] = buffer.index_select(-2, positions.to(buffer.device))
-        self.keys, self.values = (buffer[..., : len(positions), :] for buffer in self._buffers)
+    def tree(self, ids: list[int], parents: list[int], wanted: list[int]) -> Tensor:
+        return self._backend.tree(self._cache, ids, parents, wanted)
 
 
-class KVCache(Cache):
-    """The KV cache of a model, which transformers fills."""
+class TorchRowBatch:
+    """Texts that go on from the rows of a cache, all at the same pace (`SequenceBatch`).
 
-    layers: list[GrowingLayer]  # type: ignore[assignment]
-
-    def __init__(self, layers: int) -> None:
-        super().__init__(layers=[GrowingLayer() for _ in range(layers)])  # type: ignore[no-untyped-call]
-
-    @torch.inference_mode()
-    def truncate(self, length: int) -> None:
-        """Drop all but the first positions; an interrupted pass leaves some layers longer."""
-        for layer in self.layers:
-            layer.crop(min(length - layer.get_seq_length(), 0))
-
-
-@torch.inference_mode()
-def save_layers(layers: Iterable[_KeysValues], path: Path, length: int | None = None) -> None:
-    """Write the first positions of each layer's keys and values, (1, heads, n, head size).
-
-    The file is safetensors: `k.N` and `v.N` (heads, length, head size) of layer N, in half
-    precision if that is exact, and checksums in the metadata.
+    A row that was removed is computed along, until at most half of the rows are left: these are
+    copied, since the cache has to stay.
     """
-    tensors: dict[str, Tensor] = {}
-    sums = []
-    for number, layer in enumerate(layers):
-        keys, values = (_narrowed(tensor[0, :, :length]) for tensor in layer)
-        parts = {f"k.{number}": keys, f"v.{number}": values}
-        sums.append(_checksum(parts))
-        tensors |= parts
-    try:
-        save_file(tensors, path, {"checksums": json.dumps(sums)})
-    except SafetensorError as error:  # "... (os error 28)"
-        found = re.search(r"os error (\d+)", str(error))
-        number = int(found[1]) if found else errno.EIO
-        raise OSError(number, os.strerror(number), str(path)) from error
 
+    max_texts: int | None = None
+    room = sys.maxsize
 
-def load_layers(path: Path, layers: int) -> Iterator[_KeysValues]:
-    """Load the keys and values of each layer, (1, heads, length, head size), mapped from the file.
+    def __init__(self, backend: TorchBackend, cache: KVCache) -> None:
+        self._backend, self._whole, self._cache = backend, cache, cache
+        self._start = int(cache.get_seq_length())
+        self._rows = [*range(len(cache.layers[0].keys))]  # of the whole, in `_cache`
 
-    Raises a `ModelError` if it is missing or damaged, or has another number of layers.
-    """
-    damaged = ModelError(f"{path} cannot be read as a saved KV cache")
-    shapes: set[torch.Size] = set()
-    try:
-        with safe_open(path, framework="pt") as file:
-            sums = json.loads((file.metadata() or {}).get("checksums", "[]"))
-            if len(sums) != layers:
-                raise ModelError(f"{path} was saved by another model")
-            for number, checksum in enumerate(sums):
-                parts = {name: file.get_tensor(name) for name in (f"k.{number}", f"v.{number}")}
-                keys, values = parts.values()
-                shapes |= {keys.shape, values.shape}
-                floating = keys.is_floating_point() and values.is_floating_point()
-                usable = floating and len(shapes) == 1 and keys.ndim == 3
-                if not usable or _checksum(parts) != checksum:
-                    raise damaged
-                yield keys[None], values[None]
-    except (OSError, ValueError, TypeError, RecursionError, SafetensorError) as error:
-        raise damaged from error
+    def append(self, texts: Mapping[int, list[int]]) -> Tensor:
+        if 2 * len(texts) <= len(self._rows):
+            self._cache = self._cache.select([self._rows.index(row) for row in texts])
+            self._rows = [*texts]
+        filler = next(iter(texts.values()))
+        logits = self._backend.append(self._cache, [texts.get(row, filler) for row in self._rows])
+        if self._rows == [*texts]:
+            return logits
+        return logits[[self._rows.index(row) for row in texts]]
 
+    def remove(self, text: int) -> None:
+        """The rows that remain are those that are appended to."""
 
-def round_to_half(tensor: Tensor) -> None:
-    """Round a tensor in place to half precision; the largest values stay finite."""
-    limit = torch.finfo(torch.float16).max
-    tensor.copy_(tensor.clamp(-limit, limit).half())
-
-
-def _narrowed(tensor: Tensor) -> Tensor:
-    """A contiguous copy on the CPU, in half precision where that is exact."""
-    if tensor.dtype == torch.float32 and torch.equal((half := tensor.half()).float(), tensor):
-        tensor = half
-    return tensor.cpu().contiguous()
-
-
-def _checksum(parts: dict[str, Tensor]) -> int:
-    total = 0
-    for name in sorted(parts):
-        total = zlib.crc32(parts[name].view(torch.uint8).numpy().data, total)
-    return total
+    def close(self) -> None:
+        self._cache = self._whole
+        self._whole.truncate(self._start)

@@ -8,7 +8,8 @@ import torch
 
 from pandacli import Panda
 from pandacli.errors import ModelError
-from pandacli.inference.backends.torch import KVCache, TorchBackend, TorchSequence
+from pandacli.inference.backends.kv_cache import KVCache
+from pandacli.inference.backends.torch import TorchBackend, TorchSequence
 from pandacli.modeling.configuration_videopanda import VideoPandaConfig
 from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pandacli.errors import ModelError
-from pandacli.inference.backends.torch import load_layers, round_to_half, save_layers
+from pandacli.inference.backends.kv_cache import load_layers, round_to_half, save_layers
 
 LARGEST = torch.finfo(torch.float16).max
 

@@ -54,6 +54,9 @@ class LlamaCppBackend:
             raise ModelError(f"{path} does not fit into a context of {self.context} tokens")
         return LlamaCppSequence(self, context, sequence, length)
 
+    def rows(self, embeddings: Tensor) -> None:
+        """llama.cpp has other kernels for larger passes: answers would be other ones."""
+
     def open_context(self) -> tuple[LlamaContext, int]:
         """A context for one sequence and its forks, and that sequence."""
         context = self.new_context(self.context)
