@@ -280,8 +280,8 @@ def _segment_fields(found: Segments) -> Line:
 
 
 def _times(span: Any) -> Line:
-    """Start and end in seconds, to the millisecond."""
-    return {"start": round(span.start, 3), "end": round(span.end, 3)}
+    """Start and end in seconds."""
+    return {"start": round(span.start, 6), "end": round(span.end, 6)}
 
 
 def _shown(window: Line) -> str:

@@ -16,6 +16,10 @@ QUESTIONS = [
     {"id": n, "video": ("wide.avi", "tall.avi", "odd.avi")[n % 3], "question": f"Why {n}?"}
     for n in range(120)
 ]
+QUESTIONS += [
+    {"id": 120 + n, "video": video, "question": "Why?", "every": 0.5}
+    for n, video in enumerate(("wide.avi", "tall.avi", "wide.avi"))
+]
 
 
 def kill(times: int, clips: Path, checkpoint: Path, folder: Path) -> dict[str, Any]:
