@@ -183,6 +183,10 @@ _panda() {
                 '(--check)--check[Only list lines that cannot be read, and clips that are missing or do not decode]' \
                 '(--batch-size)--batch-size=[Questions answered at a time]:value:(auto)' \
                 '(--choose)--choose=[How choices are answered\: likelihood or generate]:value:(likelihood generate)' \
+                '(--threshold)--threshold=[Probability of yes with which a segment begins]:value: ' \
+                '(--window)--window=[Length of the windows that are looked at]:value: ' \
+                '(--stride)--stride=[Time from one window to the next]:value: ' \
+                '(--precision)--precision=[To which the boundaries are found]:value: ' \
                 '(--blind)--blind[Answer from gray frames, to measure what looking adds]' \
                 '(--mirror)--mirror[Mirror the frames left to right]' \
                 '(--fail-fast)--fail-fast[Stop at the first failure]' \

@@ -18,6 +18,7 @@ from pandacli.batch.results import Line, Result, error_line, error_lines, result
 from pandacli.errors import PandaError
 from pandacli.inference import GenerationOptions, Request
 from pandacli.inference.spec import RunSpec, ScoreRequest, Scores
+from pandacli.timeline.segments import SegmentOptions
 
 if TYPE_CHECKING:
     from pandacli.inference import Panda
@@ -57,6 +58,7 @@ class Settings:
     system: str | None = None  # the system prompt; None for the one of the training
     batch_size: int | None = None  # questions decoded at a time; None for what fits in memory
     choose: str = "likelihood"  # how choices are answered; or "generate" and look for the letter
+    search: SegmentOptions = field(default_factory=SegmentOptions)  # for segments
     view: str | None = None  # one of `VIEWS`; None for the frames as they are
 
     def digest_fields(self) -> Line:

@@ -26,7 +26,6 @@ from pandacli.batch.results import (
 )
 from pandacli.errors import ClipError, PandaError, UsageError
 from pandacli.inference.spec import Answer, Scores
-from pandacli.inference.windows import WindowBatch, windows_at_once
 from pandacli.timeline.questions import as_question
 from pandacli.timeline.segments import Segments, find_segments
 from pandacli.video.clip import Clip, format_times
@@ -140,6 +139,8 @@ class FilmWorker:
         self.seconds["windows"] += perf_counter() - began - film.waited
 
     def _windows(self, film: "_Film", spans: list[Span]) -> Iterator[Result]:
+        from pandacli.inference.windows import windows_at_once  # imports torch
+
         began, done = perf_counter(), 0
         asked, looks = self._asked(self._text_about_windows), film.read(spans)
         self._report(done, len(spans))
@@ -158,16 +159,24 @@ class FilmWorker:
         self, items: "list[_Window]", system: str | None, asked: "dict[_Asked, _Answers]"
     ) -> None:
         """Ask about some windows, with one system prompt."""
+        from pandacli.inference.windows import WindowBatch
+
         usable = [frames for _, frames in items if not isinstance(frames, PandaError)]
         batch = WindowBatch(self._panda, usable, self._settings.frames, system)
         for limit in dict.fromkeys(each.max_tokens for each in asked if not self._is_scored(each)):
             together = [a for a in asked if a.max_tokens == limit and not self._is_scored(a)]
             options = replace(self._settings.options, max_tokens=limit)
-            rows = batch.ask([each.text for each in together], options) if usable else []
+            try:
+                rows = batch.ask([each.text for each in together], options) if usable else []
+            except PandaError as error:
+                rows = [[error for _ in together] for _ in usable]
             for place, each in enumerate(together):
                 asked[each].add(each, items, iter([row[place] for row in rows]))
         for each in filter(self._is_scored, asked):
-            found = batch.score(each.text, each.choices) if usable else []
+            try:
+                found = batch.score(each.text, each.choices) if usable else []
+            except PandaError as error:
+                found = [error for _ in usable]
             asked[each].add(each, items, iter(found))
 
     def _segments(self, film: "_Film", span: Span) -> Iterator[Result]:
@@ -180,6 +189,7 @@ class FilmWorker:
                     film,
                     span,
                     asked.text,
+                    self._settings.search,
                     num_frames=self._settings.frames,
                     system=asked.system,
                     progress=self._report,

@@ -5,7 +5,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, TextIO
@@ -128,7 +128,12 @@ class Batch:
         say("reading the questions")
         fields = self.settings.digest_fields() | {"weights": weights, "dtype": dtype}
         index = Index(
-            self._questions.records, fields, self._results.done, job.shard, self.settings.choose
+            self._questions.records,
+            fields,
+            self._results.done,
+            job.shard,
+            self.settings.choose,
+            asdict(self.settings.search),
         )
         self._digests = index.digests
         how = self.settings, job.videos, checkpoints.read_image_size(model.folder)

@@ -159,6 +159,7 @@ class Index:
         done: Iterable[int] = (),  # digests of answered records, each as often as it was answered
         shard: tuple[int, int] = (1, 1),  # of the clips: its number, from 1, and how many there are
         choose: str = "likelihood",  # how choices are answered
+        search: Mapping[str, Any] | None = None,  # how segments are searched for
     ) -> None:
         self._records = records
         self._bad = array("Q")
@@ -166,7 +167,7 @@ class Index:
         self._films = array("Q")  # the clips that are looked at through windows
         self.digests = array("Q")  # of all records and bad lines, in the order of the file
         self.total = self.earlier = 0  # records and bad lines of the shard; those answered already
-        digest_of, answers = record_hash(settings, choose), Counter(map(int, done))
+        digest_of, answers = record_hash(settings, choose, search), Counter(map(int, done))
         for number, record in enumerate(records):
             if isinstance(record, BadLine):
                 digest = clip = record.digest
@@ -214,10 +215,15 @@ class Group:
             yield Question(cast(Record, self._records[number]), self._digests[number])
 
 
-def record_hash(settings: Mapping[str, Any], choose: str = "likelihood") -> Callable[[Record], int]:
+def record_hash(
+    settings: Mapping[str, Any],
+    choose: str = "likelihood",
+    search: Mapping[str, Any] | None = None,
+) -> Callable[[Record], int]:
     """The function that gives records their digests under these settings, or raises RecordError.
 
-    How choices are answered is part of the digest of records that have some.
+    How choices are answered is part of the digest of records that have some, and how segments are
+    searched for of those that ask when.
     """
     begun = blake2b(_CANONICAL.encode(settings).encode(), digest_size=8)
 
@@ -225,7 +231,8 @@ def record_hash(settings: Mapping[str, Any], choose: str = "likelihood") -> Call
         hashed = begun.copy()
         try:
             content = [record.fields, record.question, record.part]
-            content += [choose] * bool(record.choices) + [record.looks] * bool(record.looks)
+            looks = record.looks | dict(search or {}) if record.when else record.looks
+            content += [choose] * bool(record.choices) + [looks] * bool(looks)
             text = _CANONICAL.encode(content)
         except RecursionError as error:
             raise RecordError(f"line {record.line} is nested too deeply") from error

@@ -37,6 +37,10 @@ def batch(
     check: options.Check = False,
     batch_size: options.BatchSize = None,
     choose: options.Choose = "likelihood",
+    threshold: options.Threshold = 0.5,
+    window: options.Window = 2.0,
+    stride: options.Stride = None,
+    precision: options.Precision = 0.5,
     blind: options.BlindRun = False,
     mirror: options.Mirror = False,
     fail_fast: options.FailFast = False,
@@ -55,9 +59,11 @@ def batch(
 
     A line is a JSON object with "video" and "question", and optionally "id",
     "from", "to", "system" and "max_tokens"; other fields are copied beside the
-    "answer". CSV, MSVD-QA and similar files, the Video-ChatGPT benchmarks and
-    OpenAI batch requests are read as they are. Each clip is looked at once, in
-    whatever order its questions come.
+    "answer". "every" cuts a long film into windows, "at" names times to look
+    at, and "when" asks for segments, which the options of the search are for.
+    CSV, MSVD-QA and similar files, the Video-ChatGPT benchmarks, Charades-STA,
+    QVHighlights and OpenAI batch requests are read as they are. Each clip is
+    looked at once, in whatever order its questions come.
 
     The same command given again resumes a run that was stopped. The exit code
     is 1 if questions could not be answered.
@@ -73,6 +79,7 @@ def batch(
     from pandacli.batch.clip_worker import Settings
     from pandacli.batch.job import Batch, Job
     from pandacli.inference.spec import RAY
+    from pandacli.timeline.segments import SegmentOptions
 
     if blind and mirror:
         raise UsageError("--mirror changes nothing with --blind", "leave one of them out")
@@ -91,6 +98,7 @@ def batch(
         system=how.system,
         batch_size=batch_size,
         choose=choose,
+        search=SegmentOptions(window, stride, threshold, precision),
         view="blind" if blind else "mirror" if mirror else None,
     )
     job = Job(

@@ -37,7 +37,8 @@ def eval(  # noqa: A001  (the name of the command)
 
     Answers and right answers are read in every layout that panda batch reads
     or writes. Without a judge: exact match, token F1 and "contained" for open
-    questions, accuracy, Brier score and calibration for choices. With --judge
+    questions, accuracy, Brier score and calibration for choices, R1 and mean
+    IoU for segments of time (Charades-STA, QVHighlights). With --judge
     a model grades each answer as in Video-ChatGPT's protocol; its replies are
     kept, so the same command resumes. A question without an answer counts as
     wrong. Intervals are 95 %, by bootstrap over videos.

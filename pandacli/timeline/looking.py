@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pandacli.errors import PandaError
 from pandacli.inference.spec import Answer, GenerationOptions, Scores
-from pandacli.inference.windows import WindowBatch, windows_at_once
 
 if TYPE_CHECKING:
     from pandacli.inference.panda import Panda
+    from pandacli.inference.windows import WindowBatch
     from pandacli.video import Frames
 
 _Item = TypeVar("_Item")
@@ -85,6 +85,8 @@ def _batches(
     first: int | None = None,
 ) -> "Iterator[tuple[list[tuple[_Item, Frames | PandaError]], WindowBatch]]":
     """Groups of clips that are looked at together, the first of another size if that is given."""
+    from pandacli.inference.windows import WindowBatch, windows_at_once  # imports torch
+
     remaining = iter(looks)
     size = windows_at_once(panda)
     while items := list(islice(remaining, first or size)):

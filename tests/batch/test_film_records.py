@@ -13,10 +13,10 @@ import pytest
 from pandacli.batch import film_worker, runner
 from pandacli.batch.job import Batch, Job
 from pandacli.errors import ClipError
+from pandacli.inference import windows
 from pandacli.inference.spec import GenerationOptions
-from pandacli.inference.windows import windows_at_once
 from pandacli.timeline.questions import as_question
-from pandacli.timeline.segments import Segment, Segments, WindowScore
+from pandacli.timeline.segments import Segment, SegmentOptions, Segments, WindowScore
 from pandacli.video import Clip, sample_frames
 from pandacli.video.windows import Span, cut_windows
 from tests.batch.conftest import Ran, as_line, ask, settings_of
@@ -95,13 +95,13 @@ def test_records_with_equal_windows_share_one_walk(batch, walks, read_clips) -> 
 
 def test_repeated_questions_are_answered_once(batch, monkeypatch) -> None:
     asked: list[int] = []
-    ask_windows = film_worker.WindowBatch.ask
+    ask_windows = windows.WindowBatch.ask
 
     def counting(self: Any, questions: Any, options: GenerationOptions | None = None) -> Any:
         asked.append(len(questions))
         return ask_windows(self, questions, options)
 
-    monkeypatch.setattr(film_worker.WindowBatch, "ask", counting)
+    monkeypatch.setattr(windows.WindowBatch, "ask", counting)
     ran = batch([windowed(n, f"Why {n % 2}?") for n in range(6)])
     assert set(asked) == {2}
     answers = ran.answers
@@ -213,8 +213,25 @@ def test_segments_are_the_result_best_first_with_the_curve(batch, monkeypatch, w
         )
 
 
+def test_options_of_a_search_are_used_and_ask_again(batch, monkeypatch) -> None:
+    used: list[SegmentOptions] = []
+
+    def search(*arguments: Any, **_: Any) -> Segments:
+        used.append(arguments[4])
+        return Segments((), (), 8.0)
+
+    monkeypatch.setattr(film_worker, "find_segments", search)
+    records = [ask(1, FILM, when=True), ask(2, FILM)]
+    options = [SegmentOptions(), SegmentOptions(threshold=0.9), SegmentOptions(window=4)]
+    answered = [batch(records, search=each).counters.answered for each in (*options, *options)]
+    assert answered == [2, 1, 1, 0, 0, 0]
+    assert used == options
+
+
 def test_a_search_that_fails_is_the_error_of_its_records(batch, monkeypatch) -> None:
-    def search(_panda: Any, _reader: Any, _span: Span, question: str, **_: Any) -> Segments:
+    def search(
+        _panda: Any, _reader: Any, _span: Span, question: str, *_: Any, **__: Any
+    ) -> Segments:
         if "red" in question:
             raise ClipError("it is damaged")
         return Segments((), (), 7.0)
@@ -296,5 +313,5 @@ def test_no_window_is_begun_once_a_run_is_stopped(
 
         monkeypatch.setattr(runner.FilmReader, "read", reading)
         assert list(run.outcomes(lambda: panda)) == []
-    assert len(begun) <= windows_at_once(panda) < 8 / 0.25
+    assert len(begun) <= windows.windows_at_once(panda) < 8 / 0.25
     assert (run.counters.left, run.counters.clips_done, run.in_flight()) == (2, 0, 0)
