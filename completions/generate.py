@@ -24,6 +24,7 @@ from pandacli.cli.parser import load_command
 from pandacli.evaluation.scoring import PUBLISHED
 from pandacli.inference.spec import ENGINES, RAY
 from pandacli.terminal.console import GRAPHICS
+from pandacli.timeline.formats import CAPTION_FORMATS, CUT_FORMATS
 from pandacli.video.clip import VIDEO_SUFFIXES
 
 HERE = Path(__file__).parent
@@ -45,6 +46,9 @@ CHOICES = {
 OWN_CHOICES = {  # where a command takes other values than the rest
     ("rm", "--quant"): REMOVABLE,
     ("batch", "--engine"): (*ENGINES, RAY),
+    ("ask", "--format"): CAPTION_FORMATS,
+    ("when", "--format"): (*CAPTION_FORMATS, *CUT_FORMATS),
+    ("find", "--format"): ("csv",),
 }
 FILES = (
     *("--load", "--save", "--output", "--answers", "--questions", "--references", "--compare"),

@@ -83,9 +83,12 @@ _panda() {
         *) return ;;
     esac
     case "$command:$before" in
+        when:--format) _panda_words "srt vtt csv edl ffconcat"; return ;;
         rm:--quant) _panda_words "4bit 8bit none"; return ;;
+        find:--format) _panda_words "csv"; return ;;
         eval:--blind) _panda_files; return ;;
         batch:--engine) _panda_words "auto torch bitsandbytes llama ray"; return ;;
+        ask:--format) _panda_words "srt vtt csv"; return ;;
         *:-o|*:--output) _panda_files; return ;;
         *:-m|*:--model) _panda_models; return ;;
         *:--video-dir) _panda_folders; return ;;

@@ -80,7 +80,7 @@ _panda() {
                 '(--cache-size)--cache-size=[Disk space for cached clips; 0 for none]:value: ' \
                 '(--full-hash)--full-hash[Hash whole files when looking up the cache]' \
                 '(--json)--json[One JSON object]' \
-                '(--format)--format=[Windows as srt, vtt or csv]:value:(auto jsonl qa generic consistency csv openai charades-sta qvhighlights)' \
+                '(--format)--format=[Windows as srt, vtt or csv]:value:(srt vtt csv)' \
                 '(--logprobs)--logprobs[In JSON, also the log-probability of each token]' \
                 '(--stats)--stats[What each answer took\: time, tokens, memory]' \
                 '(--quiet)--quiet[No notices; errors still show]' \
@@ -137,7 +137,7 @@ _panda() {
                 '(--stride)--stride=[Time from one window to the next]:value: ' \
                 '(--precision)--precision=[To which the boundaries are found]:value: ' \
                 '(--json)--json[One JSON object]' \
-                '(--format)--format=[srt, vtt, csv, edl or ffconcat, in place of lines]:value:(auto jsonl qa generic consistency csv openai charades-sta qvhighlights)' \
+                '(--format)--format=[srt, vtt, csv, edl or ffconcat, in place of lines]:value:(srt vtt csv edl ffconcat)' \
                 '(--graphics)--graphics=[auto, kitty, iterm2, sixel, blocks or none]:value:(auto kitty iterm2 sixel blocks none)' \
                 '(--stats)--stats[What each answer took\: time, tokens, memory]' \
                 '(--quiet)--quiet[No notices; errors still show]' \
@@ -164,7 +164,7 @@ _panda() {
                 '(--cache-size)--cache-size=[Disk space for cached clips; 0 for none]:value: ' \
                 '(--full-hash)--full-hash[Hash whole files when looking up the cache]' \
                 '(--json)--json[A JSON object for each line]' \
-                '(--format)--format=[csv\: a table]:value:(auto jsonl qa generic consistency csv openai charades-sta qvhighlights)' \
+                '(--format)--format=[csv\: a table]:value:(csv)' \
                 '(--graphics)--graphics=[auto, kitty, iterm2, sixel, blocks or none]:value:(auto kitty iterm2 sixel blocks none)' \
                 '(--no-frames)--no-frames[Draw no frames]' \
                 '(--quiet)--quiet[No notices; errors still show]' \

@@ -76,7 +76,7 @@ From = Annotated[
 ]
 To = Annotated[float | None, _clip("--to TIME", parse_time, "End time.")]
 _AT = "Times to look at instead of a range, as 3,7.5,0:12."
-At = Annotated[tuple[float, ...] | None, _parsed(CLIP, "--at TIMES", parse_times, _AT)]
+At = Annotated[Any, _parsed(CLIP, "--at TIMES", parse_times, _AT)]  # Typer would count a tuple
 _EVERY = "Cut the range into windows of this length, and ask about each."
 Every = Annotated[float | None, _clip("--every TIME", parse_length, _EVERY)]
 _RECURSIVE = "Look into the folders of a folder, too."

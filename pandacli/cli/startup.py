@@ -50,9 +50,13 @@ def check_video(command: str, video: str, others: Sequence[str] = ()) -> None:
 
 
 def check_questions(video: str, questions: Sequence[str]) -> None:
-    """Refuse no question, and a file or the name of a video among those of `panda ask`."""
+    """Refuse a folder to ask about, no question, and the name of a video among the questions."""
     if not questions:
         raise UsageError("QUESTION is missing", "usage: panda ask VIDEO QUESTION...")
+    if os.path.isdir(video):  # noqa: PTH112
+        command = join(["panda", "ask", video, *_with_q(questions)])
+        hint = "to ask about each video in it:"
+        raise UsageError(f"{video} is a directory, not a video", hint, command=command)
     videos = [word for word in questions if names_video(word)]
     if videos:
         kind = "a directory" if os.path.isdir(videos[0]) else "a file"  # noqa: PTH112
