@@ -115,6 +115,7 @@ def chat(
             from pandacli.terminal.piped_chat import PipedChat
 
             pipe = PipedChat(chat, screen, sample_clip, quant=how.quant, stats=stats, watch=watch)
+            signals.be_patient(lambda: pipe.listing)
             try:
                 pipe.run()
             except PandaError:

@@ -9,19 +9,18 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from pandacli.chat.chat import dropped_turns_notice
-from pandacli.chat.film import keep_segments, range_in_view, segment_search
+from pandacli.chat.film import keep_segments, segment_search, window_outcomes
 from pandacli.errors import PandaError
 from pandacli.terminal import report
-from pandacli.video.clip import format_time, format_times
+from pandacli.timeline.questions import as_question
 
 if TYPE_CHECKING:
     from pandacli.chat.chat import Chat, SampledClip
     from pandacli.inference.spec import AnswerStream, Scores, ScoringStats
     from pandacli.terminal.console import Screen
-    from pandacli.timeline.segments import Segments
     from pandacli.video import Clip
 
-_CLOSER = "/when or /clip FROM TO"
+_CLOSER = "/every, /when or /clip FROM TO"
 
 
 @contextmanager
@@ -72,34 +71,37 @@ def announce(chat: "Chat", screen: "Screen", quant: str | None, dropped: int) ->
         screen.notice(dropped_turns_notice(chat.dropped))
 
 
-def show_segments(chat: "Chat", screen: "Screen", question: str) -> None:
+def show_windows(chat: "Chat", screen: "Screen", length: float, question: str, remedy: str) -> None:
+    """Answer about windows of a length in seconds, a numbered line each; `remedy` as of `asked`."""
+    from pandacli.inference.windows import windows_at_once
+    from pandacli.terminal.answers import AnswerDisplay, Layout
+
+    layout = Layout(1, 1, windows=True, numbered=True, closer="a shorter /every", remedy=remedy)
+    display = AnswerDisplay(screen, layout, chat.options.max_tokens)
+    display.begin(chat.model, windows_at_once(chat.idle_model()))
+    with closing(window_outcomes(chat, length, question)) as outcomes:
+        display.show(outcomes)
+
+
+def show_segments(chat: "Chat", screen: "Screen", question: str, *, pictures: bool = True) -> None:
     """List the segments where the answer is yes, numbered; after Ctrl-C those found so far."""
-    with segment_search(chat, question) as search:
+    from pandacli.terminal.segments import SegmentDisplay
+
+    asked = as_question(question)
+    if asked != question:
+        screen.notice(f"the statement is asked as: {asked}")
+    path, info = chat.clip.source.path, chat.clip.frames.info
+    with segment_search(chat, asked) as (search, reader):
+        display = SegmentDisplay(screen, search, numbered=True)
         try:
-            with screen.status("looking at the film") as say:
-                search.run(lambda done, total: say(f"{done} of {total} windows"))
+            with display.progress() as progress:
+                search.run(progress)
         except KeyboardInterrupt:
-            found = search.result()
-            _list_segments(chat, screen, found)
-            end = range_in_view(chat).end
-            screen.notice(f"searched up to {format_time(found.searched_to)} of {format_time(end)}")
+            keep_segments(chat, display.show(str(path), path, info).segments)
             raise
-        _list_segments(chat, screen, search.result())
-
-
-def _list_segments(chat: "Chat", screen: "Screen", found: "Segments") -> None:
-    if failures := found.failures:
-        first = failures[0].error
-        assert first is not None
-        many = f"{len(failures)} of {len(found.windows)} windows"
-        screen.notice(f"{many} cannot be used: {first.message}")
-    if not found.segments:
-        screen.notice("the answer is yes nowhere")
-        return
-    keep_segments(chat, found.segments)
-    for number, (start, end, probability) in enumerate(found.segments, 1):
-        times = " - ".join(format_times([round(start, 1), round(end, 1)]))
-        screen.line(f"#{number}  {times}  {probability:.2f}")
+        found = display.show(str(path), path, info)
+        keep_segments(chat, found.segments)
+        display.draw(found, reader, pictures=pictures)
 
 
 def show_notices(clip: "SampledClip", screen: "Screen", said: "set[Clip]") -> None:

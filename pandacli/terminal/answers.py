@@ -40,6 +40,8 @@ class Layout:
     json: bool = False
     file_format: str | None = None  # of `CAPTION_FORMATS`
     closer: str | None = None  # what looks closer, for the notice of frames that lie far apart
+    remedy: str = "raise --max-tokens"  # for the notice of an answer that is cut off
+    numbered: bool = False  # a line begins with its number, such as #1
 
     @property
     def unit(self) -> str:
@@ -72,7 +74,7 @@ class AnswerDisplay:
         self._model, self._at_once, self._began = "", 1, clock()
         self._announced = False
         self._said: set[str] = set()
-        self._tokens = self._peak = self._done = 0
+        self._tokens = self._peak = self._done = self._lines = 0
         self.failed = 0  # clips or windows with an error
 
     def set_step(self, step: str) -> None:
@@ -191,7 +193,7 @@ class AnswerDisplay:
             if isinstance(each, Answer):
                 self._tokens += each.stats.answer_tokens
                 self._peak = max(self._peak, each.stats.peak_memory_bytes)
-                cut = truncation_notice(each, self._max_tokens, "raise --max-tokens")
+                cut = truncation_notice(each, self._max_tokens, self._layout.remedy)
                 notices |= {"cut": cut} if cut else {}
         for kind, sentence in notices.items():
             if kind not in self._said:
@@ -208,7 +210,9 @@ class AnswerDisplay:
         for number, result in found.items():
             gap = " " if outcome.look.span else ":"
             text = _text(result).replace("\n", " ")
-            self._screen.line(f"{self._label(outcome.look, number)}{gap} {text}")
+            self._lines += 1
+            count = f"#{self._lines}  " if self._layout.numbered else ""
+            self._screen.line(f"{count}{self._label(outcome.look, number)}{gap} {text}")
 
     def _record(self, outcome: "Outcome", found: Sequence[Answer | Scores]) -> dict[str, object]:
         look, scores = outcome.look, [each for each in found if isinstance(each, Scores)]

@@ -13,6 +13,7 @@ from pandacli.terminal.answering import (
     score,
     show_notices,
     show_segments,
+    show_windows,
     wait,
 )
 from pandacli.terminal.slash_commands import (
@@ -21,12 +22,15 @@ from pandacli.terminal.slash_commands import (
     clip_of,
     parse,
     split_choices,
+    split_length,
 )
 
 if TYPE_CHECKING:
     from pandacli.chat.chat import Chat, SampledClip
     from pandacli.terminal.console import Screen
     from pandacli.video import Clip
+
+_REMEDY = "raise --max-tokens"  # for an answer that is cut off
 
 
 class PipedChat:
@@ -48,6 +52,7 @@ class PipedChat:
     ) -> None:
         self.chat, self.screen, self._sample = chat, screen, sample
         self._quant: str | None = quant  # None once the placement is announced
+        self.listing = False  # whether a Ctrl-C should wait for what there is to list
         self._stats, self._watch = stats, watch or report.Stopwatch()
         self._sparse: set[Clip] = set()  # clips that are known to be sampled sparsely
 
@@ -84,8 +89,7 @@ class PipedChat:
                 screen.choice_bars(scores)
                 rows = report.scoring_rows(scoring, chat.clip.frames, watch)
             else:
-                cut = "raise --max-tokens"
-                with asked(chat, screen, question, watch, self._quant, cut) as stream:
+                with asked(chat, screen, question, watch, self._quant, _REMEDY) as stream:
                     screen.stream(stream, one_line=True)
                 rows = report.stats_rows(stream.answer.stats, chat.clip.frames, watch)
         finally:
@@ -104,6 +108,9 @@ class PipedChat:
             self._show_notices()
         elif command.name == "/when":
             self._list(lambda: show_segments(chat, self.screen, argument))
+        elif command.name == "/every":
+            length, question = split_length(argument)
+            self._list(lambda: show_windows(chat, self.screen, length, question, _REMEDY))
         else:
             raise UsageError(
                 f"{command.name} works only where input and output are a terminal",
@@ -113,8 +120,11 @@ class PipedChat:
     def _list(self, show: Callable[[], None]) -> None:
         wait(self.chat, self.screen, self._watch)
         announce(self.chat, self.screen, self._quant, self.chat.dropped)
-        self._quant = None
-        show()
+        self._quant, self.listing = None, True
+        try:
+            show()
+        finally:
+            self.listing = False
         self.screen.line("")
         self._watch.end_answer()
 

@@ -30,6 +30,8 @@ class Repl:
     `sample` takes a clip and `num_frames`; `parsers` read the options of `/set`, and "frames".
     """
 
+    remedy = "see /set max-tokens"  # for an answer that is cut off
+
     def __init__(
         self,
         chat: "Chat",
@@ -45,7 +47,7 @@ class Repl:
         self.chat, self.screen, self.sample, self.parsers = chat, screen, sample, parsers
         self._prompt = prompt
         self._quant: str | None = quant  # None once the placement is announced
-        self._pictures, self._stats = pictures, stats
+        self.pictures, self._stats = pictures, stats
         self._last: list[tuple[str, str]] = []  # the stats of the last answer
         self._sparse: set[Clip] = set()  # clips that are known to be sampled sparsely
         self._interrupted = -_DOUBLE_PRESS
@@ -122,7 +124,6 @@ class Repl:
         """Ask a question and stream its answer, or score the choices that are set."""
         self._answering = True  # the terminal echoes no ^C now
         chat, watch, stream = self.chat, report.Stopwatch(), None
-        remedy = "see /set max-tokens"
         try:
             if chat.choices:
                 scores, stats = score(chat, self.screen, question, watch, self._quant)
@@ -130,7 +131,7 @@ class Repl:
                 self._stream([scores.best.text])
                 self.screen.choice_bars(scores)
             else:
-                with asked(chat, self.screen, question, watch, self._quant, remedy) as stream:
+                with asked(chat, self.screen, question, watch, self._quant, self.remedy) as stream:
                     self._quant = None
                     self._stream(stream)
             self._quant = None
@@ -188,7 +189,7 @@ class Repl:
         clip = self.chat.clip
         self.screen.note(report.clip_line(clip.source, clip.frames.info))
         show_notices(clip, self.screen, self._sparse)
-        if self._pictures:
+        if self.pictures:
             self.screen.frames(clip.model_frames)
 
     def show_turns(self) -> None:

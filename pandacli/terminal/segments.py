@@ -37,10 +37,11 @@ class SegmentDisplay:
         *,
         json: bool = False,
         file_format: str | None = None,
+        numbered: bool = False,  # whether lines begin with their numbers, such as #1
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._screen, self._search, self._clock = screen, search, clock
-        self._json, self._format = json, file_format
+        self._json, self._format, self._numbered = json, file_format, numbered
         self._done, self._seconds = 0, 0.0
 
     @contextmanager
@@ -77,8 +78,9 @@ class SegmentDisplay:
             for piece in self._file(found, path, info):
                 self._screen.write(piece)
         else:
-            for line in segment_lines(found.segments, search.options.precision):
-                self._screen.line(line)
+            lines = segment_lines(found.segments, search.options.precision)
+            for number, line in enumerate(lines, 1):
+                self._screen.line(f"#{number}  {line}" if self._numbered else line)
         for sentence in _notices(search, found):
             self._screen.notice(sentence)
         return found
@@ -92,7 +94,7 @@ class SegmentDisplay:
 
         return write_cuts(captions, self._format, Source(path, info.fps, clock_start(path)))
 
-    def draw(self, found: "Segments", reader: "FilmReader") -> None:
+    def draw(self, found: "Segments", reader: "FilmReader", *, pictures: bool = True) -> None:
         """Draw the curve on stderr and a picture of each segment, where there are terminals."""
         if self._screen.quiet or self._json or self._format:
             return
@@ -102,10 +104,10 @@ class SegmentDisplay:
                 found.windows, search.span, search.options.threshold, columns, blocks=blocks
             )
         )
-        if found.segments and self._screen.shows_pictures:
-            pictures = self._first_frames(found.segments[:_MAX_PICTURES], reader)
-            if pictures is not None:
-                self._screen.frames(pictures)
+        if pictures and found.segments and self._screen.shows_pictures:
+            firsts = self._first_frames(found.segments[:_MAX_PICTURES], reader)
+            if firsts is not None:
+                self._screen.frames(firsts)
 
     def _first_frames(self, segments: "Sequence[Segment]", reader: "FilmReader") -> "Frames | None":
         """A frame from the beginning of each segment."""

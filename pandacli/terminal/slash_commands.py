@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,8 +16,8 @@ from pandacli.chat.film import moment
 from pandacli.chat.transcript import check_transcript_path, read_transcript, write_transcript
 from pandacli.errors import UsageError
 from pandacli.inference.spec import check_choices
-from pandacli.terminal.answering import show_segments
-from pandacli.video.clip import Clip, parse_time
+from pandacli.terminal.answering import show_segments, show_windows
+from pandacli.video.clip import Clip, parse_length, parse_time
 
 if TYPE_CHECKING:
     from pandacli.chat.chat import Chat
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 EXIT_WORDS = ("exit", "quit")  # leave without a slash
 _SIMILAR = 0.75  # cutoff for get_close_matches: suggests /undo for /udno, nothing for /nope
+_UNITS = "s|secs?|seconds?|m|mins?|minutes?"  # all but the first are refused
 _SETTINGS = {"max-tokens": "2048", "temperature": "0.2", "seed": "1"}  # each with an example
 
 
@@ -88,7 +90,21 @@ def clip_of(chat: "Chat", argument: str) -> Clip:
 
 
 def _when(repl: "Repl", argument: str) -> None:
-    repl.look(lambda: show_segments(repl.chat, repl.screen, argument))
+    repl.look(partial(show_segments, repl.chat, repl.screen, argument, pictures=repl.pictures))
+
+
+def _every(repl: "Repl", argument: str) -> None:
+    length, question = split_length(argument)
+    repl.look(partial(show_windows, repl.chat, repl.screen, length, question, repl.remedy))
+
+
+def split_length(argument: str) -> tuple[float, str]:
+    """Return the seconds and the question in text like "10s What happens?"."""
+    length, question = re.findall(rf"^(\S+(?:\s(?:{_UNITS})\b)?)\s*(.*)$", argument, re.DOTALL)[0]
+    seconds = parse_length(length)
+    if not question:
+        raise UsageError("usage: /every LENGTH QUESTION", "such as /every 10s What happens?")
+    return seconds, question
 
 
 def _open_video(repl: "Repl", argument: str) -> None:
@@ -194,6 +210,7 @@ COMMANDS = (
     ),
     Command("/clip", "[FROM [TO] | #N]", "ask about another part, all, or a listed part", _clip),
     Command("/when", "QUESTION", "list the parts of the clip where the answer is yes", _when),
+    Command("/every", "LENGTH QUESTION", "ask about each part: /every 10s What happens?", _every),
     Command("/video", "FILE", "ask about another video", _open_video, "video"),
     Command("/undo", "", "take the last question and its answer back", _undo),
     Command("/retry", "", "ask the last question again", _retry),

@@ -1,4 +1,4 @@
-"""`/when` and `/clip #N` in the chat: parts of the film are listed, and opened as clips."""
+"""`/when`, `/every` and `/clip #N`: parts of the film are listed, and opened as clips."""
 
 import io
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +10,7 @@ import pytest
 
 from pandacli.chat.chat import Chat, SampledClip
 from pandacli.errors import ClipError, PandaError, UsageError
-from pandacli.inference.spec import Choice, Scores
+from pandacli.inference.spec import Answer, Choice, Scores, Stats
 from pandacli.terminal.console import Screen
 from pandacli.terminal.piped_chat import PipedChat
 from pandacli.terminal.text import sanitize
@@ -87,7 +87,9 @@ class Judge:
 def judge(monkeypatch: pytest.MonkeyPatch) -> Judge:
     judge = Judge()
     monkeypatch.setattr("pandacli.timeline.segments.scores", judge)
-    monkeypatch.setattr("pandacli.chat.film.FilmReader", Reader)
+    monkeypatch.setattr("pandacli.timeline.looking.answers", speak)
+    for module in ("chat.film", "timeline.asking"):
+        monkeypatch.setattr(f"pandacli.{module}.FilmReader", Reader)
     monkeypatch.setattr(Reader, "broken", staticmethod(lambda _: False))
     return judge
 
@@ -118,6 +120,18 @@ def pipe_film(
         return chat
 
     return pipe
+
+
+def speak(
+    _panda: Any, looks: Iterable[Any], _questions: Any, *_: Any, **more: Any
+) -> Iterator[tuple[Any, Any, list[Answer | PandaError]]]:
+    """Answers each window with its number and the system prompt; Ctrl-C after the third."""
+    for number, (look, frames) in enumerate(looks, 1):
+        if number > 3 and more["system"] == "stop":
+            raise KeyboardInterrupt
+        stats = Stats(2, 9, 3, 3, 3, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0)
+        answer = Answer(f"Window\n{number}.", "stop", stats, "?")
+        yield (look, None, [frames]) if isinstance(frames, PandaError) else (look, frames, [answer])
 
 
 def listed(text: str) -> list[tuple[str, float, float, float]]:
@@ -182,7 +196,7 @@ def test_list_stays_open_to_clip_where_the_next_search_finds_nothing(
     lines = "/when a star appears.", "/clip 50 60", "/when a star appears.", "/clip #1"
     chat = run_film(*lines)
     assert chat.clip.source.start == pytest.approx(10, abs=0.6)
-    assert "the answer is yes nowhere" in capsys.readouterr().err
+    assert "nothing found: the highest probability of yes is 0." in capsys.readouterr().err
 
 
 def test_statement_becomes_a_question(run_film: RunRepl, judge: Judge) -> None:
@@ -199,7 +213,7 @@ def test_interrupted_search_lists_what_it_has_found(
     assert chat.clip.source.start == pytest.approx(10, abs=1.1)
     shown = capsys.readouterr()
     assert len(listed(shown.out)) == 1
-    assert "searched up to 0:31 of 1:00" in shown.err
+    assert "stopped at 0:31 of 1:00; the boundaries are not refined" in shown.err
     assert "stopped\n" in shown.err
 
 
@@ -210,7 +224,7 @@ def test_unreadable_windows_are_counted(
     run_film("/when Is there a star?")
     shown = capsys.readouterr()
     assert_shown(shown.out, *SHOWN)
-    assert "9 of 59 windows cannot be used: the decoder crashed" in shown.err
+    assert "9 windows could not be looked at (0:21 to 0:31): the decoder crashed" in shown.err
 
 
 def test_unreadable_film_is_an_error_and_the_chat_continues(
@@ -227,6 +241,12 @@ def test_unreadable_film_is_an_error_and_the_chat_continues(
     ("line", "message"),
     [
         ("/when", "usage: /when QUESTION"),
+        ("/every", "usage: /every LENGTH QUESTION"),
+        ("/every 10s", "usage: /every LENGTH QUESTION"),
+        ("/every What happens?", "'What' is not a length of time"),
+        ("/every 0s What happens?", "'0s' is too short"),
+        ("/every -5 What happens?", "'-5' is not a length of time"),
+        ("/every 10 seconds What happens?", "'10 seconds' is not a length of time"),
         ("/clip #1", "nothing is listed yet"),
         ("/clip #", "usage: /clip [FROM [TO] | #N]"),
         ("/clip 1 #2", "usage: /clip [FROM [TO] | #N]"),
@@ -254,7 +274,56 @@ def test_film_of_one_picture_is_one_window(
 ) -> None:
     run_film("/when Is there a star?", clip=film(source, seconds=0.04))
     assert judge.spans == [Span(0, 0.04)]
-    assert "the answer is yes nowhere" in capsys.readouterr().err
+    assert "nothing found: the highest probability of yes is 0." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", ["/every 25s What happens?", "/every  25 s\nWhat happens?"])
+def test_every_lists_a_numbered_line_a_window_and_is_no_turn(
+    run_film: RunRepl, capsys: Capture, line: str
+) -> None:
+    chat = run_film(line, "/clip #2")
+    lines = ["#1  0:00 - 0:25  Window 1.", "#2  0:25 - 1:00  Window 2."]
+    shown = capsys.readouterr()
+    assert shown.out.splitlines() == lines
+    assert shown.err.count("/clip #1 opens") == 1
+    assert chat.turns == []
+    assert (chat.clip.source.start, chat.clip.source.end) == (25, 60)
+
+
+def test_interrupted_windows_stay_listed(run_film: RunRepl, source: Clip, capsys: Capture) -> None:
+    clip = replace(film(source), system="stop")
+    chat = run_film("/every 10s What happens?", "/clip #3", QUESTION, clip=clip)
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[:3][-1] == "#3  0:20 - 0:30  Window 3."
+    assert "interrupted after 3 of 6 windows" in shown.err
+    assert "stopped\n" in shown.err
+    assert questions(chat) == [QUESTION]
+    assert chat.clip.source.start == 20
+
+
+def test_window_without_frames_has_no_number(
+    run_film: RunRepl, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setattr(Reader, "broken", staticmethod(lambda span: span.start == 10))
+    chat = run_film("/every 10s What happens?", "/clip #2")
+    shown = capsys.readouterr()
+    assert [line[:7] for line in shown.out.splitlines()[:2]] == ["#1  0:0", "#2  0:2"]
+    assert "0:10 - 0:20: the decoder crashed" in shown.err
+    assert chat.clip.source.start == 20
+
+
+def test_choices_answer_every_window_and_are_cleared(
+    run_film: RunRepl, monkeypatch: pytest.MonkeyPatch, judge: Judge, capsys: Capture
+) -> None:
+    def score(panda: Any, looks: Any, asked: Any, choices: Any, **_: Any) -> Iterator[Any]:
+        for look, frames, scores in judge(panda, looks, asked[0], choices):
+            yield look, frames, [scores]
+
+    monkeypatch.setattr("pandacli.timeline.looking.scores_of_all", score)
+    chat = run_film("/choices yes|no", "/every 20s Is there a star?")
+    answers = [line.split()[-1] for line in capsys.readouterr().out.splitlines()]
+    assert answers == ["yes", "no", "yes"]
+    assert chat.choices == ()
 
 
 def test_pipe_ends_a_list_with_an_empty_line(
@@ -272,6 +341,7 @@ def test_pipe_ends_a_list_with_an_empty_line(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        ("/every soon What?", "line 2: 'soon' is not a length"),
         ("/when", "line 2: usage: /when QUESTION"),
         ("/clip #9", "line 2: nothing is listed yet"),
         ("/clip 2 1", "line 2: the range ends"),

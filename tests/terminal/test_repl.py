@@ -42,7 +42,7 @@ def test_clip_notices_are_shown(run_repl: RunRepl, source: Clip, capsys: Capture
 def test_sparse_sampling_gets_a_notice(run_repl: RunRepl, source: Clip, capsys: Capture) -> None:
     sampled = sampled_clip(source)
     run_repl(clip=replace(sampled, frames=replace(sampled.frames, times=(0.0, 60.0))))
-    shown = "2 frames from 2:00, one frame each 60 s; /when or /clip FROM TO looks closer"
+    shown = "2 frames from 2:00, one frame each 60 s; /every, /when or /clip FROM TO looks closer"
     assert f"panda: {shown}\n" in capsys.readouterr().err
 
 
