@@ -1,5 +1,6 @@
 """Windows: short clips cut from a longer film, whose frames come from one walk through the file."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
@@ -44,7 +45,8 @@ def cut_windows(span: Span, length: float, stride: float | None = None) -> list[
     stride = stride or length
     if not (length > 0 and stride > 0):
         raise UsageError("windows are longer than 0 seconds, and so is the stride")
-    count = max(1, round((span.end - span.start - length) / stride) + 1)
+    # half a window stays one; `round` would take halves to even numbers
+    count = max(1, math.floor((span.end - span.start - length) / stride + 0.5) + 1)
     starts = [span.start + number * stride for number in range(count)]
     return [
         *(Span(start, start + length) for start in starts[:-1]),
