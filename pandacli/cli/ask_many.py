@@ -53,7 +53,8 @@ def ask_many(
         panda = startup.load_model(loading, screen, display.set_step)
         from pandacli.inference.windows import windows_at_once
 
-        display.begin(panda.name, windows_at_once(panda))
+        # answers of the first clip are not kept waiting for those of others
+        display.begin(panda.name, windows_at_once(panda) if asked.choices else 1)
         return panda
 
     if every is None:

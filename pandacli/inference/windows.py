@@ -72,18 +72,26 @@ class WindowBatch:
 
     def score(self, question: str, choices: Sequence[str]) -> list[Scores | PandaError]:
         """Score the choices for each clip."""
-        request = ScoreRequest(question, tuple(choices))
+        return [scores for (scores,) in self.score_all([question], choices)]
+
+    def score_all(
+        self, questions: Sequence[str], choices: Sequence[str]
+    ) -> list[list[Scores | PandaError]]:
+        """Score the choices of all questions for each clip; a list for each clip."""
+        requests = [ScoreRequest(question, tuple(choices)) for question in questions]
 
         def together(
             sessions: list[VideoSession], rows: "Rows", _: float
-        ) -> list[Scores | PandaError]:
-            return score_rows(sessions, rows, request)
+        ) -> list[list[Scores | PandaError]]:
+            scored = [score_rows(sessions, rows, request) for request in requests]
+            return [list(row) for row in zip(*scored, strict=True)]
 
-        def alone(session: VideoSession) -> Scores | PandaError:
-            ((_, scores),) = session.score_all([request])
-            return scores
+        def alone(session: VideoSession) -> list[Scores | PandaError]:
+            scored = dict(session.score_all(requests))
+            return [scored[number] for number in range(len(requests))]
 
-        return self._look(together, alone)
+        found = self._look(together, alone)
+        return [[e for _ in requests] if isinstance(e, PandaError) else e for e in found]
 
     def _look(
         self, together: "_Together[_Result]", alone: Callable[[VideoSession], _Result]

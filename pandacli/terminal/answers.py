@@ -71,7 +71,7 @@ class AnswerDisplay:
         )
         self._progress = RunProgress(clock)
         self._view = ExitStack()
-        self._model, self._at_once, self._began = "", 1, clock()
+        self._model, self._first, self._began = "", 1, clock()
         self._announced = False
         self._said: set[str] = set()
         self._tokens = self._peak = self._done = self._lines = 0
@@ -81,9 +81,9 @@ class AnswerDisplay:
         """Note what the run does now, such as "loading video-panda-7b"."""
         self._progress.step = step
 
-    def begin(self, model: str, at_once: int) -> None:
-        """Note which model is loaded, and how many clips or windows it looks at together."""
-        self._model, self._at_once, self._began = model, at_once, self._clock()
+    def begin(self, model: str, first: int) -> None:
+        """Note which model is loaded, and at how many clips or windows it looks first."""
+        self._model, self._first, self._began = model, first, self._clock()
         self._progress.begin()
         self.set_step("answering")
 
@@ -168,13 +168,14 @@ class AnswerDisplay:
             return
         self._announced = True
         step = 1 / (self._layout.clips * look.windows)
-        together = self._at_once * step
-        left = 1 - (look.share - step + together)
-        seconds = (self._clock() - self._began) / together * left
+        first = self._first * step
+        left = 1 - (look.share - step + first)
+        seconds = (self._clock() - self._began) / first * left
         if seconds >= _LONG:
             count = look.windows if self._layout.unit == "windows" else self._layout.clips
             about = format_time(round(seconds))
-            self._screen.notice(f"{count} {self._layout.unit}, about {about} left")
+            sentence = f"{count} {self._layout.unit}, about {about} left at the pace of the first"
+            self._screen.notice(sentence)
 
     def _print_error(self, outcome: "Outcome", number: int, error: PandaError) -> None:
         look, message = outcome.look, error.message

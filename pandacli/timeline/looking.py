@@ -69,12 +69,12 @@ def scores_of_all(
 ) -> "Iterator[tuple[_Item, Frames | None, list[Scores | PandaError]]]":
     """As `scores`, for each of several questions with the same choices."""
     for items, batch in _batches(panda, looks, num_frames, system):
-        found = zip(*(batch.score(question, choices) for question in questions), strict=True)
+        found = iter(batch.score_all(questions, choices))
         for item, frames in items:
             if isinstance(frames, PandaError):
                 yield item, None, [frames for _ in questions]
             else:
-                yield item, frames, list(next(found))
+                yield item, frames, next(found)
 
 
 def _batches(

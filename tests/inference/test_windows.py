@@ -19,6 +19,7 @@ from pandacli.inference.windows import WindowBatch, windows_at_once
 from pandacli.video import Clip, Frames, sample_frames
 
 QUESTION = "What happens, and which colour is it?"
+OTHER = "Which way?"
 CHOICES = ("yes", "no", "A red circle moves left.", "A blue square stays")
 OPTIONS = GenerationOptions(12)
 
@@ -80,6 +81,15 @@ def test_scores_are_those_of_each_alone(
 ) -> None:
     assert_close(WindowBatch(panda, windows).score(QUESTION, CHOICES), panda, windows)
     assert sorted(rows) == [2, 4]
+
+
+def test_questions_are_scored_behind_the_same_prefixes(
+    panda: Panda, windows: list[Frames], rows: list[int]
+) -> None:
+    found = WindowBatch(panda, windows).score_all([OTHER, QUESTION], CHOICES)
+    assert_close([first for first, _ in found], panda, windows, OTHER)
+    assert_close([second for _, second in found], panda, windows)
+    assert sorted(rows) == [2, 4], "the clips are looked at once"
 
 
 def test_scores_of_more_nodes_than_a_pass_are_the_same(
@@ -240,9 +250,14 @@ def test_memory_limits_how_many_are_looked_at_together(
     assert counts[2] == 1
 
 
-def assert_close(found: list[Scores | PandaError], panda: Panda, windows: list[Frames]) -> None:
+def assert_close(
+    found: list[Scores | PandaError],
+    panda: Panda,
+    windows: list[Frames],
+    question: str = QUESTION,
+) -> None:
     for frames, scores in zip(windows, found, strict=True):
-        expected = panda.open(frames).score(QUESTION, CHOICES)
+        expected = panda.open(frames).score(question, CHOICES)
         assert isinstance(scores, Scores)
         assert [choice.text for choice in scores.choices] == list(CHOICES)
         logprobs = [choice.logprob for choice in scores.choices]

@@ -162,7 +162,9 @@ def test_each_notice_is_printed_once(capsys: Capture) -> None:
     ]
 
 
-@pytest.mark.parametrize(("seconds", "said"), [(80.0, "60 windows, about 8:40 left"), (0.1, "")])
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(80.0, "60 windows, about 8:40 left at the pace of the first"), (0.1, "")]
+)
 def test_long_run_is_announced_after_the_first_answers(
     capsys: Capture, seconds: float, said: str
 ) -> None:
