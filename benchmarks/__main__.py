@@ -35,6 +35,7 @@ from pandacli.diagnostics.machine import machine_facts
 _LAYERS = 4  # of the 7B's 32
 _DECODE_GOAL = 1 / 1.2  # of the torch engine beside llama.cpp, as is the next
 _PREFILL_GOAL = 1.0
+_FILM_GOAL = 1 / 1.2  # of reading windows beside the fastest plain reader
 _INTERRUPTED = 130
 
 
@@ -71,6 +72,15 @@ def frames_rows(found: dict[str, Any]) -> Iterator[Row]:
             right = file["exact"][rival]
             beside = rival if right == file["frames"] else f"{rival}, {right} of 8 right"
             yield Row("frames", file["file"], ours, "s", beside, seconds, goal)
+
+
+def films_rows(found: dict[str, Any]) -> Iterator[Row]:
+    """The frames of all windows of a film, beside the fastest plain way to read them."""
+    for film in found["films"]:
+        taken = {n: median(s["cpu"] for s in each) for n, each in film["seconds"].items()}
+        seconds = taken.pop("FilmReader")
+        fastest = min(taken, key=lambda name: taken[name])
+        yield Row("films", film["film"], seconds, "CPU s", fastest, taken[fastest], _FILM_GOAL)
 
 
 def prefix_rows(found: dict[str, Any]) -> Iterator[Row]:
@@ -138,6 +148,7 @@ def parts(cuda: bool, repeats: int) -> list[Part]:
     found = [
         Part("startup", times, startup_rows),
         Part("frames", ("--repeats", str(2 * repeats + 1)), frames_rows),  # they are short
+        Part("films", times, films_rows),
         Part("stab", times, stab_rows),
         Part("batch", ("tiny", "--device", "cpu", *times), batch_rows),
         Part("choices", ("tiny", "--device", "cpu", *times), choices_rows),

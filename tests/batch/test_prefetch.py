@@ -124,7 +124,7 @@ def test_script_without_main_guard_runs_once(clips, tmp_path, given) -> None:
     path = tmp_path / "script.py"
     path.write_text(SCRIPT)
     how = {"as a file": [str(path)], "through stdin": ["-"], "by -c": ["-c", SCRIPT]}[given]
-    clip = Random(given).choice(sorted(clips.iterdir()))
+    clip = clips / Random(given).choice(sorted(SIZES))
     done = subprocess.run(
         [sys.executable, *how, str(clip)],
         input=SCRIPT if given == "through stdin" else None,
