@@ -1,6 +1,7 @@
 """A curve of the probability over a film, in half-blocks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,8 @@ def probability_curve(
 ) -> list[str]:
     """Return the lines of a curve of P(yes) over a range, with the threshold and times.
 
-    Where a column is of several windows, the highest stands. A gap has a question mark.
+    A moment is as likely as the least likely window over it: a thing that is there is in all of
+    them. Where a column has several moments, the highest stands. A gap has a question mark.
     """
     width = max(1, columns - _MARGIN)
     shares = _shares(windows, span, width)
@@ -40,17 +42,27 @@ def probability_curve(
 
 
 def _shares(windows: "Sequence[WindowScore]", span: "Span", width: int) -> list[float | None]:
-    """The highest P(yes) of the windows in each column; None where there is none."""
+    """The highest P(yes) of the moments in each column; None where there is no window."""
     shares: list[float | None] = [None] * width
     scale = width / (span.end - span.start)
-    for window in windows:
-        if window.probability is None:
+    for start, end, share in _moments(windows):
+        if share is None:
             continue
-        first = int((window.start - span.start) * scale)
-        last = max(first + 1, ceil((window.end - span.start) * scale))
+        first = int((start - span.start) * scale)
+        last = max(first + 1, ceil((end - span.start) * scale))
         for column in range(first, min(last, width)):
-            shares[column] = max(shares[column] or 0.0, window.probability)
+            shares[column] = max(shares[column] or 0.0, share)
     return shares
+
+
+def _moments(windows: "Sequence[WindowScore]") -> Iterator[tuple[float, float, float | None]]:
+    """Cut overlapping windows where the next begins: each piece has the lowest P(yes) over it."""
+    for number, window in enumerate(windows):
+        is_last = number + 1 == len(windows)
+        end = window.end if is_last else min(window.end, windows[number + 1].start)
+        over = takewhile(lambda each: each.end > window.start, windows[number::-1])  # noqa: B023
+        shares = [each.probability for each in over if each.probability is not None]
+        yield window.start, end, min(shares, default=None)
 
 
 def _times(span: "Span", width: int) -> str:

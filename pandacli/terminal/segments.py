@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from math import ceil
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from pandacli.video import Frames, VideoInfo
     from pandacli.video.windows import FilmReader
 
+_PAUSE = 0.05  # seconds between results that are not of one batch
 _LONG = 10.0  # seconds of a search from which it is announced
 _MAX_RANGES = 3  # named in a notice
 _MAX_PICTURES = 12
@@ -47,25 +47,23 @@ class SegmentDisplay:
     @contextmanager
     def progress(self) -> Iterator[Callable[[int, int], None]]:
         """Show how far the search is; yields what it calls with the windows done and in all."""
-        from pandacli.inference.windows import windows_at_once
-
-        at_once = windows_at_once(self._search.panda)
-        began, first = self._clock(), True
+        began = last = self._clock()
+        announced, rate = False, 0.0
         with self._screen.status("looking at the first windows") as say:
 
             def report(done: int, total: int) -> None:
-                nonlocal first
-                self._done, self._seconds = done, self._clock() - began
-                if not done:
-                    return
-                # a batch comes at once: its first result has taken the time of all
-                batched = ceil(done / at_once) * at_once
-                left = self._seconds / batched * (total - done)
-                say(f"window {done} of {total}, about {format_time(round(left))} left")
-                if first and left >= _LONG and not self._screen.animates:
-                    about = format_time(round(left))
-                    self._screen.notice(f"looking at {total} windows takes about {about}")
-                first = False
+                nonlocal announced, last, rate
+                now = self._clock()
+                if done > 1 and now - last > _PAUSE:  # those before came in whole batches
+                    rate = (done - 1) / (last - began)
+                self._done, self._seconds, last = done, now - began, now
+                left = round((total - done) / rate) if rate else 0
+                if rate:
+                    say(f"window {done} of {total}, about {format_time(left)} left")
+                if not announced and left >= _LONG and not self._screen.animates:
+                    about = f"about {format_time(left)} left"
+                    self._screen.notice(f"looking at {total} windows, {about}")
+                announced = announced or rate > 0
 
             yield report
 
