@@ -5,7 +5,7 @@ work: when a run is stopped, windows whose questions are not answered to the end
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -55,6 +55,14 @@ class _Asked(NamedTuple):
     max_tokens: int
     choices: tuple[str, ...]
     number: int = 0  # of a record with answers of its own, because they are sampled
+
+
+class _Pass(NamedTuple):
+    """What questions have in common that are asked in one pass over some windows."""
+
+    system: str | None
+    choices: tuple[str, ...]  # to be scored
+    max_tokens: int
 
 
 @dataclass
@@ -129,7 +137,8 @@ class FilmWorker:
             return
         self._panda = self._load()
         every, began = self._group[0].record.every, perf_counter()
-        film = _Film(reader, self._settings.view, 0 if every else _KEPT_BYTES)
+        is_shared = every is None and len({q.record.question for q in self._group}) > 1
+        film = _Film(reader, self._settings.view, _KEPT_BYTES if is_shared else 0)
         with suppress(_StoppedError):
             if every:
                 yield from self._windows(film, cut_windows(span, every))
@@ -143,12 +152,18 @@ class FilmWorker:
 
         began, done = perf_counter(), 0
         asked, looks = self._asked(self._text_about_windows), film.read(spans)
+        passes = defaultdict[_Pass, list[_Asked]](list)
+        for each in asked:
+            is_scored = self._is_scored(each)
+            how = (each.choices, 0) if is_scored else ((), each.max_tokens)
+            passes[_Pass(each.system, *how)].append(each)
         self._report(done, len(spans))
         while items := list(islice(looks, windows_at_once(self._panda))):
-            for system in dict.fromkeys(each.system for each in asked):
-                self._look(
-                    items, system, {a: each for a, each in asked.items() if a.system == system}
-                )
+            usable = [frames for _, frames in items if not isinstance(frames, PandaError)]
+            for one, together in passes.items():
+                rows = self._look(usable, one, [each.text for each in together])
+                for place, each in enumerate(together):
+                    asked[each].add(each, items, iter([row[place] for row in rows]))
             done += len(items)
             self._report(done, len(spans))
         yield from self._lines(
@@ -156,28 +171,20 @@ class FilmWorker:
         )
 
     def _look(
-        self, items: "list[_Window]", system: str | None, asked: "dict[_Asked, _Answers]"
-    ) -> None:
-        """Ask about some windows, with one system prompt."""
+        self, frames: "list[Frames]", one: _Pass, texts: list[str]
+    ) -> Sequence[Sequence[Answer | Scores | PandaError]]:
+        """The answers to all questions of a pass, for each window."""
         from pandacli.inference.windows import WindowBatch
 
-        usable = [frames for _, frames in items if not isinstance(frames, PandaError)]
-        batch = WindowBatch(self._panda, usable, self._settings.frames, system)
-        for limit in dict.fromkeys(each.max_tokens for each in asked if not self._is_scored(each)):
-            together = [a for a in asked if a.max_tokens == limit and not self._is_scored(a)]
-            options = replace(self._settings.options, max_tokens=limit)
-            try:
-                rows = batch.ask([each.text for each in together], options) if usable else []
-            except PandaError as error:
-                rows = [[error for _ in together] for _ in usable]
-            for place, each in enumerate(together):
-                asked[each].add(each, items, iter([row[place] for row in rows]))
-        for each in filter(self._is_scored, asked):
-            try:
-                found = batch.score(each.text, each.choices) if usable else []
-            except PandaError as error:
-                found = [error for _ in usable]
-            asked[each].add(each, items, iter(found))
+        if not frames:
+            return []
+        batch = WindowBatch(self._panda, frames, self._settings.frames, one.system)
+        try:
+            if one.choices:
+                return batch.score_all(texts, one.choices)
+            return batch.ask(texts, replace(self._settings.options, max_tokens=one.max_tokens))
+        except PandaError as error:
+            return [[error for _ in texts] for _ in frames]
 
     def _segments(self, film: "_Film", span: Span) -> Iterator[Result]:
         for each, answers in self._asked(lambda record: as_question(record.question)).items():
@@ -205,7 +212,7 @@ class FilmWorker:
         for number, question in enumerate(self._group, 1):
             record = question.record
             system = self._settings.system if record.system is None else record.system
-            limit = record.max_tokens or options.max_tokens
+            limit = 0 if record.when else record.max_tokens or options.max_tokens
             asked = _Asked(text(record), system, limit, record.choices)
             if not (repeatable or record.when or self._is_scored(asked)):
                 asked = asked._replace(number=number)

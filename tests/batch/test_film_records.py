@@ -108,6 +108,27 @@ def test_repeated_questions_are_answered_once(batch, monkeypatch) -> None:
     assert all(answers[n] == answers[n % 2] for n in range(6))
 
 
+def test_questions_that_can_share_a_pass_over_the_windows_do(batch, monkeypatch) -> None:
+    passes: list[str | None] = []
+    open_windows = windows.WindowBatch.__init__
+
+    def counting(self: Any, *arguments: Any) -> None:
+        passes.append(arguments[3])
+        open_windows(self, *arguments)
+
+    monkeypatch.setattr(windows.WindowBatch, "__init__", counting)
+    more = [
+        {},
+        {"choices": ["a", "b"]},
+        {"choices": ["c", "d"]},
+        {"max_tokens": 2},
+        {"system": "s"},
+    ]
+    records = [windowed(n, f"Why {n}?", every=8, **more[n % len(more)]) for n in range(15)]
+    assert batch(records).counters.answered == 15
+    assert sorted(passes, key=str) == [None, None, None, None, "s"]
+
+
 def test_times_are_looked_at_in_place_of_the_range(batch, panda, film) -> None:
     ran = batch(
         [ask(1, FILM, at="0:05,1.5"), ask(2, FILM, at=[1.5, 5]), ask(3, FILM, at=0)], end=3.0

@@ -226,3 +226,18 @@ def test_segments_that_cannot_be_read_are_no_answer(tmp_path: Path, bad: Any) ->
 def test_segments_are_no_text_to_be_matched(tmp_path: Path) -> None:
     (result,) = run(Job((own_results(tmp_path / "a.jsonl"),)))["files"]
     assert not {"exact match", "token F1", "contained"} & result["measures"].keys()
+
+
+def test_segments_in_the_answers_of_a_table_are_scored(tmp_path: Path) -> None:
+    header = "video,question,when,relevant_windows,answer,model,finish_reason,tokens,seconds,error"
+    rows = [
+        'a.mp4,q?,true,"[[0, 10]]","0:02.5 - 0:10.0  0.91\n0:20 - 0:21  0.60",tiny,stop,0,1,',
+        'b.mp4,q?,true,"[[0, 10]]",,tiny,stop,0,1,',  # nothing found
+        'c.mp4,q?,true,"[[0, 10]]",It is there.,tiny,stop,0,1,',  # no answer of ours
+        'd.mp4,q?,true,"[[0, 10]]",,,,,,clip: it is damaged',
+    ]
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join([header, *rows]) + "\n")
+    (result,) = run(Job((path,)))["files"]
+    assert result["measures"]["mIoU"]["mean"] == pytest.approx(0.75 / 4)
+    assert [each["video"] for each in result["unanswered"]] == ["c", "d"]
