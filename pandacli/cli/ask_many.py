@@ -38,6 +38,8 @@ def ask_many(
         startup.check_opens(clips[0])
     startup.offer_download(loading, screen)
     side = startup.image_size(loading)
+    if len(clips) == 1:
+        loading.begin()
     at, closer = clips[0].at, "a shorter --every" if every else startup.LOOKS_CLOSER
     layout = Layout(
         len(clips),

@@ -26,6 +26,8 @@ COMMANDS = {
         'panda ask clip.mp4 "what happens?"',
         'panda ask clip.mp4 "who enters?" "and then?" --from 0:10 --to 0:30',
         'panda ask clip.mp4 "what happens?" --json > answer.json',
+        'panda ask clips/ -q "what happens?" -q "is there a star?"',
+        'panda ask film.mp4 "what happens?" --every 10s --format srt > film.srt',
     ),
     "chat": Command(
         "chat",
