@@ -70,7 +70,7 @@ def _random_claim(scene: Scene, rng: Generator) -> Claim:
             wrong = ["act"]
         for name in wrong:
             present = [value for shape in scene.shapes for value in _properties(shape)[name]]
-            values = present if rng.random() < 0.35 else _VALUES[name]
+            values = present if rng.random() < 0.6 else _VALUES[name]
             others = [value for value in values if value != claim[name]]
             claim[name] = pick(rng, others or _VALUES[name])
     return claim

@@ -99,7 +99,8 @@ def test_rolled_frames_swap_appearing_and_disappearing(tiny):
 
 def test_shuffled_frames_lose_motion_and_keep_shape(tiny):
     wrong = 0
-    for order in _SHUFFLES:
+    orders = (*_SHUFFLES, *(order[::-1] for order in _SHUFFLES))
+    for order in orders:
 
         def shuffled(pixels: np.ndarray, order: tuple[int, ...] = order) -> np.ndarray:
             return pixels[list(order)]
@@ -112,8 +113,8 @@ def test_shuffled_frames_lose_motion_and_keep_shape(tiny):
         assert len(mistakes(shapes, [f"A {actor.kind}." for actor in actors])) <= 1
         colours = answers(tiny, _MOVING, shuffled, "What colour is it?")
         assert len(mistakes(colours, [f"{a.colour.capitalize()}." for a in actors])) <= 1
-    # a guess is right for one of two opposite directions
-    assert wrong >= len(_SHUFFLES) * len(_MOVING) // 2
+    # a guess of one of two opposite directions is often wrong for an order or for its reverse
+    assert wrong >= len(orders) * len(_MOVING) // 4
 
 
 @pytest.mark.parametrize("shade", [0, 128, 255])
