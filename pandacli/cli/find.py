@@ -30,7 +30,7 @@ def find(
     cache_size: options.CacheSize = options.CACHE_SIZE,
     full_hash: options.FullHash = False,
     json: options.JsonRanking = False,
-    table: options.RankingFormat = None,
+    format: options.RankingFormat = None,  # noqa: A002  (the name of the option)
     graphics: options.Graphics = "auto",
     no_frames: options.NoFrames = False,
     quiet: options.Quiet = False,
@@ -49,7 +49,7 @@ def find(
     read.
     """
     places, question = _split(words)
-    if json and table:
+    if json and format:
         raise UsageError("--json and --format are two kinds of output", "give one of them")
     screen = Screen(quiet=quiet, graphics=graphics)
     screen.require_stdout()
@@ -77,12 +77,12 @@ def find(
             with _interruptible():
                 _run(search, display, loading, screen)
         except KeyboardInterrupt:
-            display.show(question, loading.name, json=json, as_csv=table == "csv")
+            display.show(question, loading.name, json=json, as_csv=format == "csv")
             kept = "; the same command resumes" if store else ""
             screen.notice(f"interrupted after {search.scored} {unit}{kept}")
             raise
-        display.show(question, loading.name, json=json, as_csv=table == "csv")
-        if not (json or table or no_frames):
+        display.show(question, loading.name, json=json, as_csv=format == "csv")
+        if not (json or format or no_frames):
             display.draw()
         display.summary()
     if display.failed:

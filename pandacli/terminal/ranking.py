@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _LONG = 3.0  # seconds from which the time that is left is announced
 _MARGIN = 6  # columns around the words of a spinner
-_PICTURE = 320  # pixels across, at most
+_PICTURE = 336  # pixels across, at most; a multiple of the cells of a canvas
 
 
 class RankingDisplay:
@@ -147,10 +147,9 @@ def ranking_lines(moments: Sequence[Moment], *, aligned: bool) -> list[str]:
 
 def _rows(moments: Sequence[Moment]) -> list[list[str]]:
     """The cells of each line; a clip that is whole has no times."""
-    starts = format_times([round(each.start or 0.0, 3) for each in moments])
-    ends = format_times([round(each.end or 0.0, 3) for each in moments])
+    shown = format_times([time or 0.0 for each in moments for time in (each.start, each.end)])
     rows = []
-    for each, start, end in zip(moments, starts, ends, strict=True):
+    for each, start, end in zip(moments, shown[::2], shown[1::2], strict=True):
         whole = each.start is None and each.end is None
         times = [] if whole else [f"{start} - {'end' if each.end is None else end}"]
         rows.append([f"{each.probability:.3f}", str(each.path), *times])
