@@ -116,6 +116,16 @@ def choices_rows(found: dict[str, Any]) -> Iterator[Row]:
         )
 
 
+def windows_rows(found: dict[str, Any]) -> Iterator[Row]:
+    """The windows of a film together beside one by one."""
+    for name, way in found["ways"].items():
+        goal = 3.0 if "film" in name else None
+        what = f"{found['model']}, {name}"
+        yield Row(
+            "windows", what, way["together"], "windows/s", "one by one", way["one_by_one"], goal
+        )
+
+
 def forms_rows(found: dict[str, Any]) -> Iterator[Row]:
     """Tokens a second of each form, beside llama.cpp in as many bits or the unquantised model."""
     forms = {(form["quant"], form["engine"]): form for form in found["forms"] if form["runs"]}
@@ -152,6 +162,7 @@ def parts(cuda: bool, repeats: int) -> list[Part]:
         Part("stab", times, stab_rows),
         Part("batch", ("tiny", "--device", "cpu", *times), batch_rows),
         Part("choices", ("tiny", "--device", "cpu", *times), choices_rows),
+        Part("windows", ("tiny", "--device", "cpu", *times), windows_rows),
         Part("prefix", quantised, prefix_rows),
         Part("turns", quantised, turns_rows),
         Part("forms", ("WIDE", "--device", "cpu", *times), forms_rows),
@@ -161,6 +172,7 @@ def parts(cuda: bool, repeats: int) -> list[Part]:
         found += [
             Part("batch", ("tiny", "--device", "cuda", *times), batch_rows, "CUDA"),
             Part("choices", ("tiny", "--device", "cuda", *times), choices_rows, "CUDA"),
+            Part("windows", ("tiny", "--device", "cuda", *times), windows_rows, "CUDA"),
             Part("prefix", card, prefix_rows, "CUDA"),
             Part("turns", card, turns_rows, "CUDA"),
             Part("forms", ("WIDE", "--device", "cuda", *times), forms_rows, "CUDA"),
