@@ -19,9 +19,10 @@ from pandacli import Panda
 from pandacli.chat.conversation import Conversation
 from pandacli.inference import Answer, GenerationOptions, Request
 from pandacli.inference.session import VideoSession
+from pandacli.inference.windows import WindowBatch
 from pandacli.modeling import VideoPandaConfig, VideoPandaForConditionalGeneration
 from pandacli.prefix_cache.clip_cache import ClipCache
-from pandacli.video import Clip
+from pandacli.video import Clip, sample_frames
 
 QUESTIONS = [
     "what?",
@@ -175,6 +176,16 @@ def test_a_batch_of_many_equals_single_questions_with_torch(
     assert [answers[n].ids for n in range(len(QUESTIONS))] == uncached  # type: ignore[union-attr]
 
 
+def test_windows_together_equal_single_questions(loaded: Panda, clip: Path) -> None:
+    if loaded.engine == "bitsandbytes":
+        pytest.skip("rounding depends on what is read at once: near-ties may differ")
+    frames = [sample_frames(Clip(clip, start, start + 3), 8) for start in (0, 2, 4)]
+    expected = [answered(loaded.open(each), QUESTIONS[:1]) for each in frames]
+    found = WindowBatch(loaded, frames).ask(QUESTIONS[:1], OPTIONS)
+    assert [[answer.ids] for (answer,) in found] == expected  # type: ignore[union-attr]
+    assert len({ids for (ids,) in expected}) == 3, "answers must depend on the frames"
+
+
 @pytest.mark.slow
 def test_another_process_restores_the_same_answers(
     loaded: Panda,
@@ -192,7 +203,7 @@ import json, sys
 from pathlib import Path
 from pandacli import Panda
 from pandacli.prefix_cache.clip_cache import ClipCache
-from pandacli.video import Clip
+from pandacli.video import Clip, sample_frames
 folder, quant, engine, clip, kept, tokens, *questions = sys.argv[1:]
 panda = Panda.load(folder, device="cpu", quant=quant, engine=engine)
 opened = panda.open(clip, cache=ClipCache(Clip(Path(clip)), 8, folder=Path(kept)))
