@@ -126,6 +126,14 @@ def windows_rows(found: dict[str, Any]) -> Iterator[Row]:
         )
 
 
+def find_rows(found: dict[str, Any]) -> Iterator[Row]:
+    """A second search of a folder beside the first."""
+    first, *later = found["seconds"].items()
+    for name, seconds in later:
+        what = f"{found['model']}, {found['clips']} clips, {name}"
+        yield Row("find", what, seconds, "s", first[0], first[1])
+
+
 def forms_rows(found: dict[str, Any]) -> Iterator[Row]:
     """Tokens a second of each form, beside llama.cpp in as many bits or the unquantised model."""
     forms = {(form["quant"], form["engine"]): form for form in found["forms"] if form["runs"]}
@@ -163,6 +171,7 @@ def parts(cuda: bool, repeats: int) -> list[Part]:
         Part("batch", ("tiny", "--device", "cpu", *times), batch_rows),
         Part("choices", ("tiny", "--device", "cpu", *times), choices_rows),
         Part("windows", ("tiny", "--device", "cpu", *times), windows_rows),
+        Part("find", ("tiny", *times), find_rows),
         Part("prefix", quantised, prefix_rows),
         Part("turns", quantised, turns_rows),
         Part("forms", ("WIDE", "--device", "cpu", *times), forms_rows),
