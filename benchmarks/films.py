@@ -118,9 +118,11 @@ def times_of(path: Path) -> list[tuple[float, ...]]:
 
 
 def cpu_seconds() -> float:
-    """Those of this process and of its children that have ended."""
+    """Those of this process and of its children, ended or not."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(times.ru_utime + times.ru_stime for times in used)
+    living = [child.cpu_times() for child in psutil.Process().children()]
+    total = sum(times.ru_utime + times.ru_stime for times in used)
+    return total + sum(times.user + times.system for times in living)
 
 
 def measure(path: Path, repeats: int) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """A film that is read window by window, in a worker process.
 
-Its index is read and its end checked once. A window's pictures come from the first walk that has
-them, and each walk goes on from where it stands:
+Its index is read and its end checked once. The pictures of a window come from the first of these
+that can decode them; each keeps its state from window to window:
 
 * keyframe seeking, where the index is right; after an error, once more for the window alone;
 * in a long film, single-threaded decoding from a margin before each frame, compared with the index;
-* single-threaded decoding from the first frame on, for which the frames are counted once more.
+* single-threaded decoding from the first frame on, after a pass that counts the frames.
 
 So a damaged film is decoded a few times, however many windows it has. The frames are those of
 `sample_frames` for a clip of the same range.
@@ -85,10 +85,10 @@ class _Fitted(NamedTuple):
 
 
 class _Walk:
-    """Fitted pictures by number; those ahead of where it stands take no decoding from further back.
+    """One way to decode pictures; it starts again only for those behind the last one decoded.
 
-    `decode` gives pictures in ascending order, and ends early where it fails. With a `source` that
-    decodes from the first frame on, numbers may be added to its argument while it runs.
+    `decode` gives pictures in ascending order, and ends early where it fails. If it is sequential,
+    numbers may be added to its argument while it runs.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class _Walk:
         self._decode, self._fit, self._sequential = decode, fit, sequential
         self._planned: set[int] = set()
         self._frames: Iterator[tuple[int, Picture]] | None = None
-        self._position = -1  # number of the frame it has come to
+        self._position = -1  # number of the last frame decoded
         self._held: dict[int, _Fitted] = {}
         self._notices: dict[bool, tuple[str, ...]] = {}
 
