@@ -16,7 +16,7 @@ from pandacli.terminal.report import (
     sparse_sampling_notice,
     truncation_notice,
 )
-from pandacli.terminal.text import sanitize_line
+from pandacli.terminal.text import sanitize_line, wrap
 from pandacli.timeline.formats import Caption, write_captions
 from pandacli.units import size
 from pandacli.video.clip import format_time
@@ -213,7 +213,10 @@ class AnswerDisplay:
             text = _text(result).replace("\n", " ")
             self._lines += 1
             count = f"#{self._lines}  " if self._layout.numbered else ""
-            self._screen.line(f"{count}{self._label(outcome.look, number)}{gap} {text}")
+            line = f"{count}{self._label(outcome.look, number)}{gap} {text}"
+            if count and self._screen.stdout_is_terminal:  # as a chat wraps its answers
+                line = wrap(sanitize_line(line), self._screen.out.width, len(count))
+            self._screen.line(line)
 
     def _record(self, outcome: "Outcome", found: Sequence[Answer | Scores]) -> dict[str, object]:
         look, scores = outcome.look, [each for each in found if isinstance(each, Scores)]

@@ -17,7 +17,7 @@ from pandacli.terminal.text import sanitize
 from pandacli.video import Clip
 from pandacli.video.windows import Span
 from tests.chat.conftest import OTHER, QUESTION, StartChat, questions, sampled_clip
-from tests.terminal.conftest import Capture, RunRepl
+from tests.terminal.conftest import Capture, RunRepl, Tty
 
 SHOWN = (Span(10.0, 20.0), Span(40.0, 45.0))
 """When the thing that is asked for is there."""
@@ -100,7 +100,9 @@ def run_film(run_repl: RunRepl, source: Clip, judge: Judge) -> RunRepl:
     del judge  # in its place
 
     def run(*lines: object, **more: Any) -> Chat:
-        return run_repl(*lines, **({"sample": film, "clip": film(source)} | more))
+        chat = run_repl(*lines, **({"sample": film, "clip": film(source)} | more))
+        chat.wait(10)  # for the clip that was opened last
+        return chat
 
     return run
 
@@ -288,6 +290,16 @@ def test_every_lists_a_numbered_line_a_window_and_is_no_turn(
     assert shown.err.count("/clip #1 opens") == 1
     assert chat.turns == []
     assert (chat.clip.source.start, chat.clip.source.end) == (25, 60)
+
+
+def test_long_answer_is_wrapped_on_a_terminal(
+    run_film: RunRepl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "24")
+    terminal = Tty()
+    monkeypatch.setattr("sys.stdout", terminal)
+    run_film("/every 1:00 What happens?", clip=film(Clip(Path("a.mp4"))))
+    assert terminal.getvalue() == "#1  0:00 - 1:00  Window\n    1.\n"
 
 
 def test_interrupted_windows_stay_listed(run_film: RunRepl, source: Clip, capsys: Capture) -> None:
