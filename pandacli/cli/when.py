@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -11,9 +11,6 @@ from pandacli.errors import UsageError
 from pandacli.terminal.console import Screen, echo_off
 from pandacli.terminal.segments import SegmentDisplay
 from pandacli.timeline.questions import as_question
-
-if TYPE_CHECKING:
-    from pandacli.video.clip import Clip
 
 _QUESTION = "With yes or no as its answer; or a statement."
 
@@ -54,22 +51,24 @@ def when(
         startup.go_offline()
     loading = startup.Loading(how.spec())
     with echo_off():
-        with screen.status("reading the film"):
-            _begin_loading(clip, loading)
+        startup.check_opens(clip)
         startup.offer_download(loading, screen)
-        panda = startup.load_model(loading, screen)
+        loading.begin()
         if asked != question.strip():
             screen.notice(f"the statement is asked as: {asked}")
-        from pandacli.timeline.segments import SegmentOptions, SegmentSearch
         from pandacli.video.windows import FilmReader, span_of
 
-        with FilmReader(clip.path, how.frames, panda.model.config.image_size) as reader:
+        with FilmReader(clip.path, how.frames, startup.image_size(loading)) as reader:
             with screen.status("reading the film"):
                 info = reader.info()
+            span = span_of(clip, info.duration)
+            panda = startup.load_model(loading, screen)
+            from pandacli.timeline.segments import SegmentOptions, SegmentSearch
+
             search = SegmentSearch(
                 panda,
                 reader,
-                span_of(clip, info.duration),
+                span,
                 asked,
                 SegmentOptions(window, stride, threshold, precision),
                 num_frames=how.frames,
@@ -88,15 +87,6 @@ def when(
             display.summary(panda)
     if found.failures:
         raise typer.Exit(1)
-
-
-def _begin_loading(clip: "Clip", loading: startup.Loading) -> None:
-    """Load the model in the background once the file is known to be a video."""
-    from pandacli.video.container import check_file, open_container
-
-    check_file(clip.path)
-    with open_container(clip.path):
-        loading.begin()
 
 
 @contextmanager

@@ -54,7 +54,7 @@ class SegmentDisplay:
             def report(done: int, total: int) -> None:
                 nonlocal announced, last, rate
                 now = self._clock()
-                if done > 1 and now - last > _PAUSE:  # those before came in whole batches
+                if last > began and now - last > _PAUSE:  # those before came in whole batches
                     rate = (done - 1) / (last - began)
                 self._done, self._seconds, last = done, now - began, now
                 left = round((total - done) / rate) if rate else 0
