@@ -51,7 +51,7 @@ def ask(
     quiet: options.Quiet = False,
     _debug: options.Debug = False,
 ) -> None:
-    """Ask one or more questions about a video, or about many.
+    """Ask one or more questions about a video.
 
     The answer streams to standard output, everything else goes to standard
     error. Each question is asked on its own. The answers to several questions

@@ -276,6 +276,18 @@ def output_format(text: str) -> str:
     return choice(*OUTPUT_FORMATS, "same")(text)
 
 
+def caption_format(text: str) -> str:
+    from pandacli.timeline.formats import CAPTION_FORMATS
+
+    return choice(*CAPTION_FORMATS)(text)
+
+
+def segment_format(text: str) -> str:
+    from pandacli.timeline.formats import CAPTION_FORMATS, CUT_FORMATS
+
+    return choice(*CAPTION_FORMATS, *CUT_FORMATS)(text)
+
+
 def batch_size(text: str) -> int | None:
     return None if text == "auto" else whole_number(1, 4096)(text)
 

@@ -12,7 +12,6 @@ import typer
 from pandacli.cli import config
 from pandacli.cli.config import choice, not_blank, whole_number
 from pandacli.terminal.console import GRAPHICS
-from pandacli.timeline.formats import CAPTION_FORMATS, CUT_FORMATS
 from pandacli.units import byte_count
 from pandacli.video.clip import Clip, local_file, parse_length, parse_time, parse_times
 
@@ -233,12 +232,12 @@ _SAVE = "Also as one picture: PNG, JPEG or WebP."
 Save = Annotated[str | None, plain(OUTPUT, "--save FILE", _SAVE)]
 _CAPTIONS = "Windows as srt, vtt or csv."
 CaptionFormat = Annotated[
-    str | None, _parsed(OUTPUT, "--format NAME", choice(*CAPTION_FORMATS), _CAPTIONS)
+    str | None, _parsed(OUTPUT, "--format NAME", config.caption_format, _CAPTIONS)
 ]
 _SEGMENTS = "srt, vtt, csv, edl or ffconcat, in place of lines."
 SegmentFormat = Annotated[
     str | None,
-    _parsed(OUTPUT, "--format NAME", choice(*CAPTION_FORMATS, *CUT_FORMATS), _SEGMENTS),
+    _parsed(OUTPUT, "--format NAME", config.segment_format, _SEGMENTS),
 ]
 Quiet = Annotated[bool, _flag(OUTPUT, "--quiet/--no-quiet", "No notices; errors still show.")]
 Debug = Annotated[bool, _flag(OUTPUT, "--debug/--no-debug", "Tracebacks for errors.")]

@@ -34,11 +34,14 @@ def values(*words, command="ask"):
     """
     parser = load_command(command)
     with parser.make_context(command, [*COMMANDS[command], *words]) as context:
-        return {
+        given = {
             max(p.opts, key=len).lstrip("-"): context.params[p.name]
             for p in parser.params
-            if p.name in context.params and (p.name != "format" or command == "batch")
+            if p.name in context.params
         }
+    if command != "batch":
+        given.pop("format", None)
+    return given
 
 
 def value_of(name, *words):

@@ -81,7 +81,7 @@ def test_help_fits_80_columns_and_goes_to_stdout(panda, arguments):
 
 
 def test_every_option_is_in_the_help_of_a_command(panda):
-    commands = ("ask", "batch", "chat", "eval", "frames", "when")
+    commands = ("ask", "batch", "chat", "eval", "find", "frames", "when")
     text = b"".join(panda(command, "--help").stdout for command in commands).decode()
     assert [name for name in READERS if f"--{name}" not in text] == []
 
@@ -125,7 +125,7 @@ def test_no_arguments_print_a_summary_and_exit_with_2(panda):
     lines = done.stderr.decode().splitlines()
     assert lines[0].startswith("Usage: panda")
     assert len(lines) < 24, "one line is for the prompt"
-    assert sum(line.startswith("  panda ") for line in lines) == 3
+    assert sum(line.startswith("  panda ") for line in lines) == 1
     assert all(f"  {command:<11}  {COMMANDS[command].summary}" in lines for command in COMMANDS)
 
 
