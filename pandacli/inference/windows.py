@@ -116,24 +116,31 @@ class WindowBatch:
         together: "_Together[_Result]",
         alone: Callable[[VideoSession], _Result],
     ) -> list[_Result]:
-        import torch
-
         if len(sessions) == 1:
             return [alone(sessions[0])]
         try:
-            started = perf_counter()
-            with memory_errors(self._panda.memory_hint):
-                encode_together(sessions)
-                embedded = torch.stack([session.embed() for session in sessions])
-                rows = self._panda.backend.rows(embedded)
-            if rows is None:
-                return [alone(session) for session in sessions]
-            return together(sessions, rows, perf_counter() - started)
+            return self._at_once(sessions, together, alone)
         except DeviceError:
-            pass  # its traceback holds tensors until here
+            pass  # its traceback holds the rows until here
         middle = len(sessions) // 2
         halves = sessions[:middle], sessions[middle:]
         return [result for half in halves for result in self._in_rows(half, together, alone)]
+
+    def _at_once(
+        self,
+        sessions: list[VideoSession],
+        together: "_Together[_Result]",
+        alone: Callable[[VideoSession], _Result],
+    ) -> list[_Result]:
+        import torch
+
+        started = perf_counter()
+        with memory_errors(self._panda.memory_hint):
+            encode_together(sessions)
+            rows = self._panda.backend.rows(torch.stack([session.embed() for session in sessions]))
+        if rows is None:
+            return [alone(session) for session in sessions]
+        return together(sessions, rows, perf_counter() - started)
 
 
 def windows_at_once(panda: "Panda") -> int:

@@ -1,5 +1,6 @@
 """Windows looked at together have the answers and scores that each has alone."""
 
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,29 @@ def test_out_of_memory_in_mid_answer_computes_it_again(
     answers = WindowBatch(panda, windows).ask([QUESTION], OPTIONS)
     assert ids(answers) == [answer.ids for answer in alone(panda, windows, max_tokens=12)]
     assert passes > 24
+
+
+def test_out_of_memory_releases_the_rows_before_fewer_are_tried(
+    panda: Panda, windows: list[Frames], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[object]] = []
+    alive: list[int] = []
+    make = TorchBackend.rows
+
+    def watched(backend: TorchBackend, embeddings: torch.Tensor) -> object:
+        alive.append(sum(rows() is not None for rows in made))
+        rows = make(backend, embeddings)
+        made.append(weakref.ref(rows))
+        return rows
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(TorchBackend, "rows", watched)
+    monkeypatch.setattr(TorchRowBatch, "append", fail)
+    WindowBatch(panda, windows).ask([QUESTION], OPTIONS)
+    assert alive == [0] * len(alive)
+    assert len(alive) == 4
 
 
 def test_out_of_memory_for_one_is_raised(
