@@ -7,6 +7,7 @@ from benchmarks.windows import measure
 from pandacli import Panda
 
 
+@pytest.mark.slow
 def test_all_ways_give_the_same_answers() -> None:
     found = measure(Panda.load("tiny", device="cpu", quant="none"), windows=3, repeats=1)
     asked, *_, scored = (way["difference"] for way in found["ways"].values())
