@@ -192,4 +192,4 @@ def test_resumes_after(environment, many, checkpoint, home, ask, number):
         assert len(output.splitlines()) == known
         assert set(output.splitlines()) <= set(ranked)
         assert f"panda: interrupted after {known} clips; the same command resumes" in said.decode()
-    assert b"Traceback" not in said
+        assert b"Traceback" not in said
