@@ -72,7 +72,7 @@ def test_retry_scores_the_same_choices_or_new_ones(run_repl: RunRepl, capsys: Ca
 def test_an_interrupted_retry_keeps_the_scored_turn(
     run_repl: RunRepl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     def stop_at_once() -> str:
