@@ -1,6 +1,5 @@
 """Windows of a film are those that `sample_frames` gives for clips of the same ranges."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -80,12 +79,11 @@ def equal(windows: list[Window], others: list[Window]) -> bool:
     return all(np.array_equal(a.pixels, b.pixels) and a[1:3] == b[1:3] for a, b in pairs)
 
 
-def forms() -> Iterator[Any]:
-    for name in (*FORMS, *BROKEN):
-        yield pytest.param(name, marks=() if name in FAST else pytest.mark.slow)
+def marked(name: str) -> Any:
+    return pytest.param(name, marks=() if name in FAST else pytest.mark.slow)
 
 
-@pytest.mark.parametrize("name", forms())
+@pytest.mark.parametrize("name", [marked(name) for name in (*FORMS, *BROKEN)])
 def test_windows_equal_clips_of_their_ranges(tmp_path, name):
     random = Random(name)
     path, num_frames = write(tmp_path, name), random.choice([4, 8])
