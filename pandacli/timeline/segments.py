@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 """Called with the number of windows scored and of all that are known to be needed."""
 
-_LEAVE = 0.6  # of the threshold: below it a segment ends
+_LEAVE = 0.5  # of the threshold: below it a segment ends
 
 
 class WindowReader(Protocol):
@@ -55,7 +55,7 @@ class SegmentOptions:
 
     window: float = 2.0
     stride: float | None = None  # from one window to the next; None for half a window
-    threshold: float = 0.5  # P(yes) with which a segment begins
+    threshold: float = 0.6  # P(yes) with which a segment begins
     precision: float = 0.5  # of boundaries; also the shortest gap and the shortest segment
 
     def __post_init__(self) -> None:
