@@ -27,7 +27,7 @@ from typing import Any
 
 import av
 import numpy as np
-import psutil
+import psutil  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -97,7 +97,9 @@ def _plainly(
                     container.seek(tick, stream=stream)
                     decoded = container.decode(stream)
                 frame = next(f for f in decoded if f.pts is not None and f.pts >= tick)
-                picture = frame.to_ndarray(format="rgb24", interpolation="BICUBIC")
+                picture = np.asarray(
+                    frame.to_ndarray(format="rgb24", interpolation="BICUBIC"), np.uint8
+                )
                 pictures.append(fit_to_box(picture[None], image_size=_SIDE)[0])
             yield np.stack(pictures)
 
@@ -122,7 +124,7 @@ def cpu_seconds() -> float:
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     living = [child.cpu_times() for child in psutil.Process().children()]
     total = sum(times.ru_utime + times.ru_stime for times in used)
-    return total + sum(times.user + times.system for times in living)
+    return float(total + sum(times.user + times.system for times in living))
 
 
 def measure(path: Path, repeats: int) -> dict[str, Any]:

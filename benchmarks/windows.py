@@ -123,7 +123,7 @@ def difference(found: list[Any], expected: list[Any]) -> float:
         [choice.logprob for scores in all_scores for choice in scores.choices]
         for all_scores in (found, expected)
     )
-    return max(abs(one - other) for one, other in zip(ours, theirs, strict=True))
+    return float(max(abs(one - other) for one, other in zip(ours, theirs, strict=True)))
 
 
 def measure(panda: Panda, windows: int, repeats: int) -> dict[str, Any]:
