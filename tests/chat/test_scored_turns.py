@@ -103,7 +103,7 @@ def test_choices_are_for_one_question_and_kept_where_it_fails(
     chat = start_chat()
     chat.choices = CHOICES
     with monkeypatch.context() as patch:
-        patch.setattr(SharedPrefix, "tree", lambda *_: 1 / 0)
+        patch.setattr(SharedPrefix, "tree", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             chat.score(OTHER)
     assert (chat.choices, chat.turns) == (CHOICES, [])
