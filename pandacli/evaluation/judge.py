@@ -201,6 +201,8 @@ class Judge:
                 done()
 
         async def run() -> None:
+            # a signal's exception is raised in any task; it is raised from here, too
+            asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
             options = {"api_key": self._key, "base_url": self._settings.endpoint}
             async with (
                 self._openai.AsyncOpenAI(**options, timeout=_TIMEOUT, max_retries=0) as client,
