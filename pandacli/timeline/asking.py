@@ -1,6 +1,7 @@
 """Questions about many clips, or about the windows of films: frames ahead, answers in order."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pandacli.errors import PandaError
 from pandacli.video.prefetch import FramePrefetcher
-from pandacli.video.windows import FilmReader, Span, cut_windows, span_of
+from pandacli.video.windows import Span, cut_windows, film_readers, span_of
 
 if TYPE_CHECKING:
     from pandacli.inference import Answer, GenerationOptions, Panda
@@ -63,8 +64,9 @@ def look_at_windows(
     A film that cannot be read, or does not reach to the range of its clip, is one look without a
     span.
     """
-    for number, clip in enumerate(clips):
-        with FilmReader(clip.path, num_frames, image_size) as reader:
+    paths = [clip.path for clip in clips]
+    with closing(film_readers(paths, num_frames, image_size)) as readers:
+        for number, (clip, reader) in enumerate(zip(clips, readers, strict=False)):
             try:
                 windows = cut_windows(span_of(clip, reader.info().duration), length)
             except PandaError as error:

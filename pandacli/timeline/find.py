@@ -16,7 +16,7 @@ from pandacli.prefix_cache.clip_cache import COMPUTATION_VERSION
 from pandacli.timeline.looking import NO, YES, probability_of_yes, scores
 from pandacli.timeline.scores import ScoreStore, file_state, score_key
 from pandacli.video.clip import Clip
-from pandacli.video.windows import FilmReader, Span, cut_windows, span_of
+from pandacli.video.windows import FilmReader, Span, cut_windows, film_readers, span_of
 
 if TYPE_CHECKING:
     from pandacli.inference.panda import Panda
@@ -204,8 +204,9 @@ class Search:
                     self._left -= 1
                     yield look
             return
-        for film in self._missing:
-            with FilmReader(film.path, wanted.frames, self._image_size) as reader:
+        paths = [film.path for film in self._missing]
+        with closing(film_readers(paths, wanted.frames, self._image_size)) as readers:
+            for film, reader in zip(self._missing, readers, strict=False):
                 try:
                     film.windows = film.windows or self._cut(self._length(film, reader))
                 except PandaError as error:

@@ -2,8 +2,9 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent import futures
+from contextlib import ExitStack
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -148,3 +149,25 @@ class FilmReader:
         window = pending[0].wait()
         pending.popleft()
         return window
+
+
+def film_readers(
+    paths: Iterable[Path], num_frames: int, image_size: int
+) -> Generator[FilmReader, None, None]:
+    """A reader for each film, which is open until the next; to be closed.
+
+    The process of the next one starts, and reads the index, while this one is read.
+    """
+    opened: deque[tuple[FilmReader, ExitStack]] = deque()
+    try:
+        for path in paths:
+            stack = ExitStack()
+            opened.append((stack.enter_context(FilmReader(path, num_frames, image_size)), stack))
+            if len(opened) > 1:
+                yield opened[0][0]
+                opened.popleft()[1].close()
+        if opened:
+            yield opened[0][0]
+    finally:
+        for _, stack in opened:
+            stack.close()

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import psutil
@@ -12,7 +13,7 @@ import pytest
 from pandacli.errors import ClipError, UsageError
 from pandacli.video import Clip, Frames, film, prefetch, windows
 from pandacli.video.prefetch import Request, read_fitted
-from pandacli.video.windows import FilmReader, Span, cut_windows
+from pandacli.video.windows import FilmReader, Span, cut_windows, film_readers
 from tests.video import crashing_film
 from tests.video.clips import cut_short, write_clip
 
@@ -145,7 +146,7 @@ def test_exit_leaves_no_process(path):
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from pandacli.video.windows import FilmReader, Span, cut_windows
+from pandacli.video.windows import FilmReader, Span, cut_windows, film_readers
 with FilmReader(Path(sys.argv[1]), 8, 112) as reader:
     for span, frames in reader.read(cut_windows(Span(0, 8), 0.5)):
         print(span.start, flush=True)
@@ -166,3 +167,31 @@ def test_interrupt_ends_both_processes_at_once(path):
         assert main.stderr.read().strip().endswith("KeyboardInterrupt")
     psutil.wait_procs([worker], 5)
     assert not worker.is_running()
+
+
+def test_next_film_is_opened_while_one_is_read(path, tmp_path):
+    text = tmp_path / "text.mp4"
+    text.write_text("no video")
+    readers = film_readers([path, text, path], 8, SIDE)
+    first = next(readers)
+    assert first.info().frame_count == 200
+    deadline = time.monotonic() + 60
+    while len(processes()) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    with pytest.raises(ClipError):
+        next(readers).info()
+    assert kinds(next(readers), [Span(0, 1)]) == [Frames]
+    assert list(readers) == []
+    assert processes() == []
+
+
+def test_films_opened_ahead_are_closed_with_the_iteration(path):
+    readers = film_readers([path] * 3, 8, SIDE)
+    assert next(readers).info().frame_count == 200
+    readers.close()
+    assert processes() == []
+
+
+def test_no_films_give_no_readers():
+    assert list(film_readers([], 8, SIDE)) == []
