@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pandacli.cli import options
+from pandacli.cli import options, signals
 from pandacli.errors import UsageError
 from pandacli.terminal.console import Screen
 
@@ -80,7 +80,9 @@ def eval(  # noqa: A001  (the name of the command)
                 if not done and not screen.animates:
                     screen.notice(f"judging {cases:,} answers")
 
-            results = run(job, progress)
+            # requests in flight may take longer to end than the program has after Ctrl-C
+            with signals.interrupts_do_not_end():
+                results = run(job, progress)
     except KeyboardInterrupt:
         if judge is not None:
             screen.notice("the replies of the judge are kept: the same command resumes")

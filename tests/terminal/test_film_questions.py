@@ -88,7 +88,7 @@ def judge(monkeypatch: pytest.MonkeyPatch) -> Judge:
     judge = Judge()
     monkeypatch.setattr("pandacli.timeline.segments.scores", judge)
     monkeypatch.setattr("pandacli.timeline.looking.answers", speak)
-    for module in ("chat.film", "timeline.asking"):
+    for module in ("chat.film", "video.windows"):
         monkeypatch.setattr(f"pandacli.{module}.FilmReader", Reader)
     monkeypatch.setattr(Reader, "broken", staticmethod(lambda _: False))
     return judge
