@@ -5,7 +5,7 @@ They are also asked about statements, as `panda when` and `panda find` do, and a
 
 from numpy.random import Generator
 
-from pandacli.timeline.questions import as_question
+from pandacli.timeline.looking import as_question
 from training.references import pick, with_article
 from training.scenes import COLOURS, DIRECTIONS, KINDS, MOTIONS, Scene, Shape
 from training.templates import (

@@ -26,7 +26,7 @@ from pandacli.batch.results import (
 )
 from pandacli.errors import ClipError, PandaError, UsageError
 from pandacli.inference.spec import Answer, Scores
-from pandacli.timeline.questions import as_question
+from pandacli.timeline.looking import as_question
 from pandacli.timeline.segments import Segments, find_segments
 from pandacli.video.clip import Clip, format_times
 from pandacli.video.windows import FilmReader, Span, cut_windows, span_of

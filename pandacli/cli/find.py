@@ -10,8 +10,8 @@ import typer
 from pandacli.cli import options, signals, startup
 from pandacli.errors import UsageError
 from pandacli.terminal.console import Screen, echo_off
+from pandacli.timeline.looking import as_question
 from pandacli.timeline.places import find_videos
-from pandacli.timeline.questions import as_question
 
 if TYPE_CHECKING:
     from pandacli.terminal.ranking import RankingDisplay

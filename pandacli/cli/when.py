@@ -10,7 +10,7 @@ from pandacli.cli import options, signals, startup
 from pandacli.errors import UsageError
 from pandacli.terminal.console import Screen, echo_off
 from pandacli.terminal.segments import SegmentDisplay
-from pandacli.timeline.questions import as_question
+from pandacli.timeline.looking import as_question
 
 _QUESTION = "With yes or no as its answer; or a statement."
 

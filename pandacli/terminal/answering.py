@@ -12,7 +12,7 @@ from pandacli.chat.chat import dropped_turns_notice
 from pandacli.chat.film import keep_segments, segment_search, window_outcomes
 from pandacli.errors import PandaError
 from pandacli.terminal import report
-from pandacli.timeline.questions import as_question
+from pandacli.timeline.looking import as_question
 
 if TYPE_CHECKING:
     from pandacli.chat.chat import Chat, SampledClip

@@ -1,11 +1,11 @@
-"""Look at many clips: frames that are read ahead are grouped, asked about together, in order."""
+"""Ask about many clips in order, in groups of those that are read; statements as questions."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from math import exp, fsum
 from typing import TYPE_CHECKING, TypeVar
 
-from pandacli.errors import PandaError
+from pandacli.errors import PandaError, UsageError
 from pandacli.inference.spec import Answer, GenerationOptions, Scores
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ Looks = Iterable[tuple[_Item, "Frames | PandaError"]]
 
 YES = ("Yes.", "Yes", "yes.", "yes")
 NO = ("No.", "No", "no.", "no")
+
+_QUESTION_MARKS = ("?", "\uff1f", "\u061f", "\u037e")  # also full-width, Arabic and Greek
+_FULL_STOPS = ".\u3002\u0964"  # also Chinese and Hindi
 
 
 def answers(
@@ -100,3 +103,20 @@ def probability_of_yes(scores: Scores) -> float:
     highest = max(choice.logprob for choice in scores.choices)
     weights = {choice.text: exp(choice.logprob - highest) for choice in scores.choices}
     return fsum(weights[text] for text in YES) / fsum(weights.values())
+
+
+def as_question(text: str) -> str:
+    """Return a question as it is, and a statement as `Does the video show this: {statement}?`.
+
+    A text that ends with a question mark is a question. UsageError for an empty text, or one
+    that is not UTF-8.
+    """
+    stripped = text.strip()
+    if not stripped:
+        raise UsageError("the question is empty")
+    if any("\ud800" <= character <= "\udfff" for character in stripped):
+        raise UsageError(f"the question is not UTF-8 text: {stripped}")
+    if stripped.endswith(_QUESTION_MARKS):
+        return stripped
+    statement = stripped.rstrip(_FULL_STOPS).rstrip()
+    return f"Does the video show this: {statement or stripped}?"

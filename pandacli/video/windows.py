@@ -16,7 +16,7 @@ from pandacli.video.prefetch import Reader, Request, end_readers
 if TYPE_CHECKING:
     from pandacli.video import Frames, VideoInfo
 
-_PLANNED = 64  # windows after one that the process is told of, to decode shared frames once
+_PLANNED = 64  # following windows sent with each request, to decode shared frames once
 _GRACE = 1.0  # seconds for a window that is no longer wanted
 _MAX_DEATHS = 6  # of processes without a window in between; all windows fail then
 

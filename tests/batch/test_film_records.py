@@ -15,7 +15,7 @@ from pandacli.batch.job import Batch, Job
 from pandacli.errors import ClipError
 from pandacli.inference import windows
 from pandacli.inference.spec import GenerationOptions
-from pandacli.timeline.questions import as_question
+from pandacli.timeline.looking import as_question
 from pandacli.timeline.segments import Segment, SegmentOptions, Segments, WindowScore
 from pandacli.video import Clip, sample_frames
 from pandacli.video.windows import Span, cut_windows

@@ -3,7 +3,7 @@
 import pytest
 
 from pandacli.errors import UsageError
-from pandacli.timeline.questions import as_question
+from pandacli.timeline.looking import as_question
 
 
 @pytest.mark.parametrize("text", ["Is there a star?", " Is it red? ", "有星星吗\uff1f"])
