@@ -123,27 +123,13 @@ def test_changed_clip_is_not_found(panda: Panda, video: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "other",
-    [{"start": 1}, {"end": 5}, {"at": (0.0, 1.0)}, {"num_frames": 4}, {"system": "Be brief."}],
+    "other", [{"start": 1}, {"end": 5}, {"num_frames": 4}, {"system": "Be brief."}]
 )
 def test_other_range_frames_or_system_prompt_is_not_found(
     panda: Panda, video: Path, other: dict[str, object]
 ) -> None:
     ask(panda, video)
     assert not is_found(panda.open(video, cache=True, **other))  # type: ignore[arg-type]
-
-
-def test_times_are_part_of_the_key(panda: Panda, video: Path) -> None:
-    ask(panda, video, at=[2.0, 1.0])
-    assert [entry.metadata.start for entry in PrefixStore().entries()] == [1.0]
-    assert is_found(panda.open(video, cache=True, at=(1.0, 2.0)))
-    assert not is_found(panda.open(video, cache=True, at=(1.0, 3.0)))
-    assert not is_found(panda.open(video, cache=True, start=1.0, end=2.0))
-
-
-def test_key_of_a_clip_without_times_is_unchanged(video: Path) -> None:
-    fields = {"clip": key.clip_digest(video), "start": 1.0, "end": None, "frames": 8}
-    assert ClipCache(Clip(video, 1.0), 8).key == key._digest(fields)[:16]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from pandacli.prefix_cache import clip_cache as key
-from pandacli.prefix_cache.clip_cache import clip_digest, entry_name
+from pandacli.prefix_cache.clip_cache import ClipCache, clip_digest, entry_name
+from pandacli.video import Clip
 
 
 @pytest.fixture
@@ -83,3 +84,15 @@ def test_entry_name_is_that_of_earlier_versions() -> None:
     numerics = {"quant": "8bit", "engine": "llama", "versions": {"av": "18.1"}}
     name = entry_name("0" * 16, "f" * 64, numerics, [1, 2, 3])
     assert name == "0000000000000000-283d5ab16071b65339683d46c6872bd6"
+
+
+def test_times_are_part_of_the_key(long: Path, tmp_path: Path) -> None:
+    clips = (Clip(long), Clip(long, 1.0, 2.0), Clip(long, at=(1.0, 2.0)), Clip(long, at=(1.0, 3.0)))
+    assert len({ClipCache(clip, 8, folder=tmp_path).key for clip in clips}) == len(clips)
+    other_order = ClipCache(Clip(long, at=(2.0, 1.0)), 8, folder=tmp_path)
+    assert other_order.key == ClipCache(clips[2], 8, folder=tmp_path).key
+
+
+def test_key_of_a_clip_without_times_is_unchanged(long: Path, tmp_path: Path) -> None:
+    fields = {"clip": clip_digest(long), "start": 1.0, "end": None, "frames": 8}
+    assert ClipCache(Clip(long, 1.0), 8, folder=tmp_path).key == key._digest(fields)[:16]
