@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a worker for each core: more threads would only wait
@@ -34,6 +35,20 @@ def panda_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PANDA_HOME", str(home))
         yield home
+
+
+def frame_readers() -> list[psutil.Process]:
+    """The processes of this one that read video files."""
+    children = psutil.Process().children(recursive=True)
+    children = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in children if "video.prefetch" in " ".join(child.cmdline())]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_frame_reader_is_left() -> Iterator[None]:
+    """A process left by one module would be counted in the next."""
+    yield
+    assert frame_readers() == []
 
 
 @pytest.fixture(scope="session")

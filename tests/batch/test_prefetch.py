@@ -18,6 +18,7 @@ from pandacli.video import Clip, Frames, prefetch, preprocess, sample_frames
 from pandacli.video.prefetch import FramePrefetcher, WorkerProcess, read_fitted
 from tests.batch import crashing_decoder
 from tests.batch.conftest import SIZES
+from tests.conftest import frame_readers
 
 SIDE = 112
 
@@ -33,12 +34,6 @@ def read(
     ahead: FramePrefetcher, *clips: Clip | PandaError
 ) -> list[tuple[int, Frames | PandaError]]:
     return list(ahead.read(enumerate(clips)))
-
-
-def workers() -> list[psutil.Process]:
-    children = psutil.Process().children(recursive=True)
-    children = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
-    return [child for child in children if "video.prefetch" in " ".join(child.cmdline())]
 
 
 def test_frames_equal_those_read_in_process(ahead, clips) -> None:
@@ -166,18 +161,18 @@ def test_hanging_decoder_fails_only_its_clip(clips, tmp_path) -> None:
 def test_exit_does_not_wait_for_a_sending_worker(monkeypatch, tmp_path) -> None:
     """The result is larger than the pipe buffer, so sending blocks until it is read."""
     monkeypatch.setattr(prefetch, "read_fitted", crashing_decoder.read_fitted)
-    before = workers()
+    before = frame_readers()
     with FramePrefetcher(8, SIDE, workers=1) as ahead:
         ahead._submit(Clip(tmp_path / crashing_decoder.LARGE))
         deadline = time.monotonic() + 20
-        while not any(map(_is_sending, set(workers()) - set(before))):
+        while not any(map(_is_sending, set(frame_readers()) - set(before))):
             assert time.monotonic() < deadline
         started = time.monotonic()
     assert time.monotonic() - started < 0.9, "it waited for a killed process"
     for reader in ahead._readers:
         reader.join(2)
     assert not any(reader.is_alive() for reader in ahead._readers)
-    assert workers() == before
+    assert frame_readers() == before
 
 
 def _is_sending(process: psutil.Process) -> bool:
@@ -188,17 +183,17 @@ def test_killed_worker_is_replaced(clips) -> None:
     with FramePrefetcher(8, SIDE, workers=1) as ahead:
         reading = ahead.read(enumerate([Clip(clips / "wide.avi")] * 4))
         next(reading)
-        for worker in workers():
+        for worker in frame_readers():
             worker.kill()
         assert all(isinstance(frames, Frames) for _, frames in reading)
 
 
 def test_exit_leaves_no_process(clips) -> None:
-    before = set(workers())
+    before = set(frame_readers())
     with FramePrefetcher(8, SIDE, workers=1) as ahead:
         reading = ahead.read(enumerate([Clip(clips / "wide.avi")] * 9))
         next(reading)
-        started = set(workers()) - before
+        started = set(frame_readers()) - before
         assert started
     assert not any(process.is_running() for process in started)
 

@@ -171,7 +171,8 @@ def test_cached_prefix_of_the_clip_is_neither_read_nor_written(tiny, asked, movi
 def test_ray_worker_mirrors_too(moving) -> None:
     settings = Settings(RunSpec("tiny", "none", "torch", "cpu"), view="mirror")
     worker = RayWorker(settings, moving.parent, 168, "tiny", None, 1)
-    answered = worker.answer([Question(Record(1, {}, moving.name, DESCRIBE), 1)])
+    with worker._prefetcher:
+        answered = worker.answer([Question(Record(1, {}, moving.name, DESCRIBE), 1)])
     assert isinstance(answered, tuple)
     [(_, line)] = answered[0]
     assert (line["answer"], line["mirror"]) == ("A red circle moves left.", True)

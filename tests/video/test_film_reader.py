@@ -14,6 +14,7 @@ from pandacli.errors import ClipError, UsageError
 from pandacli.video import Clip, Frames, film, prefetch, windows
 from pandacli.video.prefetch import Request, read_fitted
 from pandacli.video.windows import FilmReader, Span, cut_windows, film_readers
+from tests.conftest import frame_readers
 from tests.video import crashing_film
 from tests.video.clips import cut_short, write_clip
 
@@ -24,12 +25,6 @@ SIDE = 112
 def path(tmp_path_factory):
     folder = tmp_path_factory.mktemp("film")
     return write_clip(folder / "film.mp4", 200, options={"g": "25", "bf": "2"})
-
-
-def processes() -> list[psutil.Process]:
-    children = psutil.Process().children(recursive=True)
-    children = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
-    return [child for child in children if "video.prefetch" in " ".join(child.cmdline())]
 
 
 def kinds(reader: FilmReader, spans: list[Span]) -> list[type]:
@@ -135,10 +130,10 @@ def test_windows_are_read_only_as_far_as_ahead(path):
 
 
 def test_exit_leaves_no_process(path):
-    before = set(processes())
+    before = set(frame_readers())
     with FilmReader(path, 8, SIDE) as reader:
         next(reader.read(cut_windows(Span(0, 8), 0.2)))
-        started = set(processes()) - before
+        started = set(frame_readers()) - before
         assert len(started) == 1
     assert not any(process.is_running() for process in started)
 
@@ -176,21 +171,21 @@ def test_next_film_is_opened_while_one_is_read(path, tmp_path):
     first = next(readers)
     assert first.info().frame_count == 200
     deadline = time.monotonic() + 60
-    while len(processes()) < 2:
+    while len(frame_readers()) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     with pytest.raises(ClipError):
         next(readers).info()
     assert kinds(next(readers), [Span(0, 1)]) == [Frames]
     assert list(readers) == []
-    assert processes() == []
+    assert frame_readers() == []
 
 
 def test_films_opened_ahead_are_closed_with_the_iteration(path):
     readers = film_readers([path] * 3, 8, SIDE)
     assert next(readers).info().frame_count == 200
     readers.close()
-    assert processes() == []
+    assert frame_readers() == []
 
 
 def test_no_films_give_no_readers():
