@@ -37,7 +37,7 @@ def batch(
     check: options.Check = False,
     batch_size: options.BatchSize = None,
     choose: options.Choose = "likelihood",
-    threshold: options.Threshold = 0.6,
+    threshold: options.Threshold = 0.9,
     window: options.Window = 2.0,
     stride: options.Stride = None,
     precision: options.Precision = 0.5,

@@ -19,7 +19,7 @@ def when(
     video: options.Video,
     question: Annotated[str, options.argument("QUESTION", _QUESTION)],
     how: options.Looking,
-    threshold: options.Threshold = 0.6,
+    threshold: options.Threshold = 0.9,
     window: options.Window = 2.0,
     stride: options.Stride = None,
     precision: options.Precision = 0.5,

@@ -55,7 +55,7 @@ class SegmentOptions:
 
     window: float = 2.0
     stride: float | None = None  # from one window to the next; None for half a window
-    threshold: float = 0.6  # P(yes) with which a segment begins
+    threshold: float = 0.9  # P(yes) with which a segment begins
     precision: float = 0.5  # of boundaries; also the shortest gap and the shortest segment
 
     def __post_init__(self) -> None:
@@ -224,7 +224,10 @@ class SegmentSearch:
         return runs
 
     def _judge_short_runs(self, report: Progress) -> None:
-        """Drop what is shorter than the precision, unless a window of that length shows it too."""
+        """Drop runs shorter than the precision, unless a window of that length shows it too.
+
+        Then that window is the segment.
+        """
         assert self._runs is not None
         least = self.options.precision
         short = [run for run in self._runs if run.segment.end - run.segment.start < least]
@@ -234,7 +237,7 @@ class SegmentSearch:
             start = min(max(self.span.start, middle - least / 2), self.span.end - least)
             spans.append(Span(max(self.span.start, start), min(start + least, self.span.end)))
         for run, look in zip(short, self._look(spans, report), strict=True):
-            run.dropped = not self._is_yes(look)
+            run.dropped, run.short = not self._is_yes(look), look.span
 
     def _merged(self, runs: "Iterable[_Run]") -> Iterator[Segment]:
         """The segments; those with a gap that is no longer than the precision are one."""
@@ -308,6 +311,7 @@ class _Run:
     end: _Edge
     probability: float
     dropped: bool = False
+    short: Span | None = None  # the window that stands for a run shorter than the precision
 
     @property
     def edges(self) -> tuple[_Edge, _Edge]:
@@ -315,5 +319,5 @@ class _Run:
 
     @property
     def segment(self) -> Segment:
-        start, end = self.onset.estimate, self.end.estimate
+        start, end = self.short or (self.onset.estimate, self.end.estimate)
         return Segment(min(start, end), max(start, end), self.probability)

@@ -243,7 +243,7 @@ def test_options_of_a_search_are_used_and_ask_again(batch, monkeypatch) -> None:
 
     monkeypatch.setattr(film_worker, "find_segments", search)
     records = [ask(1, FILM, when=True), ask(2, FILM)]
-    options = [SegmentOptions(), SegmentOptions(threshold=0.9), SegmentOptions(window=4)]
+    options = [SegmentOptions(), SegmentOptions(threshold=0.8), SegmentOptions(window=4)]
     answered = [batch(records, search=each).counters.answered for each in (*options, *options)]
     assert answered == [2, 1, 1, 0, 0, 0]
     assert used == options

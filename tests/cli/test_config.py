@@ -85,7 +85,7 @@ BUILT_IN = {
     "judge-jobs": 8,
     "judge-temperature": 0.0,
     "judge-seed": None,
-    "threshold": 0.6,
+    "threshold": 0.9,
     "window": 2.0,
     "stride": None,
     "precision": 0.5,
