@@ -1,10 +1,13 @@
 """Where an option's value comes from: option, variable, file, built-in, in that order."""
 
+import re
+
 import pytest
 
 from pandacli.cli import config as defaults
 from pandacli.cli.parser import load_command
 from pandacli.errors import UsageError
+from pandacli.timeline.segments import SegmentOptions
 
 COMMANDS = {
     "ask": ["clip.mp4", "why?"],
@@ -100,6 +103,22 @@ def test_built_in_values_hold_without_settings():
     everything = {name: v for command in COMMANDS for name, v in values(command=command).items()}
     assert {name: everything[name] for name in BUILT_IN} == BUILT_IN
     assert set(BUILT_IN) == set(defaults.READERS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_names_the_default_that_holds(command):
+    given = values(command=command)
+    for parameter in load_command(command).params:
+        name = max(parameter.opts, key=len).lstrip("-")
+        value, said = given.get(name), re.search(r"\[default: (.+)\]", parameter.help or "")
+        if said and type(value) in (int, float) and name in defaults.READERS:
+            assert defaults.READERS[name](said[1]) == value, name
+
+
+def test_search_has_the_same_defaults_in_python():
+    given, options = values(command="when"), SegmentOptions()
+    for name in ("window", "stride", "threshold", "precision"):
+        assert given[name] == getattr(options, name)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
