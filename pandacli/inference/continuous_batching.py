@@ -61,6 +61,9 @@ class Generation(ClosableIterator[Event]):
     The pieces of a request join to the text of its `Answer`; that, or an error, is its last event.
     A request alone is decoded on the session's own sequence, where it shares a KV cache with
     earlier turns; several are decoded in a `SequenceBatch`. An invalid request is its error.
+
+    With `joining`, `requests` is asked again in each pass after it has ended, and a request that
+    comes later joins those that run.
     """
 
     def __init__(
@@ -70,9 +73,13 @@ class Generation(ClosableIterator[Event]):
         *,
         batch_size: int | None,  # None if only memory limits it
         stream: bool,  # whether pieces of text are wanted
+        joining: bool = False,
     ) -> None:
-        super().__init__(self._run())
+        self._passes = self._run()
+        super().__init__(self._events())
         self.seconds = Seconds()
+        self._joining = joining
+        self._cancelled: set[int] = set()
         self._session, self._requests, self._stream = session, iter(requests), stream
         self._hint = session.panda.memory_hint
         self._near_tie = _near_tie(session.panda)
@@ -87,9 +94,25 @@ class Generation(ClosableIterator[Event]):
         """The events without the pieces: one for each request."""
         return ((index, event) for index, event in self if not isinstance(event, str))
 
-    def _run(self) -> Generator[Event, None, None]:
+    def passes(self) -> Generator[list[Event], None, None]:
+        """The events of each forward pass, instead of one by one."""
+        return self._passes
+
+    def cancel(self, index: int) -> None:
+        """Drop a request before the next pass; it has no further event."""
+        self._cancelled.add(index)
+
+    def close(self) -> None:
+        super().close()
+        self._passes.close()
+
+    def _events(self) -> Generator[Event, None, None]:
+        for events in self._passes:
+            yield from events
+
+    def _run(self) -> Generator[list[Event], None, None]:
         if not self._fetch():
-            yield from self._failures()
+            yield self._failures()
             return
         self._session.turn = turn = self._session.turn + 1  # takes over the session's sequence
         first, started = self._waiting[0], perf_counter()
@@ -107,16 +130,27 @@ class Generation(ClosableIterator[Event]):
                         yield from self._run_batch(batch)
                 except DeviceError:
                     self._reduce()
-            yield from self._failures()
-        yield from self._failures()
+            yield self._failures()
+            if self._joining:
+                yield from self._rerun(prefix, turn)
+        yield self._failures()
+        yield from self._rerun(prefix, turn)
+
+    def _rerun(self, prefix: "SharedPrefix", turn: int) -> Iterator[list[Event]]:
         while self._near_ties:
-            seconds = Seconds()
-            yield from self._run_alone(self._near_ties.popleft(), prefix, turn, seconds)
+            state, seconds = self._near_ties.popleft(), Seconds()
+            yield from self._run_alone(state, prefix, turn, seconds, to_the_end=True)
             self.seconds.rerun += seconds.prefill + seconds.decode
 
     def _run_alone(
-        self, state: RequestState, prefix: "SharedPrefix", turn: int, seconds: Seconds
-    ) -> Iterator[Event]:
+        self,
+        state: RequestState,
+        prefix: "SharedPrefix",
+        turn: int,
+        seconds: Seconds,
+        *,
+        to_the_end: bool = False,  # also where another request comes
+    ) -> Iterator[list[Event]]:
         if self._near_tie and not state.options.temperature:
             state.restart()  # its tokens are the same again, and now exact
         try:
@@ -130,10 +164,14 @@ class Generation(ClosableIterator[Event]):
                 state.add_prefill(took, perf_counter() - started)
                 while True:
                     piece = state.add(token, logits, stream=self._stream)
-                    if piece and self._stream:
-                        yield state.index, piece
+                    yield [(state.index, piece)] if piece and self._stream else []
                     if state.finish_reason:
                         break
+                    if state.index in self._cancelled:
+                        return
+                    if self._joining and not to_the_end and self._fetch():
+                        self._waiting.appendleft(state)  # both run in a batch
+                        return
                     if self._session.turn != turn:
                         raise RuntimeError("a newer question on this clip was asked meanwhile")
                     started = perf_counter()
@@ -143,19 +181,21 @@ class Generation(ClosableIterator[Event]):
                     state.decode_seconds += took
                     seconds.decode += took
         except DeviceError as error:
-            yield state.index, error
+            yield [(state.index, error)]
             return
         finally:
             if state.tokens:
                 state.stats = self._stats(state)
-        yield state.index, state.answer()
+        yield [(state.index, state.answer())]
 
-    def _run_batch(self, batch: "SequenceBatch") -> Iterator[Event]:
+    def _run_batch(self, batch: "SequenceBatch") -> Iterator[list[Event]]:
         room = min(self._room, batch.room)
         size = min(self._batch_size, batch.max_texts or self._batch_size)
         while True:
+            self._drop_cancelled(batch)
             self._join(room, size)
-            yield from self._failures()
+            if self._failed:
+                yield self._failures()
             if not self._running:
                 return
             self._preempt(batch, room)
@@ -164,6 +204,7 @@ class Generation(ClosableIterator[Event]):
             logits = batch.append({state.index: state.pending for state in states})
             tokens = self._next_tokens(logits, states)
             took = perf_counter() - started
+            events: list[Event] = []
             if all(state.in_batch for state in states):
                 self.seconds.decode += took
             else:
@@ -179,9 +220,10 @@ class Generation(ClosableIterator[Event]):
                     self._remove(state, batch)
                     state.stats = self._stats(state)
                 if piece and self._stream:
-                    yield state.index, piece
+                    events.append((state.index, piece))
                 if state.finish_reason:
-                    yield state.index, state.answer()
+                    events.append((state.index, state.answer()))
+            yield events
 
     def _stats(self, state: RequestState) -> Stats:
         return self._session.stats(state)
@@ -193,17 +235,29 @@ class Generation(ClosableIterator[Event]):
                 case None:
                     return False
                 case RequestState() as state:
-                    self._waiting.append(state)
+                    if state.index not in self._cancelled:
+                        self._waiting.append(state)
                 case failure:
                     self._failed.append(failure)
         return True
 
-    def _failures(self) -> Iterator[Failure]:
-        while self._failed:
-            yield self._failed.popleft()
+    def _failures(self) -> list[Event]:
+        failed: list[Event] = [*self._failed]
+        self._failed.clear()
+        return failed
+
+    def _drop_cancelled(self, batch: "SequenceBatch") -> None:
+        for index in self._cancelled & self._running.keys():
+            self._remove(self._running[index], batch)
+        for queue in (self._waiting, self._near_ties):
+            kept = [state for state in queue if state.index not in self._cancelled]
+            queue.clear()
+            queue.extend(kept)
 
     def _join(self, room: int, size: int) -> None:
         """Move requests from the queue into the batch while there is room; at least one."""
+        if self._joining and self._near_ties:
+            return  # they wait for this batch to end
         used = sum(state.positions for state in self._running.values())
         prefill = 0
         while len(self._running) < size and self._fetch():
@@ -272,14 +326,14 @@ class RowGeneration(Generation):
         self._running = {state.index: state for state in states}  # no other may join them
         self._room = sys.maxsize  # rows have their memory already, but for answers
 
-    def _run(self) -> Generator[Event, None, None]:
+    def _run(self) -> Generator[list[Event], None, None]:
         with memory_errors(self._hint), closing(self._rows.batch()) as batch:
             yield from self._run_batch(batch)
         for state in self._near_ties:
             # the prefix of a copy is released with it
             session = copy(self._sessions[state.index])
             alone = Generation(session, [state], batch_size=1, stream=False)
-            yield from alone
+            yield from alone.passes()
             self.seconds.rerun += alone.seconds.prefill + alone.seconds.decode
 
     def _stats(self, state: RequestState) -> Stats:

@@ -1,6 +1,6 @@
 """A clip that a model is asked about: its frames, their shared prefix, and requests on it."""
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from copy import copy
 from itertools import takewhile
 from operator import eq
@@ -151,12 +151,14 @@ class VideoSession:
         *,
         batch_size: int | None = None,
         stream: bool = True,
+        joining: bool = False,
     ) -> Generation:
         """Answer requests, each on its own: one alone, several by continuous batching.
 
         Yields the index of a request with a piece of its text (with `stream`), its `Answer`, or
         the `PandaError` of this request alone. Requests are read when the batch has room: for
-        `batch_size` at once, or as many as memory allows.
+        `batch_size` at once, or as many as memory allows. With `joining`, an iterator of requests
+        that has ended is read again after each pass, for those that have come since.
 
         A greedy answer does not depend on the other requests where torch computes in float32 or
         with 8-bit weights on a CPU. Elsewhere (half precision, bitsandbytes, llama.cpp) a near-tie
@@ -171,14 +173,16 @@ class VideoSession:
         if batch_size is not None and batch_size < 1:
             raise UsageError(f"a batch size cannot be {batch_size}", "use at least 1")
 
-        def states() -> Iterator[RequestState | Failure]:
-            for index, request in enumerate(requests):
-                try:
-                    yield self.request_state(index, request, options)
-                except UsageError as error:
-                    yield index, error
+        def state(numbered: tuple[int, Request]) -> RequestState | Failure:
+            index, request = numbered
+            try:
+                return self.request_state(index, request, options)
+            except UsageError as error:
+                return index, error
 
-        return Generation(self, states(), batch_size=batch_size, stream=stream)
+        # unlike a generator, it can be read again after it has ended
+        states = map(state, enumerate(requests))
+        return Generation(self, states, batch_size=batch_size, stream=stream, joining=joining)
 
     def ask(
         self, question: str, *, history: History = (), **options: Unpack[OptionFields]

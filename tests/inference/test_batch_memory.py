@@ -241,9 +241,11 @@ def watch_single_runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     indices: list[int] = []
     run_alone = Generation._run_alone
 
-    def watched(generation: Generation, state: RequestState, *rest: Any) -> Iterator[object]:
+    def watched(
+        generation: Generation, state: RequestState, *rest: Any, **named: Any
+    ) -> Iterator[object]:
         indices.append(state.index)
-        return run_alone(generation, state, *rest)
+        return run_alone(generation, state, *rest, **named)
 
     monkeypatch.setattr(Generation, "_run_alone", watched)
     return indices

@@ -1,7 +1,9 @@
 """Answers to batched requests equal those to single ones, whatever else is in the batch."""
 
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -150,3 +152,73 @@ def test_frames_are_encoded_once_for_all_system_prompts(
     session.prepare()
     monkeypatch.setattr(panda.model.model, "encode_frames", None)
     assert session.with_system("Be brief.").ask("what?", max_tokens=8).text == expected
+
+
+class Arriving(Iterator[Request]):
+    """Requests that have come so far."""
+
+    def __init__(self) -> None:
+        self.come: deque[Request] = deque()
+
+    def __next__(self) -> Request:
+        if not self.come:
+            raise StopIteration
+        return self.come.popleft()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_requests_that_come_later_join_those_that_run(
+    session: VideoSession, single: list[str], seed: int
+) -> None:
+    rng = Random(seed)
+    gaps = [rng.choice([0, 0, 1, 2, 5]) for _ in REQUESTS]
+    arriving, later = Arriving(), deque(zip(gaps, REQUESTS, strict=True))
+    arriving.come.append(later.popleft()[1])
+    found: dict[int, str] = {}
+    waited = 0
+    generation = session.generate(arriving, joining=True)
+    for events in generation.passes():
+        found |= {index: str(event) for index, event in events if isinstance(event, Answer)}
+        waited += 1
+        while later and waited > later[0][0]:
+            arriving.come.append(later.popleft()[1])
+            waited = 0
+    answered = len(found)
+    assert [found[index] for index in range(answered)] == single[:answered]
+    assert answered == len(REQUESTS) - len(later) - len(arriving.come)
+    assert answered > 1
+
+
+def test_short_request_does_not_wait_for_a_long_one_that_runs_alone(session: VideoSession) -> None:
+    arriving = Arriving()
+    arriving.come.append(REQUESTS[6])
+    generation = session.generate(arriving, joining=True)
+    passes = generation.passes()
+    first = [next(passes) for _ in range(3)]
+    arriving.come.append(REQUESTS[0])
+    order = [index for events in passes for index, event in events if isinstance(event, Answer)]
+    assert not any(isinstance(event, Answer) for events in first for _, event in events)
+    assert order == [1, 0]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_cancelled_requests_end_and_change_no_other(
+    session: VideoSession, single: list[str], seed: int
+) -> None:
+    rng = Random(seed)
+    size = rng.choice([1, 2, 4, None])
+    generation = session.generate(REQUESTS, batch_size=size)
+    cancelled: dict[int, int] = {}
+    answers: dict[int, str] = {}
+    for number, events in enumerate(generation.passes()):
+        for index, event in events:
+            assert index not in cancelled
+            if isinstance(event, Answer):
+                answers[index] = event.text
+        if rng.random() < 0.3:
+            index = rng.randrange(len(REQUESTS))
+            if index not in answers:
+                cancelled.setdefault(index, number)
+                generation.cancel(index)
+    assert answers.keys() | cancelled.keys() == set(range(len(REQUESTS)))
+    assert all(text == single[index] for index, text in answers.items())
