@@ -22,9 +22,9 @@ from pandacli.inference.planning.devices import memory_errors
 from pandacli.inference.spec import Answer, ClosableIterator, Stats
 
 if TYPE_CHECKING:
-    from pandacli.inference.backends import Rows, SequenceBatch
+    from pandacli.inference.backends import Rows, SequenceBatch, SharedPrefix
     from pandacli.inference.panda import Panda
-    from pandacli.inference.session import SharedPrefix, VideoSession
+    from pandacli.inference.session import VideoSession
 
 MAX_BATCH_SIZE = 64  # the default: larger batches are hardly faster
 

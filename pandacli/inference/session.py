@@ -2,8 +2,6 @@
 
 from collections.abc import Generator, Iterable, Sequence
 from copy import copy
-from itertools import takewhile
-from operator import eq
 from time import perf_counter
 from typing import TYPE_CHECKING, Unpack
 
@@ -13,6 +11,7 @@ from torch import Tensor
 from pandacli import video
 from pandacli.errors import PandaError, UsageError
 from pandacli.inference import backends
+from pandacli.inference.backends import SharedPrefix
 from pandacli.inference.continuous_batching import MAX_BATCH_SIZE, Failure, Generation
 from pandacli.inference.generation import Detokenizer, RequestState
 from pandacli.inference.likelihood import Scoring
@@ -36,60 +35,6 @@ if TYPE_CHECKING:
     from pandacli.inference.panda import Panda
     from pandacli.prefix_cache.clip_cache import ClipCache
     from pandacli.video import Clip, Frames
-
-
-class SharedPrefix:
-    """The KV cache of a clip: its prefix, and behind it the last request that ran alone."""
-
-    def __init__(self, sequence: backends.Sequence, *, computed: bool = True) -> None:
-        self.sequence = sequence
-        self.length = sequence.length  # of the prefix
-        self.prefilled = self.length if computed else 0  # tokens computed before answers so far
-        self._held: list[int] = []  # ids behind the prefix
-
-    def append(self, ids: list[int], history: int = 0) -> Tensor:
-        """Prefill a request behind the prefix; returns the logits (vocabulary,) of its answer.
-
-        Of the first `history` ids (earlier turns), those that the cache holds already are kept.
-        All others are computed, so that no answer depends on an earlier request.
-        """
-        kept = self._keep(ids[:history])
-        return self._append(ids[kept:])
-
-    def decode(self, token: int) -> Tensor:
-        logits = self.sequence.append([token])
-        self._held.append(token)
-        return logits
-
-    def batch(self, room: int) -> backends.SequenceBatch:
-        """Sequences that each go on from the prefix; see `Sequence.batch`."""
-        self._held.clear()
-        self.sequence.truncate(self.length)
-        return self.sequence.batch(room)
-
-    def tree(
-        self, ids: list[int], parents: list[int], wanted: list[int], history: list[int]
-    ) -> Tensor:
-        """Logits in a tree of tokens behind earlier turns, which stay; see `Sequence.tree`."""
-        kept = self._keep(history)
-        if kept < len(history):
-            self._append(history[kept:])
-        logits = self.sequence.tree(ids, parents, wanted)
-        self.prefilled += len(ids)
-        return logits
-
-    def _keep(self, ids: list[int]) -> int:
-        """Drop what is behind the prefix, but for the beginning of `ids`; returns its length."""
-        kept: int = sum(takewhile(bool, map(eq, self._held, ids)))
-        del self._held[kept:]
-        self.sequence.truncate(self.length + kept)
-        return kept
-
-    def _append(self, ids: list[int]) -> Tensor:
-        logits = self.sequence.append(ids)
-        self._held += ids
-        self.prefilled += len(ids)
-        return logits
 
 
 class VideoSession:
@@ -136,6 +81,19 @@ class VideoSession:
     @property
     def prefix_tokens(self) -> int:
         return len(self._ids) - self._num_frames + self._video_tokens
+
+    @property
+    def held_bytes(self) -> int:
+        """About how much memory the prefix and the tensors of the frames take."""
+        kept = [*([] if self._pixel_values is None else [self._pixel_values])]
+        kept += self._encoded or []
+        held = sum(tensor.nbytes for tensor in kept)
+        if self._prefix is not None:
+            model, panda = self.panda.model, self.panda
+            each = devices.position_bytes(model.config, panda.engine, model.dtype)
+            saved = self._prefix.sequence.saved_bytes(self._prefix.length)
+            held += each * self._prefix.length or saved  # llama.cpp has its own cache
+        return held
 
     def with_system(self, system: str | None) -> "VideoSession":
         """The same frames, not encoded again, after another system prompt."""

@@ -9,7 +9,7 @@ import pytest
 
 from pandacli import Panda
 from pandacli.chat.chat import Chat, SampledClip
-from pandacli.inference.session import SharedPrefix
+from pandacli.inference.backends import SharedPrefix
 from pandacli.inference.spec import GenerationOptions
 from pandacli.video import Clip, Frames, VideoInfo
 from tests.inference.conftest import clip as clip

@@ -9,7 +9,7 @@ from pandacli import Panda
 from pandacli.chat.conversation import Conversation, Turn
 from pandacli.chat.transcript import Transcript, read_transcript, write_transcript
 from pandacli.errors import ClipError, UsageError
-from pandacli.inference.session import SharedPrefix
+from pandacli.inference.backends import SharedPrefix
 from pandacli.inference.spec import Choice, GenerationOptions, Scores
 from tests.chat.conftest import OTHER, QUESTION, StartChat, answer
 

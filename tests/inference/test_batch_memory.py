@@ -8,10 +8,11 @@ import torch
 
 from pandacli.errors import DeviceError
 from pandacli.inference import GenerationOptions, Request
+from pandacli.inference.backends import SharedPrefix
 from pandacli.inference.backends.torch import TorchSequenceBatch
 from pandacli.inference.continuous_batching import Generation
 from pandacli.inference.generation import RequestState
-from pandacli.inference.session import SharedPrefix, VideoSession
+from pandacli.inference.session import VideoSession
 from tests.inference.batches import QUESTIONS, REQUESTS, texts
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from pandacli.chat.transcript import read_transcript
 from pandacli.errors import UsageError
-from pandacli.inference.session import SharedPrefix
+from pandacli.inference.backends import SharedPrefix
 from pandacli.terminal.console import Screen
 from pandacli.terminal.piped_chat import PipedChat
 from pandacli.terminal.repl import toolbar

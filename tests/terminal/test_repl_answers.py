@@ -12,7 +12,7 @@ from pandacli.chat.chat import SampledClip
 from pandacli.chat.conversation import Turn
 from pandacli.chat.transcript import read_transcript
 from pandacli.errors import DeviceError
-from pandacli.inference.session import SharedPrefix
+from pandacli.inference.backends import SharedPrefix
 from pandacli.terminal import repl
 from pandacli.terminal.text import sanitize
 from pandacli.video import Clip

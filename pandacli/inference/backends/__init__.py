@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
+from itertools import takewhile
+from operator import eq
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -111,6 +113,60 @@ class Backend(Protocol):
 
     def rows(self, embeddings: "Tensor") -> Rows | None:
         """Prefill embeddings (rows, n, hidden_size); None where texts are computed one by one."""
+
+
+class SharedPrefix:
+    """The KV cache of a clip: its prefix, and behind it the last request that ran alone."""
+
+    def __init__(self, sequence: Sequence, *, computed: bool = True) -> None:
+        self.sequence = sequence
+        self.length = sequence.length  # of the prefix
+        self.prefilled = self.length if computed else 0  # tokens computed before answers so far
+        self._held: list[int] = []  # ids behind the prefix
+
+    def append(self, ids: list[int], history: int = 0) -> "Tensor":
+        """Prefill a request behind the prefix; returns the logits (vocabulary,) of its answer.
+
+        Of the first `history` ids (earlier turns), those that the cache holds already are kept.
+        All others are computed, so that no answer depends on an earlier request.
+        """
+        kept = self._keep(ids[:history])
+        return self._append(ids[kept:])
+
+    def decode(self, token: int) -> "Tensor":
+        logits = self.sequence.append([token])
+        self._held.append(token)
+        return logits
+
+    def batch(self, room: int) -> SequenceBatch:
+        """Sequences that each go on from the prefix; see `Sequence.batch`."""
+        self._held.clear()
+        self.sequence.truncate(self.length)
+        return self.sequence.batch(room)
+
+    def tree(
+        self, ids: list[int], parents: list[int], wanted: list[int], history: list[int]
+    ) -> "Tensor":
+        """Logits in a tree of tokens behind earlier turns, which stay; see `Sequence.tree`."""
+        kept = self._keep(history)
+        if kept < len(history):
+            self._append(history[kept:])
+        logits = self.sequence.tree(ids, parents, wanted)
+        self.prefilled += len(ids)
+        return logits
+
+    def _keep(self, ids: list[int]) -> int:
+        """Drop what is behind the prefix, but for the beginning of `ids`; returns its length."""
+        kept: int = sum(takewhile(bool, map(eq, self._held, ids)))
+        del self._held[kept:]
+        self.sequence.truncate(self.length + kept)
+        return kept
+
+    def _append(self, ids: list[int]) -> "Tensor":
+        logits = self.sequence.append(ids)
+        self._held += ids
+        self.prefilled += len(ids)
+        return logits
 
 
 def is_usable(backend: str) -> bool:

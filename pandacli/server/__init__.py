@@ -1,0 +1,1 @@
+"""`panda serve`: an OpenAI-compatible endpoint in front of one loaded model."""

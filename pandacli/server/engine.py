@@ -1,0 +1,296 @@
+"""The engine of the server: a thread that runs the model for all clips that are asked about.
+
+Requests about one clip run in one batch behind its prefix, which stays in memory afterwards, within
+a budget. Clips take turns of one forward pass, so that a long answer about one does not hold up the
+others. All of torch is on this thread; results are delivered to callbacks.
+"""
+
+import gc
+import logging
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from pandacli.errors import PandaError
+from pandacli.inference.spec import Answer, Request, ScoreRequest, Scores
+from pandacli.video.clip import Clip
+
+if TYPE_CHECKING:
+    from pandacli.inference.continuous_batching import Generation
+    from pandacli.inference.panda import Panda
+    from pandacli.inference.session import VideoSession
+    from pandacli.video import Frames
+
+_log = logging.getLogger(__name__)
+
+Result = str | Answer | Scores | PandaError
+"""A piece of an answer's text; or, as the last one, the whole answer, the scores, or an error."""
+
+Deliver = Callable[[Result], None]  # called on the engine's thread
+
+
+class BusyError(PandaError):
+    """Too many requests are waiting."""
+
+
+class StoppedError(PandaError):
+    """The engine was closed before the request was answered."""
+
+
+@dataclass(frozen=True)
+class ClipKey:
+    """What two requests have in common that are about the same frames, behind the same prompt."""
+
+    clip: Clip
+    version: tuple[int, int]  # of the file: bytes, and nanoseconds of its last change
+    num_frames: int
+    system: str | None
+
+    @classmethod
+    def of(cls, clip: Clip, num_frames: int, system: str | None) -> "ClipKey":
+        """The key of a file as it is now; an OSError if it cannot be read."""
+        status = clip.path.stat()
+        return cls(clip, (status.st_size, status.st_mtime_ns), num_frames, system)
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A request that the engine answers."""
+
+    request: Request | ScoreRequest
+    deliver: Deliver
+    cancelled: bool = False
+
+    def cancel(self) -> None:
+        """Stop the answer before its next token; nothing is delivered from then on."""
+        self.cancelled = True
+
+    def give(self, result: Result) -> None:
+        if not self.cancelled:
+            self.deliver(result)
+
+
+@dataclass(eq=False)
+class _OpenClip(Iterator[Request]):
+    """A clip with its session and the requests about it; iterates over those that can join."""
+
+    key: ClipKey
+    frames: "Frames"
+    session: "VideoSession | None" = None  # opened by the first request
+    waiting: deque[Ticket] = field(default_factory=deque)
+    running: dict[int, Ticket] = field(default_factory=dict)  # by their numbers in the generation
+    generation: "Generation | None" = None
+    steps: "Iterator[Sequence[tuple[int, Result]]] | None" = None
+    _taken: int = 0
+
+    def __next__(self) -> Request:
+        while self.waiting and not isinstance(self.waiting[0].request, ScoreRequest):
+            ticket = self.waiting.popleft()
+            request = ticket.request
+            if not ticket.cancelled and isinstance(request, Request):
+                self.running[self._taken] = ticket
+                self._taken += 1
+                return request
+        raise StopIteration
+
+    @property
+    def is_idle(self) -> bool:
+        return self.steps is None and not self.waiting
+
+    def step(self, panda: "Panda") -> None:
+        """Run one forward pass, and deliver what it gave."""
+        if self.steps is None:
+            self._begin(panda)
+        assert self.steps is not None
+        for number, ticket in [*self.running.items()]:
+            if ticket.cancelled and self.generation is not None:
+                self.generation.cancel(number)
+                del self.running[number]
+        results = next(self.steps, None)
+        if results is None:
+            self.steps = self.generation = None
+            return
+        for number, result in results:
+            if (asked := self.running.get(number)) is not None:
+                asked.give(result)
+                if not isinstance(result, str):
+                    del self.running[number]
+
+    def fail(self, error: PandaError) -> None:
+        """End all requests with an error."""
+        tickets = [*self.running.values(), *self.waiting]
+        self.steps = self.generation = None
+        self.running.clear()
+        self.waiting.clear()
+        for ticket in tickets:
+            ticket.give(error)
+
+    def _begin(self, panda: "Panda") -> None:
+        if self.session is None:
+            frames = self.key.num_frames
+            self.session = panda.open(self.frames, num_frames=frames, system=self.key.system)
+        self._taken = 0
+        scored: list[ScoreRequest] = []
+        while self.waiting and isinstance(request := self.waiting[0].request, ScoreRequest):
+            ticket = self.waiting.popleft()
+            if not ticket.cancelled:
+                self.running[len(scored)] = ticket
+                scored.append(request)
+        if scored:
+            self.steps = ([result] for result in self.session.score_all(scored))
+        else:
+            self.generation = self.session.generate(self, joining=True)
+            self.steps = self.generation.passes()
+
+
+class Engine:
+    """Answers requests about clips; a context manager. Its methods may be called on any thread."""
+
+    def __init__(
+        self,
+        load: Callable[[], "Panda"],
+        *,
+        budget: int = 1 << 30,  # bytes of the prefixes that are kept
+        most_requests: int = 256,  # waiting and running
+        keep_alive: float | None = None,  # seconds without a request until the weights are freed
+    ) -> None:
+        self._load, self._budget, self._most = load, budget, most_requests
+        self._keep_alive = keep_alive
+        self._panda: Panda | None = None
+        self._clips: OrderedDict[ClipKey, _OpenClip] = OrderedDict()  # the latest asked last
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="panda engine", daemon=True)
+
+    def __enter__(self) -> "Engine":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the thread after its pass; what was not answered gets a `StoppedError`."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+
+    @property
+    def panda(self) -> "Panda | None":
+        """The model, while it is loaded."""
+        return self._panda
+
+    @property
+    def requests(self) -> int:
+        """How many requests wait or run."""
+        with self._changed:
+            return self._count()
+
+    @property
+    def clips(self) -> int:
+        """How many clips are kept in memory."""
+        return len(self._clips)
+
+    def frames(self, key: ClipKey) -> "Frames | None":
+        """The frames of a clip that is kept; others have to be read before `submit`."""
+        with self._changed:
+            clip = self._clips.get(key)
+            return clip.frames if clip else None
+
+    def check_room(self) -> None:
+        """Raise a `BusyError` if no further request is taken now."""
+        if self.requests >= self._most:
+            raise BusyError(f"{self._most} requests are waiting", "try again later")
+
+    def submit(
+        self,
+        key: ClipKey,
+        frames: "Frames",
+        request: Request | ScoreRequest,
+        deliver: Deliver,
+    ) -> Ticket:
+        """Queue a request; its results are delivered on another thread, the last one always.
+
+        Raises:
+            BusyError: Too many are waiting.
+            StoppedError: The engine is closed.
+        """
+        ticket = Ticket(request, deliver)
+        with self._changed:
+            if self._closing:
+                raise StoppedError("the server is stopping")
+            if self._count() >= self._most:
+                raise BusyError(f"{self._most} requests are waiting", "try again later")
+            clip = self._clips.setdefault(key, _OpenClip(key, frames))
+            self._clips.move_to_end(key)
+            clip.waiting.append(ticket)
+            self._changed.notify()
+        return ticket
+
+    def _count(self) -> int:
+        return sum(len(clip.waiting) + len(clip.running) for clip in self._clips.values())
+
+    def _run(self) -> None:
+        while busy := self._next_busy():
+            for clip in busy:
+                self._step(clip)
+            self._evict()
+        with self._changed:
+            for clip in self._clips.values():
+                clip.fail(StoppedError("the server is stopping"))
+            self._release()
+
+    def _next_busy(self) -> list[_OpenClip]:
+        """Clips with something to do, once there are any; none if the engine is closed."""
+        with self._changed:
+            idle_since = monotonic()
+            while not self._closing:
+                if busy := [clip for clip in self._clips.values() if not clip.is_idle]:
+                    return busy
+                left = None
+                if self._keep_alive is not None and self._panda is not None:
+                    left = self._keep_alive - (monotonic() - idle_since)
+                    if left <= 0:
+                        self._release()
+                        continue
+                self._changed.wait(left)
+            return []
+
+    def _step(self, clip: _OpenClip) -> None:
+        try:
+            if self._panda is None:
+                self._panda = self._load()
+            clip.step(self._panda)
+        except PandaError as error:
+            self._fail(clip, error)
+        except Exception:
+            _log.exception("a request failed")
+            self._fail(clip, PandaError("the server failed to answer; its log says why"))
+
+    def _fail(self, clip: _OpenClip, error: PandaError) -> None:
+        with self._changed:
+            self._clips.pop(clip.key, None)  # a new session for the next request
+        clip.fail(error)
+
+    def _evict(self) -> None:
+        """Drop the clips that were not asked about for longest, down to the budget."""
+        with self._changed:
+            held = sum(_held_bytes(clip) for clip in self._clips.values())
+            for key, clip in [*self._clips.items()]:
+                if held <= self._budget:
+                    return
+                if clip.is_idle:
+                    held -= _held_bytes(clip)
+                    del self._clips[key]
+
+    def _release(self) -> None:
+        """Free the weights and all clips."""
+        self._clips.clear()
+        self._panda = None
+        gc.collect()
+
+
+def _held_bytes(clip: _OpenClip) -> int:
+    session = clip.session.held_bytes if clip.session else 0
+    return clip.frames.pixels.nbytes + session
