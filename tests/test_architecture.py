@@ -18,6 +18,7 @@ ORDER = (
     "chat",
     "evaluation",
     "batch",
+    "server",
     "timeline",
     "inference",
     "prefix_cache",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pandacli.errors import PandaError, UsageError
+from pandacli.video.clip import parse_length
 
 QUANTS = ("auto", "4bit", "8bit", "none")
 
@@ -69,7 +70,7 @@ def parsed(name: str, read: Reader) -> Callable[[Any, Any, Any], Any]:
     """Return the Click callback that reads the text of an option of the command line only."""
 
     def value_of(context: Any, parameter: Any, value: Any) -> Any:  # noqa: ARG001
-        return value if value is None else _read(read, value, f"--{name}")
+        return _read(read, value, f"--{name}") if isinstance(value, str) else value
 
     return value_of
 
@@ -197,6 +198,18 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
         return number
 
     return read
+
+
+def keep_alive(text: str) -> float | None:
+    """Seconds; None for never."""
+    if text.strip().lower() in ("never", "0"):
+        return None
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = text.strip()[:-1], text.strip()[-1:].lower()
+    with suppress(ValueError):
+        if unit in units and 0 < float(number) < 1e9:
+            return float(number) * units[unit]
+    return parse_length(text)
 
 
 def web_address(text: str) -> str:

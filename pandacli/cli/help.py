@@ -50,6 +50,12 @@ COMMANDS = {
         'panda find film.mp4 "a red circle moves right" --every 10s',
         'panda find clips --recursive "is there a star?" --top 3 --json',
     ),
+    "serve": Command(
+        "serve",
+        "Serve an OpenAI-compatible endpoint.",
+        "panda serve --model tiny",
+        "panda serve --media-dir ~/Videos --keep-alive 10m",
+    ),
     "batch": Command(
         "batch",
         "Answer a file of questions.",

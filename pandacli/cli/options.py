@@ -38,7 +38,7 @@ def plain(panel: str, declaration: str, text: str) -> Any:
     return typer.Option(*names, metavar=metavar, help=text, rich_help_panel=panel)
 
 
-def _parsed(panel: str, declaration: str, read: config.Reader, text: str) -> Any:
+def parsed(panel: str, declaration: str, read: config.Reader, text: str) -> Any:
     """Declare an option that only the command line sets, and whose text is read."""
     declared = plain(panel, declaration, text)
     declared.parser = lambda value: value
@@ -75,7 +75,7 @@ From = Annotated[
 ]
 To = Annotated[float | None, _clip("--to TIME", parse_time, "End time.")]
 _AT = "Times to look at instead of a range, as 3,7.5,0:12."
-At = Annotated[Any, _parsed(CLIP, "--at TIMES", parse_times, _AT)]  # Typer would count a tuple
+At = Annotated[Any, parsed(CLIP, "--at TIMES", parse_times, _AT)]  # Typer would count a tuple
 _EVERY = "Cut the range into windows of this length, and ask about each."
 Every = Annotated[float | None, _clip("--every TIME", parse_length, _EVERY)]
 _RECURSIVE = "Look into the folders of a folder, too."
@@ -218,7 +218,7 @@ JsonRanking = Annotated[bool, _flag(OUTPUT, "--json/--no-json", "A JSON object f
 _TOP = "How many of the best are shown. [default: 10]"
 Top = Annotated[int, option(OUTPUT, "--top N", whole_number(1, 1_000_000), _TOP)]
 _TABLE = "csv: a table."
-RankingFormat = Annotated[str | None, _parsed(OUTPUT, "--format NAME", choice("csv"), _TABLE)]
+RankingFormat = Annotated[str | None, parsed(OUTPUT, "--format NAME", choice("csv"), _TABLE)]
 _LOGPROBS = "In JSON, also the log-probability of each token."
 Logprobs = Annotated[bool, _flag(OUTPUT, "--logprobs/--no-logprobs", _LOGPROBS)]
 JsonLines = Annotated[bool, _flag(OUTPUT, "--json/--no-json", "The answers on stdout, too.")]
@@ -232,12 +232,12 @@ _SAVE = "Also as one picture: PNG, JPEG or WebP."
 Save = Annotated[str | None, plain(OUTPUT, "--save FILE", _SAVE)]
 _CAPTIONS = "Windows as srt, vtt or csv."
 CaptionFormat = Annotated[
-    str | None, _parsed(OUTPUT, "--format NAME", config.caption_format, _CAPTIONS)
+    str | None, parsed(OUTPUT, "--format NAME", config.caption_format, _CAPTIONS)
 ]
 _SEGMENTS = "srt, vtt, csv, edl or ffconcat, in place of lines."
 SegmentFormat = Annotated[
     str | None,
-    _parsed(OUTPUT, "--format NAME", config.segment_format, _SEGMENTS),
+    parsed(OUTPUT, "--format NAME", config.segment_format, _SEGMENTS),
 ]
 Quiet = Annotated[bool, _flag(OUTPUT, "--quiet/--no-quiet", "No notices; errors still show.")]
 Debug = Annotated[bool, _flag(OUTPUT, "--debug/--no-debug", "Tracebacks for errors.")]

@@ -163,6 +163,16 @@ def interrupts_do_not_end() -> Iterator[None]:
         listen()
 
 
+@contextmanager
+def left_to_an_event_loop() -> Iterator[None]:
+    """Let the handlers that a server installs in the block end it, however long that takes."""
+    signal.set_wakeup_fd(-1)
+    try:
+        yield
+    finally:
+        listen()
+
+
 def leave() -> None:
     """Let signals end the process at once from here on, and ignore Ctrl-C."""
     for number in _CODES:

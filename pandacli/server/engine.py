@@ -10,6 +10,7 @@ import logging
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -156,9 +157,10 @@ class Engine:
         budget: int = 1 << 30,  # bytes of the prefixes that are kept
         most_requests: int = 256,  # waiting and running
         keep_alive: float | None = None,  # seconds without a request until the weights are freed
+        preload: bool = False,  # load the model at once, not with the first request
     ) -> None:
         self._load, self._budget, self._most = load, budget, most_requests
-        self._keep_alive = keep_alive
+        self._keep_alive, self._preload = keep_alive, preload
         self._panda: Panda | None = None
         self._clips: OrderedDict[ClipKey, _OpenClip] = OrderedDict()  # the latest asked last
         self._changed = threading.Condition()
@@ -232,6 +234,9 @@ class Engine:
         return sum(len(clip.waiting) + len(clip.running) for clip in self._clips.values())
 
     def _run(self) -> None:
+        if self._preload:
+            with suppress(PandaError):  # each request reports it
+                self._panda = self._load()
         while busy := self._next_busy():
             for clip in busy:
                 self._step(clip)

@@ -167,12 +167,19 @@ class Request:
     result: "Future[Any]" = field(default_factory=Future)
     reader: "Reader | None" = None  # the thread that reads it, once it has begun
     unwanted: bool = False  # the result is no longer waited for
+    begun: threading.Event = field(default_factory=threading.Event)
 
-    def wait(self) -> Any:
-        """The result, or the PandaError of this file; DeviceError if no process can be started."""
-        timeout = TIMEOUT
-        with suppress(OSError):  # the reader reports it
-            timeout += self.path.stat().st_size / _BYTES_PER_SECOND
+    def wait(self, timeout: float | None = None) -> Any:
+        """The result, or the PandaError of this file; DeviceError if no process can be started.
+
+        `timeout` counts from when it is begun; the default is enough for any file of its size.
+        """
+        if timeout is not None:
+            self.begun.wait()
+        else:
+            timeout = TIMEOUT
+            with suppress(OSError):  # the reader reports it
+                timeout += self.path.stat().st_size / _BYTES_PER_SECOND
         try:
             return self.result.result(timeout)
         except DeviceError:
@@ -253,6 +260,7 @@ class Reader(threading.Thread):
                 if request.unwanted:
                     continue
                 request.reader = self
+                request.begun.set()
                 try:
                     request.result.set_result(self._read(request))
                 except BaseException as error:

@@ -1,0 +1,334 @@
+"""The HTTP application: routes, who may use them, and answers that are streamed."""
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pandacli.errors import PandaError
+from pandacli.inference.spec import Answer
+from pandacli.server.engine import ClipKey, Engine, Result
+from pandacli.server.media import FrameReaders, Limits, MediaFolders, Uploads, describe
+from pandacli.server.protocol import (
+    ChatRequest,
+    Chunks,
+    RequestError,
+    VideoSource,
+    completion,
+    error_object,
+    parse_chat,
+)
+from pandacli.server.streaming import Answering, EventStream, until_gone
+
+if TYPE_CHECKING:
+    from pandacli.inference.panda import Panda
+    from pandacli.video import Frames
+
+_RETRY_AFTER = "2"  # seconds, where too many requests wait
+_LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """What `panda serve` was asked for."""
+
+    model: str  # the name that requests use
+    image_size: int
+    media: Sequence[Path] = ()
+    limits: Limits = field(default_factory=Limits)
+    api_key: str | None = None
+    hosts: Sequence[str] = _LOCAL_NAMES  # names in the Host header; none is any
+    most_requests: int = 256
+    budget: int = 1 << 30  # bytes of prefixes in memory
+    keep_alive: float | None = None  # seconds until an idle model is freed
+
+
+def create_app(settings: ServerSettings, load: "Callable[[], Panda]") -> Starlette:
+    """The application; the model is loaded on the engine's thread."""
+    service = Service(settings, load)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        with service:
+            yield
+
+    routes = [
+        Route("/v1/chat/completions", service.chat, methods=["POST"]),
+        Route("/v1/models", service.models),
+        Route("/v1/models/{model:path}", service.model),
+        Route("/v1/files", service.upload, methods=["POST"]),
+        Route("/v1/files", service.files),
+        Route("/v1/files/{id}", service.file),
+        Route("/v1/files/{id}", service.remove, methods=["DELETE"]),
+        Route("/health", service.health),
+        Route("/metrics", service.metrics),
+    ]
+    app = Starlette(routes=routes, lifespan=lifespan)
+    app.add_exception_handler(PandaError, _panda_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_middleware(Guard, settings=settings)
+    return app
+
+
+class Guard:
+    """Refuses foreign Host headers, requests of other sites' pages, and those without the key.
+
+    A page on the web can reach a server on the loopback: by a request without a preflight, which
+    has an Origin, and by a name of its own that resolves to 127.0.0.1 (DNS rebinding).
+    """
+
+    def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
+        self._app, self._hosts, self._key = app, tuple(settings.hosts), settings.api_key
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        pairs = scope["headers"]
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in pairs}
+        if (error := self._refusal(scope["path"], headers)) is not None:
+            await _error_response(error)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _refusal(self, path: str, headers: dict[str, str]) -> RequestError | None:
+        host = headers.get("host", "")
+        if self._hosts and _name(host) not in self._hosts:
+            return RequestError("this server has another name", status=403, code="wrong_host")
+        origin = headers.get("origin")
+        if origin and origin.partition("://")[2] != host:
+            return RequestError("other sites cannot use it", status=403, code="wrong_origin")
+        if self._key is None or path == "/health":
+            return None
+        kind, _, given = headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer" and secrets.compare_digest(given.encode(), self._key.encode()):
+            return None
+        return RequestError("the API key is missing or wrong", status=401, code="invalid_api_key")
+
+
+class Service:
+    """What the routes do; a context manager."""
+
+    def __init__(self, settings: ServerSettings, load: "Callable[[], Panda]") -> None:
+        self._settings, limits = settings, settings.limits
+        self._engine = Engine(
+            load,
+            budget=settings.budget,
+            most_requests=settings.most_requests,
+            keep_alive=settings.keep_alive,
+            preload=True,
+        )
+        self._folders = MediaFolders(settings.media)
+        self._uploads = Uploads(limits)
+        self._readers = FrameReaders(settings.image_size, limits)
+        self._reading: dict[ClipKey, asyncio.Task[Frames]] = {}
+        self._metrics = _Metrics(self._engine)
+
+    def __enter__(self) -> "Service":
+        self._stack = ExitStack()
+        self._stack.callback(self._uploads.close)
+        self._stack.enter_context(self._readers)
+        self._stack.enter_context(self._engine)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    async def chat(self, request: HttpRequest) -> Response:
+        started = perf_counter()
+        asked = parse_chat(await self._json(request))
+        self._check_model(asked.model)
+        self._engine.check_room()
+        answering = await self._ask(asked)
+        self._metrics.requests.inc()
+        if asked.stream:
+            first = await until_gone(request, answering.first(), answering.cancel)
+            self._metrics.first_token.observe(perf_counter() - started)
+            return EventStream(self._events(asked, answering, first), answering.cancel)
+        result = await until_gone(request, answering.last(), answering.cancel)
+        self._metrics.count(result)
+        return JSONResponse(completion(asked, self._settings.model, result))
+
+    async def models(self, _: HttpRequest) -> Response:
+        return JSONResponse({"object": "list", "data": [self._model_record()]})
+
+    async def model(self, request: HttpRequest) -> Response:
+        self._check_model(request.path_params["model"])
+        return JSONResponse(self._model_record())
+
+    async def upload(self, request: HttpRequest) -> Response:
+        limited = HttpRequest(request.scope, self._limited(request.receive))
+        async with limited.form(max_files=1, max_fields=10) as form:
+            file = form.get("file")
+            if file is None or isinstance(file, str):
+                raise RequestError("the form has no file", param="file")
+            with self._uploads.writer(file.filename or "video") as writer:
+                while piece := await file.read(1 << 20):
+                    await run_in_threadpool(writer.write, piece)
+                upload = await run_in_threadpool(writer.finish)
+        return JSONResponse(upload.record)
+
+    async def files(self, _: HttpRequest) -> Response:
+        records = [upload.record for upload in self._uploads.list()]
+        return JSONResponse({"object": "list", "data": records, "has_more": False})
+
+    async def file(self, request: HttpRequest) -> Response:
+        return JSONResponse(self._uploads.get(request.path_params["id"]).record)
+
+    async def remove(self, request: HttpRequest) -> Response:
+        file_id = request.path_params["id"]
+        self._uploads.remove(file_id)
+        return JSONResponse({"id": file_id, "object": "file", "deleted": True})
+
+    async def health(self, _: HttpRequest) -> Response:
+        state = "loaded" if self._engine.panda else "not loaded"
+        return JSONResponse({"status": "ok", "model": self._settings.model, "weights": state})
+
+    async def metrics(self, _: HttpRequest) -> Response:
+        return Response(self._metrics.text(), media_type="text/plain; version=0.0.4")
+
+    async def _json(self, request: HttpRequest) -> object:
+        body = await HttpRequest(request.scope, self._limited(request.receive)).body()
+        try:
+            return await run_in_threadpool(json.loads, body)
+        except (ValueError, RecursionError) as error:
+            raise RequestError("the body is not JSON") from error
+
+    def _limited(self, receive: Receive) -> Receive:
+        """Count the bytes of a body, and refuse one that is too large before it is kept."""
+        most, received = self._settings.limits.upload, 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if most and received > most:
+                raise RequestError("the body is too large", status=413, code="body_too_large")
+            return message
+
+        return counted
+
+    async def _ask(self, asked: ChatRequest) -> "Answering":
+        path = await run_in_threadpool(self._find, asked.video)
+        clip = asked.clip(path)
+        try:
+            key = ClipKey.of(clip, asked.num_frames, asked.system)
+            frames = self._engine.frames(key) or await self._frames(key)
+        except OSError as error:
+            raise RequestError(f"{describe(asked.video)} cannot be read") from error
+        except PandaError as error:  # names of folders on this machine are not told
+            error.message = error.message.replace(str(path), describe(asked.video))
+            raise
+        answering = Answering()
+        answering.ticket = self._engine.submit(key, frames, asked.asked, answering.deliver)
+        return answering
+
+    def _find(self, source: VideoSource) -> Path:
+        if source.file_id:
+            return self._uploads.get(source.file_id).path
+        if source.data:
+            return self._uploads.from_base64(source.data).path
+        return self._folders.find(source.address)
+
+    async def _frames(self, key: ClipKey) -> "Frames":
+        """Read frames, once for all requests that come meanwhile."""
+        task = self._reading.get(key)
+        if task is None:
+            request = self._readers.submit(key.clip, key.num_frames)
+            task = asyncio.create_task(asyncio.to_thread(self._readers.wait_for, request))
+            self._reading[key] = task
+            task.add_done_callback(lambda _: self._reading.pop(key, None))
+        return await asyncio.shield(task)
+
+    async def _events(
+        self, asked: ChatRequest, answering: "Answering", first: Result
+    ) -> AsyncIterator[dict[str, Any]]:
+        chunks = Chunks(asked, self._settings.model)
+        yield chunks.first()
+        result = first
+        while isinstance(result, str):
+            yield chunks.piece(result)
+            result = await answering.next()
+        self._metrics.count(result)
+        if isinstance(result, PandaError):
+            yield error_object(result)[1]
+        elif isinstance(result, Answer):
+            for chunk in chunks.last(result):
+                yield chunk
+
+    def _check_model(self, name: str) -> None:
+        if name != self._settings.model:
+            what = f"the model {name[:80]!r} is not here: {self._settings.model} is"
+            raise RequestError(what, status=404, code="model_not_found", param="model")
+
+    def _model_record(self) -> dict[str, Any]:
+        return {"id": self._settings.model, "object": "model", "created": 0, "owned_by": "panda"}
+
+
+class _Metrics:
+    """Counters for Prometheus."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._registry = registry = CollectorRegistry()
+        self.requests = Counter("panda_requests", "Chat completions begun", registry=registry)
+        self.tokens = Counter("panda_answer_tokens", "Tokens of answers", registry=registry)
+        self.errors = Counter("panda_errors", "Answers that failed midway", registry=registry)
+        self.first_token = Histogram(
+            "panda_first_token_seconds", "To the first token of a stream", registry=registry
+        )
+        running = Gauge("panda_requests_running", "Waiting or running now", registry=registry)
+        running.set_function(lambda: engine.requests)
+        clips = Gauge("panda_clips", "Clips whose prefix is in memory", registry=registry)
+        clips.set_function(lambda: engine.clips)
+
+    def count(self, result: Result) -> None:
+        if isinstance(result, Answer):
+            self.tokens.inc(result.stats.answer_tokens)
+        elif isinstance(result, PandaError):
+            self.errors.inc()
+
+    def text(self) -> bytes:
+        return generate_latest(self._registry)
+
+
+def _name(host: str) -> str:
+    """The name in a Host header, without the port."""
+    name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
+    return name.strip("[]").lower().rstrip(".")
+
+
+def _error_response(error: PandaError) -> JSONResponse:
+    status, body = error_object(error)
+    headers = {"retry-after": _RETRY_AFTER} if status == 429 else {}
+    if status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return JSONResponse(body, status, headers)
+
+
+async def _panda_error(_: HttpRequest, error: Exception) -> Response:
+    assert isinstance(error, PandaError)
+    return _error_response(error)
+
+
+async def _http_error(request: HttpRequest, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    what = {404: "there is no", 405: f"{request.method} is not allowed for"}.get(
+        status, "cannot use"
+    )
+    return _error_response(
+        RequestError(f"{what} {request.url.path[:200]}", status=status, code=None)
+    )

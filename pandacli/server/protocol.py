@@ -1,0 +1,367 @@
+"""OpenAI's chat completions: what a request asks for, and the objects that answer it.
+
+A request that is not understood in full is refused: no parameter is left unused. Those of OpenAI
+that change no answer (`user`, `metadata`, ...) are accepted. Written to
+https://platform.openai.com/docs/api-reference/chat.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from pandacli.errors import ClipError, DeviceError, ModelError, PandaError, UsageError
+from pandacli.inference.spec import (
+    Answer,
+    GenerationOptions,
+    Request,
+    ScoreRequest,
+    Scores,
+    check_choices,
+    check_frame_count,
+)
+from pandacli.server.engine import BusyError, StoppedError
+from pandacli.video.clip import Clip, parse_time
+
+DEFAULT_TOKENS = 1024
+_MOST_STOPS = 4
+_WITHOUT_EFFECT = {  # on an answer
+    *("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"),
+    *("prompt_cache_retention", "verbosity", "parallel_tool_calls"),
+}
+_ONLY: dict[str, tuple[Any, ...]] = {  # parameters of which one value is supported
+    "n": (1,),
+    "top_p": (1,),
+    "top_logprobs": (0,),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "logit_bias": ({},),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "functions": ([],),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "reasoning_effort": ("none",),
+}
+
+
+class RequestError(UsageError):
+    """A request that cannot be answered, with the HTTP status and OpenAI's name for why."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        status: int = 400,
+        code: str | None = None,
+        kind: str = "invalid_request_error",
+    ) -> None:
+        super().__init__(message)
+        self.param, self.status, self.code, self.kind = param, status, code, kind
+
+
+@dataclass(frozen=True)
+class VideoSource:
+    """Where the video of a request is: one of the three."""
+
+    address: str = ""  # a file: address, or a path
+    data: str = ""  # base64, or a data: address
+    file_id: str = ""
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """A chat completion that is asked for."""
+
+    model: str
+    video: VideoSource
+    times: tuple[float | None, float | None]  # the range in seconds; None is an end of the video
+    at: tuple[float, ...]
+    num_frames: int
+    system: str | None
+    asked: Request | ScoreRequest
+    options: GenerationOptions
+    stream: bool
+    include_usage: bool
+
+    def clip(self, path: Any) -> Clip:
+        """The clip in a file; a UsageError if its times are not valid."""
+        return Clip(path, *self.times, at=self.at)
+
+
+def parse_chat(body: object) -> ChatRequest:
+    """Parse the JSON of a chat completion request; a RequestError if anything is not understood."""
+    if not isinstance(body, dict):
+        raise RequestError("the body must be a JSON object")
+    fields = _Fields(body)
+    model = fields.take("model", str)
+    if model is None:
+        raise RequestError("model is missing", param="model")
+    messages = fields.take("messages", list)
+    if not messages:
+        raise RequestError("messages is missing or empty", param="messages")
+    stream = bool(fields.take("stream", bool))
+    stream_options = fields.take("stream_options", dict) or {}
+    options = _options(fields)
+    choices = fields.take("choices", list)
+    times = _time(fields, "from"), _time(fields, "to")
+    at = tuple(_seconds(moment, "at") for moment in fields.take("at", list) or ())
+    num_frames = fields.take("frames", int)
+    num_frames = 8 if num_frames is None else num_frames
+    try:
+        check_frame_count(num_frames)
+    except UsageError as error:
+        raise RequestError(_sentence(error), param="frames") from error
+    fields.refuse_the_rest()
+    system, turns, video = _conversation(messages)
+    *history, (question, _) = turns
+    earlier = [(asked, answer or "") for asked, answer in history]
+    asked: Request | ScoreRequest = Request(question, earlier, options)
+    if choices is not None:
+        if options.logprobs or stream:
+            what = "logprobs" if options.logprobs else "stream"
+            raise RequestError(f"{what} and choices cannot be combined", param=what)
+        if not all(isinstance(choice, str) for choice in choices):
+            raise RequestError("choices is a list of strings", param="choices")
+        try:
+            asked = ScoreRequest(question, check_choices(choices), earlier)
+        except UsageError as error:
+            raise RequestError(_sentence(error), param="choices") from error
+    include_usage = bool(stream_options.get("include_usage"))
+    return ChatRequest(
+        model, video, times, at, num_frames, system, asked, options, stream, include_usage
+    )
+
+
+class _Fields:
+    """The fields of a JSON object, each of which is taken once."""
+
+    def __init__(self, body: Mapping[str, Any]) -> None:
+        self._left = {name: value for name, value in body.items() if value is not None}
+
+    def take(self, name: str, kind: type) -> Any:
+        value = self._left.pop(name, None)
+        is_number = kind in (int, float) and isinstance(value, bool)
+        fits = isinstance(value, kind) or (kind is float and isinstance(value, int))
+        if value is not None and (is_number or not fits):
+            what = {str: "a string", bool: "true or false", list: "a list", dict: "an object"}
+            raise RequestError(f"{name} must be {what.get(kind, 'a number')}", param=name)
+        return value
+
+    def take_any(self, name: str) -> Any:
+        return self._left.pop(name, None)
+
+    def refuse_the_rest(self) -> None:
+        for name, value in self._left.items():
+            if name in _WITHOUT_EFFECT or value in _ONLY.get(name, ()):
+                continue
+            if name in _ONLY:
+                raise RequestError(f"{name} is not supported", param=name)
+            raise RequestError(f"unknown parameter: {name[:80]}", param=name[:80])
+
+
+def _options(fields: _Fields) -> GenerationOptions:
+    tokens = fields.take("max_completion_tokens", int)
+    tokens_before = fields.take("max_tokens", int)  # its older name
+    tokens = tokens_before if tokens is None else tokens
+    temperature = fields.take("temperature", float)
+    stop = fields.take_any("stop")
+    stops = [stop] if isinstance(stop, str) else stop or []
+    if not (isinstance(stops, list) and all(isinstance(each, str) and each for each in stops)):
+        raise RequestError("stop is a string, or a list of strings", param="stop")
+    if len(stops) > _MOST_STOPS:
+        raise RequestError(f"stop may have {_MOST_STOPS} strings", param="stop")
+    options = GenerationOptions(
+        max_tokens=DEFAULT_TOKENS if tokens is None else tokens,
+        temperature=0.0 if temperature is None else float(temperature),
+        seed=fields.take("seed", int),
+        stop=tuple(stops),
+        logprobs=bool(fields.take("logprobs", bool)),
+    )
+    try:
+        options.check()
+    except UsageError as error:
+        raise RequestError(_sentence(error)) from error
+    return options
+
+
+def _time(fields: _Fields, name: str) -> float | None:
+    value = fields.take_any(name)
+    return None if value is None else _seconds(value, name)
+
+
+def _seconds(value: object, name: str) -> float:
+    if isinstance(value, str):
+        try:
+            return parse_time(value)
+        except UsageError as error:
+            raise RequestError(_sentence(error), param=name) from error
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1e9:
+        return float(value)
+    raise RequestError(f'{name} is a time in seconds, or a string as "1:02.5"', param=name)
+
+
+def _conversation(
+    messages: Sequence[object],
+) -> tuple[str | None, list[tuple[str, str | None]], VideoSource]:
+    """The system prompt, the turns (the last without an answer), and the video of messages."""
+    system: list[str] = []
+    turns: list[tuple[str, str | None]] = []
+    videos: dict[VideoSource, None] = {}
+    for number, message in enumerate(messages):
+        where = f"messages[{number}]"
+        if not isinstance(message, dict):
+            raise RequestError(f"{where} must be an object", param=where)
+        role = message.get("role")
+        text, sources = _content(message.get("content"), where)
+        videos |= dict.fromkeys(sources)
+        if role in ("system", "developer") and not turns:
+            system.append(text)
+        elif role == "user":
+            if turns and turns[-1][1] is None:  # several in a row are one question
+                text = "\n".join(filter(None, (turns.pop()[0], text)))
+            turns.append((text, None))
+        elif role == "assistant" and turns and turns[-1][1] is None:
+            turns[-1] = turns[-1][0], text
+        else:
+            raise RequestError(f"{where}: no message of role {role!r} can stand here", param=where)
+    if not turns or turns[-1][1] is not None:
+        raise RequestError("the last message must be of role user", param="messages")
+    if not all(question for question, _ in turns):
+        raise RequestError("a question is empty", param="messages")
+    if len(videos) != 1:
+        many = "several videos" if videos else "no video"
+        what = f"the messages have {many}; one is needed, as a part of type video_url, input_video"
+        raise RequestError(f"{what} or file", param="messages", code="invalid_video")
+    return "\n".join(system) if system else None, turns, next(iter(videos))
+
+
+def _content(content: object, where: str) -> tuple[str, list[VideoSource]]:
+    if isinstance(content, str):
+        return content.strip(), []
+    if not isinstance(content, list):
+        raise RequestError(f"{where}.content must be a string or a list of parts", param=where)
+    texts, videos = [], []
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else None
+        value = part.get(kind) if isinstance(part, dict) and isinstance(kind, str) else None
+        if kind == "text" and isinstance(value, str):
+            texts.append(value)
+        elif kind in ("video_url", "input_video", "file") and isinstance(value, dict):
+            videos.append(_source(value, where))
+        else:
+            supported = "text, video_url, input_video and file"
+            raise RequestError(f"{where}: the types of parts are {supported}", param=where)
+    return " ".join(texts).strip(), videos
+
+
+def _source(value: Mapping[str, Any], where: str) -> VideoSource:
+    address, data, file_id = value.get("url"), value.get("data"), value.get("file_id")
+    if isinstance(file_id, str) and file_id:
+        return VideoSource(file_id=file_id)
+    if isinstance(data, str) and data:
+        return VideoSource(data=data)
+    if isinstance(address, str) and address:
+        is_data = address[:5].lower() == "data:"
+        return VideoSource(data=address) if is_data else VideoSource(address=address)
+    what = f"{where}: a video has a url (data: or file:), base64 data, or a file_id"
+    raise RequestError(what, param=where, code="invalid_video")
+
+
+def completion(asked: ChatRequest, model: str, result: Answer | Scores) -> dict[str, Any]:
+    """The object of a whole answer."""
+    whole = _envelope("chat.completion", model)
+    if isinstance(result, Scores):
+        choice: dict[str, Any] = {"finish_reason": "stop", "logprobs": None}
+        choice["message"] = {"role": "assistant", "content": result.best.text, "refusal": None}
+        whole["panda"] = result.record
+    else:
+        choice = {"finish_reason": result.finish_reason, "logprobs": _logprobs(asked, result)}
+        choice["message"] = {"role": "assistant", "content": result.text, "refusal": None}
+        whole["usage"] = usage(result)
+    return {**whole, "choices": [{"index": 0, **choice}]}
+
+
+class Chunks:
+    """The objects of an answer that is streamed."""
+
+    def __init__(self, asked: ChatRequest, model: str) -> None:
+        self._asked = asked
+        self._envelope = _envelope("chat.completion.chunk", model)
+
+    def first(self) -> dict[str, Any]:
+        return self._chunk({"role": "assistant", "content": ""})
+
+    def piece(self, text: str) -> dict[str, Any]:
+        return self._chunk({"content": text})
+
+    def last(self, answer: Answer) -> Iterator[dict[str, Any]]:
+        yield self._chunk({}, answer.finish_reason, _logprobs(self._asked, answer))
+        if self._asked.include_usage:
+            yield {**self._envelope, "choices": [], "usage": usage(answer)}
+
+    def _chunk(
+        self, delta: dict[str, str], reason: str | None = None, logprobs: object = None
+    ) -> dict[str, Any]:
+        choice = {"index": 0, "delta": delta, "finish_reason": reason, "logprobs": logprobs}
+        return {**self._envelope, "choices": [choice]}
+
+
+def usage(answer: Answer) -> dict[str, Any]:
+    """The numbers of tokens; the frames of the video are a part of the prompt."""
+    stats = answer.stats
+    prompt = stats.total_tokens - stats.answer_tokens
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": stats.answer_tokens,
+        "total_tokens": stats.total_tokens,
+        "prompt_tokens_details": {"cached_tokens": max(0, prompt - stats.prefilled_tokens)},
+    }
+
+
+def error_object(error: PandaError) -> tuple[int, dict[str, Any]]:
+    """The HTTP status of an error, and its object."""
+    status, kind, code, param = 500, "server_error", None, None
+    match error:
+        case RequestError():
+            status, kind, code, param = error.status, error.kind, error.code, error.param
+        case BusyError():
+            status, kind, code = 429, "rate_limit_error", "rate_limit_exceeded"
+        case UsageError():
+            status, kind = 400, "invalid_request_error"
+        case ClipError():
+            status, kind, code = 400, "invalid_request_error", "invalid_video"
+        case ModelError():
+            status, code = 503, "model_unavailable"
+        case DeviceError():
+            status, code = 503, "out_of_memory"
+        case StoppedError():
+            status, code = 503, "server_stopping"
+    body = {"message": _sentence(error), "type": kind, "param": param, "code": code}
+    return status, {"error": body}
+
+
+def _sentence(error: PandaError) -> str:
+    return f"{error.message}; {error.hint}" if error.hint else error.message
+
+
+def _envelope(kind: str, model: str) -> dict[str, Any]:
+    created = int(time.time())
+    return {"id": f"chatcmpl-{uuid4().hex}", "object": kind, "created": created, "model": model}
+
+
+def _logprobs(asked: ChatRequest, answer: Answer) -> dict[str, Any] | None:
+    if not asked.options.logprobs:
+        return None
+    tokens = [
+        {
+            "token": token,
+            "logprob": logprob,
+            "bytes": list(token.encode("utf-8", "surrogatepass")),
+            "top_logprobs": [],
+        }
+        for token, logprob in answer.logprobs
+    ]
+    return {"content": tokens, "refusal": None}
