@@ -2,7 +2,8 @@
 
 Requests about one clip run in one batch behind its prefix, which stays in memory afterwards, within
 a budget. Clips take turns of one forward pass, so that a long answer about one does not hold up the
-others. All of torch is on this thread; results are delivered to callbacks.
+others. All of torch is on this thread; results are delivered to callbacks. Work of another kind,
+such as a search, has a thread of its own; it uses the model step by step, in turn with the clips.
 """
 
 import gc
@@ -10,10 +11,11 @@ import logging
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pandacli.errors import PandaError
 from pandacli.inference.spec import Answer, Request, ScoreRequest, Scores
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from pandacli.video import Frames
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 Result = str | Answer | Scores | PandaError
 """A piece of an answer's text; or, as the last one, the whole answer, the scores, or an error."""
@@ -163,6 +166,8 @@ class Engine:
         self._keep_alive, self._preload = keep_alive, preload
         self._panda: Panda | None = None
         self._clips: OrderedDict[ClipKey, _OpenClip] = OrderedDict()  # the latest asked last
+        self._work: deque[tuple[Callable[[Panda], Any], Future[Any]]] = deque()
+        self._holders = 0  # threads that need the model loaded, to run work
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="panda engine", daemon=True)
@@ -220,53 +225,105 @@ class Engine:
         """
         ticket = Ticket(request, deliver)
         with self._changed:
-            if self._closing:
-                raise StoppedError("the server is stopping")
-            if self._count() >= self._most:
-                raise BusyError(f"{self._most} requests are waiting", "try again later")
+            self._check_takes_more()
             clip = self._clips.setdefault(key, _OpenClip(key, frames))
             self._clips.move_to_end(key)
             clip.waiting.append(ticket)
             self._changed.notify()
         return ticket
 
+    @contextmanager
+    def hold(self) -> "Iterator[Panda]":
+        """Keep the model loaded; it is to be used in `run` only. Counts as a request.
+
+        Raises:
+            BusyError: Too many are waiting.
+            StoppedError: The engine is closed.
+        """
+        with self._changed:
+            self._check_takes_more()
+            self._holders += 1
+        try:
+            yield self.run(lambda panda: panda)
+        finally:
+            with self._changed:
+                self._holders -= 1
+                self._changed.notify()
+
+    def run(self, work: "Callable[[Panda], _T]") -> _T:
+        """Run a function on the engine's thread, between forward passes, and wait for its result.
+
+        What it raises is raised here; a StoppedError if the engine is closed.
+        """
+        result: Future[_T] = Future()
+        with self._changed:
+            if self._closing:
+                raise StoppedError("the server is stopping")
+            self._work.append((work, result))
+            self._changed.notify()
+        return result.result()
+
+    def _check_takes_more(self) -> None:
+        if self._closing:
+            raise StoppedError("the server is stopping")
+        if self._count() >= self._most:
+            raise BusyError(f"{self._most} requests are waiting", "try again later")
+
     def _count(self) -> int:
-        return sum(len(clip.waiting) + len(clip.running) for clip in self._clips.values())
+        waiting = sum(len(clip.waiting) + len(clip.running) for clip in self._clips.values())
+        return waiting + self._holders
 
     def _run(self) -> None:
         if self._preload:
             with suppress(PandaError):  # each request reports it
                 self._panda = self._load()
-        while busy := self._next_busy():
+        while (busy := self._next_busy()) is not None:
             for clip in busy:
                 self._step(clip)
+            self._work_once()
             self._evict()
         with self._changed:
             for clip in self._clips.values():
                 clip.fail(StoppedError("the server is stopping"))
+            for _, result in self._work:
+                result.set_exception(StoppedError("the server is stopping"))
             self._release()
 
-    def _next_busy(self) -> list[_OpenClip]:
-        """Clips with something to do, once there are any; none if the engine is closed."""
+    def _next_busy(self) -> list[_OpenClip] | None:
+        """Clips with something to do, once there are any or work; None if the engine is closed."""
         with self._changed:
             idle_since = monotonic()
             while not self._closing:
-                if busy := [clip for clip in self._clips.values() if not clip.is_idle]:
+                busy = [clip for clip in self._clips.values() if not clip.is_idle]
+                if busy or self._work:
                     return busy
                 left = None
-                if self._keep_alive is not None and self._panda is not None:
+                if self._keep_alive is not None and self._panda and not self._holders:
                     left = self._keep_alive - (monotonic() - idle_since)
                     if left <= 0:
                         self._release()
                         continue
                 self._changed.wait(left)
-            return []
+            return None
+
+    def _loaded(self) -> "Panda":
+        if self._panda is None:
+            self._panda = self._load()
+        return self._panda
+
+    def _work_once(self) -> None:
+        with self._changed:
+            if not self._work:
+                return
+            work, result = self._work.popleft()
+        try:
+            result.set_result(work(self._loaded()))
+        except Exception as error:
+            result.set_exception(error)
 
     def _step(self, clip: _OpenClip) -> None:
         try:
-            if self._panda is None:
-                self._panda = self._load()
-            clip.step(self._panda)
+            clip.step(self._loaded())
         except PandaError as error:
             self._fail(clip, error)
         except Exception:
