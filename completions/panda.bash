@@ -58,17 +58,18 @@ _panda() {
             continue
         fi
         case "$command:${COMP_WORDS[i]}" in
-            *:--address|*:--answers|*:--at|*:--batch-size|*:--benchmark|*:--cache-size|*:--canvas|*:--choice|*:--choices|*:--choose|*:--compare|*:--device|*:--engine|*:--every|*:--format|*:--frames|*:--from|*:--graphics|*:--judge|*:--judge-jobs|*:--judge-prompt|*:--judge-replies|*:--judge-seed|*:--judge-temperature|*:--judge-url|*:--load|*:--max-tokens|*:--model|*:--output|*:--output-format|*:--precision|*:--quant|*:--question|*:--questions|*:--references|*:--report|*:--save|*:--seed|*:--shard|*:--stop|*:--stride|*:--system|*:--temperature|*:--threshold|*:--to|*:--top|*:--video-dir|*:--window|*:--workers|*:-m|*:-o|*:-q|eval:--blind) skip=1 ;;
+            *:--address|*:--answers|*:--at|*:--batch-size|*:--benchmark|*:--cache-size|*:--canvas|*:--choice|*:--choices|*:--choose|*:--compare|*:--device|*:--engine|*:--every|*:--format|*:--frames|*:--from|*:--graphics|*:--host|*:--judge|*:--judge-jobs|*:--judge-prompt|*:--judge-replies|*:--judge-seed|*:--judge-temperature|*:--judge-url|*:--keep-alive|*:--load|*:--max-length|*:--max-pixels|*:--max-requests|*:--max-tokens|*:--max-upload|*:--media-dir|*:--model|*:--output|*:--output-format|*:--port|*:--precision|*:--prefix-memory|*:--quant|*:--question|*:--questions|*:--read-timeout|*:--references|*:--report|*:--save|*:--seed|*:--shard|*:--stop|*:--stride|*:--system|*:--temperature|*:--threshold|*:--to|*:--top|*:--video-dir|*:--window|*:--workers|*:-m|*:-o|*:-q|eval:--blind) skip=1 ;;
             *:-*) ;;
             *) if [[ -z $command ]]; then command="${COMP_WORDS[i]}"; else (( places++ )); fi ;;
         esac
     done
     case "$command" in
-        "") _panda_words "ask chat when find batch eval frames demo models pull info cache rm doctor completions -V --version -h --help"; return ;;
+        "") _panda_words "ask chat when find serve batch eval frames demo models pull info cache rm doctor completions -V --version -h --help"; return ;;
         ask) words="-q --question --recursive --every --at --from --to --frames -m --model --quant --engine --device --system --offline --max-tokens --temperature --seed --stop --choice --choices --cache-size --full-hash --json --format --logprobs --stats --quiet --debug -h --help"; files=_panda_videos ;;
         chat) words="--continue --load --no-log --from --to --frames -m --model --quant --engine --device --system --offline --max-tokens --temperature --seed --stop --cache-size --full-hash --no-frames --graphics --stats --quiet --debug -h --help"; files=_panda_videos ;;
         when) words="--from --to --frames -m --model --quant --engine --device --system --offline --threshold --window --stride --precision --json --format --graphics --stats --quiet --debug -h --help"; files=_panda_videos ;;
         find) words="--from --to --frames -m --model --quant --engine --device --system --offline --every --recursive --top --cache-size --full-hash --json --format --graphics --no-frames --quiet --debug -h --help"; files=: ;;
+        serve) words="--host --port --media-dir --keep-alive -m --model --quant --engine --device --offline --prefix-memory --max-requests --max-upload --max-length --max-pixels --read-timeout --quiet --debug -h --help"; files=: ;;
         batch) words="-o --output --format --output-format --answers --video-dir --check --batch-size --choose --threshold --window --stride --precision --blind --mirror --fail-fast --shard --workers --address --from --to --frames -m --model --quant --engine --device --system --offline --max-tokens --temperature --seed --stop --json --logprobs --stats --quiet --debug -h --help"; files=_panda_questions ;;
         eval) words="--join --questions --references --benchmark --compare --blind --judge --judge-url --judge-prompt --judge-jobs --judge-replies --judge-temperature --judge-seed --report --json --quiet --debug -h --help"; files=_panda_questions ;;
         frames) words="--from --to --frames --canvas --save --json --graphics --quiet --debug -h --help"; files=_panda_videos ;;
@@ -111,7 +112,7 @@ _panda() {
         *:--batch-size) _panda_words "auto"; return ;;
         *:--answers) _panda_files; return ;;
         *:--address) _panda_words "auto"; return ;;
-        *:--address|*:--answers|*:--at|*:--batch-size|*:--benchmark|*:--cache-size|*:--canvas|*:--choice|*:--choices|*:--choose|*:--compare|*:--device|*:--engine|*:--every|*:--format|*:--frames|*:--from|*:--graphics|*:--judge|*:--judge-jobs|*:--judge-prompt|*:--judge-replies|*:--judge-seed|*:--judge-temperature|*:--judge-url|*:--load|*:--max-tokens|*:--model|*:--output|*:--output-format|*:--precision|*:--quant|*:--question|*:--questions|*:--references|*:--report|*:--save|*:--seed|*:--shard|*:--stop|*:--stride|*:--system|*:--temperature|*:--threshold|*:--to|*:--top|*:--video-dir|*:--window|*:--workers|*:-m|*:-o|*:-q|eval:--blind) return ;;
+        *:--address|*:--answers|*:--at|*:--batch-size|*:--benchmark|*:--cache-size|*:--canvas|*:--choice|*:--choices|*:--choose|*:--compare|*:--device|*:--engine|*:--every|*:--format|*:--frames|*:--from|*:--graphics|*:--host|*:--judge|*:--judge-jobs|*:--judge-prompt|*:--judge-replies|*:--judge-seed|*:--judge-temperature|*:--judge-url|*:--keep-alive|*:--load|*:--max-length|*:--max-pixels|*:--max-requests|*:--max-tokens|*:--max-upload|*:--media-dir|*:--model|*:--output|*:--output-format|*:--port|*:--precision|*:--prefix-memory|*:--quant|*:--question|*:--questions|*:--read-timeout|*:--references|*:--report|*:--save|*:--seed|*:--shard|*:--stop|*:--stride|*:--system|*:--temperature|*:--threshold|*:--to|*:--top|*:--video-dir|*:--window|*:--workers|*:-m|*:-o|*:-q|eval:--blind) return ;;
     esac
     if [[ $current == -* ]]; then
         _panda_words "$words"

@@ -38,6 +38,7 @@ _panda() {
         'chat:Talk about a video'
         'when:Find when the answer to a question is yes'
         'find:Find the clips that show something'
+        'serve:Serve an OpenAI-compatible endpoint'
         'batch:Answer a file of questions'
         'eval:Score files of answers'
         'frames:Show the frames that a model would look at'
@@ -167,6 +168,29 @@ _panda() {
                 '(--format)--format=[csv\: a table]:value:(csv)' \
                 '(--graphics)--graphics=[auto, kitty, iterm2, sixel, blocks or none]:value:(auto kitty iterm2 sixel blocks none)' \
                 '(--no-frames)--no-frames[Draw no frames]' \
+                '(--quiet)--quiet[No notices; errors still show]' \
+                '(--debug)--debug[Tracebacks for errors]' \
+                '(-h --help)-h[Show this message and exit]' \
+                '(-h --help)--help[Show this message and exit]'
+            ;;
+        (serve)
+            _arguments -s -S \
+                '(--host)--host=[Address to listen on; others than the loopback need PANDA_API_KEY]:value: ' \
+                '(--port)--port=[Port to listen on; 0 finds a free one]:value: ' \
+                '(--media-dir)--media-dir=[Requests may name files in this folder and below; repeat it for more folders]:value: ' \
+                '(--keep-alive)--keep-alive=[Free the model after this time without a request, as 10m]:value: ' \
+                '(-m --model)-m[A name or a folder]:value:_panda_models video-panda-7b video-panda-7b-pretrained tiny' \
+                '(-m --model)--model=[A name or a folder]:value:_panda_models video-panda-7b video-panda-7b-pretrained tiny' \
+                '(--quant)--quant=[auto, 4bit, 8bit or none]:value:(auto 4bit 8bit none)' \
+                '(--engine)--engine=[auto, torch, bitsandbytes or llama]:value:(auto torch bitsandbytes llama)' \
+                '(--device)--device=[auto, cpu, cuda or cuda\:N]:value:(auto cpu cuda)' \
+                '(--offline)--offline[Never touch the network]' \
+                '(--prefix-memory)--prefix-memory=[Memory for the prefixes of recent clips]:value: ' \
+                '(--max-requests)--max-requests=[Most requests at a time, waiting ones included]:value: ' \
+                '(--max-upload)--max-upload=[Largest file or request body; 0 for no limit]:value: ' \
+                '(--max-length)--max-length=[Longest video]:value: ' \
+                '(--max-pixels)--max-pixels=[Largest picture of a video\: width times height]:value: ' \
+                '(--read-timeout)--read-timeout=[Longest time for reading the frames of a video]:value: ' \
                 '(--quiet)--quiet[No notices; errors still show]' \
                 '(--debug)--debug[Tracebacks for errors]' \
                 '(-h --help)-h[Show this message and exit]' \

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from pandacli.errors import PandaError, UsageError
-from pandacli.video.clip import parse_length
 
 QUANTS = ("auto", "4bit", "8bit", "none")
 
@@ -202,6 +201,8 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
 
 def keep_alive(text: str) -> float | None:
     """Seconds; None for never."""
+    from pandacli.video.clip import parse_length
+
     if text.strip().lower() in ("never", "0"):
         return None
     units = {"s": 1, "m": 60, "h": 3600}

@@ -134,14 +134,16 @@ EXIT_CODES = {
     "143": "terminated by a signal",
 }
 
+_RARE = ("info", "rm", "completions")  # named at the end of the summary, which has to fit
 _EXAMPLES = ("panda demo", 'panda ask clip.mp4 "what happens?"', "panda chat clip.mp4")
 
 
 def summary() -> str:
     """Return the commands with examples, for a terminal of 24 lines of 80 columns."""
     usage = f"Usage: panda COMMAND [OPTIONS]\n  {SUMMARY}"
-    more = "panda --help and panda COMMAND --help say more."
-    return "\n\n".join([usage, examples(_EXAMPLES[1:2]), f"{_summaries()}\n{more}"])
+    often = _summaries(name for name in COMMANDS if name not in _RARE)
+    more = f"Also: {', '.join(_RARE)}. panda --help and panda COMMAND --help say more."
+    return "\n\n".join([usage, examples(_EXAMPLES[1:2]), f"{often}\n{more}"])
 
 
 def overview() -> str:
@@ -155,7 +157,7 @@ def overview() -> str:
         f"Usage: panda [OPTIONS] COMMAND [ARGS]...\n\n  {SUMMARY}",
         examples(_EXAMPLES),
         _section("Options", OPTIONS),
-        _summaries(),
+        _summaries(COMMANDS),
         _section("Defaults for the options (variables go before the file)", defaults),
         _section("Exit codes", EXIT_CODES),
     )
@@ -166,8 +168,8 @@ def examples(lines: Iterable[str]) -> str:
     return _section("Examples", dict.fromkeys(lines, ""))
 
 
-def _summaries() -> str:
-    return _section("Commands", {name: command.summary for name, command in COMMANDS.items()})
+def _summaries(names: Iterable[str]) -> str:
+    return _section("Commands", {name: COMMANDS[name].summary for name in names})
 
 
 def _section(heading: str, rows: dict[str, str]) -> str:

@@ -77,7 +77,7 @@ class _Command(typer.core.TyperCommand):
 
 
 def _notice_misspelt_variables() -> None:
-    known = {*map(variable, READERS), "PANDA_HOME"}
+    known = {*map(variable, READERS), "PANDA_HOME", "PANDA_API_KEY"}
     for name in os.environ:
         if name.startswith("PANDA_") and name not in known and (near := nearest(name, known, 0.85)):
             from pandacli.terminal.console import Screen

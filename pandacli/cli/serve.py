@@ -1,53 +1,47 @@
 """`panda serve`: answer over HTTP, with a model that stays loaded."""
 
 import os
-import socket
 from pathlib import Path
 from typing import Annotated, Any
 
 from pandacli.cli import config, options, signals, startup
 from pandacli.cli.config import not_blank, whole_number
-from pandacli.errors import DeviceError, UsageError
+from pandacli.errors import UsageError
+from pandacli.server.listening import Address, url
 from pandacli.terminal.console import Screen
 from pandacli.units import byte_count
 from pandacli.video.clip import parse_length
 
 PORT = 7263
 _SERVER, _LIMITS = "Server", "Limits"
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_PACKAGES = ("starlette", "uvicorn", "prometheus-client", "python-multipart")  # of the extra
 _DRAIN_SECONDS = 30  # for answers in flight at the end
 
-Host = Annotated[
-    str,
-    options.parsed(_SERVER, "--host NAME", not_blank, "Address to listen on. [default: 127.0.0.1]"),
-]
-Port = Annotated[
-    int,
-    options.parsed(
-        _SERVER, "--port N", whole_number(0, 65535), "0 for a free one. [default: 7263]"
-    ),
-]
-_MEDIA = "Requests may name files below this folder; can be repeated."
+_HOST = "Address to listen on; others than the loopback need PANDA_API_KEY. [default: 127.0.0.1]"
+Host = Annotated[str, options.parsed(_SERVER, "--host ADDRESS", not_blank, _HOST)]
+_PORT = "Port to listen on; 0 finds a free one. [default: 7263]"
+Port = Annotated[int, options.parsed(_SERVER, "--port N", whole_number(0, 65535), _PORT)]
+_MEDIA = "Requests may name files in this folder and below; repeat it for more folders."
 MediaDir = Annotated[list[str] | None, options.plain(_SERVER, "--media-dir FOLDER", _MEDIA)]
-_KEEP_ALIVE = "Free an idle model after this time, as 10m. [default: never]"
+_KEEP_ALIVE = "Free the model after this time without a request, as 10m. [default: never]"
 KeepAlive = Annotated[
     Any, options.parsed(_SERVER, "--keep-alive TIME", config.keep_alive, _KEEP_ALIVE)
 ]
-_MEMORY = "Memory for the prefixes of clips. [default: 1GB]"
-Memory = Annotated[int, options.parsed(_LIMITS, "--memory SIZE", byte_count, _MEMORY)]
-_REQUESTS = "Requests at a time, waiting ones included. [default: 256]"
+_MEMORY = "Memory for the prefixes of recent clips. [default: 1GB]"
+Memory = Annotated[int, options.parsed(_LIMITS, "--prefix-memory SIZE", byte_count, _MEMORY)]
+_REQUESTS = "Most requests at a time, waiting ones included. [default: 256]"
 MaxRequests = Annotated[
     int, options.parsed(_LIMITS, "--max-requests N", whole_number(1, 100_000), _REQUESTS)
 ]
-_UPLOAD = "Of a file or a request; 0 for any. [default: 512MB]"
+_UPLOAD = "Largest file or request body; 0 for no limit. [default: 512MB]"
 MaxUpload = Annotated[int, options.parsed(_LIMITS, "--max-upload SIZE", byte_count, _UPLOAD)]
-_LENGTH = "Of a video. [default: 6:00:00]"
+_LENGTH = "Longest video. [default: 6:00:00]"
 MaxLength = Annotated[float, options.parsed(_LIMITS, "--max-length TIME", parse_length, _LENGTH)]
-_PIXELS = "Of a picture in a video. [default: 9437184]"
+_PIXELS = "Largest picture of a video: width times height. [default: 9437184]"
 MaxPixels = Annotated[
     int, options.parsed(_LIMITS, "--max-pixels N", whole_number(1, 10**9), _PIXELS)
 ]
-_READ = "That reading the frames of a video may take. [default: 2:00]"
+_READ = "Longest time for reading the frames of a video. [default: 2:00]"
 ReadTimeout = Annotated[float, options.parsed(_LIMITS, "--read-timeout TIME", parse_length, _READ)]
 
 
@@ -61,7 +55,7 @@ def serve(
     engine: options.Engine = "auto",
     device: options.Device = "auto",
     offline: options.Offline = False,
-    memory: Memory = 1_000_000_000,
+    prefix_memory: Memory = 1_000_000_000,
     max_requests: MaxRequests = 256,
     max_upload: MaxUpload = 512_000_000,
     max_length: MaxLength = 6 * 3600.0,
@@ -72,18 +66,16 @@ def serve(
 ) -> None:
     """Serve an OpenAI-compatible endpoint.
 
-    Any client of OpenAI's chat completions can ask about videos: with a
-    data: address, an uploaded file, or a file below --media-dir.
+    Clients of OpenAI's chat completions can ask about videos: sent with the
+    request, uploaded before, or in a folder that --media-dir names.
 
-    It listens on the loopback address. For any other, set PANDA_API_KEY:
-    clients then send it as their API key. SIGTERM and Ctrl-C let answers in
-    flight end first.
+    Only programs on this machine can connect. For --host with any other
+    address, set PANDA_API_KEY; clients send it as their API key. Ctrl-C and
+    SIGTERM let running answers end, for up to 30 seconds.
     """
     _require_extra()
-    key = os.environ.get("PANDA_API_KEY") or None
-    if host not in _LOOPBACK and key is None:
-        what = f"whoever reaches {host} could use this server"
-        raise UsageError(what, "set a key that clients must send, as", command="PANDA_API_KEY=...")
+    address = Address.resolve(host, port)
+    key = _api_key(address)
     folders = [_folder(name) for name in media_dir or ()]
     screen = Screen(quiet=quiet)
     if offline:
@@ -93,7 +85,7 @@ def serve(
     )
     startup.offer_download(loading, screen)
     size = startup.image_size(loading)
-    listening = _listen(host, port)
+    listening = address.listen()
     with screen.status(f"loading {loading.name}"):
         plan = loading.plan()
         import uvicorn
@@ -113,9 +105,9 @@ def serve(
                 upload=max_upload,
             ),
             api_key=key,
-            hosts=() if _is_any(host) else (*_LOOPBACK, host.lower()),
+            hosts=tuple(address.names),
             most_requests=max_requests,
-            budget=memory,
+            budget=prefix_memory,
             keep_alive=keep_alive,
         )
         app = create_app(settings, lambda: Panda.from_plan(plan))
@@ -128,9 +120,7 @@ def serve(
                 timeout_graceful_shutdown=_DRAIN_SECONDS,
             )
         )
-    name, number = listening.getsockname()[:2]
-    shown = f"[{name}]" if ":" in name else name
-    screen.notice(f"{settings.model} is served at http://{shown}:{number}/v1 (Ctrl-C ends it)")
+    screen.notice(f"{settings.model} is served at {url(listening)}/v1; Ctrl-C ends it")
     with signals.left_to_an_event_loop():
         server.run(sockets=[listening])
 
@@ -138,12 +128,21 @@ def serve(
 def _require_extra() -> None:
     from importlib.util import find_spec
 
-    missing = [
-        name for name in ("starlette", "uvicorn", "prometheus_client") if not find_spec(name)
-    ]
+    missing = [name for name in _PACKAGES if not find_spec(name.replace("-", "_"))]
     if missing:
-        what = f"the server needs packages that are not installed: {', '.join(missing)}"
+        what = f"panda serve needs packages that are not installed: {', '.join(missing)}"
         raise UsageError(what, command="pip install 'pandacli[serve]'")
+
+
+def _api_key(address: Address) -> str | None:
+    """The key that clients must send; a UsageError if one is needed and there is none."""
+    key = os.environ.get("PANDA_API_KEY", "")
+    if not key and not address.is_loopback:
+        what = f"{address.name} can be reached from other machines, and PANDA_API_KEY is not set"
+        raise UsageError(what, "set it to a secret text, which clients send as their API key")
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise UsageError("PANDA_API_KEY may have letters, digits and signs of ASCII, and no spaces")
+    return key or None
 
 
 def _folder(name: str) -> Path:
@@ -151,17 +150,3 @@ def _folder(name: str) -> Path:
     if not path.is_dir():
         raise UsageError(f"--media-dir: {name} is not a folder")
     return path
-
-
-def _is_any(host: str) -> bool:
-    return host in ("0.0.0.0", "::")
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket; a DeviceError if the address cannot be used."""
-    try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family, backlog=1024)
-    except OSError as error:
-        what = f"cannot listen on {host}, port {port}: {error.strerror or error}"
-        raise DeviceError(what, "choose another one with --port, or 0 for a free one") from error
