@@ -148,8 +148,6 @@ class FilmWorker:
         self.seconds["windows"] += perf_counter() - began - film.waited
 
     def _windows(self, film: "_Film", spans: list[Span]) -> Iterator[Result]:
-        from pandacli.inference.windows import windows_at_once  # imports torch
-
         began, done = perf_counter(), 0
         asked, looks = self._asked(self._text_about_windows), film.read(spans)
         passes = defaultdict[_Pass, list[_Asked]](list)
@@ -158,7 +156,7 @@ class FilmWorker:
             how = (each.choices, 0) if is_scored else ((), each.max_tokens)
             passes[_Pass(each.system, *how)].append(each)
         self._report(done, len(spans))
-        while items := list(islice(looks, windows_at_once(self._panda))):
+        while items := list(islice(looks, self._panda.windows_at_once)):
             usable = [frames for _, frames in items if not isinstance(frames, PandaError)]
             for one, together in passes.items():
                 rows = self._look(usable, one, [each.text for each in together])
@@ -174,11 +172,9 @@ class FilmWorker:
         self, frames: "list[Frames]", one: _Pass, texts: list[str]
     ) -> Sequence[Sequence[Answer | Scores | PandaError]]:
         """The answers to all questions of a pass, for each window."""
-        from pandacli.inference.windows import WindowBatch
-
         if not frames:
             return []
-        batch = WindowBatch(self._panda, frames, self._settings.frames, one.system)
+        batch = self._panda.look_together(frames, self._settings.frames, one.system)
         try:
             if one.choices:
                 return batch.score_all(texts, one.choices)

@@ -53,10 +53,8 @@ def ask_many(
 
     def load() -> "Panda":
         panda = startup.load_model(loading, screen, display.set_step)
-        from pandacli.inference.windows import windows_at_once
-
         # answers of the first clip are not kept waiting for those of others
-        display.begin(panda.name, windows_at_once(panda) if asked.choices else 1)
+        display.begin(panda.name, panda.windows_at_once if asked.choices else 1)
         return panda
 
     if every is None:

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from copy import copy
-from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ from torch import Tensor
 from pandacli.errors import DeviceError, PandaError
 from pandacli.inference.generation import RequestState
 from pandacli.inference.planning.devices import memory_errors
-from pandacli.inference.spec import Answer, ClosableIterator, Stats
+from pandacli.inference.spec import Answer, ClosableIterator, Seconds, Stats
 
 if TYPE_CHECKING:
     from pandacli.inference.backends import Rows, SequenceBatch, SharedPrefix
@@ -35,13 +34,6 @@ Event = tuple[int, str | Answer | PandaError]
 """The index of a request, and a piece of its answer's text, the whole answer, or an error."""
 
 Failure = tuple[int, PandaError]
-
-
-@dataclass
-class Seconds:
-    prefill: float = 0.0  # passes in which a request was prefilled, together with others' decoding
-    decode: float = 0.0  # all other passes
-    rerun: float = 0.0  # requests with a near-tie, run again alone
 
 
 def _near_tie(panda: "Panda") -> float:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pandacli.inference.planning.loader import LoadedModel
     from pandacli.inference.planning.planner import Plan
     from pandacli.inference.session import VideoSession
+    from pandacli.inference.windows import WindowBatch
     from pandacli.prefix_cache.clip_cache import ClipCache
     from pandacli.quantization.conversion import Report
     from pandacli.video import Clip, Frames
@@ -64,6 +65,25 @@ class Panda:
         eos = self.model.generation_config.eos_token_id
         ends = eos if isinstance(eos, list) else [eos]
         return frozenset({*ends, self.tokenizer.eos_id} - {None})
+
+    @property
+    def image_size(self) -> int:
+        """The side of the canvas that frames are fitted to, in pixels."""
+        return int(self.model.config.image_size)
+
+    @property
+    def peak_memory(self) -> int:
+        """Bytes so far: of the process on the CPU, of torch on CUDA."""
+        from pandacli.inference.planning.devices import peak_memory
+
+        return peak_memory(self.devices)
+
+    @property
+    def windows_at_once(self) -> int:
+        """How many clips `look_together` is best given."""
+        from pandacli.inference.windows import windows_at_once
+
+        return windows_at_once(self)
 
     @classmethod
     def load(
@@ -142,6 +162,17 @@ class Panda:
         return VideoSession(
             self, video, num_frames, system, frames_seconds=frames_seconds, cache=clip_cache
         )
+
+    def look_together(
+        self,
+        clips: "Sequence[Frames]",
+        num_frames: int = 8,
+        system: str | None = None,
+    ) -> "WindowBatch":
+        """Look at many clips in one batch, to ask the same questions about each."""
+        from pandacli.inference.windows import WindowBatch
+
+        return WindowBatch(self, clips, num_frames, system)
 
     def ask(
         self,

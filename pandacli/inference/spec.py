@@ -171,6 +171,15 @@ class Stats:
         return self.prefix_tokens + self.history_tokens + self.question_tokens + self.answer_tokens
 
 
+@dataclass
+class Seconds:
+    """What the answers of a generation took."""
+
+    prefill: float = 0.0  # passes in which a request was prefilled, together with others' decoding
+    decode: float = 0.0  # all other passes
+    rerun: float = 0.0  # requests with a near-tie, run again alone
+
+
 class TokenLogprob(NamedTuple):
     """A generated token and its log-probability at a temperature of 1."""
 

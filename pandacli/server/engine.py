@@ -18,11 +18,12 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pandacli.errors import PandaError
-from pandacli.inference.spec import Answer, Request, ScoreRequest, Scores
+from pandacli.inference.spec import Answer, Request, ScoreRequest, Scores, ScoringStats
 from pandacli.video.clip import Clip
 
 if TYPE_CHECKING:
     from pandacli.inference.continuous_batching import Generation
+    from pandacli.inference.likelihood import Scoring
     from pandacli.inference.panda import Panda
     from pandacli.inference.session import VideoSession
     from pandacli.video import Frames
@@ -67,6 +68,7 @@ class Ticket:
     request: Request | ScoreRequest
     deliver: Deliver
     cancelled: bool = False
+    scoring: ScoringStats | None = None  # of scores, once they are delivered
 
     def cancel(self) -> None:
         """Stop the answer before its next token; nothing is delivered from then on."""
@@ -87,6 +89,7 @@ class _OpenClip(Iterator[Request]):
     waiting: deque[Ticket] = field(default_factory=deque)
     running: dict[int, Ticket] = field(default_factory=dict)  # by their numbers in the generation
     generation: "Generation | None" = None
+    scoring: "Scoring | None" = None
     steps: "Iterator[Sequence[tuple[int, Result]]] | None" = None
     _taken: int = 0
 
@@ -115,10 +118,11 @@ class _OpenClip(Iterator[Request]):
                 del self.running[number]
         results = next(self.steps, None)
         if results is None:
-            self.steps = self.generation = None
+            self.steps = self.generation = self.scoring = None
             return
         for number, result in results:
             if (asked := self.running.get(number)) is not None:
+                asked.scoring = self.scoring and self.scoring.stats
                 asked.give(result)
                 if not isinstance(result, str):
                     del self.running[number]
@@ -126,16 +130,20 @@ class _OpenClip(Iterator[Request]):
     def fail(self, error: PandaError) -> None:
         """End all requests with an error."""
         tickets = [*self.running.values(), *self.waiting]
-        self.steps = self.generation = None
+        self.steps = self.generation = self.scoring = None
         self.running.clear()
         self.waiting.clear()
         for ticket in tickets:
             ticket.give(error)
 
-    def _begin(self, panda: "Panda") -> None:
+    def open(self, panda: "Panda") -> "VideoSession":
         if self.session is None:
             frames = self.key.num_frames
             self.session = panda.open(self.frames, num_frames=frames, system=self.key.system)
+        return self.session
+
+    def _begin(self, panda: "Panda") -> None:
+        session = self.open(panda)
         self._taken = 0
         scored: list[ScoreRequest] = []
         while self.waiting and isinstance(request := self.waiting[0].request, ScoreRequest):
@@ -144,9 +152,10 @@ class _OpenClip(Iterator[Request]):
                 self.running[len(scored)] = ticket
                 scored.append(request)
         if scored:
-            self.steps = ([result] for result in self.session.score_all(scored))
+            self.scoring = session.score_all(scored)
+            self.steps = ([result] for result in self.scoring)
         else:
-            self.generation = self.session.generate(self, joining=True)
+            self.generation = session.generate(self, joining=True)
             self.steps = self.generation.passes()
 
 
@@ -226,11 +235,30 @@ class Engine:
         ticket = Ticket(request, deliver)
         with self._changed:
             self._check_takes_more()
-            clip = self._clips.setdefault(key, _OpenClip(key, frames))
-            self._clips.move_to_end(key)
-            clip.waiting.append(ticket)
+            self.keep(key, frames).waiting.append(ticket)
             self._changed.notify()
         return ticket
+
+    def submit_all(
+        self,
+        key: ClipKey,
+        frames: "Frames",
+        requests: "Sequence[tuple[Request | ScoreRequest, Deliver]]",
+    ) -> list[Ticket]:
+        """Queue requests that begin together; see `submit`."""
+        with self._changed:
+            return [self.submit(key, frames, request, deliver) for request, deliver in requests]
+
+    def keep(self, key: ClipKey, frames: "Frames") -> _OpenClip:
+        """Keep the frames of a clip for requests to come, within the budget."""
+        with self._changed:
+            clip = self._clips.setdefault(key, _OpenClip(key, frames))
+            self._clips.move_to_end(key)
+            return clip
+
+    def run_on(self, key: ClipKey, frames: "Frames", work: "Callable[[VideoSession], _T]") -> _T:
+        """As `run`, on the session of a clip; it may not generate or score."""
+        return self.run(lambda panda: work(self.keep(key, frames).open(panda)))
 
     @contextmanager
     def hold(self) -> "Iterator[Panda]":

@@ -73,12 +73,11 @@ def announce(chat: "Chat", screen: "Screen", quant: str | None, dropped: int) ->
 
 def show_windows(chat: "Chat", screen: "Screen", length: float, question: str, remedy: str) -> None:
     """Answer about windows of a length in seconds, a numbered line each; `remedy` as of `asked`."""
-    from pandacli.inference.windows import windows_at_once
     from pandacli.terminal.answers import AnswerDisplay, Layout
 
     layout = Layout(1, 1, windows=True, numbered=True, closer="a shorter /every", remedy=remedy)
     display = AnswerDisplay(screen, layout, chat.options.max_tokens)
-    display.begin(chat.model, windows_at_once(chat.idle_model()))
+    display.begin(chat.model, chat.idle_model().windows_at_once)
     with closing(window_outcomes(chat, length, question)) as outcomes:
         display.show(outcomes)
 

@@ -130,14 +130,12 @@ class SegmentDisplay:
 
     def summary(self, panda: "Panda") -> None:
         """Print what the search took."""
-        from pandacli.inference.planning.devices import peak_memory
-
         windows = len(self._search.result().windows)
         rate = self._done / self._seconds if self._seconds else 0.0
         rows = [
             ("windows", f"{windows}, and {self._done - windows} at boundaries"),
             ("time", f"{self._seconds:.2f} s after loading, {rate:.1f} windows/s"),
-            ("memory", size(peak_memory(panda.devices))),
+            ("memory", size(panda.peak_memory)),
         ]
         self._screen.table(rows)
 

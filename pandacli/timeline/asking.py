@@ -89,7 +89,7 @@ def outcomes(looks: Looks, asked: Asked, load: "Callable[[], Panda]") -> Iterato
     else:
         return
     panda = load()
-    from pandacli.timeline.looking import answers, scores_of_all  # imports torch
+    from pandacli.timeline.looking import answers, scores_of_all
 
     remaining = chain([(look, frames)], looks)
     found: Iterator[tuple[Look, Frames | None, Sequence[Answer | Scores | PandaError]]]

@@ -106,14 +106,12 @@ def _batches(
     first: int | None = None,
 ) -> "Iterator[tuple[list[tuple[_Item, Frames | PandaError]], WindowBatch]]":
     """Groups of clips that are looked at together, the first of another size if that is given."""
-    from pandacli.inference.windows import WindowBatch, windows_at_once  # imports torch
-
     remaining = iter(looks)
-    size = windows_at_once(panda)
+    size = panda.windows_at_once
     while items := list(islice(remaining, first or size)):
         first = None
         usable = [frames for _, frames in items if not isinstance(frames, PandaError)]
-        yield items, WindowBatch(panda, usable, num_frames, system)
+        yield items, panda.look_together(usable, num_frames, system)
 
 
 def probability_of_yes(scores: Scores) -> float:
