@@ -122,7 +122,7 @@ class _OpenClip(Iterator[Request]):
             return
         for number, result in results:
             if (asked := self.running.get(number)) is not None:
-                asked.scoring = self.scoring and self.scoring.stats
+                asked.scoring = self.scoring.stats if self.scoring else None
                 asked.give(result)
                 if not isinstance(result, str):
                     del self.running[number]
