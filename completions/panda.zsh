@@ -175,8 +175,6 @@ _panda() {
             ;;
         (serve)
             _arguments -s -S \
-                '(--host)--host=[Address to listen on; others than the loopback need PANDA_API_KEY]:value: ' \
-                '(--port)--port=[Port to listen on; 0 finds a free one]:value: ' \
                 '(--media-dir)--media-dir=[Requests may name files in this folder and below; repeat it for more folders]:value: ' \
                 '(--keep-alive)--keep-alive=[Free the model after this time without a request, as 10m]:value: ' \
                 '(-m --model)-m[A name or a folder]:value:_panda_models video-panda-7b video-panda-7b-pretrained tiny' \
@@ -186,11 +184,13 @@ _panda() {
                 '(--device)--device=[auto, cpu, cuda or cuda\:N]:value:(auto cpu cuda)' \
                 '(--offline)--offline[Never touch the network]' \
                 '(--prefix-memory)--prefix-memory=[Memory for the prefixes of recent clips]:value: ' \
-                '(--max-requests)--max-requests=[Most requests at a time, waiting ones included]:value: ' \
-                '(--max-upload)--max-upload=[Largest file or request body; 0 for no limit]:value: ' \
                 '(--max-length)--max-length=[Longest video]:value: ' \
                 '(--max-pixels)--max-pixels=[Largest picture of a video\: width times height]:value: ' \
                 '(--read-timeout)--read-timeout=[Longest time for reading the frames of a video]:value: ' \
+                '(--host)--host=[Address to listen on; others than the loopback need PANDA_API_KEY]:value: ' \
+                '(--port)--port=[Port to listen on; 0 finds a free one]:value: ' \
+                '(--max-requests)--max-requests=[Most requests at a time, waiting ones included]:value: ' \
+                '(--max-upload)--max-upload=[Largest file or request body; 0 for no limit]:value: ' \
                 '(--quiet)--quiet[No notices; errors still show]' \
                 '(--debug)--debug[Tracebacks for errors]' \
                 '(-h --help)-h[Show this message and exit]' \

@@ -5,24 +5,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, wraps
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pandacli.cli import config
 from pandacli.cli.config import choice, not_blank, whole_number
+from pandacli.errors import UsageError
 from pandacli.terminal.console import GRAPHICS
 from pandacli.units import byte_count
 from pandacli.video.clip import Clip, local_file, parse_length, parse_time, parse_times
 
 if TYPE_CHECKING:
     from pandacli.inference.spec import GenerationOptions, RunSpec
+    from pandacli.server.media import Limits
 
 MODEL = "video-panda-7b"  # `checkpoints.DEFAULT_MODEL`, without the import
 CACHE_SIZE = 4_000_000_000  # bytes
 
 CLIP, FILES, OUTPUT, CACHE, CHOICES = "Clip", "Files", "Output", "Cache", "Choices"
-JUDGE, SEARCH = "Judge", "Search"
+JUDGE, SEARCH, SERVER, LIMITS = "Judge", "Search", "Server", "Limits"
 _MODEL, _SAMPLING, _RUN, _CHAT = "Model", "Sampling", "Run", "Conversation"
 _NUMBERS = (None, "N", "X", "P", "PIXELS", "SIZE", "TIME")  # metavars of values that are not text
 
@@ -208,6 +211,19 @@ Continue = Annotated[bool, plain(_CHAT, "--continue", "Go on with the last conve
 Load = Annotated[str | None, plain(_CHAT, "--load FILE", "Go on with a saved one.")]
 NoLog = Annotated[bool, _flag(_CHAT, "--no-log/--log", "Keep nothing of this one.")]
 
+_MEDIA = "Requests may name files in this folder and below; repeat it for more folders."
+MediaDir = Annotated[list[str] | None, plain(SERVER, "--media-dir FOLDER", _MEDIA)]
+_KEEP_ALIVE = "Free the model after this time without a request, as 10m. [default: never]"
+KeepAlive = Annotated[Any, parsed(SERVER, "--keep-alive TIME", config.keep_alive, _KEEP_ALIVE)]
+_MEMORY = "Memory for the prefixes of recent clips. [default: 1GB]"
+PrefixMemory = Annotated[int, parsed(LIMITS, "--prefix-memory SIZE", byte_count, _MEMORY)]
+_LENGTH = "Longest video. [default: 6:00:00]"
+MaxLength = Annotated[float, parsed(LIMITS, "--max-length TIME", parse_length, _LENGTH)]
+_PIXELS = "Largest picture of a video: width times height. [default: 9437184]"
+MaxPixels = Annotated[int, parsed(LIMITS, "--max-pixels N", whole_number(1, 10**9), _PIXELS)]
+_READ = "Longest time for reading the frames of a video. [default: 2:00]"
+ReadTimeout = Annotated[float, parsed(LIMITS, "--read-timeout TIME", parse_length, _READ)]
+
 _CACHE_SIZE = "Disk space for cached clips; 0 for none. [default: 4GB]"
 CacheSize = Annotated[int, option(CACHE, "--cache-size SIZE", byte_count, _CACHE_SIZE)]
 _FULL_HASH = "Hash whole files when looking up the cache."
@@ -287,6 +303,40 @@ class BatchAnswering(Answering):
     """The same options of `batch`, which can also use Ray."""
 
     engine: BatchEngine = "auto"
+
+
+@dataclass(frozen=True)
+class Serving:
+    """The options of commands that keep a model for the requests of other programs."""
+
+    media_dir: MediaDir = None
+    keep_alive: KeepAlive = None
+    model: Model = MODEL
+    quant: Quant = "auto"
+    engine: Engine = "auto"
+    device: Device = "auto"
+    offline: Offline = False
+    prefix_memory: PrefixMemory = 1_000_000_000
+    max_length: MaxLength = 6 * 3600.0
+    max_pixels: MaxPixels = 4096 * 2304
+    read_timeout: ReadTimeout = 120.0
+
+    def folders(self) -> list[Path]:
+        """The media folders; a UsageError if one is none."""
+        for name in self.media_dir or ():
+            if not Path(name).expanduser().is_dir():
+                raise UsageError(f"--media-dir: {name} is not a folder")
+        return [Path(name).expanduser() for name in self.media_dir or ()]
+
+    def spec(self) -> "RunSpec":
+        from pandacli.inference.spec import RunSpec
+
+        return RunSpec(self.model, self.quant, self.engine, self.device)
+
+    def limits(self) -> "Limits":
+        from pandacli.server.media import Limits
+
+        return Limits(self.max_pixels, seconds=self.max_length, read_seconds=self.read_timeout)
 
 
 def expand(command: Callable[..., None]) -> Callable[..., None]:

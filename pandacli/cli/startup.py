@@ -104,6 +104,16 @@ def names_video(word: str) -> bool:
     return word != "-" and (is_name or os.path.exists(word))  # noqa: PTH110
 
 
+def require_packages(command: str, packages: Sequence[str]) -> None:
+    """Raise a UsageError if packages of the extra `serve` are not installed."""
+    from importlib.util import find_spec
+
+    missing = [name for name in packages if not find_spec(name.replace("-", "_"))]
+    if missing:
+        what = f"panda {command} needs packages that are not installed: {', '.join(missing)}"
+        raise UsageError(what, command="pip install 'pandacli[serve]'")
+
+
 def go_offline() -> None:
     """Keep this process, and all that it imports from here on, off the network."""
     os.environ["HF_HUB_OFFLINE"] = "1"
