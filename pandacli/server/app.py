@@ -3,6 +3,7 @@
 import asyncio
 import json
 import secrets
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -23,9 +24,11 @@ from pandacli.errors import PandaError
 from pandacli.inference.spec import Answer
 from pandacli.server.engine import ClipKey, Engine, Result
 from pandacli.server.media import FrameReaders, Limits, MediaFolders, Uploads, describe
+from pandacli.server.page import is_public, page_routes
 from pandacli.server.protocol import (
     ChatRequest,
     Chunks,
+    ClipRequest,
     RequestError,
     VideoSource,
     completion,
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from pandacli.inference.panda import Panda
     from pandacli.video import Frames
 
+_READ_BYTES = 64 << 20  # of frames that are kept for questions after a look at them
 _RETRY_AFTER = "2"  # seconds, where too many requests wait
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
@@ -76,6 +80,7 @@ def create_app(settings: ServerSettings, load: "Callable[[], Panda]") -> Starlet
         Route("/v1/files/{id}", service.remove, methods=["DELETE"]),
         Route("/health", service.health),
         Route("/metrics", service.metrics),
+        *page_routes(service),
     ]
     app = Starlette(routes=routes, lifespan=lifespan)
     app.add_exception_handler(PandaError, _panda_error)
@@ -112,7 +117,7 @@ class Guard:
         origin = headers.get("origin")
         if origin and origin.partition("://")[2] != host:
             return RequestError("other sites cannot use it", status=403, code="wrong_origin")
-        if self._key is None or path == "/health":
+        if self._key is None or path == "/health" or is_public(path):
             return None
         kind, _, given = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer" and secrets.compare_digest(given.encode(), self._key.encode()):
@@ -124,25 +129,26 @@ class Service:
     """What the routes do; a context manager."""
 
     def __init__(self, settings: ServerSettings, load: "Callable[[], Panda]") -> None:
-        self._settings, limits = settings, settings.limits
-        self._engine = Engine(
+        self.settings, limits = settings, settings.limits
+        self.engine = Engine(
             load,
             budget=settings.budget,
             most_requests=settings.most_requests,
             keep_alive=settings.keep_alive,
             preload=True,
         )
-        self._folders = MediaFolders(settings.media)
+        self.folders = MediaFolders(settings.media)
         self._uploads = Uploads(limits)
         self._readers = FrameReaders(settings.image_size, limits)
         self._reading: dict[ClipKey, asyncio.Task[Frames]] = {}
-        self._metrics = _Metrics(self._engine)
+        self._read: OrderedDict[ClipKey, Frames] = OrderedDict()  # the latest used last
+        self._metrics = _Metrics(self.engine)
 
     def __enter__(self) -> "Service":
         self._stack = ExitStack()
         self._stack.callback(self._uploads.close)
         self._stack.enter_context(self._readers)
-        self._stack.enter_context(self._engine)
+        self._stack.enter_context(self.engine)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -150,9 +156,9 @@ class Service:
 
     async def chat(self, request: HttpRequest) -> Response:
         started = perf_counter()
-        asked = parse_chat(await self._json(request))
+        asked = parse_chat(await self.json(request))
         self._check_model(asked.model)
-        self._engine.check_room()
+        self.engine.check_room()
         answering = await self._ask(asked)
         self._metrics.requests.inc()
         if asked.stream:
@@ -161,7 +167,7 @@ class Service:
             return EventStream(self._events(asked, answering, first), answering.cancel)
         result = await until_gone(request, answering.last(), answering.cancel)
         self._metrics.count(result)
-        return JSONResponse(completion(asked, self._settings.model, result))
+        return JSONResponse(completion(asked, self.settings.model, result))
 
     async def models(self, _: HttpRequest) -> Response:
         return JSONResponse({"object": "list", "data": [self._model_record()]})
@@ -195,13 +201,13 @@ class Service:
         return JSONResponse({"id": file_id, "object": "file", "deleted": True})
 
     async def health(self, _: HttpRequest) -> Response:
-        state = "loaded" if self._engine.panda else "not loaded"
-        return JSONResponse({"status": "ok", "model": self._settings.model, "weights": state})
+        state = "loaded" if self.engine.panda else "not loaded"
+        return JSONResponse({"status": "ok", "model": self.settings.model, "weights": state})
 
     async def metrics(self, _: HttpRequest) -> Response:
         return Response(self._metrics.text(), media_type="text/plain; version=0.0.4")
 
-    async def _json(self, request: HttpRequest) -> object:
+    async def json(self, request: HttpRequest) -> object:
         body = await HttpRequest(request.scope, self._limited(request.receive)).body()
         try:
             return await run_in_threadpool(json.loads, body)
@@ -210,7 +216,7 @@ class Service:
 
     def _limited(self, receive: Receive) -> Receive:
         """Count the bytes of a body, and refuse one that is too large before it is kept."""
-        most, received = self._settings.limits.upload, 0
+        most, received = self.settings.limits.upload, 0
 
         async def counted() -> Message:
             nonlocal received
@@ -223,41 +229,52 @@ class Service:
         return counted
 
     async def _ask(self, asked: ChatRequest) -> "Answering":
-        path = await run_in_threadpool(self._find, asked.video)
+        key, frames = await self.look(asked)
+        answering = Answering()
+        answering.ticket = self.engine.submit(key, frames, asked.asked, answering.deliver)
+        return answering
+
+    async def look(self, asked: ClipRequest) -> "tuple[ClipKey, Frames]":
+        """The frames that a request is about; a PandaError if they cannot be read."""
+        path = await run_in_threadpool(self.find, asked.video)
         clip = asked.clip(path)
         try:
             key = ClipKey.of(clip, asked.num_frames, asked.system)
-            frames = self._engine.frames(key) or await self._frames(key)
+            return key, self.engine.frames(key) or await self._frames(key)
         except OSError as error:
             raise RequestError(f"{describe(asked.video)} cannot be read") from error
         except PandaError as error:  # names of folders on this machine are not told
             error.message = error.message.replace(str(path), describe(asked.video))
             raise
-        answering = Answering()
-        answering.ticket = self._engine.submit(key, frames, asked.asked, answering.deliver)
-        return answering
 
-    def _find(self, source: VideoSource) -> Path:
+    def find(self, source: VideoSource) -> Path:
+        """The file of a video; a RequestError if there is none that may be read."""
         if source.file_id:
             return self._uploads.get(source.file_id).path
         if source.data:
             return self._uploads.from_base64(source.data).path
-        return self._folders.find(source.address)
+        return self.folders.find(source.address)
 
     async def _frames(self, key: ClipKey) -> "Frames":
-        """Read frames, once for all requests that come meanwhile."""
+        """Read frames, once for all requests that come meanwhile, and keep the latest."""
+        if (frames := self._read.get(key)) is not None:
+            self._read.move_to_end(key)
+            return frames
         task = self._reading.get(key)
         if task is None:
             request = self._readers.submit(key.clip, key.num_frames)
             task = asyncio.create_task(asyncio.to_thread(self._readers.wait_for, request))
             self._reading[key] = task
             task.add_done_callback(lambda _: self._reading.pop(key, None))
-        return await asyncio.shield(task)
+        frames = self._read[key] = await asyncio.shield(task)
+        while sum(read.pixels.nbytes for read in self._read.values()) > _READ_BYTES:
+            self._read.popitem(last=False)
+        return frames
 
     async def _events(
         self, asked: ChatRequest, answering: "Answering", first: Result
     ) -> AsyncIterator[dict[str, Any]]:
-        chunks = Chunks(asked, self._settings.model)
+        chunks = Chunks(asked, self.settings.model)
         yield chunks.first()
         result = first
         while isinstance(result, str):
@@ -271,12 +288,12 @@ class Service:
                 yield chunk
 
     def _check_model(self, name: str) -> None:
-        if name != self._settings.model:
-            what = f"the model {name[:80]!r} is not here: {self._settings.model} is"
+        if name != self.settings.model:
+            what = f"the model {name[:80]!r} is not here: {self.settings.model} is"
             raise RequestError(what, status=404, code="model_not_found", param="model")
 
     def _model_record(self) -> dict[str, Any]:
-        return {"id": self._settings.model, "object": "model", "created": 0, "owned_by": "panda"}
+        return {"id": self.settings.model, "object": "model", "created": 0, "owned_by": "panda"}
 
 
 class _Metrics:

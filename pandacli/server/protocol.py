@@ -72,30 +72,36 @@ class VideoSource:
 
 
 @dataclass(frozen=True)
-class ChatRequest:
-    """A chat completion that is asked for."""
+class ClipRequest:
+    """The frames that are asked for, or about."""
 
-    model: str
     video: VideoSource
     times: tuple[float | None, float | None]  # the range in seconds; None is an end of the video
     at: tuple[float, ...]
     num_frames: int
     system: str | None
-    asked: Request | ScoreRequest
-    options: GenerationOptions
-    stream: bool
-    include_usage: bool
 
     def clip(self, path: Any) -> Clip:
         """The clip in a file; a UsageError if its times are not valid."""
         return Clip(path, *self.times, at=self.at)
 
 
+@dataclass(frozen=True)
+class ChatRequest(ClipRequest):
+    """A chat completion that is asked for."""
+
+    model: str
+    asked: Request | ScoreRequest
+    options: GenerationOptions
+    stream: bool
+    include_usage: bool
+
+
 def parse_chat(body: object) -> ChatRequest:
     """Parse the JSON of a chat completion request; a RequestError if anything is not understood."""
     if not isinstance(body, dict):
         raise RequestError("the body must be a JSON object")
-    fields = _Fields(body)
+    fields = Fields(body)
     model = fields.take("model", str)
     if model is None:
         raise RequestError("model is missing", param="model")
@@ -106,14 +112,7 @@ def parse_chat(body: object) -> ChatRequest:
     stream_options = fields.take("stream_options", dict) or {}
     options = _options(fields)
     choices = fields.take("choices", list)
-    times = _time(fields, "from"), _time(fields, "to")
-    at = tuple(_seconds(moment, "at") for moment in fields.take("at", list) or ())
-    num_frames = fields.take("frames", int)
-    num_frames = 8 if num_frames is None else num_frames
-    try:
-        check_frame_count(num_frames)
-    except UsageError as error:
-        raise RequestError(_sentence(error), param="frames") from error
+    times, at, num_frames = fields.take_times()
     fields.refuse_the_rest()
     system, turns, video = _conversation(messages)
     *history, (question, _) = turns
@@ -131,11 +130,11 @@ def parse_chat(body: object) -> ChatRequest:
             raise RequestError(_sentence(error), param="choices") from error
     include_usage = bool(stream_options.get("include_usage"))
     return ChatRequest(
-        model, video, times, at, num_frames, system, asked, options, stream, include_usage
+        video, times, at, num_frames, system, model, asked, options, stream, include_usage
     )
 
 
-class _Fields:
+class Fields:
     """The fields of a JSON object, each of which is taken once."""
 
     def __init__(self, body: Mapping[str, Any]) -> None:
@@ -153,6 +152,24 @@ class _Fields:
     def take_any(self, name: str) -> Any:
         return self._left.pop(name, None)
 
+    def take_video(self) -> VideoSource:
+        value = self.take("video", dict)
+        if value is None:
+            raise RequestError("video is missing", param="video", code="invalid_video")
+        return _source(value, "video")
+
+    def take_times(self) -> tuple[tuple[float | None, float | None], tuple[float, ...], int]:
+        """The range, the single times, and the number of frames."""
+        times = _time(self, "from"), _time(self, "to")
+        at = tuple(_seconds(moment, "at") for moment in self.take("at", list) or ())
+        num_frames = self.take("frames", int)
+        num_frames = 8 if num_frames is None else num_frames
+        try:
+            check_frame_count(num_frames)
+        except UsageError as error:
+            raise RequestError(_sentence(error), param="frames") from error
+        return times, at, num_frames
+
     def refuse_the_rest(self) -> None:
         for name, value in self._left.items():
             if name in _WITHOUT_EFFECT or value in _ONLY.get(name, ()):
@@ -162,7 +179,7 @@ class _Fields:
             raise RequestError(f"unknown parameter: {name[:80]}", param=name[:80])
 
 
-def _options(fields: _Fields) -> GenerationOptions:
+def _options(fields: Fields) -> GenerationOptions:
     tokens = fields.take("max_completion_tokens", int)
     tokens_before = fields.take("max_tokens", int)  # its older name
     tokens = tokens_before if tokens is None else tokens
@@ -187,7 +204,7 @@ def _options(fields: _Fields) -> GenerationOptions:
     return options
 
 
-def _time(fields: _Fields, name: str) -> float | None:
+def _time(fields: Fields, name: str) -> float | None:
     value = fields.take_any(name)
     return None if value is None else _seconds(value, name)
 

@@ -161,18 +161,21 @@ class SegmentSearch:
     def result(self) -> Segments:
         """The segments by what has been looked at; boundaries may not be refined yet."""
         runs = self._find_runs() if self._runs is None else self._runs
-        windows = [
-            WindowScore(look.span.start, look.span.end, look.probability, look.error)
-            for look in self._looks
-        ]
         reached = self._looks[-1].span.end if self._looks else self.span.start
         return Segments(
             tuple(self._merged(runs)),
-            tuple(windows),
+            tuple(self.windows()),
             reached,
             self._complete,
             tuple(self._notices),
         )
+
+    def windows(self, first: int = 0) -> list[WindowScore]:
+        """The windows that have been scored, from number `first` on."""
+        return [
+            WindowScore(look.span.start, look.span.end, look.probability, look.error)
+            for look in self._looks[first:]
+        ]
 
     def _look(self, spans: list[Span], report: Progress) -> "Iterator[_Look]":
         """Score windows; they are read in one walk, and asked about in batches."""

@@ -62,8 +62,16 @@ class FilmReader:
     square image. A window in which the decoder crashes or hangs is a ClipError.
     """
 
-    def __init__(self, path: Path, num_frames: int, image_size: int, ahead: int = 8) -> None:
+    def __init__(
+        self,
+        path: Path,
+        num_frames: int,
+        image_size: int,
+        ahead: int = 8,
+        timeout: float | None = None,  # seconds for a window; None for one by the file's size
+    ) -> None:
         self._film = path, num_frames, image_size
+        self._timeout = timeout
         self._ahead = ahead  # windows held in memory; as many as are looked at together
         self._queue: SimpleQueue[Request | None] = SimpleQueue()
         self._reader = Reader(self._queue)
@@ -125,7 +133,7 @@ class FilmReader:
     def _opened(self) -> "VideoInfo | PandaError":
         if self._opening is None:
             raise RuntimeError("a FilmReader is used in a with statement")
-        info: VideoInfo | PandaError = self._opening.wait()
+        info: VideoInfo | PandaError = self._opening.wait(self._timeout)
         return info
 
     def _submit(self, function: Callable[..., Any], *arguments: object) -> Request:
@@ -146,7 +154,7 @@ class FilmReader:
     def _next(self, pending: deque[Request]) -> Any:
         if pending is not self._pending:
             raise RuntimeError("another iteration over windows of this film has begun")
-        window = pending[0].wait()
+        window = pending[0].wait(self._timeout)
         pending.popleft()
         return window
 
