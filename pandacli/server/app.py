@@ -15,13 +15,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pandacli.errors import PandaError
-from pandacli.inference.spec import Answer
+from pandacli.inference.spec import Answer, Scores
 from pandacli.server.engine import ClipKey, Engine, Result
 from pandacli.server.media import FrameReaders, Limits, MediaFolders, Uploads, describe
 from pandacli.server.page import is_public, page_routes
@@ -85,6 +86,8 @@ def create_app(settings: ServerSettings, load: "Callable[[], Panda]") -> Starlet
     app = Starlette(routes=routes, lifespan=lifespan)
     app.add_exception_handler(PandaError, _panda_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(ClientDisconnect, _client_gone)
+    app.add_exception_handler(Exception, _fault)
     app.add_middleware(Guard, settings=settings)
     return app
 
@@ -158,14 +161,17 @@ class Service:
         started = perf_counter()
         asked = parse_chat(await self.json(request))
         self._check_model(asked.model)
-        self.engine.check_room()
-        answering = await self._ask(asked)
-        self._metrics.requests.inc()
-        if asked.stream:
-            first = await until_gone(request, answering.first(), answering.cancel)
-            self._metrics.first_token.observe(perf_counter() - started)
-            return EventStream(self._events(asked, answering, first), answering.cancel)
-        result = await until_gone(request, answering.last(), answering.cancel)
+        with ExitStack() as stack:
+            stack.enter_context(self.engine.place())
+            self._metrics.requests.inc()
+            answering = Answering()
+            stack.callback(answering.cancel)
+            result = await until_gone(request, self._begin(asked, answering))
+            if asked.stream:
+                self._metrics.first_token.observe(perf_counter() - started)
+                events = self._events(asked, answering, result)
+                return EventStream(events, stack.pop_all().close)
+        assert isinstance(result, Answer | Scores)
         self._metrics.count(result)
         return JSONResponse(completion(asked, self.settings.model, result))
 
@@ -228,11 +234,11 @@ class Service:
 
         return counted
 
-    async def _ask(self, asked: ChatRequest) -> "Answering":
+    async def _begin(self, asked: ChatRequest, answering: Answering) -> Result:
+        """The first result of an answer that is streamed, else the whole answer."""
         key, frames = await self.look(asked)
-        answering = Answering()
         answering.ticket = self.engine.submit(key, frames, asked.asked, answering.deliver)
-        return answering
+        return await (answering.first() if asked.stream else answering.last())
 
     async def look(self, asked: ClipRequest) -> "tuple[ClipKey, Frames]":
         """The frames that a request is about; a PandaError if they cannot be read."""
@@ -339,6 +345,14 @@ def _error_response(error: PandaError) -> JSONResponse:
 async def _panda_error(_: HttpRequest, error: Exception) -> Response:
     assert isinstance(error, PandaError)
     return _error_response(error)
+
+
+async def _client_gone(_: HttpRequest, error: Exception) -> Response:  # noqa: ARG001
+    return Response(status_code=499)  # not sent; the exception would be logged as a fault
+
+
+async def _fault(_: HttpRequest, error: Exception) -> Response:  # noqa: ARG001
+    return _error_response(PandaError("the server failed; its log says why"))
 
 
 async def _http_error(request: HttpRequest, error: Exception) -> Response:

@@ -76,7 +76,11 @@ class Ticket:
 
     def give(self, result: Result) -> None:
         if not self.cancelled:
-            self.deliver(result)
+            try:
+                self.deliver(result)
+            except Exception:  # costs this request, and not the clip
+                self.cancelled = True
+                _log.exception("a result could not be delivered")
 
 
 @dataclass(eq=False)
@@ -119,6 +123,7 @@ class _OpenClip(Iterator[Request]):
         results = next(self.steps, None)
         if results is None:
             self.steps = self.generation = self.scoring = None
+            self.running.clear()
             return
         for number, result in results:
             if (asked := self.running.get(number)) is not None:
@@ -176,7 +181,7 @@ class Engine:
         self._panda: Panda | None = None
         self._clips: OrderedDict[ClipKey, _OpenClip] = OrderedDict()  # the latest asked last
         self._work: deque[tuple[Callable[[Panda], Any], Future[Any]]] = deque()
-        self._holders = 0  # threads that need the model loaded, to run work
+        self._places = 0  # that are taken
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="panda engine", daemon=True)
@@ -199,9 +204,8 @@ class Engine:
 
     @property
     def requests(self) -> int:
-        """How many requests wait or run."""
-        with self._changed:
-            return self._count()
+        """How many requests have a place."""
+        return self._places
 
     @property
     def clips(self) -> int:
@@ -214,10 +218,27 @@ class Engine:
             clip = self._clips.get(key)
             return clip.frames if clip else None
 
-    def check_room(self) -> None:
-        """Raise a `BusyError` if no further request is taken now."""
-        if self.requests >= self._most:
-            raise BusyError(f"{self._most} requests are waiting", "try again later")
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place among the requests, from before frames are read until the last result.
+
+        While one is taken, the model stays loaded.
+
+        Raises:
+            BusyError: All are taken.
+            StoppedError: The engine is closed.
+        """
+        with self._changed:
+            self._check_open()
+            if self._places >= self._most:
+                raise BusyError(f"{self._most} requests are waiting", "try again later")
+            self._places += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._places -= 1
+                self._changed.notify()
 
     def submit(
         self,
@@ -226,15 +247,13 @@ class Engine:
         request: Request | ScoreRequest,
         deliver: Deliver,
     ) -> Ticket:
-        """Queue a request; its results are delivered on another thread, the last one always.
+        """Queue a request that has a place; its results are delivered on another thread.
 
-        Raises:
-            BusyError: Too many are waiting.
-            StoppedError: The engine is closed.
+        The last one is always delivered. A StoppedError if the engine is closed.
         """
         ticket = Ticket(request, deliver)
         with self._changed:
-            self._check_takes_more()
+            self._check_open()
             self.keep(key, frames).waiting.append(ticket)
             self._changed.notify()
         return ticket
@@ -262,21 +281,9 @@ class Engine:
 
     @contextmanager
     def hold(self) -> "Iterator[Panda]":
-        """Keep the model loaded; it is to be used in `run` only. Counts as a request.
-
-        Raises:
-            BusyError: Too many are waiting.
-            StoppedError: The engine is closed.
-        """
-        with self._changed:
-            self._check_takes_more()
-            self._holders += 1
-        try:
+        """The model, which is to be used in `run` only; takes a `place`, and raises as it does."""
+        with self.place():
             yield self.run(lambda panda: panda)
-        finally:
-            with self._changed:
-                self._holders -= 1
-                self._changed.notify()
 
     def run(self, work: "Callable[[Panda], _T]") -> _T:
         """Run a function on the engine's thread, between forward passes, and wait for its result.
@@ -285,54 +292,54 @@ class Engine:
         """
         result: Future[_T] = Future()
         with self._changed:
-            if self._closing:
-                raise StoppedError("the server is stopping")
+            self._check_open()
             self._work.append((work, result))
             self._changed.notify()
         return result.result()
 
-    def _check_takes_more(self) -> None:
+    def _check_open(self) -> None:
         if self._closing:
             raise StoppedError("the server is stopping")
-        if self._count() >= self._most:
-            raise BusyError(f"{self._most} requests are waiting", "try again later")
-
-    def _count(self) -> int:
-        waiting = sum(len(clip.waiting) + len(clip.running) for clip in self._clips.values())
-        return waiting + self._holders
 
     def _run(self) -> None:
-        if self._preload:
-            with suppress(PandaError):  # each request reports it
-                self._panda = self._load()
-        while (busy := self._next_busy()) is not None:
-            for clip in busy:
-                self._step(clip)
-            self._work_once()
-            self._evict()
-        with self._changed:
-            for clip in self._clips.values():
-                clip.fail(StoppedError("the server is stopping"))
-            for _, result in self._work:
-                result.set_exception(StoppedError("the server is stopping"))
+        try:
+            if self._preload:
+                with suppress(Exception):  # each request reports it
+                    self._loaded()
+            while (busy := self._next_busy()) is not None:
+                for clip in busy:
+                    self._step(clip)
+                self._work_once()
+                self._evict()
+        finally:  # also after a fault here, or requests would wait for ever
+            with self._changed:
+                self._closing = True
+                for clip in self._clips.values():
+                    clip.fail(StoppedError("the server is stopping"))
+                for _, result in self._work:
+                    result.set_exception(StoppedError("the server is stopping"))
             self._release()
 
     def _next_busy(self) -> list[_OpenClip] | None:
         """Clips with something to do, once there are any or work; None if the engine is closed."""
-        with self._changed:
-            idle_since = monotonic()
-            while not self._closing:
+        idle_since = monotonic()
+        while True:
+            with self._changed:
+                if self._closing:
+                    return None
                 busy = [clip for clip in self._clips.values() if not clip.is_idle]
                 if busy or self._work:
                     return busy
                 left = None
-                if self._keep_alive is not None and self._panda and not self._holders:
+                if self._places:
+                    idle_since = monotonic()
+                elif self._keep_alive is not None and self._panda is not None:
                     left = self._keep_alive - (monotonic() - idle_since)
-                    if left <= 0:
-                        self._release()
-                        continue
-                self._changed.wait(left)
-            return None
+                if left is None or left > 0:
+                    self._changed.wait(left)
+                    continue
+            self._release()
+            gc.collect()  # without the lock: it takes a while
 
     def _loaded(self) -> "Panda":
         if self._panda is None:
@@ -366,19 +373,25 @@ class Engine:
     def _evict(self) -> None:
         """Drop the clips that were not asked about for longest, down to the budget."""
         with self._changed:
-            held = sum(_held_bytes(clip) for clip in self._clips.values())
-            for key, clip in [*self._clips.items()]:
-                if held <= self._budget:
-                    return
+            clips = [*self._clips.values()]
+        sizes = [_held_bytes(clip) for clip in clips]
+        held = sum(sizes)
+        for clip, taken in zip(clips, sizes, strict=True):
+            if held <= self._budget:
+                return
+            with self._changed:
                 if clip.is_idle:
-                    held -= _held_bytes(clip)
-                    del self._clips[key]
+                    held -= taken
+                    del self._clips[clip.key]
 
     def _release(self) -> None:
-        """Free the weights and all clips."""
-        self._clips.clear()
-        self._panda = None
-        gc.collect()
+        """Free the weights, and all clips that nothing is asked about."""
+        with self._changed:
+            for clip in [*self._clips.values()]:
+                clip.session = None
+                if clip.is_idle:
+                    del self._clips[clip.key]
+            self._panda = None
 
 
 def _held_bytes(clip: _OpenClip) -> int:

@@ -10,6 +10,7 @@ import io
 import json
 import secrets
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import cache
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
@@ -116,8 +117,10 @@ class _Page:
         key, frames = await self._service.look(asked)  # within the limits, or an error
         span = span_of(key.clip, frames.info.duration)
         search = self._searches.begin(key.clip.path, span, asked, describe(asked.video))
-        first = await until_gone(request, search.first(), search.cancel)
-        return EventStream(search.events(first), search.cancel)
+        with ExitStack() as stack:
+            stack.callback(search.cancel)
+            first = await until_gone(request, search.first())
+            return EventStream(search.events(first), stack.pop_all().close)
 
     async def video(self, request: HttpRequest) -> Response:
         """The file of a video, or a range of its bytes."""

@@ -54,10 +54,8 @@ class Answering:
         return result
 
 
-async def until_gone(
-    request: HttpRequest, result: Awaitable[_Result], cancel: Callable[[], None]
-) -> _Result:
-    """Await a result; if the client goes first, cancel the answer."""
+async def until_gone(request: HttpRequest, result: Awaitable[_Result]) -> _Result:
+    """Await a result; if the client goes first, cancel it and raise a ClientDisconnect."""
 
     async def gone() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -71,23 +69,21 @@ async def until_gone(
         raise ClientDisconnect
     finally:
         watching.cancel()
-        if not waiting.done():
-            waiting.cancel()
-            cancel()
+        waiting.cancel()
 
 
 class EventStream(Response):
-    """Server-sent events of JSON objects; `cancel` is called if the client goes."""
+    """Server-sent events of JSON objects; `close` is called at the end, also if the client goes."""
 
-    def __init__(self, events: AsyncIterator[dict[str, Any]], cancel: Callable[[], None]) -> None:
+    def __init__(self, events: AsyncIterator[dict[str, Any]], close: Callable[[], None]) -> None:
         super().__init__(media_type="text/event-stream", headers={"cache-control": "no-store"})
         del self.headers["content-length"]
-        self._events, self._cancel = events, cancel
+        self._events, self._close = events, close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-
         async def stream() -> None:
+            start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+            await send(start)
             async for event in self._events:
                 await part(json.dumps(event, ensure_ascii=False))
             await part("[DONE]")
@@ -97,5 +93,8 @@ class EventStream(Response):
             body = f"data: {data}\n\n".encode("utf-8", "surrogatepass")
             await send({"type": "http.response.body", "body": body, "more_body": True})
 
-        with suppress(ClientDisconnect, OSError):
-            await until_gone(HttpRequest(scope, receive), stream(), self._cancel)
+        try:
+            with suppress(ClientDisconnect, OSError):
+                await until_gone(HttpRequest(scope, receive), stream())
+        finally:
+            self._close()
