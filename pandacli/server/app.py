@@ -1,7 +1,6 @@
 """The HTTP application: routes, who may use them, and answers that are streamed."""
 
 import asyncio
-import json
 import secrets
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -23,18 +22,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pandacli.errors import PandaError
 from pandacli.inference.spec import Answer, Scores
+from pandacli.server.completions import Chunks, completion
 from pandacli.server.engine import ClipKey, Engine, Result
 from pandacli.server.media import FrameReaders, Limits, MediaFolders, Uploads, describe
 from pandacli.server.page import is_public, page_routes
 from pandacli.server.protocol import (
     ChatRequest,
-    Chunks,
     ClipRequest,
     RequestError,
     VideoSource,
-    completion,
     error_object,
     parse_chat,
+    parse_json,
 )
 from pandacli.server.streaming import Answering, EventStream, until_gone
 
@@ -215,10 +214,7 @@ class Service:
 
     async def json(self, request: HttpRequest) -> object:
         body = await HttpRequest(request.scope, self._limited(request.receive)).body()
-        try:
-            return await run_in_threadpool(json.loads, body)
-        except (ValueError, RecursionError) as error:
-            raise RequestError("the body is not JSON") from error
+        return await run_in_threadpool(parse_json, body)
 
     def _limited(self, receive: Receive) -> Receive:
         """Count the bytes of a body, and refuse one that is too large before it is kept."""

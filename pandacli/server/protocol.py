@@ -1,23 +1,22 @@
-"""OpenAI's chat completions: what a request asks for, and the objects that answer it.
+"""OpenAI's chat completions: what a request asks for, and what is wrong with it.
 
 A request that is not understood in full is refused: no parameter is left unused. Those of OpenAI
 that change no answer (`user`, `metadata`, ...) are accepted. Written to
 https://platform.openai.com/docs/api-reference/chat.
 """
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import json
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from pandacli.errors import ClipError, DeviceError, ModelError, PandaError, UsageError
 from pandacli.inference.spec import (
-    Answer,
     GenerationOptions,
     Request,
     ScoreRequest,
-    Scores,
     check_choices,
     check_frame_count,
 )
@@ -25,7 +24,14 @@ from pandacli.server.engine import BusyError, StoppedError
 from pandacli.video.clip import Clip, parse_time
 
 DEFAULT_TOKENS = 1024
+MOST_FRAMES = 64  # of a request: more have no room in the model, and take much memory to read
+MOST_TEXT = 200_000  # characters of a request: more have no room in the model, and block it
+_MOST_VALUES = 500_000  # of a JSON body: more take long to parse, and much memory
+_MOST_MESSAGES = 1000
 _MOST_STOPS = 4
+_MOST_CHOICES = 100
+_OPTION = re.compile(r"--([a-z]+)\b")
+_SHOWN = 80  # characters of a name or value that an error repeats
 _WITHOUT_EFFECT = {  # on an answer
     *("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"),
     *("prompt_cache_retention", "verbosity", "parallel_tool_calls"),
@@ -97,6 +103,16 @@ class ChatRequest(ClipRequest):
     include_usage: bool
 
 
+def parse_json(body: bytes) -> object:
+    """The JSON of a request; a RequestError if it is none."""
+    if sum(map(body.count, (b",", b"[", b"{"))) > _MOST_VALUES:
+        raise RequestError("the body has too many values", status=413, code="body_too_large")
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise RequestError("the body is not JSON") from error
+
+
 def parse_chat(body: object) -> ChatRequest:
     """Parse the JSON of a chat completion request; a RequestError if anything is not understood."""
     if not isinstance(body, dict):
@@ -108,8 +124,10 @@ def parse_chat(body: object) -> ChatRequest:
     messages = fields.take("messages", list)
     if not messages:
         raise RequestError("messages is missing or empty", param="messages")
+    if len(messages) > _MOST_MESSAGES:
+        raise RequestError(f"messages may have {_MOST_MESSAGES}", param="messages")
     stream = bool(fields.take("stream", bool))
-    stream_options = fields.take("stream_options", dict) or {}
+    include_usage = _include_usage(fields, stream)
     options = _options(fields)
     choices = fields.take("choices", list)
     times, at, num_frames = fields.take_times()
@@ -122,13 +140,15 @@ def parse_chat(body: object) -> ChatRequest:
         if options.logprobs or stream:
             what = "logprobs" if options.logprobs else "stream"
             raise RequestError(f"{what} and choices cannot be combined", param=what)
+        if len(choices) > _MOST_CHOICES:
+            raise RequestError(f"choices may have {_MOST_CHOICES} strings", param="choices")
         if not all(isinstance(choice, str) for choice in choices):
             raise RequestError("choices is a list of strings", param="choices")
+        _check_text("choices", choices)
         try:
             asked = ScoreRequest(question, check_choices(choices), earlier)
         except UsageError as error:
             raise RequestError(_sentence(error), param="choices") from error
-    include_usage = bool(stream_options.get("include_usage"))
     return ChatRequest(
         video, times, at, num_frames, system, model, asked, options, stream, include_usage
     )
@@ -146,7 +166,8 @@ class Fields:
         fits = isinstance(value, kind) or (kind is float and isinstance(value, int))
         if value is not None and (is_number or not fits):
             what = {str: "a string", bool: "true or false", list: "a list", dict: "an object"}
-            raise RequestError(f"{name} must be {what.get(kind, 'a number')}", param=name)
+            what |= {int: "a whole number", float: "a number"}
+            raise RequestError(f"{name} must be {what[kind]}", param=name)
         return value
 
     def take_any(self, name: str) -> Any:
@@ -161,47 +182,93 @@ class Fields:
     def take_times(self) -> tuple[tuple[float | None, float | None], tuple[float, ...], int]:
         """The range, the single times, and the number of frames."""
         times = _time(self, "from"), _time(self, "to")
-        at = tuple(_seconds(moment, "at") for moment in self.take("at", list) or ())
+        given = self.take("at", list) or ()
         num_frames = self.take("frames", int)
         num_frames = 8 if num_frames is None else num_frames
+        if num_frames > MOST_FRAMES:
+            raise RequestError(f"frames may be up to {MOST_FRAMES}", param="frames")
         try:
             check_frame_count(num_frames)
         except UsageError as error:
             raise RequestError(_sentence(error), param="frames") from error
+        if len(given) > num_frames:
+            raise RequestError(f"at may have {num_frames} times, one a frame", param="at")
+        at = tuple(_seconds(moment, "at") for moment in given)
+        try:
+            Clip(Path(), *times, at=at)
+        except UsageError as error:
+            raise RequestError(error.message, param="at" if at else "to") from error
         return times, at, num_frames
 
     def refuse_the_rest(self) -> None:
         for name, value in self._left.items():
-            if name in _WITHOUT_EFFECT or value in _ONLY.get(name, ()):
+            only = _ONLY.get(name, ())
+            if name in _WITHOUT_EFFECT or any(_is_same(value, each) for each in only):
                 continue
-            if name in _ONLY:
+            if only:
                 raise RequestError(f"{name} is not supported", param=name)
-            raise RequestError(f"unknown parameter: {name[:80]}", param=name[:80])
+            raise RequestError(f"unknown parameter: {name[:_SHOWN]}", param=name[:_SHOWN])
+
+
+def _is_same(value: object, other: object) -> bool:
+    return value == other and isinstance(value, bool) == isinstance(other, bool)
+
+
+def _include_usage(fields: Fields, stream: bool) -> bool:
+    options = fields.take("stream_options", dict)
+    if options is None:
+        return False
+    if not stream:
+        raise RequestError("stream_options needs stream", param="stream_options")
+    include = options.get("include_usage") or False
+    if not isinstance(include, bool):
+        what = "stream_options.include_usage must be true or false"
+        raise RequestError(what, param="stream_options")
+    return include
 
 
 def _options(fields: Fields) -> GenerationOptions:
-    tokens = fields.take("max_completion_tokens", int)
-    tokens_before = fields.take("max_tokens", int)  # its older name
-    tokens = tokens_before if tokens is None else tokens
-    temperature = fields.take("temperature", float)
+    # the older name of a limit first
+    tokens = {name: fields.take(name, int) for name in ("max_tokens", "max_completion_tokens")}
     stop = fields.take_any("stop")
-    stops = [stop] if isinstance(stop, str) else stop or []
+    stops = [stop] if isinstance(stop, str) else [] if stop is None else stop
     if not (isinstance(stops, list) and all(isinstance(each, str) and each for each in stops)):
         raise RequestError("stop is a string, or a list of strings", param="stop")
     if len(stops) > _MOST_STOPS:
         raise RequestError(f"stop may have {_MOST_STOPS} strings", param="stop")
+    _check_text("stop", stops)
     options = GenerationOptions(
-        max_tokens=DEFAULT_TOKENS if tokens is None else tokens,
-        temperature=0.0 if temperature is None else float(temperature),
-        seed=fields.take("seed", int),
-        stop=tuple(stops),
-        logprobs=bool(fields.take("logprobs", bool)),
+        max_tokens=DEFAULT_TOKENS, stop=tuple(stops), logprobs=bool(fields.take("logprobs", bool))
     )
-    try:
-        options.check()
-    except UsageError as error:
-        raise RequestError(_sentence(error)) from error
-    return options
+    given = {**tokens, "temperature": fields.take("temperature", float)}
+    given["seed"] = fields.take("seed", int)
+    for name, value in given.items():
+        if value is None:
+            continue
+        try:
+            field = "max_tokens" if name in tokens else name
+            options = replace(options, **{field: value})
+            options.check()
+        except UsageError as error:
+            raise RequestError(f"{name}: {_sentence(error)[:_SHOWN]}", param=name) from error
+    return replace(options, temperature=float(options.temperature))
+
+
+def _check_length(where: str, characters: int) -> None:
+    if characters > MOST_TEXT:
+        what = f"{where} is too long: a request may have {MOST_TEXT:,} characters of text"
+        raise RequestError(what, param=where, code="context_length_exceeded")
+
+
+def _check_text(where: str, texts: Collection[str]) -> None:
+    """Refuse text that has no room in any model, or is not Unicode."""
+    _check_length(where, sum(map(len, texts)))
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            what = f"{where} has half of a surrogate pair, which is no character"
+            raise RequestError(what, param=where) from error
 
 
 def _time(fields: Fields, name: str) -> float | None:
@@ -227,6 +294,7 @@ def _conversation(
     system: list[str] = []
     turns: list[tuple[str, str | None]] = []
     videos: dict[VideoSource, None] = {}
+    length = 0
     for number, message in enumerate(messages):
         where = f"messages[{number}]"
         if not isinstance(message, dict):
@@ -234,6 +302,9 @@ def _conversation(
         role = message.get("role")
         text, sources = _content(message.get("content"), where)
         videos |= dict.fromkeys(sources)
+        _check_text(where, [text])
+        length += len(text)
+        _check_length("messages", length)
         if role in ("system", "developer") and not turns:
             system.append(text)
         elif role == "user":
@@ -243,7 +314,8 @@ def _conversation(
         elif role == "assistant" and turns and turns[-1][1] is None:
             turns[-1] = turns[-1][0], text
         else:
-            raise RequestError(f"{where}: no message of role {role!r} can stand here", param=where)
+            named = f"role {role[:_SHOWN]!r}" if isinstance(role, str) else "no role"
+            raise RequestError(f"{where}: a message of {named} cannot stand here", param=where)
     if not turns or turns[-1][1] is not None:
         raise RequestError("the last message must be of role user", param="messages")
     if not all(question for question, _ in turns):
@@ -275,7 +347,8 @@ def _content(content: object, where: str) -> tuple[str, list[VideoSource]]:
 
 
 def _source(value: Mapping[str, Any], where: str) -> VideoSource:
-    address, data, file_id = value.get("url"), value.get("data"), value.get("file_id")
+    address, file_id = value.get("url"), value.get("file_id")
+    data = value.get("data") or value.get("file_data")  # the latter in parts of type file
     if isinstance(file_id, str) and file_id:
         return VideoSource(file_id=file_id)
     if isinstance(data, str) and data:
@@ -285,57 +358,6 @@ def _source(value: Mapping[str, Any], where: str) -> VideoSource:
         return VideoSource(data=address) if is_data else VideoSource(address=address)
     what = f"{where}: a video has a url (data: or file:), base64 data, or a file_id"
     raise RequestError(what, param=where, code="invalid_video")
-
-
-def completion(asked: ChatRequest, model: str, result: Answer | Scores) -> dict[str, Any]:
-    """The object of a whole answer."""
-    whole = _envelope("chat.completion", model)
-    if isinstance(result, Scores):
-        choice: dict[str, Any] = {"finish_reason": "stop", "logprobs": None}
-        choice["message"] = {"role": "assistant", "content": result.best.text, "refusal": None}
-        whole["panda"] = result.record
-    else:
-        choice = {"finish_reason": result.finish_reason, "logprobs": _logprobs(asked, result)}
-        choice["message"] = {"role": "assistant", "content": result.text, "refusal": None}
-        whole["usage"] = usage(result)
-    return {**whole, "choices": [{"index": 0, **choice}]}
-
-
-class Chunks:
-    """The objects of an answer that is streamed."""
-
-    def __init__(self, asked: ChatRequest, model: str) -> None:
-        self._asked = asked
-        self._envelope = _envelope("chat.completion.chunk", model)
-
-    def first(self) -> dict[str, Any]:
-        return self._chunk({"role": "assistant", "content": ""})
-
-    def piece(self, text: str) -> dict[str, Any]:
-        return self._chunk({"content": text})
-
-    def last(self, answer: Answer) -> Iterator[dict[str, Any]]:
-        yield self._chunk({}, answer.finish_reason, _logprobs(self._asked, answer))
-        if self._asked.include_usage:
-            yield {**self._envelope, "choices": [], "usage": usage(answer)}
-
-    def _chunk(
-        self, delta: dict[str, str], reason: str | None = None, logprobs: object = None
-    ) -> dict[str, Any]:
-        choice = {"index": 0, "delta": delta, "finish_reason": reason, "logprobs": logprobs}
-        return {**self._envelope, "choices": [choice]}
-
-
-def usage(answer: Answer) -> dict[str, Any]:
-    """The numbers of tokens; the frames of the video are a part of the prompt."""
-    stats = answer.stats
-    prompt = stats.total_tokens - stats.answer_tokens
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": stats.answer_tokens,
-        "total_tokens": stats.total_tokens,
-        "prompt_tokens_details": {"cached_tokens": max(0, prompt - stats.prefilled_tokens)},
-    }
 
 
 def error_object(error: PandaError) -> tuple[int, dict[str, Any]]:
@@ -361,24 +383,8 @@ def error_object(error: PandaError) -> tuple[int, dict[str, Any]]:
 
 
 def _sentence(error: PandaError) -> str:
-    return f"{error.message}; {error.hint}" if error.hint else error.message
-
-
-def _envelope(kind: str, model: str) -> dict[str, Any]:
-    created = int(time.time())
-    return {"id": f"chatcmpl-{uuid4().hex}", "object": kind, "created": created, "model": model}
-
-
-def _logprobs(asked: ChatRequest, answer: Answer) -> dict[str, Any] | None:
-    if not asked.options.logprobs:
-        return None
-    tokens = [
-        {
-            "token": token,
-            "logprob": logprob,
-            "bytes": list(token.encode("utf-8", "surrogatepass")),
-            "top_logprobs": [],
-        }
-        for token, logprob in answer.logprobs
-    ]
-    return {"content": tokens, "refusal": None}
+    if not error.hint:
+        return error.message
+    # a hint names options of the command line: those of requests have the same names
+    hint = _OPTION.sub(r"\1", error.hint)
+    return f"{error.message}; {hint}"
