@@ -39,6 +39,7 @@ _panda() {
         'when:Find when the answer to a question is yes'
         'find:Find the clips that show something'
         'serve:Serve an OpenAI-compatible endpoint'
+        'stop:Stop the servers that panda serve started'
         'batch:Answer a file of questions'
         'eval:Score files of answers'
         'frames:Show the frames that a model would look at'
@@ -72,6 +73,7 @@ _panda() {
                 '(--device)--device=[auto, cpu, cuda or cuda\:N]:value:(auto cpu cuda)' \
                 '(--system)--system=[Replaces the system prompt]:value: ' \
                 '(--offline)--offline[Never touch the network]' \
+                '(--server)--server=[Server to ask; auto\: one of yours with this model; or none]:value: ' \
                 '(--max-tokens)--max-tokens=[Maximum tokens to generate]:value: ' \
                 '(--temperature)--temperature=[Above 0, answers vary]:value: ' \
                 '(--seed)--seed=[Makes varying answers repeatable]:value: ' \
@@ -106,6 +108,7 @@ _panda() {
                 '(--device)--device=[auto, cpu, cuda or cuda\:N]:value:(auto cpu cuda)' \
                 '(--system)--system=[Replaces the system prompt]:value: ' \
                 '(--offline)--offline[Never touch the network]' \
+                '(--server)--server=[Server to ask; auto\: one of yours with this model; or none]:value: ' \
                 '(--max-tokens)--max-tokens=[Maximum tokens to generate]:value: ' \
                 '(--temperature)--temperature=[Above 0, answers vary]:value: ' \
                 '(--seed)--seed=[Makes varying answers repeatable]:value: ' \
@@ -133,6 +136,7 @@ _panda() {
                 '(--device)--device=[auto, cpu, cuda or cuda\:N]:value:(auto cpu cuda)' \
                 '(--system)--system=[Replaces the system prompt]:value: ' \
                 '(--offline)--offline[Never touch the network]' \
+                '(--server)--server=[Server to ask; auto\: one of yours with this model; or none]:value: ' \
                 '(--threshold)--threshold=[Probability of yes with which a segment begins]:value: ' \
                 '(--window)--window=[Length of the windows that are looked at]:value: ' \
                 '(--stride)--stride=[Time from one window to the next]:value: ' \
@@ -191,10 +195,19 @@ _panda() {
                 '(--port)--port=[Port to listen on; 0 finds a free one]:value: ' \
                 '(--max-requests)--max-requests=[Most requests at a time, waiting ones included]:value: ' \
                 '(--max-upload)--max-upload=[Largest file or request body; 0 for no limit]:value: ' \
+                '(--background)--background[Detach once the model is loaded; panda stop ends it]' \
                 '(--quiet)--quiet[No notices; errors still show]' \
                 '(--debug)--debug[Tracebacks for errors]' \
                 '(-h --help)-h[Show this message and exit]' \
                 '(-h --help)--help[Show this message and exit]'
+            ;;
+        (stop)
+            _arguments -s -S \
+                '(--quiet)--quiet[No notices; errors still show]' \
+                '(--debug)--debug[Tracebacks for errors]' \
+                '(-h --help)-h[Show this message and exit]' \
+                '(-h --help)--help[Show this message and exit]' \
+                '1:model:_panda_models video-panda-7b video-panda-7b-pretrained tiny'
             ;;
         (batch)
             _arguments -s -S \
@@ -227,6 +240,7 @@ _panda() {
                 '(--device)--device=[auto, cpu, cuda or cuda\:N]:value:(auto cpu cuda)' \
                 '(--system)--system=[Replaces the system prompt]:value: ' \
                 '(--offline)--offline[Never touch the network]' \
+                '(--server)--server=[Server to ask; auto\: one of yours with this model; or none]:value: ' \
                 '(--max-tokens)--max-tokens=[Maximum tokens to generate]:value: ' \
                 '(--temperature)--temperature=[Above 0, answers vary]:value: ' \
                 '(--seed)--seed=[Makes varying answers repeatable]:value: ' \

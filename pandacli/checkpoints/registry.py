@@ -116,6 +116,12 @@ def panda_home() -> Path:
     return expand_user(named) if named else platformdirs.user_data_path("panda")
 
 
+def servers_folder() -> Path:
+    """Where servers have their sockets: in `PANDA_HOME`, or where the system keeps a user's."""
+    home = panda_home() if os.environ.get("PANDA_HOME") else None
+    return home / "servers" if home else platformdirs.user_runtime_path("panda")
+
+
 def expand_user(path: str | os.PathLike[str]) -> Path:
     """Expand a leading `~`; that of an unknown user is literal."""
     return Path(os.path.expanduser(path))  # noqa: PTH111  (Path.expanduser raises)

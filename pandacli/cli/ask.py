@@ -91,7 +91,7 @@ def ask(
     clip = how.clip(video, at or ())
     if how.offline:
         startup.go_offline()
-    loading = startup.Loading(how.spec())
+    loading = startup.Loading(how.spec(), server=how.server)
     generation = replace(how.generation(), logprobs=logprobs and json)
     if many:
         from pandacli.cli.ask_many import ask_many
@@ -112,9 +112,10 @@ def ask(
         return
     with echo_off():
         with watch.measure("frames"):
-            prefixes = startup.cached_prefixes(clip, how.frames, cache_size, full_hash, screen)
+            how_cached = cache_size, full_hash, screen, loading
+            prefixes = startup.cached_prefixes(clip, how.frames, *how_cached)
             sampled, seconds = None, 0.0
-            if prefixes is None or prefixes.is_empty:
+            if not loading.served and (prefixes is None or prefixes.is_empty):
                 sampled, seconds = startup.read_clip(clip, how.frames, screen, loading=loading)
         with watch.paused():
             startup.offer_download(loading, screen)

@@ -66,13 +66,14 @@ def chat(
     if how.offline:
         startup.go_offline()
     watch = Stopwatch(STARTED)
-    loading = startup.Loading(how.spec())
+    loading = startup.Loading(how.spec(), server=how.server)
 
     def sample_clip(
         clip: Clip, *, num_frames: int, ahead: startup.Loading | None = None
     ) -> SampledClip:
         signals.listen()  # again: the event loop of a prompt took the signals over
-        prefixes = startup.cached_prefixes(clip, num_frames, cache_size, full_hash, screen)
+        how_cached = cache_size, full_hash, screen, loading
+        prefixes = startup.cached_prefixes(clip, num_frames, *how_cached)
         read, seconds = startup.read_clip(clip, num_frames, screen, notices=False, loading=ahead)
         if ahead is not None:
             with watch.paused():

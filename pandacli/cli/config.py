@@ -219,6 +219,10 @@ def web_address(text: str) -> str:
     return text
 
 
+def server(text: str) -> str:
+    return text if text in ("auto", "none") else web_address(text)
+
+
 def frame_count(text: str) -> int:
     from pandacli.inference.spec import check_frame_count
 

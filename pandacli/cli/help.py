@@ -54,7 +54,14 @@ COMMANDS = {
         "serve",
         "Serve an OpenAI-compatible endpoint.",
         "panda serve --model tiny",
+        "panda serve --model tiny --background",
         "panda serve --media-dir ~/Videos --keep-alive 10m",
+    ),
+    "stop": Command(
+        "serve",
+        "Stop the servers that panda serve started.",
+        "panda stop",
+        "panda stop tiny",
     ),
     "batch": Command(
         "batch",
@@ -134,7 +141,7 @@ EXIT_CODES = {
     "143": "terminated by a signal",
 }
 
-_RARE = ("info", "rm", "completions")  # named at the end of the summary, which has to fit
+_RARE = ("info", "rm", "completions", "stop")  # named at the end of the summary, which has to fit
 _EXAMPLES = ("panda demo", 'panda ask clip.mp4 "what happens?"', "panda chat clip.mp4")
 
 

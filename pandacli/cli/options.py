@@ -112,6 +112,9 @@ _DEVICES = "auto, cpu, cuda or cuda:N. [default: auto]"
 Device = Annotated[str, _model("--device NAME", config.device, _DEVICES)]
 Offline = Annotated[bool, _flag(_MODEL, "--offline/--no-offline", "Never touch the network.")]
 
+_SERVER_URL = "Server to ask; auto: one of yours with this model; or none. [default: auto]"
+Server = Annotated[str, _model("--server URL", config.server, _SERVER_URL)]
+
 System = Annotated[str | None, _sampling("--system TEXT", str, "Replaces the system prompt.")]
 _MAX_TOKENS = "Maximum tokens to generate. [default: 1024]"
 MaxTokens = Annotated[int, _sampling("--max-tokens N", whole_number(1, 1_000_000), _MAX_TOKENS)]
@@ -283,7 +286,14 @@ class Looking:
 
 
 @dataclass(frozen=True)
-class Answering(Looking):
+class Asking(Looking):
+    """The same options of commands that can use the model of a server."""
+
+    server: Server = "auto"
+
+
+@dataclass(frozen=True)
+class Answering(Asking):
     """The options of `ask` and `chat` about the clip, the model and its answers."""
 
     max_tokens: MaxTokens = 1024

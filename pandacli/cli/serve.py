@@ -1,13 +1,15 @@
 """`panda serve`: answer over HTTP, with a model that stays loaded."""
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 from pandacli.cli import options, signals, startup
 from pandacli.cli.config import not_blank, whole_number
-from pandacli.errors import UsageError
+from pandacli.errors import DeviceError, UsageError
+from pandacli.server import local
 from pandacli.server.listening import Address, url
 from pandacli.terminal.console import Screen
 from pandacli.units import byte_count
@@ -26,6 +28,9 @@ MaxRequests = Annotated[
 ]
 _UPLOAD = "Largest file or request body; 0 for no limit. [default: 512MB]"
 MaxUpload = Annotated[int, options.parsed(options.LIMITS, "--max-upload SIZE", byte_count, _UPLOAD)]
+_BACKGROUND = "Detach once the model is loaded; panda stop ends it."
+Background = Annotated[bool, options.plain(options.SERVER, "--background", _BACKGROUND)]
+_STOPPED = "Only servers of this model."
 
 
 def serve(
@@ -34,6 +39,7 @@ def serve(
     port: Port = PORT,
     max_requests: MaxRequests = 256,
     max_upload: MaxUpload = 512_000_000,
+    background: Background = False,
     quiet: options.Quiet = False,
     _debug: options.Debug = False,
 ) -> None:
@@ -45,6 +51,9 @@ def serve(
     Only programs on this machine can connect. For --host with any other
     address, set PANDA_API_KEY; clients send it as their API key. Ctrl-C and
     SIGTERM let running answers end, for up to 30 seconds.
+
+    The commands ask, chat, batch and when use a server of yours that has the
+    model they need; see their option --server.
     """
     startup.require_packages("serve", _PACKAGES)
     address = Address.resolve(host, port)
@@ -56,6 +65,9 @@ def serve(
     loading = startup.Loading(how.spec())
     startup.offer_download(loading, screen)
     size = startup.image_size(loading)
+    if background:
+        _start(local.Server.of(how.spec()), screen)
+        return
     listening = address.listen()
     with screen.status(f"loading {loading.name}"):
         plan = loading.plan()
@@ -85,9 +97,47 @@ def serve(
                 timeout_graceful_shutdown=_DRAIN_SECONDS,
             )
         )
-    screen.notice(f"{settings.model} is served at {url(listening)}/v1; Ctrl-C ends it")
-    with signals.left_to_an_event_loop():
-        server.run(sockets=[listening])
+    with local.published(local.Server.of(how.spec(), plan), url(listening)) as local_socket:
+        screen.notice(f"{settings.model} is served at {url(listening)}/v1; Ctrl-C ends it")
+        if local_socket is None:
+            screen.notice("--server auto uses another server of yours, or none on this system")
+        with signals.left_to_an_event_loop():
+            server.run(sockets=[each for each in (listening, local_socket) if each])
+
+
+def stop(
+    model: Annotated[str | None, options.argument("[MODEL]", _STOPPED)] = None,
+    quiet: options.Quiet = False,
+    _debug: options.Debug = False,
+) -> None:
+    """Stop the servers that panda serve started.
+
+    Running answers end first, for up to 30 seconds. Only servers of this user
+    are stopped, in the background or not.
+    """
+    screen = Screen(quiet=quiet)
+    wanted = None if model is None else local.model_name(model)
+    found = [each for each in local.running() if wanted in (None, each.model)]
+    if not found:
+        screen.notice("no server is running" + (f" with {model}" if model else ""))
+    for server in found:
+        with screen.status(f"stopping {server.name}"):
+            ended = local.stop(server)
+        if not ended:
+            raise DeviceError(f"{server.name} at {server.url} does not end", f"kill {server.pid}")
+        screen.notice(f"stopped {server.name} at {server.url}")
+
+
+def _start(server: local.Server, screen: Screen) -> None:
+    """Start a server in the background; a UsageError if there is one already."""
+    for each in local.running():
+        if each.socket == server.socket:
+            what = f"{each.name} is served already, at {each.url}"
+            raise UsageError(what, "to start it with other options, first:", command="panda stop")
+    with screen.status(f"loading {server.name}"):
+        started = local.start(server, [word for word in sys.argv[1:] if word != "--background"])
+    screen.notice(f"{server.name} is served at {started.url}/v1; panda stop ends it")
+    screen.notice(f"its log is {started.log}")
 
 
 def _api_key(address: Address) -> str | None:

@@ -7,6 +7,7 @@ the loading of a converted model run in the background.
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import cached_property
 from shlex import join
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pandacli.inference.session import VideoSession
     from pandacli.inference.spec import RunSpec
     from pandacli.prefix_cache.clip_cache import ClipCache
+    from pandacli.server.remote import RemotePanda
     from pandacli.video import Frames
 
 LOOKS_CLOSER = "--every or --from/--to"  # than eight frames of a long film
@@ -120,13 +122,30 @@ def go_offline() -> None:
 
 
 class Loading:
-    """A model being loaded, which is resolved and planned once."""
+    """A model being loaded, which is resolved and planned once; or one that a server has."""
 
-    def __init__(self, spec: "RunSpec", plan: "Plan | None" = None) -> None:
-        self.spec, self.name = spec, os.fspath(spec.model)
+    def __init__(
+        self,
+        spec: "RunSpec",
+        plan: "Plan | None" = None,
+        *,
+        server: str = "none",  # as of --server
+    ) -> None:
+        self.spec, self.name, self._server = spec, os.fspath(spec.model), server
         self._plan = plan
         self._model: ResolvedModel | None = plan.model if plan else None
         self._ahead: Background[Panda | None] | None = None
+
+    @cached_property
+    def served(self) -> "RemotePanda | None":
+        """The model of a server, where one is used: there is nothing to load."""
+        from pandacli.checkpoints.registry import servers_folder
+
+        if self._server == "none" or (self._server == "auto" and not servers_folder().is_dir()):
+            return None
+        from pandacli.server.local import find_panda
+
+        return find_panda(self.spec, self._server)
 
     def resolve(self) -> "ResolvedModel":
         """Find the model on this machine; raises `ModelError`."""
@@ -145,6 +164,8 @@ class Loading:
 
     def begin(self) -> None:
         """Load in the background, unless the model must be quantised; `end` raises its errors."""
+        if self.served:
+            return
         self.resolve()
 
         def load_if_converted(_: object) -> "Panda | None":
@@ -158,6 +179,8 @@ class Loading:
 
     def end(self, say: Callable[[str], None]) -> "Panda":
         """Return the model, quantised first where it has to be; `say` shows the progress."""
+        if self.served:
+            return self.served
         self.resolve()  # before torch is imported, which takes seconds
         say(f"loading {self.name}")
         if self._ahead is not None and (panda := self._ahead.result()) is not None:
@@ -183,6 +206,8 @@ def load_model(
 
 def offer_download(loading: Loading, screen: Screen) -> None:
     """Offer to download a model that is missing, if there is a user to answer."""
+    if loading.served:
+        return
     from pandacli.checkpoints import MODELS
 
     known = MODELS.get(loading.name)
@@ -216,6 +241,8 @@ def check_opens(clip: Clip) -> None:
 
 def image_size(loading: Loading) -> int:
     """Return the side of the model's input in pixels; raises `ModelError`."""
+    if loading.served:
+        return loading.served.image_size
     from pandacli.checkpoints import read_image_size
 
     return read_image_size(loading.resolve().folder)
@@ -246,10 +273,18 @@ def read_clip(
 
 
 def cached_prefixes(
-    clip: Clip, num_frames: int, cache_size: int, full_hash: bool, screen: Screen
+    clip: Clip,
+    num_frames: int,
+    cache_size: int,
+    full_hash: bool,
+    screen: Screen,
+    loading: Loading,
 ) -> "ClipCache | None":
-    """Return the part of the prefix cache for this clip; None without a cache or a valid file."""
-    if cache_size:
+    """Return the part of the prefix cache for this clip.
+
+    None without a cache or a valid file, and with a server, which has its own.
+    """
+    if cache_size and not loading.served:
         # reading the frames reports what is wrong with the file
         with screen.status("reading frames"), suppress(PandaError, OSError):
             from pandacli.prefix_cache.clip_cache import ClipCache

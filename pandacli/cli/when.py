@@ -18,7 +18,7 @@ _QUESTION = "With yes or no as its answer; or a statement."
 def when(
     video: options.Video,
     question: Annotated[str, options.argument("QUESTION", _QUESTION)],
-    how: options.Looking,
+    how: options.Asking,
     threshold: options.Threshold = 0.9,
     window: options.Window = 2.0,
     stride: options.Stride = None,
@@ -49,7 +49,7 @@ def when(
     clip = how.clip(video)
     if how.offline:
         startup.go_offline()
-    loading = startup.Loading(how.spec())
+    loading = startup.Loading(how.spec(), server=how.server)
     with echo_off():
         startup.check_opens(clip)
         startup.offer_download(loading, screen)

@@ -25,6 +25,7 @@ from pandacli.inference.spec import Answer, Scores
 from pandacli.server.completions import Chunks, completion
 from pandacli.server.engine import ClipKey, Engine, Result
 from pandacli.server.media import FrameReaders, Limits, MediaFolders, Uploads, describe
+from pandacli.server.native import is_from_socket, native_routes
 from pandacli.server.page import is_public, page_routes
 from pandacli.server.protocol import (
     ChatRequest,
@@ -80,6 +81,7 @@ def create_app(settings: ServerSettings, load: "Callable[[], Panda]") -> Starlet
         Route("/v1/files/{id}", service.remove, methods=["DELETE"]),
         Route("/health", service.health),
         Route("/metrics", service.metrics),
+        *native_routes(service),
         *page_routes(service),
     ]
     app = Starlette(routes=routes, lifespan=lifespan)
@@ -102,7 +104,7 @@ class Guard:
         self._app, self._hosts, self._key = app, tuple(settings.hosts), settings.api_key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or is_from_socket(scope):
             await self._app(scope, receive, send)
             return
         pairs = scope["headers"]
@@ -212,9 +214,11 @@ class Service:
     async def metrics(self, _: HttpRequest) -> Response:
         return Response(self._metrics.text(), media_type="text/plain; version=0.0.4")
 
+    async def body(self, request: HttpRequest) -> bytes:
+        return await HttpRequest(request.scope, self._limited(request.receive)).body()
+
     async def json(self, request: HttpRequest) -> object:
-        body = await HttpRequest(request.scope, self._limited(request.receive)).body()
-        return await run_in_threadpool(parse_json, body)
+        return await run_in_threadpool(parse_json, await self.body(request))
 
     def _limited(self, receive: Receive) -> Receive:
         """Count the bytes of a body, and refuse one that is too large before it is kept."""
@@ -242,7 +246,7 @@ class Service:
         clip = asked.clip(path)
         try:
             key = ClipKey.of(clip, asked.num_frames, asked.system)
-            return key, self.engine.frames(key) or await self._frames(key)
+            return key, self.engine.frames(key) or await self.read(key)
         except OSError as error:
             raise RequestError(f"{describe(asked.video)} cannot be read") from error
         except PandaError as error:  # names of folders on this machine are not told
@@ -257,14 +261,14 @@ class Service:
             return self._uploads.from_base64(source.data).path
         return self.folders.find(source.address)
 
-    async def _frames(self, key: ClipKey) -> "Frames":
+    async def read(self, key: ClipKey, *, limited: bool = True) -> "Frames":
         """Read frames, once for all requests that come meanwhile, and keep the latest."""
         if (frames := self._read.get(key)) is not None:
             self._read.move_to_end(key)
             return frames
         task = self._reading.get(key)
         if task is None:
-            request = self._readers.submit(key.clip, key.num_frames)
+            request = self._readers.submit(key.clip, key.num_frames, limited=limited)
             task = asyncio.create_task(asyncio.to_thread(self._readers.wait_for, request))
             self._reading[key] = task
             task.add_done_callback(lambda _: self._reading.pop(key, None))
@@ -272,6 +276,11 @@ class Service:
         while sum(read.pixels.nbytes for read in self._read.values()) > _READ_BYTES:
             self._read.popitem(last=False)
         return frames
+
+    def count(self, result: Result) -> None:
+        """Count a request that has ended, for the metrics."""
+        self._metrics.requests.inc()
+        self._metrics.count(result)
 
     async def _events(
         self, asked: ChatRequest, answering: "Answering", first: Result

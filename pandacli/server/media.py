@@ -232,10 +232,12 @@ class FrameReaders:
     def __exit__(self, *_: object) -> None:
         end_readers(self._readers, self._queue)
 
-    def submit(self, clip: Clip, num_frames: int) -> Request:
+    def submit(self, clip: Clip, num_frames: int, *, limited: bool = True) -> Request:
         """Begin to read a clip; `wait_for` gives its frames."""
-        arguments = clip, num_frames, self._image_size, self._limits
-        request = Request(clip.path, read_limited, arguments)
+        how = clip, num_frames, self._image_size
+        request = Request(clip.path, read_fitted, how)
+        if limited:
+            request = Request(clip.path, read_limited, (*how, self._limits))
         self._queue.put(request)
         return request
 

@@ -56,6 +56,7 @@ BUILT_IN = {
     "quant": "auto",
     "engine": "auto",
     "device": "auto",
+    "server": "auto",
     "from": None,
     "to": None,
     "every": None,
