@@ -6,7 +6,7 @@ read. Over TCP a clip is an uploaded file, or the frames themselves.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -148,12 +148,13 @@ class _Native:
             if not 0 < len(requests) <= _MOST_AT_ONCE:
                 raise ValueError("too many requests, or none")
         answers = _Answers(self._service.count)
-        answers.tickets = self._engine.submit_all(
-            key,
-            frames,
-            [(each, partial(answers.deliver, number)) for number, each in enumerate(requests)],
-        )
-        return EventStream(answers.events(stream=bool(fields.get("stream"))), answers.cancel)
+        queued = [(each, partial(answers.deliver, n)) for n, each in enumerate(requests)]
+        with ExitStack() as stack:
+            stack.enter_context(self._engine.place())
+            answers.tickets = self._engine.submit_all(key, frames, queued)
+            stack.callback(answers.cancel)
+            events = answers.events(stream=bool(fields.get("stream")))
+            return EventStream(events, stack.pop_all().close)
 
     async def windows(self, request: HttpRequest) -> Response:
         """Answer or score questions about each of many clips, which are sent as frames."""
@@ -170,8 +171,8 @@ class _Native:
             rows = batch.score_all(questions, choices) if choices else batch.ask(questions, options)
             return [[wire.result_fields(result) for result in row] for row in rows]
 
-        results = run_in_threadpool(self._engine.run, look)
-        found = await until_gone(request, results, lambda: None)  # a pass in hand ends by itself
+        with self._engine.place():
+            found = await until_gone(request, run_in_threadpool(self._engine.run, look))
         return _json({"results": found})
 
     async def _asked(self, request: HttpRequest) -> "tuple[Fields, ClipKey, Frames]":
