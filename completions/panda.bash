@@ -64,13 +64,14 @@ _panda() {
         esac
     done
     case "$command" in
-        "") _panda_words "ask chat when find serve stop batch eval frames demo models pull info cache rm doctor completions -V --version -h --help"; return ;;
+        "") _panda_words "ask chat when find serve stop mcp batch eval frames demo models pull info cache rm doctor completions -V --version -h --help"; return ;;
         ask) words="-q --question --recursive --every --at --from --to --frames -m --model --quant --engine --device --system --offline --server --max-tokens --temperature --seed --stop --choice --choices --cache-size --full-hash --json --format --logprobs --stats --quiet --debug -h --help"; files=_panda_videos ;;
         chat) words="--continue --load --no-log --from --to --frames -m --model --quant --engine --device --system --offline --server --max-tokens --temperature --seed --stop --cache-size --full-hash --no-frames --graphics --stats --quiet --debug -h --help"; files=_panda_videos ;;
         when) words="--from --to --frames -m --model --quant --engine --device --system --offline --server --threshold --window --stride --precision --json --format --graphics --stats --quiet --debug -h --help"; files=_panda_videos ;;
         find) words="--from --to --frames -m --model --quant --engine --device --system --offline --every --recursive --top --cache-size --full-hash --json --format --graphics --no-frames --quiet --debug -h --help"; files=: ;;
         serve) words="--media-dir --keep-alive -m --model --quant --engine --device --offline --prefix-memory --max-length --max-pixels --read-timeout --host --port --max-requests --max-upload --background --quiet --debug -h --help"; files=: ;;
         stop) words="--quiet --debug -h --help"; files=_panda_models ;;
+        mcp) words="--media-dir --keep-alive -m --model --quant --engine --device --offline --prefix-memory --max-length --max-pixels --read-timeout --quiet --debug -h --help"; files=: ;;
         batch) words="-o --output --format --output-format --answers --video-dir --check --batch-size --choose --threshold --window --stride --precision --blind --mirror --fail-fast --shard --workers --address --from --to --frames -m --model --quant --engine --device --system --offline --server --max-tokens --temperature --seed --stop --json --logprobs --stats --quiet --debug -h --help"; files=_panda_questions ;;
         eval) words="--join --questions --references --benchmark --compare --blind --judge --judge-url --judge-prompt --judge-jobs --judge-replies --judge-temperature --judge-seed --report --json --quiet --debug -h --help"; files=_panda_questions ;;
         frames) words="--from --to --frames --canvas --save --json --graphics --quiet --debug -h --help"; files=_panda_videos ;;

@@ -40,6 +40,7 @@ _panda() {
         'find:Find the clips that show something'
         'serve:Serve an OpenAI-compatible endpoint'
         'stop:Stop the servers that panda serve started'
+        'mcp:Let an assistant look at videos (MCP)'
         'batch:Answer a file of questions'
         'eval:Score files of answers'
         'frames:Show the frames that a model would look at'
@@ -208,6 +209,25 @@ _panda() {
                 '(-h --help)-h[Show this message and exit]' \
                 '(-h --help)--help[Show this message and exit]' \
                 '1:model:_panda_models video-panda-7b video-panda-7b-pretrained tiny'
+            ;;
+        (mcp)
+            _arguments -s -S \
+                '(--media-dir)--media-dir=[Requests may name files in this folder and below; repeat it for more folders]:value: ' \
+                '(--keep-alive)--keep-alive=[Free the model after this time without a request, as 10m]:value: ' \
+                '(-m --model)-m[A name or a folder]:value:_panda_models video-panda-7b video-panda-7b-pretrained tiny' \
+                '(-m --model)--model=[A name or a folder]:value:_panda_models video-panda-7b video-panda-7b-pretrained tiny' \
+                '(--quant)--quant=[auto, 4bit, 8bit or none]:value:(auto 4bit 8bit none)' \
+                '(--engine)--engine=[auto, torch, bitsandbytes or llama]:value:(auto torch bitsandbytes llama)' \
+                '(--device)--device=[auto, cpu, cuda or cuda\:N]:value:(auto cpu cuda)' \
+                '(--offline)--offline[Never touch the network]' \
+                '(--prefix-memory)--prefix-memory=[Memory for the prefixes of recent clips]:value: ' \
+                '(--max-length)--max-length=[Longest video]:value: ' \
+                '(--max-pixels)--max-pixels=[Largest picture of a video\: width times height]:value: ' \
+                '(--read-timeout)--read-timeout=[Longest time for reading the frames of a video]:value: ' \
+                '(--quiet)--quiet[No notices; errors still show]' \
+                '(--debug)--debug[Tracebacks for errors]' \
+                '(-h --help)-h[Show this message and exit]' \
+                '(-h --help)--help[Show this message and exit]'
             ;;
         (batch)
             _arguments -s -S \

@@ -63,6 +63,12 @@ COMMANDS = {
         "panda stop",
         "panda stop tiny",
     ),
+    "mcp": Command(
+        "mcp",
+        "Let an assistant look at videos (MCP).",
+        "panda mcp --media-dir ~/Videos",
+        "panda mcp --media-dir clips --model tiny --keep-alive 10m",
+    ),
     "batch": Command(
         "batch",
         "Answer a file of questions.",

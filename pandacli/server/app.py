@@ -60,6 +60,7 @@ class ServerSettings:
     most_requests: int = 256
     budget: int = 1 << 30  # bytes of prefixes in memory
     keep_alive: float | None = None  # seconds until an idle model is freed
+    preload: bool = True  # load the model at once, not with the first request
 
 
 def create_app(settings: ServerSettings, load: "Callable[[], Panda]") -> Starlette:
@@ -139,7 +140,7 @@ class Service:
             budget=settings.budget,
             most_requests=settings.most_requests,
             keep_alive=settings.keep_alive,
-            preload=True,
+            preload=settings.preload,
         )
         self.folders = MediaFolders(settings.media)
         self._uploads = Uploads(limits)

@@ -214,6 +214,12 @@ class MediaFolders:
                         if count == _MOST_LISTED:
                             return
 
+    def names(self) -> Iterator[str]:
+        """Paths of the videos relative to their folders, each of which `find` takes."""
+        for path in self.list():
+            folder = next(each for each in self.folders if path.is_relative_to(each))
+            yield path.relative_to(folder).as_posix()
+
 
 class FrameReaders:
     """Worker processes that read the frames of clips within limits; a context manager."""

@@ -9,7 +9,6 @@ import hmac
 import io
 import json
 import secrets
-from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import cache
 from importlib.resources import files
@@ -93,16 +92,8 @@ class _Page:
 
     async def media(self, _: HttpRequest) -> Response:
         """Names of videos below the media folders, each of which is the url of a video."""
-        names = await run_in_threadpool(lambda: [*dict.fromkeys(self._names())])
+        names = await run_in_threadpool(lambda: [*dict.fromkeys(self._service.folders.names())])
         return _json({"videos": names})
-
-    def _names(self) -> Iterator[str]:
-        folders = self._service.folders
-        for path in folders.list():
-            for folder in folders.folders:
-                if path.is_relative_to(folder):
-                    yield path.relative_to(folder).as_posix()
-                    break
 
     async def frames(self, request: HttpRequest) -> Response:
         """The frames of a clip as pictures, with their times in seconds."""

@@ -16,6 +16,7 @@ COMMANDS = {
     "chat": ["clip.mp4"],
     "find": ["clips", "a star"],
     "frames": ["clip.mp4"],
+    "mcp": [],
     "when": ["clip.mp4", "why?"],
 }
 
