@@ -22,6 +22,7 @@ from pandacli.errors import ClipError, UsageError
 from pandacli.file_io import replace_durably
 
 if TYPE_CHECKING:
+    from pandacli.inference.panda import Panda
     from pandacli.inference.planning.planner import Plan
 
 STREAM = "-"  # stands for stdin or stdout in place of a file
@@ -75,7 +76,7 @@ class Batch:
     output: Path | None  # as it was asked for; None for stdout
     results_path: Path | None  # None where results are not kept to resume from
     settings: Settings  # with "auto" resolved by `plan`; the model must be loaded so
-    run_plan: "Plan | None"  # how the model is to be run, set by `plan`; None on a cluster
+    run_plan: "Plan | None"  # how the model is to be run, set by `plan`; None if elsewhere
     run: Runner  # made by `plan`
 
     def __init__(self, job: Job, confirm: Callable[[str], bool] = lambda _: False) -> None:
@@ -125,6 +126,25 @@ class Batch:
         weights = checkpoints.model_digest(model)
         self.settings, self.run_plan = _resolve_auto(job, model)
         dtype = str(self.run_plan.dtype).removeprefix("torch.") if self.run_plan else None
+        how = self.settings, job.videos, checkpoints.read_image_size(model.folder)
+        clips: ClipMap = partial(answer_locally, *how)
+        if job.ray:
+            clips = RayMap(*how, model, weights, job.address, job.workers).results
+        return self._index(clips, weights, dtype, say)
+
+    def plan_served(self, panda: "Panda", say: Callable[[str], None] = lambda _: None) -> Runner:
+        """As `plan`, for the model of a server; a record's digest is the same as with it here."""
+        job, spec = self.job, self.job.settings.spec
+        say(f"identifying {panda.name}")
+        spec = replace(spec, quant=panda.quant, backend=panda.engine, device=panda.device)
+        self.settings, self.run_plan = replace(job.settings, spec=spec), None
+        clips = partial(answer_locally, self.settings, job.videos, panda.image_size)
+        return self._index(clips, panda.identity, panda.dtype, say)
+
+    def _index(
+        self, clips: ClipMap, weights: str, dtype: str | None, say: Callable[[str], None]
+    ) -> Runner:
+        job = self.job
         say("reading the questions")
         fields = self.settings.digest_fields() | {"weights": weights, "dtype": dtype}
         index = Index(
@@ -136,10 +156,6 @@ class Batch:
             asdict(self.settings.search),
         )
         self._digests = index.digests
-        how = self.settings, job.videos, checkpoints.read_image_size(model.folder)
-        clips: ClipMap = partial(answer_locally, *how)
-        if job.ray:
-            clips = RayMap(*how, model, weights, job.address, job.workers).results
         self.run = Runner(index, clips, self._results, fail_fast=job.fail_fast)
         return self.run
 

@@ -87,8 +87,10 @@ def batch(
     for name, value in (("address", address), ("workers", workers)):
         if value is not None and not ray:
             raise UsageError(f"--{name} is for a cluster", "give --engine ray as well")
+    if ray and how.server not in ("auto", "none"):
+        raise UsageError("--server and --engine ray are two places to answer", "choose one")
     if ray:
-        how = replace(how, engine="auto")  # of each worker
+        how = replace(how, engine="auto", server="none")  # of each worker
     settings = Settings(
         how.spec(),
         replace(how.generation(), logprobs=logprobs),
@@ -127,9 +129,11 @@ def batch(
         Batch(job, confirm) as opened,
         nullcontext() if questions == "-" else echo_off(),
     ):
-        offer_download(Loading(settings.spec), screen)
+        loading = Loading(settings.spec, server=how.server)
+        offer_download(loading, screen)
         with screen.status("preparing") as say:
-            run = opened.plan(say)
+            served = loading.served
+            run = opened.plan_served(served, say) if served else opened.plan(say)
         slow.cancel()
         for sentence in opened.notices:
             screen.notice(sentence)
@@ -149,7 +153,8 @@ def batch(
         )
 
         def load() -> "Panda":
-            return load_model(Loading(settings.spec, opened.run_plan), screen, display.set_step)
+            planned = loading if served else Loading(settings.spec, opened.run_plan)
+            return load_model(planned, screen, display.set_step)
 
         with echo_off(), _finish_answers_on_interrupt(opened, display), display:
             for outcome in run.outcomes(load, display.set_step):
