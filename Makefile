@@ -19,7 +19,8 @@ SMOKE := tests/modeling tests/inference/test_panda.py tests/inference/backends \
 	tests/inference/planning/test_loader.py tests/quantization/test_conversion.py \
 	tests/checkpoints/test_download.py tests/video/test_sample_frames.py tests/video/test_decoder.py \
 	tests/batch/test_runner.py tests/cli/test_with_tiny.py tests/cli/test_chat_terminal.py \
-	tests/cli/test_help.py tests/terminal/test_progress.py tests/terminal/test_console.py
+	tests/cli/test_help.py tests/terminal/test_progress.py tests/terminal/test_console.py \
+	tests/cli/test_serve_command.py tests/server/test_server_examples.py
 
 # The first Python that is new enough; another one: make demo PYTHON=/path/to/python
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -77,7 +78,8 @@ test-wheel:
 		&& venv/bin/panda completions bash > "$$folder/panda.bash" \
 		&& clip=$$(venv/bin/python -c "import pandacli; print(pandacli.__path__[0])")/assets/demo.mp4 \
 		&& answer=$$(HOME="$$folder" venv/bin/panda ask "$$clip" "What happens?" --model tiny) \
-		&& echo "$$answer" && [ "$$answer" != "$${answer#A red circle moves right.}" ]
+		&& echo "$$answer" && [ "$$answer" != "$${answer#A red circle moves right.}" ] \
+		&& { code=0; HOME="$$folder" venv/bin/panda serve --model tiny || code=$$?; [ $$code = 2 ]; }
 
 # Exact versions of all that the targets here install, the newest that pyproject.toml admits.
 lock: PIP_CONSTRAINT :=

@@ -16,7 +16,7 @@ from pandacli.units import byte_count
 
 PORT = 7263
 _PACKAGES = ("starlette", "uvicorn", "prometheus-client", "python-multipart")  # of the extra
-_DRAIN_SECONDS = 30  # for answers in flight at the end
+DRAIN_SECONDS = 30  # for answers in flight at the end
 
 _HOST = "Address to listen on; others than the loopback need PANDA_API_KEY. [default: 127.0.0.1]"
 Host = Annotated[str, options.parsed(options.SERVER, "--host ADDRESS", not_blank, _HOST)]
@@ -94,7 +94,7 @@ def serve(
                 log_level="warning",
                 access_log=False,
                 server_header=False,
-                timeout_graceful_shutdown=_DRAIN_SECONDS,
+                timeout_graceful_shutdown=DRAIN_SECONDS,
             )
         )
     with local.published(local.Server.of(how.spec(), plan), url(listening)) as local_socket:
