@@ -43,8 +43,26 @@ def load_command(name: str) -> Any:
     return typer.main.get_command(app)
 
 
+class _AsGiven:
+    """Stands in for Typer's conversion of values; importing what that uses takes 0.1 s.
+
+    All values are flags or texts, which callbacks read.
+    """
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:  # noqa: ARG002
+        if not (param.multiple or param.nargs == -1):
+            return value
+        return () if value is None else list(value)
+
+
 class _Command(typer.core.TyperCommand):
     """A command with plain help in sections."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        parameters = super().get_params(ctx)
+        for parameter in parameters:
+            parameter.get_runtime_param = _AsGiven  # type: ignore[attr-defined]
+        return parameters
 
     def invoke(self, ctx: Any) -> Any:
         if not ctx.params.get("quiet"):

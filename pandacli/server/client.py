@@ -186,6 +186,8 @@ class Client:
             return UsageError(
                 message, "set the key of the server as", command=f"{KEY_VARIABLE}=..."
             )
+        if response.status >= 500:
+            return PandaError(f"{self.shown} failed: {what}")
         return TooLargeError(message) if response.status == 413 else UsageError(message)
 
     def _lost(self, error: Exception) -> DeviceError:
