@@ -75,7 +75,9 @@ def serve(
 
         from pandacli import Panda
         from pandacli.server.app import ServerSettings, create_app
+        from pandacli.server.connections import PatientProtocol, allow_many_files
 
+        allow_many_files()
         settings = ServerSettings(
             model=Path(loading.name).name,
             image_size=size,
@@ -91,6 +93,7 @@ def serve(
         server = uvicorn.Server(
             uvicorn.Config(
                 app,
+                http=PatientProtocol,
                 log_level="warning",
                 access_log=False,
                 server_header=False,

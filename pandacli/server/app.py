@@ -1,11 +1,11 @@
 """The HTTP application: routes, who may use them, and answers that are streamed."""
 
-import asyncio
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from copy import copy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -18,13 +18,14 @@ from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pandacli.errors import PandaError
 from pandacli.inference.spec import Answer, Scores
 from pandacli.server.completions import Chunks, completion
+from pandacli.server.connections import Bodies
 from pandacli.server.engine import ClipKey, Engine, Result
-from pandacli.server.media import FrameReaders, Limits, MediaFolders, Uploads, describe
+from pandacli.server.media import FrameReaders, Limits, MediaFolders, describe
 from pandacli.server.native import is_from_socket, native_routes
 from pandacli.server.page import is_public, page_routes
 from pandacli.server.protocol import (
@@ -37,6 +38,7 @@ from pandacli.server.protocol import (
     parse_json,
 )
 from pandacli.server.streaming import Answering, EventStream, until_gone
+from pandacli.server.uploads import Uploads
 
 if TYPE_CHECKING:
     from pandacli.inference.panda import Panda
@@ -143,9 +145,9 @@ class Service:
             preload=settings.preload,
         )
         self.folders = MediaFolders(settings.media)
-        self._uploads = Uploads(limits)
+        self._uploads = Uploads(limits.upload, limits.uploads)
+        self._bodies = Bodies(limits.upload)
         self._readers = FrameReaders(settings.image_size, limits)
-        self._reading: dict[ClipKey, asyncio.Task[Frames]] = {}
         self._read: OrderedDict[ClipKey, Frames] = OrderedDict()  # the latest used last
         self._metrics = _Metrics(self.engine)
 
@@ -161,14 +163,12 @@ class Service:
 
     async def chat(self, request: HttpRequest) -> Response:
         started = perf_counter()
-        asked = parse_chat(await self.json(request))
-        self._check_model(asked.model)
         with ExitStack() as stack:
-            stack.enter_context(self.engine.place())
+            asked, path = await self._receive(request, stack)
             self._metrics.requests.inc()
             answering = Answering()
             stack.callback(answering.cancel)
-            result = await until_gone(request, self._begin(asked, answering))
+            result = await until_gone(request, self._begin(asked, path, answering))
             if asked.stream:
                 self._metrics.first_token.observe(perf_counter() - started)
                 events = self._events(asked, answering, result)
@@ -176,6 +176,16 @@ class Service:
         assert isinstance(result, Answer | Scores)
         self._metrics.count(result)
         return JSONResponse(completion(asked, self.settings.model, result))
+
+    async def _receive(self, request: HttpRequest, stack: ExitStack) -> tuple[ChatRequest, Path]:
+        """A chat completion that is asked for, once it has its place, and the file of its video."""
+        with self._bodies.received(request) as received:
+            asked = parse_chat(await run_in_threadpool(parse_json, await received.body()))
+            self._check_model(asked.model)
+            stack.enter_context(self.engine.place())
+            used = stack.enter_context(self._uploads.using())
+            path = await run_in_threadpool(self.find, asked.video, used)
+        return replace(asked, video=replace(asked.video, data="")), path
 
     async def models(self, _: HttpRequest) -> Response:
         return JSONResponse({"object": "list", "data": [self._model_record()]})
@@ -185,8 +195,9 @@ class Service:
         return JSONResponse(self._model_record())
 
     async def upload(self, request: HttpRequest) -> Response:
-        limited = HttpRequest(request.scope, self._limited(request.receive))
-        async with limited.form(max_files=1, max_fields=10) as form:
+        with self._bodies.received(request) as received, _form_errors():
+            form = await received.form(max_files=1, max_fields=10)
+        try:
             file = form.get("file")
             if file is None or isinstance(file, str):
                 raise RequestError("the form has no file", param="file")
@@ -194,6 +205,8 @@ class Service:
                 while piece := await file.read(1 << 20):
                     await run_in_threadpool(writer.write, piece)
                 upload = await run_in_threadpool(writer.finish)
+        finally:
+            await form.close()
         return JSONResponse(upload.record)
 
     async def files(self, _: HttpRequest) -> Response:
@@ -216,34 +229,25 @@ class Service:
         return Response(self._metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def body(self, request: HttpRequest) -> bytes:
-        return await HttpRequest(request.scope, self._limited(request.receive)).body()
+        with self._bodies.received(request) as received:
+            return await received.body()
 
     async def json(self, request: HttpRequest) -> object:
         return await run_in_threadpool(parse_json, await self.body(request))
 
-    def _limited(self, receive: Receive) -> Receive:
-        """Count the bytes of a body, and refuse one that is too large before it is kept."""
-        most, received = self.settings.limits.upload, 0
-
-        async def counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if most and received > most:
-                raise RequestError("the body is too large", status=413, code="body_too_large")
-            return message
-
-        return counted
-
-    async def _begin(self, asked: ChatRequest, answering: Answering) -> Result:
+    async def _begin(self, asked: ChatRequest, path: Path, answering: Answering) -> Result:
         """The first result of an answer that is streamed, else the whole answer."""
-        key, frames = await self.look(asked)
+        key, frames = await self._look(asked, path)
         answering.ticket = self.engine.submit(key, frames, asked.asked, answering.deliver)
         return await (answering.first() if asked.stream else answering.last())
 
     async def look(self, asked: ClipRequest) -> "tuple[ClipKey, Frames]":
         """The frames that a request is about; a PandaError if they cannot be read."""
-        path = await run_in_threadpool(self.find, asked.video)
+        with self._uploads.using() as used:
+            path = await run_in_threadpool(self.find, asked.video, used)
+            return await self._look(asked, path)
+
+    async def _look(self, asked: ClipRequest, path: Path) -> "tuple[ClipKey, Frames]":
         clip = asked.clip(path)
         try:
             key = ClipKey.of(clip, asked.num_frames, asked.system)
@@ -251,29 +255,26 @@ class Service:
         except OSError as error:
             raise RequestError(f"{describe(asked.video)} cannot be read") from error
         except PandaError as error:  # names of folders on this machine are not told
-            error.message = error.message.replace(str(path), describe(asked.video))
-            raise
+            shown = copy(error)  # others may wait for the same frames
+            shown.message = error.message.replace(str(path), describe(asked.video))
+            raise shown from error
 
-    def find(self, source: VideoSource) -> Path:
-        """The file of a video; a RequestError if there is none that may be read."""
+    def find(self, source: VideoSource, used: set[str] | None = None) -> Path:
+        """The file of a video, see `Uploads.using`; a RequestError if there is none to be read."""
         if source.file_id:
-            return self._uploads.get(source.file_id).path
+            return self._uploads.get(source.file_id, used).path
         if source.data:
-            return self._uploads.from_base64(source.data).path
+            return self._uploads.from_base64(source.data, used).path
         return self.folders.find(source.address)
 
     async def read(self, key: ClipKey, *, limited: bool = True) -> "Frames":
-        """Read frames, once for all requests that come meanwhile, and keep the latest."""
+        """Read frames, and keep the latest."""
         if (frames := self._read.get(key)) is not None:
             self._read.move_to_end(key)
             return frames
-        task = self._reading.get(key)
-        if task is None:
-            request = self._readers.submit(key.clip, key.num_frames, limited=limited)
-            task = asyncio.create_task(asyncio.to_thread(self._readers.wait_for, request))
-            self._reading[key] = task
-            task.add_done_callback(lambda _: self._reading.pop(key, None))
-        frames = self._read[key] = await asyncio.shield(task)
+        clip, number = key.clip, key.num_frames
+        frames = await self._readers.read(clip, number, key.version, limited=limited)
+        self._read[key] = frames
         while sum(read.pixels.nbytes for read in self._read.values()) > _READ_BYTES:
             self._read.popitem(last=False)
         return frames
@@ -359,6 +360,15 @@ async def _client_gone(_: HttpRequest, error: Exception) -> Response:  # noqa: A
 
 async def _fault(_: HttpRequest, error: Exception) -> Response:  # noqa: ARG001
     return _error_response(PandaError("the server failed; its log says why"))
+
+
+@contextmanager
+def _form_errors() -> Iterator[None]:
+    """Refuse a form whose parts have an encoding that fails in ways of its own."""
+    try:
+        yield
+    except (UnicodeError, ValueError) as error:
+        raise RequestError("the form cannot be decoded") from error
 
 
 async def _http_error(request: HttpRequest, error: Exception) -> Response:

@@ -1,37 +1,26 @@
-"""The videos of requests: files below folders that are allowed, uploads, and their frames.
+"""The videos of requests: files below folders that are allowed, and the frames of a file.
 
 Frames are read in worker processes. A file that crashes a decoder, or takes longer than the limit,
 costs its request and a worker process, which is replaced.
 """
 
-import base64
-import binascii
-import hashlib
+import asyncio
 import os
-import re
-import shutil
-import tempfile
-import threading
-import time
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from pandacli.errors import ClipError, PandaError, UsageError
 from pandacli.server.protocol import RequestError, VideoSource
-from pandacli.units import size
 from pandacli.video.clip import VIDEO_SUFFIXES, Clip, format_time, local_file
 from pandacli.video.prefetch import Reader, Request, available_cores, end_readers, read_fitted
 
 if TYPE_CHECKING:
     from pandacli.video import Frames
 
-_DATA = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
-_CHUNK = 1 << 20
 _MOST_LISTED = 1000
 
 
@@ -45,134 +34,6 @@ class Limits:
     read_seconds: float = 120.0  # that reading its frames may take
     upload: int = 512 << 20  # bytes of a file, or of a body
     uploads: int = 4 << 30  # bytes of all files that are kept
-
-
-@dataclass(frozen=True)
-class Upload:
-    """A file that was sent."""
-
-    id: str
-    path: Path
-    name: str
-    bytes: int
-    created: int  # seconds since 1970
-
-    @property
-    def record(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "object": "file",
-            "bytes": self.bytes,
-            "created_at": self.created,
-            "filename": self.name,
-            "purpose": "user_data",
-            "status": "processed",
-        }
-
-
-class Uploads:
-    """Files that were sent, in a folder that is removed at the end; the oldest go over budget."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._folder = Path(tempfile.mkdtemp(prefix="panda-uploads-"))
-        self._files: OrderedDict[str, Upload] = OrderedDict()  # the latest used last
-        self._lock = threading.Lock()
-
-    def close(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def writer(self, name: str = "") -> "UploadWriter":
-        return UploadWriter(self, self._folder, self._limits.upload, name)
-
-    def add(self, written: Path, digest: str, name: str) -> Upload:
-        """Keep a file that was written to the folder; the same content is kept once."""
-        with self._lock:
-            known = self._files.get(f"file-{digest[:32]}")
-            if known is not None:
-                written.unlink()
-                self._files.move_to_end(known.id)
-                return known
-            path = self._folder / digest[:32]
-            written.replace(path)
-            length = path.stat().st_size
-            upload = Upload(f"file-{digest[:32]}", path, name, length, int(time.time()))
-            self._files[upload.id] = upload
-            held = sum(each.bytes for each in self._files.values())
-            for old in [*self._files.values()][:-1]:
-                if not self._limits.uploads or held <= self._limits.uploads:
-                    break
-                held -= old.bytes
-                self._drop(old.id)
-            return upload
-
-    def get(self, file_id: str) -> Upload:
-        """A file by its id; a RequestError if there is none."""
-        with self._lock:
-            upload = self._files.get(file_id)
-            if upload is None:
-                what = f"there is no file {file_id[:80]!r}; it may have been dropped for newer ones"
-                raise RequestError(what, status=404, code="file_not_found", param="file_id")
-            self._files.move_to_end(file_id)
-            return upload
-
-    def remove(self, file_id: str) -> None:
-        self.get(file_id)
-        with self._lock:
-            self._drop(file_id)
-
-    def list(self) -> "list[Upload]":
-        with self._lock:
-            return [*self._files.values()]
-
-    def from_base64(self, text: str) -> Upload:
-        """Keep a video that was sent as base64 or as a data: address."""
-        start = _DATA.match(text)
-        if start is None and text[:5].lower() == "data:":
-            raise RequestError("a data: address must be of base64", code="invalid_video")
-        with self.writer("video") as writer:
-            try:
-                writer.write(base64.b64decode(text[start.end() if start else 0 :], validate=True))
-            except (binascii.Error, ValueError) as error:
-                raise RequestError("the video is not base64", code="invalid_video") from error
-            return writer.finish()
-
-    def _drop(self, file_id: str) -> None:
-        if upload := self._files.pop(file_id, None):
-            with suppress(OSError):
-                upload.path.unlink()
-
-
-class UploadWriter:
-    """Writes a file piece by piece; a context manager, which removes it unless it is finished."""
-
-    def __init__(self, uploads: Uploads, folder: Path, most: int, name: str) -> None:
-        self._uploads, self._most, self._name = uploads, most, name
-        descriptor, path = tempfile.mkstemp(dir=folder)
-        self._path, self._file = Path(path), os.fdopen(descriptor, "wb")
-        self._digest, self._written = hashlib.sha256(), 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-        self._path.unlink(missing_ok=True)
-
-    def write(self, piece: bytes) -> None:
-        self._written += len(piece)
-        if self._most and self._written > self._most:
-            raise RequestError(
-                f"the file is larger than {size(self._most)}", status=413, code="file_too_large"
-            )
-        self._digest.update(piece)
-        self._file.write(piece)
-
-    def finish(self) -> Upload:
-        self._file.close()
-        if not self._written:
-            raise RequestError("the file is empty", param="file", code="invalid_video")
-        return self._uploads.add(self._path, self._digest.hexdigest(), self._name)
 
 
 class MediaFolders:
@@ -222,13 +83,20 @@ class MediaFolders:
 
 
 class FrameReaders:
-    """Worker processes that read the frames of clips within limits; a context manager."""
+    """Worker processes that read the frames of clips within limits; a context manager.
+
+    Used on the event loop. Requests for the same frames share one reading, which ends with the last
+    of them.
+    """
 
     def __init__(self, image_size: int, limits: Limits, workers: int | None = None) -> None:
         self._image_size, self._limits = image_size, limits
         self._queue: SimpleQueue[Request | None] = SimpleQueue()
         workers = workers or max(2, min(4, available_cores()))
         self._readers = [Reader(self._queue) for _ in range(workers)]
+        # requests begin in their order: as many threads wait as there are that can have begun
+        self._waiting = ThreadPoolExecutor(workers, thread_name_prefix="panda frames wait")
+        self._shared: dict[Hashable, _Reading] = {}
 
     def __enter__(self) -> Self:
         for reader in self._readers:
@@ -236,23 +104,48 @@ class FrameReaders:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for reading in [*self._shared.values()]:
+            reading.request.cancel()
         end_readers(self._readers, self._queue)
+        self._waiting.shutdown(wait=False)
 
-    def submit(self, clip: Clip, num_frames: int, *, limited: bool = True) -> Request:
-        """Begin to read a clip; `wait_for` gives its frames."""
-        how = clip, num_frames, self._image_size
-        request = Request(clip.path, read_fitted, how)
-        if limited:
-            request = Request(clip.path, read_limited, (*how, self._limits))
-        self._queue.put(request)
-        return request
+    async def read(
+        self, clip: Clip, num_frames: int, version: Hashable = None, *, limited: bool = True
+    ) -> "Frames":
+        """The frames of a clip; a PandaError why there are none.
 
-    def wait_for(self, request: Request) -> "Frames":
-        """The frames of a clip; a PandaError why there are none."""
-        frames: Frames | PandaError = request.wait(self._limits.read_seconds or None)
+        `version` tells the contents apart that the file has had.
+        """
+        key = clip, version, num_frames, limited
+        reading = self._shared.get(key)
+        if reading is None:
+            how = clip, num_frames, self._image_size
+            request = Request(clip.path, read_fitted, how)
+            if limited:
+                request = Request(clip.path, read_limited, (*how, self._limits))
+            self._queue.put(request)
+            timeout = self._limits.read_seconds or None
+            loop = asyncio.get_running_loop()
+            result = loop.run_in_executor(self._waiting, request.wait, timeout)
+            reading = self._shared[key] = _Reading(request, result)
+        reading.wanted += 1
+        try:
+            frames = await asyncio.shield(reading.result)
+        finally:
+            reading.wanted -= 1
+            if not reading.wanted:
+                self._shared.pop(key, None)
+                reading.request.cancel()
         if isinstance(frames, PandaError):
             raise frames
         return frames
+
+
+@dataclass(eq=False)
+class _Reading:
+    request: Request
+    result: "asyncio.Future[Frames | PandaError]"
+    wanted: int = 0  # requests that wait for it
 
 
 def read_limited(clip: Clip, num_frames: int, image_size: int, limits: Limits) -> "Frames":

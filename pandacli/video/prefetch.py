@@ -187,10 +187,14 @@ class Request:
         except PandaError as error:
             return error
         except TimeoutError:  # it began before the requests after it, so it has had its time
-            self.unwanted = True
-            if self.reader is not None:
-                self.reader.kill()
+            self.cancel()
             return ClipError(f"the video decoder does not finish reading {self.path}")
+
+    def cancel(self) -> None:
+        """Do not begin to read it, or kill the process that reads it; `wait` gives a ClipError."""
+        self.unwanted = True
+        if self.reader is not None and not self.result.done():
+            self.reader.kill()
 
 
 class FramePrefetcher:
@@ -257,8 +261,6 @@ class Reader(threading.Thread):
     def run(self) -> None:
         try:
             while (request := self._queue.get()) is not None:
-                if request.unwanted:
-                    continue
                 request.reader = self
                 request.begun.set()
                 try:
@@ -315,7 +317,9 @@ def end_readers(readers: "Sequence[Reader]", queue: "SimpleQueue[Request | None]
     """End reader threads and kill their processes; requests in the queue are dropped."""
     with suppress(Empty):
         while True:
-            queue.get_nowait()
+            if (request := queue.get_nowait()) is not None:
+                request.result.set_exception(ClipError(f"{request.path} was not read"))
+                request.begun.set()
     for reader in readers:
         queue.put(None)
         reader.ended = True
