@@ -1,6 +1,7 @@
 """A server with `tiny`, a film for it, and an engine that can be held up between its passes."""
 
 import json
+import socket
 import threading
 import time
 import urllib.error
@@ -61,14 +62,15 @@ class HeldEngine(Engine):
 
 
 class RunningServer:
-    """A server on a free port of this process."""
+    """A server in this process, on a free port and other sockets that listen."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Any, *others: socket.socket) -> None:
         import uvicorn
 
         config = uvicorn.Config(app, port=0, log_level="error", ws="none", lifespan="on")
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run)
+        sockets = [socket.create_server(("127.0.0.1", 0)), *others]
+        self._thread = threading.Thread(target=self._server.run, args=[sockets])
         self.engine: HeldEngine
 
     def __enter__(self) -> "RunningServer":
@@ -106,7 +108,7 @@ class RunningServer:
 
 
 @contextmanager
-def serving(panda: Panda, **settings: Any) -> Iterator[RunningServer]:
+def serving(panda: Panda, *sockets: socket.socket, **settings: Any) -> Iterator[RunningServer]:
     """A server of this model; `settings` are those of `ServerSettings`."""
     engines: list[HeldEngine] = []
 
@@ -116,8 +118,8 @@ def serving(panda: Panda, **settings: Any) -> Iterator[RunningServer]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(server_app, "Engine", make)
-        app = create_app(ServerSettings("tiny", TINY_SIZE, **settings), lambda: panda)
-    running = RunningServer(app)
+        app = create_app(ServerSettings("tiny", panda.image_size, **settings), lambda: panda)
+    running = RunningServer(app, *sockets)
     running.engine = engines[0]
     with running:
         yield running
