@@ -38,7 +38,7 @@ COPY --from=build /opt/panda /opt/panda
 ENV PATH=/opt/panda/bin:$PATH \
     HF_HOME=/var/lib/panda/huggingface \
     PANDA_HOME=/var/lib/panda/models
-USER panda
+USER 10001
 WORKDIR /var/lib/panda
 VOLUME /var/lib/panda
 EXPOSE 7263

@@ -155,7 +155,7 @@ def summary() -> str:
     """Return the commands with examples, for a terminal of 24 lines of 80 columns."""
     usage = f"Usage: panda COMMAND [OPTIONS]\n  {SUMMARY}"
     often = _summaries(name for name in COMMANDS if name not in _RARE)
-    more = f"Also: {', '.join(_RARE)}. panda --help and panda COMMAND --help say more."
+    more = f"Also: {', '.join(_RARE)}. See panda --help, panda COMMAND --help."
     return "\n\n".join([usage, examples(_EXAMPLES[1:2]), f"{often}\n{more}"])
 
 

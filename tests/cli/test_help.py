@@ -125,6 +125,7 @@ def test_no_arguments_print_a_summary_and_exit_with_2(panda):
     lines = done.stderr.decode().splitlines()
     assert lines[0].startswith("Usage: panda")
     assert len(lines) < 24, "one line is for the prompt"
+    assert max(map(len, lines)) <= 80
     assert sum(line.startswith("  panda ") for line in lines) == 1
     described = {words[0]: words[1:] for line in lines if (words := line.split())}
     listed = {name for name in COMMANDS if described.get(name) == COMMANDS[name].summary.split()}
