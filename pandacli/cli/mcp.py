@@ -46,4 +46,4 @@ def mcp(
     )
     screen.notice(f"{settings.model} waits for MCP messages on standard input")
     # a forward pass that still runs at the end is not waited for
-    serve_stdio(settings, lambda: loading.end(screen.notice), lambda: signals.end(0))
+    serve_stdio(settings, loading.end, lambda: signals.end(0))

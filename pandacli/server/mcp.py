@@ -20,6 +20,7 @@ from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
 
 from pandacli import __version__
+from pandacli.background import Say
 from pandacli.errors import PandaError
 from pandacli.server.app import ServerSettings, Service
 from pandacli.server.tools import Result, Tools, text_content
@@ -33,9 +34,11 @@ _log = logging.getLogger(__name__)
 
 
 def serve_stdio(
-    settings: ServerSettings, load: "Callable[[], Panda]", on_end: Callable[[], None]
+    settings: ServerSettings, load: "Callable[[Say], Panda]", on_end: Callable[[], None]
 ) -> None:
     """Serve until the input ends; `on_end` is called then, before what still runs is waited for.
+
+    The model is loaded by the first call that needs it.
 
     Raises:
         BrokenPipeError: The client no longer reads the output.
@@ -43,7 +46,7 @@ def serve_stdio(
     reading, writing = _take_streams()
     gone = False
     try:
-        asyncio.run(_serve(Service(settings, load), on_end, reading, writing))
+        asyncio.run(_serve(settings, load, on_end, reading, writing))
     except* BrokenPipeError:
         gone = True
     if gone:
@@ -80,11 +83,16 @@ def make_server(tools: Tools) -> Server[Any]:
 
 
 async def _serve(
-    service: Service, on_end: Callable[[], None], reading: BinaryIO, writing: TextIO
+    settings: ServerSettings,
+    load: "Callable[[Say], Panda]",
+    on_end: Callable[[], None],
+    reading: BinaryIO,
+    writing: TextIO,
 ) -> None:
-    with service, ExitStack() as stack:
+    with Service(settings, lambda: load(tools.say)) as service, ExitStack() as stack:
         stack.callback(on_end)
-        server = make_server(Tools(service))
+        tools = Tools(service)
+        server = make_server(tools)
         lines = cast("anyio.AsyncFile[str]", _Lines(reading))
         async with stdio_server(lines, anyio.wrap_file(writing)) as (messages, answers):
             await server.run(messages, answers, server.create_initialization_options())

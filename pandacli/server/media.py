@@ -9,6 +9,7 @@ import os
 from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Self
@@ -21,7 +22,8 @@ from pandacli.video.prefetch import Reader, Request, available_cores, end_reader
 if TYPE_CHECKING:
     from pandacli.video import Frames
 
-_MOST_LISTED = 1000
+_MOST_LISTED = 1000  # videos
+_MOST_WALKED = 10_000  # folders, as of a home
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class MediaFolders:
             places = [folder / named for folder in self.folders]  # an absolute path stays as it is
             for place in places:
                 path = place.resolve()
-                if path.is_file() and any(path.is_relative_to(each) for each in self.folders):
+                if path.is_file() and self._holds(path):
                     return path
         except ClipError as error:
             raise RequestError(error.message, code="invalid_video") from error
@@ -63,23 +65,25 @@ class MediaFolders:
         raise RequestError(what, status=403, code="file_not_allowed")
 
     def list(self) -> Iterator[Path]:
-        """The videos below the folders, sorted in each."""
-        count = 0
-        for folder in self.folders:
-            for place, folders, names in os.walk(folder):
-                folders.sort()
-                for name in sorted(names):
-                    if name.lower().endswith(VIDEO_SUFFIXES):
-                        yield Path(place, name)
-                        count += 1
-                        if count == _MOST_LISTED:
-                            return
+        """The first videos below the folders, sorted in each, without links that lead elsewhere."""
+        found = (path for path in self._walk() if self._holds(Path(os.path.realpath(path))))
+        return islice(found, _MOST_LISTED)
 
     def names(self) -> Iterator[str]:
         """Paths of the videos relative to their folders, each of which `find` takes."""
         for path in self.list():
             folder = next(each for each in self.folders if path.is_relative_to(each))
             yield path.relative_to(folder).as_posix()
+
+    def _walk(self) -> Iterator[Path]:
+        for folder in self.folders:
+            for place, folders, names in islice(os.walk(folder), _MOST_WALKED):
+                folders.sort()
+                videos = (name for name in names if name.lower().endswith(VIDEO_SUFFIXES))
+                yield from (Path(place, name) for name in sorted(videos))
+
+    def _holds(self, path: Path) -> bool:
+        return any(path.is_relative_to(folder) for folder in self.folders)
 
 
 class FrameReaders:

@@ -104,6 +104,13 @@ _MOMENTS = _object(
 )
 
 
+def about(model: str) -> str:
+    """A model in a few words."""
+    if model == "tiny":
+        return "tiny, a small model that knows coloured shapes which move, and nothing else"
+    return f"{model}, a video language model"
+
+
 def describe_tools(model: str, folders: str) -> list[types.Tool]:
     """The tools of a server with this model, which reads videos in these folders and below."""
     path = {
@@ -117,10 +124,10 @@ def describe_tools(model: str, folders: str) -> list[types.Tool]:
         _tool(
             "ask_video",
             "Ask about a video",
-            f"Ask {model} a question about a video file, or about the part of it between from and "
-            "to. It looks at 8 frames spread evenly over that, hears nothing, and answers in words "
-            "or, with choices, with the most likely one. For something short in a long video, "
-            "find the time with find_moment first, and ask about a part of 5 to 30 seconds.",
+            f"Ask {about(model)}, a question about a video file, or about the part of it between "
+            "from and to. It looks at 8 frames spread evenly over that, hears nothing, and answers "
+            "in words or, with choices, with the most likely one. For something short in a long "
+            "video, find the time with find_moment first, and ask about a part of 5 to 30 seconds.",
             {"path": path, "question": question, **clip, "choices": _CHOICES, "history": _HISTORY},
             ["path", "question"],
             _ANSWER,

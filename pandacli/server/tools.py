@@ -21,7 +21,7 @@ from pandacli.server.app import Service
 from pandacli.server.protocol import ClipRequest, Fields, RequestError, VideoSource
 from pandacli.server.search import Searches, parse_search
 from pandacli.server.streaming import Answering
-from pandacli.server.tool_schemas import describe_tools
+from pandacli.server.tool_schemas import about, describe_tools
 from pandacli.video.clip import format_time, format_times
 from pandacli.video.windows import span_of
 
@@ -46,6 +46,7 @@ class Tools:
         self._service, self._engine, self._model = service, service.engine, settings.model
         folders = ", ".join(map(str, service.folders.folders))
         self._places = text_content(folders).text
+        self._loading = f"loading {self._model}"
         timeout = settings.limits.read_seconds or None
         self._searches = Searches(service.engine, settings.image_size, timeout)
         self._calls: dict[str, _Call] = {
@@ -56,13 +57,17 @@ class Tools:
         self.described = describe_tools(self._model, self._places)
         self._arguments = {tool.name: tool.input_schema["properties"] for tool in self.described}
 
+    def say(self, words: str) -> None:
+        """Note what loading the model is at, for those who wait for it; on any thread."""
+        self._loading = words
+
     @property
     def instructions(self) -> str:
         """What a client may tell its model about this server."""
         return (
-            f"Looks at video files on this machine with {self._model}, a video language model. "
-            "ask_video answers a question about a video or a part of it, find_moment searches a "
-            "film for the times at which something is to be seen, look_at_frames shows pictures. "
+            f"Looks at video files on this machine with {about(self._model)}. ask_video answers a "
+            "question about a video or a part of it, find_moment searches a film for the times at "
+            "which something is to be seen, look_at_frames shows pictures. "
             f"The files are in these folders and below: {self._places}."
         )
 
@@ -183,9 +188,10 @@ class Tools:
             for seconds in count(1):
                 if (await asyncio.wait({task}, timeout=1))[0]:
                     break
-                doing = "is looking" if self._engine.panda else "is being loaded"
                 if not reported:  # numbers have to increase: these stay below the first own one
-                    await report(seconds / (seconds + 1), None, f"{self._model} {doing}")
+                    looking = f"{self._model} is looking"
+                    doing = looking if self._engine.panda else self._loading
+                    await report(seconds / (seconds + 1), None, doing)
             return task.result()
         finally:
             task.cancel()

@@ -217,7 +217,7 @@ def test_call_in_hand_does_not_hold_up_the_end(start: Any, ending: str) -> None:
     meta = {"progressToken": "loading"}
     server.begin("tools/call", {"name": "ask_video", "arguments": ASK, "_meta": meta})
     message = server.receive()
-    while message["params"]["message"] != "tiny is being loaded":
+    while message["params"]["message"] != "loading tiny":
         message = server.receive()
     workers = psutil.Process(server.process.pid).children(recursive=True)
     assert workers
