@@ -91,9 +91,9 @@ class _Page:
         return _page_file(request.path_params["name"])
 
     async def media(self, _: HttpRequest) -> Response:
-        """Names of videos below the media folders, each of which is the url of a video."""
+        """Names of videos below the media folders, each the url of one, and the largest upload."""
         names = await run_in_threadpool(lambda: [*dict.fromkeys(self._service.folders.names())])
-        return _json({"videos": names})
+        return _json({"videos": names, "upload_limit": self._service.settings.limits.upload})
 
     async def frames(self, request: HttpRequest) -> Response:
         """The frames of a clip as pictures, with their times in seconds."""

@@ -125,7 +125,7 @@ def serving(panda: Panda, *sockets: socket.socket, **settings: Any) -> Iterator[
         yield running
 
 
-def write_circle_film(folder: Path) -> Path:
+def write_circle_film(folder: Path, container: str = "mp4") -> Path:
     """A film in which a red circle comes and goes."""
     circle = Actor("red", "circle", "right", (0.25, 0.5), (0.75, 0.5), (0.2, 0.2))
     film = Film(
@@ -137,6 +137,6 @@ def write_circle_film(folder: Path) -> Path:
         "dark gray",
         "css",
         "pillow",
-        "mp4",
+        container,
     )
     return write_film(film, folder / "circle")

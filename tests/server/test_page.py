@@ -1,5 +1,6 @@
 """The page in a real Chromium: upload, ask, stream, go on asking, ranges, searches, errors."""
 
+import base64
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("media")
     film = write_circle_film(folder)
     (folder / MARKUP).write_bytes(film.read_bytes())
+    write_circle_film(folder, "avi")
     return folder
 
 
@@ -161,6 +163,39 @@ def test_search_draws_the_curve_and_its_segments_play(page: Page) -> None:
     page.type("Is there a blue square?")
     page.find("#when").click()
     assert "Nothing found" in page.answer()
+
+
+@pytest.mark.slow
+def test_film_that_the_browser_cannot_play_is_searched_all_the_same(page: Page) -> None:
+    page.choose("circle.avi")
+    assert "cannot play" in page.find("#no-player").text
+    page.type("Is there a red circle?")
+    page.find("#when").click()
+    page.answer()
+    page.find(".found .play").click()
+    page.wait(lambda: page.frame_times()[0] > 2, "the segment is not chosen instead")
+
+
+@pytest.mark.slow
+def test_dropped_file_is_opened_and_one_too_large_refused(page: Page, media: Path) -> None:
+    content = base64.b64encode((media / "circle.mp4").read_bytes()).decode()
+    drop = """
+        const bytes = Uint8Array.from(atob(arguments[0]), (letter) => letter.charCodeAt(0));
+        const file = new File([bytes], "dropped.mp4");
+        if (arguments[1]) Object.defineProperty(file, "size", { value: arguments[1] });
+        const event = new DragEvent("drop", { bubbles: true, cancelable: true });
+        const value = { types: ["Files"], files: [file] };
+        Object.defineProperty(event, "dataTransfer", { value });
+        document.body.dispatchEvent(event);
+    """
+    page.find("#media button")
+    page.run(drop, content, 900_000_000)
+    assert page.find("#choose-error").text == (
+        "dropped.mp4 has 900 MB; this server takes files up to 537 MB."
+    )
+    page.run(drop, content, 0)
+    assert page.find("#film-name").text == "dropped.mp4"
+    assert len(page.frame_times()) == 8
 
 
 @pytest.mark.slow

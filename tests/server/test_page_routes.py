@@ -69,7 +69,7 @@ def test_other_files_are_not_served(server: RunningServer, name: str) -> None:
 
 
 def test_media_are_the_videos_below_the_folders(server: RunningServer) -> None:
-    assert server.json("/panda/media") == {"videos": ["circle.mp4", "more/second film.mp4"]}
+    assert server.json("/panda/media")["videos"] == ["circle.mp4", "more/second film.mp4"]
 
 
 def test_frames_are_pictures_at_times_within_the_range(server: RunningServer) -> None:

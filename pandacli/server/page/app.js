@@ -6,12 +6,14 @@ import { Timeline, formatTime, parseTime } from "./timeline.js";
 
 const FRAMES_DELAY = 250; // milliseconds after the last change of the range
 const FILTER_FROM = 8; // videos from which they can be filtered
+const HEALTH_DELAY = 2000; // milliseconds between questions whether the model is loaded
 
 const byId = (id) => document.getElementById(id);
 const player = byId("player");
 const question = byId("question");
 
 let model = "";
+let uploadLimit = 0; // bytes; 0 is none
 let film = null; // { source, name, duration }
 let history = []; // turns about the range that is chosen: [question, answer]
 let running = null; // AbortController of the answer, the search or the upload
@@ -25,17 +27,14 @@ const timeline = new Timeline(byId("track"), document.querySelector(".scale"), {
 });
 const conversation = new Conversation(byId("log"), byId("scroll"), byId("hint"), {
   onPlay: play,
-  onSelect: ({ start, end }) => {
-    timeline.setRange(start, end);
-    rangeChosen();
-    question.focus();
-  },
+  onSelect: select,
 });
 
 // choosing a video
 
 async function listMedia() {
-  const { videos } = await json("/panda/media");
+  const { videos, upload_limit: limit } = await json("/panda/media");
+  uploadLimit = limit;
   byId("library").hidden = !videos.length;
   byId("filter").hidden = videos.length < FILTER_FROM;
   const items = videos.map((name) => {
@@ -63,6 +62,11 @@ function filterMedia() {
 async function send(file) {
   if (!file) return;
   choose();
+  if (uploadLimit && file.size > uploadLimit) {
+    const [size, most] = [file.size, uploadLimit].map((bytes) => `${Math.ceil(bytes / 1e6)} MB`);
+    chooseFailed(new ApiError(`${file.name} has ${size}; this server takes files up to ${most}.`));
+    return;
+  }
   const bar = byId("upload-progress");
   const controller = (running = new AbortController());
   byId("uploading").hidden = false;
@@ -213,9 +217,20 @@ function seek(time) {
 }
 
 function play(chosen) {
+  if (player.hidden) {
+    select(chosen);
+    return;
+  }
   seek(chosen.start);
   segment = chosen;
+  player.scrollIntoView({ block: "nearest" });
   player.play().catch(() => {});
+}
+
+function select({ start, end }) {
+  timeline.setRange(start, end);
+  rangeChosen();
+  question.focus();
 }
 
 function timePassed() {
@@ -394,14 +409,22 @@ function askForKey(wasWrong) {
   byId("key").value = "";
   if (wasWrong) byId("key-text").textContent = "This key is wrong. Try another one.";
   dialog.showModal();
-  return new Promise((resolve) => {
+  return new Promise((resolve, reject) => {
     byId("key-form").onsubmit = (event) => {
       event.preventDefault();
       dialog.close();
       resolve(byId("key").value);
     };
-    dialog.oncancel = (event) => event.preventDefault(); // nothing works without it
+    dialog.oncancel = () => reject(new ApiError("This server needs a key: reload the page to give it."));
   });
+}
+
+/** Show the model's name, and whether it is loaded until it is. */
+async function showModel() {
+  const { weights } = await json("/health");
+  const isLoaded = weights === "loaded";
+  byId("model").textContent = isLoaded ? model : `${model} (${weights} yet)`;
+  if (!isLoaded) setTimeout(() => showModel().catch(() => {}), HEALTH_DELAY);
 }
 
 async function begin() {
@@ -409,8 +432,8 @@ async function begin() {
   listen();
   try {
     model = (await json("/v1/models")).data[0].id;
-    byId("model").textContent = model;
     await listMedia();
+    await showModel();
   } catch (error) {
     byId("model").textContent = "no connection";
     chooseFailed(error);
