@@ -140,7 +140,7 @@ complete -c panda -n '__fish_seen_subcommand_from find' -l no-frames -d 'Draw no
 complete -c panda -n '__fish_seen_subcommand_from find' -l quiet -d 'No notices; errors still show'
 complete -c panda -n '__fish_seen_subcommand_from find' -l debug -d 'Tracebacks for errors'
 complete -c panda -n '__fish_seen_subcommand_from find' -s h -l help -d 'Show this message and exit'
-complete -c panda -n __fish_use_subcommand -a serve -d 'Serve an OpenAI-compatible endpoint'
+complete -c panda -n __fish_use_subcommand -a serve -d 'Serve an OpenAI-compatible endpoint and a page'
 complete -c panda -n '__fish_seen_subcommand_from serve' -l media-dir -x -d 'Requests may name files in this folder and below; repeat it for more folders'
 complete -c panda -n '__fish_seen_subcommand_from serve' -l keep-alive -x -d 'Free the model after this time without a request, as 10m'
 complete -c panda -n '__fish_seen_subcommand_from serve' -s m -l model -x -a 'video-panda-7b video-panda-7b-pretrained tiny (__fish_complete_directories)' -d 'A name or a folder'

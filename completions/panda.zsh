@@ -38,7 +38,7 @@ _panda() {
         'chat:Talk about a video'
         'when:Find when the answer to a question is yes'
         'find:Find the clips that show something'
-        'serve:Serve an OpenAI-compatible endpoint'
+        'serve:Serve an OpenAI-compatible endpoint and a page'
         'stop:Stop the servers that panda serve started'
         'mcp:Let an assistant look at videos (MCP)'
         'batch:Answer a file of questions'

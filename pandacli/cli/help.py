@@ -52,7 +52,7 @@ COMMANDS = {
     ),
     "serve": Command(
         "serve",
-        "Serve an OpenAI-compatible endpoint.",
+        "Serve an OpenAI-compatible endpoint and a page.",
         "panda serve --model tiny",
         "panda serve --model tiny --background",
         "panda serve --media-dir ~/Videos --keep-alive 10m",

@@ -43,7 +43,10 @@ def serve(
     quiet: options.Quiet = False,
     _debug: options.Debug = False,
 ) -> None:
-    """Serve an OpenAI-compatible endpoint.
+    """Serve an OpenAI-compatible endpoint and a page.
+
+    A browser shows the page at the server's address: choose a video, look at
+    its frames, ask.
 
     Clients of OpenAI's chat completions can ask about videos: sent with the
     request, uploaded before, or in a folder that --media-dir names.
@@ -102,6 +105,7 @@ def serve(
         )
     with local.published(local.Server.of(how.spec(), plan), url(listening)) as local_socket:
         screen.notice(f"{settings.model} is served at {url(listening)}/v1; Ctrl-C ends it")
+        screen.notice(f"its page is {url(listening)}/")
         if local_socket is None:
             screen.notice("--server auto uses another server of yours, or none on this system")
         with signals.left_to_an_event_loop():
