@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -36,7 +36,7 @@ class Upload:
 
     id: str
     path: Path
-    name: str
+    name: str  # empty if it came as base64
     bytes: int
     created: int  # seconds since 1970
 
@@ -47,7 +47,7 @@ class Upload:
             "object": "file",
             "bytes": self.bytes,
             "created_at": self.created,
-            "filename": self.name,
+            "filename": self.name or "video",
             "purpose": "user_data",
             "status": "processed",
         }
@@ -100,6 +100,7 @@ class Uploads:
         with self._lock:
             if (known := self._files.get(file_id)) is not None:
                 written.unlink()
+                known = self._files[file_id] = replace(known, name=name or known.name)
                 self._touch(known, used)
                 return known
             held = length + sum(each.bytes for each in self._files.values())
@@ -148,7 +149,7 @@ class Uploads:
             if known is not None:
                 with suppress(RequestError):  # dropped meanwhile
                     return self.get(known, used)
-            with self.writer("video", used) as writer:
+            with self.writer("", used) as writer:
                 writer.write(base64.b64decode(encoded, validate=True))
                 upload = writer.finish()
         except (binascii.Error, UnicodeEncodeError) as error:

@@ -1,12 +1,17 @@
 """The small model, clips for it, and an engine whose results are waited for."""
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import Queue
+from typing import Any
 
 import pytest
 
 from pandacli import Panda
+from pandacli.inference.continuous_batching import Generation
+from pandacli.inference.session import VideoSession
 from pandacli.inference.spec import Answer, GenerationOptions, Request, ScoreRequest, Scores
 from pandacli.server.engine import ClipKey, Engine, Result, Ticket
 from pandacli.video import Clip, Frames
@@ -49,6 +54,46 @@ class Asked:
 
 def question(text: str, tokens: int = 8) -> Request:
     return Request(text, options=GenerationOptions(max_tokens=tokens))
+
+
+class Gate:
+    """Lets the passes of a model begin one by one, and counts them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.passes: list[VideoSession] = []
+        self.opened = threading.Event()
+        self.opened.set()
+        self.waiting = threading.Event()
+        run = Generation._run
+
+        def counted(generation: Generation) -> Any:
+            for events in run(generation):
+                self.passes.append(generation._session)
+                self.waiting.set()
+                assert self.opened.wait(20)
+                yield events
+
+        monkeypatch.setattr(Generation, "_run", counted)
+
+    def close(self) -> None:
+        self.opened.clear()
+        self.waiting.clear()
+
+    def wait(self) -> None:
+        """Until a pass waits."""
+        assert self.waiting.wait(20)
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
+    return Gate(monkeypatch)
 
 
 @pytest.fixture

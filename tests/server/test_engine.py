@@ -5,7 +5,6 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,54 +14,13 @@ import pytest
 from pandacli import Panda
 from pandacli.errors import DeviceError, ModelError, PandaError, UsageError
 from pandacli.inference.backends import torch as torch_backend
-from pandacli.inference.continuous_batching import Generation
 from pandacli.inference.session import VideoSession
 from pandacli.inference.spec import Answer, GenerationOptions, Request, ScoreRequest
 from pandacli.server.engine import BusyError, Engine, StoppedError
 from pandacli.video import Clip
 from pandacli.video.prefetch import read_fitted
 from tests.inference.batches import QUESTIONS
-from tests.server.conftest import IMAGE_SIZE, Asked, question
-
-
-class Gate:
-    """Lets a model's passes begin one by one, and counts them."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.passes: list[VideoSession] = []
-        self.opened = threading.Event()
-        self.opened.set()
-        self.waiting = threading.Event()
-        run = Generation._run
-
-        def counted(generation: Generation) -> Any:
-            for events in run(generation):
-                self.passes.append(generation._session)
-                self.waiting.set()
-                assert self.opened.wait(20)
-                yield events
-
-        monkeypatch.setattr(Generation, "_run", counted)
-
-    def close(self) -> None:
-        self.opened.clear()
-        self.waiting.clear()
-
-    def wait(self) -> None:
-        """Until a pass waits."""
-        assert self.waiting.wait(20)
-
-
-@pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
-    return Gate(monkeypatch)
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+from tests.server.conftest import IMAGE_SIZE, Asked, Gate, question, wait_until
 
 
 def test_answers_at_once_are_those_of_panda_ask(
