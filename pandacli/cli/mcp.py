@@ -18,9 +18,9 @@ def mcp(
     """Let an assistant look at videos (MCP).
 
     A Model Context Protocol server over standard input and output, which an
-    editor or another assistant starts. Its tools ask about a video, return
-    frames of it, and find moments in films. They read only files below
-    --media-dir. The model is loaded when a tool first needs it.
+    editor or an assistant starts. Its tools ask about a video, return frames
+    of it, and find moments in films. They read only files in the folders of
+    --media-dir and below. The model is loaded when a tool first needs it.
     """
     startup.require_packages("mcp", _PACKAGES)
     folders = how.folders()
