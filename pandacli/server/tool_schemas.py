@@ -8,6 +8,7 @@ from typing import Any
 
 from mcp import types
 
+from pandacli.server.protocol import MOST_FRAMES
 from pandacli.timeline.segments import SegmentOptions
 
 _SEARCH = SegmentOptions()
@@ -23,6 +24,8 @@ _TO = {**_TIME, "description": "End of the part, written as from. Default: the e
 _FRAMES = {
     "type": "integer",
     "default": 8,
+    "minimum": 1,
+    "maximum": MOST_FRAMES,
     "description": "How many frames to sample, evenly spread: 1, or a multiple of 4.",
 }
 _CHOICES = {
@@ -124,10 +127,11 @@ def describe_tools(model: str, folders: str) -> list[types.Tool]:
         _tool(
             "ask_video",
             "Ask about a video",
-            f"Ask {about(model)}, a question about a video file, or about the part of it between "
-            "from and to. It looks at 8 frames spread evenly over that, hears nothing, and answers "
-            "in words or, with choices, with the most likely one. For something short in a long "
-            "video, find the time with find_moment first, and ask about a part of 5 to 30 seconds.",
+            "Ask a question about a video file, or about the part of it between from and to. It "
+            f"is answered by {about(model)}. It looks at 8 frames, spread evenly over that, and "
+            "hears nothing; it answers in words or, with choices, with the most likely one. For "
+            "something short in a long video, find the time with find_moment first, and ask about "
+            "a part of 5 to 30 seconds.",
             {"path": path, "question": question, **clip, "choices": _CHOICES, "history": _HISTORY},
             ["path", "question"],
             _ANSWER,

@@ -108,8 +108,11 @@ class Tools:
             answering.cancel()
 
     def _answer(self, result: Answer | Scores, frames: "Frames") -> Result:
-        first, last = format_times([frames.times[0], frames.times[-1]])
-        note = f"{self._model} looked at {len(frames.times)} frames, from {first} to {last}."
+        first, *_, last = format_times([frames.times[0], *frames.times])
+        number = len(frames.times)
+        seen = f"{number} frames, from {first} to {last}" if number > 1 else f"a frame, at {first}"
+        notices = (f" {notice}." for notice in frames.notices)
+        note = "".join([f"{self._model} looked at {seen}.", *notices])
         record: dict[str, Any] = {"model": self._model}
         record["frame_times"] = [round(float(time), 6) for time in frames.times]
         if isinstance(result, Answer):
@@ -175,20 +178,24 @@ class Tools:
         return _result(["\n".join(_moment_lines(record))], record)
 
     async def _with_signs_of_life(self, call: _Call, fields: Fields, report: Report) -> Result:
-        """Await a call; until it reports progress itself, say every second what is waited for."""
-        reported = False
+        """Await a call; until it reports progress itself, say every second what is waited for.
+
+        The numbers of reports have to increase: those of the seconds stay below 1.
+        """
+        latest = 0.0
 
         async def own(done: float, total: float | None, doing: str) -> None:
-            nonlocal reported
-            reported = True
-            await report(done, total, doing)
+            nonlocal latest
+            if done > latest:
+                latest = done
+                await report(done, total, doing)
 
         task = asyncio.ensure_future(call(fields, own))
         try:
             for seconds in count(1):
                 if (await asyncio.wait({task}, timeout=1))[0]:
                     break
-                if not reported:  # numbers have to increase: these stay below the first own one
+                if not latest:
                     looking = f"{self._model} is looking"
                     doing = looking if self._engine.panda else self._loading
                     await report(seconds / (seconds + 1), None, doing)

@@ -145,6 +145,12 @@ def test_answer_is_that_of_the_model_with_the_times_of_the_frames(call: Any) -> 
     assert result.structured_content == {"answer": WHAT, "model": "tiny", "frame_times": times}
 
 
+def test_answer_about_one_frame_names_its_time(call: Any, tiny: Panda) -> None:
+    answer, note = texts(call("ask_video", ASK | {"frames": 1, "from": "0:02"}))
+    assert answer == tiny.ask(DEMO, "What happens?", start=2, num_frames=1).text
+    assert note == "(tiny looked at a frame, at 0:02.)"
+
+
 @pytest.mark.parametrize(("start", "end"), [(1, "3"), ("0:01", 3.0)])
 def test_part_may_be_given_in_seconds_or_as_a_clock_shows_it(
     call: Any, tiny: Panda, start: object, end: object
