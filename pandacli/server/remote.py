@@ -68,7 +68,7 @@ class RemotePanda(Panda):
     def image_size(self) -> int:
         return int(self._facts["image_size"])
 
-    @property
+    @cached_property
     def windows_at_once(self) -> int:
         return int(self.client.get("/panda/memory")["windows_at_once"])
 

@@ -7,19 +7,25 @@ the engine, in turn with the answers about other clips.
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, cast
 
 from pandacli.errors import PandaError, UsageError
+from pandacli.inference.panda import Panda
+from pandacli.inference.spec import Scores
 from pandacli.server.engine import BusyError, Engine
 from pandacli.server.protocol import ClipRequest, Fields, RequestError, error_object
 from pandacli.timeline.looking import as_question
 from pandacli.timeline.segments import Segment, SegmentOptions, SegmentSearch, WindowScore
 from pandacli.video.windows import FilmReader, Span
+
+if TYPE_CHECKING:
+    from pandacli.inference.windows import WindowBatch
+    from pandacli.video import Frames
 
 _MOST = 4  # at a time: each has a process that reads a film
 _INTERVAL = 0.2  # seconds from one report of the progress to the next
@@ -27,7 +33,6 @@ _SHORTEST = 0.1  # seconds of a window, a stride and the precision
 _MOST_WINDOWS = 100_000
 
 _log = logging.getLogger(__name__)
-_T = TypeVar("_T")
 Event = dict[str, Any]
 
 
@@ -170,14 +175,13 @@ class Search:
         reader = FilmReader(self._path, asked.num_frames, self._image_size, timeout=self._timeout)
         with reader, self._engine.hold() as panda:
             search = SegmentSearch(
-                panda,
+                _SharedPanda(self._engine, panda, self._check),
                 reader,
                 span,
                 asked.question,
                 asked.options,
                 num_frames=asked.num_frames,
                 system=asked.system,
-                run=self._on_engine,
             )
             about = {"question": asked.question, "threshold": asked.options.threshold}
             self._put({"object": "panda.search", **about, "start": span.start, "end": span.end})
@@ -187,10 +191,6 @@ class Search:
             notices = [self._hide(notice) for notice in found.notices]
             result = {"object": "panda.search.result", "notices": notices}
             self._put(result | {"segments": [_record(each) for each in found.segments]})
-
-    def _on_engine(self, function: Callable[[], _T]) -> _T:
-        self._check()
-        return self._engine.run(lambda _: function())
 
     def _report(self, search: SegmentSearch, done: int, total: int) -> None:
         self._check()
@@ -227,6 +227,38 @@ class Search:
 
 class _CancelledError(Exception):
     """The client of a search has gone."""
+
+
+class _SharedPanda(Panda):
+    """The engine's model as a search uses it, on a thread of its own."""
+
+    def __init__(self, engine: Engine, panda: Panda, check: Callable[[], None]) -> None:
+        self._engine, self._panda, self._check = engine, panda, check
+        self.name = panda.name
+
+    @property
+    def windows_at_once(self) -> int:
+        """One while there are other requests, as these wait for all windows that are scored."""
+        return 1 if self._engine.requests > 1 else self._panda.windows_at_once
+
+    def look_together(
+        self, clips: "Sequence[Frames]", num_frames: int = 8, system: str | None = None
+    ) -> "WindowBatch":
+        batch = self._panda.look_together(clips, num_frames, system)
+        return cast("WindowBatch", _SharedWindows(self._engine, batch, self._check))
+
+
+class _SharedWindows:
+    """Windows that are scored on the engine's thread, unless the search is cancelled before."""
+
+    def __init__(self, engine: Engine, batch: "WindowBatch", check: Callable[[], None]) -> None:
+        self._engine, self._batch, self._check = engine, batch, check
+
+    def score_all(
+        self, questions: Sequence[str], choices: Sequence[str]
+    ) -> list[list[Scores | PandaError]]:
+        self._check()
+        return self._engine.run(lambda _: self._batch.score_all(questions, choices))
 
 
 def _record(part: Segment | WindowScore) -> Event:

@@ -1,10 +1,9 @@
 """Ask about many clips in order, in groups of those that are read; statements as questions."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from math import exp, fsum
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pandacli.errors import PandaError, UsageError
 from pandacli.inference.spec import Answer, GenerationOptions, Scores
@@ -15,21 +14,8 @@ if TYPE_CHECKING:
     from pandacli.video import Frames
 
 _Item = TypeVar("_Item")
-_T = TypeVar("_T")
 Looks = Iterable[tuple[_Item, "Frames | PandaError"]]
 """Frames with what they belong to, as of `FilmReader.read` and `FramePrefetcher.read`."""
-
-
-class Runner(Protocol):
-    """Calls a function that uses the model, on the thread on which the model may be used."""
-
-    def __call__(self, function: Callable[[], _T], /) -> _T: ...
-
-
-def run_here(function: Callable[[], _T]) -> _T:
-    """Call a function on the current thread: a `Runner`."""
-    return function()
-
 
 YES = ("Yes.", "Yes", "yes.", "yes")
 NO = ("No.", "No", "no.", "no")
@@ -68,12 +54,9 @@ def scores(
     *,
     num_frames: int = 8,
     system: str | None = None,
-    run: Runner = run_here,
 ) -> "Iterator[tuple[_Item, Frames | None, Scores | PandaError]]":
     """The scores of the choices for each clip, in order, with its frames."""
-    found = scores_of_all(
-        panda, looks, [question], choices, num_frames=num_frames, system=system, run=run
-    )
+    found = scores_of_all(panda, looks, [question], choices, num_frames=num_frames, system=system)
     for item, frames, (scored,) in found:
         yield item, frames, scored
 
@@ -86,11 +69,10 @@ def scores_of_all(
     *,
     num_frames: int = 8,
     system: str | None = None,
-    run: Runner = run_here,
 ) -> "Iterator[tuple[_Item, Frames | None, list[Scores | PandaError]]]":
     """As `scores`, for each of several questions with the same choices."""
     for items, batch in _batches(panda, looks, num_frames, system):
-        found = iter(run(partial(batch.score_all, questions, choices)))
+        found = iter(batch.score_all(questions, choices))
         for item, frames in items:
             if isinstance(frames, PandaError):
                 yield item, None, [frames for _ in questions]
@@ -107,8 +89,7 @@ def _batches(
 ) -> "Iterator[tuple[list[tuple[_Item, Frames | PandaError]], WindowBatch]]":
     """Groups of clips that are looked at together, the first of another size if that is given."""
     remaining = iter(looks)
-    size = panda.windows_at_once
-    while items := list(islice(remaining, first or size)):
+    while items := list(islice(remaining, first or panda.windows_at_once)):
         first = None
         usable = [frames for _, frames in items if not isinstance(frames, PandaError)]
         yield items, panda.look_together(usable, num_frames, system)

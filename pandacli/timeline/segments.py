@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from pandacli.errors import PandaError, UsageError
-from pandacli.timeline.looking import NO, YES, Runner, probability_of_yes, run_here, scores
+from pandacli.timeline.looking import NO, YES, probability_of_yes, scores
 from pandacli.video.windows import Span, cut_windows
 
 if TYPE_CHECKING:
@@ -128,12 +128,10 @@ class SegmentSearch:
         *,
         num_frames: int = 8,
         system: str | None = None,
-        run: Runner = run_here,  # scores windows; the rest may be on another thread
     ) -> None:
         self.panda, self.span, self.question = panda, span, question
         self.options = options or SegmentOptions()
         self._reader, self._num_frames, self._system = reader, num_frames, system
-        self._run = run
         self._looks: list[_Look] = []
         self._runs: list[_Run] | None = None  # once all windows are scored
         self._notices: dict[str, None] = {}  # in the order in which they came
@@ -190,7 +188,6 @@ class SegmentSearch:
             (*YES, *NO),
             num_frames=self._num_frames,
             system=self._system,
-            run=self._run,
         ):
             self._done += 1
             report(self._done, total)

@@ -13,12 +13,13 @@ import pytest
 from PIL import Image
 
 from pandacli import Panda
-from pandacli.server import search
+from pandacli.server import page, search
 from tests.server.page_server import FILM_SECONDS, SEEN, RunningServer, serving, write_circle_film
 
 KEY = "a secret"
 BEARER = {"Authorization": f"Bearer {KEY}"}
-FILES = ("", *(f"panda/page/{name}" for name in ("app.js", "api.js", "style.css", "icon.svg")))
+PAGE = Path(page.__file__).with_name("page")
+FILES = ("", *(f"panda/page/{file.name}" for file in sorted(PAGE.iterdir())))
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +183,25 @@ def test_searches_beyond_the_limit_are_told_to_retry(
     with server.open("/panda/when", asked) as response:
         assert response.status == 429
         assert response.headers["retry-after"]
+
+
+def test_search_takes_a_window_at_a_time_while_others_wait(
+    server: RunningServer, tiny: Panda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def look_together(clips: Any, *rest: Any) -> Any:
+        sizes.append(len(clips))
+        return Panda.look_together(tiny, clips, *rest)
+
+    monkeypatch.setattr(tiny, "look_together", look_together)
+    asked = {"video": {"url": "circle.mp4"}, "question": "Is it green?", "from": 3}
+    with server.engine.place():
+        server.events("/panda/when", asked)
+    assert set(sizes) == {1}
+    sizes.clear()
+    server.events("/panda/when", asked)
+    assert sizes[0] == tiny.windows_at_once > 1
 
 
 def test_answer_and_search_take_turns(server: RunningServer) -> None:

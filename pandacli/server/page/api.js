@@ -42,11 +42,11 @@ async function send(path, body, signal) {
     await newKey();
     return send(path, body, signal);
   }
-  if (!response.ok) throw new ApiError(await reason(response));
+  if (!response.ok) throw new ApiError(await refusal(response));
   return response;
 }
 
-async function reason(response) {
+async function refusal(response) {
   try {
     return sentence((await response.json()).error.message);
   } catch {
@@ -54,8 +54,15 @@ async function reason(response) {
   }
 }
 
-/** A message of the server as a sentence. */
-export function sentence(message) {
+/** What to show of an error. */
+export function reason(error) {
+  if (error instanceof ApiError) return error.message;
+  console.error(error);
+  return `This page failed: ${error.message}`;
+}
+
+// a message of the server as a sentence
+function sentence(message) {
   const text = String(message);
   return text[0].toUpperCase() + text.slice(1) + (/[.?!]$/.test(text) ? "" : ".");
 }

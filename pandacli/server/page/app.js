@@ -1,11 +1,11 @@
-// The page: a video is chosen, a range of it is looked at and asked about.
+// The page: a range of a film is looked at and asked about.
 
-import { ApiError, events, json, onKeyNeeded, upload } from "./api.js";
+import { ApiError, events, json, onKeyNeeded, reason } from "./api.js";
+import { Chooser } from "./choose.js";
 import { Conversation, make } from "./conversation.js";
 import { Timeline, formatTime, parseTime } from "./timeline.js";
 
 const FRAMES_DELAY = 250; // milliseconds after the last change of the range
-const FILTER_FROM = 8; // videos from which they can be filtered
 const HEALTH_DELAY = 2000; // milliseconds between questions whether the model is loaded
 
 const byId = (id) => document.getElementById(id);
@@ -13,11 +13,11 @@ const player = byId("player");
 const question = byId("question");
 
 let model = "";
-let uploadLimit = 0; // bytes; 0 is none
 let film = null; // { source, name, duration }
 let history = []; // turns about the range that is chosen: [question, answer]
-let running = null; // AbortController of the answer, the search or the upload
+let running = null; // AbortController of the answer or the search
 let looking = null; // AbortController of the request for frames
+let framesDue = 0; // the timer of the next one
 let segment = null; // the one that plays
 
 const timeline = new Timeline(byId("track"), document.querySelector(".scale"), {
@@ -29,79 +29,14 @@ const conversation = new Conversation(byId("log"), byId("scroll"), byId("hint"),
   onPlay: play,
   onSelect: select,
 });
+const chooser = new Chooser({ onOpen: show, onLeave: leave });
 
-// choosing a video
+// the film
 
-async function listMedia() {
-  const { videos, upload_limit: limit } = await json("/panda/media");
-  uploadLimit = limit;
-  byId("library").hidden = !videos.length;
-  byId("filter").hidden = videos.length < FILTER_FROM;
-  const items = videos.map((name) => {
-    const item = make("li");
-    const slash = name.lastIndexOf("/") + 1;
-    const button = item.appendChild(make("button"));
-    button.type = "button";
-    button.append(make("span", "folder", name.slice(0, slash)), name.slice(slash));
-    button.addEventListener("click", () => open({ url: name }, name));
-    return item;
-  });
-  byId("media").replaceChildren(...items);
-}
-
-function filterMedia() {
-  const wanted = byId("filter").value.trim().toLowerCase();
-  let shown = 0;
-  for (const item of byId("media").children) {
-    item.hidden = !item.textContent.toLowerCase().includes(wanted);
-    shown += !item.hidden;
-  }
-  byId("no-match").hidden = shown > 0;
-}
-
-async function send(file) {
-  if (!file) return;
-  choose();
-  if (uploadLimit && file.size > uploadLimit) {
-    const [size, most] = [file.size, uploadLimit].map((bytes) => `${Math.ceil(bytes / 1e6)} MB`);
-    chooseFailed(new ApiError(`${file.name} has ${size}; this server takes files up to ${most}.`));
-    return;
-  }
-  const bar = byId("upload-progress");
-  const controller = (running = new AbortController());
-  byId("uploading").hidden = false;
-  byId("upload-label").textContent = `Uploading ${file.name}`;
-  try {
-    const record = await upload(file, (share) => (bar.value = share), controller.signal);
-    await open({ file_id: record.id }, file.name, file);
-  } catch (error) {
-    chooseFailed(error);
-  } finally {
-    byId("uploading").hidden = true;
-    byId("file").value = "";
-    bar.value = 0;
-    if (running === controller) running = null;
-  }
-}
-
-async function open(source, name, file) {
-  byId("choose-error").hidden = true;
-  byId("choose").setAttribute("aria-busy", "true");
-  try {
-    const found = await json("/panda/frames", { video: source });
-    film = { source, name, duration: found.duration };
-    show(found, file ? URL.createObjectURL(file) : found.video);
-  } catch (error) {
-    chooseFailed(error);
-  } finally {
-    byId("choose").removeAttribute("aria-busy");
-  }
-}
-
-function show(found, address) {
+function show(opened, found, address) {
+  film = opened;
   document.title = `${film.name} · panda`;
   byId("film-name").textContent = film.name;
-  byId("choose").hidden = true;
   byId("work").hidden = byId("another").hidden = false;
   byId("no-player").hidden = true;
   player.hidden = false;
@@ -115,24 +50,17 @@ function show(found, address) {
   byId("film-name").focus();
 }
 
-function choose() {
+function leave() {
   running?.abort();
   looking?.abort();
+  clearTimeout(framesDue);
   player.pause();
   if (player.src.startsWith("blob:")) URL.revokeObjectURL(player.src);
   player.removeAttribute("src");
   player.load();
   film = segment = null;
   document.title = "panda";
-  byId("choose").hidden = false;
   byId("work").hidden = byId("another").hidden = true;
-  byId("choose-error").hidden = true;
-}
-
-function chooseFailed(error) {
-  if (error.name === "AbortError") return;
-  byId("choose-error").textContent = reason(error);
-  byId("choose-error").hidden = false;
 }
 
 // the range and its frames
@@ -146,8 +74,6 @@ function showRange() {
 function range() {
   return timeline.isWhole ? {} : { from: timeline.start, to: timeline.end };
 }
-
-let framesDue = 0;
 
 function rangeChosen() {
   if (history.length) {
@@ -196,7 +122,11 @@ function showFrames({ frames, notices, width, height }) {
 }
 
 function rangeTyped() {
-  const [start, end] = ["from", "to"].map((id) => parseTime(byId(id).value));
+  const typed = (id, now) => {
+    const text = byId(id).value;
+    return text === formatTime(now) ? now : parseTime(text); // which is more exact
+  };
+  const [start, end] = [typed("from", timeline.start), typed("to", timeline.end)];
   const wrong = { from: Number.isNaN(start), to: Number.isNaN(end) || end <= start };
   for (const [id, isWrong] of Object.entries(wrong)) {
     byId(id).setAttribute("aria-invalid", isWrong);
@@ -327,7 +257,7 @@ async function search(asked, shown, signal) {
   const failed = windows.filter((each) => each.error);
   if (failed.length) return `${failed.length} of ${windows.length} windows failed: ${failed[0].error}.`;
   if (found.length) return "";
-  const highest = Math.max(...windows.map((each) => each.probability));
+  const highest = windows.reduce((most, each) => Math.max(most, each.probability), 0);
   return `Nothing found: the highest probability of yes is ${highest.toFixed(2)}.`;
 }
 
@@ -338,18 +268,11 @@ function setBusy(busy) {
   if (hadFocus) question.focus();
 }
 
-function reason(error) {
-  if (!(error instanceof ApiError)) console.error(error);
-  return error instanceof ApiError ? error.message : `This page failed: ${error.message}`;
-}
-
 // events of the page
 
 function listen() {
-  byId("file").addEventListener("change", (event) => send(event.target.files[0]));
-  byId("filter").addEventListener("input", filterMedia);
   byId("another").addEventListener("click", () => {
-    choose();
+    chooser.show();
     byId("file").focus();
   });
   byId("whole").addEventListener("click", () => {
@@ -383,25 +306,6 @@ function listen() {
     player.hidden = true;
     byId("no-player").hidden = false;
   });
-  listenForDrops();
-}
-
-function listenForDrops() {
-  const isFile = (event) => event.dataTransfer?.types.includes("Files");
-  document.addEventListener("dragover", (event) => {
-    if (!isFile(event)) return;
-    event.preventDefault();
-    byId("dropping").hidden = false;
-  });
-  document.addEventListener("dragleave", (event) => {
-    if (!event.relatedTarget) byId("dropping").hidden = true;
-  });
-  document.addEventListener("drop", (event) => {
-    byId("dropping").hidden = true;
-    if (!isFile(event)) return;
-    event.preventDefault();
-    send(event.dataTransfer.files[0]);
-  });
 }
 
 function askForKey(wasWrong) {
@@ -432,11 +336,11 @@ async function begin() {
   listen();
   try {
     model = (await json("/v1/models")).data[0].id;
-    await listMedia();
+    await chooser.list();
     await showModel();
   } catch (error) {
     byId("model").textContent = "no connection";
-    chooseFailed(error);
+    chooser.fail(error);
   }
 }
 

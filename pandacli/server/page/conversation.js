@@ -19,7 +19,7 @@ export class Conversation {
 
   /** Say that the following questions are about another range. */
   divide(text) {
-    const item = make("li", "divider", text);
+    const item = make("p", "divider", text);
     if (this.log.lastElementChild?.classList.contains("divider")) this.log.lastElementChild.remove();
     this.log.append(item);
     this.#follow();
@@ -65,7 +65,7 @@ export class Conversation {
   #turn(question, kind) {
     this.hint.hidden = true;
     this.log.setAttribute("aria-busy", "true"); // an answer is announced once it is whole
-    const item = make("li", `turn ${kind}`);
+    const item = make("article", `turn ${kind}`);
     const asked = item.appendChild(make("p", "question"));
     asked.append(
       make("span", "visually-hidden", kind === "asked" ? "Asked: " : "Find when: "),
