@@ -134,6 +134,16 @@ def find_rows(found: dict[str, Any]) -> Iterator[Row]:
         yield Row("find", what, seconds, "s", first[0], first[1])
 
 
+def serving_rows(found: dict[str, Any]) -> Iterator[Row]:
+    """Many clients of a server beside one, and the memory at the end beside the start."""
+    rates = {way: each["answers_per_second"] for way, each in found["ways"].items()}
+    name, memory = f"{found['model']}, {found['clients']} clients", found["memory"]
+    together, alone = rates["together"], rates["one by one"]
+    yield Row("serving", name, together, "answers/s", "one by one", alone, 4.0)
+    start, end = (memory[f"{which}_bytes"] / 2**20 for which in ("start", "end"))
+    yield Row("serving", f"{name}, memory at the end", end, "MB", "at the start", start)
+
+
 def forms_rows(found: dict[str, Any]) -> Iterator[Row]:
     """Tokens a second of each form, beside llama.cpp in as many bits or the unquantised model."""
     forms = {(form["quant"], form["engine"]): form for form in found["forms"] if form["runs"]}
@@ -172,6 +182,7 @@ def parts(cuda: bool, repeats: int) -> list[Part]:
         Part("choices", ("tiny", "--device", "cpu", *times), choices_rows),
         Part("windows", ("tiny", "--device", "cpu", *times), windows_rows),
         Part("find", ("tiny", *times), find_rows),
+        Part("serving", ("tiny", "--device", "cpu", *times), serving_rows),
         Part("prefix", quantised, prefix_rows),
         Part("turns", quantised, turns_rows),
         Part("forms", ("WIDE", "--device", "cpu", *times), forms_rows),

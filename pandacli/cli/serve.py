@@ -97,6 +97,7 @@ def serve(
             uvicorn.Config(
                 app,
                 http=PatientProtocol,
+                ws="none",
                 log_level="warning",
                 access_log=False,
                 server_header=False,

@@ -166,7 +166,7 @@ class Service:
         with ExitStack() as stack:
             asked, path = await self._receive(request, stack)
             self._metrics.requests.inc()
-            answering = Answering()
+            answering = Answering(stream=asked.stream)
             stack.callback(answering.cancel)
             result = await until_gone(request, self._begin(asked, path, answering))
             if asked.stream:

@@ -21,13 +21,17 @@ _Result = TypeVar("_Result")
 class Answering:
     """Results of the engine, awaited on the event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, stream: bool) -> None:
+        """`stream`: whether pieces are wanted, each of which wakes the event loop."""
         self.ticket: Ticket | None = None
+        self._stream = stream
         self._loop = asyncio.get_running_loop()
         self._results: asyncio.Queue[Result] = asyncio.Queue()
 
     def deliver(self, result: Result) -> None:
         """Take a result on the engine's thread."""
+        if isinstance(result, str) and not self._stream:
+            return
         with suppress(RuntimeError):  # the loop is closed: the server has stopped
             self._loop.call_soon_threadsafe(self._results.put_nowait, result)
 

@@ -100,7 +100,7 @@ class Tools:
                 raise UsageError("choices must be a list of strings")
             asked = ScoreRequest(question, check_choices(choices), history)
         key, frames = await self._service.look(clip)
-        answering = Answering()
+        answering = Answering(stream=False)
         answering.ticket = self._engine.submit(key, frames, asked, answering.deliver)
         try:
             return self._answer(await answering.last(), frames)
