@@ -152,7 +152,7 @@ def _api_key(address: Address) -> str | None:
     """The key that clients must send; a UsageError if one is needed and there is none."""
     key = os.environ.get("PANDA_API_KEY", "")
     if not key and not address.is_loopback:
-        what = f"{address.name} can be reached from other machines, and PANDA_API_KEY is not set"
+        what = f"other machines can reach {address.name}, and PANDA_API_KEY is not set"
         raise UsageError(what, "set it to a secret text, which clients send as their API key")
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise UsageError("PANDA_API_KEY may have letters, digits and signs of ASCII, and no spaces")

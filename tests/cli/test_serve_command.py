@@ -70,7 +70,7 @@ REFUSED = {
     "0.0.0.0 without a key": (
         ["--host", "0.0.0.0"],
         {},
-        "0.0.0.0 can be reached from other machines, and PANDA_API_KEY is not set",
+        "other machines can reach 0.0.0.0, and PANDA_API_KEY is not set",
     ),
     "a name that does not resolve": (
         ["--host", "no-such-host.invalid"],
