@@ -20,7 +20,7 @@ SMOKE := tests/modeling tests/inference/test_panda.py tests/inference/backends \
 	tests/checkpoints/test_download.py tests/video/test_sample_frames.py tests/video/test_decoder.py \
 	tests/batch/test_runner.py tests/cli/test_with_tiny.py tests/cli/test_chat_terminal.py \
 	tests/cli/test_help.py tests/terminal/test_progress.py tests/terminal/test_console.py \
-	tests/cli/test_serve_command.py tests/server/test_server_examples.py
+	tests/cli/test_serve_command.py tests/server/test_server_examples.py tests/server/test_remote.py
 
 # The first Python that is new enough; another one: make demo PYTHON=/path/to/python
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
