@@ -28,6 +28,7 @@ from typing import Any
 
 from rich.console import Console
 
+from benchmarks import served
 from benchmarks.report import Row, draw, table_of
 from benchmarks.startup import IMPORTS
 from pandacli.diagnostics.machine import machine_facts
@@ -169,12 +170,20 @@ def startup_rows(found: dict[str, dict[str, Any]]) -> Iterator[Row]:
             yield Row("start-up", name, row["seconds"], "s", IMPORTS, imports)
 
 
+def served_rows(found: dict[str, float]) -> Iterator[Row]:
+    """The first word of an answer with a server, beside a model loaded for it."""
+    here = found[served.HERE]
+    for name in served.SERVED:
+        yield Row("panda ask", name, found[name], "s", served.HERE, here, here / served.GOAL)
+
+
 def parts(cuda: bool, repeats: int) -> list[Part]:
     """Every benchmark, as it is run here."""
     times = ("--repeats", str(repeats))
     quantised = ("WIDE", "--quant", "8bit", "--engine", "torch", "--device", "cpu", *times)
     found = [
         Part("startup", times, startup_rows),
+        Part("served", times, served_rows),
         Part("frames", ("--repeats", str(2 * repeats + 1)), frames_rows),  # they are short
         Part("films", times, films_rows),
         Part("stab", times, stab_rows),

@@ -60,11 +60,12 @@ def to_the_first_byte(command: Sequence[str]) -> float:
     return seconds if first else float("nan")
 
 
-def to_the_answer(command: Sequence[str]) -> float:
+def to_the_answer(command: Sequence[str], **variables: str) -> float:
     """Seconds until the first word is on a standard output that is no terminal."""
+    environment = _VARIABLES | variables
     started = perf_counter()
     with subprocess.Popen(
-        command, env=_VARIABLES, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
         assert process.stdout
         first = _read(process.stdout.fileno())

@@ -91,7 +91,7 @@ def ask(
     clip = how.clip(video, at or ())
     if how.offline:
         startup.go_offline()
-    loading = startup.Loading(how.spec(), server=how.server)
+    loading = startup.Loading(how.spec(), server=startup.server_of(context, how.server))
     generation = replace(how.generation(), logprobs=logprobs and json)
     if many:
         from pandacli.cli.ask_many import ask_many

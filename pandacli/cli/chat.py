@@ -66,7 +66,7 @@ def chat(
     if how.offline:
         startup.go_offline()
     watch = Stopwatch(STARTED)
-    loading = startup.Loading(how.spec(), server=how.server)
+    loading = startup.Loading(how.spec(), server=startup.server_of(context, how.server))
 
     def sample_clip(
         clip: Clip, *, num_frames: int, ahead: startup.Loading | None = None

@@ -12,6 +12,8 @@ from shlex import join
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+import typer
+
 from pandacli.background import Background
 from pandacli.errors import ModelError, PandaError, UsageError
 from pandacli.terminal.console import Screen
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from pandacli.server.remote import RemotePanda
     from pandacli.video import Frames
 
+_GIVEN = "COMMANDLINE"  # of Click's sources of a value
 LOOKS_CLOSER = "--every or --from/--to"  # than eight frames of a long film
 EXAMPLE = 'panda ask clip.mp4 "what happens?"'
 
@@ -114,6 +117,22 @@ def require_packages(command: str, packages: Sequence[str]) -> None:
     if missing:
         what = f"panda {command} needs packages that are not installed: {', '.join(missing)}"
         raise UsageError(what, command="pip install 'pandacli[serve]'")
+
+
+def server_of(context: typer.Context, server: str) -> str:
+    """The value of `--server`; with an option of the disk cache, which no server uses, it is none.
+
+    Raises:
+        UsageError: Both are asked for.
+    """
+    sources = {name: context.get_parameter_source(name) for name in ("cache_size", "full_hash")}
+    given = [name for name, source in sources.items() if getattr(source, "name", "") == _GIVEN]
+    if not given or server == "none":
+        return server
+    if server != "auto":
+        what = f"--{given[0].replace('_', '-')} has no effect on a server, which has its own cache"
+        raise UsageError(what, "leave out one of the two")
+    return "none"
 
 
 def go_offline() -> None:

@@ -101,6 +101,14 @@ def test_other_model_is_not_asked(panda, server):
     assert b"--quant none, not 8bit" in done.stderr
 
 
+def test_options_of_the_disk_cache_need_the_model_here(light, server):
+    cached = ("ask", VIDEO, "What?", "--cache-size", "1GB")
+    done = light(*cached, "--server", server)
+    assert done.returncode == 2
+    assert b"--cache-size has no effect on a server" in done.stderr
+    assert light(*cached).returncode == 70  # without torch
+
+
 def test_ctrl_c_stops_the_answer_on_the_server(environment, home):
     command = [sys.executable, "-m", "pandacli", "ask", VIDEO, "What?", *ENDLESS]
     with subprocess.Popen(
