@@ -136,7 +136,7 @@ class Tools:
         length = f"{format_time(info.duration)} long, {info.frame_count} frames"
         times = zip(frames.indices, format_times(frames.times), strict=True)
         lines = [
-            f"{PurePath(clip.video.address).name}: {length}, {shape}, {info.codec}.",
+            f"{_printable(PurePath(clip.video.address).name)}: {length}, {shape}, {info.codec}.",
             *(f"{notice}." for notice in frames.notices),
             f"{len(pictures)} of the frames, as {self._model} sees them:",
             *(f"{n}. frame {index}, at {time}" for n, (index, time) in enumerate(times, 1)),
@@ -205,7 +205,7 @@ class Tools:
 
     def _other_videos(self, wanted: str) -> str | None:
         """A hint that names videos which can be read, those with similar names first."""
-        names = [*self._service.folders.names()]
+        names = [*map(_printable, self._service.folders.names())]
         near = get_close_matches(PurePath(wanted).name, names, _MOST_NAMES)
         chosen = [*dict.fromkeys([*near, *names])][:_MOST_NAMES]
         more = f" and {len(names) - len(chosen)} more" if len(names) > len(chosen) else ""
@@ -216,6 +216,10 @@ class Tools:
 def text_content(text: str) -> types.TextContent:
     """A text of a result; bytes of file names that are no text are escaped."""
     return types.TextContent(text=text.encode("utf-8", "backslashreplace").decode())
+
+
+def _printable(name: str) -> str:
+    return name if name.isprintable() else ascii(name)
 
 
 def _clip(fields: Fields) -> ClipRequest:

@@ -206,6 +206,16 @@ def test_pictures_are_the_frames_that_a_question_is_about(call: Any, tiny: Panda
     assert result.structured_content is None  # in place of which clients would show no picture
 
 
+def test_control_characters_of_a_name_are_escaped(call: Any, folder: Path) -> None:
+    name = "odd\x1b[31m\n.mp4"
+    shutil.copy(DEMO, folder / name)
+    facts = texts(call("look_at_frames", {"path": name, "frames": 1}))[0]
+    assert facts.startswith(r"'odd\x1b[31m\n.mp4': 0:08 long")
+    (folder / name).rename(folder / "odd\x1b.mp4")
+    assert r"'odd\x1b.mp4'" in error(call("look_at_frames", {"path": name}))
+    (folder / "odd\x1b.mp4").unlink()
+
+
 def test_moment_is_found_with_progress_that_only_increases(run: Run) -> None:
     progress: list[tuple[float, float | None, str | None]] = []
 
