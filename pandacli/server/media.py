@@ -58,7 +58,8 @@ class MediaFolders:
                 if path.is_file() and self._holds(path):
                     return path
         except ClipError as error:
-            raise RequestError(error.message, code="invalid_video") from error
+            what = f"{error.message}; {error.hint}"
+            raise RequestError(what, code="invalid_video") from error
         except (OSError, ValueError, RuntimeError):  # too long, a zero byte, a loop of links
             pass
         what = f"no file {address[:200]!r} below the folders that the server may read"

@@ -259,6 +259,7 @@ REFUSED = {
     "an argument that is not there": ("look_at_frames", ASK, "has no argument 'question'"),
     "no path": ("ask_video", {"question": "What?"}, "path is missing"),
     "a path that is no text": ("ask_video", ASK | {"path": 7}, "path must be a string"),
+    "an address": ("ask_video", ASK | {"path": "https://a.b/c.mp4"}, "download it first"),
     "no question": ("ask_video", ASK | {"question": " "}, "question is missing"),
     "a time that is none": ("ask_video", ASK | {"from": "noon"}, "'noon' is not a time"),
     "a range that ends before it starts": ("ask_video", ASK | {"from": 3, "to": 2}, "not after"),
