@@ -1,6 +1,7 @@
 """The page in a real Chromium: upload, ask, stream, go on asking, ranges, searches, errors."""
 
 import base64
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     film = write_circle_film(folder)
     (folder / MARKUP).write_bytes(film.read_bytes())
     write_circle_film(folder, "avi")
+    (folder / os.fsdecode(b"no text \xff.mp4")).write_bytes(film.read_bytes())
     return folder
 
 
@@ -223,6 +225,13 @@ def test_names_and_questions_are_text_and_never_markup(page: Page) -> None:
     page.ask(question)
     assert page.texts(".question .words") == [question]
     assert page.run("return document.querySelectorAll('#log b, #film-name img').length") == 0
+
+
+@pytest.mark.slow
+def test_file_whose_name_is_no_text_is_chosen_and_plays(page: Page) -> None:
+    page.choose("no text \N{REPLACEMENT CHARACTER}.mp4")
+    page.wait(lambda: page.run("return document.getElementById('player').readyState > 0"))
+    assert page.ask("What happens?") == "A red circle moves right."
 
 
 @pytest.mark.slow

@@ -43,14 +43,15 @@ export class Chooser {
     byId("choose-error").hidden = false;
   }
 
-  #entry(name) {
+  #entry(url) {
     const item = make("li");
+    const name = url.toWellFormed(); // a file's name may have bytes that are no text
     const slash = name.lastIndexOf("/") + 1;
     const button = item.appendChild(make("button"));
     button.type = "button";
     button.append(make("span", "folder", name.slice(0, slash)), name.slice(slash));
     button.addEventListener("click", () => {
-      this.#during((signal) => this.#open({ url: name }, name, null, signal));
+      this.#during((signal) => this.#open({ url }, name, null, signal));
     });
     return item;
   }
