@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import psutil
 import pytest
 from mcp import Client, StdioServerParameters, stdio_client
 
+from pandacli.cli.parser import load_command
 from tests.cli.conftest import Run
 
 NOISY = Path(__file__).with_name("noisy_mcp.py")
@@ -230,6 +232,17 @@ def test_call_in_hand_does_not_hold_up_the_end(start: Any, ending: str) -> None:
     assert server.end() in {"SIGTERM": [143], "closed input": [0]}.get(ending, [0, 141])
     _, left = psutil.wait_procs(workers, 5)
     assert left == []
+
+
+def test_configurations_in_the_documentation_are_commands() -> None:
+    page = (ASSETS.parents[1] / "docs" / "server.md").read_text()
+    blocks = re.findall(r"```json\n(.*?)```", page.partition("## MCP")[2], re.DOTALL)
+    servers = [json.loads(block) for block in blocks]
+    assert [*servers[0], *servers[1]] == ["mcpServers", "servers"]
+    for server in (servers[0]["mcpServers"]["panda"], servers[1]["servers"]["panda"]):
+        name, *words = server["args"]
+        with load_command(name).make_context(name, words) as context:
+            assert context.params["media_dir"]
 
 
 REFUSED = {
