@@ -77,6 +77,8 @@ class Address:
 
 
 def url(listening: socket.socket) -> str:
-    """The address of a listening socket, for clients."""
+    """The address of a listening socket, for clients on this machine."""
     host, port = listening.getsockname()[:2]
+    if ip_address(host).is_unspecified:  # which no client can ask
+        host = "localhost"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

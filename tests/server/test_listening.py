@@ -77,6 +77,11 @@ def test_url_names_the_address_and_the_free_port_that_was_found(name):
         assert url(listening) == f"http://{name}:{port}"
 
 
+def test_url_of_any_address_is_one_that_clients_can_ask():
+    with Address.resolve("0.0.0.0", 0).listen() as listening:
+        assert url(listening) == f"http://localhost:{listening.getsockname()[1]}"
+
+
 @needs_ipv6
 def test_any_address_of_ipv6_takes_connections_of_ipv4():
     with Address.resolve("::", 0).listen() as listening:
