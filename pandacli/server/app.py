@@ -3,7 +3,7 @@
 import secrets
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -241,11 +241,19 @@ class Service:
         answering.ticket = self.engine.submit(key, frames, asked.asked, answering.deliver)
         return await (answering.first() if asked.stream else answering.last())
 
-    async def look(self, asked: ClipRequest) -> "tuple[ClipKey, Frames]":
-        """The frames that a request is about; a PandaError if they cannot be read."""
-        with self._uploads.using() as used:
-            path = await run_in_threadpool(self.find, asked.video, used)
-            return await self._look(asked, path)
+    async def look(
+        self, asked: ClipRequest, used: set[str] | None = None
+    ) -> "tuple[ClipKey, Frames]":
+        """The frames that a request is about; a PandaError if they cannot be read.
+
+        `used` is a set of `Uploads.using`.
+        """
+        path = await run_in_threadpool(self.find, asked.video, used)
+        return await self._look(asked, path)
+
+    def using_uploads(self) -> AbstractContextManager[set[str]]:
+        """See `Uploads.using`."""
+        return self._uploads.using()
 
     async def _look(self, asked: ClipRequest, path: Path) -> "tuple[ClipKey, Frames]":
         clip = asked.clip(path)

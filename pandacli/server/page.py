@@ -98,17 +98,20 @@ class _Page:
     async def frames(self, request: HttpRequest) -> Response:
         """The frames of a clip as pictures, with their times in seconds."""
         asked = _parse_frames(await self._service.json(request))
-        _, frames = await self._service.look(asked)
+        with self._service.engine.place(), self._service.using_uploads() as used:
+            _, frames = await until_gone(request, self._service.look(asked, used))
         record = await run_in_threadpool(_frames_record, frames)
         return _json(record | {"video": self._address(asked.video)})
 
     async def when(self, request: HttpRequest) -> Response:
         """Search a film: server-sent events, those of `Search`."""
         asked = parse_search(await self._service.json(request))
-        key, frames = await self._service.look(asked)  # within the limits, or an error
-        span = span_of(key.clip, frames.info.duration)
-        search = self._searches.begin(key.clip.path, span, asked, describe(asked.video))
         with ExitStack() as stack:
+            used = stack.enter_context(self._service.using_uploads())
+            with self._service.engine.place():  # within the limits, or an error
+                key, frames = await until_gone(request, self._service.look(asked, used))
+            span = span_of(key.clip, frames.info.duration)
+            search = self._searches.begin(key.clip.path, span, asked, describe(asked.video))
             stack.callback(search.cancel)
             first = await until_gone(request, search.first())
             return EventStream(search.events(first), stack.pop_all().close)

@@ -185,6 +185,16 @@ def test_searches_beyond_the_limit_are_told_to_retry(
         assert response.headers["retry-after"]
 
 
+@pytest.mark.parametrize("route", ["frames", "when"])
+def test_full_server_reads_no_frames(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch, route: str
+) -> None:
+    monkeypatch.setattr(server.engine, "_most", 0)
+    question = {"question": "Is it red?"} if route == "when" else {}
+    with server.open(f"/panda/{route}", {"video": {"url": "circle.mp4"}} | question) as response:
+        assert response.status == 429
+
+
 def test_search_takes_a_window_at_a_time_while_others_wait(
     server: RunningServer, tiny: Panda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
