@@ -2,9 +2,10 @@
 
 import os
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pandacli.cli import options, signals, startup
 from pandacli.cli.config import not_blank, whole_number
@@ -13,6 +14,9 @@ from pandacli.server import local
 from pandacli.server.listening import Address, url
 from pandacli.terminal.console import Screen
 from pandacli.units import byte_count
+
+if TYPE_CHECKING:
+    import socket
 
 PORT = 7263
 _PACKAGES = ("starlette", "uvicorn", "prometheus-client", "python-multipart")  # of the extra
@@ -104,11 +108,10 @@ def serve(
                 timeout_graceful_shutdown=DRAIN_SECONDS,
             )
         )
-    with local.published(local.Server.of(how.spec(), plan), url(listening)) as local_socket:
+    with ExitStack() as opened:
+        local_socket = _publish(local.Server.of(how.spec(), plan), url(listening), opened, screen)
         screen.notice(f"{settings.model} is served at {url(listening)}/v1; Ctrl-C ends it")
         screen.notice(f"its page is {url(listening)}/")
-        if local_socket is None:
-            screen.notice("--server auto uses another server of yours, or none on this system")
         with signals.left_to_an_event_loop():
             server.run(sockets=[each for each in (listening, local_socket) if each])
 
@@ -134,6 +137,20 @@ def stop(
         if not ended:
             raise DeviceError(f"{server.name} at {server.url} does not end", f"kill {server.pid}")
         screen.notice(f"stopped {server.name} at {server.url}")
+
+
+def _publish(
+    server: local.Server, address: str, opened: ExitStack, screen: Screen
+) -> "socket.socket | None":
+    """A socket for the commands of this user; without one, other clients are still served."""
+    try:
+        listening = opened.enter_context(local.published(server, address))
+    except UsageError as error:
+        screen.notice(f"--server auto will not find this server: {error.message}")
+        return None
+    if listening is None:
+        screen.notice("another server of yours has this model: --server auto asks that one")
+    return listening
 
 
 def _start(server: local.Server, screen: Screen) -> None:

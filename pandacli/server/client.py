@@ -48,10 +48,6 @@ class Client:
     def shown(self) -> str:
         return f"the server at {self.address}"
 
-    def patient(self) -> "Client":
-        """The same server, waited for without a limit."""
-        return Client(self.address)
-
     def get(self, path: str) -> Fields:
         with self._response("GET", path) as response:
             return self._object(response)
@@ -71,7 +67,7 @@ class Client:
                     return
                 if line.startswith(b"data: "):
                     yield json.loads(line[6:].decode("utf-8", "surrogatepass"))
-        raise DeviceError(f"{self.shown} ended before the answer did", "its log says why")
+        raise self._ended()
 
     def file_id(self, path: Path) -> str:
         """The id of a file on the server, which is sent unless it is there.
@@ -193,7 +189,12 @@ class Client:
     def _lost(self, error: Exception) -> DeviceError:
         if isinstance(error, TimeoutError):
             return DeviceError(f"{self.shown} does not answer")
-        return DeviceError(f"{self.shown} ended before the answer did", "its log says why")
+        return self._ended()
+
+    def _ended(self) -> DeviceError:
+        log = self.address.with_suffix(".log") if isinstance(self.address, Path) else None
+        hint = f"its log is {log}" if log and log.exists() else "its log says why"
+        return DeviceError(f"{self.shown} ended before the answer did", hint)
 
 
 class _UnixConnection(HTTPConnection):

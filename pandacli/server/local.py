@@ -152,14 +152,9 @@ def published(server: Server, url: str) -> Iterator[socket.socket | None]:
     """Listen on the socket of a server, while its record is there; None if another one does.
 
     Raises:
-        UsageError: The folder cannot be used.
+        UsageError: There can be no socket, or its folder is not for this user alone.
     """
-    if not hasattr(socket, "AF_UNIX"):  # Windows
-        yield None
-        return
-    place = _private_folder()
-    if len(os.fsencode(server.socket)) > _LONGEST:
-        raise UsageError(f"the path is too long for a socket: {server.socket}", "set PANDA_HOME")
+    _prepare(server)
     if server.is_there():
         yield None
         return
@@ -174,7 +169,8 @@ def published(server: Server, url: str) -> Iterator[socket.socket | None]:
             written.write_text(json.dumps(fields | {"socket": None}))
             written.replace(record)
         except OSError as error:
-            raise UsageError(f"{place} cannot be used: {error.strerror}") from error
+            what = f"{server.socket.parent} cannot be used: {error.strerror}"
+            raise UsageError(what) from error
         try:
             yield listening
         finally:
@@ -189,7 +185,7 @@ def start(server: Server, command: Sequence[str]) -> Server:
     Raises:
         PandaError: It ended, or cannot load the model; with its own words where it said any.
     """
-    _private_folder()
+    _prepare(server)
     from pandacli.server.client import Client
     from pandacli.server.remote import RemotePanda
 
@@ -243,17 +239,19 @@ def _connected(place: Path) -> Iterator[socket.socket]:
         yield connection
 
 
-def _private_folder() -> Path:
-    """The folder of the sockets, made if it is missing; a UsageError if others may enter it."""
-    place = servers_folder()
+def _prepare(server: Server) -> None:
+    """Make the folder of the socket; a UsageError if there can be none, or others may enter it."""
+    place, hint = server.socket.parent, "set PANDA_HOME to another folder"
+    if not hasattr(socket, "AF_UNIX"):  # Windows
+        raise UsageError("this system has no Unix sockets")
+    if len(os.fsencode(server.socket)) > _LONGEST:
+        raise UsageError(f"the path is too long for a socket: {server.socket}", hint)
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"{place} cannot be made: {error.strerror}", "set PANDA_HOME") from error
+        raise UsageError(f"{place} cannot be made: {error.strerror}", hint) from error
     if not _is_private(place):
-        hint = f"chmod 700 {place}, or set PANDA_HOME"
-        raise UsageError(f"{place} can be entered by others", hint)
-    return place
+        raise UsageError(f"{place} can be entered by others", f"chmod 700 {place}, or {hint}")
 
 
 def _is_private(place: Path) -> bool:
