@@ -1,6 +1,5 @@
 """The HTTP application: routes, who may use them, and answers that are streamed."""
 
-import secrets
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
@@ -18,16 +17,16 @@ from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pandacli.errors import PandaError
 from pandacli.inference.spec import Answer, Scores
 from pandacli.server.completions import Chunks, completion
 from pandacli.server.connections import Bodies
 from pandacli.server.engine import ClipKey, Engine, Result
+from pandacli.server.guard import Guard, error_response
 from pandacli.server.media import FrameReaders, Limits, MediaFolders, describe
-from pandacli.server.native import is_from_socket, native_routes
-from pandacli.server.page import is_public, page_routes
+from pandacli.server.native import native_routes
+from pandacli.server.page import page_routes
 from pandacli.server.protocol import (
     ChatRequest,
     ClipRequest,
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
     from pandacli.video import Frames
 
 _READ_BYTES = 64 << 20  # of frames that are kept for questions after a look at them
-_RETRY_AFTER = "2"  # seconds, where too many requests wait
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
@@ -94,42 +92,6 @@ def create_app(settings: ServerSettings, load: "Callable[[], Panda]") -> Starlet
     app.add_exception_handler(Exception, _fault)
     app.add_middleware(Guard, settings=settings)
     return app
-
-
-class Guard:
-    """Refuses foreign Host headers, requests of other sites' pages, and those without the key.
-
-    A page on the web can reach a server on the loopback: by a request without a preflight, which
-    has an Origin, and by a name of its own that resolves to 127.0.0.1 (DNS rebinding).
-    """
-
-    def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
-        self._app, self._hosts, self._key = app, tuple(settings.hosts), settings.api_key
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or is_from_socket(scope):
-            await self._app(scope, receive, send)
-            return
-        pairs = scope["headers"]
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in pairs}
-        if (error := self._refusal(scope["path"], headers)) is not None:
-            await _error_response(error)(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
-
-    def _refusal(self, path: str, headers: dict[str, str]) -> RequestError | None:
-        host = headers.get("host", "")
-        if self._hosts and _name(host) not in self._hosts:
-            return RequestError("this server has another name", status=403, code="wrong_host")
-        origin = headers.get("origin")
-        if origin and origin.partition("://")[2] != host:
-            return RequestError("other sites cannot use it", status=403, code="wrong_origin")
-        if self._key is None or path == "/health" or is_public(path):
-            return None
-        kind, _, given = headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer" and secrets.compare_digest(given.encode(), self._key.encode()):
-            return None
-        return RequestError("the API key is missing or wrong", status=401, code="invalid_api_key")
 
 
 class Service:
@@ -343,23 +305,9 @@ class _Metrics:
         return generate_latest(self._registry)
 
 
-def _name(host: str) -> str:
-    """The name in a Host header, without the port."""
-    name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
-    return name.strip("[]").lower().rstrip(".")
-
-
-def _error_response(error: PandaError) -> JSONResponse:
-    status, body = error_object(error)
-    headers = {"retry-after": _RETRY_AFTER} if status == 429 else {}
-    if status == 401:
-        headers["www-authenticate"] = "Bearer"
-    return JSONResponse(body, status, headers)
-
-
 async def _panda_error(_: HttpRequest, error: Exception) -> Response:
     assert isinstance(error, PandaError)
-    return _error_response(error)
+    return error_response(error)
 
 
 async def _client_gone(_: HttpRequest, error: Exception) -> Response:  # noqa: ARG001
@@ -367,7 +315,7 @@ async def _client_gone(_: HttpRequest, error: Exception) -> Response:  # noqa: A
 
 
 async def _fault(_: HttpRequest, error: Exception) -> Response:  # noqa: ARG001
-    return _error_response(PandaError("the server failed; its log says why"))
+    return error_response(PandaError("the server failed; its log says why"))
 
 
 @contextmanager
@@ -384,6 +332,6 @@ async def _http_error(request: HttpRequest, error: Exception) -> Response:
     what = {404: "there is no", 405: f"{request.method} is not allowed for"}.get(
         status, "cannot use"
     )
-    return _error_response(
+    return error_response(
         RequestError(f"{what} {request.url.path[:200]}", status=status, code=None)
     )

@@ -378,7 +378,12 @@ def error_object(error: PandaError) -> tuple[int, dict[str, Any]]:
             status, code = 503, "out_of_memory"
         case StoppedError():
             status, code = 503, "server_stopping"
-    body = {"message": _sentence(error), "type": kind, "param": param, "code": code}
+    # halves of surrogate pairs, as in the name of an unknown parameter, cannot be sent
+    message, param = (
+        text and text.encode("utf-8", "backslashreplace").decode()
+        for text in (_sentence(error), param)
+    )
+    body = {"message": message, "type": kind, "param": param, "code": code}
     return status, {"error": body}
 
 

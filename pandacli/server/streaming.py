@@ -16,6 +16,7 @@ from pandacli.inference.spec import Answer, Scores
 from pandacli.server.engine import Result, Ticket
 
 _Result = TypeVar("_Result")
+_SEND_SECONDS = 60.0  # in which a client takes a part of a stream
 
 
 class Answering:
@@ -95,10 +96,11 @@ class EventStream(Response):
 
         async def part(data: str) -> None:
             body = f"data: {data}\n\n".encode("utf-8", "surrogatepass")
-            await send({"type": "http.response.body", "body": body, "more_body": True})
+            async with asyncio.timeout(_SEND_SECONDS):
+                await send({"type": "http.response.body", "body": body, "more_body": True})
 
         try:
-            with suppress(ClientDisconnect, OSError):
+            with suppress(ClientDisconnect, TimeoutError, OSError):
                 await until_gone(HttpRequest(scope, receive), stream())
         finally:
             self._close()

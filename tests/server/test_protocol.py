@@ -141,7 +141,7 @@ def test_drawn_requests_are_parsed_or_refused_and_nothing_else_is_raised() -> No
         except RequestError as error:
             status, shown = error_object(error)
             assert status == 400
-            json.dumps(shown)
+            json.dumps(shown, ensure_ascii=False).encode()
             refused += 1
     assert 1000 < refused < 4000
 
@@ -155,7 +155,9 @@ def test_drawn_requests_are_parsed_or_refused_and_nothing_else_is_raised() -> No
     ],
 )
 def test_a_parameter_that_would_be_ignored_is_refused(name: str, value: object) -> None:
-    assert refusal(body(**{name: value})).param == name[:80]
+    error = refusal(body(**{name: value}))
+    assert error.param == name[:80]
+    json.dumps(error_object(error)[1], ensure_ascii=False).encode()
 
 
 def test_standard_parameters_without_effect_are_accepted() -> None:
