@@ -221,7 +221,7 @@ class Service:
         clip = asked.clip(path)
         try:
             key = ClipKey.of(clip, asked.num_frames, asked.system)
-            return key, self.engine.frames(key) or await self.read(key)
+            return key, await self.read(key)
         except OSError as error:
             raise RequestError(f"{describe(asked.video)} cannot be read") from error
         except PandaError as error:  # names of folders on this machine are not told
@@ -239,15 +239,26 @@ class Service:
 
     async def read(self, key: ClipKey, *, limited: bool = True) -> "Frames":
         """Read frames, and keep the latest."""
-        if (frames := self._read.get(key)) is not None:
-            self._read.move_to_end(key)
-            return frames
+        if (known := self.known_frames(key)) is not None:
+            return known
         clip, number = key.clip, key.num_frames
         frames = await self._readers.read(clip, number, key.version, limited=limited)
-        self._read[key] = frames
-        while sum(read.pixels.nbytes for read in self._read.values()) > _READ_BYTES:
-            self._read.popitem(last=False)
+        self.keep(key, frames)
         return frames
+
+    def keep(self, key: ClipKey, frames: "Frames") -> None:
+        """Keep frames for questions after a look at them: the latest, and others as they fit."""
+        self._read[key] = frames
+        self._read.move_to_end(key)
+        held = sum(each.pixels.nbytes for each in self._read.values())
+        while held > _READ_BYTES and len(self._read) > 1:
+            held -= self._read.popitem(last=False)[1].pixels.nbytes
+
+    def known_frames(self, key: ClipKey) -> "Frames | None":
+        """Frames that were asked about or read before, while they are kept."""
+        if key in self._read:
+            self._read.move_to_end(key)
+        return self.engine.frames(key) or self._read.get(key)
 
     def count(self, result: Result) -> None:
         """Count a request that has ended, for the metrics."""

@@ -254,7 +254,7 @@ class Engine:
         ticket = Ticket(request, deliver)
         with self._changed:
             self._check_open()
-            self.keep(key, frames).waiting.append(ticket)
+            self._keep(key, frames).waiting.append(ticket)
             self._changed.notify()
         return ticket
 
@@ -268,8 +268,7 @@ class Engine:
         with self._changed:
             return [self.submit(key, frames, request, deliver) for request, deliver in requests]
 
-    def keep(self, key: ClipKey, frames: "Frames") -> _OpenClip:
-        """Keep the frames of a clip for requests to come, within the budget."""
+    def _keep(self, key: ClipKey, frames: "Frames") -> _OpenClip:
         with self._changed:
             clip = self._clips.setdefault(key, _OpenClip(key, frames))
             self._clips.move_to_end(key)
@@ -277,7 +276,7 @@ class Engine:
 
     def run_on(self, key: ClipKey, frames: "Frames", work: "Callable[[VideoSession], _T]") -> _T:
         """As `run`, on the session of a clip; it may not generate or score."""
-        return self.run(lambda panda: work(self.keep(key, frames).open(panda)))
+        return self.run(lambda panda: work(self._keep(key, frames).open(panda)))
 
     @contextmanager
     def hold(self) -> "Iterator[Panda]":

@@ -90,8 +90,7 @@ class _Native:
 
     async def open(self, request: HttpRequest) -> Response:
         """Read the frames of a clip, if they are not known, and say which these are."""
-        _, key, frames = await self._asked(request)
-        self._engine.keep(key, frames)
+        *_, frames = await self._asked(request)
         return _json(wire.frame_fields(frames))
 
     async def keep_frames(self, request: HttpRequest) -> Response:
@@ -102,7 +101,7 @@ class _Native:
                 raise ValueError("frames of one clip are expected")
             number, system = _prompt(wire.sub_fields(fields, "clip"))
         digest = await run_in_threadpool(wire.frames_id, frames)
-        self._engine.keep(_sent_key(digest, number, system), frames)
+        self._service.keep(_sent_key(digest, number, system), frames)
         return _json({"id": digest})
 
     async def prefix(self, request: HttpRequest) -> Response:
@@ -187,7 +186,7 @@ class _Native:
                 key = _sent_key(wire.texts([clip["id"]])[0], number, system)
         if "id" not in clip:
             return fields, *await self._read(request, clip, number, system)
-        frames = self._engine.frames(key)
+        frames = self._service.known_frames(key)
         if frames is None:
             raise RequestError("these frames are not here", status=404)
         return fields, key, frames
@@ -213,8 +212,7 @@ class _Native:
         except (OSError, ValueError):  # reading the file says why it cannot be read
             key = ClipKey(asked, _SENT, number, system)
         try:
-            known = self._engine.frames(key)
-            return key, known or await self._service.read(key, limited=not is_local)
+            return key, await self._service.read(key, limited=not is_local)
         except PandaError as error:  # names of folders on this machine are not told
             if "file_id" in clip:
                 error.message = error.message.replace(str(path), clip["file_id"])

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pandacli.video import Frames
 
 _AT_ONCE = 64  # requests that are sent together
+_TRIES = 3  # for a clip whose frames the server may drop for those of other clients
 
 Event = tuple[int, str | Answer | PandaError]
 
@@ -224,13 +225,15 @@ class RemoteSession:
 
     def events(self, path: str, fields: Fields) -> Generator[Fields, None, None]:
         """The events that answer a request about this clip."""
-        with closing(self._client.events(path, {"clip": self._clip} | fields)) as events:
-            try:
-                yield from events
-                return
-            except NotFoundError:
-                self._send_frames()
-        with closing(self._client.events(path, {"clip": self._clip} | fields)) as events:
+        fields = {"clip": self._clip} | fields
+        for _ in range(_TRIES - 1):
+            with closing(self._client.events(path, fields)) as events:
+                try:
+                    yield from events
+                    return
+                except NotFoundError:
+                    self._send_frames()
+        with closing(self._client.events(path, fields)) as events:
             yield from events
 
     @property
@@ -238,11 +241,13 @@ class RemoteSession:
         return self.panda.client
 
     def _post(self, path: str, fields: Fields) -> Fields:
-        try:
-            return self._client.post(path, {"clip": self._clip} | fields)
-        except NotFoundError:
-            self._send_frames()
-            return self._client.post(path, {"clip": self._clip} | fields)
+        fields = {"clip": self._clip} | fields
+        for _ in range(_TRIES - 1):
+            try:
+                return self._client.post(path, fields)
+            except NotFoundError:
+                self._send_frames()
+        return self._client.post(path, fields)
 
     def _send_frames(self) -> None:
         """Send the frames, which the server does not have yet or no longer."""

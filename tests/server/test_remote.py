@@ -14,9 +14,10 @@ from pandacli import Panda
 from pandacli.chat.conversation import Conversation
 from pandacli.errors import ClipError, DeviceError, PandaError, UsageError
 from pandacli.inference.spec import GenerationOptions, Request, ScoreRequest
+from pandacli.server import app as server_app
 from pandacli.server.client import Client
 from pandacli.server.media import Limits
-from pandacli.server.remote import RemotePanda
+from pandacli.server.remote import RemotePanda, RemoteSession
 from pandacli.video import Clip, sample_frames
 from pandacli.video.prefetch import read_fitted
 from tests.server.page_server import TINY_SIZE, RunningServer, serving
@@ -144,15 +145,21 @@ def test_conversation_drops_the_turns_it_drops_here(
 
 
 def test_frames_that_the_server_dropped_are_sent_again(
-    local: RemotePanda, server: RunningServer, film: Path
+    tiny: Panda, film: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session = local.open(sample_frames(Clip(film, 2, 4), 8))
-    expected = exact(session.ask(QUESTION))
-    server.engine.run(lambda _: server.engine._clips.clear())
-    assert exact(session.ask(QUESTION)) == expected
-    server.engine.run(lambda _: server.engine._clips.clear())
-    other = session.with_system("Answer in one word.")
-    assert other.prefix_tokens != session.prefix_tokens
+    monkeypatch.setattr(server_app, "_READ_BYTES", 0)  # only the latest frames are kept
+    sent = []
+    send = RemoteSession._send_frames
+    monkeypatch.setattr(RemoteSession, "_send_frames", lambda own: sent.append(own) or send(own))
+    with serving(tiny, budget=0) as running:
+        remote = RemotePanda.connect(Client(running.url))
+        first, second = (remote.open(sample_frames(Clip(film, n, n + 2), 8)) for n in (1, 4))
+        expected = exact(first.ask(QUESTION))
+        other = first.with_system("Answer in one word.")
+        assert other.prefix_tokens != first.prefix_tokens
+        assert exact(second.ask(QUESTION)) != expected
+        assert exact(first.ask(QUESTION)) == expected
+    assert sent == [first, other, first, second, first]
 
 
 def test_a_file_is_uploaded_once(
