@@ -21,6 +21,7 @@ from pandacli.server.wire import Fields, read_error, to_json
 KEY_VARIABLE = "PANDA_API_KEY"
 _JSON = {"content-type": "application/json"}
 _BUSY_SECONDS = 60.0  # for which a server with too many requests is asked again
+_CONNECT_SECONDS = 10.0
 _CHUNK = 1 << 20
 
 
@@ -37,7 +38,7 @@ class Client:
 
     def __init__(self, address: str | Path, *, timeout: float | None = None) -> None:
         self.address = address
-        self._timeout = timeout  # of connecting, and of each read
+        self._timeout = timeout  # seconds, of connecting and of each read
 
     @property
     def is_local(self) -> bool:
@@ -141,7 +142,7 @@ class Client:
             return _UnixConnection(self.address, self._timeout)
         parts = urlsplit(self.address)
         kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-        return kind(parts.hostname or "", parts.port, timeout=self._timeout)
+        return kind(parts.hostname or "", parts.port, timeout=self._timeout or _CONNECT_SECONDS)
 
     def _send(
         self,
@@ -153,6 +154,7 @@ class Client:
     ) -> None:
         try:
             connection.connect()
+            connection.sock.settimeout(self._timeout)
         except OSError as error:
             hint = "start one with panda serve, or leave out --server"
             why = error.strerror or "it does not answer"
