@@ -11,7 +11,7 @@ from itertools import islice
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
-from pandacli.errors import PandaError, UsageError
+from pandacli.errors import DeviceError, PandaError, UsageError
 from pandacli.inference.panda import Panda
 from pandacli.inference.spec import (
     Answer,
@@ -54,8 +54,11 @@ class RemotePanda(Panda):
 
     @classmethod
     def connect(cls, client: Client) -> "RemotePanda":
-        """Ask a server for its model; a DeviceError if it does not answer."""
-        return cls(client, client.get("/panda/model"))
+        """Ask a server for its model; a DeviceError if it does not answer, or is another one."""
+        try:
+            return cls(client, client.get("/panda/model"))
+        except (NotFoundError, LookupError, TypeError) as error:
+            raise DeviceError(f"{client.shown} is no server of panda") from error
 
     @cached_property
     def identity(self) -> str:
@@ -94,12 +97,9 @@ class RemotePanda(Panda):
         if hasattr(video, "pixels"):
             opened = self._send(video, num_frames, system)
         else:
-            clip = (
-                video
-                if isinstance(video, Clip)
-                else Clip(local_file(video), start, end, at=tuple(at))
-            )
-            opened = self._open_clip(clip, num_frames, system)
+            if not isinstance(video, Clip):
+                video = Clip(local_file(video), start, end, at=tuple(at))
+            opened = self._open_clip(video, num_frames, system)
         opened.frames_seconds = frames_seconds
         return cast("VideoSession", opened)  # it has what is used of one
 

@@ -20,11 +20,12 @@ VIDEO = str(CLIP)
 # what the commands do is the same without these packages
 LIGHT = """
 import sys
-for name in ("torch", "transformers", "starlette", "uvicorn"):
+for name in {absent}:
     sys.modules[name] = None
 from pandacli.cli import main
 main()
 """
+HEAVY = ("torch", "transformers", "starlette", "uvicorn", "pydantic")
 ENDLESS = ("--temperature", "50", "--seed", "1", "--max-tokens", "1500")
 
 
@@ -46,7 +47,7 @@ def panda(environment, home):
 @pytest.fixture(scope="module")
 def light(environment, home):
     """`panda` in a process that cannot import torch."""
-    return _runner([sys.executable, "-c", LIGHT], environment, home)
+    return _runner([sys.executable, "-c", LIGHT.format(absent=HEAVY)], environment, home)
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +70,13 @@ def local_socket(home):
     return Client(place)
 
 
-def test_ask_uses_a_server_of_this_user_by_itself(light):
-    done = light("ask", VIDEO, "What happens?")
-    assert (done.returncode, done.stderr) == (0, b"")
+def test_ask_uses_a_server_of_this_user_and_reads_no_frames_itself(environment, home):
+    program = LIGHT.format(absent=(*HEAVY, "numpy", "av", "PIL"))
+    done = _runner([sys.executable, "-c", program], environment, home)(
+        "ask", VIDEO, "What happens?", "--stats", "--quiet"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith(b"frames       8 at 0:00")
     assert done.stdout.startswith(b"A red circle moves right.")
 
 

@@ -242,6 +242,19 @@ def test_a_server_that_dies_midway_is_one_clear_error(reply: bytes) -> None:
         thread.join()
 
 
+@pytest.mark.parametrize("status", ["404 Not Found", "200 OK"])
+@pytest.mark.parametrize("body", ['{"error": {"message": "no"}}', "<html>", "[]"])
+def test_another_server_is_no_server_of_panda(status: str, body: str) -> None:
+    reply = f"HTTP/1.1 {status}\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=answer_partly, args=(listening, reply))
+        thread.start()
+        port = listening.getsockname()[1]
+        with pytest.raises(DeviceError, match="is no server of panda"):
+            RemotePanda.connect(Client(f"http://127.0.0.1:{port}"))
+        thread.join()
+
+
 def test_a_server_that_is_not_there_is_a_device_error(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="is not there"):
         RemotePanda.connect(Client(tmp_path / "none"))
