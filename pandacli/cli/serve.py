@@ -82,7 +82,7 @@ def serve(
 
         from pandacli import Panda
         from pandacli.server.app import ServerSettings, create_app
-        from pandacli.server.connections import PatientProtocol, allow_many_files
+        from pandacli.server.connections import DrainingServer, PatientProtocol, allow_many_files
 
         allow_many_files()
         settings = ServerSettings(
@@ -97,7 +97,7 @@ def serve(
             keep_alive=how.keep_alive,
         )
         app = create_app(settings, lambda: Panda.from_plan(plan))
-        server = uvicorn.Server(
+        server = DrainingServer(
             uvicorn.Config(
                 app,
                 http=PatientProtocol,

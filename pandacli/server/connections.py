@@ -1,13 +1,15 @@
-"""How much clients may send, and how slowly: limits on headers, on bodies, and on open files."""
+"""Connections: how much clients may send, and how slowly; open files; and how a server ends."""
 
 import asyncio
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
+from types import FrameType
 from typing import Any
 
 import h11
+import uvicorn
 from starlette.requests import Request
 from starlette.types import Message
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -101,6 +103,15 @@ class PatientProtocol(H11Protocol):
 
     def _close(self) -> None:
         self.transport.close()
+
+
+class DrainingServer(uvicorn.Server):
+    """Lets answers in flight end on a first signal, and ends at once on a second one."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit:
+            self.force_exit = True
+        super().handle_exit(sig, frame)
 
 
 def allow_many_files() -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+_END_SECONDS = 1.0  # that the end of the thread is waited for
 
 Result = str | Answer | Scores | PandaError
 """A piece of an answer's text; or, as the last one, the whole answer, the scores, or an error."""
@@ -191,11 +192,14 @@ class Engine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the thread after its pass; what was not answered gets a `StoppedError`."""
+        """End the thread after its pass; what was not answered gets a `StoppedError`.
+
+        A pass or a load that takes longer ends with the process.
+        """
         with self._changed:
             self._closing = True
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(_END_SECONDS)
 
     @property
     def panda(self) -> "Panda | None":
@@ -241,11 +245,7 @@ class Engine:
                 self._changed.notify()
 
     def submit(
-        self,
-        key: ClipKey,
-        frames: "Frames",
-        request: Request | ScoreRequest,
-        deliver: Deliver,
+        self, key: ClipKey, frames: "Frames", request: Request | ScoreRequest, deliver: Deliver
     ) -> Ticket:
         """Queue a request that has a place; its results are delivered on another thread.
 
