@@ -164,14 +164,19 @@ class _Native:
             choices = wire.texts(fields["choices"]) if "choices" in fields else None
             options = None if choices else wire.read_options(wire.sub_fields(fields, "options"))
 
-        def look(panda: "Panda") -> list[list[Fields]]:
-            batch = panda.look_together(clips, number, system)
+        def look(group: "Sequence[Frames]", panda: "Panda") -> list[list[Fields]]:
+            batch = panda.look_together(group, number, system)
             rows: Sequence[Sequence[Result]]
             rows = batch.score_all(questions, choices) if choices else batch.ask(questions, options)
             return [[wire.result_fields(result) for result in row] for row in rows]
 
+        found: list[list[Fields]] = []
         with self._engine.place():
-            found = await until_gone(request, run_in_threadpool(self._engine.run, look))
+            while left := clips[len(found) :]:
+                # other requests wait for all that are looked at together
+                group = left[:1] if self._engine.requests > 1 else left
+                work = partial(look, group)
+                found += await until_gone(request, run_in_threadpool(self._engine.run, work))
         return _json({"results": found})
 
     async def _asked(self, request: HttpRequest) -> "tuple[Fields, ClipKey, Frames]":
@@ -212,7 +217,9 @@ class _Native:
         except (OSError, ValueError):  # reading the file says why it cannot be read
             key = ClipKey(asked, _SENT, number, system)
         try:
-            return key, await self._service.read(key, limited=not is_local)
+            with self._engine.place():
+                reading = self._service.read(key, limited=not is_local)
+                return key, await until_gone(request, reading)
         except PandaError as error:  # names of folders on this machine are not told
             if "file_id" in clip:
                 error.message = error.message.replace(str(path), clip["file_id"])

@@ -131,6 +131,33 @@ def test_windows_get_the_answers_and_scores_of_the_model_here(
     assert remote.look_together([]).ask([QUESTION]) == []
 
 
+def test_windows_are_looked_at_one_by_one_while_others_wait(
+    local: RemotePanda,
+    server: RunningServer,
+    tiny: Panda,
+    film: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clips = [read_fitted(Clip(film, start, start + 2), 8, TINY_SIZE) for start in (0, 3, 5)]
+    expected = tiny.look_together(clips).score_all([QUESTION], CHOICES)
+    sizes, look = [], Panda.look_together
+
+    def watched(panda: Panda, clips: Any, *rest: Any) -> Any:
+        sizes.append(len(clips))
+        return look(panda, clips, *rest)
+
+    monkeypatch.setattr(Panda, "look_together", watched)
+    with server.engine.place():
+        scores = local.look_together(clips).score_all([QUESTION], CHOICES)
+    assert sizes == [1, 1, 1]
+    for (there,), (here,) in zip(scores, expected, strict=True):
+        assert [choice.logprob for choice in there.choices] == pytest.approx(
+            [choice.logprob for choice in here.choices], abs=1e-3
+        )
+    local.look_together(clips).score_all([QUESTION], CHOICES)
+    assert sizes == [1, 1, 1, 3]
+
+
 def test_conversation_drops_the_turns_it_drops_here(
     local: RemotePanda, tiny: Panda, film: Path
 ) -> None:
