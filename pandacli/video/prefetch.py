@@ -297,6 +297,8 @@ class Reader(threading.Thread):
             except BaseException:  # the result of this call may still be in the pipe
                 self._drop()
                 raise
+        if request.unwanted:
+            raise ClipError(f"{path} was not read")
         if not died.started:
             message = "the processes that read videos end as soon as they are started"
             hint = "there may be too little memory, or a limit on processes (ulimit -u)"

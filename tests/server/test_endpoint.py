@@ -233,6 +233,7 @@ def test_a_request_is_refused_before_its_frames_are_read(
         running.join()
 
 
+@pytest.mark.slow
 def test_two_hundred_connections_at_once_are_answered(server: Live, clips: list[Path]) -> None:
     expected: dict[tuple[str, str], str] = {}
     for path in clips:
@@ -258,6 +259,7 @@ def test_two_hundred_connections_at_once_are_answered(server: Live, clips: list[
     assert server.requests == 0
 
 
+@pytest.mark.slow
 def test_an_idle_model_is_freed_and_the_next_request_loads_it(checkpoint: Path, clip: Path) -> None:
     with Live(lambda: Panda.load(checkpoint, device="cpu"), clip.parent, keep_alive=0.1) as server:
         first = ask(server, clip.name).choices[0].message.content

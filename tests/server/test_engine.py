@@ -27,7 +27,7 @@ def test_answers_at_once_are_those_of_panda_ask(
     engine: Engine, panda: Panda, clips: list[Path]
 ) -> None:
     draw = random.Random(3)
-    wanted = [(draw.choice(clips), draw.choice(QUESTIONS), draw.randint(1, 30)) for _ in range(24)]
+    wanted = [(draw.choice(clips), draw.choice(QUESTIONS), draw.randint(1, 30)) for _ in range(12)]
     asked = [Asked(engine, path, question(text, tokens)) for path, text, tokens in wanted]
     for each, (path, text, tokens) in zip(asked, wanted, strict=True):
         assert each.answer() == panda.ask(path, text, max_tokens=tokens).text

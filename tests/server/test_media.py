@@ -160,6 +160,7 @@ def hostile_read(clip: Clip, num_frames: int, image_size: int, limits: Limits) -
     return crashing_decoder.read_fitted(clip, num_frames, image_size)
 
 
+@pytest.mark.slow
 def test_a_crash_and_a_hang_cost_their_requests_while_others_are_read(hostile: Path) -> None:
     async def run() -> list[object]:
         with FrameReaders(112, Limits(), workers=2) as readers:
