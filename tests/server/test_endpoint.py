@@ -13,6 +13,7 @@ import openai
 import pytest
 
 from pandacli import Panda
+from pandacli.server import guard
 from pandacli.server.media import FrameReaders, Limits
 from tests.inference.batches import QUESTIONS
 from tests.server.conftest import Gate, wait_until
@@ -225,7 +226,8 @@ def test_a_request_is_refused_before_its_frames_are_read(
             status = server.raw(post(chat_body(clip.name, **wrong), connection="close"))[9:12]
             assert status in (b"400", b"404")
         assert len(read) == 1
-        threading.Timer(0.5, gate.opened.set).start()
+        monkeypatch.setattr(guard, "_RETRY_AFTER", "0.2")
+        threading.Timer(0.3, gate.opened.set).start()
         with server.client(max_retries=5) as client:
             create: Any = client.chat.completions.create
             retried = create(model=MODEL, messages=messages(clip.name), max_tokens=4)
