@@ -118,10 +118,12 @@ class _OpenClip(Iterator[Request]):
             self._begin(panda)
         assert self.steps is not None
         for number, ticket in [*self.running.items()]:
-            if ticket.cancelled and self.generation is not None:
-                self.generation.cancel(number)
+            if ticket.cancelled:
+                if self.generation is not None:
+                    self.generation.cancel(number)
                 del self.running[number]
-        results = next(self.steps, None)
+        is_unwanted = self.scoring is not None and not self.running
+        results = None if is_unwanted else next(self.steps, None)
         if results is None:
             self.steps = self.generation = self.scoring = None
             self.running.clear()

@@ -216,6 +216,19 @@ def test_a_client_that_goes_leaves_the_others_of_its_batch_as_they_are(
         asked[number].close()
 
 
+def test_the_soft_limit_on_open_files_is_raised() -> None:
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (500, hard))
+        connections_module.allow_many_files()
+        raised = resource.getrlimit(resource.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    wanted = 65_536 if hard == resource.RLIM_INFINITY else min(65_536, hard)
+    assert raised == (wanted, hard)
+
+
 def test_hundreds_of_clients_that_come_and_go_leave_nothing(
     server: Live, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from pandacli import Panda
 from pandacli.errors import DeviceError, ModelError, PandaError, UsageError
+from pandacli.inference import likelihood
 from pandacli.inference.backends import torch as torch_backend
 from pandacli.inference.session import VideoSession
 from pandacli.inference.spec import Answer, GenerationOptions, Request, ScoreRequest
@@ -133,6 +134,30 @@ def test_scores_between_answers_are_those_of_the_session(
         got = [choice.logprob for choice in each.scores().choices]
         assert got == pytest.approx([choice.logprob for choice in expected.choices], abs=1e-4)
     assert asked[3].answer() == session.ask(QUESTIONS[1], max_tokens=10).text
+
+
+def test_scoring_for_clients_that_have_gone_stops(
+    engine: Engine, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes, score = threading.Semaphore(0), likelihood._score_paths
+    counted: list[int] = []
+
+    def counting(*arguments: Any) -> Any:
+        counted.append(1)
+        assert passes.acquire(timeout=20)
+        return score(*arguments)
+
+    monkeypatch.setattr(likelihood, "_score_paths", counting)
+    monkeypatch.setattr(likelihood, "_MAX_NODES", 1)
+    requests = [ScoreRequest(f"which {n}?", ("red", "blue")) for n in range(5)]
+    asked = [Asked(engine, clip, request) for request in requests]
+    wait_until(lambda: bool(counted))
+    for each in asked:
+        each.ticket.cancel()
+    passes.release(100)
+    wait_until(lambda: all(clip.is_idle for clip in [*engine._clips.values()]))
+    assert len(counted) <= 2, "of ten passes, those of one request"
+    assert Asked(engine, clip, question(QUESTIONS[0])).answer()
 
 
 def test_history_system_and_seed_are_used(engine: Engine, clip: Path, panda: Panda) -> None:
