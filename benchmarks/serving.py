@@ -42,7 +42,7 @@ QUESTIONS = (
     "Which way does the circle move?",
 )
 TOGETHER, ONE_BY_ONE = "together", "one by one"
-_WARMING = 2.0  # seconds before memory is measured
+_WARMING = 5.0  # seconds before memory is measured
 
 
 @contextmanager
