@@ -24,10 +24,11 @@ pytestmark = pytest.mark.slow
 SLOW_MODEL = """if True:
     import sys, time
     from pandacli.inference.continuous_batching import Generation
+    seconds = float(sys.argv.pop(1))
     run = Generation._run
     def slow(generation):
         for events in run(generation):
-            time.sleep(0.05)
+            time.sleep(seconds)
             yield events
     Generation._run = slow
     from pandacli.cli import main
@@ -36,19 +37,19 @@ SLOW_MODEL = """if True:
 
 
 class Process:
-    """A server whose passes take 50 ms."""
+    """A server whose passes take at least so many seconds."""
 
-    def __init__(self, checkpoint: Path, media: Path, folder: Path, *words: str) -> None:
+    def __init__(self, checkpoint: Path, media: Path, folder: Path, seconds: float) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         model = folder / MODEL
         model.symlink_to(checkpoint)
-        words = ("serve", "--model", str(model), "--device", "cpu", "--quant", "none", *words)
+        words = ("serve", "--model", str(model), "--device", "cpu", "--quant", "none")
         words = (*words, "--port", str(self.port), "--media-dir", str(media))
         (folder / "tmp").mkdir()
         home = {"HOME": str(folder), "PANDA_HOME": str(folder), "TMPDIR": str(folder / "tmp")}
         home |= {"XDG_RUNTIME_DIR": str(folder), "XDG_CONFIG_HOME": str(folder)}
-        command = [sys.executable, "-c", SLOW_MODEL, *words]
+        command = [sys.executable, "-c", SLOW_MODEL, str(seconds), *words]
         self.log = (folder / "log").open("wb")
         self.folder = folder
         self.process = subprocess.Popen(command, env=os.environ | home, stderr=self.log)
@@ -73,8 +74,8 @@ class Process:
 def serve(checkpoint: Path, clip: Path, tmp_path: Path) -> Iterator[Callable[..., Process]]:
     started: list[Process] = []
 
-    def start(*words: str) -> Process:
-        started.append(Process(checkpoint, clip.parent, tmp_path, *words))
+    def start(seconds: float = 0.05) -> Process:
+        started.append(Process(checkpoint, clip.parent, tmp_path, seconds))
         started[-1].wait_until_loaded()
         return started[-1]
 
@@ -165,7 +166,7 @@ def test_a_killed_server_leaves_no_process(serve: Callable[..., Process], clip: 
 def test_memory_is_flat_over_thousands_of_requests(
     serve: Callable[..., Process], clip: Path, clips: list[Path]
 ) -> None:
-    server = serve()
+    server = serve(seconds=0.0)
     measured: list[int] = []
     process = psutil.Process(server.process.pid)
 
