@@ -3,9 +3,11 @@
 import json
 import os
 import socket
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,9 +22,11 @@ PLAN: Any = SimpleNamespace(quant="8bit", backend="torch", device="cuda:0")
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("PANDA_HOME", str(tmp_path / "p"))
-    return tmp_path / "p" / "servers"
+def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of the sockets, with a short path: that of a test may be too long for them."""
+    with TemporaryDirectory(prefix="panda-") as home:
+        monkeypatch.setenv("PANDA_HOME", str(Path(home) / "p"))
+        yield Path(home) / "p" / "servers"
 
 
 @pytest.mark.parametrize(
