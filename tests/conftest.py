@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 import pytest
@@ -35,6 +36,13 @@ def panda_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PANDA_HOME", str(home))
         yield home
+
+
+@pytest.fixture(scope="module")
+def short_folder() -> Iterator[Path]:
+    """A folder for sockets: the paths of other temporary folders may be too long for them."""
+    with TemporaryDirectory(prefix="panda-") as folder:
+        yield Path(folder)
 
 
 def frame_readers() -> list[psutil.Process]:

@@ -20,9 +20,10 @@ from starlette.routing import Route
 
 from pandacli.errors import PandaError
 from pandacli.inference.spec import Answer, Scores
+from pandacli.server.clips import ClipKey, Result
 from pandacli.server.completions import Chunks, completion
 from pandacli.server.connections import Bodies
-from pandacli.server.engine import ClipKey, Engine, Result
+from pandacli.server.engine import Engine
 from pandacli.server.guard import Guard, error_response
 from pandacli.server.media import FrameReaders, Limits, MediaFolders, describe
 from pandacli.server.native import native_routes
@@ -109,7 +110,7 @@ class Service:
         self.folders = MediaFolders(settings.media)
         self._uploads = Uploads(limits.upload, limits.uploads)
         self._bodies = Bodies(limits.upload)
-        self._readers = FrameReaders(settings.image_size, limits)
+        self._readers = FrameReaders(settings.image_size, limits, preload=settings.preload)
         self._read: OrderedDict[ClipKey, Frames] = OrderedDict()  # the latest used last
         self._metrics = _Metrics(self.engine)
 

@@ -13,17 +13,14 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pandacli.errors import PandaError
-from pandacli.inference.spec import Answer, Request, ScoreRequest, Scores, ScoringStats
-from pandacli.video.clip import Clip
+from pandacli.inference.spec import Request, ScoreRequest
+from pandacli.server.clips import ClipKey, Deliver, OpenClip, Ticket
 
 if TYPE_CHECKING:
-    from pandacli.inference.continuous_batching import Generation
-    from pandacli.inference.likelihood import Scoring
     from pandacli.inference.panda import Panda
     from pandacli.inference.session import VideoSession
     from pandacli.video import Frames
@@ -32,11 +29,6 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _END_SECONDS = 1.0  # that the end of the thread is waited for
 
-Result = str | Answer | Scores | PandaError
-"""A piece of an answer's text; or, as the last one, the whole answer, the scores, or an error."""
-
-Deliver = Callable[[Result], None]  # called on the engine's thread
-
 
 class BusyError(PandaError):
     """Too many requests are waiting."""
@@ -44,127 +36,6 @@ class BusyError(PandaError):
 
 class StoppedError(PandaError):
     """The engine was closed before the request was answered."""
-
-
-@dataclass(frozen=True)
-class ClipKey:
-    """What two requests have in common that are about the same frames, behind the same prompt."""
-
-    clip: Clip
-    version: tuple[int, int]  # of the file: bytes, and nanoseconds of its last change
-    num_frames: int
-    system: str | None
-
-    @classmethod
-    def of(cls, clip: Clip, num_frames: int, system: str | None) -> "ClipKey":
-        """The key of a file as it is now; an OSError if it cannot be read."""
-        status = clip.path.stat()
-        return cls(clip, (status.st_size, status.st_mtime_ns), num_frames, system)
-
-
-@dataclass(eq=False)
-class Ticket:
-    """A request that the engine answers."""
-
-    request: Request | ScoreRequest
-    deliver: Deliver
-    cancelled: bool = False
-    scoring: ScoringStats | None = None  # of scores, once they are delivered
-
-    def cancel(self) -> None:
-        """Stop the answer before its next token; nothing is delivered from then on."""
-        self.cancelled = True
-
-    def give(self, result: Result) -> None:
-        if not self.cancelled:
-            try:
-                self.deliver(result)
-            except Exception:  # costs this request, and not the clip
-                self.cancelled = True
-                _log.exception("a result could not be delivered")
-
-
-@dataclass(eq=False)
-class _OpenClip(Iterator[Request]):
-    """A clip with its session and the requests about it; iterates over those that can join."""
-
-    key: ClipKey
-    frames: "Frames"
-    session: "VideoSession | None" = None  # opened by the first request
-    waiting: deque[Ticket] = field(default_factory=deque)
-    running: dict[int, Ticket] = field(default_factory=dict)  # by their numbers in the generation
-    generation: "Generation | None" = None
-    scoring: "Scoring | None" = None
-    steps: "Iterator[Sequence[tuple[int, Result]]] | None" = None
-    _taken: int = 0
-
-    def __next__(self) -> Request:
-        while self.waiting and not isinstance(self.waiting[0].request, ScoreRequest):
-            ticket = self.waiting.popleft()
-            request = ticket.request
-            if not ticket.cancelled and isinstance(request, Request):
-                self.running[self._taken] = ticket
-                self._taken += 1
-                return request
-        raise StopIteration
-
-    @property
-    def is_idle(self) -> bool:
-        return self.steps is None and not self.waiting
-
-    def step(self, panda: "Panda") -> None:
-        """Run one forward pass, and deliver what it gave."""
-        if self.steps is None:
-            self._begin(panda)
-        assert self.steps is not None
-        for number, ticket in [*self.running.items()]:
-            if ticket.cancelled:
-                if self.generation is not None:
-                    self.generation.cancel(number)
-                del self.running[number]
-        is_unwanted = self.scoring is not None and not self.running
-        results = None if is_unwanted else next(self.steps, None)
-        if results is None:
-            self.steps = self.generation = self.scoring = None
-            self.running.clear()
-            return
-        for number, result in results:
-            if (asked := self.running.get(number)) is not None:
-                asked.scoring = self.scoring.stats if self.scoring else None
-                asked.give(result)
-                if not isinstance(result, str):
-                    del self.running[number]
-
-    def fail(self, error: PandaError) -> None:
-        """End all requests with an error."""
-        tickets = [*self.running.values(), *self.waiting]
-        self.steps = self.generation = self.scoring = None
-        self.running.clear()
-        self.waiting.clear()
-        for ticket in tickets:
-            ticket.give(error)
-
-    def open(self, panda: "Panda") -> "VideoSession":
-        if self.session is None:
-            frames = self.key.num_frames
-            self.session = panda.open(self.frames, num_frames=frames, system=self.key.system)
-        return self.session
-
-    def _begin(self, panda: "Panda") -> None:
-        session = self.open(panda)
-        self._taken = 0
-        scored: list[ScoreRequest] = []
-        while self.waiting and isinstance(request := self.waiting[0].request, ScoreRequest):
-            ticket = self.waiting.popleft()
-            if not ticket.cancelled:
-                self.running[len(scored)] = ticket
-                scored.append(request)
-        if scored:
-            self.scoring = session.score_all(scored)
-            self.steps = ([result] for result in self.scoring)
-        else:
-            self.generation = session.generate(self, joining=True)
-            self.steps = self.generation.passes()
 
 
 class Engine:
@@ -182,7 +53,7 @@ class Engine:
         self._load, self._budget, self._most = load, budget, most_requests
         self._keep_alive, self._preload = keep_alive, preload
         self._panda: Panda | None = None
-        self._clips: OrderedDict[ClipKey, _OpenClip] = OrderedDict()  # the latest asked last
+        self._clips: OrderedDict[ClipKey, OpenClip] = OrderedDict()  # the latest asked last
         self._work: deque[tuple[Callable[[Panda], Any], Future[Any]]] = deque()
         self._places = 0  # that are taken
         self._changed = threading.Condition()
@@ -270,9 +141,9 @@ class Engine:
         with self._changed:
             return [self.submit(key, frames, request, deliver) for request, deliver in requests]
 
-    def _keep(self, key: ClipKey, frames: "Frames") -> _OpenClip:
+    def _keep(self, key: ClipKey, frames: "Frames") -> OpenClip:
         with self._changed:
-            clip = self._clips.setdefault(key, _OpenClip(key, frames))
+            clip = self._clips.setdefault(key, OpenClip(key, frames))
             self._clips.move_to_end(key)
             return clip
 
@@ -321,7 +192,7 @@ class Engine:
                     result.set_exception(StoppedError("the server is stopping"))
             self._release()
 
-    def _next_busy(self) -> list[_OpenClip] | None:
+    def _next_busy(self) -> list[OpenClip] | None:
         """Clips with something to do, once there are any or work; None if the engine is closed."""
         idle_since = monotonic()
         while True:
@@ -357,7 +228,7 @@ class Engine:
         except Exception as error:
             result.set_exception(error)
 
-    def _step(self, clip: _OpenClip) -> None:
+    def _step(self, clip: OpenClip) -> None:
         try:
             clip.step(self._loaded())
         except PandaError as error:
@@ -366,7 +237,7 @@ class Engine:
             _log.exception("a request failed")
             self._fail(clip, PandaError("the server failed to answer; its log says why"))
 
-    def _fail(self, clip: _OpenClip, error: PandaError) -> None:
+    def _fail(self, clip: OpenClip, error: PandaError) -> None:
         with self._changed:
             self._clips.pop(clip.key, None)  # a new session for the next request
         clip.fail(error)
@@ -375,7 +246,7 @@ class Engine:
         """Drop the clips that were not asked about for longest, down to the budget."""
         with self._changed:
             clips = [*self._clips.values()]
-        sizes = [_held_bytes(clip) for clip in clips]
+        sizes = [clip.held_bytes for clip in clips]
         held = sum(sizes)
         for clip, taken in zip(clips, sizes, strict=True):
             if held <= self._budget:
@@ -393,8 +264,3 @@ class Engine:
                 if clip.is_idle:
                     del self._clips[clip.key]
             self._panda = None
-
-
-def _held_bytes(clip: _OpenClip) -> int:
-    session = clip.session.held_bytes if clip.session else 0
-    return clip.frames.pixels.nbytes + session

@@ -94,8 +94,15 @@ class FrameReaders:
     of them.
     """
 
-    def __init__(self, image_size: int, limits: Limits, workers: int | None = None) -> None:
-        self._image_size, self._limits = image_size, limits
+    def __init__(
+        self,
+        image_size: int,
+        limits: Limits,
+        workers: int | None = None,
+        *,
+        preload: bool = False,  # start the processes at once, not with the first requests
+    ) -> None:
+        self._image_size, self._limits, self._preload = image_size, limits, preload
         self._queue: SimpleQueue[Request | None] = SimpleQueue()
         workers = workers or max(2, min(4, available_cores()))
         self._readers = [Reader(self._queue) for _ in range(workers)]
@@ -106,6 +113,8 @@ class FrameReaders:
     def __enter__(self) -> Self:
         for reader in self._readers:
             reader.start()
+            if self._preload:  # each thread takes one
+                self._queue.put(Request(Path(), load_decoders, ()))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -151,6 +160,13 @@ class _Reading:
     request: Request
     result: "asyncio.Future[Frames | PandaError]"
     wanted: int = 0  # requests that wait for it
+
+
+def load_decoders() -> None:
+    """Import what a worker process reads videos with."""
+    import pandacli.video.container
+    import pandacli.video.preprocessing
+    import pandacli.video.sampling  # noqa: F401
 
 
 def read_limited(clip: Clip, num_frames: int, image_size: int, limits: Limits) -> "Frames":

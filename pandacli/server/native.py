@@ -21,7 +21,8 @@ from starlette.types import Scope
 from pandacli.errors import PandaError, UsageError
 from pandacli.inference.spec import ScoreRequest, Scores, check_frame_count
 from pandacli.server import wire
-from pandacli.server.engine import ClipKey, Engine, Result, Ticket
+from pandacli.server.clips import ClipKey, Result, Ticket
+from pandacli.server.engine import Engine
 from pandacli.server.protocol import RequestError, VideoSource, error_object
 from pandacli.server.streaming import EventStream, until_gone
 from pandacli.server.wire import Fields

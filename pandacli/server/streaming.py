@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from pandacli.errors import PandaError
 from pandacli.inference.spec import Answer, Scores
-from pandacli.server.engine import Result, Ticket
+from pandacli.server.clips import Result, Ticket
 
 _Result = TypeVar("_Result")
 _SEND_SECONDS = 60.0  # in which a client takes a part of a stream

@@ -2,6 +2,10 @@
 
 import json
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -9,6 +13,7 @@ import pytest
 from pandacli.cli import config
 from pandacli.cli.frames import CLIP
 from pandacli.errors import UsageError
+from tests.cli.conftest import _environment, _home, _runner
 
 ASK = ("What happens?", "--model", "tiny")
 
@@ -25,6 +30,24 @@ def kept(home: Path) -> Path:
     return home / "models" / "prefixes"
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A home in which a clip has been asked about; tests leave its cache as it is."""
+
+    home: Path
+    film: Path
+    first: subprocess.CompletedProcess[bytes]
+    panda: Callable[..., subprocess.CompletedProcess[bytes]]
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    home = _home(tmp_path_factory.mktemp("home"))
+    panda = _runner([sys.executable, "-m", "pandacli"], _environment(home), home)
+    film = Path(shutil.copy2(CLIP, home / "\x1b[31mfilm\n.mp4"))
+    return Asked(home, film, panda("ask", film, *ASK, "--json"), panda)
+
+
 def facts(done):
     """What `--json` says, without what the answers took."""
     record = json.loads(done.stdout)
@@ -33,33 +56,28 @@ def facts(done):
     return record
 
 
-def test_second_ask_prefills_only_the_question(panda, film):
-    first = panda("ask", film, *ASK, "--json")
-    second = panda("ask", film, *ASK, "--json")
-    assert facts(second) == facts(first)
+def test_second_ask_prefills_only_the_question(asked):
+    second = asked.panda("ask", asked.film, *ASK, "--json")
+    assert facts(second) == facts(asked.first)
     stats = json.loads(second.stdout)["answers"][0]["stats"]
     assert stats["prefilled_tokens"] == stats["question_tokens"]
-    assert (first.stderr, second.stderr) == (b"", b"")
+    assert (asked.first.stderr, second.stderr) == (b"", b"")
 
 
-def test_several_questions_are_answered_from_the_cache(panda, film):
-    panda("ask", film, *ASK)
-    asked = ("ask", film, *ASK, "Which shape appears?", "Which way does the red circle move?")
-    from_disk = panda(*asked)
-    assert from_disk.stdout == panda(*asked, "--cache-size", "0").stdout
-    assert len(from_disk.stdout.splitlines()) == 3
+def test_several_questions_are_answered_from_the_cache(asked):
+    words = ("ask", asked.film, *ASK, "Which shape appears?", "Which way does the red circle move?")
+    from_disk = asked.panda(*words)
+    afresh = asked.panda(*words, "--json", "--cache-size", "0")
+    answers = json.loads(afresh.stdout)["answers"]
+    assert from_disk.stdout.decode().splitlines() == [answer["answer"] for answer in answers]
+    assert len(answers) == 3
+    assert answers[0]["stats"]["prefilled_tokens"] > 200, "nothing was read from the cache"
 
 
 def test_cache_size_zero_saves_nothing(panda, film, kept):
     done = panda("ask", film, *ASK, PANDA_CACHE_SIZE="0")
     assert (done.returncode, done.stderr) == (0, b"")
     assert not kept.exists()
-
-
-def test_cache_size_zero_reads_nothing(panda, film):
-    panda("ask", film, *ASK)
-    done = panda("ask", film, *ASK, "--json", "--cache-size", "0")
-    assert json.loads(done.stdout)["answers"][0]["stats"]["prefilled_tokens"] > 200
 
 
 def test_unwritable_cache_prints_a_notice_and_the_answer(panda, film, kept):
@@ -72,9 +90,9 @@ def test_unwritable_cache_prints_a_notice_and_the_answer(panda, film, kept):
     assert said.startswith(f"panda: could not cache the clip: {kept}: ")
 
 
-def test_chat_uses_the_prefix_saved_by_ask(panda, film):
-    panda("ask", film, *ASK)
-    done = panda("chat", film, "--model", "tiny", "--stats", stdin=b"What happens?\n")
+def test_chat_uses_the_prefix_saved_by_ask(asked):
+    words = ("chat", asked.film, "--model", "tiny", "--stats")
+    done = asked.panda(*words, stdin=b"What happens?\n")
     assert "; 8 new, " in done.stderr.decode()
 
 
@@ -93,13 +111,13 @@ def test_cache_lists_saved_prefixes(panda, film):
     assert done.stderr.decode().startswith(f"panda: 1 clip, {size} (at most 4.0 GB) in ")
 
 
-def test_cache_as_json_has_bytes_and_times(panda, film, kept):
-    panda("ask", film, *ASK)
-    record = json.loads(panda("cache", "--json", PANDA_CACHE_SIZE="1.5GB").stdout)
+def test_cache_as_json_has_bytes_and_times(asked):
+    record = json.loads(asked.panda("cache", "--json", PANDA_CACHE_SIZE="1.5GB").stdout)
     (clip,) = record["clips"]
-    assert (record["path"], record["budget_bytes"]) == (str(kept), 1_500_000_000)
+    place = str(asked.home / "models" / "prefixes")
+    assert (record["path"], record["budget_bytes"]) == (place, 1_500_000_000)
     assert record["bytes"] == clip["bytes"] > 100_000
-    assert (clip["video"], clip["model"], clip["tokens"]) == (str(film), "tiny", 265)
+    assert (clip["video"], clip["model"], clip["tokens"]) == (str(asked.film), "tiny", 265)
     assert clip["last_used"].endswith("+00:00")
 
 
@@ -116,8 +134,8 @@ def test_refused_chat_line_still_saves_the_prefix(panda, film, kept):
     assert [entry.name for entry in kept.iterdir() if (entry / "kv").exists()]
 
 
-def test_clear_removes_all_prefixes(panda, film, kept):
-    panda("ask", film, *ASK)
+def test_clear_removes_all_prefixes(asked, panda, kept):
+    shutil.copytree(asked.home / "models" / "prefixes", kept)
     done = panda("cache", "--clear")
     assert (done.returncode, done.stdout) == (0, b"")
     assert done.stderr.startswith(b"panda: removed ")
@@ -130,10 +148,8 @@ def test_empty_cache_prints_a_notice(panda, kept):
     assert done.stderr.decode() == f"panda: 0 clips, 0 bytes (at most 4.0 GB) in {kept}\n"
 
 
-def test_control_characters_in_clip_names_are_escaped(panda, home):
-    film = shutil.copy2(CLIP, home / "\x1b[31mred\n.mp4")
-    panda("ask", film, *ASK)
-    listed = panda("cache").stdout
+def test_control_characters_in_clip_names_are_escaped(asked):
+    listed = asked.panda("cache").stdout
     assert b"\x1b" not in listed
     assert listed.count(b"\n") == 1
 

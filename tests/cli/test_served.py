@@ -30,8 +30,8 @@ ENDLESS = ("--temperature", "50", "--seed", "1", "--max-tokens", "1500")
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    return _home(tmp_path_factory.mktemp("home"))
+def home(short_folder):
+    return _home(short_folder)
 
 
 @pytest.fixture(scope="module")
@@ -161,9 +161,9 @@ def test_folder_that_others_may_enter_is_not_used(panda, home):
         folder.chmod(0o700)
 
 
-def test_server_that_cannot_listen_says_why(panda, tmp_path, server):
+def test_server_that_cannot_listen_says_why(panda, short_folder, server):
     port = server.rpartition(":")[2]
-    done = panda("serve", "--background", "--port", port, PANDA_HOME=str(tmp_path / "p"))
+    done = panda("serve", "--background", "--port", port, PANDA_HOME=str(short_folder / "p"))
     assert done.returncode == 5
     assert f"port {port}" in done.stderr.decode()
     assert b"its log is" in done.stderr

@@ -13,7 +13,8 @@ from pandacli import Panda
 from pandacli.inference.continuous_batching import Generation
 from pandacli.inference.session import VideoSession
 from pandacli.inference.spec import Answer, GenerationOptions, Request, ScoreRequest, Scores
-from pandacli.server.engine import ClipKey, Engine, Result, Ticket
+from pandacli.server.clips import ClipKey, Result, Ticket
+from pandacli.server.engine import Engine
 from pandacli.video import Clip, Frames
 from pandacli.video.prefetch import read_fitted
 from tests.inference.conftest import clip as clip

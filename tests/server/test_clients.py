@@ -15,7 +15,6 @@ from pandacli.inference.session import VideoSession
 from pandacli.server import connections as connections_module
 from pandacli.server import streaming
 from pandacli.server.media import FrameReaders, Limits
-from tests.conftest import frame_readers
 from tests.inference.batches import QUESTIONS
 from tests.server.conftest import Gate, wait_until
 from tests.server.live import Live, chat_body, post, read_all
@@ -128,15 +127,18 @@ def test_a_client_that_goes_while_frames_are_read_ends_the_reading(
 ) -> None:
     monkeypatch.setattr("pandacli.server.media.read_limited", hostile_read)
     (tmp_path / "endless.mp4").write_bytes(clip.read_bytes())
-    before = set(frame_readers())
     with Live(lambda: panda, tmp_path, limits=Limits()) as server:
         with server.connect() as going:
             going.sendall(post(chat_body("endless.mp4")))
-            wait_until(lambda: bool(set(frame_readers()) - before))
+            readings = server.service._readers._shared
+            wait_until(lambda: any(each.request.begun.is_set() for each in readings.values()))
+            (reader,) = [each.request.reader for each in readings.values()]
+            wait_until(lambda: reader._process is not None)
+            process = reader._process.process
             assert server.requests == 1
         wait_until(lambda: server.requests == 0)
-        wait_until(lambda: not server.service._readers._shared)
-        wait_until(lambda: not set(frame_readers()) - before)
+        wait_until(lambda: not readings)
+        wait_until(lambda: process.poll() is not None)
 
 
 @pytest.mark.parametrize("stream", [False, True])

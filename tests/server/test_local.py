@@ -3,11 +3,10 @@
 import json
 import os
 import socket
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,11 +21,11 @@ PLAN: Any = SimpleNamespace(quant="8bit", backend="torch", device="cuda:0")
 
 
 @pytest.fixture(autouse=True)
-def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder of the sockets, with a short path: that of a test may be too long for them."""
-    with TemporaryDirectory(prefix="panda-") as home:
-        monkeypatch.setenv("PANDA_HOME", str(Path(home) / "p"))
-        yield Path(home) / "p" / "servers"
+def folder(monkeypatch: pytest.MonkeyPatch, short_folder: Path) -> Path:
+    """The folder of the sockets; each test has another."""
+    home = Path(mkdtemp(dir=short_folder)) / "p"
+    monkeypatch.setenv("PANDA_HOME", str(home))
+    return home / "servers"
 
 
 @pytest.mark.parametrize(

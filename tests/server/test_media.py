@@ -125,6 +125,21 @@ def test_frames_are_those_of_the_command_line(clip: Path) -> None:
     assert frames.indices == expected.indices  # type: ignore[attr-defined]
 
 
+def test_preloaded_readers_wait_with_their_decoders_for_the_first_request(clip: Path) -> None:
+    async def run() -> None:
+        with FrameReaders(112, Limits(), workers=2, preload=True) as readers:
+            while len(waiting := frame_readers()) < 2:
+                await asyncio.sleep(0.02)
+            opened = " ".join(each.path for each in waiting[0].memory_maps())
+            while "cv2" not in opened:
+                await asyncio.sleep(0.02)
+                opened = " ".join(each.path for each in waiting[0].memory_maps())
+            assert len((await readers.read(Clip(clip), 8)).indices) == 8
+            assert set(frame_readers()) == set(waiting)
+
+    asyncio.run(asyncio.wait_for(run(), 60))
+
+
 def test_requests_for_the_same_frames_share_one_reading(clip: Path) -> None:
     found = asyncio.run(read(Clip(clip), number=5))
     assert len({id(frames) for frames in found}) == 1

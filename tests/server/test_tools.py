@@ -22,7 +22,7 @@ from PIL import Image
 from pandacli import Panda
 from pandacli.server import media
 from pandacli.server.app import ServerSettings, Service
-from pandacli.server.engine import _OpenClip
+from pandacli.server.clips import OpenClip
 from pandacli.server.mcp import make_server
 from pandacli.server.media import Limits
 from pandacli.server.tools import Tools
@@ -352,14 +352,14 @@ def test_cancelled_call_stops_its_answer(
     folder: Path, panda: Panda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes: list[float] = []
-    step = _OpenClip.step
+    step = OpenClip.step
 
-    def slow(clip: _OpenClip, model: Panda) -> None:
+    def slow(clip: OpenClip, model: Panda) -> None:
         passes.append(time.monotonic())
         time.sleep(0.01)
         step(clip, model)
 
-    monkeypatch.setattr(_OpenClip, "step", slow)
+    monkeypatch.setattr(OpenClip, "step", slow)
 
     async def work(client: Client, service: Service) -> None:
         call = asyncio.create_task(client.call_tool("ask_video", ASK))  # a whole one has over 200

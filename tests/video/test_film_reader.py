@@ -71,11 +71,11 @@ def fragile(monkeypatch):
     monkeypatch.setattr(film, "read_window", crashing_film.read_window)
     wait = Request.wait
 
-    def impatient_with_hanging(request):
+    def impatient_with_hanging(request, timeout=None):
         ranges = request.arguments[-1]
         hangs = isinstance(ranges, list) and ranges[0][0] == crashing_film.HANGS
         monkeypatch.setattr(prefetch, "TIMEOUT", 0.5 if hangs else 600.0)
-        return wait(request)
+        return wait(request, timeout)
 
     monkeypatch.setattr(Request, "wait", impatient_with_hanging)
 
