@@ -164,7 +164,6 @@ class _Reading:
 
 def load_decoders() -> None:
     """Import what a worker process reads videos with."""
-    import pandacli.video.container
     import pandacli.video.preprocessing
     import pandacli.video.sampling  # noqa: F401
 

@@ -131,7 +131,7 @@ def test_preloaded_readers_wait_with_their_decoders_for_the_first_request(clip: 
             while len(waiting := frame_readers()) < 2:
                 await asyncio.sleep(0.02)
             opened = " ".join(each.path for each in waiting[0].memory_maps())
-            while "cv2" not in opened:
+            while "libavcodec" not in opened:
                 await asyncio.sleep(0.02)
                 opened = " ".join(each.path for each in waiting[0].memory_maps())
             assert len((await readers.read(Clip(clip), 8)).indices) == 8
