@@ -27,7 +27,7 @@ from time import monotonic
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 
 import pandacli
@@ -153,8 +153,8 @@ def measure(model: str, device: str, number: int, seconds: float, turns: int) ->
     return {"model": name, "clients": number, "seconds": seconds, "ways": ways, "memory": memory}
 
 
-def table_of(found: dict[str, Any]) -> Table:
-    """One row a way."""
+def group_of(found: dict[str, Any]) -> Group:
+    """A table with a row for each way, and the ratio."""
     table = Table(box=None, pad_edge=False, padding=(0, 1))
     for heading in (
         f"{found['clients']} clients",
@@ -170,11 +170,9 @@ def table_of(found: dict[str, Any]) -> Table:
         table.add_row(way, *rates, *waits)
     ways, memory = found["ways"], found["memory"]
     ratio = ways[TOGETHER]["answers_per_second"] / ways[ONE_BY_ONE]["answers_per_second"]
-    table.caption = (
-        f"{ratio:.1f} times as many; memory {memory['start_bytes'] / 2**20:.0f} MB at the start, "
-        f"{memory['end_bytes'] / 2**20:.0f} MB at the end"
-    )
-    return table
+    start, end = (f"{memory[name] / 2**20:.0f} MB" for name in ("start_bytes", "end_bytes"))
+    last = f"{ratio:.1f} times as many; memory {start} at the start, {end} at the end"
+    return Group(table, last)
 
 
 def main() -> None:
@@ -192,7 +190,7 @@ def main() -> None:
     if wanted.json:
         print(json.dumps(found, indent=2))
     else:
-        Console().print(table_of(found))
+        Console().print(group_of(found))
 
 
 if __name__ == "__main__":

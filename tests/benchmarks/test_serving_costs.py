@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks.__main__ import serving_rows
-from benchmarks.serving import ONE_BY_ONE, TOGETHER, VIDEO, clients, is_loaded, measure, table_of
+from benchmarks.serving import ONE_BY_ONE, TOGETHER, VIDEO, clients, group_of, is_loaded, measure
 from pandacli import Panda
 from tests.inference.conftest import panda as panda
 from tests.server.live import MODEL, Live
@@ -42,6 +42,8 @@ def test_both_ways_and_the_memory_are_measured() -> None:
     assert found["ways"].keys() == {TOGETHER, ONE_BY_ONE}
     assert all(way["answers"] and not way["errors"] for way in found["ways"].values())
     assert min(found["memory"].values()) > 50 * 2**20
-    assert table_of(found).row_count == 2
+    table, ratio = group_of(found).renderables
+    assert table.row_count == 2
+    assert "times as many" in ratio
     (together, memory) = serving_rows(found)
     assert (together.unit, memory.unit) == ("answers/s", "MB")
