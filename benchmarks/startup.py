@@ -2,6 +2,7 @@
 
     python -m benchmarks.startup --repeats 15
     python -m benchmarks.startup --python OTHER/bin/python    # another installation of panda
+    python -m benchmarks.startup --beside OTHER/bin/python    # both, in turns
 
 Every row is a process from its start: to its end for what only prints, to the first byte in a
 terminal (the spinner), or to the first word of an answer. The rows take turns, beside a Python that
@@ -126,10 +127,15 @@ def main() -> None:
     """Measure what the command line names."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--beside", help="Python of another panda, for the time to an answer")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--json", action="store_true")
     wanted = parser.parse_args()
-    found = measure(rows(wanted.python), wanted.repeats)
+    measured = rows(wanted.python)
+    if wanted.beside:
+        other = (wanted.beside, "-P", "-m", "pandacli", *_ASK)  # not the one of this folder
+        measured["the other panda: first word"] = lambda: to_the_answer(other, PYTHONPATH="")
+    found = measure(measured, wanted.repeats)
     if wanted.json:
         print(json.dumps(found, indent=2))
         return
