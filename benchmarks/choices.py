@@ -31,6 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pandacli import Panda
+from pandacli.inference.backends.kv_cache import KVCache
 from pandacli.inference.session import VideoSession
 from pandacli.inference.spec import ScoreRequest, Scores
 from pandacli.modeling import encode_prompt
@@ -95,8 +96,9 @@ def plain(panda: Panda, frames: Frames, pairs: Sequence[tuple[str, str]]) -> lis
         ids = ids[:-1] if ids[-2] == end else ids
         given = torch.tensor([ids[:-1]], device=model.device)
         size = len(ids) - len(prompt)
-        logits = model(input_ids=given, pixel_values=pixels).logits[0, -size:]
-        rows = logits.double().log_softmax(-1)
+        (embedded,) = model.embed_frames(given, model.model.encode_frames(pixels))
+        states = model.model(embedded[None], KVCache(len(model.model.layers)))
+        rows = model.lm_head(states[0, -size:]).double().log_softmax(-1)
         found.append(fsum(rows[range(size), ids[-size:]].tolist()))
     return found
 

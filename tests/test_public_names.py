@@ -78,7 +78,7 @@ def test_every_exported_name_exists(module: str) -> None:
 
 
 def test_auto_classes_know_video_panda() -> None:
-    modeling = import_module("pandacli.modeling")
+    modeling = import_module("pandacli.modeling.modeling_videopanda")
     config = AutoConfig.for_model("videopanda")
     assert isinstance(config, modeling.VideoPandaConfig)
     assert modeling.VideoPandaConfig in AutoModelForImageTextToText._model_mapping

@@ -78,10 +78,10 @@ def _suggest(ready: set[str]) -> Iterator[Fact]:
         return
     from pandacli.inference.planning.devices import pick_devices
     from pandacli.inference.planning.planner import choose
-    from pandacli.modeling.configuration_videopanda import VideoPandaConfig
+    from pandacli.modeling.configuration import ModelConfig
 
     try:
-        choice = choose("auto", "auto", VideoPandaConfig(), pick_devices("auto"))
+        choice = choose("auto", "auto", ModelConfig(), pick_devices("auto"))
     except DeviceError as error:
         yield Fact("suggestion", "--model tiny", f"{DEFAULT_MODEL}: {error.message}")
         return

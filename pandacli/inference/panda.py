@@ -62,9 +62,7 @@ class Panda:
     @property
     def stop_tokens(self) -> frozenset[int]:
         """The tokens that end an answer."""
-        eos = self.model.generation_config.eos_token_id
-        ends = eos if isinstance(eos, list) else [eos]
-        return frozenset({*ends, self.tokenizer.eos_id} - {None})
+        return frozenset({*self.model.eos_ids, self.tokenizer.eos_id})
 
     @property
     def image_size(self) -> int:

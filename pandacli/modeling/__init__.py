@@ -1,18 +1,29 @@
-"""Video-Panda on today's transformers; importing it registers its classes with `Auto...`."""
+"""Video-Panda: `VideoPanda`, which panda runs, and the same model as classes of transformers.
 
-from transformers import AutoModelForImageTextToText, AutoProcessor
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+Those are imported on first use: transformers takes longer to import than a small model to load.
+"""
 
-from pandacli.checkpoint_files import MODEL_TYPES
-from pandacli.modeling.configuration_videopanda import VideoPandaConfig
-from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
-from pandacli.modeling.processing_videopanda import VideoPandaProcessor
-from pandacli.modeling.tokenization_videopanda import (
-    VideoPandaTokenizer,
-    build_prompt,
-    encode_prefix,
-    encode_prompt,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pandacli.modeling.configuration_videopanda import VideoPandaConfig
+    from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
+    from pandacli.modeling.processing_videopanda import VideoPandaProcessor
+    from pandacli.modeling.tokenization_videopanda import (
+        VideoPandaTokenizer,
+        build_prompt,
+        encode_prefix,
+        encode_prompt,
+    )
+
+_PROMPT = ("VideoPandaTokenizer", "build_prompt", "encode_prefix", "encode_prompt")
+_MODULES = {
+    # the first one registers all three with `Auto...`
+    **dict.fromkeys(("VideoPandaConfig", "VideoPandaProcessor"), "modeling_videopanda"),
+    "VideoPandaForConditionalGeneration": "modeling_videopanda",
+    **dict.fromkeys(_PROMPT, "tokenization_videopanda"),
+}
 
 __all__ = [
     "VideoPandaConfig",
@@ -24,10 +35,12 @@ __all__ = [
     "encode_prompt",
 ]
 
-for _name in MODEL_TYPES:
-    # not AutoConfig.register, which takes a class under one name only
-    CONFIG_MAPPING.register(_name, VideoPandaConfig, exist_ok=True)
-AutoModelForImageTextToText.register(
-    VideoPandaConfig, VideoPandaForConditionalGeneration, exist_ok=True
-)
-AutoProcessor.register(VideoPandaConfig, VideoPandaProcessor, exist_ok=True)
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

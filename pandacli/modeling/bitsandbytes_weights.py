@@ -1,4 +1,4 @@
-"""Read and check weights that bitsandbytes stored in 8 or 4 bits.
+"""Read, check and use weights that bitsandbytes stored in 8 or 4 bits.
 
     8 bits   NAME.weight (out, in) int8, NAME.SCB (out,) float32, NAME.weight_format () uint8
     4 bits   NAME.weight (ceil(out * in / 2), 1) uint8, and NAME.weight.P with P one of
@@ -10,15 +10,23 @@ file declares, and read out of bounds if these are wrong.
 
 import math
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pandacli.checkpoint_files import INCOMPLETE
 from pandacli.errors import ModelError
 from pandacli.file_io import parse_object
-from pandacli.modeling import checkpoint
+from pandacli.modeling.checkpoint import (
+    check_tensors,
+    check_values,
+    is_quantisable,
+    read_stored,
+    shape_and_dtype,
+)
 
 _QUANT_STATE = "weight.quant_state.bitsandbytes__"  # before "nf4" or "fp4"
 _INT8_PARTS = ("SCB", "weight_format")
@@ -38,14 +46,14 @@ def read_quantised(
     Raises:
         ModelError: As `read_tensors`; a quantised weight is incomplete, or is not of a layer.
     """
-    tensors, _ = checkpoint.read_stored(folder, expected)
+    tensors, _ = read_stored(folder, expected)
     quantised: dict[str, dict[str, Tensor]] = {}
     for name in tensors:
         if weight := _weight_of(name):
             quantised.setdefault(weight, {})[name] = tensors[name]
     check = _check_int8 if bits == 8 else _check_4bit
     for weight, parts in quantised.items():
-        if weight not in expected or not checkpoint.is_quantisable(weight, expected[weight]):
+        if weight not in expected or not is_quantisable(weight, expected[weight]):
             raise ModelError(f"{folder} stores {weight} quantised, which this model does not have")
         if weight in tensors:
             parts[weight] = tensors[weight]
@@ -55,13 +63,62 @@ def read_quantised(
             check(unprefixed, expected[weight])
         except ValueError as error:
             raise ModelError(f"{weight} in {folder} is damaged: {error}", INCOMPLETE) from error
-        checkpoint.check_values(folder, parts)
+        check_values(folder, parts)
     plain = {k: t for k, t in tensors.items() if k not in quantised and not _weight_of(k)}
     unquantised = {name: tensor for name, tensor in expected.items() if name not in quantised}
-    checkpoint.check_tensors(folder, plain, unquantised)
+    check_tensors(folder, plain, unquantised)
     if not quantised:
         raise ModelError(f"nothing in {folder} is quantised, as its config.json says", INCOMPLETE)
     return tensors, frozenset(quantised)
+
+
+def bitsandbytes_linear(
+    layer: str,
+    parts: Mapping[str, Tensor],
+    stored: Mapping[str, Any],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> nn.Module:
+    """Build the linear layer of this name from its checked parts, on a device.
+
+    `stored` is the `quantization_config`; `dtype` is that of its inputs and, in 4 bits, of its
+    products.
+    """
+    bnb: Any = import_module("bitsandbytes").nn
+
+    name = f"{layer}.weight"
+    weight = parts[name].to(device)
+    if stored["load_in_8bit"]:
+        rows, columns = weight.shape
+        linear: nn.Module = bnb.Linear8bitLt(
+            columns,
+            rows,
+            bias=False,
+            has_fp16_weights=False,
+            threshold=stored["llm_int8_threshold"],
+            device="meta",
+        )
+        scales = parts[f"{layer}.SCB"].to(device)
+        linear.weight = bnb.Int8Params(
+            weight, requires_grad=False, has_fp16_weights=False, CB=weight, SCB=scales
+        )
+        return linear
+    start = f"{name}."
+    state = {part[len(start) :]: value for part, value in parts.items() if part.startswith(start)}
+    packed = next(value for part, value in state.items() if part.startswith("quant_state."))
+    rows, columns = parse_object(bytes(packed.tolist()))["shape"]
+    linear = bnb.Linear4bit(
+        columns,
+        rows,
+        bias=False,
+        compute_dtype=dtype,
+        quant_type=stored["bnb_4bit_quant_type"],
+        device="meta",
+    )
+    linear.weight = bnb.Params4bit.from_prequantized(
+        data=weight, quantized_stats=state, requires_grad=False, device=device, module=linear
+    )
+    return linear
 
 
 def _weight_of(name: str) -> str | None:
@@ -128,4 +185,4 @@ def _check_parts(
         raise ValueError(f"unexpected or missing: {', '.join(different)}")
     for name, (shape, dtype) in wanted.items():
         if tuple(parts[name].shape) != shape or parts[name].dtype != dtype:
-            raise ValueError(f"{name} is {checkpoint.shape_and_dtype(parts[name])}")
+            raise ValueError(f"{name} is {shape_and_dtype(parts[name])}")

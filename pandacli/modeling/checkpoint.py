@@ -14,20 +14,21 @@ from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import GenerationConfig
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from pandacli.checkpoint_files import INCOMPLETE, MODEL_TYPES, read_json, some, weight_files
 from pandacli.errors import ModelError
-from pandacli.modeling.configuration_videopanda import VideoPandaConfig, check_token_ids
+from pandacli.modeling.configuration import ModelConfig, check_token_ids
+from pandacli.modeling.llama import rotary_frequencies
 from pandacli.modeling.tokenization_videopanda import VideoPandaTokenizer
 
 logger = logging.getLogger(__name__)
+
+_Config = TypeVar("_Config")
 
 BATCH_COUNTER = ".num_batches_tracked"  # of BatchNorm; inference does not read it
 _ALIASES = {
@@ -56,34 +57,38 @@ _ALLOWED_GLOBALS = (
 )
 
 
-def read_config(folder: Path, **overrides: Any) -> VideoPandaConfig:
-    """Read the configuration of a checkpoint folder; `overrides` replace its fields."""
+def read_config(folder: Path) -> ModelConfig:
+    """Read the configuration of a checkpoint folder."""
+    return build_config(folder, ModelConfig.from_dict)
+
+
+def build_config(folder: Path, build: Callable[[dict[str, Any]], _Config]) -> _Config:
+    """Build a configuration of any kind from the fields of `config.json`, which are checked."""
     path = folder / "config.json"
     fields = read_json(path)
-    kind = fields.get("model_type")
-    if kind not in MODEL_TYPES:
-        raise ModelError(f"{path} describes a model of type {kind!r}, not a Video-Panda")
+    stated = fields.get("model_type")
+    if stated not in MODEL_TYPES:
+        raise ModelError(f"{path} describes a model of type {stated!r}, not a Video-Panda")
     try:
-        config: VideoPandaConfig = VideoPandaConfig.from_dict(fields | overrides, **overrides)
-        if not LlamaRotaryEmbedding(config).inv_freq.isfinite().all():
+        sizes = ModelConfig.from_dict(fields)
+        if not rotary_frequencies(sizes)[0].isfinite().all():
             raise ValueError("rope_parameters give rotary positions that are not finite")
+        config = build(fields)
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # the checks of transformers raise errors of many kinds
         raise _unusable(path, error) from error
-    _check_size(folder, config)
+    _check_size(folder, sizes)
     return config
 
 
-def _check_size(folder: Path, config: VideoPandaConfig) -> None:
+def _check_size(folder: Path, config: ModelConfig) -> None:
     """Refuse a small folder that would make panda allocate a large model."""
     try:
         weights = (p for p in folder.iterdir() if p.suffix in (".safetensors", ".bin", ".gguf"))
         stored_bytes = sum(path.stat().st_size for path in weights if path.exists())
     except OSError as error:
         raise ModelError(f"{folder} cannot be read: {error.strerror}") from error
-    assert config.head_dim is not None  # filled in by transformers
-    assert config.num_key_value_heads is not None
     heads = 2 * (config.num_attention_heads + config.num_key_value_heads)
     layer = heads * config.head_dim + 3 * config.intermediate_size + 2
     parameters = config.hidden_size * (config.vocab_size + config.num_hidden_layers * layer)
@@ -93,7 +98,7 @@ def _check_size(folder: Path, config: VideoPandaConfig) -> None:
         raise ModelError(f"{wanted}, and {found}", INCOMPLETE)
 
 
-def read_tokenizer(folder: Path, config: VideoPandaConfig) -> VideoPandaTokenizer:
+def read_tokenizer(folder: Path, config: ModelConfig) -> VideoPandaTokenizer:
     """Read the tokenizer of a folder and check it against the vocabulary of the model."""
     tokenizer = VideoPandaTokenizer.from_pretrained(folder)
     if len(tokenizer) > config.vocab_size:
@@ -103,8 +108,8 @@ def read_tokenizer(folder: Path, config: VideoPandaConfig) -> VideoPandaTokenize
     return tokenizer
 
 
-def read_generation_config(folder: Path, config: VideoPandaConfig) -> GenerationConfig | None:
-    """Read the generation defaults of a folder; None if it has no `generation_config.json`."""
+def read_generation_fields(folder: Path, vocabulary: int) -> dict[str, Any] | None:
+    """Read the fields of `generation_config.json` that are used; None if a folder has none."""
     path = folder / "generation_config.json"
     if not path.is_file():
         return None
@@ -112,9 +117,9 @@ def read_generation_config(folder: Path, config: VideoPandaConfig) -> Generation
     try:
         # only eos matters for generation; published files use -1 and the like for no token
         eos = {"eos_token_id": fields.get("eos_token_id")}
-        check_token_ids(eos, config.vocab_size)
+        check_token_ids(eos, vocabulary)
         others = {
-            name: value if type(value) is int and 0 <= value < config.vocab_size else None
+            name: value if type(value) is int and 0 <= value < vocabulary else None
             for name, value in fields.items()
             if name.endswith("_token_id")
         }
@@ -123,13 +128,17 @@ def read_generation_config(folder: Path, config: VideoPandaConfig) -> Generation
             if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
                 raise ValueError(f"{name} {value!r} is not a positive number")
         sampling["do_sample"] = fields.get("do_sample") is True
-        generation = GenerationConfig.from_dict(others | eos | sampling)
-    except Exception as error:  # as for the configuration
+    except (ValueError, OverflowError) as error:
         raise _unusable(path, error) from error
-    if not generation.do_sample:
-        # Vicuna's file sets a temperature beside greedy decoding, which cannot be saved again
-        generation.temperature = generation.top_p = generation.top_k = None
-    return generation
+    return others | eos | sampling
+
+
+def read_eos_ids(folder: Path, config: ModelConfig) -> tuple[int, ...]:
+    """The ids that end an answer, as `generation_config.json` or else `config.json` has them."""
+    fields = read_generation_fields(folder, config.vocab_size)
+    stated = config.eos_token_id if fields is None else fields["eos_token_id"]
+    ids = stated if isinstance(stated, list) else [stated]
+    return tuple(number for number in ids if number is not None)
 
 
 def _unusable(path: Path, error: Exception) -> ModelError:
@@ -161,7 +170,8 @@ def read_stored(
                 places[name] = path, key
     for name, wanted in expected.items():
         if name.endswith(BATCH_COUNTER):  # official checkpoints leave them out
-            tensors[name] = torch.zeros_like(wanted, device="cpu")
+            # zeros_like a meta tensor would import sympy
+            tensors[name] = torch.zeros(wanted.shape, dtype=wanted.dtype)
     return tensors, places
 
 

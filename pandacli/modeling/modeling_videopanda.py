@@ -1,94 +1,49 @@
-"""Video-Panda in transformers: STAB, a projector, and a Llama that reads frames as tokens."""
+"""Video-Panda as a class of transformers; importing this registers it with `Auto...`.
+
+panda itself runs `VideoPanda`, whose numbers the tests compare with these.
+"""
 
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import GenerationMixin, LlamaModel
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    GenerationConfig,
+    GenerationMixin,
+    LlamaModel,
+)
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.llama.modeling_llama import LlamaPreTrainedModel
 
+from pandacli.checkpoint_files import MODEL_TYPES
 from pandacli.errors import ModelError
 from pandacli.modeling import checkpoint
 from pandacli.modeling.bitsandbytes_weights import read_quantised
 from pandacli.modeling.configuration_videopanda import VideoPandaConfig
-from pandacli.modeling.fused_stab import FusedSTAB
-from pandacli.modeling.patches import FrameTokens, project
-from pandacli.modeling.stab import STAB
+from pandacli.modeling.processing_videopanda import VideoPandaProcessor
 from pandacli.modeling.tokenization_videopanda import FRAME_SLOT
+from pandacli.modeling.video_panda import FrameEncoder, embed_frames, splice
 
 IGNORED_LABEL = -100  # at positions that carry no loss, as everywhere in transformers
 
 
-class VideoPandaModel(LlamaModel):
-    """Llama decoder plus video tower (STAB) and projector.
-
-    For inference the tower runs on fused weights (`FusedSTAB`), outside the state dict, which are
-    built at the first use and again after `train()`, `eval()`, `to()` and changes in place.
-    """
+class VideoPandaModel(FrameEncoder, LlamaModel):
+    """Llama decoder of transformers plus video tower and projector; see `FrameEncoder`."""
 
     config_class = VideoPandaConfig
     config: VideoPandaConfig
 
     def __init__(self, config: VideoPandaConfig) -> None:
         super().__init__(config)
-        self._fused: FusedSTAB | None = None
-        self.video_tower = STAB(config)
-        self._tower_types = [type(module) for module in self.video_tower.modules()]
-        self.video_projector = nn.Sequential(
-            nn.Linear(config.video_hidden_size, config.hidden_size),
-            nn.GELU(),
-            nn.Linear(config.hidden_size, config.hidden_size),
-        )
+        self.add_tower()
         self.post_init()  # type: ignore[no-untyped-call]
-
-    def encode_frames(self, pixel_values: Tensor) -> list[list[Tensor]]:
-        """Like `get_video_features`, with the (tokens, hidden_size) of each frame apart."""
-        frames = self.run_tower(pixel_values)
-        projected = project(frames, self.video_tower.split_embedding, self.video_projector)
-        count = pixel_values.shape[1]
-        return [projected[i : i + count] for i in range(0, len(projected), count)]
-
-    def run_tower(self, pixel_values: Tensor) -> list[FrameTokens]:
-        """The tokens of all B * T frames before the projector; see `encode_frames`."""
-        shape, size = tuple(pixel_values.shape), self.config.image_size
-        if len(shape) != 5 or shape[2:] != (4, size, size):
-            raise ValueError(f"pixel_values of shape {shape}: wanted (B, T, 4, {size}, {size})")
-        weight = self.video_tower.patch_embedding.weight
-        pixel_values = pixel_values.to(weight.device, weight.dtype)
-        if not self._can_fuse(pixel_values):
-            return self.video_tower(pixel_values)  # type: ignore[no-any-return]
-        if self._fused is None or not self._fused.is_current():
-            self._fused = FusedSTAB(self.video_tower)
-        return self._fused(pixel_values)
-
-    def train(self, mode: bool = True) -> Self:
-        self._fused = None
-        super().train(mode)
-        return self
-
-    def _apply(self, *args: Any, **kwargs: Any) -> Any:
-        self._fused = None  # `to` and the like move or cast the weights
-        return super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
-
-    def _can_fuse(self, pixel_values: Tensor) -> bool:
-        """Whether only the function is needed: no gradients, statistics, autocast, other layers."""
-        modules = list(self.video_tower.modules())
-        weights = [*self.video_tower.parameters(), *self.video_tower.buffers()]
-        needs_grad = pixel_values.requires_grad or any(weight.requires_grad for weight in weights)
-        return not (
-            any(module.training for module in modules)
-            # adapters, quantised layers
-            or [type(module) for module in modules] != self._tower_types
-            or torch.is_autocast_enabled(pixel_values.device.type)
-            # changes of inference tensors are not counted
-            or any(weight.is_inference() for weight in weights)
-            or (torch.is_grad_enabled() and needs_grad)
-        )
 
 
 class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
@@ -132,7 +87,7 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
         if not isinstance(config, VideoPandaConfig):
             fields = VideoPandaConfig.__dataclass_fields__.keys() & kwargs.keys() - {"dtype"}
             changed = {name: kwargs.pop(name) for name in fields}
-            config = checkpoint.read_config(Path(config or folder), **changed)
+            config = _read_config(Path(config or folder), changed)
         with torch.device("meta"):
             expected = cls(config).state_dict()
         if given := getattr(config, "quantization_config", None):
@@ -147,7 +102,7 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
             tensors = checkpoint.read_tensors(folder, expected)
         kwargs.pop("subfolder", None)
         wants_details = kwargs.pop("output_loading_info", False)
-        kwargs.setdefault("generation_config", checkpoint.read_generation_config(folder, config))
+        kwargs.setdefault("generation_config", read_generation_config(folder, config))
         kwargs |= {"config": config, "state_dict": tensors, "output_loading_info": True}
         loaded: Any = super().from_pretrained(None, *model_args, **kwargs)
         model, details = loaded
@@ -170,9 +125,7 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
 
     def embed_frames(self, input_ids: Tensor, videos: list[list[Tensor]]) -> list[Tensor]:
         """Embed prompts (B, length), frames in their slots; returns B times (sequence, hidden)."""
-        text = self.model.embed_tokens(input_ids.clamp(min=0))
-        slots = input_ids == FRAME_SLOT
-        return [_splice(*row) for row in zip(text, slots, videos, strict=True)]
+        return embed_frames(self.model.embed_tokens, input_ids, videos)
 
     def forward(
         self,
@@ -270,7 +223,7 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
 
         def expand(values: Tensor, filler: int) -> list[Tensor]:
             fillers = [[values.new_full((len(frame),), filler) for frame in v] for v in videos]
-            return [_splice(*row) for row in zip(values, slots, fillers, strict=True)]
+            return [splice(*row) for row in zip(values, slots, fillers, strict=True)]
 
         kept = [row != 0 for row in expand(mask, 1)]
 
@@ -285,16 +238,33 @@ class VideoPandaForConditionalGeneration(LlamaPreTrainedModel, GenerationMixin):
         )
 
 
-def empty_model(config: VideoPandaConfig) -> VideoPandaForConditionalGeneration:
-    """Build a model on the meta device."""
-    with torch.device("meta"):
-        return VideoPandaForConditionalGeneration(config)
+def _read_config(folder: Path, changed: dict[str, Any]) -> VideoPandaConfig:
+    def build(stored: dict[str, Any]) -> VideoPandaConfig:
+        config: VideoPandaConfig = VideoPandaConfig.from_dict(stored | changed, **changed)
+        return config
+
+    return checkpoint.build_config(folder, build)
 
 
-def _splice(values: Tensor, slots: Tensor, replacements: list[Tensor]) -> Tensor:
-    """Replace each slot row of values (length, ...) by the rows of its replacement."""
-    pieces, start = [], 0
-    for place, rows in zip(slots.nonzero().flatten().tolist(), replacements, strict=True):
-        pieces += [values[start:place], rows.to(values)]
-        start = place + 1
-    return torch.cat([*pieces, values[start:]])
+def read_generation_config(folder: Path, config: VideoPandaConfig) -> GenerationConfig | None:
+    """Read the generation defaults of a folder; None if it has no `generation_config.json`."""
+    fields = checkpoint.read_generation_fields(folder, config.vocab_size)
+    if fields is None:
+        return None
+    try:
+        generation: GenerationConfig = GenerationConfig.from_dict(fields)
+    except Exception as error:  # transformers has checks of its own
+        raise ModelError(f"{folder / 'generation_config.json'} cannot be used: {error}") from error
+    if not generation.do_sample:
+        # Vicuna's file sets a temperature beside greedy decoding, which cannot be saved again
+        generation.temperature = generation.top_p = generation.top_k = None
+    return generation
+
+
+for _name in MODEL_TYPES:
+    # not AutoConfig.register, which takes a class under one name only
+    CONFIG_MAPPING.register(_name, VideoPandaConfig, exist_ok=True)
+AutoModelForImageTextToText.register(
+    VideoPandaConfig, VideoPandaForConditionalGeneration, exist_ok=True
+)
+AutoProcessor.register(VideoPandaConfig, VideoPandaProcessor, exist_ok=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pandacli.modeling.configuration_videopanda import VideoPandaConfig
+from pandacli.modeling.configuration import ModelConfig
 from pandacli.modeling.patches import FrameTokens, group_by_box, split_into_chunks
 
 
@@ -112,6 +112,12 @@ class FSRA(_SpatialAttention):
         return self.attend(token[None], memory)
 
 
+def _learned_token(*shape: int) -> nn.Parameter:
+    # of variance 1 / width; normal_ imports torch._dynamo on the meta device, which takes a second
+    bound = (3 / shape[-1]) ** 0.5
+    return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+
+
 def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Depthwise 3-D convolution of (N, C, t, g, g) as a sum of 2-D ones, one for each tap in time.
 
@@ -138,15 +144,15 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 class STAB(nn.Module):
     """The Spatio-Temporal Alignment Block: frames to tokens of width C, before the projector."""
 
-    def __init__(self, config: VideoPandaConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width, heads = config.video_hidden_size, config.video_num_heads
         self.chunk_frames = config.num_frames
         patch = self.patch_size = config.patch_size
         self.patch_embedding = nn.Conv2d(3, width, patch, stride=patch, bias=False)
-        self.class_embedding = nn.Parameter(torch.randn(width) * width**-0.5)
-        self.split_embedding = nn.Parameter(torch.randn(width) * width**-0.5)
-        self.temporal_cls_token = nn.Parameter(torch.randn(1, 1, width) * width**-0.5)
+        self.class_embedding = _learned_token(width)
+        self.split_embedding = _learned_token(width)
+        self.temporal_cls_token = _learned_token(1, 1, width)
         self.balance = nn.Parameter(torch.zeros(width))
         self.lmhra1 = LSTE(width)
         self.dpe = nn.Conv3d(width, width, 3, padding=1, groups=width)

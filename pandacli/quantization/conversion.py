@@ -26,8 +26,8 @@ from pandacli.errors import ModelError
 from pandacli.file_io import replace_durably
 from pandacli.modeling import checkpoint
 from pandacli.modeling.bitsandbytes_weights import read_quantised
-from pandacli.modeling.configuration_videopanda import VideoPandaConfig
-from pandacli.modeling.modeling_videopanda import empty_model
+from pandacli.modeling.configuration import ModelConfig
+from pandacli.modeling.video_panda import empty_model
 from pandacli.quantization.gguf import check_gguf, export_gguf
 from pandacli.quantization.int8 import quantize_rows
 from pandacli.units import size
@@ -104,7 +104,7 @@ def convert(source: Source, form: Form, report: Report | None = None) -> Artifac
         raise ModelError(message, f"{hint} to a folder elsewhere") from error
 
 
-def copy_bytes(config: VideoPandaConfig, form: Form) -> int:
+def copy_bytes(config: ModelConfig, form: Form) -> int:
     """Estimate the size of an artifact on disk."""
     sizes = (
         tensor.numel() * (_BYTES[form] if checkpoint.is_quantisable(name, tensor) else 2)
@@ -155,7 +155,7 @@ def _check_made(form: Form, work: Path) -> None:
         raise ModelError(message, hint) from error
 
 
-def _check_room(config: VideoPandaConfig, form: Form, work: Path) -> None:
+def _check_room(config: ModelConfig, form: Form, work: Path) -> None:
     needed = copy_bytes(config, form) - sum(file.stat().st_size for file in work.iterdir())
     free = shutil.disk_usage(work).free
     if needed > free:
@@ -165,7 +165,7 @@ def _check_room(config: VideoPandaConfig, form: Form, work: Path) -> None:
 
 
 def _write_weights(
-    source: Source, config: VideoPandaConfig, form: Form, work: Path, report: Report | None
+    source: Source, config: ModelConfig, form: Form, work: Path, report: Report | None
 ) -> None:
     expected = empty_model(config).state_dict()
     total = sum(tensor.numel() for tensor in expected.values())
@@ -236,7 +236,7 @@ def _nf4(name: str, weight: Tensor) -> dict[str, Tensor]:
     return {name: packed, **parts}
 
 
-def _write_config(folder: Path, config: VideoPandaConfig, form: Form, work: Path) -> None:
+def _write_config(folder: Path, config: ModelConfig, form: Form, work: Path) -> None:
     if form not in _GGUF_FORMS:
         config.quantization_config = {
             "quant_method": "bitsandbytes",
@@ -246,7 +246,8 @@ def _write_config(folder: Path, config: VideoPandaConfig, form: Form, work: Path
             "bnb_4bit_use_double_quant": True,
             "llm_int8_skip_modules": [*_EMBEDDING, "lm_head"],
         }
-    config.save_pretrained(work)
+    written = json.dumps(config.to_dict(), indent=2, sort_keys=True)
+    (work / "config.json").write_text(written + "\n")
     for name in _COPIED:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, work / name)

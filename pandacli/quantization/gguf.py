@@ -25,8 +25,8 @@ from pandacli.checkpoints.artifacts import file_digest
 from pandacli.errors import ModelError, UsageError
 from pandacli.file_io import replace_durably
 from pandacli.modeling.checkpoint import read_config, stream_tensors
-from pandacli.modeling.configuration_videopanda import VideoPandaConfig
-from pandacli.modeling.modeling_videopanda import empty_model
+from pandacli.modeling.configuration import ModelConfig
+from pandacli.modeling.video_panda import empty_model
 from pandacli.quantization.llama_library import INSTALL, llama_library
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def export_gguf(
         raise ModelError(message, hint) from error
 
 
-def check_gguf(path: Path, config: VideoPandaConfig) -> None:
+def check_gguf(path: Path, config: ModelConfig) -> None:
     """Check that a file holds exactly the Llama of a model; no weight is read.
 
     Raises:
@@ -157,7 +157,7 @@ def check_gguf(path: Path, config: VideoPandaConfig) -> None:
             raise ModelError(f"{path} is of another model: {name} is {stated[name]:g}", INCOMPLETE)
 
 
-def _check_supported(folder: Path, config: VideoPandaConfig) -> None:
+def _check_supported(folder: Path, config: ModelConfig) -> None:
     """Refuse what llama.cpp's Llama graph does not compute."""
     rope = (config.rope_parameters or {}).get("rope_type", "default")
     kinds = {"activations": (config.hidden_act, "silu"), "rotary positions": (rope, "default")}
@@ -168,11 +168,11 @@ def _check_supported(folder: Path, config: VideoPandaConfig) -> None:
 
 
 def _llama_tensors(
-    config: VideoPandaConfig, expected: Mapping[str, Tensor], form: GgufForm
+    config: ModelConfig, expected: Mapping[str, Tensor], form: GgufForm
 ) -> Iterator[tuple[str, _Stored]]:
     """Yield the tensors of the Llama with their names in a checkpoint."""
     layers = config.num_hidden_layers
-    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads or 0}
+    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
 
     def stored(ours: str, prefix: str, name: str, many_bits: bool) -> tuple[str, _Stored]:
         shape = tuple(expected[ours].shape)
@@ -210,7 +210,7 @@ def _type_of(
 
 
 def _header(
-    config: VideoPandaConfig, stored: Iterable[_Stored], form: GgufForm, digests: list[str]
+    config: ModelConfig, stored: Iterable[_Stored], form: GgufForm, digests: list[str]
 ) -> bytes:
     """Return the header of a file with these tensors, with padding."""
     gguf = _gguf()
@@ -238,10 +238,8 @@ def _header(
     return header + _padding(len(header))
 
 
-def _hyperparameters(config: VideoPandaConfig) -> dict[str, int | float]:
+def _hyperparameters(config: ModelConfig) -> dict[str, int | float]:
     """The hyperparameters by their keys without "llama."."""
-    assert config.head_dim is not None  # filled in by transformers
-    assert config.num_key_value_heads is not None
     return {
         "context_length": config.max_position_embeddings,
         "embedding_length": config.hidden_size,

@@ -12,7 +12,7 @@ import torch
 from sentencepiece import SentencePieceProcessor
 from transformers import AutoModelForImageTextToText
 
-import pandacli.modeling  # noqa: F401  (registers the classes)
+import pandacli.modeling.modeling_videopanda  # noqa: F401  (registers the classes)
 from pandacli import Panda
 from pandacli.errors import DeviceError, UsageError
 from pandacli.inference import GenerationOptions, Request, likelihood

@@ -11,6 +11,7 @@ from pandacli import Panda
 from pandacli.errors import DeviceError, UsageError
 from pandacli.inference import continuous_batching
 from pandacli.inference.session import VideoSession
+from pandacli.modeling import VideoPandaForConditionalGeneration
 from pandacli.modeling.patches import count_tokens
 from pandacli.modeling.tokenization_videopanda import encode_prompt
 from pandacli.video import preprocess
@@ -34,16 +35,25 @@ def pixels(panda: Panda, session: VideoSession, num_frames: int = 8) -> torch.Te
     )
 
 
+@pytest.fixture(scope="module")
+def reference(checkpoint: Path) -> VideoPandaForConditionalGeneration:
+    """The same model as a class of transformers."""
+    model: VideoPandaForConditionalGeneration
+    model = VideoPandaForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32)
+    return model
+
+
 def full_answer(
+    reference: VideoPandaForConditionalGeneration,
     panda: Panda,
     session: VideoSession,
     question: str,
     history: list[tuple[str, str]],
     max_tokens: int,
 ) -> str:
-    """The answer of `generate` to a prompt that is prefilled whole."""
+    """The answer of transformers to a prompt that is prefilled whole."""
     ids = encode_prompt([*history, (question, None)], panda.tokenizer)
-    generated = panda.model.generate(
+    generated = reference.generate(
         torch.tensor([ids]),
         pixel_values=pixels(panda, session)[None],
         attention_mask=torch.ones(1, len(ids), dtype=torch.long),
@@ -59,8 +69,8 @@ def watch_passes(panda: Panda, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     read: list[int] = []
     forward = panda.model.model.forward
 
-    def watched(*args: object, **kwargs: Any) -> object:
-        read.append(kwargs["input_ids"].shape[1])
+    def watched(*args: Any, **kwargs: Any) -> object:
+        read.append(args[0].shape[1])
         return forward(*args, **kwargs)
 
     monkeypatch.setattr(panda.model.model, "forward", watched)
@@ -68,12 +78,12 @@ def watch_passes(panda: Panda, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_answers_on_a_shared_prefix_equal_those_of_a_full_prefill(
-    panda: Panda, session: VideoSession
+    reference: VideoPandaForConditionalGeneration, panda: Panda, session: VideoSession
 ) -> None:
     for history in ([], HISTORY, HISTORY[:1]):
         for question in QUESTIONS:
             answer = session.ask(question, history=history, max_tokens=6)
-            assert answer.text == full_answer(panda, session, question, history, 6)
+            assert answer.text == full_answer(reference, panda, session, question, history, 6)
 
 
 def test_the_questions_above_have_different_answers(session: VideoSession) -> None:
@@ -294,8 +304,8 @@ def test_tokens_are_counted_without_encoding_the_frames(
     frames = pixels(panda, session)
     assert session.frames.pixels.shape[0] < 8, "some frames should be padding"
     with torch.inference_mode():
-        (tokens,) = panda.model.get_video_features(frames[None])
-    assert count_tokens(frames, 14) == len(tokens)
+        (encoded,) = panda.model.model.encode_frames(frames[None])
+    assert count_tokens(frames, 14) == sum(map(len, encoded))
 
 
 def test_a_single_frame_is_encoded_as_an_image(panda: Panda, clip: Path) -> None:

@@ -259,7 +259,8 @@ def test_a_near_tie_is_decided_alone(
     monkeypatch.setattr(TorchRowBatch, "append", near_tie)
     monkeypatch.setattr(Generation, "_run_alone", watched)
     assert ids(WindowBatch(panda, windows).ask([QUESTION], OPTIONS)) == expected
-    assert ran_alone == [1, 1, 0]  # of the four, of the two, and the one that was alone
+    assert ran_alone[:2] == [1, 1]  # of the four, and of the two
+    assert set(ran_alone[2:]) == {0}  # the one that was alone, and a near-tie of its own
 
 
 def test_memory_limits_how_many_are_looked_at_together(

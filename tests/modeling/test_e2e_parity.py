@@ -3,7 +3,10 @@
 import pytest
 import torch
 
+from pandacli.inference.backends.torch import TorchBackend
 from pandacli.modeling import VideoPandaConfig, VideoPandaForConditionalGeneration
+from pandacli.modeling.configuration import ModelConfig
+from pandacli.modeling.video_panda import VideoPanda
 from tests.modeling.e2e import Vectors, input_pixels, last_logits, llama_sizes, load_vectors
 from tests.parity_weights import fill
 
@@ -49,3 +52,21 @@ def test_greedy_tokens_equal_recorded(case: Case) -> None:
     )
     assert generated[:, : ids.shape[1]].equal(ids)
     assert generated[0, ids.shape[1] :].tolist() == vectors.tensors["new_ids"].tolist()
+
+
+def test_our_llama_gives_the_recorded_logits_and_tokens(case: Case) -> None:
+    _, vectors = case
+    model = VideoPanda(ModelConfig(**llama_sizes(vectors))).eval()
+    fill(model, "", vectors.meta["salt"])
+    sequence = TorchBackend(model).new_sequence()
+    with torch.inference_mode():
+        ids, frames = vectors.tensors["input_ids"], model.model.encode_frames(input_pixels(vectors))
+        (embedded,) = model.embed_frames(ids.unsqueeze(0), frames)
+        sequence.prefill(embedded[:-5])
+        logits = model.lm_head(model.model(embedded[None, -5:], sequence.cache))[0, -1]
+    wanted = vectors.tensors["last_logits"]
+    torch.testing.assert_close(logits, wanted, atol=1e-3, rtol=0)
+    tokens = [int(logits.argmax())]
+    while len(tokens) < 16:
+        tokens.append(int(sequence.append([tokens[-1]]).argmax()))
+    assert tokens == vectors.tensors["new_ids"].tolist()

@@ -29,10 +29,12 @@ from pandacli.modeling.bitsandbytes_weights import read_quantised
 from pandacli.modeling.checkpoint import (
     check_values,
     read_config,
-    read_generation_config,
+    read_eos_ids,
     read_tensors,
     read_tokenizer,
 )
+from pandacli.modeling.configuration import ModelConfig
+from pandacli.modeling.video_panda import empty_model
 from pandacli.quantization import conversion as converting
 from pandacli.quantization.conversion import convert, describe_source
 
@@ -184,18 +186,16 @@ def rewrite(folder: Path, tensors: dict[str, Tensor], name: str, *, zipped: bool
 
 @cache
 def expected_of(config: str) -> dict[str, Tensor]:
-    with torch.device("meta"):
-        built = VideoPandaForConditionalGeneration(VideoPandaConfig.from_dict(json.loads(config)))
-    return built.state_dict()
+    return empty_model(ModelConfig.from_dict(json.loads(config))).state_dict()
 
 
 def look(folder: Path, layout: str) -> dict[str, Tensor]:
     """All that loading reads and checks, without building a model."""
     config = read_config(folder)
     read_tokenizer(folder, config)
-    read_generation_config(folder, config)
-    expected = expected_of(config.to_json_string())
-    stored = getattr(config, "quantization_config", None)
+    read_eos_ids(folder, config)
+    stored = config.quantization_config
+    expected = expected_of(json.dumps(config.to_dict() | {"quantization_config": None}))
     if layout == "q8_0":
         from pandacli.quantization.gguf import check_gguf
 

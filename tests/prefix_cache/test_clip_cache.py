@@ -178,7 +178,7 @@ def test_other_torch_or_cpu_is_not_found(
     assert not is_found(panda.open(video, cache=True))
 
 
-@pytest.mark.parametrize("package", ["transformers", "av", "pillow"])
+@pytest.mark.parametrize("package", ["av", "pillow"])
 def test_other_package_version_is_not_found(
     panda: Panda, video: Path, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:

@@ -80,7 +80,8 @@ def test_whole_digest_covers_every_byte_and_ignores_times(long: Path) -> None:
     assert clip_digest(long, whole=True) != before
 
 
-def test_entry_name_is_that_of_earlier_versions() -> None:
+def test_entry_name_is_that_of_earlier_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(key, "COMPUTATION_VERSION", 3)
     numerics = {"quant": "8bit", "engine": "llama", "versions": {"av": "18.1"}}
     name = entry_name("0" * 16, "f" * 64, numerics, [1, 2, 3])
     assert name == "0000000000000000-283d5ab16071b65339683d46c6872bd6"

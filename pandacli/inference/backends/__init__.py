@@ -209,22 +209,15 @@ def has_4bit_kernel() -> bool:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Keep progress bars, logs and the warnings about torch's own use of `torch.jit` off stderr."""
-    from transformers.utils import logging as transformers_logging
-
+    """Keep logs and the warnings about torch's own use of `torch.jit` off stderr."""
     # at every 8-bit product bitsandbytes says that it casts its inputs
     casting = logging.getLogger("bitsandbytes.autograd._functions")
     if not casting.filters:
         casting.addFilter(lambda record: "inputs will be cast" not in str(record.msg))
     with ExitStack() as stack:
-        for logger in map(logging.getLogger, ("accelerate", "bitsandbytes")):
+        for logger in map(logging.getLogger, ("bitsandbytes", "transformers")):
             stack.callback(logger.setLevel, logger.level)
             logger.setLevel(logging.ERROR)
-        stack.callback(transformers_logging.set_verbosity, transformers_logging.get_verbosity())
-        transformers_logging.set_verbosity_error()
-        if transformers_logging.is_progress_bar_enabled():
-            stack.callback(transformers_logging.enable_progress_bar)
-            transformers_logging.disable_progress_bar()
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", r"`torch\.jit\.", DeprecationWarning)
         yield

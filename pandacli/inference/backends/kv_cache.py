@@ -7,14 +7,12 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import pad
-from transformers.cache_utils import Cache, DynamicLayer
 
 from pandacli.errors import ModelError
 
@@ -23,44 +21,57 @@ _GROWTH = 256  # positions that a layer of the cache grows by
 _KeysValues = tuple[Tensor, Tensor]
 
 
-class GrowingLayer(DynamicLayer):
+class GrowingLayer:
     """Keys and values of a layer, (B, heads, length, head size), in buffers that grow in blocks."""
 
-    # transformers' own cache copies all of itself at every token
-    keys: Tensor
-    values: Tensor
-    _buffers: list[Tensor]
+    def __init__(self) -> None:
+        self.length = 0
+        self._buffers: tuple[Tensor, ...] = ()
 
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> _KeysValues:
+    @property
+    def keys(self) -> Tensor:
+        return self._buffers[0][..., : self.length, :]
+
+    @property
+    def values(self) -> Tensor:
+        return self._buffers[1][..., : self.length, :]
+
+    def update(self, keys: Tensor, values: Tensor) -> _KeysValues:
         """Append keys and values of new positions; returns all."""
-        states = (key_states, value_states)
-        if not self.is_initialized:
-            self.lazy_initialization(*states)
-            self._buffers = [new[..., :0, :] for new in states]
-        start = self.get_seq_length()
-        end = start + key_states.shape[-2]
+        start, end = self.length, self.length + keys.shape[-2]
+        if not self._buffers:
+            self._buffers = keys[..., :0, :], values[..., :0, :]
         if end > self._buffers[0].shape[-2]:
             free = -(-end // _GROWTH) * _GROWTH - start
-            self._buffers = [pad(old[..., :start, :], (0, 0, 0, free)) for old in self._buffers]
-        for buffer, new in zip(self._buffers, states, strict=True):
+            kept = (old[..., :start, :] for old in self._buffers)
+            self._buffers = tuple(pad(old, (0, 0, 0, free)) for old in kept)
+        for buffer, new in zip(self._buffers, (keys, values), strict=True):
             buffer[..., start:end, :] = new
-        self.keys, self.values = (buffer[..., :end, :] for buffer in self._buffers)
+        self.length = end
         return self.keys, self.values
 
     def keep(self, positions: Tensor) -> None:
         """Drop all but the given positions, (n,) and ascending."""
+        self.length = len(positions)
         for buffer in self._buffers:
-            buffer[..., : len(positions), :] = buffer.index_select(-2, positions.to(buffer.device))
-        self.keys, self.values = (buffer[..., : len(positions), :] for buffer in self._buffers)
+            kept = buffer.index_select(-2, positions.to(buffer.device))
+            buffer[..., : self.length, :] = kept
 
 
-class KVCache(Cache):
-    """The KV cache of a model, which transformers fills."""
-
-    layers: list[GrowingLayer]  # type: ignore[assignment]
+class KVCache:
+    """The KV cache of a model."""
 
     def __init__(self, layers: int) -> None:
-        super().__init__(layers=[GrowingLayer() for _ in range(layers)])  # type: ignore[no-untyped-call]
+        self.layers = [GrowingLayer() for _ in range(layers)]
+
+    @property
+    def length(self) -> int:
+        """How many positions it holds."""
+        return self.layers[0].length if self.layers else 0
+
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> _KeysValues:
+        """Append keys and values (B, heads, n, head size) to a layer; returns all of it."""
+        return self.layers[layer].update(keys, values)
 
     @torch.inference_mode()
     def select(self, rows: list[int]) -> "KVCache":
@@ -71,11 +82,10 @@ class KVCache(Cache):
             copy.update(layer.keys.index_select(0, at), layer.values.index_select(0, at), number)
         return copy
 
-    @torch.inference_mode()
     def truncate(self, length: int) -> None:
         """Drop all but the first positions; an interrupted pass leaves some layers longer."""
         for layer in self.layers:
-            layer.crop(min(length - layer.get_seq_length(), 0))
+            layer.length = min(layer.length, length)
 
 
 @torch.inference_mode()

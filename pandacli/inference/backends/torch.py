@@ -1,4 +1,4 @@
-"""The torch backend: transformers' Llama, whole or quantised, on the CPU or on CUDA devices."""
+"""The torch backend: `VideoPanda`, whole or quantised, on the CPU or on CUDA devices."""
 
 import sys
 from collections import Counter
@@ -18,7 +18,7 @@ from pandacli.inference.planning.devices import position_bytes
 from pandacli.quantization.int8 import residual_for_all
 
 if TYPE_CHECKING:
-    from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
+    from pandacli.modeling.video_panda import VideoPanda
 
 _PREFIX, _DEAD = -1, -2  # owners of positions: the prefix, and sequences that were removed
 _MAX_DEAD = 256  # compact the cache once more positions than this are dead
@@ -26,15 +26,13 @@ _OWNERS_GROWTH = 1024
 
 
 class TorchBackend:
-    """The `Backend` of a `VideoPandaForConditionalGeneration`.
+    """The `Backend` of a `VideoPanda`.
 
     `half_prefix` rounds the KV cache of the prefix to half precision, in which it is saved: answers
     do not depend on whether a prefix was computed or restored.
     """
 
-    def __init__(
-        self, model: "VideoPandaForConditionalGeneration", *, half_prefix: bool = False
-    ) -> None:
+    def __init__(self, model: "VideoPanda", *, half_prefix: bool = False) -> None:
         self.model, self.half_prefix = model, half_prefix
 
     def new_sequence(self) -> "TorchSequence":
@@ -49,7 +47,7 @@ class TorchBackend:
             _, heads, _, size = keys.shape
             if (heads, size) != (config.num_key_value_heads, config.head_dim):
                 raise ModelError(f"{path} was saved by another model")
-            weight = layer.input_layernorm.weight  # each layer may be on another device
+            weight = layer.get_parameter("input_layernorm.weight")  # layers may be on many devices
             sequence.cache.update(keys.to(weight), values.to(weight), number)
         return sequence
 
@@ -61,9 +59,8 @@ class TorchBackend:
     @torch.inference_mode()
     def prefill(self, cache: KVCache, embeddings: Tensor) -> None:
         """Append embeddings (B, n, hidden_size) to the rows of a cache."""
-        before, model = int(cache.get_seq_length()), self.model
-        # without logits
-        model.model(inputs_embeds=embeddings.to(model.device), cache=cache, use_cache=True)
+        before, model = cache.length, self.model
+        model.model(embeddings.to(model.device, model.dtype), cache)  # without logits
         if self.half_prefix:
             for layer in cache.layers:
                 round_to_half(layer.keys[..., before:, :])
@@ -73,14 +70,8 @@ class TorchBackend:
     def append(self, cache: KVCache, ids: list[list[int]]) -> Tensor:
         """Append as many ids to each row of a cache; returns the next logits (B, vocabulary)."""
         with residual_for_all():
-            output = self.model(
-                input_ids=torch.tensor(ids, device=self.model.device),
-                cache=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-        logits: Tensor = output.logits[:, -1]
-        return logits
+            logits: Tensor = self.model(torch.tensor(ids, device=self.model.device), cache)
+        return logits[:, -1]
 
     @torch.inference_mode()
     def tree(self, cache: KVCache, ids: list[int], parents: list[int], wanted: list[int]) -> Tensor:
@@ -88,28 +79,24 @@ class TorchBackend:
 
         See `Sequence.tree`.
         """
-        model, start, rows = self.model, int(cache.get_seq_length()), len(cache.layers[0].keys)
+        model, start, rows = self.model, cache.length, len(cache.layers[0].keys)
         seen = np.eye(len(ids), dtype=np.bool_)  # numpy: small operations are faster than torch's
         for node, parent in enumerate(parents):
             if parent >= 0:
                 seen[node] |= seen[parent]
-        depths = torch.from_numpy(start + seen.sum(1) - 1)
-        mask = torch.zeros(1, 1, len(ids), start + len(ids), dtype=model.dtype)
-        mask[..., start:].masked_fill_(torch.from_numpy(~seen), float("-inf"))
+        # one transfer for all
+        device = model.device
+        tokens, depths = torch.tensor([ids, (start + seen.sum(1) - 1).tolist()]).to(device)
+        mask = torch.zeros(1, 1, len(ids), start + len(ids), dtype=model.dtype, device=device)
+        hidden = torch.from_numpy(~seen).to(device)
+        mask[..., start:].masked_fill_(hidden, float("-inf"))
+        tokens = tokens[None].expand(rows, -1)
+        kept = torch.tensor(wanted)  # on the CPU: the last layer may be elsewhere
         try:
             with residual_for_all():
-                output = model(
-                    input_ids=torch.tensor([ids], device=model.device).expand(rows, -1),
-                    attention_mask=mask.to(model.device),
-                    position_ids=depths[None].to(model.device),
-                    cache=cache,
-                    use_cache=True,
-                    # on the CPU: the last layer may be elsewhere
-                    logits_to_keep=torch.tensor(wanted),
-                )
+                logits: Tensor = model(tokens, cache, depths[None], mask, kept)
         finally:
             cache.truncate(start)
-        logits: Tensor = output.logits
         return logits
 
 
@@ -121,7 +108,7 @@ class TorchSequence:
 
     @property
     def length(self) -> int:
-        return int(self.cache.get_seq_length())
+        return self.cache.length
 
     def prefill(self, embeddings: Tensor) -> None:
         self.backend.prefill(self.cache, embeddings[None])
@@ -162,7 +149,7 @@ class TorchSequenceBatch:
     def __init__(self, backend: TorchBackend, cache: "KVCache", room: int) -> None:
         self.room = room
         self._model, self._cache = backend.model, cache
-        self._shared = self._held = int(cache.get_seq_length())
+        self._shared = self._held = cache.length
         # the sequence of each held position, on the device of the model, where masks are made
         self._owners = torch.full((self._shared,), _PREFIX, device=backend.model.device)
         self._dead = 0
@@ -179,18 +166,11 @@ class TorchSequenceBatch:
         # one transfer for all three
         ids, positions, owners = torch.stack((ids, positions, owners)).to(self._model.device)
         with residual_for_all():
-            output = self._model(
-                input_ids=ids[None],
-                attention_mask=self._mask(owners),
-                position_ids=positions[None],
-                cache=self._cache,
-                use_cache=True,
-                logits_to_keep=counts.cumsum(0) - 1,
-            )
+            mask, kept = self._mask(owners), counts.cumsum(0) - 1
+            logits: Tensor = self._model(ids[None], self._cache, positions[None], mask, kept)
         self._held += len(owners)
         self._lengths.update({text: len(ids) for text, ids in texts.items()})
-        logits: Tensor = output.logits[0]
-        return logits
+        return logits[0]
 
     @torch.inference_mode()
     def remove(self, text: int) -> None:
@@ -247,7 +227,7 @@ class TorchRowBatch:
 
     def __init__(self, backend: TorchBackend, cache: KVCache) -> None:
         self._backend, self._whole, self._cache = backend, cache, cache
-        self._start = int(cache.get_seq_length())
+        self._start = cache.length
         self._rows = [*range(len(cache.layers[0].keys))]  # of the whole, in `_cache`
 
     def append(self, texts: Mapping[int, list[int]]) -> Tensor:

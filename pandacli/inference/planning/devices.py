@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from pandacli.inference.spec import Quant
-    from pandacli.modeling.configuration_videopanda import VideoPandaConfig
+    from pandacli.modeling.configuration import ModelConfig
 
 _CPUINFO = Path("/proc/cpuinfo")
 _CGROUPS = Path("/proc/self/cgroup")
@@ -128,7 +128,7 @@ def numerics(quant: str, engine: str, dtype: str, devices: Sequence[str]) -> dic
         "device": devices[0].partition(":")[0],
         "torch": torch.__version__,
         "cpu": torch.backends.cpu.get_cpu_capability(),
-        "versions": {name: version(name) for name in ("transformers", "av", "pillow")},
+        "versions": {name: version(name) for name in ("av", "pillow")},
     }
     if devices[0].startswith("cuda") and torch.cuda.is_available():
         cards = (device for device in devices if device.startswith("cuda"))
@@ -283,9 +283,9 @@ class Needed(NamedTuple):
         return self.front + self.layers * self.layer + self.back
 
 
-def sizes_of(config: "VideoPandaConfig") -> Sizes:
+def sizes_of(config: "ModelConfig") -> Sizes:
     """Count the elements of a model."""
-    from pandacli.modeling.modeling_videopanda import empty_model
+    from pandacli.modeling.video_panda import empty_model
 
     counts: Counter[str] = Counter()
     for name, parameter in empty_model(config).named_parameters():
@@ -309,16 +309,15 @@ def bytes_of(sizes: Sizes, quant: "Quant", backend: str, dtype: "torch.dtype") -
     return Needed(sizes.front * width, layer, int(sizes.back * head), sizes.layers)
 
 
-def position_bytes(config: "VideoPandaConfig", backend: str, dtype: "torch.dtype") -> int:
+def position_bytes(config: "ModelConfig", backend: str, dtype: "torch.dtype") -> int:
     """Return the bytes of one position in the KV cache of all layers."""
     width = _LLAMA_CACHE_BYTES if backend == "llama" else dtype.itemsize
     return config.num_hidden_layers * _cache_width(config) * width
 
 
-def _cache_width(config: "VideoPandaConfig") -> int:
+def _cache_width(config: "ModelConfig") -> int:
     """The elements of one position in the KV cache of one layer."""
-    heads = config.num_key_value_heads or config.num_attention_heads
-    return 2 * heads * (config.head_dim or config.hidden_size // config.num_attention_heads)
+    return 2 * config.num_key_value_heads * config.head_dim
 
 
 @dataclass(frozen=True)
@@ -334,11 +333,11 @@ class Placement:
 
     @property
     def device_map(self) -> "dict[str, torch.device]":
-        """The device of each part of a `VideoPandaForConditionalGeneration`, for accelerate."""
+        """The device of each part of a `VideoPanda`, by the start of its name."""
         first, last = self.devices[0], self.devices[-1]
         if len(self.devices) == 1:
             return {"": first}
-        parts = ("embed_tokens", "video_tower", "video_projector", "rotary_emb")
+        parts = ("embed_tokens", "video_tower", "video_projector")
         pairs = zip(self.devices, self.layers, strict=True)
         owners = [device for device, layers in pairs for _ in range(layers)]
         return (

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -19,11 +18,17 @@ from pandacli.inference.backends import Backend, quiet_libraries
 from pandacli.inference.backends.torch import TorchBackend
 from pandacli.inference.planning.devices import Placement, is_out_of_memory, memory_errors
 from pandacli.inference.planning.planner import Plan, missing_artifact
-from pandacli.modeling import checkpoint
-from pandacli.modeling.bitsandbytes_weights import read_quantised
-from pandacli.modeling.configuration_videopanda import VideoPandaConfig
-from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
+from pandacli.modeling.bitsandbytes_weights import bitsandbytes_linear, read_quantised
+from pandacli.modeling.checkpoint import (
+    check_values,
+    read_config,
+    read_eos_ids,
+    read_tensors,
+    read_tokenizer,
+)
+from pandacli.modeling.configuration import ModelConfig
 from pandacli.modeling.tokenization_videopanda import VideoPandaTokenizer
+from pandacli.modeling.video_panda import VideoPanda, empty_model
 from pandacli.quantization.int8 import Int8Linear, quantize_rows
 
 if TYPE_CHECKING:
@@ -33,7 +38,7 @@ if TYPE_CHECKING:
 class LoadedModel(NamedTuple):
     """A model in memory."""
 
-    model: VideoPandaForConditionalGeneration  # without decoder layers where llama.cpp has them
+    model: VideoPanda  # without decoder layers where llama.cpp has them
     tokenizer: VideoPandaTokenizer
     backend: Backend
 
@@ -44,7 +49,7 @@ def load(plan: Plan, report: "Report | None" = None) -> LoadedModel:
     Raises a `ModelError` if the model is damaged or its artifact cannot be written, and a
     `DeviceError` if the device has too little memory.
     """
-    tokenizer = checkpoint.read_tokenizer(plan.model.folder, plan.config)
+    tokenizer = read_tokenizer(plan.model.folder, plan.config)
     artifact = _artifact(plan, report)
     folder = artifact.folder if artifact else plan.model.folder
     if plan.backend == "llama":
@@ -59,8 +64,8 @@ def load(plan: Plan, report: "Report | None" = None) -> LoadedModel:
     if plan.backend == "torch" and artifact:
         model = load_artifact(folder, plan.hint)
     else:
-        config = checkpoint.read_config(folder) if artifact else plan.config
-        model = load_pretrained(folder, config, plan.placement, plan.dtype, plan.hint)
+        config = read_config(folder) if artifact else plan.config
+        model = load_model(folder, config, plan.placement, plan.dtype, plan.hint)
     # quantised layers are far coarser than float16; a prefix in float32 takes twice the disk
     half_prefix = plan.quant != "none" and plan.dtype == torch.float32
     return LoadedModel(model, tokenizer, TorchBackend(model, half_prefix=half_prefix))
@@ -104,54 +109,58 @@ def _artifact(plan: Plan, report: "Report | None") -> artifacts.Artifact | None:
         return artifacts.remove_outdated(made, source.commit)
 
 
-def load_pretrained(
-    folder: Path, config: VideoPandaConfig, placement: Placement, dtype: torch.dtype, hint: str
-) -> VideoPandaForConditionalGeneration:
-    """Load a checkpoint, or an artifact that bitsandbytes runs, through transformers.
+def load_model(
+    folder: Path, config: ModelConfig, placement: Placement, dtype: torch.dtype, hint: str
+) -> VideoPanda:
+    """Load a checkpoint, or an artifact whose layers bitsandbytes runs.
 
     Raises a `ModelError` if it is damaged, and a `DeviceError` with `hint` without enough memory.
     """
     with quiet_libraries(), memory_errors(hint):
-        if stored := getattr(config, "quantization_config", None):
-            # bitsandbytes computes 4 bits in float32 by default
-            stored["bnb_4bit_compute_dtype"] = str(dtype).removeprefix("torch.")
-        device_map = placement.device_map
-        model: VideoPandaForConditionalGeneration
-        model = VideoPandaForConditionalGeneration.from_pretrained(
-            folder, config=config, dtype=dtype, device_map=device_map, local_files_only=True
-        )
-        # beside quantised layers transformers keeps the dtype that is stored
-        model.model.video_tower.to(dtype)
-        for parameter in model.parameters():
-            if parameter.is_floating_point():
-                parameter.data = parameter.data.to(dtype)
-        if stored:  # converting the dtype may have overflowed
-            checkpoint.check_values(folder, model.state_dict())
-    return model  # in evaluation mode
+        model = empty_model(config)
+        expected = model.state_dict()
+        quantised: frozenset[str] = frozenset()
+        if stored := config.quantization_config:
+            bits = 8 if stored["load_in_8bit"] else 4
+            tensors, quantised = read_quantised(folder, expected, bits)
+        else:
+            tensors = read_tensors(folder, expected)
+        places = placement.device_map.items()
+        plain = {}
+        for name in expected:
+            device = next(d for part, d in places if not part or name.startswith(f"{part}."))
+            if name in quantised:
+                layer = name.removesuffix(".weight")
+                parts = {k: tensors[k] for k in tensors if k.startswith(f"{layer}.")}
+                built = bitsandbytes_linear(layer, parts, stored or {}, device, dtype)
+                model.set_submodule(layer, built)
+            else:
+                tensor = tensors[name]
+                plain[name] = tensor.to(device, dtype if tensor.is_floating_point() else None)
+        model.load_state_dict(plain, strict=False, assign=True)
+        check_values(folder, plain)  # converting the dtype may have overflowed
+    return _ready(model, folder)
 
 
-def load_artifact(
-    folder: Path, hint: str, *, layers: bool = True
-) -> VideoPandaForConditionalGeneration:
+def load_artifact(folder: Path, hint: str, *, layers: bool = True) -> VideoPanda:
     """Load a quantised artifact on the CPU, its linear layers on torch's int8 kernels.
 
     4-bit layers are widened to int8. Without `layers` the model has no decoder layers and only
-    embeds. Raises the errors of `load_pretrained`.
+    embeds. Raises the errors of `load_model`.
     """
     with quiet_libraries(), memory_errors(hint):
-        config = checkpoint.read_config(folder)
-        stored = config.__dict__.pop("quantization_config", None)
+        config = read_config(folder)
+        stored = config.quantization_config
         if not layers:
             config.num_hidden_layers = 0
-        with init_empty_weights(include_buffers=False):
-            model = VideoPandaForConditionalGeneration(config)
+        model = empty_model(config)
         if not layers:
-            model.model.norm = model.lm_head = nn.Identity()
+            model.model.norm = model.lm_head = nn.Identity()  # type: ignore[assignment]
         expected = model.state_dict()
         if stored:
             read_quantised(folder, expected, 8 if stored["load_in_8bit"] else 4)
         else:
-            checkpoint.read_tensors(folder, expected)
+            read_tensors(folder, expected)
         for path in weight_files(folder):
             try:
                 _load_file(model, path)
@@ -160,11 +169,19 @@ def load_artifact(
                     raise
                 remedy = f"remove the folder {folder}, and panda will make it again"
                 raise ModelError(f"the quantised copy in {folder} is damaged", remedy) from error
-        if generation := checkpoint.read_generation_config(folder, config):
-            model.generation_config = generation
     if missing := [name for name, parameter in model.named_parameters() if parameter.is_meta]:
         raise ModelError(f"the quantised copy in {folder} lacks {missing[0]}")
-    checkpoint.check_values(folder, model.state_dict())
+    check_values(folder, model.state_dict())
+    return _ready(model, folder)
+
+
+def _ready(model: VideoPanda, folder: Path) -> VideoPanda:
+    """The model for inference, with what only its folder says."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm3d) and module.num_batches_tracked is not None:
+            device = module.weight.device
+            module.num_batches_tracked = torch.zeros((), dtype=torch.long, device=device)
+    model.eos_ids = read_eos_ids(folder, model.config)
     model.train(False)
     return model.requires_grad_(False)
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import torch
 
     from pandacli.checkpoints.artifacts import Artifact, Form
-    from pandacli.modeling.configuration_videopanda import VideoPandaConfig
+    from pandacli.modeling.configuration import ModelConfig
 
     Free = dict[torch.device, int]  # devices of one type with their free bytes
 
@@ -104,7 +104,7 @@ class Plan(Choice):
     """A resolved `RunSpec`: all that loading needs to know."""
 
     model: checkpoints.ResolvedModel
-    config: "VideoPandaConfig"  # not quantised where `form` is set
+    config: "ModelConfig"  # not quantised where `form` is set
 
     @property
     def numerics(self) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def resolve_run(spec: RunSpec, model: checkpoints.ResolvedModel | None = None) -
         if spec.quant not in ("auto", *stored.values()):
             raise missing_artifact(model.name, spec.quant)
         # artifacts of bitsandbytes carry it, and sizes are those of the model as published
-        config.__dict__.pop("quantization_config", None)
+        config.quantization_config = None
     choice = choose(spec.quant, spec.backend, config, devices, stored=stored)
     if stored is not None and choice.form not in stored:
         raise missing_artifact(model.name, choice.quant)
@@ -156,10 +156,10 @@ def forecast(spec: RunSpec, artifacts: "Iterable[Artifact]" = ()) -> Forecast | 
     if the checkpoint is run as it is.
     """
     devices = pick_devices(spec.device)
-    from pandacli.modeling.configuration_videopanda import VideoPandaConfig
+    from pandacli.modeling.configuration import ModelConfig
     from pandacli.quantization.conversion import copy_bytes
 
-    config = VideoPandaConfig()  # all published models have these sizes
+    config = ModelConfig()  # all published models have these sizes
     stored = {artifact.form for artifact in artifacts}
     form = choose(spec.quant, spec.backend, config, devices, stored=stored or None).form
     return Forecast(form, copy_bytes(config, form)) if form else None
@@ -169,7 +169,7 @@ def forecast(spec: RunSpec, artifacts: "Iterable[Artifact]" = ()) -> Forecast | 
 def choose(
     quant: str,
     backend: str,
-    config: "VideoPandaConfig",
+    config: "ModelConfig",
     devices: "Sequence[torch.device]",
     *,
     stored: Collection[str] | None = None,
@@ -222,10 +222,10 @@ def choose(
 
 
 def _allowed(
-    quant: str, backend: str, config: "VideoPandaConfig", kind: str, stored: Collection[str] | None
+    quant: str, backend: str, config: "ModelConfig", kind: str, stored: Collection[str] | None
 ) -> list[ExecutionForm]:
     """The forms that the options allow on a type of device, best first."""
-    if given := getattr(config, "quantization_config", None):  # saved so by `save_pretrained`
+    if given := config.quantization_config:  # saved so by `save_pretrained`
         fixed: Quant = "4bit" if given.get("load_in_4bit") else "8bit"
         if quant not in ("auto", fixed) or backend not in ("auto", "bitsandbytes"):
             wanted = f"--quant {quant}" if quant not in ("auto", fixed) else f"--engine {backend}"
@@ -297,7 +297,7 @@ def _too_little_memory(tried: "list[tuple[ExecutionForm, Free]]", sizes: Sizes) 
 
 
 def _usable(
-    choices: list[Choice], config: "VideoPandaConfig", backend: str, *, convertible: bool
+    choices: list[Choice], config: "ModelConfig", backend: str, *, convertible: bool
 ) -> Choice:
     """Return the first of several choices of one quantisation whose backend can be used.
 

@@ -10,8 +10,8 @@ from pandacli import Panda
 from pandacli.errors import ModelError
 from pandacli.inference.backends.kv_cache import KVCache
 from pandacli.inference.backends.torch import TorchBackend, TorchSequence
-from pandacli.modeling.configuration_videopanda import VideoPandaConfig
-from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
+from pandacli.modeling.configuration import ModelConfig
+from pandacli.modeling.video_panda import VideoPanda
 
 IDS = [1, 20, 31, 42, 53]
 NEXT = [64, 75]
@@ -104,7 +104,7 @@ def test_half_prefix_rounds_at_prefill(panda: Panda, tmp_path: Path) -> None:
     llama = TorchBackend(panda.model, half_prefix=True)
     sequence = llama.new_sequence()
     with torch.inference_mode():
-        sequence.prefill(panda.model.get_input_embeddings()(torch.tensor(IDS)))
+        sequence.prefill(panda.model.model.embed_tokens(torch.tensor(IDS)))
     sequence.save(tmp_path / "kv")
     assert torch.equal(llama.restore(tmp_path / "kv").append(NEXT), sequence.append(NEXT))
     numbers = sequence.saved_bytes(len(IDS)) // 2
@@ -139,7 +139,7 @@ def test_restored_layers_are_on_their_own_devices(
 
 
 def test_a_file_of_another_model_is_refused(llama: TorchBackend, tmp_path: Path) -> None:
-    config = VideoPandaConfig(
+    config = ModelConfig(
         vocab_size=99,
         hidden_size=32,
         intermediate_size=32,
@@ -148,7 +148,7 @@ def test_a_file_of_another_model_is_refused(llama: TorchBackend, tmp_path: Path)
         video_hidden_size=32,
         image_size=112,
     )
-    other = TorchBackend(VideoPandaForConditionalGeneration(config)).new_sequence()
+    other = TorchBackend(VideoPanda(config)).new_sequence()
     other.append(IDS)
     other.save(tmp_path / "kv")
     with pytest.raises(ModelError, match="saved by another model"):

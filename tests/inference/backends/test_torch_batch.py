@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pandacli import Panda
 from pandacli.inference.backends.torch import TorchBackend, TorchSequence
-from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
+from pandacli.modeling.video_panda import VideoPanda
 
 PREFIX = [1, *range(20, 60)]
 TEXTS = {4: [5, 6, 7], 9: [8], 2: [9, 10, 11, 12, 13, 14]}
@@ -107,8 +107,8 @@ class LargestTensor(TorchDispatchMode):
 
 @pytest.mark.parametrize("held", [5, 3000])
 def test_masks_are_made_on_the_device_of_the_model(panda: Panda, held: int) -> None:
-    model = VideoPandaForConditionalGeneration(panda.model.config)
-    model.to("meta").eval()  # type: ignore[no-untyped-call]
+    model = VideoPanda(panda.model.config)
+    model.to("meta").eval()
     sequence = TorchBackend(model).new_sequence()
     sequence.prefill(torch.zeros(held, model.config.hidden_size, device="meta"))
     batch = sequence.batch(9999)

@@ -13,7 +13,7 @@ from pandacli.checkpoints.artifacts import Artifact, all_artifacts
 from pandacli.errors import DeviceError, ModelError
 from pandacli.inference.planning import loader
 from pandacli.inference.planning.devices import Placement
-from pandacli.inference.planning.loader import is_converted, load_pretrained, make_artifact
+from pandacli.inference.planning.loader import is_converted, load_model, make_artifact
 from pandacli.inference.planning.planner import resolve_run
 from pandacli.inference.spec import RunSpec
 from pandacli.modeling.checkpoint import read_config
@@ -94,7 +94,7 @@ def test_nf4_computes_in_dtype_of_model(checkpoint: Path, dtype: torch.dtype) ->
     copy = prepare(checkpoint, "4bit", "bitsandbytes")
     assert copy is not None
     cpu = Placement((torch.device("cpu"),))
-    model = load_pretrained(copy.folder, read_config(copy.folder), cpu, dtype, "")
+    model = load_model(copy.folder, read_config(copy.folder), cpu, dtype, "")
     layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
     assert {layer.compute_dtype for layer in layers} == {dtype}
 

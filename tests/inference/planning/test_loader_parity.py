@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pandacli.inference.backends.kv_cache import KVCache
 from pandacli.inference.planning.loader import load
 from pandacli.inference.planning.planner import resolve_run
 from pandacli.inference.spec import RunSpec
@@ -53,7 +54,7 @@ def test_logits_are_within_the_stated_error(case: Case, quant: str, backend: str
     folder, embedded, wanted = case
     model = load(resolve_run(RunSpec(folder, quant, backend, "cpu"))).model
     with torch.inference_mode():
-        states = model.model(inputs_embeds=embedded[None]).last_hidden_state[0, -1]
+        states = model.model(embedded[None], KVCache(len(model.model.layers)))[0, -1]
         given = model.lm_head(states)
     error = float((given - wanted).norm() / wanted.norm())
     assert 0 < error < ERRORS[quant, backend]

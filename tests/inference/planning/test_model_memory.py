@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from pandacli.inference.planning.devices import bytes_of, sizes_of
-from pandacli.modeling.configuration_videopanda import VideoPandaConfig
-from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
+from pandacli.modeling.configuration import ModelConfig
+from pandacli.modeling.video_panda import VideoPanda
 from tests.small_llama import SIZES
 
-SEVEN_BILLION = sizes_of(VideoPandaConfig(vocab_size=32000))
+SEVEN_BILLION = sizes_of(ModelConfig(vocab_size=32000))
 WEIGHTS = 6.785e9  # Llama-7B with STAB and its projector
 CACHE = 2 * 32 * 4096 * 4096  # numbers in a full KV cache
 
@@ -19,9 +19,9 @@ def test_seven_billion_parameters_need_their_weight() -> None:
 
 
 def test_sizes_of_parts_sum_to_model() -> None:
-    config = VideoPandaConfig(**SIZES)
+    config = ModelConfig(**SIZES)
     sizes = sizes_of(config)
-    model = VideoPandaForConditionalGeneration(config)
+    model = VideoPanda(config)
     parts = sizes.front + sizes.layers * (sizes.linears + sizes.norms) + sizes.back
     assert parts == sum(parameter.numel() for parameter in model.parameters())
 

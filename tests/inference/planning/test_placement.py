@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import dispatch_model
-from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from accelerate.utils.modeling import check_device_map
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -16,7 +14,7 @@ from pandacli import Panda
 from pandacli.inference import GenerationOptions, Request
 from pandacli.inference.backends.torch import TorchBackend
 from pandacli.inference.planning.devices import Needed, Placement, place
-from pandacli.modeling.modeling_videopanda import VideoPandaForConditionalGeneration
+from pandacli.modeling.video_panda import VideoPanda
 
 CARDS = [torch.device("cuda", number) for number in range(4)]
 NEEDED = Needed(front=3, layer=2, back=1, layers=10)  # 24 in all
@@ -71,7 +69,6 @@ def test_device_map_covers_every_part(panda: Panda) -> None:
         "model.embed_tokens",
         "model.video_tower",
         "model.video_projector",
-        "model.rotary_emb",
         "model.layers.0",
     }
 
@@ -82,30 +79,18 @@ def test_placement_reads_as_words() -> None:
     assert str(Placement((torch.device("cpu"),))) == "the CPU"
 
 
-def test_dispatched_model_matches_single_device(panda: Panda) -> None:
-    """The hooks that move what flows from card to card, on a machine that has none."""
-    model = VideoPandaForConditionalGeneration(panda.model.config)
+def test_states_move_to_the_device_of_each_layer(panda: Panda) -> None:
+    """The meta device stands for another card."""
+    model = VideoPanda(panda.model.config)
     model.load_state_dict(panda.model.state_dict())
-    parts = Placement((CARDS[0], CARDS[1]), (1, 1)).device_map
-    dispatch_model(
-        model.eval(),  # type: ignore[no-untyped-call]
-        dict.fromkeys(parts, "cpu"),
-        skip_keys=model._skip_keys_device_placement,
-        force_hooks=True,
-    )
-    assert all(hasattr(layer, "_hf_hook") for layer in model.model.layers)
-    ids = [1, 20, 31, 42]
-    sequences = [TorchBackend(which).new_sequence() for which in (panda.model, model)]
-    with torch.inference_mode():
-        embeddings = panda.model.model.embed_tokens(torch.tensor([5, 6, 7]))
-    for sequence in sequences:
-        sequence.prefill(embeddings)
-    whole, dispatched = (sequence.append(ids) for sequence in sequences)
-    assert torch.equal(whole, dispatched)
-    fork = sequences[1].fork()
-    sequences[1].truncate(3)
-    assert torch.equal(sequences[1].append(ids), whole)
-    assert fork.length == 7
+    model.eval()
+    for part in (model.model.layers[1], model.model.norm, model.lm_head):
+        part.to("meta")
+    sequence = TorchBackend(model).new_sequence()
+    sequence.append([5, 6, 7])
+    logits = sequence.append([1, 20, 31, 42])  # behind others, with a mask
+    assert (logits.device.type, logits.shape) == ("meta", (model.config.vocab_size,))
+    assert [layer.keys.device.type for layer in sequence.cache.layers] == ["cpu", "meta"]
 
 
 class Indexing(TorchDispatchMode):
@@ -126,12 +111,11 @@ class Indexing(TorchDispatchMode):
 
 def test_batch_logits_are_picked_on_last_device(panda: Panda) -> None:
     """The meta device stands for the last card."""
-    model = VideoPandaForConditionalGeneration(panda.model.config)
+    model = VideoPanda(panda.model.config)
     model.load_state_dict(panda.model.state_dict())
-    model.eval()  # type: ignore[no-untyped-call]
+    model.eval()
     for last in (model.model.norm, model.lm_head):
         last.to("meta")
-        add_hook_to_module(last, AlignDevicesHook("meta"))
     random = Random(7)
     texts = {number: [random.randrange(3, 90) for _ in range(1 + number)] for number in range(4)}
     sequence = TorchBackend(model).new_sequence()

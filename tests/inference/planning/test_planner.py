@@ -14,10 +14,10 @@ from pandacli.inference.planning import devices as devices_module
 from pandacli.inference.planning import planner
 from pandacli.inference.planning.planner import Choice, choose, forecast
 from pandacli.inference.spec import RunSpec
-from pandacli.modeling.configuration_videopanda import VideoPandaConfig
+from pandacli.modeling.configuration import ModelConfig
 
-SMALL = VideoPandaConfig(hidden_size=64, intermediate_size=128, num_attention_heads=4)
-LARGE = VideoPandaConfig(vocab_size=32000)
+SMALL = ModelConfig(hidden_size=64, intermediate_size=128, num_attention_heads=4)
+LARGE = ModelConfig(vocab_size=32000)
 
 CPU = torch.device("cpu")
 CARDS = [torch.device("cuda", number) for number in range(2)]
@@ -47,7 +47,7 @@ def has_engines(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
 def pick(
     quant: str = "auto",
     backend: str = "auto",
-    config: VideoPandaConfig = LARGE,
+    config: ModelConfig = LARGE,
     devices: list[torch.device] | None = None,
 ) -> Choice:
     return choose(quant, backend, config, devices or [CPU])
@@ -310,7 +310,7 @@ def test_incompatible_options_are_usage_error(
         pick(quant, engine, devices=[device])
 
 
-STORED = VideoPandaConfig(quantization_config={"load_in_4bit": True})
+STORED = ModelConfig(quantization_config={"load_in_4bit": True})
 
 
 def test_checkpoint_stored_in_4_bits_runs_in_4_bits() -> None:
@@ -351,6 +351,6 @@ def test_forecast_ignores_artifact_of_other_bits() -> None:
 
 
 def test_widths_that_4_bits_do_not_support_are_usage_error() -> None:
-    odd = VideoPandaConfig(hidden_size=64, intermediate_size=160, num_attention_heads=4)
+    odd = ModelConfig(hidden_size=64, intermediate_size=160, num_attention_heads=4)
     with pytest.raises(UsageError, match="64 and 160, are not multiples of 64"):
         pick("4bit", "bitsandbytes", config=odd)
