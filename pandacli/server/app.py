@@ -231,7 +231,7 @@ class Service:
             raise shown from error
 
     def find(self, source: VideoSource, used: set[str] | None = None) -> Path:
-        """The file of a video, see `Uploads.using`; a RequestError if there is none to be read."""
+        """The file of a video; a RequestError if it cannot be read. `used`: see `Uploads.using`."""
         if source.file_id:
             return self._uploads.get(source.file_id, used).path
         if source.data:

@@ -1,4 +1,4 @@
-"""What another model is told about the tools of `panda mcp`: descriptions and JSON schemas.
+"""Descriptions and JSON schemas of the tools of `panda mcp`.
 
 Schemas keep to what all clients support: no lists of types, `items` for each array.
 """

@@ -103,6 +103,12 @@ def engine(panda: Panda) -> Iterator[Engine]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def place(short_folder: Path) -> Path:
+    """The path of a socket."""
+    return short_folder / "s"
+
+
 @pytest.fixture(scope="session")
 def clips(make_clip: Callable[..., Path]) -> list[Path]:
     """Three clips, each with a picture of its own."""

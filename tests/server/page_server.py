@@ -108,6 +108,15 @@ class RunningServer:
 
 
 @contextmanager
+def listening_at(place: Path) -> Iterator[socket.socket]:
+    """A Unix socket that listens at a path."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(place))
+        listening.listen()
+        yield listening
+
+
+@contextmanager
 def serving(panda: Panda, *sockets: socket.socket, **settings: Any) -> Iterator[RunningServer]:
     """A server of this model; `settings` are those of `ServerSettings`."""
     engines: list[HeldEngine] = []

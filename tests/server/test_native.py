@@ -2,7 +2,6 @@
 
 import json
 import random
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,26 +17,21 @@ from pandacli.server.remote import RemotePanda
 from pandacli.video import Clip
 from pandacli.video.prefetch import read_fitted
 from tests.server.conftest import IMAGE_SIZE
-from tests.server.page_server import RunningServer, serving
+from tests.server.page_server import RunningServer, listening_at, serving
 
 KEY = "a secret"
 SEED = 11
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("s") / "s"
-
-
-@pytest.fixture(scope="module")
 def server(panda: Panda, place: Path) -> Iterator[RunningServer]:
     """A server of the small model with an API key, and strict limits."""
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(place))
-        listening.listen()
-        strict = Limits(pixels=100, upload=3_000_000)
-        with serving(panda, listening, api_key=KEY, limits=strict) as running:
-            yield running
+    strict = Limits(pixels=100, upload=3_000_000)
+    with (
+        listening_at(place) as listening,
+        serving(panda, listening, api_key=KEY, limits=strict) as running,
+    ):
+        yield running
 
 
 @pytest.fixture

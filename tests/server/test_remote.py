@@ -20,7 +20,7 @@ from pandacli.server.media import Limits
 from pandacli.server.remote import RemotePanda, RemoteSession
 from pandacli.video import Clip, sample_frames
 from pandacli.video.prefetch import read_fitted
-from tests.server.page_server import TINY_SIZE, RunningServer, serving
+from tests.server.page_server import TINY_SIZE, RunningServer, listening_at, serving
 
 CHOICES = ("Yes.", "No.", "Blue.")
 QUESTION = "What happens?"
@@ -32,17 +32,9 @@ def tiny() -> Panda:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("s") / "s"
-
-
-@pytest.fixture(scope="module")
 def server(tiny: Panda, place: Path) -> Iterator[RunningServer]:
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(place))
-        listening.listen()
-        with serving(tiny, listening) as running:
-            yield running
+    with listening_at(place) as listening, serving(tiny, listening) as running:
+        yield running
 
 
 @pytest.fixture(params=["socket", "tcp"])
