@@ -1,7 +1,10 @@
-"""Work in a background thread."""
+"""Work in a background thread, and the progress of slow steps in any thread."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import monotonic
 from typing import Generic, TypeVar
 
 _Result = TypeVar("_Result")
@@ -9,6 +12,53 @@ _Result = TypeVar("_Result")
 _THREAD = "panda background"
 
 Say = Callable[[str], None]  # reports progress, in a few words
+
+
+@dataclass(eq=False)
+class Step:
+    """Progress of work that one thread does; displays read it from others."""
+
+    words: str  # such as "loading tiny"
+    total: int  # of its unit; 0 if unknown
+    unit: str  # such as "tokens"; "bytes" are shown as kB, MB or GB
+    last: Callable[[], float | None] = lambda: None  # seconds it took before, for that total
+    done: int = 0
+    began: float = field(default_factory=monotonic)
+
+    def advance(self, amount: int) -> None:
+        self.done += amount
+
+    def reach(self, part: int, parts: int) -> None:
+        """Note that `part` of as many equal parts are done."""
+        self.done = self.total * part // parts
+
+
+_steps: dict[int, list[Step]] = {}  # of each thread, nested
+_awaited: dict[int, int] = {}  # the thread that a thread waits for
+
+
+@contextmanager
+def running(step: Step) -> Iterator[Step]:
+    """Make a step the current one of this thread for the block."""
+    thread = threading.get_ident()
+    nested = _steps.setdefault(thread, [])
+    nested.append(step)
+    try:
+        yield step
+    finally:
+        nested.remove(step)
+        if not nested:
+            del _steps[thread]
+
+
+def current_step(thread: int | None = None) -> Step | None:
+    """The step of a thread, by default this one, or of the background work that it waits for."""
+    found: int | None = threading.get_ident() if thread is None else thread
+    while found is not None:
+        if nested := _steps.get(found, [])[-1:]:
+            return nested[0]
+        found = _awaited.get(found)
+    return None
 
 
 def is_running() -> bool:
@@ -28,7 +78,9 @@ class Background(Generic[_Result]):
         self._result: _Result
         self._ended = threading.Event()
         self._changed = changed
-        threading.Thread(target=self._run, args=[work], name=_THREAD, daemon=True).start()
+        self.began = monotonic()
+        self._thread = threading.Thread(target=self._run, args=[work], name=_THREAD, daemon=True)
+        self._thread.start()
 
     @property
     def ended(self) -> bool:
@@ -36,11 +88,21 @@ class Background(Generic[_Result]):
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait for the end, at most `seconds`; whether the work has ended."""
-        return self._ended.wait(seconds)
+        waiting = threading.get_ident()
+        _awaited[waiting] = self._thread.ident or 0
+        try:
+            return self._ended.wait(seconds)
+        finally:
+            del _awaited[waiting]
+
+    @property
+    def step(self) -> Step | None:
+        """The slow step that it does, or waits for."""
+        return None if self.ended else current_step(self._thread.ident or 0)
 
     def result(self) -> _Result:
         """Wait for the result; raises what `work` raised."""
-        self._ended.wait()
+        self.wait()
         if self.error is not None:
             raise self.error
         return self._result

@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from pandacli.background import Background, Say
+from pandacli.background import Background, Say, Step
 from pandacli.chat.conversation import Conversation, Turn
 from pandacli.chat.transcript import Transcript, write_transcript
 from pandacli.checkpoints.registry import MODELS
@@ -116,6 +116,11 @@ class Chat:
         """What is still loading; "" when ready."""
         work = (self.panda, self._session)
         return next((task.doing or "loading" for task in work if not task.ended), "")
+
+    @property
+    def waiting(self) -> tuple[float, Step | None]:
+        """Since when it loads, by the monotonic clock, and the step that is waited for now."""
+        return self._session.began, self._session.step
 
     @property
     def error(self) -> BaseException | None:

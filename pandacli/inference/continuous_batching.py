@@ -8,7 +8,7 @@ near-ties: where logits are otherwise exact, a request with a near-tie is run ag
 import sys
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from copy import copy
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -193,7 +193,8 @@ class Generation(ClosableIterator[Event]):
             self._preempt(batch, room)
             states = list(self._running.values())
             started = perf_counter()
-            logits = batch.append({state.index: state.pending for state in states})
+            with self._step(states):
+                logits = batch.append({state.index: state.pending for state in states})
             tokens = self._next_tokens(logits, states)
             took = perf_counter() - started
             events: list[Event] = []
@@ -219,6 +220,12 @@ class Generation(ClosableIterator[Event]):
 
     def _stats(self, state: RequestState) -> Stats:
         return self._session.stats(state)
+
+    def _step(self, states: Sequence[RequestState]) -> AbstractContextManager[object]:
+        """Show a pass that reads questions; those that only decode are short."""
+        tokens = sum(len(state.pending) for state in states if not state.in_batch)
+        step = self._session.panda.step
+        return step("reading the questions", tokens, "tokens") if tokens else nullcontext()
 
     def _fetch(self, wanted: int = 1) -> bool:
         """Fill the queue up to `wanted` requests; whether there are as many."""

@@ -35,6 +35,7 @@ from pandacli.inference.spec import (
 
 if TYPE_CHECKING:
     from pandacli.inference.backends import Rows
+    from pandacli.inference.panda import Panda
     from pandacli.inference.session import VideoSession
 
 _Tree = Callable[[list[int], list[int], list[int]], Tensor]  # `Sequence.tree` or `Rows.tree`
@@ -132,7 +133,8 @@ class Scoring(ClosableIterator[tuple[int, Scores | PandaError]]):
             started, before = perf_counter(), prefix.prefilled
             try:
                 with memory_errors(session.panda.memory_hint):
-                    logprobs = _score_paths(partial(prefix.tree, history=history), chunk)[0]
+                    compute = partial(prefix.tree, history=history)
+                    logprobs = _score_paths(session.panda, compute, chunk)[0]
             except DeviceError as error:
                 if count > 1:
                     room = max(nodes // 2, 1)
@@ -209,13 +211,14 @@ def score_rows(
         while paths:
             count, _ = _that_fit(paths, _MAX_NODES)
             chunk, paths = paths[:count], paths[count:]
-            for held, logprobs in zip(found, _score_paths(rows.tree, chunk), strict=True):
+            scored = _score_paths(sessions[0].panda, rows.tree, chunk)
+            for held, logprobs in zip(found, scored, strict=True):
                 for path, logprob in zip(chunk, logprobs, strict=True):
                     held[path.choice] = logprob
     return [_scores(request, logprobs) for logprobs in found]
 
 
-def _score_paths(compute: _Tree, paths: Sequence[_Path]) -> list[list[float]]:
+def _score_paths(panda: "Panda", compute: _Tree, paths: Sequence[_Path]) -> list[list[float]]:
     """The log-probability of each path behind its prompt, for each row, in one forward pass."""
     tree = TokenTree()
     # the last token, which ends the answer, is predicted and not computed
@@ -223,7 +226,8 @@ def _score_paths(compute: _Tree, paths: Sequence[_Path]) -> list[list[float]]:
     answers = [held[path.prompt - 1 :] for path, held in zip(paths, nodes, strict=True)]
     wanted = sorted(set().union(*answers))
     rows = {node: row for row, node in enumerate(wanted)}
-    logits = compute(tree.ids, tree.parents, wanted)
+    with panda.step("scoring", len(tree.ids), "tokens"):
+        logits = compute(tree.ids, tree.parents, wanted)
     at = torch.tensor([rows[node] for held in answers for node in held])
     tokens = torch.tensor([token for path in paths for token in path.ids[path.prompt :]])
     owners = torch.tensor([number for number, held in enumerate(answers) for _ in held])

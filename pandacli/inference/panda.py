@@ -2,15 +2,16 @@
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import cached_property
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from pandacli import checkpoints
-from pandacli.inference import spec
+from pandacli.inference import durations, spec
 
 if TYPE_CHECKING:
+    from pandacli.background import Step
     from pandacli.inference.planning.loader import LoadedModel
     from pandacli.inference.planning.planner import Plan
     from pandacli.inference.session import VideoSession
@@ -40,6 +41,7 @@ class Panda:
         self.dtype = str(self.model.dtype).removeprefix("torch.")  # e.g. "float32"
         self.load_seconds, self.memory_hint = load_seconds, plan.hint
         self._source = plan.model
+        self._kind = durations.kind_of(plan)
 
     @cached_property
     def identity(self) -> str:
@@ -75,6 +77,10 @@ class Panda:
         from pandacli.inference.planning.devices import peak_memory
 
         return peak_memory(self.devices)
+
+    def step(self, words: str, total: int, unit: str) -> "AbstractContextManager[Step]":
+        """Show a slow step of this model for the block; see `durations.timed`."""
+        return durations.timed(words, total, unit, f"{words}: {self._kind}")
 
     @property
     def windows_at_once(self) -> int:

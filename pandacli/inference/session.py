@@ -14,7 +14,6 @@ from pandacli.inference import backends
 from pandacli.inference.backends import SharedPrefix
 from pandacli.inference.continuous_batching import MAX_BATCH_SIZE, Failure, Generation
 from pandacli.inference.generation import Detokenizer, RequestState
-from pandacli.inference.likelihood import Scoring
 from pandacli.inference.planning import devices
 from pandacli.inference.spec import (
     Answer,
@@ -32,6 +31,7 @@ from pandacli.modeling.tokenization_videopanda import encode_prefix, encode_turn
 from pandacli.prefix_cache.clip_cache import CachedPrefix
 
 if TYPE_CHECKING:
+    from pandacli.inference.likelihood import Scoring
     from pandacli.inference.panda import Panda
     from pandacli.prefix_cache.clip_cache import ClipCache
     from pandacli.video import Clip, Frames
@@ -192,7 +192,7 @@ class VideoSession:
             raise scores
         return scores
 
-    def score_all(self, requests: Iterable[ScoreRequest]) -> Scoring:
+    def score_all(self, requests: Iterable[ScoreRequest]) -> "Scoring":
         """Score the choices of many questions, in as few passes as memory allows.
 
         Yields the index of a request with its `Scores`, or why it has none. All requests are read
@@ -202,6 +202,8 @@ class VideoSession:
             DeviceError: When the iterator is read: out of memory for the prefix.
             RuntimeError: When it is read after a newer generation on this session has begun.
         """
+        from pandacli.inference.likelihood import Scoring
+
         return Scoring(self, requests)
 
     def prepare(self) -> None:
@@ -268,7 +270,8 @@ class VideoSession:
         if self._prefix is not None:
             return self._prefix, 0
         restored = self._kept.restore(self.panda.backend.restore) if self._kept else None
-        self._prefix = SharedPrefix(restored or self._compute_prefix(), computed=restored is None)
+        sequence, step = restored or self._compute_prefix(), self.panda.step
+        self._prefix = SharedPrefix(sequence, step, computed=restored is None)
         self._video_tokens = self._prefix.length - len(self._ids) + self._num_frames
         return self._prefix, self._prefix.prefilled
 
@@ -319,8 +322,9 @@ class VideoSession:
         return [*self._prompt[1]]
 
     def _compute_prefix(self) -> backends.Sequence:
-        sequence = self.panda.backend.new_sequence()
-        sequence.prefill(self.embed())
+        sequence, embeddings = self.panda.backend.new_sequence(), self.embed()
+        with self.panda.step("reading the prompt", len(embeddings), "tokens"):
+            sequence.prefill(embeddings)
         return sequence
 
     def _sample(self) -> "Frames":
@@ -357,6 +361,7 @@ def encode_together(sessions: Sequence[VideoSession]) -> None:
     """Encode the frames of sessions on one model, as many of each, in one pass through STAB."""
     model = sessions[0].panda.model
     pixel_values = torch.stack([session._pixels() for session in sessions]).to(model.device)
-    encoded = model.model.encode_frames(pixel_values)
+    with sessions[0].panda.step("encoding", pixel_values.shape[:2].numel(), "frames"):
+        encoded = model.model.encode_frames(pixel_values)
     for session, frames in zip(sessions, encoded, strict=True):
         session._encoded = frames

@@ -137,7 +137,10 @@ class WindowBatch:
         started = perf_counter()
         with memory_errors(self._panda.memory_hint):
             encode_together(sessions)
-            rows = self._panda.backend.rows(torch.stack([session.embed() for session in sessions]))
+            embeddings = torch.stack([session.embed() for session in sessions])
+            tokens = embeddings.shape[:2].numel()
+            with self._panda.step("reading the prompts", tokens, "tokens"):
+                rows = self._panda.backend.rows(embeddings)
         if rows is None:
             return [alone(session) for session in sessions]
         return together(sessions, rows, perf_counter() - started)

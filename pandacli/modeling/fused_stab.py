@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pandacli.background import current_step
 from pandacli.modeling.patches import Canvas, FrameTokens, PatchBox, group_by_box, split_into_chunks
 from pandacli.modeling.stab import LSD, LSTE, STAB, depthwise
 
@@ -171,7 +172,11 @@ class FusedSTAB:
         length = rgb.shape[1]
         is_video = pixel_values.shape[1] > 1
         parts = (spans[i : i + length] for i in range(0, len(spans), length))
-        chunks = [self._encode_chunk(*part, is_video) for part in zip(rgb, parts, strict=True)]
+        chunks, step = [], current_step()
+        for part in zip(rgb, parts, strict=True):
+            chunks.append(self._encode_chunk(*part, is_video))
+            if step is not None:
+                step.reach(len(chunks), len(rgb))
         grids, of_frames, of_chunks = zip(*chunks, strict=True)
         # the contexts of all chunks together
         contexts = stab.class_embedding + stab.global_attention.proj(torch.cat(of_frames))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pandacli.background import current_step
 from pandacli.modeling.configuration import ModelConfig
 
 _ROTARY_GROWTH = 1024  # positions that the tables of rotary embeddings grow by
@@ -169,12 +170,15 @@ class Llama(nn.Module):
         if mask is None and before and new > 1:
             mask = hidden.new_ones(new, end, dtype=torch.bool).tril_(before)
         rotary = self.rotary.at(positions, end, hidden)
+        step = current_step()
         for number, layer in enumerate(self.layers):
             device = layer.get_parameter("input_layernorm.weight").device
             if hidden.device != device:
                 hidden, mask = hidden.to(device), None if mask is None else mask.to(device)
                 rotary = rotary[0].to(device), rotary[1].to(device)
             hidden = layer(hidden, rotary, cache, number, mask, is_causal)
+            if step is not None:
+                step.reach(number + 1, len(self.layers))
         normed: Tensor = self.norm(hidden.to(self.norm.weight.device))
         return normed
 

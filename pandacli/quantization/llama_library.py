@@ -38,6 +38,7 @@ INSTALL = "install it with: pip install 'pandacli[llama]'"
 
 # polled between two nodes of the graph; True aborts the computation
 AbortCallback = CFUNCTYPE(c_bool, c_void_p)
+ProgressCallback = CFUNCTYPE(c_bool, c_float, c_void_p)  # of a load, a share; False aborts it
 _LogCallback = CFUNCTYPE(None, c_int, c_char_p, c_void_p)
 _WARNING = 3  # of ggml_log_level; errors are above
 

@@ -79,7 +79,7 @@ class AnswerDisplay:
 
     def set_step(self, step: str) -> None:
         """Note what the run does now, such as "loading video-panda-7b"."""
-        self._progress.step = step
+        self._progress.waiting.say(step)
 
     def begin(self, model: str, first: int) -> None:
         """Note which model is loaded, and at how many clips or windows it looks first."""

@@ -118,7 +118,7 @@ class BatchDisplay:
 
     def set_step(self, step: str) -> None:
         """Note what the run does now, such as "loading video-panda-7b"."""
-        self._progress.step = step
+        self._progress.waiting.say(step)
 
     def set_stopping(self) -> None:
         """Note that the user asked the run to stop; safe in a signal handler."""

@@ -106,15 +106,13 @@ class Screen:
         if not self.animates:
             yield lambda _: None
             return
-        from rich.text import Text
+        from pandacli.terminal.waiting import Waiting
 
-        def dim(words: str) -> Text:
-            return Text(f"{sanitize_line(words)}…", style="dim")
-
-        status = self.err.status(dim(words), spinner=spinner(sys.stderr))
+        waiting = Waiting(words)
+        status = self.err.status(waiting, spinner=spinner(sys.stderr))
         try:  # start is inside: a signal while it draws must restore the cursor too
             status.start()
-            yield lambda words: status.update(dim(words))
+            yield waiting.say
         finally:
             status.stop()
 

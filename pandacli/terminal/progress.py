@@ -16,6 +16,7 @@ from rich.text import Text
 
 from pandacli.terminal.console import Screen, spinner
 from pandacli.terminal.text import sanitize_line
+from pandacli.terminal.waiting import Waiting
 from pandacli.units import size
 from pandacli.video.clip import format_time
 
@@ -32,6 +33,7 @@ _STALLED = 2.0  # seconds without a result after which the current step is shown
 _MAX_MESSAGE = 300  # characters
 _FPS = 4
 _MAX_BAR = 80  # columns
+_MARK = 2  # columns of a spinner and the space behind it
 _ECHO = 4  # columns on the right kept free: the terminal echoes ^C at the cursor
 _MAX_TEXT = 1000  # characters: more than any line shows
 
@@ -145,7 +147,7 @@ class BatchProgress:
         self.latest: Outcome | None = None  # the last answered question
         self.failure: Outcome | None = None  # the last failed one
         self.stopping = False  # whether the user asked the run to stop
-        self.step = ""  # the current step, such as "loading video-panda-7b"
+        self.waiting = Waiting(clock=clock)  # for a step, such as "loading video-panda-7b"
         self._updated = clock()
         self._lock = Lock()
         self._answers, self._records = Throughput(), Throughput()
@@ -175,16 +177,17 @@ class BatchProgress:
     def line(self) -> str:
         """Return the progress in one line; "" if nothing is known."""
         counters = self.counters
+        step = self.waiting.line().removesuffix("…") if self.waiting.words else ""
         if not counters.records:
-            return STOPPING if self.stopping else self.step
+            return STOPPING if self.stopping else step
         words = [f"{counters.earlier + counters.answered} of {counters.records} answered"]
         if counters.failed:
             reason = self.failure and counters.left > 0 and shorten(self.failure.error or "")
             words.append(f"{counters.failed} failed" + (f" ({reason})" if reason else ""))
         words += self.forecast()
         stalled = self.latest is None or self.clock() - self._updated > _STALLED
-        if stalled and self.step and not self.stopping and counters.left > 0:
-            words.append(self.step)
+        if stalled and step and not self.stopping and counters.left > 0:
+            words.append(step)
         return ", ".join(words)
 
 
@@ -233,8 +236,9 @@ class BatchPanel:
         if progress.stopping:  # must be readable in full
             yield _row(self._spinner, Text(STOPPING, style="bold"), width, crop=False)
         else:
-            step = sanitize_line(progress.step or "answering")
-            yield _row(self._spinner, Text(f"{step}…", style="dim"), width)
+            named = progress.waiting.words
+            step = progress.waiting if named else Text("answering…", style="dim")
+            yield _row(self._spinner, step, width)
         if total := progress.counters.records:
             yield _bar(total - max(0, progress.counters.left), total, width)
             yield from self._counts(width)
@@ -269,7 +273,7 @@ class RunProgress:
     """Rich renderable of a run over clips or windows: its step, a bar and the time left."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self.step = "reading frames"
+        self.waiting = Waiting("reading frames", clock)
         self.share = 0.0  # of the run that is done
         self.total = 0  # clips or windows; 0 until it is known
         self._clock, self._began = clock, clock()
@@ -280,11 +284,12 @@ class RunProgress:
         self._began = self._clock()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width, words = max(1, options.max_width - _ECHO), f"{sanitize_line(self.step)}…"
+        width, left = max(1, options.max_width - _ECHO), ""
         if self.share:
-            left = (self._clock() - self._began) * (1 - self.share) / self.share
-            words = f"{words} {format_time(round(left))} left"
-        yield _row(self._spinner, Text(words, style="dim"), width)
+            seconds = (self._clock() - self._began) * (1 - self.share) / self.share
+            left = f" {format_time(round(seconds))} left"
+        words = self.waiting.line(max(1, width - _MARK - len(left)))
+        yield _row(self._spinner, Text(words + left, style="dim"), width)
         if self.total:
             yield _bar(int(self.share * self.total + 1e-6), self.total, width)
 
@@ -324,7 +329,7 @@ def _bar(done: int, total: int, width: int) -> Table:
     return grid
 
 
-def _row(mark: RenderableType, text: Text, width: int, *, crop: bool = True) -> Table:
+def _row(mark: RenderableType, text: RenderableType, width: int, *, crop: bool = True) -> Table:
     content = Column(no_wrap=crop, overflow="ellipsis", ratio=1)
     grid = Table.grid(Column(width=1), content, padding=(0, 1))
     grid.width = width

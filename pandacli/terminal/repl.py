@@ -4,6 +4,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from shutil import get_terminal_size
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ from pandacli.terminal import report
 from pandacli.terminal.answering import announce, asked, save_log, score, show_notices, wait
 from pandacli.terminal.console import can_encode
 from pandacli.terminal.slash_commands import EXIT_WORDS, parse
-from pandacli.terminal.text import ASCII, WordWrapper, sanitize, sanitize_line
+from pandacli.terminal.text import ASCII, WordWrapper, cells, sanitize, sanitize_line
+from pandacli.terminal.waiting import waiting_line
 
 if TYPE_CHECKING:
     from pandacli.chat.chat import Chat, SampledClip
@@ -230,8 +232,10 @@ def toolbar(chat: "Chat") -> str:
     parts = [chat.model]
     if chat.choices:
         parts.append(f"{len(chat.choices)} choices")
-    if chat.status:
-        parts.append(f"{chat.status}…")
+    if status := chat.status:
+        (since, step), now = chat.waiting, monotonic()
+        room = get_terminal_size().columns - cells(" · ".join(["", *parts, ""])) - 1
+        parts.append(waiting_line(status, now - since, step, now, room))
     elif tokens := chat.tokens():
         panda = chat.panda.result()
         if panda.quant != "none":

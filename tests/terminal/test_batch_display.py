@@ -70,13 +70,13 @@ def test_earlier_answers_count(clock):
 
 def test_line_shows_current_step_before_the_first_answer(clock):
     progress = BatchProgress(Counters(records=500), clock)
-    progress.step = "loading video-panda-7b"
+    progress.waiting.say("loading video-panda-7b")
     assert progress.line() == "0 of 500 answered, loading video-panda-7b"
 
 
 def test_line_hides_current_step_while_answers_come(clock):
     progress = busy_progress(clock)
-    progress.step = "reading frames of a.mp4"
+    progress.waiting.say("reading frames of a.mp4")
     assert "reading" not in progress.line()
 
 
@@ -190,7 +190,7 @@ def test_check_without_a_terminal_has_a_line_every_ten_seconds(clock, capsys):
 def test_live_view_leaves_columns_for_echo_of_ctrl_c(width, clock):
     progress = busy_progress(clock, records=1_000_000, clips=40_000)
     progress.latest = answer("why? " * 100, "because " * 100)
-    progress.step = "reading frames of a/long/path/to/some/clip/that/is/somewhere.mp4"
+    progress.waiting.say("reading frames of a/long/path/to/some/clip/that/is/somewhere.mp4")
     for line in plain(render(progress, width)):
         assert cell_len(line.rstrip()) <= width - 4
 
@@ -223,7 +223,7 @@ def test_live_view_without_colours(clock):
 
 def test_no_bar_before_records_are_counted(clock):
     progress = BatchProgress(Counters(), clock)
-    progress.step = "reading the questions"
+    progress.waiting.say("reading the questions")
     assert [line.rstrip()[2:] for line in plain(render(progress, 80))] == ["reading the questions…"]
 
 

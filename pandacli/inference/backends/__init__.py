@@ -5,13 +5,13 @@ All of a backend raise a `DeviceError` if memory runs out or the computation fai
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib.util import find_spec
 from itertools import takewhile
 from operator import eq
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pandacli.errors import UsageError
 
@@ -116,10 +116,19 @@ class Backend(Protocol):
 
 
 class SharedPrefix:
-    """The KV cache of a clip: its prefix, and behind it the last request that ran alone."""
+    """The KV cache of a clip: its prefix, and behind it the last request that ran alone.
 
-    def __init__(self, sequence: Sequence, *, computed: bool = True) -> None:
-        self.sequence = sequence
+    `step` shows slow work; see `Panda.step`.
+    """
+
+    def __init__(
+        self,
+        sequence: Sequence,
+        step: Callable[[str, int, str], AbstractContextManager[Any]],
+        *,
+        computed: bool = True,
+    ) -> None:
+        self.sequence, self._step = sequence, step
         self.length = sequence.length  # of the prefix
         self.prefilled = self.length if computed else 0  # tokens computed before answers so far
         self._held: list[int] = []  # ids behind the prefix
@@ -163,7 +172,8 @@ class SharedPrefix:
         return kept
 
     def _append(self, ids: list[int]) -> "Tensor":
-        logits = self.sequence.append(ids)
+        with self._step("reading the question", len(ids), "tokens"):
+            logits = self.sequence.append(ids)
         self._held += ids
         self.prefilled += len(ids)
         return logits

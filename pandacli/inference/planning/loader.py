@@ -1,21 +1,24 @@
 """Load a plan: convert the checkpoint if needed, read the weights, start the backend."""
 
 import ctypes
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from pandacli.background import current_step
 from pandacli.checkpoint_files import weight_files
 from pandacli.checkpoints import artifacts
 from pandacli.errors import ModelError
 from pandacli.inference.backends import Backend, quiet_libraries
 from pandacli.inference.backends.torch import TorchBackend
+from pandacli.inference.durations import kind_of, timed
 from pandacli.inference.planning.devices import Placement, is_out_of_memory, memory_errors
 from pandacli.inference.planning.planner import Plan, missing_artifact
 from pandacli.modeling.bitsandbytes_weights import bitsandbytes_linear, read_quantised
@@ -33,6 +36,8 @@ from pandacli.quantization.int8 import Int8Linear, quantize_rows
 
 if TYPE_CHECKING:
     from pandacli.quantization.conversion import Report
+
+_Part = TypeVar("_Part")
 
 
 class LoadedModel(NamedTuple):
@@ -52,6 +57,18 @@ def load(plan: Plan, report: "Report | None" = None) -> LoadedModel:
     tokenizer = read_tokenizer(plan.model.folder, plan.config)
     artifact = _artifact(plan, report)
     folder = artifact.folder if artifact else plan.model.folder
+    files = weight_files(folder)
+    if plan.backend == "llama":
+        files.append(folder / artifacts.GGUF_FILE)
+    total = sum(path.stat().st_size for path in files if path.is_file())
+    words = f"loading {plan.model.name}"
+    with timed(words, total, "bytes", f"loading: {kind_of(plan)}"):
+        return _load(plan, folder, tokenizer, is_artifact=artifact is not None)
+
+
+def _load(
+    plan: Plan, folder: Path, tokenizer: VideoPandaTokenizer, *, is_artifact: bool
+) -> LoadedModel:
     if plan.backend == "llama":
         from pandacli.inference.backends.llama_cpp.model import LlamaCppBackend
         from pandacli.quantization.gguf import check_gguf
@@ -61,10 +78,10 @@ def load(plan: Plan, report: "Report | None" = None) -> LoadedModel:
         context, threads = plan.config.max_position_embeddings, torch.get_num_threads()
         backend = LlamaCppBackend(folder / artifacts.GGUF_FILE, context=context, threads=threads)
         return LoadedModel(model, tokenizer, backend)
-    if plan.backend == "torch" and artifact:
+    if plan.backend == "torch" and is_artifact:
         model = load_artifact(folder, plan.hint)
     else:
-        config = read_config(folder) if artifact else plan.config
+        config = read_config(folder) if is_artifact else plan.config
         model = load_model(folder, config, plan.placement, plan.dtype, plan.hint)
     # quantised layers are far coarser than float16; a prefix in float32 takes twice the disk
     half_prefix = plan.quant != "none" and plan.dtype == torch.float32
@@ -126,7 +143,7 @@ def load_model(
         else:
             tensors = read_tensors(folder, expected)
         places = placement.device_map.items()
-        plain = {}
+        plain, step = {}, current_step()
         for name in expected:
             device = next(d for part, d in places if not part or name.startswith(f"{part}."))
             if name in quantised:
@@ -135,10 +152,12 @@ def load_model(
                 built = bitsandbytes_linear(layer, parts, stored or {}, device, dtype)
                 model.set_submodule(layer, built)
             else:
-                tensor = tensors[name]
+                tensor, parts = tensors[name], {name: tensors[name]}
                 plain[name] = tensor.to(device, dtype if tensor.is_floating_point() else None)
+                check_values(folder, {name: plain[name]})  # the conversion may have overflowed
+            if step is not None:
+                step.advance(sum(part.nbytes for part in parts.values()))
         model.load_state_dict(plain, strict=False, assign=True)
-        check_values(folder, plain)  # converting the dtype may have overflowed
     return _ready(model, folder)
 
 
@@ -191,7 +210,8 @@ def _load_file(model: nn.Module, path: Path) -> None:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     # torch packs a layer on a single core
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        parts = dict(filter(None, pool.map(partial(_build_part, tensors=tensors), tensors)))
+        built = pool.map(partial(_build_part, tensors=tensors), tensors)
+        parts = dict(filter(None, _counted(built, tensors.values())))
     for name, part in parts.items():
         if isinstance(part, nn.Module):
             if not isinstance(model.get_submodule(name), nn.Linear):
@@ -201,6 +221,15 @@ def _load_file(model: nn.Module, path: Path) -> None:
     model.load_state_dict(plain, strict=False, assign=True)
     with suppress(OSError, AttributeError):  # glibc keeps what packing freed
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def _counted(parts: Iterable[_Part], tensors: Iterable[Tensor]) -> Iterator[_Part]:
+    """The parts that are built of as many tensors, whose bytes are progress of the load."""
+    step = current_step()
+    for part, tensor in zip(parts, tensors, strict=True):
+        if step is not None:
+            step.advance(tensor.nbytes)
+        yield part
 
 
 def _build_part(name: str, tensors: dict[str, Tensor]) -> tuple[str, nn.Module | Tensor] | None:

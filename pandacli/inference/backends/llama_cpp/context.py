@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
-from ctypes import byref, c_int32, c_size_t
+from ctypes import byref, c_int32, c_size_t, c_void_p, cast
 from functools import wraps
 from itertools import chain, count, islice
 from pathlib import Path
@@ -19,8 +19,14 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pandacli.background import current_step
 from pandacli.errors import DeviceError, ModelError
-from pandacli.quantization.llama_library import AbortCallback, Batch, llama_library
+from pandacli.quantization.llama_library import (
+    AbortCallback,
+    Batch,
+    ProgressCallback,
+    llama_library,
+)
 
 SLICE = 512  # the most positions that are computed at a time
 _SEQUENCES = 128  # of a context; each costs the memory of its logits
@@ -45,10 +51,24 @@ class LoadedGguf:
         self.library = library = llama_library()
         if not path.is_file():
             raise ModelError(f"no file {path}")
+        self._worker = ThreadPoolExecutor(1, "llama.cpp")
+        self._stop = stop = Event()
+        self.abort = AbortCallback(lambda _: stop.is_set())
+        step, size = current_step(), path.stat().st_size
+        before = step.done if step is not None else 0
+
+        def on_progress(share: float, _: object) -> bool:
+            if step is not None:
+                step.done = before + int(share * size)
+            return not stop.is_set()
+
         # repacked weights would be a second copy in memory, beside the mapped one
         params = library.llama_model_default_params()
         params.use_extra_bufts = False
-        self.handle = library.llama_model_load_from_file(bytes(path), params)
+        callback = ProgressCallback(on_progress)
+        params.progress_callback = cast(callback, c_void_p)
+        load = library.llama_model_load_from_file
+        self.handle = self.run(lambda: load(bytes(path), params))
         if not self.handle:
             hint = "the file may be damaged: make it again"
             raise ModelError(f"{path} cannot be read by llama.cpp", hint)
@@ -56,9 +76,6 @@ class LoadedGguf:
         self.hidden = int(library.llama_model_n_embd(self.handle))
         vocabulary = library.llama_model_get_vocab(self.handle)
         self.vocabulary = int(library.llama_vocab_n_tokens(vocabulary))
-        self._worker = ThreadPoolExecutor(1, "llama.cpp")
-        self._stop = stop = Event()
-        self.abort = AbortCallback(lambda _: stop.is_set())
 
     def run(self, job: Callable[[], _Result]) -> _Result:
         """Run a job on the thread of this model; an interrupt of the caller aborts it."""
@@ -147,11 +164,13 @@ class LlamaContext:
         Without room raises a `ContextFullError`; after an error some sequences may be longer.
         """
         self._clear_released()
-        rows = [np.empty((0, self.vocabulary), np.float32)]
+        rows, step = [np.empty((0, self.vocabulary), np.float32)], current_step()
         for start in range(0, len(inputs), SLICE):
             piece = slice(start, start + SLICE)
             members = [[sequence] for sequence in sequences[piece].tolist()]
             rows.append(self._decode_slice(inputs[piece], members, positions[piece], wanted[piece]))
+            if step is not None:
+                step.reach(min(start + SLICE, len(inputs)), len(inputs))
         return np.concatenate(rows)
 
     def decode_shared(
@@ -166,7 +185,7 @@ class LlamaContext:
         As `decode`, but any id can be wanted.
         """
         self._clear_released()
-        rows = [np.empty((0, self.vocabulary), np.float32)]
+        rows, step = [np.empty((0, self.vocabulary), np.float32)], current_step()
         start = 0
         while start < len(ids):
             counts = np.cumsum(wanted[start : start + SLICE])
@@ -176,6 +195,8 @@ class LlamaContext:
                 self._decode_slice(ids[piece], members[piece], positions[piece], wanted[piece])
             )
             start = end
+            if step is not None:
+                step.reach(min(end, len(ids)), len(ids))
         return np.concatenate(rows)
 
     @_on_thread
