@@ -361,7 +361,8 @@ def encode_together(sessions: Sequence[VideoSession]) -> None:
     """Encode the frames of sessions on one model, as many of each, in one pass through STAB."""
     model = sessions[0].panda.model
     pixel_values = torch.stack([session._pixels() for session in sessions]).to(model.device)
-    with sessions[0].panda.step("encoding", pixel_values.shape[:2].numel(), "frames"):
+    with sessions[0].panda.step("encoding", pixel_values.shape[:2].numel(), "frames") as step:
         encoded = model.model.encode_frames(pixel_values)
+        step.reach(1, 1)
     for session, frames in zip(sessions, encoded, strict=True):
         session._encoded = frames

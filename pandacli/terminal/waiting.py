@@ -33,43 +33,53 @@ def waiting_line(
         seconds: How long it has been going on.
         step: The slow step that is waited for now, if any.
         now: The time by the clock that steps begin by.
-        width: Of what does not fit, the time of last time goes first, then the end of the words,
-            then the amount.
+        width: Of what does not fit, the time of last time goes first, then the unit of the
+            amount, the middle of the words, and the amount.
     """
-    amount = last = ""
+    amount = short = last = ""
     if step is not None:
         words, seconds = step.words, now - step.began
-        amount = _amount(step)
+        amount, short = _amounts(step)
         if known := step.last():
             last = f" (last time {_seconds(known)})"
     words = sanitize_line(words)
     elapsed = f", {_seconds(seconds)}" if seconds >= _SOON else ""
-    numbers = amount + elapsed
-    if cells(line := words + numbers + last) <= width:
-        return line if numbers + last else _with_dots(words, width)
-    if amount and cells(words + numbers) > width < _FEWEST + cells(numbers):
+    if not (amount or elapsed or last):
+        elapsed = "…"
+    for numbers in (amount + elapsed + last, amount + elapsed, short + elapsed):
+        if cells(words + numbers) <= width:
+            return words + numbers
+    numbers = short + elapsed
+    if width < _FEWEST + cells(numbers):
         numbers = elapsed
-    room = max(width - cells(numbers), 0)
-    shown = words if cells(words) <= room else fit(words, room)
-    return (shown + numbers)[:width] if numbers else _with_dots(words, width)
+    return _cut(words, max(width - cells(numbers), 0)) + numbers[:width]
 
 
-def _with_dots(words: str, width: int) -> str:
-    return f"{words}…" if cells(words) < width else fit(words, width)
+def _cut(words: str, width: int) -> str:
+    """Cut the middle out of words that are wider: a number may be at the end."""
+    if cells(words) <= width:
+        return words
+    end = words[-max(width // 2 - 3, 1) :] if width > _FEWEST else ""
+    while cells(end) > width // 2:
+        end = end[1:]
+    return fit(words, width - cells(end)) + end
 
 
 def _seconds(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 59.5 else format_time(round(seconds))
 
 
-def _amount(step: Step) -> str:
+def _amounts(step: Step) -> tuple[str, str]:
+    """How much is done of how much, and the same with fewer words."""
     done, total = min(step.done, step.total), step.total
     if not total:
-        return ""
+        return "", ""
     if step.unit != "bytes":
-        return f" {done:,} of {total:,} {step.unit}"
+        amount = f" {done:,} of {total:,}"
+        return f"{amount} {step.unit}", amount
     of = size(total)
-    return f" {size(done).removesuffix(of[of.rindex(' ') :])} of {of}"
+    amount = f" {size(done).removesuffix(of[of.rindex(' ') :])} of {of}"
+    return amount, amount
 
 
 class Waiting:

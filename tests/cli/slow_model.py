@@ -1,6 +1,8 @@
 """`panda` with a slow model, to be interrupted.
 
 SLOW_MODEL   seconds before each token, or each of the tokens of answers that are read together
+SLOW_LAYER   seconds before each layer
+SLOW_TENSOR  seconds before each tensor that is loaded
 """
 
 import os
@@ -8,17 +10,21 @@ import time
 
 from pandacli.cli import main
 from pandacli.inference.backends.torch import TorchSequence, TorchSequenceBatch
+from pandacli.inference.planning import loader
+from pandacli.modeling.llama import DecoderLayer
 
 
-def slow_model(read):
-    def read_later(self, ids):
-        time.sleep(float(os.environ.get("SLOW_MODEL", "0")))
-        return read(self, ids)
+def slowed(call, variable):
+    def call_later(*args):
+        time.sleep(float(os.environ.get(variable, "0")))
+        return call(*args)
 
-    return read_later
+    return call_later
 
 
 if __name__ == "__main__":
     for reads in (TorchSequence, TorchSequenceBatch):
-        reads.append = slow_model(reads.append)
+        reads.append = slowed(reads.append, "SLOW_MODEL")
+    DecoderLayer.forward = slowed(DecoderLayer.forward, "SLOW_LAYER")
+    loader.check_values = slowed(loader.check_values, "SLOW_TENSOR")
     main()
