@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from time import monotonic
 from typing import Generic, TypeVar
 
@@ -21,9 +22,14 @@ class Step:
     words: str  # such as "loading tiny"
     total: int  # of its unit; 0 if unknown
     unit: str  # such as "tokens"; "bytes" are shown as kB, MB or GB
-    last: Callable[[], float | None] = lambda: None  # seconds it took before, for that total
+    find_last: Callable[[], float | None] = lambda: None  # finds `last`
     done: int = 0
     began: float = field(default_factory=monotonic)
+
+    @cached_property
+    def last(self) -> float | None:
+        """The seconds that as much took last time; None if unknown."""
+        return self.find_last()
 
     def advance(self, amount: int) -> None:
         self.done += amount

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 GRAPHICS = ("auto", "kitty", "iterm2", "sixel", "blocks", "none")  # of `--graphics`
 
 _DEFAULT_WIDTH = 80
+_FPS = 8  # of a spinner: drawing takes less than 1 % of a core
 _MAX_BARS = 80  # columns of a choice with its bar
 _PERCENT = 12  # columns of its probability and the space around it
 _LOW_COVERAGE = 0.01
@@ -109,7 +110,8 @@ class Screen:
         from pandacli.terminal.waiting import Waiting
 
         waiting = Waiting(words)
-        status = self.err.status(waiting, spinner=spinner(sys.stderr))
+        dots = spinner(sys.stderr)
+        status = self.err.status(waiting, spinner=dots, refresh_per_second=_FPS)
         try:  # start is inside: a signal while it draws must restore the cursor too
             status.start()
             yield waiting.say

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _SOON = 2.0  # seconds after which the elapsed time is shown
 _FEWEST = 12  # columns that words are cut to before the amount is dropped
+_STEP = 30  # columns of a step behind other words
 
 
 def waiting_line(
@@ -29,20 +30,26 @@ def waiting_line(
     """What is waited for, in one line of at most `width` columns.
 
     Args:
-        words: What it is, unless there is a step.
+        words: What it is; those of a step take their place, or follow words that count.
         seconds: How long it has been going on.
         step: The slow step that is waited for now, if any.
         now: The time by the clock that steps begin by.
         width: Of what does not fit, the time of last time goes first, then the unit of the
             amount, the middle of the words, and the amount.
     """
+    words = sanitize_line(words)
+    counts = any(map(str.isdigit, words))  # such as "window 3 of 20"
+    if step is not None and counts and words != sanitize_line(step.words):
+        front = f"{words}: "
+        if (room := width - cells(front)) >= _STEP:
+            return front + waiting_line("", seconds, step, now, room)
+        step = None
     amount = short = last = ""
     if step is not None:
-        words, seconds = step.words, now - step.began
+        words, seconds = sanitize_line(step.words), now - step.began
         amount, short = _amounts(step)
-        if known := step.last():
-            last = f" (last time {_seconds(known)})"
-    words = sanitize_line(words)
+        if step.last is not None:
+            last = f" (last time {_seconds(step.last)})"
     elapsed = f", {_seconds(seconds)}" if seconds >= _SOON else ""
     if not (amount or elapsed or last):
         elapsed = "…"

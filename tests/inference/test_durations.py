@@ -51,7 +51,7 @@ def test_last_time_is_that_of_another_amount(home: Path, clock: Clock) -> None:
 def test_running_step_knows_its_last_time(clock: Clock) -> None:
     spend(clock, 40)
     with timed("reading the prompt", 50, "tokens", KIND) as step:
-        assert step.last() == 20
+        assert step.last == 20
 
 
 def test_short_and_failed_steps_are_not_kept(home: Path, clock: Clock) -> None:

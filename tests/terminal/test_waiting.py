@@ -77,6 +77,19 @@ def test_number_at_the_end_of_words_is_kept() -> None:
     assert line.endswith(", 34 %, 5 s")
 
 
+@pytest.mark.parametrize(
+    ("columns", "line"),
+    [
+        (80, "window 3 of 20, about 1:20 left: reading the prompt 462 of 1,232 tokens, 17 s"),
+        (70, "window 3 of 20, about 1:20 left: reading the prompt 462 of 1,232, 17 s"),
+        (60, "window 3 of 20, about 1:20 left, 4 s"),
+    ],
+)
+def test_step_follows_words_that_count_where_there_is_room(columns: int, line: str) -> None:
+    words = "window 3 of 20, about 1:20 left"
+    assert waiting_line(words, 4.0, prompt(), 117.0, columns) == line
+
+
 def test_elapsed_time_starts_at_zero_with_other_words(clock: Clock) -> None:
     waiting = Waiting("reading frames", clock)
     clock.now += 3.2
