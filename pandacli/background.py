@@ -99,7 +99,7 @@ class Background(Generic[_Result]):
         try:
             return self._ended.wait(seconds)
         finally:
-            del _awaited[waiting]
+            _awaited.pop(waiting, None)
 
     @property
     def step(self) -> Step | None:

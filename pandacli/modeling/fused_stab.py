@@ -176,7 +176,7 @@ class FusedSTAB:
         for part in zip(rgb, parts, strict=True):
             chunks.append(self._encode_chunk(*part, is_video))
             if step is not None:
-                step.reach(len(chunks), len(rgb) + 1)  # the projector takes as long as a chunk
+                step.reach(len(chunks), len(rgb) + 1)  # and the projector
         grids, of_frames, of_chunks = zip(*chunks, strict=True)
         # the contexts of all chunks together
         contexts = stab.class_embedding + stab.global_attention.proj(torch.cat(of_frames))
