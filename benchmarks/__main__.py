@@ -5,10 +5,12 @@
     python -m benchmarks --folder runs/bench     # bench.json and bench.png go there
 
 Both sides of each ratio are measured in the same run of the same benchmark, in turns, and are
-medians. Where a model of the 7B's width is needed, one of four layers with random weights is made,
-in a store of its own that is deleted with it: 12 GB, where TMPDIR says. A benchmark that cannot run
-here is named with the reason. CUDA has rows of its own where it is. Ctrl-C ends it; what has been
-measured until then is shown.
+medians. The machine's limits are measured first, as the best of the repeats, and what is bound by
+one of them stands beside it: that ratio is the share of the limit that is used. Where a model of
+the 7B's width is needed, one of four layers with random weights is made, in a store of its own that
+is deleted with it: 12 GB, where TMPDIR says. A benchmark that cannot run here is named with the
+reason. CUDA has rows of its own where it is. Ctrl-C ends it; what has been measured until then is
+shown.
 """
 
 import argparse
@@ -21,6 +23,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -29,7 +32,9 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks import served
+from benchmarks.limits import Limits
 from benchmarks.report import Row, draw, table_of
+from benchmarks.shares import forms_shares, stab_shares
 from benchmarks.startup import IMPORTS
 from pandacli.diagnostics.machine import machine_facts
 
@@ -49,12 +54,19 @@ class Part:
         words: Its arguments; "WIDE" stands for the folder of the wide model.
         rows: What its JSON says.
         on: What it runs on, where others of its name run on something else.
+        shares: What its JSON says beside the limits of that, where they were measured before.
     """
 
     module: str
     words: tuple[str, ...]
     rows: Callable[[Any], Iterator[Row]]
     on: str = ""
+    shares: Callable[[Any, Limits], Iterator[Row]] | None = None
+
+
+def limits_rows(found: dict[str, Any]) -> Iterator[Row]:
+    """What the machine can do at most."""
+    return Limits(**found).rows()
 
 
 def stab_rows(found: list[dict[str, Any]]) -> Iterator[Row]:
@@ -182,11 +194,12 @@ def parts(cuda: bool, repeats: int) -> list[Part]:
     times = ("--repeats", str(repeats))
     quantised = ("WIDE", "--quant", "8bit", "--engine", "torch", "--device", "cpu", *times)
     found = [
+        Part("limits", times, limits_rows),
         Part("startup", times, startup_rows),
         Part("served", times, served_rows),
         Part("frames", ("--repeats", str(2 * repeats + 1)), frames_rows),  # they are short
         Part("films", times, films_rows),
-        Part("stab", times, stab_rows),
+        Part("stab", times, stab_rows, shares=stab_shares),
         Part("batch", ("tiny", "--device", "cpu", *times), batch_rows),
         Part("choices", ("tiny", "--device", "cpu", *times), choices_rows),
         Part("windows", ("tiny", "--device", "cpu", *times), windows_rows),
@@ -194,17 +207,24 @@ def parts(cuda: bool, repeats: int) -> list[Part]:
         Part("serving", ("tiny", "--device", "cpu", *times), serving_rows),
         Part("prefix", quantised, prefix_rows),
         Part("turns", quantised, turns_rows),
-        Part("forms", ("WIDE", "--device", "cpu", *times), forms_rows),
+        Part("forms", ("WIDE", "--device", "cpu", "--cold", *times), forms_rows, "", forms_shares),
     ]
     if cuda:
         card = ("WIDE", "--quant", "none", "--device", "cuda", *times)
         found += [
+            Part("limits", ("--device", "cuda", *times), limits_rows, "CUDA"),
             Part("batch", ("tiny", "--device", "cuda", *times), batch_rows, "CUDA"),
             Part("choices", ("tiny", "--device", "cuda", *times), choices_rows, "CUDA"),
             Part("windows", ("tiny", "--device", "cuda", *times), windows_rows, "CUDA"),
             Part("prefix", card, prefix_rows, "CUDA"),
             Part("turns", card, turns_rows, "CUDA"),
-            Part("forms", ("WIDE", "--device", "cuda", *times), forms_rows, "CUDA"),
+            Part(
+                "forms",
+                ("WIDE", "--device", "cuda", "--cold", *times),
+                forms_rows,
+                "CUDA",
+                forms_shares,
+            ),
         ]
     return found
 
@@ -230,9 +250,12 @@ def run(part: Part, wide: Callable[[], Path], home: Path) -> dict[str, Any] | li
     return found
 
 
-def rows_of(part: Part, found: dict[str, Any] | list[Any]) -> Iterator[Row]:
-    """What a benchmark has found, with what it ran on."""
-    for row in part.rows(found):
+def rows_of(
+    part: Part, found: dict[str, Any] | list[Any], limits: Limits | None = None
+) -> Iterator[Row]:
+    """What a benchmark has found, with what it ran on, and beside the limits of that if given."""
+    shares = part.shares(found, limits) if part.shares and limits else ()
+    for row in chain(part.rows(found), shares):
         yield replace(row, group=f"{row.group}, {part.on}") if part.on else row
 
 
@@ -255,6 +278,7 @@ def wide_model(folder: Path) -> Path:
 def measure(wanted: Sequence[Part], screen: Console) -> tuple[list[Row], bool]:
     """The rows of all benchmarks that can run here, and whether they were run to the end."""
     rows: list[Row] = []
+    limits: dict[str, Limits] = {}
     with tempfile.TemporaryDirectory() as folder:
         wide, home = Path(folder) / "wide", Path(folder) / "home"
         for part in wanted:
@@ -262,7 +286,9 @@ def measure(wanted: Sequence[Part], screen: Console) -> tuple[list[Row], bool]:
             try:
                 with screen.status(f"measuring: {part.module}"):
                     found = run(part, lambda: wide_model(wide), home)
-                rows += rows_of(part, found)
+                if part.module == "limits" and isinstance(found, dict):
+                    limits[part.on] = Limits(**found)
+                rows += rows_of(part, found, limits.get(part.on))
                 said = [f"{perf_counter() - started:.0f} s", *failures(found)]
             except (RuntimeError, subprocess.CalledProcessError) as error:
                 said = [str(error)]

@@ -5,7 +5,8 @@
 
 Every form is first converted into a store of its own that is empty, then loaded and asked about
 the demo's clip, each time in a fresh process. The forms take turns in every repeat, so that a busy
-machine is unfair to all of them alike; the table shows medians, and ratios to its first row.
+machine is unfair to all of them alike; the table shows medians, and ratios to its first row. With
+`--cold` each is also loaded without an answer before that, from the disk instead of the page cache.
 """
 
 import argparse
@@ -24,10 +25,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.limits import drop_from_page_cache
 from pandacli.checkpoints import resolve
 from pandacli.diagnostics.machine import machine_facts
 
 _WIDTH = 104  # of the table, whatever the terminal has
+NOT_COLD = "the page cache cannot be dropped"
 _WEIGHTS = (".bin", ".safetensors", ".gguf")
 
 ENGINES_OF = {"none": ("torch",), "8bit": ("torch", "bitsandbytes", "llama")}
@@ -44,6 +47,7 @@ class Form:
         conversion: The first load, into an empty store.
         file_bytes: What there is on the disk to load afterwards.
         runs: The later loads, each with an answer.
+        cold: Loads from files that are not in the page cache, without an answer.
         problem: Why there is nothing more; None where nothing went wrong.
     """
 
@@ -52,6 +56,7 @@ class Form:
     conversion: dict[str, Any] = field(default_factory=dict)
     file_bytes: int = 0
     runs: list[dict[str, Any]] = field(default_factory=list)
+    cold: list[dict[str, Any]] = field(default_factory=list)
     problem: str | None = None
 
     @property
@@ -81,12 +86,26 @@ class Bench:
     def convert(self, form: Form) -> None:
         """Make the form, in a store of its own."""
         form.conversion = self._run(form, tokens=0)
-        form.file_bytes = _weight_bytes(self.store / form.name) or _weight_bytes(self.checkpoint)
+        form.file_bytes = sum(path.stat().st_size for path in self._weight_files(form))
 
     def load_and_ask(self, form: Form) -> None:
         """Load the stored form and ask once."""
         if measured := self._run(form, tokens=self.tokens):
             form.runs.append(measured)
+
+    def load_cold(self, form: Form) -> dict[str, Any]:
+        """Load the stored form from the disk, if the page cache can be dropped."""
+        if not drop_from_page_cache(self._weight_files(form)):
+            return {}
+        if measured := self._run(form, tokens=0):
+            form.cold.append(measured)
+        return measured
+
+    def _weight_files(self, form: Form) -> list[Path]:
+        """The files that are loaded: those of the store, or of the checkpoint if it has none."""
+        folders = self.store / form.name, self.checkpoint
+        found = ([p for p in f.rglob("*") if p.suffix in _WEIGHTS] for f in folders)
+        return next(filter(None, found), [])
 
     def _run(self, form: Form, tokens: int) -> dict[str, Any]:
         words = [str(self.checkpoint), form.quant, form.engine, self.device, str(tokens)]
@@ -105,7 +124,9 @@ class Bench:
         return measured
 
 
-def measure(forms: Sequence[Form], bench: Bench, repeats: int, screen: Console) -> None:
+def measure(
+    forms: Sequence[Form], bench: Bench, repeats: int, screen: Console, *, cold: bool = False
+) -> None:
     """Convert every form, then load and ask in turns; a form that fails is left out from there.
 
     Ctrl-C ends it; what has been measured until then stays.
@@ -117,6 +138,10 @@ def measure(forms: Sequence[Form], bench: Bench, repeats: int, screen: Console) 
             _tell(screen, form, form.conversion)
         for repeat in range(repeats):
             for form in forms:
+                if cold and form.problem is None:
+                    with screen.status(f"cold load {repeat + 1} of {repeats}: {form.name}"):
+                        measured = bench.load_cold(form)
+                    _tell(screen, form, measured)
                 if form.problem is None:
                     with screen.status(f"run {repeat + 1} of {repeats}: {form.name}"):
                         bench.load_and_ask(form)
@@ -126,7 +151,9 @@ def measure(forms: Sequence[Form], bench: Bench, repeats: int, screen: Console) 
 def _tell(screen: Console, form: Form, measured: dict[str, Any]) -> None:
     """One run in a line, as the whole may take an hour."""
     facts = (f"{name} {_number(v)}" for name, v in measured.items() if isinstance(v, float))
-    screen.print(f"{form.name}: {', '.join(facts) or form.problem}", markup=False, soft_wrap=True)
+    screen.print(
+        f"{form.name}: {', '.join(facts) or form.problem or NOT_COLD}", markup=False, soft_wrap=True
+    )
 
 
 def table_of(forms: Sequence[Form]) -> Table:
@@ -165,11 +192,6 @@ def _number(value: float | None) -> str:
     return f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
-def _weight_bytes(folder: Path) -> int:
-    files = (path for path in folder.rglob("*") if path.suffix in _WEIGHTS)
-    return sum(path.stat().st_size for path in files)
-
-
 def _forms(quants: str, engines: str) -> list[Form]:
     wanted = engines.split(",")
     return [
@@ -189,6 +211,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--tokens", type=int, default=16, help="of an answer")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--cold", action="store_true", help="also load from the disk itself")
     parser.add_argument("--store", type=Path, help="where the forms are put meanwhile")
     parser.add_argument("--json", action="store_true")
     wanted = parser.parse_args()
@@ -197,7 +220,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=wanted.store) as store:
         folder = resolve(wanted.checkpoint).folder  # each form has a PANDA_HOME of its own
         bench = Bench(folder, wanted.device, Path(store), wanted.tokens)
-        measure(forms, bench, wanted.repeats, screen)
+        measure(forms, bench, wanted.repeats, screen, cold=wanted.cold)
     if wanted.json:
         facts = {s.title: {fact.name: fact.value for fact in s.facts} for s in machine_facts()}
         print(json.dumps({"machine": facts, "forms": [asdict(form) for form in forms]}, indent=2))

@@ -66,7 +66,7 @@ class Limits:
 
     def rows(self) -> Iterator[Row]:
         """The limits as rows of a table, with nothing beside them."""
-        group = f"limits, {self.device}"
+        group = "limits"
         yield Row(group, "reading memory", self.memory, "GB/s")
         for name, rate in self.products.items():
             unit = "GOP/s" if name.startswith("int") else "GFLOP/s"

@@ -11,12 +11,15 @@ With TOKENS 0 nothing is asked: that is a load, or a conversion where the form i
 import json
 import resource
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import pandacli
 from pandacli import Panda
+from pandacli.video import probe
+from pandacli.video.preprocessing import content_box
 
 CLIP = Path(pandacli.__file__).parent / "assets" / "demo.mp4"
 QUESTION = "What happens in this video?"
@@ -25,18 +28,29 @@ QUESTION = "What happens in this video?"
 def measure(checkpoint: str, quant: str, engine: str, device: str, tokens: int) -> dict[str, Any]:
     """What loading a form takes, and with `tokens` above 0 what an answer of that length does."""
     before = peak_bytes()
-    started = perf_counter()
+    started, read_before = perf_counter(), read_bytes()
+    import torch  # noqa: F401  (what every load begins with)
+
+    imported = perf_counter() - started
     panda = Panda.load(checkpoint, quant=quant, engine=engine, device=device)
     measured: dict[str, Any] = {
         "engine": panda.engine,
+        "dtype": panda.dtype,
+        "config": asdict(panda.model.config),
         "load_seconds": perf_counter() - started,
+        "import_seconds": imported,
+        "load_read_bytes": read_bytes() - read_before,
         "imports_peak_bytes": before,
         "load_peak_bytes": peak_bytes(),
     }
     if tokens:
         stats = panda.ask(CLIP, QUESTION, max_tokens=tokens).stats
         read = stats.prefix_tokens + stats.question_tokens
+        info, cell = probe(CLIP), 2 * panda.model.config.patch_size
+        top, bottom, left, right = content_box(info.width, info.height)
         measured |= {
+            "frames": stats.frames,
+            "cells": (bottom - top) * (right - left) // cell**2,
             "prefill_tokens": read,
             "answer_tokens": stats.answer_tokens,
             "prefill_tokens_per_second": read / stats.prefill_seconds,
@@ -51,6 +65,15 @@ def peak_bytes() -> int:
     """The most memory that this process has had in use, mapped files included."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # getrusage(2): kibibytes on Linux
+
+
+def read_bytes() -> int:
+    """What this process has had read from a disk, mapped files included; 0 but on Linux."""
+    try:
+        counters = Path("/proc/self/io").read_text()
+    except OSError:
+        return 0
+    return int(dict(line.split(": ") for line in counters.splitlines())["read_bytes"])
 
 
 def main() -> None:
