@@ -31,7 +31,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import served
+from benchmarks import scale, served
 from benchmarks.limits import Limits
 from benchmarks.report import Row, draw, table_of
 from benchmarks.shares import forms_shares, stab_shares
@@ -204,6 +204,7 @@ def parts(cuda: bool, repeats: int) -> list[Part]:
         Part("choices", ("tiny", "--device", "cpu", *times), choices_rows),
         Part("windows", ("tiny", "--device", "cpu", *times), windows_rows),
         Part("find", ("tiny", *times), find_rows),
+        Part("scale", times, scale.rows_of),
         Part("serving", ("tiny", "--device", "cpu", *times), serving_rows),
         Part("prefix", quantised, prefix_rows),
         Part("turns", quantised, turns_rows),
