@@ -3,14 +3,15 @@
     python -m benchmarks                         # or: make bench
     python -m benchmarks --only stab,startup --repeats 3
     python -m benchmarks --folder runs/bench     # bench.json and bench.png go there
+    python -m benchmarks --only limits,forms --checkpoint FOLDER
 
 Both sides of each ratio are measured in the same run of the same benchmark, in turns, and are
 medians. The machine's limits are measured first, as the best of the repeats, and what is bound by
 one of them stands beside it: that ratio is the share of the limit that is used. Where a model of
 the 7B's width is needed, one of four layers with random weights is made, in a store of its own that
-is deleted with it: 12 GB, where TMPDIR says. A benchmark that cannot run here is named with the
-reason. CUDA has rows of its own where it is. Ctrl-C ends it; what has been measured until then is
-shown.
+is deleted with it: 12 GB, where TMPDIR says; `--checkpoint` takes another. A benchmark that cannot
+run here is named with the reason. CUDA has rows of its own where it is. Ctrl-C ends it; what has
+been measured until then is shown.
 """
 
 import argparse
@@ -276,12 +277,20 @@ def wide_model(folder: Path) -> Path:
     return folder
 
 
-def measure(wanted: Sequence[Part], screen: Console) -> tuple[list[Row], bool]:
-    """The rows of all benchmarks that can run here, and whether they were run to the end."""
+def measure(
+    wanted: Sequence[Part], screen: Console, checkpoint: Path | None = None
+) -> tuple[list[Row], bool]:
+    """The rows of all benchmarks that can run here, and whether they were run to the end.
+
+    Args:
+        wanted: The benchmarks.
+        screen: Where each is named.
+        checkpoint: What stands for the wide model; None for one that is made.
+    """
     rows: list[Row] = []
     limits: dict[str, Limits] = {}
     with tempfile.TemporaryDirectory() as folder:
-        wide, home = Path(folder) / "wide", Path(folder) / "home"
+        wide, home = checkpoint or Path(folder) / "wide", Path(folder) / "home"
         for part in wanted:
             started = perf_counter()
             try:
@@ -319,6 +328,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--only", help="some of them, with commas between")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--checkpoint", type=Path, help="in place of the wide model of four layers")
     parser.add_argument("--folder", type=Path, help="where to leave bench.json and bench.png")
     wanted = parser.parse_args()
     every = parts(torch.cuda.is_available(), wanted.repeats)
@@ -326,7 +336,8 @@ def main() -> None:
     if unknown := set(named) - {part.module for part in every}:
         parser.error(f"no benchmark is called {', '.join(sorted(unknown))}")
     screen = Console(stderr=True)
-    rows, complete = measure([part for part in every if part.module in named], screen)
+    chosen = [part for part in every if part.module in named]
+    rows, complete = measure(chosen, screen, wanted.checkpoint)
     facts = {s.title: {fact.name: fact.value for fact in s.facts} for s in machine_facts()}
     console = Console(width=max(110, Console().width))
     console.print(_described(facts))

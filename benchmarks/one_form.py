@@ -17,7 +17,7 @@ from time import perf_counter
 from typing import Any
 
 import pandacli
-from pandacli import Panda
+from pandacli import Panda, checkpoints
 from pandacli.video import probe
 from pandacli.video.preprocessing import content_box
 
@@ -33,11 +33,15 @@ def measure(checkpoint: str, quant: str, engine: str, device: str, tokens: int) 
 
     imported = perf_counter() - started
     panda = Panda.load(checkpoint, quant=quant, engine=engine, device=device)
+    loaded = perf_counter() - started
+    from pandacli.modeling.checkpoint import read_config  # imports torch
+
+    config = read_config(checkpoints.resolve(checkpoint).folder)  # llama.cpp's has no layers
     measured: dict[str, Any] = {
         "engine": panda.engine,
         "dtype": panda.dtype,
-        "config": asdict(panda.model.config),
-        "load_seconds": perf_counter() - started,
+        "config": asdict(config),
+        "load_seconds": loaded,
         "import_seconds": imported,
         "load_read_bytes": read_bytes() - read_before,
         "imports_peak_bytes": before,
@@ -46,8 +50,10 @@ def measure(checkpoint: str, quant: str, engine: str, device: str, tokens: int) 
     if tokens:
         stats = panda.ask(CLIP, QUESTION, max_tokens=tokens).stats
         read = stats.prefix_tokens + stats.question_tokens
-        info, cell = probe(CLIP), 2 * panda.model.config.patch_size
-        top, bottom, left, right = content_box(info.width, info.height)
+        info, cell = probe(CLIP), 2 * config.patch_size
+        top, bottom, left, right = content_box(
+            info.width, info.height, image_size=config.image_size, patch_size=config.patch_size
+        )
         measured |= {
             "frames": stats.frames,
             "cells": (bottom - top) * (right - left) // cell**2,

@@ -21,6 +21,7 @@ PRODUCT_GOAL = 0.6  # of the best matrix product in the type that a step uses
 DECODE_GOAL = 0.6  # of reading memory
 LOADING_GOAL = 0.5  # of reading the disk
 _WHOLE = 0.9  # of a file, from which it counts as read
+_LARGE = 2e9  # bytes of a file, from which reading it takes longer than everything else of a load
 
 CELLS = {"1:1": 16 * 16, "16:9": 16 * 9}  # of 2x2 patches in a frame, by its shape
 _FRAMES = 8
@@ -135,9 +136,10 @@ def _form_shares(form: Mapping[str, Any], limits: Limits) -> Iterator[Row]:
 
 
 def _loading_share(form: Mapping[str, Any], limits: Limits) -> Iterator[Row]:
-    """The file over the seconds of a cold load; a form that has mapped its file says what it read.
+    """The file over the seconds of a cold load.
 
-    What it has not read by then is read in its first passes, so there is no goal for it.
+    There is a goal for large files that were read to the end. A form that maps its file may read
+    the rest in its first passes: its row says what was read by the end of the load.
     """
     if not form["cold"] or not limits.disk_is_cold:
         return
@@ -146,5 +148,5 @@ def _loading_share(form: Mapping[str, Any], limits: Limits) -> Iterator[Row]:
     read = median(run["load_read_bytes"] for run in form["cold"]) / size
     whole = read >= _WHOLE
     name = f"{form['quant']} {form['engine']}" + ("" if whole else f", {read:.0%} of it read")
-    goal = LOADING_GOAL if whole else None
+    goal = LOADING_GOAL if whole and size >= _LARGE else None
     yield Row("loading", name, size / seconds / 1e9, "GB/s", THE_LIMIT, limits.disk, goal)

@@ -125,15 +125,22 @@ def test_each_form_is_compared_in_its_own_type_and_bytes() -> None:
     assert [row.goal for row in (whole, int8, decode)] == [0.6, 0.6, 0.6]
 
 
-def test_a_cold_load_is_compared_without_imports_and_has_a_goal_if_all_was_read() -> None:
-    cold = {"load_seconds": 3.0, "import_seconds": 2.0}
-    found = [
-        form("8bit", "torch", 1.0, **cold, load_read_bytes=10**9),
-        form("8bit", "llama", 1.0, **cold, load_read_bytes=10**8),
-    ]
-    whole, mapped = (r for r in shares.forms_shares({"forms": found}, LIMITS) if "load" in r.group)
-    assert (whole.ratio, whole.goal) == (pytest.approx(0.5), 0.5)
-    assert (mapped.name, mapped.goal) == ("8bit llama, 10% of it read", None)
+@pytest.mark.parametrize(
+    ("size", "read", "name", "goal"),
+    [
+        (4e9, 4e9, "8bit torch", 0.5),
+        (4e9, 4e8, "8bit torch, 10% of it read", None),
+        (4e8, 4e8, "8bit torch", None),
+    ],
+    ids=["a large file", "a file that is mapped", "a small file"],
+)
+def test_a_cold_load_is_compared_without_its_imports(
+    size: float, read: float, name: str, goal: float | None
+) -> None:
+    cold = {"load_seconds": 2.0 + size / 1e9, "import_seconds": 2.0, "load_read_bytes": read}
+    found = {"forms": [form("8bit", "torch", 1.0, **cold) | {"file_bytes": size}]}
+    (row,) = (row for row in shares.forms_shares(found, LIMITS) if row.group == "loading")
+    assert (row.ratio, row.name, row.goal) == (pytest.approx(0.5), name, goal)
 
 
 def test_loads_are_not_compared_where_the_disk_was_not_measured() -> None:
