@@ -5,14 +5,14 @@
 
 `panda batch --engine ray` is run as it is, from a file of questions to the last fsync of the
 results file. Only the module `ray` is replaced: its workers are simulated, each answers the
-questions about a clip in a stated time, and what they are sent and send back is pickled. So the
-network and Ray's own processes are not in the figures.
+questions about a clip in a stated time, and what they are sent and send back is pickled.
 
 First a worker that takes no time: CPU seconds of the driver a record (the simulation of the worker
 is not counted), its memory after a tenth of the records and at the end. Then more and more workers
 that take 0.2 s a clip: the share of the time for which they have one to answer, and again the
-driver's CPU seconds, which a busy machine changes less. At last the CPU seconds of reading eight
-frames of a clip of ten seconds in three sizes, which each worker does for itself.
+driver's CPU seconds, which a busy machine changes less. Ray's own calls, which the simulation has
+not, are measured on a Ray of this machine, if it is installed. At last the CPU seconds of reading
+eight frames of a clip of ten seconds in three sizes, which each worker does for itself.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from heapq import heappop, heappush
+from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from statistics import median
@@ -39,6 +40,7 @@ from benchmarks.report import Row, table_of
 from benchmarks.sample_videos import VIDEOS, Sample, write_all
 from pandacli.batch.clip_worker import Settings
 from pandacli.batch.job import Batch, Job
+from pandacli.batch.ray import connect
 from pandacli.batch.records import Question
 from pandacli.batch.results import result_line
 from pandacli.inference.spec import RunSpec
@@ -53,6 +55,8 @@ _IMAGE_SIZE = 448
 _RECORD_GOAL = 2.0  # milliseconds of the driver
 _MEMORY_GOAL = 0.8  # of the memory at the end, that there is after a tenth of the records
 _BUSY_GOAL = 0.9
+_FED = 100  # workers that one driver is to feed
+_RAY_CALLS = 200  # to be measured
 
 
 class RayActorError(Exception):
@@ -78,6 +82,7 @@ class Worker:
 
     def _answer(self, questions: list[Question]) -> Call:
         now = perf_counter()
+        self._ray.began = self._ray.began or now
         self._free = max(now, self._free) + self._ray.seconds
         return self._ray.submit(self._free, pickle.dumps(questions))
 
@@ -117,7 +122,6 @@ class SimulatedRay:
         pass
 
     def submit(self, end: float, questions: bytes) -> Call:
-        self.began = self.began or (perf_counter() if questions else 0.0)
         call = Call(end, next(self._numbers), questions)
         heappush(self._calls, call)
         return call
@@ -216,6 +220,41 @@ def _no_model() -> Any:
     raise AssertionError("the workers have the model")
 
 
+class Echo:
+    """An actor of Ray that sends back what it is sent."""
+
+    def answer(self, lines: Any) -> Any:
+        return lines
+
+    def never(self) -> None:
+        sleep(3600)
+
+
+def ray_seconds(waiting: int) -> float | None:
+    """CPU seconds of a driver for Ray's own part of a chunk: to send it, wait, and get the answer.
+
+    Args:
+        waiting: Other calls that are waited for at the same time.
+
+    Returns:
+        The mean; None where Ray is not installed.
+    """
+    if find_spec("ray") is None:
+        return None
+    lines = [(n, {"id": n, "question": ANSWER * 2, "answer": ANSWER}) for n in range(QUESTIONS)]
+    with connect(None) as ray:
+        busy, echo = (ray.remote(Echo).options(num_cpus=0).remote() for _ in range(2))
+        others = [busy.never.remote() for _ in range(waiting)]
+        ray.get(echo.answer.remote(lines))
+        started = process_time()
+        for _ in range(_RAY_CALLS):
+            call = echo.answer.remote(lines)
+            while call not in ray.wait([*others, call], timeout=1)[0]:
+                pass
+            ray.get(call)
+        return (process_time() - started) / _RAY_CALLS
+
+
 def frame_seconds(folder: Path, size: tuple[int, int], seconds: int, repeats: int) -> float:
     """The median CPU seconds of reading eight frames of a clip of so many seconds, all threads."""
     usual = VIDEOS["h264-720p-1min.mp4"]
@@ -240,6 +279,8 @@ def measure(wanted: argparse.Namespace, say: Callable[[str], object]) -> dict[st
             say(f"{workers} workers")
             clips = max(2, round(workers * wanted.seconds / wanted.answer_seconds))
             fed.append(drive(folder, clips, workers, wanted.answer_seconds))
+        say("Ray")
+        own = ray_seconds(2 * _FED)  # one chunk is answered and one waits at each worker
         frames = {}
         for name, size in SIZES.items():
             say(f"frames of {name}")
@@ -248,6 +289,7 @@ def measure(wanted: argparse.Namespace, say: Callable[[str], object]) -> dict[st
         "driver": asdict(driver),
         "answer_seconds": wanted.answer_seconds,
         "fed": [asdict(each) for each in fed],
+        "ray_cpu_seconds": own,
         "frames_cpu_seconds": frames,
     }
 
@@ -265,6 +307,12 @@ def rows_of(found: dict[str, Any]) -> Iterator[Row]:
         alone = fed["workers"] / answer
         ours = alone * fed["busy"]
         yield Row(group, f"{fed['workers']}", ours, "clips/s", "never idle", alone, _BUSY_GOAL)
+    if found["ray_cpu_seconds"] is not None:
+        both = QUESTIONS * each + 1000 * found["ray_cpu_seconds"]
+        budget = 1000 * answer / _FED
+        yield Row(
+            group, "a clip with Ray's calls", both, "CPU ms", f"for {_FED} workers", budget, 1.0
+        )
     group = f"scale, frames of {_CLIP_SECONDS} s"
     for name, seconds in found["frames_cpu_seconds"].items():
         yield Row(group, name, seconds, "CPU s", "its answers", answer)

@@ -104,15 +104,17 @@ def found(**driver: Any) -> dict[str, Any]:
         "driver": usual | driver,
         "answer_seconds": 0.2,
         "fed": [{"workers": 10, "busy": 0.5}],
+        "ray_cpu_seconds": 0.002,
         "frames_cpu_seconds": {"1080p": 2.0},
     }
 
 
 def test_rows_have_the_goals_and_say_what_is_held_up() -> None:
-    cost, memory, fed, frames = rows_of(found(cpu_seconds=4.0))
+    cost, memory, fed, ray, frames = rows_of(found(cpu_seconds=4.0))
     assert (cost.ours, cost.ratio, cost.goal) == (4.0, 0.5, 1.0)
     assert (memory.ours, memory.ratio) == (50, 1.0)
     assert (fed.ours, fed.theirs, fed.ratio) == (25, 50, 0.5)
+    assert (ray.ours, ray.theirs) == (pytest.approx(5 * 4 + 2), 2)
     assert frames.ratio == pytest.approx(0.1)
 
 
