@@ -82,7 +82,7 @@ def table_of(rows: Sequence[Row]) -> Table:
 
 
 def draw(rows: Iterable[Row], path: Path, title: str) -> None:
-    """Draw all ratios into a picture, the goals as ticks.
+    """Draw all ratios into a picture, the goals as ticks; without a ratio there is none.
 
     Args:
         rows: What was measured.
@@ -95,6 +95,8 @@ def draw(rows: Iterable[Row], path: Path, title: str) -> None:
     from matplotlib import pyplot as plt
 
     drawn = [(row, row.ratio) for row in rows if row.ratio is not None][::-1]
+    if not drawn:
+        return
     ratios = [ratio for _, ratio in drawn]
     figure, axes = plt.subplots(figsize=(10, 1.2 + 0.32 * len(drawn)), layout="constrained")
     places = range(len(drawn))

@@ -96,17 +96,13 @@ def decode_bytes(config: ModelConfig, quant: str, engine: str, dtype: str) -> fl
 
 def stab_shares(found: Sequence[Mapping[str, Any]], limits: Limits) -> Iterator[Row]:
     """STAB with projector on all threads, of `benchmarks.stab`."""
-    threads = {int(m[1]) for row in found if (m := _STAB_GROUP.fullmatch(row["group"]))}
-    seconds = {
-        row["name"]: row["ours"]
-        for row in found
-        if threads and re.fullmatch(rf"STAB, {max(threads)} threads?", row["group"])
-    }
+    threads = {m[0]: int(m[1]) for row in found if (m := _STAB_GROUP.fullmatch(row["group"]))}
+    group = max(threads, key=lambda name: threads[name], default="")
+    seconds = {row["name"]: row["ours"] for row in found if row["group"] == group}
     for shape, cells in CELLS.items():
         if (ours := seconds.get(f"{shape} projected")) is not None:
             needed = 2e-9 * stab_multiply_adds(ModelConfig(), cells)
             limit = needed / limits.products["float32"]
-            group = f"STAB, {max(threads)} threads"
             yield Row(group, f"{shape} projected", ours, "s", THE_LIMIT, limit, PRODUCT_GOAL)
 
 

@@ -30,8 +30,11 @@ def test_the_table_has_both_sides_and_the_goal() -> None:
 
 def test_the_picture_is_a_png(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    draw(ROWS, tmp_path / "bench.png", "a machine")
+    limit = Row("limits", "reading memory", 40.0, "GB/s")
+    draw([limit, *ROWS], tmp_path / "bench.png", "a machine")
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+    draw([limit], tmp_path / "none.png", "a machine")
+    assert not (tmp_path / "none.png").exists()
 
 
 def form(quant: str, engine: str, speed: float) -> dict[str, object]:
