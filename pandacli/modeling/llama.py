@@ -14,6 +14,7 @@ from pandacli.background import current_step
 from pandacli.modeling.configuration import ModelConfig
 
 _ROTARY_GROWTH = 1024  # positions that the tables of rotary embeddings grow by
+_ALIGNED = 16  # numbers; rows of a mask elsewhere are copied for the fused kernel in every layer
 
 
 class Cache(Protocol):
@@ -51,6 +52,11 @@ class RotaryEmbedding:
 
     def at(self, positions: Tensor, end: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines (B or 1, 1, n, head size) of positions (B or 1, n) below `end`."""
+        cosines, sines = self.tables(end, like)
+        return F.embedding(positions, cosines)[:, None], F.embedding(positions, sines)[:, None]
+
+    def tables(self, end: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines (at least `end`, head size) of all positions, as they are now."""
         key = like.device, like.dtype
         if key not in self._tables or len(self._tables[key][0]) < end:
             size = -(-end // _ROTARY_GROWTH) * _ROTARY_GROWTH
@@ -58,8 +64,7 @@ class RotaryEmbedding:
             angles = torch.cat((angles, angles), -1)
             tables = (angles.cos() * self._scale, angles.sin() * self._scale)
             self._tables[key] = tuple(table.to(*key) for table in tables)  # type: ignore[assignment]
-        cosines, sines = self._tables[key]
-        return F.embedding(positions, cosines)[:, None], F.embedding(positions, sines)[:, None]
+        return self._tables[key]
 
 
 class Attention(nn.Module):
@@ -74,7 +79,7 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(config.hidden_size, others, bias=False)
         self.v_proj = nn.Linear(config.hidden_size, others, bias=False)
         self.o_proj = nn.Linear(queries, config.hidden_size, bias=False)
-        self._grouped = queries != others
+        self._group = queries // others  # queries that share keys and values
 
     def forward(
         self,
@@ -90,9 +95,16 @@ class Attention(nn.Module):
         queries, keys, values = heads  # (B, heads, n, head size)
         queries, keys = _rotate(queries, *rotary), _rotate(keys, *rotary)
         keys, values = cache.update(keys, values, layer)
+        grouped = self._group > 1
+        if grouped and mask is not None:
+            # fused kernels take either masks or groups: a group's queries stand as further tokens
+            queries = queries.unflatten(1, (-1, self._group)).flatten(2, 3)
+            mask = mask.repeat(1, 1, self._group, 1)
         attended = F.scaled_dot_product_attention(
-            queries, keys, values, mask, is_causal=is_causal, enable_gqa=self._grouped
+            queries, keys, values, mask, is_causal=is_causal, enable_gqa=grouped and mask is None
         )
+        if grouped and mask is not None:
+            attended = attended.unflatten(2, (self._group, -1)).flatten(1, 2)
         output: Tensor = self.o_proj(attended.transpose(1, 2).flatten(2))
         return output
 
@@ -168,7 +180,8 @@ class Llama(nn.Module):
             positions = torch.arange(before, end, device=hidden.device)[None]
         is_causal = mask is None and not before and new > 1
         if mask is None and before and new > 1:
-            mask = hidden.new_ones(new, end, dtype=torch.bool).tril_(before)
+            seen = hidden.new_ones(new, end, dtype=torch.bool).tril_(before)
+            mask = additive_mask(seen, hidden.dtype)
         rotary = self.rotary.at(positions, end, hidden)
         step = current_step()
         for number, layer in enumerate(self.layers):
@@ -181,6 +194,14 @@ class Llama(nn.Module):
                 step.reach(number + 1, len(self.layers))
         normed: Tensor = self.norm(hidden.to(self.norm.weight.device))
         return normed
+
+
+def additive_mask(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to the scores, (1, 1, n, positions), of the positions that n tokens see."""
+    count, positions = seen.shape
+    width = -(-positions // _ALIGNED) * _ALIGNED
+    rows = torch.zeros(count, width, dtype=dtype, device=seen.device)
+    return rows[:, :positions].masked_fill_(~seen, float("-inf"))[None, None]
 
 
 def _rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:

@@ -26,34 +26,38 @@ class GrowingLayer:
 
     def __init__(self) -> None:
         self.length = 0
-        self._buffers: tuple[Tensor, ...] = ()
+        self.buffers: tuple[Tensor, ...] = ()  # keys and values with free room behind them
 
     @property
     def keys(self) -> Tensor:
-        return self._buffers[0][..., : self.length, :]
+        return self.buffers[0][..., : self.length, :]
 
     @property
     def values(self) -> Tensor:
-        return self._buffers[1][..., : self.length, :]
+        return self.buffers[1][..., : self.length, :]
 
     def update(self, keys: Tensor, values: Tensor) -> _KeysValues:
         """Append keys and values of new positions; returns all."""
         start, end = self.length, self.length + keys.shape[-2]
-        if not self._buffers:
-            self._buffers = keys[..., :0, :], values[..., :0, :]
-        if end > self._buffers[0].shape[-2]:
-            free = -(-end // _GROWTH) * _GROWTH - start
-            kept = (old[..., :start, :] for old in self._buffers)
-            self._buffers = tuple(pad(old, (0, 0, 0, free)) for old in kept)
-        for buffer, new in zip(self._buffers, (keys, values), strict=True):
+        if not self.buffers:
+            self.buffers = keys[..., :0, :], values[..., :0, :]
+        self.reserve(end)
+        for buffer, new in zip(self.buffers, (keys, values), strict=True):
             buffer[..., start:end, :] = new
         self.length = end
         return self.keys, self.values
 
+    def reserve(self, length: int) -> None:
+        """Move to larger buffers if these hold fewer positions; the new room is zero."""
+        if length > self.buffers[0].shape[-2]:
+            free = -(-length // _GROWTH) * _GROWTH - self.length
+            kept = (old[..., : self.length, :] for old in self.buffers)
+            self.buffers = tuple(pad(old, (0, 0, 0, free)) for old in kept)
+
     def keep(self, positions: Tensor) -> None:
         """Drop all but the given positions, (n,) and ascending."""
         self.length = len(positions)
-        for buffer in self._buffers:
+        for buffer in self.buffers:
             kept = buffer.index_select(-2, positions.to(buffer.device))
             buffer[..., : self.length, :] = kept
 

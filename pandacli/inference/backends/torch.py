@@ -2,12 +2,12 @@
 
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -15,9 +15,11 @@ from torch.nn.functional import pad
 from pandacli.errors import ModelError
 from pandacli.inference.backends.kv_cache import KVCache, load_layers, round_to_half, save_layers
 from pandacli.inference.planning.devices import position_bytes
+from pandacli.modeling.llama import additive_mask
 from pandacli.quantization.int8 import residual_for_all
 
 if TYPE_CHECKING:
+    from pandacli.inference.backends.cuda_graphs import StaticDecoder
     from pandacli.modeling.video_panda import VideoPanda
 
 _PREFIX, _DEAD = -1, -2  # owners of positions: the prefix, and sequences that were removed
@@ -29,11 +31,18 @@ class TorchBackend:
     """The `Backend` of a `VideoPanda`.
 
     `half_prefix` rounds the KV cache of the prefix to half precision, in which it is saved: answers
-    do not depend on whether a prefix was computed or restored.
+    do not depend on whether a prefix was computed or restored. `decoder` computes single tokens;
+    without it they take the pass of all others, whose logits are the reference.
     """
 
-    def __init__(self, model: "VideoPanda", *, half_prefix: bool = False) -> None:
-        self.model, self.half_prefix = model, half_prefix
+    def __init__(
+        self,
+        model: "VideoPanda",
+        *,
+        half_prefix: bool = False,
+        decoder: "StaticDecoder | None" = None,
+    ) -> None:
+        self.model, self.half_prefix, self.decoder = model, half_prefix, decoder
 
     def new_sequence(self) -> "TorchSequence":
         return TorchSequence(self, KVCache(len(self.model.model.layers)))
@@ -69,8 +78,12 @@ class TorchBackend:
     @torch.inference_mode()
     def append(self, cache: KVCache, ids: list[list[int]]) -> Tensor:
         """Append as many ids to each row of a cache; returns the next logits (B, vocabulary)."""
+        if self.decoder and cache.length and len(ids) == len(ids[0]) == 1:
+            decoded = self.decoder.append(cache, ids[0][0])
+            if decoded is not None:
+                return decoded[None]
         with residual_for_all():
-            logits: Tensor = self.model(torch.tensor(ids, device=self.model.device), cache)
+            logits: Tensor = self.model(torch.stack(_sent(ids, self.model.device)), cache)
         return logits[:, -1]
 
     @torch.inference_mode()
@@ -80,21 +93,16 @@ class TorchBackend:
         See `Sequence.tree`.
         """
         model, start, rows = self.model, cache.length, len(cache.layers[0].keys)
-        seen = np.eye(len(ids), dtype=np.bool_)  # numpy: small operations are faster than torch's
-        for node, parent in enumerate(parents):
-            if parent >= 0:
-                seen[node] |= seen[parent]
-        # one transfer for all
-        device = model.device
-        tokens, depths = torch.tensor([ids, (start + seen.sum(1) - 1).tolist()]).to(device)
-        mask = torch.zeros(1, 1, len(ids), start + len(ids), dtype=model.dtype, device=device)
-        hidden = torch.from_numpy(~seen).to(device)
-        mask[..., start:].masked_fill_(hidden, float("-inf"))
+        vectors = [ids, *_preorder(parents), wanted]
+        tokens, depths, begins, ends, kept = _sent(vectors, model.device)
+        seen = torch.ones(len(ids), start + len(ids), dtype=torch.bool, device=model.device)
+        # a node is seen by those in its subtree
+        seen[:, start:] = (begins <= begins[:, None]) & (begins[:, None] < ends)
+        mask = additive_mask(seen, model.dtype)
         tokens = tokens[None].expand(rows, -1)
-        kept = torch.tensor(wanted)  # on the CPU: the last layer may be elsewhere
         try:
             with residual_for_all():
-                logits: Tensor = model(tokens, cache, depths[None], mask, kept)
+                logits: Tensor = model(tokens, cache, start + depths[None], mask, kept)
         finally:
             cache.truncate(start)
         return logits
@@ -157,16 +165,18 @@ class TorchSequenceBatch:
 
     @torch.inference_mode()
     def append(self, texts: Mapping[int, list[int]]) -> Tensor:
-        counts = torch.tensor([len(ids) for ids in texts.values()])
-        owners = torch.tensor(list(texts)).repeat_interleave(counts)
+        counts = [len(ids) for ids in texts.values()]
         starts = [self._shared + self._lengths[text] for text in texts]
-        pairs = zip(starts, texts.values(), strict=True)
-        positions = torch.cat([torch.arange(start, start + len(ids)) for start, ids in pairs])
-        ids = torch.tensor([token for ids in texts.values() for token in ids])
-        # one transfer for all three
-        ids, positions, owners = torch.stack((ids, positions, owners)).to(self._model.device)
+        pairs = [*zip(starts, counts, strict=True)]
+        vectors = [
+            [token for ids in texts.values() for token in ids],
+            [place for start, count in pairs for place in range(start, start + count)],
+            [text for text, count in zip(texts, counts, strict=True) for _ in range(count)],
+            [end - 1 for end in accumulate(counts)],
+        ]
+        ids, positions, owners, kept = _sent(vectors, self._model.device)
         with residual_for_all():
-            mask, kept = self._mask(owners), counts.cumsum(0) - 1
+            mask = self._mask(owners)
             logits: Tensor = self._model(ids[None], self._cache, positions[None], mask, kept)
         self._held += len(owners)
         self._lengths.update({text: len(ids) for text, ids in texts.items()})
@@ -196,10 +206,9 @@ class TorchSequenceBatch:
             self._owners = pad(self._owners[:held], (0, new + _OWNERS_GROWTH))
         self._owners[held : held + new] = owners
         everyone = self._owners[: held + new]
-        hidden = (everyone != owners[:, None]) & (everyone != _PREFIX)
-        hidden[:, held:] |= torch.ones_like(hidden[:, held:]).triu(1)
-        mask = torch.zeros(hidden.shape, dtype=self._model.dtype, device=hidden.device)
-        return mask.masked_fill_(hidden, float("-inf"))[None, None]
+        seen = (everyone == owners[:, None]) | (everyone == _PREFIX)
+        seen[:, held:] &= torch.ones_like(seen[:, held:]).tril()
+        return additive_mask(seen, self._model.dtype)
 
 
 class TorchRows:
@@ -246,3 +255,28 @@ class TorchRowBatch:
     def close(self) -> None:
         self._cache = self._whole
         self._whole.truncate(self._start)
+
+
+def _sent(vectors: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, ...]:
+    """Vectors of numbers as tensors on a device, in one transfer that nothing waits for."""
+    joined = torch.tensor([number for vector in vectors for number in vector])
+    sent = joined.to(device, non_blocking=True)
+    return torch.split(sent, [len(vector) for vector in vectors])
+
+
+def _preorder(parents: Sequence[int]) -> tuple[list[int], list[int], list[int]]:
+    """The depth of each node of trees, and where its subtree begins and ends in preorder.
+
+    Parents come before their children; that of a root is -1.
+    """
+    count = len(parents)
+    sizes = [1] * (count + 1)  # of subtrees; the last entry of these lists is found as -1
+    for node in reversed(range(count)):
+        sizes[parents[node]] += sizes[node]
+    depths, begins, free = [-1] * (count + 1), [-1] * (count + 1), [0] * (count + 1)
+    for node, parent in enumerate(parents):
+        depths[node], begins[node] = depths[parent] + 1, free[parent]
+        free[parent] += sizes[node]
+        free[node] = begins[node] + 1
+    ends = [begin + size for begin, size in zip(begins, sizes, strict=True)]
+    return depths[:-1], begins[:-1], ends[:-1]

@@ -35,6 +35,7 @@ from pandacli.modeling.video_panda import VideoPanda, empty_model
 from pandacli.quantization.int8 import Int8Linear, quantize_rows
 
 if TYPE_CHECKING:
+    from pandacli.inference.backends.cuda_graphs import StaticDecoder
     from pandacli.quantization.conversion import Report
 
 _Part = TypeVar("_Part")
@@ -85,7 +86,24 @@ def _load(
         model = load_model(folder, config, plan.placement, plan.dtype, plan.hint)
     # quantised layers are far coarser than float16; a prefix in float32 takes twice the disk
     half_prefix = plan.quant != "none" and plan.dtype == torch.float32
-    return LoadedModel(model, tokenizer, TorchBackend(model, half_prefix=half_prefix))
+    decoder = _decoder(plan, model)
+    ours = TorchBackend(model, half_prefix=half_prefix, decoder=decoder)
+    return LoadedModel(model, tokenizer, ours)
+
+
+def _decoder(plan: Plan, model: VideoPanda) -> "StaticDecoder | None":
+    """What decodes through CUDA graphs, where the model is on one card."""
+    devices = plan.placement.devices
+    if devices[0].type != "cuda":
+        return None
+    # cuDNN, first on recent cards, builds a plan for each length of the KV cache
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    if len(devices) > 1 or plan.quant == "8bit":  # which looks for outliers on the host
+        return None
+    from pandacli.inference.backends.cuda_graphs import StaticDecoder
+
+    with memory_errors(plan.hint):
+        return StaticDecoder(model)
 
 
 def is_converted(plan: Plan) -> bool:

@@ -89,30 +89,36 @@ def single_logits(sequence: TorchSequence, ids: list[int]) -> torch.Tensor:
     return fresh.append([*PREFIX, *ids])
 
 
-class LargestTensor(TorchDispatchMode):
-    """Records the size of the largest tensor that is made on another device."""
+class Transfers(TorchDispatchMode):
+    """Records the sizes of what is copied from the CPU to another device."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.device, self.elsewhere = device, 0
+        self.sizes: list[int] = []
 
     def __torch_dispatch__(  # type: ignore[override]
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         made = func(*args, **(kwargs or {}))
-        if isinstance(made, torch.Tensor) and made.device.type != self.device:
-            self.elsewhere = max(self.elsewhere, made.numel())
+        if isinstance(made, torch.Tensor) and made.device.type != "cpu":
+            given = [arg for arg in args if isinstance(arg, torch.Tensor)]
+            self.sizes += [arg.numel() for arg in given if arg.device.type == "cpu"]
         return made
 
 
 @pytest.mark.parametrize("held", [5, 3000])
-def test_masks_are_made_on_the_device_of_the_model(panda: Panda, held: int) -> None:
+def test_a_pass_has_one_transfer_whose_size_does_not_grow_with_the_cache(
+    panda: Panda, held: int
+) -> None:
     model = VideoPanda(panda.model.config)
     model.to("meta").eval()
     sequence = TorchBackend(model).new_sequence()
     sequence.prefill(torch.zeros(held, model.config.hidden_size, device="meta"))
     batch = sequence.batch(9999)
-    with LargestTensor("meta") as largest:
+    with Transfers() as transfers:
         batch.append({0: [5, 6, 7], 1: [8]})
         batch.append({0: [9], 1: [10]})
-    assert largest.elsewhere <= 3 * 4  # ids, positions and owners of the new tokens
+        batch.close()
+        sequence.tree([5, 6, 7, 8], [-1, 0, 0, -1], [1, 3])
+        sequence.append([9])
+    assert transfers.sizes == [3 * 4 + 2, 3 * 2 + 2, 4 * 4 + 2, 1]
