@@ -149,11 +149,11 @@ class Generation(ClosableIterator[Event]):
             with memory_errors(self._hint):
                 started, before = perf_counter(), prefix.prefilled
                 logits = prefix.append(state.pending, state.history)
+                token = state.sample(logits)  # a card has computed the logits only then
                 took = perf_counter() - started
-                token = state.sample(logits)
                 state.prefilled += prefix.prefilled - before
                 seconds.prefill += took
-                state.add_prefill(took, perf_counter() - started)
+                state.add_prefill(took)
                 while True:
                     piece = state.add(token, logits, stream=self._stream)
                     yield [(state.index, piece)] if piece and self._stream else []

@@ -151,10 +151,10 @@ class RequestState:
             self.prefilled = 0
             self.prefill_seconds = self.first_token_seconds = self.decode_seconds = 0.0
 
-    def add_prefill(self, seconds: float, until_token: float) -> None:
-        """Count a prefill, and the seconds until the token after it was sampled."""
-        self.first_token_seconds = self.first_token_seconds or self.prefill_seconds + until_token
+    def add_prefill(self, seconds: float) -> None:
+        """Count a prefill, the sampling of the token after it included."""
         self.prefill_seconds += seconds
+        self.first_token_seconds = self.first_token_seconds or self.prefill_seconds
 
     def count_pass(self, seconds: float) -> None:
         """Count a pass of the batch, which computed the pending tokens."""
@@ -163,7 +163,7 @@ class RequestState:
             return
         self.prefilled += len(self.pending)
         self.in_batch = True
-        self.add_prefill(seconds, seconds)
+        self.add_prefill(seconds)
 
     def answer(self) -> Answer:
         assert self.finish_reason
