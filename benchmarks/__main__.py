@@ -309,7 +309,7 @@ def measure(
     return rows, True
 
 
-def _described(facts: dict[str, dict[str, Any]]) -> str:
+def described(facts: dict[str, dict[str, Any]]) -> str:
     """The machine in a few words."""
     told = {name: value for section in facts.values() for name, value in section.items()}
     words = [str(told.get("model") or "this machine")]
@@ -340,13 +340,13 @@ def main() -> None:
     rows, complete = measure(chosen, screen, wanted.checkpoint)
     facts = {s.title: {fact.name: fact.value for fact in s.facts} for s in machine_facts()}
     console = Console(width=max(110, Console().width))
-    console.print(_described(facts))
+    console.print(described(facts))
     console.print(table_of(rows))
     if wanted.folder and rows:
         wanted.folder.mkdir(parents=True, exist_ok=True)
         found = {"machine": facts, "rows": [asdict(row) | {"ratio": row.ratio} for row in rows]}
         (wanted.folder / "bench.json").write_text(json.dumps(found, indent=2) + "\n")
-        draw(rows, wanted.folder / "bench.png", f"panda, {_described(facts)}")
+        draw(rows, wanted.folder / "bench.png", f"panda, {described(facts)}")
         screen.print(f"bench.json and bench.png are in {wanted.folder}", markup=False)
     if not complete:
         sys.exit(_INTERRUPTED)

@@ -27,6 +27,12 @@ QUESTION = "What happens in this video?"
 
 def measure(checkpoint: str, quant: str, engine: str, device: str, tokens: int) -> dict[str, Any]:
     """What loading a form takes, and with `tokens` above 0 what an answer of that length does."""
+    panda, measured = load(checkpoint, quant, engine, device)
+    return measured | ask(panda, tokens) if tokens else measured
+
+
+def load(checkpoint: str, quant: str, engine: str, device: str) -> tuple[Panda, dict[str, Any]]:
+    """A loaded form, and what loading it took."""
     before = peak_bytes()
     started, read_before = perf_counter(), read_bytes()
     import torch  # noqa: F401  (what every load begins with)
@@ -37,7 +43,7 @@ def measure(checkpoint: str, quant: str, engine: str, device: str, tokens: int) 
     from pandacli.modeling.checkpoint import read_config  # imports torch
 
     config = read_config(checkpoints.resolve(checkpoint).folder)  # llama.cpp's has no layers
-    measured: dict[str, Any] = {
+    return panda, {
         "engine": panda.engine,
         "dtype": panda.dtype,
         "config": asdict(config),
@@ -47,24 +53,26 @@ def measure(checkpoint: str, quant: str, engine: str, device: str, tokens: int) 
         "imports_peak_bytes": before,
         "load_peak_bytes": peak_bytes(),
     }
-    if tokens:
-        stats = panda.ask(CLIP, QUESTION, max_tokens=tokens).stats
-        read = stats.prefix_tokens + stats.question_tokens
-        info, cell = probe(CLIP), 2 * config.patch_size
-        top, bottom, left, right = content_box(
-            info.width, info.height, image_size=config.image_size, patch_size=config.patch_size
-        )
-        measured |= {
-            "frames": stats.frames,
-            "cells": (bottom - top) * (right - left) // cell**2,
-            "prefill_tokens": read,
-            "answer_tokens": stats.answer_tokens,
-            "prefill_tokens_per_second": read / stats.prefill_seconds,
-            "decode_tokens_per_second": stats.tokens_per_second,
-            "first_token_seconds": stats.first_token_seconds,
-            "ask_peak_bytes": peak_bytes(),
-        }
-    return measured
+
+
+def ask(panda: Panda, tokens: int) -> dict[str, Any]:
+    """What an answer of this length about the demo's clip takes, with nothing kept from before."""
+    stats, config = panda.ask(CLIP, QUESTION, max_tokens=tokens).stats, panda.model.config
+    read = stats.prefix_tokens + stats.question_tokens
+    info, cell = probe(CLIP), 2 * config.patch_size
+    top, bottom, left, right = content_box(
+        info.width, info.height, image_size=config.image_size, patch_size=config.patch_size
+    )
+    return {
+        "frames": stats.frames,
+        "cells": (bottom - top) * (right - left) // cell**2,
+        "prefill_tokens": read,
+        "answer_tokens": stats.answer_tokens,
+        "prefill_tokens_per_second": read / stats.prefill_seconds,
+        "decode_tokens_per_second": stats.tokens_per_second,
+        "first_token_seconds": stats.first_token_seconds,
+        "ask_peak_bytes": peak_bytes(),
+    }
 
 
 def peak_bytes() -> int:
