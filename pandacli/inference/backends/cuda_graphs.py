@@ -5,16 +5,17 @@ launches all of them at once. It repeats the very addresses and shapes that it w
 a step computes with the whole room of the KV cache, and reads from the device what changes from
 token to token: the token itself, and its position, up to which the others are seen.
 
-In the loop over tokens nothing is copied from the host: both numbers are arguments of kernels. What
-remains is the sampled token on its way to the host, for the text and the end of the answer, and the
-logits, (vocabulary,), where a temperature or log-probabilities are wanted.
+In the loop over tokens of one text nothing is copied from the host: both numbers are arguments of
+kernels. What remains is the sampled token on its way to the host, for the text and the end of the
+answer, and the logits, (vocabulary,), where a temperature or log-probabilities are wanted. The
+tokens of several rows are copied from the host together, and nothing waits for that.
 """
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -47,7 +48,7 @@ class StaticCache:
         return self.room - 1
 
     def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Write (1, heads, 1, head size) at the place; returns those of all the room."""
+        """Write (B, heads, 1, head size) at the place; returns those of all the room."""
         held_keys, held_values = self._layers[layer].buffers
         held_keys.index_copy_(-2, self._place, keys)
         held_values.index_copy_(-2, self._place, values)
@@ -55,22 +56,26 @@ class StaticCache:
 
 
 class Step:
-    """The computation of one token on tensors that stay in place, but for the KV cache's."""
+    """The computation of a token of each row, on tensors that stay in place."""
 
     def __init__(self, model: "VideoPanda", cache: KVCache) -> None:
         self._model, device = model, model.device
-        self._token = torch.zeros(1, 1, dtype=torch.long, device=device)
+        rows = len(cache.layers[0].buffers[0])
+        self._tokens = torch.zeros(rows, 1, dtype=torch.long, device=device)
         self._place = torch.zeros(1, dtype=torch.long, device=device)
         room = StaticCache(cache, self._place).room
         self._places = torch.arange(room, device=device)
         # held, because the model drops them for larger ones while a graph reads these
         self._tables = model.model.rotary.tables(room, cache.layers[0].keys)
         self._replay: Callable[[], None] | None = None
-        self._logits = self._token
+        self._logits = self._tokens
 
-    def run(self, cache: KVCache, token: int) -> Tensor:
-        """Append a token to a cache with a free position; returns the next logits (vocabulary,)."""
-        self._token.fill_(token)
+    def run(self, cache: KVCache, tokens: Sequence[int]) -> Tensor:
+        """Append a token to each row of a cache with free room; returns logits (B, vocabulary)."""
+        if len(tokens) == 1:
+            self._tokens.fill_(tokens[0])
+        else:
+            self._tokens.copy_(torch.tensor(tokens)[:, None], non_blocking=True)
         self._place.fill_(cache.length)
         if self._replay:
             self._replay()
@@ -81,7 +86,7 @@ class Step:
             layer.length += 1
         return logits
 
-    def capture(self, cache: KVCache, stream: "torch.cuda.Stream", pool: Any) -> None:
+    def capture(self, cache: KVCache, stream: "torch.cuda.Stream") -> None:
         """Record the computation on the buffers of a cache, in which only free positions change.
 
         Raises:
@@ -94,7 +99,7 @@ class Step:
             self._compute(cache)  # loads kernels and allocates workspaces
             graph = torch.cuda.CUDAGraph()
             # other threads may use the device meanwhile
-            graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+            graph.capture_begin(capture_error_mode="thread_local")
             try:
                 self._logits = self._compute(cache)
             except BaseException:
@@ -108,12 +113,12 @@ class Step:
     def _compute(self, cache: KVCache) -> Tensor:
         mask = additive_mask((self._places <= self._place)[None], self._model.dtype)
         static = StaticCache(cache, self._place)
-        logits: Tensor = self._model(self._token, static, self._place[None], mask)
-        return logits[0, -1]
+        logits: Tensor = self._model(self._tokens, static, self._place[None], mask)
+        return logits[:, -1]
 
 
 class StaticDecoder:
-    """Appends single tokens to KV caches, through graphs that it captures when they pay.
+    """Appends a token to each row of KV caches, through graphs that it captures when they pay.
 
     A graph holds the addresses of a cache's buffers, and serves whichever cache has them: also the
     next one that the allocator puts there. Where capturing fails, the ordinary passes go on, and
@@ -127,12 +132,10 @@ class StaticDecoder:
         self._steps: OrderedDict[tuple[int, ...], Step | int] = OrderedDict()
         if capture:
             self._stream = torch.cuda.Stream(model.device)
-            # shared: no graph reads what another has left there
-            self._pool = torch.cuda.graph_pool_handle()
 
     @torch.inference_mode()
-    def append(self, cache: KVCache, token: int) -> Tensor | None:
-        """Append a token to a cache that is not empty, and return the next logits (vocabulary,).
+    def append(self, cache: KVCache, tokens: Sequence[int]) -> Tensor | None:
+        """Append a token to each row of a cache that is not empty: the logits (B, vocabulary).
 
         Returns None, and leaves the cache as it is, where an ordinary pass is to do it.
         """
@@ -141,11 +144,11 @@ class StaticDecoder:
         for layer in cache.layers:
             layer.reserve(cache.length + 1)
         step = self._step(cache)
-        return step.run(cache, token) if step else None
+        return step.run(cache, tokens) if step else None
 
     def _step(self, cache: KVCache) -> Step | None:
         buffers = [buffer for layer in cache.layers for buffer in layer.buffers]
-        key = (buffers[0].shape[-2], *(buffer.data_ptr() for buffer in buffers))
+        key = (*buffers[0].shape, *(buffer.data_ptr() for buffer in buffers))
         found = self._steps.pop(key, 0)
         if isinstance(found, int):
             found = found + 1 if self._capture and found < _EAGER_TOKENS else self._made(cache)
@@ -159,7 +162,7 @@ class StaticDecoder:
         step = Step(self._model, cache)
         if self._capture:
             try:
-                step.capture(cache, self._stream, self._pool)
+                step.capture(cache, self._stream)
             except RuntimeError as error:
                 self.problem = str(error).partition("\n")[0]
                 self._steps.clear()

@@ -78,10 +78,10 @@ class TorchBackend:
     @torch.inference_mode()
     def append(self, cache: KVCache, ids: list[list[int]]) -> Tensor:
         """Append as many ids to each row of a cache; returns the next logits (B, vocabulary)."""
-        if self.decoder and cache.length and len(ids) == len(ids[0]) == 1:
-            decoded = self.decoder.append(cache, ids[0][0])
+        if self.decoder and cache.length and len(ids[0]) == 1:
+            decoded = self.decoder.append(cache, [token for (token,) in ids])
             if decoded is not None:
-                return decoded[None]
+                return decoded
         with residual_for_all():
             logits: Tensor = self.model(torch.stack(_sent(ids, self.model.device)), cache)
         return logits[:, -1]

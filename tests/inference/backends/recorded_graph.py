@@ -21,8 +21,7 @@ class RecordedGraph(TorchDispatchMode):
         super().__init__()
         self.calls: list[tuple[Any, Any, Any, Any]] = []
 
-    def capture_begin(self, pool: object, capture_error_mode: str) -> None:
-        assert pool is not None
+    def capture_begin(self, capture_error_mode: str) -> None:
         assert capture_error_mode == "thread_local"
         RecordedGraph.captures += 1
         self.__enter__()
@@ -61,4 +60,3 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "current_stream", Stream)
     monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
     monkeypatch.setattr(torch.cuda, "CUDAGraph", RecordedGraph)
-    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))

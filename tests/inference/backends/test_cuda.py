@@ -104,6 +104,7 @@ def test_graphs_give_the_logits_of_ordinary_passes(dtype: torch.dtype, error: fl
 
 @pytest.mark.cuda
 @needs_card
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_a_replayed_step_waits_for_nothing() -> None:
     model = small_model(groups=4).to(CARD, torch.float16)
     decoder = StaticDecoder(model)

@@ -116,6 +116,28 @@ def test_buffers_grow_where_a_token_has_no_room(
     assert RecordedGraph.captures == (2 if capture else 0)
 
 
+@pytest.mark.parametrize("capture", [False, True])
+def test_rows_have_the_logits_of_ordinary_passes(
+    capture: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(monkeypatch)
+    model, draw = small_model(groups=2), Random(1)
+    embeddings = torch.randn(5, 250, model.config.hidden_size)
+    batches = [
+        backend.rows(embeddings).batch()
+        for backend in (TorchBackend(model), decoding(model, capture=capture))
+    ]
+    rows = [0, 1, 2, 3, 4]
+    for step in range(14):
+        if step == 9:
+            rows = [1, 4]  # fewer than half: these are copied
+        texts = {row: [draw.randrange(VOCABULARY)] for row in rows}
+        ordinary, static = (batch.append(texts) for batch in batches)
+        assert_close(static, ordinary)
+    # before position 256, and for the copy; between them there are too few tokens
+    assert RecordedGraph.captures == (2 if capture else 0)
+
+
 def test_one_graph_serves_what_uses_the_same_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch)
     sequence = decoding(small_model(groups=4), capture=True).new_sequence()
@@ -126,6 +148,17 @@ def test_one_graph_serves_what_uses_the_same_buffers(monkeypatch: pytest.MonkeyP
         sequence.truncate(15)
         sequence.append([6] * 30)
     assert RecordedGraph.captures == 1
+
+
+def test_logits_stay_when_the_next_token_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch)
+    model = small_model(groups=4)
+    ordinary, graphed = TorchBackend(model), decoding(model, capture=True)
+    sequences = [backend.new_sequence() for backend in (ordinary, graphed)]
+    for sequence in sequences:
+        sequence.append([5] * 20)
+    expected, given = ([each.append([token]) for token in range(6)] for each in sequences)
+    assert_close(torch.stack(given), torch.stack(expected))
 
 
 def test_the_first_tokens_are_computed_without_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
