@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from pandacli.background import current_step
 from pandacli.modeling.configuration import ModelConfig
 
+_MLP_TOKENS = 256  # at a time on a CPU: larger blocks of memory go back to the system each time
 _ROTARY_GROWTH = 1024  # positions that the tables of rotary embeddings grow by
 _ALIGNED = 16  # numbers; rows of a mask elsewhere are copied for the fused kernel in every layer
 
@@ -79,7 +80,6 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(config.hidden_size, others, bias=False)
         self.v_proj = nn.Linear(config.hidden_size, others, bias=False)
         self.o_proj = nn.Linear(queries, config.hidden_size, bias=False)
-        self._group = queries // others  # queries that share keys and values
 
     def forward(
         self,
@@ -95,18 +95,31 @@ class Attention(nn.Module):
         queries, keys, values = heads  # (B, heads, n, head size)
         queries, keys = _rotate(queries, *rotary), _rotate(keys, *rotary)
         keys, values = cache.update(keys, values, layer)
-        grouped = self._group > 1
-        if grouped and mask is not None:
-            # fused kernels take either masks or groups: a group's queries stand as further tokens
-            queries = queries.unflatten(1, (-1, self._group)).flatten(2, 3)
-            mask = mask.repeat(1, 1, self._group, 1)
-        attended = F.scaled_dot_product_attention(
-            queries, keys, values, mask, is_causal=is_causal, enable_gqa=grouped and mask is None
-        )
-        if grouped and mask is not None:
-            attended = attended.unflatten(2, (self._group, -1)).flatten(1, 2)
+        attended = _attend(queries, keys, values, mask, is_causal)
         output: Tensor = self.o_proj(attended.transpose(1, 2).flatten(2))
         return output
+
+
+def _attend(
+    queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, is_causal: bool
+) -> Tensor:
+    """Scaled dot-product attention of (B, heads, n, head size), with fewer heads of keys."""
+    group = queries.shape[1] // keys.shape[1]  # queries that share keys and values
+    on_cpu = queries.device.type == "cpu" and queries.dtype == torch.float32
+    single = on_cpu and queries.shape[2] == 1 and mask is None
+    together = group > 1 and (single or mask is not None)
+    if together:  # a group's queries stand as further tokens: kernels take either masks or groups
+        queries = queries.unflatten(1, (-1, group)).flatten(2, 3)
+        mask = None if mask is None else mask.repeat(1, 1, group, 1)
+    if single:  # with the keys first, this reads them faster than torch's attention does
+        scores = keys @ (queries * queries.shape[-1] ** -0.5).transpose(2, 3)
+        attended: Tensor = scores.transpose(2, 3).softmax(-1) @ values
+    else:
+        shared = group > 1 and not together
+        attended = F.scaled_dot_product_attention(
+            queries, keys, values, mask, is_causal=is_causal, enable_gqa=shared
+        )
+    return attended.unflatten(2, (group, -1)).flatten(1, 2) if together else attended
 
 
 class MLP(nn.Module):
@@ -120,6 +133,11 @@ class MLP(nn.Module):
         self.activation = _activation(config.hidden_act)
 
     def forward(self, hidden: Tensor) -> Tensor:
+        if hidden.device.type != "cpu" or hidden.shape[1] <= _MLP_TOKENS:
+            return self._gated(hidden)
+        return torch.cat([self._gated(piece) for piece in hidden.split(_MLP_TOKENS, 1)], 1)
+
+    def _gated(self, hidden: Tensor) -> Tensor:
         output: Tensor = self.down_proj(
             self.activation(self.gate_proj(hidden)) * self.up_proj(hidden)
         )
