@@ -1,5 +1,6 @@
 """Video-Panda as panda runs it: STAB, a projector, and a Llama that reads frames as tokens."""
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
@@ -114,11 +115,17 @@ class VideoPanda(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.model.embed_tokens.weight.dtype
+        """What is computed in; embeddings may be stored in less."""
+        return self.model.video_projector[0].weight.dtype  # type: ignore[return-value]
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Embed tokens (...) to (..., hidden_size)."""
+        embedded: Tensor = self.model.embed_tokens(ids)
+        return embedded.to(self.dtype)
 
     def embed_frames(self, input_ids: Tensor, videos: list[list[Tensor]]) -> list[Tensor]:
         """Embed prompts (B, length), frames in their slots; returns B times (sequence, hidden)."""
-        return embed_frames(self.model.embed_tokens, input_ids, videos)
+        return embed_frames(self.embed, input_ids, videos)
 
     def forward(
         self,
@@ -132,8 +139,7 @@ class VideoPanda(nn.Module):
 
         Returns the logits (B, m, vocabulary) after the m `kept` ones, by default the last.
         """
-        embeddings = self.model.embed_tokens(input_ids)
-        hidden = self.model(embeddings, cache, positions, mask)
+        hidden = self.model(self.embed(input_ids), cache, positions, mask)
         hidden = hidden[:, -1:] if kept is None else hidden[:, kept.to(hidden.device)]
         logits: Tensor = self.lm_head(hidden)
         return logits
@@ -146,10 +152,10 @@ def empty_model(config: ModelConfig) -> VideoPanda:
 
 
 def embed_frames(
-    embed_tokens: nn.Module, input_ids: Tensor, videos: list[list[Tensor]]
+    embed: Callable[[Tensor], Tensor], input_ids: Tensor, videos: list[list[Tensor]]
 ) -> list[Tensor]:
     """Embed prompts (B, length), frames in their slots; returns B times (sequence, hidden)."""
-    text = embed_tokens(input_ids.clamp(min=0))
+    text = embed(input_ids.clamp(min=0))
     slots = input_ids == FRAME_SLOT
     return [splice(*row) for row in zip(text, slots, videos, strict=True)]
 

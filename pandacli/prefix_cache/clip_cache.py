@@ -24,7 +24,7 @@ from pandacli.video.clip import Clip
 if TYPE_CHECKING:
     from pandacli.video import Frames
 
-COMPUTATION_VERSION = 4
+COMPUTATION_VERSION = 5
 """Increment it with every change that gives other keys and values for the same clip: in decoding,
 sampling, preprocessing, STAB, the Llama, or the KV file."""
 

@@ -1,7 +1,8 @@
 """Load a plan: convert the checkpoint if needed, read the weights, start the backend."""
 
 import ctypes
-from collections.abc import Iterable, Iterator
+import mmap
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -32,11 +33,13 @@ from pandacli.modeling.checkpoint import (
 from pandacli.modeling.configuration import ModelConfig
 from pandacli.modeling.tokenization_videopanda import VideoPandaTokenizer
 from pandacli.modeling.video_panda import VideoPanda, empty_model
-from pandacli.quantization.int8 import Int8Linear, quantize_rows
+from pandacli.quantization.int8 import Int8Linear, widen_4bit
 
 if TYPE_CHECKING:
     from pandacli.inference.backends.cuda_graphs import StaticDecoder
     from pandacli.quantization.conversion import Report
+
+_EMBEDDINGS = "model.embed_tokens.weight"  # of which few rows are used
 
 _Part = TypeVar("_Part")
 
@@ -225,18 +228,22 @@ def _ready(model: VideoPanda, folder: Path) -> VideoPanda:
 
 def _load_file(model: nn.Module, path: Path) -> None:
     with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    # torch packs a layer on a single core
+        names: list[str] = file.keys()
+        plain = [name for name in names if _is_converted(name, names)]
+        sources = [file.get_tensor(name) for name in plain]
+        converted = dict(zip(plain, _counted(map(_float, sources), sources), strict=True))
+        del sources  # and with them the mapping of what has been copied
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in names if name not in converted}
+    # a layer is widened or packed on a single core
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        built = pool.map(partial(_build_part, tensors=tensors), tensors)
-        parts = dict(filter(None, _counted(built, tensors.values())))
-    for name, part in parts.items():
-        if isinstance(part, nn.Module):
-            if not isinstance(model.get_submodule(name), nn.Linear):
-                raise AttributeError(f"{name} is no linear layer")
-            model.set_submodule(name, part)
-    plain = {name: part for name, part in parts.items() if isinstance(part, Tensor)}
-    model.load_state_dict(plain, strict=False, assign=True)
+        layers = pool.map(partial(_build_layer, tensors=tensors), tensors)
+        built = dict(filter(None, _counted(layers, tensors.values())))
+    for name, layer in built.items():
+        if not isinstance(model.get_submodule(name), nn.Linear):
+            raise AttributeError(f"{name} is no linear layer")
+        model.set_submodule(name, layer)
+    model.load_state_dict(tensors | converted, strict=False, assign=True)
     with suppress(OSError, AttributeError):  # glibc keeps what packing freed
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
@@ -250,23 +257,28 @@ def _counted(parts: Iterable[_Part], tensors: Iterable[Tensor]) -> Iterator[_Par
         yield part
 
 
-def _build_part(name: str, tensors: dict[str, Tensor]) -> tuple[str, nn.Module | Tensor] | None:
-    """Build the int8 layer of a quantised weight, or convert a plain tensor to float32."""
+def _is_converted(name: str, names: Collection[str]) -> bool:
+    """Whether a tensor is computed with in float32, unlike embeddings and quantised weights."""
+    layer = name.removesuffix(".weight")
+    kinds = (f"{layer}.SCB" in names, f"{name}.absmax" in names, ".weight." in name)
+    return not (any(kinds) or name.endswith((".SCB", ".weight_format")) or name == _EMBEDDINGS)
+
+
+def _build_layer(name: str, tensors: Mapping[str, Tensor]) -> tuple[str, nn.Module] | None:
+    """Build the int8 layer of a quantised weight."""
     tensor, layer = tensors[name], name.removesuffix(".weight")
     if f"{layer}.SCB" in tensors:
+        _read_pages(tensor)
         return layer, Int8Linear(tensor, tensors[f"{layer}.SCB"] / 127)
-    if f"{name}.quant_state.bitsandbytes__nf4" in tensors:
-        return layer, Int8Linear(*quantize_rows(_dequantise_nf4(name, tensors)))
-    if name.endswith((".SCB", ".weight_format")) or ".weight." in name:  # parts of the others
-        return None
-    return name, tensor.float() if tensor.is_floating_point() else tensor
-
-
-def _dequantise_nf4(name: str, tensors: dict[str, Tensor]) -> Tensor:
-    from bitsandbytes.functional import QuantState, dequantize_4bit
-
     start = f"{name}."
     parts = {key[len(start) :]: part for key, part in tensors.items() if key.startswith(start)}
-    state = QuantState.from_dict(parts, device=torch.device("cpu"))
-    weight: Tensor = dequantize_4bit(tensors[name], state)  # (out, in)
-    return weight
+    return (layer, Int8Linear(*widen_4bit(tensor, parts))) if parts else None
+
+
+def _float(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _read_pages(tensor: Tensor) -> None:
+    """Bring a mapped tensor into memory, which the first prefill would do otherwise."""
+    tensor.view(torch.uint8).flatten()[:: mmap.PAGESIZE].sum()

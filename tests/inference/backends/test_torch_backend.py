@@ -159,3 +159,25 @@ def test_a_damaged_file_is_refused(llama: TorchBackend, tmp_path: Path) -> None:
     (tmp_path / "kv").write_bytes(b"no keys, no values")
     with pytest.raises(ModelError, match="cannot be read as a saved KV cache"):
         llama.restore(tmp_path / "kv")
+
+
+@pytest.mark.parametrize(("prompts", "tokens"), [([], 200), ([700], 200), ([0, 700], 220)])
+def test_layers_are_packed_once_decoding_outweighs_prompts(
+    llama: TorchBackend, monkeypatch: pytest.MonkeyPatch, prompts: list[int], tokens: int
+) -> None:
+    packed: list[VideoPanda] = []
+    monkeypatch.setattr(
+        "pandacli.inference.backends.torch.pack_in_background",
+        lambda model, _: packed.append(model),
+    )
+    width = llama.model.config.hidden_size
+    decoded = 0
+    for prompt in prompts or [0]:
+        if prompt:
+            llama.new_sequence().prefill(torch.zeros(prompt, width))
+        sequence = llama.new_sequence()
+        sequence.append(IDS)
+        while decoded < (100 if prompt == 0 and prompts else tokens + 50):
+            sequence.append([5])
+            decoded += 1
+            assert packed == [llama.model] * (decoded >= tokens)

@@ -17,7 +17,7 @@ from pandacli.inference.planning.loader import is_converted, load_model, make_ar
 from pandacli.inference.planning.planner import resolve_run
 from pandacli.inference.spec import RunSpec
 from pandacli.modeling.checkpoint import read_config
-from pandacli.quantization.int8 import Int8Linear
+from pandacli.quantization.int8 import Int8Linear, has_exact_product
 
 KINDS: dict[tuple[str, str], type[nn.Module]] = {
     ("8bit", "torch"): Int8Linear,
@@ -161,3 +161,21 @@ def test_quantised_model_is_converted_once_its_artifact_exists(
     assert not is_converted(plan)
     make_artifact(plan)
     assert is_converted(plan)
+
+
+@pytest.mark.skipif(not has_exact_product(), reason="this CPU packs its weights")
+def test_8_bit_weights_and_embeddings_stay_mapped(checkpoint: Path) -> None:
+    artifact = prepare(checkpoint, "8bit", "torch")
+    assert artifact
+    panda = Panda.load(checkpoint, device="cpu", quant="8bit", engine="torch")
+    files = {str(path) for path in artifact.folder.glob("*.safetensors")}
+    held = [panda.model.model.embed_tokens.weight]
+    held += [m._weight.weight for m in panda.model.modules() if isinstance(m, Int8Linear)]
+    ranges = [
+        tuple(int(end, 16) for end in line.split()[0].split("-"))
+        for line in Path("/proc/self/maps").read_text().splitlines()
+        if line.split()[-1] in files
+    ]
+    for tensor in held:
+        assert any(start <= tensor.data_ptr() < end for start, end in ranges)
+    assert panda.model.dtype == torch.float32
