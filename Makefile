@@ -158,7 +158,7 @@ $(INSTALLED_DEV): pyproject.toml constraints.txt | $(BIN)/python
 	@touch $(INSTALLED) $@
 
 $(INSTALLED_BENCH): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python $(PIP) install -e '.[bench,llama]'
+	$(BIN)/python $(PIP) install -e '.[bench]'
 	@touch $(INSTALLED) $@
 
 $(BIN)/python:

@@ -71,12 +71,12 @@ def _import(module: str) -> str:
     return _READY
 
 
-def _llama() -> str:  # it is optional, so only a broken one is a problem
-    from pandacli.quantization.llama_library import PACKAGE, llama_library
+def _llama() -> str:  # some platforms have no wheels, so only a broken one is a problem
+    from pandacli.quantization.llama_library import INSTALL_COMMAND, PACKAGE, llama_library
 
     missing = [module for module in (PACKAGE, "gguf") if find_spec(module) is None]
     if missing:
-        return f"no {' and no '.join(missing)}: pip install 'pandacli[llama]'"
+        return f"no {' and no '.join(missing)}: {INSTALL_COMMAND}"
     llama_library()
     return _READY
 

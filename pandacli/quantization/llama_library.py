@@ -34,7 +34,8 @@ from pandacli.errors import UsageError
 logger = logging.getLogger(__name__)
 
 PACKAGE, VERSION = "xllamacpp", "2026.10.11549"  # the version whose functions are declared here
-INSTALL = "install it with: pip install 'pandacli[llama]'"
+INSTALL_COMMAND = f"pip install gguf {PACKAGE}=={VERSION}"
+INSTALL = f"install it with: {INSTALL_COMMAND}"
 
 # polled between two nodes of the graph; True aborts the computation
 AbortCallback = CFUNCTYPE(c_bool, c_void_p)

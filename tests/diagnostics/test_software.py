@@ -60,7 +60,7 @@ def test_missing_optional_backend_is_no_problem(
 ) -> None:
     monkeypatch.setattr(software_module, "find_spec", lambda _: None)
     found = fact(backends(), "llama")
-    assert found == Fact("llama", "no xllamacpp and no gguf: pip install 'pandacli[llama]'")
+    assert found == Fact("llama", f"no xllamacpp and no gguf: {llama_library.INSTALL_COMMAND}")
 
 
 def test_broken_optional_backend_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:

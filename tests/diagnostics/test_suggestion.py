@@ -42,7 +42,7 @@ def test_tiny_is_suggested_when_nothing_fits(monkeypatch: pytest.MonkeyPatch) ->
 def test_refused_plan_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     found(monkeypatch, 10)
     (fact,) = suggestion(READY).facts
-    assert "pip install 'pandacli[llama]'" in (fact.problem or "")
+    assert "pip install gguf xllamacpp==" in (fact.problem or "")
 
 
 def test_nothing_is_suggested_without_torch() -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from pandacli.errors import ModelError, UsageError
 from pandacli.quantization import gguf as gguf_export
 from pandacli.quantization.gguf import GgufForm, export_gguf
+from pandacli.quantization.llama_library import INSTALL
 from tests.small_llama import save_small_llama
 
 gguf: ModuleType = pytest.importorskip("gguf")
@@ -264,10 +265,10 @@ def test_unwritable_target_is_model_error(folder: Path, tmp_path: Path) -> None:
         export_gguf(folder, tmp_path / "nowhere" / "small.gguf", "f16")
 
 
-def test_missing_extra_names_the_package(
+def test_missing_package_is_named(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(UsageError, match="gguf is not installed") as caught:
         export_gguf(folder, tmp_path / "small.gguf", "f16")
-    assert caught.value.hint == "install it with: pip install 'pandacli[llama]'"
+    assert caught.value.hint == INSTALL

@@ -309,11 +309,13 @@ def _usable(
         return choice
     chosen_by_us = backend == "auto" and choice.form is not None and convertible
     if chosen_by_us and config.hidden_size >= _WIDE and not has_4bit_kernel():
+        from pandacli.quantization.llama_library import INSTALL_COMMAND
+
         raise UsageError(
             "in 4 bits this CPU is fast only with llama.cpp, which is not installed",
             "use --quant 8bit, which is fast but larger, or --engine bitsandbytes, which is slow,"
             " or install it with:",
-            command="pip install 'pandacli[llama]'",
+            command=INSTALL_COMMAND,
         )
     widths = config.hidden_size, config.intermediate_size
     if any(width % _BLOCK for width in widths):
