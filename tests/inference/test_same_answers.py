@@ -177,7 +177,7 @@ def test_a_batch_of_many_equals_single_questions_with_torch(
 
 
 def test_windows_together_equal_single_questions(loaded: Panda, clip: Path) -> None:
-    if loaded.engine == "bitsandbytes":
+    if loaded.engine != "torch":
         pytest.skip("rounding depends on what is read at once: near-ties may differ")
     frames = [sample_frames(Clip(clip, start, start + 3), 8) for start in (0, 2, 4)]
     expected = [answered(loaded.open(each), QUESTIONS[:1]) for each in frames]
