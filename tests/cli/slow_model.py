@@ -3,11 +3,13 @@
 SLOW_MODEL   seconds before each token, or each of the tokens of answers that are read together
 SLOW_LAYER   seconds before each layer
 SLOW_TENSOR  seconds before each tensor that is loaded
+SLOW_FRAMES  seconds before frames are read
 """
 
 import os
 import time
 
+from pandacli import video
 from pandacli.cli import main
 from pandacli.inference.backends.torch import TorchSequence, TorchSequenceBatch
 from pandacli.inference.planning import loader
@@ -27,4 +29,5 @@ if __name__ == "__main__":
         reads.append = slowed(reads.append, "SLOW_MODEL")
     DecoderLayer.forward = slowed(DecoderLayer.forward, "SLOW_LAYER")
     loader.check_values = slowed(loader.check_values, "SLOW_TENSOR")
+    video.sample_frames = slowed(video.sample_frames, "SLOW_FRAMES")
     main()

@@ -18,8 +18,9 @@ def chat(environment, home):
     """Starts `panda chat`; what is still running at the end is ended."""
     started = []
 
-    def start(*arguments, columns=80, lines=24, slow=0.0):
-        variables = {"SLOW_MODEL": str(slow), "XDG_STATE_HOME": str(home / "state")}
+    def start(*arguments, columns=80, lines=24, slow=0.0, slow_frames=0.0):
+        variables = {"SLOW_MODEL": str(slow), "SLOW_FRAMES": str(slow_frames)}
+        variables |= {"XDG_STATE_HOME": str(home / "state")}
         terminal = Emulator(
             "chat",
             *arguments,
@@ -77,7 +78,7 @@ def test_question_is_accepted_while_the_model_loads(chat):
 
 
 def test_early_typing_appears_only_in_the_prompt(chat):
-    terminal = chat(str(CLIP), "--no-frames", slow=0.02)
+    terminal = chat(str(CLIP), "--no-frames", slow=0.02, slow_frames=1.0)
     terminal.until("reading frames")
     terminal.ask(QUESTION)
     shown = terminal.until(re.escape(ANSWER))
