@@ -86,9 +86,7 @@ def widen_4bit(weight: Tensor, parts: Mapping[str, Tensor]) -> tuple[Tensor, Ten
     table = fours.view(np.complex128).ravel()
     indices = np.frombuffer(weight.numpy(), "<u2").reshape(rows, -1)
     largest = largest.reshape(rows, -1)
-    scale = np.maximum(np.abs(largest).max(1) * np.abs(code).max(), np.float32(_TINY)) / np.float32(
-        127
-    )
+    scale = np.maximum(np.abs(largest).max(1) * np.abs(code).max(), _TINY) / 127
     factors = (largest / scale[:, None])[..., None]
     widened = np.empty((rows, columns), np.int8)
     step = min(rows, max(1, _WIDENED // columns))
@@ -130,9 +128,9 @@ class Int8Linear(nn.Module):
         rounded = scaled.round()
         residual = (scaled[chosen] - rounded[chosen]).mul_(2 * steps).round_()
         rows = torch.cat((rounded, residual))
-        products = tokens.new_empty(len(rows), self.out_features)
+        products, scale = tokens.new_empty(len(rows), self.out_features), self._scale / steps
         for given, product in zip(rows.split(_PIECE), products.split(_PIECE), strict=True):
-            torch.mul(weight.multiply(given), self._scale / steps, out=product)
+            torch.mul(weight.multiply(given), scale, out=product)
         outputs = products[:count]
         if len(residual):
             outputs[chosen] += products[count:].div_(2 * steps)
@@ -222,14 +220,9 @@ def has_exact_product() -> bool:
     if torch.backends.cpu.get_cpu_capability() != "AVX512":
         return False
     largest = torch.full((_ROWS, 64), _StoredWeight.steps, dtype=torch.int8)
-    return all(
-        bool(
-            (
-                torch._int_mm(largest, (sign * largest).t()) == sign * 64 * _StoredWeight.steps**2
-            ).all()
-        )
-        for sign in (1, -1)
-    )
+    sums = 64 * _StoredWeight.steps**2
+    above, below = (torch._int_mm(largest, each.t()) for each in (largest, -largest))
+    return bool((above == sums).all() and (below == -sums).all())
 
 
 def _pack(weight: Tensor) -> torch.ScriptObject:

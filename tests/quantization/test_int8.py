@@ -186,6 +186,7 @@ def test_widened_4bit_weight_is_half_a_step_off(shape: tuple[int, int], nested: 
     wanted = dequantize_4bit(packed, state)
     assert ((rows * scale[:, None] - wanted).abs() <= scale[:, None] * 0.501 + 1e-12).all()
     assert rows.abs().amax() == 127
+    assert (rows.dtype, scale.dtype) == (torch.int8, torch.float32)
 
 
 def test_packing_in_threads_warns_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
